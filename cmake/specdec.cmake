@@ -1,0 +1,38 @@
+# Helpers shared by every layer: one static library per layer, one set of flags.
+
+find_package(Threads REQUIRED)
+
+add_library(specdec_flags INTERFACE)
+target_include_directories(specdec_flags INTERFACE "${PROJECT_SOURCE_DIR}/cpp")
+# Contraction is off so that every instruction set rounds alike; kernels ask for fma by name.
+target_compile_options(specdec_flags INTERFACE -ffp-contract=off -fno-math-errno)
+target_link_libraries(specdec_flags INTERFACE Threads::Threads)
+if(SPECDEC_WERROR)
+  target_compile_options(specdec_flags INTERFACE -Wall -Wextra -Wshadow -Werror)
+endif()
+if(SPECDEC_SANITIZE)
+  target_compile_options(specdec_flags INTERFACE -fsanitize=${SPECDEC_SANITIZE} -fno-omit-frame-pointer -g)
+  target_link_options(specdec_flags INTERFACE -fsanitize=${SPECDEC_SANITIZE})
+endif()
+
+# specdec_layer(name SOURCES a.cc b.cc DEPENDS other_layer ...)
+function(specdec_layer name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  add_library(specdec_${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(specdec_${name} PUBLIC specdec_flags)
+  foreach(dep ${ARG_DEPENDS})
+    target_link_libraries(specdec_${name} PUBLIC specdec_${dep})
+  endforeach()
+endfunction()
+
+# specdec_test_module(area SOURCES x.cc DEPENDS layer ...): an extension module
+# specdec_native._testing_<area> that lets pytest reach C++ below the public API.
+function(specdec_test_module area)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  pybind11_add_module(_testing_${area} MODULE ${ARG_SOURCES})
+  target_link_libraries(_testing_${area} PRIVATE specdec_flags)
+  foreach(dep ${ARG_DEPENDS})
+    target_link_libraries(_testing_${area} PRIVATE specdec_${dep})
+  endforeach()
+  install(TARGETS _testing_${area} LIBRARY DESTINATION specdec_native)
+endfunction()

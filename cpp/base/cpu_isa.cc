@@ -1,0 +1,51 @@
+#include "base/cpu_isa.h"
+
+#include <cstdlib>
+
+#include "base/error.h"
+
+namespace specdec {
+
+const char* cpu_isa_name(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::kScalar: return "scalar";
+    case CpuIsa::kAvx2: return "avx2";
+    case CpuIsa::kAvx512Vnni: return "avx512_vnni";
+  }
+  return "?";
+}
+
+std::vector<CpuIsa> supported_cpu_isas() {
+  std::vector<CpuIsa> out{CpuIsa::kScalar};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+    out.push_back(CpuIsa::kAvx2);
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vnni")) {
+      out.push_back(CpuIsa::kAvx512Vnni);
+    }
+  }
+#endif
+  return out;
+}
+
+CpuIsa parse_cpu_isa(const std::string& name) {
+  std::string valid;
+  for (const CpuIsa isa : supported_cpu_isas()) {
+    if (name == cpu_isa_name(isa)) return isa;
+    valid += std::string(valid.empty() ? "" : ", ") + cpu_isa_name(isa);
+  }
+  throw_invalid("SPECDEC_CPU_ISA is '" + printable(name) + "'; this machine can run: " + valid);
+}
+
+CpuIsa active_cpu_isa() {
+  static const CpuIsa isa = [] {
+    const char* forced = std::getenv("SPECDEC_CPU_ISA");
+    if (forced != nullptr && *forced != '\0') return parse_cpu_isa(forced);
+    return supported_cpu_isas().back();
+  }();
+  return isa;
+}
+
+}  // namespace specdec

@@ -1,0 +1,24 @@
+// Which kernels this process uses.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace specdec {
+
+// Ordered: a later one is a superset of the earlier ones.
+enum class CpuIsa { kScalar, kAvx2, kAvx512Vnni };
+
+[[nodiscard]] const char* cpu_isa_name(CpuIsa isa);  // "scalar", "avx2", "avx512_vnni"
+
+// What this machine can run, slowest first.
+[[nodiscard]] std::vector<CpuIsa> supported_cpu_isas();
+
+// The best one, or what SPECDEC_CPU_ISA asks for; decided once per process.
+// Throws Error(kInvalidArgument) listing the valid names when that is unknown or not supported here.
+[[nodiscard]] CpuIsa active_cpu_isa();
+
+// Parses a name; throws as above.
+[[nodiscard]] CpuIsa parse_cpu_isa(const std::string& name);
+
+}  // namespace specdec

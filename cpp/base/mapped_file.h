@@ -1,0 +1,34 @@
+// A read-only private mapping of a whole file.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+
+namespace specdec {
+
+class MappedFile {
+ public:
+  // Throws Error(kIo) naming the path and the system's reason; an empty file maps to an empty span.
+  explicit MappedFile(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data_, size_}; }
+  [[nodiscard]] const std::string& path() const noexcept { return path_; }
+
+  // Tells the system that [offset, offset + n_bytes) will be read soon / is no longer needed in
+  // memory. Hints: failures are ignored.
+  void will_need(std::size_t offset, std::size_t n_bytes) const noexcept;
+  void release(std::size_t offset, std::size_t n_bytes) const noexcept;
+
+ private:
+  std::string path_;
+  const std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace specdec

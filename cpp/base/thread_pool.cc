@@ -1,0 +1,210 @@
+#include "base/thread_pool.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace specdec {
+namespace {
+
+constexpr int kMaxThreads = 256;
+constexpr std::uint32_t kThreadMask = 0x1FF;
+
+inline void cpu_relax() noexcept {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Spins about 50 microseconds, then yields: a neighbour on the same core must be able to run.
+class Backoff {
+ public:
+  void pause() noexcept {
+    if (n_ < kSpins) {
+      ++n_;
+      cpu_relax();
+    } else {
+      ::sched_yield();
+    }
+  }
+
+ private:
+  static constexpr int kSpins = 1200;
+  int n_ = 0;
+};
+
+// CPU time limit of the cgroup in cores; 0 when there is none.
+double cgroup_cores() {
+  std::ifstream v2("/sys/fs/cgroup/cpu.max");
+  std::string quota;
+  double period = 0;
+  if (v2 >> quota >> period && quota != "max" && period > 0) return std::atof(quota.c_str()) / period;
+  std::ifstream q1("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+  std::ifstream p1("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+  double quota_us = 0;
+  if (q1 >> quota_us && p1 >> period && quota_us > 0 && period > 0) return quota_us / period;
+  return 0;
+}
+
+}  // namespace
+
+// Everything the threads share. Fields written by different threads sit on their own cache lines.
+struct ThreadPool::State {
+  // Task count above, threads of that task in the low bits, in one word: a worker that wakes late must
+  // never pair one task's number with another's thread count.
+  alignas(64) std::atomic<std::uint32_t> epoch{0};
+  alignas(64) std::atomic<int> n_arrived{0};           // at the barrier
+  alignas(64) std::atomic<std::uint32_t> phase{0};     // counts barriers
+  alignas(64) std::atomic<std::int64_t> next_chunk{0};
+  alignas(64) std::atomic<int> n_running{0};           // workers still inside the task
+  alignas(64) std::atomic<bool> stop{false};
+
+  const std::function<void(TaskContext&)>* task = nullptr;
+  std::atomic<int> n_waiters{0};  // workers asleep in epoch.wait
+  std::mutex run_mutex;
+  std::vector<std::thread> workers;
+  pid_t pid = ::getpid();
+
+  void worker(int index, std::uint32_t seen) {
+    for (;;) {
+      seen = wait_for_task(seen);
+      if (stop.load(std::memory_order_acquire)) return;
+      const int active = static_cast<int>(seen & kThreadMask);
+      if (index >= active) continue;
+      TaskContext context(index, active, this);
+      (*task)(context);
+      n_running.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  // Spins, then yields for a while (a decode loop calls again soon), then sleeps.
+  std::uint32_t wait_for_task(std::uint32_t seen) {
+    for (int i = 0; i < 1200; ++i) {
+      const auto now = epoch.load(std::memory_order_acquire);
+      if (now != seen) return now;
+      cpu_relax();
+    }
+    for (int i = 0; i < 200; ++i) {
+      const auto now = epoch.load(std::memory_order_acquire);
+      if (now != seen) return now;
+      ::sched_yield();
+    }
+    n_waiters.fetch_add(1);
+    while (epoch.load(std::memory_order_acquire) == seen) epoch.wait(seen, std::memory_order_acquire);
+    n_waiters.fetch_sub(1);
+    return epoch.load(std::memory_order_acquire);
+  }
+};
+
+void TaskContext::barrier() noexcept {
+  auto& state = *static_cast<ThreadPool::State*>(state_);
+  if (n_threads_ == 1) {
+    state.next_chunk.store(0, std::memory_order_relaxed);
+    return;
+  }
+  const auto phase = state.phase.load(std::memory_order_acquire);
+  if (state.n_arrived.fetch_add(1, std::memory_order_acq_rel) == n_threads_ - 1) {
+    state.n_arrived.store(0, std::memory_order_relaxed);
+    state.next_chunk.store(0, std::memory_order_relaxed);
+    state.phase.store(phase + 1, std::memory_order_release);
+    return;
+  }
+  Backoff backoff;
+  while (state.phase.load(std::memory_order_acquire) == phase) backoff.pause();
+}
+
+std::int64_t TaskContext::next_chunk() noexcept {
+  return static_cast<ThreadPool::State*>(state_)->next_chunk.fetch_add(1, std::memory_order_relaxed);
+}
+
+ThreadPool::ThreadPool() : state_(std::make_unique<State>()) {}
+
+ThreadPool::~ThreadPool() {
+  if (::getpid() != state_->pid) {
+    // A forked child has no worker threads to join; their handles must not be destroyed either.
+    (void)state_.release();
+    return;
+  }
+  state_->stop.store(true, std::memory_order_release);
+  state_->epoch.fetch_add(kThreadMask + 1);
+  state_->epoch.notify_all();
+  for (auto& worker : state_->workers) worker.join();
+}
+
+ThreadPool& ThreadPool::shared() {
+  static ThreadPool pool;
+  return pool;
+}
+
+void ThreadPool::run(int n_threads, const std::function<void(TaskContext&)>& task) {
+  if (n_threads < 1 || n_threads > kMaxThreads) {
+    throw_invalid("n_threads is " + std::to_string(n_threads) + "; expected 1 to " +
+                  std::to_string(kMaxThreads));
+  }
+  State& state = *state_;
+  if (::getpid() != state.pid) {
+    throw Error(ErrorCode::kInternal,
+                "specdec was used in a forked child of the process that loaded it; start workers with the "
+                "'spawn' method and open the model there");
+  }
+  const std::lock_guard lock(state.run_mutex);
+  while (static_cast<int>(state.workers.size()) < n_threads - 1) {
+    const int index = static_cast<int>(state.workers.size()) + 1;
+    const auto seen = state.epoch.load();
+    state.workers.emplace_back([&state, index, seen] { state.worker(index, seen); });
+  }
+  state.next_chunk.store(0, std::memory_order_relaxed);
+  if (n_threads == 1) {
+    TaskContext context(0, 1, &state);
+    task(context);
+    return;
+  }
+  state.task = &task;
+  state.n_running.store(n_threads - 1, std::memory_order_relaxed);
+  const auto count = (state.epoch.load() & ~kThreadMask) + kThreadMask + 1;
+  state.epoch.store(count | static_cast<std::uint32_t>(n_threads));  // seq_cst: ordered against n_waiters
+  if (state.n_waiters.load() > 0) state.epoch.notify_all();
+  TaskContext context(0, n_threads, &state);
+  task(context);
+  Backoff backoff;
+  while (state.n_running.load(std::memory_order_acquire) != 0) backoff.pause();
+}
+
+int ThreadPool::default_n_threads() {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  if (::sched_getaffinity(0, sizeof mask, &mask) != 0) return 1;
+  // Hyper-thread siblings share their vector units: count each core once.
+  std::set<std::string> cores;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &mask)) continue;
+    const std::string base = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list";
+    std::ifstream siblings(base);
+    std::string line;
+    cores.insert(std::getline(siblings, line) ? line : std::to_string(cpu));
+  }
+  int n = static_cast<int>(cores.size());
+  const double limit = cgroup_cores();
+  if (limit > 0) n = std::min(n, static_cast<int>(std::ceil(limit)));
+  return std::clamp(n, 1, kMaxThreads);
+}
+
+}  // namespace specdec

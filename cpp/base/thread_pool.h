@@ -1,0 +1,51 @@
+// One persistent pool per process, shared by every model: two spinning pools would starve two cores.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace specdec {
+
+// A task's view of the threads that run it.
+class TaskContext {
+ public:
+  TaskContext(int thread, int n_threads, void* state) : thread_(thread), n_threads_(n_threads), state_(state) {}
+  [[nodiscard]] int thread() const noexcept { return thread_; }
+  [[nodiscard]] int n_threads() const noexcept { return n_threads_; }
+  // Waits until every thread of this task has arrived. Every thread must call it equally often.
+  void barrier() noexcept;
+  // Hands out 0, 1, 2, ... once each over all threads; starts at 0 for each run() and after each barrier().
+  [[nodiscard]] std::int64_t next_chunk() noexcept;
+
+ private:
+  int thread_;
+  int n_threads_;
+  void* state_;
+};
+
+class ThreadPool {
+ public:
+  static ThreadPool& shared();
+
+  // Physical cores this process may use, by affinity mask and cgroup quota; at least 1.
+  [[nodiscard]] static int default_n_threads();
+
+  // Runs task on n_threads threads (the caller is thread 0) and returns when all are done.
+  // `task` must not throw. Calls from several threads take turns. Throws Error(kInvalidArgument)
+  // unless 1 <= n_threads <= 256, Error(kInternal) in a forked child.
+  void run(int n_threads, const std::function<void(TaskContext&)>& task);
+
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+  ~ThreadPool();
+
+ private:
+  friend class TaskContext;
+  ThreadPool();
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace specdec
