@@ -1,0 +1,45 @@
+"""Shared by the tests: where the test-only extension modules and the real models are."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pathlib
+import sys
+from types import ModuleType
+
+import pytest
+
+
+def native(area: str) -> ModuleType:
+    """The test-only extension module of one area; skips the caller when it was not built."""
+    name = f"_testing_{area}"
+    try:
+        return importlib.import_module(f"specdec_native.{name}")
+    except ImportError:
+        pass
+    for folder in os.environ.get("SPECDEC_TEST_MODULES", "").split(os.pathsep):
+        if folder and folder not in sys.path:
+            sys.path.append(folder)
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        pytest.skip(
+            f"{name} is not built: install with "
+            "--config-settings=cmake.define.SPECDEC_TESTS=ON",
+            allow_module_level=True,
+        )
+
+
+def models_dir() -> pathlib.Path:
+    """Where downloaded models are kept."""
+    default = pathlib.Path.home() / ".cache" / "specdec-native" / "models"
+    return pathlib.Path(os.environ.get("SPECDEC_MODELS", default))
+
+
+def model_path(name: str) -> pathlib.Path:
+    """A downloaded model; skips the caller with the reason when it is not there."""
+    path = models_dir() / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    return path
