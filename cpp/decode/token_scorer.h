@@ -1,0 +1,53 @@
+// A model together with one cache, as the decoding loop sees it. The engine implements it over
+// model::Model and kv::KvCache; tests implement it over a toy with an enumerable vocabulary.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/token.h"
+
+namespace specdec {
+
+// What the caller wants to know about each wanted row.
+enum class RowOutput {
+  kNone,    // nothing: only the cache is filled
+  kArgmax,  // best token (ties: lowest id) and its log-probability stay cheap to ask for
+  kLogits,  // the full row
+};
+
+// One forward pass. Row r's parent is the row it continues: -1 means the last token in the cache,
+// otherwise an index below r. A chain has parents -1, 0, 1, ...; positions follow from depth.
+struct ScorerBatch {
+  std::span<const TokenId> tokens;         // [n_rows]
+  std::span<const std::int32_t> parents;   // [n_rows], or empty for a chain
+  int first_output_row = 0;                // rows from here on produce output
+  RowOutput output = RowOutput::kLogits;
+};
+
+class TokenScorer {
+ public:
+  virtual ~TokenScorer() = default;
+
+  // Tokens that may be emitted are 0 .. vocab_size() - 1; ids padded above never appear in a row.
+  [[nodiscard]] virtual int vocab_size() const = 0;
+  [[nodiscard]] virtual int n_ctx() const = 0;
+  // Rows in the cache, those of the last forward included until truncate() or keep_path().
+  [[nodiscard]] virtual int length() const = 0;
+
+  // Feeds the rows after the cache's content. Strong guarantee: when it throws (context full,
+  // cancelled, out of memory), length() is what it was before.
+  virtual void forward(const ScorerBatch& batch) = 0;
+
+  // Output of row r of the last forward (r >= first_output_row). Valid until the next forward.
+  [[nodiscard]] virtual std::span<const float> logits(int row) const = 0;  // [vocab_size], kLogits only
+  [[nodiscard]] virtual TokenId argmax(int row) const = 0;                 // kArgmax and kLogits
+
+  // Drops everything from position n on; n <= length().
+  virtual void truncate(int n) = 0;
+  // Of the last forward's rows keeps exactly `rows` (a path: each row's parent is the one before it,
+  // the first one's parent is -1), in that order, and drops the others.
+  virtual void keep_path(std::span<const std::int32_t> rows) = 0;
+};
+
+}  // namespace specdec
