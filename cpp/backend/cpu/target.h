@@ -1,0 +1,12 @@
+// Opens and closes a region compiled for one instruction set while the rest of the file keeps the
+// baseline flags, so that no inline function of a header is emitted with instructions the machine
+// may lack. Every #include of a standard header stands before the region.
+#pragma once
+
+#define SPECDEC_PRAGMA(text) _Pragma(#text)
+#define SPECDEC_TARGET_END SPECDEC_PRAGMA(GCC pop_options)
+#define SPECDEC_TARGET_AVX2_BEGIN \
+  SPECDEC_PRAGMA(GCC push_options) SPECDEC_PRAGMA(GCC target("avx2,fma,f16c,bmi2"))
+#define SPECDEC_TARGET_AVX512_BEGIN \
+  SPECDEC_PRAGMA(GCC push_options)  \
+  SPECDEC_PRAGMA(GCC target("avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,prefer-vector-width=512"))
