@@ -1,0 +1,33 @@
+// The small operations of the CPU backend, one table per instruction set. All entries give the same
+// bits on every instruction set and for every thread count and row count.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/backend.h"
+#include "base/cpu_isa.h"
+#include "base/thread_pool.h"
+
+namespace specdec {
+
+struct OpsKernels {
+  // out[0..n) = normalised x; kind must not be kNone. Any n >= 1.
+  void (*norm)(const Norm& norm, const float* x, std::int64_t n, float* out);
+  // x[i] = activation(x[i]). Any n.
+  void (*activate)(Activation activation, float* x, std::int64_t n);
+  // dst[i] = activation(gate[i]) * up[i]; dst may be gate or up.
+  void (*activate_multiply)(Activation activation, const float* gate, const float* up, std::int64_t n, float* dst);
+  void (*add)(const float* x, std::int64_t n, float* dst);
+  // Backend::argmax of one row.
+  TokenId (*argmax)(const float* logits, std::int64_t n);
+
+  // Whole operations, called by every thread of a task with the same arguments.
+  void (*rope_store)(const RopeStoreTask& task, TaskContext& context);
+  // scratch: attention_scratch_bytes() bytes, 64-byte aligned, shared by all threads.
+  void (*attention)(const AttentionTask& task, std::byte* scratch, TaskContext& context);
+};
+
+[[nodiscard]] const OpsKernels& ops_kernels(CpuIsa isa);
+[[nodiscard]] std::size_t attention_scratch_bytes(const AttentionTask& task, int n_threads);
+
+}  // namespace specdec
