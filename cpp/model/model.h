@@ -1,0 +1,120 @@
+// A loaded transformer: configuration, weights, one forward pass. Immutable after load, so any number
+// of threads and sessions share one; what changes lives in KvCache and Scratch.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/token.h"
+#include "gguf/reader.h"
+#include "kv/kv_cache.h"
+#include "model/config.h"
+#include "model/scratch.h"
+
+namespace specdec {
+
+// What a forward pass computes for the rows from first_output_row on.
+enum class OutputKind {
+  kNone,    // only the cache is filled
+  kHidden,  // the residual stream after the last layer of the range, before the final norm
+  kArgmax,  // best token
+  kLogits,  // the full row, and the best token
+};
+
+// Layers [first, last); last -1: to the end. Self-speculation drafts with a prefix of the layers.
+struct LayerRange {
+  int first = 0;
+  int last = -1;
+};
+
+// Rows to feed after the content of a cache. Row r continues row parents[r], -1: the cache's last
+// position; its position is the length of the cache plus its depth.
+struct Batch {
+  std::span<const TokenId> tokens;        // [n_rows], 1 <= n_rows <= kMaxBatchRows
+  std::span<const std::int32_t> parents;  // [n_rows], each below its row; empty: a chain
+  int first_output_row = 0;
+  OutputKind output = OutputKind::kLogits;
+  LayerRange layers;
+  // [n_rows, hidden_size] to start from instead of the embedding of `tokens`, or empty: continues a
+  // pass that stopped after layer layers.first (its output kHidden).
+  std::span<const float> hidden;
+};
+
+inline constexpr int kMaxBatchRows = 512;
+
+struct LoadProgress {
+  std::uint64_t n_bytes_done = 0;
+  std::uint64_t n_bytes_total = 0;
+};
+
+struct LoadOptions {
+  bool check_tensors = false;  // read every tensor once and refuse NaN and infinity
+  // Called after every tensor; return false to stop with Error(kCancelled).
+  std::function<bool(const LoadProgress&)> on_progress;
+};
+
+struct ModelMemory {
+  std::size_t weights_bytes = 0;        // held by the backend and by float vectors
+  std::size_t mapped_bytes = 0;         // embedding rows read from the mapped file, shared with its page cache
+};
+
+class Model {
+ public:
+  // Throws Error; see read_model_config for the checks. The file stays mapped while the model lives.
+  [[nodiscard]] static std::shared_ptr<const Model> load(const std::string& path, std::shared_ptr<Backend> backend,
+                                                         const LoadOptions& options = {});
+  [[nodiscard]] static std::shared_ptr<const Model> load(std::shared_ptr<const GgufFile> file,
+                                                         std::shared_ptr<Backend> backend,
+                                                         const LoadOptions& options = {});
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  [[nodiscard]] const ModelConfig& config() const noexcept;
+  [[nodiscard]] const std::shared_ptr<const GgufFile>& file() const noexcept;
+  [[nodiscard]] const std::shared_ptr<Backend>& backend() const noexcept;
+  [[nodiscard]] const std::vector<std::string>& warnings() const noexcept;  // of reader and validation
+
+  // What a cache for this model looks like, and what one position costs in it.
+  [[nodiscard]] KvShape kv_shape(KvType type) const;
+  [[nodiscard]] std::size_t kv_bytes_per_token(KvType type) const;
+  [[nodiscard]] ModelMemory memory() const noexcept;
+
+  // Feeds the batch after cache.length() positions and advances the cache by n_rows. Strong guarantee:
+  // when it throws, cache.length() is unchanged and what it held is untouched. Errors: kInvalidArgument
+  // (bad token, parent, row or layer range), kContextFull, kCancelled when *cancel became true,
+  // kNumerical when a row of logits is not finite, kResource.
+  //
+  // A layer range fills the cache of those layers only: truncate before positions are used by others.
+  void forward(const Batch& batch, KvCache& cache, Scratch& scratch,
+               const std::atomic<bool>* cancel = nullptr) const;
+
+ private:
+  struct Weights;
+  struct Pass;
+  Model(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend);
+
+  void load_weights(const LoadOptions& options);
+  void check_batch(const Batch& batch, const KvCache& cache) const;
+  void embed(const Batch& batch, float* out, std::int64_t stride) const;
+  void fill_rope(const Batch& batch, int first_position, Scratch& scratch) const;
+  void run_layer(int layer, const Pass& pass) const;
+  void run_head(const Batch& batch, const Pass& pass, Scratch& scratch) const;
+
+  std::shared_ptr<const GgufFile> file_;
+  std::shared_ptr<Backend> backend_;
+  ModelConfig config_;
+  RopeFrequencies rope_;
+  std::vector<std::string> warnings_;
+  std::unique_ptr<Weights> weights_;
+  std::uint64_t id_ = 0;  // unique in the process
+};
+
+}  // namespace specdec
