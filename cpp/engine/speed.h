@@ -1,0 +1,24 @@
+// How fast a generation was, and why.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "decode/stats.h"
+#include "engine/loaded_model.h"
+
+namespace specdec {
+
+// Bytes per second this machine reads from memory with n_threads threads of the pool (0: all cores):
+// the best of a few passes over a buffer of n_bytes. Takes a fraction of a second.
+[[nodiscard]] double measure_read_bandwidth(int n_threads, std::uint64_t n_bytes);
+
+// The same over 256 MB, measured once per process and thread count. Thread-safe.
+[[nodiscard]] double read_bandwidth(int n_threads);
+
+// One line for people: tokens/s, ms/token, share of `bandwidth` (0: left out) that reading the target's
+// weights took, acceptance per position, mean tokens per round, shares of draft, verify and sample.
+[[nodiscard]] std::string speed_line(const DecodeStats& stats, const ModelInfo& target,
+                                     double bandwidth);
+
+}  // namespace specdec
