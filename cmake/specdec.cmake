@@ -4,6 +4,7 @@ find_package(Threads REQUIRED)
 
 add_library(specdec_flags INTERFACE)
 target_include_directories(specdec_flags INTERFACE "${PROJECT_SOURCE_DIR}/cpp")
+target_compile_definitions(specdec_flags INTERFACE SPECDEC_VERSION="${PROJECT_VERSION}")
 # Contraction is off so that every instruction set rounds alike; kernels ask for fma by name.
 target_compile_options(specdec_flags INTERFACE -ffp-contract=off -fno-math-errno)
 target_link_libraries(specdec_flags INTERFACE Threads::Threads)
