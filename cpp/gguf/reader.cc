@@ -1,0 +1,167 @@
+#include "gguf/reader.h"
+
+#include <utility>
+
+#include "base/error.h"
+#include "gguf/parser.h"
+
+namespace specdec {
+
+std::shared_ptr<const GgufFile> GgufFile::open(const std::string& path, const GgufLimits& limits) {
+  const std::shared_ptr<GgufFile> file(new GgufFile);
+  file->path_ = path;
+  file->mapping_.emplace(path);
+  file->bytes_ = file->mapping_->bytes();
+  GgufParser(file.get(), limits).parse();
+  return file;
+}
+
+std::shared_ptr<const GgufFile> GgufFile::parse(std::span<const std::byte> bytes,
+                                                const std::string& path_for_messages,
+                                                const GgufLimits& limits) {
+  const std::shared_ptr<GgufFile> file(new GgufFile);
+  file->path_ = path_for_messages;
+  file->bytes_ = bytes;
+  GgufParser(file.get(), limits).parse();
+  return file;
+}
+
+Error GgufFile::make_error(ErrorCode code, std::string reason, const std::string& text, std::string_view key,
+                           std::string_view tensor, std::optional<std::uint64_t> offset) const {
+  ErrorDetail detail;
+  detail.reason = std::move(reason);
+  detail.path = path_;
+  detail.key = key.substr(0, gguf_rules::kMaxKeyBytes);
+  detail.tensor = tensor.substr(0, gguf_rules::kMaxKeyBytes);
+  detail.offset = offset;
+  return {code, printable(path_, 512) + ": " + text, std::move(detail)};
+}
+
+const GgufValue* GgufFile::find(std::string_view key) const noexcept {
+  const auto position = key_index_.find(key, [&](std::uint32_t i) { return entries_[i].key; });
+  return position ? &entries_[*position].value : nullptr;
+}
+
+const GgufValue& GgufFile::require(std::string_view key) const {
+  const GgufValue* value = find(key);
+  if (value == nullptr) {
+    throw make_error(ErrorCode::kModelFormat, "missing_key",
+                     "metadata key '" + printable(key) + "' is missing", key);
+  }
+  return *value;
+}
+
+// Runs a getter of `value`, putting path and key in front of what it throws.
+template <typename Function>
+auto GgufFile::with_key(std::string_view key, const GgufValue& value, Function function) const {
+  try {
+    return function(value);
+  } catch (const Error& error) {
+    throw make_error(error.code(), error.detail().reason,
+                     "metadata key '" + printable(key) + "' " + error.what(), key, {},
+                     static_cast<std::uint64_t>(value.data() - bytes_.data()));
+  }
+}
+
+std::uint64_t GgufFile::require_u64(std::string_view key) const {
+  return with_key(key, require(key), [](const GgufValue& v) { return v.as_u64(); });
+}
+
+std::uint64_t GgufFile::get_u64(std::string_view key, std::uint64_t fallback) const {
+  const GgufValue* value = find(key);
+  return value == nullptr ? fallback : with_key(key, *value, [](const GgufValue& v) { return v.as_u64(); });
+}
+
+std::int64_t GgufFile::get_i64(std::string_view key, std::int64_t fallback) const {
+  const GgufValue* value = find(key);
+  return value == nullptr ? fallback : with_key(key, *value, [](const GgufValue& v) { return v.as_i64(); });
+}
+
+float GgufFile::require_f32(std::string_view key) const {
+  return with_key(key, require(key), [](const GgufValue& v) { return v.as_f32(); });
+}
+
+float GgufFile::get_f32(std::string_view key, float fallback) const {
+  const GgufValue* value = find(key);
+  return value == nullptr ? fallback : with_key(key, *value, [](const GgufValue& v) { return v.as_f32(); });
+}
+
+bool GgufFile::get_bool(std::string_view key, bool fallback) const {
+  const GgufValue* value = find(key);
+  return value == nullptr ? fallback : with_key(key, *value, [](const GgufValue& v) { return v.as_bool(); });
+}
+
+std::string_view GgufFile::require_string(std::string_view key) const {
+  return with_key(key, require(key), [](const GgufValue& v) { return v.as_string(); });
+}
+
+std::string_view GgufFile::get_string(std::string_view key, std::string_view fallback) const {
+  const GgufValue* value = find(key);
+  return value == nullptr ? fallback : with_key(key, *value, [](const GgufValue& v) { return v.as_string(); });
+}
+
+std::vector<float> GgufFile::get_f32_array(std::string_view key) const {
+  const GgufValue* value = find(key);
+  if (value == nullptr) return {};
+  return with_key(key, *value, [](const GgufValue& v) { return v.as_f32_array(); });
+}
+
+std::vector<std::int32_t> GgufFile::get_i32_array(std::string_view key) const {
+  const GgufValue* value = find(key);
+  if (value == nullptr) return {};
+  return with_key(key, *value, [](const GgufValue& v) { return v.as_i32_array(); });
+}
+
+std::vector<std::uint64_t> GgufFile::get_u64_array(std::string_view key) const {
+  const GgufValue* value = find(key);
+  if (value == nullptr) return {};
+  return with_key(key, *value, [](const GgufValue& v) { return v.as_u64_array(); });
+}
+
+std::vector<bool> GgufFile::get_bool_array(std::string_view key) const {
+  const GgufValue* value = find(key);
+  if (value == nullptr) return {};
+  return with_key(key, *value, [](const GgufValue& v) { return v.as_bool_array(); });
+}
+
+std::vector<std::string_view> GgufFile::get_string_array(std::string_view key) const {
+  const GgufValue* value = find(key);
+  if (value == nullptr) return {};
+  return with_key(key, *value, [](const GgufValue& v) { return v.as_string_array(); });
+}
+
+std::string_view GgufFile::architecture() const {
+  constexpr std::string_view kKey = "general.architecture";
+  constexpr std::size_t kMaxBytes = 64;
+  const std::string_view name = require_string(kKey);
+  if (name.size() > kMaxBytes) {
+    throw make_error(ErrorCode::kModelFormat, "limit",
+                     "metadata key 'general.architecture' is " + std::to_string(name.size()) +
+                         " bytes long, the limit is " + std::to_string(kMaxBytes),
+                     kKey);
+  }
+  bool valid = !name.empty();
+  for (const char c : name) {
+    valid = valid && ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.');
+  }
+  if (!valid) {
+    throw make_error(ErrorCode::kModelFormat, "bad_architecture",
+                     "metadata key 'general.architecture' is '" + printable(name) +
+                         "', expected a name of a-z, 0-9, '_', '-' and '.'",
+                     kKey);
+  }
+  return name;
+}
+
+const TensorInfo* GgufFile::find_tensor(std::string_view name) const noexcept {
+  const auto position =
+      tensor_index_.find(name, [&](std::uint32_t i) { return std::string_view(tensors_[i].name); });
+  return position ? &tensors_[*position] : nullptr;
+}
+
+std::span<const std::byte> GgufFile::tensor_data(const TensorInfo& tensor) const {
+  SPECDEC_CHECK(tensor.offset <= bytes_.size() && tensor.n_bytes <= bytes_.size() - tensor.offset);
+  return bytes_.subspan(tensor.offset, tensor.n_bytes);
+}
+
+}  // namespace specdec

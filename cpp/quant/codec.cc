@@ -1,0 +1,20 @@
+#include "quant/codec.h"
+
+#include "base/error.h"
+
+namespace specdec {
+
+const Codec& codec(DType dtype) {
+  switch (dtype) {
+#define SPECDEC_PLAIN_TYPE(dtype, name) \
+  case DType::dtype:                    \
+    return codec_##name();
+#define SPECDEC_QUANT_TYPE(dtype, name, block) \
+  case DType::dtype:                           \
+    return codec_##name();
+#include "quant/registry.def"
+  }
+  SPECDEC_CHECK(!"a listed dtype");
+}
+
+}  // namespace specdec

@@ -1,0 +1,20 @@
+// Q5_1: 32 weights of 5 bits, 6 bits per weight. w = d * q + m.
+#pragma once
+
+#include <cstdint>
+
+namespace specdec {
+
+// bytes 0-1    d       f16 scale
+// bytes 2-3    m       f16 minimum
+// bytes 4-7    qh[4]   little-endian u32: bit j is bit 4 of weight j
+// bytes 8-23   qs[16]  byte j: low nibble is weight j, high nibble is weight j + 16
+struct BlockQ5_1 {
+  std::uint16_t d;
+  std::uint16_t m;
+  std::uint8_t qh[4];
+  std::uint8_t qs[16];
+};
+static_assert(sizeof(BlockQ5_1) == 24);
+
+}  // namespace specdec
