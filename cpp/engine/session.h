@@ -10,6 +10,7 @@
 #include "base/token.h"
 #include "decode/stats.h"
 #include "engine/loaded_model.h"
+#include "sampling/logprobs.h"
 #include "sampling/params.h"
 
 namespace specdec {
@@ -51,22 +52,12 @@ struct PromptPiece {
   bool parse_special = true;
 };
 
-struct TokenLogprob {
-  TokenId token = -1;
-  float logprob = 0;
-};
-
-struct PositionLogprobs {
-  float logprob = 0;               // of the emitted token
-  std::vector<TokenLogprob> top;   // the n_logprobs best, best first
-};
-
 // A piece of output. Text comes in whole UTF-8 characters: tokens may come with text of earlier ones.
 struct OutputChunk {
   std::string text;
   std::vector<TokenId> token_ids;
   std::vector<bool> from_draft;                // [token_ids] accepted from a draft
-  std::vector<PositionLogprobs> logprobs;      // [token_ids] or empty
+  std::vector<TokenLogprobs> logprobs;      // [token_ids] or empty
 };
 
 struct GenerateRequest {
@@ -97,7 +88,7 @@ struct GenerateResult {
   std::vector<bool> from_draft;               // [token_ids]
   std::string finish_reason;                  // "stop", "length", "cancelled"
   std::string stop_reason;                    // "eos", the stop string that ended it, or ""
-  std::vector<PositionLogprobs> logprobs;     // [token_ids] or empty
+  std::vector<TokenLogprobs> logprobs;     // [token_ids] or empty
   int n_prompt_tokens = 0;
   int n_reused_tokens = 0;                    // of the prompt, found in the cache
   std::uint64_t seed = 0;                     // the one used

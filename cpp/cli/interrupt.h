@@ -1,0 +1,23 @@
+// Ctrl-C: the first one asks the running call to stop, the second one ends the process.
+#pragma once
+
+namespace specdec {
+class Session;
+}
+
+namespace specdec::cli {
+
+void install_interrupt_handler();
+[[nodiscard]] bool interrupted() noexcept;
+void clear_interrupt() noexcept;
+
+// While it lives, Ctrl-C also cancels this session, within a forward pass too.
+class InterruptTarget {
+ public:
+  explicit InterruptTarget(Session& session) noexcept;
+  ~InterruptTarget();
+  InterruptTarget(const InterruptTarget&) = delete;
+  InterruptTarget& operator=(const InterruptTarget&) = delete;
+};
+
+}  // namespace specdec::cli

@@ -1,0 +1,98 @@
+#include "cli/terminal.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace specdec::cli {
+namespace {
+
+// False on an error other than an interrupted call.
+bool write_all(int fd, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t n = ::write(fd, text.data(), text.size());
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      return false;
+    }
+    text.remove_prefix(static_cast<std::size_t>(n));
+  }
+  return true;
+}
+
+}  // namespace
+
+bool is_terminal(int fd) { return ::isatty(fd) == 1; }
+
+bool wants_color(int fd, bool no_color_flag) {
+  if (no_color_flag || !is_terminal(fd)) return false;
+  const char* no_color = std::getenv("NO_COLOR");
+  if (no_color != nullptr && *no_color != '\0') return false;
+  const char* term = std::getenv("TERM");
+  return term == nullptr || std::strcmp(term, "dumb") != 0;
+}
+
+void write_stdout(std::string_view text) {
+  if (!write_all(STDOUT_FILENO, text)) {
+    throw Error(ErrorCode::kIo, std::string("cannot write to standard output: ") + std::strerror(errno));
+  }
+}
+
+void write_stderr(std::string_view text) { (void)write_all(STDERR_FILENO, text); }
+
+void print_note(std::string_view text) { write_stderr("specdec: " + std::string(text) + "\n"); }
+
+void print_warning(std::string_view text) {
+  write_stderr("specdec: warning: " + std::string(text) + "\n");
+}
+
+ProgressBar::ProgressBar(std::string title, bool enabled)
+    : title_(std::move(title)),
+      enabled_(enabled && is_terminal(STDERR_FILENO)),
+      started_(std::chrono::steady_clock::now()),
+      drawn_(started_) {}
+
+ProgressBar::~ProgressBar() { finish(); }
+
+void ProgressBar::update(double fraction) {
+  if (!enabled_) return;
+  using namespace std::chrono_literals;
+  const auto now = std::chrono::steady_clock::now();
+  if (now - started_ < 200ms || now - drawn_ < 50ms) return;
+  drawn_ = now;
+  shown_ = true;
+  constexpr int kWidth = 30;
+  const int filled = static_cast<int>(std::clamp(fraction, 0.0, 1.0) * kWidth);
+  char percent[16];
+  std::snprintf(percent, sizeof percent, "%3d %%", static_cast<int>(std::clamp(fraction, 0.0, 1.0) * 100));
+  std::string line = "\r" + title_ + " [";
+  line.append(static_cast<std::size_t>(filled), '#');
+  line.append(static_cast<std::size_t>(kWidth - filled), '.');
+  write_stderr(line + "] " + percent);
+}
+
+void ProgressBar::finish() {
+  if (shown_) write_stderr("\r\033[K");
+  shown_ = false;
+  enabled_ = false;
+}
+
+std::string human_bytes(double bytes) {
+  constexpr const char* kUnits[] = {"B", "kB", "MB", "GB", "TB"};
+  int unit = 0;
+  while (bytes >= 1000 && unit < 4) {
+    bytes /= 1000;
+    ++unit;
+  }
+  char text[32];
+  std::snprintf(text, sizeof text, unit == 0 || bytes >= 100 ? "%.0f %s" : "%.1f %s", bytes, kUnits[unit]);
+  return text;
+}
+
+}  // namespace specdec::cli
