@@ -102,6 +102,7 @@ class Model {
   Model(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend);
 
   void load_weights(const LoadOptions& options);
+  void forward_rows(const Batch& batch, KvCache& cache, Scratch& scratch, const std::atomic<bool>* cancel) const;
   void check_batch(const Batch& batch, const KvCache& cache) const;
   void embed(const Batch& batch, float* out, std::int64_t stride) const;
   void fill_rope(const Batch& batch, int first_position, Scratch& scratch) const;

@@ -1,0 +1,242 @@
+#include "model/config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+#include "model/arch/arch.h"
+#include "model/hparams.h"
+#include "model/tensor_plan.h"
+#include "quant/codec.h"
+
+namespace specdec {
+
+namespace {
+
+// Far above any real model; they keep every product below within 64 bits and loops short.
+constexpr std::int64_t kMaxLayers = 4096;
+constexpr std::int64_t kMaxWidth = std::int64_t{1} << 20;
+constexpr std::int64_t kMaxHeads = std::int64_t{1} << 14;
+constexpr std::int64_t kMaxHeadDim = 1024;
+constexpr std::int64_t kMaxContext = std::int64_t{1} << 30;
+constexpr double kMaxFloat = std::numeric_limits<float>::max();
+
+// Keys of model variants whose arithmetic differs. The value must be 0, false or absent.
+void refuse_variants(const HparamReader& hparams) {
+  for (const char* suffix : {"expert_count", "expert_used_count", "attention.q_lora_rank",
+                             "attention.kv_lora_rank", "nextn_predict_layers", "pooling_type"}) {
+    if (hparams.has(suffix) && hparams.get_int(suffix, 0, 0, std::numeric_limits<std::int64_t>::max()) != 0) {
+      hparams.unsupported(suffix, "this kind of model");
+    }
+  }
+  for (const char* suffix : {"attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv",
+                             "attention.max_alibi_bias", "attention.temperature_scale"}) {
+    if (hparams.get_float(suffix, 0, -kMaxFloat, kMaxFloat) != 0) hparams.unsupported(suffix, "this value");
+  }
+  for (const char* suffix : {"logit_scale", "residual_scale", "embedding_scale"}) {
+    const double scale = hparams.get_float(suffix, 0, -kMaxFloat, kMaxFloat);
+    if (scale != 0 && scale != 1) hparams.unsupported(suffix, "this value");
+  }
+  if (!hparams.get_bool("attention.causal", true)) hparams.unsupported("attention.causal", "attention to later tokens");
+  const std::string_view kind = hparams.file().get_string("general.type", "model");
+  if (kind != "model") {
+    throw hparams.file().make_error(ErrorCode::kUnsupported, "general_type",
+                                    "general.type is '" + printable(kind) + "', only 'model' can be run",
+                                    "general.type");
+  }
+}
+
+void read_heads(const HparamReader& hparams, ModelConfig& c) {
+  c.n_heads = static_cast<int>(hparams.require_int("attention.head_count", 1, kMaxHeads));
+  c.n_kv_heads = static_cast<int>(hparams.get_int("attention.head_count_kv", c.n_heads, 1, c.n_heads));
+  if (c.n_heads % c.n_kv_heads != 0) {
+    hparams.fail("attention.head_count_kv", "a divisor of head_count " + std::to_string(c.n_heads),
+                 std::to_string(c.n_kv_heads));
+  }
+  if (hparams.has("attention.key_length")) {
+    c.head_dim = static_cast<int>(hparams.require_int("attention.key_length", 1, kMaxHeadDim));
+  } else {
+    c.head_dim = c.hidden_size / c.n_heads;
+    if (c.hidden_size % c.n_heads != 0 || c.head_dim > kMaxHeadDim) {
+      hparams.fail("attention.head_count",
+                   "a divisor of embedding_length " + std::to_string(c.hidden_size) + " giving heads of at most " +
+                       std::to_string(kMaxHeadDim),
+                   std::to_string(c.n_heads));
+    }
+  }
+  const std::int64_t value_length = hparams.get_int("attention.value_length", c.head_dim, 1, kMaxHeadDim);
+  if (value_length != c.head_dim) hparams.unsupported("attention.value_length", "a size other than key_length");
+  if (static_cast<std::int64_t>(c.n_heads) * c.head_dim > kMaxWidth) {
+    hparams.fail("attention.head_count", "at most " + std::to_string(kMaxWidth / c.head_dim) + " heads of " +
+                                             std::to_string(c.head_dim),
+                 std::to_string(c.n_heads));
+  }
+  c.attention_scale = static_cast<float>(hparams.get_float("attention.scale", 0, 0, 1e6));
+  if (c.attention_scale == 0) c.attention_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
+}
+
+void refuse_unless(const HparamReader& hparams, const char* suffix, double neutral) {
+  const double value = hparams.get_float(suffix, neutral, -kMaxFloat, kMaxFloat);
+  if (value != neutral) hparams.unsupported(suffix, "this value");
+}
+
+void read_rope_scaling(const HparamReader& hparams, const ModelConfig& c, RopeConfig& rope) {
+  const double smallest = 1e-6;
+  const double old_factor = hparams.get_float("rope.scale_linear", 0, 0, 1e6);
+  rope.factor = hparams.get_float("rope.scaling.factor", old_factor, 0, 1e6);
+  if (rope.factor == 0) rope.factor = 1;
+  if (rope.factor < smallest) hparams.fail("rope.scaling.factor", "at least 1e-06", std::to_string(rope.factor));
+  const std::string_view type = hparams.get_string("rope.scaling.type", "linear");
+  if (type == "none") {
+    rope.factor = 1;
+  } else if (type == "linear") {
+    if (rope.factor != 1) rope.scaling = RopeScaling::kLinear;
+  } else if (type == "yarn") {
+    rope.scaling = RopeScaling::kYarn;
+    rope.original_context = static_cast<int>(
+        hparams.get_int("rope.scaling.original_context_length", c.context_length, 1, kMaxContext));
+    rope.beta_fast = hparams.get_float("rope.scaling.yarn_beta_fast", 32, smallest, 1e6);
+    rope.beta_slow = hparams.get_float("rope.scaling.yarn_beta_slow", 1, smallest, 1e6);
+    refuse_unless(hparams, "rope.scaling.yarn_ext_factor", 1);
+    refuse_unless(hparams, "rope.scaling.yarn_attn_factor", 1);
+    refuse_unless(hparams, "rope.scaling.attn_factor", 1);
+    refuse_unless(hparams, "rope.scaling.yarn_log_multiplier", 0);
+  } else {
+    hparams.unsupported("rope.scaling.type", "'" + printable(type) + "'");
+  }
+}
+
+void read_rope(const HparamReader& hparams, const ArchSpec& spec, ModelConfig& c) {
+  RopeConfig& rope = c.rope;
+  rope.interleaved = spec.rope_interleaved;
+  const std::int64_t largest = c.head_dim;
+  rope.n_rot = static_cast<int>(hparams.get_int("rope.dimension_count", c.head_dim, 1, largest));
+  if (rope.n_rot % 2 != 0) {
+    hparams.fail("rope.dimension_count", "an even number", std::to_string(rope.n_rot));
+  }
+  rope.theta = hparams.get_float("rope.freq_base", 10000.0, 1.001, 1e30);
+  read_rope_scaling(hparams, c, rope);
+}
+
+// [n_rot/2] divisors of llama 3's frequencies; check_tensor_plan has checked the shape.
+void read_rope_divisors(const GgufFile& file, RopeConfig& rope) {
+  const TensorInfo* tensor = file.find_tensor("rope_freqs.weight");
+  if (tensor == nullptr) return;
+  rope.divisors.resize(tensor->n_elements);
+  codec(tensor->dtype).dequantize(file.tensor_data(*tensor).data(), rope.divisors.data(),
+                                  static_cast<std::int64_t>(tensor->n_elements));
+  for (const float divisor : rope.divisors) {
+    if (std::isfinite(divisor) && divisor > 0) continue;
+    throw file.make_error(ErrorCode::kModelFormat, "bad_hparam",
+                          "tensor 'rope_freqs.weight' should hold positive finite numbers, found " +
+                              std::to_string(divisor),
+                          {}, tensor->name, tensor->offset);
+  }
+}
+
+void read_vocabulary(const HparamReader& hparams, ModelConfig& c, std::vector<std::string>* warnings) {
+  const GgufFile& file = hparams.file();
+  c.vocab_size = read_vocab_size(file, c.hidden_size);
+  c.n_tokens = c.vocab_size;
+  const char* key = "tokenizer.ggml.tokens";
+  const GgufValue* tokens = file.find(key);
+  if (tokens == nullptr) return;
+  if (!tokens->is_array()) {
+    throw file.make_error(ErrorCode::kModelFormat, "wrong_type",
+                          std::string("key '") + key + "' should be an array, found " + tokens->type_name(), key);
+  }
+  const auto rows = static_cast<std::uint64_t>(c.vocab_size);
+  const std::uint64_t count = tokens->count();
+  // Checkpoints pad the embedding to a multiple of up to 256 rows; more says that the two do not match.
+  const std::uint64_t largest_padding = std::max<std::uint64_t>(rows / 100, 255);
+  if (count == 0 || count > rows || rows - count > largest_padding) {
+    throw file.make_error(ErrorCode::kModelFormat, "shape_mismatch",
+                          "tensor 'token_embd.weight' has " + std::to_string(rows) + " rows, but " + key + " holds " +
+                              std::to_string(count) + " tokens",
+                          key, "token_embd.weight");
+  }
+  c.n_tokens = static_cast<int>(count);
+  if (count < rows && warnings != nullptr) {
+    warnings->push_back("padded_vocabulary: the embedding has " + std::to_string(rows - count) +
+                        " rows more than there are tokens; they are never produced");
+  }
+}
+
+}  // namespace
+
+ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* warnings) {
+  HparamReader hparams(file);
+  const ArchSpec* spec = find_arch(hparams.architecture());
+  if (spec == nullptr) {
+    std::string names;
+    for (const std::string& name : supported_architectures()) names += (names.empty() ? "" : ", ") + name;
+    throw file.make_error(ErrorCode::kUnsupported, "architecture",
+                          "architecture '" + printable(hparams.architecture()) +
+                              "' is not supported; this build runs " + names,
+                          "general.architecture");
+  }
+  refuse_variants(hparams);
+
+  ModelConfig c;
+  c.architecture = hparams.architecture();
+  c.name = printable(file.get_string("general.name", ""));
+  c.norm_kind = spec->norm_kind;
+  c.activation = spec->activation;
+  c.gated_ffn = spec->gated_ffn;
+  c.n_layers = static_cast<int>(hparams.require_int("block_count", 1, kMaxLayers));
+  hparams.set_n_layers(c.n_layers);
+  c.hidden_size = static_cast<int>(hparams.require_int("embedding_length", 1, kMaxWidth));
+  c.intermediate_size = static_cast<int>(hparams.require_int("feed_forward_length", 1, kMaxWidth));
+  const std::int64_t context =
+      hparams.require_int("context_length", 1, std::numeric_limits<std::int64_t>::max());
+  c.context_length = static_cast<int>(std::min(context, kMaxContext));
+  const std::int64_t window =
+      hparams.get_int("attention.sliding_window", 0, 0, std::numeric_limits<std::int64_t>::max());
+  if (window != 0 && window < context) hparams.unsupported("attention.sliding_window", "a sliding window");
+  read_heads(hparams, c);
+  read_rope(hparams, *spec, c);
+  const char* epsilon_key = spec->norm_kind == Norm::Kind::kRms ? "attention.layer_norm_rms_epsilon"
+                                                                : "attention.layer_norm_epsilon";
+  c.norm_epsilon = static_cast<float>(hparams.require_float(epsilon_key, 1e-30, 1));
+  if (spec->read_extra != nullptr) spec->read_extra(hparams, c);
+
+  read_vocabulary(hparams, c, warnings);
+  check_tensor_plan(file, *spec, c);
+  c.tied_head = file.find_tensor("output.weight") == nullptr;
+  read_rope_divisors(file, c.rope);
+  return c;
+}
+
+RopeFrequencies rope_frequencies(const RopeConfig& rope) {
+  RopeFrequencies out;
+  const int n_pairs = rope.n_rot / 2;
+  out.angles.resize(static_cast<std::size_t>(n_pairs));
+  // YaRN: pairs that turn more than beta_fast times in the original context keep their frequency, those
+  // that turn less than beta_slow times are interpolated, the others lie between (Peng et al. 2023).
+  double low = 0;
+  double high = 0;
+  if (rope.scaling == RopeScaling::kYarn) {
+    const auto pair_of_turns = [&](double turns) {
+      return rope.n_rot * std::log(rope.original_context / (turns * 2.0 * std::numbers::pi)) /
+             (2.0 * std::log(rope.theta));
+    };
+    low = std::max(std::floor(pair_of_turns(rope.beta_fast)), 0.0);
+    high = std::min(std::ceil(pair_of_turns(rope.beta_slow)), rope.n_rot - 1.0);
+    out.magnitude = 1.0 + 0.1 * std::log(std::max(rope.factor, 1.0));
+  }
+  for (int i = 0; i < n_pairs; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    double angle = std::pow(rope.theta, -2.0 * i / rope.n_rot);
+    if (!rope.divisors.empty()) angle /= static_cast<double>(rope.divisors[at]);
+    if (rope.scaling == RopeScaling::kLinear) angle /= rope.factor;
+    if (rope.scaling == RopeScaling::kYarn) {
+      const double keep = 1.0 - std::clamp((i - low) / std::max(0.001, high - low), 0.0, 1.0);
+      angle *= keep + (1.0 - keep) / rope.factor;
+    }
+    out.angles[at] = angle;
+  }
+  return out;
+}
+
+}  // namespace specdec

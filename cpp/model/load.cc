@@ -1,0 +1,168 @@
+// Loading: from a checked tensor directory to matrices in the backend's layout.
+#include <atomic>
+#include <cmath>
+
+#include "model/tensor_plan.h"
+#include "model/weights.h"
+#include "quant/codec.h"
+
+namespace specdec {
+
+namespace {
+
+class Loader {
+ public:
+  Loader(const GgufFile& file, Backend& backend, const LoadOptions& options, ModelMemory& memory,
+         std::vector<std::string>& warnings)
+      : file_(file), backend_(backend), options_(options), memory_(memory), warnings_(warnings) {
+    const bool tied = file.find_tensor("output.weight") == nullptr;
+    for (const TensorInfo& tensor : file.tensors()) {
+      if (tied || tensor.name != "token_embd.weight") progress_.n_bytes_total += tensor.n_bytes;
+    }
+  }
+
+  // First n_rows rows of a matrix.
+  std::unique_ptr<WeightMatrix> matrix(const std::string& name, std::uint64_t n_rows) {
+    const TensorInfo& tensor = *file_.find_tensor(name);
+    check(tensor);
+    const std::uint64_t n_in = tensor.shape[0];
+    const std::uint64_t n_bytes = row_bytes(tensor.dtype, n_in) * n_rows;
+    if (file_.mapping() != nullptr) file_.mapping()->will_need(tensor.offset, n_bytes);
+    auto matrix = backend_.load_matrix(tensor.dtype, static_cast<std::int64_t>(n_rows),
+                                       static_cast<std::int64_t>(n_in), file_.tensor_data(tensor).first(n_bytes));
+    memory_.weights_bytes += matrix->n_bytes();
+    finish(tensor);
+    return matrix;
+  }
+
+  LinearWeights linear(int layer, const std::string& part) {
+    LinearWeights out;
+    const std::string weight = block_name(layer, (part + ".weight").c_str());
+    const TensorInfo& tensor = *file_.find_tensor(weight);
+    out.weight = matrix(weight, tensor.n_elements / tensor.shape[0]);
+    out.bias = vector(block_name(layer, (part + ".bias").c_str()));
+    return out;
+  }
+
+  NormWeights norm(const std::string& prefix) { return {vector(prefix + ".weight"), vector(prefix + ".bias")}; }
+
+  // Values of a tensor as floats; empty when the file has none of that name.
+  std::vector<float> vector(const std::string& name) {
+    const TensorInfo* tensor = file_.find_tensor(name);
+    if (tensor == nullptr) return {};
+    check(*tensor);
+    std::vector<float> values(tensor->n_elements);
+    codec(tensor->dtype).dequantize(file_.tensor_data(*tensor).data(), values.data(),
+                                    static_cast<std::int64_t>(values.size()));
+    for (const float value : values) {
+      if (std::isfinite(value)) continue;
+      warnings_.push_back("non_finite: tensor '" + printable(name) + "' holds NaN or infinity");
+      break;
+    }
+    memory_.weights_bytes += values.size() * sizeof(float);
+    finish(*tensor);
+    return values;
+  }
+
+  void check(const TensorInfo& tensor) const {
+    if (options_.check_tensors) check_tensor_values(file_, tensor);
+  }
+
+  // The bytes of `tensor` are not needed any more.
+  void finish(const TensorInfo& tensor) {
+    if (file_.mapping() != nullptr) file_.mapping()->release(tensor.offset, tensor.n_bytes);
+    progress_.n_bytes_done += tensor.n_bytes;
+    report();
+  }
+
+  void report() const {
+    if (options_.on_progress && !options_.on_progress(progress_)) {
+      throw Error(ErrorCode::kCancelled, file_.path() + ": loading was cancelled");
+    }
+  }
+
+ private:
+  const GgufFile& file_;
+  Backend& backend_;
+  const LoadOptions& options_;
+  ModelMemory& memory_;
+  std::vector<std::string>& warnings_;
+  LoadProgress progress_;
+};
+
+LayerWeights load_layer(Loader& loader, const GgufFile& file, const ModelConfig& config, int layer) {
+  LayerWeights out;
+  out.attention_norm = loader.norm(block_name(layer, "attn_norm"));
+  if (file.find_tensor(block_name(layer, "attn_qkv.weight")) != nullptr) {
+    out.qkv.push_back(loader.linear(layer, "attn_qkv"));
+  } else {
+    for (const char* part : {"attn_q", "attn_k", "attn_v"}) out.qkv.push_back(loader.linear(layer, part));
+  }
+  out.attention_out = loader.linear(layer, "attn_output");
+  out.ffn_norm = loader.norm(block_name(layer, "ffn_norm"));
+  if (config.gated_ffn) out.gate = loader.linear(layer, "ffn_gate");
+  out.up = loader.linear(layer, "ffn_up");
+  out.down = loader.linear(layer, "ffn_down");
+  return out;
+}
+
+}  // namespace
+
+Model::Model(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend)
+    : file_(std::move(file)), backend_(std::move(backend)) {
+  static std::atomic<std::uint64_t> next_id{1};
+  id_ = next_id++;
+}
+
+Model::~Model() = default;
+
+std::shared_ptr<const Model> Model::load(const std::string& path, std::shared_ptr<Backend> backend,
+                                         const LoadOptions& options) {
+  return load(GgufFile::open(path), std::move(backend), options);
+}
+
+std::shared_ptr<const Model> Model::load(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend,
+                                         const LoadOptions& options) {
+  if (file == nullptr || backend == nullptr) throw_invalid("Model::load needs a file and a backend");
+  std::shared_ptr<Model> model(new Model(std::move(file), std::move(backend)));
+  try {
+    model->load_weights(options);
+  } catch (const std::bad_alloc&) {
+    throw Error(ErrorCode::kResource, model->file_->path() + ": not enough memory for the weights");
+  }
+  return model;
+}
+
+void Model::load_weights(const LoadOptions& options) {
+  warnings_ = file_->warnings();
+  config_ = read_model_config(*file_, &warnings_);
+  rope_ = rope_frequencies(config_.rope);
+  weights_ = std::make_unique<Weights>();
+  Weights& w = *weights_;
+  Loader loader(*file_, *backend_, options, w.memory, warnings_);
+  loader.report();
+
+  w.embedding = file_->find_tensor("token_embd.weight");
+  w.embedding_data = file_->tensor_data(*w.embedding);
+  w.memory.mapped_bytes = static_cast<std::size_t>(w.embedding->n_bytes);
+  for (int layer = 0; layer < config_.n_layers; ++layer) {
+    w.layers.push_back(load_layer(loader, *file_, config_, layer));
+  }
+  w.output_norm = loader.norm("output_norm");
+  const auto n_tokens = static_cast<std::uint64_t>(config_.n_tokens);
+  if (config_.tied_head) {
+    w.head.weight = loader.matrix("token_embd.weight", n_tokens);
+  } else {
+    loader.check(*w.embedding);
+    w.head.weight = loader.matrix("output.weight", n_tokens);
+  }
+  w.head.bias = loader.vector("output.bias");
+}
+
+const ModelConfig& Model::config() const noexcept { return config_; }
+const std::shared_ptr<const GgufFile>& Model::file() const noexcept { return file_; }
+const std::shared_ptr<Backend>& Model::backend() const noexcept { return backend_; }
+const std::vector<std::string>& Model::warnings() const noexcept { return warnings_; }
+ModelMemory Model::memory() const noexcept { return weights_->memory; }
+
+}  // namespace specdec

@@ -1,0 +1,357 @@
+// The forward pass, one recipe for every architecture.
+#include "model/model.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <new>
+
+#include "model/weights.h"
+#include "quant/codec.h"
+
+namespace specdec {
+
+namespace {
+
+// Row strides in floats: rows start on cache lines.
+std::int64_t padded(std::int64_t n) { return (n + 15) / 16 * 16; }
+
+bool is_chain(std::span<const std::int32_t> parents) {
+  for (std::size_t r = 0; r < parents.size(); ++r) {
+    if (parents[r] != static_cast<std::int32_t>(r) - 1) return false;
+  }
+  return true;
+}
+
+void check_cancel(const std::atomic<bool>* cancel) {
+  if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
+    throw Error(ErrorCode::kCancelled, "the forward pass was cancelled");
+  }
+}
+
+}  // namespace
+
+// One forward on its way through the layers.
+struct Model::Pass {
+  KvCache& cache;
+  const std::atomic<bool>* cancel;
+  const std::int32_t* parents;  // null: a chain
+  int n_rows;
+  int first_slot;
+  int first_layer, last_layer;
+  int first_output_row;  // n_rows when nothing is wanted
+  float* hidden;
+  float* qkv;
+  float* attention;
+  float* ffn;
+  const float* cos_sin;
+  std::int64_t hidden_stride, qkv_stride, attention_stride, ffn_stride;
+};
+
+KvShape Model::kv_shape(KvType type) const {
+  return {.n_layers = config_.n_layers,
+          .layout = {.type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim}};
+}
+
+std::size_t Model::kv_bytes_per_token(KvType type) const {
+  const KvLayout layout{.type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim};
+  return layout.layer_bytes() * static_cast<std::size_t>(config_.n_layers) / kKvChunk;
+}
+
+void Model::check_batch(const Batch& batch, const KvCache& cache) const {
+  const std::size_t n_rows = batch.tokens.size();
+  if (n_rows < 1 || n_rows > kMaxBatchRows) {
+    throw_invalid("a batch has 1 to " + std::to_string(kMaxBatchRows) + " rows, found " + std::to_string(n_rows));
+  }
+  for (std::size_t r = 0; r < n_rows; ++r) {
+    if (batch.tokens[r] < 0 || batch.tokens[r] >= config_.n_tokens) {
+      throw_invalid("token " + std::to_string(batch.tokens[r]) + " at index " + std::to_string(r) +
+                    " is not in [0, " + std::to_string(config_.n_tokens) + ")");
+    }
+  }
+  if (!batch.parents.empty() && batch.parents.size() != n_rows) {
+    throw_invalid("a batch of " + std::to_string(n_rows) + " rows has " + std::to_string(batch.parents.size()) +
+                  " parents");
+  }
+  for (std::size_t r = 0; r < batch.parents.size(); ++r) {
+    if (batch.parents[r] < -1 || batch.parents[r] >= static_cast<std::int32_t>(r)) {
+      throw_invalid("parent " + std::to_string(batch.parents[r]) + " of row " + std::to_string(r) +
+                    " is not an earlier row or -1");
+    }
+  }
+  if (batch.first_output_row < 0 || batch.first_output_row > static_cast<int>(n_rows)) {
+    throw_invalid("first_output_row " + std::to_string(batch.first_output_row) + " is not in [0, " +
+                  std::to_string(n_rows) + "]");
+  }
+  const int last = batch.layers.last < 0 ? config_.n_layers : batch.layers.last;
+  if (batch.layers.first < 0 || batch.layers.first >= last || last > config_.n_layers) {
+    throw_invalid("layers [" + std::to_string(batch.layers.first) + ", " + std::to_string(last) +
+                  ") are not a part of [0, " + std::to_string(config_.n_layers) + ")");
+  }
+  if (!batch.hidden.empty() && batch.hidden.size() != n_rows * static_cast<std::size_t>(config_.hidden_size)) {
+    throw_invalid("the hidden input has " + std::to_string(batch.hidden.size()) + " numbers, expected " +
+                  std::to_string(n_rows) + " rows of " + std::to_string(config_.hidden_size));
+  }
+  const KvShape& shape = cache.shape();
+  if (shape.n_layers != config_.n_layers || shape.layout.n_kv_heads != config_.n_kv_heads ||
+      shape.layout.head_dim != config_.head_dim) {
+    throw_invalid("the cache was made for a model of another shape");
+  }
+}
+
+void Model::embed(const Batch& batch, float* out, std::int64_t stride) const {
+  const std::size_t n = static_cast<std::size_t>(config_.hidden_size);
+  const DType dtype = weights_->embedding->dtype;
+  const std::size_t n_row_bytes = static_cast<std::size_t>(row_bytes(dtype, n));
+  for (std::size_t r = 0; r < batch.tokens.size(); ++r) {
+    float* row = out + static_cast<std::int64_t>(r) * stride;
+    if (!batch.hidden.empty()) {
+      std::memcpy(row, batch.hidden.data() + r * n, n * sizeof(float));
+      continue;
+    }
+    const auto token = static_cast<std::size_t>(batch.tokens[r]);
+    codec(dtype).dequantize(weights_->embedding_data.data() + token * n_row_bytes, row,
+                            static_cast<std::int64_t>(n));
+  }
+}
+
+// Positions follow from depth; cos and sin come from a table that lists each position once.
+void Model::fill_rope(const Batch& batch, int first_position, Scratch& scratch) const {
+  const std::size_t n_rows = batch.tokens.size();
+  const std::size_t n_rot = static_cast<std::size_t>(config_.rope.n_rot);
+  const std::size_t n_pairs = n_rot / 2;
+  scratch.positions_.resize(n_rows);
+  int last_position = first_position;
+  for (std::size_t r = 0; r < n_rows; ++r) {
+    const std::int32_t parent = batch.parents.empty() ? static_cast<std::int32_t>(r) - 1 : batch.parents[r];
+    const int position = parent < 0 ? first_position : scratch.positions_[static_cast<std::size_t>(parent)] + 1;
+    scratch.positions_[r] = position;
+    last_position = std::max(last_position, position);
+  }
+  std::vector<float>& table = scratch.rope_table_;
+  if (scratch.rope_owner_ != id_) {
+    table.clear();
+    scratch.rope_owner_ = id_;
+  }
+  for (std::size_t p = table.size() / n_rot; p <= static_cast<std::size_t>(last_position); ++p) {
+    table.resize((p + 1) * n_rot);
+    for (std::size_t i = 0; i < n_pairs; ++i) {
+      const double angle = static_cast<double>(p) * rope_.angles[i];
+      table[p * n_rot + i] = static_cast<float>(std::cos(angle) * rope_.magnitude);
+      table[p * n_rot + n_pairs + i] = static_cast<float>(std::sin(angle) * rope_.magnitude);
+    }
+  }
+  for (std::size_t r = 0; r < n_rows; ++r) {
+    std::memcpy(scratch.cos_sin_.data() + r * n_rot,
+                table.data() + static_cast<std::size_t>(scratch.positions_[r]) * n_rot, n_rot * sizeof(float));
+  }
+}
+
+void Model::run_layer(int layer, const Pass& pass) const {
+  const ModelConfig& c = config_;
+  const LayerWeights& w = weights_->layers[static_cast<std::size_t>(layer)];
+  const auto norm = [&](const NormWeights& weights) {
+    return Norm{.kind = c.norm_kind,
+                .weight = weights.weight.data(),
+                .bias = weights.bias.empty() ? nullptr : weights.bias.data(),
+                .epsilon = c.norm_epsilon};
+  };
+
+  check_cancel(pass.cancel);
+  std::array<LinearSegment, 3> segments;
+  float* dst = pass.qkv;
+  for (std::size_t i = 0; i < w.qkv.size(); ++i) {
+    segments[i] = {.weight = w.qkv[i].weight.get(),
+                   .bias = w.qkv[i].bias_or_null(),
+                   .dst = dst,
+                   .dst_stride = pass.qkv_stride};
+    dst += w.qkv[i].weight->n_out();
+  }
+  backend_->linear({.x = pass.hidden,
+                    .x_stride = pass.hidden_stride,
+                    .n_rows = pass.n_rows,
+                    .norm = norm(w.attention_norm),
+                    .segments = std::span(segments.data(), w.qkv.size())});
+  const KvLayerView view = pass.cache.layer_view(layer);
+  backend_->rope_store({.n_rows = pass.n_rows,
+                        .n_heads = c.n_heads,
+                        .n_kv_heads = c.n_kv_heads,
+                        .head_dim = c.head_dim,
+                        .n_rot = c.rope.n_rot,
+                        .interleaved = c.rope.interleaved,
+                        .cos_sin = pass.cos_sin,
+                        .q = pass.qkv,
+                        .k = pass.qkv + c.q_size(),
+                        .v = pass.qkv + c.q_size() + c.kv_size(),
+                        .q_stride = pass.qkv_stride,
+                        .k_stride = pass.qkv_stride,
+                        .v_stride = pass.qkv_stride,
+                        .cache = view,
+                        .first_slot = pass.first_slot});
+
+  // After the last layer's keys and values only rows that are output matter. Rows of a chain can be cut
+  // off: those before them then count as committed.
+  const int first = layer + 1 == pass.last_layer ? pass.first_output_row : 0;
+  if (first == pass.n_rows) return;
+  const int attention_first = pass.parents == nullptr ? first : 0;
+  backend_->attention({.n_rows = pass.n_rows - attention_first,
+                       .n_heads = c.n_heads,
+                       .n_kv_heads = c.n_kv_heads,
+                       .head_dim = c.head_dim,
+                       .scale = c.attention_scale,
+                       .q = pass.qkv + attention_first * pass.qkv_stride,
+                       .out = pass.attention + attention_first * pass.attention_stride,
+                       .q_stride = pass.qkv_stride,
+                       .out_stride = pass.attention_stride,
+                       .cache = view,
+                       .first_slot = pass.first_slot + attention_first,
+                       .parents = pass.parents});
+  check_cancel(pass.cancel);
+
+  const int n = pass.n_rows - first;
+  float* hidden = pass.hidden + first * pass.hidden_stride;
+  float* ffn = pass.ffn + first * pass.ffn_stride;
+  // hidden += W x + b
+  const auto accumulate = [&](const LinearWeights& part, const float* x, std::int64_t x_stride) {
+    const LinearSegment segment{.weight = part.weight.get(),
+                                .bias = part.bias_or_null(),
+                                .dst = hidden,
+                                .dst_stride = pass.hidden_stride,
+                                .accumulate = true};
+    backend_->linear({.x = x, .x_stride = x_stride, .n_rows = n, .segments = std::span(&segment, 1)});
+  };
+  const auto feed_forward = [&] {
+    if (c.gated_ffn) {
+      backend_->gated_linear({.x = hidden,
+                              .x_stride = pass.hidden_stride,
+                              .n_rows = n,
+                              .norm = norm(w.ffn_norm),
+                              .gate = w.gate.weight.get(),
+                              .up = w.up.weight.get(),
+                              .activation = c.activation,
+                              .dst = ffn,
+                              .dst_stride = pass.ffn_stride});
+      return;
+    }
+    const LinearSegment segment{.weight = w.up.weight.get(),
+                                .bias = w.up.bias_or_null(),
+                                .dst = ffn,
+                                .dst_stride = pass.ffn_stride,
+                                .activation = c.activation};
+    backend_->linear({.x = hidden,
+                      .x_stride = pass.hidden_stride,
+                      .n_rows = n,
+                      .norm = norm(w.ffn_norm),
+                      .segments = std::span(&segment, 1)});
+  };
+
+  // Side by side, both branches read the residual before either is added to it.
+  if (c.parallel_residual) feed_forward();
+  accumulate(w.attention_out, pass.attention + first * pass.attention_stride, pass.attention_stride);
+  if (!c.parallel_residual) feed_forward();
+  accumulate(w.down, ffn, pass.ffn_stride);
+}
+
+void Model::run_head(const Batch& batch, const Pass& pass, Scratch& scratch) const {
+  // Best tokens alone need no more than a slice of logits at a time.
+  constexpr int kSliceRows = 64;
+  const int n_outputs = pass.n_rows - pass.first_output_row;
+  const int n_slice = batch.output == OutputKind::kArgmax ? std::min(n_outputs, kSliceRows) : n_outputs;
+  const std::int64_t stride = padded(config_.n_tokens);
+  float* logits = scratch.logits_.reserve(static_cast<std::size_t>(n_slice) * static_cast<std::size_t>(stride));
+  scratch.argmax_.resize(static_cast<std::size_t>(n_outputs));
+  for (int done = 0; done < n_outputs; done += n_slice) {
+    check_cancel(pass.cancel);
+    const int n = std::min(n_slice, n_outputs - done);
+    const LinearSegment segment{.weight = weights_->head.weight.get(),
+                                .bias = weights_->head.bias_or_null(),
+                                .dst = logits,
+                                .dst_stride = stride};
+    const NormWeights& norm = weights_->output_norm;
+    backend_->linear({.x = pass.hidden + (pass.first_output_row + done) * pass.hidden_stride,
+                      .x_stride = pass.hidden_stride,
+                      .n_rows = n,
+                      .norm = {.kind = config_.norm_kind,
+                               .weight = norm.weight.data(),
+                               .bias = norm.bias.empty() ? nullptr : norm.bias.data(),
+                               .epsilon = config_.norm_epsilon},
+                      .segments = std::span(&segment, 1)});
+    backend_->argmax(logits, stride, n, config_.n_tokens, scratch.argmax_.data() + done);
+  }
+  for (int i = 0; i < n_outputs; ++i) {
+    if (scratch.argmax_[static_cast<std::size_t>(i)] >= 0) continue;
+    const int row = pass.first_output_row + i;
+    throw Error(ErrorCode::kNumerical,
+                file_->path() + ": the logits after token " +
+                    std::to_string(batch.tokens[static_cast<std::size_t>(row)]) + " at position " +
+                    std::to_string(scratch.positions_[static_cast<std::size_t>(row)]) + " are not finite" +
+                    (warnings_.empty() ? "" : "; the file may be damaged (load with check_tensors)"));
+  }
+  scratch.logits_stride_ = static_cast<std::size_t>(stride);
+  scratch.n_logits_ = static_cast<std::size_t>(config_.n_tokens);
+  scratch.has_argmax_ = true;
+  scratch.has_logits_ = batch.output == OutputKind::kLogits;
+}
+
+void Model::forward(const Batch& batch, KvCache& cache, Scratch& scratch, const std::atomic<bool>* cancel) const {
+  try {
+    forward_rows(batch, cache, scratch, cancel);
+  } catch (const std::bad_alloc&) {
+    throw Error(ErrorCode::kResource, "not enough memory for a forward pass of " +
+                                          std::to_string(batch.tokens.size()) + " rows");
+  }
+}
+
+void Model::forward_rows(const Batch& batch, KvCache& cache, Scratch& scratch,
+                         const std::atomic<bool>* cancel) const {
+  scratch.has_logits_ = scratch.has_argmax_ = scratch.has_hidden_ = false;
+  check_batch(batch, cache);
+  const int n_rows = static_cast<int>(batch.tokens.size());
+  cache.reserve(n_rows);
+
+  const std::int64_t hidden_stride = padded(config_.hidden_size);
+  const std::int64_t qkv_stride = padded(config_.q_size() + 2 * config_.kv_size());
+  const std::int64_t attention_stride = padded(config_.q_size());
+  const std::int64_t ffn_stride = padded(config_.intermediate_size);
+  const auto reserve = [&](FloatBuffer& buffer, std::int64_t stride) {
+    return buffer.reserve(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(stride));
+  };
+  const Pass pass{
+      .cache = cache,
+      .cancel = cancel,
+      .parents = is_chain(batch.parents) ? nullptr : batch.parents.data(),
+      .n_rows = n_rows,
+      .first_slot = cache.length(),
+      .first_layer = batch.layers.first,
+      .last_layer = batch.layers.last < 0 ? config_.n_layers : batch.layers.last,
+      .first_output_row = batch.output == OutputKind::kNone ? n_rows : batch.first_output_row,
+      .hidden = reserve(scratch.hidden_, hidden_stride),
+      .qkv = reserve(scratch.qkv_, qkv_stride),
+      .attention = reserve(scratch.attention_, attention_stride),
+      .ffn = reserve(scratch.ffn_, ffn_stride),
+      .cos_sin = reserve(scratch.cos_sin_, config_.rope.n_rot),
+      .hidden_stride = hidden_stride,
+      .qkv_stride = qkv_stride,
+      .attention_stride = attention_stride,
+      .ffn_stride = ffn_stride,
+  };
+  embed(batch, pass.hidden, hidden_stride);
+  fill_rope(batch, pass.first_slot, scratch);
+  for (int layer = pass.first_layer; layer < pass.last_layer; ++layer) run_layer(layer, pass);
+
+  scratch.n_rows_ = n_rows;
+  scratch.first_output_row_ = pass.first_output_row;
+  if (pass.first_output_row < n_rows) {
+    if (batch.output == OutputKind::kHidden) {
+      scratch.hidden_stride_ = static_cast<std::size_t>(hidden_stride);
+      scratch.n_hidden_ = static_cast<std::size_t>(config_.hidden_size);
+      scratch.has_hidden_ = true;
+    } else {
+      run_head(batch, pass, scratch);
+    }
+  }
+  cache.advance(n_rows);
+}
+
+}  // namespace specdec

@@ -1,0 +1,43 @@
+// The weights of a model as the forward pass uses them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "backend/backend.h"
+#include "gguf/reader.h"
+#include "model/model.h"
+
+namespace specdec {
+
+// A matrix and its bias (empty: none). An absent part has no weight.
+struct LinearWeights {
+  std::unique_ptr<WeightMatrix> weight;
+  std::vector<float> bias;
+
+  [[nodiscard]] const float* bias_or_null() const { return bias.empty() ? nullptr : bias.data(); }
+};
+
+struct NormWeights {
+  std::vector<float> weight;
+  std::vector<float> bias;
+};
+
+struct LayerWeights {
+  NormWeights attention_norm, ffn_norm;
+  std::vector<LinearWeights> qkv;  // one [Q; K; V] matrix, or q, k, v
+  LinearWeights attention_out;
+  LinearWeights gate, up, down;    // gate only in gated networks
+};
+
+struct Model::Weights {
+  const TensorInfo* embedding = nullptr;  // rows stay in the mapped file
+  std::span<const std::byte> embedding_data;
+  std::vector<LayerWeights> layers;
+  NormWeights output_norm;
+  LinearWeights head;                     // [n_tokens, hidden_size]: padded rows are left out
+  ModelMemory memory;
+};
+
+}  // namespace specdec
