@@ -1,0 +1,46 @@
+// The decoding loop: a drafter proposes, one target pass scores, a verifier decides. Plain decoding is
+// the same loop with empty drafts.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "decode/drafter.h"
+#include "decode/request.h"
+#include "decode/token_cache.h"
+#include "decode/token_scorer.h"
+
+namespace specdec {
+
+// Owns the bookkeeping of one target cache (and, through the drafter, of the draft's). Between calls it
+// remembers what the caches hold: a prompt that begins like the last conversation is only read from
+// where it differs.
+//
+// After run(), however it ends (cancel and exceptions from models or callbacks included), the target's
+// cache holds exactly the committed tokens (prompt and result) but the last, and the draft's a prefix
+// of that. When the prompt itself was not read to its end, both hold a prefix of it.
+//
+// Not thread-safe.
+class Decoder {
+ public:
+  // drafter may be null. Both must outlive the decoder; nobody else may feed the scorer meanwhile.
+  explicit Decoder(TokenScorer& target, Drafter* drafter = nullptr) : cache_(target), drafter_(drafter) {}
+
+  // Throws Error: kInvalidArgument for bad options; kContextFull when the prompt leaves no room for
+  // one token; kNumerical when the target's logits are not finite; what the target throws. An error
+  // of the draft model only ends speculation, see stats.speculation.
+  [[nodiscard]] DecodeResult run(const DecodeRequest& request);
+
+  // Forgets both caches.
+  void reset();
+
+  [[nodiscard]] std::span<const TokenId> cached_tokens() const { return cache_.tokens(); }
+  // The caller wants another drafter (or none) from the next run() on.
+  void set_drafter(Drafter* drafter) { drafter_ = drafter; }
+
+ private:
+  TokenCache cache_;
+  Drafter* drafter_;
+};
+
+}  // namespace specdec

@@ -1,0 +1,100 @@
+// Guesses what the target will say next.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/token.h"
+#include "decode/token_scorer.h"
+#include "decode/verifier.h"
+#include "sampling/chance.h"
+#include "sampling/params.h"
+#include "sampling/proposal.h"
+
+namespace specdec {
+
+// What holds for one request.
+struct DraftSetup {
+  SamplingParams sampling;        // the request's, end-of-sequence bans of ignore_eos included
+  std::vector<TokenId> eog;       // a draft ends with the first of them
+  int vocab_size = 0;             // of the target: only lower ids may be proposed
+  VerifierTraits verifier;
+  const std::atomic<bool>* cancel = nullptr;
+};
+
+// Tokens that were just committed.
+struct CommitInfo {
+  std::span<const TokenId> committed;                      // everything, prompt included
+  int n_new = 0;                                           // how many at the end are new
+  std::span<const std::vector<TokenId>> target_top_k;      // [n_new] if wanted_top_k() > 0, else empty
+};
+
+// A drafter may be wrong but must be honest: tokens it draws at random carry the law they were drawn
+// from, and a token once drawn is never withheld because of its own probability.
+class Drafter {
+ public:
+  virtual ~Drafter() = default;
+
+  [[nodiscard]] virtual std::string_view name() const = 0;
+  [[nodiscard]] virtual int default_draft_max() const = 0;
+  // How many of the target's best tokens per emitted position commit() wants to see.
+  [[nodiscard]] virtual int wanted_top_k() const { return 0; }
+
+  // A new request. Throws Error(kInvalidArgument) when its options do not fit the verifier.
+  virtual void begin(const DraftSetup& setup, std::span<const TokenId> prompt) = 0;
+  // At most max_tokens (>= 1) tokens that continue `committed`; none when there is nothing to say.
+  [[nodiscard]] virtual DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
+                                              Chance& chance) = 0;
+  virtual void commit(const CommitInfo&) {}
+  // Brings own caches in line: afterwards they hold a prefix of `committed` without its last token.
+  // Called after every round, and also when one ended by an exception.
+  virtual void align(std::span<const TokenId>) {}
+  // Forgets everything.
+  virtual void reset() = 0;
+};
+
+// How a draft model chooses its tokens.
+enum class DraftMode {
+  kAuto,     // greedy at temperature 0; coupled under `match`; sampled when draft laws are used
+  kGreedy,
+  kSampled,
+  kCoupled,  // with the target's own noise of the position; only for verifiers that use it
+};
+
+struct DraftModelOptions {
+  DraftMode mode = DraftMode::kAuto;
+  std::optional<double> temperature;  // default: the request's
+  std::optional<int> top_k;           // default: the request's; keeps draft laws short
+};
+
+struct NGramOptions {
+  int n = 5;             // longest level, 2..16: context of n - 1 tokens
+  int draft_max = 7;     // 1..64
+  int filler_top_k = 1;  // 1..64; above 1 the target's best tokens per position are counted too
+  int min_count = 1;     // >= 1: rarer followers are not drafted
+  bool keep_store = false;  // keep the counts from request to request
+};
+
+struct DrafterSource {
+  TokenScorer* draft_scorer = nullptr;  // for drafters that need a model
+  DraftModelOptions model;
+  NGramOptions ngram;
+};
+
+struct DrafterInfo {
+  std::string_view name;
+  bool needs_model;
+  std::unique_ptr<Drafter> (*make)(const DrafterSource&);
+};
+
+// Every drafter of drafters/drafters.def.
+[[nodiscard]] std::span<const DrafterInfo> all_drafters();
+// By name; throws Error(kInvalidArgument) for an unknown one, a missing model or an option out of range.
+[[nodiscard]] std::unique_ptr<Drafter> make_drafter(std::string_view name, const DrafterSource& source);
+
+}  // namespace specdec

@@ -1,0 +1,36 @@
+// The target's rows of one round, warped when a verifier asks.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "decode/token_scorer.h"
+#include "decode/verifier.h"
+#include "sampling/params.h"
+
+namespace specdec {
+
+class WarpedRows final : public TargetRows {
+ public:
+  // Row r of the scorer's last forward belongs to proposal token r - 1. All references must outlive this.
+  WarpedRows(const TokenScorer& scorer, RowOutput output, const SamplingParams& params,
+             std::span<const TokenId> committed, const DraftProposal& proposal);
+
+  [[nodiscard]] const Distribution& at(int row) override;
+  // The row after bias and penalties, for log-probabilities; needs RowOutput::kLogits.
+  [[nodiscard]] std::vector<float> adjusted(int row) const;
+
+ private:
+  [[nodiscard]] std::vector<TokenId> prefix_of(int row) const;
+  [[nodiscard]] int depth_of(int row) const;
+
+  const TokenScorer& scorer_;
+  RowOutput output_;
+  const SamplingParams& params_;
+  std::span<const TokenId> committed_;
+  const DraftProposal& proposal_;
+  std::vector<std::optional<Distribution>> rows_;  // [proposal.size() + 1]
+};
+
+}  // namespace specdec

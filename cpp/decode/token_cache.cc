@@ -1,0 +1,61 @@
+#include "decode/token_cache.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace specdec {
+
+void throw_if_cancelled(const std::atomic<bool>* cancel) {
+  if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
+    throw Error(ErrorCode::kCancelled, "cancelled by the caller");
+  }
+}
+
+void TokenCache::align(std::span<const TokenId> tokens, int max_length) {
+  if (scorer_.length() < length()) {  // somebody else changed the scorer: trust nothing
+    tokens_.clear();
+  }
+  const auto limit = std::min({tokens_.size(), tokens.size(), static_cast<std::size_t>(std::max(max_length, 0))});
+  std::size_t common = 0;
+  while (common < limit && tokens_[common] == tokens[common]) ++common;
+  // The list first: should truncate throw, the surplus rows are dropped by the next align.
+  tokens_.resize(common);
+  if (scorer_.length() != length()) scorer_.truncate(length());
+}
+
+void TokenCache::append(std::span<const TokenId> tokens, RowOutput last_row_output) {
+  SPECDEC_CHECK(!tokens.empty() && scorer_.length() == length());
+  tokens_.reserve(tokens_.size() + tokens.size());
+  const int n = static_cast<int>(tokens.size());
+  scorer_.forward({.tokens = tokens,
+                   .parents = {},
+                   .first_output_row = last_row_output == RowOutput::kNone ? n : n - 1,
+                   .output = last_row_output});
+  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+}
+
+void TokenCache::read(std::span<const TokenId> tokens, const std::atomic<bool>* cancel,
+                      const std::function<void(int)>& on_piece) {
+  while (!tokens.empty()) {
+    throw_if_cancelled(cancel);
+    const auto n = std::min<std::size_t>(tokens.size(), kPieceRows);
+    append(tokens.first(n), RowOutput::kNone);
+    tokens = tokens.subspan(n);
+    if (on_piece) on_piece(length());
+  }
+}
+
+void TokenCache::settle(std::span<const TokenId> batch_tokens, std::span<const std::int32_t> path) {
+  bool head = true;  // a path 0, 1, 2, ... only needs the tail cut off
+  for (std::size_t i = 0; i < path.size(); ++i) head = head && path[i] == static_cast<std::int32_t>(i);
+  tokens_.reserve(tokens_.size() + path.size());
+  if (head) {
+    scorer_.truncate(length() + static_cast<int>(path.size()));
+  } else {
+    scorer_.keep_path(path);
+  }
+  for (const std::int32_t row : path) tokens_.push_back(batch_tokens[static_cast<std::size_t>(row)]);
+}
+
+}  // namespace specdec

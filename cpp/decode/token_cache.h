@@ -1,0 +1,47 @@
+// A scorer together with the tokens its cache holds.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "base/token.h"
+#include "decode/token_scorer.h"
+
+namespace specdec {
+
+// Keeps the list of tokens in step with the scorer's length, also when a forward throws. Rows of a
+// round that was not settled are unreachable after align().
+class TokenCache {
+ public:
+  explicit TokenCache(TokenScorer& scorer) : scorer_(scorer) {}
+
+  [[nodiscard]] TokenScorer& scorer() { return scorer_; }
+  [[nodiscard]] const TokenScorer& scorer() const { return scorer_; }
+  [[nodiscard]] std::span<const TokenId> tokens() const { return tokens_; }
+  [[nodiscard]] int length() const { return static_cast<int>(tokens_.size()); }
+
+  // Drops everything after the common prefix with `tokens`, and beyond max_length.
+  void align(std::span<const TokenId> tokens, int max_length);
+  // Feeds a chain that stays: no outputs but of the last row.
+  void append(std::span<const TokenId> tokens, RowOutput last_row_output);
+  // Feeds tokens without outputs, in pieces of at most kPieceRows, polling `cancel` (may be null)
+  // between them; throws Error(kCancelled). `on_piece` (may be empty) gets the new length.
+  void read(std::span<const TokenId> tokens, const std::atomic<bool>* cancel,
+            const std::function<void(int)>& on_piece = {});
+  // After the scorer was given `tokens` as a batch behind this cache: keeps the rows of `path`
+  // (each the child of the one before), drops the others.
+  void settle(std::span<const TokenId> batch_tokens, std::span<const std::int32_t> path);
+  void clear() { align({}, 0); }
+
+  static constexpr int kPieceRows = 512;
+
+ private:
+  TokenScorer& scorer_;
+  std::vector<TokenId> tokens_;
+};
+
+void throw_if_cancelled(const std::atomic<bool>* cancel);
+
+}  // namespace specdec

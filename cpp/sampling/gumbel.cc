@@ -1,0 +1,93 @@
+#include "sampling/gumbel.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "base/rng.h"
+#include "sampling/fixed_math.h"
+
+namespace specdec {
+namespace {
+
+// The top 8 bits of each token's uniform come eight tokens at a time, the low 24 only when needed:
+// a token far below the best needs a uniform so close to 1 that the top bits almost always rule it out.
+constexpr std::uint32_t kTokensPerBlock = 8;
+constexpr std::uint32_t kFineIndex = 0x80000000U;
+
+std::uint64_t coarse_block(std::uint64_t seed, std::uint64_t position, std::uint32_t block) {
+  return random_bits(seed, RngStream::kGumbel, position, block);
+}
+
+std::uint32_t coarse_of(std::uint64_t block_bits, std::uint32_t token) {
+  return static_cast<std::uint32_t>(block_bits >> (8 * (token % kTokensPerBlock))) & 0xFFU;
+}
+
+double gumbel_of_uniform(std::uint32_t bits) {
+  const double u = (static_cast<double>(bits) + 0.5) * 0x1.0p-32;
+  return -fixed_log(-fixed_log(u));
+}
+
+double exact_noise(std::uint64_t seed, std::uint64_t position, std::uint32_t token, std::uint32_t coarse) {
+  const std::uint64_t fine = random_bits(seed, RngStream::kGumbel, position, kFineIndex | token);
+  return gumbel_of_uniform(coarse << 24 | static_cast<std::uint32_t>(fine >> 40));
+}
+
+// Largest noise a token can have, by its top 8 bits.
+const std::array<double, 256>& upper_bounds() {
+  static const std::array<double, 256> table = [] {
+    std::array<double, 256> bounds{};
+    for (std::uint32_t c = 0; c < 256; ++c) bounds[c] = gumbel_of_uniform(c << 24 | 0xFFFFFFU);
+    return bounds;
+  }();
+  return table;
+}
+
+}  // namespace
+
+double gumbel_noise(std::uint64_t seed, std::uint64_t position, TokenId token) {
+  const auto id = static_cast<std::uint32_t>(token);
+  return exact_noise(seed, position, id, coarse_of(coarse_block(seed, position, id / kTokensPerBlock), id));
+}
+
+TokenId gumbel_argmax(const Distribution& distribution, std::uint64_t seed, std::uint64_t position) {
+  TokenId best = distribution.best_token();
+  if (distribution.is_one_hot()) return best;
+  const std::array<double, 256>& bounds = upper_bounds();
+  const std::span<const double> log_weights = distribution.log_weights();
+  double best_score = log_weights[distribution.best_entry()] + gumbel_noise(seed, position, best);
+  double floor = best_score - kGumbelMax;  // a log weight below it cannot win
+
+  std::uint64_t block_bits = 0;
+  std::uint32_t block = ~0U;
+  for (std::size_t entry = 0; entry < log_weights.size(); ++entry) {
+    const double log_weight = log_weights[entry];
+    if (log_weight < floor) continue;
+    const auto token = static_cast<std::uint32_t>(distribution.token(entry));
+    if (token / kTokensPerBlock != block) {
+      block = token / kTokensPerBlock;
+      block_bits = coarse_block(seed, position, block);
+    }
+    const std::uint32_t coarse = coarse_of(block_bits, token);
+    if (log_weight + bounds[coarse] < best_score) continue;
+    const double score = log_weight + exact_noise(seed, position, token, coarse);
+    const auto id = static_cast<TokenId>(token);
+    if (score > best_score || (score == best_score && id < best)) {
+      best_score = score;
+      best = id;
+      floor = best_score - kGumbelMax;
+    }
+  }
+  return best;
+}
+
+double gaussian_noise(std::uint64_t seed, std::uint64_t position, TokenId token) {
+  // Box-Muller; the square root is correctly rounded by IEEE 754.
+  const std::uint64_t bits =
+      random_bits(seed, RngStream::kTwoStage, position, static_cast<std::uint32_t>(token));
+  const double u1 = (static_cast<double>(bits >> 32) + 0.5) * 0x1.0p-32;
+  const double u2 = static_cast<double>(bits & 0xFFFFFFFFU) * 0x1.0p-32;
+  return std::sqrt(-2.0 * fixed_log(u1)) * fixed_cos_turns(u2);
+}
+
+}  // namespace specdec

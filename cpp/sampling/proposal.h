@@ -1,0 +1,42 @@
+// What a drafter hands to a verifier, and what comes back.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/token.h"
+#include "sampling/distribution.h"
+
+namespace specdec {
+
+// A chain or a tree of candidate tokens that continue the committed text.
+struct DraftProposal {
+  std::vector<TokenId> tokens;
+  // Index of the token that token i follows, below i; -1 is the last committed token.
+  // Empty: a chain (-1, 0, 1, ...).
+  std::vector<std::int32_t> parents;
+  // The law token i was drawn from, given its path. Empty: a deterministic proposal.
+  std::vector<Distribution> probs;
+
+  [[nodiscard]] int size() const { return static_cast<int>(tokens.size()); }
+  [[nodiscard]] bool empty() const { return tokens.empty(); }
+  [[nodiscard]] bool deterministic() const { return probs.empty(); }
+  [[nodiscard]] std::int32_t parent(int i) const {
+    return parents.empty() ? i - 1 : parents[static_cast<std::size_t>(i)];
+  }
+  [[nodiscard]] bool is_chain() const {
+    for (int i = 0; i < size(); ++i) {
+      if (parent(i) != i - 1) return false;
+    }
+    return true;
+  }
+};
+
+// How a round ended: the tokens at `accepted`, then `next_token`, are emitted.
+struct Verdict {
+  std::vector<std::int32_t> accepted;  // proposal indices along one path, root first
+  TokenId next_token = -1;             // correction or bonus, the target's own
+  std::int32_t next_row = -1;          // target row it came from: the last accepted index, -1 the root row
+};
+
+}  // namespace specdec
