@@ -1,0 +1,209 @@
+"""What generation returns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token id and the natural logarithm of its probability."""
+
+    token_id: int
+    logprob: float
+
+
+@dataclass(frozen=True)
+class PositionLogprobs:
+    """Log-probabilities at one position, of the target's distribution before temperature.
+
+    Attributes:
+        logprob: of the emitted token.
+        top: the most probable tokens, best first; as many as were asked for.
+    """
+
+    logprob: float
+    top: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of output. Text comes in whole characters, so it may hold that of earlier tokens.
+
+    Attributes:
+        text: new text; may be empty.
+        token_ids: new tokens; may be empty.
+        from_draft: per token, whether a drafter had proposed it.
+        logprobs: per token; None unless asked for.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    from_draft: tuple[bool, ...]
+    logprobs: tuple[PositionLogprobs, ...] | None = None
+
+
+@dataclass(frozen=True)
+class DecodeStats:
+    """How fast one request was, and why. Every figure is defined in docs/statistics.md.
+
+    Always: ``emitted == accepted + rounds + plain_steps - cut``. A rate over nothing is None.
+    """
+
+    emitted: int
+    rounds: int
+    plain_steps: int
+    drafted: int
+    accepted: int
+    accepted_cut: int
+    cut: int
+    drafted_per_position: tuple[int, ...]
+    accepted_per_position: tuple[int, ...]
+    accepted_histogram: tuple[int, ...]
+    acceptance_rate: float | None
+    mean_acceptance_length: float | None
+    tokens_per_second: float | None
+    prompt_tokens: int
+    reused_prompt_tokens: int
+    total_ms: float
+    prompt_ms: float
+    decode_ms: float
+    draft_ms: float
+    verify_ms: float
+    sample_ms: float
+    time_to_first_token_ms: float
+    speculation: str
+    note: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures, ready for ``json.dumps``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """A finished generation.
+
+    Attributes:
+        text: generated text, without the stop string.
+        token_ids: generated tokens, without the end-of-sequence token.
+        from_draft: per token, whether a drafter had proposed it.
+        finish_reason: "stop" (end of sequence or a stop string), "length" or "cancelled".
+        stop_reason: "eos", the stop string, or "".
+        logprobs: per token; None unless asked for.
+        prompt_tokens: tokens of the prompt.
+        seed: the seed used; give it again for the same text.
+        stats: how fast, and why.
+        summary: the same in one line for people.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    from_draft: tuple[bool, ...]
+    finish_reason: FinishReason
+    stop_reason: str
+    logprobs: tuple[PositionLogprobs, ...] | None
+    prompt_tokens: int
+    seed: int
+    stats: DecodeStats
+    summary: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model is; read from the file, but for the last four fields."""
+
+    path: str
+    architecture: str
+    name: str
+    n_params: int
+    size_bytes: int
+    weight_bytes: int
+    tensor_types: tuple[tuple[str, int], ...]
+    quantisation: str
+    context_length: int
+    vocab_size: int
+    n_vocab_rows: int
+    n_layers: int
+    hidden_size: int
+    ffn_size: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    tied_head: bool
+    tokenizer: str
+    chat_format: str
+    kv_bytes_per_token: int
+    bytes_per_step: int
+    kv_type: str
+    device: str
+    n_threads: int
+    load_ms: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a file says about itself, read without its weights.
+
+    Attributes:
+        metadata: all keys; arrays longer than `max_array` items are replaced by a description.
+        tensors: name, type, shape (contiguous size first) and bytes of each tensor.
+        warnings: oddities that do not keep the file from being used.
+        supported: whether this version runs it; `problem` says why not.
+    """
+
+    path: str
+    version: int
+    size_bytes: int
+    architecture: str
+    metadata: dict[str, Any]
+    tensors: tuple[TensorEntry, ...]
+    warnings: tuple[str, ...]
+    supported: bool
+    problem: str
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    n_bytes: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class PairReport:
+    """Whether one model may draft for another, and whether it is likely to pay.
+
+    Attributes:
+        compatible: every id that both can emit stands for the same text.
+        identical: and both vocabularies have the same size.
+        first_difference: the first id that differs, None if none does.
+        reason: why not, or what is odd, in a sentence; may be empty.
+        cost_ratio: weight bytes a draft step reads over those of a target step.
+        memory_bytes: weights of both.
+    """
+
+    compatible: bool
+    identical: bool
+    n_target_tokens: int
+    n_draft_tokens: int
+    n_shared_tokens: int
+    first_difference: int | None
+    target_text: str
+    draft_text: str
+    reason: str
+    warnings: tuple[str, ...]
+    cost_ratio: float
+    memory_bytes: int
+    kv_bytes_per_token: int
