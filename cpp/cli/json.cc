@@ -3,45 +3,9 @@
 #include <charconv>
 #include <cmath>
 
+#include "tokenizer/utf8.h"
+
 namespace specdec::cli {
-namespace {
-
-// Bytes of the well-formed UTF-8 character at the front of `s` (Unicode table 3-7), 0 if there is none.
-std::size_t utf8_length(std::string_view s) {
-  const auto byte = [s](std::size_t i) { return static_cast<unsigned char>(s[i]); };
-  const auto continues = [&](std::size_t i) { return i < s.size() && (byte(i) & 0xC0) == 0x80; };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) return 1;
-  if (lead >= 0xC2 && lead <= 0xDF) return continues(1) ? 2 : 0;
-  if (lead >= 0xE0 && lead <= 0xEF) {
-    if (!continues(1) || !continues(2)) return 0;
-    if (lead == 0xE0 && byte(1) < 0xA0) return 0;  // overlong
-    if (lead == 0xED && byte(1) > 0x9F) return 0;  // surrogate
-    return 3;
-  }
-  if (lead >= 0xF0 && lead <= 0xF4) {
-    if (!continues(1) || !continues(2) || !continues(3)) return 0;
-    if (lead == 0xF0 && byte(1) < 0x90) return 0;  // overlong
-    if (lead == 0xF4 && byte(1) > 0x8F) return 0;  // above U+10FFFF
-    return 4;
-  }
-  return 0;
-}
-
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
-
-}  // namespace
-
-std::string valid_utf8(std::string_view bytes) {
-  std::string out;
-  out.reserve(bytes.size());
-  while (!bytes.empty()) {
-    const std::size_t n = utf8_length(bytes);
-    out += n == 0 ? kReplacement : bytes.substr(0, n);
-    bytes.remove_prefix(n == 0 ? 1 : n);
-  }
-  return out;
-}
 
 void JsonWriter::separate() {
   if (needs_comma_) out_ += ", ";
@@ -84,7 +48,7 @@ JsonWriter& JsonWriter::key(std::string_view name) {
 JsonWriter& JsonWriter::value(std::string_view text) {
   separate();
   out_ += '"';
-  for (const char c : valid_utf8(text)) {
+  for (const char c : replace_invalid_utf8(text)) {
     const auto byte = static_cast<unsigned char>(c);
     switch (c) {
       case '"': out_ += "\\\""; break;

@@ -51,7 +51,4 @@ class JsonWriter {
   bool needs_comma_ = false;
 };
 
-// `bytes` with everything that is not UTF-8 replaced by U+FFFD.
-[[nodiscard]] std::string valid_utf8(std::string_view bytes);
-
 }  // namespace specdec::cli

@@ -2,14 +2,12 @@
 // every session that uses it.
 #pragma once
 
-#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "backend/kv_layout.h"
+#include "engine/model_info.h"
 
 namespace specdec {
 
@@ -25,37 +23,6 @@ struct ModelOptions {
   bool check_tensors = false;  // read all weights and refuse NaN and infinity
   // Called on the loading thread with 0..1. An exception thrown from it ends the load.
   std::function<void(double fraction)> on_progress;
-};
-
-// What a person wants to know about a model; all of it read from the file but the last three.
-struct ModelInfo {
-  std::string path;
-  std::string architecture;  // "llama"
-  std::string name;          // general.name, may be empty
-  std::uint64_t n_params = 0;
-  std::uint64_t size_bytes = 0;    // of the file
-  std::uint64_t weight_bytes = 0;  // of all tensors
-  std::vector<std::pair<std::string, int>> tensor_types;  // type name -> tensors, most bytes first
-  std::string quantisation;                               // "Q4_K + Q6_K (+ F32)" in that order
-  std::int64_t context_length = 0;
-  std::int64_t vocab_size = 0;     // tokens with a text
-  std::int64_t n_vocab_rows = 0;   // rows of the output head, padding included
-  std::int64_t n_layers = 0;
-  std::int64_t hidden_size = 0;
-  std::int64_t ffn_size = 0;
-  std::int64_t n_heads = 0;
-  std::int64_t n_kv_heads = 0;
-  std::int64_t head_dim = 0;
-  bool tied_head = false;          // the output head is the embedding matrix
-  std::string tokenizer;           // "llama (SentencePiece)", "gpt2 / qwen2"
-  std::string chat_format;         // "chatml", "llama2", ..., or "" when none was recognised
-  std::string kv_type;
-  std::uint64_t kv_bytes_per_token = 0;
-  // Weight bytes a decoding step reads: all matrices once, of the embedding only the head if tied.
-  std::uint64_t bytes_per_step = 0;
-  std::string device;              // "cpu: avx512_vnni, 2 threads"
-  int n_threads = 0;
-  double load_ms = 0;
 };
 
 // "f32", "f16" or "q8_0"; throws Error(kInvalidArgument) listing them.

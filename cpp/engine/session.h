@@ -25,7 +25,7 @@ struct SessionOptions {
   int n_ctx = 0;
   std::string kv_type;  // "": the target model's
 
-  int draft_max = -1;  // longest draft; -1: 7 for "ngram", 4 for "model"
+  int draft_max = -1;  // longest draft; -1: the drafter's default
   int draft_min = 0;   // shorter drafts are not verified
   int gamma = -1;      // fixed draft length; -1: off
 
@@ -36,7 +36,7 @@ struct SessionOptions {
 
   int ngram_n = 5;            // longest context looked up, 2..
   int ngram_min_count = 1;    // seen at least so often
-  int ngram_filler_top_k = 0; // also count the target's top k of each position
+  int ngram_filler_top_k = 1; // above 1: also count the target's top k of each position
   bool ngram_keep = false;    // keep what was learnt between calls
 };
 
@@ -52,10 +52,12 @@ struct PromptPiece {
   bool parse_special = true;
 };
 
-// A piece of output. Text comes in whole UTF-8 characters: tokens may come with text of earlier ones.
+// A piece of output; concatenated chunks are the result. Text is valid UTF-8: a character spread over
+// several tokens comes with the last of them.
 struct OutputChunk {
   std::string text;
   std::vector<TokenId> token_ids;
+  std::vector<std::size_t> text_ends;          // [token_ids] end of each token's text within `text`
   std::vector<bool> from_draft;                // [token_ids] accepted from a draft
   std::vector<TokenLogprobs> logprobs;      // [token_ids] or empty
 };
@@ -72,7 +74,7 @@ struct GenerateRequest {
   SamplingParams sampling;
   std::vector<std::string> stop;  // the text ends before the first one that appears
   bool ignore_eos = false;
-  int n_logprobs = 0;             // also the k most probable tokens of each position; 0: off
+  int n_logprobs = -1;            // >= 0: log-probabilities, with so many alternatives per token
   bool render_special = false;    // show special tokens in the text
 
   // Both run on the calling thread; an exception thrown from them ends the call and passes through.

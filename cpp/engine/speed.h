@@ -16,8 +16,11 @@ namespace specdec {
 // The same over 256 MB, measured once per process and thread count. Thread-safe.
 [[nodiscard]] double read_bandwidth(int n_threads);
 
-// One line for people: tokens/s, ms/token, share of `bandwidth` (0: left out) that reading the target's
-// weights took, acceptance per position, mean tokens per round, shares of draft, verify and sample.
+// Weight bytes the target's passes read per second of verify_ms, as a share of `bandwidth`; 0 if unknown.
+[[nodiscard]] double bandwidth_share(const DecodeStats& stats, const ModelInfo& target, double bandwidth);
+
+// One line for people: tokens/s, ms/token, share of `bandwidth` (0: left out), acceptance per position,
+// mean tokens per round, shares of draft, verify and sample in the decoding time.
 [[nodiscard]] std::string speed_line(const DecodeStats& stats, const ModelInfo& target,
                                      double bandwidth);
 

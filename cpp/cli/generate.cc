@@ -1,0 +1,169 @@
+// `specdec generate`: continues a prompt.
+
+#include <unistd.h>
+
+#include <string>
+#include <vector>
+
+#include "cli/args.h"
+#include "cli/chat_prompt.h"
+#include "cli/commands.h"
+#include "cli/interrupt.h"
+#include "cli/json.h"
+#include "cli/options.h"
+#include "cli/report.h"
+#include "cli/terminal.h"
+
+namespace specdec::cli {
+namespace {
+
+struct GenerateFlags {
+  ModelFlags model;
+  PromptFlags prompt;
+  SamplingFlags sampling;
+  DraftFlags draft;
+  OutputFlags output;
+  ChatFlags chat;
+  int max_tokens = -1;
+  bool ignore_eos = false;
+  bool special = false;
+  int n_logprobs = -1;
+  std::vector<std::string> stop;
+};
+
+ArgParser make_parser(GenerateFlags& flags) {
+  ArgParser parser("generate", "-m FILE (-p TEXT | -f FILE) [OPTIONS]",
+                   "Continues a prompt. The text goes to standard output, everything else to standard "
+                   "error. On a terminal, tokens that a draft got right are green.");
+  add_model_flags(parser, flags.model);
+  add_draft_model_flags(parser, flags.model);
+  add_prompt_flags(parser, flags.prompt);
+  parser.flag("--chat", &flags.chat.enabled, "Put the prompt into the model's chat format.");
+  add_chat_flags(parser, flags.chat);
+  parser.section("Generation");
+  parser.integer("-n --n-predict --max-tokens", "N", &flags.max_tokens, -1, 1 << 30,
+                 "Tokens to generate at most (default -1: until the model ends or the context is full).");
+  parser.list("-r --reverse-prompt --stop", "TEXT", &flags.stop,
+              "End before this text. Repeatable.");
+  parser.flag("--ignore-eos", &flags.ignore_eos, "Never let the model end by itself.");
+  parser.flag("--special", &flags.special, "Show special tokens in the text.");
+  add_sampling_flags(parser, flags.sampling, 0.0);
+  add_draft_flags(parser, flags.draft);
+  add_output_flags(parser, flags.output, true);
+  parser.integer("--logprobs", "N", &flags.n_logprobs, 0, 1000,
+                 "With --json: log-probability of each token and of the N best ones.");
+  parser.epilogue(
+      "Examples:\n"
+      "  specdec generate -m model.gguf -p 'Once upon a time' -n 64\n"
+      "  specdec generate -m big.gguf -md small.gguf -f prompt.txt --temp 0.8 --seed 7\n"
+      "  specdec generate -m model.gguf --chat -p 'Write a haiku about rain.' --json");
+  return parser;
+}
+
+void print_json(const GenerateFlags& flags, const GenerateResult& result, const LoadedPair& pair,
+                const std::string& prompt) {
+  JsonWriter json;
+  json.begin_object()
+      .member("model", pair.target->info().path)
+      .key("draft_model");
+  pair.options.draft ? json.value(pair.options.draft->info().path) : json.null();
+  json.member("prompt", prompt)
+      .member("seed", result.seed)
+      .member("temperature", flags.sampling.params.temperature)
+      .member("text", result.text)
+      .member("token_ids", result.token_ids)
+      .member("from_draft", result.from_draft)
+      .member("finish_reason", result.finish_reason)
+      .member("stop_reason", result.stop_reason)
+      .member("n_prompt_tokens", result.n_prompt_tokens);
+  if (flags.n_logprobs >= 0) {
+    json.key("logprobs");
+    write_logprobs(json, result.logprobs, *pair.target);
+  }
+  json.key("stats");
+  write_stats(json, result.stats, pair.load_ms);
+  json.end_object();
+  write_stdout(json.text() + "\n");
+}
+
+}  // namespace
+
+void write_chunk(const OutputChunk& chunk, bool color) {
+  if (!color) {
+    write_stdout(chunk.text);
+    return;
+  }
+  std::string out;
+  std::size_t begin = 0;
+  for (std::size_t i = 0; i < chunk.text_ends.size(); ++i) {
+    const std::string piece = chunk.text.substr(begin, chunk.text_ends[i] - begin);
+    begin = chunk.text_ends[i];
+    if (piece.empty()) continue;
+    if (chunk.from_draft[i]) {
+      out += std::string(kDraftColor) + piece + std::string(kResetColor);
+    } else {
+      out += piece;
+    }
+  }
+  out += chunk.text.substr(begin);
+  write_stdout(out);
+}
+
+int run_generate(const Arguments& arguments) {
+  GenerateFlags flags;
+  ArgParser parser = make_parser(flags);
+  if (!parser.parse(arguments)) {
+    write_stdout(parser.help());
+    return kExitOk;
+  }
+  check_model_flags(flags.model);
+  if (flags.n_logprobs >= 0 && !flags.output.json) throw UsageError("--logprobs needs --json");
+  const SamplingParams sampling = resolve_sampling(flags.sampling);
+  const std::string prompt = read_prompt(parser, flags.prompt);
+  const LoadedPair pair = load_pair(flags.model, flags.draft, flags.output);
+  Session session(pair.target, pair.options);
+
+  GenerateRequest request;
+  if (flags.chat.enabled || !flags.chat.system.empty() || !flags.chat.format.empty()) {
+    request.pieces = chat_prompt(*pair.target, flags.chat, {{"user", prompt}});
+  } else {
+    request.prompt = prompt;
+  }
+  request.max_tokens = flags.max_tokens;
+  request.sampling = sampling;
+  request.stop = flags.stop;
+  request.ignore_eos = flags.ignore_eos;
+  request.render_special = flags.special;
+  if (flags.n_logprobs >= 0) request.n_logprobs = flags.n_logprobs;
+  request.should_cancel = interrupted;
+
+  const bool color = wants_color(STDOUT_FILENO, flags.output.no_color);
+  ProgressBar bar("reading the prompt", !flags.output.quiet);
+  request.on_progress = [&bar](int n_read, int n_total) {
+    bar.update(static_cast<double>(n_read) / n_total);
+  };
+  request.on_chunk = [&](const OutputChunk& chunk) {
+    bar.finish();
+    if (!flags.output.json) write_chunk(chunk, color);
+  };
+  GenerateResult result;
+  {
+    const InterruptTarget target(session);
+    result = session.generate(request);
+  }
+  bar.finish();
+  if (flags.output.json) {
+    print_json(flags, result, pair, prompt);
+  } else {
+    write_stdout("\n");
+  }
+  if (!flags.output.quiet) {
+    if (sampling.temperature > 0 && flags.sampling.seed < 0) {
+      print_note("seed " + std::to_string(result.seed));
+    }
+    print_speed(result, *pair.target);
+  }
+  return result.finish_reason == "cancelled" ? kExitInterrupted : kExitOk;
+}
+
+}  // namespace specdec::cli

@@ -1,0 +1,208 @@
+// `specdec inspect FILE`: metadata and tensors of a GGUF file; the weights are not read.
+
+#include <cstdio>
+#include <string>
+
+#include "base/error.h"
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/json.h"
+#include "cli/terminal.h"
+#include "engine/model_info.h"
+#include "gguf/reader.h"
+#include "tokenizer/utf8.h"
+
+namespace specdec::cli {
+namespace {
+
+struct InspectFlags {
+  std::string model;
+  bool json = false, tensors = false, keys = false, chat_template = false;
+};
+
+std::string chat_template_of(const GgufFile& file) {
+  const GgufValue* value = file.find("tokenizer.chat_template");
+  if (value == nullptr || value->type() != GgufType::kString) return {};
+  return std::string(value->as_string());
+}
+
+std::string shape_text(const TensorInfo& tensor) {
+  std::string out;
+  for (const std::uint64_t n : tensor.shape) out += (out.empty() ? "" : " x ") + std::to_string(n);
+  return out;
+}
+
+std::string group_digits(std::uint64_t n) {
+  std::string digits = std::to_string(n);
+  for (std::size_t i = digits.size(); i > 3;) {
+    i -= 3;
+    digits.insert(i, 1, ' ');
+  }
+  return digits;
+}
+
+void write_json_value(JsonWriter& json, const GgufValue& value) {
+  if (value.is_array()) {
+    // Arrays may hold a whole vocabulary: their kind and size are what one wants to see.
+    json.begin_object().member("type", value.type_name()).member("count", value.count());
+    json.member("preview", value.to_display_string()).end_object();
+  } else if (value.type() == GgufType::kString) {
+    json.value(value.as_string());
+  } else if (value.type() == GgufType::kBool) {
+    json.value(value.as_bool());
+  } else if (value.type() == GgufType::kF32 || value.type() == GgufType::kF64) {
+    json.value(value.as_f64());
+  } else if (value.type() == GgufType::kU64) {
+    json.value(value.as_u64());
+  } else {
+    json.value(value.as_i64());
+  }
+}
+
+void print_json(const GgufFile& file, const ModelInfo& info, const InspectFlags& flags) {
+  JsonWriter json;
+  json.begin_object();
+  json.member("path", info.path)
+      .member("gguf_version", static_cast<std::int64_t>(file.version()))
+      .member("architecture", info.architecture)
+      .member("name", info.name)
+      .member("n_params", info.n_params)
+      .member("size_bytes", info.size_bytes)
+      .member("weight_bytes", info.weight_bytes)
+      .member("bytes_per_step", info.bytes_per_step)
+      .member("quantisation", info.quantisation);
+  json.key("tensor_types").begin_object();
+  for (const auto& [name, n] : info.tensor_types) json.member(name, n);
+  json.end_object();
+  json.member("context_length", info.context_length)
+      .member("vocab_size", info.vocab_size)
+      .member("n_vocab_rows", info.n_vocab_rows)
+      .member("n_layers", info.n_layers)
+      .member("hidden_size", info.hidden_size)
+      .member("ffn_size", info.ffn_size)
+      .member("n_heads", info.n_heads)
+      .member("n_kv_heads", info.n_kv_heads)
+      .member("head_dim", info.head_dim)
+      .member("tied_head", info.tied_head)
+      .member("tokenizer", info.tokenizer);
+  json.key("chat_template");
+  const std::string chat_template = chat_template_of(file);
+  chat_template.empty() ? json.null() : json.value(chat_template);
+  json.member("n_tensors", static_cast<std::uint64_t>(file.tensors().size()));
+  json.key("metadata").begin_object();
+  for (const GgufEntry& entry : file.entries()) {
+    json.key(entry.key);
+    write_json_value(json, entry.value);
+  }
+  json.end_object();
+  if (flags.tensors) {
+    json.key("tensors").begin_array();
+    for (const TensorInfo& tensor : file.tensors()) {
+      json.begin_object()
+          .member("name", tensor.name)
+          .member("type", dtype_traits(tensor.dtype).name)
+          .member("shape", tensor.shape)
+          .member("offset", tensor.offset)
+          .member("n_bytes", tensor.n_bytes)
+          .end_object();
+    }
+    json.end_array();
+  }
+  json.member("warnings", file.warnings());
+  json.end_object();
+  write_stdout(json.text() + "\n");
+}
+
+std::string padded(std::string text, std::size_t width) {
+  text.resize(std::max(text.size() + 2, width), ' ');
+  return text;
+}
+
+std::string summary(const GgufFile& file, const ModelInfo& info) {
+  std::string out;
+  const auto line = [&out](const char* label, const std::string& text) {
+    if (!text.empty()) out += padded(label, 16) + text + "\n";
+  };
+  const auto count = [](std::int64_t n) { return n == 0 ? std::string() : std::to_string(n); };
+  line("file", printable(info.path, 400));
+  line("name", info.name);
+  line("architecture", info.architecture);
+  line("parameters", group_digits(info.n_params));
+  line("size", human_bytes(static_cast<double>(info.size_bytes)));
+  std::string types = info.quantisation + "  (";
+  for (const auto& [name, n] : info.tensor_types) {
+    types += std::to_string(n) + " " + name + (name == info.tensor_types.back().first ? ")" : ", ");
+  }
+  if (!info.tensor_types.empty()) line("weights", types);
+  line("layers", count(info.n_layers));
+  line("hidden size", count(info.hidden_size));
+  line("feed-forward", count(info.ffn_size));
+  if (info.n_heads > 0) {
+    line("heads", count(info.n_heads) + " of " + count(info.head_dim) + ", " + count(info.n_kv_heads) +
+                      " for keys and values");
+  }
+  line("context", count(info.context_length));
+  line("vocabulary", count(info.vocab_size) + (info.tied_head ? " (head shared with the embedding)" : ""));
+  line("tokenizer", info.tokenizer);
+  line("chat template", chat_template_of(file).empty() ? "none" : "yes (--chat-template shows it)");
+  line("GGUF", "version " + std::to_string(file.version()) + ", " + std::to_string(file.entries().size()) +
+                   " keys, " + std::to_string(file.tensors().size()) + " tensors");
+  for (const std::string& warning : file.warnings()) line("warning", warning);
+  return out;
+}
+
+}  // namespace
+
+int run_inspect(const Arguments& arguments) {
+  InspectFlags flags;
+  ArgParser parser("inspect", "FILE [OPTIONS]",
+                   "Shows what a GGUF file holds. The weights are not read.");
+  std::string file_argument;
+  parser.positional("FILE", &file_argument, "The file; -m FILE does the same.");
+  parser.section("Options");
+  parser.text("-m --model", "FILE", &flags.model, "The file.");
+  parser.flag("--json", &flags.json, "Print one JSON object.");
+  parser.flag("--keys", &flags.keys, "Also list all metadata.");
+  parser.flag("--tensors", &flags.tensors, "Also list all tensors.");
+  parser.flag("--chat-template", &flags.chat_template, "Print only the chat template.");
+  if (!parser.parse(arguments)) {
+    write_stdout(parser.help());
+    return kExitOk;
+  }
+  if (flags.model.empty()) flags.model = file_argument;
+  if (flags.model.empty()) throw UsageError("no file to inspect");
+
+  const auto file = GgufFile::open(flags.model);
+  if (flags.chat_template) {
+    const std::string text = chat_template_of(*file);
+    if (text.empty()) {
+      throw Error(ErrorCode::kUnsupported, printable(flags.model, 400) + " has no chat template");
+    }
+    write_stdout(replace_invalid_utf8(text) + "\n");
+    return kExitOk;
+  }
+  const ModelInfo info = describe_model(*file);
+  if (flags.json) {
+    print_json(*file, info, flags);
+    return kExitOk;
+  }
+  std::string out = summary(*file, info);
+  if (flags.keys) {
+    out += "\n";
+    for (const GgufEntry& entry : file->entries()) {
+      out += padded(printable(entry.key), 42) + padded(entry.value.type_name(), 10) +
+             entry.value.to_display_string() + "\n";
+    }
+  }
+  if (flags.tensors) {
+    out += "\n";
+    for (const TensorInfo& tensor : file->tensors()) {
+      out += padded(printable(tensor.name), 32) + padded(dtype_traits(tensor.dtype).name, 6) +
+             padded(shape_text(tensor), 20) + human_bytes(static_cast<double>(tensor.n_bytes)) + "\n";
+    }
+  }
+  write_stdout(out);
+  return kExitOk;
+}
+
+}  // namespace specdec::cli

@@ -1,0 +1,255 @@
+#include "cli/options.h"
+
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <random>
+
+#include "base/error.h"
+#include "cli/interrupt.h"
+#include "cli/terminal.h"
+
+namespace specdec::cli {
+namespace {
+
+constexpr int kMaxInt = std::numeric_limits<int>::max();
+
+// "15043+1.5", "15043-inf"
+std::pair<TokenId, float> parse_logit_bias(const std::string& text) {
+  TokenId token = -1;
+  const char* end = text.data() + text.size();
+  const auto id = std::from_chars(text.data(), end, token);
+  if (id.ec == std::errc() && token >= 0 && id.ptr != end && (*id.ptr == '+' || *id.ptr == '-')) {
+    float value = 0;
+    const auto number = std::from_chars(id.ptr + 1, end, value);
+    if (number.ec == std::errc() && number.ptr == end && id.ptr + 1 != end && id.ptr[1] != '-') {
+      return {token, *id.ptr == '-' ? -value : value};
+    }
+  }
+  throw UsageError("--logit-bias takes ID+VALUE or ID-VALUE, e.g. 15043+1 or 15043-inf, got " +
+                   quoted(text));
+}
+
+// \n \t \r \0 \\ \" \' \xHH; anything else stays as it is.
+std::string process_escapes(const std::string& text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '\\' || i + 1 == text.size()) {
+      out += text[i];
+      continue;
+    }
+    const char c = text[++i];
+    switch (c) {
+      case 'n': out += '\n'; break;
+      case 't': out += '\t'; break;
+      case 'r': out += '\r'; break;
+      case '0': out += '\0'; break;
+      case '\\': case '"': case '\'': out += c; break;
+      case 'x': {
+        unsigned value = 0;
+        const char* begin = text.data() + i + 1;
+        const char* end = begin + std::min<std::size_t>(2, text.size() - i - 1);
+        const auto result = std::from_chars(begin, end, value, 16);
+        if (result.ec == std::errc() && result.ptr == begin + 2) {
+          out += static_cast<char>(value);
+          i += 2;
+        } else {
+          out += "\\x";
+        }
+        break;
+      }
+      default:
+        out += '\\';
+        out += c;
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+void add_model_flags(ArgParser& parser, ModelFlags& flags) {
+  parser.section("Model");
+  parser.text("-m --model", "FILE", &flags.model, "The model, a GGUF file.");
+  parser.integer("-t --threads", "N", &flags.n_threads, 0, 256,
+                 "Threads (default: one per core this process may use).");
+  parser.integer("-c --ctx-size", "N", &flags.n_ctx, 0, kMaxInt,
+                 "Context length in tokens (default 0: the model's own, at most 4096).");
+  parser.choice("-ctk --cache-type-k --kv-type", "TYPE", &flags.kv_type, {"f32", "f16", "q8_0"},
+                "Elements of the KV cache: f32, f16, q8_0 (default f16).");
+  parser.flag("--check-tensors", &flags.check_tensors,
+              "Read all weights first and refuse NaN and infinity.");
+  parser.text("-ngl --gpu-layers --n-gpu-layers", "N", &flags.n_gpu_layers,
+              "Layers on the GPU; ignored with a warning by a build without one.");
+}
+
+void add_draft_model_flags(ArgParser& parser, ModelFlags& flags) {
+  parser.text("-md --model-draft", "FILE", &flags.draft,
+              "A smaller model with the same vocabulary that drafts ahead.");
+  parser.text("-ngld --gpu-layers-draft --n-gpu-layers-draft", "N", &flags.n_gpu_layers_draft,
+              "As -ngl, for the draft model.");
+}
+
+void add_prompt_flags(ArgParser& parser, PromptFlags& flags) {
+  parser.section("Prompt");
+  parser.text("-p --prompt", "TEXT", &flags.prompt, "The prompt. Special tokens are recognised.");
+  parser.text("-f --file", "FILE", &flags.file,
+              "Read the prompt from a file (-: standard input); one final newline is dropped.");
+  parser.flag("-e --escape", &flags.escape, "Understand \\n, \\t, \\xHH and so on in -p.");
+}
+
+void add_sampling_flags(ArgParser& parser, SamplingFlags& flags, double temperature) {
+  SamplingParams& p = flags.params;
+  p.temperature = temperature;
+  p.top_k = 40;
+  p.top_p = 0.95;
+  p.min_p = 0.05;
+  parser.section("Sampling");
+  parser.integer("-s --seed", "N", &flags.seed, -1, std::numeric_limits<std::int64_t>::max(),
+                 "Random seed (default -1: a new one each time, printed).");
+  parser.number("--temp --temperature", "T", &p.temperature, 0, 1000,
+                temperature == 0 ? "Temperature (default 0: always the most probable token)."
+                                 : "Temperature (default 0.7; 0: always the most probable token).");
+  parser.integer("--top-k", "K", &p.top_k, 0, kMaxInt, "Keep the K best tokens (default 40; 0: all).");
+  parser.number("--top-p", "P", &p.top_p, 0, 1,
+                "Keep the best tokens that make up P of the probability (default 0.95; 1: all).");
+  parser.number("--min-p", "P", &p.min_p, 0, 1,
+                "Drop tokens below P times the best one's probability (default 0.05; 0: none).");
+  parser.number("--noise-scale", "S", &p.noise_scale, 0, 100,
+                "Two-stage sampling: Gaussian noise on the logits that are left (default 0: off).");
+  parser.number("--repeat-penalty", "R", &p.repetition_penalty, 0, 100,
+                "Penalty on tokens seen before (default 1: off).");
+  parser.integer("--repeat-last-n", "N", &p.penalty_last_n, -1, kMaxInt,
+                 "How many tokens back penalties look (default 64; 0: off, -1: all).");
+  parser.number("--presence-penalty", "A", &p.presence_penalty, -100, 100,
+                "Subtracted from the logit of tokens seen before (default 0).");
+  parser.number("--frequency-penalty", "A", &p.frequency_penalty, -100, 100,
+                "The same, once per occurrence (default 0).");
+  parser.custom("--logit-bias", "ID(+|-)VALUE",
+                [&p](const std::string& v) { p.logit_bias.push_back(parse_logit_bias(v)); },
+                "Add VALUE to a token's logit, e.g. 15043+1; 15043-inf bans it. Repeatable.");
+}
+
+void add_draft_flags(ArgParser& parser, DraftFlags& flags) {
+  SessionOptions& o = flags.options;
+  parser.section("Speculative decoding");
+  parser.choice("--drafter", "NAME", &o.drafter, drafter_names(),
+                "none: plain decoding; model: the -md model; ngram: repetitions in prompt and output; "
+                "auto (default): model with -md, else ngram.");
+  parser.choice("--verify", "NAME", &o.verifier, verifier_names(),
+                "How drafts are checked (default auto: greedy at temperature 0, match above).");
+  parser.integer("--draft --draft-n --spec-draft-n-max --draft-max", "N", &o.draft_max, 1, 64,
+                 "Longest draft (default 4 with a draft model, 7 with ngram).");
+  parser.integer("--spec-draft-n-min --draft-min", "N", &o.draft_min, 0, 64,
+                 "Shorter drafts are not used (default 0).");
+  parser.integer("--gamma", "N", &o.gamma, 1, 64, "Fix the draft length.");
+  parser.choice("--draft-sampling", "NAME", &o.draft_sampling,
+                {"auto", "greedy", "sampled", "coupled"},
+                "How the draft model picks tokens (default auto).");
+  parser.number("--draft-temp", "T", &o.draft_temperature, 0, 1000,
+                "Temperature of the draft model (default: the target's).");
+  parser.integer("--ngram-n", "N", &o.ngram_n, 2, 16,
+                 "Longest n-gram that is looked up (default 5).");
+  parser.integer("--ngram-min-count", "N", &o.ngram_min_count, 1, kMaxInt,
+                 "Use continuations seen at least N times (default 1).");
+  parser.integer("--filler-top-k", "K", &o.ngram_filler_top_k, 0, 64,
+                 "Also learn from the target's K best tokens of each position (default 0).");
+}
+
+void add_output_flags(ArgParser& parser, OutputFlags& flags, bool with_json) {
+  parser.section("Output");
+  if (with_json) parser.flag("--json", &flags.json, "Print one JSON object on standard output.");
+  parser.flag("-q --quiet", &flags.quiet, "Nothing on standard error but warnings and errors.");
+  parser.flag("--no-color", &flags.no_color, "No colours; NO_COLOR in the environment does the same.");
+}
+
+void check_model_flags(const ModelFlags& flags) {
+  if (flags.model.empty()) throw UsageError("no model: give a GGUF file with -m");
+  const auto on_gpu = [](const std::string& n) { return !n.empty() && n != "0"; };
+  if (on_gpu(flags.n_gpu_layers) || on_gpu(flags.n_gpu_layers_draft)) {
+    print_warning("this build has no GPU support: -ngl and -ngld are ignored");
+  }
+}
+
+std::string read_file(const std::string& path) {
+  const bool is_stdin = path == "-";
+  std::FILE* file = is_stdin ? stdin : std::fopen(path.c_str(), "rb");
+  const auto fail = [&path]() {
+    throw Error(ErrorCode::kIo, printable(path, 400) + ": " + std::strerror(errno));
+  };
+  if (file == nullptr) fail();
+  std::string text;
+  char buffer[65536];
+  for (std::size_t n; (n = std::fread(buffer, 1, sizeof buffer, file)) > 0;) text.append(buffer, n);
+  const bool failed = std::ferror(file) != 0;
+  const int reason = errno;
+  if (!is_stdin) std::fclose(file);
+  errno = reason;
+  if (failed) fail();
+  if (text.ends_with("\r\n")) {
+    text.resize(text.size() - 2);
+  } else if (text.ends_with('\n')) {
+    text.pop_back();
+  }
+  return text;
+}
+
+std::string read_prompt(const ArgParser& parser, const PromptFlags& flags) {
+  const bool has_text = parser.was_given("-p"), has_file = parser.was_given("-f");
+  if (has_text && has_file) throw UsageError("give either -p TEXT or -f FILE, not both");
+  if (!has_text && !has_file) throw UsageError("no prompt: give -p TEXT or -f FILE");
+  if (has_file) return read_file(flags.file);
+  return flags.escape ? process_escapes(flags.prompt) : flags.prompt;
+}
+
+SamplingParams resolve_sampling(const SamplingFlags& flags) {
+  SamplingParams params = flags.params;
+  if (flags.seed >= 0) {
+    params.seed = static_cast<std::uint64_t>(flags.seed);
+  } else {
+    // 32 bits are easy to type again.
+    params.seed = std::random_device{}();
+  }
+  params.validate();
+  return params;
+}
+
+std::shared_ptr<const LoadedModel> load_model(const std::string& path, const ModelFlags& flags,
+                                              const OutputFlags& output) {
+  ModelOptions options;
+  options.n_threads = flags.n_threads;
+  options.kv_type = flags.kv_type;
+  options.check_tensors = flags.check_tensors;
+  ProgressBar bar("loading " + printable(path.substr(path.find_last_of('/') + 1), 40), !output.quiet);
+  options.on_progress = [&bar](double fraction) {
+    if (interrupted()) throw Error(ErrorCode::kCancelled, "interrupted while loading");
+    bar.update(fraction);
+  };
+  return LoadedModel::load(path, options);
+}
+
+LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft, const OutputFlags& output) {
+  LoadedPair pair;
+  pair.options = draft.options;
+  pair.options.n_ctx = flags.n_ctx;
+  pair.options.kv_type = flags.kv_type;
+  const std::string& drafter = pair.options.drafter;
+  if (drafter == "model" && flags.draft.empty()) {
+    throw UsageError("--drafter model needs a draft model: -md FILE");
+  }
+  pair.target = load_model(flags.model, flags, output);
+  pair.load_ms = pair.target->info().load_ms;
+  if (flags.draft.empty()) return pair;
+  if (drafter != "model" && drafter != "auto") {
+    if (!output.quiet) print_note("-md is not used with --drafter " + drafter);
+    return pair;
+  }
+  pair.options.draft = load_model(flags.draft, flags, output);
+  pair.load_ms += pair.options.draft->info().load_ms;
+  return pair;
+}
+
+}  // namespace specdec::cli

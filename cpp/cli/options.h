@@ -1,0 +1,78 @@
+// Option groups that several subcommands share, and what they turn into.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cli/args.h"
+#include "engine/session.h"
+
+namespace specdec::cli {
+
+struct OutputFlags {
+  bool json = false;
+  bool quiet = false;
+  bool no_color = false;
+};
+
+struct ModelFlags {
+  std::string model;
+  std::string draft;
+  int n_ctx = 0;
+  int n_threads = 0;
+  std::string kv_type = "f16";
+  std::string n_gpu_layers, n_gpu_layers_draft;
+  bool check_tensors = false;
+};
+
+struct PromptFlags {
+  std::string prompt, file;
+  bool escape = false;
+};
+
+struct SamplingFlags {
+  SamplingParams params;
+  std::int64_t seed = -1;
+};
+
+struct DraftFlags {
+  SessionOptions options;
+};
+
+void add_model_flags(ArgParser& parser, ModelFlags& flags);
+void add_draft_model_flags(ArgParser& parser, ModelFlags& flags);
+void add_prompt_flags(ArgParser& parser, PromptFlags& flags);
+// `temperature` is the default of --temp.
+void add_sampling_flags(ArgParser& parser, SamplingFlags& flags, double temperature);
+void add_draft_flags(ArgParser& parser, DraftFlags& flags);
+void add_output_flags(ArgParser& parser, OutputFlags& flags, bool with_json);
+
+// Throws UsageError when -m is missing, and warns about GPU layers that this build cannot use.
+void check_model_flags(const ModelFlags& flags);
+
+// The text of -p or -f ("-": standard input); one final newline of a file is dropped. UsageError unless
+// exactly one was given.
+[[nodiscard]] std::string read_prompt(const ArgParser& parser, const PromptFlags& flags);
+[[nodiscard]] std::string read_file(const std::string& path);
+
+// Params with the seed filled in: --seed -1 draws one.
+[[nodiscard]] SamplingParams resolve_sampling(const SamplingFlags& flags);
+
+// Loads with a progress bar; Ctrl-C ends it with Error(kCancelled).
+[[nodiscard]] std::shared_ptr<const LoadedModel> load_model(const std::string& path,
+                                                            const ModelFlags& flags,
+                                                            const OutputFlags& output);
+
+struct LoadedPair {
+  std::shared_ptr<const LoadedModel> target;
+  SessionOptions options;  // with the draft model, n_ctx and kv_type filled in
+  double load_ms = 0;      // both models
+};
+[[nodiscard]] LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft,
+                                   const OutputFlags& output);
+
+}  // namespace specdec::cli

@@ -1,0 +1,71 @@
+#include "cli/report.h"
+
+#include "base/error.h"
+#include "cli/terminal.h"
+#include "engine/speed.h"
+#include "tokenizer/tokenizer.h"
+
+namespace specdec::cli {
+
+void write_stats(JsonWriter& json, const DecodeStats& stats, double load_ms) {
+  json.begin_object()
+      .member("tokens_per_second", stats.tokens_per_second())
+      .member("decode_ms", stats.decode_ms)
+      .member("prompt_ms", stats.prompt_ms)
+      .member("total_ms", stats.total_ms)
+      .member("load_ms", load_ms)
+      .member("time_to_first_token_ms", stats.time_to_first_token_ms)
+      .member("emitted", stats.emitted)
+      .member("prompt_tokens", stats.prompt_tokens)
+      .member("reused_prompt_tokens", stats.reused_prompt_tokens)
+      .member("speculation", stats.speculation)
+      .member("rounds", stats.rounds)
+      .member("plain_steps", stats.plain_steps)
+      .member("drafted", stats.drafted)
+      .member("accepted", stats.accepted)
+      .member("accepted_cut", stats.accepted_cut)
+      .member("cut", stats.cut)
+      .member("drafted_per_position", stats.drafted_per_position)
+      .member("accepted_per_position", stats.accepted_per_position)
+      .member("accepted_histogram", stats.accepted_histogram)
+      .member("acceptance_rate", stats.acceptance_rate())
+      .member("mean_acceptance_length", stats.mean_acceptance_length())
+      .member("draft_ms", stats.draft_ms)
+      .member("verify_ms", stats.verify_ms)
+      .member("sample_ms", stats.sample_ms)
+      .member("note", stats.note)
+      .end_object();
+}
+
+void write_logprobs(JsonWriter& json, const std::vector<TokenLogprobs>& logprobs, const LoadedModel& model) {
+  const auto token = [&](TokenId id, double logprob) {
+    json.member("id", id).member("token", model.tokenizer().piece(id)).member("logprob", logprob);
+  };
+  json.begin_array();
+  for (const TokenLogprobs& entry : logprobs) {
+    json.begin_object();
+    token(entry.token, entry.logprob);
+    json.key("top").begin_array();
+    for (const auto& [id, logprob] : entry.top) {
+      json.begin_object();
+      token(id, logprob);
+      json.end_object();
+    }
+    json.end_array().end_object();
+  }
+  json.end_array();
+}
+
+void print_speed(const GenerateResult& result, const LoadedModel& target) {
+  double bandwidth = 0;
+  if (result.stats.emitted > 0) {
+    try {
+      bandwidth = read_bandwidth(target.info().n_threads);
+    } catch (const Error&) {  // no memory to measure with: the line does without
+    }
+  }
+  print_note(speed_line(result.stats, target.info(), bandwidth));
+  if (!result.stats.note.empty()) print_note(result.stats.note);
+}
+
+}  // namespace specdec::cli

@@ -1,0 +1,18 @@
+// A generation told to machines and to people.
+#pragma once
+
+#include <string>
+
+#include "cli/json.h"
+#include "engine/session.h"
+
+namespace specdec::cli {
+
+// Every figure of DecodeStats.
+void write_stats(JsonWriter& json, const DecodeStats& stats, double load_ms);
+void write_logprobs(JsonWriter& json, const std::vector<TokenLogprobs>& logprobs, const LoadedModel& model);
+
+// The line that explains the speed, on stderr.
+void print_speed(const GenerateResult& result, const LoadedModel& target);
+
+}  // namespace specdec::cli
