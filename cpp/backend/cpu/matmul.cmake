@@ -1,0 +1,17 @@
+set(SPECDEC_MATMUL_SOURCES
+    cpu/cpu_backend.cc
+    cpu/matmul.cc
+    cpu/packed_matrix.cc
+    cpu/panel.cc
+    cpu/matmul_scalar_float.cc
+    cpu/matmul_scalar_q32.cc
+    cpu/matmul_scalar_q256.cc)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  list(APPEND SPECDEC_MATMUL_SOURCES
+       cpu/matmul_avx2_float.cc
+       cpu/matmul_avx2_q32.cc
+       cpu/matmul_avx2_q256.cc
+       cpu/matmul_avx512_float.cc
+       cpu/matmul_avx512_q32.cc
+       cpu/matmul_avx512_q256.cc)
+endif()

@@ -1,0 +1,32 @@
+#include <immintrin.h>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+#include "backend/cpu/matmul.h"
+#include "backend/cpu/target.h"
+#include "tensor/half.h"
+
+#define SPECDEC_ISA avx512
+
+#if defined(__x86_64__)
+SPECDEC_TARGET_AVX512_BEGIN
+#include "backend/cpu/simd_avx512.h"
+#include "backend/cpu/int_avx512.h"
+#include "backend/cpu/matmul-inl.h"
+
+namespace specdec::avx512 {
+
+void fill_float(MatmulKernels& table) {
+  SPECDEC_FILL(table, DType::kF32, tile_float, TileF32);
+  SPECDEC_FILL(table, DType::kF16, tile_float, TileF16);
+  SPECDEC_FILL(table, DType::kBF16, tile_float, TileBF16);
+  table.quantize[static_cast<int>(PanelKind::kFloat)] = &quantize_float;
+}
+
+}  // namespace specdec::avx512
+SPECDEC_TARGET_END
+#endif

@@ -1,0 +1,26 @@
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+#include "backend/cpu/matmul.h"
+#include "backend/cpu/target.h"
+#include "tensor/half.h"
+
+#define SPECDEC_ISA scalar
+
+#include "backend/cpu/simd_scalar.h"
+#include "backend/cpu/int_scalar.h"
+#include "backend/cpu/matmul-inl.h"
+
+namespace specdec::scalar {
+
+void fill_float(MatmulKernels& table) {
+  SPECDEC_FILL(table, DType::kF32, tile_float, TileF32);
+  SPECDEC_FILL(table, DType::kF16, tile_float, TileF16);
+  SPECDEC_FILL(table, DType::kBF16, tile_float, TileBF16);
+  table.quantize[static_cast<int>(PanelKind::kFloat)] = &quantize_float;
+}
+
+}  // namespace specdec::scalar

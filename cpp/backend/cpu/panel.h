@@ -1,0 +1,46 @@
+// Activations as the matmul kernels read them: up to kMaxColumns rows of x side by side ("columns"
+// of the product), quantised to int8. Arrays are [..][n_cols] with all columns of a block adjacent.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace specdec {
+
+inline constexpr int kTileRows = 16;    // output rows computed together, one per vector lane
+inline constexpr int kMaxColumns = 8;   // columns that share one decoding of the weights
+
+// What a weight format wants its activations to be.
+enum class PanelKind {
+  kFloat,  // f32 as they are
+  kQ32,    // int8, one scale per 32 (formats with 32-weight blocks)
+  kQ256,   // int8, one scale per 256 (formats with 256-weight blocks)
+};
+
+struct Panel {
+  int n_cols = 0;
+  std::int64_t n_in = 0;
+  // kFloat
+  const float* x = nullptr;               // [n_in][n_cols]
+  // kQ32 and kQ256
+  const std::int8_t* q = nullptr;         // [n_in/32][n_cols][32]
+  const float* d = nullptr;               // scale, [n_in/32 or n_in/256][n_cols]
+  // kQ32: minus the sum of each block of 32; kQ256: minus the sum of each 16.
+  const std::int32_t* neg_sums = nullptr;
+  const float* scaled_sums = nullptr;     // kQ32: d * sum, [n_in/32][n_cols]
+  // kQ256: sums of neighbouring sub-blocks as two int16 in one word.
+  const std::int32_t* pairs32 = nullptr;  // [n_in/64][n_cols]
+  const std::int32_t* pairs16 = nullptr;  // [n_in/32][n_cols]
+};
+
+// Bytes of one panel's arrays (each 64-byte aligned), and where they lie.
+[[nodiscard]] std::size_t panel_bytes(PanelKind kind, std::int64_t n_in, int n_cols);
+// A Panel over `memory` (64-byte aligned, panel_bytes() long).
+[[nodiscard]] Panel panel_view(PanelKind kind, std::int64_t n_in, int n_cols, std::byte* memory);
+
+// Length of a row in a panel: n_in rounded up so that kernels may read whole units.
+[[nodiscard]] constexpr std::int64_t padded_n_in(PanelKind kind, std::int64_t n_in) {
+  return kind == PanelKind::kQ32 ? (n_in + 63) / 64 * 64 : n_in;
+}
+
+}  // namespace specdec

@@ -1,0 +1,117 @@
+// Reaches the CPU matmul from pytest.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <cstring>
+
+#include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/matmul.h"
+#include "backend/cpu/packed_matrix.h"
+#include "base/thread_pool.h"
+#include "quant/codec.h"
+
+namespace py = pybind11;
+using namespace specdec;
+using FloatArray = py::array_t<float, py::array::c_style | py::array::forcecast>;
+
+namespace {
+
+std::span<const std::byte> as_bytes(const py::bytes& data) {
+  const auto view = static_cast<std::string_view>(data);
+  return {reinterpret_cast<const std::byte*>(view.data()), view.size()};
+}
+
+class Matmul {
+ public:
+  Matmul(const std::string& isa, int n_threads) : backend_(make_cpu_backend(n_threads, parse_cpu_isa(isa))) {}
+
+  // y[m, n_out] = x[m, n_in] W^T
+  FloatArray linear(std::uint32_t dtype, std::int64_t n_out, std::int64_t n_in, const py::bytes& data,
+                    const FloatArray& x) {
+    const auto weight = backend_->load_matrix(static_cast<DType>(dtype), n_out, n_in, as_bytes(data));
+    const auto m = x.shape(0);
+    FloatArray y({m, static_cast<py::ssize_t>(n_out)});
+    LinearSegment segment;
+    segment.weight = weight.get();
+    segment.dst = y.mutable_data();
+    segment.dst_stride = n_out;
+    LinearTask task;
+    task.x = x.data();
+    task.x_stride = n_in;
+    task.n_rows = static_cast<int>(m);
+    task.segments = {&segment, 1};
+    backend_->linear(task);
+    return y;
+  }
+
+  // Milliseconds of each repetition of a product over n_copies distinct matrices, for every row count.
+  std::vector<std::vector<double>> time_linear(std::uint32_t dtype, std::int64_t n_out, std::int64_t n_in,
+                                               const py::bytes& data, const std::vector<int>& rows, int n_copies,
+                                               int n_rounds) {
+    std::vector<std::unique_ptr<WeightMatrix>> weights;
+    for (int i = 0; i < n_copies; ++i) {
+      weights.push_back(backend_->load_matrix(static_cast<DType>(dtype), n_out, n_in, as_bytes(data)));
+    }
+    int max_rows = 1;
+    for (const int m : rows) max_rows = std::max(max_rows, m);
+    std::vector<float> x(static_cast<std::size_t>(max_rows * n_in), 0.5F);
+    std::vector<float> y(static_cast<std::size_t>(max_rows * n_out));
+    std::vector<std::vector<double>> out(rows.size());
+    for (int round = 0; round < n_rounds; ++round) {
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        const auto start = std::chrono::steady_clock::now();
+        for (const auto& weight : weights) {
+          LinearSegment segment;
+          segment.weight = weight.get();
+          segment.dst = y.data();
+          segment.dst_stride = n_out;
+          LinearTask task;
+          task.x = x.data();
+          task.x_stride = n_in;
+          task.n_rows = rows[i];
+          task.segments = {&segment, 1};
+          backend_->linear(task);
+        }
+        const std::chrono::duration<double, std::milli> elapsed = std::chrono::steady_clock::now() - start;
+        out[i].push_back(elapsed.count());
+      }
+    }
+    return out;
+  }
+
+  // Codes and scales of one quantised row: (q int8 [n], d float [blocks]).
+  py::tuple quantize(int kind, const FloatArray& x, const std::string& isa) {
+    const auto panel_kind = static_cast<PanelKind>(kind);
+    const auto n = x.shape(0);
+    AlignedBuffer memory(panel_bytes(panel_kind, n, 1));
+    const Panel panel = panel_view(panel_kind, n, 1, memory.data());
+    matmul_kernels(parse_cpu_isa(isa)).quantize[kind](x.data(), n, 0, panel);
+    const auto n_blocks = n / (panel_kind == PanelKind::kQ32 ? 32 : 256);
+    return py::make_tuple(py::array_t<std::int8_t>(n, panel.q), py::array_t<float>(n_blocks, panel.d));
+  }
+
+ private:
+  std::shared_ptr<Backend> backend_;
+};
+
+}  // namespace
+
+PYBIND11_MODULE(_testing_matmul, m) {
+  py::class_<Matmul>(m, "Matmul")
+      .def(py::init<const std::string&, int>())
+      .def("linear", &Matmul::linear)
+      .def("time_linear", &Matmul::time_linear)
+      .def("quantize", &Matmul::quantize);
+  m.def("isas", [] {
+    std::vector<std::string> names;
+    for (const CpuIsa isa : supported_cpu_isas()) names.emplace_back(cpu_isa_name(isa));
+    return names;
+  });
+  m.def("dequantize", [](std::uint32_t dtype, const py::bytes& data, std::int64_t n) {
+    FloatArray out(static_cast<py::ssize_t>(n));
+    codec(static_cast<DType>(dtype)).dequantize(as_bytes(data).data(), out.mutable_data(), n);
+    return out;
+  });
+}
