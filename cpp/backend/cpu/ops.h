@@ -10,6 +10,8 @@
 
 namespace specdec {
 
+inline constexpr int kMaxHeadDim = 1024;  // of rope_store and attention
+
 struct OpsKernels {
   // out[0..n) = normalised x; kind must not be kNone. Any n >= 1.
   void (*norm)(const Norm& norm, const float* x, std::int64_t n, float* out);
@@ -29,5 +31,10 @@ struct OpsKernels {
 
 [[nodiscard]] const OpsKernels& ops_kernels(CpuIsa isa);
 [[nodiscard]] std::size_t attention_scratch_bytes(const AttentionTask& task, int n_threads);
+
+
+// Throw Error(kInternal) when a task breaks a rule of its type; the kernels check nothing.
+void check_attention(const AttentionTask& task);
+void check_rope_store(const RopeStoreTask& task);
 
 }  // namespace specdec

@@ -1,0 +1,109 @@
+// Norms, activations, addition and argmax. Included inside a target region after math-inl.h.
+#pragma once
+
+namespace specdec::SPECDEC_SIMD_NAMESPACE {
+namespace {
+
+// Sum of term(x[i..i+16)) over a row: four running sums of 16 lanes, combined in a fixed order.
+// The tail is padded with `fill`, which must contribute zero.
+template <class Term>
+inline float sum_row(const float* x, std::int64_t n, float fill, Term term) {
+  F32x16 acc[4] = {F32x16::zero(), F32x16::zero(), F32x16::zero(), F32x16::zero()};
+  std::int64_t i = 0;
+  for (; i + 64 <= n; i += 64) {
+    for (int j = 0; j < 4; ++j) acc[j] = term(F32x16::load(x + i + 16 * j), acc[j]);
+  }
+  for (int j = 0; i < n; i += 16, ++j) {
+    const std::int64_t left = n - i;
+    acc[j] = term(left >= 16 ? F32x16::load(x + i) : load_partial(x + i, left, fill), acc[j]);
+  }
+  return sum_lanes((acc[0] + acc[1]) + (acc[2] + acc[3]));
+}
+
+struct AddTerm {
+  F32x16 operator()(F32x16 x, F32x16 acc) const { return acc + x; }
+};
+struct SquareTerm {
+  F32x16 centre;
+  F32x16 operator()(F32x16 x, F32x16 acc) const { return fma(x - centre, x - centre, acc); }
+};
+
+// dst[i] = map(a[i], b[i]) with vectors of 16 and a padded tail.
+template <class Map>
+inline void map2(const float* a, const float* b, std::int64_t n, float* dst, Map map) {
+  std::int64_t i = 0;
+  for (; i + 16 <= n; i += 16) map(F32x16::load(a + i), F32x16::load(b + i)).store(dst + i);
+  if (i < n) {
+    store_partial(map(load_partial(a + i, n - i, 0), load_partial(b + i, n - i, 0)), dst + i, n - i);
+  }
+}
+
+struct ScaleWeight {
+  F32x16 centre, scale;
+  F32x16 operator()(F32x16 x, F32x16 weight) const { return (x - centre) * scale * weight; }
+};
+struct Add {
+  F32x16 operator()(F32x16 x, F32x16 y) const { return x + y; }
+};
+struct Activate {
+  Activation activation;
+  F32x16 operator()(F32x16 x, F32x16 /*unused*/) const { return apply(activation, x); }
+};
+struct ActivateMultiply {
+  Activation activation;
+  F32x16 operator()(F32x16 gate, F32x16 up) const { return apply(activation, gate) * up; }
+};
+
+void norm(const Norm& norm, const float* x, std::int64_t n, float* out) noexcept {
+  const auto count = static_cast<float>(n);
+  float mean = 0;
+  if (norm.kind == Norm::Kind::kLayer) mean = sum_row(x, n, 0, AddTerm{}) / count;
+  const float variance = sum_row(x, n, mean, SquareTerm{F32x16::set1(mean)}) / count;
+  const float scale = 1.0F / std::sqrt(variance + norm.epsilon);
+  map2(x, norm.weight, n, out, ScaleWeight{F32x16::set1(mean), F32x16::set1(scale)});
+  if (norm.kind == Norm::Kind::kLayer && norm.bias != nullptr) map2(out, norm.bias, n, out, Add{});
+}
+
+void activate(Activation activation, float* x, std::int64_t n) noexcept {
+  if (activation == Activation::kNone) return;
+  map2(x, x, n, x, Activate{activation});
+}
+
+void activate_multiply(Activation activation, const float* gate, const float* up, std::int64_t n,
+                       float* dst) noexcept {
+  map2(gate, up, n, dst, ActivateMultiply{activation});
+}
+
+void add(const float* x, std::int64_t n, float* dst) noexcept { map2(dst, x, n, dst, Add{}); }
+
+TokenId argmax(const float* logits, std::int64_t n) noexcept {
+  constexpr std::int64_t kBlock = 1024;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const F32x16 infinity = F32x16::set1(kInfinity);
+  const F32x16 one = F32x16::set1(1.0F);
+  F32x16 bad = F32x16::zero();  // nonzero where a NaN or +infinity was seen
+  float best = -kInfinity;
+  std::int64_t best_block = -1;
+  for (std::int64_t begin = 0; begin < n; begin += kBlock) {
+    const std::int64_t end = begin + kBlock < n ? begin + kBlock : n;
+    F32x16 acc = F32x16::set1(-kInfinity);
+    for (std::int64_t i = begin; i < end; i += 16) {
+      const F32x16 x = i + 16 <= end ? F32x16::load(logits + i)
+                                     : load_partial(logits + i, end - i, -kInfinity);
+      acc = max(acc, x);
+      bad = select_less(x, infinity, bad, one);
+    }
+    const float block_max = max_lanes(acc);
+    if (block_max > best) {
+      best = block_max;
+      best_block = begin;
+    }
+  }
+  if (best_block < 0 || max_lanes(bad) > 0) return -1;
+  std::int64_t i = best_block;
+  while (logits[i] != best) ++i;
+  return static_cast<TokenId>(i);
+}
+
+}  // namespace
+}  // namespace specdec::SPECDEC_SIMD_NAMESPACE
