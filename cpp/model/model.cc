@@ -219,7 +219,7 @@ void Model::run_layer(int layer, const Pass& pass) const {
                                 .dst = hidden,
                                 .dst_stride = pass.hidden_stride,
                                 .accumulate = true};
-    backend_->linear({.x = x, .x_stride = x_stride, .n_rows = n, .segments = std::span(&segment, 1)});
+    backend_->linear({.x = x, .x_stride = x_stride, .n_rows = n, .norm = {}, .segments = std::span(&segment, 1)});
   };
   const auto feed_forward = [&] {
     if (c.gated_ffn) {

@@ -37,14 +37,14 @@ struct LayerRange {
 // Rows to feed after the content of a cache. Row r continues row parents[r], -1: the cache's last
 // position; its position is the length of the cache plus its depth.
 struct Batch {
-  std::span<const TokenId> tokens;        // [n_rows], 1 <= n_rows <= kMaxBatchRows
-  std::span<const std::int32_t> parents;  // [n_rows], each below its row; empty: a chain
+  std::span<const TokenId> tokens = {};        // [n_rows], 1 <= n_rows <= kMaxBatchRows
+  std::span<const std::int32_t> parents = {};  // [n_rows], each below its row; empty: a chain
   int first_output_row = 0;
   OutputKind output = OutputKind::kLogits;
-  LayerRange layers;
+  LayerRange layers = {};
   // [n_rows, hidden_size] to start from instead of the embedding of `tokens`, or empty: continues a
   // pass that stopped after layer layers.first (its output kHidden).
-  std::span<const float> hidden;
+  std::span<const float> hidden = {};
 };
 
 inline constexpr int kMaxBatchRows = 512;
@@ -57,7 +57,7 @@ struct LoadProgress {
 struct LoadOptions {
   bool check_tensors = false;  // read every tensor once and refuse NaN and infinity
   // Called after every tensor; return false to stop with Error(kCancelled).
-  std::function<bool(const LoadProgress&)> on_progress;
+  std::function<bool(const LoadProgress&)> on_progress = {};
 };
 
 struct ModelMemory {

@@ -21,7 +21,7 @@ struct PerplexityOptions {
   int n_ctx = 512;        // tokens per window, at least 4
   int max_windows = 0;    // 0: all that fit
   TokenId bos = -1;       // replaces the first token of each window; -1: do not (a model without BOS)
-  std::function<void(const PerplexityProgress&)> on_progress;
+  std::function<void(const PerplexityProgress&)> on_progress = {};
   const std::atomic<bool>* cancel = nullptr;
 };
 

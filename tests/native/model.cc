@@ -1,0 +1,223 @@
+// Test access to models: forward passes with the CPU backend or with the reference one.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "model/model.h"
+#include "model/perplexity.h"
+#include "reference_backend.h"
+
+namespace py = pybind11;
+using namespace specdec;
+
+namespace {
+
+const char* code_name(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kInvalidArgument: return "invalid_argument";
+    case ErrorCode::kModelFormat: return "model_format";
+    case ErrorCode::kUnsupported: return "unsupported";
+    case ErrorCode::kResource: return "resource";
+    case ErrorCode::kContextFull: return "context_full";
+    case ErrorCode::kIo: return "io";
+    case ErrorCode::kCancelled: return "cancelled";
+    case ErrorCode::kNumerical: return "numerical";
+    default: return "other";
+  }
+}
+
+std::shared_ptr<Backend> make_backend(const std::string& name, int n_threads) {
+  if (name == "reference") return std::make_shared<testing::ReferenceBackend>();
+  if (name == "cpu") return make_cpu_backend(n_threads);
+  throw py::value_error("unknown backend " + name);
+}
+
+KvType kv_type_named(const std::string& name) {
+  if (name == "f32") return KvType::kF32;
+  if (name == "f16") return KvType::kF16;
+  if (name == "q8_0") return KvType::kQ8_0;
+  throw py::value_error("unknown cache type " + name);
+}
+
+OutputKind output_named(const std::string& name) {
+  if (name == "none") return OutputKind::kNone;
+  if (name == "hidden") return OutputKind::kHidden;
+  if (name == "argmax") return OutputKind::kArgmax;
+  if (name == "logits") return OutputKind::kLogits;
+  throw py::value_error("unknown output " + name);
+}
+
+py::dict config_dict(const ModelConfig& c) {
+  py::dict d;
+  d["architecture"] = c.architecture;
+  d["name"] = c.name;
+  d["n_layers"] = c.n_layers;
+  d["hidden_size"] = c.hidden_size;
+  d["n_heads"] = c.n_heads;
+  d["n_kv_heads"] = c.n_kv_heads;
+  d["head_dim"] = c.head_dim;
+  d["intermediate_size"] = c.intermediate_size;
+  d["vocab_size"] = c.vocab_size;
+  d["n_tokens"] = c.n_tokens;
+  d["context_length"] = c.context_length;
+  d["n_rot"] = c.rope.n_rot;
+  d["rope_theta"] = c.rope.theta;
+  d["rope_factor"] = c.rope.factor;
+  d["attention_scale"] = c.attention_scale;
+  d["parallel_residual"] = c.parallel_residual;
+  d["tied_head"] = c.tied_head;
+  return d;
+}
+
+py::array_t<float> to_array(std::span<const float> values) {
+  return py::array_t<float>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
+class Session {
+ public:
+  Session(std::shared_ptr<const Model> model, int n_ctx, KvType type)
+      : model_(std::move(model)), cache_(make_cache(model_->kv_shape(type), n_ctx)) {}
+
+  // Rows of what was asked for, from first_output_row on.
+  py::object forward(const std::vector<TokenId>& tokens, const std::vector<std::int32_t>& parents,
+                     int first_output_row, const std::string& output, std::pair<int, int> layers,
+                     const std::vector<float>& hidden, bool cancelled) {
+    const OutputKind kind = output_named(output);
+    const std::atomic<bool> cancel{cancelled};
+    {
+      const py::gil_scoped_release release;
+      model_->forward({.tokens = tokens,
+                       .parents = parents,
+                       .first_output_row = first_output_row,
+                       .output = kind,
+                       .layers = {layers.first, layers.second},
+                       .hidden = hidden},
+                      cache_, scratch_, &cancel);
+    }
+    if (kind == OutputKind::kNone) return py::none();
+    py::list rows;
+    for (int r = first_output_row; r < static_cast<int>(tokens.size()); ++r) {
+      if (kind == OutputKind::kLogits) rows.append(to_array(scratch_.logits(r)));
+      if (kind == OutputKind::kHidden) rows.append(to_array(scratch_.hidden(r)));
+      if (kind == OutputKind::kArgmax) rows.append(scratch_.argmax(r));
+    }
+    return py::module_::import("numpy").attr("array")(rows);
+  }
+
+  [[nodiscard]] TokenId argmax(int row) const { return scratch_.argmax(row); }
+  [[nodiscard]] py::array_t<float> logits(int row) const { return to_array(scratch_.logits(row)); }
+  [[nodiscard]] int length() const { return cache_.length(); }
+  [[nodiscard]] std::size_t scratch_bytes() const { return scratch_.n_bytes(); }
+  void truncate(int n) { cache_.truncate(n); }
+  void keep_path(const std::vector<std::int32_t>& rows) { cache_.keep_path(rows); }
+
+  py::dict perplexity(const std::vector<TokenId>& tokens, int n_ctx, int max_windows, TokenId bos) {
+    PerplexityResult result;
+    int n_reports = 0;
+    {
+      const py::gil_scoped_release release;
+      PerplexityOptions options{.n_ctx = n_ctx, .max_windows = max_windows, .bos = bos};
+      options.on_progress = [&](const PerplexityProgress&) { ++n_reports; };
+      result = measure_perplexity(*model_, cache_, scratch_, tokens, options);
+    }
+    py::dict d;
+    d["perplexity"] = result.perplexity;
+    d["mean_nll"] = result.mean_nll;
+    d["standard_error"] = result.standard_error;
+    d["n_scored"] = result.n_scored;
+    d["n_windows"] = result.n_windows;
+    d["n_reports"] = n_reports;
+    return d;
+  }
+
+ private:
+  static KvCache make_cache(const KvShape& shape, int n_ctx);
+
+  std::shared_ptr<const Model> model_;
+  KvCache cache_;
+  Scratch scratch_;
+};
+
+KvCache Session::make_cache(const KvShape& shape, int n_ctx) { return KvCache(shape, n_ctx); }
+
+class TestModel {
+ public:
+  TestModel(const std::string& path, const std::string& backend, int n_threads, bool check_tensors, int stop_after) {
+    const py::gil_scoped_release release;
+    LoadOptions options{.check_tensors = check_tensors};
+    options.on_progress = [&](const LoadProgress& progress) {
+      progress_.emplace_back(progress.n_bytes_done, progress.n_bytes_total);
+      return stop_after < 0 || static_cast<int>(progress_.size()) <= stop_after;
+    };
+    model_ = Model::load(path, make_backend(backend, n_threads), options);
+  }
+  [[nodiscard]] const Model& model() const { return *model_; }
+  [[nodiscard]] const std::vector<std::pair<std::uint64_t, std::uint64_t>>& progress() const { return progress_; }
+  [[nodiscard]] std::unique_ptr<Session> session(int n_ctx, const std::string& kv_type) const {
+    return std::make_unique<Session>(model_, n_ctx, kv_type_named(kv_type));
+  }
+
+ private:
+  std::shared_ptr<const Model> model_;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> progress_;
+};
+
+}  // namespace
+
+PYBIND11_MODULE(_testing_model, module) {
+  // NativeError(code, reason, key, tensor, message)
+  static py::object error_type = py::module_::import("builtins").attr("type")(
+      "NativeError", py::make_tuple(py::module_::import("builtins").attr("Exception")), py::dict());
+  module.attr("NativeError") = error_type;
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const Error& error) {
+      const ErrorDetail& detail = error.detail();
+      const py::object args =
+          py::make_tuple(code_name(error.code()), detail.reason, detail.key, detail.tensor, error.what());
+      PyErr_SetObject(error_type.ptr(), args.ptr());
+    }
+  });
+
+  py::class_<Session>(module, "Session")
+      .def("forward", &Session::forward, py::arg("tokens"), py::arg("parents") = std::vector<std::int32_t>{},
+           py::arg("first_output_row") = 0, py::arg("output") = "logits", py::arg("layers") = std::pair<int, int>{0, -1},
+           py::arg("hidden") = std::vector<float>{}, py::arg("cancelled") = false)
+      .def("argmax", &Session::argmax)
+      .def("logits", &Session::logits)
+      .def("truncate", &Session::truncate)
+      .def("keep_path", &Session::keep_path)
+      .def("perplexity", &Session::perplexity, py::arg("tokens"), py::arg("n_ctx"), py::arg("max_windows") = 0,
+           py::arg("bos") = -1)
+      .def_property_readonly("scratch_bytes", &Session::scratch_bytes)
+      .def_property_readonly("length", &Session::length);
+
+  py::class_<TestModel>(module, "Model")
+      .def(py::init<const std::string&, const std::string&, int, bool, int>(), py::arg("path"),
+           py::arg("backend") = "cpu", py::arg("n_threads") = 2, py::arg("check_tensors") = false,
+           py::arg("stop_after") = -1)
+      .def("session", &TestModel::session, py::arg("n_ctx") = 1024, py::arg("kv_type") = "f32")
+      .def("kv_bytes_per_token",
+           [](const TestModel& m, const std::string& type) { return m.model().kv_bytes_per_token(kv_type_named(type)); })
+      .def_property_readonly("config", [](const TestModel& m) { return config_dict(m.model().config()); })
+      .def_property_readonly("warnings", [](const TestModel& m) { return m.model().warnings(); })
+      .def_property_readonly("progress", &TestModel::progress)
+      .def_property_readonly("backend", [](const TestModel& m) { return m.model().backend()->info().description; })
+      .def_property_readonly("memory", [](const TestModel& m) {
+        return std::pair{m.model().memory().weights_bytes, m.model().memory().mapped_bytes};
+      });
+
+  module.def("read_config", [](const std::string& path) {
+    std::vector<std::string> warnings;
+    const ModelConfig config = read_model_config(*GgufFile::open(path), &warnings);
+    return std::pair{config_dict(config), warnings};
+  });
+  module.def("supported_architectures", &supported_architectures);
+}

@@ -1,0 +1,249 @@
+// A backend written from the definitions in backend.h, in double precision and plain loops: the oracle
+// that whole-model tests compare the real one with. It does not quantise activations.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "quant/codec.h"
+#include "tensor/half.h"
+
+namespace specdec::testing {
+
+class ReferenceMatrix final : public WeightMatrix {
+ public:
+  ReferenceMatrix(DType dtype, std::int64_t n_out, std::int64_t n_in, std::span<const std::byte> data)
+      : dtype_(dtype), n_out_(n_out), n_in_(n_in), values_(static_cast<std::size_t>(n_out * n_in)) {
+    codec(dtype).dequantize(data.data(), values_.data(), n_out * n_in);
+  }
+  [[nodiscard]] DType dtype() const override { return dtype_; }
+  [[nodiscard]] std::int64_t n_out() const override { return n_out_; }
+  [[nodiscard]] std::int64_t n_in() const override { return n_in_; }
+  [[nodiscard]] std::size_t n_bytes() const override { return values_.size() * sizeof(float); }
+
+  [[nodiscard]] double dot(std::int64_t row, const std::vector<double>& x) const {
+    double sum = 0;
+    const float* w = values_.data() + row * n_in_;
+    for (std::size_t i = 0; i < x.size(); ++i) sum += static_cast<double>(w[i]) * x[i];
+    return sum;
+  }
+
+ private:
+  DType dtype_;
+  std::int64_t n_out_, n_in_;
+  std::vector<float> values_;  // [n_out, n_in]
+};
+
+class ReferenceBackend final : public Backend {
+ public:
+  [[nodiscard]] BackendInfo info() const override { return {"reference", "plain loops", 1, true}; }
+
+  [[nodiscard]] std::unique_ptr<WeightMatrix> load_matrix(DType dtype, std::int64_t n_out, std::int64_t n_in,
+                                                          std::span<const std::byte> data) override {
+    return std::make_unique<ReferenceMatrix>(dtype, n_out, n_in, data);
+  }
+
+  void linear(const LinearTask& task) override {
+    for (int r = 0; r < task.n_rows; ++r) {
+      const std::int64_t source = task.row_index != nullptr ? task.row_index[r] : r;
+      const float* x = task.x + source * task.x_stride;
+      const std::vector<double> input = normalise(task.norm, x, task.segments[0].weight->n_in());
+      for (const LinearSegment& segment : task.segments) {
+        const auto& w = dynamic_cast<const ReferenceMatrix&>(*segment.weight);
+        for (std::int64_t i = 0; i < w.n_out(); ++i) {
+          double y = w.dot(i, input) + (segment.bias != nullptr ? static_cast<double>(segment.bias[i]) : 0.0);
+          y = activate(segment.activation, y);
+          float& dst = segment.dst[r * segment.dst_stride + i];
+          dst = static_cast<float>(segment.accumulate ? static_cast<double>(dst) + y : y);
+        }
+      }
+    }
+  }
+
+  void gated_linear(const GatedLinearTask& task) override {
+    const auto& gate = dynamic_cast<const ReferenceMatrix&>(*task.gate);
+    const auto& up = dynamic_cast<const ReferenceMatrix&>(*task.up);
+    for (int r = 0; r < task.n_rows; ++r) {
+      const std::vector<double> input = normalise(task.norm, task.x + r * task.x_stride, gate.n_in());
+      for (std::int64_t i = 0; i < gate.n_out(); ++i) {
+        const double y = activate(task.activation, gate.dot(i, input)) * up.dot(i, input);
+        task.dst[r * task.dst_stride + i] = static_cast<float>(y);
+      }
+    }
+  }
+
+  void rope_store(const RopeStoreTask& t) override {
+    for (int r = 0; r < t.n_rows; ++r) {
+      const float* table = t.cos_sin + static_cast<std::int64_t>(r) * t.n_rot;
+      for (int h = 0; h < t.n_heads; ++h) {
+        float* q = t.q + r * t.q_stride + h * t.head_dim;
+        const std::vector<float> turned = rotate(t, q, table);
+        std::copy(turned.begin(), turned.end(), q);
+      }
+      for (int h = 0; h < t.n_kv_heads; ++h) {
+        const std::vector<float> k = rotate(t, t.k + r * t.k_stride + h * t.head_dim, table);
+        store(t.cache, h, t.first_slot + r, true, k.data());
+        store(t.cache, h, t.first_slot + r, false, t.v + r * t.v_stride + h * t.head_dim);
+      }
+    }
+  }
+
+  void attention(const AttentionTask& t) override {
+    const int group = t.n_heads / t.n_kv_heads;
+    for (int r = 0; r < t.n_rows; ++r) {
+      std::vector<int> slots;  // newest first
+      for (int a = r; a >= 0; a = t.parents != nullptr ? t.parents[a] : a - 1) slots.push_back(t.first_slot + a);
+      for (int s = t.first_slot - 1; s >= 0; --s) slots.push_back(s);
+      for (int h = 0; h < t.n_heads; ++h) {
+        const float* q = t.q + r * t.q_stride + h * t.head_dim;
+        std::vector<double> scores;
+        for (const int slot : slots) {
+          const std::vector<double> k = load(t.cache, h / group, slot, true);
+          double score = 0;
+          for (int d = 0; d < t.head_dim; ++d) score += static_cast<double>(q[d]) * k[static_cast<std::size_t>(d)];
+          scores.push_back(score * static_cast<double>(t.scale));
+        }
+        const double largest = *std::max_element(scores.begin(), scores.end());
+        double sum = 0;
+        std::vector<double> out(static_cast<std::size_t>(t.head_dim), 0.0);
+        for (std::size_t s = 0; s < slots.size(); ++s) {
+          const double weight = std::exp(scores[s] - largest);
+          sum += weight;
+          const std::vector<double> v = load(t.cache, h / group, slots[s], false);
+          for (std::size_t d = 0; d < out.size(); ++d) out[d] += weight * v[d];
+        }
+        for (std::size_t d = 0; d < out.size(); ++d) {
+          t.out[r * t.out_stride + h * t.head_dim + static_cast<int>(d)] = static_cast<float>(out[d] / sum);
+        }
+      }
+    }
+  }
+
+  void add(float* dst, std::int64_t dst_stride, const float* x, std::int64_t x_stride, int n_rows,
+           std::int64_t n) override {
+    for (int r = 0; r < n_rows; ++r) {
+      for (std::int64_t i = 0; i < n; ++i) dst[r * dst_stride + i] += x[r * x_stride + i];
+    }
+  }
+
+  void argmax(const float* logits, std::int64_t stride, int n_rows, std::int64_t n, TokenId* out) override {
+    for (int r = 0; r < n_rows; ++r) {
+      const float* row = logits + r * stride;
+      const bool has_nan = std::any_of(row, row + n, [](float x) { return std::isnan(x); });
+      const float* best = std::max_element(row, row + n);
+      out[r] = has_nan || !std::isfinite(*best) ? -1 : static_cast<TokenId>(best - row);
+    }
+  }
+
+ private:
+  static double activate(Activation activation, double x) {
+    if (activation == Activation::kSilu) return x / (1.0 + std::exp(-x));
+    if (activation == Activation::kGeluErf) return 0.5 * x * (1.0 + std::erf(x / std::sqrt(2.0)));
+    return x;
+  }
+
+  static std::vector<double> normalise(const Norm& norm, const float* x, std::int64_t n) {
+    std::vector<double> out(x, x + n);
+    if (norm.kind == Norm::Kind::kNone) return out;
+    double mean = 0;
+    if (norm.kind == Norm::Kind::kLayer) {
+      for (const double value : out) mean += value / static_cast<double>(n);
+    }
+    double square = 0;
+    for (const double value : out) square += (value - mean) * (value - mean) / static_cast<double>(n);
+    const double scale = 1.0 / std::sqrt(square + static_cast<double>(norm.epsilon));
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      out[i] = (out[i] - mean) * scale * static_cast<double>(norm.weight[i]);
+      if (norm.bias != nullptr) out[i] += static_cast<double>(norm.bias[i]);
+    }
+    return out;
+  }
+
+  static std::vector<float> rotate(const RopeStoreTask& t, const float* x, const float* table) {
+    std::vector<float> out(x, x + t.head_dim);
+    const int n_pairs = t.n_rot / 2;
+    for (int i = 0; i < n_pairs; ++i) {
+      const int first = t.interleaved ? 2 * i : i;
+      const int second = t.interleaved ? 2 * i + 1 : i + n_pairs;
+      const double c = static_cast<double>(table[i]);
+      const double s = static_cast<double>(table[n_pairs + i]);
+      const double a = static_cast<double>(x[first]);
+      const double b = static_cast<double>(x[second]);
+      out[static_cast<std::size_t>(first)] = static_cast<float>(a * c - b * s);
+      out[static_cast<std::size_t>(second)] = static_cast<float>(a * s + b * c);
+    }
+    return out;
+  }
+
+  // Element and scale numbers of dimension d of a slot within its kv head's part.
+  static std::size_t element_index(const KvLayout& layout, bool is_key, int in_page, int d) {
+    if (!is_key) return static_cast<std::size_t>(in_page * layout.v_stride() + d);
+    return static_cast<std::size_t>((in_page / kKvLane * layout.head_dim + d) * kKvLane + in_page % kKvLane);
+  }
+  static std::size_t scale_index(const KvLayout& layout, bool is_key, int in_page, int d) {
+    const int n_scales = layout.n_scales();
+    if (!is_key) return static_cast<std::size_t>(in_page * n_scales + d / 32);
+    return static_cast<std::size_t>((in_page / kKvLane * n_scales + d / 32) * kKvLane + in_page % kKvLane);
+  }
+  static std::byte* head_part(const KvLayerView& cache, int head, int slot) {
+    return cache.pages[slot / kKvChunk] + static_cast<std::size_t>(head) * cache.layout.head_bytes();
+  }
+
+  static void store(const KvLayerView& cache, int head, int slot, bool is_key, const float* x) {
+    const KvLayout& layout = cache.layout;
+    std::byte* part = head_part(cache, head, slot);
+    std::byte* elements = part + (is_key ? layout.k_offset() : layout.v_offset());
+    std::byte* scales = part + (is_key ? layout.k_scales_offset() : layout.v_scales_offset());
+    const int in_page = slot % kKvChunk;
+    for (int d = 0; d < layout.head_dim; ++d) {
+      const std::size_t at = element_index(layout, is_key, in_page, d);
+      if (layout.type == KvType::kF32) {
+        std::memcpy(elements + at * 4, x + d, 4);
+      } else if (layout.type == KvType::kF16) {
+        const std::uint16_t half = f32_to_f16(x[d]);
+        std::memcpy(elements + at * 2, &half, 2);
+      } else {
+        const int block = d / 32 * 32;
+        float largest = 0;
+        for (int i = block; i < block + 32; ++i) largest = std::max(largest, std::fabs(x[i]));
+        const float scale = largest / 127.0F;
+        const std::uint16_t half = f32_to_f16(scale);
+        std::memcpy(scales + scale_index(layout, is_key, in_page, d) * 2, &half, 2);
+        const auto q = static_cast<std::int8_t>(scale > 0 ? std::lround(x[d] / scale) : 0);
+        std::memcpy(elements + at, &q, 1);
+      }
+    }
+  }
+
+  static std::vector<double> load(const KvLayerView& cache, int head, int slot, bool is_key) {
+    const KvLayout& layout = cache.layout;
+    const std::byte* part = head_part(cache, head, slot);
+    const std::byte* elements = part + (is_key ? layout.k_offset() : layout.v_offset());
+    const std::byte* scales = part + (is_key ? layout.k_scales_offset() : layout.v_scales_offset());
+    const int in_page = slot % kKvChunk;
+    std::vector<double> out(static_cast<std::size_t>(layout.head_dim));
+    for (int d = 0; d < layout.head_dim; ++d) {
+      const std::size_t at = element_index(layout, is_key, in_page, d);
+      float value = 0;
+      if (layout.type == KvType::kF32) {
+        std::memcpy(&value, elements + at * 4, 4);
+      } else {
+        std::uint16_t half = 0;
+        const bool is_f16 = layout.type == KvType::kF16;
+        std::memcpy(&half, is_f16 ? elements + at * 2 : scales + scale_index(layout, is_key, in_page, d) * 2, 2);
+        value = f16_to_f32(half);
+        if (!is_f16) value *= static_cast<float>(std::to_integer<std::int8_t>(elements[at]));
+      }
+      out[static_cast<std::size_t>(d)] = static_cast<double>(value);
+    }
+    return out;
+  }
+};
+
+}  // namespace specdec::testing

@@ -1,0 +1,447 @@
+"""Small models with random weights, written as GGUF files: what tests run instead of real models."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gguf
+import numpy as np
+
+Metadata = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RawTensor:
+    """Packed rows of a weight format: data is uint8 [n_out, row_bytes]."""
+
+    data: np.ndarray
+    dtype: str
+
+
+Tensors = dict[str, "np.ndarray | RawTensor"]
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    """Shapes of a random model. `vocab_size` counts embedding rows, `n_tokens` the real tokens."""
+
+    arch: str = "llama"
+    n_layers: int = 2
+    hidden_size: int = 64
+    n_heads: int = 4
+    n_kv_heads: int = 2
+    head_dim: int = 16
+    intermediate_size: int = 96
+    vocab_size: int = 272
+    context_length: int = 1024
+    rope_theta: float = 10000.0
+    n_rot: int | None = None
+    norm_epsilon: float = 1e-5
+    tied: bool = False
+    qkv_bias: bool = False
+    fused_qkv: bool = False
+    parallel_residual: bool = True
+
+    @property
+    def is_neox(self) -> bool:
+        return self.arch == "gptneox"
+
+
+# ---------------------------------------------------------------- random models
+
+
+def metadata(config: TinyConfig) -> Metadata:
+    """Hyper-parameters as GGUF keys; without a tokenizer."""
+    arch = config.arch
+    epsilon = "layer_norm_epsilon" if config.is_neox else "layer_norm_rms_epsilon"
+    keys: Metadata = {
+        "general.architecture": arch,
+        "general.name": "tiny",
+        f"{arch}.block_count": config.n_layers,
+        f"{arch}.context_length": config.context_length,
+        f"{arch}.embedding_length": config.hidden_size,
+        f"{arch}.feed_forward_length": config.intermediate_size,
+        f"{arch}.attention.head_count": config.n_heads,
+        f"{arch}.attention.head_count_kv": config.n_kv_heads,
+        f"{arch}.attention.key_length": config.head_dim,
+        f"{arch}.attention.value_length": config.head_dim,
+        f"{arch}.attention.{epsilon}": config.norm_epsilon,
+        f"{arch}.rope.freq_base": config.rope_theta,
+        f"{arch}.rope.dimension_count": config.n_rot or config.head_dim,
+    }
+    if config.is_neox:
+        keys["gptneox.use_parallel_residual"] = config.parallel_residual
+    return keys
+
+
+def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
+    """F32 weights, scaled so that activations stay near 1."""
+    rng = np.random.default_rng(seed)
+    tensors: Tensors = {}
+
+    def matrix(name: str, n_out: int, n_in: int) -> None:
+        scale = 1.0 / np.sqrt(n_in)
+        tensors[f"{name}.weight"] = (rng.standard_normal((n_out, n_in)) * scale).astype(np.float32)
+
+    def vector(name: str, n: int, mean: float) -> None:
+        tensors[name] = (mean + 0.2 * rng.standard_normal(n)).astype(np.float32)
+
+    def norm(name: str) -> None:
+        vector(f"{name}.weight", config.hidden_size, 1.0)
+        if config.is_neox:
+            vector(f"{name}.bias", config.hidden_size, 0.0)
+
+    hidden = config.hidden_size
+    q_size = config.n_heads * config.head_dim
+    kv_size = config.n_kv_heads * config.head_dim
+    qkv_bias = config.qkv_bias or config.arch in ("qwen2", "gptneox")
+    tensors["token_embd.weight"] = rng.standard_normal((config.vocab_size, hidden)).astype(
+        np.float32
+    )
+    for layer in range(config.n_layers):
+        block = f"blk.{layer}"
+        norm(f"{block}.attn_norm")
+        if config.fused_qkv or config.is_neox:
+            parts = [("attn_qkv", q_size + 2 * kv_size)]
+        else:
+            parts = [("attn_q", q_size), ("attn_k", kv_size), ("attn_v", kv_size)]
+        for part, n_out in parts:
+            matrix(f"{block}.{part}", n_out, hidden)
+            if qkv_bias:
+                vector(f"{block}.{part}.bias", n_out, 0.0)
+        matrix(f"{block}.attn_output", hidden, q_size)
+        norm(f"{block}.ffn_norm")
+        if not config.is_neox:
+            matrix(f"{block}.ffn_gate", config.intermediate_size, hidden)
+        matrix(f"{block}.ffn_up", config.intermediate_size, hidden)
+        matrix(f"{block}.ffn_down", hidden, config.intermediate_size)
+        if config.is_neox:
+            vector(f"{block}.attn_output.bias", hidden, 0.0)
+            vector(f"{block}.ffn_up.bias", config.intermediate_size, 0.0)
+            vector(f"{block}.ffn_down.bias", hidden, 0.0)
+    norm("output_norm")
+    if not config.tied:
+        matrix("output", config.vocab_size, hidden)
+    return tensors
+
+
+# ---------------------------------------------------------------- tokenizer
+
+
+def byte_tokenizer(n_tokens: int = 272, *, add_bos: bool = False) -> Metadata:
+    """A byte-level BPE vocabulary: 256 bytes, a few merges, `<|endoftext|>` last; the rest unused."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    alphabet = {b: chr(b) for b in printable}
+    for n, b in enumerate(b for b in range(256) if b not in alphabet):
+        alphabet[b] = chr(256 + n)
+    tokens = [alphabet[b] for b in range(256)]
+    space = alphabet[32]
+    merges = [f"{space} t", "h e", f"{space}t he", "i n", "e r"]
+    tokens += [merge.replace(" ", "") for merge in merges]
+    if n_tokens < len(tokens) + 1:
+        raise ValueError(f"n_tokens should be at least {len(tokens) + 1}")
+    types = [1] * len(tokens)
+    n_unused = n_tokens - len(tokens) - 1
+    tokens += [f"[PAD{i}]" for i in range(n_unused)] + ["<|endoftext|>"]
+    types += [5] * n_unused + [3]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.bos_token_id": n_tokens - 1,
+        "tokenizer.ggml.eos_token_id": n_tokens - 1,
+        "tokenizer.ggml.add_bos_token": add_bos,
+    }
+
+
+# ---------------------------------------------------------------- weight formats
+
+# Mean and spread of (d, dmin) that give random blocks of a k-quant weights of mean 0 and spread 1.
+_K_MIN_RATIO = {"Q2_K": 1.5, "Q4_K": 7.5, "Q5_K": 15.5}
+_K_SCALE_AT = {
+    "Q2_K": (80, 82),
+    "Q3_K": (108, None),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208, None),
+}
+FORMATS = (
+    *("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"),
+    *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
+)
+
+
+def _random_k_blocks(dtype: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    qtype = gguf.GGMLQuantizationType[dtype]
+    n_elements, n_bytes = gguf.GGML_QUANT_SIZES[qtype]
+    blocks = rng.integers(0, 256, size=(shape[0], shape[1] // n_elements, n_bytes), dtype=np.uint8)
+    d_at, min_at = _K_SCALE_AT[dtype]
+
+    def set_scale(at: int, values: np.ndarray) -> None:
+        blocks[..., at : at + 2] = values.astype(np.float16)[..., None].view(np.uint8)
+
+    d = rng.uniform(0.5, 1.5, size=blocks.shape[:2])
+    factor = 1.0
+    for _ in range(2):  # measure the spread with d near 1, then scale it
+        set_scale(d_at, d * factor)
+        if min_at is not None:
+            set_scale(min_at, d * factor * _K_MIN_RATIO[dtype])
+        values = gguf.quants.dequantize(blocks.reshape(shape[0], -1), qtype)
+        factor *= 1.0 / (np.sqrt(shape[1]) * float(values.std()))
+    return blocks.reshape(shape[0], -1)
+
+
+def pack(values: np.ndarray, dtype: str, rng: np.random.Generator) -> RawTensor:
+    """Rows in a weight format; k-quants, which the writer package cannot make, are random blocks."""
+    if dtype in _K_SCALE_AT:
+        return RawTensor(_random_k_blocks(dtype, (values.shape[0], values.shape[1]), rng), dtype)
+    qtype = gguf.GGMLQuantizationType[dtype]
+    packed = gguf.quants.quantize(values, qtype)
+    return RawTensor(np.ascontiguousarray(packed).view(np.uint8), dtype)
+
+
+def unpack(tensor: np.ndarray | RawTensor) -> np.ndarray:
+    if not isinstance(tensor, RawTensor):
+        return tensor
+    qtype = gguf.GGMLQuantizationType[tensor.dtype]
+    plain = {"F32": np.float32, "F16": np.float16}.get(tensor.dtype)
+    data = tensor.data.view(plain) if plain else tensor.data
+    return gguf.quants.dequantize(data, qtype).astype(np.float32)
+
+
+def quantise(tensors: Tensors, dtype: str, seed: int = 0) -> Tensors:
+    """All matrices in one format; norms and biases stay F32."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: pack(t, dtype, rng) if isinstance(t, np.ndarray) and t.ndim == 2 else t
+        for name, t in tensors.items()
+    }
+
+
+def dequantise(tensors: Tensors) -> Tensors:
+    return {name: unpack(t) for name, t in tensors.items()}
+
+
+# ---------------------------------------------------------------- writing
+
+
+def _add_key(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    types = gguf.GGUFValueType
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        if value < 0:
+            writer.add_int32(key, value)
+        elif value < 2**32:
+            writer.add_uint32(key, value)
+        else:
+            writer.add_uint64(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
+    elif isinstance(value, Sequence) and value and isinstance(value[0], int):
+        writer.add_key_value(key, list(value), types.ARRAY, sub_type=types.INT32)
+    else:
+        writer.add_array(key, value)
+
+
+def write_gguf(path: pathlib.Path, keys: Mapping[str, Any], tensors: Tensors) -> pathlib.Path:
+    """Writes the file; values of `keys` choose their GGUF type by their Python type."""
+    keys = dict(keys)
+    writer = gguf.GGUFWriter(path, keys.pop("general.architecture"))
+    for key, value in keys.items():
+        _add_key(writer, key, value)
+    for name, tensor in tensors.items():
+        if isinstance(tensor, RawTensor):
+            qtype = gguf.GGMLQuantizationType[tensor.dtype]
+            plain = {"F32": np.float32, "F16": np.float16}.get(tensor.dtype)
+            data = tensor.data.view(plain) if plain else tensor.data
+            writer.add_tensor(name, data, raw_dtype=qtype)
+        else:
+            writer.add_tensor(name, np.ascontiguousarray(tensor, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def write_tiny(
+    path: pathlib.Path,
+    config: TinyConfig | None = None,
+    *,
+    dtype: str = "F32",
+    seed: int = 0,
+    tokenizer: bool = True,
+    extra: Mapping[str, Any] | None = None,
+) -> pathlib.Path:
+    """A random model in one call."""
+    config = config or TinyConfig()
+    keys = metadata(config)
+    if tokenizer:
+        keys |= byte_tokenizer(config.vocab_size)
+    keys |= dict(extra or {})
+    tensors = random_tensors(config, seed)
+    return write_gguf(path, keys, tensors if dtype == "F32" else quantise(tensors, dtype, seed))
+
+
+# ---------------------------------------------------------------- from transformers
+
+
+def _permute(rows: np.ndarray, n_heads: int) -> np.ndarray:
+    """Half-split rope rows to the neighbouring pairs in which llama files store q and k."""
+    per_head = rows.shape[0] // n_heads
+    split = rows.reshape(n_heads, 2, per_head // 2, *rows.shape[1:])
+    return split.swapaxes(1, 2).reshape(rows.shape)
+
+
+def _numpy_state(model: Any) -> dict[str, np.ndarray]:
+    return {name: t.detach().float().numpy() for name, t in model.state_dict().items()}
+
+
+def _rope_keys(arch: str, hf: Any, original_context: int | None) -> Metadata:
+    rope = dict(getattr(hf, "rope_parameters", None) or getattr(hf, "rope_scaling", None) or {})
+    theta = rope.get("rope_theta", getattr(hf, "rope_theta", 10000.0))
+    keys: Metadata = {f"{arch}.rope.freq_base": float(theta)}
+    kind = rope.get("rope_type", "default")
+    if kind in ("linear", "yarn"):
+        keys[f"{arch}.rope.scaling.type"] = kind
+        keys[f"{arch}.rope.scaling.factor"] = float(rope["factor"])
+    if kind == "yarn":
+        context = rope.get("original_max_position_embeddings", original_context)
+        keys[f"{arch}.rope.scaling.original_context_length"] = int(context)
+    return keys
+
+
+def _llama3_divisors(hf: Any, head_dim: int) -> np.ndarray | None:
+    """rope_freqs.weight as converters write it."""
+    rope = dict(getattr(hf, "rope_parameters", None) or getattr(hf, "rope_scaling", None) or {})
+    if rope.get("rope_type") != "llama3":
+        return None
+    theta = rope.get("rope_theta", getattr(hf, "rope_theta", 10000.0))
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    context = rope["original_max_position_embeddings"]
+    divisors = []
+    for i in range(head_dim // 2):
+        wavelength = 2 * np.pi * theta ** (2 * i / head_dim)
+        if wavelength < context / high:
+            divisors.append(1.0)
+        elif wavelength > context / low:
+            divisors.append(float(rope["factor"]))
+        else:
+            smooth = (context / wavelength - low) / (high - low)
+            divisors.append(1.0 / ((1 - smooth) / rope["factor"] + smooth))
+    return np.array(divisors, dtype=np.float32)
+
+
+def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
+    hf = model.config
+    state = _numpy_state(model)
+    head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
+    config = TinyConfig(
+        arch=arch,
+        n_layers=hf.num_hidden_layers,
+        hidden_size=hf.hidden_size,
+        n_heads=hf.num_attention_heads,
+        n_kv_heads=hf.num_key_value_heads,
+        head_dim=head_dim,
+        intermediate_size=hf.intermediate_size,
+        context_length=hf.max_position_embeddings,
+        norm_epsilon=hf.rms_norm_eps,
+    )
+    tensors: Tensors = {
+        "token_embd.weight": state["model.embed_tokens.weight"],
+        "output_norm.weight": state["model.norm.weight"],
+    }
+    if not hf.tie_word_embeddings:
+        tensors["output.weight"] = state["lm_head.weight"]
+    divisors = _llama3_divisors(hf, head_dim)
+    if divisors is not None:
+        tensors["rope_freqs.weight"] = divisors
+    names = {
+        "input_layernorm": "attn_norm",
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "post_attention_layernorm": "ffn_norm",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+    }
+    permuted = {"attn_q": config.n_heads, "attn_k": config.n_kv_heads} if arch == "llama" else {}
+    for layer in range(config.n_layers):
+        for source, name in names.items():
+            for kind in ("weight", "bias"):
+                values = state.get(f"model.layers.{layer}.{source}.{kind}")
+                if values is None:
+                    continue
+                if name in permuted:
+                    values = _permute(values, permuted[name])
+                tensors[f"blk.{layer}.{name}.{kind}"] = values
+    return metadata(config) | _rope_keys(arch, hf, hf.max_position_embeddings), tensors
+
+
+def _neox(model: Any) -> tuple[Metadata, Tensors]:
+    hf = model.config
+    state = _numpy_state(model)
+    head_dim = hf.hidden_size // hf.num_attention_heads
+    rope = dict(getattr(hf, "rope_parameters", None) or {})
+    rotary = rope.get("partial_rotary_factor", getattr(hf, "rotary_pct", 1.0))
+    config = TinyConfig(
+        arch="gptneox",
+        n_layers=hf.num_hidden_layers,
+        hidden_size=hf.hidden_size,
+        n_heads=hf.num_attention_heads,
+        n_kv_heads=hf.num_attention_heads,
+        head_dim=head_dim,
+        intermediate_size=hf.intermediate_size,
+        context_length=hf.max_position_embeddings,
+        n_rot=int(head_dim * rotary),
+        norm_epsilon=hf.layer_norm_eps,
+        parallel_residual=hf.use_parallel_residual,
+    )
+    tensors: Tensors = {
+        "token_embd.weight": state["gpt_neox.embed_in.weight"],
+        "output_norm.weight": state["gpt_neox.final_layer_norm.weight"],
+        "output_norm.bias": state["gpt_neox.final_layer_norm.bias"],
+    }
+    if not hf.tie_word_embeddings:
+        tensors["output.weight"] = state["embed_out.weight"]
+    names = {
+        "input_layernorm": "attn_norm",
+        "attention.query_key_value": "attn_qkv",
+        "attention.dense": "attn_output",
+        "post_attention_layernorm": "ffn_norm",
+        "mlp.dense_h_to_4h": "ffn_up",
+        "mlp.dense_4h_to_h": "ffn_down",
+    }
+    for layer in range(config.n_layers):
+        for source, name in names.items():
+            for kind in ("weight", "bias"):
+                values = state[f"gpt_neox.layers.{layer}.{source}.{kind}"]
+                if name == "attn_qkv":  # per head [q; k; v] to [Q; K; V]
+                    heads = values.reshape(config.n_heads, 3, head_dim, *values.shape[1:])
+                    values = np.concatenate(
+                        [heads[:, i].reshape(-1, *values.shape[1:]) for i in range(3)]
+                    )
+                tensors[f"blk.{layer}.{name}.{kind}"] = values
+    return metadata(config) | _rope_keys("gptneox", hf, None), tensors
+
+
+def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
+    """Metadata and tensors of a transformers Llama, Qwen2 or GPTNeoX causal language model."""
+    kind = type(model).__name__
+    if kind == "LlamaForCausalLM":
+        return _llama_like(model, "llama")
+    if kind == "Qwen2ForCausalLM":
+        return _llama_like(model, "qwen2")
+    if kind == "GPTNeoXForCausalLM":
+        return _neox(model)
+    raise ValueError(f"no conversion for {kind}")
