@@ -1,0 +1,164 @@
+"""The CPU matmul against a double-precision reference, and the bits it promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import native
+
+matmul = native("matmul")
+
+FORMATS = {
+    "F32": (0, 1, 4),
+    "F16": (1, 1, 2),
+    "BF16": (30, 1, 2),
+    "Q4_0": (2, 32, 18),
+    "Q4_1": (3, 32, 20),
+    "Q5_0": (6, 32, 22),
+    "Q5_1": (7, 32, 24),
+    "Q8_0": (8, 32, 34),
+    "Q2_K": (10, 256, 84),
+    "Q3_K": (11, 256, 110),
+    "Q4_K": (12, 256, 144),
+    "Q5_K": (13, 256, 176),
+    "Q6_K": (14, 256, 210),
+}
+# Byte offsets of the f16 scales in a block.
+SCALES = {
+    "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,),
+    "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,),
+}  # fmt: skip
+
+
+def random_weights(name: str, n_out: int, n_in: int, rng: np.random.Generator) -> bytes:
+    """Random bytes with sane scales: every code, scale and sign occurs."""
+    type_id, block, size = FORMATS[name]
+    del type_id
+    if name == "F32":
+        return rng.standard_normal((n_out, n_in)).astype(np.float32).tobytes()
+    if name == "F16":
+        return rng.standard_normal((n_out, n_in)).astype(np.float16).tobytes()
+    if name == "BF16":
+        bits = rng.standard_normal((n_out, n_in)).astype(np.float32).view(np.uint32)
+        return (bits >> 16).astype(np.uint16).tobytes()
+    blocks = rng.integers(0, 256, (n_out * n_in // block, size), dtype=np.uint8)
+    for offset in SCALES[name]:
+        scale = rng.uniform(-1, 1, len(blocks)).astype(np.float16)
+        blocks[:, offset : offset + 2] = scale.view(np.uint8).reshape(-1, 2)
+    return blocks.tobytes()
+
+
+def quantised_activations(name: str, x: np.ndarray) -> np.ndarray:
+    """What the kernel really multiplies with, as float64."""
+    block = FORMATS[name][1]
+    if block == 1:
+        return x.astype(np.float64)
+    grouped = x.reshape(x.shape[0], -1, block)
+    amax = np.abs(grouped).max(axis=2, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = np.where(amax > 0, np.float32(127) / amax, np.float32(0)).astype(np.float32)
+    codes = np.rint(grouped * inverse)
+    scale = (amax / np.float32(127)).astype(np.float32)
+    return (codes.astype(np.float64) * scale.astype(np.float64)).reshape(x.shape)
+
+
+SHAPES = [(1, 256), (15, 512), (16, 768), (40, 1536), (33, 256)]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("isa", matmul.isas())
+def test_matmul_equals_the_double_reference(name: str, isa: str) -> None:
+    rng = np.random.default_rng(1)
+    type_id, block, _ = FORMATS[name]
+    shapes = list(SHAPES)
+    if block <= 32:
+        shapes += [(17, 32), (16, 96), (31, 576)]
+    if block == 1:
+        shapes += [(5, 7), (16, 33)]
+    engine = matmul.Matmul(isa, 2)
+    for n_out, n_in in shapes:
+        data = random_weights(name, n_out, n_in, rng)
+        weights = matmul.dequantize(type_id, data, n_out * n_in).reshape(n_out, n_in).astype(np.float64)
+        x = rng.standard_normal((9, n_in)).astype(np.float32)
+        x[3] *= 100
+        x[4] = 0
+        x[5, :: max(1, n_in // 4)] = 50
+        got = engine.linear(type_id, n_out, n_in, data, x)
+        exact = quantised_activations(name, x)
+        want = exact @ weights.T
+        # K-quants subtract mins after the sum: bound by the magnitude of both parts.
+        size = np.abs(exact) @ np.abs(weights).T + 1e-30
+        slack = 40.0 if name in ("Q2_K", "Q4_K", "Q5_K") else 1.0
+        bound = 4e-7 * slack if block > 1 else 2e-7 * np.sqrt(n_in)
+        assert np.max(np.abs(got - want) / size) < bound, (name, n_out, n_in)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_row_has_the_same_bits_for_every_isa_row_count_and_thread_count(name: str) -> None:
+    rng = np.random.default_rng(2)
+    type_id = FORMATS[name][0]
+    for n_out, n_in in ((83, 512), (200, 1536)):
+        data = random_weights(name, n_out, n_in, rng)
+        x = rng.standard_normal((33, n_in)).astype(np.float32)
+        reference = matmul.Matmul("scalar", 1).linear(type_id, n_out, n_in, data, x)
+        for isa in matmul.isas():
+            for n_threads in (1, 2, 3):
+                engine = matmul.Matmul(isa, n_threads)
+                counts = [*range(1, 18), 33] if n_threads == 2 else [1, 5, 16, 33]
+                for rows in counts:
+                    got = engine.linear(type_id, n_out, n_in, data, x[:rows])
+                    assert np.array_equal(got.view(np.uint32), reference[:rows].view(np.uint32)), (
+                        isa,
+                        n_threads,
+                        rows,
+                    )
+
+
+@pytest.mark.parametrize("name", [n for n in FORMATS if FORMATS[n][1] > 1])
+def test_extreme_codes_do_not_overflow(name: str) -> None:
+    """All-ones codes and activations at +-127: the worst case of every integer sum."""
+    type_id, block, size = FORMATS[name]
+    n_in = 1024
+    for fill in (0x00, 0xFF, 0x80, 0x7F, 0x55):
+        blocks = np.full((16 * n_in // block, size), fill, dtype=np.uint8)
+        for offset in SCALES[name]:
+            blocks[:, offset : offset + 2] = np.array([1.0], np.float16).view(np.uint8)
+        data = blocks.tobytes()
+        weights = matmul.dequantize(type_id, data, 16 * n_in).reshape(16, n_in).astype(np.float64)
+        alternating = np.where(np.arange(n_in) % 2, 127.0, -127.0)
+        x = np.stack([np.full(n_in, 127.0), np.full(n_in, -127.0), alternating]).astype(np.float32)
+        want = x.astype(np.float64) @ weights.T
+        size_of = np.abs(x).astype(np.float64) @ np.abs(weights).T + 1e-30
+        for isa in matmul.isas():
+            got = matmul.Matmul(isa, 1).linear(type_id, 16, n_in, data, x)
+            assert np.max(np.abs(got - want) / size_of) < 1e-5, (name, isa, fill)
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+@pytest.mark.parametrize("isa", matmul.isas())
+def test_activations_are_quantised_to_the_nearest_code(kind: int, isa: str) -> None:
+    rng = np.random.default_rng(3)
+    block = 32 if kind == 1 else 256
+    x = rng.standard_normal(2048).astype(np.float32)
+    x[:block] = 0
+    x[block] = 1e30
+    q, d = matmul.Matmul(isa, 1).quantize(kind, x, isa)
+    amax = np.abs(x.reshape(-1, block)).max(axis=1)
+    assert np.array_equal(d, (amax / np.float32(127)).astype(np.float32))
+    inverse = np.where(amax > 0, np.float32(127) / np.where(amax > 0, amax, 1), 0).astype(np.float32)
+    want = np.rint(x.reshape(-1, block) * inverse[:, None]).astype(np.int8)
+    assert np.array_equal(q.reshape(-1, block), want)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_non_finite_activations_reach_the_output(name: str, bad: float) -> None:
+    rng = np.random.default_rng(4)
+    type_id = FORMATS[name][0]
+    data = random_weights(name, 16, 512, rng)
+    x = rng.standard_normal((2, 512)).astype(np.float32)
+    x[1, 300] = bad
+    for isa in matmul.isas():
+        y = matmul.Matmul(isa, 1).linear(type_id, 16, 512, data, x)
+        assert np.isfinite(y[0]).all()
+        assert not np.isfinite(y[1]).any()
