@@ -1,0 +1,69 @@
+// Keys and values of one sequence. Slots [0, length) are the committed positions in order; the rows
+// of a forward go to the slots behind them and count only after advance().
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend/kv_layout.h"
+#include "kv/kv_arena.h"
+
+namespace specdec {
+
+struct KvShape {
+  int n_layers = 0;
+  KvLayout layout;
+
+  [[nodiscard]] constexpr std::size_t page_bytes() const {
+    return layout.layer_bytes() * static_cast<std::size_t>(n_layers);
+  }
+};
+
+// Not thread-safe; caches that share pages may be used by different threads.
+class KvCache {
+ public:
+  // Throws Error(kInvalidArgument) for an impossible shape or n_ctx. Allocates nothing yet.
+  KvCache(std::shared_ptr<KvArena> arena, const KvShape& shape, int n_ctx);
+  KvCache(KvCache&&) = default;
+  KvCache& operator=(KvCache&&) = default;
+
+  [[nodiscard]] int length() const noexcept { return length_; }
+  [[nodiscard]] int n_ctx() const noexcept { return n_ctx_; }
+  [[nodiscard]] const KvShape& shape() const noexcept { return shape_; }
+  [[nodiscard]] const std::shared_ptr<KvArena>& arena() const noexcept { return arena_; }
+  // Bytes of the pages it holds, shared ones included.
+  [[nodiscard]] std::size_t n_bytes() const noexcept { return pages_.size() * shape_.page_bytes(); }
+
+  // Makes slots [length, length + n_rows) writable. Throws Error(kContextFull) or Error(kResource);
+  // then nothing has changed.
+  void reserve(int n_rows);
+  // The n_rows slots behind the length, reserved and written before, now count.
+  void advance(int n_rows);
+  // Drops the positions from n on, 0 <= n <= length().
+  void truncate(int n);
+  // Slots [base, length) hold the rows of the last forward: keeps those of `rows` (ascending) in this
+  // order and drops the others. Strong guarantee.
+  void keep_path(int base, std::span<const std::int32_t> rows);
+  // A second cache with the same content: full pages are shared, the last one is copied as far as it is used.
+  [[nodiscard]] KvCache fork() const;
+
+  // Valid until the next change of this cache.
+  [[nodiscard]] KvLayerView layer_view(int layer) const;
+
+ private:
+  void release_from(std::size_t page);
+  void make_writable(std::size_t first_page, std::size_t end_page);
+  void set_page(std::size_t index, KvPage page);
+
+  std::shared_ptr<KvArena> arena_;
+  KvShape shape_;
+  int n_ctx_ = 0;
+  int length_ = 0;
+  std::vector<KvPage> pages_;
+  std::vector<std::vector<std::byte*>> views_;  // [n_layers][n_pages] that layer's part of each page
+};
+
+}  // namespace specdec
