@@ -413,7 +413,8 @@ def _neox(model: Any) -> tuple[Metadata, Tensors]:
         "output_norm.bias": state["gpt_neox.final_layer_norm.bias"],
     }
     if not hf.tie_word_embeddings:
-        tensors["output.weight"] = state["embed_out.weight"]
+        head = model.get_output_embeddings().weight  # embed_out or lm_head, by version
+        tensors["output.weight"] = head.detach().float().numpy()
     names = {
         "input_layernorm": "attn_norm",
         "attention.query_key_value": "attn_qkv",

@@ -1,0 +1,145 @@
+"""Logits agree with transformers on random checkpoints: weights F32, cache F32, bound 1e-4."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+from helpers import native
+
+testing = native("model")
+torch = pytest.importorskip("torch", reason="torch is not installed")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+BOUND = 1e-4
+N_TOKENS = 90
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+COMMON = dict(
+    vocab_size=300,
+    hidden_size=64,
+    intermediate_size=160,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    max_position_embeddings=512,
+)
+
+
+def llama(**changes: Any) -> Any:
+    options = COMMON | dict(num_key_value_heads=2, tie_word_embeddings=False) | changes
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**options))
+
+
+def qwen2(**changes: Any) -> Any:
+    options = COMMON | dict(num_key_value_heads=2, tie_word_embeddings=True) | changes
+    return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**options))
+
+
+def neox(**changes: Any) -> Any:
+    options = COMMON | dict(rotary_pct=0.25, hidden_act="gelu") | changes
+    return transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**options))
+
+
+def rope(kind: str, **more: Any) -> dict[str, Any]:
+    return {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0} | more
+
+
+CASES: dict[str, Callable[[], Any]] = {
+    "llama grouped queries": lambda: llama(),
+    "llama one kv head": lambda: llama(num_key_value_heads=1),
+    "llama all heads": lambda: llama(num_key_value_heads=4),
+    "llama tied head": lambda: llama(tie_word_embeddings=True),
+    "llama attention biases": lambda: llama(attention_bias=True),
+    "llama wide heads": lambda: llama(head_dim=32),
+    "llama odd sizes": lambda: llama(
+        hidden_size=72, intermediate_size=100, num_attention_heads=6, num_key_value_heads=3
+    ),
+    "llama large theta": lambda: llama(
+        rope_parameters={"rope_type": "default", "rope_theta": 500000.0}
+    ),
+    "llama 3 rope factors": lambda: llama(rope_parameters=LLAMA3_ROPE),
+    "llama linear rope": lambda: llama(rope_parameters=rope("linear")),
+    "llama yarn rope": lambda: llama(
+        rope_parameters=rope("yarn", original_max_position_embeddings=128)
+    ),
+    "qwen2 tied head": lambda: qwen2(),
+    "qwen2 own head": lambda: qwen2(tie_word_embeddings=False, num_key_value_heads=1),
+    "gptneox parallel": lambda: neox(),
+    "gptneox sequential": lambda: neox(use_parallel_residual=False),
+    "gptneox full rotation": lambda: neox(rotary_pct=1.0),
+    "gptneox tied head": lambda: neox(tie_word_embeddings=True),
+}
+
+
+def randomise(model: Any) -> None:
+    """Fresh checkpoints have zero biases, unit norms and tiny weights: make every part count."""
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "norm" in name and name.endswith("weight"):
+                p.normal_(1.0, 0.2)
+            elif p.ndim == 1:
+                p.normal_(0.0, 0.3)
+            elif "embed_tokens" in name or "embed_in" in name:
+                p.normal_(0.0, 1.0)
+            else:
+                p.normal_(0.0, p.shape[1] ** -0.5)
+
+
+def expected_logits(model: Any, tokens: list[int]) -> np.ndarray:
+    with torch.no_grad():
+        return model.eval()(torch.tensor([tokens])).logits[0].float().numpy()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_agree_with_transformers(
+    case: str, backend: str, tmp_path: pathlib.Path
+) -> None:
+    torch.manual_seed(list(CASES).index(case))
+    model = CASES[case]()
+    randomise(model)
+    keys, tensors = tiny_models.from_transformers(model)
+    path = tiny_models.write_gguf(tmp_path / "model.gguf", keys, tensors)
+    tokens = np.random.default_rng(1).integers(0, model.config.vocab_size, N_TOKENS).tolist()
+
+    session = testing.Model(str(path), backend=backend).session(n_ctx=256, kv_type="f32")
+    found = session.forward(tokens[:-8])
+    found = np.concatenate([found, *(session.forward([t]) for t in tokens[-8:])])
+
+    expected = expected_logits(model, tokens)
+    assert found.shape == expected.shape
+    assert expected.std() > 0.3
+    assert np.abs(found - expected).max() < BOUND
+
+
+def test_a_padded_vocabulary_shows_only_real_tokens(backend: str, tmp_path: pathlib.Path) -> None:
+    torch.manual_seed(3)
+    model = neox(vocab_size=320)
+    randomise(model)
+    keys, tensors = tiny_models.from_transformers(model)
+    keys |= tiny_models.byte_tokenizer(301)
+    path = tiny_models.write_gguf(tmp_path / "model.gguf", keys, tensors)
+    loaded = testing.Model(str(path), backend=backend)
+    assert loaded.config["n_tokens"] == 301
+    assert loaded.config["vocab_size"] == 320
+    assert any("padded_vocabulary" in warning for warning in loaded.warnings)
+
+    tokens = list(range(0, 300, 7))
+    found = loaded.session(n_ctx=64).forward(tokens)
+    assert found.shape == (len(tokens), 301)
+    assert np.abs(found - expected_logits(model, tokens)[:, :301]).max() < BOUND
+
+
+@pytest.fixture(params=["cpu", "reference"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
