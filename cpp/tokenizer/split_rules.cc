@@ -1,0 +1,422 @@
+#include "tokenizer/split_rules.h"
+
+#include <algorithm>
+#include <iterator>
+#include <string_view>
+
+#include "tokenizer/unicode.h"
+
+namespace specdec {
+namespace {
+
+using Position = std::uint32_t;
+
+// Part of a text; a scanner sees nothing outside of it, as a regex that is run on the piece alone.
+struct Segment {
+  const CharText& text;
+  Position end;
+
+  [[nodiscard]] bool has(Position i) const { return i < end; }
+  [[nodiscard]] std::uint32_t at(Position i) const { return i < end ? text.code_points[i] : 0; }
+  // Is there a character at i, in one of the classes?
+  [[nodiscard]] bool is(Position i, unsigned classes) const {
+    return i < end && (text.classes[i] & classes) != 0;
+  }
+  // Is there a character at i, in none of the classes?
+  [[nodiscard]] bool is_not(Position i, unsigned classes) const {
+    return i < end && (text.classes[i] & classes) == 0;
+  }
+  [[nodiscard]] bool is_newline(Position i) const { return at(i) == '\n' || at(i) == '\r'; }
+  [[nodiscard]] Position skip(Position i, unsigned classes) const {
+    while (is(i, classes)) ++i;
+    return i;
+  }
+  [[nodiscard]] Position skip_not(Position i, unsigned classes) const {
+    while (is_not(i, classes)) ++i;
+    return i;
+  }
+};
+
+constexpr unsigned kLetterOrMark = kLetter | kMark;
+
+// Every scanner gives the end of the match at i, or i itself when there is none.
+
+// 's 't 're 've 'm 'll 'd; with `any_case` as (?i:...), where U+017F is an s.
+Position match_contraction(const Segment& s, Position i, bool any_case) {
+  if (s.at(i) != '\'') return i;
+  const auto letter = [&](Position at) {
+    const std::uint32_t c = s.at(at);
+    if (!any_case) return c;
+    if (c == 0x17f) return std::uint32_t{'s'};
+    return c >= 'A' && c <= 'Z' ? c + 32 : c;
+  };
+  const std::uint32_t first = letter(i + 1);
+  if (first == 's' || first == 't' || first == 'm' || first == 'd') return i + 2;
+  const std::uint32_t second = letter(i + 2);
+  if ((first == 'r' || first == 'v') && second == 'e') return i + 3;
+  if (first == 'l' && second == 'l') return i + 3;
+  return i;
+}
+
+// \s+(?!\S)|\s+
+Position match_spaces(const Segment& s, Position i) {
+  const Position run = s.skip(i, kSpace);
+  return run < s.end && run > i + 1 ? run - 1 : run;
+}
+
+// \s*[\r\n]+
+Position match_lines(const Segment& s, Position i) {
+  Position run = s.skip(i, kSpace);
+  while (run > i && !s.is_newline(run - 1)) --run;
+  return run;
+}
+
+// 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+Position match_gpt2(const Segment& s, Position i) {
+  if (const Position end = match_contraction(s, i, false); end != i) return end;
+  const Position word = s.at(i) == ' ' ? i + 1 : i;
+  if (s.is(word, kLetter)) return s.skip(word, kLetter);
+  if (s.is(word, kNumber)) return s.skip(word, kNumber);
+  if (s.is_not(word, kSpace | kLetter | kNumber)) {
+    return s.skip_not(word, kSpace | kLetter | kNumber);
+  }
+  return match_spaces(s, i);
+}
+
+// \p{N}{1,max}
+Position match_digits(const Segment& s, Position i, Position max) {
+  const Position stop = i + std::min(max, s.end - i);
+  while (i < stop && s.is(i, kNumber)) ++i;
+  return i;
+}
+
+// " ?[^\s\p{L}\p{N}]+[\r\n]*", with more classes to leave out and, if `slash`, [\r\n/]* at the end.
+Position match_punctuation(const Segment& s, Position i, unsigned not_classes, bool slash) {
+  Position end = s.at(i) == ' ' ? i + 1 : i;
+  if (!s.is_not(end, not_classes)) return i;
+  end = s.skip_not(end, not_classes);
+  while (s.is_newline(end) || (slash && s.at(end) == '/')) ++end;
+  return end;
+}
+
+// (?i:'s|...)|[^\r\n\p{L}\p{N}]?WORD+|\p{N}{1,max}| ?[^\s WORD \p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+template <unsigned kWord, Position kMaxDigits>
+Position match_llama3(const Segment& s, Position i) {
+  if (const Position end = match_contraction(s, i, true); end != i) return end;
+  if (s.is_not(i, kLetter | kNumber) && !s.is_newline(i) && s.is(i + 1, kWord)) {
+    return s.skip(i + 1, kWord);
+  }
+  if (s.is(i, kWord)) return s.skip(i, kWord);
+  if (s.is(i, kNumber)) return match_digits(s, i, kMaxDigits);
+  if (const Position end = match_punctuation(s, i, kSpace | kWord | kNumber, false); end != i) {
+    return end;
+  }
+  if (const Position end = match_lines(s, i); end != i) return end;
+  return match_spaces(s, i);
+}
+
+// [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]
+bool is_upper_like(const Segment& s, Position i) {
+  return s.is(i, kLetterOrMark) && !s.is(i, kLower);
+}
+
+// [\p{Ll}\p{Lm}\p{Lo}\p{M}]
+bool is_lower_like(const Segment& s, Position i) {
+  return s.is(i, kLetterOrMark) && !s.is(i, kUpper);
+}
+
+// UPPER*LOWER+ from i on, where letters without case and marks are both.
+Position match_upper_then_lower(const Segment& s, Position i) {
+  Position upper_end = i;
+  while (is_upper_like(s, upper_end)) ++upper_end;
+  Position lower = upper_end;
+  if (!is_lower_like(s, lower)) {
+    // Give back to the last character that may also count as lower.
+    while (lower > i && !is_lower_like(s, lower - 1)) --lower;
+    if (lower == i) return i;
+    return lower;
+  }
+  while (is_lower_like(s, lower)) ++lower;
+  return lower;
+}
+
+// UPPER+LOWER* from i on.
+Position match_upper_plus(const Segment& s, Position i) {
+  if (!is_upper_like(s, i)) return i;
+  while (is_upper_like(s, i)) ++i;
+  while (is_lower_like(s, i)) ++i;
+  return i;
+}
+
+// [^\r\n\p{L}\p{N}]?UPPER*LOWER+(?i:'s|...)?|[^\r\n\p{L}\p{N}]?UPPER+LOWER*(?i:'s|...)?|\p{N}{1,max}|
+//  ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+
+template <Position kMaxDigits, bool kContractions>
+Position match_cased(const Segment& s, Position i) {
+  const bool prefix = s.is_not(i, kLetter | kNumber) && !s.is_newline(i);
+  Position word = i;
+  if (prefix && (word = match_upper_then_lower(s, i + 1)) == i + 1) word = i;
+  if (word == i) word = match_upper_then_lower(s, i);
+  if (word == i && prefix && (word = match_upper_plus(s, i + 1)) == i + 1) word = i;
+  if (word == i) word = match_upper_plus(s, i);
+  if (word != i) return kContractions ? match_contraction(s, word, true) : word;
+  if (s.is(i, kNumber)) return match_digits(s, i, kMaxDigits);
+  if (const Position end = match_punctuation(s, i, kSpace | kLetter | kNumber, true); end != i) {
+    return end;
+  }
+  if (const Position end = match_lines(s, i); end != i) return end;
+  return match_spaces(s, i);
+}
+
+// [!-/:-@[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|
+// \s+(?!\S)|\s+
+Position match_deepseek3(const Segment& s, Position i) {
+  const auto is_ascii_letter = [&](Position at) {
+    const std::uint32_t c = s.at(at) | 0x20;
+    return c >= 'a' && c <= 'z';
+  };
+  if (s.at(i) < 0x80 && s.is(i, kPunctuation | kSymbol) && is_ascii_letter(i + 1)) {
+    Position end = i + 1;
+    while (is_ascii_letter(end)) ++end;
+    return end;
+  }
+  if (s.is_not(i, kLetter | kPunctuation | kSymbol) && !s.is_newline(i) &&
+      s.is(i + 1, kLetterOrMark)) {
+    return s.skip(i + 1, kLetterOrMark);
+  }
+  if (s.is(i, kLetterOrMark)) return s.skip(i, kLetterOrMark);
+  Position end = s.at(i) == ' ' ? i + 1 : i;
+  if (s.is(end, kPunctuation | kSymbol)) {
+    end = s.skip(end, kPunctuation | kSymbol);
+    while (s.is_newline(end)) ++end;
+    return end;
+  }
+  if (end = match_lines(s, i); end != i) return end;
+  return match_spaces(s, i);
+}
+
+struct CodePointRange {
+  std::uint32_t first;
+  std::uint32_t last;
+};
+
+template <std::size_t kCount>
+bool is_in(const CodePointRange (&ranges)[kCount], std::uint32_t code_point) {
+  const auto after = std::upper_bound(
+      std::begin(ranges), std::end(ranges), code_point,
+      [](std::uint32_t c, const CodePointRange& range) { return c < range.first; });
+  return after != std::begin(ranges) && code_point <= std::prev(after)->last;
+}
+
+template <typename Accepts>
+Position skip_while(const Segment& s, Position i, Accepts accepts) {
+  while (s.has(i) && accepts(s.at(i))) ++i;
+  return i;
+}
+
+// \s?CLASS+
+template <typename Accepts>
+Position match_after_space(const Segment& s, Position i, Accepts accepts) {
+  const Position word = s.is(i, kSpace) ? i + 1 : i;
+  const Position end = skip_while(s, word, accepts);
+  if (end != word) return end;
+  return skip_while(s, i, accepts);
+}
+
+// The cased letters that the DeepSeek LLM tokenizer lists.
+constexpr CodePointRange kCasedLetters[] = {
+#include "tokenizer/deepseek_letters.inc"
+};
+
+constexpr CodePointRange kDeepSeekPunctuation[] = {
+    {'!', '/'}, {':', '~'}, {0x2018, 0x201f}, {0x3000, 0x3002}, {0xff01, 0xff0f}, {0xff1a, 0xff5e},
+};
+
+Position match_deepseek_letters(const Segment& s, Position i) {
+  return match_after_space(s, i, [](std::uint32_t c) { return is_in(kCasedLetters, c); });
+}
+
+Position match_deepseek_punctuation(const Segment& s, Position i) {
+  return match_after_space(s, i, [](std::uint32_t c) { return is_in(kDeepSeekPunctuation, c); });
+}
+
+// The ranges U+0800..U+9FA5 and U+AC00..U+D7FF, a run of them.
+Position match_deepseek_cjk(const Segment& s, Position i) {
+  return skip_while(s, i, [](std::uint32_t c) {
+    return (c >= 0x800 && c <= 0x9fa5) || (c >= 0xac00 && c <= 0xd7ff);
+  });
+}
+
+// Han, Hiragana and Katakana, a run of them.
+Position match_deepseek3_cjk(const Segment& s, Position i) {
+  return skip_while(s, i, [](std::uint32_t c) {
+    return (c >= 0x4e00 && c <= 0x9fa5) || (c >= 0x3040 && c <= 0x30ff);
+  });
+}
+
+Position match_newline(const Segment& s, Position i) { return s.is_newline(i) ? i + 1 : i; }
+
+// \s?\p{L}+
+Position match_space_letters(const Segment& s, Position i) {
+  const Position word = s.is(i, kSpace) ? i + 1 : i;
+  const Position end = s.skip(word, kLetter);
+  return end != word ? end : i;
+}
+
+// \s?\p{P}+
+Position match_space_punctuation(const Segment& s, Position i) {
+  const Position word = s.is(i, kSpace) ? i + 1 : i;
+  const Position end = s.skip(word, kPunctuation);
+  return end != word ? end : i;
+}
+
+template <Position kMax>
+Position match_up_to_digits(const Segment& s, Position i) {
+  return match_digits(s, i, kMax);
+}
+
+Position match_number(const Segment& s, Position i) { return s.skip(i, kNumber); }
+
+// [0-9][0-9][0-9]
+Position match_three_digits(const Segment& s, Position i) {
+  for (Position at = i; at < i + 3; ++at) {
+    if (s.at(at) < '0' || s.at(at) > '9') return i;
+  }
+  return i + 3;
+}
+
+// [\p{P}$+<=>^~|]+, Falcon also the backquote
+template <bool kBackquote>
+Position match_marks(const Segment& s, Position i) {
+  constexpr std::string_view kMarks = kBackquote ? "$+<=>^~|`" : "$+<=>^~|";
+  while (s.is(i, kPunctuation) ||
+         (s.has(i) && s.at(i) < 0x80 && kMarks.find(static_cast<char>(s.at(i))) != kMarks.npos)) {
+    ++i;
+  }
+  return i;
+}
+
+// " ?[^(\s|.,!?...)]+": the dots stand for the full stops and commas of other scripts
+Position match_bloom(const Segment& s, Position i) {
+  const auto ends_word = [&](Position at) {
+    constexpr std::uint32_t kStops[] = {'(', ')', '|', '.', ',', '!', '?', 0x2026, 0x3002,
+                                        0xff0c, 0x3001, 0x964, 0x6d4, 0x60c};
+    return !s.has(at) || s.is(at, kSpace) ||
+           std::find(std::begin(kStops), std::end(kStops), s.at(at)) != std::end(kStops);
+  };
+  const Position word = s.at(i) == ' ' ? i + 1 : i;
+  Position end = word;
+  while (!ends_word(end)) ++end;
+  return end != word ? end : i;
+}
+
+// Cuts every segment at the matches; what lies between two matches is a word of its own.
+template <typename Match>
+void cut_at(const CharText& text, std::vector<std::uint32_t>& cuts, Match match) {
+  std::vector<std::uint32_t> out;
+  out.reserve(cuts.size());
+  Position begin = 0;
+  for (const Position end : cuts) {
+    const Segment segment{text, end};
+    Position gap = begin;
+    for (Position i = begin; i < end;) {
+      const Position match_end = match(segment, i);
+      if (match_end == i) {
+        ++i;
+        continue;
+      }
+      if (gap < i) out.push_back(i);
+      out.push_back(match_end);
+      i = gap = match_end;
+    }
+    if (gap < end) out.push_back(end);
+    begin = end;
+  }
+  cuts.swap(out);
+}
+
+// \s+$
+void cut_trailing_spaces(const CharText& text, std::vector<std::uint32_t>& cuts) {
+  std::vector<std::uint32_t> out;
+  Position begin = 0;
+  for (const Position end : cuts) {
+    Position spaces = end;
+    while (spaces > begin && (text.classes[spaces - 1] & kSpace) != 0) --spaces;
+    if (spaces > begin && spaces < end) out.push_back(spaces);
+    out.push_back(end);
+    begin = end;
+  }
+  cuts.swap(out);
+}
+
+}  // namespace
+
+void split_chars(SplitRule rule, const CharText& text, std::vector<std::uint32_t>& cuts) {
+  cuts.clear();
+  if (text.size() == 0) return;
+  cuts.push_back(text.size());
+  const auto cut = [&](auto match) { cut_at(text, cuts, match); };
+  switch (rule) {
+    case SplitRule::kDefault:
+      cut(match_marks<false>);
+      cut(match_gpt2);
+      cut(match_number);
+      cut(match_three_digits);
+      break;
+    case SplitRule::kGpt2:
+      cut(match_gpt2);
+      break;
+    case SplitRule::kLlama3:
+      cut(match_llama3<kLetter, 3>);
+      break;
+    case SplitRule::kQwen2:
+      cut(match_llama3<kLetter, 1>);
+      break;
+    case SplitRule::kQwen35:
+      cut(match_llama3<kLetterOrMark, 1>);
+      break;
+    case SplitRule::kSmolLm:
+      cut(match_up_to_digits<1>);
+      cut(match_gpt2);
+      break;
+    case SplitRule::kFalcon:
+      cut(match_marks<true>);
+      cut(match_gpt2);
+      cut(match_three_digits);
+      break;
+    case SplitRule::kDeepSeekLlm:
+      cut(match_newline);
+      cut(match_deepseek_letters);
+      cut(match_deepseek_punctuation);
+      cut_trailing_spaces(text, cuts);
+      cut(match_deepseek_cjk);
+      cut(match_number);
+      break;
+    case SplitRule::kDeepSeekCoder:
+      cut(match_newline);
+      cut(match_space_letters);
+      cut(match_space_punctuation);
+      cut(match_deepseek_cjk);
+      cut(match_up_to_digits<1>);
+      break;
+    case SplitRule::kDeepSeek3:
+      cut(match_up_to_digits<3>);
+      cut(match_deepseek3_cjk);
+      cut(match_deepseek3);
+      break;
+    case SplitRule::kGpt4o:
+      cut(match_cased<3, true>);
+      break;
+    case SplitRule::kTekken:
+      cut(match_cased<1, false>);
+      break;
+    case SplitRule::kBloom:
+      cut(match_bloom);
+      break;
+    case SplitRule::kViking:
+      cut(match_bloom);
+      cut(match_up_to_digits<1>);
+      break;
+  }
+}
+
+}  // namespace specdec

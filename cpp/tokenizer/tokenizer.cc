@@ -1,0 +1,186 @@
+#include "tokenizer/tokenizer.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "tokenizer/pre_tokenizer.h"
+#include "tokenizer/text_encoder.h"
+#include "tokenizer/utf8.h"
+#include "tokenizer/vocabulary.h"
+
+namespace specdec {
+namespace {
+
+constexpr std::size_t kMaxTextBytes = std::size_t{1} << 30;
+constexpr std::size_t kMaxSpecialBytes = std::size_t{4} << 20;
+
+}  // namespace
+
+Tokenizer::Tokenizer(const VocabData& data)
+    : model_(data.model),
+      chat_template_(data.chat_template),
+      vocabulary_(std::make_unique<Vocabulary>(data)) {
+  bos_ = vocabulary_->special_id("bos");
+  eos_ = vocabulary_->special_id("eos");
+  eot_ = vocabulary_->special_id("eot");
+  unknown_ = vocabulary_->special_id("unknown");
+  padding_ = vocabulary_->special_id("padding");
+  if (vocabulary_->kind() == VocabularyKind::kBytePair) {
+    encoder_ = make_bpe_encoder(data, *vocabulary_);
+    pre_ = data.pre.value_or("default");
+    add_bos_ = find_pre_tokenizer(pre_)->add_bos;
+  } else {
+    encoder_ = make_spm_encoder(data, *vocabulary_);
+    add_bos_ = true;
+  }
+  load_special(data);
+}
+
+Tokenizer::~Tokenizer() = default;
+
+void Tokenizer::load_special(const VocabData& data) {
+  const auto require = [&](bool wanted, const std::optional<TokenId>& id, std::string_view name) {
+    if (!wanted || id) return;
+    throw vocab_error(data, ErrorCode::kModelFormat, "bad_special_id",
+                      "tokenizer.ggml." + std::string(name) + "_token_id",
+                      "tokenizer.ggml.add_" + std::string(name) +
+                          "_token is set, but there is no such token");
+  };
+  require(data.add_bos.value_or(false), bos_, "bos");
+  require(data.add_eos.value_or(false), eos_, "eos");
+  add_bos_ = data.add_bos.value_or(add_bos_ && bos_);
+
+  std::vector<SpecialMatcher::Pattern> patterns;
+  std::size_t n_bytes = 0;
+  for (TokenId id = 0; id < vocabulary_->size(); ++id) {
+    const TokenType type = vocabulary_->type(id);
+    const std::string_view text = vocabulary_->text(id);
+    const bool user_defined = type == TokenType::kUserDefined;
+    if (!user_defined && type != TokenType::kControl && type != TokenType::kUnknown) continue;
+    if (text.empty()) continue;
+    n_bytes += text.size();
+    patterns.push_back({text, id, user_defined});
+  }
+  if (n_bytes > kMaxSpecialBytes) {
+    throw vocab_error(data, ErrorCode::kModelFormat, "limit", "tokenizer.ggml.tokens",
+                      "the special tokens have " + std::to_string(n_bytes) +
+                          " bytes together, at most " + std::to_string(kMaxSpecialBytes));
+  }
+  if (!patterns.empty()) special_ = SpecialMatcher(patterns);
+}
+
+std::vector<TokenId> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
+  const ByteRange all{0, text.size()};
+  std::span<const ByteRange> control_ranges(&all, 1);
+  if (!options.parse_special) control_ranges = {};
+  return encode_ranges(text, control_ranges, options);
+}
+
+std::vector<TokenId> Tokenizer::encode_chat(std::span<const ChatPiece> pieces,
+                                            const EncodeOptions& options) const {
+  std::string text;
+  std::vector<ByteRange> control_ranges;
+  for (const ChatPiece& piece : pieces) {
+    const std::size_t begin = text.size();
+    text += piece.text;
+    if (!piece.parse_special || begin == text.size()) continue;
+    if (!control_ranges.empty() && control_ranges.back().end == begin) {
+      control_ranges.back().end = text.size();
+    } else {
+      control_ranges.push_back({begin, text.size()});
+    }
+  }
+  return encode_ranges(text, control_ranges, options);
+}
+
+std::vector<TokenId> Tokenizer::encode_ranges(std::string_view text,
+                                              std::span<const ByteRange> control_ranges,
+                                              const EncodeOptions& options) const {
+  if (text.size() >= kMaxTextBytes) {
+    throw Error(ErrorCode::kResource, "a text of " + std::to_string(text.size()) +
+                                          " bytes is too long to tokenize at once, " +
+                                          std::to_string(kMaxTextBytes) + " is the limit");
+  }
+  const auto require = [](const std::optional<TokenId>& id, const char* name) {
+    if (!id) throw_invalid(std::string("add_") + name + ": the vocabulary has no such token");
+    return *id;
+  };
+  std::vector<TokenId> tokens;
+  if (options.add_bos.value_or(add_bos_)) tokens.push_back(require(bos_, "bos"));
+  std::vector<PromptPart> parts;
+  special_.cut(text, control_ranges, parts);
+  bool starts = true;
+  for (const PromptPart& part : parts) {
+    if (part.token >= 0) {
+      tokens.push_back(part.token);
+    } else {
+      encoder_->encode(text.substr(part.begin, part.end - part.begin), starts, tokens);
+    }
+    starts = part.token >= 0;
+  }
+  if (options.add_eos) tokens.push_back(require(eos_, "eos"));
+  return tokens;
+}
+
+void Tokenizer::check(TokenId token, std::size_t position) const {
+  if (token >= 0 && token < vocabulary_->size()) return;
+  throw_invalid("token " + std::to_string(token) + " at position " + std::to_string(position) +
+                " does not exist, the vocabulary has " + std::to_string(vocabulary_->size()));
+}
+
+std::string Tokenizer::decode_bytes(std::span<const TokenId> tokens,
+                                    const DecodeOptions& options) const {
+  std::string bytes;
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    check(tokens[i], i);
+    if (options.render_special || !is_hidden(tokens[i])) bytes += vocabulary_->bytes(tokens[i]);
+  }
+  if (options.strip_space_prefix && adds_space_prefix() && bytes.starts_with(' ')) bytes.erase(0, 1);
+  return bytes;
+}
+
+std::string Tokenizer::decode(std::span<const TokenId> tokens, const DecodeOptions& options) const {
+  return replace_invalid_utf8(decode_bytes(tokens, options));
+}
+
+std::string_view Tokenizer::token_bytes(TokenId token) const {
+  check(token, 0);
+  return vocabulary_->bytes(token);
+}
+
+std::string_view Tokenizer::token_text(TokenId token) const {
+  check(token, 0);
+  return vocabulary_->text(token);
+}
+
+bool Tokenizer::is_hidden(TokenId token) const {
+  check(token, 0);
+  const TokenType type = vocabulary_->type(token);
+  return type == TokenType::kControl || type == TokenType::kUnknown || type == TokenType::kUnused;
+}
+
+bool Tokenizer::is_control(TokenId token) const {
+  check(token, 0);
+  return vocabulary_->type(token) == TokenType::kControl;
+}
+
+bool Tokenizer::is_eog(TokenId token) const noexcept {
+  const std::vector<TokenId>& ids = vocabulary_->eog_ids();
+  return std::binary_search(ids.begin(), ids.end(), token);
+}
+
+TokenId Tokenizer::n_tokens() const noexcept { return vocabulary_->size(); }
+
+std::optional<TokenId> Tokenizer::find_token(std::string_view text) const {
+  return vocabulary_->find(text);
+}
+
+const std::vector<TokenId>& Tokenizer::eog_ids() const noexcept { return vocabulary_->eog_ids(); }
+
+bool Tokenizer::adds_space_prefix() const noexcept { return encoder_->adds_space_prefix(); }
+
+const std::vector<std::string>& Tokenizer::warnings() const noexcept {
+  return vocabulary_->warnings();
+}
+
+}  // namespace specdec

@@ -1,0 +1,72 @@
+"""Writes cpp/tokenizer/unicode_table.inc: the character classes that pre-tokenizers split by.
+
+Usage: python tools/gen_unicode_table.py [OUTPUT]
+
+The classes come from Python's `unicodedata` (or the newer `unicodedata2`, when it is installed), so the
+Unicode version is that of the interpreter; it is written into the table's first line. One entry per
+range of code points with equal classes: the first code point, then the class bits.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+try:
+    import unicodedata2 as unicodedata  # type: ignore[import-not-found]
+except ImportError:
+    import unicodedata
+
+# The bits of cpp/tokenizer/unicode.h.
+MAJOR_BITS = {"L": 1, "N": 2, "P": 4, "S": 8, "M": 16}
+WHITE_SPACE = 32
+UPPER = 64  # Lu, Lt
+LOWER = 128  # Ll
+
+# The White_Space property, which unicodedata does not offer (str.isspace() adds U+001C..U+001F).
+WHITE_SPACE_RANGES = [
+    (0x09, 0x0D), (0x20, 0x20), (0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A),
+    (0x2028, 0x2029), (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000),
+]  # fmt: skip
+
+
+def class_bits(code_point: int) -> int:
+    """The class bits of one code point."""
+    category = unicodedata.category(chr(code_point))
+    bits = MAJOR_BITS.get(category[0], 0)
+    if category in ("Lu", "Lt"):
+        bits |= UPPER
+    if category == "Ll":
+        bits |= LOWER
+    if any(first <= code_point <= last for first, last in WHITE_SPACE_RANGES):
+        bits |= WHITE_SPACE
+    return bits
+
+
+def ranges() -> list[tuple[int, int]]:
+    """(first code point, bits) of every maximal range with equal bits."""
+    out: list[tuple[int, int]] = []
+    for code_point in range(0x110000):
+        bits = class_bits(code_point)
+        if not out or out[-1][1] != bits:
+            out.append((code_point, bits))
+    return out
+
+
+def main() -> None:
+    """Write the table."""
+    default = pathlib.Path(__file__).parent.parent / "cpp" / "tokenizer" / "unicode_table.inc"
+    path = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else default
+    entries = [f"0x{first << 8 | bits:x}," for first, bits in ranges()]
+    lines = [
+        f"// Made by tools/gen_unicode_table.py from Unicode {unicodedata.unidata_version}; do not edit.",
+        "// Entries: first code point of a range << 8 | class bits.",
+    ]
+    for start in range(0, len(entries), 9):
+        lines.append(" ".join(entries[start : start + 9]))
+    path.write_text("\n".join(lines) + "\n", encoding="ascii")
+    print(f"{path}: {len(entries)} ranges, Unicode {unicodedata.unidata_version}")
+
+
+if __name__ == "__main__":
+    main()
