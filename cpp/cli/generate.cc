@@ -88,27 +88,6 @@ void print_json(const GenerateFlags& flags, const GenerateResult& result, const 
 
 }  // namespace
 
-void write_chunk(const OutputChunk& chunk, bool color) {
-  if (!color) {
-    write_stdout(chunk.text);
-    return;
-  }
-  std::string out;
-  std::size_t begin = 0;
-  for (std::size_t i = 0; i < chunk.text_ends.size(); ++i) {
-    const std::string piece = chunk.text.substr(begin, chunk.text_ends[i] - begin);
-    begin = chunk.text_ends[i];
-    if (piece.empty()) continue;
-    if (chunk.from_draft[i]) {
-      out += std::string(kDraftColor) + piece + std::string(kResetColor);
-    } else {
-      out += piece;
-    }
-  }
-  out += chunk.text.substr(begin);
-  write_stdout(out);
-}
-
 int run_generate(const Arguments& arguments) {
   GenerateFlags flags;
   ArgParser parser = make_parser(flags);

@@ -10,12 +10,12 @@
 namespace specdec::cli {
 namespace {
 
-std::atomic<int> interrupt_count{0};
+std::atomic<bool> flag{false};
 std::atomic<Session*> target{nullptr};
 static_assert(std::atomic<Session*>::is_always_lock_free);
 
 extern "C" void on_interrupt(int) {
-  if (interrupt_count.fetch_add(1) > 0) ::_exit(130);
+  if (flag.exchange(true)) ::_exit(130);
   // cancel() only stores to a lock-free atomic.
   if (Session* session = target.load()) session->cancel();
 }
@@ -31,9 +31,11 @@ void install_interrupt_handler() {
   ::sigaction(SIGTERM, &action, nullptr);
 }
 
-bool interrupted() noexcept { return interrupt_count.load() > 0; }
+bool interrupted() noexcept { return flag.load(); }
 
-void clear_interrupt() noexcept { interrupt_count.store(0); }
+const std::atomic<bool>& interrupt_flag() noexcept { return flag; }
+
+void clear_interrupt() noexcept { flag.store(false); }
 
 InterruptTarget::InterruptTarget(Session& session) noexcept { target.store(&session); }
 

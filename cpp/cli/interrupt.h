@@ -1,6 +1,8 @@
 // Ctrl-C: the first one asks the running call to stop, the second one ends the process.
 #pragma once
 
+#include <atomic>
+
 namespace specdec {
 class Session;
 }
@@ -9,6 +11,7 @@ namespace specdec::cli {
 
 void install_interrupt_handler();
 [[nodiscard]] bool interrupted() noexcept;
+[[nodiscard]] const std::atomic<bool>& interrupt_flag() noexcept;
 void clear_interrupt() noexcept;
 
 // While it lives, Ctrl-C also cancels this session, within a forward pass too.

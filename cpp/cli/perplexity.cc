@@ -18,7 +18,7 @@ int run_perplexity(const Arguments& arguments) {
   ModelFlags model_flags;
   PromptFlags prompt_flags;
   OutputFlags output;
-  PerplexityOptions options;
+  TextPerplexityOptions options;
   model_flags.n_ctx = 512;
   ArgParser parser("perplexity", "-m FILE -f FILE [OPTIONS]",
                    "Reads a text in windows that do not overlap and scores the second half of each. "
@@ -41,11 +41,11 @@ int run_perplexity(const Arguments& arguments) {
   ProgressBar bar("perplexity", !output.quiet);
   options.n_ctx = model_flags.n_ctx;
   options.kv_type = model_flags.kv_type;
-  options.should_cancel = interrupted;
+  options.cancel = &interrupt_flag();
   options.on_progress = [&bar](int done, int total, double) {
     bar.update(static_cast<double>(done) / total);
   };
-  const PerplexityResult result = compute_perplexity(*model, text, options);
+  const TextPerplexity result = measure_text_perplexity(*model, text, options);
   bar.finish();
   if (output.json) {
     JsonWriter json;
@@ -61,22 +61,21 @@ int run_perplexity(const Arguments& arguments) {
         .member("total_ms", result.total_ms)
         .member("load_ms", model->info().load_ms)
         .member("tokens_per_second", result.tokens_per_second)
-        .member("cancelled", result.cancelled)
         .end_object();
     write_stdout(json.text() + "\n");
-  } else if (result.n_chunks > 0) {
+  } else {
     char line[160];
     std::snprintf(line, sizeof line, "perplexity %.4f +/- %.4f over %lld tokens in %d windows\n",
                   result.perplexity, result.standard_error, static_cast<long long>(result.n_tokens_scored),
                   result.n_chunks);
     write_stdout(line);
   }
-  if (!output.quiet && result.n_chunks > 0) {
+  if (!output.quiet) {
     char line[80];
     std::snprintf(line, sizeof line, "%.1f tokens/s read", result.tokens_per_second);
     print_note(line);
   }
-  return result.cancelled ? kExitInterrupted : kExitOk;
+  return kExitOk;
 }
 
 }  // namespace specdec::cli

@@ -38,8 +38,12 @@ void write_stats(JsonWriter& json, const DecodeStats& stats, double load_ms) {
 }
 
 void write_logprobs(JsonWriter& json, const std::vector<TokenLogprobs>& logprobs, const LoadedModel& model) {
+  const Tokenizer& tokenizer = model.tokenizer();
+  const auto text_of = [&](TokenId id) {
+    return tokenizer.is_hidden(id) ? tokenizer.token_text(id) : tokenizer.token_bytes(id);
+  };
   const auto token = [&](TokenId id, double logprob) {
-    json.member("id", id).member("token", model.tokenizer().piece(id)).member("logprob", logprob);
+    json.member("id", id).member("token", text_of(id)).member("logprob", logprob);
   };
   json.begin_array();
   for (const TokenLogprobs& entry : logprobs) {
@@ -54,6 +58,27 @@ void write_logprobs(JsonWriter& json, const std::vector<TokenLogprobs>& logprobs
     json.end_array().end_object();
   }
   json.end_array();
+}
+
+void write_chunk(const OutputChunk& chunk, bool color) {
+  if (!color) {
+    write_stdout(chunk.text);
+    return;
+  }
+  std::string out;
+  std::size_t begin = 0;
+  for (std::size_t i = 0; i < chunk.text_ends.size(); ++i) {
+    const std::string piece = chunk.text.substr(begin, chunk.text_ends[i] - begin);
+    begin = chunk.text_ends[i];
+    if (piece.empty()) continue;
+    if (chunk.from_draft[i]) {
+      out += std::string(kDraftColor) + piece + std::string(kResetColor);
+    } else {
+      out += piece;
+    }
+  }
+  out += chunk.text.substr(begin);
+  write_stdout(out);
 }
 
 void print_speed(const GenerateResult& result, const LoadedModel& target) {

@@ -12,6 +12,9 @@ namespace specdec::cli {
 void write_stats(JsonWriter& json, const DecodeStats& stats, double load_ms);
 void write_logprobs(JsonWriter& json, const std::vector<TokenLogprobs>& logprobs, const LoadedModel& model);
 
+// A piece of text on stdout; with `color`, tokens from a draft stand out.
+void write_chunk(const OutputChunk& chunk, bool color);
+
 // The line that explains the speed, on stderr.
 void print_speed(const GenerateResult& result, const LoadedModel& target);
 

@@ -24,7 +24,9 @@ namespace specdec {
 class Decoder {
  public:
   // drafter may be null. Both must outlive the decoder; nobody else may feed the scorer meanwhile.
-  explicit Decoder(TokenScorer& target, Drafter* drafter = nullptr) : cache_(target), drafter_(drafter) {}
+  // `cached`: what the target's cache holds already, for a fork.
+  explicit Decoder(TokenScorer& target, Drafter* drafter = nullptr, std::span<const TokenId> cached = {})
+      : cache_(target, cached), drafter_(drafter) {}
 
   // Throws Error: kInvalidArgument for bad options; kContextFull when the prompt leaves no room for
   // one token; kNumerical when the target's logits are not finite; what the target throws. An error

@@ -82,6 +82,7 @@ struct NGramOptions {
 
 struct DrafterSource {
   TokenScorer* draft_scorer = nullptr;  // for drafters that need a model
+  std::span<const TokenId> draft_cached; // what its cache holds already, for a fork; read by make() only
   DraftModelOptions model;
   NGramOptions ngram;
 };

@@ -15,7 +15,9 @@ namespace specdec {
 // round that was not settled are unreachable after align().
 class TokenCache {
  public:
-  explicit TokenCache(TokenScorer& scorer) : scorer_(scorer) {}
+  // tokens: what the cache holds already, [scorer.length()]; for a fork.
+  explicit TokenCache(TokenScorer& scorer, std::span<const TokenId> tokens = {})
+      : scorer_(scorer), tokens_(tokens.begin(), tokens.end()) {}
 
   [[nodiscard]] TokenScorer& scorer() { return scorer_; }
   [[nodiscard]] const TokenScorer& scorer() const { return scorer_; }

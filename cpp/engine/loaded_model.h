@@ -5,16 +5,22 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "backend/kv_layout.h"
+#include "base/token.h"
 #include "engine/model_info.h"
+#include "tokenizer/tokenizer.h"
 
 namespace specdec {
 
 class Backend;
 class GgufFile;
 class Model;
-class Tokenizer;
+
+// Part of a prompt. Text that a user typed is kept apart from template markers (parse_special), so that
+// it cannot forge special tokens.
+using PromptPiece = ChatPiece;
 
 struct ModelOptions {
   int n_threads = 0;           // 0: one per core this process may use
@@ -45,8 +51,10 @@ class LoadedModel {
   [[nodiscard]] const Model& model() const noexcept { return *model_; }
   [[nodiscard]] const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
   [[nodiscard]] KvType kv_type() const noexcept { return kv_type_; }
+  // The tokens of a prompt. add_bos: -1 as the file says, 0, 1.
+  [[nodiscard]] std::vector<TokenId> encode(const std::vector<PromptPiece>& pieces, int add_bos) const;
   // The file's own template, "" when it has none.
-  [[nodiscard]] const std::string& chat_template() const noexcept { return chat_template_; }
+  [[nodiscard]] const std::string& chat_template() const noexcept;
 
  private:
   LoadedModel();
@@ -56,7 +64,6 @@ class LoadedModel {
   std::shared_ptr<const Model> model_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   KvType kv_type_ = KvType::kF16;
-  std::string chat_template_;
   ModelInfo info_;
 };
 

@@ -45,13 +45,6 @@ inline constexpr int kDefaultContext = 4096;
 [[nodiscard]] const std::vector<std::string>& drafter_names();   // what SessionOptions::drafter takes
 [[nodiscard]] const std::vector<std::string>& verifier_names();  // "auto" first
 
-// Part of a prompt. Text that a user typed is kept apart from template markers, so that it cannot
-// forge special tokens.
-struct PromptPiece {
-  std::string text;
-  bool parse_special = true;
-};
-
 // A piece of output; concatenated chunks are the result. Text is valid UTF-8: a character spread over
 // several tokens comes with the last of them.
 struct OutputChunk {
@@ -80,7 +73,7 @@ struct GenerateRequest {
   // Both run on the calling thread; an exception thrown from them ends the call and passes through.
   std::function<void(const OutputChunk&)> on_chunk;
   std::function<void(int n_read, int n_total)> on_progress;  // tokens of the prompt
-  // Asked often; true ends the call with "cancelled". Besides Session::cancel().
+  // Asked several times a second; true ends the call with "cancelled". Besides Session::cancel().
   std::function<bool()> should_cancel;
 };
 
@@ -124,7 +117,7 @@ class Session {
   // Tokens the target's cache holds.
   [[nodiscard]] std::vector<TokenId> cached_tokens() const;
   [[nodiscard]] int n_ctx() const noexcept;
-  [[nodiscard]] std::uint64_t memory_bytes() const noexcept;  // caches and work space
+  [[nodiscard]] std::uint64_t memory_bytes() const;  // caches (of all forks) and work space
   [[nodiscard]] bool busy() const noexcept;
   [[nodiscard]] const SessionOptions& options() const noexcept;  // as resolved: no "auto" drafter
   [[nodiscard]] const LoadedModel& target() const noexcept;

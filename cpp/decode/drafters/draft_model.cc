@@ -12,10 +12,11 @@ namespace {
 
 class DraftModel final : public Drafter {
  public:
-  DraftModel(TokenScorer& scorer, const DraftModelOptions& options) : cache_(scorer), options_(options) {
+  explicit DraftModel(const DrafterSource& source)
+      : cache_(*source.draft_scorer, source.draft_cached), options_(source.model) {
     SamplingParams probe;  // its validation names the options
-    if (options.temperature) probe.temperature = *options.temperature;
-    if (options.top_k) probe.top_k = *options.top_k;
+    if (options_.temperature) probe.temperature = *options_.temperature;
+    if (options_.top_k) probe.top_k = *options_.top_k;
     probe.validate();
   }
 
@@ -133,7 +134,7 @@ class DraftModel final : public Drafter {
 }  // namespace
 
 std::unique_ptr<Drafter> make_draft_model(const DrafterSource& source) {
-  return std::make_unique<DraftModel>(*source.draft_scorer, source.model);
+  return std::make_unique<DraftModel>(source);
 }
 
 }  // namespace specdec

@@ -1,0 +1,71 @@
+// `specdec tokenize`: the tokens of a text.
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/json.h"
+#include "cli/options.h"
+#include "cli/terminal.h"
+#include "gguf/reader.h"
+#include "tokenizer/tokenizer.h"
+
+namespace specdec::cli {
+
+int run_tokenize(const Arguments& arguments) {
+  std::string model;
+  PromptFlags prompt_flags;
+  bool ids_only = false, json_output = false, parse_special = true, add_bos = true;
+  ArgParser parser("tokenize", "-m FILE (-p TEXT | -f FILE) [OPTIONS]",
+                   "Shows the tokens of a text, one per line: id and text. The weights are not read.");
+  parser.section("Options");
+  parser.text("-m --model", "FILE", &model, "The model, a GGUF file.");
+  add_prompt_flags(parser, prompt_flags);
+  parser.section("Output");
+  parser.flag("--ids", &ids_only, "Print only the ids, on one line.");
+  parser.flag("--json", &json_output, "Print one JSON object on standard output.");
+  parser.flag("--no-special", &parse_special, "Take special tokens in the text as plain text.", false);
+  parser.flag("--no-bos", &add_bos, "No beginning-of-sequence token, whatever the file says.", false);
+  if (!parser.parse(arguments)) {
+    write_stdout(parser.help());
+    return kExitOk;
+  }
+  if (model.empty()) throw UsageError("no model: give a GGUF file with -m");
+  if (ids_only && json_output) throw UsageError("give either --ids or --json, not both");
+  const std::string text = read_prompt(parser, prompt_flags);
+  const auto tokenizer = Tokenizer::from_gguf(*GgufFile::open(model));
+  EncodeOptions options;
+  options.parse_special = parse_special;
+  if (!add_bos) options.add_bos = false;
+  const std::vector<TokenId> ids = tokenizer->encode(text, options);
+
+  if (json_output) {
+    JsonWriter json;
+    json.begin_object().member("n_tokens", static_cast<std::uint64_t>(ids.size())).member("token_ids", ids);
+    json.key("tokens").begin_array();
+    for (const TokenId id : ids) json.value(tokenizer->token_text(id));
+    json.end_array().end_object();
+    write_stdout(json.text() + "\n");
+    return kExitOk;
+  }
+  std::string out;
+  for (const TokenId id : ids) {
+    if (ids_only) {
+      out += (out.empty() ? "" : " ") + std::to_string(id);
+      continue;
+    }
+    std::string number = std::to_string(id);
+    number.insert(0, number.size() < 6 ? 6 - number.size() : 0, ' ');
+    // Quoted as JSON does: one line each, whatever the bytes.
+    JsonWriter quoted_text;
+    quoted_text.value(tokenizer->is_hidden(id) ? tokenizer->token_text(id) : tokenizer->token_bytes(id));
+    out += number + "  " + quoted_text.text() + "\n";
+  }
+  if (ids_only) out += "\n";
+  write_stdout(out);
+  return kExitOk;
+}
+
+}  // namespace specdec::cli

@@ -1,0 +1,81 @@
+// A model with one cache, as the decoding loop sees it.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "base/token.h"
+#include "decode/token_scorer.h"
+#include "engine/loaded_model.h"
+#include "kv/kv_cache.h"
+#include "model/model.h"
+#include "model/scratch.h"
+
+namespace specdec {
+
+class ModelScorer final : public TokenScorer {
+ public:
+  // n_ctx: rows the cache may hold. `cancel` (may be null) is polled inside forward passes.
+  ModelScorer(std::shared_ptr<const LoadedModel> model, KvCache cache, int n_ctx,
+              const std::atomic<bool>* cancel);
+
+  // A scorer over a fork of the cache.
+  [[nodiscard]] std::unique_ptr<ModelScorer> fork(const std::atomic<bool>* cancel);
+
+  [[nodiscard]] int vocab_size() const override;
+  [[nodiscard]] int n_ctx() const override { return n_ctx_; }
+  [[nodiscard]] int length() const override { return cache_.length(); }
+  void forward(const ScorerBatch& batch) override;
+  [[nodiscard]] std::span<const float> logits(int row) const override {
+    return scratch_.logits(row - first_scratch_row_);
+  }
+  [[nodiscard]] TokenId argmax(int row) const override { return scratch_.argmax(row - first_scratch_row_); }
+  void truncate(int n) override;
+  void keep_path(std::span<const std::int32_t> rows) override;
+
+  // Called a few times a second while a long batch is fed, with the cache's length; it may throw, which
+  // ends the forward. The batch is cut into pieces for it; results are the same, batches being invariant.
+  using Poll = std::function<void(int length)>;
+  void set_poll(Poll poll) { poll_ = std::move(poll); }
+
+  // What the cache holds, [length()].
+  [[nodiscard]] const std::vector<TokenId>& tokens() const noexcept { return tokens_; }
+  [[nodiscard]] std::size_t scratch_bytes() const noexcept { return scratch_.n_bytes(); }
+
+ private:
+  std::shared_ptr<const LoadedModel> model_;
+  KvCache cache_;
+  Scratch scratch_;
+  int n_ctx_;
+  const std::atomic<bool>* cancel_;
+  std::vector<TokenId> tokens_;
+  Poll poll_;
+  double ms_per_row_ = 0;      // of long batches; 0: not known yet
+  int first_row_ = 0;          // cache length before the last forward
+  int first_scratch_row_ = 0;  // row of the last forward that is row 0 of scratch_
+
+  void run(const Batch& batch);
+  [[nodiscard]] int piece_rows() const;
+};
+
+// Sets a scorer's poll function (null: nothing) while it lives.
+class PollScope {
+ public:
+  PollScope(ModelScorer* scorer, ModelScorer::Poll poll) : scorer_(scorer) {
+    if (scorer_ != nullptr) scorer_->set_poll(std::move(poll));
+  }
+  ~PollScope() {
+    if (scorer_ != nullptr) scorer_->set_poll({});
+  }
+  PollScope(const PollScope&) = delete;
+  PollScope& operator=(const PollScope&) = delete;
+
+ private:
+  ModelScorer* scorer_;
+};
+
+}  // namespace specdec
