@@ -15,10 +15,10 @@ inline constexpr std::uint32_t kMaxAlignment = 65536;
 inline constexpr std::size_t kMaxKeyBytes = 65535;
 inline constexpr std::size_t kMaxTensorNameBytes = 63;
 inline constexpr std::uint32_t kMaxDims = 4;
-// Smallest records: u64 length, 1 byte, u32 type, 1 byte; u64 length, 1 byte, u32 n_dims, one u64 size,
-// u32 type, u64 offset.
-inline constexpr std::uint64_t kMinKeyValueBytes = 14;
-inline constexpr std::uint64_t kMinTensorBytes = 33;
+// Smallest records, an empty name included: u64 length, u32 type, 1 byte; u64 length, u32 n_dims, one u64
+// size, u32 type, u64 offset.
+inline constexpr std::uint64_t kMinKeyValueBytes = 13;
+inline constexpr std::uint64_t kMinTensorBytes = 32;
 
 // What is wrong, as the reason code and a sentence; reason is nullptr when nothing is.
 struct Problem {

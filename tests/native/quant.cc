@@ -1,0 +1,75 @@
+// Test access to the reference codecs.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "quant/codec.h"
+#include "quant/q2_k/block.h"
+#include "quant/q3_k/block.h"
+#include "quant/q4_0/block.h"
+#include "quant/q4_1/block.h"
+#include "quant/q4_k/block.h"
+#include "quant/q5_0/block.h"
+#include "quant/q5_1/block.h"
+#include "quant/q5_k/block.h"
+#include "quant/q6_k/block.h"
+#include "quant/q8_0/block.h"
+
+namespace py = pybind11;
+using namespace specdec;
+
+namespace {
+
+DType dtype_named(const std::string& name) {
+  const auto dtype = parse_dtype(name);
+  if (!dtype) throw py::value_error("unknown dtype " + name);
+  return *dtype;
+}
+
+py::array_t<float> dequantize(const std::string& name, const py::bytes& packed) {
+  const DTypeTraits& traits = dtype_traits(dtype_named(name));
+  const auto view = static_cast<std::string_view>(packed);
+  std::vector<std::uint16_t> aligned((view.size() + 1) / 2);
+  std::memcpy(aligned.data(), view.data(), view.size());
+  const auto n = static_cast<std::int64_t>(view.size() / traits.block_bytes * traits.block_elements);
+  py::array_t<float> out(n);
+  codec(traits.dtype).dequantize(aligned.data(), out.mutable_data(), n);
+  return out;
+}
+
+py::object quantize(const std::string& name, const py::array_t<float, py::array::c_style>& values) {
+  const DTypeTraits& traits = dtype_traits(dtype_named(name));
+  const Codec& the_codec = codec(traits.dtype);
+  if (the_codec.quantize == nullptr) return py::none();
+  const auto n = static_cast<std::uint64_t>(values.size());
+  std::string out(row_bytes(traits.dtype, n), '\xAA');
+  the_codec.quantize(values.data(), out.data(), static_cast<std::int64_t>(n));
+  return py::bytes(out);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_testing_quant, module) {
+  module.def("dequantize", &dequantize);
+  module.def("quantize", &quantize);
+  module.def("dtypes", [] {
+    std::vector<py::tuple> out;
+    for (const auto& t : all_dtypes()) {
+      out.push_back(py::make_tuple(t.name, static_cast<std::uint32_t>(t.dtype), t.block_elements, t.block_bytes,
+                                   codec(t.dtype).quantize != nullptr));
+    }
+    return out;
+  });
+  // (dtype name, sizeof the block struct) of each line of the registry.
+  module.def("block_sizes", [] {
+    std::vector<std::pair<std::string, std::size_t>> out;
+#define SPECDEC_QUANT_TYPE(dtype, folder, block) out.emplace_back(dtype_traits(DType::dtype).name, sizeof(block));
+#include "quant/registry.def"
+    return out;
+  });
+  module.def("gguf_type_name", &gguf_type_name);
+}
