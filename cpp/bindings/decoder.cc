@@ -1,0 +1,130 @@
+// Session as _core.Session.
+#include <atomic>
+
+#include "bindings/common.h"
+#include "bindings/interrupts.h"
+#include "engine/session.h"
+#include "engine/speed.h"
+
+namespace specdec::bindings {
+namespace {
+
+// Set from any thread, also before the call it is for has begun.
+struct CancelFlag {
+  std::atomic<bool> set{false};
+};
+
+// on_chunk(OutputChunk) and on_progress(read, total) are Python callables or None; what they raise ends
+// the call and passes through. on_chunk returning False cancels.
+GenerateResult generate(Session& session, GenerateRequest request, const py::object& on_chunk,
+                        const py::object& on_progress, const CancelFlag* cancel, bool poll_signals) {
+  require_same_process();
+  SignalPoll signals(poll_signals);
+  bool stopped = false;
+  if (!on_chunk.is_none()) {
+    request.on_chunk = [&](const OutputChunk& chunk) {
+      py::gil_scoped_acquire gil;
+      // A copy: Python may keep it.
+      const py::object answer = on_chunk(py::cast(chunk, py::return_value_policy::copy));
+      if (answer.is(py::bool_(false))) stopped = true;
+    };
+  }
+  if (!on_progress.is_none()) {
+    request.on_progress = [&](int n_read, int n_total) {
+      py::gil_scoped_acquire gil;
+      on_progress(n_read, n_total);
+    };
+  }
+  request.should_cancel = [&] {
+    return stopped || (cancel != nullptr && cancel->set) || signals.interrupted();
+  };
+
+  GenerateResult result;
+  {
+    py::gil_scoped_release release;
+    result = session.generate(request);
+  }
+  signals.rethrow();
+  return result;
+}
+
+std::unique_ptr<Session> make_session(const ModelHandle& target, const ModelHandle* draft,
+                                      SessionOptions options) {
+  require_same_process();
+  if (draft != nullptr) options.draft = draft->model;
+  py::gil_scoped_release release;
+  return std::make_unique<Session>(target.model, options);
+}
+
+// Frees the caches without the GIL: they can be large.
+struct SessionDeleter {
+  void operator()(Session* session) const {
+    py::gil_scoped_release release;
+    delete session;
+  }
+};
+
+void bind_options(py::module_& m) {
+  py::class_<SessionOptions>(m, "SessionOptions")
+      .def(py::init<>())
+      .def_readwrite("drafter", &SessionOptions::drafter)
+      .def_readwrite("verifier", &SessionOptions::verifier)
+      .def_readwrite("n_ctx", &SessionOptions::n_ctx)
+      .def_readwrite("kv_type", &SessionOptions::kv_type)
+      .def_readwrite("draft_max", &SessionOptions::draft_max)
+      .def_readwrite("draft_min", &SessionOptions::draft_min)
+      .def_readwrite("gamma", &SessionOptions::gamma)
+      .def_readwrite("draft_sampling", &SessionOptions::draft_sampling)
+      .def_readwrite("draft_temperature", &SessionOptions::draft_temperature)
+      .def_readwrite("ngram_n", &SessionOptions::ngram_n)
+      .def_readwrite("ngram_min_count", &SessionOptions::ngram_min_count)
+      .def_readwrite("ngram_filler_top_k", &SessionOptions::ngram_filler_top_k)
+      .def_readwrite("ngram_keep", &SessionOptions::ngram_keep);
+}
+
+}  // namespace
+
+void bind_decoder(py::module_& m) {
+  using SessionHolder = std::unique_ptr<Session, SessionDeleter>;
+  bind_options(m);
+  m.def("drafter_names", &drafter_names);
+  m.def("verifier_names", &verifier_names);
+
+  py::class_<CancelFlag>(m, "CancelFlag")
+      .def(py::init<>())
+      .def("set", [](CancelFlag& flag) { flag.set = true; })
+      .def("is_set", [](const CancelFlag& flag) { return flag.set.load(); });
+
+  py::class_<Session, SessionHolder>(m, "Session")
+      .def(py::init([](const ModelHandle& target, const ModelHandle* draft,
+                       const SessionOptions& options) {
+             return SessionHolder(make_session(target, draft, options).release());
+           }),
+           py::arg("target"), py::arg("draft").none(true), py::arg("options"))
+      .def("generate", &generate, py::arg("request"), py::kw_only(), py::arg("on_chunk"),
+           py::arg("on_progress"), py::arg("cancel").none(true), py::arg("poll_signals"))
+      .def("cancel", &Session::cancel)
+      .def("fork",
+           [](Session& session) {
+             require_same_process();
+             py::gil_scoped_release release;
+             return SessionHolder(session.fork().release());
+           })
+      .def("reset", &Session::reset, py::call_guard<py::gil_scoped_release>())
+      .def("encode_prompt", &Session::encode_prompt, py::arg("request"),
+           py::call_guard<py::gil_scoped_release>())
+      .def("cached_tokens", &Session::cached_tokens)
+      .def_property_readonly("n_ctx", &Session::n_ctx)
+      .def_property_readonly("memory_bytes", &Session::memory_bytes)
+      .def_property_readonly("busy", &Session::busy)
+      .def_property_readonly("drafter",
+                             [](const Session& session) { return session.options().drafter; })
+      .def(
+          "speed_line",
+          [](const Session& session, const DecodeStats& stats, double bandwidth) {
+            return to_text(speed_line(stats, session.target().info(), bandwidth));
+          },
+          py::arg("stats"), py::arg("bandwidth"));
+}
+
+}  // namespace specdec::bindings

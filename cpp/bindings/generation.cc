@@ -1,0 +1,112 @@
+// What goes into a generation and what comes out, field by field.
+#include "bindings/common.h"
+#include "engine/session.h"
+
+namespace specdec::bindings {
+namespace {
+
+// [(bytes, recognise control tokens), ...]
+void set_pieces(GenerateRequest& request, const std::vector<std::pair<std::string, bool>>& pieces) {
+  request.pieces.clear();
+  for (const auto& [text, parse_special] : pieces) request.pieces.push_back({text, parse_special});
+}
+
+// [(logprob, [(token, logprob), ...]), ...]
+py::list logprob_list(const std::vector<TokenLogprobs>& positions) {
+  py::list result;
+  for (const TokenLogprobs& position : positions) {
+    result.append(py::make_tuple(position.logprob, position.top));
+  }
+  return result;
+}
+
+void bind_sampling(py::module_& m) {
+  py::class_<SamplingParams>(m, "SamplingParams")
+      .def(py::init<>())
+      .def_readwrite("temperature", &SamplingParams::temperature)
+      .def_readwrite("top_k", &SamplingParams::top_k)
+      .def_readwrite("top_p", &SamplingParams::top_p)
+      .def_readwrite("min_p", &SamplingParams::min_p)
+      .def_readwrite("noise_scale", &SamplingParams::noise_scale)
+      .def_readwrite("seed", &SamplingParams::seed)
+      .def_readwrite("repetition_penalty", &SamplingParams::repetition_penalty)
+      .def_readwrite("presence_penalty", &SamplingParams::presence_penalty)
+      .def_readwrite("frequency_penalty", &SamplingParams::frequency_penalty)
+      .def_readwrite("penalty_last_n", &SamplingParams::penalty_last_n)
+      .def_readwrite("logit_bias", &SamplingParams::logit_bias);
+}
+
+void bind_request(py::module_& m) {
+  py::class_<GenerateRequest>(m, "GenerateRequest")
+      .def(py::init<>())
+      .def_readwrite("prompt_ids", &GenerateRequest::prompt_ids)
+      .def_property("prompt", nullptr,
+                    [](GenerateRequest& request, const py::bytes& text) { request.prompt = text; })
+      .def_property("pieces", nullptr, &set_pieces)
+      .def_readwrite("parse_special", &GenerateRequest::parse_special)
+      .def_readwrite("add_bos", &GenerateRequest::add_bos)
+      .def_readwrite("max_tokens", &GenerateRequest::max_tokens)
+      .def_readwrite("sampling", &GenerateRequest::sampling)
+      .def_readwrite("stop", &GenerateRequest::stop)
+      .def_readwrite("ignore_eos", &GenerateRequest::ignore_eos)
+      .def_readwrite("n_logprobs", &GenerateRequest::n_logprobs)
+      .def_readwrite("render_special", &GenerateRequest::render_special);
+}
+
+void bind_output(py::module_& m) {
+  py::class_<OutputChunk>(m, "OutputChunk")
+      .def_property_readonly("text", [](const OutputChunk& chunk) { return to_text(chunk.text); })
+      .def_readonly("token_ids", &OutputChunk::token_ids)
+      .def_readonly("from_draft", &OutputChunk::from_draft)
+      .def_property_readonly("logprobs",
+                             [](const OutputChunk& chunk) { return logprob_list(chunk.logprobs); });
+
+  py::class_<GenerateResult>(m, "GenerateResult")
+      .def_property_readonly("text", [](const GenerateResult& r) { return to_text(r.text); })
+      .def_readonly("token_ids", &GenerateResult::token_ids)
+      .def_readonly("from_draft", &GenerateResult::from_draft)
+      .def_readonly("finish_reason", &GenerateResult::finish_reason)
+      .def_property_readonly("stop_reason",
+                             [](const GenerateResult& r) { return to_text(r.stop_reason); })
+      .def_property_readonly("logprobs",
+                             [](const GenerateResult& r) { return logprob_list(r.logprobs); })
+      .def_readonly("n_prompt_tokens", &GenerateResult::n_prompt_tokens)
+      .def_readonly("seed", &GenerateResult::seed)
+      .def_readonly("stats", &GenerateResult::stats);
+
+  py::class_<DecodeStats>(m, "DecodeStats")
+      .def_readonly("emitted", &DecodeStats::emitted)
+      .def_readonly("rounds", &DecodeStats::rounds)
+      .def_readonly("plain_steps", &DecodeStats::plain_steps)
+      .def_readonly("drafted", &DecodeStats::drafted)
+      .def_readonly("accepted", &DecodeStats::accepted)
+      .def_readonly("accepted_cut", &DecodeStats::accepted_cut)
+      .def_readonly("cut", &DecodeStats::cut)
+      .def_readonly("drafted_per_position", &DecodeStats::drafted_per_position)
+      .def_readonly("accepted_per_position", &DecodeStats::accepted_per_position)
+      .def_readonly("accepted_histogram", &DecodeStats::accepted_histogram)
+      .def_property_readonly("acceptance_rate", &DecodeStats::acceptance_rate)
+      .def_property_readonly("mean_acceptance_length", &DecodeStats::mean_acceptance_length)
+      .def_property_readonly("tokens_per_second", &DecodeStats::tokens_per_second)
+      .def_readonly("prompt_tokens", &DecodeStats::prompt_tokens)
+      .def_readonly("reused_prompt_tokens", &DecodeStats::reused_prompt_tokens)
+      .def_readonly("total_ms", &DecodeStats::total_ms)
+      .def_readonly("prompt_ms", &DecodeStats::prompt_ms)
+      .def_readonly("decode_ms", &DecodeStats::decode_ms)
+      .def_readonly("draft_ms", &DecodeStats::draft_ms)
+      .def_readonly("verify_ms", &DecodeStats::verify_ms)
+      .def_readonly("sample_ms", &DecodeStats::sample_ms)
+      .def_readonly("time_to_first_token_ms", &DecodeStats::time_to_first_token_ms)
+      .def_readonly("speculation", &DecodeStats::speculation)
+      .def_readonly("note", &DecodeStats::note);
+}
+
+}  // namespace
+
+void bind_generation(py::module_& m) {
+  bind_sampling(m);
+  bind_request(m);
+  bind_output(m);
+}
+
+}  // namespace specdec::bindings

@@ -1,0 +1,164 @@
+// LoadedModel as _core.Model, and check_pair().
+#include "bindings/common.h"
+#include "bindings/interrupts.h"
+#include "engine/pair.h"
+#include "tokenizer/tokenizer.h"
+
+namespace specdec::bindings {
+namespace {
+
+// Ctrl-C and an exception of the callback end the load.
+struct LoadStopped {};
+
+ModelHandle load(const std::string& path, ModelOptions options, const py::object& on_progress,
+                 bool poll_signals) {
+  require_same_process();
+  SignalPoll signals(poll_signals);
+  options.on_progress = [&](double fraction) {
+    if (signals.interrupted()) throw LoadStopped{};
+    if (on_progress.is_none()) return;
+    py::gil_scoped_acquire gil;
+    on_progress(fraction);
+  };
+  ModelHandle handle;
+  try {
+    py::gil_scoped_release release;
+    handle.model = LoadedModel::load(path, options);
+  } catch (const LoadStopped&) {
+    signals.rethrow();
+  }
+  return handle;
+}
+
+py::dict info_dict(const ModelHandle& handle) {
+  const ModelInfo& info = handle.model->info();
+  py::dict result;
+  result["path"] = to_text(info.path);
+  result["architecture"] = to_text(info.architecture);
+  result["name"] = to_text(info.name);
+  result["n_params"] = info.n_params;
+  result["size_bytes"] = info.size_bytes;
+  result["weight_bytes"] = info.weight_bytes;
+  result["tensor_types"] = info.tensor_types;
+  result["quantisation"] = to_text(info.quantisation);
+  result["context_length"] = info.context_length;
+  result["vocab_size"] = info.vocab_size;
+  result["n_vocab_rows"] = info.n_vocab_rows;
+  result["n_layers"] = info.n_layers;
+  result["hidden_size"] = info.hidden_size;
+  result["ffn_size"] = info.ffn_size;
+  result["n_heads"] = info.n_heads;
+  result["n_kv_heads"] = info.n_kv_heads;
+  result["head_dim"] = info.head_dim;
+  result["tied_head"] = info.tied_head;
+  result["tokenizer"] = to_text(info.tokenizer);
+  result["chat_format"] = to_text(info.chat_format);
+  result["kv_bytes_per_token"] = info.kv_bytes_per_token;
+  result["bytes_per_step"] = info.bytes_per_step;
+  result["kv_type"] = to_text(info.kv_type);
+  result["device"] = to_text(info.device);
+  result["n_threads"] = info.n_threads;
+  result["load_ms"] = info.load_ms;
+  return result;
+}
+
+// The texts that a prompt with control tokens may turn into single tokens.
+py::list control_token_texts(const ModelHandle& handle) {
+  const Tokenizer& tokenizer = handle.model->tokenizer();
+  py::list texts;
+  for (TokenId token = 0; token < tokenizer.n_tokens(); ++token) {
+    if (tokenizer.is_hidden(token)) texts.append(to_text(tokenizer.token_text(token)));
+  }
+  return texts;
+}
+
+std::vector<TokenId> tokenize(const ModelHandle& handle, const std::string& text, bool add_special,
+                              bool parse_special) {
+  EncodeOptions options;
+  if (!add_special) options.add_bos = false;
+  options.parse_special = parse_special;
+  py::gil_scoped_release release;
+  return handle.model->tokenizer().encode(text, options);
+}
+
+py::str detokenize(const ModelHandle& handle, const std::vector<TokenId>& tokens,
+                   bool render_special, bool strip_space_prefix) {
+  DecodeOptions options;
+  options.render_special = render_special;
+  options.strip_space_prefix = strip_space_prefix;
+  std::string text;
+  {
+    py::gil_scoped_release release;
+    text = handle.model->tokenizer().decode(tokens, options);
+  }
+  return to_text(text);
+}
+
+py::dict pair_dict(const ModelHandle& target, const ModelHandle& draft) {
+  PairReport report;
+  {
+    py::gil_scoped_release release;
+    report = check_pair(*target.model, *draft.model);
+  }
+  py::dict result;
+  result["compatible"] = report.compatible;
+  result["identical"] = report.identical;
+  result["n_target_tokens"] = report.n_target_tokens;
+  result["n_draft_tokens"] = report.n_draft_tokens;
+  result["n_shared_tokens"] = report.n_shared_tokens;
+  result["first_difference"] = report.first_difference;
+  result["target_text"] = to_text(report.target_text);
+  result["draft_text"] = to_text(report.draft_text);
+  result["reason"] = to_text(report.reason);
+  result["warnings"] = report.warnings;
+  result["cost_ratio"] = report.cost_ratio;
+  result["memory_bytes"] = report.memory_bytes;
+  result["kv_bytes_per_token"] = report.kv_bytes_per_token;
+  return result;
+}
+
+}  // namespace
+
+void bind_model(py::module_& m) {
+  py::class_<ModelHandle>(m, "Model")
+      .def(py::init([](const py::bytes& path, const std::string& device, int n_threads,
+                       const std::string& kv_type, bool check_tensors,
+                       const py::object& on_progress, bool poll_signals) {
+             ModelOptions options;
+             options.device = device;
+             options.n_threads = n_threads;
+             options.kv_type = kv_type;
+             options.check_tensors = check_tensors;
+             return load(path, std::move(options), on_progress, poll_signals);
+           }),
+           py::arg("path"), py::kw_only(), py::arg("device"), py::arg("n_threads"),
+           py::arg("kv_type"), py::arg("check_tensors"), py::arg("on_progress"),
+           py::arg("poll_signals"))
+      .def("info", &info_dict)
+      .def(
+          "metadata",
+          [](const ModelHandle& handle, std::uint64_t max_array) {
+            return metadata_dict(handle.model->file(), max_array);
+          },
+          py::kw_only(), py::arg("max_array"))
+      .def("chat_template",
+           [](const ModelHandle& handle) { return to_text(handle.model->chat_template()); })
+      .def("control_token_texts", &control_token_texts)
+      .def("tokenize", &tokenize, py::arg("text"), py::kw_only(), py::arg("add_special"),
+           py::arg("parse_special"))
+      .def("detokenize", &detokenize, py::arg("tokens"), py::kw_only(), py::arg("render_special"),
+           py::arg("strip_space_prefix"))
+      .def(
+          "token_text",
+          [](const ModelHandle& handle, TokenId token) {
+            return to_text(handle.model->tokenizer().token_text(token));
+          },
+          py::arg("token"))
+      .def_property_readonly(
+          "bos_id", [](const ModelHandle& handle) { return handle.model->tokenizer().bos_id(); })
+      .def_property_readonly(
+          "eos_id", [](const ModelHandle& handle) { return handle.model->tokenizer().eos_id(); });
+  m.def("check_pair", &pair_dict, py::arg("target"), py::arg("draft"));
+}
+
+}  // namespace specdec::bindings

@@ -1,0 +1,89 @@
+// specdec_native._core: everything below the typed Python API.
+#include <cstddef>
+#include <deque>
+#include <mutex>
+
+#include "base/cpu_isa.h"
+#include "base/log.h"
+#include "base/thread_pool.h"
+#include "bindings/common.h"
+#include "engine/speed.h"
+#include "model/config.h"
+#include "tensor/dtype.h"
+
+namespace specdec::bindings {
+namespace {
+
+// Messages wait here until Python fetches them, so that no compute thread ever needs the GIL.
+class LogQueue {
+ public:
+  static LogQueue& instance() {
+    static LogQueue* queue = new LogQueue;  // outlives threads that still log at exit
+    return *queue;
+  }
+  void push(LogLevel level, const std::string& message) {
+    const std::lock_guard lock(mutex_);
+    if (messages_.size() == kMaxMessages) messages_.pop_front();
+    messages_.emplace_back(level, message);
+  }
+  py::list take() {
+    std::deque<std::pair<LogLevel, std::string>> messages;
+    {
+      const std::lock_guard lock(mutex_);
+      messages.swap(messages_);
+    }
+    py::list result;
+    for (const auto& [level, text] : messages) {
+      result.append(py::make_tuple(10 * (static_cast<int>(level) + 1), to_text(text)));
+    }
+    return result;
+  }
+
+ private:
+  static constexpr std::size_t kMaxMessages = 256;
+  std::mutex mutex_;
+  std::deque<std::pair<LogLevel, std::string>> messages_;
+};
+
+py::dict build_info() {
+  py::list isas, dtypes, architectures;
+  for (const CpuIsa isa : supported_cpu_isas()) isas.append(cpu_isa_name(isa));
+  for (const DTypeTraits& dtype : all_dtypes()) dtypes.append(dtype.name);
+  for (const std::string& name : supported_architectures()) architectures.append(name);
+  py::dict info;
+  info["version"] = SPECDEC_VERSION;
+#if defined(__clang__)
+  info["compiler"] = "clang " __clang_version__;
+#else
+  info["compiler"] = "gcc " __VERSION__;
+#endif
+  info["cpu_isa"] = cpu_isa_name(active_cpu_isa());
+  info["cpu_isas_supported"] = isas;
+  info["n_threads_default"] = ThreadPool::default_n_threads();
+  info["architectures"] = architectures;
+  info["weight_formats"] = dtypes;
+  info["cuda"] = py::none();
+  return info;
+}
+
+}  // namespace
+}  // namespace specdec::bindings
+
+PYBIND11_MODULE(_core, m) {
+  using namespace specdec;
+  using namespace specdec::bindings;
+  m.doc() = "The native part of specdec_native; use the package instead.";
+  set_log_sink([](LogLevel level, const std::string& message) {
+    LogQueue::instance().push(level, message);
+  });
+  bind_errors(m);
+  bind_file(m);
+  bind_model(m);
+  bind_generation(m);
+  bind_decoder(m);
+  m.attr("__version__") = SPECDEC_VERSION;
+  m.def("build_info", &build_info);
+  m.def("take_log", [] { return LogQueue::instance().take(); });
+  m.def("read_bandwidth", &read_bandwidth, py::arg("n_threads") = 0,
+        py::call_guard<py::gil_scoped_release>());
+}

@@ -1,0 +1,83 @@
+"""Speculative decoding of GGUF language models: exact, native, on hardware people own.
+
+    import specdec_native as sd
+
+    model = sd.Model("model.gguf")
+    decoder = sd.Decoder(model, drafter=sd.NGram())
+    print(decoder.chat([{"role": "user", "content": "Hi"}]))
+"""
+
+from ._version import __version__
+from .decoder import ChatOptions, Decoder, GenerateOptions
+from .errors import (
+    ClosedError,
+    ContextFullError,
+    DeviceError,
+    DownloadError,
+    ForkError,
+    InternalError,
+    InvalidArgumentError,
+    ModelFileError,
+    ModelFileNotFoundError,
+    ModelFormatError,
+    NumericalError,
+    ResourceLimitError,
+    SessionBusyError,
+    SpecdecError,
+    TemplateError,
+    UnsupportedModelError,
+)
+from .model import Model, check_pair, info, inspect
+from .options import DraftModel, NGram, SamplingParams
+from .results import (
+    Chunk,
+    DecodeStats,
+    FileInfo,
+    GenerationResult,
+    ModelInfo,
+    PairReport,
+    PositionLogprobs,
+    TensorEntry,
+    TokenLogprob,
+)
+from .stream import Stream
+
+__all__ = [
+    "ChatOptions",
+    "Chunk",
+    "ClosedError",
+    "ContextFullError",
+    "DecodeStats",
+    "Decoder",
+    "DeviceError",
+    "DownloadError",
+    "DraftModel",
+    "FileInfo",
+    "ForkError",
+    "GenerateOptions",
+    "GenerationResult",
+    "InternalError",
+    "InvalidArgumentError",
+    "Model",
+    "ModelFileError",
+    "ModelFileNotFoundError",
+    "ModelFormatError",
+    "ModelInfo",
+    "NGram",
+    "NumericalError",
+    "PairReport",
+    "PositionLogprobs",
+    "ResourceLimitError",
+    "SamplingParams",
+    "SessionBusyError",
+    "SpecdecError",
+    "Stream",
+    "TemplateError",
+    "TensorEntry",
+    "TokenLogprob",
+    "UnsupportedModelError",
+    "__version__",
+    "check_pair",
+    "info",
+    "inspect",
+]

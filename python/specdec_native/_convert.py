@@ -1,0 +1,61 @@
+"""From native results to the public dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from . import _core
+from .results import Chunk, DecodeStats, GenerationResult, PositionLogprobs, TokenLogprob
+
+
+class Call(NamedTuple):
+    """A request, and how many alternatives to show per token (None: no log-probabilities)."""
+
+    request: _core.GenerateRequest
+    n_top: int | None
+
+
+def to_chunk(chunk: _core.OutputChunk, call: Call) -> Chunk:
+    return Chunk(
+        text=chunk.text,
+        token_ids=tuple(chunk.token_ids),
+        from_draft=tuple(chunk.from_draft),
+        logprobs=_logprobs(chunk.logprobs, call.n_top),
+    )
+
+
+def to_stats(stats: _core.DecodeStats) -> DecodeStats:
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(DecodeStats):
+        value = getattr(stats, field.name)
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    return DecodeStats(**values)
+
+
+def to_result(
+    session: _core.Session, result: _core.GenerateResult, call: Call
+) -> GenerationResult:
+    return GenerationResult(
+        text=result.text,
+        token_ids=tuple(result.token_ids),
+        from_draft=tuple(result.from_draft),
+        finish_reason=result.finish_reason,  # type: ignore[arg-type]  # one of the three
+        stop_reason=result.stop_reason,
+        logprobs=_logprobs(result.logprobs, call.n_top),
+        prompt_tokens=result.n_prompt_tokens,
+        seed=result.seed,
+        stats=to_stats(result.stats),
+        summary=session.speed_line(result.stats, bandwidth=0.0),
+    )
+
+
+def _logprobs(
+    positions: list[tuple[float, list[tuple[int, float]]]], n_top: int | None
+) -> tuple[PositionLogprobs, ...] | None:
+    if n_top is None:
+        return None
+    return tuple(
+        PositionLogprobs(logprob, tuple(TokenLogprob(*entry) for entry in top[:n_top]))
+        for logprob, top in positions
+    )

@@ -1,0 +1,438 @@
+"""Decoders: text in, text out, plainly or speculatively."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, get_args
+
+from . import _core
+from ._convert import Call, to_chunk, to_result
+from .errors import ClosedError, InvalidArgumentError, SessionBusyError
+from .model import Message, Model, check_token_ids, flush_log, refuse_copy, to_bytes
+from .options import (
+    MAX_LOGPROBS,
+    MAX_STOP_STRINGS,
+    DraftModel,
+    KvType,
+    NGram,
+    SamplingParams,
+    check_choice,
+    check_number,
+)
+from .results import Chunk, GenerationResult
+from .stream import Stream, StreamWorker
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Prompt = str | Sequence[int]
+OnToken = Callable[[Chunk], object]
+OnProgress = Callable[[int, int], object]
+
+
+class GenerateOptions(TypedDict, total=False):
+    """Keyword arguments of `Decoder.generate`, `stream`, `chat` and `stream_chat`.
+
+    Sampling, each overriding the field of `params`; see `SamplingParams` for ranges:
+        params, temperature, top_k, top_p, min_p, noise_scale, seed, repetition_penalty,
+        presence_penalty, frequency_penalty, penalty_last_n, logit_bias.
+    Where it ends:
+        stop: the text ends before the first of these strings that appears.
+        ignore_eos: go on after the end-of-sequence token.
+    What is reported:
+        logprobs: 0 to 100; log-probabilities, and so many alternatives per token.
+        render_special: spell control tokens out in the text.
+        on_progress: called with (tokens read, tokens of the prompt) while the prompt is read.
+    """
+
+    params: SamplingParams | None
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    noise_scale: float
+    seed: int | None
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    penalty_last_n: int
+    logit_bias: Mapping[int, float]
+    stop: str | Sequence[str] | None
+    ignore_eos: bool
+    logprobs: int | None
+    render_special: bool
+    on_progress: OnProgress | None
+
+
+class ChatOptions(GenerateOptions, total=False):
+    """Keyword arguments of `Decoder.chat` and `stream_chat`, besides `GenerateOptions`.
+
+    tools: function descriptions, for templates that know them.
+    template: a jinja2 template instead of the file's own.
+    template_args: further variables for the template.
+    """
+
+    tools: Sequence[Mapping[str, Any]] | None
+    template: str | None
+    template_args: Mapping[str, Any] | None
+
+
+_OPTIONS = frozenset(GenerateOptions.__annotations__)
+_SAMPLING = frozenset(field.name for field in dataclasses.fields(SamplingParams))
+
+
+class Decoder:
+    """One conversation with a model.
+
+    What a new prompt shares with what the decoder holds is not read again. A decoder belongs to one
+    thread at a time: a second call while one runs raises `SessionBusyError`. Make one decoder per
+    thread; they share the model.
+
+    Args:
+        target: the model whose text this is.
+        drafter: None for plain decoding, `NGram`, `DraftModel`, or "auto" (n-gram lookup).
+        verifier: "auto" (greedy at temperature 0, match above), "greedy", "match" or "standard".
+        n_ctx: positions of the context; None: the model's own, at most 4096.
+        kv_type: elements of the caches; None: the model's.
+
+    Raises:
+        InvalidArgumentError: names the option and its range.
+        UnsupportedModelError: the draft model has another vocabulary.
+        ResourceLimitError: not enough memory for `n_ctx`.
+    """
+
+    def __init__(
+        self,
+        target: Model,
+        *,
+        drafter: DraftModel | NGram | Literal["auto"] | None = None,
+        verifier: str = "auto",
+        n_ctx: int | None = None,
+        kv_type: KvType | None = None,
+    ) -> None:
+        self._session: _core.Session | None = None
+        self._worker: StreamWorker | None = None
+        if not isinstance(target, Model):
+            raise InvalidArgumentError(f"target must be a Model, not {type(target).__name__}")
+        options = _core.SessionOptions()
+        check_choice("verifier", verifier, _core.verifier_names())
+        options.verifier = verifier
+        if n_ctx is not None:
+            check_number("n_ctx", n_ctx, 2, 2**31 - 1, whole=True)
+            options.n_ctx = n_ctx
+        if kv_type is not None:
+            check_choice("kv_type", kv_type, get_args(KvType))
+            options.kv_type = kv_type
+        draft = _set_drafter(options, drafter)
+        self._target = target
+        self._session = _core.Session(
+            target._native, None if draft is None else draft._native, options
+        )
+        flush_log()
+
+    @property
+    def target(self) -> Model:
+        return self._target
+
+    @property
+    def n_ctx(self) -> int:
+        """Positions of the context."""
+        return self._native.n_ctx
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of caches and work space; the weights are the model's."""
+        return self._native.memory_bytes
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is running, on this thread or another."""
+        return self._native.busy
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int | None = 128,
+        parse_special: bool = True,
+        on_token: OnToken | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> GenerationResult:
+        """Continues a prompt.
+
+        Args:
+            prompt: text, to which no chat template is applied (see `chat`), or token ids.
+            max_tokens: at most so many; None: until the context is full.
+            parse_special: recognise control tokens that a text prompt spells out.
+            on_token: called with each `Chunk`; returning False ends the generation, and an exception
+                ends it and passes through.
+            **options: see `GenerateOptions`; the default is greedy.
+
+        Raises:
+            InvalidArgumentError: names the option and its range.
+            ContextFullError: the prompt and one token do not fit into `n_ctx`.
+            SessionBusyError: another call is running.
+
+        Ctrl-C ends the call with KeyboardInterrupt; the decoder can be used again.
+        """
+        call = self._call(options, max_tokens)
+        self._set_prompt(call.request, prompt, parse_special)
+        return self._run(call, on_token, options.get("on_progress"))
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int | None = 128,
+        parse_special: bool = True,
+        **options: Unpack[GenerateOptions],
+    ) -> Stream:
+        """As `generate`, but returns an iterator over `Chunk`s that is also a context manager.
+
+        Closing or dropping the iterator ends the generation; then its `result` tells what there was.
+        `on_progress` is called on another thread.
+        """
+        call = self._call(options, max_tokens)
+        self._set_prompt(call.request, prompt, parse_special)
+        return self._start(call, options.get("on_progress"))
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = 512,
+        on_token: OnToken | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> GenerationResult:
+        """Answers a conversation, with the chat template of the model file.
+
+        Args:
+            messages: dicts with "role" and "content"; message text cannot forge control tokens.
+            max_tokens, on_token: as of `generate`.
+            **options: see `ChatOptions` and `GenerateOptions`.
+
+        Raises:
+            TemplateError: no template, or it is wrong, refuses the messages or exceeds its limits.
+            Others as `generate`.
+        """
+        call = self._chat_call(messages, options, max_tokens)
+        return self._run(call, on_token, options.get("on_progress"))
+
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = 512,
+        **options: Unpack[ChatOptions],
+    ) -> Stream:
+        """As `chat`, but returns an iterator as `stream` does."""
+        call = self._chat_call(messages, options, max_tokens)
+        return self._start(call, options.get("on_progress"))
+
+    def cancel(self) -> None:
+        """Ends the running call at its next token, from any thread; no effect when none is running."""
+        worker, session = self._worker, self._session
+        if worker is not None:
+            worker.cancel.set()
+        if session is not None:
+            session.cancel()
+
+    def fork(self) -> Decoder:
+        """A second conversation that starts with this one's content; the common part is stored once."""
+        self._wait_for_stream()
+        other = Decoder.__new__(Decoder)
+        other._worker = None
+        other._target = self._target
+        other._session = self._native.fork()
+        return other
+
+    def reset(self) -> None:
+        """Forgets the conversation: the next prompt is read from its start."""
+        self._wait_for_stream()
+        self._native.reset()
+
+    def close(self) -> None:
+        """Ends a running call and releases the caches; may be called again."""
+        self.cancel()
+        worker, self._worker, self._session = self._worker, None, None
+        if worker is not None:
+            worker.wait()
+
+    @property
+    def closed(self) -> bool:
+        return self._session is None
+
+    @property
+    def _native(self) -> _core.Session:
+        if self._session is None:
+            raise ClosedError("the decoder is closed")
+        return self._session
+
+    def _call(self, options: GenerateOptions, max_tokens: int | None) -> Call:
+        """Checks options and makes a request without a prompt."""
+        self._native  # noqa: B018  # ClosedError comes first
+        for name in options:
+            if name not in _OPTIONS:
+                raise TypeError(f"{name!r} is not an option of generation")
+        request = _core.GenerateRequest()
+        if max_tokens is not None:
+            check_number("max_tokens", max_tokens, 0, 2**31 - 1, whole=True)
+            request.max_tokens = max_tokens
+        request.sampling = _sampling(options, self._target.info.vocab_size)
+        request.stop = _stop_strings(options.get("stop"))
+        request.ignore_eos = bool(options.get("ignore_eos", False))
+        request.render_special = bool(options.get("render_special", False))
+        n_top = options.get("logprobs")
+        if n_top is not None:
+            check_number("logprobs", n_top, 0, MAX_LOGPROBS, whole=True)
+            request.n_logprobs = max(1, n_top)  # the token's own comes only with alternatives
+        return Call(request, n_top)
+
+    def _set_prompt(
+        self, request: _core.GenerateRequest, prompt: Prompt, parse_special: bool
+    ) -> None:
+        if isinstance(prompt, str):
+            request.prompt = to_bytes(prompt)
+            request.parse_special = bool(parse_special)
+            return
+        request.prompt_ids = check_token_ids("prompt", prompt, self._target.info.vocab_size)
+        if not request.prompt_ids:
+            raise InvalidArgumentError("prompt is empty: give at least one token id")
+
+    def _chat_call(
+        self, messages: Sequence[Message], options: ChatOptions, max_tokens: int | None
+    ) -> Call:
+        rest = dict(options)
+        tools, template, args = (
+            rest.pop(name, None) for name in ("tools", "template", "template_args")
+        )
+        call = self._call(rest, max_tokens)  # type: ignore[arg-type]
+        pieces = self._target._chat_pieces(messages, True, tools, template, args)  # type: ignore[arg-type]
+        call.request.pieces = [(to_bytes(text), special) for text, special in pieces]
+        bos = self._target.bos_token_id
+        if bos is not None and pieces and pieces[0][0].startswith(self._target.token_text(bos)):
+            call.request.add_bos = 0  # the template wrote it
+        return call
+
+    def _run(
+        self, call: Call, on_token: OnToken | None, on_progress: OnProgress | None
+    ) -> GenerationResult:
+        self._wait_for_stream()
+        session = self._native
+        on_chunk = None if on_token is None else lambda chunk: on_token(to_chunk(chunk, call))
+        try:
+            result = session.generate(
+                call.request,
+                on_chunk=on_chunk,
+                on_progress=on_progress,
+                cancel=None,
+                poll_signals=threading.current_thread() is threading.main_thread(),
+            )
+        finally:
+            flush_log()
+        return to_result(session, result, call)
+
+    def _start(self, call: Call, on_progress: OnProgress | None) -> Stream:
+        self._wait_for_stream()
+        session = self._native
+        if session.busy:
+            raise SessionBusyError("the decoder is running another call")
+        self._worker = StreamWorker(session, call, on_progress)
+        return Stream(self._worker)
+
+    def _wait_for_stream(self) -> None:
+        """Lets a stream that ended or was given up come to its end."""
+        worker = self._worker
+        if worker is None:
+            return
+        if not (worker.finished.is_set() or worker.cancel.is_set()):
+            raise SessionBusyError("the decoder is streaming: read the stream to its end or close it")
+        worker.wait()
+        self._worker = None
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copy("Decoder")
+
+    def __copy__(self) -> NoReturn:
+        refuse_copy("Decoder")
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        refuse_copy("Decoder")
+
+
+def _set_drafter(
+    options: _core.SessionOptions, drafter: DraftModel | NGram | str | None
+) -> Model | None:
+    """Fills the drafter's options; returns the draft model if there is one."""
+    if drafter is None:
+        options.drafter = "none"
+        return None
+    if isinstance(drafter, str):
+        check_choice("drafter", drafter, ("auto",))
+        options.drafter = "auto"
+        return None
+    if not isinstance(drafter, (DraftModel, NGram)):
+        raise InvalidArgumentError(
+            f"drafter must be None, NGram, DraftModel or 'auto', not {type(drafter).__name__}"
+        )
+    options.draft_min = drafter.draft_min
+    if drafter.draft_max is not None:
+        options.draft_max = drafter.draft_max
+    if drafter.gamma is not None:
+        options.gamma = drafter.gamma
+    if isinstance(drafter, NGram):
+        options.drafter = "ngram"
+        options.ngram_n = drafter.n
+        options.ngram_min_count = drafter.min_count
+        options.ngram_filler_top_k = drafter.filler_top_k
+        options.ngram_keep = drafter.keep
+        return None
+    if not isinstance(drafter.model, Model):
+        raise InvalidArgumentError(
+            f"DraftModel takes a Model, not {type(drafter.model).__name__}"
+        )
+    options.drafter = "model"
+    options.draft_sampling = drafter.sampling
+    if drafter.temperature is not None:
+        options.draft_temperature = drafter.temperature
+    return drafter.model
+
+
+def _sampling(options: GenerateOptions, vocab_size: int) -> _core.SamplingParams:
+    given = {name: value for name, value in options.items() if name in _SAMPLING}
+    params = options.get("params") or SamplingParams()
+    if not isinstance(params, SamplingParams):
+        raise InvalidArgumentError(f"params must be SamplingParams, not {type(params).__name__}")
+    params = dataclasses.replace(params, **given)  # type: ignore[arg-type]
+    native = _core.SamplingParams()
+    for name in _SAMPLING - {"seed", "logit_bias"}:
+        setattr(native, name, getattr(params, name))
+    native.seed = secrets.randbits(32) if params.seed is None else params.seed
+    for token in params.logit_bias:
+        check_number("logit_bias key", token, 0, vocab_size - 1, whole=True)
+    native.logit_bias = list(params.logit_bias.items())
+    return native
+
+
+def _stop_strings(stop: str | Sequence[str] | None) -> list[str]:
+    strings = [stop] if isinstance(stop, str) else list(stop or ())
+    if len(strings) > MAX_STOP_STRINGS or not all(isinstance(s, str) and s for s in strings):
+        raise InvalidArgumentError(
+            f"stop must be a str or at most {MAX_STOP_STRINGS} of them, none empty, not {stop!r}"
+        )
+    return [s.encode("utf-8", "replace").decode() for s in strings]

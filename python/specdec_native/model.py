@@ -1,0 +1,305 @@
+"""Models: loaded once, shared by decoders and threads."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, NoReturn, get_args
+
+from . import _core
+from ._chat import ControlTokens, Piece, chat_pieces, template_variables
+from .errors import ClosedError, InvalidArgumentError, TemplateError
+from .options import KvType, check_choice, check_number
+from .results import FileInfo, ModelInfo, PairReport, TensorEntry
+
+StrPath = str | os.PathLike[str]
+Message = Mapping[str, Any]
+
+logger = logging.getLogger("specdec_native")
+logger.addHandler(logging.NullHandler())
+
+
+def flush_log() -> None:
+    """Hands the native code's messages to `logging`."""
+    for level, text in _core.take_log():
+        logger.log(level, "%s", text)
+
+
+def to_bytes(text: str) -> bytes:
+    """UTF-8; a lone surrogate becomes bytes that are not UTF-8, which tokenizers accept."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def refuse_copy(what: str) -> NoReturn:
+    raise TypeError(
+        f"a {what} cannot be pickled or copied: open the model in each process; threads can share it"
+    )
+
+
+class Model:
+    """A GGUF model, ready to run.
+
+    Immutable: any number of decoders and threads may share it. It cannot be used in a process made by
+    ``fork`` after it was loaded, and cannot be pickled: open it in each process. Closing it does not
+    disturb decoders made from it; its memory is released with the last of them.
+
+    Args:
+        path: a GGUF file.
+        device: "auto" or "cpu".
+        n_threads: 1 to 256; None: one per core this process may use.
+        n_gpu_layers: "auto" or a number; without a GPU in this build all layers stay on the CPU.
+        kv_type: elements of the key-value cache, "f32", "f16" or "q8_0".
+        check_tensors: read all weights now and refuse NaN and infinity.
+        on_progress: called with 0..1 while loading; an exception it raises ends the load.
+
+    Raises:
+        ModelFileNotFoundError, ModelFileError: the file cannot be read.
+        ModelFormatError: the file is damaged or hostile.
+        UnsupportedModelError: this version does not run such a model.
+        ResourceLimitError: not enough memory.
+    """
+
+    def __init__(
+        self,
+        path: StrPath,
+        *,
+        device: Literal["auto", "cpu"] = "auto",
+        n_threads: int | None = None,
+        n_gpu_layers: int | Literal["auto"] = "auto",
+        kv_type: KvType = "f16",
+        check_tensors: bool = False,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> None:
+        self._handle: _core.Model | None = None
+        check_choice("device", device, ("auto", "cpu"))
+        check_choice("kv_type", kv_type, get_args(KvType))
+        if n_threads is not None:
+            check_number("n_threads", n_threads, 1, 256, whole=True)
+        if n_gpu_layers != "auto":
+            check_number("n_gpu_layers", n_gpu_layers, 0, 100_000, whole=True)
+            if n_gpu_layers > 0:
+                logger.warning("n_gpu_layers is ignored: this build runs on the CPU only")
+        self._handle = _core.Model(
+            os.fsencode(path),
+            device=device,
+            n_threads=n_threads or 0,
+            kv_type=kv_type,
+            check_tensors=bool(check_tensors),
+            on_progress=on_progress,
+            poll_signals=threading.current_thread() is threading.main_thread(),
+        )
+        flush_log()
+
+    @property
+    def _native(self) -> _core.Model:
+        if self._handle is None:
+            raise ClosedError("the model is closed")
+        return self._handle
+
+    @functools.cached_property
+    def info(self) -> ModelInfo:
+        """What the model is, and how it was loaded."""
+        values = self._native.info()
+        values["tensor_types"] = tuple((str(name), int(n)) for name, n in values["tensor_types"])
+        return ModelInfo(**values)
+
+    @functools.cached_property
+    def metadata(self) -> dict[str, Any]:
+        """All keys of the file; arrays of more than 1024 items are replaced by a description."""
+        return self._native.metadata(max_array=1024)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The file's own template (jinja2), if it has one."""
+        return self._native.chat_template() or None
+
+    def tokenize(
+        self, text: str, *, add_special: bool = True, parse_special: bool = True
+    ) -> list[int]:
+        """Token ids of a text.
+
+        Args:
+            text: any text.
+            add_special: add the tokens that the file wants around a prompt, such as BOS.
+            parse_special: recognise control tokens that the text spells out.
+        """
+        if not isinstance(text, str):
+            raise InvalidArgumentError(f"text must be a str, not {type(text).__name__}")
+        return self._native.tokenize(
+            to_bytes(text), add_special=add_special, parse_special=parse_special
+        )
+
+    def detokenize(
+        self,
+        token_ids: Sequence[int],
+        *,
+        render_special: bool = False,
+        strip_space_prefix: bool = True,
+    ) -> str:
+        """Text of token ids; bytes that are not UTF-8 become U+FFFD.
+
+        Args:
+            token_ids: ids of this vocabulary.
+            render_special: spell control tokens out instead of leaving them out.
+            strip_space_prefix: drop the space that a SentencePiece vocabulary puts before a prompt; not
+                wanted for tokens that continue a text.
+        """
+        ids = check_token_ids("token_ids", token_ids, self.info.vocab_size)
+        return self._native.detokenize(
+            ids, render_special=render_special, strip_space_prefix=strip_space_prefix
+        )
+
+    def token_text(self, token_id: int) -> str:
+        """A token as the vocabulary spells it."""
+        check_number("token_id", token_id, 0, self.info.vocab_size - 1, whole=True)
+        return self._native.token_text(token_id)
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self._native.bos_id
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return self._native.eos_id
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: str | None = None,
+        template_args: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt that `Decoder.chat` makes of the messages, as text."""
+        pieces = self._chat_pieces(messages, add_generation_prompt, tools, template, template_args)
+        return "".join(text for text, _ in pieces)
+
+    def _chat_pieces(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None,
+        template: str | None,
+        template_args: Mapping[str, Any] | None,
+    ) -> list[Piece]:
+        source = template if template is not None else self.chat_template
+        if source is None:
+            raise TemplateError(
+                "the model file has no chat template: give one with template=, or use generate()",
+                reason="missing",
+            )
+        bos, eos = (
+            "" if token is None else self.token_text(token)
+            for token in (self.bos_token_id, self.eos_token_id)
+        )
+        return chat_pieces(
+            source,
+            messages,
+            self._control_tokens,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            variables=template_variables(bos, eos, template_args),
+        )
+
+    @functools.cached_property
+    def _control_tokens(self) -> ControlTokens:
+        return ControlTokens(self._native.control_token_texts())
+
+    def close(self) -> None:
+        """Ends the use of this object; may be called again."""
+        self._handle = None
+
+    @property
+    def closed(self) -> bool:
+        return self._handle is None
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copy("Model")
+
+    def __copy__(self) -> NoReturn:
+        refuse_copy("Model")
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        refuse_copy("Model")
+
+    def __repr__(self) -> str:
+        if self._handle is None:
+            return "<specdec_native.Model, closed>"
+        info = self.info
+        return f"<specdec_native.Model {info.name or info.path!r}: {info.architecture}, {info.quantisation}>"
+
+
+def check_token_ids(name: str, token_ids: Iterable[object], vocab_size: int) -> list[int]:
+    """A list of ids; raises InvalidArgumentError naming the first one outside the vocabulary."""
+    if isinstance(token_ids, (str, bytes)):
+        raise InvalidArgumentError(f"{name} must be a sequence of token ids, not text")
+    ids = []
+    for i, token in enumerate(token_ids):
+        try:
+            value = int(token.__index__())  # type: ignore[attr-defined]  # NumPy integers too
+        except AttributeError:
+            value = -1
+        if isinstance(token, bool) or not 0 <= value < vocab_size:
+            raise InvalidArgumentError(
+                f"{name}[{i}] is {token!r}: token ids are whole numbers from 0 to {vocab_size - 1}"
+            )
+        ids.append(value)
+    return ids
+
+
+def inspect(path: StrPath, *, max_array: int = 1024) -> FileInfo:
+    """Metadata and tensor list of a GGUF file. No weights are read.
+
+    Args:
+        path: a GGUF file, of any architecture.
+        max_array: longer arrays are replaced by a description.
+
+    Raises:
+        ModelFormatError, ModelFileError, UnsupportedModelError: it cannot be read as GGUF.
+    """
+    check_number("max_array", max_array, 0, 2**40, whole=True)
+    found = _core.inspect(os.fsencode(path), max_array=max_array)
+    metadata: dict[str, Any] = found["metadata"]
+    return FileInfo(
+        path=os.fspath(path),
+        version=found["version"],
+        size_bytes=found["size_bytes"],
+        architecture=str(metadata.get("general.architecture", "")),
+        metadata=metadata,
+        tensors=tuple(TensorEntry(*entry) for entry in found["tensors"]),
+        warnings=tuple(found["warnings"]),
+        supported=not found["problem"],
+        problem=found["problem"],
+    )
+
+
+def check_pair(target: Model, draft: Model) -> PairReport:
+    """Whether `draft` may draft for `target`, and whether that is likely to pay."""
+    values = _core.check_pair(target._native, draft._native)
+    if values["first_difference"] < 0:
+        values["first_difference"] = None
+    values["warnings"] = tuple(values["warnings"])
+    return PairReport(**values)
+
+
+def info() -> dict[str, Any]:
+    """Version, compiler, CPU path, threads, what is supported: what a bug report needs."""
+    return _core.build_info()
+
+
