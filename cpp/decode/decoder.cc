@@ -216,7 +216,8 @@ void Run::take(const DraftProposal& proposal, const Verdict& verdict, WarpedRows
   target_top_k_.clear();
   const int top_k = drafter_ != nullptr ? drafter_->wanted_top_k() : 0;
   const int n_accepted = static_cast<int>(verdict.accepted.size());
-  int row = -1;  // the target row that decided token i
+  std::vector<TokenId> tokens;  // committed_ must not grow yet: `rows` looks at it
+  int row = -1;                 // the target row that decided token i
   for (int i = 0; i <= n_accepted; ++i) {
     const bool drafted = i < n_accepted;
     const std::int32_t at = drafted ? verdict.accepted[static_cast<std::size_t>(i)] : -1;
@@ -228,7 +229,7 @@ void Run::take(const DraftProposal& proposal, const Verdict& verdict, WarpedRows
     }
     ledger_.add(draft_depth);
     ended_ = stop_.push(token);
-    committed_.push_back(token);
+    tokens.push_back(token);
     from_draft_.push_back(drafted ? 1 : 0);
     if (request_.n_logprobs) {
       logprobs_.push_back(token_logprobs(rows.adjusted(row), token, *request_.n_logprobs));
@@ -236,6 +237,7 @@ void Run::take(const DraftProposal& proposal, const Verdict& verdict, WarpedRows
     if (top_k > 0) target_top_k_.push_back(top_k_tokens(cache_.scorer().logits(row + 1), top_k));
     if (drafted) row = at;
   }
+  committed_.insert(committed_.end(), tokens.begin(), tokens.end());
 }
 
 void Run::commit_to_drafter(int n_new) {

@@ -1,0 +1,336 @@
+// The whole loop over toy models: sessions, laws by enumeration, counts over many seeds.
+#include <pybind11/functional.h>
+
+#include <optional>
+
+#include "decode/decoder.h"
+#include "decode_bindings.h"
+#include "decode_chance.h"
+#include "decode_convert.h"
+
+namespace py = pybind11;
+using namespace specdec;
+using namespace specdec::testing;
+
+namespace {
+
+class ToyPieces final : public TokenPieces {
+ public:
+  explicit ToyPieces(std::vector<std::string> pieces) : pieces_(std::move(pieces)) {}
+  std::string piece(TokenId token) const override { return pieces_.at(static_cast<std::size_t>(token)); }
+
+ private:
+  std::vector<std::string> pieces_;
+};
+
+// propose(committed, max_tokens) -> tokens or (tokens, parents), in Python.
+class PyDrafter final : public Drafter {
+ public:
+  explicit PyDrafter(py::object function) : function_(std::move(function)) {}
+  std::string_view name() const override { return "python"; }
+  int default_draft_max() const override { return 4; }
+  void begin(const DraftSetup&, std::span<const TokenId>) override {}
+  DraftProposal propose(std::span<const TokenId> committed, int max_tokens, Chance&) override {
+    const py::object answer =
+        function_(std::vector<TokenId>(committed.begin(), committed.end()), max_tokens);
+    DraftProposal proposal;
+    if (py::isinstance<py::tuple>(answer)) {
+      const auto pair = py::cast<std::pair<std::vector<TokenId>, std::vector<std::int32_t>>>(answer);
+      proposal.tokens = pair.first;
+      proposal.parents = pair.second;
+    } else {
+      proposal.tokens = py::cast<std::vector<TokenId>>(answer);
+    }
+    return proposal;
+  }
+  void commit(const CommitInfo& info) override { n_committed += info.n_new; }
+  void reset() override {}
+  int n_committed = 0;
+
+ private:
+  py::object function_;
+};
+
+// Draws from one law and declares another: losslessness must break.
+class LyingDrafter final : public Drafter {
+ public:
+  explicit LyingDrafter(int vocab_size) : vocab_size_(static_cast<std::size_t>(vocab_size)) {}
+  std::string_view name() const override { return "lying"; }
+  int default_draft_max() const override { return 2; }
+  void begin(const DraftSetup&, std::span<const TokenId>) override {}
+  DraftProposal propose(std::span<const TokenId>, int max_tokens, Chance& chance) override {
+    std::vector<double> drawn(vocab_size_, 1.0);
+    drawn[0] = static_cast<double>(vocab_size_);
+    const Distribution law = Distribution::from_probs(drawn);
+    DraftProposal proposal;
+    while (proposal.size() < max_tokens) {
+      proposal.tokens.push_back(chance.draw(law));
+      proposal.probs.push_back(Distribution::from_probs(std::vector<double>(vocab_size_, 1.0)));
+    }
+    return proposal;
+  }
+  void reset() override {}
+
+ private:
+  std::size_t vocab_size_;
+};
+
+DraftMode to_mode(const std::string& name) {
+  if (name == "auto") return DraftMode::kAuto;
+  if (name == "greedy") return DraftMode::kGreedy;
+  if (name == "sampled") return DraftMode::kSampled;
+  if (name == "coupled") return DraftMode::kCoupled;
+  throw py::key_error("unknown draft mode " + name);
+}
+
+// A target, perhaps a drafter, and the decoder between them.
+class Session {
+ public:
+  Session(const py::dict& target, const py::object& drafter) : target_(to_toy(target)) {
+    if (!drafter.is_none()) make(py::cast<py::dict>(drafter));
+    decoder_.emplace(target_, drafter_.get());
+  }
+
+  py::dict run(const py::dict& options) {
+    DecodeRequest request;
+    std::optional<ToyPieces> pieces;
+    int stop_after_chunks = 0;
+    int raise_at_chunk = 0;
+    read_request(options, request, pieces, stop_after_chunks, raise_at_chunk);
+    request.cancel = &target_.cancel_flag;
+    py::list chunks;
+    py::list rounds;
+    py::list prompt_progress;
+    request.on_chunk = [&](const Chunk& chunk) {
+      const int n = static_cast<int>(chunks.size()) + 1;
+      if (n == raise_at_chunk) throw py::value_error("raised in the callback");
+      py::dict d;
+      d["token_ids"] = std::vector<TokenId>(chunk.token_ids.begin(), chunk.token_ids.end());
+      d["from_draft"] = std::vector<int>(chunk.from_draft.begin(), chunk.from_draft.end());
+      d["text"] = py::bytes(chunk.text.data(), chunk.text.size());
+      d["n_logprobs"] = chunk.logprobs.size();
+      chunks.append(d);
+      return n != stop_after_chunks;
+    };
+    request.on_round = [&](const RoundInfo& info) {
+      rounds.append(py::make_tuple(std::vector<TokenId>(info.drafted.begin(), info.drafted.end()),
+                                   std::vector<int>(info.accepted.begin(), info.accepted.end()),
+                                   info.next_token));
+    };
+    request.on_prompt = [&](int done, int total) { prompt_progress.append(py::make_tuple(done, total)); };
+    const DecodeResult result = decoder_->run(request);
+    py::dict d = to_dict(result);
+    d["chunks"] = chunks;
+    d["rounds"] = rounds;
+    d["prompt_progress"] = prompt_progress;
+    return d;
+  }
+
+  // Law of the result's token ids over every branch of the loop.
+  std::vector<std::pair<std::vector<TokenId>, double>> law(const py::dict& options) {
+    DecodeRequest request;
+    std::optional<ToyPieces> pieces;
+    int unused = 0;
+    read_request(options, request, pieces, unused, unused);
+    std::vector<std::pair<std::vector<TokenId>, double>> result;
+    for (const auto& item : enumerate([&](Chance& chance) {
+           request.chance = &chance;
+           return decoder_->run(request).token_ids;
+         })) {
+      result.push_back(item);
+    }
+    return result;
+  }
+
+  // How often each result came for seeds first .. first + n - 1. reuse: the deliberate fault.
+  std::vector<std::pair<std::vector<TokenId>, int>> counts(const py::dict& options, std::uint64_t first, int n,
+                                                           bool reuse) {
+    DecodeRequest request;
+    std::optional<ToyPieces> pieces;
+    int unused = 0;
+    read_request(options, request, pieces, unused, unused);
+    std::map<std::vector<TokenId>, int> seen;
+    for (int i = 0; i < n; ++i) {
+      request.sampling.seed = first + static_cast<std::uint64_t>(i);
+      ReusedChance reused(request.sampling.seed);
+      request.chance = reuse ? &reused : nullptr;
+      ++seen[decoder_->run(request).token_ids];
+    }
+    return {seen.begin(), seen.end()};
+  }
+
+  // model: "target" or "draft"; what: fail_at, nan_at or cancel_at, counted from now on.
+  void inject(const std::string& model, const std::string& what, int at, const std::string& code) {
+    ToyScorer& toy = model == "target" ? target_ : *draft_;
+    toy.fail_at = toy.nan_at = toy.cancel_at = 0;
+    toy.cancel_flag = false;
+    const int when = at > 0 ? toy.n_forwards + at : 0;
+    if (what == "fail") toy.fail_at = when;
+    if (what == "nan") toy.nan_at = when;
+    if (what == "cancel") toy.cancel_at = when;
+    toy.fail_code = to_code(code);
+  }
+  void set_cancel(bool value) { target_.cancel_flag = value; }
+
+  std::vector<TokenId> target_cache() const {
+    if (std::vector<TokenId>(decoder_->cached_tokens().begin(), decoder_->cached_tokens().end()) !=
+        target_.cache()) {
+      throw std::logic_error("the decoder's list of tokens differs from the scorer's cache");
+    }
+    return target_.cache();
+  }
+  std::vector<TokenId> draft_cache() const { return draft_ ? draft_->cache() : std::vector<TokenId>{}; }
+  std::vector<int> batches(const std::string& model) {
+    ToyScorer& toy = model == "target" ? target_ : *draft_;
+    return std::exchange(toy.batch_sizes, {});
+  }
+  std::vector<float> logits(const std::string& model, const std::vector<TokenId>& path) const {
+    return (model == "target" ? target_ : *draft_).logits_after(path);
+  }
+  void reset() { decoder_->reset(); }
+  // The drafter alone, without a target: what it proposes after this text.
+  std::vector<TokenId> propose(const std::vector<TokenId>& committed, int max_tokens) {
+    RngChance chance(0, 0, committed.size(), RngStream::kDraft);
+    return drafter_->propose(committed, max_tokens, chance).tokens;
+  }
+  void begin(const std::vector<TokenId>& prompt, const std::vector<TokenId>& eog) {
+    drafter_->begin({.sampling = {}, .eog = eog, .vocab_size = target_.vocab_size(), .verifier = {}}, prompt);
+  }
+  void commit(const std::vector<TokenId>& committed, int n_new,
+              const std::vector<std::vector<TokenId>>& target_top_k) {
+    drafter_->commit({.committed = committed, .n_new = n_new, .target_top_k = target_top_k});
+  }
+
+ private:
+  void make(const py::dict& options) {
+    std::string kind;
+    std::string mode = "auto";
+    py::dict toy;
+    py::object propose = py::none();
+    DrafterSource source;
+    Fields f(options);
+    f.read("kind", kind);
+    f.read("toy", toy);
+    f.read("mode", mode);
+    f.read("propose", propose);
+    f.read("temperature", source.model.temperature);
+    f.read("top_k", source.model.top_k);
+    f.read("n", source.ngram.n);
+    f.read("draft_max", source.ngram.draft_max);
+    f.read("filler_top_k", source.ngram.filler_top_k);
+    f.read("min_count", source.ngram.min_count);
+    f.read("keep_store", source.ngram.keep_store);
+    f.done();
+    source.model.mode = to_mode(mode);
+    if (kind == "python") {
+      drafter_ = std::make_unique<PyDrafter>(propose);
+    } else if (kind == "lying") {
+      drafter_ = std::make_unique<LyingDrafter>(target_.vocab_size());
+    } else {
+      if (options.contains("toy")) {
+        draft_ = std::make_unique<ToyScorer>(to_toy(toy));
+        source.draft_scorer = draft_.get();
+      }
+      drafter_ = make_drafter(kind, source);
+    }
+  }
+
+  static void read_request(const py::dict& options, DecodeRequest& r, std::optional<ToyPieces>& pieces,
+                           int& stop_after_chunks, int& raise_at_chunk) {
+    py::dict sampling;
+    std::vector<std::string> piece_list;
+    Fields f(options);
+    f.read("prompt", r.prompt);
+    f.read("max_tokens", r.max_tokens);
+    f.read("sampling", sampling);
+    f.read("eog", r.eog);
+    f.read("ignore_eos", r.ignore_eos);
+    f.read("stop", r.stop);
+    f.read("pieces", piece_list);
+    f.read("n_logprobs", r.n_logprobs);
+    f.read("verifier", r.verifier);
+    f.read("speculate", r.speculate);
+    f.read("gamma", r.gamma);
+    f.read("draft_max", r.draft_max);
+    f.read("draft_min", r.draft_min);
+    f.read("stop_after_chunks", stop_after_chunks);
+    f.read("raise_at_chunk", raise_at_chunk);
+    f.done();
+    r.sampling = to_params(sampling);
+    if (!piece_list.empty()) r.pieces = &pieces.emplace(piece_list);
+  }
+
+  static py::dict to_dict(const DecodeResult& r) {
+    const DecodeStats& s = r.stats;
+    py::dict stats;
+    stats["rounds"] = s.rounds;
+    stats["plain_steps"] = s.plain_steps;
+    stats["drafted"] = s.drafted;
+    stats["accepted"] = s.accepted;
+    stats["accepted_cut"] = s.accepted_cut;
+    stats["emitted"] = s.emitted;
+    stats["cut"] = s.cut;
+    stats["drafted_per_position"] = s.drafted_per_position;
+    stats["accepted_per_position"] = s.accepted_per_position;
+    stats["accepted_histogram"] = s.accepted_histogram;
+    stats["prompt_tokens"] = s.prompt_tokens;
+    stats["reused_prompt_tokens"] = s.reused_prompt_tokens;
+    stats["total_ms"] = s.total_ms;
+    stats["prompt_ms"] = s.prompt_ms;
+    stats["decode_ms"] = s.decode_ms;
+    stats["draft_ms"] = s.draft_ms;
+    stats["verify_ms"] = s.verify_ms;
+    stats["sample_ms"] = s.sample_ms;
+    stats["time_to_first_token_ms"] = s.time_to_first_token_ms;
+    stats["speculation"] = s.speculation;
+    stats["note"] = s.note;
+    stats["acceptance_rate"] = s.acceptance_rate();
+    stats["mean_acceptance_length"] = s.mean_acceptance_length();
+    stats["tokens_per_second"] = s.tokens_per_second();
+    py::list logprobs;
+    for (const TokenLogprobs& l : r.logprobs) logprobs.append(py::make_tuple(l.token, l.logprob, l.top));
+    py::dict d;
+    d["token_ids"] = r.token_ids;
+    d["from_draft"] = std::vector<int>(r.from_draft.begin(), r.from_draft.end());
+    d["text"] = py::bytes(r.text);
+    d["logprobs"] = logprobs;
+    d["finish_reason"] = std::string(to_string(r.finish_reason));
+    d["stop_token"] = r.stop_token;
+    d["stop_string"] = r.stop_string;
+    d["stats"] = stats;
+    return d;
+  }
+
+  ToyScorer target_;
+  std::unique_ptr<ToyScorer> draft_;
+  std::unique_ptr<Drafter> drafter_;
+  std::optional<Decoder> decoder_;
+};
+
+}  // namespace
+
+void bind_session(py::module_& m) {
+  m.def("drafters", [] {
+    py::dict all;
+    for (const DrafterInfo& info : all_drafters()) all[py::str(std::string(info.name))] = info.needs_model;
+    return all;
+  });
+  py::class_<Session>(m, "Session")
+      .def(py::init<const py::dict&, const py::object&>(), py::arg("target"), py::arg("drafter") = py::none())
+      .def("run", [](Session& s, const py::kwargs& options) { return s.run(options); })
+      .def("law", [](Session& s, const py::kwargs& options) { return s.law(options); })
+      .def("counts", &Session::counts, py::arg("options"), py::arg("first_seed"), py::arg("n"),
+           py::arg("reuse") = false)
+      .def("inject", &Session::inject, py::arg("model"), py::arg("what"), py::arg("at"),
+           py::arg("code") = "resource")
+      .def("set_cancel", &Session::set_cancel)
+      .def("target_cache", &Session::target_cache)
+      .def("draft_cache", &Session::draft_cache)
+      .def("batches", &Session::batches)
+      .def("logits", &Session::logits)
+      .def("reset", &Session::reset)
+      .def("begin", &Session::begin, py::arg("prompt"), py::arg("eog") = std::vector<TokenId>{})
+      .def("propose", &Session::propose)
+      .def("commit", &Session::commit, py::arg("committed"), py::arg("n_new"),
+           py::arg("target_top_k") = std::vector<std::vector<TokenId>>{});
+}

@@ -1,0 +1,171 @@
+// A toy model for tests: logits are a hash of the whole path, so that any mistake in handling the
+// cache changes the text. Strict: it refuses what the TokenScorer contract does not allow.
+#pragma once
+
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "decode/token_scorer.h"
+
+namespace specdec::testing {
+
+struct ToySpec {
+  int vocab_size = 8;
+  int n_ctx = 256;
+  std::uint64_t seed = 1;
+  double scale = 3.0;              // logits are uniform in [-scale, scale]
+  int order = 0;                   // > 0: logits depend on the last `order` tokens only
+  int levels = 0;                  // > 0: logits take so many values only, so that ties are common
+  std::uint64_t mix_seed = 0;      // another toy's seed ...
+  double mix = 0.0;                // ... whose logits make up this share of ours (a good draft: near 1)
+};
+
+class ToyScorer final : public TokenScorer {
+ public:
+  explicit ToyScorer(const ToySpec& spec) : spec_(spec) {}
+
+  // 1-based forward at which something happens; 0: never.
+  int fail_at = 0;
+  ErrorCode fail_code = ErrorCode::kResource;
+  int nan_at = 0;
+  int cancel_at = 0;
+  std::atomic<bool> cancel_flag{false};
+  // What was asked of it.
+  int n_forwards = 0;
+  std::vector<int> batch_sizes;
+
+  [[nodiscard]] static std::uint64_t mix64(std::uint64_t x) {
+    x += 0x9E3779B97F4A7C15ULL;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
+    return x ^ (x >> 31);
+  }
+
+  [[nodiscard]] std::vector<float> logits_after(const std::vector<TokenId>& path) const {
+    std::vector<float> row = own_logits(path, spec_.seed);
+    if (spec_.mix > 0.0) {
+      const std::vector<float> other = own_logits(path, spec_.mix_seed);
+      for (std::size_t i = 0; i < row.size(); ++i) {
+        row[i] = static_cast<float>(spec_.mix * static_cast<double>(other[i]) +
+                                    (1.0 - spec_.mix) * static_cast<double>(row[i]));
+      }
+    }
+    return row;
+  }
+
+  int vocab_size() const override { return spec_.vocab_size; }
+  int n_ctx() const override { return spec_.n_ctx; }
+  int length() const override { return static_cast<int>(cache_.size()); }
+  [[nodiscard]] const std::vector<TokenId>& cache() const { return cache_; }
+
+  void forward(const ScorerBatch& batch) override {
+    ++n_forwards;
+    if (n_forwards == cancel_at) cancel_flag = true;
+    if (n_forwards == fail_at) throw Error(fail_code, "toy failure at forward " + std::to_string(fail_at));
+    const int n = static_cast<int>(batch.tokens.size());
+    require(n > 0, "an empty batch");
+    require(batch.parents.empty() || batch.parents.size() == batch.tokens.size(), "parents of another size");
+    if (length() + n > spec_.n_ctx) {
+      throw Error(ErrorCode::kContextFull, "toy context of " + std::to_string(spec_.n_ctx) + " is full");
+    }
+    batch_sizes.push_back(n);
+    base_ = length();
+    tokens_.assign(batch.tokens.begin(), batch.tokens.end());
+    parents_.clear();
+    rows_.assign(static_cast<std::size_t>(n), {});
+    first_output_ = batch.first_output_row;
+    output_ = batch.output;
+    for (int r = 0; r < n; ++r) {
+      const int parent = batch.parents.empty() ? r - 1 : batch.parents[static_cast<std::size_t>(r)];
+      require(parent >= -1 && parent < r, "a parent that is not above its row");
+      const TokenId token = tokens_[static_cast<std::size_t>(r)];
+      require(token >= 0 && token < spec_.vocab_size, "a token outside the vocabulary");
+      parents_.push_back(parent);
+      if (r >= first_output_ && output_ != RowOutput::kNone) {
+        std::vector<TokenId> path;
+        for (int at = r; at >= 0; at = parents_[static_cast<std::size_t>(at)]) {
+          path.insert(path.begin(), tokens_[static_cast<std::size_t>(at)]);
+        }
+        path.insert(path.begin(), cache_.begin(), cache_.end());
+        rows_[static_cast<std::size_t>(r)] = logits_after(path);
+        if (n_forwards == nan_at) rows_[static_cast<std::size_t>(r)][0] = std::nanf("");
+      }
+    }
+    cache_.insert(cache_.end(), tokens_.begin(), tokens_.end());
+    fresh_ = true;
+  }
+
+  std::span<const float> logits(int row) const override {
+    require(output_ == RowOutput::kLogits, "logits that were not asked for");
+    return checked_row(row);
+  }
+  TokenId argmax(int row) const override {
+    const std::vector<float>& values = checked_row(row);
+    std::size_t best = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (std::isnan(values[i])) return -1;
+      if (values[i] > values[best]) best = i;
+    }
+    return static_cast<TokenId>(best);
+  }
+  void truncate(int n) override {
+    require(n >= 0 && n <= length(), "truncate beyond the length");
+    cache_.resize(static_cast<std::size_t>(n));
+    fresh_ = fresh_ && n >= base_ + static_cast<int>(tokens_.size());
+  }
+  void keep_path(std::span<const std::int32_t> rows) override {
+    require(fresh_, "keep_path without a fresh forward");
+    int last = -1;
+    cache_.resize(static_cast<std::size_t>(base_));
+    for (const std::int32_t row : rows) {
+      require(row >= 0 && row < static_cast<int>(tokens_.size()), "a row out of range");
+      require(parents_[static_cast<std::size_t>(row)] == last, "rows that are no path");
+      cache_.push_back(tokens_[static_cast<std::size_t>(row)]);
+      last = row;
+    }
+    fresh_ = false;
+  }
+
+ private:
+  static void require(bool ok, const char* what) {
+    if (!ok) throw std::logic_error(std::string("toy scorer was given ") + what);
+  }
+  const std::vector<float>& checked_row(int row) const {
+    require(output_ != RowOutput::kNone && row >= first_output_ && row < static_cast<int>(rows_.size()),
+            "a request for a row without output");
+    return rows_[static_cast<std::size_t>(row)];
+  }
+  std::vector<float> own_logits(const std::vector<TokenId>& path, std::uint64_t seed) const {
+    std::uint64_t hash = mix64(seed);
+    const std::size_t n = path.size();
+    const std::size_t first = spec_.order > 0 && n > static_cast<std::size_t>(spec_.order)
+                                  ? n - static_cast<std::size_t>(spec_.order)
+                                  : 0;
+    for (std::size_t i = first; i < n; ++i) hash = mix64(hash ^ static_cast<std::uint64_t>(path[i] + 1));
+    std::vector<float> row(static_cast<std::size_t>(spec_.vocab_size));
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      double u = static_cast<double>(mix64(hash + i * 0x632BE59BD9B4E019ULL) >> 11) * 0x1.0p-53;
+      if (spec_.levels > 0) u = std::floor(u * spec_.levels) / spec_.levels;
+      row[i] = static_cast<float>(spec_.scale * (2.0 * u - 1.0));
+    }
+    return row;
+  }
+
+  ToySpec spec_;
+  std::vector<TokenId> cache_;
+  // The last forward.
+  int base_ = 0;
+  bool fresh_ = false;
+  std::vector<TokenId> tokens_;
+  std::vector<std::int32_t> parents_;
+  std::vector<std::vector<float>> rows_;
+  int first_output_ = 0;
+  RowOutput output_ = RowOutput::kNone;
+};
+
+}  // namespace specdec::testing

@@ -1,0 +1,233 @@
+"""Warps, the choice of a token, and log-probabilities against slow references."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from decode_reference import adjusted, chi_square_z, warped
+from helpers import native
+
+m = native("decode")
+
+
+def dense(result: tuple[list[int], list[float]], n: int) -> np.ndarray:
+    tokens, probs = result
+    assert tokens == sorted(set(tokens))
+    row = np.zeros(n)
+    row[tokens] = probs
+    return row
+
+
+def check_warp(logits: np.ndarray, params: dict[str, Any], prefix: list[int], position: int = 0) -> None:
+    noise = lambda token: m.gaussian_noise(params.get("seed", 0), position, token)  # noqa: E731
+    got = dense(m.warp(logits, params, prefix, position), len(logits))
+    want = warped(logits, params, prefix, noise)
+    assert np.array_equal(got > 0, want > 0)
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-15)
+
+
+WARPS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 1.0},
+    {"temperature": 0.3},
+    {"temperature": 1.7, "top_k": 5},
+    {"temperature": 1.0, "top_k": 1},
+    {"temperature": 1.0, "top_k": 10_000},
+    {"temperature": 0.8, "top_p": 0.9},
+    {"temperature": 0.8, "top_p": 0.01},
+    {"temperature": 1.0, "min_p": 0.05},
+    {"temperature": 1.3, "top_k": 20, "top_p": 0.8},
+    {"temperature": 1.3, "top_k": 20, "top_p": 0.95, "min_p": 0.1},
+    {"temperature": 1.3, "top_p": 0.95, "min_p": 0.02},
+    {"temperature": 1.0, "top_k": 6, "noise_scale": 0.5, "seed": 9},
+    {"temperature": 1.0, "noise_scale": 0.3, "seed": 4},
+    {"temperature": 0.7, "repetition_penalty": 1.4, "penalty_last_n": -1},
+    {"temperature": 0.7, "presence_penalty": 0.5, "frequency_penalty": 0.3, "penalty_last_n": 3},
+    {"repetition_penalty": 5.0, "penalty_last_n": 64},
+    {"temperature": 1.0, "repetition_penalty": 2.0, "penalty_last_n": 0},
+    {"temperature": 1.0, "logit_bias": [(3, 5.0), (0, -math.inf), (3, 1.0)]},
+    {"temperature": 0.9, "top_k": 4, "top_p": 0.7, "logit_bias": [(7, 4.0)],
+     "repetition_penalty": 1.2, "presence_penalty": -1.0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("params", WARPS, ids=lambda p: ",".join(p) or "greedy")
+@pytest.mark.parametrize("n", [8, 40, 700])
+def test_warps_equal_the_reference(params: dict[str, Any], n: int) -> None:
+    rng = np.random.default_rng(n)
+    for position in range(12):
+        logits = (rng.normal(size=n) * 3).astype(np.float32)
+        prefix = rng.integers(0, n, size=rng.integers(0, 30)).tolist()
+        check_warp(logits, params, prefix, position)
+
+
+@pytest.mark.parametrize("params", WARPS, ids=lambda p: ",".join(p) or "greedy")
+def test_ties_go_to_the_lowest_id(params: dict[str, Any]) -> None:
+    rng = np.random.default_rng(3)
+    for position in range(20):
+        logits = rng.integers(0, 3, size=30).astype(np.float32)
+        check_warp(logits, params, [1, 2, 2], position)
+
+
+def test_random_combinations_of_warps_equal_the_reference() -> None:
+    rng = np.random.default_rng(11)
+    for position in range(300):
+        n = int(rng.integers(2, 60))
+        params = {
+            "temperature": float(rng.choice([0.0, 0.2, 1.0, 3.0])),
+            "top_k": int(rng.choice([0, 1, 2, 7, 50])),
+            "top_p": float(rng.choice([1.0, 0.97, 0.5])),
+            "min_p": float(rng.choice([0.0, 0.03, 0.6])),
+            "noise_scale": float(rng.choice([0.0, 0.4])),
+            "repetition_penalty": float(rng.choice([1.0, 1.3])),
+            "frequency_penalty": float(rng.choice([0.0, 0.2])),
+            "penalty_last_n": int(rng.choice([-1, 0, 4, 64])),
+            "seed": position,
+        }
+        logits = (rng.normal(size=n) * 4).astype(np.float32)
+        check_warp(logits, params, rng.integers(0, n, size=10).tolist(), position)
+
+
+def test_warping_leaves_the_row_alone() -> None:
+    logits = np.linspace(-2, 2, 9, dtype=np.float32)
+    before = logits.copy()
+    m.warp(logits, {"temperature": 1.0, "logit_bias": [(1, 9.0)], "presence_penalty": 1.0}, [4], 0)
+    assert np.array_equal(logits, before)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-8, 1e8])
+def test_extreme_temperatures_stay_finite(temperature: float) -> None:
+    _, probs = m.warp(np.array([30, -30, 29], np.float32), {"temperature": temperature}, [], 0)
+    assert np.isfinite(probs).all() and math.isclose(sum(probs), 1.0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "row", [[1, math.nan, 2], [math.nan, 1, 2], [1, math.inf], [-math.inf, -math.inf]]
+)
+def test_rows_that_are_not_finite_are_refused(row: list[float], temperature: float) -> None:
+    with pytest.raises(m.Error, match="numerical"):
+        m.warp(np.array(row, np.float32), {"temperature": temperature}, [], 0)
+
+
+@pytest.mark.parametrize(
+    ("option", "bad"),
+    [
+        ("temperature", [-0.1, math.nan, math.inf]),
+        ("top_k", [-1]),
+        ("top_p", [0.0, 1.5, -1.0, math.nan]),
+        ("min_p", [1.0, -0.1, math.nan]),
+        ("noise_scale", [-1.0, math.nan, 1e9]),
+        ("repetition_penalty", [0.0, -1.0, math.nan]),
+        ("presence_penalty", [101.0, math.nan]),
+        ("frequency_penalty", [-101.0, math.nan]),
+        ("penalty_last_n", [-2]),
+        ("logit_bias", [[(-1, 0.0)], [(0, math.nan)], [(0, math.inf)]]),
+    ],
+)
+def test_bad_options_are_named_with_their_range(option: str, bad: list[Any]) -> None:
+    for value in bad:
+        with pytest.raises(m.Error, match=f"invalid_argument: {option}.* must be"):
+            m.validate_params({option: value})
+    m.validate_params({})
+
+
+def test_own_log_exp_and_cos_are_accurate() -> None:
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(0, 1, 20000), 10.0 ** rng.uniform(-300, 300, 20000),
+                        1 - 2.0 ** -np.arange(1, 53)])  # fmt: skip
+    np.testing.assert_allclose(m.fixed_log(x), np.log(x), rtol=1e-15, atol=0)
+    assert m.fixed_log(np.array([0.0]))[0] == -math.inf
+    y = rng.uniform(-707, 707, 40000)
+    np.testing.assert_allclose(m.fixed_exp(y), np.exp(y), rtol=1e-15, atol=0)
+    assert m.fixed_exp(np.array([-1e9, -math.inf, 0.0])).tolist() == [0.0, 0.0, 1.0]
+    t = rng.uniform(0, 1, 40000)
+    np.testing.assert_allclose(m.fixed_cos_turns(t), np.cos(2 * np.pi * t), atol=1e-15)
+
+
+def test_random_numbers_have_the_same_bits_everywhere() -> None:
+    """Golden values: a change breaks every seed that users have noted."""
+    assert m.gumbel_noise(7, 100, 31999) == -0.8535836575590392
+    assert m.gaussian_noise(7, 100, 31999) == 0.4093519871701065
+
+
+def test_gumbel_noise_follows_its_law_within_its_bounds() -> None:
+    noise = np.sort([m.gumbel_noise(5, i // 50, i % 50) for i in range(40000)])
+    low, high = m.gumbel_bounds()
+    assert low < noise[0] and noise[-1] < high
+    grid = (np.arange(len(noise)) + 0.5) / len(noise)
+    distance = np.abs(np.exp(-np.exp(-noise)) - grid).max()
+    assert distance < 2.2 / math.sqrt(len(noise))  # Kolmogorov-Smirnov, p about 1e-4
+
+
+def test_gaussian_noise_follows_its_law() -> None:
+    noise = np.array([m.gaussian_noise(5, i // 50, i % 50) for i in range(40000)])
+    cdf = np.array([0.5 * (1 + math.erf(x / math.sqrt(2))) for x in np.sort(noise)])
+    grid = (np.arange(len(noise)) + 0.5) / len(noise)
+    assert np.abs(cdf - grid).max() < 2.2 / math.sqrt(len(noise))
+
+
+@pytest.mark.parametrize("params", [{}, {"top_k": 40}, {"top_p": 0.9}, {"min_p": 1e-6}])
+def test_the_pruned_choice_equals_the_exhaustive_one(params: dict[str, Any]) -> None:
+    rng = np.random.default_rng(1)
+    for position in range(150):
+        n = int(rng.choice([2, 9, 3000]))
+        logits = (rng.normal(size=n) * rng.choice([0.0, 0.5, 3.0, 20.0])).astype(np.float32)
+        fast, slow = m.gumbel_argmax(logits, {"temperature": 1.0, **params}, 3, position)
+        assert fast == slow
+
+
+def test_the_gumbel_choice_follows_the_distribution() -> None:
+    probs = [0.4, 0.3, 0.15, 0.1, 0.04, 0.009, 0.001]
+    law = dict(enumerate(probs))
+    counts = dict(enumerate(m.gumbel_counts(probs, 12, 200_000)))
+    assert chi_square_z(counts, law) < 5
+    wrong = dict(enumerate([0.39, 0.31, *probs[2:]]))
+    assert chi_square_z(counts, wrong) > 5  # the test can fail
+
+
+def test_draws_follow_their_weights_and_never_take_weight_zero() -> None:
+    weights = [0.0, 3.0, 0.0, 1.0, 0.0]
+    counts = m.draw_counts(weights, 2, 50_000)
+    assert counts[0] == counts[2] == counts[4] == 0
+    assert chi_square_z({1: counts[1], 3: counts[3]}, {1: 0.75, 3: 0.25}) < 5
+
+
+def test_residual_is_the_positive_part() -> None:
+    target = [0.5, 0.2, 0.2, 0.1]
+    draft = {0: 0.25, 2: 0.75}
+    got = m.residual(target, list(draft), [math.log(p) for p in draft.values()])
+    np.testing.assert_allclose(got, np.array([0.25, 0.2, 0.0, 0.1]) / 0.55, atol=1e-15)
+    same = m.residual([0.25, 0.75], [0, 1], [math.log(0.25), math.log(0.75)])
+    assert np.isfinite(same).all() and math.isclose(sum(same), 1.0)
+
+
+def test_top_k_tokens_are_sorted_and_stable() -> None:
+    rng = np.random.default_rng(8)
+    for n in (1, 5, 100, 3000):
+        logits = rng.integers(0, 40, size=n).astype(np.float32)
+        order = sorted(range(n), key=lambda i: (-logits[i], i))
+        for k in (0, 1, 3, 10, n // 2, n, n + 5):
+            assert m.top_k_tokens(logits, k) == order[:k]
+
+
+def test_logprobs_are_log_softmax_with_the_best_alternatives() -> None:
+    rng = np.random.default_rng(2)
+    logits = (rng.normal(size=50) * 5).astype(np.float32)
+    row = logits.astype(np.float64)
+    want = row - row.max() - np.log(np.exp(row - row.max()).sum())
+    token, logprob, top = m.token_logprobs(logits, 17, 4)
+    assert token == 17 and math.isclose(logprob, want[17], rel_tol=1e-12)
+    assert [t for t, _ in top] == np.argsort(-row, kind="stable")[:4].tolist()
+    np.testing.assert_allclose([p for _, p in top], want[[t for t, _ in top]], rtol=1e-12)
+
+
+def test_adjusted_logits_equal_the_reference() -> None:
+    params = {"logit_bias": [(2, -1.5)], "repetition_penalty": 1.3, "presence_penalty": 0.2,
+              "frequency_penalty": 0.1, "penalty_last_n": 5}  # fmt: skip
+    logits = np.array([1, -1, 2, 0.5, -3], np.float32)
+    prefix = [0, 0, 1, 2, 2, 2, 4]
+    assert np.array_equal(m.adjusted_logits(logits, params, prefix), adjusted(logits, params, prefix))
