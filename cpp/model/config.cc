@@ -103,7 +103,7 @@ void read_rope_scaling(const HparamReader& hparams, const ModelConfig& c, RopeCo
     refuse_unless(hparams, "rope.scaling.attn_factor", 1);
     refuse_unless(hparams, "rope.scaling.yarn_log_multiplier", 0);
   } else {
-    hparams.unsupported("rope.scaling.type", "'" + printable(type) + "'");
+    hparams.unsupported("rope.scaling.type", printable(type));
   }
 }
 
@@ -170,7 +170,7 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
   const ArchSpec* spec = find_arch(hparams.architecture());
   if (spec == nullptr) {
     std::string names;
-    for (const std::string& name : supported_architectures()) names += (names.empty() ? "" : ", ") + name;
+    for (const std::string& name : supported_architectures()) names.append(names.empty() ? "" : ", ").append(name);
     throw file.make_error(ErrorCode::kUnsupported, "architecture",
                           "architecture '" + printable(hparams.architecture()) +
                               "' is not supported; this build runs " + names,

@@ -17,6 +17,12 @@ namespace {
 // Row strides in floats: rows start on cache lines.
 std::int64_t padded(std::int64_t n) { return (n + 15) / 16 * 16; }
 
+// Room for n_rows rows of `stride` floats.
+float* rows_of(AlignedBuffer& buffer, int n_rows, std::int64_t stride) {
+  buffer.require(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(stride) * sizeof(float));
+  return buffer.as<float>();
+}
+
 bool is_chain(std::span<const std::int32_t> parents) {
   for (std::size_t r = 0; r < parents.size(); ++r) {
     if (parents[r] != static_cast<std::int32_t>(r) - 1) return false;
@@ -143,7 +149,7 @@ void Model::fill_rope(const Batch& batch, int first_position, Scratch& scratch) 
     }
   }
   for (std::size_t r = 0; r < n_rows; ++r) {
-    std::memcpy(scratch.cos_sin_.data() + r * n_rot,
+    std::memcpy(scratch.cos_sin_.as<float>() + r * n_rot,
                 table.data() + static_cast<std::size_t>(scratch.positions_[r]) * n_rot, n_rot * sizeof(float));
   }
 }
@@ -259,7 +265,7 @@ void Model::run_head(const Batch& batch, const Pass& pass, Scratch& scratch) con
   const int n_outputs = pass.n_rows - pass.first_output_row;
   const int n_slice = batch.output == OutputKind::kArgmax ? std::min(n_outputs, kSliceRows) : n_outputs;
   const std::int64_t stride = padded(config_.n_tokens);
-  float* logits = scratch.logits_.reserve(static_cast<std::size_t>(n_slice) * static_cast<std::size_t>(stride));
+  float* logits = rows_of(scratch.logits_, n_slice, stride);
   scratch.argmax_.resize(static_cast<std::size_t>(n_outputs));
   for (int done = 0; done < n_outputs; done += n_slice) {
     check_cancel(pass.cancel);
@@ -314,9 +320,6 @@ void Model::forward_rows(const Batch& batch, KvCache& cache, Scratch& scratch,
   const std::int64_t qkv_stride = padded(config_.q_size() + 2 * config_.kv_size());
   const std::int64_t attention_stride = padded(config_.q_size());
   const std::int64_t ffn_stride = padded(config_.intermediate_size);
-  const auto reserve = [&](FloatBuffer& buffer, std::int64_t stride) {
-    return buffer.reserve(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(stride));
-  };
   const Pass pass{
       .cache = cache,
       .cancel = cancel,
@@ -326,11 +329,11 @@ void Model::forward_rows(const Batch& batch, KvCache& cache, Scratch& scratch,
       .first_layer = batch.layers.first,
       .last_layer = batch.layers.last < 0 ? config_.n_layers : batch.layers.last,
       .first_output_row = batch.output == OutputKind::kNone ? n_rows : batch.first_output_row,
-      .hidden = reserve(scratch.hidden_, hidden_stride),
-      .qkv = reserve(scratch.qkv_, qkv_stride),
-      .attention = reserve(scratch.attention_, attention_stride),
-      .ffn = reserve(scratch.ffn_, ffn_stride),
-      .cos_sin = reserve(scratch.cos_sin_, config_.rope.n_rot),
+      .hidden = rows_of(scratch.hidden_, n_rows, hidden_stride),
+      .qkv = rows_of(scratch.qkv_, n_rows, qkv_stride),
+      .attention = rows_of(scratch.attention_, n_rows, attention_stride),
+      .ffn = rows_of(scratch.ffn_, n_rows, ffn_stride),
+      .cos_sin = rows_of(scratch.cos_sin_, n_rows, config_.rope.n_rot),
       .hidden_stride = hidden_stride,
       .qkv_stride = qkv_stride,
       .attention_stride = attention_stride,

@@ -1,26 +1,10 @@
 #include "model/scratch.h"
 
-#include <limits>
-#include <new>
+#include <string>
+
+#include "base/error.h"
 
 namespace specdec {
-
-void FloatBuffer::Free::operator()(float* p) const noexcept { ::operator delete[](p, std::align_val_t{64}); }
-
-float* FloatBuffer::reserve(std::size_t n) {
-  if (n <= capacity_) return data_.get();
-  void* memory = nullptr;
-  if (n <= std::numeric_limits<std::size_t>::max() / sizeof(float)) {
-    memory = ::operator new[](n * sizeof(float), std::align_val_t{64}, std::nothrow);
-  }
-  if (memory == nullptr) {
-    throw Error(ErrorCode::kResource, "not enough memory for a buffer of " + std::to_string(n) +
-                                          " floats; feed fewer rows or ask for fewer outputs at once");
-  }
-  data_.reset(static_cast<float*>(memory));
-  capacity_ = n;
-  return data_.get();
-}
 
 int Scratch::output_index(int row, bool available, const char* what) const {
   if (!available) throw_invalid(std::string("the last forward computed no ") + what);
@@ -33,7 +17,7 @@ int Scratch::output_index(int row, bool available, const char* what) const {
 
 std::span<const float> Scratch::logits(int row) const {
   const auto index = static_cast<std::size_t>(output_index(row, has_logits_, "logits"));
-  return {logits_.data() + index * logits_stride_, n_logits_};
+  return {logits_.as<float>() + index * logits_stride_, n_logits_};
 }
 
 TokenId Scratch::argmax(int row) const {
@@ -42,15 +26,13 @@ TokenId Scratch::argmax(int row) const {
 
 std::span<const float> Scratch::hidden(int row) const {
   (void)output_index(row, has_hidden_, "hidden states");
-  return {hidden_.data() + static_cast<std::size_t>(row) * hidden_stride_, n_hidden_};
+  return {hidden_.as<float>() + static_cast<std::size_t>(row) * hidden_stride_, n_hidden_};
 }
 
 std::size_t Scratch::n_bytes() const noexcept {
-  std::size_t n = rope_table_.capacity();
-  for (const FloatBuffer* buffer : {&hidden_, &qkv_, &attention_, &ffn_, &logits_, &cos_sin_}) {
-    n += buffer->capacity();
-  }
-  return n * sizeof(float);
+  std::size_t n = rope_table_.capacity() * sizeof(float);
+  for (const AlignedBuffer* buffer : {&hidden_, &qkv_, &attention_, &ffn_, &logits_, &cos_sin_}) n += buffer->size();
+  return n;
 }
 
 }  // namespace specdec

@@ -4,30 +4,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
-#include "base/error.h"
+#include "base/aligned_buffer.h"
 #include "base/token.h"
 
 namespace specdec {
-
-// 64-byte aligned floats; growing loses the content.
-class FloatBuffer {
- public:
-  // Room for n floats. Throws Error(kResource).
-  float* reserve(std::size_t n);
-  [[nodiscard]] float* data() const noexcept { return data_.get(); }
-  [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
-
- private:
-  struct Free {
-    void operator()(float* p) const noexcept;
-  };
-  std::unique_ptr<float[], Free> data_;
-  std::size_t capacity_ = 0;
-};
 
 class Scratch {
  public:
@@ -44,12 +27,13 @@ class Scratch {
 
   [[nodiscard]] int output_index(int row, bool available, const char* what) const;
 
-  FloatBuffer hidden_;     // [n_rows, hidden_size] the residual stream
-  FloatBuffer qkv_;        // [n_rows, q_size + 2 kv_size]
-  FloatBuffer attention_;  // [n_rows, q_size]
-  FloatBuffer ffn_;        // [n_rows, intermediate_size]
-  FloatBuffer logits_;     // [n_outputs, n_tokens]
-  FloatBuffer cos_sin_;    // [n_rows, n_rot]
+  // Floats, rows padded to cache lines.
+  AlignedBuffer hidden_;     // [n_rows, hidden_size] the residual stream
+  AlignedBuffer qkv_;        // [n_rows, q_size + 2 kv_size]
+  AlignedBuffer attention_;  // [n_rows, q_size]
+  AlignedBuffer ffn_;        // [n_rows, intermediate_size]
+  AlignedBuffer logits_;     // [n_outputs, n_tokens]
+  AlignedBuffer cos_sin_;    // [n_rows, n_rot]
   std::vector<TokenId> argmax_;          // [n_outputs]
   std::vector<std::int32_t> positions_;  // [n_rows]
   std::vector<float> rope_table_;        // [positions seen, n_rot], of the model rope_owner_

@@ -10,7 +10,7 @@ constexpr std::uint64_t kMaxVocabSize = std::uint64_t{1} << 22;
 
 std::string shape_text(const std::vector<std::uint64_t>& shape) {
   std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+  for (const std::uint64_t size : shape) text.append(text.size() > 1 ? ", " : "").append(std::to_string(size));
   return text + "]";
 }
 
@@ -96,7 +96,7 @@ int read_vocab_size(const GgufFile& file, int hidden_size) {
   const auto hidden = static_cast<std::uint64_t>(hidden_size);
   if (embedding == nullptr) fail_missing(file, "token_embd.weight", {hidden});
   if (embedding->shape.size() != 2 || embedding->shape[0] != hidden || embedding->shape[1] > kMaxVocabSize) {
-    fail_shape(file, *embedding, "[" + std::to_string(hidden) + ", vocabulary size]");
+    fail_shape(file, *embedding, "hidden size " + std::to_string(hidden) + " by vocabulary size");
   }
   return static_cast<int>(embedding->shape[1]);
 }

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "backend/cpu/cpu_backend.h"
+#include "base/cpu_isa.h"
 #include "model/model.h"
 #include "model/perplexity.h"
 #include "reference_backend.h"
@@ -35,6 +37,9 @@ const char* code_name(ErrorCode code) {
 std::shared_ptr<Backend> make_backend(const std::string& name, int n_threads) {
   if (name == "reference") return std::make_shared<testing::ReferenceBackend>();
   if (name == "cpu") return make_cpu_backend(n_threads);
+  for (const CpuIsa isa : supported_cpu_isas()) {
+    if (name == cpu_isa_name(isa)) return make_cpu_backend(n_threads, isa);
+  }
   throw py::value_error("unknown backend " + name);
 }
 
@@ -81,8 +86,10 @@ py::array_t<float> to_array(std::span<const float> values) {
 
 class Session {
  public:
+  // The cache is poisoned with NaN where nothing was written.
   Session(std::shared_ptr<const Model> model, int n_ctx, KvType type)
-      : model_(std::move(model)), cache_(make_cache(model_->kv_shape(type), n_ctx)) {}
+      : model_(std::move(model)), cache_(KvArena::create({.budget_bytes = 0, .poison = true}), model_->kv_shape(type), n_ctx) {}
+  Session(std::shared_ptr<const Model> model, KvCache cache) : model_(std::move(model)), cache_(std::move(cache)) {}
 
   // Rows of what was asked for, from first_output_row on.
   py::object forward(const std::vector<TokenId>& tokens, const std::vector<std::int32_t>& parents,
@@ -115,7 +122,8 @@ class Session {
   [[nodiscard]] int length() const { return cache_.length(); }
   [[nodiscard]] std::size_t scratch_bytes() const { return scratch_.n_bytes(); }
   void truncate(int n) { cache_.truncate(n); }
-  void keep_path(const std::vector<std::int32_t>& rows) { cache_.keep_path(rows); }
+  void keep_path(int base, const std::vector<std::int32_t>& rows) { cache_.keep_path(base, rows); }
+  [[nodiscard]] std::unique_ptr<Session> fork() const { return std::make_unique<Session>(model_, cache_.fork()); }
 
   py::dict perplexity(const std::vector<TokenId>& tokens, int n_ctx, int max_windows, TokenId bos) {
     PerplexityResult result;
@@ -137,14 +145,10 @@ class Session {
   }
 
  private:
-  static KvCache make_cache(const KvShape& shape, int n_ctx);
-
   std::shared_ptr<const Model> model_;
   KvCache cache_;
   Scratch scratch_;
 };
-
-KvCache Session::make_cache(const KvShape& shape, int n_ctx) { return KvCache(shape, n_ctx); }
 
 class TestModel {
  public:
@@ -194,6 +198,7 @@ PYBIND11_MODULE(_testing_model, module) {
       .def("logits", &Session::logits)
       .def("truncate", &Session::truncate)
       .def("keep_path", &Session::keep_path)
+      .def("fork", &Session::fork)
       .def("perplexity", &Session::perplexity, py::arg("tokens"), py::arg("n_ctx"), py::arg("max_windows") = 0,
            py::arg("bos") = -1)
       .def_property_readonly("scratch_bytes", &Session::scratch_bytes)
@@ -218,6 +223,11 @@ PYBIND11_MODULE(_testing_model, module) {
     std::vector<std::string> warnings;
     const ModelConfig config = read_model_config(*GgufFile::open(path), &warnings);
     return std::pair{config_dict(config), warnings};
+  });
+  module.def("cpu_isas", [] {
+    std::vector<std::string> names;
+    for (const CpuIsa isa : supported_cpu_isas()) names.emplace_back(cpu_isa_name(isa));
+    return names;
   });
   module.def("supported_architectures", &supported_architectures);
 }

@@ -1,0 +1,311 @@
+"""Metadata and tensor directories that contradict themselves are refused, by code and by name."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+from helpers import native
+from tiny_models import Metadata, Tensors, TinyConfig
+
+testing = native("model")
+
+LLAMA = TinyConfig()
+ARCHS = {
+    "llama": LLAMA,
+    "qwen2": TinyConfig(arch="qwen2", tied=True),
+    "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=4),
+}
+Change = Callable[[Metadata, Tensors], None]
+
+
+def write(path: pathlib.Path, config: TinyConfig, *changes: Change) -> str:
+    keys = tiny_models.metadata(config) | tiny_models.byte_tokenizer(config.vocab_size)
+    tensors = tiny_models.random_tensors(config)
+    for change in changes:
+        change(keys, tensors)
+    return str(tiny_models.write_gguf(path / "model.gguf", keys, tensors))
+
+
+def refusal(path: str) -> Any:
+    """The error that reading the file ends with."""
+    with pytest.raises(testing.NativeError) as caught:
+        testing.read_config(path)
+    return caught.value.args
+
+
+def set_key(suffix: str, value: Any) -> Change:
+    return lambda keys, _: keys.__setitem__(f"{keys['general.architecture']}.{suffix}", value)
+
+
+def drop_key(suffix: str) -> Change:
+    return lambda keys, _: keys.pop(f"{keys['general.architecture']}.{suffix}")
+
+
+def set_tensor(name: str, *shape: int) -> Change:
+    return lambda _, tensors: tensors.__setitem__(name, np.ones(shape, dtype=np.float32))
+
+
+def drop_tensor(name: str) -> Change:
+    return lambda _, tensors: tensors.pop(name)
+
+
+NAN, INF = float("nan"), float("inf")
+
+BAD_NUMBERS = [
+    ("block_count", 0),
+    ("block_count", 2**32 - 1),
+    ("embedding_length", 0),
+    ("embedding_length", 2**31),
+    ("feed_forward_length", 0),
+    ("context_length", 0),
+    ("attention.head_count", 0),
+    ("attention.head_count", 2**32 - 1),
+    ("attention.head_count_kv", 0),
+    ("attention.head_count_kv", 3),
+    ("attention.head_count_kv", 8),
+    ("attention.head_count_kv", [2]),
+    ("attention.head_count_kv", [2, 2, 2]),
+    ("attention.key_length", 0),
+    ("attention.key_length", 2**20),
+    ("rope.dimension_count", 0),
+    ("rope.dimension_count", 15),
+    ("rope.dimension_count", 18),
+    ("rope.freq_base", 0.0),
+    ("rope.freq_base", -10000.0),
+    ("rope.freq_base", NAN),
+    ("rope.freq_base", INF),
+    ("rope.scaling.factor", -1.0),
+    ("rope.scaling.factor", NAN),
+    ("attention.layer_norm_rms_epsilon", 0.0),
+    ("attention.layer_norm_rms_epsilon", NAN),
+    ("attention.scale", INF),
+]
+
+
+@pytest.mark.parametrize(("suffix", "value"), BAD_NUMBERS)
+def test_numbers_out_of_range_are_refused(
+    suffix: str, value: Any, tmp_path: pathlib.Path
+) -> None:
+    code, reason, key, _, message = refusal(write(tmp_path, LLAMA, set_key(suffix, value)))
+    assert (code, reason, key) == ("model_format", "bad_hparam", f"llama.{suffix}")
+    assert "should be" in message and "found" in message
+
+
+def test_head_count_must_divide_the_width_when_no_head_size_is_given(
+    tmp_path: pathlib.Path,
+) -> None:
+    changes = [
+        drop_key("attention.key_length"),
+        drop_key("attention.value_length"),
+        set_key("attention.head_count", 6),
+    ]
+    code, reason, key, *_ = refusal(write(tmp_path, LLAMA, *changes))
+    assert (code, reason, key) == ("model_format", "bad_hparam", "llama.attention.head_count")
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        "block_count",
+        "context_length",
+        "embedding_length",
+        "feed_forward_length",
+        "attention.head_count",
+        "attention.layer_norm_rms_epsilon",
+    ],
+)
+def test_required_keys_are_named_when_missing(suffix: str, tmp_path: pathlib.Path) -> None:
+    code, reason, key, *_ = refusal(write(tmp_path, LLAMA, drop_key(suffix)))
+    assert (code, reason, key) == ("model_format", "missing_key", f"llama.{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "value"),
+    [("block_count", "2"), ("attention.head_count", 4.0), ("rope.freq_base", "10000")],
+)
+def test_keys_of_another_type_are_refused(suffix: str, value: Any, tmp_path: pathlib.Path) -> None:
+    code, reason, key, *_ = refusal(write(tmp_path, LLAMA, set_key(suffix, value)))
+    assert (code, reason, key) == ("model_format", "wrong_type", f"llama.{suffix}")
+
+
+def test_tokens_that_are_no_list_are_refused(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, LLAMA, lambda k, _: k.__setitem__("tokenizer.ggml.tokens", "a b c"))
+    code, reason, key, *_ = refusal(path)
+    assert (code, reason, key) == ("model_format", "wrong_type", "tokenizer.ggml.tokens")
+
+
+UNSUPPORTED = [
+    ("expert_count", 8),
+    ("attention.sliding_window", 128),
+    ("attention.value_length", 8),
+    ("attention.head_count_kv", [2, 1]),
+    ("feed_forward_length", [96, 64]),
+    ("block_count", [2, 2]),
+    ("rope.freq_base", [1e4, 1e4]),
+    ("rope.scaling.type", "longrope"),
+    ("final_logit_softcapping", 30.0),
+    ("logit_scale", 0.5),
+    ("attention.causal", False),
+]
+
+
+@pytest.mark.parametrize(("suffix", "value"), UNSUPPORTED)
+def test_variants_that_would_compute_wrongly_are_refused_by_name(
+    suffix: str, value: Any, tmp_path: pathlib.Path
+) -> None:
+    code, _, key, _, message = refusal(write(tmp_path, LLAMA, set_key(suffix, value)))
+    assert (code, key) == ("unsupported", f"llama.{suffix}")
+    assert "not supported" in message
+
+
+@pytest.mark.parametrize("suffix", ["yarn_ext_factor", "yarn_attn_factor", "attn_factor"])
+def test_unusual_yarn_settings_are_refused(suffix: str, tmp_path: pathlib.Path) -> None:
+    changes = [set_key("rope.scaling.type", "yarn"), set_key(f"rope.scaling.{suffix}", 0.5)]
+    code, _, key, *_ = refusal(write(tmp_path, LLAMA, *changes))
+    assert (code, key) == ("unsupported", f"llama.rope.scaling.{suffix}")
+
+
+def test_adapters_are_refused(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, LLAMA, lambda k, _: k.__setitem__("general.type", "adapter"))
+    assert refusal(path)[:3] == ("unsupported", "general_type", "general.type")
+
+
+def test_an_unknown_architecture_lists_ours(tmp_path: pathlib.Path) -> None:
+    keys = {"general.architecture": "mamba"} | tiny_models.byte_tokenizer()
+    path = tiny_models.write_gguf(tmp_path / "m.gguf", keys, {"x": np.ones(4, np.float32)})
+    code, reason, key, _, message = refusal(str(path))
+    assert (code, reason, key) == ("unsupported", "architecture", "general.architecture")
+    assert all(name in message for name in testing.supported_architectures())
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_every_missing_tensor_is_named(arch: str, tmp_path: pathlib.Path) -> None:
+    optional = {"output.weight"}
+    for name in tiny_models.random_tensors(ARCHS[arch]):
+        if name in optional:
+            continue
+        code, reason, _, tensor, message = refusal(
+            write(tmp_path, ARCHS[arch], drop_tensor(name))
+        )
+        assert (code, reason, tensor) == ("model_format", "missing_tensor", name)
+        assert name in message
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_every_wrong_shape_is_named(arch: str, tmp_path: pathlib.Path) -> None:
+    for name, values in tiny_models.random_tensors(ARCHS[arch]).items():
+        assert isinstance(values, np.ndarray)
+        for axis in range(values.ndim):
+            shape = list(values.shape)
+            shape[axis] += 1024
+            path = write(tmp_path, ARCHS[arch], set_tensor(name, *shape))
+            code, reason, _, tensor, message = refusal(path)
+            assert (code, reason) == ("model_format", "shape_mismatch")
+            assert tensor == ("token_embd.weight" if name == "token_embd.weight" else name)
+            assert "found" in message or "tokens" in message
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_tensors_that_do_not_belong_are_refused(arch: str, tmp_path: pathlib.Path) -> None:
+    for name in ("blk.2.attn_norm.weight", "blk.0.ffn_gate_exps.weight", "extra"):
+        code, reason, _, tensor, _ = refusal(write(tmp_path, ARCHS[arch], set_tensor(name, 64)))
+        assert (code, reason, tensor) == ("model_format", "unexpected_tensor", name)
+
+
+def test_more_blocks_than_tensors_and_fewer_are_both_refused(tmp_path: pathlib.Path) -> None:
+    more = refusal(write(tmp_path, LLAMA, set_key("block_count", 3)))
+    assert more[1] == "missing_tensor" and more[3].startswith("blk.2.")
+    fewer = refusal(write(tmp_path, LLAMA, set_key("block_count", 1)))
+    assert fewer[1] == "unexpected_tensor" and fewer[3].startswith("blk.1.")
+
+
+@pytest.mark.parametrize("n_tokens", [273, 300, 16])
+def test_a_token_list_that_does_not_fit_the_embedding_is_refused(
+    n_tokens: int, tmp_path: pathlib.Path
+) -> None:
+    def change(keys: Metadata, _: Tensors) -> None:
+        keys["tokenizer.ggml.tokens"] = [f"t{i}" for i in range(n_tokens)]
+
+    code, reason, _, tensor, _ = refusal(write(tmp_path, LLAMA, change))
+    assert (code, reason, tensor) == ("model_format", "shape_mismatch", "token_embd.weight")
+
+
+def test_rope_divisors_must_be_positive(tmp_path: pathlib.Path) -> None:
+    for bad in (0.0, -1.0, NAN, INF):
+        values = np.array([1, 1, 2, 4, 8, 8, bad, 8], dtype=np.float32)
+        path = write(tmp_path, LLAMA, lambda _, t, v=values: t.__setitem__("rope_freqs.weight", v))
+        code, reason, _, tensor, _ = refusal(path)
+        assert (code, reason, tensor) == ("model_format", "bad_hparam", "rope_freqs.weight")
+
+
+# ---------------------------------------------------------------- accepted
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_sound_file_is_read(arch: str, tmp_path: pathlib.Path) -> None:
+    config = ARCHS[arch]
+    found, warnings = testing.read_config(write(tmp_path, config))
+    assert found["architecture"] == arch
+    assert found["n_layers"] == config.n_layers
+    assert found["n_heads"] == config.n_heads
+    assert found["n_kv_heads"] == config.n_kv_heads
+    assert found["n_tokens"] == found["vocab_size"] == config.vocab_size
+    assert found["n_rot"] == (config.n_rot or config.head_dim)
+    assert found["tied_head"] == config.tied
+    assert warnings == []
+
+
+def test_defaults_follow_the_format(tmp_path: pathlib.Path) -> None:
+    changes = [
+        drop_key(suffix)
+        for suffix in (
+            "attention.head_count_kv",
+            "attention.key_length",
+            "attention.value_length",
+            "rope.freq_base",
+            "rope.dimension_count",
+        )
+    ]
+    found, _ = testing.read_config(write(tmp_path, TinyConfig(n_kv_heads=4), *changes))
+    assert found["n_kv_heads"] == 4
+    assert found["head_dim"] == found["n_rot"] == 16
+    assert found["rope_theta"] == 10000.0
+    assert found["attention_scale"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("suffix", "value"),
+    [
+        ("attention.head_count_kv", [2, 2]),
+        ("feed_forward_length", [96, 96]),
+        ("context_length", 2**32 - 1),
+        ("context_length", 2**40),
+        ("attention.sliding_window", 1024),
+        ("expert_count", 0),
+        ("rope.scaling.type", "none"),
+        ("attention.causal", True),
+    ],
+)
+def test_harmless_oddities_are_accepted(suffix: str, value: Any, tmp_path: pathlib.Path) -> None:
+    found, _ = testing.read_config(write(tmp_path, LLAMA, set_key(suffix, value)))
+    assert found["n_kv_heads"] == 2
+    assert 0 < found["context_length"] <= 2**30
+
+
+def test_only_the_declared_architecture_is_read(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, LLAMA, lambda k, _: k.__setitem__("qwen2.block_count", 77))
+    assert testing.read_config(path)[0]["n_layers"] == 2
+
+
+def test_a_padded_embedding_is_accepted_with_a_warning(tmp_path: pathlib.Path) -> None:
+    def change(keys: Metadata, _: Tensors) -> None:
+        keys.update(tiny_models.byte_tokenizer(265))
+
+    found, warnings = testing.read_config(write(tmp_path, LLAMA, change))
+    assert (found["n_tokens"], found["vocab_size"]) == (265, 272)
+    assert len(warnings) == 1 and "7 rows" in warnings[0]
