@@ -68,8 +68,10 @@ class BpeEncoder final : public TextEncoder {
   BpeEncoder(const VocabData& data, Vocabulary& vocabulary, const PreTokenizer& pre)
       : vocabulary_(vocabulary),
         n_tokens_(static_cast<Symbol>(vocabulary.size())),
-        unknown_(vocabulary.special_id("unknown")),
         rule_(pre.rule) {
+    // Only a token that was made for it: some files name the end-of-text token here.
+    unknown_ = vocabulary.special_id("unknown");
+    if (unknown_ && vocabulary.type(*unknown_) != TokenType::kUnknown) unknown_.reset();
     load_merges(data, vocabulary.warnings());
     if (pre.ignore_merges) index_words();
   }

@@ -1,12 +1,13 @@
 #include "tokenizer/merge_table.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace specdec {
 namespace {
 
 constexpr std::uint32_t kNone = 0xffffffff;
-// Up to here a scan of all pairs per step beats the heap.
+// Up to here a scan of all pairs per step beats the queues.
 constexpr std::size_t kShortWord = 24;
 
 }  // namespace
@@ -23,7 +24,10 @@ MergeTable::MergeTable(std::vector<MergeRule> rules) : rules_(std::move(rules)) 
   rules_.shrink_to_fit();
   if (rules_.empty()) return;
   first_rule_.assign(static_cast<std::size_t>(rules_.back().left) + 2, 0);
-  for (const MergeRule& rule : rules_) ++first_rule_[rule.left + 1];
+  for (const MergeRule& rule : rules_) {
+    ++first_rule_[rule.left + 1];
+    n_ranks_ = std::max(n_ranks_, rule.rank + 1);
+  }
   for (std::size_t i = 1; i < first_rule_.size(); ++i) first_rule_[i] += first_rule_[i - 1];
 }
 
@@ -68,47 +72,87 @@ void MergeTable::merge_short(std::vector<PlacedSymbol>& word, Scratch& scratch) 
   }
 }
 
+void MergeTable::add_candidate(std::uint32_t position, std::uint32_t rule, Scratch& scratch) const {
+  scratch.rules[position] = rule;
+  if (rule == kNoRule) return;
+  const std::uint32_t rank = rules_[rule].rank;
+  std::uint32_t& index = scratch.bucket_of_rank[rank];
+  if (index == kNone) {
+    index = static_cast<std::uint32_t>(scratch.n_buckets++);
+    if (scratch.buckets.size() < scratch.n_buckets) scratch.buckets.emplace_back();
+    scratch.buckets[index].rank = rank;
+  }
+  Scratch::Bucket& bucket = scratch.buckets[index];
+  if (bucket.queue.empty() || bucket.queue.back() <= position) {
+    bucket.queue.push_back(position);
+  } else {
+    bucket.late.push_back(position);
+    std::push_heap(bucket.late.begin(), bucket.late.end(), std::greater<>());
+  }
+  if (bucket.is_active) return;
+  bucket.is_active = true;
+  scratch.ranks.push_back(rank);
+  std::push_heap(scratch.ranks.begin(), scratch.ranks.end(), std::greater<>());
+}
+
+std::uint32_t MergeTable::take_candidate(Scratch& scratch) const {
+  while (!scratch.ranks.empty()) {
+    const std::uint32_t rank = scratch.ranks.front();
+    Scratch::Bucket& bucket = scratch.buckets[scratch.bucket_of_rank[rank]];
+    while (bucket.next < bucket.queue.size() || !bucket.late.empty()) {
+      std::uint32_t position = 0;
+      if (bucket.late.empty() ||
+          (bucket.next < bucket.queue.size() && bucket.queue[bucket.next] <= bucket.late.front())) {
+        position = bucket.queue[bucket.next++];
+      } else {
+        position = bucket.late.front();
+        std::pop_heap(bucket.late.begin(), bucket.late.end(), std::greater<>());
+        bucket.late.pop_back();
+      }
+      // Skip what has changed since it was added.
+      const std::uint32_t rule = scratch.rules[position];
+      if (rule != kNoRule && rules_[rule].rank == rank) return position;
+    }
+    bucket.queue.clear();
+    bucket.next = 0;
+    bucket.is_active = false;
+    std::pop_heap(scratch.ranks.begin(), scratch.ranks.end(), std::greater<>());
+    scratch.ranks.pop_back();
+  }
+  return kNone;
+}
+
 void MergeTable::merge_long(std::vector<PlacedSymbol>& word, Scratch& scratch) const {
   const auto n = static_cast<std::uint32_t>(word.size());
-  auto& [previous, next, unused, heap] = scratch;
+  std::vector<std::uint32_t>& previous = scratch.previous;
+  std::vector<std::uint32_t>& next = scratch.next;
   previous.resize(n);
   next.resize(n);
-  heap.clear();
-  const auto later = [](const auto& a, const auto& b) { return a.order > b.order; };
-  const auto candidate = [&](std::uint32_t left, std::uint32_t rule) {
-    return Scratch::Candidate{std::uint64_t{rules_[rule].rank} << 32 | left, rule};
-  };
+  scratch.rules.assign(n, kNoRule);
+  scratch.bucket_of_rank.resize(n_ranks_, kNone);
   for (std::uint32_t i = 0; i < n; ++i) {
     previous[i] = i == 0 ? kNone : i - 1;
     next[i] = i + 1 == n ? kNone : i + 1;
-    if (i + 1 == n) break;
-    const std::uint32_t rule = find(word[i].symbol, word[i + 1].symbol);
-    if (rule != kNoRule) heap.push_back(candidate(i, rule));
+    if (i + 1 < n) add_candidate(i, find(word[i].symbol, word[i + 1].symbol), scratch);
   }
-  std::make_heap(heap.begin(), heap.end(), later);
-  const auto push = [&](std::uint32_t left, std::uint32_t right) {
-    if (left == kNone || right == kNone) return;
-    const std::uint32_t rule = find(word[left].symbol, word[right].symbol);
-    if (rule == kNoRule) return;
-    heap.push_back(candidate(left, rule));
-    std::push_heap(heap.begin(), heap.end(), later);
-  };
-  while (!heap.empty()) {
-    std::pop_heap(heap.begin(), heap.end(), later);
-    const auto [order, rule_index] = heap.back();
-    heap.pop_back();
-    const MergeRule& rule = rules_[rule_index];
-    const auto left = static_cast<std::uint32_t>(order);
+  for (std::uint32_t left = 0; (left = take_candidate(scratch)) != kNone;) {
     const std::uint32_t right = next[left];
-    // A candidate is stale once either symbol has changed; swallowed symbols are kNoSymbol.
-    if (right == kNone || word[left].symbol != rule.left || word[right].symbol != rule.right) continue;
-    word[left].symbol = rule.merged;
-    word[right].symbol = kNoSymbol;
-    next[left] = next[right];
-    if (next[right] != kNone) previous[next[right]] = left;
-    push(previous[left], left);
-    push(left, next[left]);
+    const std::uint32_t after = next[right];
+    const std::uint32_t before = previous[left];
+    word[left].symbol = rules_[scratch.rules[left]].merged;
+    scratch.rules[right] = kNoRule;
+    next[left] = after;
+    if (after != kNone) previous[after] = left;
+    add_candidate(left, after == kNone ? kNoRule : find(word[left].symbol, word[after].symbol),
+                  scratch);
+    if (before != kNone) {
+      add_candidate(before, find(word[before].symbol, word[left].symbol), scratch);
+    }
   }
+  for (std::size_t i = 0; i < scratch.n_buckets; ++i) {
+    scratch.bucket_of_rank[scratch.buckets[i].rank] = kNone;
+  }
+  scratch.n_buckets = 0;
   std::size_t n_left = 0;
   for (std::uint32_t i = 0; i != kNone; i = next[i]) word[n_left++] = word[i];
   word.resize(n_left);

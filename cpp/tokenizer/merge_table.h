@@ -29,21 +29,30 @@ class MergeTable {
  public:
   // Buffers that a caller keeps between calls.
   struct Scratch {
-    struct Candidate {
-      std::uint64_t order;  // rank << 32 | position of the left symbol
-      std::uint32_t rule;
+    // Positions of left symbols whose pair has one rank: a queue in rising order, and a heap (smallest on
+    // top) of those that came out of order.
+    struct Bucket {
+      std::uint32_t rank = 0;
+      bool is_active = false;  // stands in `ranks`
+      std::size_t next = 0;    // the front of `queue`
+      std::vector<std::uint32_t> queue;
+      std::vector<std::uint32_t> late;
     };
     std::vector<std::uint32_t> previous;
     std::vector<std::uint32_t> next;
-    std::vector<std::uint32_t> rules;
-    std::vector<Candidate> heap;
+    std::vector<std::uint32_t> rules;           // by position: the rule for the pair that begins there
+    std::vector<std::uint32_t> bucket_of_rank;  // index into `buckets`
+    std::vector<Bucket> buckets;
+    std::size_t n_buckets = 0;
+    std::vector<std::uint32_t> ranks;           // heap of (rank, smallest on top)
   };
 
   MergeTable() = default;
   // Of several rules for one pair the lowest rank counts.
   explicit MergeTable(std::vector<MergeRule> rules);
 
-  // Merges in place until no rule applies: at most n - 1 steps, O(n log n). n < 2^32 - 1.
+  // Merges in place until no rule applies: at most n - 1 steps, O(n log n), near linear on usual and on
+  // repetitive text. n < 2^32 - 1.
   void merge(std::vector<PlacedSymbol>& word, Scratch& scratch) const;
 
  private:
@@ -52,11 +61,15 @@ class MergeTable {
   [[nodiscard]] std::uint32_t find(Symbol left, Symbol right) const noexcept;
   void merge_short(std::vector<PlacedSymbol>& word, Scratch& scratch) const;
   void merge_long(std::vector<PlacedSymbol>& word, Scratch& scratch) const;
+  void add_candidate(std::uint32_t position, std::uint32_t rule, Scratch& scratch) const;
+  // The leftmost candidate of the lowest rank, kNoRule when there is none left.
+  [[nodiscard]] std::uint32_t take_candidate(Scratch& scratch) const;
 
   // Sorted by (left, right); the rules of `left` are [first_rule_[left], first_rule_[left + 1]). No hash,
   // so that no file can make lookups slow.
   std::vector<MergeRule> rules_;
   std::vector<std::uint32_t> first_rule_;
+  std::uint32_t n_ranks_ = 0;  // all ranks are below
 };
 
 }  // namespace specdec

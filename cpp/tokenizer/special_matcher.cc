@@ -66,6 +66,12 @@ SpecialMatcher::SpecialMatcher(std::span<const Pattern> patterns) {
   }
 }
 
+bool SpecialMatcher::is_allowed(const Match& match,
+                                std::span<const ByteRange> control_ranges) const noexcept {
+  const Node& node = nodes_[match.node];
+  return node.everywhere || is_inside(control_ranges, match.end - node.depth, match.end);
+}
+
 // For every position where allowed tokens end, the longest of them.
 std::vector<SpecialMatcher::Match> SpecialMatcher::find_matches(
     std::string_view text, std::span<const ByteRange> control_ranges) const {
@@ -79,14 +85,73 @@ std::vector<SpecialMatcher::Match> SpecialMatcher::find_matches(
       next = child(at, byte);
     }
     at = next;
-    std::uint32_t node = nodes_[at].token >= 0 ? at : nodes_[at].next_match;
-    while (node != 0 && !nodes_[node].everywhere &&
-           !is_inside(control_ranges, i + 1 - nodes_[node].depth, i + 1)) {
-      node = nodes_[node].next_match;
+    Match match{i + 1, nodes_[at].token >= 0 ? at : nodes_[at].next_match};
+    while (match.node != 0 && !is_allowed(match, control_ranges)) {
+      match.node = nodes_[match.node].next_match;
     }
-    if (node != 0) matches.push_back({i + 1, node});
+    if (match.node != 0) matches.push_back(match);
   }
   return matches;
+}
+
+std::vector<PromptPart> SpecialMatcher::choose(std::size_t n_bytes, std::vector<Match> matches,
+                                               std::span<const ByteRange> control_ranges) const {
+  const auto length_of = [this](const Match& match) { return nodes_[match.node].depth; };
+  // They come in the order of their ends, so equally long ones stay in the order of their beginnings.
+  std::stable_sort(matches.begin(), matches.end(), [&](const Match& a, const Match& b) {
+    return length_of(a) > length_of(b);
+  });
+  // Matches whose longest token did not fit wait until all of that length are done, because few of them
+  // are still free then; the rest get the next token that ends there, in a heap.
+  std::vector<Match> waiting;
+  std::uint32_t waiting_length = 0;
+  std::vector<Match> shortened;
+  const auto later = [&](const Match& a, const Match& b) {
+    return length_of(a) != length_of(b) ? length_of(a) < length_of(b) : a.end > b.end;
+  };
+  std::vector<PromptPart> found;
+  std::vector<bool> taken(n_bytes);
+  const auto shorten = [&](Match match) {
+    if (taken[match.end - 1]) return;
+    do {
+      match.node = nodes_[match.node].next_match;
+    } while (match.node != 0 && (taken[match.end - length_of(match)] ||
+                                 !is_allowed(match, control_ranges)));
+    if (match.node == 0) return;
+    shortened.push_back(match);
+    std::push_heap(shortened.begin(), shortened.end(), later);
+  };
+  for (std::size_t i = 0; i < matches.size() || !shortened.empty() || !waiting.empty();) {
+    const bool from_heap = !shortened.empty() &&
+                           (i == matches.size() || later(matches[i], shortened.front()));
+    const bool is_last = i == matches.size() && !from_heap;
+    const Match match = is_last ? Match{} : from_heap ? shortened.front() : matches[i];
+    if (!waiting.empty() && (is_last || length_of(match) < waiting_length)) {
+      for (const Match& one : waiting) shorten(one);
+      waiting.clear();
+      continue;
+    }
+    if (from_heap) {
+      std::pop_heap(shortened.begin(), shortened.end(), later);
+      shortened.pop_back();
+    } else {
+      ++i;
+    }
+    // What was cut out before is at least as long, so looking at both ends is enough.
+    if (taken[match.end - 1]) continue;
+    const std::size_t begin = match.end - length_of(match);
+    if (taken[begin]) {
+      waiting.push_back(match);
+      waiting_length = length_of(match);
+      continue;
+    }
+    std::fill(taken.begin() + static_cast<std::ptrdiff_t>(begin),
+              taken.begin() + static_cast<std::ptrdiff_t>(match.end), true);
+    found.push_back({begin, match.end, nodes_[match.node].token});
+  }
+  std::sort(found.begin(), found.end(),
+            [](const PromptPart& a, const PromptPart& b) { return a.begin < b.begin; });
+  return found;
 }
 
 void SpecialMatcher::cut(std::string_view text, std::span<const ByteRange> control_ranges,
@@ -95,39 +160,7 @@ void SpecialMatcher::cut(std::string_view text, std::span<const ByteRange> contr
   if (!nodes_.empty()) matches = find_matches(text, control_ranges);
   std::vector<PromptPart> found;
   if (!matches.empty()) {
-    const auto later = [this](const Match& a, const Match& b) {
-      const std::uint32_t a_length = nodes_[a.node].depth;
-      const std::uint32_t b_length = nodes_[b.node].depth;
-      return a_length != b_length ? a_length < b_length : a.end > b.end;
-    };
-    std::make_heap(matches.begin(), matches.end(), later);
-    std::vector<bool> taken(text.size());
-    while (!matches.empty()) {
-      std::pop_heap(matches.begin(), matches.end(), later);
-      const auto [end, longest] = matches.back();
-      matches.pop_back();
-      // What was cut out before is at least as long, so looking at both ends is enough.
-      if (taken[end - 1]) continue;
-      if (!taken[end - nodes_[longest].depth]) {
-        const std::size_t begin = end - nodes_[longest].depth;
-        std::fill(taken.begin() + static_cast<std::ptrdiff_t>(begin),
-                  taken.begin() + static_cast<std::ptrdiff_t>(end), true);
-        found.push_back({begin, end, nodes_[longest].token});
-        continue;
-      }
-      // A shorter token that ends here may still fit; its turn comes with its length.
-      std::uint32_t node = nodes_[longest].next_match;
-      while (node != 0 && (taken[end - nodes_[node].depth] ||
-                           (!nodes_[node].everywhere &&
-                            !is_inside(control_ranges, end - nodes_[node].depth, end)))) {
-        node = nodes_[node].next_match;
-      }
-      if (node == 0) continue;
-      matches.push_back({end, node});
-      std::push_heap(matches.begin(), matches.end(), later);
-    }
-    std::sort(found.begin(), found.end(),
-              [](const PromptPart& a, const PromptPart& b) { return a.begin < b.begin; });
+    found = choose(text.size(), std::move(matches), control_ranges);
   }
   std::size_t position = 0;
   for (const PromptPart& part : found) {

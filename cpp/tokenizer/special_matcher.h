@@ -60,6 +60,10 @@ class SpecialMatcher {
   };
 
   [[nodiscard]] std::uint32_t child(std::uint32_t node, unsigned char byte) const noexcept;
+  [[nodiscard]] bool is_allowed(const Match& match,
+                                std::span<const ByteRange> control_ranges) const noexcept;
+  [[nodiscard]] std::vector<PromptPart> choose(std::size_t n_bytes, std::vector<Match> matches,
+                                               std::span<const ByteRange> control_ranges) const;
   [[nodiscard]] std::vector<Match> find_matches(std::string_view text,
                                                 std::span<const ByteRange> control_ranges) const;
 

@@ -75,9 +75,16 @@ std::string unescape_spaces(std::string_view text) {
   return out;
 }
 
-template <typename Range>
-bool contains(const Range& range, std::string_view text) {
-  return std::find(std::begin(range), std::end(range), text) != std::end(range);
+// Do the merges make `text`? Then it is ordinary text that happens to look like an end token, as the
+// HTML tag "</s>" in Qwen's vocabularies.
+bool is_merged(const VocabData& data, std::string_view text) {
+  if (!data.merges) return false;
+  return std::any_of(data.merges->begin(), data.merges->end(), [&](std::string_view merge) {
+    const std::size_t space = merge.find(' ', 1);
+    return merge.size() == text.size() + 1 && space != std::string_view::npos &&
+           merge.substr(0, space) == text.substr(0, space) &&
+           merge.substr(space + 1) == text.substr(space);
+  });
 }
 
 VocabularyKind kind_of(const VocabData& data) {
@@ -132,7 +139,7 @@ Vocabulary::Vocabulary(const VocabData& data) : kind_(kind_of(data)) {
   load_texts(data);
   load_types(data);
   load_special_ids(data);
-  find_end_tokens();
+  find_end_tokens(data);
   decode_texts(data);
 }
 
@@ -237,12 +244,13 @@ void Vocabulary::load_special_ids(const VocabData& data) {
   }
 }
 
-void Vocabulary::find_end_tokens() {
+void Vocabulary::find_end_tokens(const VocabData& data) {
   for (const std::string_view end_text : kEndTexts) {
     const auto id = find(end_text);
     if (!id) continue;
-    eog_ids_.push_back(*id);
     TokenType& token_type = types_[static_cast<std::size_t>(*id)];
+    if (token_type == TokenType::kNormal && is_merged(data, end_text)) continue;
+    eog_ids_.push_back(*id);
     if (token_type != TokenType::kControl && token_type != TokenType::kUserDefined) {
       warnings_.push_back("end_token_type: '" + printable(end_text) +
                           "' is not marked as a control token; it is treated as one");
@@ -250,7 +258,10 @@ void Vocabulary::find_end_tokens() {
     token_type = TokenType::kControl;
   }
   for (const std::string_view end_text : kFimEndTexts) {
-    if (const auto id = find(end_text)) eog_ids_.push_back(*id);
+    const auto id = find(end_text);
+    if (id && !(type(*id) == TokenType::kNormal && is_merged(data, end_text))) {
+      eog_ids_.push_back(*id);
+    }
   }
   for (const std::string_view name : kEndIdNames) {
     if (const auto id = special_id(name)) eog_ids_.push_back(*id);

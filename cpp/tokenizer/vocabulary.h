@@ -81,7 +81,7 @@ class Vocabulary {
   void load_texts(const VocabData& data);
   void load_types(const VocabData& data);
   void load_special_ids(const VocabData& data);
-  void find_end_tokens();
+  void find_end_tokens(const VocabData& data);
   void decode_texts(const VocabData& data);
 
   VocabularyKind kind_;
