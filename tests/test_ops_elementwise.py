@@ -1,0 +1,122 @@
+"""Norms, activations, addition and argmax against NumPy, the same bits on every ISA."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from helpers import native
+
+ops = native("ops")
+ISAS = ops.isas()
+LENGTHS = [1, 2, 15, 16, 17, 63, 64, 65, 127, 576, 896, 1000, 1536]
+
+
+def equal_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_norm_agrees_with_numpy_on_every_isa(kind: str, n: int) -> None:
+    rng = np.random.default_rng(n)
+    x = (rng.standard_normal(n) * 3 + 0.5).astype(np.float32)
+    weight = rng.standard_normal(n).astype(np.float32)
+    bias = rng.standard_normal(n).astype(np.float32) if kind == "layer" else None
+    wide = x.astype(np.float64)
+    mean = wide.mean() if kind == "layer" else 0.0
+    expected = (wide - mean) / np.sqrt(((wide - mean) ** 2).mean() + 1e-5) * weight
+    if bias is not None:
+        expected = expected + bias
+    outs = [ops.norm(isa, kind, x, weight, bias, 1e-5) for isa in ISAS]
+    # A handful of roundings of values of size |expected| (and of the bias).
+    np.testing.assert_allclose(outs[0], expected, rtol=1e-6, atol=2e-6)
+    assert all(equal_bits(outs[0], out) for out in outs)
+
+
+def test_layer_norm_without_bias_adds_nothing() -> None:
+    x = np.arange(20, dtype=np.float32)
+    ones, zeros = np.ones(20, np.float32), np.zeros(20, np.float32)
+    for isa in ISAS:
+        with_zeros = ops.norm(isa, "layer", x, ones, zeros, 1e-5)
+        assert equal_bits(ops.norm(isa, "layer", x, ones, None, 1e-5), with_zeros)
+
+
+def activation_inputs() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.concatenate(
+        [
+            np.linspace(-110, 110, 20001),
+            np.linspace(-6, 6, 20001),
+            rng.standard_normal(5000) * 1e-3,
+            [0.0, -0.0, 1e-30, -1e-30, 87.5, 88.5, 88.8, -88.5, 3e38, -3e38],
+        ]
+    ).astype(np.float32)
+
+
+def exact_activation(name: str, x: np.ndarray) -> np.ndarray:
+    if name == "silu":
+        return np.array([v * math.exp(min(v, 0)) / (1 + math.exp(-abs(v))) for v in x.tolist()])
+    return np.array([0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x.tolist()])
+
+
+@pytest.mark.parametrize("name", ["silu", "gelu_erf"])
+def test_activation_is_accurate_to_float_rounding(name: str) -> None:
+    x = activation_inputs()
+    expected = exact_activation(name, x.astype(np.float64))
+    outs = [ops.activate(isa, name, x) for isa in ISAS]
+    # Relative to the exact value also in the negative tail, until e^-x overflows.
+    excess = np.abs(outs[0] - expected) - 3e-37 - 4e-7 * np.abs(expected)
+    assert excess.max() <= 0, x[excess.argmax()]
+    assert all(equal_bits(outs[0], out) for out in outs)
+
+
+@pytest.mark.parametrize("name", ["silu", "gelu_erf"])
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 100])
+def test_gated_activation_is_activation_times_up(name: str, n: int) -> None:
+    rng = np.random.default_rng(n)
+    gate, up = rng.standard_normal((2, n)).astype(np.float32)
+    for isa in ISAS:
+        product = ops.activate(isa, name, gate) * up
+        assert equal_bits(ops.activate_multiply(isa, name, gate, up), product)
+
+
+def test_activation_keeps_nan() -> None:
+    x = np.array([1.0, np.nan, -1.0], np.float32)
+    for isa in ISAS:
+        for name in ("silu", "gelu_erf"):
+            assert np.isnan(ops.activate(isa, name, x)).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 100])
+def test_add_is_float_addition(n: int) -> None:
+    rng = np.random.default_rng(n)
+    x, y = rng.standard_normal((2, n)).astype(np.float32)
+    for isa in ISAS:
+        assert equal_bits(ops.add(isa, x, y), x + y)
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 1023, 1024, 1025, 5000])
+def test_argmax_takes_the_first_of_equal_values(n: int) -> None:
+    rng = np.random.default_rng(n)
+    for isa in ISAS:
+        for levels in (2, 1000):
+            x = rng.integers(0, levels, n).astype(np.float32) - levels
+            assert ops.argmax(isa, x) == int(np.argmax(x))
+        for position in {0, n // 2, n - 1}:
+            x = np.full(n, -np.inf, np.float32)
+            x[position] = -5
+            assert ops.argmax(isa, x) == position
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_argmax_refuses_values_that_are_not_finite(bad: float) -> None:
+    for isa in ISAS:
+        for n in (1, 16, 17, 2050):
+            for position in {0, n // 2, n - 1}:
+                x = np.zeros(n, np.float32)
+                x[position] = bad
+                assert ops.argmax(isa, x) == -1
+        assert ops.argmax(isa, np.full(20, -np.inf, np.float32)) == -1
