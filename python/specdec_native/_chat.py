@@ -1,8 +1,8 @@
 """From chat messages to pieces of prompt, so that message text cannot forge control tokens.
 
-In the text that reaches the template, the first character of every control token spelled out by a
-message is replaced by a private-use character. After rendering it is put back, and the control tokens
-it belongs to become pieces of plain text; those that the template wrote are recognised.
+In the text that reaches the template, the first character of every control token spelled out by
+a message is replaced by a private-use character. After rendering it is put back, and the control
+tokens it belongs to become pieces of plain text; those that the template wrote are recognised.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def chat_pieces(
     tools: Sequence[Mapping[str, Any]] | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> list[Piece]:
-    """Renders messages through a template; `variables` come from the caller or the model and are trusted.
+    """Renders messages through a template. `variables` are trusted.
 
     Raises:
         InvalidArgumentError: messages that are not a list of role and content.
@@ -69,8 +69,8 @@ def chat_pieces(
 
     text = rendered(hide_spelled)
     if any(first in t for t in texts[1:] for first in control.first_characters):
-        # A template that cuts or joins message text could still complete a control token from parts.
-        # With every first character hidden that is impossible, so the two must agree.
+        # A template that cuts or joins message text could still complete a control token from
+        # parts. With every first character hidden that is impossible, so the two must agree.
         strict = rendered(lambda t: t.translate({ord(c): d for c, d in disguise.items()}))
         if control.find(text) != control.find(strict):
             text = strict
@@ -149,10 +149,11 @@ def _map_text(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list):
         return [_map_text(v, change) for v in value]
     if isinstance(value, dict):
-        return {
-            k if k in ("messages", "tools") else change(k): v if k == "role" else _map_text(v, change)
-            for k, v in value.items()
-        }
+        result = {}
+        for key, item in value.items():
+            new_key = key if key in ("messages", "tools") else change(key)
+            result[new_key] = item if key == "role" else _map_text(item, change)
+        return result
     return value
 
 

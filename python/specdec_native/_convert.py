@@ -33,9 +33,7 @@ def to_stats(stats: _core.DecodeStats) -> DecodeStats:
     return DecodeStats(**values)
 
 
-def to_result(
-    session: _core.Session, result: _core.GenerateResult, call: Call
-) -> GenerationResult:
+def to_result(session: _core.Session, result: _core.GenerateResult, call: Call) -> GenerationResult:
     return GenerationResult(
         text=result.text,
         token_ids=tuple(result.token_ids),

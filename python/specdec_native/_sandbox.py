@@ -1,8 +1,8 @@
 """Runs chat templates, which are programs from strangers, within bounds.
 
-jinja2's immutable sandbox keeps a template from reaching Python's internals. What it does not bound is
-added here: how large a template is, how much it loops and calls, how much text and how large values it
-makes, and how long it takes.
+jinja2's immutable sandbox keeps a template from reaching Python's internals. What it does not bound
+is added here: how large a template is, how much it loops and calls, how much text and how large
+values it makes, and how long it takes.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ MAX_SECONDS = 1.0
 MAX_GROWTH = 16 << 20  # characters made by all operations together
 GROWTH_PER_INPUT = 64  # the same, in addition, per character of the messages
 
-_FILTERS = frozenset(
-    "abs attr batch capitalize count d default dictsort e escape first float forceescape groupby indent"
-    " int items join last length list lower map max min reject rejectattr replace reverse round safe"
-    " select selectattr slice sort string title trim unique upper wordcount".split()
-)
+_FILTERS = """
+    abs attr batch capitalize count d default dictsort e escape first float forceescape groupby
+    indent int items join last length list lower map max min reject rejectattr replace reverse
+    round safe select selectattr slice sort string title trim unique upper wordcount
+""".split()
 _FORBIDDEN_ATTRIBUTES = frozenset({"format", "format_map", "translate", "expandtabs", "encode"})
 _PLAIN_TYPES = (str, bool, int, float, type(None), Undefined)
 
@@ -360,7 +360,7 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
         raise TemplateError(f"the chat template is wrong: {error}", reason="syntax") from error
     except RecursionError as error:
         raise _limit("nests too deeply") from error
-    except Exception as error:  # the template is foreign code: any mistake of its is a TemplateError
+    except Exception as error:  # foreign code can make any mistake
         raise TemplateError(
             f"the chat template failed: {type(error).__name__}: {error}", reason="failed"
         ) from error

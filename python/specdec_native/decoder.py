@@ -168,8 +168,8 @@ class Decoder:
             prompt: text, to which no chat template is applied (see `chat`), or token ids.
             max_tokens: at most so many; None: until the context is full.
             parse_special: recognise control tokens that a text prompt spells out.
-            on_token: called with each `Chunk`; returning False ends the generation, and an exception
-                ends it and passes through.
+            on_token: called with each `Chunk`; returning False ends the generation, and an
+                exception ends it and passes through.
             **options: see `GenerateOptions`; the default is greedy.
 
         Raises:
@@ -193,8 +193,8 @@ class Decoder:
     ) -> Stream:
         """As `generate`, but returns an iterator over `Chunk`s that is also a context manager.
 
-        Closing or dropping the iterator ends the generation; then its `result` tells what there was.
-        `on_progress` is called on another thread.
+        Closing or dropping the iterator ends the generation; then its `result` tells what there
+        was. `on_progress` is called on another thread.
         """
         call = self._call(options, max_tokens)
         self._set_prompt(call.request, prompt, parse_special)
@@ -234,7 +234,7 @@ class Decoder:
         return self._start(call, options.get("on_progress"))
 
     def cancel(self) -> None:
-        """Ends the running call at its next token, from any thread; no effect when none is running."""
+        """Ends the running call at its next token, from any thread; else has no effect."""
         worker, session = self._worker, self._session
         if worker is not None:
             worker.cancel.set()
@@ -242,7 +242,7 @@ class Decoder:
             session.cancel()
 
     def fork(self) -> Decoder:
-        """A second conversation that starts with this one's content; the common part is stored once."""
+        """A second conversation that starts with this one's content, which is stored once."""
         self._wait_for_stream()
         other = Decoder.__new__(Decoder)
         other._worker = None
@@ -350,7 +350,7 @@ class Decoder:
         if worker is None:
             return
         if not (worker.finished.is_set() or worker.cancel.is_set()):
-            raise SessionBusyError("the decoder is streaming: read the stream to its end or close it")
+            raise SessionBusyError("the decoder is streaming: read the stream out or close it")
         worker.wait()
         self._worker = None
 
@@ -403,9 +403,7 @@ def _set_drafter(
         options.ngram_keep = drafter.keep
         return None
     if not isinstance(drafter.model, Model):
-        raise InvalidArgumentError(
-            f"DraftModel takes a Model, not {type(drafter.model).__name__}"
-        )
+        raise InvalidArgumentError(f"DraftModel takes a Model, not {type(drafter.model).__name__}")
     options.drafter = "model"
     options.draft_sampling = drafter.sampling
     if drafter.temperature is not None:

@@ -36,16 +36,17 @@ def to_bytes(text: str) -> bytes:
 
 def refuse_copy(what: str) -> NoReturn:
     raise TypeError(
-        f"a {what} cannot be pickled or copied: open the model in each process; threads can share it"
+        f"a {what} cannot be pickled or copied: open the model in each process, or share it "
+        "between threads"
     )
 
 
 class Model:
     """A GGUF model, ready to run.
 
-    Immutable: any number of decoders and threads may share it. It cannot be used in a process made by
-    ``fork`` after it was loaded, and cannot be pickled: open it in each process. Closing it does not
-    disturb decoders made from it; its memory is released with the last of them.
+    Immutable: any number of decoders and threads may share it. It cannot be used in a process made
+    by ``fork`` after it was loaded, and cannot be pickled: open it in each process. Closing it does
+    not disturb decoders made from it; its memory is released with the last of them.
 
     Args:
         path: a GGUF file.
@@ -145,8 +146,8 @@ class Model:
         Args:
             token_ids: ids of this vocabulary.
             render_special: spell control tokens out instead of leaving them out.
-            strip_space_prefix: drop the space that a SentencePiece vocabulary puts before a prompt; not
-                wanted for tokens that continue a text.
+            strip_space_prefix: drop the space that a SentencePiece vocabulary puts before a prompt;
+                not wanted for tokens that continue a text.
         """
         ids = check_token_ids("token_ids", token_ids, self.info.vocab_size)
         return self._native.detokenize(
@@ -242,7 +243,8 @@ class Model:
         if self._handle is None:
             return "<specdec_native.Model, closed>"
         info = self.info
-        return f"<specdec_native.Model {info.name or info.path!r}: {info.architecture}, {info.quantisation}>"
+        name = info.name or info.path
+        return f"<specdec_native.Model {name!r}: {info.architecture}, {info.quantisation}>"
 
 
 def check_token_ids(name: str, token_ids: Iterable[object], vocab_size: int) -> list[int]:
@@ -301,5 +303,3 @@ def check_pair(target: Model, draft: Model) -> PairReport:
 def info() -> dict[str, Any]:
     """Version, compiler, CPU path, threads, what is supported: what a bug report needs."""
     return _core.build_info()
-
-

@@ -57,7 +57,7 @@ class SamplingParams:
 
     Attributes:
         logit_bias: token id -> what is added to its logit, -inf bans the token.
-        repetition_penalty: > 0; divides the positive logits of seen tokens and multiplies negative ones.
+        repetition_penalty: > 0; divides positive logits of seen tokens, multiplies negative ones.
         presence_penalty: [-100, 100]; subtracted once from the logits of seen tokens.
         frequency_penalty: [-100, 100]; subtracted once per occurrence.
         penalty_last_n: how many of the last tokens count as seen; -1: all, 0: none.

@@ -17,7 +17,7 @@ _POLL_SECONDS = 0.05
 
 
 class StreamWorker:
-    """Runs one generation on its own thread. Does not know the `Stream`, so that one can be dropped."""
+    """Runs one generation on its own thread. Holds no `Stream`, so that one can be dropped."""
 
     def __init__(
         self,
@@ -72,8 +72,8 @@ class StreamWorker:
 class Stream(Iterator[Chunk]):
     """Iterates over the chunks of a generation that runs on another thread.
 
-    Closing it, leaving its ``with`` block or dropping the last reference ends the generation. An error
-    of the generation is raised by the iteration.
+    Closing it, leaving its ``with`` block or dropping the last reference ends the generation. An
+    error of the generation is raised by the iteration.
     """
 
     def __init__(self, worker: StreamWorker) -> None:

@@ -1,0 +1,130 @@
+"""The `specdec-native` command: what needs Python. Generation is the work of `specdec`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from . import __version__, demo, info
+from .download import KNOWN_MODELS, models_dir, pull
+from .errors import (
+    ContextFullError,
+    InvalidArgumentError,
+    ModelFileError,
+    ModelFormatError,
+    ResourceLimitError,
+    SpecdecError,
+    UnsupportedModelError,
+)
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_BAD_FILE = 3
+EXIT_UNSUPPORTED = 4
+EXIT_RESOURCES = 5
+EXIT_INTERRUPTED = 130
+
+
+def exit_code(error: SpecdecError) -> int:
+    """The same codes as those of `specdec`."""
+    if isinstance(error, InvalidArgumentError):
+        return EXIT_USAGE
+    if isinstance(error, (ModelFormatError, ModelFileError)):
+        return EXIT_BAD_FILE
+    if isinstance(error, UnsupportedModelError):
+        return EXIT_UNSUPPORTED
+    if isinstance(error, (ResourceLimitError, ContextFullError)):
+        return EXIT_RESOURCES
+    return EXIT_FAILED
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except SpecdecError as error:
+        print(f"specdec-native: {error}", file=sys.stderr)
+        return exit_code(error)
+    except BrokenPipeError:
+        # The reader went away; keep Python from complaining when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="specdec-native",
+        description="Fetch models, see a demonstration, describe the installation. "
+        "To generate text from the shell use `specdec generate` and `specdec chat`.",
+        epilog="exit codes: 0 ok, 1 failed, 2 usage, 3 bad file, 4 unsupported, 5 resources, "
+        "130 interrupted",
+    )
+    parser.add_argument("--version", action="version", version=f"specdec-native {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser(
+        "pull",
+        help="fetch a model",
+        description=f"Fetches a model into {models_dir()} ($SPECDEC_MODELS) and prints its path.",
+    )
+    command.add_argument(
+        "name",
+        help=f"{', '.join(KNOWN_MODELS)}, or hf:ORG/REPO[:FILE.gguf] for the Hugging Face Hub",
+    )
+    command.add_argument("-q", "--quiet", action="store_true", help="no messages, no progress bar")
+    command.set_defaults(run=_pull)
+
+    command = commands.add_parser(
+        "demo",
+        help="answer a prompt plainly and speculatively and compare",
+        description="Fetches SmolLM2-135M-Instruct (98 MB) if needed, answers a prompt with and "
+        "without speculation, and compares text and speed. Fails if the texts differ.",
+    )
+    command.add_argument("-n", "--max-tokens", type=int, default=demo.MAX_TOKENS, metavar="N")
+    command.add_argument("-t", "--threads", type=int, default=None, metavar="N")
+    command.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    command.set_defaults(run=_demo)
+
+    command = commands.add_parser("info", help="version, compiler, CPU path, what is supported")
+    command.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    command.set_defaults(run=_info)
+    return parser
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _pull(args: argparse.Namespace) -> int:
+    show = sys.stderr.isatty() and not args.quiet
+    path = pull(args.name, notify=(lambda text: None) if args.quiet else _note, show_progress=show)
+    print(path)
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    path = pull(demo.MODEL, notify=_note, show_progress=sys.stderr.isatty())
+    return demo.run(path, max_tokens=args.max_tokens, n_threads=args.threads, as_json=args.json)
+
+
+def _info(args: argparse.Namespace) -> int:
+    facts = {**info(), "models_dir": str(models_dir())}
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    for name, value in facts.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        print(f"{name.replace('_', ' '):<20} {'none' if shown is None else shown}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

