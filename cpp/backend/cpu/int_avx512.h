@@ -12,83 +12,87 @@ struct Simd {
   using F32 = __m512;
 
   // --- bytes ---
-  static Bytes load(const std::uint8_t* line) { return _mm512_loadu_si512(line); }
-  static Bytes low4(Bytes x) { return _mm512_and_si512(x, _mm512_set1_epi8(0x0F)); }
-  static Bytes high4(Bytes x) { return low4(_mm512_srli_epi16(x, 4)); }
+  SPECDEC_INLINE static Bytes load(const std::uint8_t* line) { return _mm512_loadu_si512(line); }
+  SPECDEC_INLINE static Bytes low4(Bytes x) { return _mm512_and_si512(x, _mm512_set1_epi8(0x0F)); }
+  SPECDEC_INLINE static Bytes high4(Bytes x) { return low4(_mm512_srli_epi16(x, 4)); }
   // Shifts right (left when negative); bits that cross bytes must be masked by the caller.
   template <int kShift>
-  static Bytes shift(Bytes x) {
+  SPECDEC_INLINE static Bytes shift(Bytes x) {
     if constexpr (kShift > 0) return _mm512_srli_epi16(x, kShift);
     if constexpr (kShift < 0) return _mm512_slli_epi16(x, -kShift);
     return x;
   }
   // (shift(x)) & mask
   template <int kShift, int kMask>
-  static Bytes bits(Bytes x) {
+  SPECDEC_INLINE static Bytes bits(Bytes x) {
     return _mm512_and_si512(shift<kShift>(x), _mm512_set1_epi8(kMask));
   }
   // q | (shift(x) & mask)
   template <int kShift, int kMask>
-  static Bytes or_bits(Bytes q, Bytes x) {
+  SPECDEC_INLINE static Bytes or_bits(Bytes q, Bytes x) {
     return _mm512_ternarylogic_epi32(q, shift<kShift>(x), _mm512_set1_epi8(kMask), 0xF8);
   }
 
   // --- per-row scales ---
-  static I32 load_u8(const std::uint8_t* p) {
+  SPECDEC_INLINE static I32 load_u8(const std::uint8_t* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
-  static I32 load_i8(const std::uint8_t* p) {
+  SPECDEC_INLINE static I32 load_i8(const std::uint8_t* p) {
     return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
   // Two bytes per lane become two int16.
-  static I32 load_u8_pairs(const std::uint8_t* p) {
+  SPECDEC_INLINE static I32 load_u8_pairs(const std::uint8_t* p) {
     return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
-  static F32 load_f16(const std::uint8_t* p) {
+  SPECDEC_INLINE static F32 load_f16(const std::uint8_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
-  static F32 load_bf16(const std::uint8_t* p) {
+  SPECDEC_INLINE static F32 load_bf16(const std::uint8_t* p) {
     const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
   }
-  static F32 load_f32(const std::uint8_t* p) { return _mm512_loadu_ps(p); }
-  static I32 low16(I32 pairs) { return _mm512_and_si512(pairs, _mm512_set1_epi32(0xFFFF)); }
-  static I32 high16(I32 pairs) { return _mm512_srli_epi32(pairs, 16); }
+  SPECDEC_INLINE static F32 load_f32(const std::uint8_t* p) { return _mm512_loadu_ps(p); }
+  SPECDEC_INLINE static I32 low16(I32 pairs) { return _mm512_and_si512(pairs, _mm512_set1_epi32(0xFFFF)); }
+  SPECDEC_INLINE static I32 high16(I32 pairs) { return _mm512_srli_epi32(pairs, 16); }
 
   // --- arithmetic ---
-  static I32 zero() { return _mm512_setzero_si512(); }
-  static I32 set1(std::int32_t x) { return _mm512_set1_epi32(x); }
-  static I32 add(I32 a, I32 b) { return _mm512_add_epi32(a, b); }
-  static I32 mul(I32 a, I32 b) { return _mm512_mullo_epi32(a, b); }
+  SPECDEC_INLINE static I32 zero() { return _mm512_setzero_si512(); }
+  SPECDEC_INLINE static I32 set1(std::int32_t x) { return _mm512_set1_epi32(x); }
+  SPECDEC_INLINE static I32 add(I32 a, I32 b) { return _mm512_add_epi32(a, b); }
+  SPECDEC_INLINE static I32 mul(I32 a, I32 b) { return _mm512_mullo_epi32(a, b); }
   template <int kBits>
-  static I32 shift_left(I32 a) {
+  SPECDEC_INLINE static I32 shift_left(I32 a) {
     return _mm512_slli_epi32(a, kBits);
   }
   // acc + a.low * b.low + a.high * b.high, int16 pairs; b is one pair for all lanes.
-  static I32 dot_pairs(I32 acc, I32 a, const std::int32_t* b) {
+  SPECDEC_INLINE static I32 dot_pairs(I32 acc, I32 a, const std::int32_t* b) {
     return _mm512_dpwssd_epi32(acc, a, _mm512_set1_epi32(*b));
   }
-  static F32 to_f32(I32 a) { return _mm512_cvtepi32_ps(a); }
-  static F32 f_zero() { return _mm512_setzero_ps(); }
-  static F32 f_set1(float x) { return _mm512_set1_ps(x); }
-  static F32 f_mul(F32 a, F32 b) { return _mm512_mul_ps(a, b); }
-  static F32 f_fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
-  static F32 f_fnma(F32 a, F32 b, F32 c) { return _mm512_fnmadd_ps(a, b, c); }
-  static void f_store(float* p, F32 a) { _mm512_storeu_ps(p, a); }
-  static void prefetch(const std::uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+  SPECDEC_INLINE static F32 to_f32(I32 a) { return _mm512_cvtepi32_ps(a); }
+  SPECDEC_INLINE static F32 f_zero() { return _mm512_setzero_ps(); }
+  SPECDEC_INLINE static F32 f_set1(float x) { return _mm512_set1_ps(x); }
+  SPECDEC_INLINE static F32 f_mul(F32 a, F32 b) { return _mm512_mul_ps(a, b); }
+  SPECDEC_INLINE static F32 f_fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
+  SPECDEC_INLINE static F32 f_fnma(F32 a, F32 b, F32 c) { return _mm512_fnmadd_ps(a, b, c); }
+  SPECDEC_INLINE static void f_store(float* p, F32 a) { _mm512_storeu_ps(p, a); }
+  SPECDEC_INLINE static void prefetch(const std::uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 
   // acc[g] += sum over v < kVectors of w[v] (unsigned) . a[g][4v .. 4v+3] (signed), per lane.
   // kMaxWeight bounds w; a: [kGroup] rows of 32 bytes.
   template <int kMaxWeight, int kVectors, int kGroup>
-  static void dot(const Bytes* w, const std::int8_t* a, I32* acc) {
-    for (int v = 0; v < kVectors; ++v) {
-      for (int g = 0; g < kGroup; ++g) {
-        // The broadcast folds into the instruction; compilers emit it apart.
-        asm("vpdpbusd %2%{1to16%}, %1, %0"
-            : "+v"(acc[g])
-            : "v"(w[v]), "m"(*reinterpret_cast<const std::int32_t*>(a + 32 * g + 4 * v)));
-      }
-    }
+  SPECDEC_INLINE static void dot(const Bytes* w, const std::int8_t* a, I32* acc) {
+    unroll<kVectors>([&]<int kV>() SPECDEC_INLINE {
+      unroll<kGroup>([&]<int kG>() SPECDEC_INLINE {
+        acc[kG] = dpbusd(acc[kG], w[kV], a + 32 * kG + 4 * kV);
+      });
+    });
+  }
+
+ private:
+  // The broadcast folds into the instruction; compilers emit it apart.
+  SPECDEC_INLINE static I32 dpbusd(I32 acc, Bytes w, const std::int8_t* a) {
+    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*reinterpret_cast<const std::int32_t*>(a)));
+    return acc;
   }
 };
 

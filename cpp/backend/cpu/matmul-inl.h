@@ -14,13 +14,13 @@ inline constexpr int kGroup = 4;
 inline constexpr int kPrefetchAhead = 4096;
 
 template <int kBytes>
-inline void prefetch_lines(const std::uint8_t* p) {
+SPECDEC_INLINE inline void prefetch_lines(const std::uint8_t* p) {
   for (int i = 0; i < kBytes; i += 64) Simd::prefetch(p + i);
 }
 
 // Calls f<first, n>() for groups of at most kGroup of kCols columns, all known at compile time.
 template <int kCols, int kFirst = 0, class F>
-inline void for_groups(F&& f) {
+SPECDEC_INLINE inline void for_groups(F&& f) {
   constexpr int kN = kCols - kFirst < kGroup ? kCols - kFirst : kGroup;
   f.template operator()<kFirst, kN>();
   if constexpr (kFirst + kN < kCols) for_groups<kCols, kFirst + kN>(f);
@@ -28,7 +28,7 @@ inline void for_groups(F&& f) {
 
 // Start of a dot: minus the codes' offset times the activations, so that the offset costs nothing.
 template <int kZeroShift>
-inline Simd::I32 dot_start(const std::int32_t* neg_sum) {
+SPECDEC_INLINE inline Simd::I32 dot_start(const std::int32_t* neg_sum) {
   if constexpr (kZeroShift < 0) {
     return Simd::zero();
   } else {
@@ -44,7 +44,7 @@ void tile_q32(const std::uint8_t* tiles, const Panel& panel, float* out) {
   const std::int64_t n_tiles = (panel.n_in + 63) / 64;
   for (int lane = 0; lane < kTileRows; lane += S::kLanes) {
     S::F32 acc[kCols];
-    for (int c = 0; c < kCols; ++c) acc[c] = S::f_zero();
+    unroll<kCols>([&]<int kC>() SPECDEC_INLINE { acc[kC] = S::f_zero(); });
     const std::uint8_t* tile = tiles;
     for (std::int64_t t = 0; t < n_tiles; ++t, tile += kTileBytes) {
       for (int b = 0; b < 2; ++b) {
@@ -57,22 +57,20 @@ void tile_q32(const std::uint8_t* tiles, const Panel& panel, float* out) {
         const std::int8_t* a = panel.q + block * kCols * 32;
         const float* da = panel.d + block * kCols;
         const std::int32_t* neg_sums = panel.neg_sums + block * kCols;
-        for_groups<kCols>([&]<int kC0, int kN>() {
+        for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
           S::I32 dot[kN];
-          for (int c = 0; c < kN; ++c) dot[c] = dot_start<Tile::kZeroShift>(neg_sums + kC0 + c);
+          unroll<kN>([&]<int kC>() SPECDEC_INLINE { dot[kC] = dot_start<Tile::kZeroShift>(neg_sums + kC0 + kC); });
           S::template dot<Tile::kMaxWeight, 8, kN>(w, a + 32 * kC0, dot);
-          for (int c = 0; c < kN; ++c) {
-            acc[kC0 + c] = S::f_fma(S::to_f32(dot[c]), S::f_mul(d, S::f_set1(da[kC0 + c])), acc[kC0 + c]);
-          }
+          unroll<kN>([&]<int kC>() SPECDEC_INLINE { acc[kC0 + kC] = S::f_fma(S::to_f32(dot[kC]), S::f_mul(d, S::f_set1(da[kC0 + kC])), acc[kC0 + kC]); });
         });
         if constexpr (Tile::kHasMin) {
           const S::F32 m = S::load_f16(tile + 64 + 32 * b + 2 * lane);
           const float* sums = panel.scaled_sums + block * kCols;
-          for (int c = 0; c < kCols; ++c) acc[c] = S::f_fma(m, S::f_set1(sums[c]), acc[c]);
+          unroll<kCols>([&]<int kC>() SPECDEC_INLINE { acc[kC] = S::f_fma(m, S::f_set1(sums[kC]), acc[kC]); });
         }
       }
     }
-    for (int c = 0; c < kCols; ++c) S::f_store(out + c * kTileRows + lane, acc[c]);
+    unroll<kCols>([&]<int kC>() SPECDEC_INLINE { S::f_store(out + kC * kTileRows + lane, acc[kC]); });
   }
 }
 
@@ -86,11 +84,11 @@ void tile_q256(const std::uint8_t* tiles, const Panel& panel, float* out) {
   const std::int64_t n_tiles = panel.n_in / 256;
   for (int lane = 0; lane < kTileRows; lane += S::kLanes) {
     S::F32 acc[kCols];
-    for (int c = 0; c < kCols; ++c) acc[c] = S::f_zero();
+    unroll<kCols>([&]<int kC>() SPECDEC_INLINE { acc[kC] = S::f_zero(); });
     const std::uint8_t* tile = tiles;
     for (std::int64_t t = 0; t < n_tiles; ++t, tile += kTileBytes) {
       S::I32 sum[kCols];
-      for (int c = 0; c < kCols; ++c) sum[c] = S::zero();
+      unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
       for (int b = 0; b < 8; ++b) {
         const std::int64_t block = 8 * t + b;
         prefetch_lines<(kTileBytes + 511) / 512 * 64>(tile + kPrefetchAhead + b * ((kTileBytes + 511) / 512 * 64));
@@ -100,48 +98,44 @@ void tile_q256(const std::uint8_t* tiles, const Panel& panel, float* out) {
         const std::int32_t* neg_sums = panel.neg_sums + 2 * block * kCols;  // per 16
         for (int s = 0; s < kSubs; ++s) {
           const S::I32 scale = Tile::template scale<S>(tile, b * kSubs + s, lane);
-          for_groups<kCols>([&]<int kC0, int kN>() {
+          for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
             S::I32 dot[kN];
-            for (int c = 0; c < kN; ++c) dot[c] = dot_start<Tile::kZeroShift>(neg_sums + s * kCols + kC0 + c);
+            unroll<kN>([&]<int kC>() SPECDEC_INLINE { dot[kC] = dot_start<Tile::kZeroShift>(neg_sums + s * kCols + kC0 + kC); });
             S::template dot<Tile::kMaxWeight, kVectors, kN>(w + s * kVectors, a + 32 * kC0 + 4 * s * kVectors, dot);
-            for (int c = 0; c < kN; ++c) sum[kC0 + c] = S::add(sum[kC0 + c], S::mul(scale, dot[c]));
+            unroll<kN>([&]<int kC>() SPECDEC_INLINE { sum[kC0 + kC] = S::add(sum[kC0 + kC], S::mul(scale, dot[kC])); });
           });
         }
       }
       const S::F32 d = S::load_f16(tile + 2 * lane);
       const float* da = panel.d + t * kCols;
-      for (int c = 0; c < kCols; ++c) {
-        acc[c] = S::f_fma(S::to_f32(sum[c]), S::f_mul(d, S::f_set1(da[c])), acc[c]);
-      }
+      unroll<kCols>([&]<int kC>() SPECDEC_INLINE { acc[kC] = S::f_fma(S::to_f32(sum[kC]), S::f_mul(d, S::f_set1(da[kC])), acc[kC]); });
       if constexpr (Tile::kHasMin) {
         constexpr int kPairs = 128 / Tile::kSubBlock;
         const S::F32 dmin = S::load_f16(tile + 32 + 2 * lane);
         const std::int32_t* pairs = (Tile::kSubBlock == 32 ? panel.pairs32 : panel.pairs16) + t * kPairs * kCols;
-        for (int c = 0; c < kCols; ++c) sum[c] = S::zero();
+        unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
         for (int p = 0; p < kPairs; ++p) {
           const S::I32 mins = Tile::template min_pair<S>(tile, p, lane);
-          for (int c = 0; c < kCols; ++c) sum[c] = S::dot_pairs(sum[c], mins, pairs + p * kCols + c);
+          unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::dot_pairs(sum[kC], mins, pairs + p * kCols + kC); });
         }
-        for (int c = 0; c < kCols; ++c) {
-          acc[c] = S::f_fnma(S::to_f32(sum[c]), S::f_mul(dmin, S::f_set1(da[c])), acc[c]);
-        }
+        unroll<kCols>([&]<int kC>() SPECDEC_INLINE { acc[kC] = S::f_fnma(S::to_f32(sum[kC]), S::f_mul(dmin, S::f_set1(da[kC])), acc[kC]); });
       }
     }
-    for (int c = 0; c < kCols; ++c) S::f_store(out + c * kTileRows + lane, acc[c]);
+    unroll<kCols>([&]<int kC>() SPECDEC_INLINE { S::f_store(out + kC * kTileRows + lane, acc[kC]); });
   }
 }
 
 struct TileF32 {
   static constexpr int kBytes = 4;
-  static Simd::F32 load(const std::uint8_t* p) { return Simd::load_f32(p); }
+  SPECDEC_INLINE static Simd::F32 load(const std::uint8_t* p) { return Simd::load_f32(p); }
 };
 struct TileF16 {
   static constexpr int kBytes = 2;
-  static Simd::F32 load(const std::uint8_t* p) { return Simd::load_f16(p); }
+  SPECDEC_INLINE static Simd::F32 load(const std::uint8_t* p) { return Simd::load_f16(p); }
 };
 struct TileBF16 {
   static constexpr int kBytes = 2;
-  static Simd::F32 load(const std::uint8_t* p) { return Simd::load_bf16(p); }
+  SPECDEC_INLINE static Simd::F32 load(const std::uint8_t* p) { return Simd::load_bf16(p); }
 };
 
 // Float formats: one fma per weight, k ascending.
@@ -151,15 +145,15 @@ void tile_float(const std::uint8_t* tiles, const Panel& panel, float* out) {
   constexpr int kStep = kTileRows * Tile::kBytes;
   for (int lane = 0; lane < kTileRows; lane += S::kLanes) {
     S::F32 acc[kCols];
-    for (int c = 0; c < kCols; ++c) acc[c] = S::f_zero();
+    unroll<kCols>([&]<int kC>() SPECDEC_INLINE { acc[kC] = S::f_zero(); });
     const std::uint8_t* p = tiles + lane * Tile::kBytes;
     const float* x = panel.x;
     for (std::int64_t k = 0; k < panel.n_in; ++k, p += kStep, x += kCols) {
       if (k % (64 / kStep) == 0) S::prefetch(p + kPrefetchAhead);
       const S::F32 w = Tile::load(p);
-      for (int c = 0; c < kCols; ++c) acc[c] = S::f_fma(w, S::f_set1(x[c]), acc[c]);
+      unroll<kCols>([&]<int kC>() SPECDEC_INLINE { acc[kC] = S::f_fma(w, S::f_set1(x[kC]), acc[kC]); });
     }
-    for (int c = 0; c < kCols; ++c) S::f_store(out + c * kTileRows + lane, acc[c]);
+    unroll<kCols>([&]<int kC>() SPECDEC_INLINE { S::f_store(out + kC * kTileRows + lane, acc[kC]); });
   }
 }
 

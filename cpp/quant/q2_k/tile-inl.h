@@ -13,23 +13,23 @@ struct TileQ2_K {
 
   // Codes of one block of 32, of rows lane .. lane + kLanes - 1.
   template <class S>
-  static void decode(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
-    for (int j = 0; j < 2; ++j) {
-      const auto line = S::load(lines + 64 * j + 4 * lane);
-      w[4 * j] = S::template bits<0, 3>(line);
-      w[4 * j + 1] = S::template bits<2, 3>(line);
-      w[4 * j + 2] = S::template bits<4, 3>(line);
-      w[4 * j + 3] = S::template bits<6, 3>(line);
-    }
+  SPECDEC_INLINE static void decode(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
+    unroll<2>([&]<int kJ>() SPECDEC_INLINE {
+      const auto line = S::load(lines + 64 * kJ + 4 * lane);
+      w[4 * kJ] = S::template bits<0, 3>(line);
+      w[4 * kJ + 1] = S::template bits<2, 3>(line);
+      w[4 * kJ + 2] = S::template bits<4, 3>(line);
+      w[4 * kJ + 3] = S::template bits<6, 3>(line);
+    });
   }
   template <class S>
-  static typename S::I32 scale(const std::uint8_t* tile, int sub, int lane) {
+  SPECDEC_INLINE static typename S::I32 scale(const std::uint8_t* tile, int sub, int lane) {
     const auto pair = S::template bits<0, 0x0F>(S::load_u8_pairs(tile + 64 + 32 * (sub / 2) + 2 * lane));
     return sub % 2 == 0 ? S::low16(pair) : S::high16(pair);
   }
   // Mins of sub-blocks 2 * pair and 2 * pair + 1 as two int16.
   template <class S>
-  static typename S::I32 min_pair(const std::uint8_t* tile, int pair, int lane) {
+  SPECDEC_INLINE static typename S::I32 min_pair(const std::uint8_t* tile, int pair, int lane) {
     return S::template bits<4, 0x0F>(S::load_u8_pairs(tile + 64 + 32 * pair + 2 * lane));
   }
 };

@@ -13,14 +13,14 @@ struct TileQ3_K {
 
   // Codes of one block of 32, of rows lane .. lane + kLanes - 1.
   template <class S>
-  static void decode(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
-    for (int j = 0; j < 2; ++j) {
-      const auto line = S::load(lines + 64 * j + 4 * lane);
-      w[4 * j] = S::template bits<0, 3>(line);
-      w[4 * j + 1] = S::template bits<2, 3>(line);
-      w[4 * j + 2] = S::template bits<4, 3>(line);
-      w[4 * j + 3] = S::template bits<6, 3>(line);
-    }
+  SPECDEC_INLINE static void decode(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
+    unroll<2>([&]<int kJ>() SPECDEC_INLINE {
+      const auto line = S::load(lines + 64 * kJ + 4 * lane);
+      w[4 * kJ] = S::template bits<0, 3>(line);
+      w[4 * kJ + 1] = S::template bits<2, 3>(line);
+      w[4 * kJ + 2] = S::template bits<4, 3>(line);
+      w[4 * kJ + 3] = S::template bits<6, 3>(line);
+    });
     const auto plane = S::load(lines + 128 + 4 * lane);
     w[0] = S::template or_bits<-2, 4>(w[0], plane);
     w[1] = S::template or_bits<-1, 4>(w[1], plane);
@@ -32,7 +32,7 @@ struct TileQ3_K {
     w[7] = S::template or_bits<5, 4>(w[7], plane);
   }
   template <class S>
-  static typename S::I32 scale(const std::uint8_t* tile, int sub, int lane) {
+  SPECDEC_INLINE static typename S::I32 scale(const std::uint8_t* tile, int sub, int lane) {
     return S::load_i8(tile + 64 + 16 * sub + lane);
   }
 };

@@ -12,12 +12,12 @@ struct TileQ4_0 {
 
   // Codes of one block of 32, of rows lane .. lane + kLanes - 1.
   template <class S>
-  static void decode(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
-    for (int j = 0; j < 4; ++j) {
-      const auto line = S::load(lines + 64 * j + 4 * lane);
-      w[2 * j] = S::low4(line);
-      w[2 * j + 1] = S::high4(line);
-    }
+  SPECDEC_INLINE static void decode(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
+    unroll<4>([&]<int kJ>() SPECDEC_INLINE {
+      const auto line = S::load(lines + 64 * kJ + 4 * lane);
+      w[2 * kJ] = S::low4(line);
+      w[2 * kJ + 1] = S::high4(line);
+    });
   }
 };
 

@@ -13,20 +13,20 @@ struct TileQ4_K {
 
   // Codes of one block of 32, of rows lane .. lane + kLanes - 1.
   template <class S>
-  static void decode(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
-    for (int j = 0; j < 4; ++j) {
-      const auto line = S::load(lines + 64 * j + 4 * lane);
-      w[2 * j] = S::low4(line);
-      w[2 * j + 1] = S::high4(line);
-    }
+  SPECDEC_INLINE static void decode(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
+    unroll<4>([&]<int kJ>() SPECDEC_INLINE {
+      const auto line = S::load(lines + 64 * kJ + 4 * lane);
+      w[2 * kJ] = S::low4(line);
+      w[2 * kJ + 1] = S::high4(line);
+    });
   }
   template <class S>
-  static typename S::I32 scale(const std::uint8_t* tile, int sub, int lane) {
+  SPECDEC_INLINE static typename S::I32 scale(const std::uint8_t* tile, int sub, int lane) {
     return S::load_u8(tile + 64 + 16 * sub + lane);
   }
   // Mins of sub-blocks 2 * pair and 2 * pair + 1 as two int16.
   template <class S>
-  static typename S::I32 min_pair(const std::uint8_t* tile, int pair, int lane) {
+  SPECDEC_INLINE static typename S::I32 min_pair(const std::uint8_t* tile, int pair, int lane) {
     return S::load_u8_pairs(tile + 192 + 32 * pair + 2 * lane);
   }
 };

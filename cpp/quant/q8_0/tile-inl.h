@@ -12,8 +12,8 @@ struct TileQ8_0 {
 
   // Codes of one block of 32, of rows lane .. lane + kLanes - 1.
   template <class S>
-  static void decode(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
-    for (int v = 0; v < 8; ++v) w[v] = S::load(lines + 64 * v + 4 * lane);
+  SPECDEC_INLINE static void decode(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
+    unroll<8>([&]<int kV>() SPECDEC_INLINE { w[kV] = S::load(lines + 64 * kV + 4 * lane); });
   }
 };
 
