@@ -2,9 +2,10 @@
 
 Usage: python tools/gen_unicode_table.py [OUTPUT]
 
-The classes come from Python's `unicodedata` (or the newer `unicodedata2`, when it is installed), so the
-Unicode version is that of the interpreter; it is written into the table's first line. One entry per
-range of code points with equal classes: the first code point, then the class bits.
+The classes come from Python's `unicodedata`, or from `unicodedata2` when it is installed; the first
+line of the table names the Unicode version. 16.0 is what the `tokenizers` package splits by, which a
+test compares: python -m pip install unicodedata2==16.0.0. One entry per range of code points with
+equal classes: the first code point, then the class bits.
 """
 
 from __future__ import annotations
@@ -58,14 +59,15 @@ def main() -> None:
     default = pathlib.Path(__file__).parent.parent / "cpp" / "tokenizer" / "unicode_table.inc"
     path = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else default
     entries = [f"0x{first << 8 | bits:x}," for first, bits in ranges()]
+    version = unicodedata.unidata_version
     lines = [
-        f"// Made by tools/gen_unicode_table.py from Unicode {unicodedata.unidata_version}; do not edit.",
+        f"// Made by tools/gen_unicode_table.py from Unicode {version}; do not edit.",
         "// Entries: first code point of a range << 8 | class bits.",
     ]
     for start in range(0, len(entries), 9):
         lines.append(" ".join(entries[start : start + 9]))
     path.write_text("\n".join(lines) + "\n", encoding="ascii")
-    print(f"{path}: {len(entries)} ranges, Unicode {unicodedata.unidata_version}")
+    print(f"{path}: {len(entries)} ranges, Unicode {version}")
 
 
 if __name__ == "__main__":

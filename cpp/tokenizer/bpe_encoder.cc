@@ -170,7 +170,9 @@ void BpeEncoder::encode_word(std::string_view word, std::vector<PlacedSymbol>& s
   }
   symbols.clear();
   for (std::uint32_t i = 0; i < word.size(); ++i) {
-    symbols.push_back({byte_symbols_[static_cast<unsigned char>(word[i])], i});
+    const Symbol symbol = byte_symbols_[static_cast<unsigned char>(word[i])];
+    // A byte without a token is left out before merging, as the original tokenizers do.
+    if (symbol < n_tokens_ || unknown_) symbols.push_back({symbol, i});
   }
   merges_.merge(symbols, scratch);
   for (std::size_t i = 0; i < symbols.size(); ++i) {
