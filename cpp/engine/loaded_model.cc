@@ -5,6 +5,7 @@
 #include "backend/backend.h"
 #include "base/error.h"
 #include "gguf/reader.h"
+#include "model/config.h"
 #include "model/model.h"
 #include "tokenizer/chat_format.h"
 #include "tokenizer/tokenizer.h"
@@ -62,6 +63,8 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path, co
   loaded->kv_type_ = parse_kv_type(options.kv_type);
   loaded->file_ = GgufFile::open(path);
   // Before the weights: a file whose tokenizer we cannot read is refused at once.
+  // First what the model is: an unknown architecture is no tokenizer problem.
+  (void)read_model_config(*loaded->file_);
   loaded->tokenizer_ = Tokenizer::from_gguf(*loaded->file_);
   loaded->backend_ = make_cpu_backend(options.n_threads);
 
