@@ -62,9 +62,9 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path, co
   const std::shared_ptr<LoadedModel> loaded(new LoadedModel());
   loaded->kv_type_ = parse_kv_type(options.kv_type);
   loaded->file_ = GgufFile::open(path);
-  // Before the weights: a file whose tokenizer we cannot read is refused at once.
   // First what the model is: an unknown architecture is no tokenizer problem.
   (void)read_model_config(*loaded->file_);
+  // Before the weights: a file whose tokenizer we cannot read is refused at once.
   loaded->tokenizer_ = Tokenizer::from_gguf(*loaded->file_);
   loaded->backend_ = make_cpu_backend(options.n_threads);
 
