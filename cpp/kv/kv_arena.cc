@@ -60,7 +60,8 @@ void KvArena::make_room(std::size_t page_bytes) {
   if (fits()) return;
   throw Error(ErrorCode::kResource,
               "the KV cache needs another page of " + std::to_string(page_bytes) + " bytes, but " +
-                  std::to_string(stats_.used_bytes) + " of its budget of " + std::to_string(budget) +
+                  std::to_string(stats_.used_bytes) + " of its budget of " +
+                  std::to_string(budget) +
                   " bytes are in use; use a shorter context, a smaller KV type or a larger budget");
 }
 

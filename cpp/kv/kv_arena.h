@@ -14,14 +14,15 @@ namespace specdec {
 
 struct KvArenaOptions {
   std::size_t budget_bytes = 0;  // 0: no limit
-  // Fills new pages and rolled-back positions with NaN, so that tests see whether anything reads them.
+  // Fills new pages and rolled-back positions with NaN, so that tests see whether anything reads
+  // them.
   bool poison = false;
 };
 
 struct KvArenaStats {
-  std::size_t used_bytes = 0;    // pages that a cache holds
-  std::size_t free_bytes = 0;    // pages kept for reuse
-  std::size_t peak_bytes = 0;    // most of used + free so far
+  std::size_t used_bytes = 0;  // pages that a cache holds
+  std::size_t free_bytes = 0;  // pages kept for reuse
+  std::size_t peak_bytes = 0;  // most of used + free so far
   std::size_t budget_bytes = 0;
   std::size_t n_used_pages = 0;
   std::size_t n_free_pages = 0;

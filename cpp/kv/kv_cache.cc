@@ -18,10 +18,11 @@ std::size_t pages_for(int n_positions) { return (index(n_positions) + kKvChunk -
 void check_shape(const KvShape& shape, int n_ctx) {
   const KvLayout& layout = shape.layout;
   if (n_ctx < 1) throw_invalid("n_ctx is " + std::to_string(n_ctx) + "; expected at least 1");
-  if (shape.n_layers < 1 || layout.n_kv_heads < 1 || layout.head_dim < 1 || layout.head_dim > 65536) {
+  if (shape.n_layers < 1 || layout.n_kv_heads < 1 || layout.head_dim < 1 ||
+      layout.head_dim > 65536) {
     throw_invalid("a KV cache of " + std::to_string(shape.n_layers) + " layers, " +
-                  std::to_string(layout.n_kv_heads) + " heads of " + std::to_string(layout.head_dim) +
-                  " dimensions is not possible");
+                  std::to_string(layout.n_kv_heads) + " heads of " +
+                  std::to_string(layout.head_dim) + " dimensions is not possible");
   }
   if (layout.type == KvType::kQ8_0 && layout.head_dim % 32 != 0) {
     throw_invalid("a q8_0 KV cache needs head_dim to be a multiple of 32, found " +
@@ -50,7 +51,8 @@ void KvCache::set_page(std::size_t at, KvPage page) {
   pages_[at] = std::move(page);
 }
 
-// Pages [first, end) exist and belong to nobody else afterwards; on an exception nothing has changed.
+// Pages [first, end) exist and belong to nobody else afterwards; on an exception nothing has
+// changed.
 void KvCache::make_writable(std::size_t first, std::size_t end) {
   std::vector<std::pair<std::size_t, KvPage>> fresh;
   for (std::size_t i = first; i < end; ++i) {
@@ -77,15 +79,17 @@ void KvCache::make_writable(std::size_t first, std::size_t end) {
 void KvCache::reserve(int n_rows) {
   if (n_rows < 0) throw_invalid("cannot reserve " + std::to_string(n_rows) + " rows");
   if (n_rows > n_ctx_ - length_) {
-    throw Error(ErrorCode::kContextFull, "the context is full: it holds " + std::to_string(length_) + " of " +
-                                             std::to_string(n_ctx_) + " positions (n_ctx) and " +
-                                             std::to_string(n_rows) + " more are needed; use a larger n_ctx");
+    throw Error(ErrorCode::kContextFull,
+                "the context is full: it holds " + std::to_string(length_) + " of " +
+                    std::to_string(n_ctx_) + " positions (n_ctx) and " + std::to_string(n_rows) +
+                    " more are needed; use a larger n_ctx");
   }
   if (n_rows > 0) make_writable(index(length_) / kKvChunk, pages_for(length_ + n_rows));
 }
 
 void KvCache::advance(int n_rows) {
-  SPECDEC_CHECK(n_rows >= 0 && n_rows <= n_ctx_ - length_ && pages_for(length_ + n_rows) <= pages_.size());
+  SPECDEC_CHECK(n_rows >= 0 && n_rows <= n_ctx_ - length_ &&
+                pages_for(length_ + n_rows) <= pages_.size());
   length_ += n_rows;
 }
 
@@ -97,7 +101,8 @@ void KvCache::release_from(std::size_t page) {
 
 void KvCache::truncate(int n) {
   if (n < 0 || n > length_) {
-    throw_invalid("cannot truncate a cache of " + std::to_string(length_) + " positions to " + std::to_string(n));
+    throw_invalid("cannot truncate a cache of " + std::to_string(length_) + " positions to " +
+                  std::to_string(n));
   }
   const std::size_t n_pages = pages_for(n);
   release_from(n_pages);
@@ -125,8 +130,8 @@ void KvCache::keep_path(int base, std::span<const std::int32_t> rows) {
       for (int i = first; i < n_kept; ++i) {  // ascending: a destination is never a later source
         const int src = base + rows[index(i)];
         const int dst = base + i;
-        copy_position(shape_.layout, view[index(src / kKvChunk)], src % kKvChunk, view[index(dst / kKvChunk)],
-                      dst % kKvChunk);
+        copy_position(shape_.layout, view[index(src / kKvChunk)], src % kKvChunk,
+                      view[index(dst / kKvChunk)], dst % kKvChunk);
       }
     }
   }
@@ -138,12 +143,14 @@ KvCache KvCache::fork() const {
   const std::size_t n_full = index(length_) / kKvChunk;
   out.pages_.assign(pages_.begin(), pages_.begin() + static_cast<std::ptrdiff_t>(n_full));
   for (std::size_t layer = 0; layer < views_.size(); ++layer) {
-    out.views_[layer].assign(views_[layer].begin(), views_[layer].begin() + static_cast<std::ptrdiff_t>(n_full));
+    out.views_[layer].assign(views_[layer].begin(),
+                             views_[layer].begin() + static_cast<std::ptrdiff_t>(n_full));
   }
   const int n_rest = length_ % kKvChunk;
   if (n_rest > 0) {
     out.make_writable(n_full, n_full + 1);
-    copy_page_prefix(shape_.layout, shape_.n_layers, pages_[n_full]->data(), out.pages_[n_full]->data(), n_rest);
+    copy_page_prefix(shape_.layout, shape_.n_layers, pages_[n_full]->data(),
+                     out.pages_[n_full]->data(), n_rest);
   }
   out.length_ = length_;
   return out;

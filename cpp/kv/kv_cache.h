@@ -44,10 +44,11 @@ class KvCache {
   void advance(int n_rows);
   // Drops the positions from n on, 0 <= n <= length().
   void truncate(int n);
-  // Slots [base, length) hold the rows of the last forward: keeps those of `rows` (ascending) in this
-  // order and drops the others. Strong guarantee.
+  // Slots [base, length) hold the rows of the last forward: keeps those of `rows` (ascending) in
+  // this order and drops the others. Strong guarantee.
   void keep_path(int base, std::span<const std::int32_t> rows);
-  // A second cache with the same content: full pages are shared, the last one is copied as far as it is used.
+  // A second cache with the same content: full pages are shared, the last one is copied as far as
+  // it is used.
   [[nodiscard]] KvCache fork() const;
 
   // Valid until the next change of this cache.
@@ -63,7 +64,8 @@ class KvCache {
   int n_ctx_ = 0;
   int length_ = 0;
   std::vector<KvPage> pages_;
-  std::vector<std::vector<std::byte*>> views_;  // [n_layers][n_pages] that layer's part of each page
+  std::vector<std::vector<std::byte*>>
+      views_;  // [n_layers][n_pages] that layer's part of each page
 };
 
 }  // namespace specdec

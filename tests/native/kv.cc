@@ -1,4 +1,5 @@
-// The KV cache to tests: positions are written and read as one number per (layer, kv head, dimension).
+// The KV cache to tests: positions are written and read as one number per (layer, kv head,
+// dimension).
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -34,7 +35,8 @@ struct Address {
 Address address(const KvLayerView& view, int slot, int head, int d, bool key) {
   const KvLayout& layout = view.layout;
   const int p = slot % kKvChunk;
-  std::byte* part = view.pages[slot / kKvChunk] + static_cast<std::size_t>(head) * layout.head_bytes();
+  std::byte* part =
+      view.pages[slot / kKvChunk] + static_cast<std::size_t>(head) * layout.head_bytes();
   const int k_index = (p / kKvLane * layout.head_dim + d) * kKvLane + p % kKvLane;
   const int v_index = p * layout.v_stride() + d;
   const int k_scale = (p / kKvLane * layout.n_scales() + d / 32) * kKvLane + p % kKvLane;
@@ -64,7 +66,8 @@ float read_number(KvType type, const Address& at) {
   }
   std::uint16_t half = 0;
   std::memcpy(&half, type == KvType::kF16 ? at.element : at.scale, 2);
-  return f16_to_f32(half) * (type == KvType::kQ8_0 ? static_cast<float>(static_cast<std::int8_t>(*at.element)) : 1.0F);
+  return f16_to_f32(half) *
+         (type == KvType::kQ8_0 ? static_cast<float>(static_cast<std::int8_t>(*at.element)) : 1.0F);
 }
 
 // Every element of a slot is a different function of the slot's tag.
@@ -80,7 +83,8 @@ void for_each_element(const KvCache& cache, int slot, Function function) {
     const KvLayerView view = cache.layer_view(layer);
     for (int head = 0; head < layout.n_kv_heads; ++head) {
       for (int d = 0; d < layout.head_dim; ++d) {
-        for (const bool key : {true, false}) function(address(view, slot, head, d, key), layer, head, d, key);
+        for (const bool key : {true, false})
+          function(address(view, slot, head, d, key), layer, head, d, key);
       }
     }
   }
@@ -90,9 +94,12 @@ void for_each_element(const KvCache& cache, int slot, Function function) {
 void write_rows(KvCache& cache, const std::vector<float>& tags) {
   const KvLayout& layout = cache.shape().layout;
   for (std::size_t r = 0; r < tags.size(); ++r) {
-    for_each_element(cache, cache.length() + static_cast<int>(r), [&](const Address& at, int layer, int head, int d, bool key) {
-      write_number(layout.type, at, pattern(tags[r], layer, head, d, layout.head_dim, key, layout.type));
-    });
+    for_each_element(cache, cache.length() + static_cast<int>(r),
+                     [&](const Address& at, int layer, int head, int d, bool key) {
+                       write_number(
+                           layout.type, at,
+                           pattern(tags[r], layer, head, d, layout.head_dim, key, layout.type));
+                     });
   }
 }
 
@@ -104,7 +111,8 @@ std::vector<float> read_slots(const KvCache& cache, int begin, int end) {
     float tag = 0;
     bool first = true;
     for_each_element(cache, slot, [&](const Address& at, int layer, int head, int d, bool key) {
-      const float x = read_number(layout.type, at) - pattern(0, layer, head, d, layout.head_dim, key, layout.type);
+      const float x = read_number(layout.type, at) -
+                      pattern(0, layer, head, d, layout.head_dim, key, layout.type);
       if (first) tag = x;
       if (x != tag) tag = NAN;
       first = false;
@@ -151,15 +159,16 @@ PYBIND11_MODULE(_testing_kv, m) {
         return out;
       });
   py::class_<KvCache>(m, "Cache")
-      .def(py::init([](const std::shared_ptr<KvArena>& arena, const std::string& type, int n_layers, int n_kv_heads,
-                       int head_dim, int n_ctx) {
+      .def(py::init([](const std::shared_ptr<KvArena>& arena, const std::string& type, int n_layers,
+                       int n_kv_heads, int head_dim, int n_ctx) {
         return KvCache(arena, {n_layers, {parse_type(type), n_kv_heads, head_dim}}, n_ctx);
       }))
       .def("length", &KvCache::length)
       .def("reserve", &KvCache::reserve)
       .def("advance", &KvCache::advance)
       .def("truncate", &KvCache::truncate)
-      .def("keep_path", [](KvCache& cache, int base, const std::vector<std::int32_t>& rows) { cache.keep_path(base, rows); })
+      .def("keep_path", [](KvCache& cache, int base,
+                           const std::vector<std::int32_t>& rows) { cache.keep_path(base, rows); })
       .def("fork", &KvCache::fork)
       .def("write_rows", &write_rows)
       .def("read", &read_slots)

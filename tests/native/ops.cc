@@ -37,8 +37,8 @@ KvType parse_type(const std::string& name) {
   throw_invalid("unknown type " + name);
 }
 
-Floats run_norm(const std::string& isa, const std::string& kind, const Floats& x, const Floats& weight,
-                const std::optional<Floats>& bias, float epsilon) {
+Floats run_norm(const std::string& isa, const std::string& kind, const Floats& x,
+                const Floats& weight, const std::optional<Floats>& bias, float epsilon) {
   Norm norm;
   norm.kind = kind == "rms" ? Norm::Kind::kRms : Norm::Kind::kLayer;
   norm.weight = weight.data();
@@ -56,8 +56,8 @@ Floats run_activate(const std::string& isa, const std::string& activation, const
   return out;
 }
 
-Floats run_activate_multiply(const std::string& isa, const std::string& activation, const Floats& gate,
-                             const Floats& up) {
+Floats run_activate_multiply(const std::string& isa, const std::string& activation,
+                             const Floats& gate, const Floats& up) {
   Floats out(gate.size());
   kernels(isa).activate_multiply(parse_activation(activation), gate.data(), up.data(), gate.size(),
                                  out.mutable_data());
@@ -85,8 +85,9 @@ class Cache {
   }
 
   // q [n_rows, n_heads, head_dim], k and v [n_rows, n_kv_heads, head_dim]; returns the rotated q.
-  Floats rope_store(const std::string& isa, int n_threads, const Floats& q, const Floats& k, const Floats& v,
-                    int first_slot, const std::optional<Floats>& cos_sin, bool interleaved) {
+  Floats rope_store(const std::string& isa, int n_threads, const Floats& q, const Floats& k,
+                    const Floats& v, int first_slot, const std::optional<Floats>& cos_sin,
+                    bool interleaved) {
     Floats rotated(std::vector<py::ssize_t>(q.shape(), q.shape() + q.ndim()));
     std::memcpy(rotated.mutable_data(), q.data(), static_cast<std::size_t>(q.nbytes()));
     RopeStoreTask task;
@@ -107,7 +108,8 @@ class Cache {
     check_rope_store(task);
     check_slots(first_slot, task.n_rows);
     const OpsKernels& ops = kernels(isa);
-    ThreadPool::shared().run(n_threads, [&](TaskContext& context) { ops.rope_store(task, context); });
+    ThreadPool::shared().run(n_threads,
+                             [&](TaskContext& context) { ops.rope_store(task, context); });
     return rotated;
   }
 
@@ -131,7 +133,8 @@ class Cache {
     const OpsKernels& ops = kernels(isa);
     AlignedBuffer scratch(attention_scratch_bytes(task, n_threads));
     std::memset(scratch.data(), 0xFF, scratch.size());
-    ThreadPool::shared().run(n_threads, [&](TaskContext& context) { ops.attention(task, scratch.data(), context); });
+    ThreadPool::shared().run(
+        n_threads, [&](TaskContext& context) { ops.attention(task, scratch.data(), context); });
     return out;
   }
 
@@ -141,7 +144,8 @@ class Cache {
 
   [[nodiscard]] py::bytes content() const {
     std::string out;
-    for (const auto& buffer : buffers_) out.append(reinterpret_cast<const char*>(buffer.data()), buffer.size());
+    for (const auto& buffer : buffers_)
+      out.append(reinterpret_cast<const char*>(buffer.data()), buffer.size());
     return py::bytes(out);
   }
 
@@ -151,9 +155,11 @@ class Cache {
     if (first < 0 || n < 1 || first + n > n_slots_) throw_invalid("slots out of range");
   }
 
-  [[nodiscard]] float element(const std::byte* base, std::size_t i, const std::byte* scales, std::size_t scale) const {
+  [[nodiscard]] float element(const std::byte* base, std::size_t i, const std::byte* scales,
+                              std::size_t scale) const {
     if (layout_.type == KvType::kF32) return reinterpret_cast<const float*>(base)[i];
-    if (layout_.type == KvType::kF16) return f16_to_f32(reinterpret_cast<const std::uint16_t*>(base)[i]);
+    if (layout_.type == KvType::kF16)
+      return f16_to_f32(reinterpret_cast<const std::uint16_t*>(base)[i]);
     return static_cast<float>(reinterpret_cast<const std::int8_t*>(base)[i]) *
            f16_to_f32(reinterpret_cast<const std::uint16_t*>(scales)[scale]);
   }
@@ -171,8 +177,10 @@ class Cache {
           const std::size_t n_scales = dim / 32;
           at(slot, h, static_cast<py::ssize_t>(d)) =
               keys ? element(head + layout_.k_offset(), (p / 16 * dim + d) * 16 + p % 16,
-                             head + layout_.k_scales_offset(), (p / 16 * n_scales + d / 32) * 16 + p % 16)
-                   : element(head + layout_.v_offset(), p * static_cast<std::size_t>(layout_.v_stride()) + d,
+                             head + layout_.k_scales_offset(),
+                             (p / 16 * n_scales + d / 32) * 16 + p % 16)
+                   : element(head + layout_.v_offset(),
+                             p * static_cast<std::size_t>(layout_.v_stride()) + d,
                              head + layout_.v_scales_offset(), p * n_scales + d / 32);
         }
       }
@@ -198,11 +206,14 @@ PYBIND11_MODULE(_testing_ops, m) {
   m.def("activate", &run_activate);
   m.def("activate_multiply", &run_activate_multiply);
   m.def("add", &run_add);
-  m.def("argmax", [](const std::string& isa, const Floats& x) { return kernels(isa).argmax(x.data(), x.size()); });
+  m.def("argmax", [](const std::string& isa, const Floats& x) {
+    return kernels(isa).argmax(x.data(), x.size());
+  });
   py::class_<Cache>(m, "Cache")
       .def(py::init<const std::string&, int, int, int>())
-      .def("rope_store", &Cache::rope_store, py::arg("isa"), py::arg("n_threads"), py::arg("q"), py::arg("k"),
-           py::arg("v"), py::arg("first_slot"), py::arg("cos_sin") = py::none(), py::arg("interleaved") = false)
+      .def("rope_store", &Cache::rope_store, py::arg("isa"), py::arg("n_threads"), py::arg("q"),
+           py::arg("k"), py::arg("v"), py::arg("first_slot"), py::arg("cos_sin") = py::none(),
+           py::arg("interleaved") = false)
       .def("attention", &Cache::attention, py::arg("isa"), py::arg("n_threads"), py::arg("q"),
            py::arg("first_slot"), py::arg("parents") = py::none(), py::arg("scale") = 1.0F)
       .def("keys", &Cache::keys)

@@ -56,7 +56,8 @@ class AttentionTile {
       const int n = n_visible(j);
       if (n == 0) continue;
       softmax_row(work_.scores + j * kScoreStride, n, work_.chunk_max + j, work_.chunk_sum + j);
-      std::memset(out + j * out_stride, 0, static_cast<std::size_t>(layout_.v_stride()) * sizeof(float));
+      std::memset(out + j * out_stride, 0,
+                  static_cast<std::size_t>(layout_.v_stride()) * sizeof(float));
     }
     sum_chunk();
   }
@@ -73,7 +74,9 @@ class AttentionTile {
     const int j = r * plan_.group - begin_;
     return r <= 0 || j < 0 ? 0 : j < n_linear_ ? j : n_linear_;
   }
-  [[nodiscard]] int n_visible_linear() const { return n_linear_ == 0 ? 0 : n_visible(n_linear_ - 1); }
+  [[nodiscard]] int n_visible_linear() const {
+    return n_linear_ == 0 ? 0 : n_visible(n_linear_ - 1);
+  }
 
   void find_depths() {
     n_linear_rows_ = task_.n_rows;
@@ -89,7 +92,8 @@ class AttentionTile {
   }
   [[nodiscard]] int slot_of(int position) const {  // of the current path; position within the chunk
     const int logical = chunk_ * kKvChunk + position;
-    return logical < task_.first_slot ? logical : task_.first_slot + work_.path[logical - task_.first_slot];
+    return logical < task_.first_slot ? logical
+                                      : task_.first_slot + work_.path[logical - task_.first_slot];
   }
 
   // [register group][head_dim][kGroup]
@@ -101,7 +105,8 @@ class AttentionTile {
       const int t = begin_ + j;
       const std::int64_t head = static_cast<std::int64_t>(kv_head_) * plan_.group + t % plan_.group;
       const float* src = task_.q + t / plan_.group * task_.q_stride + head * task_.head_dim;
-      float* dst = work_.q + static_cast<std::int64_t>(j / group_rows_) * task_.head_dim * kGroup + j % group_rows_;
+      float* dst = work_.q + static_cast<std::int64_t>(j / group_rows_) * task_.head_dim * kGroup +
+                   j % group_rows_;
       for (int d = 0; d < task_.head_dim; ++d) dst[d * kGroup] = src[d] * factor;
     }
   }
@@ -112,8 +117,10 @@ class AttentionTile {
     for (int j = begin; j < end;) {
       const int group = j / group_rows_;
       const int stop = (group + 1) * group_rows_ < end ? (group + 1) * group_rows_ : end;
-      const float* q = work_.q + static_cast<std::int64_t>(group) * task_.head_dim * kGroup + j % group_rows_;
-      run_score(stop - j, n_blocks, q, k, task_.head_dim, work_.scores + j * kScoreStride + position);
+      const float* q =
+          work_.q + static_cast<std::int64_t>(group) * task_.head_dim * kGroup + j % group_rows_;
+      run_score(stop - j, n_blocks, q, k, task_.head_dim,
+                work_.scores + j * kScoreStride + position);
       j = stop;
     }
   }
@@ -124,8 +131,8 @@ class AttentionTile {
     const int n_groups = (end - begin + kGroup - 1) / kGroup;
     const int rows = (end - begin + n_groups - 1) / n_groups;
     for (int j = begin; j < end; j += rows) {
-      run_weigh(end - j < rows ? end - j : rows, work_.scores + j * kScoreStride + position, v, layout_.v_stride(), n,
-                out_ + j * out_stride_, out_stride_);
+      run_weigh(end - j < rows ? end - j : rows, work_.scores + j * kScoreStride + position, v,
+                layout_.v_stride(), n, out_ + j * out_stride_, out_stride_);
     }
   }
 
@@ -142,15 +149,17 @@ class AttentionTile {
       const int left = (n_linear - p + kKvLane - 1) / kKvLane;
       const int n_blocks = shared || left > 2 ? 2 : left;
       const std::byte* k = page_ + layout_.k_offset() +
-                           static_cast<std::size_t>(p) * static_cast<std::size_t>(layout_.head_dim) *
+                           static_cast<std::size_t>(p) *
+                               static_cast<std::size_t>(layout_.head_dim) *
                                kv_element_bytes(layout_.type);
       if (layout_.type == KvType::kF32) {
         score(begin, end, reinterpret_cast<const float*>(k), n_blocks, p);
       } else if (layout_.type == KvType::kF16 && few()) {
         score(begin, end, reinterpret_cast<const std::uint16_t*>(k), n_blocks, p);
       } else {
-        const auto* scales = reinterpret_cast<const std::uint16_t*>(page_ + layout_.k_scales_offset()) +
-                             static_cast<std::int64_t>(p) * layout_.n_scales();
+        const auto* scales =
+            reinterpret_cast<const std::uint16_t*>(page_ + layout_.k_scales_offset()) +
+            static_cast<std::int64_t>(p) * layout_.n_scales();
         convert_keys(layout_, k, scales, n_blocks, work_.k);
         score(begin, end, work_.k, n_blocks, p);
       }
@@ -168,7 +177,8 @@ class AttentionTile {
     const int n = n_visible(begin);
     if (n == 0) return;
     find_path(row(begin));
-    const std::size_t block_bytes = static_cast<std::size_t>(kKvLane) * static_cast<std::size_t>(layout_.head_dim) *
+    const std::size_t block_bytes = static_cast<std::size_t>(kKvLane) *
+                                    static_cast<std::size_t>(layout_.head_dim) *
                                     kv_element_bytes(layout_.type);
     auto* scales = reinterpret_cast<std::uint16_t*>(work_.gathered + block_bytes);
     for (int p = n_committed_ / kKvStep * kKvStep; p < n; p += kKvLane) {
@@ -178,22 +188,27 @@ class AttentionTile {
     }
   }
 
-  // The key block at `position` of the current path: committed lanes in one copy, the others singly.
-  void gather_keys(int position, int n, std::byte* elements, std::uint16_t* scales, std::size_t block_bytes) {
+  // The key block at `position` of the current path: committed lanes in one copy, the others
+  // singly.
+  void gather_keys(int position, int n, std::byte* elements, std::uint16_t* scales,
+                   std::size_t block_bytes) {
     const int block = position / kKvLane;
     const int n_scale_lanes = layout_.n_scales() * kKvLane;
     if (position < n_committed_) {
-      std::memcpy(elements, page_ + layout_.k_offset() + static_cast<std::size_t>(block) * block_bytes, block_bytes);
+      std::memcpy(elements,
+                  page_ + layout_.k_offset() + static_cast<std::size_t>(block) * block_bytes,
+                  block_bytes);
       const auto* src = reinterpret_cast<const std::uint16_t*>(page_ + layout_.k_scales_offset());
       for (int i = 0; i < n_scale_lanes; ++i) scales[i] = src[block * n_scale_lanes + i];
     }
     for (int lane = 0; lane < n; ++lane) {
       if (position + lane < n_committed_) continue;
       const int slot = slot_of(position + lane);
-      const std::byte* head =
-          task_.cache.pages[slot / kKvChunk] + static_cast<std::size_t>(kv_head_) * layout_.head_bytes();
+      const std::byte* head = task_.cache.pages[slot / kKvChunk] +
+                              static_cast<std::size_t>(kv_head_) * layout_.head_bytes();
       const int src_block = slot % kKvChunk / kKvLane;
-      const std::byte* src = head + layout_.k_offset() + static_cast<std::size_t>(src_block) * block_bytes;
+      const std::byte* src =
+          head + layout_.k_offset() + static_cast<std::size_t>(src_block) * block_bytes;
       const int src_lane = slot % kKvLane;
       if (layout_.type == KvType::kF32) {
         copy_lane<float>(src, src_lane, elements, lane, layout_.head_dim);
@@ -212,12 +227,14 @@ class AttentionTile {
   // Makes the values of positions [p, p + n) of the current page ready for weigh_step.
   void load_step(int p, int n) {
     if (layout_.type == KvType::kF32 || (layout_.type == KvType::kF16 && few())) return;
-    for (int i = 0; i < n; ++i) convert_value(layout_, page_, p + i, work_.v + i * layout_.v_stride());
+    for (int i = 0; i < n; ++i)
+      convert_value(layout_, page_, p + i, work_.v + i * layout_.v_stride());
   }
 
   void weigh_step(int begin, int end, int p, int n) {
     const std::byte* v = page_ + layout_.v_offset() +
-                         static_cast<std::size_t>(p) * static_cast<std::size_t>(layout_.v_stride()) *
+                         static_cast<std::size_t>(p) *
+                             static_cast<std::size_t>(layout_.v_stride()) *
                              kv_element_bytes(layout_.type);
     if (layout_.type == KvType::kF32) {
       weigh(begin, end, reinterpret_cast<const float*>(v), n, p);
@@ -235,7 +252,8 @@ class AttentionTile {
       weigh_step(0, n_, p, n);
     }
     const int n_linear = n_visible_linear();
-    for (int p = n_committed_; p < n_linear; p += kKvStep) sum_linear(p, n_linear - p < kKvStep ? n_linear : p + kKvStep);
+    for (int p = n_committed_; p < n_linear; p += kKvStep)
+      sum_linear(p, n_linear - p < kKvStep ? n_linear : p + kKvStep);
     for (int j = n_linear_; j < n_; j = next_row(j)) {
       const int n_path = n_visible(j);
       if (n_path <= n_committed_) continue;
@@ -244,8 +262,8 @@ class AttentionTile {
         const int n = n_path - p < kKvStep ? n_path - p : kKvStep;
         for (int i = 0; i < n; ++i) {
           const int slot = slot_of(p + i);
-          const std::byte* head =
-              task_.cache.pages[slot / kKvChunk] + static_cast<std::size_t>(kv_head_) * layout_.head_bytes();
+          const std::byte* head = task_.cache.pages[slot / kKvChunk] +
+                                  static_cast<std::size_t>(kv_head_) * layout_.head_bytes();
           convert_value(layout_, head, slot % kKvChunk, work_.v + i * layout_.v_stride());
         }
         weigh(j, next_row(j), work_.v, n, p);
@@ -259,7 +277,8 @@ class AttentionTile {
     const int begin_all = first_linear(end - 1);
     load_step(p, end - p);
     weigh_step(begin_all, n_linear_, p, end - p);
-    for (int j = begin_some; j < begin_all; j = next_row(j)) weigh_step(j, next_row(j), p, n_visible(j) - p);
+    for (int j = begin_some; j < begin_all; j = next_row(j))
+      weigh_step(j, next_row(j), p, n_visible(j) - p);
   }
 
   const AttentionTask& task_;
@@ -268,8 +287,8 @@ class AttentionTile {
   const KvLayout& layout_;
   int n_linear_rows_ = 0;  // leading rows of the batch whose logical position is their slot
   int kv_head_ = 0, begin_ = 0, n_ = 0;
-  int n_linear_ = 0;       // leading queries of the tile that belong to linear rows
-  int group_rows_ = 1;     // queries per register group of this tile
+  int n_linear_ = 0;    // leading queries of the tile that belong to linear rows
+  int group_rows_ = 1;  // queries per register group of this tile
   int chunk_ = 0, n_committed_ = 0;
   const std::byte* page_ = nullptr;  // this kv head's part of the chunk's page
   float* out_ = nullptr;
@@ -277,8 +296,8 @@ class AttentionTile {
 };
 
 // (m, l, o) += (chunk_m, chunk_l, chunk_o)
-inline void merge_chunk(float& m, float& l, float* o, float chunk_m, float chunk_l, const float* chunk_o,
-                        int v_stride) {
+inline void merge_chunk(float& m, float& l, float* o, float chunk_m, float chunk_l,
+                        const float* chunk_o, int v_stride) {
   const float top = m < chunk_m ? chunk_m : m;
   float factors[16] = {m - top, chunk_m - top};
   exp2_nonpositive(F32x16::load(factors)).store(factors);
@@ -291,7 +310,8 @@ inline void merge_chunk(float& m, float& l, float* o, float chunk_m, float chunk
   }
 }
 
-inline void write_row(const AttentionTask& task, int kv_head, int group, int t, const float* o, float l) {
+inline void write_row(const AttentionTask& task, int kv_head, int group, int t, const float* o,
+                      float l) {
   const std::int64_t head = static_cast<std::int64_t>(kv_head) * group + t % group;
   float* out = task.out + t / group * task.out_stride + head * task.head_dim;
   const F32x16 factor = F32x16::set1(1.0F / l);
@@ -306,8 +326,8 @@ inline void write_row(const AttentionTask& task, int kv_head, int group, int t, 
 }
 
 // One tile from its first to its last chunk.
-inline void attend_tile(const AttentionTask& task, const AttentionPlan& plan, AttentionWorkspace& work,
-                        AttentionTile& tile, int kv_head) {
+inline void attend_tile(const AttentionTask& task, const AttentionPlan& plan,
+                        AttentionWorkspace& work, AttentionTile& tile, int kv_head) {
   const int v_stride = task.cache.layout.v_stride();
   const std::size_t out_bytes = static_cast<std::size_t>(v_stride) * sizeof(float);
   const int n_chunks = tile.max_chunks();
@@ -322,31 +342,38 @@ inline void attend_tile(const AttentionTask& task, const AttentionPlan& plan, At
         work.sum[j] = work.chunk_sum[j];
         std::memcpy(out, chunk_out, out_bytes);
       } else {
-        merge_chunk(work.max[j], work.sum[j], out, work.chunk_max[j], work.chunk_sum[j], chunk_out, v_stride);
+        merge_chunk(work.max[j], work.sum[j], out, work.chunk_max[j], work.chunk_sum[j], chunk_out,
+                    v_stride);
       }
     }
   }
   for (int j = 0; j < tile.n(); ++j) {
-    write_row(task, kv_head, plan.group, tile.begin() + j, work.sum_out + j * v_stride, work.sum[j]);
+    write_row(task, kv_head, plan.group, tile.begin() + j, work.sum_out + j * v_stride,
+              work.sum[j]);
   }
 }
 
 // Every (tile, chunk) by itself, then the merge.
-inline void attend_split(const AttentionTask& task, const AttentionPlan& plan, AttentionWorkspace& work,
-                         AttentionTile& tile, float* partial, TaskContext& context) {
+inline void attend_split(const AttentionTask& task, const AttentionPlan& plan,
+                         AttentionWorkspace& work, AttentionTile& tile, float* partial,
+                         TaskContext& context) {
   const int v_stride = task.cache.layout.v_stride();
-  const std::int64_t row_stride = static_cast<std::int64_t>(plan.n_chunks) * v_stride;  // of one query
+  const std::int64_t row_stride =
+      static_cast<std::int64_t>(plan.n_chunks) * v_stride;  // of one query
   const std::int64_t n_queries = static_cast<std::int64_t>(task.n_kv_heads) * plan.n_queries;
   float* maxima = partial + n_queries * row_stride;  // [n_queries, n_chunks]
   float* sums = maxima + n_queries * plan.n_chunks;
   const std::int64_t n_tiles = static_cast<std::int64_t>(task.n_kv_heads) * plan.n_tiles;
-  for (std::int64_t unit = context.next_chunk(); unit < n_tiles * plan.n_chunks; unit = context.next_chunk()) {
+  for (std::int64_t unit = context.next_chunk(); unit < n_tiles * plan.n_chunks;
+       unit = context.next_chunk()) {
     const int kv_head = static_cast<int>(unit % task.n_kv_heads);
     const int index = static_cast<int>(unit / task.n_kv_heads % plan.n_tiles);
     const int chunk = static_cast<int>(unit / n_tiles);
     tile.select(kv_head, index);
     const std::int64_t first = static_cast<std::int64_t>(kv_head) * plan.n_queries + tile.begin();
-    tile.run_chunk(chunk, partial + first * row_stride + static_cast<std::int64_t>(chunk) * v_stride, row_stride);
+    tile.run_chunk(chunk,
+                   partial + first * row_stride + static_cast<std::int64_t>(chunk) * v_stride,
+                   row_stride);
     for (int j = 0; j < tile.n(); ++j) {
       if (tile.n_chunks(j) <= chunk) continue;
       maxima[(first + j) * plan.n_chunks + chunk] = work.chunk_max[j];
@@ -365,8 +392,8 @@ inline void attend_split(const AttentionTask& task, const AttentionPlan& plan, A
     float m = row_max[0];
     float l = row_sum[0];
     for (int chunk = 1; chunk * kKvChunk < length; ++chunk) {
-      merge_chunk(m, l, out, row_max[chunk], row_sum[chunk], out + static_cast<std::int64_t>(chunk) * v_stride,
-                  v_stride);
+      merge_chunk(m, l, out, row_max[chunk], row_sum[chunk],
+                  out + static_cast<std::int64_t>(chunk) * v_stride, v_stride);
     }
     write_row(task, static_cast<int>(i / plan.n_queries), plan.group, t, out, l);
   }
@@ -374,17 +401,20 @@ inline void attend_split(const AttentionTask& task, const AttentionPlan& plan, A
 
 void attention(const AttentionTask& task, std::byte* scratch, TaskContext& context) noexcept {
   const AttentionPlan plan(task, context.n_threads());
-  AttentionWorkspace work(task, plan, scratch + plan.thread_bytes * static_cast<std::size_t>(context.thread()));
+  AttentionWorkspace work(task, plan,
+                          scratch + plan.thread_bytes * static_cast<std::size_t>(context.thread()));
   AttentionTile tile(task, plan, work);
   if (plan.split_chunks) {
-    auto* partial = reinterpret_cast<float*>(scratch + plan.thread_bytes * static_cast<std::size_t>(context.n_threads()));
+    auto* partial = reinterpret_cast<float*>(
+        scratch + plan.thread_bytes * static_cast<std::size_t>(context.n_threads()));
     attend_split(task, plan, work, tile, partial, context);
     return;
   }
   const std::int64_t n_units = static_cast<std::int64_t>(task.n_kv_heads) * plan.n_tiles;
   for (std::int64_t unit = context.next_chunk(); unit < n_units; unit = context.next_chunk()) {
     const int kv_head = static_cast<int>(unit % task.n_kv_heads);
-    tile.select(kv_head, plan.n_tiles - 1 - static_cast<int>(unit / task.n_kv_heads));  // longest first
+    tile.select(kv_head,
+                plan.n_tiles - 1 - static_cast<int>(unit / task.n_kv_heads));  // longest first
     attend_tile(task, plan, work, tile, kv_head);
   }
 }

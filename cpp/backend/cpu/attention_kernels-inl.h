@@ -41,7 +41,8 @@ void score_kernel(const float* q, const E* k, int head_dim, float* scores) noexc
 
 // out[j][0..16 kVecs) += sum over i < n, ascending, of p[j][i] * v[i]
 template <int kRows, int kVecs, class E>
-void weigh_kernel(const float* p, const E* v, int v_stride, int n, float* out, std::int64_t out_stride) noexcept {
+void weigh_kernel(const float* p, const E* v, int v_stride, int n, float* out,
+                  std::int64_t out_stride) noexcept {
   F32x16 acc[kRows][kVecs];
 #pragma GCC unroll 16
   for (int j = 0; j < kRows; ++j) {
@@ -69,7 +70,11 @@ void weigh_kernel(const float* p, const E* v, int v_stride, int n, float* out, s
 }
 
 // Registers: kGroup rows times this many vectors of accumulators.
-constexpr int vecs_for(int rows) { return rows * 4 <= SPECDEC_ATTENTION_ACCUMULATORS ? 4 : rows * 2 <= SPECDEC_ATTENTION_ACCUMULATORS ? 2 : 1; }
+constexpr int vecs_for(int rows) {
+  return rows * 4 <= SPECDEC_ATTENTION_ACCUMULATORS   ? 4
+         : rows * 2 <= SPECDEC_ATTENTION_ACCUMULATORS ? 2
+                                                      : 1;
+}
 
 template <int kRows, class E>
 void score_rows(int n_blocks, const float* q, const E* k, int head_dim, float* scores) noexcept {
@@ -79,12 +84,14 @@ void score_rows(int n_blocks, const float* q, const E* k, int head_dim, float* s
     return;
   }
   for (int b = 0; b < n_blocks; ++b) {
-    score_kernel<kRows, 1>(q, k + static_cast<std::int64_t>(b) * head_dim * kKvLane, head_dim, scores + b * kKvLane);
+    score_kernel<kRows, 1>(q, k + static_cast<std::int64_t>(b) * head_dim * kKvLane, head_dim,
+                           scores + b * kKvLane);
   }
 }
 
 template <int kRows, class E>
-void weigh_rows(const float* p, const E* v, int v_stride, int n, float* out, std::int64_t out_stride) noexcept {
+void weigh_rows(const float* p, const E* v, int v_stride, int n, float* out,
+                std::int64_t out_stride) noexcept {
   constexpr int kVecs = vecs_for(kRows);
   int d = 0;
   for (; d + 16 * kVecs <= v_stride; d += 16 * kVecs) {
@@ -94,36 +101,56 @@ void weigh_rows(const float* p, const E* v, int v_stride, int n, float* out, std
 }
 
 template <class E>
-void run_score(int rows, int n_blocks, const float* q, const E* k, int head_dim, float* scores) noexcept {
+void run_score(int rows, int n_blocks, const float* q, const E* k, int head_dim,
+               float* scores) noexcept {
   switch (rows) {
-    case 1: return score_rows<1>(n_blocks, q, k, head_dim, scores);
-    case 2: return score_rows<2>(n_blocks, q, k, head_dim, scores);
-    case 3: return score_rows<3>(n_blocks, q, k, head_dim, scores);
-    case 4: return score_rows<4>(n_blocks, q, k, head_dim, scores);
-    case 5: return score_rows<5>(n_blocks, q, k, head_dim, scores);
-    case 6: return score_rows<6>(n_blocks, q, k, head_dim, scores);
+    case 1:
+      return score_rows<1>(n_blocks, q, k, head_dim, scores);
+    case 2:
+      return score_rows<2>(n_blocks, q, k, head_dim, scores);
+    case 3:
+      return score_rows<3>(n_blocks, q, k, head_dim, scores);
+    case 4:
+      return score_rows<4>(n_blocks, q, k, head_dim, scores);
+    case 5:
+      return score_rows<5>(n_blocks, q, k, head_dim, scores);
+    case 6:
+      return score_rows<6>(n_blocks, q, k, head_dim, scores);
 #if SPECDEC_ATTENTION_GROUP == 8
-    case 7: return score_rows<7>(n_blocks, q, k, head_dim, scores);
-    case 8: return score_rows<8>(n_blocks, q, k, head_dim, scores);
+    case 7:
+      return score_rows<7>(n_blocks, q, k, head_dim, scores);
+    case 8:
+      return score_rows<8>(n_blocks, q, k, head_dim, scores);
 #endif
-    default: return;
+    default:
+      return;
   }
 }
 
 template <class E>
-void run_weigh(int rows, const float* p, const E* v, int v_stride, int n, float* out, std::int64_t out_stride) noexcept {
+void run_weigh(int rows, const float* p, const E* v, int v_stride, int n, float* out,
+               std::int64_t out_stride) noexcept {
   switch (rows) {
-    case 1: return weigh_rows<1>(p, v, v_stride, n, out, out_stride);
-    case 2: return weigh_rows<2>(p, v, v_stride, n, out, out_stride);
-    case 3: return weigh_rows<3>(p, v, v_stride, n, out, out_stride);
-    case 4: return weigh_rows<4>(p, v, v_stride, n, out, out_stride);
-    case 5: return weigh_rows<5>(p, v, v_stride, n, out, out_stride);
-    case 6: return weigh_rows<6>(p, v, v_stride, n, out, out_stride);
+    case 1:
+      return weigh_rows<1>(p, v, v_stride, n, out, out_stride);
+    case 2:
+      return weigh_rows<2>(p, v, v_stride, n, out, out_stride);
+    case 3:
+      return weigh_rows<3>(p, v, v_stride, n, out, out_stride);
+    case 4:
+      return weigh_rows<4>(p, v, v_stride, n, out, out_stride);
+    case 5:
+      return weigh_rows<5>(p, v, v_stride, n, out, out_stride);
+    case 6:
+      return weigh_rows<6>(p, v, v_stride, n, out, out_stride);
 #if SPECDEC_ATTENTION_GROUP == 8
-    case 7: return weigh_rows<7>(p, v, v_stride, n, out, out_stride);
-    case 8: return weigh_rows<8>(p, v, v_stride, n, out, out_stride);
+    case 7:
+      return weigh_rows<7>(p, v, v_stride, n, out, out_stride);
+    case 8:
+      return weigh_rows<8>(p, v, v_stride, n, out, out_stride);
 #endif
-    default: return;
+    default:
+      return;
   }
 }
 
@@ -146,8 +173,8 @@ inline void softmax_row(float* scores, int n, float* row_max, float* row_sum) {
 }
 
 // Key blocks of any type to float, [n_blocks][head_dim][16].
-inline void convert_keys(const KvLayout& layout, const std::byte* k, const std::uint16_t* scales, int n_blocks,
-                         float* out) {
+inline void convert_keys(const KvLayout& layout, const std::byte* k, const std::uint16_t* scales,
+                         int n_blocks, float* out) {
   const std::int64_t n = static_cast<std::int64_t>(n_blocks) * layout.head_dim * kKvLane;
   if (layout.type == KvType::kF32) {
     std::memcpy(out, k, static_cast<std::size_t>(n) * sizeof(float));
@@ -158,7 +185,8 @@ inline void convert_keys(const KvLayout& layout, const std::byte* k, const std::
     const auto* src = reinterpret_cast<const std::int8_t*>(k);
     for (std::int64_t i = 0; i < n; i += 32 * kKvLane, scales += kKvLane) {
       const F32x16 scale = F32x16::load_f16(scales);
-      for (int d = 0; d < 32 * kKvLane; d += kKvLane) (F32x16::load_i8(src + i + d) * scale).store(out + i + d);
+      for (int d = 0; d < 32 * kKvLane; d += kKvLane)
+        (F32x16::load_i8(src + i + d) * scale).store(out + i + d);
     }
   }
 }
@@ -176,8 +204,8 @@ inline void convert_value(const KvLayout& layout, const std::byte* head, int pos
     for (int d = 0; d < v_stride; d += 16) F32x16::load_f16(src + d).store(out + d);
   } else {
     const auto* src = reinterpret_cast<const std::int8_t*>(v) + first;
-    const auto* scales =
-        reinterpret_cast<const std::uint16_t*>(head + layout.v_scales_offset()) + position * layout.n_scales();
+    const auto* scales = reinterpret_cast<const std::uint16_t*>(head + layout.v_scales_offset()) +
+                         position * layout.n_scales();
     for (int g = 0; g < layout.n_scales(); ++g) {
       const F32x16 scale = F32x16::set1(f16_to_f32(scales[g]));
       (F32x16::load_i8(src + 32 * g) * scale).store(out + 32 * g);
@@ -188,7 +216,8 @@ inline void convert_value(const KvLayout& layout, const std::byte* head, int pos
 
 // One position of a key block into another block.
 template <class E>
-inline void copy_lane(const std::byte* src, int src_lane, std::byte* dst, int dst_lane, int head_dim) {
+inline void copy_lane(const std::byte* src, int src_lane, std::byte* dst, int dst_lane,
+                      int head_dim) {
   const E* from = reinterpret_cast<const E*>(src) + src_lane;
   E* to = reinterpret_cast<E*>(dst) + dst_lane;
   for (int d = 0; d < head_dim; ++d) to[d * kKvLane] = from[d * kKvLane];

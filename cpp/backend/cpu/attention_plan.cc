@@ -42,14 +42,15 @@ AttentionPlan::AttentionPlan(const AttentionTask& task, int n_threads) {
   split_chunks = n_chunks > 1 && n_units % n_threads != 0 && n_units < 4 * n_threads;
   thread_bytes = AttentionWorkspace(task, *this, nullptr).n_bytes;
   if (split_chunks) {
-    const auto n_partial = static_cast<std::size_t>(task.n_kv_heads) * static_cast<std::size_t>(n_queries) *
-                           static_cast<std::size_t>(n_chunks);
+    const auto n_partial = static_cast<std::size_t>(task.n_kv_heads) *
+                           static_cast<std::size_t>(n_queries) * static_cast<std::size_t>(n_chunks);
     const auto v_stride = static_cast<std::size_t>(task.cache.layout.v_stride());
     partial_bytes = n_partial * (v_stride + 2) * sizeof(float);
   }
 }
 
-AttentionWorkspace::AttentionWorkspace(const AttentionTask& task, const AttentionPlan& plan, std::byte* base) {
+AttentionWorkspace::AttentionWorkspace(const AttentionTask& task, const AttentionPlan& plan,
+                                       std::byte* base) {
   const auto head_dim = static_cast<std::size_t>(task.head_dim);
   const auto v_stride = static_cast<std::size_t>(task.cache.layout.v_stride());
   const auto rows = static_cast<std::size_t>(plan.tile_rows);
@@ -79,7 +80,8 @@ std::size_t attention_scratch_bytes(const AttentionTask& task, int n_threads) {
 void check_attention(const AttentionTask& task) {
   const KvLayout& layout = task.cache.layout;
   SPECDEC_CHECK(task.n_rows >= 1 && task.first_slot >= 0);
-  SPECDEC_CHECK(task.n_kv_heads >= 1 && task.n_heads >= task.n_kv_heads && task.n_heads % task.n_kv_heads == 0);
+  SPECDEC_CHECK(task.n_kv_heads >= 1 && task.n_heads >= task.n_kv_heads &&
+                task.n_heads % task.n_kv_heads == 0);
   SPECDEC_CHECK(task.head_dim >= 1 && task.head_dim <= kMaxHeadDim);
   SPECDEC_CHECK(layout.head_dim == task.head_dim && layout.n_kv_heads == task.n_kv_heads);
   SPECDEC_CHECK(layout.type != KvType::kQ8_0 || task.head_dim % 32 == 0);
@@ -89,7 +91,8 @@ void check_attention(const AttentionTask& task) {
 
 void check_rope_store(const RopeStoreTask& task) {
   const KvLayout& layout = task.cache.layout;
-  SPECDEC_CHECK(task.n_rows >= 1 && task.first_slot >= 0 && task.n_heads >= 0 && task.n_kv_heads >= 1);
+  SPECDEC_CHECK(task.n_rows >= 1 && task.first_slot >= 0 && task.n_heads >= 0 &&
+                task.n_kv_heads >= 1);
   SPECDEC_CHECK(task.head_dim >= 1 && task.head_dim <= kMaxHeadDim);
   SPECDEC_CHECK(task.n_rot >= 0 && task.n_rot % 2 == 0 && task.n_rot <= task.head_dim);
   SPECDEC_CHECK(layout.head_dim == task.head_dim && layout.n_kv_heads == task.n_kv_heads);

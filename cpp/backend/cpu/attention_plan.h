@@ -9,17 +9,18 @@
 
 namespace specdec {
 
-inline constexpr int kMaxTileRows = 64;     // (row, query head) pairs that share one pass over the keys
-inline constexpr int kKvStep = 32;          // positions that are converted to float together
+inline constexpr int kMaxTileRows =
+    64;                             // (row, query head) pairs that share one pass over the keys
+inline constexpr int kKvStep = 32;  // positions that are converted to float together
 inline constexpr int kScoreStride = kKvChunk + 16;
 
 struct AttentionPlan {
-  int group = 0;               // query heads per kv head
-  int n_queries = 0;           // per kv head: n_rows * group, query t is row t / group
-  int tile_rows = 0;           // queries per tile; the last tile may be smaller
-  int n_tiles = 0;             // per kv head
-  int n_chunks = 0;            // chunks of the longest possible row
-  bool split_chunks = false;   // a unit is one chunk of a tile, merged after a barrier
+  int group = 0;                  // query heads per kv head
+  int n_queries = 0;              // per kv head: n_rows * group, query t is row t / group
+  int tile_rows = 0;              // queries per tile; the last tile may be smaller
+  int n_tiles = 0;                // per kv head
+  int n_chunks = 0;               // chunks of the longest possible row
+  bool split_chunks = false;      // a unit is one chunk of a tile, merged after a barrier
   std::size_t thread_bytes = 0;   // scratch of one thread
   std::size_t partial_bytes = 0;  // shared scratch of split_chunks, after those of the threads
 
@@ -28,11 +29,11 @@ struct AttentionPlan {
 
 // One thread's scratch; every array starts on a cache line.
 struct AttentionWorkspace {
-  float* q = nullptr;             // packed by register group, scaled
-  float* scores = nullptr;        // [tile_rows, kScoreStride]
-  float* chunk_out = nullptr;     // [tile_rows, v_stride] of the current chunk
-  float* sum_out = nullptr;       // [tile_rows, v_stride] merged
-  float* chunk_max = nullptr;     // [tile_rows]
+  float* q = nullptr;          // packed by register group, scaled
+  float* scores = nullptr;     // [tile_rows, kScoreStride]
+  float* chunk_out = nullptr;  // [tile_rows, v_stride] of the current chunk
+  float* sum_out = nullptr;    // [tile_rows, v_stride] merged
+  float* chunk_max = nullptr;  // [tile_rows]
   float* chunk_sum = nullptr;
   float* max = nullptr;
   float* sum = nullptr;

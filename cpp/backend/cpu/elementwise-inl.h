@@ -34,7 +34,8 @@ inline void map2(const float* a, const float* b, std::int64_t n, float* dst, Map
   std::int64_t i = 0;
   for (; i + 16 <= n; i += 16) map(F32x16::load(a + i), F32x16::load(b + i)).store(dst + i);
   if (i < n) {
-    store_partial(map(load_partial(a + i, n - i, 0), load_partial(b + i, n - i, 0)), dst + i, n - i);
+    store_partial(map(load_partial(a + i, n - i, 0), load_partial(b + i, n - i, 0)), dst + i,
+                  n - i);
   }
 }
 
@@ -88,8 +89,8 @@ TokenId argmax(const float* logits, std::int64_t n) noexcept {
     const std::int64_t end = begin + kBlock < n ? begin + kBlock : n;
     F32x16 acc = F32x16::set1(-kInfinity);
     for (std::int64_t i = begin; i < end; i += 16) {
-      const F32x16 x = i + 16 <= end ? F32x16::load(logits + i)
-                                     : load_partial(logits + i, end - i, -kInfinity);
+      const F32x16 x =
+          i + 16 <= end ? F32x16::load(logits + i) : load_partial(logits + i, end - i, -kInfinity);
       acc = max(acc, x);
       bad = select_less(x, infinity, bad, one);
     }

@@ -69,9 +69,7 @@ inline F32x16 exp(F32x16 x) {
   return p * exp2_int(half) * exp2_int(n - half);
 }
 
-inline F32x16 silu(F32x16 x) {
-  return x / (F32x16::set1(1.0F) + exp(F32x16::zero() - x));
-}
+inline F32x16 silu(F32x16 x) { return x / (F32x16::set1(1.0F) + exp(F32x16::zero() - x)); }
 
 // x * Phi(x) with the exact normal distribution. The upper tail is
 // Q(a) = exp(-a^2/2) P(s) / (1 + a), s = (a - 4) / (a + 4), P fitted to 2e-9.
@@ -101,9 +99,12 @@ inline F32x16 gelu_erf(F32x16 x) {
 
 inline F32x16 apply(Activation activation, F32x16 x) {
   switch (activation) {
-    case Activation::kSilu: return silu(x);
-    case Activation::kGeluErf: return gelu_erf(x);
-    case Activation::kNone: break;
+    case Activation::kSilu:
+      return silu(x);
+    case Activation::kGeluErf:
+      return gelu_erf(x);
+    case Activation::kNone:
+      break;
   }
   return x;
 }

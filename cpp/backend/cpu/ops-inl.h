@@ -1,6 +1,7 @@
 // All small operations of one instruction set. Included once by each ops_*.cc inside its target
-// region, after a simd_*.h, with SPECDEC_SIMD_NAMESPACE, SPECDEC_ATTENTION_GROUP (queries that share
-// a key vector in registers) and SPECDEC_ATTENTION_ACCUMULATORS (F32x16 that fit beside them) defined.
+// region, after a simd_*.h, with SPECDEC_SIMD_NAMESPACE, SPECDEC_ATTENTION_GROUP (queries that
+// share a key vector in registers) and SPECDEC_ATTENTION_ACCUMULATORS (F32x16 that fit beside them)
+// defined.
 #pragma once
 
 #include "backend/cpu/math-inl.h"

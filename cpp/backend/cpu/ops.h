@@ -18,7 +18,8 @@ struct OpsKernels {
   // x[i] = activation(x[i]). Any n.
   void (*activate)(Activation activation, float* x, std::int64_t n);
   // dst[i] = activation(gate[i]) * up[i]; dst may be gate or up.
-  void (*activate_multiply)(Activation activation, const float* gate, const float* up, std::int64_t n, float* dst);
+  void (*activate_multiply)(Activation activation, const float* gate, const float* up,
+                            std::int64_t n, float* dst);
   void (*add)(const float* x, std::int64_t n, float* dst);
   // Backend::argmax of one row.
   TokenId (*argmax)(const float* logits, std::int64_t n);
@@ -31,7 +32,6 @@ struct OpsKernels {
 
 [[nodiscard]] const OpsKernels& ops_kernels(CpuIsa isa);
 [[nodiscard]] std::size_t attention_scratch_bytes(const AttentionTask& task, int n_threads);
-
 
 // Throw Error(kInternal) when a task breaks a rule of its type; the kernels check nothing.
 void check_attention(const AttentionTask& task);

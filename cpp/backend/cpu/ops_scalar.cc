@@ -17,4 +17,3 @@
 #include "backend/cpu/simd_scalar.h"
 
 #include "backend/cpu/ops-inl.h"
-

@@ -33,7 +33,8 @@ inline std::uint16_t quantise_32(const float* x, std::int8_t* q) {
   const F32x16 b = F32x16::load(x + 16);
   const F32x16 infinity = F32x16::set1(std::numeric_limits<float>::infinity());
   const F32x16 one = F32x16::set1(1.0F);
-  const F32x16 bad = select_less(abs(a), infinity, select_less(abs(b), infinity, F32x16::zero(), one), one);
+  const F32x16 bad =
+      select_less(abs(a), infinity, select_less(abs(b), infinity, F32x16::zero(), one), one);
   const float amax = max_lanes(max(abs(a), abs(b)));
   const bool finite = max_lanes(bad) == 0;
   std::uint16_t scale = finite ? f32_to_f16(amax / 127.0F) : 0x7E00U;
@@ -53,7 +54,8 @@ inline std::uint16_t quantise_32(const float* x, std::int8_t* q) {
 // x: [v_stride], zero beyond head_dim. head: this kv head's part of the page.
 inline void store_k(const KvLayout& layout, std::byte* head, int position, const float* x) {
   const int lane = position % kKvLane;
-  const std::int64_t first = static_cast<std::int64_t>(position / kKvLane) * layout.head_dim * kKvLane + lane;
+  const std::int64_t first =
+      static_cast<std::int64_t>(position / kKvLane) * layout.head_dim * kKvLane + lane;
   if (layout.type == KvType::kF32) {
     float* dst = reinterpret_cast<float*>(head + layout.k_offset()) + first;
     for (int d = 0; d < layout.head_dim; ++d) dst[d * kKvLane] = x[d];
@@ -87,7 +89,8 @@ inline void store_v(const KvLayout& layout, std::byte* head, int position, const
     for (int d = 0; d < layout.v_stride(); d += 16) F32x16::load(x + d).store_f16(dst + d);
   } else {
     auto* dst = reinterpret_cast<std::int8_t*>(head + layout.v_offset()) + first;
-    auto* scales = reinterpret_cast<std::uint16_t*>(head + layout.v_scales_offset()) + position * layout.n_scales();
+    auto* scales = reinterpret_cast<std::uint16_t*>(head + layout.v_scales_offset()) +
+                   position * layout.n_scales();
     for (int g = 0; g < layout.n_scales(); ++g) scales[g] = quantise_32(x + 32 * g, dst + 32 * g);
   }
 }
@@ -98,19 +101,23 @@ void rope_store(const RopeStoreTask& task, TaskContext& context) noexcept {
   alignas(64) float buffer[kMaxHeadDim];
   for (int d = task.head_dim; d < layout.v_stride(); ++d) buffer[d] = 0;
   // Heads outside, rows inside: neighbouring rows of a key block are written by the same thread.
-  const std::int64_t n_units = static_cast<std::int64_t>(task.n_heads + task.n_kv_heads) * task.n_rows;
+  const std::int64_t n_units =
+      static_cast<std::int64_t>(task.n_heads + task.n_kv_heads) * task.n_rows;
   const std::int64_t begin = n_units * context.thread() / context.n_threads();
   const std::int64_t end = n_units * (context.thread() + 1) / context.n_threads();
   for (std::int64_t unit = begin; unit < end; ++unit) {
     const int row = static_cast<int>(unit % task.n_rows);
     const int head = static_cast<int>(unit / task.n_rows) - task.n_kv_heads;
     if (head >= 0) {
-      if (task.n_rot > 0) rotate(task, row, task.q + row * task.q_stride + static_cast<std::int64_t>(head) * task.head_dim);
+      if (task.n_rot > 0)
+        rotate(task, row,
+               task.q + row * task.q_stride + static_cast<std::int64_t>(head) * task.head_dim);
       continue;
     }
     const int kv_head = head + task.n_kv_heads;
     const int slot = task.first_slot + row;
-    std::byte* part = task.cache.pages[slot / kKvChunk] + static_cast<std::size_t>(kv_head) * layout.head_bytes();
+    std::byte* part =
+        task.cache.pages[slot / kKvChunk] + static_cast<std::size_t>(kv_head) * layout.head_bytes();
     const std::int64_t offset = static_cast<std::int64_t>(kv_head) * task.head_dim;
     std::memcpy(buffer, task.k + row * task.k_stride + offset, row_bytes);
     if (task.n_rot > 0) rotate(task, row, buffer);
