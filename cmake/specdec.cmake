@@ -34,7 +34,9 @@ endfunction()
 # specdec_native._testing_<area> that lets pytest reach C++ below the public API.
 function(specdec_test_module area)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
-  pybind11_add_module(_testing_${area} MODULE ${ARG_SOURCES})
+  # Glue code: no link-time optimisation and little optimisation, so that it builds quickly.
+  pybind11_add_module(_testing_${area} MODULE NO_EXTRAS ${ARG_SOURCES})
+  target_compile_options(_testing_${area} PRIVATE -O1)
   target_link_libraries(_testing_${area} PRIVATE specdec_flags)
   foreach(dep ${ARG_DEPENDS})
     target_link_libraries(_testing_${area} PRIVATE specdec_${dep})
