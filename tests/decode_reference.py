@@ -125,7 +125,9 @@ class NGramReference:
 
     def __init__(self, n: int, min_count: int = 1) -> None:
         self.n, self.min_count = n, min_count
-        self.events: list[tuple[tuple[int, ...], int]] = []  # (context of up to n-1 tokens, follower)
+        self.events: list[
+            tuple[tuple[int, ...], int]
+        ] = []  # (context of up to n-1 tokens, follower)
 
     def count(self, context: Sequence[int], follower: int) -> None:
         self.events.append((tuple(context[max(0, len(context) - self.n + 1) :]), follower))

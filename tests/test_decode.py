@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from decode_reference import chi_square_z, sequence_law, total_variation
 from helpers import native
 
@@ -46,7 +47,9 @@ def check_stats(out: dict[str, Any]) -> None:
     assert sum(len(r[0]) for r in out["rounds"]) == s["drafted"]
     assert sum(len(r[1]) for r in out["rounds"]) == s["accepted"] + s["accepted_cut"]
     assert s["accepted"] + s["accepted_cut"] <= s["drafted"]
-    assert all(a <= d for a, d in zip(s["accepted_per_position"], s["drafted_per_position"], strict=True))
+    assert all(
+        a <= d for a, d in zip(s["accepted_per_position"], s["drafted_per_position"], strict=True)
+    )
     assert s["accepted_per_position"] == sorted(s["accepted_per_position"], reverse=True)
     rate, length = s["acceptance_rate"], s["mean_acceptance_length"]
     assert rate == (s["accepted"] / s["drafted"] if s["drafted"] else None)
@@ -104,12 +107,16 @@ def test_greedy_drafts_are_really_used() -> None:
     assert run(session, prompt=[1, 2], max_tokens=100)["stats"]["accepted"] > 20
 
 
-@pytest.mark.parametrize("sampling", [
-    {"temperature": 1.0},
-    {"temperature": 0.6, "top_k": 3},
-    {"temperature": 0.8, "top_p": 0.8, "repetition_penalty": 1.3, "penalty_last_n": 5},
-    {"temperature": 1.0, "top_k": 4, "noise_scale": 0.7},
-], ids=lambda p: ",".join(p))  # fmt: skip
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"temperature": 1.0},
+        {"temperature": 0.6, "top_k": 3},
+        {"temperature": 0.8, "top_p": 0.8, "repetition_penalty": 1.3, "penalty_last_n": 5},
+        {"temperature": 1.0, "top_k": 4, "noise_scale": 0.7},
+    ],
+    ids=lambda p: ",".join(p),
+)
 @pytest.mark.parametrize("target", [TARGET, LOOPING])
 def test_match_gives_one_text_per_seed_for_every_drafter_and_length(
     target: dict[str, Any], sampling: dict[str, Any]
@@ -133,8 +140,10 @@ def test_match_equals_the_noise_field_applied_to_the_plain_law() -> None:
     out = run(session, prompt=[5, 1], max_tokens=50, sampling={"temperature": 0.9, "seed": 4})
     text = [5, 1]
     for token in out["token_ids"]:
-        scores = [x / 0.9 + m.gumbel_noise(4, len(text), i)
-                  for i, x in enumerate(session.logits("target", text))]  # fmt: skip
+        scores = [
+            x / 0.9 + m.gumbel_noise(4, len(text), i)
+            for i, x in enumerate(session.logits("target", text))
+        ]
         assert token == int(np.argmax(scores))
         text.append(token)
 
@@ -144,9 +153,15 @@ def test_coupled_drafts_are_accepted_more_often_than_independent_ones() -> None:
     for mode in ("coupled", "sampled"):
         session = m.Session(TARGET, {"kind": "model", "toy": DRAFT, "mode": mode})
         accepted[mode] = sum(
-            run(session, prompt=[1], max_tokens=100, gamma=3,
-                sampling={"temperature": 1.0, "seed": s})["stats"]["accepted"] for s in range(5)
-        )  # fmt: skip
+            run(
+                session,
+                prompt=[1],
+                max_tokens=100,
+                gamma=3,
+                sampling={"temperature": 1.0, "seed": s},
+            )["stats"]["accepted"]
+            for s in range(5)
+        )
     assert accepted["coupled"] > 1.2 * accepted["sampled"]
 
 
@@ -156,7 +171,7 @@ def test_coupled_drafts_need_the_matching_verifier() -> None:
         session.run(prompt=[1], max_tokens=5, verifier="standard", sampling={"temperature": 1.0})
 
 
-# --- exact laws through the whole loop -------------------------------------------------------------
+# --- exact laws through the whole loop ---
 
 SMALL = {"vocab_size": 3, "seed": 5, "n_ctx": 32, "scale": 1.5}
 SMALL_DRAFT = {**SMALL, "seed": 6}
@@ -171,23 +186,36 @@ LAWS = [
     ("standard", {"kind": "python", "propose": lambda committed, n: [1] * n}),
     ("standard", None),
     ("match", None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("verifier", "drafter"), LAWS)
-@pytest.mark.parametrize("sampling", [
-    {"temperature": 1.0},
-    {"temperature": 0.8, "top_k": 2, "noise_scale": 0.5},
-    {"temperature": 1.2, "repetition_penalty": 1.5, "frequency_penalty": 0.4, "logit_bias": [(0, 0.5)]},
-], ids=["plain", "two-stage", "penalties"])  # fmt: skip
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"temperature": 1.0},
+        {"temperature": 0.8, "top_k": 2, "noise_scale": 0.5},
+        {
+            "temperature": 1.2,
+            "repetition_penalty": 1.5,
+            "frequency_penalty": 0.4,
+            "logit_bias": [(0, 0.5)],
+        },
+    ],
+    ids=["plain", "two-stage", "penalties"],
+)
 @pytest.mark.parametrize("gamma", [1, 2, 3])
 def test_the_loop_follows_the_target_law_exactly(
     verifier: str, drafter: dict[str, Any] | None, sampling: dict[str, Any], gamma: int
 ) -> None:
     session = m.Session(SMALL, drafter)
     prompt = [0, 2, 0, 2, 0]
-    law = {tuple(k): p for k, p in session.law(
-        prompt=prompt, max_tokens=4, gamma=gamma, verifier=verifier, sampling=sampling)}  # fmt: skip
+    law = {
+        tuple(k): p
+        for k, p in session.law(
+            prompt=prompt, max_tokens=4, gamma=gamma, verifier=verifier, sampling=sampling
+        )
+    }
     if "noise_scale" in sampling:  # the noise is a fixed field of the position
         want = two_stage_law(session, prompt, 4, sampling)
     else:
@@ -206,7 +234,7 @@ def two_stage_law(
             text = [*prompt, *done]
             tokens, probs = m.warp(session.logits("target", text), sampling, text, len(text))
             for token, q in zip(tokens, probs, strict=True):
-                longer[*done, token] = p * q
+                longer[(*done, token)] = p * q
         law = longer
     return law
 
@@ -216,11 +244,19 @@ def test_the_law_is_exact_when_an_end_of_sequence_token_may_come(verifier: str) 
     session = m.Session(SMALL, {"kind": "model", "toy": SMALL_DRAFT, "mode": "sampled"})
     options = {"prompt": [1, 2], "max_tokens": 4, "gamma": 2, "sampling": {"temperature": 1.0}}
     law = {tuple(k): p for k, p in session.law(verifier=verifier, eog=[1], **options)}
-    want = sequence_law(lambda p: session.logits("target", p), [1, 2], 4, {"temperature": 1.0}, eog=[1])
+    want = sequence_law(
+        lambda p: session.logits("target", p), [1, 2], 4, {"temperature": 1.0}, eog=[1]
+    )
     assert total_variation(law, want) < 1e-12
-    banned = {tuple(k): p for k, p in session.law(verifier=verifier, eog=[1], ignore_eos=True, **options)}
-    want = sequence_law(lambda p: session.logits("target", p), [1, 2], 4,
-                        {"temperature": 1.0, "logit_bias": [(1, -np.inf)]})  # fmt: skip
+    banned = {
+        tuple(k): p for k, p in session.law(verifier=verifier, eog=[1], ignore_eos=True, **options)
+    }
+    want = sequence_law(
+        lambda p: session.logits("target", p),
+        [1, 2],
+        4,
+        {"temperature": 1.0, "logit_bias": [(1, -np.inf)]},
+    )
     assert total_variation(banned, want) < 1e-12
 
 
@@ -234,17 +270,25 @@ def test_a_drafter_that_lies_about_its_law_is_caught() -> None:
     assert total_variation(law, want) < 1e-12  # match needs no draft law
 
 
-@pytest.mark.parametrize(("verifier", "drafter"), [
-    ("match", {"kind": "model", "toy": SMALL_DRAFT}),
-    ("match", None),
-    ("standard", {"kind": "model", "toy": SMALL_DRAFT}),
-    ("standard", {"kind": "ngram"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("verifier", "drafter"),
+    [
+        ("match", {"kind": "model", "toy": SMALL_DRAFT}),
+        ("match", None),
+        ("standard", {"kind": "model", "toy": SMALL_DRAFT}),
+        ("standard", {"kind": "ngram"}),
+    ],
+)
 def test_seeded_joint_triples_pass_a_chi_square_test(verifier: str, drafter: Any) -> None:
     session = m.Session(SMALL, drafter)
     prompt = [0, 2, 0, 2, 0]
-    options = {"prompt": prompt, "max_tokens": 5, "gamma": 2, "verifier": verifier,
-               "sampling": {"temperature": 1.0}}  # fmt: skip
+    options = {
+        "prompt": prompt,
+        "max_tokens": 5,
+        "gamma": 2,
+        "verifier": verifier,
+        "sampling": {"temperature": 1.0},
+    }
     want = sequence_law(lambda p: session.logits("target", p), prompt, 5, {"temperature": 1.0})
     counts = {tuple(k): n for k, n in session.counts(options, 1000, 60_000)}
     for first in (0, 1, 2):  # triples inside and across rounds
@@ -261,8 +305,13 @@ def triples(table: dict[tuple[int, ...], Any], first: int) -> dict[tuple[int, ..
 
 def test_numbers_that_are_used_twice_are_caught() -> None:
     session = m.Session(SMALL, {"kind": "model", "toy": SMALL_DRAFT})
-    options = {"prompt": [1, 2], "max_tokens": 5, "gamma": 2, "verifier": "standard",
-               "sampling": {"temperature": 1.0}}  # fmt: skip
+    options = {
+        "prompt": [1, 2],
+        "max_tokens": 5,
+        "gamma": 2,
+        "verifier": "standard",
+        "sampling": {"temperature": 1.0},
+    }
     want = sequence_law(lambda p: session.logits("target", p), [1, 2], 5, {"temperature": 1.0})
     counts = {tuple(k): n for k, n in session.counts(options, 0, 20_000, reuse=True)}
     assert chi_square_z(triples(counts, 0), triples(want, 0)) > 10
@@ -272,13 +321,15 @@ def test_standard_repeats_its_text_for_one_seed() -> None:
     def text(seed: int) -> list[int]:
         session = m.Session(TARGET, {"kind": "model", "toy": DRAFT})
         sampling = {"temperature": 1.0, "seed": seed}
-        out = session.run(prompt=[1], max_tokens=40, gamma=3, verifier="standard", sampling=sampling)
+        out = session.run(
+            prompt=[1], max_tokens=40, gamma=3, verifier="standard", sampling=sampling
+        )
         return list(out["token_ids"])
 
     assert text(3) == text(3) != text(4)
 
 
-# --- bookkeeping -----------------------------------------------------------------------------------
+# --- bookkeeping ---
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 16])
@@ -295,7 +346,9 @@ def test_a_draft_right_for_j_of_k_tokens_has_j_accepted(k: int) -> None:
         out = run(session, prompt=[1, 2], max_tokens=k + 1, gamma=k)
         assert out["token_ids"] == truth[: k + 1]
         first = out["rounds"][0]
-        assert len(first[0]) == k and first[1] == list(range(j)) and first[2] == truth[j]
+        assert len(first[0]) == k
+        assert first[1] == list(range(j))
+        assert first[2] == truth[j]
         assert out["from_draft"][: j + 1] == ([1] * j + [0])
         assert session.batches("target")[:2] == [1, k + 1]  # one prompt token, one pass
 
@@ -317,7 +370,8 @@ def test_trees_are_verified_and_leave_the_cache_as_plain_decoding_does(temperatu
     session = m.Session(LOOPING, {"kind": "python", "propose": propose})
     out = run(session, prompt=[1, 2], max_tokens=80, sampling=sampling, gamma=8)
     assert out["token_ids"] == want
-    assert len(out["stats"]["accepted_per_position"]) > 2 and out["stats"]["accepted"] > 5
+    assert len(out["stats"]["accepted_per_position"]) > 2
+    assert out["stats"]["accepted"] > 5
     with pytest.raises(m.Error, match="takes chains only"):
         session.run(prompt=[1, 2], max_tokens=20, gamma=8, verifier="standard")
 
@@ -326,8 +380,12 @@ def test_figures_reconcile_for_random_configurations() -> None:
     rng = np.random.default_rng(5)
     pieces = ["a", "b", "ab", "", "c", "ca", "x", "y"]
     for _ in range(400):
-        target = {**TARGET, "seed": int(rng.integers(100)), "order": int(rng.integers(0, 3)),
-                  "n_ctx": int(rng.integers(12, 60))}  # fmt: skip
+        target = {
+            **TARGET,
+            "seed": int(rng.integers(100)),
+            "order": int(rng.integers(0, 3)),
+            "n_ctx": int(rng.integers(12, 60)),
+        }
         session = m.Session(target, drafters(target)[int(rng.integers(9))])
         for _ in range(2):
             prompt = rng.integers(0, 8, size=int(rng.integers(1, 11))).tolist()
@@ -344,7 +402,10 @@ def test_figures_reconcile_for_random_configurations() -> None:
                 pieces=pieces,
                 n_logprobs=2 if rng.random() < 0.3 else None,
                 speculate=bool(rng.random() < 0.9),
-                sampling={"temperature": float(rng.choice([0.0, 1.0])), "seed": int(rng.integers(99))},
+                sampling={
+                    "temperature": float(rng.choice([0.0, 1.0])),
+                    "seed": int(rng.integers(99)),
+                },
                 stop_after_chunks=int(rng.integers(1, 9)) if rng.random() < 0.2 else 0,
             )
             assert len(prompt) + len(out["token_ids"]) <= target["n_ctx"]
@@ -360,7 +421,9 @@ def test_logprobs_are_the_targets_and_do_not_depend_on_speculation() -> None:
     out = run(session, gamma=3, **options)
     assert out["logprobs"] == want  # to the last bit
     for token, logprob, top in want:
-        row = np.array(m.adjusted_logits(session.logits("target", text), sampling, text), np.float64)
+        row = np.array(
+            m.adjusted_logits(session.logits("target", text), sampling, text), np.float64
+        )
         row -= row.max() + np.log(np.exp(row - row.max()).sum())
         assert abs(row[token] - logprob) < 1e-12
         assert [t for t, _ in top] == np.argsort(-row, kind="stable")[:3].tolist()
@@ -370,8 +433,12 @@ def test_logprobs_are_the_targets_and_do_not_depend_on_speculation() -> None:
 
 
 def test_penalties_look_at_the_drafted_path_too() -> None:
-    sampling = {"temperature": 0.0, "repetition_penalty": 3.0, "frequency_penalty": 1.0,
-                "penalty_last_n": -1}  # fmt: skip
+    sampling = {
+        "temperature": 0.0,
+        "repetition_penalty": 3.0,
+        "frequency_penalty": 1.0,
+        "penalty_last_n": -1,
+    }
     want = run(m.Session(LOOPING), prompt=[1, 2], max_tokens=60, sampling=sampling)["token_ids"]
     plain = run(m.Session(LOOPING), prompt=[1, 2], max_tokens=60)["token_ids"]
     assert want != plain
@@ -422,7 +489,8 @@ def test_a_failing_draft_model_only_ends_speculation(what: str) -> None:
         assert out["stats"]["speculation"].startswith("off: the drafter failed")
         session.inject("draft", what, 0)
         again = run(session, prompt=[1, 2], max_tokens=30, gamma=3, sampling=sampling)
-        assert again["token_ids"] == want and again["stats"]["speculation"] == "on"
+        assert again["token_ids"] == want
+        assert again["stats"]["speculation"] == "on"
 
 
 def test_bad_requests_are_refused_up_front() -> None:
@@ -438,7 +506,10 @@ def test_bad_requests_are_refused_up_front() -> None:
         ({"prompt": [1], "stop": ["x"]}, "stop strings need the text"),
         ({"prompt": [1], "stop": [""], "pieces": ["a"] * 8}, "empty string"),
         ({"prompt": [1], "sampling": {"logit_bias": [(8, 1.0)]}}, "logit_bias token id 8"),
-        ({"prompt": [1], "sampling": {"temperature": 0.5}, "verifier": "greedy"}, "needs temperature 0"),
+        (
+            {"prompt": [1], "sampling": {"temperature": 0.5}, "verifier": "greedy"},
+            "needs temperature 0",
+        ),
         ({"prompt": [1], "verifier": "nope"}, "verifier must be one of"),
     ]:
         with pytest.raises(m.Error, match=f"invalid_argument: .*{message}"):
@@ -454,7 +525,13 @@ def test_every_listed_drafter_is_lossless_with_every_listed_verifier() -> None:
         traits = m.verifiers()[verifier]
         sampling = {"temperature": 0.0 if traits["greedy_only"] else 1.0}
         session = m.Session(SMALL, drafter)
-        law = {tuple(k): p for k, p in session.law(
-            prompt=[0, 1, 0, 1, 0], max_tokens=3, gamma=2, verifier=verifier, sampling=sampling)}  # fmt: skip
-        want = sequence_law(lambda p, s=session: s.logits("target", p), [0, 1, 0, 1, 0], 3, sampling)
+        law = {
+            tuple(k): p
+            for k, p in session.law(
+                prompt=[0, 1, 0, 1, 0], max_tokens=3, gamma=2, verifier=verifier, sampling=sampling
+            )
+        }
+        want = sequence_law(
+            lambda p, s=session: s.logits("target", p), [0, 1, 0, 1, 0], 3, sampling
+        )
         assert (total_variation(law, want) < 1e-12) == traits["lossless"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from decode_reference import adjusted, chi_square_z, warped
 from helpers import native
 
@@ -21,7 +22,9 @@ def dense(result: tuple[list[int], list[float]], n: int) -> np.ndarray:
     return row
 
 
-def check_warp(logits: np.ndarray, params: dict[str, Any], prefix: list[int], position: int = 0) -> None:
+def check_warp(
+    logits: np.ndarray, params: dict[str, Any], prefix: list[int], position: int = 0
+) -> None:
     noise = lambda token: m.gaussian_noise(params.get("seed", 0), position, token)  # noqa: E731
     got = dense(m.warp(logits, params, prefix, position), len(logits))
     want = warped(logits, params, prefix, noise)
@@ -49,9 +52,15 @@ WARPS: list[dict[str, Any]] = [
     {"repetition_penalty": 5.0, "penalty_last_n": 64},
     {"temperature": 1.0, "repetition_penalty": 2.0, "penalty_last_n": 0},
     {"temperature": 1.0, "logit_bias": [(3, 5.0), (0, -math.inf), (3, 1.0)]},
-    {"temperature": 0.9, "top_k": 4, "top_p": 0.7, "logit_bias": [(7, 4.0)],
-     "repetition_penalty": 1.2, "presence_penalty": -1.0},
-]  # fmt: skip
+    {
+        "temperature": 0.9,
+        "top_k": 4,
+        "top_p": 0.7,
+        "logit_bias": [(7, 4.0)],
+        "repetition_penalty": 1.2,
+        "presence_penalty": -1.0,
+    },
+]
 
 
 @pytest.mark.parametrize("params", WARPS, ids=lambda p: ",".join(p) or "greedy")
@@ -101,7 +110,8 @@ def test_warping_leaves_the_row_alone() -> None:
 @pytest.mark.parametrize("temperature", [1e-300, 1e-8, 1e8])
 def test_extreme_temperatures_stay_finite(temperature: float) -> None:
     _, probs = m.warp(np.array([30, -30, 29], np.float32), {"temperature": temperature}, [], 0)
-    assert np.isfinite(probs).all() and math.isclose(sum(probs), 1.0)
+    assert np.isfinite(probs).all()
+    assert math.isclose(sum(probs), 1.0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -137,8 +147,13 @@ def test_bad_options_are_named_with_their_range(option: str, bad: list[Any]) -> 
 
 def test_own_log_exp_and_cos_are_accurate() -> None:
     rng = np.random.default_rng(0)
-    x = np.concatenate([rng.uniform(0, 1, 20000), 10.0 ** rng.uniform(-300, 300, 20000),
-                        1 - 2.0 ** -np.arange(1, 53)])  # fmt: skip
+    x = np.concatenate(
+        [
+            rng.uniform(0, 1, 20000),
+            10.0 ** rng.uniform(-300, 300, 20000),
+            1 - 2.0 ** -np.arange(1, 53),
+        ]
+    )
     np.testing.assert_allclose(m.fixed_log(x), np.log(x), rtol=1e-15, atol=0)
     assert m.fixed_log(np.array([0.0]))[0] == -math.inf
     y = rng.uniform(-707, 707, 40000)
@@ -157,7 +172,8 @@ def test_random_numbers_have_the_same_bits_everywhere() -> None:
 def test_gumbel_noise_follows_its_law_within_its_bounds() -> None:
     noise = np.sort([m.gumbel_noise(5, i // 50, i % 50) for i in range(40000)])
     low, high = m.gumbel_bounds()
-    assert low < noise[0] and noise[-1] < high
+    assert low < noise[0]
+    assert noise[-1] < high
     grid = (np.arange(len(noise)) + 0.5) / len(noise)
     distance = np.abs(np.exp(-np.exp(-noise)) - grid).max()
     assert distance < 2.2 / math.sqrt(len(noise))  # Kolmogorov-Smirnov, p about 1e-4
@@ -202,7 +218,8 @@ def test_residual_is_the_positive_part() -> None:
     got = m.residual(target, list(draft), [math.log(p) for p in draft.values()])
     np.testing.assert_allclose(got, np.array([0.25, 0.2, 0.0, 0.1]) / 0.55, atol=1e-15)
     same = m.residual([0.25, 0.75], [0, 1], [math.log(0.25), math.log(0.75)])
-    assert np.isfinite(same).all() and math.isclose(sum(same), 1.0)
+    assert np.isfinite(same).all()
+    assert math.isclose(sum(same), 1.0)
 
 
 def test_top_k_tokens_are_sorted_and_stable() -> None:
@@ -220,14 +237,22 @@ def test_logprobs_are_log_softmax_with_the_best_alternatives() -> None:
     row = logits.astype(np.float64)
     want = row - row.max() - np.log(np.exp(row - row.max()).sum())
     token, logprob, top = m.token_logprobs(logits, 17, 4)
-    assert token == 17 and math.isclose(logprob, want[17], rel_tol=1e-12)
+    assert token == 17
+    assert math.isclose(logprob, want[17], rel_tol=1e-12)
     assert [t for t, _ in top] == np.argsort(-row, kind="stable")[:4].tolist()
     np.testing.assert_allclose([p for _, p in top], want[[t for t, _ in top]], rtol=1e-12)
 
 
 def test_adjusted_logits_equal_the_reference() -> None:
-    params = {"logit_bias": [(2, -1.5)], "repetition_penalty": 1.3, "presence_penalty": 0.2,
-              "frequency_penalty": 0.1, "penalty_last_n": 5}  # fmt: skip
+    params = {
+        "logit_bias": [(2, -1.5)],
+        "repetition_penalty": 1.3,
+        "presence_penalty": 0.2,
+        "frequency_penalty": 0.1,
+        "penalty_last_n": 5,
+    }
     logits = np.array([1, -1, 2, 0.5, -3], np.float32)
     prefix = [0, 0, 1, 2, 2, 2, 4]
-    assert np.array_equal(m.adjusted_logits(logits, params, prefix), adjusted(logits, params, prefix))
+    assert np.array_equal(
+        m.adjusted_logits(logits, params, prefix), adjusted(logits, params, prefix)
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from decode_reference import total_variation
 from helpers import native
 
@@ -108,7 +109,11 @@ def rounds_law(
 
 
 def kinds_for(verifier: str) -> list[str]:
-    return ["greedy"] if m.verifiers()[verifier]["greedy_only"] else ["plain", "zeros", "same", "greedy"]
+    return (
+        ["greedy"]
+        if m.verifiers()[verifier]["greedy_only"]
+        else ["plain", "zeros", "same", "greedy"]
+    )
 
 
 CASES = [(v, k) for v in LOSSLESS for k in kinds_for(v)]

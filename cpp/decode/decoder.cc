@@ -41,21 +41,22 @@ class Run {
   using Clock = ScopedMs::Clock;
 
   TokenCache& cache_;
-  Drafter* drafter_;  // null once speculation is off
+  Drafter* drafter_;      // null once speculation is off
   Drafter* any_drafter_;  // its cache is kept in line in any case
   const DecodeRequest& request_;
   SamplingParams sampling_;  // with ignore_eos turned into bans
   const Verifier& verifier_;
   StopState stop_;
   RowOutput output_;
-  int limit_ = 0;   // tokens to generate at most
+  int limit_ = 0;  // tokens to generate at most
   int draft_max_ = 0;
   std::vector<TokenId> committed_;  // prompt and everything generated so far
   std::vector<TokenId> batch_tokens_;
   std::vector<std::int32_t> batch_parents_;
-  std::vector<TokenLogprobs> logprobs_;               // [n generated], when asked for
-  std::vector<std::vector<TokenId>> target_top_k_;    // [new tokens of this pass], when the drafter wants it
-  std::vector<std::uint8_t> from_draft_;              // [n generated]
+  std::vector<TokenLogprobs> logprobs_;  // [n generated], when asked for
+  std::vector<std::vector<TokenId>>
+      target_top_k_;                      // [new tokens of this pass], when the drafter wants it
+  std::vector<std::uint8_t> from_draft_;  // [n generated]
   TokenLedger ledger_;
   std::size_t n_released_ = 0;
   std::int64_t pass_ = 0;
@@ -74,7 +75,10 @@ SamplingParams with_bans(const DecodeRequest& request) {
 }
 
 Run::Run(TokenCache& cache, Drafter* drafter, const DecodeRequest& request)
-    : cache_(cache), drafter_(drafter), any_drafter_(drafter), request_(request),
+    : cache_(cache),
+      drafter_(drafter),
+      any_drafter_(drafter),
+      request_(request),
       sampling_((request.validate(cache.scorer().vocab_size()), with_bans(request))),
       verifier_(resolve_verifier(request.verifier, sampling_)),
       stop_(request.ignore_eos ? std::span<const TokenId>{} : std::span<const TokenId>(request.eog),
@@ -85,7 +89,8 @@ Run::Run(TokenCache& cache, Drafter* drafter, const DecodeRequest& request)
   if (room < 1) {
     throw Error(ErrorCode::kContextFull,
                 "the prompt has " + std::to_string(n_prompt()) + " tokens and the context " +
-                    std::to_string(n_ctx) + ": no room for one more token; shorten the prompt or use a larger n_ctx");
+                    std::to_string(n_ctx) +
+                    ": no room for one more token; shorten the prompt or use a larger n_ctx");
   }
   limit_ = std::min(request.max_tokens.value_or(room), room);
 
@@ -111,7 +116,8 @@ void Run::speculation_off(const std::string& reason) {
   result_.stats.speculation = "off: " + reason;
 }
 
-// Contract: the target's cache holds the committed tokens but the last, the draft's a prefix of that.
+// Contract: the target's cache holds the committed tokens but the last, the draft's a prefix of
+// that.
 void Run::settle_caches() noexcept {
   try {
     cache_.align(committed_, static_cast<int>(committed_.size()) - 1);
@@ -148,9 +154,11 @@ int Run::draft_budget() const {
 DraftProposal Run::draft(int budget) {
   const ScopedMs timer(result_.stats.draft_ms);
   DraftProposal proposal;
-  RngChance rng(sampling_.seed, static_cast<std::uint64_t>(pass_), committed_.size(), RngStream::kDraft);
+  RngChance rng(sampling_.seed, static_cast<std::uint64_t>(pass_), committed_.size(),
+                RngStream::kDraft);
   try {
-    proposal = drafter_->propose(committed_, budget, request_.chance != nullptr ? *request_.chance : rng);
+    proposal =
+        drafter_->propose(committed_, budget, request_.chance != nullptr ? *request_.chance : rng);
   } catch (const Error& error) {
     switch (error.code()) {
       case ErrorCode::kNumerical:
@@ -182,8 +190,9 @@ void Run::check_proposal(const DraftProposal& proposal, int budget) const {
     SPECDEC_CHECK(proposal.parent(i) >= -1 && proposal.parent(i) < i);
   }
   if (!verifier_.traits().trees && !proposal.is_chain()) {
-    throw_invalid("verifier '" + std::string(verifier_.name()) + "' takes chains only, but drafter '" +
-                  std::string(drafter_->name()) + "' proposes trees");
+    throw_invalid("verifier '" + std::string(verifier_.name()) +
+                  "' takes chains only, but drafter '" + std::string(drafter_->name()) +
+                  "' proposes trees");
   }
 }
 
@@ -197,8 +206,10 @@ void Run::target_pass(const DraftProposal& proposal) {
     batch_parents_.push_back(-1);
     for (const std::int32_t parent : proposal.parents) batch_parents_.push_back(parent + 1);
   }
-  cache_.scorer().forward(
-      {.tokens = batch_tokens_, .parents = batch_parents_, .first_output_row = 0, .output = output_});
+  cache_.scorer().forward({.tokens = batch_tokens_,
+                           .parents = batch_parents_,
+                           .first_output_row = 0,
+                           .output = output_});
 }
 
 // Passes the verdict's tokens through the stop conditions one by one.
@@ -209,7 +220,8 @@ void Run::take(const DraftProposal& proposal, const Verdict& verdict, WarpedRows
     const std::int32_t parent = proposal.parent(i);
     const int d = parent < 0 ? 0 : depth[static_cast<std::size_t>(parent)] + 1;
     depth[static_cast<std::size_t>(i)] = d;
-    if (per_depth.size() <= static_cast<std::size_t>(d)) per_depth.resize(static_cast<std::size_t>(d) + 1);
+    if (per_depth.size() <= static_cast<std::size_t>(d))
+      per_depth.resize(static_cast<std::size_t>(d) + 1);
     ++per_depth[static_cast<std::size_t>(d)];
   }
   ledger_.begin_pass(proposal.size(), per_depth);
@@ -221,7 +233,8 @@ void Run::take(const DraftProposal& proposal, const Verdict& verdict, WarpedRows
   for (int i = 0; i <= n_accepted; ++i) {
     const bool drafted = i < n_accepted;
     const std::int32_t at = drafted ? verdict.accepted[static_cast<std::size_t>(i)] : -1;
-    const TokenId token = drafted ? proposal.tokens[static_cast<std::size_t>(at)] : verdict.next_token;
+    const TokenId token =
+        drafted ? proposal.tokens[static_cast<std::size_t>(at)] : verdict.next_token;
     const int draft_depth = drafted ? i + 1 : 0;
     if (ended_) {
       ledger_.add_unused(draft_depth);
@@ -261,7 +274,8 @@ bool Run::release(bool all) {
   chunk.token_ids = std::span<const TokenId>(committed_).subspan(n_prompt() + begin, n);
   chunk.from_draft = std::span<const std::uint8_t>(from_draft_).subspan(begin, n);
   chunk.text = stop_.text(begin, end);
-  if (request_.n_logprobs) chunk.logprobs = std::span<const TokenLogprobs>(logprobs_).subspan(begin, n);
+  if (request_.n_logprobs)
+    chunk.logprobs = std::span<const TokenLogprobs>(logprobs_).subspan(begin, n);
   return request_.on_chunk(chunk);
 }
 
@@ -280,7 +294,9 @@ void Run::decode() {
       const Verdict verdict =
           verifier_.verify(proposal, rows, request_.chance != nullptr ? *request_.chance : rng);
       if (request_.on_round) {
-        request_.on_round({.index = pass_, .drafted = proposal.tokens, .accepted = verdict.accepted,
+        request_.on_round({.index = pass_,
+                           .drafted = proposal.tokens,
+                           .accepted = verdict.accepted,
                            .next_token = verdict.next_token});
       }
       const std::size_t before = committed_.size();
@@ -307,8 +323,11 @@ DecodeResult Run::finish_all() {
   try {
     if (drafter_ != nullptr) {  // first, because it may refuse its options
       const ScopedMs timer(stats.draft_ms);
-      drafter_->begin({.sampling = sampling_, .eog = request_.eog, .vocab_size = cache_.scorer().vocab_size(),
-                       .verifier = verifier_.traits(), .cancel = request_.cancel},
+      drafter_->begin({.sampling = sampling_,
+                       .eog = request_.eog,
+                       .vocab_size = cache_.scorer().vocab_size(),
+                       .verifier = verifier_.traits(),
+                       .cancel = request_.cancel},
                       request_.prompt);
     }
     read_prompt();
@@ -329,7 +348,8 @@ DecodeResult Run::finish_all() {
   from_draft_.resize(n_kept);
   if (request_.n_logprobs) logprobs_.resize(n_kept);
 
-  result_.token_ids.assign(committed_.begin() + static_cast<std::ptrdiff_t>(n_prompt()), committed_.end());
+  result_.token_ids.assign(committed_.begin() + static_cast<std::ptrdiff_t>(n_prompt()),
+                           committed_.end());
   result_.text = stop_.text(0, n_kept);
   result_.from_draft = std::move(from_draft_);
   result_.logprobs = std::move(logprobs_);

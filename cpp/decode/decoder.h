@@ -1,5 +1,5 @@
-// The decoding loop: a drafter proposes, one target pass scores, a verifier decides. Plain decoding is
-// the same loop with empty drafts.
+// The decoding loop: a drafter proposes, one target pass scores, a verifier decides. Plain decoding
+// is the same loop with empty drafts.
 #pragma once
 
 #include <memory>
@@ -12,20 +12,22 @@
 
 namespace specdec {
 
-// Owns the bookkeeping of one target cache (and, through the drafter, of the draft's). Between calls it
-// remembers what the caches hold: a prompt that begins like the last conversation is only read from
-// where it differs.
+// Owns the bookkeeping of one target cache (and, through the drafter, of the draft's). Between
+// calls it remembers what the caches hold: a prompt that begins like the last conversation is only
+// read from where it differs.
 //
-// After run(), however it ends (cancel and exceptions from models or callbacks included), the target's
-// cache holds exactly the committed tokens (prompt and result) but the last, and the draft's a prefix
-// of that. When the prompt itself was not read to its end, both hold a prefix of it.
+// After run(), however it ends (cancel and exceptions from models or callbacks included), the
+// target's cache holds exactly the committed tokens (prompt and result) but the last, and the
+// draft's a prefix of that. When the prompt itself was not read to its end, both hold a prefix of
+// it.
 //
 // Not thread-safe.
 class Decoder {
  public:
   // drafter may be null. Both must outlive the decoder; nobody else may feed the scorer meanwhile.
   // `cached`: what the target's cache holds already, for a fork.
-  explicit Decoder(TokenScorer& target, Drafter* drafter = nullptr, std::span<const TokenId> cached = {})
+  explicit Decoder(TokenScorer& target, Drafter* drafter = nullptr,
+                   std::span<const TokenId> cached = {})
       : cache_(target, cached), drafter_(drafter) {}
 
   // Throws Error: kInvalidArgument for bad options; kContextFull when the prompt leaves no room for

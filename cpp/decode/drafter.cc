@@ -6,7 +6,8 @@
 
 namespace specdec {
 
-#define SPECDEC_DRAFTER(name, needs_model, function) std::unique_ptr<Drafter> function(const DrafterSource&);
+#define SPECDEC_DRAFTER(name, needs_model, function) \
+  std::unique_ptr<Drafter> function(const DrafterSource&);
 #include "decode/drafters/drafters.def"
 #undef SPECDEC_DRAFTER
 

@@ -20,22 +20,22 @@ namespace specdec {
 
 // What holds for one request.
 struct DraftSetup {
-  SamplingParams sampling;        // the request's, end-of-sequence bans of ignore_eos included
-  std::vector<TokenId> eog;       // a draft ends with the first of them
-  int vocab_size = 0;             // of the target: only lower ids may be proposed
+  SamplingParams sampling;   // the request's, end-of-sequence bans of ignore_eos included
+  std::vector<TokenId> eog;  // a draft ends with the first of them
+  int vocab_size = 0;        // of the target: only lower ids may be proposed
   VerifierTraits verifier;
   const std::atomic<bool>* cancel = nullptr;
 };
 
 // Tokens that were just committed.
 struct CommitInfo {
-  std::span<const TokenId> committed;                      // everything, prompt included
-  int n_new = 0;                                           // how many at the end are new
-  std::span<const std::vector<TokenId>> target_top_k;      // [n_new] if wanted_top_k() > 0, else empty
+  std::span<const TokenId> committed;                  // everything, prompt included
+  int n_new = 0;                                       // how many at the end are new
+  std::span<const std::vector<TokenId>> target_top_k;  // [n_new] if wanted_top_k() > 0, else empty
 };
 
-// A drafter may be wrong but must be honest: tokens it draws at random carry the law they were drawn
-// from, and a token once drawn is never withheld because of its own probability.
+// A drafter may be wrong but must be honest: tokens it draws at random carry the law they were
+// drawn from, and a token once drawn is never withheld because of its own probability.
 class Drafter {
  public:
   virtual ~Drafter() = default;
@@ -60,7 +60,7 @@ class Drafter {
 
 // How a draft model chooses its tokens.
 enum class DraftMode {
-  kAuto,     // greedy at temperature 0; coupled under `match`; sampled when draft laws are used
+  kAuto,  // greedy at temperature 0; coupled under `match`; sampled when draft laws are used
   kGreedy,
   kSampled,
   kCoupled,  // with the target's own noise of the position; only for verifiers that use it
@@ -73,16 +73,17 @@ struct DraftModelOptions {
 };
 
 struct NGramOptions {
-  int n = 5;             // longest level, 2..16: context of n - 1 tokens
-  int draft_max = 7;     // 1..64
-  int filler_top_k = 1;  // 1..64; above 1 the target's best tokens per position are counted too
-  int min_count = 1;     // >= 1: rarer followers are not drafted
+  int n = 5;                // longest level, 2..16: context of n - 1 tokens
+  int draft_max = 7;        // 1..64
+  int filler_top_k = 1;     // 1..64; above 1 the target's best tokens per position are counted too
+  int min_count = 1;        // >= 1: rarer followers are not drafted
   bool keep_store = false;  // keep the counts from request to request
 };
 
 struct DrafterSource {
   TokenScorer* draft_scorer = nullptr;  // for drafters that need a model
-  std::span<const TokenId> draft_cached; // what its cache holds already, for a fork; read by make() only
+  std::span<const TokenId>
+      draft_cached;  // what its cache holds already, for a fork; read by make() only
   DraftModelOptions model;
   NGramOptions ngram;
 };
@@ -95,7 +96,9 @@ struct DrafterInfo {
 
 // Every drafter of drafters/drafters.def.
 [[nodiscard]] std::span<const DrafterInfo> all_drafters();
-// By name; throws Error(kInvalidArgument) for an unknown one, a missing model or an option out of range.
-[[nodiscard]] std::unique_ptr<Drafter> make_drafter(std::string_view name, const DrafterSource& source);
+// By name; throws Error(kInvalidArgument) for an unknown one, a missing model or an option out of
+// range.
+[[nodiscard]] std::unique_ptr<Drafter> make_drafter(std::string_view name,
+                                                    const DrafterSource& source);
 
 }  // namespace specdec

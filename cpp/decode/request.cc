@@ -9,7 +9,8 @@ namespace {
 
 void check_at_least(const char* name, int value, int least) {
   if (value < least) {
-    throw_invalid(std::string(name) + " must be >= " + std::to_string(least) + ", got " + std::to_string(value));
+    throw_invalid(std::string(name) + " must be >= " + std::to_string(least) + ", got " +
+                  std::to_string(value));
   }
 }
 
@@ -17,18 +18,23 @@ void check_at_least(const char* name, int value, int least) {
 
 std::string_view to_string(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    default: return "cancelled";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    default:
+      return "cancelled";
   }
 }
 
 void DecodeRequest::validate(int vocab_size) const {
   sampling.validate();
-  if (prompt.empty()) throw_invalid("the prompt has no tokens; give at least one (for example BOS)");
+  if (prompt.empty())
+    throw_invalid("the prompt has no tokens; give at least one (for example BOS)");
   for (const TokenId token : prompt) {
     if (token < 0 || token >= vocab_size) {
-      throw_invalid("prompt token " + std::to_string(token) + " is not in [0, " + std::to_string(vocab_size) + ")");
+      throw_invalid("prompt token " + std::to_string(token) + " is not in [0, " +
+                    std::to_string(vocab_size) + ")");
     }
   }
   for (const auto& [token, bias] : sampling.logit_bias) {

@@ -22,9 +22,9 @@ namespace specdec {
 // Tokens that became final, in order. Concatenated chunks are exactly the result.
 struct Chunk {
   std::span<const TokenId> token_ids;
-  std::span<const std::uint8_t> from_draft;       // [token_ids.size()]: 1 when a drafter had proposed it
-  std::string_view text;                          // bytes; empty without TokenPieces
-  std::span<const TokenLogprobs> logprobs;        // [token_ids.size()], or empty when not asked for
+  std::span<const std::uint8_t> from_draft;  // [token_ids.size()]: 1 when a drafter had proposed it
+  std::string_view text;                     // bytes; empty without TokenPieces
+  std::span<const TokenLogprobs> logprobs;   // [token_ids.size()], or empty when not asked for
 };
 
 // One target pass, told as soon as it is verified and before any stop is applied.
@@ -39,23 +39,23 @@ enum class FinishReason { kStop, kLength, kCancelled };
 [[nodiscard]] std::string_view to_string(FinishReason reason);
 
 struct DecodeRequest {
-  std::vector<TokenId> prompt;       // at least one token
-  std::optional<int> max_tokens;     // >= 0; not set: until the context is full
+  std::vector<TokenId> prompt;    // at least one token
+  std::optional<int> max_tokens;  // >= 0; not set: until the context is full
   SamplingParams sampling;
-  std::vector<TokenId> eog;          // end-of-generation tokens; they are not part of the result
-  bool ignore_eos = false;           // forbids the eog tokens instead
-  std::vector<std::string> stop;     // needs `pieces`; not part of the result
+  std::vector<TokenId> eog;       // end-of-generation tokens; they are not part of the result
+  bool ignore_eos = false;        // forbids the eog tokens instead
+  std::vector<std::string> stop;  // needs `pieces`; not part of the result
   const TokenPieces* pieces = nullptr;
-  std::optional<int> n_logprobs;     // >= 0: log-probabilities, with so many alternatives per token
+  std::optional<int> n_logprobs;  // >= 0: log-probabilities, with so many alternatives per token
 
-  std::string verifier = "auto";     // decode/verifiers/verifiers.def
-  bool speculate = true;             // false: plain decoding, the drafter rests
-  std::optional<int> gamma;          // >= 0: fixed draft length; 0 is plain decoding
-  std::optional<int> draft_max;      // >= 0: longest draft; default: the drafter's
-  int draft_min = 0;                 // no draft when fewer than this could be proposed
+  std::string verifier = "auto";  // decode/verifiers/verifiers.def
+  bool speculate = true;          // false: plain decoding, the drafter rests
+  std::optional<int> gamma;       // >= 0: fixed draft length; 0 is plain decoding
+  std::optional<int> draft_max;   // >= 0: longest draft; default: the drafter's
+  int draft_min = 0;              // no draft when fewer than this could be proposed
 
-  const std::atomic<bool>* cancel = nullptr;           // polled between passes and pieces of the prompt
-  std::function<bool(const Chunk&)> on_chunk;          // false cancels; tokens not handed out are dropped
+  const std::atomic<bool>* cancel = nullptr;   // polled between passes and pieces of the prompt
+  std::function<bool(const Chunk&)> on_chunk;  // false cancels; tokens not handed out are dropped
   std::function<void(const RoundInfo&)> on_round;
   std::function<void(int done, int total)> on_prompt;  // progress of reading the prompt
 
@@ -67,12 +67,12 @@ struct DecodeRequest {
 
 struct DecodeResult {
   std::vector<TokenId> token_ids;
-  std::vector<std::uint8_t> from_draft;     // [token_ids.size()]
-  std::string text;                         // bytes; empty without TokenPieces
-  std::vector<TokenLogprobs> logprobs;      // [token_ids.size()], or empty
+  std::vector<std::uint8_t> from_draft;  // [token_ids.size()]
+  std::string text;                      // bytes; empty without TokenPieces
+  std::vector<TokenLogprobs> logprobs;   // [token_ids.size()], or empty
   FinishReason finish_reason = FinishReason::kLength;
-  TokenId stop_token = -1;                  // the eog token that ended it
-  std::string stop_string;                  // or the stop string
+  TokenId stop_token = -1;  // the eog token that ended it
+  std::string stop_string;  // or the stop string
   DecodeStats stats;
 };
 

@@ -9,7 +9,8 @@ void TokenLedger::begin_pass(int n_drafted, const std::vector<int>& per_depth) {
 }
 
 void TokenLedger::count(std::size_t n_kept, DecodeStats& stats) const {
-  stats.rounds = stats.plain_steps = stats.drafted = stats.accepted = stats.accepted_cut = stats.cut = 0;
+  stats.rounds = stats.plain_steps = stats.drafted = stats.accepted = stats.accepted_cut =
+      stats.cut = 0;
   for (const int n_drafted : passes_) {
     ++(n_drafted > 0 ? stats.rounds : stats.plain_steps);
     stats.drafted += n_drafted;
@@ -32,7 +33,8 @@ void TokenLedger::count(std::size_t n_kept, DecodeStats& stats) const {
     }
   }
   for (const Token& token : unused_) stats.accepted_cut += token.draft_depth > 0 ? 1 : 0;
-  stats.accepted_histogram.assign(drafted_per_depth_.empty() ? 0 : drafted_per_depth_.size() + 1, 0);
+  stats.accepted_histogram.assign(drafted_per_depth_.empty() ? 0 : drafted_per_depth_.size() + 1,
+                                  0);
   for (std::size_t pass = 0; pass < passes_.size(); ++pass) {
     if (!own_emitted[pass]) ++stats.cut;
     if (passes_[pass] > 0) ++stats.accepted_histogram[accepted_of_pass[pass]];

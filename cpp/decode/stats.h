@@ -10,25 +10,27 @@
 namespace specdec {
 
 struct DecodeStats {
-  std::int64_t rounds = 0;           // target passes that verified a draft
-  std::int64_t plain_steps = 0;      // target passes without a draft
-  std::int64_t drafted = 0;          // tokens proposed
-  std::int64_t accepted = 0;         // drafted tokens that were emitted
-  std::int64_t accepted_cut = 0;     // drafted tokens the verifier accepted but a stop cut off
-  std::int64_t emitted = 0;          // tokens in the result
-  std::int64_t cut = 0;              // the target's own tokens (one a pass) that a stop cut off
-  std::vector<std::int64_t> drafted_per_position;   // [longest draft]: tokens proposed at depth 1, 2, ...
+  std::int64_t rounds = 0;        // target passes that verified a draft
+  std::int64_t plain_steps = 0;   // target passes without a draft
+  std::int64_t drafted = 0;       // tokens proposed
+  std::int64_t accepted = 0;      // drafted tokens that were emitted
+  std::int64_t accepted_cut = 0;  // drafted tokens the verifier accepted but a stop cut off
+  std::int64_t emitted = 0;       // tokens in the result
+  std::int64_t cut = 0;           // the target's own tokens (one a pass) that a stop cut off
+  std::vector<std::int64_t>
+      drafted_per_position;  // [longest draft]: tokens proposed at depth 1, 2, ...
   std::vector<std::int64_t> accepted_per_position;  // [longest draft]: of these, emitted
-  std::vector<std::int64_t> accepted_histogram;     // [longest draft + 1]: rounds that emitted 0, 1, ... drafted tokens
+  std::vector<std::int64_t>
+      accepted_histogram;  // [longest draft + 1]: rounds that emitted 0, 1, ... drafted tokens
   std::int64_t prompt_tokens = 0;
   std::int64_t reused_prompt_tokens = 0;  // found in the target's cache
-  double total_ms = 0.0;    // from the call to the last token
-  double prompt_ms = 0.0;   // the target's reading of the prompt (all but its last token)
-  double decode_ms = 0.0;   // total - prompt: everything else, the draft's reading of the prompt too
+  double total_ms = 0.0;                  // from the call to the last token
+  double prompt_ms = 0.0;  // the target's reading of the prompt (all but its last token)
+  double decode_ms = 0.0;  // total - prompt: everything else, the draft's reading of the prompt too
   double draft_ms = 0.0;
-  double verify_ms = 0.0;   // the target's passes
-  double sample_ms = 0.0;   // warps, verification, stop checks
-  double time_to_first_token_ms = 0.0;  // 0 when there is none
+  double verify_ms = 0.0;                       // the target's passes
+  double sample_ms = 0.0;                       // warps, verification, stop checks
+  double time_to_first_token_ms = 0.0;          // 0 when there is none
   std::string speculation = "off: no drafter";  // "on" or "off: reason"
   std::string note;                             // what else the caller should know; often empty
 
@@ -69,15 +71,19 @@ class ScopedMs {
 // cut tokens of rounds that are long over.
 class TokenLedger {
  public:
-  // A target pass with a draft of this many tokens (0: a plain step); tokens added next belong to it.
-  // per_depth: tokens of the proposal at each depth.
+  // A target pass with a draft of this many tokens (0: a plain step); tokens added next belong to
+  // it. per_depth: tokens of the proposal at each depth.
   void begin_pass(int n_drafted, const std::vector<int>& per_depth);
   // draft_depth: 1, 2, ... along the accepted path, 0 for the target's own token.
-  void add(int draft_depth) { tokens_.push_back({draft_depth, static_cast<int>(passes_.size()) - 1}); }
+  void add(int draft_depth) {
+    tokens_.push_back({draft_depth, static_cast<int>(passes_.size()) - 1});
+  }
   [[nodiscard]] std::size_t size() const { return tokens_.size(); }
   [[nodiscard]] bool from_draft(std::size_t i) const { return tokens_[i].draft_depth > 0; }
   // A token the verifier decided on in the current pass that was never added, behind a stop.
-  void add_unused(int draft_depth) { unused_.push_back({draft_depth, static_cast<int>(passes_.size()) - 1}); }
+  void add_unused(int draft_depth) {
+    unused_.push_back({draft_depth, static_cast<int>(passes_.size()) - 1});
+  }
   // Fills the counts when the first n_kept tokens are the result.
   void count(std::size_t n_kept, DecodeStats& stats) const;
 

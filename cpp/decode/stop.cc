@@ -6,7 +6,8 @@
 
 namespace specdec {
 
-StopState::StopState(std::span<const TokenId> eog, std::span<const std::string> stop, const TokenPieces* pieces)
+StopState::StopState(std::span<const TokenId> eog, std::span<const std::string> stop,
+                     const TokenPieces* pieces)
     : eog_(eog.begin(), eog.end()), stop_(stop.begin(), stop.end()), pieces_(pieces) {
   for (const std::string& s : stop_) {
     if (s.empty()) throw_invalid("stop must not contain an empty string");
@@ -61,8 +62,9 @@ std::size_t StopState::held_back_bytes() const {
 
 std::size_t StopState::n_releasable() const {
   if (cause_ != Cause::kNone || stop_.empty()) return ends_.size();
-  // No stop string can begin before `safe`. A token is final when its text ends there at the latest;
-  // one without text at the edge is not, because a stop string that begins there would cut it.
+  // No stop string can begin before `safe`. A token is final when its text ends there at the
+  // latest; one without text at the edge is not, because a stop string that begins there would cut
+  // it.
   const std::size_t safe = text_.size() - held_back_bytes();
   std::size_t n = ends_.size();
   while (n > 0 && (ends_[n - 1] > safe || begin_of(n - 1) >= safe)) --n;

@@ -1,5 +1,5 @@
-// Where a generation ends: end-of-sequence tokens and stop strings, the same for plain and speculative
-// decoding because tokens pass one by one.
+// Where a generation ends: end-of-sequence tokens and stop strings, the same for plain and
+// speculative decoding because tokens pass one by one.
 #pragma once
 
 #include <cstddef>
@@ -19,14 +19,16 @@ class TokenPieces {
   [[nodiscard]] virtual std::string piece(TokenId token) const = 0;
 };
 
-// Follows the text of a generation. A stop string ends it where it first becomes complete, counted in
-// bytes, so the result does not depend on how tokens divide the text. Kept is every token that begins
-// before the stop string; the text is cut exactly before it. End-of-sequence tokens are not kept.
+// Follows the text of a generation. A stop string ends it where it first becomes complete, counted
+// in bytes, so the result does not depend on how tokens divide the text. Kept is every token that
+// begins before the stop string; the text is cut exactly before it. End-of-sequence tokens are not
+// kept.
 class StopState {
  public:
   // pieces may be null when there are no stop strings; then there is no text.
   // eog: tokens that end the generation. Throws Error(kInvalidArgument) for an empty stop string.
-  StopState(std::span<const TokenId> eog, std::span<const std::string> stop, const TokenPieces* pieces);
+  StopState(std::span<const TokenId> eog, std::span<const std::string> stop,
+            const TokenPieces* pieces);
 
   enum class Cause { kNone, kEndOfSequence, kStopString };
 
@@ -34,7 +36,7 @@ class StopState {
   bool push(TokenId token);
 
   [[nodiscard]] Cause cause() const { return cause_; }
-  [[nodiscard]] TokenId eog_token() const { return eog_token_; }            // of kEndOfSequence
+  [[nodiscard]] TokenId eog_token() const { return eog_token_; }               // of kEndOfSequence
   [[nodiscard]] const std::string& stop_string() const { return *stop_hit_; }  // of kStopString
 
   // Tokens that are part of the result so far.

@@ -9,7 +9,11 @@ namespace specdec {
 
 WarpedRows::WarpedRows(const TokenScorer& scorer, RowOutput output, const SamplingParams& params,
                        std::span<const TokenId> committed, const DraftProposal& proposal)
-    : scorer_(scorer), output_(output), params_(params), committed_(committed), proposal_(proposal),
+    : scorer_(scorer),
+      output_(output),
+      params_(params),
+      committed_(committed),
+      proposal_(proposal),
       rows_(proposal.tokens.size() + 1) {}
 
 int WarpedRows::depth_of(int row) const {
@@ -22,10 +26,12 @@ int WarpedRows::depth_of(int row) const {
 std::vector<TokenId> WarpedRows::prefix_of(int row) const {
   std::vector<TokenId> path;
   if (!params_.has_penalties()) return path;
-  for (; row >= 0; row = proposal_.parent(row)) path.push_back(proposal_.tokens[static_cast<std::size_t>(row)]);
+  for (; row >= 0; row = proposal_.parent(row))
+    path.push_back(proposal_.tokens[static_cast<std::size_t>(row)]);
   std::reverse(path.begin(), path.end());
   std::size_t n = committed_.size();
-  if (params_.penalty_last_n >= 0) n = std::min(n, static_cast<std::size_t>(params_.penalty_last_n));
+  if (params_.penalty_last_n >= 0)
+    n = std::min(n, static_cast<std::size_t>(params_.penalty_last_n));
   path.insert(path.begin(), committed_.end() - static_cast<std::ptrdiff_t>(n), committed_.end());
   return path;
 }
@@ -35,7 +41,8 @@ const Distribution& WarpedRows::at(int row) {
   if (slot) return *slot;
   if (output_ == RowOutput::kArgmax) {
     const TokenId best = scorer_.argmax(row + 1);
-    if (best < 0) throw Error(ErrorCode::kNumerical, "a row of the target's logits has no finite maximum");
+    if (best < 0)
+      throw Error(ErrorCode::kNumerical, "a row of the target's logits has no finite maximum");
     slot = Distribution::one_hot(best);
   } else {
     const std::uint64_t position = committed_.size() + static_cast<std::size_t>(depth_of(row));

@@ -13,7 +13,8 @@ namespace specdec {
 
 class WarpedRows final : public TargetRows {
  public:
-  // Row r of the scorer's last forward belongs to proposal token r - 1. All references must outlive this.
+  // Row r of the scorer's last forward belongs to proposal token r - 1. All references must outlive
+  // this.
   WarpedRows(const TokenScorer& scorer, RowOutput output, const SamplingParams& params,
              std::span<const TokenId> committed, const DraftProposal& proposal);
 

@@ -16,7 +16,8 @@ void TokenCache::align(std::span<const TokenId> tokens, int max_length) {
   if (scorer_.length() < length()) {  // somebody else changed the scorer: trust nothing
     tokens_.clear();
   }
-  const auto limit = std::min({tokens_.size(), tokens.size(), static_cast<std::size_t>(std::max(max_length, 0))});
+  const auto limit =
+      std::min({tokens_.size(), tokens.size(), static_cast<std::size_t>(std::max(max_length, 0))});
   std::size_t common = 0;
   while (common < limit && tokens_[common] == tokens[common]) ++common;
   // The list first: should truncate throw, the surplus rows are dropped by the next align.
@@ -48,14 +49,16 @@ void TokenCache::read(std::span<const TokenId> tokens, const std::atomic<bool>* 
 
 void TokenCache::settle(std::span<const TokenId> batch_tokens, std::span<const std::int32_t> path) {
   bool head = true;  // a path 0, 1, 2, ... only needs the tail cut off
-  for (std::size_t i = 0; i < path.size(); ++i) head = head && path[i] == static_cast<std::int32_t>(i);
+  for (std::size_t i = 0; i < path.size(); ++i)
+    head = head && path[i] == static_cast<std::int32_t>(i);
   tokens_.reserve(tokens_.size() + path.size());
   if (head) {
     scorer_.truncate(length() + static_cast<int>(path.size()));
   } else {
     scorer_.keep_path(path);
   }
-  for (const std::int32_t row : path) tokens_.push_back(batch_tokens[static_cast<std::size_t>(row)]);
+  for (const std::int32_t row : path)
+    tokens_.push_back(batch_tokens[static_cast<std::size_t>(row)]);
 }
 
 }  // namespace specdec

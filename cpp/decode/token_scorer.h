@@ -19,9 +19,9 @@ enum class RowOutput {
 // One forward pass. Row r's parent is the row it continues: -1 means the last token in the cache,
 // otherwise an index below r. A chain has parents -1, 0, 1, ...; positions follow from depth.
 struct ScorerBatch {
-  std::span<const TokenId> tokens;         // [n_rows]
-  std::span<const std::int32_t> parents;   // [n_rows], or empty for a chain
-  int first_output_row = 0;                // rows from here on produce output
+  std::span<const TokenId> tokens;        // [n_rows]
+  std::span<const std::int32_t> parents;  // [n_rows], or empty for a chain
+  int first_output_row = 0;               // rows from here on produce output
   RowOutput output = RowOutput::kLogits;
 };
 
@@ -40,13 +40,14 @@ class TokenScorer {
   virtual void forward(const ScorerBatch& batch) = 0;
 
   // Output of row r of the last forward (r >= first_output_row). Valid until the next forward.
-  [[nodiscard]] virtual std::span<const float> logits(int row) const = 0;  // [vocab_size], kLogits only
-  [[nodiscard]] virtual TokenId argmax(int row) const = 0;                 // kArgmax and kLogits
+  [[nodiscard]] virtual std::span<const float> logits(
+      int row) const = 0;                                   // [vocab_size], kLogits only
+  [[nodiscard]] virtual TokenId argmax(int row) const = 0;  // kArgmax and kLogits
 
   // Drops everything from position n on; n <= length().
   virtual void truncate(int n) = 0;
-  // Of the last forward's rows keeps exactly `rows` (a path: each row's parent is the one before it,
-  // the first one's parent is -1), in that order, and drops the others.
+  // Of the last forward's rows keeps exactly `rows` (a path: each row's parent is the one before
+  // it, the first one's parent is -1), in that order, and drops the others.
   virtual void keep_path(std::span<const std::int32_t> rows) = 0;
 };
 

@@ -38,7 +38,8 @@ const Verifier& resolve_verifier(std::string_view name, const SamplingParams& pa
 
 int find_child(const DraftProposal& proposal, int row, TokenId token) {
   for (int i = row + 1; i < proposal.size(); ++i) {
-    if (proposal.parent(i) == row && proposal.tokens[static_cast<std::size_t>(i)] == token) return i;
+    if (proposal.parent(i) == row && proposal.tokens[static_cast<std::size_t>(i)] == token)
+      return i;
   }
   return -1;
 }

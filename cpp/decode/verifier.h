@@ -19,11 +19,12 @@ class TargetRows {
 };
 
 struct VerifierTraits {
-  bool lossless = false;          // emitted tokens follow the target's law whatever the proposal
-  bool trees = false;             // takes trees as well as chains
-  bool greedy_only = false;       // only for temperature 0
-  bool reads_draft_probs = false; // a sampled draft must carry its law
-  bool position_noise = false;    // chooses with noise fixed per position: drafts may be coupled to it
+  bool lossless = false;           // emitted tokens follow the target's law whatever the proposal
+  bool trees = false;              // takes trees as well as chains
+  bool greedy_only = false;        // only for temperature 0
+  bool reads_draft_probs = false;  // a sampled draft must carry its law
+  bool position_noise =
+      false;  // chooses with noise fixed per position: drafts may be coupled to it
 };
 
 // Stateless and pure: the verdict is a function of the proposal, the rows and `chance`.
@@ -39,8 +40,8 @@ class Verifier {
 
 // Every verifier of verifiers/verifiers.def.
 [[nodiscard]] std::span<const Verifier* const> all_verifiers();
-// By name, or "auto": greedy at temperature 0, match above. Throws Error(kInvalidArgument) for an unknown
-// name and for a combination that would not be exact.
+// By name, or "auto": greedy at temperature 0, match above. Throws Error(kInvalidArgument) for an
+// unknown name and for a combination that would not be exact.
 [[nodiscard]] const Verifier& resolve_verifier(std::string_view name, const SamplingParams& params);
 
 // Child of `row` that carries `token`, or -1.

@@ -18,7 +18,8 @@ class Chance {
 
   // True with the given probability; certain outcomes (<= 0, >= 1) are never random.
   [[nodiscard]] virtual bool accept(double probability) = 0;
-  // Index with probability weights[i] / sum; an index of weight 0 never comes. The sum must be positive.
+  // Index with probability weights[i] / sum; an index of weight 0 never comes. The sum must be
+  // positive.
   [[nodiscard]] virtual std::size_t draw(std::span<const double> weights) = 0;
   // A token of `distribution`, chosen with the fixed noise of the position `depth` tokens after the
   // last committed one (0 = the next token).

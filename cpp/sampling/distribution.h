@@ -19,7 +19,8 @@ class Distribution {
   // One entry per token id 0 .. n - 1. Throws Error(kNumerical) unless the largest is finite.
   [[nodiscard]] static Distribution dense(std::vector<double> log_weights);
   // `tokens` ascending and distinct, one weight each.
-  [[nodiscard]] static Distribution sparse(std::vector<TokenId> tokens, std::vector<double> log_weights);
+  [[nodiscard]] static Distribution sparse(std::vector<TokenId> tokens,
+                                           std::vector<double> log_weights);
   // Probabilities need not be normalised; zeros are allowed. Entry i is token id i.
   [[nodiscard]] static Distribution from_probs(std::span<const double> probs);
 
@@ -35,20 +36,21 @@ class Distribution {
   [[nodiscard]] std::size_t best_entry() const { return best_; }
   [[nodiscard]] TokenId best_token() const { return token(best_); }
 
-  [[nodiscard]] std::span<const double> probs() const;   // [size()], sums to 1
-  [[nodiscard]] double prob(TokenId token) const;        // 0 off the support
+  [[nodiscard]] std::span<const double> probs() const;  // [size()], sums to 1
+  [[nodiscard]] double prob(TokenId token) const;       // 0 off the support
 
  private:
   void find_best();
 
-  std::vector<TokenId> tokens_;      // ascending; empty when dense
+  std::vector<TokenId> tokens_;  // ascending; empty when dense
   std::vector<double> log_weights_;
   std::size_t best_ = 0;
   mutable std::vector<double> probs_;
 };
 
-// Normalised positive part of target - draft, over the target's entries: what a rejected draft token
-// is replaced from. When rounding leaves no mass the target itself is returned.
-[[nodiscard]] std::vector<double> residual_weights(const Distribution& target, const Distribution& draft);
+// Normalised positive part of target - draft, over the target's entries: what a rejected draft
+// token is replaced from. When rounding leaves no mass the target itself is returned.
+[[nodiscard]] std::vector<double> residual_weights(const Distribution& target,
+                                                   const Distribution& draft);
 
 }  // namespace specdec

@@ -1,5 +1,5 @@
-// log, exp and cos(2 pi x) from IEEE additions and multiplications only, so that random choices have
-// the same bits on every machine and C library. Accurate to about two units in the last place.
+// log, exp and cos(2 pi x) from IEEE additions and multiplications only, so that random choices
+// have the same bits on every machine and C library. Accurate to about two units in the last place.
 #pragma once
 
 #include <bit>
@@ -23,13 +23,14 @@ namespace specdec {
   const double s = f / (2.0 + f);
   const double z = s * s;
   double series = 1.0 / 23.0;
-  for (const double c : {1.0 / 21, 1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13, 1.0 / 11, 1.0 / 9, 1.0 / 7,
-                         1.0 / 5, 1.0 / 3}) {
+  for (const double c : {1.0 / 21, 1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13, 1.0 / 11, 1.0 / 9,
+                         1.0 / 7, 1.0 / 5, 1.0 / 3}) {
     series = series * z + c;
   }
   const double tail = 2.0 * s * z * series;
   const auto e = static_cast<double>(exponent);
-  constexpr double kLn2High = 0x1.62e42fefa3800p-1;  // the low 11 bits are zero: e * kLn2High is exact
+  constexpr double kLn2High =
+      0x1.62e42fefa3800p-1;  // the low 11 bits are zero: e * kLn2High is exact
   constexpr double kLn2Low = 0x1.ef35793c76730p-45;
   return e * kLn2High + (2.0 * s + (tail + e * kLn2Low));
 }

@@ -11,7 +11,8 @@ namespace specdec {
 namespace {
 
 // The top 8 bits of each token's uniform come eight tokens at a time, the low 24 only when needed:
-// a token far below the best needs a uniform so close to 1 that the top bits almost always rule it out.
+// a token far below the best needs a uniform so close to 1 that the top bits almost always rule it
+// out.
 constexpr std::uint32_t kTokensPerBlock = 8;
 constexpr std::uint32_t kFineIndex = 0x80000000U;
 
@@ -28,7 +29,8 @@ double gumbel_of_uniform(std::uint32_t bits) {
   return -fixed_log(-fixed_log(u));
 }
 
-double exact_noise(std::uint64_t seed, std::uint64_t position, std::uint32_t token, std::uint32_t coarse) {
+double exact_noise(std::uint64_t seed, std::uint64_t position, std::uint32_t token,
+                   std::uint32_t coarse) {
   const std::uint64_t fine = random_bits(seed, RngStream::kGumbel, position, kFineIndex | token);
   return gumbel_of_uniform(coarse << 24 | static_cast<std::uint32_t>(fine >> 40));
 }
@@ -47,10 +49,12 @@ const std::array<double, 256>& upper_bounds() {
 
 double gumbel_noise(std::uint64_t seed, std::uint64_t position, TokenId token) {
   const auto id = static_cast<std::uint32_t>(token);
-  return exact_noise(seed, position, id, coarse_of(coarse_block(seed, position, id / kTokensPerBlock), id));
+  return exact_noise(seed, position, id,
+                     coarse_of(coarse_block(seed, position, id / kTokensPerBlock), id));
 }
 
-TokenId gumbel_argmax(const Distribution& distribution, std::uint64_t seed, std::uint64_t position) {
+TokenId gumbel_argmax(const Distribution& distribution, std::uint64_t seed,
+                      std::uint64_t position) {
   TokenId best = distribution.best_token();
   if (distribution.is_one_hot()) return best;
   const std::array<double, 256>& bounds = upper_bounds();

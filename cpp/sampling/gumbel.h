@@ -1,5 +1,5 @@
-// Random choice whose noise is a fixed field over (seed, absolute position, token id): given the seed,
-// the token at a position depends on the distribution there and on nothing else.
+// Random choice whose noise is a fixed field over (seed, absolute position, token id): given the
+// seed, the token at a position depends on the distribution there and on nothing else.
 #pragma once
 
 #include <cstdint>

@@ -23,7 +23,8 @@ std::vector<TokenId> top_k_tokens(std::span<const float> logits, int k) {
     best.resize(n);
     std::iota(best.begin(), best.end(), 0);
     if (wanted < n) {
-      std::nth_element(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(wanted), best.end(), better);
+      std::nth_element(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(wanted), best.end(),
+                       better);
     }
     best.resize(wanted);
   } else {  // a heap of the best so far, its worst on top: most tokens fail one comparison
@@ -46,7 +47,8 @@ std::vector<TokenId> top_k_tokens(std::span<const float> logits, int k) {
 
 TokenLogprobs token_logprobs(std::span<const float> adjusted_logits, TokenId token, int n_top) {
   SPECDEC_CHECK(token >= 0 && static_cast<std::size_t>(token) < adjusted_logits.size());
-  const auto max = static_cast<double>(*std::max_element(adjusted_logits.begin(), adjusted_logits.end()));
+  const auto max =
+      static_cast<double>(*std::max_element(adjusted_logits.begin(), adjusted_logits.end()));
   double sum = 0.0;
   for (const float logit : adjusted_logits) sum += fixed_exp(static_cast<double>(logit) - max);
   const double log_sum = max + fixed_log(sum);
@@ -54,7 +56,8 @@ TokenLogprobs token_logprobs(std::span<const float> adjusted_logits, TokenId tok
     return static_cast<double>(adjusted_logits[static_cast<std::size_t>(id)]) - log_sum;
   };
   TokenLogprobs result{.token = token, .logprob = logprob(token), .top = {}};
-  for (const TokenId id : top_k_tokens(adjusted_logits, n_top)) result.top.emplace_back(id, logprob(id));
+  for (const TokenId id : top_k_tokens(adjusted_logits, n_top))
+    result.top.emplace_back(id, logprob(id));
   return result;
 }
 

@@ -36,7 +36,7 @@ struct DraftProposal {
 struct Verdict {
   std::vector<std::int32_t> accepted;  // proposal indices along one path, root first
   TokenId next_token = -1;             // correction or bonus, the target's own
-  std::int32_t next_row = -1;          // target row it came from: the last accepted index, -1 the root row
+  std::int32_t next_row = -1;  // target row it came from: the last accepted index, -1 the root row
 };
 
 }  // namespace specdec

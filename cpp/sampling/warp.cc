@@ -23,7 +23,8 @@ bool better(const Survivor& a, const Survivor& b) {
   return a.log_weight > b.log_weight || (a.log_weight == b.log_weight && a.token < b.token);
 }
 
-void apply_penalties(std::span<float> row, const SamplingParams& params, std::span<const TokenId> prefix) {
+void apply_penalties(std::span<float> row, const SamplingParams& params,
+                     std::span<const TokenId> prefix) {
   std::size_t n = prefix.size();
   if (params.penalty_last_n >= 0) n = std::min(n, static_cast<std::size_t>(params.penalty_last_n));
   std::vector<TokenId> seen(prefix.end() - static_cast<std::ptrdiff_t>(n), prefix.end());
@@ -67,7 +68,8 @@ void keep_top_p(std::vector<Survivor>& survivors, double top_p, double mass) {
   double cumulative = 0.0;
   auto end = survivors.end();
   while (end != survivors.begin()) {
-    std::pop_heap(survivors.begin(), end, [](const Survivor& a, const Survivor& b) { return better(b, a); });
+    std::pop_heap(survivors.begin(), end,
+                  [](const Survivor& a, const Survivor& b) { return better(b, a); });
     --end;
     cumulative += fixed_exp(end->log_weight);
     if (cumulative >= top_p * mass) break;
@@ -77,7 +79,8 @@ void keep_top_p(std::vector<Survivor>& survivors, double top_p, double mass) {
 
 // Everything that can be in the nucleus: tokens below (1 - top_p) / vocab together hold less than
 // 1 - top_p (halved to be safe from rounding), so none of them is.
-std::vector<Survivor> nucleus_candidates(std::span<const double> log_weights, double top_p, double& mass) {
+std::vector<Survivor> nucleus_candidates(std::span<const double> log_weights, double top_p,
+                                         double& mass) {
   mass = 0.0;
   for (const double lw : log_weights) mass += fixed_exp(lw);
   const double least = 0.5 * (1.0 - top_p) / static_cast<double>(log_weights.size()) * mass;
@@ -126,7 +129,9 @@ Distribution warp(std::span<const float> logits, const SamplingParams& params,
   // Relative to the best, so that no temperature can overflow.
   const auto max = static_cast<double>(logits[best]);
   const double temperature = params.temperature;
-  const auto log_weight = [&](float logit) { return (static_cast<double>(logit) - max) / temperature; };
+  const auto log_weight = [&](float logit) {
+    return (static_cast<double>(logit) - max) / temperature;
+  };
 
   const bool top_k_on = params.top_k > 0 && static_cast<std::size_t>(params.top_k) < logits.size();
   const bool top_p_on = params.top_p < 1.0;
@@ -144,7 +149,8 @@ Distribution warp(std::span<const float> logits, const SamplingParams& params,
     if (!top_p_on) {  // no filter at all: the whole vocabulary survives
       if (params.noise_scale > 0.0) {
         for (std::size_t i = 0; i < row.size(); ++i) {
-          row[i] += params.noise_scale * gaussian_noise(params.seed, position, static_cast<TokenId>(i));
+          row[i] +=
+              params.noise_scale * gaussian_noise(params.seed, position, static_cast<TokenId>(i));
         }
       }
       return Distribution::dense(std::move(row));
@@ -159,7 +165,8 @@ Distribution warp(std::span<const float> logits, const SamplingParams& params,
   }
   if (top_p_on) keep_top_p(survivors, params.top_p, mass);
   if (min_p_on) {
-    const double floor = fixed_log(params.min_p);  // the best token survives every filter and has weight 0
+    const double floor =
+        fixed_log(params.min_p);  // the best token survives every filter and has weight 0
     std::erase_if(survivors, [&](const Survivor& s) { return s.log_weight < floor; });
   }
   if (params.noise_scale > 0.0) {

@@ -1,10 +1,11 @@
-// Logits -> law of the next token. Pure: the row is never changed, so plain and speculative decoding,
-// draft and target, use the same code.
+// Logits -> law of the next token. Pure: the row is never changed, so plain and speculative
+// decoding, draft and target, use the same code.
 //
-// Order: logit_bias; repetition, presence and frequency penalties on the row's own prefix; temperature;
-// top-k; top-p; min-p; Gaussian noise on the survivors (two-stage sampling). Each filter sees the
-// probabilities renormalised over what the one before left. Ties: the lowest ids stay. Temperature 0
-// gives a one-hot law after bias and penalties; the later warps then change nothing.
+// Order: logit_bias; repetition, presence and frequency penalties on the row's own prefix;
+// temperature; top-k; top-p; min-p; Gaussian noise on the survivors (two-stage sampling). Each
+// filter sees the probabilities renormalised over what the one before left. Ties: the lowest ids
+// stay. Temperature 0 gives a one-hot law after bias and penalties; the later warps then change
+// nothing.
 #pragma once
 
 #include <cstdint>
@@ -17,14 +18,15 @@
 
 namespace specdec {
 
-// prefix: the tokens before the row's position, drafted ones of its path included (at least the last
-// params.penalty_last_n of them). position: absolute index of the token that the row predicts.
+// prefix: the tokens before the row's position, drafted ones of its path included (at least the
+// last params.penalty_last_n of them). position: absolute index of the token that the row predicts.
 // Throws Error(kNumerical) when a logit is NaN or +infinity or all are -infinity.
 [[nodiscard]] Distribution warp(std::span<const float> logits, const SamplingParams& params,
                                 std::span<const TokenId> prefix, std::uint64_t position);
 
 // The row after logit_bias and penalties.
-[[nodiscard]] std::vector<float> adjusted_logits(std::span<const float> logits, const SamplingParams& params,
+[[nodiscard]] std::vector<float> adjusted_logits(std::span<const float> logits,
+                                                 const SamplingParams& params,
                                                  std::span<const TokenId> prefix);
 
 }  // namespace specdec

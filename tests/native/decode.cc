@@ -11,10 +11,12 @@ PYBIND11_MODULE(_testing_decode, m) {
     try {
       if (p) std::rethrow_exception(p);
     } catch (const specdec::Error& e) {
-      static const char* const kNames[] = {"invalid_argument", "model_format", "unsupported", "resource",
-                                           "context_full",     "io",           "busy",        "closed",
-                                           "cancelled",        "numerical",    "device",      "internal"};
-      py::set_error(error, (std::string(kNames[static_cast<int>(e.code())]) + ": " + e.what()).c_str());
+      static const char* const kNames[] = {
+          "invalid_argument", "model_format", "unsupported", "resource",
+          "context_full",     "io",           "busy",        "closed",
+          "cancelled",        "numerical",    "device",      "internal"};
+      py::set_error(error,
+                    (std::string(kNames[static_cast<int>(e.code())]) + ": " + e.what()).c_str());
     }
   });
   bind_sampling(m);

@@ -1,4 +1,5 @@
-// Randomness for tests: every branch with its probability, or seeded numbers that are misused on purpose.
+// Randomness for tests: every branch with its probability, or seeded numbers that are misused on
+// purpose.
 #pragma once
 
 #include <map>
@@ -87,7 +88,9 @@ class ReusedChance final : public Chance {
   using Chance::draw;
   explicit ReusedChance(std::uint64_t seed) : seed_(seed) {}
   bool accept(double probability) override { return RngChance(seed_, 0, 0).accept(probability); }
-  std::size_t draw(std::span<const double> weights) override { return RngChance(seed_, 0, 0).draw(weights); }
+  std::size_t draw(std::span<const double> weights) override {
+    return RngChance(seed_, 0, 0).draw(weights);
+  }
   TokenId draw_at(const Distribution& distribution, int) override {
     return RngChance(seed_, 0, 0).draw_at(distribution, 0);
   }

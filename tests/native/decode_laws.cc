@@ -65,7 +65,8 @@ std::map<Outcome, double> verdict_law(const Verifier& verifier, const std::vecto
   FixedRows rows(target_rows);
   return enumerate([&](Chance& chance) {
     const Verdict v = verifier.verify(proposal, rows, chance);
-    if (v.next_row != (v.accepted.empty() ? -1 : v.accepted.back())) throw std::logic_error("next_row");
+    if (v.next_row != (v.accepted.empty() ? -1 : v.accepted.back()))
+      throw std::logic_error("next_row");
     return Outcome(v.accepted, v.next_token);
   });
 }

@@ -17,7 +17,9 @@ namespace {
 using FloatRow = py::array_t<float, py::array::c_style | py::array::forcecast>;
 using DoubleRow = py::array_t<double, py::array::c_style | py::array::forcecast>;
 
-std::span<const float> view(const FloatRow& row) { return {row.data(), static_cast<std::size_t>(row.size())}; }
+std::span<const float> view(const FloatRow& row) {
+  return {row.data(), static_cast<std::size_t>(row.size())};
+}
 
 DoubleRow map(const DoubleRow& x, double (*f)(double)) {
   DoubleRow y(x.size());
@@ -44,17 +46,19 @@ TokenId slow_gumbel_argmax(const Distribution& d, std::uint64_t seed, std::uint6
 void bind_sampling(py::module_& m) {
   m.def("validate_params", [](const py::dict& params) { to_params(params).validate(); });
   // -> (tokens, probabilities) over the support.
-  m.def("warp", [](const FloatRow& logits, const py::dict& params, const std::vector<TokenId>& prefix,
-                   std::uint64_t position) {
+  m.def("warp", [](const FloatRow& logits, const py::dict& params,
+                   const std::vector<TokenId>& prefix, std::uint64_t position) {
     const Distribution d = warp(view(logits), to_params(params), prefix, position);
     std::vector<TokenId> tokens(d.size());
     for (std::size_t i = 0; i < d.size(); ++i) tokens[i] = d.token(i);
     return py::make_tuple(tokens, std::vector<double>(d.probs().begin(), d.probs().end()));
   });
-  m.def("adjusted_logits", [](const FloatRow& logits, const py::dict& params, const std::vector<TokenId>& prefix) {
-    return adjusted_logits(view(logits), to_params(params), prefix);
-  });
-  m.def("top_k_tokens", [](const FloatRow& logits, int k) { return top_k_tokens(view(logits), k); });
+  m.def("adjusted_logits",
+        [](const FloatRow& logits, const py::dict& params, const std::vector<TokenId>& prefix) {
+          return adjusted_logits(view(logits), to_params(params), prefix);
+        });
+  m.def("top_k_tokens",
+        [](const FloatRow& logits, int k) { return top_k_tokens(view(logits), k); });
   m.def("token_logprobs", [](const FloatRow& logits, TokenId token, int n_top) {
     const TokenLogprobs r = token_logprobs(view(logits), token, n_top);
     return py::make_tuple(r.token, r.logprob, r.top);

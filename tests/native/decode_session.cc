@@ -17,7 +17,9 @@ namespace {
 class ToyPieces final : public TokenPieces {
  public:
   explicit ToyPieces(std::vector<std::string> pieces) : pieces_(std::move(pieces)) {}
-  std::string piece(TokenId token) const override { return pieces_.at(static_cast<std::size_t>(token)); }
+  std::string piece(TokenId token) const override {
+    return pieces_.at(static_cast<std::size_t>(token));
+  }
 
  private:
   std::vector<std::string> pieces_;
@@ -35,7 +37,8 @@ class PyDrafter final : public Drafter {
         function_(std::vector<TokenId>(committed.begin(), committed.end()), max_tokens);
     DraftProposal proposal;
     if (py::isinstance<py::tuple>(answer)) {
-      const auto pair = py::cast<std::pair<std::vector<TokenId>, std::vector<std::int32_t>>>(answer);
+      const auto pair =
+          py::cast<std::pair<std::vector<TokenId>, std::vector<std::int32_t>>>(answer);
       proposal.tokens = pair.first;
       proposal.parents = pair.second;
     } else {
@@ -117,7 +120,9 @@ class Session {
                                    std::vector<int>(info.accepted.begin(), info.accepted.end()),
                                    info.next_token));
     };
-    request.on_prompt = [&](int done, int total) { prompt_progress.append(py::make_tuple(done, total)); };
+    request.on_prompt = [&](int done, int total) {
+      prompt_progress.append(py::make_tuple(done, total));
+    };
     const DecodeResult result = decoder_->run(request);
     py::dict d = to_dict(result);
     d["chunks"] = chunks;
@@ -143,8 +148,8 @@ class Session {
   }
 
   // How often each result came for seeds first .. first + n - 1. reuse: the deliberate fault.
-  std::vector<std::pair<std::vector<TokenId>, int>> counts(const py::dict& options, std::uint64_t first, int n,
-                                                           bool reuse) {
+  std::vector<std::pair<std::vector<TokenId>, int>> counts(const py::dict& options,
+                                                           std::uint64_t first, int n, bool reuse) {
     DecodeRequest request;
     std::optional<ToyPieces> pieces;
     int unused = 0;
@@ -179,7 +184,9 @@ class Session {
     }
     return target_.cache();
   }
-  std::vector<TokenId> draft_cache() const { return draft_ ? draft_->cache() : std::vector<TokenId>{}; }
+  std::vector<TokenId> draft_cache() const {
+    return draft_ ? draft_->cache() : std::vector<TokenId>{};
+  }
   std::vector<int> batches(const std::string& model) {
     ToyScorer& toy = model == "target" ? target_ : *draft_;
     return std::exchange(toy.batch_sizes, {});
@@ -194,7 +201,8 @@ class Session {
     return drafter_->propose(committed, max_tokens, chance).tokens;
   }
   void begin(const std::vector<TokenId>& prompt, const std::vector<TokenId>& eog) {
-    drafter_->begin({.sampling = {}, .eog = eog, .vocab_size = target_.vocab_size(), .verifier = {}}, prompt);
+    drafter_->begin(
+        {.sampling = {}, .eog = eog, .vocab_size = target_.vocab_size(), .verifier = {}}, prompt);
   }
   void commit(const std::vector<TokenId>& committed, int n_new,
               const std::vector<std::vector<TokenId>>& target_top_k) {
@@ -235,8 +243,9 @@ class Session {
     }
   }
 
-  static void read_request(const py::dict& options, DecodeRequest& r, std::optional<ToyPieces>& pieces,
-                           int& stop_after_chunks, int& raise_at_chunk) {
+  static void read_request(const py::dict& options, DecodeRequest& r,
+                           std::optional<ToyPieces>& pieces, int& stop_after_chunks,
+                           int& raise_at_chunk) {
     py::dict sampling;
     std::vector<std::string> piece_list;
     Fields f(options);
@@ -288,7 +297,8 @@ class Session {
     stats["mean_acceptance_length"] = s.mean_acceptance_length();
     stats["tokens_per_second"] = s.tokens_per_second();
     py::list logprobs;
-    for (const TokenLogprobs& l : r.logprobs) logprobs.append(py::make_tuple(l.token, l.logprob, l.top));
+    for (const TokenLogprobs& l : r.logprobs)
+      logprobs.append(py::make_tuple(l.token, l.logprob, l.top));
     py::dict d;
     d["token_ids"] = r.token_ids;
     d["from_draft"] = std::vector<int>(r.from_draft.begin(), r.from_draft.end());
@@ -312,11 +322,13 @@ class Session {
 void bind_session(py::module_& m) {
   m.def("drafters", [] {
     py::dict all;
-    for (const DrafterInfo& info : all_drafters()) all[py::str(std::string(info.name))] = info.needs_model;
+    for (const DrafterInfo& info : all_drafters())
+      all[py::str(std::string(info.name))] = info.needs_model;
     return all;
   });
   py::class_<Session>(m, "Session")
-      .def(py::init<const py::dict&, const py::object&>(), py::arg("target"), py::arg("drafter") = py::none())
+      .def(py::init<const py::dict&, const py::object&>(), py::arg("target"),
+           py::arg("drafter") = py::none())
       .def("run", [](Session& s, const py::kwargs& options) { return s.run(options); })
       .def("law", [](Session& s, const py::kwargs& options) { return s.law(options); })
       .def("counts", &Session::counts, py::arg("options"), py::arg("first_seed"), py::arg("n"),

@@ -18,11 +18,11 @@ struct ToySpec {
   int vocab_size = 8;
   int n_ctx = 256;
   std::uint64_t seed = 1;
-  double scale = 3.0;              // logits are uniform in [-scale, scale]
-  int order = 0;                   // > 0: logits depend on the last `order` tokens only
-  int levels = 0;                  // > 0: logits take so many values only, so that ties are common
-  std::uint64_t mix_seed = 0;      // another toy's seed ...
-  double mix = 0.0;                // ... whose logits make up this share of ours (a good draft: near 1)
+  double scale = 3.0;          // logits are uniform in [-scale, scale]
+  int order = 0;               // > 0: logits depend on the last `order` tokens only
+  int levels = 0;              // > 0: logits take so many values only, so that ties are common
+  std::uint64_t mix_seed = 0;  // another toy's seed ...
+  double mix = 0.0;            // ... whose logits make up this share of ours (a good draft: near 1)
 };
 
 class ToyScorer final : public TokenScorer {
@@ -66,12 +66,15 @@ class ToyScorer final : public TokenScorer {
   void forward(const ScorerBatch& batch) override {
     ++n_forwards;
     if (n_forwards == cancel_at) cancel_flag = true;
-    if (n_forwards == fail_at) throw Error(fail_code, "toy failure at forward " + std::to_string(fail_at));
+    if (n_forwards == fail_at)
+      throw Error(fail_code, "toy failure at forward " + std::to_string(fail_at));
     const int n = static_cast<int>(batch.tokens.size());
     require(n > 0, "an empty batch");
-    require(batch.parents.empty() || batch.parents.size() == batch.tokens.size(), "parents of another size");
+    require(batch.parents.empty() || batch.parents.size() == batch.tokens.size(),
+            "parents of another size");
     if (length() + n > spec_.n_ctx) {
-      throw Error(ErrorCode::kContextFull, "toy context of " + std::to_string(spec_.n_ctx) + " is full");
+      throw Error(ErrorCode::kContextFull,
+                  "toy context of " + std::to_string(spec_.n_ctx) + " is full");
     }
     batch_sizes.push_back(n);
     base_ = length();
@@ -136,8 +139,9 @@ class ToyScorer final : public TokenScorer {
     if (!ok) throw std::logic_error(std::string("toy scorer was given ") + what);
   }
   const std::vector<float>& checked_row(int row) const {
-    require(output_ != RowOutput::kNone && row >= first_output_ && row < static_cast<int>(rows_.size()),
-            "a request for a row without output");
+    require(
+        output_ != RowOutput::kNone && row >= first_output_ && row < static_cast<int>(rows_.size()),
+        "a request for a row without output");
     return rows_[static_cast<std::size_t>(row)];
   }
   std::vector<float> own_logits(const std::vector<TokenId>& path, std::uint64_t seed) const {
@@ -146,7 +150,8 @@ class ToyScorer final : public TokenScorer {
     const std::size_t first = spec_.order > 0 && n > static_cast<std::size_t>(spec_.order)
                                   ? n - static_cast<std::size_t>(spec_.order)
                                   : 0;
-    for (std::size_t i = first; i < n; ++i) hash = mix64(hash ^ static_cast<std::uint64_t>(path[i] + 1));
+    for (std::size_t i = first; i < n; ++i)
+      hash = mix64(hash ^ static_cast<std::uint64_t>(path[i] + 1));
     std::vector<float> row(static_cast<std::size_t>(spec_.vocab_size));
     for (std::size_t i = 0; i < row.size(); ++i) {
       double u = static_cast<double>(mix64(hash + i * 0x632BE59BD9B4E019ULL) >> 11) * 0x1.0p-53;

@@ -30,11 +30,16 @@ class DraftModel final : public Drafter {
     if (options_.temperature) params.temperature = *options_.temperature;
     if (options_.top_k) params.top_k = *options_.top_k;
     if (mode_ == DraftMode::kAuto) {
-      mode_ = params.greedy()                  ? DraftMode::kGreedy
-              : setup.verifier.position_noise  ? DraftMode::kCoupled
-              : setup.verifier.reads_draft_probs ? DraftMode::kSampled
-                                                 : DraftMode::kGreedy;
+      if (params.greedy()) {
+        mode_ = DraftMode::kGreedy;
+      } else if (setup.verifier.position_noise) {
+        mode_ = DraftMode::kCoupled;
+      } else {
+        mode_ = setup.verifier.reads_draft_probs ? DraftMode::kSampled : DraftMode::kGreedy;
+      }
     }
+    // A greedy target has no noise to share.
+    if (mode_ == DraftMode::kCoupled && setup.sampling.greedy()) mode_ = DraftMode::kGreedy;
     if (mode_ == DraftMode::kCoupled && !setup.verifier.position_noise) {
       throw_invalid("coupled drafts need a verifier that draws with the same noise ('match')");
     }
@@ -44,7 +49,8 @@ class DraftModel final : public Drafter {
                   : RowOutput::kLogits;
   }
 
-  DraftProposal propose(std::span<const TokenId> committed, int max_tokens, Chance& chance) override {
+  DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
+                        Chance& chance) override {
     TokenScorer& scorer = cache_.scorer();
     // The last drafted token is never fed, so committed + n - 1 rows are needed.
     const int room = scorer.n_ctx() - static_cast<int>(committed.size()) + 1;
@@ -82,8 +88,9 @@ class DraftModel final : public Drafter {
     std::span<const TokenId> lacking = committed.subspan(static_cast<std::size_t>(cache_.length()));
     for (const TokenId token : lacking) {
       if (token >= vocab_size) {
-        throw Error(ErrorCode::kUnsupported, "the draft model has no token " + std::to_string(token) +
-                                                 ", its vocabulary has " + std::to_string(vocab_size));
+        throw Error(ErrorCode::kUnsupported, "the draft model has no token " +
+                                                 std::to_string(token) + ", its vocabulary has " +
+                                                 std::to_string(vocab_size));
       }
     }
     constexpr std::size_t kPiece = TokenCache::kPieceRows;
@@ -97,8 +104,8 @@ class DraftModel final : public Drafter {
     last_row_ = static_cast<int>(lacking.size()) - 1;
   }
 
-  TokenId choose(int row, std::span<const TokenId> path, std::size_t n_committed, DraftProposal& proposal,
-                 Chance& chance) {
+  TokenId choose(int row, std::span<const TokenId> path, std::size_t n_committed,
+                 DraftProposal& proposal, Chance& chance) {
     const TokenScorer& scorer = cache_.scorer();
     if (output_ == RowOutput::kArgmax) {
       const TokenId best = scorer.argmax(row);
@@ -108,8 +115,8 @@ class DraftModel final : public Drafter {
     std::span<const float> logits = scorer.logits(row);
     const auto n = std::min(logits.size(), static_cast<std::size_t>(setup_.vocab_size));
     const int depth = proposal.size();
-    Distribution law = warp(logits.first(n), setup_.sampling, path,
-                            n_committed + static_cast<std::size_t>(depth));
+    Distribution law =
+        warp(logits.first(n), setup_.sampling, path, n_committed + static_cast<std::size_t>(depth));
     switch (mode_) {
       case DraftMode::kSampled: {
         const TokenId token = chance.draw(law);

@@ -1,5 +1,5 @@
-// Adaptive n-gram parallel decoding (Ou, Chen, Tian 2024, arXiv:2404.08698): counts of what followed
-// every context of 1..N-1 tokens so far; the longest known context decides.
+// Adaptive n-gram parallel decoding (Ou, Chen, Tian 2024, arXiv:2404.08698): counts of what
+// followed every context of 1..N-1 tokens so far; the longest known context decides.
 #include <algorithm>
 #include <string>
 #include <unordered_map>
@@ -40,7 +40,9 @@ class NGram final : public Drafter {
 
   std::string_view name() const override { return "ngram"; }
   int default_draft_max() const override { return options_.draft_max; }
-  int wanted_top_k() const override { return options_.filler_top_k > 1 ? options_.filler_top_k : 0; }
+  int wanted_top_k() const override {
+    return options_.filler_top_k > 1 ? options_.filler_top_k : 0;
+  }
 
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
     if (!options_.keep_store) reset();
@@ -53,7 +55,8 @@ class NGram final : public Drafter {
     DraftProposal proposal;
     // Only the last n - 1 tokens matter.
     const std::size_t keep = std::min(committed.size(), static_cast<std::size_t>(options_.n - 1));
-    std::vector<TokenId> context(committed.end() - static_cast<std::ptrdiff_t>(keep), committed.end());
+    std::vector<TokenId> context(committed.end() - static_cast<std::ptrdiff_t>(keep),
+                                 committed.end());
     const int limit = std::min(max_tokens, options_.draft_max);
     while (proposal.size() < limit) {
       const TokenId next = query(context);
@@ -77,9 +80,7 @@ class NGram final : public Drafter {
     }
   }
 
-  void reset() override {
-    levels_.assign(static_cast<std::size_t>(options_.n - 1), {});
-  }
+  void reset() override { levels_.assign(static_cast<std::size_t>(options_.n - 1), {}); }
 
  private:
   struct Follower {
@@ -89,7 +90,7 @@ class NGram final : public Drafter {
   // Contexts of one length, by their 64-bit hash; a collision could only worsen a guess.
   struct Level {
     std::unordered_map<std::uint64_t, std::uint32_t> counts;  // (context, follower) -> count
-    std::unordered_map<std::uint64_t, Follower> best;         // context -> most frequent, then most recent
+    std::unordered_map<std::uint64_t, Follower> best;  // context -> most frequent, then most recent
   };
 
   // Calls visit(level, hash of the last level + 1 tokens) from the shortest context to the longest.

@@ -1,7 +1,7 @@
-// Speculative sampling: Leviathan et al. 2023 (arXiv:2211.17192), Chen et al. 2023 (arXiv:2302.01318).
-// Accept a drafted token with probability min(1, target / draft); at the first rejection emit from the
-// normalised positive part of target - draft; after full acceptance emit a bonus token. A deterministic
-// draft is a draw from its one-hot law.
+// Speculative sampling: Leviathan et al. 2023 (arXiv:2211.17192), Chen et al. 2023
+// (arXiv:2302.01318). Accept a drafted token with probability min(1, target / draft); at the first
+// rejection emit from the normalised positive part of target - draft; after full acceptance emit a
+// bonus token. A deterministic draft is a draw from its one-hot law.
 #include "base/error.h"
 #include "decode/verifier.h"
 
