@@ -196,6 +196,14 @@ def deepseek_letters() -> str:
 
 
 BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
+DEEPSEEK_LLM = [
+    r"[\r\n]",
+    rf"\s?[{deepseek_letters()}]+",
+    r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
+    r"\s+$",
+    CJK,
+    r"\p{N}+",
+]
 # The regular expressions of the original tokenizers, applied one after the other.
 SPLITS = {
     "default": [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"],
@@ -206,14 +214,7 @@ SPLITS = {
     "smollm": [r"\p{N}", GPT2],
     "falcon": [r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"],
     "deepseek-coder": [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", CJK, r"\p{N}"],
-    "deepseek-llm": [
-        r"[\r\n]",
-        rf"\s?[{deepseek_letters()}]+",
-        r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
-        r"\s+$",
-        CJK,
-        r"\p{N}+",
-    ],  # fmt: skip
+    "deepseek-llm": DEEPSEEK_LLM,
     "deepseek-v3": [r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3],
     "gpt-4o": [GPT4O],
     "tekken": [TEKKEN],

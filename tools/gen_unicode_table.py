@@ -3,9 +3,9 @@
 Usage: python tools/gen_unicode_table.py [OUTPUT]
 
 The classes come from Python's `unicodedata`, or from `unicodedata2` when it is installed; the first
-line of the table names the Unicode version. 16.0 is what the `tokenizers` package splits by, which a
-test compares: python -m pip install unicodedata2==16.0.0. One entry per range of code points with
-equal classes: the first code point, then the class bits.
+line of the table names the Unicode version. The `tokenizers` package splits by 16.0, which a test
+compares: python -m pip install unicodedata2==16.0.0. One entry per range of code points with equal
+classes: the first code point, then the class bits.
 """
 
 from __future__ import annotations

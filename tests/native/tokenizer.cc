@@ -107,26 +107,22 @@ py::dict compare(const PyTokenizer& target, const PyTokenizer& draft) {
   return out;
 }
 
-// Reads one bool per line and the other lines as C++ would: raises specdec errors as Python exceptions
-// with attributes code, reason, key.
+// Errors become NativeError with the attributes code, reason and key.
 void register_errors(py::module_& m) {
-  PyObject* error = PyErr_NewException("_testing_tokenizer.NativeError", PyExc_Exception, nullptr);
-  m.attr("NativeError") = py::reinterpret_steal<py::object>(error);
+  static PyObject* error_class =
+      PyErr_NewException("_testing_tokenizer.NativeError", PyExc_RuntimeError, nullptr);
+  m.attr("NativeError") = py::reinterpret_borrow<py::object>(error_class);
   py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& caught) {
-      py::object type = py::module_::import("sys")
-                            .attr("modules")["_testing_tokenizer_errors"]
-                            .attr("NativeError");
-      py::object value = type(caught.what());
+      const auto value = py::reinterpret_borrow<py::object>(error_class)(caught.what());
       value.attr("code") = code_name(caught.code());
       value.attr("reason") = caught.detail().reason;
-      value.attr("key") = caught.detail().key;
-      PyErr_SetObject(type.ptr(), value.ptr());
+      value.attr("key") = printable(caught.detail().key);
+      PyErr_SetObject(error_class, value.ptr());
     }
   });
-  py::module_::import("sys").attr("modules")["_testing_tokenizer_errors"] = m;
 }
 
 }  // namespace
@@ -148,9 +144,12 @@ PYBIND11_MODULE(_testing_tokenizer, m) {
           py::arg("parse_special") = false)
       .def("encode_batch",
            [](const PyTokenizer& self, const std::vector<py::bytes>& texts) {
+             std::vector<std::string_view> views;
+             for (const py::bytes& text : texts) views.push_back(to_view(text));
              std::vector<std::vector<TokenId>> out;
-             for (const py::bytes& text : texts) {
-               out.push_back(self.tokenizer->encode(to_view(text), encode_options(false, false, false)));
+             const py::gil_scoped_release release;
+             for (const std::string_view text : views) {
+               out.push_back(self.tokenizer->encode(text, encode_options(false, false, false)));
              }
              return out;
            })

@@ -1,0 +1,370 @@
+"""Vocabularies that nobody vouches for: refused with a reason, or harmless."""
+
+from __future__ import annotations
+
+import random
+import struct
+from typing import Any
+
+import pytest
+
+import tokenizer_files as tf
+from tokenizer_files import CONTROL, REMOVED, bpe_file, parse, spm_file
+
+native_tokenizer = tf.native_tokenizer
+
+BYTES = tf.byte_alphabet()
+NAN, INFINITY = float("nan"), float("inf")
+SPM_SIZE = 3 + 256 + 10
+
+
+def merges(*texts: str) -> dict[str, Any]:
+    return {"merges": ("[string]", list(texts))}
+
+
+def spm_scores(**at: float) -> tuple[str, list[float]]:
+    scores = [0.0] * SPM_SIZE
+    for place, score in at.items():
+        scores[int(place.removeprefix("at"))] = score
+    return "[f32]", scores
+
+
+REFUSED = {
+    # name: (file, code, reason, key, text of the message)
+    "tokens_missing": (lambda: bpe_file(tokens=REMOVED), "missing_key", "tokens", "no tokens"),
+    "tokens_empty": (
+        lambda: bpe_file(tokens=("[string]", [])),
+        "missing_key",
+        "tokens",
+        "no tokens",
+    ),
+    "tokens_of_numbers": (
+        lambda: bpe_file(tokens=("[u32]", [1])),
+        "wrong_type",
+        "tokens",
+        "array of u32",
+    ),
+    "tokens_scalar": (lambda: bpe_file(tokens="abc"), "wrong_type", "tokens", "string"),
+    "too_many_tokens": (
+        lambda: bpe_file(tokens=("[string]", [""] * (2**20 + 1))),
+        "limit",
+        "tokens",
+        "1048577 tokens",
+    ),
+    "token_too_long": (
+        lambda: bpe_file(tokens=("[string]", [*BYTES, "x" * 65537]), token_type=REMOVED),
+        "limit",
+        "tokens",
+        "token 256 of 65537 bytes",
+    ),
+    "spm_tokens_too_long": (
+        lambda: spm_file([("x" * 65000, 0.0)]),
+        "limit",
+        "tokens",
+        "squared",
+    ),
+    "special_tokens_too_long": (
+        lambda: bpe_file(special=[(f"{i:065000}", CONTROL) for i in range(65)]),
+        "limit",
+        "tokens",
+        "special tokens",
+    ),
+    "types_u8": (
+        lambda: bpe_file(token_type=("[u8]", [1] * 300)),
+        "wrong_type",
+        "token_type",
+        "u8",
+    ),
+    "types_u32": (
+        lambda: bpe_file(token_type=("[u32]", [1] * 300)),
+        "wrong_type",
+        "token_type",
+        "u32",
+    ),
+    "types_short": (
+        lambda: bpe_file(token_type=("[i32]", [1] * 100)),
+        "bad_vocab",
+        "token_type",
+        "100 types for",
+    ),
+    "types_unknown": (
+        lambda: bpe_file(token_type=("[i32]", [7] * 300)),
+        "bad_vocab",
+        "token_type",
+        "type 7",
+    ),
+    "types_negative": (
+        lambda: bpe_file(token_type=("[i32]", [-1] * 300)),
+        "bad_vocab",
+        "token_type",
+        "type -1",
+    ),
+    "scores_missing": (
+        lambda: spm_file(scores=REMOVED),
+        "missing_key",
+        "scores",
+        "needs its scores",
+    ),
+    "scores_u8": (lambda: spm_file(scores=("[u8]", [0] * SPM_SIZE)), "wrong_type", "scores", "u8"),
+    "scores_short": (
+        lambda: spm_file(scores=("[f32]", [0.0])),
+        "bad_vocab",
+        "scores",
+        "1 scores for",
+    ),
+    "score_nan": (
+        lambda: spm_file(scores=spm_scores(at260=NAN)),
+        "bad_vocab",
+        "scores",
+        "token 260",
+    ),
+    "score_inf": (
+        lambda: spm_file(scores=spm_scores(at0=INFINITY)),
+        "bad_vocab",
+        "scores",
+        "token 0",
+    ),
+    "bos_too_large": (
+        lambda: bpe_file(bos_token_id=100_000),
+        "bad_special_id",
+        "bos_token_id",
+        "100000",
+    ),
+    "eos_at_the_end": (
+        lambda: spm_file(eos_token_id=SPM_SIZE),
+        "bad_special_id",
+        "eos_token_id",
+        str(SPM_SIZE),
+    ),
+    "eot_negative": (
+        lambda: bpe_file(eot_token_id=("i32", -1)),
+        "bad_special_id",
+        "eot_token_id",
+        "-1",
+    ),
+    "fim_pad_huge": (
+        lambda: bpe_file(fim_pad_token_id=("u32", 2**32 - 1)),
+        "bad_special_id",
+        "fim_pad_token_id",
+        "4294967295",
+    ),
+    "bos_of_text": (lambda: bpe_file(bos_token_id="0"), "wrong_type", "bos_token_id", "string"),
+    "add_bos_without_bos": (
+        lambda: bpe_file(add_bos_token=True),
+        "bad_special_id",
+        "bos_token_id",
+        "no such token",
+    ),
+    "add_eos_without_eos": (
+        lambda: bpe_file(add_eos_token=True),
+        "bad_special_id",
+        "eos_token_id",
+        "no such token",
+    ),
+    "add_bos_of_a_number": (
+        lambda: bpe_file(add_bos_token=1),
+        "wrong_type",
+        "add_bos_token",
+        "u32",
+    ),
+    "byte_token_malformed": (
+        lambda: spm_file(special=[("<0xZZ>", tf.BYTE)]),
+        "bad_vocab",
+        "tokens",
+        "<0xZZ>",
+    ),
+    "byte_token_short": (
+        lambda: spm_file(special=[("<0x1", tf.BYTE)]),
+        "bad_vocab",
+        "tokens",
+        "<0x1",
+    ),
+    "bytes_missing_without_unknown": (
+        lambda: tf.file_of(
+            {
+                "model": "llama",
+                "tokens": ("[string]", ["a", "b"]),
+                "scores": ("[f32]", [0.0, 0.0]),
+                "token_type": ("[i32]", [1, 1]),
+            },
+            {},
+        ),
+        "bad_vocab",
+        "tokens",
+        "256 of the 256 byte tokens are missing",
+    ),
+    "merges_missing": (
+        lambda: bpe_file(merges=REMOVED),
+        "missing_key",
+        "merges",
+        "needs its merges",
+    ),
+    "merges_of_numbers": (lambda: bpe_file(merges=("[u32]", [1])), "wrong_type", "merges", "u32"),
+    "merge_without_space": (
+        lambda: bpe_file([], **merges("ab")),
+        "bad_merge",
+        "merges",
+        "merge 0 'ab'",
+    ),
+    "merge_empty": (lambda: bpe_file([], **merges("")), "bad_merge", "merges", "merge 0"),
+    "merge_of_three": (
+        lambda: bpe_file([], **merges("h e", "a b c")),
+        "bad_merge",
+        "merges",
+        "merge 1",
+    ),
+    "merge_half_empty": (lambda: bpe_file([], **merges("a ")), "bad_merge", "merges", "empty part"),
+    "merge_other_half": (lambda: bpe_file([], **merges(" a")), "bad_merge", "merges", "merge 0"),
+    "merge_too_long": (
+        lambda: bpe_file([], special=[], **merges("abcdefgh ijklmnop")),
+        "bad_merge",
+        "merges",
+        "longest token",
+    ),
+    "model_missing": (lambda: bpe_file(model=REMOVED), "missing_key", "model", ""),
+    "model_not_text": (lambda: bpe_file(model=7), "wrong_type", "model", ""),
+    "pre_not_text": (lambda: bpe_file(pre=7), "wrong_type", "pre", ""),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_bad_vocabulary_is_refused_with_its_reason(name: str) -> None:
+    make, reason, key, text = REFUSED[name]
+    with pytest.raises(native_tokenizer.NativeError) as caught:
+        parse(make())
+    error = caught.value
+    assert (error.code, error.reason) == ("model_format", reason), str(error)
+    assert error.key == f"tokenizer.ggml.{key}"
+    assert text in str(error)
+    assert "memory.gguf" in str(error)
+
+
+@pytest.mark.parametrize("model", ["bert", "t5", "rwkv", "plamo2", "gemma4", "none", "\x1b[31m"])
+def test_another_tokenizer_kind_is_unsupported_and_the_known_ones_are_named(model: str) -> None:
+    with pytest.raises(native_tokenizer.NativeError, match=r"gpt2 .* llama") as caught:
+        parse(bpe_file(model=model))
+    assert (caught.value.code, caught.value.reason) == ("unsupported", "tokenizer_model")
+    assert "\x1b" not in str(caught.value)
+
+
+def test_an_unknown_pre_tokenizer_is_unsupported_and_never_replaced_by_a_default() -> None:
+    with pytest.raises(native_tokenizer.NativeError, match="qwen2, ") as caught:
+        parse(bpe_file(pre="new-model"))
+    assert (caught.value.code, caught.value.reason) == ("unsupported", "tokenizer_pre")
+
+
+def test_a_file_that_names_no_pre_tokenizer_gets_the_default_with_a_warning() -> None:
+    tokenizer = parse(bpe_file(pre=REMOVED))
+    assert tokenizer.pre == "default"
+    assert any(warning.startswith("missing_pre") for warning in tokenizer.warnings)
+
+
+def test_a_repeated_token_is_encoded_as_its_first_id_and_decoded_from_all() -> None:
+    tokenizer = parse(bpe_file([("a", "b")], special=[("ab", tf.NORMAL), ("ab", tf.NORMAL)]))
+    assert tokenizer.encode(b"ab") == [256]
+    assert tokenizer.decode([256, 257, 258]) == b"ababab"
+    assert any(
+        warning.startswith("duplicate_tokens: 2") and "256 and 257" in warning
+        for warning in tokenizer.warnings
+    )
+    tokenizer = parse(spm_file([("▁", -1.0), ("a", -1.0), ("a", 5.0)], add_space_prefix=False))
+    assert tokenizer.encode(b"a") == [260]
+
+
+@pytest.mark.parametrize("make", [bpe_file, spm_file])
+@pytest.mark.parametrize("type_", [tf.NORMAL, CONTROL, tf.USER_DEFINED, tf.UNKNOWN])
+def test_an_empty_token_is_decoded_and_never_chosen(make: Any, type_: int) -> None:
+    tokenizer = parse(make(special=[("", type_)]))
+    empty = tokenizer.n_tokens - 1
+    assert tokenizer.decode([empty], render_special=True) == b""
+    for text in (b"", b"a", b"  abc ", b"hello"):
+        assert empty not in tokenizer.encode(text, parse_special=True)
+
+
+@pytest.mark.parametrize("make", [bpe_file, spm_file])
+def test_tokens_that_are_not_utf8_are_harmless(make: Any) -> None:
+    special = [
+        (b"\xff\xfe", tf.NORMAL),
+        (b"\xe2\x96", CONTROL),
+        (b"a\xff", tf.USER_DEFINED),
+        ("a\0b", 1),
+    ]
+    tokenizer = parse(make(special=special))
+    last = tokenizer.n_tokens - 1
+    assert tokenizer.decode([last - 1]) == "a\ufffd".encode()
+    assert tokenizer.decode_bytes([last - 1]) == b"a\xff"
+    assert tokenizer.encode(b"xa\xff")[-1] == last - 1
+    assert tokenizer.token_text(last) == b"a\0b"
+
+
+def test_bytes_without_a_token_become_the_unknown_token_or_are_left_out() -> None:
+    some = [token for token in BYTES if token != "z"]
+    keys: dict[str, Any] = {"tokens": ("[string]", [*some, "<unk>"]), **merges("a b")}
+    types = [tf.NORMAL] * 255
+    tokenizer = parse(bpe_file([], token_type=("[i32]", [*types, tf.UNKNOWN]), **keys))
+    assert any(warning.startswith("missing_bytes: 1 ") for warning in tokenizer.warnings)
+    a, b = (tokenizer.find_token(text) for text in (b"a", b"b"))
+    assert tokenizer.encode(b"azb") == [a, b]
+    keys["unknown_token_id"] = 255
+    tokenizer = parse(bpe_file([], token_type=("[i32]", [*types, tf.UNKNOWN]), **keys))
+    assert tokenizer.encode(b"azb") == [a, 255, b]
+    # Never a control token, which some files name here.
+    tokenizer = parse(bpe_file([], token_type=("[i32]", [*types, CONTROL]), **keys))
+    assert tokenizer.encode(b"azb") == [a, b]
+
+
+def test_a_sentencepiece_vocabulary_without_bytes_uses_the_unknown_token() -> None:
+    keys = {
+        "model": "llama",
+        "tokens": ("[string]", ["<unk>", "▁", "a"]),
+        "scores": ("[f32]", [0.0, -1.0, -2.0]),
+        "token_type": ("[i32]", [tf.UNKNOWN, tf.NORMAL, tf.NORMAL]),
+    }
+    tokenizer = parse(tf.file_of(keys, {}))
+    assert tokenizer.encode("a中a".encode()) == [1, 2, 0, 2]
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.add_bos) == (None, None, False)
+
+
+def test_merges_that_make_their_own_parts_end() -> None:
+    circular = ["a b", "ab a", "b a", "ba b", "a a", "aa a", "a aa", "b b"]
+    texts = sorted({merge.replace(" ", "") for merge in circular})
+    tokens = [*BYTES, *texts]
+    keys = {"tokens": ("[string]", tokens), "token_type": ("[i32]", [1] * len(tokens))}
+    tokenizer = parse(bpe_file([], **keys, **merges(*circular, *circular)))
+    for text in (b"ab" * 5000, b"a" * 10_001, b"ba" * 17):
+        tokens = tokenizer.encode(text)
+        assert 0 < len(tokens) <= len(text)
+        assert tokenizer.decode(tokens) == text
+
+
+def test_many_special_tokens_that_are_prefixes_of_each_other_are_found_in_linear_time() -> None:
+    special = [("<" * n, CONTROL) for n in range(1, 1000)]
+    tokenizer = parse(bpe_file([], special=special))
+    tokens = tokenizer.encode(b"<" * 300_500, parse_special=True)
+    assert len(tokens) == 300 + 1 + (300_500 - 300 * 999 - 999 > 0)
+    assert tokenizer.decode(tokens, render_special=True) == b"<" * 300_500
+
+
+@pytest.mark.parametrize("make", [bpe_file, spm_file])
+def test_damaged_files_are_refused_or_work(make: Any) -> None:
+    original = make()
+    rng = random.Random(11)
+    n_loaded = 0
+    for _ in range(1500):
+        file = bytearray(original)
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(24, len(file))
+            if rng.random() < 0.5:
+                file[at] ^= 1 << rng.randrange(8)
+            else:
+                file[at : at + 8] = struct.pack("<Q", rng.choice([0, 1, 2**31, 2**63, 2**64 - 1]))
+        try:
+            tokenizer = parse(bytes(file))
+        except native_tokenizer.NativeError as error:
+            assert error.code in ("model_format", "unsupported")  # noqa: PT017
+            continue
+        n_loaded += 1
+        tokens = tokenizer.encode("hello <|im_end|> aé\xff".encode(), parse_special=True)
+        tokenizer.decode(tokens, render_special=True)
+        tokenizer.stream([rng.randrange(tokenizer.n_tokens) for _ in range(20)])
+    assert n_loaded > 50
