@@ -383,6 +383,12 @@ TENSOR_FIXTURES = [
         tensor=b"t",
     ),
     refuse(
+        "T04 elements wrap 2^63, bytes do not",
+        "size_overflow",
+        _tensor("t", (2**32, 2**31), "Q2_K", data=_F32),
+        tensor=b"t",
+    ),
+    refuse(
         "T04 four wrapping sizes",
         "size_overflow",
         _tensor("t", (2**62, 2**62, 2**62, 4), data=_F32),

@@ -335,6 +335,21 @@ def test_a_missing_key_is_named():
         assert caught.value.reason == "missing_key"
 
 
+def test_a_mapped_file_changed_in_place_is_noticed_before_reading_past_an_array(tmp_path):
+    path = tmp_path / "f.gguf"
+    content = fx.build([fx.ARCH, ("texts", ["ab", "cd"])])
+    path.write_bytes(content)
+    file = gguf_native.open(str(path))
+    assert file.string_array("texts") == [b"ab", b"cd"]
+    with path.open("r+b") as changed:
+        changed.seek(content.index(fx.string("cd")))
+        changed.write((2**62).to_bytes(8, "little"))
+    with pytest.raises(gguf_native.Error) as caught:
+        file.string_array("texts")
+    assert (caught.value.code, caught.value.reason) == ("model_format", "changed")
+    file.exercise()
+
+
 def test_a_double_beyond_float_becomes_infinity_for_the_caller_to_refuse():
     file = parsed(("x", "f64", -1e300))
     assert file.get_f32("x", 0.0) == float("-inf")

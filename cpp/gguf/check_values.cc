@@ -13,23 +13,31 @@ std::array<int, 2> scale_positions(DType dtype) {
     case DType::kQ4_1:
     case DType::kQ5_1:
     case DType::kQ4_K:
-    case DType::kQ5_K: return {0, 2};
+    case DType::kQ5_K:
+      return {0, 2};
     case DType::kQ4_0:
     case DType::kQ5_0:
-    case DType::kQ8_0: return {0, -1};
-    case DType::kQ2_K: return {80, 82};
-    case DType::kQ3_K: return {108, -1};
-    case DType::kQ6_K: return {208, -1};
-    case DType::kF16: return {0, -1};
+    case DType::kQ8_0:
+      return {0, -1};
+    case DType::kQ2_K:
+      return {80, 82};
+    case DType::kQ3_K:
+      return {108, -1};
+    case DType::kQ6_K:
+      return {208, -1};
+    case DType::kF16:
+      return {0, -1};
     case DType::kF32:
-    case DType::kBF16: break;
+    case DType::kBF16:
+      break;
   }
   return {-1, -1};
 }
 
 // First index i < n where value i, read at data + i * stride, has all exponent bits set; n if none.
 template <typename T>
-std::uint64_t first_non_finite(const std::byte* data, std::uint64_t n, std::uint64_t stride, T exponent) {
+std::uint64_t first_non_finite(const std::byte* data, std::uint64_t n, std::uint64_t stride,
+                               T exponent) {
   for (std::uint64_t i = 0; i < n; ++i) {
     if ((load_le<T>(data + i * stride) & exponent) == exponent) return i;
   }
@@ -46,7 +54,8 @@ void check_tensor_values(const GgufFile& file, const TensorInfo& tensor) {
     const std::uint64_t element = block * traits.block_elements;
     const std::uint64_t offset = tensor.offset + block * traits.block_bytes + byte_in_block;
     throw file.make_error(ErrorCode::kModelFormat, "non_finite",
-                          "tensor '" + printable(tensor.name) + "' has a value that is NaN or infinite at element " +
+                          "tensor '" + printable(tensor.name) +
+                              "' has a value that is NaN or infinite at element " +
                               std::to_string(element) + ", offset " + gguf_rules::hex(offset),
                           {}, tensor.name, offset);
   };
@@ -60,8 +69,8 @@ void check_tensor_values(const GgufFile& file, const TensorInfo& tensor) {
   }
   for (const int position : scale_positions(tensor.dtype)) {
     if (position < 0) continue;
-    const std::uint64_t bad =
-        first_non_finite<std::uint16_t>(data.data() + position, n_blocks, traits.block_bytes, std::uint16_t{0x7C00});
+    const std::uint64_t bad = first_non_finite<std::uint16_t>(
+        data.data() + position, n_blocks, traits.block_bytes, std::uint16_t{0x7C00});
     if (bad != n_blocks) fail_at(bad, static_cast<std::uint64_t>(position));
   }
 }

@@ -1,5 +1,5 @@
-// A seeded hash set of names that live elsewhere, by their position: finds duplicates in O(n) whatever
-// names a file chooses.
+// A seeded hash set of names that live elsewhere, by their position: finds duplicates in O(n)
+// whatever names a file chooses.
 #pragma once
 
 #include <bit>

@@ -93,7 +93,8 @@ void GgufParser::parse_header() {
     unsupported("big_endian", 4, "is a big-endian GGUF file; convert it to little-endian");
   }
   if (version != 2 && version != 3) {
-    fail("bad_version", 4, "has GGUF version " + std::to_string(version) + ", versions 2 and 3 can be read");
+    fail("bad_version", 4,
+         "has GGUF version " + std::to_string(version) + ", versions 2 and 3 can be read");
   }
   file_.version_ = version;
   n_tensors_ = read<std::uint64_t>("the number of tensors");
@@ -101,21 +102,23 @@ void GgufParser::parse_header() {
   const std::uint64_t remaining = cursor_.remaining();
   if (n_keys_ > remaining / gguf_rules::kMinKeyValueBytes) {
     fail("count_exceeds_file", 16,
-         "claims " + std::to_string(n_keys_) + " metadata keys, but only " + std::to_string(remaining) +
-             " bytes follow");
+         "claims " + std::to_string(n_keys_) + " metadata keys, but only " +
+             std::to_string(remaining) + " bytes follow");
   }
   if (n_tensors_ > remaining / gguf_rules::kMinTensorBytes) {
     fail("count_exceeds_file", 8,
-         "claims " + std::to_string(n_tensors_) + " tensors, but only " + std::to_string(remaining) +
-             " bytes follow");
+         "claims " + std::to_string(n_tensors_) + " tensors, but only " +
+             std::to_string(remaining) + " bytes follow");
   }
   if (n_keys_ > limits_.max_keys) {
-    fail("limit", 16, "has " + std::to_string(n_keys_) + " metadata keys, the limit is " +
-                          std::to_string(limits_.max_keys));
+    fail("limit", 16,
+         "has " + std::to_string(n_keys_) + " metadata keys, the limit is " +
+             std::to_string(limits_.max_keys));
   }
   if (n_tensors_ > limits_.max_tensors) {
-    fail("limit", 8, "has " + std::to_string(n_tensors_) + " tensors, the limit is " +
-                         std::to_string(limits_.max_tensors));
+    fail("limit", 8,
+         "has " + std::to_string(n_tensors_) + " tensors, the limit is " +
+             std::to_string(limits_.max_tensors));
   }
 }
 
@@ -128,8 +131,9 @@ std::uint64_t GgufParser::parse_string_length(const char* what, bool in_array) {
              std::to_string(cursor_.remaining()) + " follow");
   }
   if (length > limits_.max_string_bytes) {
-    fail("limit", at, std::string(what) + " is " + std::to_string(length) + " bytes long, the limit is " +
-                          std::to_string(limits_.max_string_bytes));
+    fail("limit", at,
+         std::string(what) + " is " + std::to_string(length) + " bytes long, the limit is " +
+             std::to_string(limits_.max_string_bytes));
   }
   return length;
 }
@@ -184,8 +188,9 @@ GgufValue GgufParser::parse_value(GgufType type) {
   const std::uint64_t at = cursor_.position();
   if (!cursor_.skip(n_bytes)) fail_truncated("a value");
   if (type == GgufType::kBool && load_le<std::uint8_t>(data) > 1) {
-    fail("bad_bool", at, "is a bool with value " + std::to_string(load_le<std::uint8_t>(data)) +
-                             ", expected 0 or 1");
+    fail("bad_bool", at,
+         "is a bool with value " + std::to_string(load_le<std::uint8_t>(data)) +
+             ", expected 0 or 1");
   }
   return {type, type, data, 1, n_bytes};
 }
@@ -200,12 +205,13 @@ GgufValue GgufParser::parse_array() {
   const std::uint64_t element_bytes = is_string ? 8 : gguf_value_type_bytes(type);
   if (count > cursor_.remaining() / element_bytes) {
     fail("count_exceeds_file", count_at,
-         "claims " + std::to_string(count) + " elements, but only " + std::to_string(cursor_.remaining()) +
-             " bytes follow");
+         "claims " + std::to_string(count) + " elements, but only " +
+             std::to_string(cursor_.remaining()) + " bytes follow");
   }
   if (count > limits_.max_array_elements) {
-    fail("limit", count_at, "has " + std::to_string(count) + " elements, the limit is " +
-                                std::to_string(limits_.max_array_elements));
+    fail("limit", count_at,
+         "has " + std::to_string(count) + " elements, the limit is " +
+             std::to_string(limits_.max_array_elements));
   }
   const std::byte* data = cursor_.data();
   const std::uint64_t start = cursor_.position();
@@ -219,7 +225,8 @@ GgufValue GgufParser::parse_array() {
     if (!cursor_.skip(count * element_bytes)) fail_truncated("an array");
     for (std::uint64_t i = 0; type == GgufType::kBool && i < count; ++i) {
       if (load_le<std::uint8_t>(data + i) > 1) {
-        fail("bad_bool", start + i, "holds a bool that is neither 0 nor 1 at index " + std::to_string(i));
+        fail("bad_bool", start + i,
+             "holds a bool that is neither 0 nor 1 at index " + std::to_string(i));
       }
     }
   }
@@ -237,7 +244,8 @@ void GgufParser::check_general_keys() {
     if (!gguf_rules::is_valid_alignment(alignment)) {
       const std::string text =
           "is " + std::to_string(alignment) + ", expected a power of two from 8 to 65536";
-      const bool legal = alignment > 8 && alignment % 8 == 0 && alignment <= gguf_rules::kMaxAlignment;
+      const bool legal =
+          alignment > 8 && alignment % 8 == 0 && alignment <= gguf_rules::kMaxAlignment;
       if (legal) unsupported("bad_alignment", at, text);
       fail("bad_alignment", at, text);
     }
@@ -246,7 +254,9 @@ void GgufParser::check_general_keys() {
   }
   if (file_.get_u64("split.count", 0) > 1) {
     key_ = "split.count";
-    unsupported("split_file", 0, "says that this file is one part of a split model; merge the parts first");
+    const auto at = static_cast<std::uint64_t>(file_.find(key_)->data() - file_.bytes_.data());
+    unsupported("split_file", at,
+                "says that this file is one part of a split model; merge the parts first");
   }
 }
 
@@ -280,7 +290,8 @@ void GgufParser::parse_tensor(TensorInfo* info) {
   if (n_dims < 1 || n_dims > gguf_rules::kMaxDims) {
     fail("bad_ndims", dims_at, "has " + std::to_string(n_dims) + " dimensions, expected 1 to 4");
   }
-  for (std::uint32_t d = 0; d < n_dims; ++d) info->shape.push_back(read<std::uint64_t>("a dimension"));
+  for (std::uint32_t d = 0; d < n_dims; ++d)
+    info->shape.push_back(read<std::uint64_t>("a dimension"));
   const std::uint64_t type_at = cursor_.position();
   info->type_id = read<std::uint32_t>("the type of a tensor");
   const DTypeTraits* traits = find_dtype(info->type_id);
@@ -312,16 +323,18 @@ void GgufParser::place_tensors() {
     // Vocabulary files may end without padding.
     file_.data_start_ = std::min(file_.data_start_, file_size);
   } else if (file_.data_start_ > file_size) {
-    fail("truncated", file_size, "file ends at " + hex(file_size) + ", before the tensor data at " +
-                                     hex(file_.data_start_) + " (truncated?)");
+    fail("truncated", file_size,
+         "file ends at " + hex(file_size) + ", before the tensor data at " +
+             hex(file_.data_start_) + " (truncated?)");
   }
   const std::uint64_t n_data = file_size - file_.data_start_;
   std::uint64_t expected = 0;  // relative to data_start_
   for (auto& info : file_.tensors_) {
     tensor_ = info.name;
     if (info.offset % alignment != 0) {
-      fail("bad_offset", file_.data_start_, "has offset " + hex(info.offset) + ", not a multiple of the alignment " +
-                                                std::to_string(alignment));
+      fail("bad_offset", file_.data_start_,
+           "has offset " + hex(info.offset) + ", not a multiple of the alignment " +
+               std::to_string(alignment));
     }
     if (info.offset != expected) {
       fail("bad_offset", file_.data_start_,
@@ -331,8 +344,9 @@ void GgufParser::place_tensors() {
     if (info.offset > n_data || info.n_bytes > n_data - info.offset) {
       const auto start = checked_add(file_.data_start_, info.offset);
       fail("exceeds_file", start.value_or(file_size),
-           "at offset " + hex(start.value_or(file_size)) + " needs " + std::to_string(info.n_bytes) +
-               " bytes, file ends at " + hex(file_size) + " (truncated?)");
+           "at offset " + hex(start.value_or(file_size)) + " needs " +
+               std::to_string(info.n_bytes) + " bytes, file ends at " + hex(file_size) +
+               " (truncated?)");
     }
     // Both at most the file size, so neither sum can overflow.
     expected = *checked_align(info.offset + info.n_bytes, alignment);

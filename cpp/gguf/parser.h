@@ -40,7 +40,8 @@ class GgufParser {
 
   // Messages name the key or tensor being read.
   [[noreturn]] void fail(const char* reason, std::uint64_t at, const std::string& text) const;
-  [[noreturn]] void unsupported(const char* reason, std::uint64_t at, const std::string& text) const;
+  [[noreturn]] void unsupported(const char* reason, std::uint64_t at,
+                                const std::string& text) const;
   [[noreturn]] void fail_truncated(const char* what) const;
   [[nodiscard]] std::string subject() const;
 

@@ -26,8 +26,9 @@ std::shared_ptr<const GgufFile> GgufFile::parse(std::span<const std::byte> bytes
   return file;
 }
 
-Error GgufFile::make_error(ErrorCode code, std::string reason, const std::string& text, std::string_view key,
-                           std::string_view tensor, std::optional<std::uint64_t> offset) const {
+Error GgufFile::make_error(ErrorCode code, std::string reason, const std::string& text,
+                           std::string_view key, std::string_view tensor,
+                           std::optional<std::uint64_t> offset) const {
   ErrorDetail detail;
   detail.reason = std::move(reason);
   detail.path = path_;
@@ -69,12 +70,14 @@ std::uint64_t GgufFile::require_u64(std::string_view key) const {
 
 std::uint64_t GgufFile::get_u64(std::string_view key, std::uint64_t fallback) const {
   const GgufValue* value = find(key);
-  return value == nullptr ? fallback : with_key(key, *value, [](const GgufValue& v) { return v.as_u64(); });
+  return value == nullptr ? fallback
+                          : with_key(key, *value, [](const GgufValue& v) { return v.as_u64(); });
 }
 
 std::int64_t GgufFile::get_i64(std::string_view key, std::int64_t fallback) const {
   const GgufValue* value = find(key);
-  return value == nullptr ? fallback : with_key(key, *value, [](const GgufValue& v) { return v.as_i64(); });
+  return value == nullptr ? fallback
+                          : with_key(key, *value, [](const GgufValue& v) { return v.as_i64(); });
 }
 
 float GgufFile::require_f32(std::string_view key) const {
@@ -83,12 +86,14 @@ float GgufFile::require_f32(std::string_view key) const {
 
 float GgufFile::get_f32(std::string_view key, float fallback) const {
   const GgufValue* value = find(key);
-  return value == nullptr ? fallback : with_key(key, *value, [](const GgufValue& v) { return v.as_f32(); });
+  return value == nullptr ? fallback
+                          : with_key(key, *value, [](const GgufValue& v) { return v.as_f32(); });
 }
 
 bool GgufFile::get_bool(std::string_view key, bool fallback) const {
   const GgufValue* value = find(key);
-  return value == nullptr ? fallback : with_key(key, *value, [](const GgufValue& v) { return v.as_bool(); });
+  return value == nullptr ? fallback
+                          : with_key(key, *value, [](const GgufValue& v) { return v.as_bool(); });
 }
 
 std::string_view GgufFile::require_string(std::string_view key) const {
@@ -97,7 +102,8 @@ std::string_view GgufFile::require_string(std::string_view key) const {
 
 std::string_view GgufFile::get_string(std::string_view key, std::string_view fallback) const {
   const GgufValue* value = find(key);
-  return value == nullptr ? fallback : with_key(key, *value, [](const GgufValue& v) { return v.as_string(); });
+  return value == nullptr ? fallback
+                          : with_key(key, *value, [](const GgufValue& v) { return v.as_string(); });
 }
 
 std::vector<float> GgufFile::get_f32_array(std::string_view key) const {
@@ -142,7 +148,8 @@ std::string_view GgufFile::architecture() const {
   }
   bool valid = !name.empty();
   for (const char c : name) {
-    valid = valid && ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.');
+    valid = valid &&
+            ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.');
   }
   if (!valid) {
     throw make_error(ErrorCode::kModelFormat, "bad_architecture",

@@ -1,12 +1,12 @@
-// Reads a GGUF file (version 2 or 3, little-endian) that nobody vouches for. Whatever the bytes are,
-// opening either succeeds with everything below checked or throws Error; it never reads outside the
-// file, and allocates in proportion to the metadata that is really there.
+// Reads a GGUF file (version 2 or 3, little-endian) that nobody vouches for. Whatever the bytes
+// are, opening either succeeds with everything below checked or throws Error; it never reads
+// outside the file, and allocates in proportion to the metadata that is really there.
 //
 // What is accepted is a subset of what llama.cpp accepts. Refusals carry ErrorDetail::reason:
-//   kModelFormat  truncated bad_magic bad_version count_exceeds_file string_exceeds_file limit bad_key
-//                 bad_utf8 duplicate_key bad_type bad_bool wrong_type missing_key bad_value
-//                 bad_alignment bad_name bad_ndims bad_dim size_overflow bad_block duplicate_tensor
-//                 bad_offset exceeds_file non_finite bad_architecture
+//   kModelFormat  truncated bad_magic bad_version count_exceeds_file string_exceeds_file limit
+//                 bad_key bad_utf8 duplicate_key bad_type bad_bool wrong_type missing_key bad_value
+//                 bad_alignment bad_name bad_ndims bad_dim size_overflow bad_block
+//                 duplicate_tensor bad_offset exceeds_file non_finite bad_architecture changed
 //   kUnsupported  big_endian nested_array bad_alignment (24, 48, ...) split_file tensor_type
 #pragma once
 
@@ -52,7 +52,8 @@ struct TensorInfo {
 // A checked file, immutable: share it between threads.
 class GgufFile {
  public:
-  static std::shared_ptr<const GgufFile> open(const std::string& path, const GgufLimits& limits = {});
+  static std::shared_ptr<const GgufFile> open(const std::string& path,
+                                              const GgufLimits& limits = {});
   // Parses memory that the caller keeps alive and unchanged; nothing is copied.
   static std::shared_ptr<const GgufFile> parse(std::span<const std::byte> bytes,
                                                const std::string& path_for_messages,
@@ -65,7 +66,9 @@ class GgufFile {
   [[nodiscard]] std::uint64_t data_start() const noexcept { return data_start_; }
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
   // nullptr after parse().
-  [[nodiscard]] const MappedFile* mapping() const noexcept { return mapping_ ? &*mapping_ : nullptr; }
+  [[nodiscard]] const MappedFile* mapping() const noexcept {
+    return mapping_ ? &*mapping_ : nullptr;
+  }
   // "trailing_bytes: ..." and the like, for the load report.
   [[nodiscard]] const std::vector<std::string>& warnings() const noexcept { return warnings_; }
 
@@ -127,8 +130,8 @@ class GgufFile {
   std::vector<std::string> warnings_;
 };
 
-// Throws Error(kModelFormat, non_finite) at the first NaN or infinity among the values of an F32, F16
-// or BF16 tensor or among the scales of a quantised one. Reads the whole tensor.
+// Throws Error(kModelFormat, non_finite) at the first NaN or infinity among the values of an F32,
+// F16 or BF16 tensor or among the scales of a quantised one. Reads the whole tensor.
 void check_tensor_values(const GgufFile& file, const TensorInfo& tensor);
 
 }  // namespace specdec

@@ -17,7 +17,8 @@ bool is_utf8(std::string_view text) {
       ++i;
       continue;
     }
-    // Length, and the range of the second byte that excludes overlong forms, surrogates and > U+10FFFF.
+    // Length, and the range of the second byte that excludes overlong forms, surrogates and >
+    // U+10FFFF.
     std::size_t length = 0;
     unsigned char low = 0x80;
     unsigned char high = 0xBF;
@@ -101,8 +102,8 @@ Problem check_shape(std::span<const std::uint64_t> shape, DType dtype, TensorSiz
   }
   const auto n_bytes = checked_mul(n_elements / traits.block_elements, traits.block_bytes);
   if (!n_bytes || *n_bytes > kMaxI64) {
-    return {"size_overflow", "has shape " + shape_string(shape) + ", more than 2^63-1 bytes of " +
-                                 traits.name};
+    return {"size_overflow",
+            "has shape " + shape_string(shape) + ", more than 2^63-1 bytes of " + traits.name};
   }
   size->n_elements = n_elements;
   size->n_bytes = *n_bytes;

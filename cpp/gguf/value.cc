@@ -26,7 +26,8 @@ bool is_float(GgufType type) { return type == GgufType::kF32 || type == GgufType
 // Beyond float's range becomes infinity, which whoever checks the value refuses.
 float narrow(double value) {
   if (std::fabs(value) > std::numeric_limits<float>::max()) {
-    return std::copysign(std::numeric_limits<float>::infinity(), static_cast<float>(std::copysign(1.0, value)));
+    return std::copysign(std::numeric_limits<float>::infinity(),
+                         static_cast<float>(std::copysign(1.0, value)));
   }
   return static_cast<float>(value);
 }
@@ -38,16 +39,26 @@ struct Integer {
 };
 
 Integer load_integer(GgufType type, const std::byte* data) {
-  const auto from_signed = [](std::int64_t v) { return Integer{v < 0, static_cast<std::uint64_t>(v)}; };
+  const auto from_signed = [](std::int64_t v) {
+    return Integer{v < 0, static_cast<std::uint64_t>(v)};
+  };
   switch (type) {
-    case GgufType::kU8: return {false, load_le<std::uint8_t>(data)};
-    case GgufType::kI8: return from_signed(load_le<std::int8_t>(data));
-    case GgufType::kU16: return {false, load_le<std::uint16_t>(data)};
-    case GgufType::kI16: return from_signed(load_le<std::int16_t>(data));
-    case GgufType::kU32: return {false, load_le<std::uint32_t>(data)};
-    case GgufType::kI32: return from_signed(load_le<std::int32_t>(data));
-    case GgufType::kI64: return from_signed(load_le<std::int64_t>(data));
-    default: return {false, load_le<std::uint64_t>(data)};
+    case GgufType::kU8:
+      return {false, load_le<std::uint8_t>(data)};
+    case GgufType::kI8:
+      return from_signed(load_le<std::int8_t>(data));
+    case GgufType::kU16:
+      return {false, load_le<std::uint16_t>(data)};
+    case GgufType::kI16:
+      return from_signed(load_le<std::int16_t>(data));
+    case GgufType::kU32:
+      return {false, load_le<std::uint32_t>(data)};
+    case GgufType::kI32:
+      return from_signed(load_le<std::int32_t>(data));
+    case GgufType::kI64:
+      return from_signed(load_le<std::int64_t>(data));
+    default:
+      return {false, load_le<std::uint64_t>(data)};
   }
 }
 
@@ -64,16 +75,19 @@ std::string number_string(GgufType type, const std::byte* data) {
   if (type == GgufType::kBool) return load_le<std::uint8_t>(data) != 0 ? "true" : "false";
   if (is_float(type)) {
     char text[40];
-    std::snprintf(text, sizeof text, "%.*g", type == GgufType::kF64 ? 17 : 9, load_float(type, data));
+    std::snprintf(text, sizeof text, "%.*g", type == GgufType::kF64 ? 17 : 9,
+                  load_float(type, data));
     return text;
   }
   const Integer value = load_integer(type, data);
-  return value.negative ? std::to_string(static_cast<std::int64_t>(value.bits)) : std::to_string(value.bits);
+  return value.negative ? std::to_string(static_cast<std::int64_t>(value.bits))
+                        : std::to_string(value.bits);
 }
 
 // The string at `at` of a checked array; false at its end. Checks again, for the case that another
 // process changes a mapped file after it was parsed.
-bool next_string(const std::byte* data, std::uint64_t n_bytes, std::uint64_t* at, std::string_view* out) {
+bool next_string(const std::byte* data, std::uint64_t n_bytes, std::uint64_t* at,
+                 std::string_view* out) {
   if (n_bytes - *at < 8) return false;
   const auto length = load_le<std::uint64_t>(data + *at);
   if (length > n_bytes - *at - 8) return false;
@@ -91,25 +105,32 @@ std::string quoted(std::string_view text, std::size_t max_bytes) {
 }  // namespace
 
 const char* gguf_value_type_name(GgufType type) {
-  constexpr const char* kNames[] = {"u8", "i8", "u16", "i16", "u32", "i32", "f32",
+  constexpr const char* kNames[] = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
                                     "bool", "string", "array", "u64", "i64", "f64"};
-  return static_cast<std::uint32_t>(type) < std::size(kNames) ? kNames[static_cast<std::uint32_t>(type)] : "?";
+  return static_cast<std::uint32_t>(type) < std::size(kNames)
+             ? kNames[static_cast<std::uint32_t>(type)]
+             : "?";
 }
 
 std::uint32_t gguf_value_type_bytes(GgufType type) {
   switch (type) {
     case GgufType::kU8:
     case GgufType::kI8:
-    case GgufType::kBool: return 1;
+    case GgufType::kBool:
+      return 1;
     case GgufType::kU16:
-    case GgufType::kI16: return 2;
+    case GgufType::kI16:
+      return 2;
     case GgufType::kU32:
     case GgufType::kI32:
-    case GgufType::kF32: return 4;
+    case GgufType::kF32:
+      return 4;
     case GgufType::kU64:
     case GgufType::kI64:
-    case GgufType::kF64: return 8;
-    default: return 0;
+    case GgufType::kF64:
+      return 8;
+    default:
+      return 0;
   }
 }
 
@@ -130,7 +151,8 @@ std::uint64_t GgufValue::as_u64() const {
 std::int64_t GgufValue::as_i64() const {
   if (!is_gguf_integer(type_)) throw_wrong_type(*this, "an integer");
   const Integer value = load_integer(type_, data_);
-  if (!value.negative && value.bits > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
+  if (!value.negative &&
+      value.bits > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
     throw_value("bad_value", "is " + std::to_string(value.bits) + ", expected at most 2^63-1");
   }
   return static_cast<std::int64_t>(value.bits);
@@ -157,7 +179,8 @@ std::vector<float> GgufValue::as_f32_array() const {
   if (!is_array() || !is_float(element_type_)) throw_wrong_type(*this, "array of f32");
   std::vector<float> out(count_);
   const std::uint32_t stride = gguf_value_type_bytes(element_type_);
-  for (std::uint64_t i = 0; i < count_; ++i) out[i] = narrow(load_float(element_type_, data_ + i * stride));
+  for (std::uint64_t i = 0; i < count_; ++i)
+    out[i] = narrow(load_float(element_type_, data_ + i * stride));
   return out;
 }
 
@@ -169,8 +192,8 @@ std::vector<std::int32_t> GgufValue::as_i32_array() const {
   for (std::uint64_t i = 0; i < count_; ++i) {
     out[i] = load_le<std::int32_t>(data_ + i * 4);
     if (element_type_ == GgufType::kU32 && out[i] < 0) {
-      throw_value("bad_value", "has " + std::to_string(static_cast<std::uint32_t>(out[i])) + " at index " +
-                                   std::to_string(i) + ", expected at most 2^31-1");
+      throw_value("bad_value", "has " + std::to_string(static_cast<std::uint32_t>(out[i])) +
+                                   " at index " + std::to_string(i) + ", expected at most 2^31-1");
     }
   }
   return out;
@@ -180,7 +203,8 @@ std::vector<std::uint64_t> GgufValue::as_u64_array() const {
   if (!is_array() || !is_gguf_integer(element_type_)) throw_wrong_type(*this, "array of integers");
   std::vector<std::uint64_t> out(count_);
   const std::uint32_t stride = gguf_value_type_bytes(element_type_);
-  for (std::uint64_t i = 0; i < count_; ++i) out[i] = non_negative(element_type_, data_ + i * stride);
+  for (std::uint64_t i = 0; i < count_; ++i)
+    out[i] = non_negative(element_type_, data_ + i * stride);
   return out;
 }
 

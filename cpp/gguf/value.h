@@ -14,17 +14,28 @@ namespace specdec {
 
 // Ids as stored in the file.
 enum class GgufType : std::uint32_t {
-  kU8 = 0, kI8 = 1, kU16 = 2, kI16 = 3, kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7,
-  kString = 8, kArray = 9, kU64 = 10, kI64 = 11, kF64 = 12,
+  kU8 = 0,
+  kI8 = 1,
+  kU16 = 2,
+  kI16 = 3,
+  kU32 = 4,
+  kI32 = 5,
+  kF32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kU64 = 10,
+  kI64 = 11,
+  kF64 = 12,
 };
 
-[[nodiscard]] const char* gguf_value_type_name(GgufType type);       // "u32", "string", "array"
-[[nodiscard]] std::uint32_t gguf_value_type_bytes(GgufType type);    // 0 for strings and arrays
+[[nodiscard]] const char* gguf_value_type_name(GgufType type);     // "u32", "string", "array"
+[[nodiscard]] std::uint32_t gguf_value_type_bytes(GgufType type);  // 0 for strings and arrays
 [[nodiscard]] bool is_gguf_integer(GgufType type);
 
-// One value. The bytes were checked when the file was parsed: every bool is 0 or 1, every string of an
-// array ends inside `extent()`. Getters that meet another type throw Error(kModelFormat, wrong_type)
-// without a key; GgufFile's getters add it.
+// One value. The bytes were checked when the file was parsed: every bool is 0 or 1, every string of
+// an array ends inside `extent()`. Getters that meet another type throw Error(kModelFormat,
+// wrong_type) without a key; GgufFile's getters add it.
 class GgufValue {
  public:
   GgufValue() = default;
@@ -52,15 +63,15 @@ class GgufValue {
   [[nodiscard]] bool as_bool() const;
   [[nodiscard]] std::string_view as_string() const;
 
-  [[nodiscard]] std::vector<float> as_f32_array() const;         // f32 or f64 elements
-  [[nodiscard]] std::vector<std::int32_t> as_i32_array() const;  // i32, or u32 within range
-  [[nodiscard]] std::vector<std::uint64_t> as_u64_array() const; // any integers >= 0
+  [[nodiscard]] std::vector<float> as_f32_array() const;          // f32 or f64 elements
+  [[nodiscard]] std::vector<std::int32_t> as_i32_array() const;   // i32, or u32 within range
+  [[nodiscard]] std::vector<std::uint64_t> as_u64_array() const;  // any integers >= 0
   [[nodiscard]] std::vector<bool> as_bool_array() const;
   // Views into the file; 16 bytes of memory per string.
   [[nodiscard]] std::vector<std::string_view> as_string_array() const;
 
-  // For people: numbers as such, text quoted and escaped, arrays as "[1, 2, ...] (array of u32, 9)";
-  // about max_bytes long at most.
+  // For people: numbers as such, text quoted and escaped, arrays as "[1, 2, ...] (array of u32,
+  // 9)"; about max_bytes long at most.
   [[nodiscard]] std::string to_display_string(std::size_t max_bytes = 80) const;
 
  private:

@@ -77,7 +77,8 @@ class AtomicFile {
   void commit() {
     if (::fsync(fd_) != 0) fail("cannot sync");
     if (::close(std::exchange(fd_, -1)) != 0) fail("cannot close");
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("cannot rename the finished file to it");
+    if (::rename(temporary_.c_str(), path_.c_str()) != 0)
+      fail("cannot rename the finished file to it");
     temporary_.clear();
     const int folder = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0) return;
@@ -91,7 +92,8 @@ class AtomicFile {
     ErrorDetail detail;
     detail.reason = error_number == ENOSPC ? "disk_full" : "io";
     detail.path = path_;
-    throw Error(ErrorCode::kIo, printable(path_, 512) + ": " + what + ": " + std::strerror(error_number),
+    throw Error(ErrorCode::kIo,
+                printable(path_, 512) + ": " + what + ": " + std::strerror(error_number),
                 std::move(detail));
   }
 
@@ -121,7 +123,8 @@ constexpr GgufType type_of() {
 GgufWriter::GgufWriter(std::uint32_t alignment) : alignment_(alignment) {
   if (!gguf_rules::is_valid_alignment(alignment)) {
     refuse("bad_alignment",
-           "alignment " + std::to_string(alignment) + " is not a power of two from 8 to 65536", {}, {});
+           "alignment " + std::to_string(alignment) + " is not a power of two from 8 to 65536", {},
+           {});
   }
   if (alignment != gguf_rules::kDefaultAlignment) {
     append_key(kAlignmentKey, GgufType::kU32);
@@ -139,10 +142,12 @@ void GgufWriter::append_string(std::string_view text) {
 }
 
 void GgufWriter::begin_key(std::string_view key, GgufType type) {
-  if (const auto problem = gguf_rules::check_key(key)) refuse(problem.reason, problem.text, key, {});
+  if (const auto problem = gguf_rules::check_key(key))
+    refuse(problem.reason, problem.text, key, {});
   if (key == kAlignmentKey) {
-    refuse("bad_alignment", "'general.alignment' follows from the writer's alignment, " +
-                                std::to_string(alignment_), key, {});
+    refuse("bad_alignment",
+           "'general.alignment' follows from the writer's alignment, " + std::to_string(alignment_),
+           key, {});
   }
   if (!keys_.emplace(key).second) {
     refuse("duplicate_key", "metadata key '" + printable(key) + "' was added twice", key, {});
@@ -168,16 +173,36 @@ void GgufWriter::add_number(std::string_view key, GgufType type, T value) {
   append_number(value);
 }
 
-void GgufWriter::add_u8(std::string_view key, std::uint8_t value) { add_number(key, GgufType::kU8, value); }
-void GgufWriter::add_i8(std::string_view key, std::int8_t value) { add_number(key, GgufType::kI8, value); }
-void GgufWriter::add_u16(std::string_view key, std::uint16_t value) { add_number(key, GgufType::kU16, value); }
-void GgufWriter::add_i16(std::string_view key, std::int16_t value) { add_number(key, GgufType::kI16, value); }
-void GgufWriter::add_u32(std::string_view key, std::uint32_t value) { add_number(key, GgufType::kU32, value); }
-void GgufWriter::add_i32(std::string_view key, std::int32_t value) { add_number(key, GgufType::kI32, value); }
-void GgufWriter::add_u64(std::string_view key, std::uint64_t value) { add_number(key, GgufType::kU64, value); }
-void GgufWriter::add_i64(std::string_view key, std::int64_t value) { add_number(key, GgufType::kI64, value); }
-void GgufWriter::add_f32(std::string_view key, float value) { add_number(key, GgufType::kF32, value); }
-void GgufWriter::add_f64(std::string_view key, double value) { add_number(key, GgufType::kF64, value); }
+void GgufWriter::add_u8(std::string_view key, std::uint8_t value) {
+  add_number(key, GgufType::kU8, value);
+}
+void GgufWriter::add_i8(std::string_view key, std::int8_t value) {
+  add_number(key, GgufType::kI8, value);
+}
+void GgufWriter::add_u16(std::string_view key, std::uint16_t value) {
+  add_number(key, GgufType::kU16, value);
+}
+void GgufWriter::add_i16(std::string_view key, std::int16_t value) {
+  add_number(key, GgufType::kI16, value);
+}
+void GgufWriter::add_u32(std::string_view key, std::uint32_t value) {
+  add_number(key, GgufType::kU32, value);
+}
+void GgufWriter::add_i32(std::string_view key, std::int32_t value) {
+  add_number(key, GgufType::kI32, value);
+}
+void GgufWriter::add_u64(std::string_view key, std::uint64_t value) {
+  add_number(key, GgufType::kU64, value);
+}
+void GgufWriter::add_i64(std::string_view key, std::int64_t value) {
+  add_number(key, GgufType::kI64, value);
+}
+void GgufWriter::add_f32(std::string_view key, float value) {
+  add_number(key, GgufType::kF32, value);
+}
+void GgufWriter::add_f64(std::string_view key, double value) {
+  add_number(key, GgufType::kF64, value);
+}
 
 void GgufWriter::add_bool(std::string_view key, bool value) {
   add_number(key, GgufType::kBool, static_cast<std::uint8_t>(value));
@@ -221,7 +246,8 @@ void GgufWriter::add_string_array(std::string_view key, std::span<const std::str
 }
 
 void GgufWriter::add_value(std::string_view key, const GgufValue& value) {
-  if (key == kAlignmentKey && value.type() == GgufType::kU32 && value.as_u64() == alignment_) return;
+  if (key == kAlignmentKey && value.type() == GgufType::kU32 && value.as_u64() == alignment_)
+    return;
   if (value.is_array()) {
     begin_array(key, value.element_type(), value.count());
   } else {
@@ -233,7 +259,8 @@ void GgufWriter::add_value(std::string_view key, const GgufValue& value) {
 
 GgufWriter::Tensor& GgufWriter::push_tensor(std::string_view name, DType dtype,
                                             std::span<const std::uint64_t> shape) {
-  if (const auto problem = gguf_rules::check_tensor_name(name)) refuse(problem.reason, problem.text, {}, name);
+  if (const auto problem = gguf_rules::check_tensor_name(name))
+    refuse(problem.reason, problem.text, {}, name);
   gguf_rules::TensorSize size;
   if (const auto problem = gguf_rules::check_shape(shape, dtype, &size)) {
     refuse(problem.reason, "tensor '" + printable(name) + "' " + problem.text, {}, name);
@@ -241,30 +268,35 @@ GgufWriter::Tensor& GgufWriter::push_tensor(std::string_view name, DType dtype,
   if (!tensor_names_.emplace(name).second) {
     refuse("duplicate_tensor", "tensor '" + printable(name) + "' was added twice", {}, name);
   }
-  tensors_.push_back({std::string(name), dtype, {shape.begin(), shape.end()}, size.n_bytes, {}, {}});
+  tensors_.push_back(
+      {std::string(name), dtype, {shape.begin(), shape.end()}, size.n_bytes, {}, {}});
   return tensors_.back();
 }
 
-void GgufWriter::add_tensor(std::string_view name, DType dtype, std::span<const std::uint64_t> shape,
-                            std::span<const std::byte> data) {
+void GgufWriter::add_tensor(std::string_view name, DType dtype,
+                            std::span<const std::uint64_t> shape, std::span<const std::byte> data) {
   gguf_rules::TensorSize size;
   const auto problem = gguf_rules::check_shape(shape, dtype, &size);
   if (!problem && size.n_bytes != data.size()) {
-    refuse("bad_size", "tensor '" + printable(name) + "' needs " + std::to_string(size.n_bytes) +
-                           " bytes, got " + std::to_string(data.size()), {}, name);
+    refuse("bad_size",
+           "tensor '" + printable(name) + "' needs " + std::to_string(size.n_bytes) +
+               " bytes, got " + std::to_string(data.size()),
+           {}, name);
   }
   push_tensor(name, dtype, shape).data = data;
 }
 
-void GgufWriter::add_tensor(std::string_view name, DType dtype, std::span<const std::uint64_t> shape,
-                            Producer producer) {
+void GgufWriter::add_tensor(std::string_view name, DType dtype,
+                            std::span<const std::uint64_t> shape, Producer producer) {
   if (!producer) refuse("bad_size", "tensor '" + printable(name) + "' has no data", {}, name);
   push_tensor(name, dtype, shape).producer = std::move(producer);
 }
 
 std::string GgufWriter::header() const {
   std::string out = "GGUF";
-  const auto number = [&](auto value) { out.append(reinterpret_cast<const char*>(&value), sizeof value); };
+  const auto number = [&](auto value) {
+    out.append(reinterpret_cast<const char*>(&value), sizeof value);
+  };
   number(std::uint32_t{3});
   number(static_cast<std::uint64_t>(tensors_.size()));
   number(n_keys_);
@@ -295,7 +327,8 @@ std::uint64_t GgufWriter::write(const std::string& path) const {
     if (tensor.producer) {
       tensor.producer([&](std::span<const std::byte> piece) {
         if (piece.size() > tensor.n_bytes - (file.size() - start)) {
-          refuse("bad_size", "the data of tensor '" + printable(tensor.name) + "' is longer than its shape", {},
+          refuse("bad_size",
+                 "the data of tensor '" + printable(tensor.name) + "' is longer than its shape", {},
                  tensor.name);
         }
         file.write(piece.data(), piece.size());
@@ -304,8 +337,10 @@ std::uint64_t GgufWriter::write(const std::string& path) const {
       file.write(tensor.data.data(), tensor.data.size());
     }
     if (file.size() - start != tensor.n_bytes) {
-      refuse("bad_size", "tensor '" + printable(tensor.name) + "' needs " + std::to_string(tensor.n_bytes) +
-                             " bytes, got " + std::to_string(file.size() - start), {}, tensor.name);
+      refuse("bad_size",
+             "tensor '" + printable(tensor.name) + "' needs " + std::to_string(tensor.n_bytes) +
+                 " bytes, got " + std::to_string(file.size() - start),
+             {}, tensor.name);
     }
     file.pad_to(alignment_);
   }

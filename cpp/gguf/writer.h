@@ -46,7 +46,8 @@ class GgufWriter {
   // writer's and refused otherwise.
   void add_value(std::string_view key, const GgufValue& value);
 
-  // Called when the tensor's turn has come; it must hand over exactly n_bytes in pieces of any size.
+  // Called when the tensor's turn has come; it must hand over exactly n_bytes in pieces of any
+  // size.
   using Sink = std::function<void(std::span<const std::byte>)>;
   using Producer = std::function<void(const Sink&)>;
 
@@ -56,9 +57,9 @@ class GgufWriter {
   void add_tensor(std::string_view name, DType dtype, std::span<const std::uint64_t> shape,
                   Producer producer);
 
-  // Writes a temporary file beside `path`, syncs it, and renames it over `path`: after a crash or an
-  // error `path` holds the old content or the new, never a part. Replacing a file that is mapped (even
-  // the source of this data) is safe. Returns the file size. Throws Error(kIo).
+  // Writes a temporary file beside `path`, syncs it, and renames it over `path`: after a crash or
+  // an error `path` holds the old content or the new, never a part. Replacing a file that is mapped
+  // (even the source of this data) is safe. Returns the file size. Throws Error(kIo).
   std::uint64_t write(const std::string& path) const;
 
  private:

@@ -46,10 +46,18 @@ class Mutator {
       case 1:
         if (!bytes->empty()) (*bytes)[at] ^= static_cast<std::byte>(1U << below(8));
         break;
-      case 2: overwrite(bytes, at, interesting(), 8); break;
-      case 3: overwrite(bytes, at, interesting(), 4); break;
-      case 4: overwrite(bytes, at, bytes->size() - at + below(17) - 8, 8); break;  // near what remains
-      case 5: bytes->resize(at); break;
+      case 2:
+        overwrite(bytes, at, interesting(), 8);
+        break;
+      case 3:
+        overwrite(bytes, at, interesting(), 4);
+        break;
+      case 4:
+        overwrite(bytes, at, bytes->size() - at + below(17) - 8, 8);
+        break;  // near what remains
+      case 5:
+        bytes->resize(at);
+        break;
       case 6: {
         const auto first = bytes->begin() + static_cast<std::ptrdiff_t>(at);
         const std::size_t n = std::min(bytes->size() - at, 1 + below(40));
@@ -59,7 +67,8 @@ class Mutator {
       default: {
         const std::size_t from = below(other.size());
         const std::size_t n = std::min(other.size() - from, 1 + below(80));
-        bytes->insert(bytes->begin() + static_cast<std::ptrdiff_t>(at), other.begin() + static_cast<std::ptrdiff_t>(from),
+        bytes->insert(bytes->begin() + static_cast<std::ptrdiff_t>(at),
+                      other.begin() + static_cast<std::ptrdiff_t>(from),
                       other.begin() + static_cast<std::ptrdiff_t>(from + n));
       }
     }
@@ -103,11 +112,12 @@ int main(int argc, char** argv) {
     }
   } catch (const std::exception& error) {
     std::ofstream("fuzz_gguf_failure.gguf", std::ios::binary)
-        .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+        .write(reinterpret_cast<const char*>(bytes.data()),
+               static_cast<std::streamsize>(bytes.size()));
     std::fprintf(stderr, "%s (input kept in fuzz_gguf_failure.gguf)\n", error.what());
     return 1;
   }
-  std::printf("%ld mutations of %zu files: %ld accepted, %ld refused\n", n_mutations, corpus.size(), n_accepted,
-              n_mutations - n_accepted);
+  std::printf("%ld mutations of %zu files: %ld accepted, %ld refused\n", n_mutations, corpus.size(),
+              n_accepted, n_mutations - n_accepted);
   return 0;
 }

@@ -18,13 +18,20 @@ namespace {
 
 const char* code_name(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument: return "invalid_argument";
-    case ErrorCode::kModelFormat: return "model_format";
-    case ErrorCode::kUnsupported: return "unsupported";
-    case ErrorCode::kResource: return "resource";
-    case ErrorCode::kIo: return "io";
-    case ErrorCode::kInternal: return "internal";
-    default: return "other";
+    case ErrorCode::kInvalidArgument:
+      return "invalid_argument";
+    case ErrorCode::kModelFormat:
+      return "model_format";
+    case ErrorCode::kUnsupported:
+      return "unsupported";
+    case ErrorCode::kResource:
+      return "resource";
+    case ErrorCode::kIo:
+      return "io";
+    case ErrorCode::kInternal:
+      return "internal";
+    default:
+      return "other";
   }
 }
 
@@ -38,11 +45,16 @@ GgufLimits limits_from(const py::dict& values) {
   for (const auto& [key, value] : values) {
     const auto name = key.cast<std::string>();
     const auto number = value.cast<std::uint64_t>();
-    if (name == "max_keys") limits.max_keys = number;
-    else if (name == "max_tensors") limits.max_tensors = number;
-    else if (name == "max_array_elements") limits.max_array_elements = number;
-    else if (name == "max_string_bytes") limits.max_string_bytes = number;
-    else throw py::value_error("unknown limit " + name);
+    if (name == "max_keys")
+      limits.max_keys = number;
+    else if (name == "max_tensors")
+      limits.max_tensors = number;
+    else if (name == "max_array_elements")
+      limits.max_array_elements = number;
+    else if (name == "max_string_bytes")
+      limits.max_string_bytes = number;
+    else
+      throw py::value_error("unknown limit " + name);
   }
   return limits;
 }
@@ -55,7 +67,8 @@ py::object to_python(const GgufValue& value) {
   if (!value.is_array()) {
     if (value.type() == GgufType::kString) return bytes_of(value.as_string());
     if (value.type() == GgufType::kBool) return py::bool_(value.as_bool());
-    if (value.type() == GgufType::kF32 || value.type() == GgufType::kF64) return py::float_(value.as_f64());
+    if (value.type() == GgufType::kF32 || value.type() == GgufType::kF64)
+      return py::float_(value.as_f64());
     if (value.type() == GgufType::kU64) return py::int_(value.as_u64());
     return py::int_(value.as_i64());
   }
@@ -70,7 +83,8 @@ py::object to_python(const GgufValue& value) {
       // Element by element, through scalar views: covers negative integers and f64.
       const std::uint32_t stride = gguf_value_type_bytes(value.element_type());
       for (std::uint64_t i = 0; i < value.count(); ++i) {
-        list.append(to_python({value.element_type(), value.element_type(), value.data() + i * stride, 1, stride}));
+        list.append(to_python(
+            {value.element_type(), value.element_type(), value.data() + i * stride, 1, stride}));
       }
       return list;
     }
@@ -106,39 +120,64 @@ void add_numbers(GgufWriter& writer, const std::string& key, const py::handle& v
   writer.add_array<T>(key, values);
 }
 
-void add_key(GgufWriter& writer, const std::string& key, const std::string& type, const py::handle& value) {
-  if (type == "u8") writer.add_u8(key, value.cast<std::uint8_t>());
-  else if (type == "i8") writer.add_i8(key, value.cast<std::int8_t>());
-  else if (type == "u16") writer.add_u16(key, value.cast<std::uint16_t>());
-  else if (type == "i16") writer.add_i16(key, value.cast<std::int16_t>());
-  else if (type == "u32") writer.add_u32(key, value.cast<std::uint32_t>());
-  else if (type == "i32") writer.add_i32(key, value.cast<std::int32_t>());
-  else if (type == "u64") writer.add_u64(key, value.cast<std::uint64_t>());
-  else if (type == "i64") writer.add_i64(key, value.cast<std::int64_t>());
-  else if (type == "f32") writer.add_f32(key, value.cast<float>());
-  else if (type == "f64") writer.add_f64(key, value.cast<double>());
-  else if (type == "bool") writer.add_bool(key, value.cast<bool>());
-  else if (type == "string") writer.add_string(key, value.cast<std::string>());
-  else if (type == "[u8]") add_numbers<std::uint8_t>(writer, key, value);
-  else if (type == "[i8]") add_numbers<std::int8_t>(writer, key, value);
-  else if (type == "[u16]") add_numbers<std::uint16_t>(writer, key, value);
-  else if (type == "[i16]") add_numbers<std::int16_t>(writer, key, value);
-  else if (type == "[u32]") add_numbers<std::uint32_t>(writer, key, value);
-  else if (type == "[i32]") add_numbers<std::int32_t>(writer, key, value);
-  else if (type == "[u64]") add_numbers<std::uint64_t>(writer, key, value);
-  else if (type == "[i64]") add_numbers<std::int64_t>(writer, key, value);
-  else if (type == "[f32]") add_numbers<float>(writer, key, value);
-  else if (type == "[f64]") add_numbers<double>(writer, key, value);
-  else if (type == "[bool]") writer.add_bool_array(key, value.cast<std::vector<bool>>());
+void add_key(GgufWriter& writer, const std::string& key, const std::string& type,
+             const py::handle& value) {
+  if (type == "u8")
+    writer.add_u8(key, value.cast<std::uint8_t>());
+  else if (type == "i8")
+    writer.add_i8(key, value.cast<std::int8_t>());
+  else if (type == "u16")
+    writer.add_u16(key, value.cast<std::uint16_t>());
+  else if (type == "i16")
+    writer.add_i16(key, value.cast<std::int16_t>());
+  else if (type == "u32")
+    writer.add_u32(key, value.cast<std::uint32_t>());
+  else if (type == "i32")
+    writer.add_i32(key, value.cast<std::int32_t>());
+  else if (type == "u64")
+    writer.add_u64(key, value.cast<std::uint64_t>());
+  else if (type == "i64")
+    writer.add_i64(key, value.cast<std::int64_t>());
+  else if (type == "f32")
+    writer.add_f32(key, value.cast<float>());
+  else if (type == "f64")
+    writer.add_f64(key, value.cast<double>());
+  else if (type == "bool")
+    writer.add_bool(key, value.cast<bool>());
+  else if (type == "string")
+    writer.add_string(key, value.cast<std::string>());
+  else if (type == "[u8]")
+    add_numbers<std::uint8_t>(writer, key, value);
+  else if (type == "[i8]")
+    add_numbers<std::int8_t>(writer, key, value);
+  else if (type == "[u16]")
+    add_numbers<std::uint16_t>(writer, key, value);
+  else if (type == "[i16]")
+    add_numbers<std::int16_t>(writer, key, value);
+  else if (type == "[u32]")
+    add_numbers<std::uint32_t>(writer, key, value);
+  else if (type == "[i32]")
+    add_numbers<std::int32_t>(writer, key, value);
+  else if (type == "[u64]")
+    add_numbers<std::uint64_t>(writer, key, value);
+  else if (type == "[i64]")
+    add_numbers<std::int64_t>(writer, key, value);
+  else if (type == "[f32]")
+    add_numbers<float>(writer, key, value);
+  else if (type == "[f64]")
+    add_numbers<double>(writer, key, value);
+  else if (type == "[bool]")
+    writer.add_bool_array(key, value.cast<std::vector<bool>>());
   else if (type == "[string]") {
     const auto texts = value.cast<std::vector<std::string>>();
     writer.add_string_array(key, std::span<const std::string>(texts));
-  } else throw py::value_error("unknown type " + type);
+  } else
+    throw py::value_error("unknown type " + type);
 }
 
 // keys: (key, type, value); tensors: (name, dtype, shape, bytes or list of bytes).
 std::uint64_t write_file(const std::string& path, const py::list& keys, const py::list& tensors,
-                    std::uint32_t alignment) {
+                         std::uint32_t alignment) {
   GgufWriter writer(alignment);
   for (const auto& item : keys) {
     const auto entry = item.cast<py::tuple>();
@@ -202,7 +241,8 @@ std::vector<std::size_t> accepted_truncations(const py::bytes& bytes) {
 }
 
 void register_error(py::module_& module) {
-  static PyObject* error_class = PyErr_NewException("_testing_gguf.Error", PyExc_RuntimeError, nullptr);
+  static PyObject* error_class =
+      PyErr_NewException("_testing_gguf.Error", PyExc_RuntimeError, nullptr);
   module.attr("Error") = py::reinterpret_borrow<py::object>(error_class);
   py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
@@ -225,14 +265,20 @@ void register_error(py::module_& module) {
 
 PYBIND11_MODULE(_testing_gguf, module) {
   register_error(module);
-  module.def("parse", [](const py::bytes& bytes, const py::dict& limits, const std::string& path) {
-    return File{GgufFile::parse(as_span(bytes), path, limits_from(limits)), bytes};
-  }, py::arg("bytes"), py::arg("limits") = py::dict(), py::arg("path") = "memory.gguf");
-  module.def("open", [](const std::string& path, const py::dict& limits) {
-    return File{GgufFile::open(path, limits_from(limits)), py::none()};
-  }, py::arg("path"), py::arg("limits") = py::dict());
-  module.def("write", &write_file, py::arg("path"), py::arg("keys") = py::list(), py::arg("tensors") = py::list(),
-             py::arg("alignment") = 32);
+  module.def(
+      "parse",
+      [](const py::bytes& bytes, const py::dict& limits, const std::string& path) {
+        return File{GgufFile::parse(as_span(bytes), path, limits_from(limits)), bytes};
+      },
+      py::arg("bytes"), py::arg("limits") = py::dict(), py::arg("path") = "memory.gguf");
+  module.def(
+      "open",
+      [](const std::string& path, const py::dict& limits) {
+        return File{GgufFile::open(path, limits_from(limits)), py::none()};
+      },
+      py::arg("path"), py::arg("limits") = py::dict());
+  module.def("write", &write_file, py::arg("path"), py::arg("keys") = py::list(),
+             py::arg("tensors") = py::list(), py::arg("alignment") = 32);
   module.def("copy_file", &copy_file);
   module.def("probe_mutations", &probe_mutations);
   module.def("accepted_truncations", &accepted_truncations);
@@ -242,53 +288,82 @@ PYBIND11_MODULE(_testing_gguf, module) {
       .def_property_readonly("alignment", [](const File& f) { return f.file->alignment(); })
       .def_property_readonly("file_size", [](const File& f) { return f.file->file_size(); })
       .def_property_readonly("data_start", [](const File& f) { return f.file->data_start(); })
-      .def_property_readonly("is_mapped", [](const File& f) { return f.file->mapping() != nullptr; })
+      .def_property_readonly("is_mapped",
+                             [](const File& f) { return f.file->mapping() != nullptr; })
       .def_property_readonly("warnings", [](const File& f) { return f.file->warnings(); })
-      .def("key_names", [](const File& f) {
-        py::list out;
-        for (const auto& entry : f.file->entries()) out.append(bytes_of(entry.key));
-        return out;
-      })
-      .def("type_name", [](const File& f, const std::string& key) { return f.file->require(key).type_name(); })
-      .def("count", [](const File& f, const std::string& key) { return f.file->require(key).count(); })
-      .def("value", [](const File& f, const std::string& key) { return to_python(f.file->require(key)); })
-      .def("display", [](const File& f, const std::string& key, std::size_t max_bytes) {
-        return f.file->require(key).to_display_string(max_bytes);
-      }, py::arg("key"), py::arg("max_bytes") = 80)
-      .def("has", [](const File& f, const std::string& key) { return f.file->find(key) != nullptr; })
-      .def("require_u64", [](const File& f, const std::string& key) { return f.file->require_u64(key); })
-      .def("get_u64", [](const File& f, const std::string& k, std::uint64_t d) { return f.file->get_u64(k, d); })
-      .def("get_i64", [](const File& f, const std::string& k, std::int64_t d) { return f.file->get_i64(k, d); })
-      .def("require_f32", [](const File& f, const std::string& key) { return f.file->require_f32(key); })
-      .def("get_f32", [](const File& f, const std::string& k, float d) { return f.file->get_f32(k, d); })
-      .def("get_bool", [](const File& f, const std::string& k, bool d) { return f.file->get_bool(k, d); })
+      .def("key_names",
+           [](const File& f) {
+             py::list out;
+             for (const auto& entry : f.file->entries()) out.append(bytes_of(entry.key));
+             return out;
+           })
+      .def("type_name",
+           [](const File& f, const std::string& key) { return f.file->require(key).type_name(); })
+      .def("count",
+           [](const File& f, const std::string& key) { return f.file->require(key).count(); })
+      .def("value",
+           [](const File& f, const std::string& key) { return to_python(f.file->require(key)); })
+      .def(
+          "display",
+          [](const File& f, const std::string& key, std::size_t max_bytes) {
+            return f.file->require(key).to_display_string(max_bytes);
+          },
+          py::arg("key"), py::arg("max_bytes") = 80)
+      .def("has",
+           [](const File& f, const std::string& key) { return f.file->find(key) != nullptr; })
+      .def("require_u64",
+           [](const File& f, const std::string& key) { return f.file->require_u64(key); })
+      .def("get_u64", [](const File& f, const std::string& k,
+                         std::uint64_t d) { return f.file->get_u64(k, d); })
+      .def("get_i64", [](const File& f, const std::string& k,
+                         std::int64_t d) { return f.file->get_i64(k, d); })
+      .def("require_f32",
+           [](const File& f, const std::string& key) { return f.file->require_f32(key); })
+      .def("get_f32",
+           [](const File& f, const std::string& k, float d) { return f.file->get_f32(k, d); })
+      .def("get_bool",
+           [](const File& f, const std::string& k, bool d) { return f.file->get_bool(k, d); })
       .def("require_string",
-           [](const File& f, const std::string& key) { return bytes_of(f.file->require_string(key)); })
-      .def("get_string", [](const File& f, const std::string& key, const std::string& fallback) {
-        return bytes_of(f.file->get_string(key, fallback));
-      })
-      .def("f32_array", [](const File& f, const std::string& key) { return f.file->get_f32_array(key); })
-      .def("i32_array", [](const File& f, const std::string& key) { return f.file->get_i32_array(key); })
-      .def("u64_array", [](const File& f, const std::string& key) { return f.file->get_u64_array(key); })
-      .def("bool_array", [](const File& f, const std::string& key) { return f.file->get_bool_array(key); })
-      .def("string_array", [](const File& f, const std::string& key) {
-        py::list out;
-        for (const auto text : f.file->get_string_array(key)) out.append(bytes_of(text));
-        return out;
-      })
+           [](const File& f, const std::string& key) {
+             return bytes_of(f.file->require_string(key));
+           })
+      .def("get_string",
+           [](const File& f, const std::string& key, const std::string& fallback) {
+             return bytes_of(f.file->get_string(key, fallback));
+           })
+      .def("f32_array",
+           [](const File& f, const std::string& key) { return f.file->get_f32_array(key); })
+      .def("i32_array",
+           [](const File& f, const std::string& key) { return f.file->get_i32_array(key); })
+      .def("u64_array",
+           [](const File& f, const std::string& key) { return f.file->get_u64_array(key); })
+      .def("bool_array",
+           [](const File& f, const std::string& key) { return f.file->get_bool_array(key); })
+      .def("string_array",
+           [](const File& f, const std::string& key) {
+             py::list out;
+             for (const auto text : f.file->get_string_array(key)) out.append(bytes_of(text));
+             return out;
+           })
       .def("architecture", [](const File& f) { return bytes_of(f.file->architecture()); })
-      .def("tensors", [](const File& f) {
-        py::list out;
-        for (const auto& tensor : f.file->tensors()) out.append(tensor_dict(tensor));
-        return out;
-      })
-      .def("has_tensor", [](const File& f, const std::string& name) { return f.file->find_tensor(name) != nullptr; })
-      .def("tensor_bytes", [](const File& f, const std::string& name) {
-        const auto data = f.file->tensor_data(tensor_named(*f.file, name));
-        return py::bytes(reinterpret_cast<const char*>(data.data()), data.size());
-      })
-      .def("check_values", [](const File& f, const std::string& name) {
-        check_tensor_values(*f.file, tensor_named(*f.file, name));
-      })
+      .def("tensors",
+           [](const File& f) {
+             py::list out;
+             for (const auto& tensor : f.file->tensors()) out.append(tensor_dict(tensor));
+             return out;
+           })
+      .def("has_tensor",
+           [](const File& f, const std::string& name) {
+             return f.file->find_tensor(name) != nullptr;
+           })
+      .def("tensor_bytes",
+           [](const File& f, const std::string& name) {
+             const auto data = f.file->tensor_data(tensor_named(*f.file, name));
+             return py::bytes(reinterpret_cast<const char*>(data.data()), data.size());
+           })
+      .def("check_values",
+           [](const File& f, const std::string& name) {
+             check_tensor_values(*f.file, tensor_named(*f.file, name));
+           })
       .def("exercise", [](const File& f) { return testing::exercise(*f.file); });
 }

@@ -1,5 +1,5 @@
-// Reads everything of a parsed file, so that a bad bound anywhere is met. Shared by the test module and
-// the fuzz replay.
+// Reads everything of a parsed file, so that a bad bound anywhere is met. Shared by the test module
+// and the fuzz replay.
 #pragma once
 
 #include <sys/mman.h>
@@ -15,14 +15,15 @@
 
 namespace specdec::testing {
 
-// A copy of some bytes that ends where the next page cannot be accessed: reading past the end faults
-// in any build.
+// A copy of some bytes that ends where the next page cannot be accessed: reading past the end
+// faults in any build.
 class GuardedCopy {
  public:
   explicit GuardedCopy(std::span<const std::byte> bytes) : size_(bytes.size()) {
     const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
     n_mapped_ = (size_ + page - 1) / page * page + page;
-    void* base = ::mmap(nullptr, n_mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* base =
+        ::mmap(nullptr, n_mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED) throw std::bad_alloc();
     base_ = static_cast<std::byte*>(base);
     ::mprotect(base_ + n_mapped_ - page, page, PROT_NONE);
@@ -55,7 +56,8 @@ void ignore_error(Function function) {
 inline std::size_t exercise(const GgufFile& file) {
   std::size_t sum = file.alignment();
   for (const auto& entry : file.entries()) {
-    sum += entry.key.size() + entry.value.to_display_string().size() + entry.value.type_name().size();
+    sum +=
+        entry.key.size() + entry.value.to_display_string().size() + entry.value.type_name().size();
     if (file.find(entry.key) != &entry.value) throw_invalid("find() does not find a key");
     ignore_error([&] { sum += file.require_u64(entry.key); });
     ignore_error([&] { sum += file.get_bool(entry.key, false) ? 1U : 0U; });
@@ -73,7 +75,8 @@ inline std::size_t exercise(const GgufFile& file) {
   }
   ignore_error([&] { sum += file.architecture().size(); });
   for (const auto& tensor : file.tensors()) {
-    if (file.find_tensor(tensor.name) != &tensor) throw_invalid("find_tensor() does not find a tensor");
+    if (file.find_tensor(tensor.name) != &tensor)
+      throw_invalid("find_tensor() does not find a tensor");
     for (const auto byte : file.tensor_data(tensor)) sum += static_cast<std::size_t>(byte);
     ignore_error([&] { check_tensor_values(file, tensor); });
   }

@@ -35,7 +35,8 @@ py::array_t<float> dequantize(const std::string& name, const py::bytes& packed) 
   const auto view = static_cast<std::string_view>(packed);
   std::vector<std::uint16_t> aligned((view.size() + 1) / 2);
   std::memcpy(aligned.data(), view.data(), view.size());
-  const auto n = static_cast<std::int64_t>(view.size() / traits.block_bytes * traits.block_elements);
+  const auto n =
+      static_cast<std::int64_t>(view.size() / traits.block_bytes * traits.block_elements);
   py::array_t<float> out(n);
   codec(traits.dtype).dequantize(aligned.data(), out.mutable_data(), n);
   return out;
@@ -59,15 +60,16 @@ PYBIND11_MODULE(_testing_quant, module) {
   module.def("dtypes", [] {
     std::vector<py::tuple> out;
     for (const auto& t : all_dtypes()) {
-      out.push_back(py::make_tuple(t.name, static_cast<std::uint32_t>(t.dtype), t.block_elements, t.block_bytes,
-                                   codec(t.dtype).quantize != nullptr));
+      out.push_back(py::make_tuple(t.name, static_cast<std::uint32_t>(t.dtype), t.block_elements,
+                                   t.block_bytes, codec(t.dtype).quantize != nullptr));
     }
     return out;
   });
   // (dtype name, sizeof the block struct) of each line of the registry.
   module.def("block_sizes", [] {
     std::vector<std::pair<std::string, std::size_t>> out;
-#define SPECDEC_QUANT_TYPE(dtype, folder, block) out.emplace_back(dtype_traits(DType::dtype).name, sizeof(block));
+#define SPECDEC_QUANT_TYPE(dtype, folder, block) \
+  out.emplace_back(dtype_traits(DType::dtype).name, sizeof(block));
 #include "quant/registry.def"
     return out;
   });

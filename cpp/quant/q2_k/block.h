@@ -7,7 +7,8 @@
 namespace specdec {
 
 // bytes 0-15   scales[16]  byte s, for weights 16s..16s+15: low nibble scale, high nibble min
-// bytes 16-79  qs[64]      weight 128h + 32j + l (h < 2, j < 4, l < 32): bits 2j, 2j+1 of qs[32h + l]
+// bytes 16-79  qs[64]      weight 128h + 32j + l (h < 2, j < 4, l < 32):
+//                          bits 2j, 2j+1 of qs[32h + l]
 // bytes 80-81  d           f16 scale of the scales
 // bytes 82-83  dmin        f16 scale of the mins
 struct BlockQ2_K {

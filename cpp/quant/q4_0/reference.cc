@@ -23,7 +23,8 @@ void dequantize(const void* src, float* dst, std::int64_t n) noexcept {
 void quantize(const float* src, void* dst, std::int64_t n) noexcept {
   auto* block = static_cast<BlockQ4_0*>(dst);
   for (std::int64_t i_block = 0; i_block < n / 32; ++i_block, ++block, src += 32) {
-    // The value of largest magnitude, sign included, maps to 0: its side of the range has one more code.
+    // The value of largest magnitude, sign included, maps to 0: its side of the range has one more
+    // code.
     float extreme = src[0];
     for (int j = 1; j < 32; ++j) {
       if (std::fabs(src[j]) > std::fabs(extreme)) extreme = src[j];

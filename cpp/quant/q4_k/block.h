@@ -9,8 +9,8 @@ namespace specdec {
 // bytes 0-1     d           f16 scale of the scales
 // bytes 2-3     dmin        f16 scale of the mins
 // bytes 4-15    scales[12]  s < 4:  scale s = scales[s] & 63, min s = scales[s + 4] & 63
-//                           s >= 4: scale s = low nibble of scales[s + 4] | (scales[s - 4] >> 6) << 4,
-//                                   min s = high nibble of scales[s + 4] | (scales[s] >> 6) << 4
+//                           s >= 4: scale s = (scales[s + 4] & 15) | (scales[s - 4] >> 6) << 4,
+//                                   min s = (scales[s + 4] >> 4) | (scales[s] >> 6) << 4
 // bytes 16-143  qs[128]     weight 64i + l (i < 4, l < 32): low nibble of qs[32i + l],
 //                           weight 64i + 32 + l: its high nibble
 struct BlockQ4_K {

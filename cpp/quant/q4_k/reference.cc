@@ -15,7 +15,8 @@ void dequantize(const void* src, float* dst, std::int64_t n) noexcept {
     for (int i = 0; i < 256; ++i) {
       const auto [scale, min] = unpack_scale_min(block->scales, i / 32);
       const int q = (block->qs[i / 64 * 32 + i % 32] >> (4 * (i / 32 % 2))) & 15;
-      dst[i] = d * static_cast<float>(scale) * static_cast<float>(q) - dmin * static_cast<float>(min);
+      dst[i] =
+          d * static_cast<float>(scale) * static_cast<float>(q) - dmin * static_cast<float>(min);
     }
   }
 }

@@ -27,7 +27,8 @@ void quantize(const float* src, void* dst, std::int64_t n) noexcept {
     block->d = f32_to_f16(d);
     for (int j = 0; j < 32; ++j) {
       const float magnitude = std::fabs(src[j] * inverse);
-      // Half away from zero, in an order that never rounds 0.49999997 up; NaN and overflow become 127.
+      // Half away from zero, in an order that never rounds 0.49999997 up; NaN and overflow become
+      // 127.
       const float whole = std::floor(magnitude);
       const float rounded = whole + std::floor(2.0F * (magnitude - whole));
       const int q = rounded < 127.0F ? static_cast<int>(rounded) : 127;
