@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 import tiny_models
 from helpers import native
 from tiny_models import Metadata, Tensors, TinyConfig
@@ -88,12 +89,11 @@ BAD_NUMBERS = [
 
 
 @pytest.mark.parametrize(("suffix", "value"), BAD_NUMBERS)
-def test_numbers_out_of_range_are_refused(
-    suffix: str, value: Any, tmp_path: pathlib.Path
-) -> None:
+def test_numbers_out_of_range_are_refused(suffix: str, value: Any, tmp_path: pathlib.Path) -> None:
     code, reason, key, _, message = refusal(write(tmp_path, LLAMA, set_key(suffix, value)))
     assert (code, reason, key) == ("model_format", "bad_hparam", f"llama.{suffix}")
-    assert "should be" in message and "found" in message
+    assert "should be" in message
+    assert "found" in message
 
 
 def test_head_count_must_divide_the_width_when_no_head_size_is_given(
@@ -189,9 +189,7 @@ def test_every_missing_tensor_is_named(arch: str, tmp_path: pathlib.Path) -> Non
     for name in tiny_models.random_tensors(ARCHS[arch]):
         if name in optional:
             continue
-        code, reason, _, tensor, message = refusal(
-            write(tmp_path, ARCHS[arch], drop_tensor(name))
-        )
+        code, reason, _, tensor, message = refusal(write(tmp_path, ARCHS[arch], drop_tensor(name)))
         assert (code, reason, tensor) == ("model_format", "missing_tensor", name)
         assert name in message
 
@@ -219,9 +217,11 @@ def test_tensors_that_do_not_belong_are_refused(arch: str, tmp_path: pathlib.Pat
 
 def test_more_blocks_than_tensors_and_fewer_are_both_refused(tmp_path: pathlib.Path) -> None:
     more = refusal(write(tmp_path, LLAMA, set_key("block_count", 3)))
-    assert more[1] == "missing_tensor" and more[3].startswith("blk.2.")
+    assert more[1] == "missing_tensor"
+    assert more[3].startswith("blk.2.")
     fewer = refusal(write(tmp_path, LLAMA, set_key("block_count", 1)))
-    assert fewer[1] == "unexpected_tensor" and fewer[3].startswith("blk.1.")
+    assert fewer[1] == "unexpected_tensor"
+    assert fewer[3].startswith("blk.1.")
 
 
 @pytest.mark.parametrize("n_tokens", [273, 300, 16])
@@ -308,4 +308,5 @@ def test_a_padded_embedding_is_accepted_with_a_warning(tmp_path: pathlib.Path) -
 
     found, warnings = testing.read_config(write(tmp_path, LLAMA, change))
     assert (found["n_tokens"], found["vocab_size"]) == (265, 272)
-    assert len(warnings) == 1 and "7 rows" in warnings[0]
+    assert len(warnings) == 1
+    assert "7 rows" in warnings[0]

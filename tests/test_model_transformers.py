@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 import tiny_models
 from helpers import native
 
@@ -26,28 +27,28 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
-COMMON = dict(
-    vocab_size=300,
-    hidden_size=64,
-    intermediate_size=160,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    max_position_embeddings=512,
-)
+COMMON = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+}
 
 
 def llama(**changes: Any) -> Any:
-    options = COMMON | dict(num_key_value_heads=2, tie_word_embeddings=False) | changes
+    options = COMMON | {"num_key_value_heads": 2, "tie_word_embeddings": False} | changes
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**options))
 
 
 def qwen2(**changes: Any) -> Any:
-    options = COMMON | dict(num_key_value_heads=2, tie_word_embeddings=True) | changes
+    options = COMMON | {"num_key_value_heads": 2, "tie_word_embeddings": True} | changes
     return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**options))
 
 
 def neox(**changes: Any) -> Any:
-    options = COMMON | dict(rotary_pct=0.25, hidden_act="gelu") | changes
+    options = COMMON | {"rotary_pct": 0.25, "hidden_act": "gelu"} | changes
     return transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**options))
 
 
@@ -102,9 +103,7 @@ def expected_logits(model: Any, tokens: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_logits_agree_with_transformers(
-    case: str, backend: str, tmp_path: pathlib.Path
-) -> None:
+def test_logits_agree_with_transformers(case: str, backend: str, tmp_path: pathlib.Path) -> None:
     torch.manual_seed(list(CASES).index(case))
     model = CASES[case]()
     randomise(model)

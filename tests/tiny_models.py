@@ -1,4 +1,4 @@
-"""Small models with random weights, written as GGUF files: what tests run instead of real models."""
+"""Small models with random weights, written as GGUF files, for tests."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
 
 
 def byte_tokenizer(n_tokens: int = 272, *, add_bos: bool = False) -> Metadata:
-    """A byte-level BPE vocabulary: 256 bytes, a few merges, `<|endoftext|>` last; the rest unused."""
+    """A byte-level BPE vocabulary: 256 bytes, a few merges, `<|endoftext|>` last."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     alphabet = {b: chr(b) for b in printable}
     for n, b in enumerate(b for b in range(256) if b not in alphabet):
@@ -197,7 +197,7 @@ def _random_k_blocks(dtype: str, shape: tuple[int, int], rng: np.random.Generato
 
 
 def pack(values: np.ndarray, dtype: str, rng: np.random.Generator) -> RawTensor:
-    """Rows in a weight format; k-quants, which the writer package cannot make, are random blocks."""
+    """Rows in a weight format; k-quants, which the package cannot make, are random."""
     if dtype in _K_SCALE_AT:
         return RawTensor(_random_k_blocks(dtype, (values.shape[0], values.shape[1]), rng), dtype)
     qtype = gguf.GGMLQuantizationType[dtype]

@@ -26,30 +26,35 @@ constexpr double kMaxFloat = std::numeric_limits<float>::max();
 void refuse_variants(const HparamReader& hparams) {
   for (const char* suffix : {"expert_count", "expert_used_count", "attention.q_lora_rank",
                              "attention.kv_lora_rank", "nextn_predict_layers", "pooling_type"}) {
-    if (hparams.has(suffix) && hparams.get_int(suffix, 0, 0, std::numeric_limits<std::int64_t>::max()) != 0) {
+    if (hparams.has(suffix) &&
+        hparams.get_int(suffix, 0, 0, std::numeric_limits<std::int64_t>::max()) != 0) {
       hparams.unsupported(suffix, "this kind of model");
     }
   }
-  for (const char* suffix : {"attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv",
-                             "attention.max_alibi_bias", "attention.temperature_scale"}) {
-    if (hparams.get_float(suffix, 0, -kMaxFloat, kMaxFloat) != 0) hparams.unsupported(suffix, "this value");
+  for (const char* suffix :
+       {"attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv",
+        "attention.max_alibi_bias", "attention.temperature_scale"}) {
+    if (hparams.get_float(suffix, 0, -kMaxFloat, kMaxFloat) != 0)
+      hparams.unsupported(suffix, "this value");
   }
   for (const char* suffix : {"logit_scale", "residual_scale", "embedding_scale"}) {
     const double scale = hparams.get_float(suffix, 0, -kMaxFloat, kMaxFloat);
     if (scale != 0 && scale != 1) hparams.unsupported(suffix, "this value");
   }
-  if (!hparams.get_bool("attention.causal", true)) hparams.unsupported("attention.causal", "attention to later tokens");
+  if (!hparams.get_bool("attention.causal", true))
+    hparams.unsupported("attention.causal", "attention to later tokens");
   const std::string_view kind = hparams.file().get_string("general.type", "model");
   if (kind != "model") {
-    throw hparams.file().make_error(ErrorCode::kUnsupported, "general_type",
-                                    "general.type is '" + printable(kind) + "', only 'model' can be run",
-                                    "general.type");
+    throw hparams.file().make_error(
+        ErrorCode::kUnsupported, "general_type",
+        "general.type is '" + printable(kind) + "', only 'model' can be run", "general.type");
   }
 }
 
 void read_heads(const HparamReader& hparams, ModelConfig& c) {
   c.n_heads = static_cast<int>(hparams.require_int("attention.head_count", 1, kMaxHeads));
-  c.n_kv_heads = static_cast<int>(hparams.get_int("attention.head_count_kv", c.n_heads, 1, c.n_heads));
+  c.n_kv_heads =
+      static_cast<int>(hparams.get_int("attention.head_count_kv", c.n_heads, 1, c.n_heads));
   if (c.n_heads % c.n_kv_heads != 0) {
     hparams.fail("attention.head_count_kv", "a divisor of head_count " + std::to_string(c.n_heads),
                  std::to_string(c.n_kv_heads));
@@ -60,20 +65,24 @@ void read_heads(const HparamReader& hparams, ModelConfig& c) {
     c.head_dim = c.hidden_size / c.n_heads;
     if (c.hidden_size % c.n_heads != 0 || c.head_dim > kMaxHeadDim) {
       hparams.fail("attention.head_count",
-                   "a divisor of embedding_length " + std::to_string(c.hidden_size) + " giving heads of at most " +
-                       std::to_string(kMaxHeadDim),
+                   "a divisor of embedding_length " + std::to_string(c.hidden_size) +
+                       " giving heads of at most " + std::to_string(kMaxHeadDim),
                    std::to_string(c.n_heads));
     }
   }
-  const std::int64_t value_length = hparams.get_int("attention.value_length", c.head_dim, 1, kMaxHeadDim);
-  if (value_length != c.head_dim) hparams.unsupported("attention.value_length", "a size other than key_length");
+  const std::int64_t value_length =
+      hparams.get_int("attention.value_length", c.head_dim, 1, kMaxHeadDim);
+  if (value_length != c.head_dim)
+    hparams.unsupported("attention.value_length", "a size other than key_length");
   if (static_cast<std::int64_t>(c.n_heads) * c.head_dim > kMaxWidth) {
-    hparams.fail("attention.head_count", "at most " + std::to_string(kMaxWidth / c.head_dim) + " heads of " +
-                                             std::to_string(c.head_dim),
+    hparams.fail("attention.head_count",
+                 "at most " + std::to_string(kMaxWidth / c.head_dim) + " heads of " +
+                     std::to_string(c.head_dim),
                  std::to_string(c.n_heads));
   }
   c.attention_scale = static_cast<float>(hparams.get_float("attention.scale", 0, 0, 1e6));
-  if (c.attention_scale == 0) c.attention_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
+  if (c.attention_scale == 0)
+    c.attention_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
 }
 
 void refuse_unless(const HparamReader& hparams, const char* suffix, double neutral) {
@@ -86,7 +95,8 @@ void read_rope_scaling(const HparamReader& hparams, const ModelConfig& c, RopeCo
   const double old_factor = hparams.get_float("rope.scale_linear", 0, 0, 1e6);
   rope.factor = hparams.get_float("rope.scaling.factor", old_factor, 0, 1e6);
   if (rope.factor == 0) rope.factor = 1;
-  if (rope.factor < smallest) hparams.fail("rope.scaling.factor", "at least 1e-06", std::to_string(rope.factor));
+  if (rope.factor < smallest)
+    hparams.fail("rope.scaling.factor", "at least 1e-06", std::to_string(rope.factor));
   const std::string_view type = hparams.get_string("rope.scaling.type", "linear");
   if (type == "none") {
     rope.factor = 1;
@@ -124,8 +134,9 @@ void read_rope_divisors(const GgufFile& file, RopeConfig& rope) {
   const TensorInfo* tensor = file.find_tensor("rope_freqs.weight");
   if (tensor == nullptr) return;
   rope.divisors.resize(tensor->n_elements);
-  codec(tensor->dtype).dequantize(file.tensor_data(*tensor).data(), rope.divisors.data(),
-                                  static_cast<std::int64_t>(tensor->n_elements));
+  codec(tensor->dtype)
+      .dequantize(file.tensor_data(*tensor).data(), rope.divisors.data(),
+                  static_cast<std::int64_t>(tensor->n_elements));
   for (const float divisor : rope.divisors) {
     if (std::isfinite(divisor) && divisor > 0) continue;
     throw file.make_error(ErrorCode::kModelFormat, "bad_hparam",
@@ -135,7 +146,8 @@ void read_rope_divisors(const GgufFile& file, RopeConfig& rope) {
   }
 }
 
-void read_vocabulary(const HparamReader& hparams, ModelConfig& c, std::vector<std::string>* warnings) {
+void read_vocabulary(const HparamReader& hparams, ModelConfig& c,
+                     std::vector<std::string>* warnings) {
   const GgufFile& file = hparams.file();
   c.vocab_size = read_vocab_size(file, c.hidden_size);
   c.n_tokens = c.vocab_size;
@@ -143,17 +155,19 @@ void read_vocabulary(const HparamReader& hparams, ModelConfig& c, std::vector<st
   const GgufValue* tokens = file.find(key);
   if (tokens == nullptr) return;
   if (!tokens->is_array()) {
-    throw file.make_error(ErrorCode::kModelFormat, "wrong_type",
-                          std::string("key '") + key + "' should be an array, found " + tokens->type_name(), key);
+    throw file.make_error(
+        ErrorCode::kModelFormat, "wrong_type",
+        std::string("key '") + key + "' should be an array, found " + tokens->type_name(), key);
   }
   const auto rows = static_cast<std::uint64_t>(c.vocab_size);
   const std::uint64_t count = tokens->count();
-  // Checkpoints pad the embedding to a multiple of up to 256 rows; more says that the two do not match.
+  // Checkpoints pad the embedding to a multiple of up to 256 rows; more says that the two do not
+  // match.
   const std::uint64_t largest_padding = std::max<std::uint64_t>(rows / 100, 255);
   if (count == 0 || count > rows || rows - count > largest_padding) {
     throw file.make_error(ErrorCode::kModelFormat, "shape_mismatch",
-                          "tensor 'token_embd.weight' has " + std::to_string(rows) + " rows, but " + key + " holds " +
-                              std::to_string(count) + " tokens",
+                          "tensor 'token_embd.weight' has " + std::to_string(rows) + " rows, but " +
+                              key + " holds " + std::to_string(count) + " tokens",
                           key, "token_embd.weight");
   }
   c.n_tokens = static_cast<int>(count);
@@ -170,7 +184,8 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
   const ArchSpec* spec = find_arch(hparams.architecture());
   if (spec == nullptr) {
     std::string names;
-    for (const std::string& name : supported_architectures()) names.append(names.empty() ? "" : ", ").append(name);
+    for (const std::string& name : supported_architectures())
+      names.append(names.empty() ? "" : ", ").append(name);
     throw file.make_error(ErrorCode::kUnsupported, "architecture",
                           "architecture '" + printable(hparams.architecture()) +
                               "' is not supported; this build runs " + names,
@@ -193,7 +208,8 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
   c.context_length = static_cast<int>(std::min(context, kMaxContext));
   const std::int64_t window =
       hparams.get_int("attention.sliding_window", 0, 0, std::numeric_limits<std::int64_t>::max());
-  if (window != 0 && window < context) hparams.unsupported("attention.sliding_window", "a sliding window");
+  if (window != 0 && window < context)
+    hparams.unsupported("attention.sliding_window", "a sliding window");
   read_heads(hparams, c);
   read_rope(hparams, *spec, c);
   const char* epsilon_key = spec->norm_kind == Norm::Kind::kRms ? "attention.layer_norm_rms_epsilon"
@@ -212,8 +228,9 @@ RopeFrequencies rope_frequencies(const RopeConfig& rope) {
   RopeFrequencies out;
   const int n_pairs = rope.n_rot / 2;
   out.angles.resize(static_cast<std::size_t>(n_pairs));
-  // YaRN: pairs that turn more than beta_fast times in the original context keep their frequency, those
-  // that turn less than beta_slow times are interpolated, the others lie between (Peng et al. 2023).
+  // YaRN: pairs that turn more than beta_fast times in the original context keep their frequency,
+  // those that turn less than beta_slow times are interpolated, the others lie between (Peng et al.
+  // 2023).
   double low = 0;
   double high = 0;
   if (rope.scaling == RopeScaling::kYarn) {

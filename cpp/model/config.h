@@ -1,5 +1,5 @@
-// The hyper-parameters of a model, read from GGUF metadata and checked: whatever the file says, every
-// number here is safe as an index, divisor, size or loop bound.
+// The hyper-parameters of a model, read from GGUF metadata and checked: whatever the file says,
+// every number here is safe as an index, divisor, size or loop bound.
 #pragma once
 
 #include <string>
@@ -14,36 +14,36 @@ enum class RopeScaling { kNone, kLinear, kYarn };
 
 struct RopeConfig {
   double theta = 10000.0;
-  int n_rot = 0;                  // rotated dimensions, even, 2 <= n_rot <= head_dim
-  bool interleaved = false;       // pairs (2i, 2i+1) instead of (i, i + n_rot/2)
+  int n_rot = 0;             // rotated dimensions, even, 2 <= n_rot <= head_dim
+  bool interleaved = false;  // pairs (2i, 2i+1) instead of (i, i + n_rot/2)
   RopeScaling scaling = RopeScaling::kNone;
-  double factor = 1.0;            // positions are divided by it (linear, yarn)
-  int original_context = 0;       // yarn only
-  double beta_fast = 32.0;        // yarn only
+  double factor = 1.0;       // positions are divided by it (linear, yarn)
+  int original_context = 0;  // yarn only
+  double beta_fast = 32.0;   // yarn only
   double beta_slow = 1.0;
-  std::vector<float> divisors;    // [n_rot/2] each frequency is divided by, or empty (rope_freqs)
+  std::vector<float> divisors;  // [n_rot/2] each frequency is divided by, or empty (rope_freqs)
 };
 
 struct ModelConfig {
   std::string architecture;
-  std::string name;               // general.name, made printable; may be empty
+  std::string name;  // general.name, made printable; may be empty
   int n_layers = 0;
   int hidden_size = 0;
   int n_heads = 0;
-  int n_kv_heads = 0;             // divides n_heads
+  int n_kv_heads = 0;  // divides n_heads
   int head_dim = 0;
   int intermediate_size = 0;
-  int vocab_size = 0;             // rows of the embedding, padding included
-  int n_tokens = 0;               // tokens that exist, <= vocab_size
-  int context_length = 0;         // what the model was made for
+  int vocab_size = 0;      // rows of the embedding, padding included
+  int n_tokens = 0;        // tokens that exist, <= vocab_size
+  int context_length = 0;  // what the model was made for
   RopeConfig rope;
   Norm::Kind norm_kind = Norm::Kind::kRms;
   float norm_epsilon = 0;
   Activation activation = Activation::kSilu;
-  bool gated_ffn = true;          // activation(gate x) * up x, else activation(up x)
-  bool parallel_residual = false; // x + attention(norm1 x) + ffn(norm2 x)
+  bool gated_ffn = true;           // activation(gate x) * up x, else activation(up x)
+  bool parallel_residual = false;  // x + attention(norm1 x) + ffn(norm2 x)
   float attention_scale = 0;
-  bool tied_head = false;         // the head is the embedding matrix
+  bool tied_head = false;  // the head is the embedding matrix
 
   [[nodiscard]] int q_size() const { return n_heads * head_dim; }
   [[nodiscard]] int kv_size() const { return n_kv_heads * head_dim; }
@@ -52,11 +52,13 @@ struct ModelConfig {
 // Names of the architectures this build runs, as in general.architecture.
 [[nodiscard]] std::vector<std::string> supported_architectures();
 
-// Reads and checks metadata and the tensor directory: names, shapes, nothing missing, nothing unknown.
-// Errors are Error(kModelFormat) with reason missing_key, wrong_type, bad_value, bad_hparam,
-// missing_tensor, unexpected_tensor, shape_mismatch, or Error(kUnsupported) naming the feature
-// (reason "architecture", "hparam", ...). What is odd but harmless goes to `warnings` when given.
-[[nodiscard]] ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* warnings = nullptr);
+// Reads and checks metadata and the tensor directory: names, shapes, nothing missing, nothing
+// unknown. Errors are Error(kModelFormat) with reason missing_key, wrong_type, bad_value,
+// bad_hparam, missing_tensor, unexpected_tensor, shape_mismatch, or Error(kUnsupported) naming the
+// feature (reason "architecture", "hparam", ...). What is odd but harmless goes to `warnings` when
+// given.
+[[nodiscard]] ModelConfig read_model_config(const GgufFile& file,
+                                            std::vector<std::string>* warnings = nullptr);
 
 // Angle per position of each rotated pair, [n_rot/2], and what cos and sin are multiplied with.
 struct RopeFrequencies {

@@ -16,7 +16,8 @@ std::string number_text(double value) {
 
 }  // namespace
 
-HparamReader::HparamReader(const GgufFile& file) : file_(file), architecture_(file.architecture()) {}
+HparamReader::HparamReader(const GgufFile& file)
+    : file_(file), architecture_(file.architecture()) {}
 
 std::string HparamReader::key(std::string_view suffix) const {
   return architecture_ + "." + std::string(suffix);
@@ -24,10 +25,12 @@ std::string HparamReader::key(std::string_view suffix) const {
 
 bool HparamReader::has(std::string_view suffix) const { return file_.find(key(suffix)) != nullptr; }
 
-void HparamReader::fail(std::string_view suffix, const std::string& expected, const std::string& found) const {
+void HparamReader::fail(std::string_view suffix, const std::string& expected,
+                        const std::string& found) const {
   const std::string name = key(suffix);
   throw file_.make_error(ErrorCode::kModelFormat, "bad_hparam",
-                         "key '" + printable(name) + "' should be " + expected + ", found " + found, name);
+                         "key '" + printable(name) + "' should be " + expected + ", found " + found,
+                         name);
 }
 
 void HparamReader::unsupported(std::string_view suffix, const std::string& what) const {
@@ -58,17 +61,20 @@ std::int64_t HparamReader::get_int(std::string_view suffix, std::int64_t fallbac
   const auto value = find_uint(suffix);
   if (!value) return fallback;
   if (*value > static_cast<std::uint64_t>(max) || static_cast<std::int64_t>(*value) < min) {
-    fail(suffix, "from " + std::to_string(min) + " to " + std::to_string(max), std::to_string(*value));
+    fail(suffix, "from " + std::to_string(min) + " to " + std::to_string(max),
+         std::to_string(*value));
   }
   return static_cast<std::int64_t>(*value);
 }
 
-std::int64_t HparamReader::require_int(std::string_view suffix, std::int64_t min, std::int64_t max) const {
+std::int64_t HparamReader::require_int(std::string_view suffix, std::int64_t min,
+                                       std::int64_t max) const {
   (void)file_.require(key(suffix));
   return get_int(suffix, 0, min, max);
 }
 
-double HparamReader::get_float(std::string_view suffix, double fallback, double min, double max) const {
+double HparamReader::get_float(std::string_view suffix, double fallback, double min,
+                               double max) const {
   const std::string name = key(suffix);
   const GgufValue* found = file_.find(name);
   if (found == nullptr) return fallback;
@@ -91,7 +97,8 @@ bool HparamReader::get_bool(std::string_view suffix, bool fallback) const {
   return file_.get_bool(key(suffix), fallback);
 }
 
-std::string_view HparamReader::get_string(std::string_view suffix, std::string_view fallback) const {
+std::string_view HparamReader::get_string(std::string_view suffix,
+                                          std::string_view fallback) const {
   return file_.get_string(key(suffix), fallback);
 }
 

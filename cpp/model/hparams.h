@@ -23,16 +23,20 @@ class HparamReader {
   void set_n_layers(int n_layers) noexcept { n_layers_ = n_layers; }
 
   // An integer in [min, max]; bad_hparam outside.
-  [[nodiscard]] std::int64_t require_int(std::string_view suffix, std::int64_t min, std::int64_t max) const;
-  [[nodiscard]] std::int64_t get_int(std::string_view suffix, std::int64_t fallback, std::int64_t min,
-                                     std::int64_t max) const;
+  [[nodiscard]] std::int64_t require_int(std::string_view suffix, std::int64_t min,
+                                         std::int64_t max) const;
+  [[nodiscard]] std::int64_t get_int(std::string_view suffix, std::int64_t fallback,
+                                     std::int64_t min, std::int64_t max) const;
   // A finite number in [min, max].
   [[nodiscard]] double require_float(std::string_view suffix, double min, double max) const;
-  [[nodiscard]] double get_float(std::string_view suffix, double fallback, double min, double max) const;
+  [[nodiscard]] double get_float(std::string_view suffix, double fallback, double min,
+                                 double max) const;
   [[nodiscard]] bool get_bool(std::string_view suffix, bool fallback) const;
-  [[nodiscard]] std::string_view get_string(std::string_view suffix, std::string_view fallback) const;
+  [[nodiscard]] std::string_view get_string(std::string_view suffix,
+                                            std::string_view fallback) const;
 
-  [[noreturn]] void fail(std::string_view suffix, const std::string& expected, const std::string& found) const;
+  [[noreturn]] void fail(std::string_view suffix, const std::string& expected,
+                         const std::string& found) const;
   [[noreturn]] void unsupported(std::string_view suffix, const std::string& what) const;
 
  private:

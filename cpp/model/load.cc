@@ -29,7 +29,8 @@ class Loader {
     const std::uint64_t n_bytes = row_bytes(tensor.dtype, n_in) * n_rows;
     if (file_.mapping() != nullptr) file_.mapping()->will_need(tensor.offset, n_bytes);
     auto matrix = backend_.load_matrix(tensor.dtype, static_cast<std::int64_t>(n_rows),
-                                       static_cast<std::int64_t>(n_in), file_.tensor_data(tensor).first(n_bytes));
+                                       static_cast<std::int64_t>(n_in),
+                                       file_.tensor_data(tensor).first(n_bytes));
     memory_.weights_bytes += matrix->n_bytes();
     finish(tensor);
     return matrix;
@@ -44,7 +45,9 @@ class Loader {
     return out;
   }
 
-  NormWeights norm(const std::string& prefix) { return {vector(prefix + ".weight"), vector(prefix + ".bias")}; }
+  NormWeights norm(const std::string& prefix) {
+    return {vector(prefix + ".weight"), vector(prefix + ".bias")};
+  }
 
   // Values of a tensor as floats; empty when the file has none of that name.
   std::vector<float> vector(const std::string& name) {
@@ -52,8 +55,9 @@ class Loader {
     if (tensor == nullptr) return {};
     check(*tensor);
     std::vector<float> values(tensor->n_elements);
-    codec(tensor->dtype).dequantize(file_.tensor_data(*tensor).data(), values.data(),
-                                    static_cast<std::int64_t>(values.size()));
+    codec(tensor->dtype)
+        .dequantize(file_.tensor_data(*tensor).data(), values.data(),
+                    static_cast<std::int64_t>(values.size()));
     for (const float value : values) {
       if (std::isfinite(value)) continue;
       warnings_.push_back("non_finite: tensor '" + printable(name) + "' holds NaN or infinity");
@@ -90,13 +94,15 @@ class Loader {
   LoadProgress progress_;
 };
 
-LayerWeights load_layer(Loader& loader, const GgufFile& file, const ModelConfig& config, int layer) {
+LayerWeights load_layer(Loader& loader, const GgufFile& file, const ModelConfig& config,
+                        int layer) {
   LayerWeights out;
   out.attention_norm = loader.norm(block_name(layer, "attn_norm"));
   if (file.find_tensor(block_name(layer, "attn_qkv.weight")) != nullptr) {
     out.qkv.push_back(loader.linear(layer, "attn_qkv"));
   } else {
-    for (const char* part : {"attn_q", "attn_k", "attn_v"}) out.qkv.push_back(loader.linear(layer, part));
+    for (const char* part : {"attn_q", "attn_k", "attn_v"})
+      out.qkv.push_back(loader.linear(layer, part));
   }
   out.attention_out = loader.linear(layer, "attn_output");
   out.ffn_norm = loader.norm(block_name(layer, "ffn_norm"));
@@ -121,9 +127,11 @@ std::shared_ptr<const Model> Model::load(const std::string& path, std::shared_pt
   return load(GgufFile::open(path), std::move(backend), options);
 }
 
-std::shared_ptr<const Model> Model::load(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend,
+std::shared_ptr<const Model> Model::load(std::shared_ptr<const GgufFile> file,
+                                         std::shared_ptr<Backend> backend,
                                          const LoadOptions& options) {
-  if (file == nullptr || backend == nullptr) throw_invalid("Model::load needs a file and a backend");
+  if (file == nullptr || backend == nullptr)
+    throw_invalid("Model::load needs a file and a backend");
   std::shared_ptr<Model> model(new Model(std::move(file), std::move(backend)));
   try {
     model->load_weights(options);

@@ -19,7 +19,8 @@ std::int64_t padded(std::int64_t n) { return (n + 15) / 16 * 16; }
 
 // Room for n_rows rows of `stride` floats.
 float* rows_of(AlignedBuffer& buffer, int n_rows, std::int64_t stride) {
-  buffer.require(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(stride) * sizeof(float));
+  buffer.require(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(stride) *
+                 sizeof(float));
   return buffer.as<float>();
 }
 
@@ -61,14 +62,16 @@ KvShape Model::kv_shape(KvType type) const {
 }
 
 std::size_t Model::kv_bytes_per_token(KvType type) const {
-  const KvLayout layout{.type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim};
+  const KvLayout layout{
+      .type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim};
   return layout.layer_bytes() * static_cast<std::size_t>(config_.n_layers) / kKvChunk;
 }
 
 void Model::check_batch(const Batch& batch, const KvCache& cache) const {
   const std::size_t n_rows = batch.tokens.size();
   if (n_rows < 1 || n_rows > kMaxBatchRows) {
-    throw_invalid("a batch has 1 to " + std::to_string(kMaxBatchRows) + " rows, found " + std::to_string(n_rows));
+    throw_invalid("a batch has 1 to " + std::to_string(kMaxBatchRows) + " rows, found " +
+                  std::to_string(n_rows));
   }
   for (std::size_t r = 0; r < n_rows; ++r) {
     if (batch.tokens[r] < 0 || batch.tokens[r] >= config_.n_tokens) {
@@ -77,8 +80,8 @@ void Model::check_batch(const Batch& batch, const KvCache& cache) const {
     }
   }
   if (!batch.parents.empty() && batch.parents.size() != n_rows) {
-    throw_invalid("a batch of " + std::to_string(n_rows) + " rows has " + std::to_string(batch.parents.size()) +
-                  " parents");
+    throw_invalid("a batch of " + std::to_string(n_rows) + " rows has " +
+                  std::to_string(batch.parents.size()) + " parents");
   }
   for (std::size_t r = 0; r < batch.parents.size(); ++r) {
     if (batch.parents[r] < -1 || batch.parents[r] >= static_cast<std::int32_t>(r)) {
@@ -95,9 +98,11 @@ void Model::check_batch(const Batch& batch, const KvCache& cache) const {
     throw_invalid("layers [" + std::to_string(batch.layers.first) + ", " + std::to_string(last) +
                   ") are not a part of [0, " + std::to_string(config_.n_layers) + ")");
   }
-  if (!batch.hidden.empty() && batch.hidden.size() != n_rows * static_cast<std::size_t>(config_.hidden_size)) {
-    throw_invalid("the hidden input has " + std::to_string(batch.hidden.size()) + " numbers, expected " +
-                  std::to_string(n_rows) + " rows of " + std::to_string(config_.hidden_size));
+  if (!batch.hidden.empty() &&
+      batch.hidden.size() != n_rows * static_cast<std::size_t>(config_.hidden_size)) {
+    throw_invalid("the hidden input has " + std::to_string(batch.hidden.size()) +
+                  " numbers, expected " + std::to_string(n_rows) + " rows of " +
+                  std::to_string(config_.hidden_size));
   }
   const KvShape& shape = cache.shape();
   if (shape.n_layers != config_.n_layers || shape.layout.n_kv_heads != config_.n_kv_heads ||
@@ -130,8 +135,10 @@ void Model::fill_rope(const Batch& batch, int first_position, Scratch& scratch) 
   scratch.positions_.resize(n_rows);
   int last_position = first_position;
   for (std::size_t r = 0; r < n_rows; ++r) {
-    const std::int32_t parent = batch.parents.empty() ? static_cast<std::int32_t>(r) - 1 : batch.parents[r];
-    const int position = parent < 0 ? first_position : scratch.positions_[static_cast<std::size_t>(parent)] + 1;
+    const std::int32_t parent =
+        batch.parents.empty() ? static_cast<std::int32_t>(r) - 1 : batch.parents[r];
+    const int position =
+        parent < 0 ? first_position : scratch.positions_[static_cast<std::size_t>(parent)] + 1;
     scratch.positions_[r] = position;
     last_position = std::max(last_position, position);
   }
@@ -150,7 +157,8 @@ void Model::fill_rope(const Batch& batch, int first_position, Scratch& scratch) 
   }
   for (std::size_t r = 0; r < n_rows; ++r) {
     std::memcpy(scratch.cos_sin_.as<float>() + r * n_rot,
-                table.data() + static_cast<std::size_t>(scratch.positions_[r]) * n_rot, n_rot * sizeof(float));
+                table.data() + static_cast<std::size_t>(scratch.positions_[r]) * n_rot,
+                n_rot * sizeof(float));
   }
 }
 
@@ -196,8 +204,8 @@ void Model::run_layer(int layer, const Pass& pass) const {
                         .cache = view,
                         .first_slot = pass.first_slot});
 
-  // After the last layer's keys and values only rows that are output matter. Rows of a chain can be cut
-  // off: those before them then count as committed.
+  // After the last layer's keys and values only rows that are output matter. Rows of a chain can be
+  // cut off: those before them then count as committed.
   const int first = layer + 1 == pass.last_layer ? pass.first_output_row : 0;
   if (first == pass.n_rows) return;
   const int attention_first = pass.parents == nullptr ? first : 0;
@@ -225,7 +233,11 @@ void Model::run_layer(int layer, const Pass& pass) const {
                                 .dst = hidden,
                                 .dst_stride = pass.hidden_stride,
                                 .accumulate = true};
-    backend_->linear({.x = x, .x_stride = x_stride, .n_rows = n, .norm = {}, .segments = std::span(&segment, 1)});
+    backend_->linear({.x = x,
+                      .x_stride = x_stride,
+                      .n_rows = n,
+                      .norm = {},
+                      .segments = std::span(&segment, 1)});
   };
   const auto feed_forward = [&] {
     if (c.gated_ffn) {
@@ -254,7 +266,8 @@ void Model::run_layer(int layer, const Pass& pass) const {
 
   // Side by side, both branches read the residual before either is added to it.
   if (c.parallel_residual) feed_forward();
-  accumulate(w.attention_out, pass.attention + first * pass.attention_stride, pass.attention_stride);
+  accumulate(w.attention_out, pass.attention + first * pass.attention_stride,
+             pass.attention_stride);
   if (!c.parallel_residual) feed_forward();
   accumulate(w.down, ffn, pass.ffn_stride);
 }
@@ -263,7 +276,8 @@ void Model::run_head(const Batch& batch, const Pass& pass, Scratch& scratch) con
   // Best tokens alone need no more than a slice of logits at a time.
   constexpr int kSliceRows = 64;
   const int n_outputs = pass.n_rows - pass.first_output_row;
-  const int n_slice = batch.output == OutputKind::kArgmax ? std::min(n_outputs, kSliceRows) : n_outputs;
+  const int n_slice =
+      batch.output == OutputKind::kArgmax ? std::min(n_outputs, kSliceRows) : n_outputs;
   const std::int64_t stride = padded(config_.n_tokens);
   float* logits = rows_of(scratch.logits_, n_slice, stride);
   scratch.argmax_.resize(static_cast<std::size_t>(n_outputs));
@@ -288,11 +302,12 @@ void Model::run_head(const Batch& batch, const Pass& pass, Scratch& scratch) con
   for (int i = 0; i < n_outputs; ++i) {
     if (scratch.argmax_[static_cast<std::size_t>(i)] >= 0) continue;
     const int row = pass.first_output_row + i;
-    throw Error(ErrorCode::kNumerical,
-                file_->path() + ": the logits after token " +
-                    std::to_string(batch.tokens[static_cast<std::size_t>(row)]) + " at position " +
-                    std::to_string(scratch.positions_[static_cast<std::size_t>(row)]) + " are not finite" +
-                    (warnings_.empty() ? "" : "; the file may be damaged (load with check_tensors)"));
+    throw Error(
+        ErrorCode::kNumerical,
+        file_->path() + ": the logits after token " +
+            std::to_string(batch.tokens[static_cast<std::size_t>(row)]) + " at position " +
+            std::to_string(scratch.positions_[static_cast<std::size_t>(row)]) + " are not finite" +
+            (warnings_.empty() ? "" : "; the file may be damaged (load with check_tensors)"));
   }
   scratch.logits_stride_ = static_cast<std::size_t>(stride);
   scratch.n_logits_ = static_cast<std::size_t>(config_.n_tokens);
@@ -300,7 +315,8 @@ void Model::run_head(const Batch& batch, const Pass& pass, Scratch& scratch) con
   scratch.has_logits_ = batch.output == OutputKind::kLogits;
 }
 
-void Model::forward(const Batch& batch, KvCache& cache, Scratch& scratch, const std::atomic<bool>* cancel) const {
+void Model::forward(const Batch& batch, KvCache& cache, Scratch& scratch,
+                    const std::atomic<bool>* cancel) const {
   try {
     forward_rows(batch, cache, scratch, cancel);
   } catch (const std::bad_alloc&) {

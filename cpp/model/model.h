@@ -1,5 +1,5 @@
-// A loaded transformer: configuration, weights, one forward pass. Immutable after load, so any number
-// of threads and sessions share one; what changes lives in KvCache and Scratch.
+// A loaded transformer: configuration, weights, one forward pass. Immutable after load, so any
+// number of threads and sessions share one; what changes lives in KvCache and Scratch.
 #pragma once
 
 #include <atomic>
@@ -61,14 +61,17 @@ struct LoadOptions {
 };
 
 struct ModelMemory {
-  std::size_t weights_bytes = 0;        // held by the backend and by float vectors
-  std::size_t mapped_bytes = 0;         // embedding rows read from the mapped file, shared with its page cache
+  std::size_t weights_bytes = 0;  // held by the backend and by float vectors
+  std::size_t mapped_bytes =
+      0;  // embedding rows read from the mapped file, shared with its page cache
 };
 
 class Model {
  public:
-  // Throws Error; see read_model_config for the checks. The file stays mapped while the model lives.
-  [[nodiscard]] static std::shared_ptr<const Model> load(const std::string& path, std::shared_ptr<Backend> backend,
+  // Throws Error; see read_model_config for the checks. The file stays mapped while the model
+  // lives.
+  [[nodiscard]] static std::shared_ptr<const Model> load(const std::string& path,
+                                                         std::shared_ptr<Backend> backend,
                                                          const LoadOptions& options = {});
   [[nodiscard]] static std::shared_ptr<const Model> load(std::shared_ptr<const GgufFile> file,
                                                          std::shared_ptr<Backend> backend,
@@ -80,19 +83,21 @@ class Model {
   [[nodiscard]] const ModelConfig& config() const noexcept;
   [[nodiscard]] const std::shared_ptr<const GgufFile>& file() const noexcept;
   [[nodiscard]] const std::shared_ptr<Backend>& backend() const noexcept;
-  [[nodiscard]] const std::vector<std::string>& warnings() const noexcept;  // of reader and validation
+  [[nodiscard]] const std::vector<std::string>& warnings()
+      const noexcept;  // of reader and validation
 
   // What a cache for this model looks like, and what one position costs in it.
   [[nodiscard]] KvShape kv_shape(KvType type) const;
   [[nodiscard]] std::size_t kv_bytes_per_token(KvType type) const;
   [[nodiscard]] ModelMemory memory() const noexcept;
 
-  // Feeds the batch after cache.length() positions and advances the cache by n_rows. Strong guarantee:
-  // when it throws, cache.length() is unchanged and what it held is untouched. Errors: kInvalidArgument
-  // (bad token, parent, row or layer range), kContextFull, kCancelled when *cancel became true,
-  // kNumerical when a row of logits is not finite, kResource.
+  // Feeds the batch after cache.length() positions and advances the cache by n_rows. Strong
+  // guarantee: when it throws, cache.length() is unchanged and what it held is untouched. Errors:
+  // kInvalidArgument (bad token, parent, row or layer range), kContextFull, kCancelled when *cancel
+  // became true, kNumerical when a row of logits is not finite, kResource.
   //
-  // A layer range fills the cache of those layers only: truncate before positions are used by others.
+  // A layer range fills the cache of those layers only: truncate before positions are used by
+  // others.
   void forward(const Batch& batch, KvCache& cache, Scratch& scratch,
                const std::atomic<bool>* cancel = nullptr) const;
 
@@ -102,7 +107,8 @@ class Model {
   Model(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend);
 
   void load_weights(const LoadOptions& options);
-  void forward_rows(const Batch& batch, KvCache& cache, Scratch& scratch, const std::atomic<bool>* cancel) const;
+  void forward_rows(const Batch& batch, KvCache& cache, Scratch& scratch,
+                    const std::atomic<bool>* cancel) const;
   void check_batch(const Batch& batch, const KvCache& cache) const;
   void embed(const Batch& batch, float* out, std::int64_t stride) const;
   void fill_rope(const Batch& batch, int first_position, Scratch& scratch) const;

@@ -24,19 +24,22 @@ struct Sums {
   std::int64_t n = 0;
 };
 
-void score_window(const Model& model, KvCache& cache, Scratch& scratch, std::span<const TokenId> window,
-                  const std::atomic<bool>* cancel, Sums& sums) {
+void score_window(const Model& model, KvCache& cache, Scratch& scratch,
+                  std::span<const TokenId> window, const std::atomic<bool>* cancel, Sums& sums) {
   const int n_ctx = static_cast<int>(window.size());
   const int first_scored = n_ctx / 2;
   cache.truncate(0);
   for (int at = 0; at < n_ctx - 1;) {
     const bool scored = at >= first_scored;
-    const int n = scored ? std::min(kLogitRows, n_ctx - 1 - at) : std::min(kMaxBatchRows, first_scored - at);
-    const Batch batch{.tokens = window.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(n)),
-                      .output = scored ? OutputKind::kLogits : OutputKind::kNone};
+    const int n =
+        scored ? std::min(kLogitRows, n_ctx - 1 - at) : std::min(kMaxBatchRows, first_scored - at);
+    const Batch batch{
+        .tokens = window.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(n)),
+        .output = scored ? OutputKind::kLogits : OutputKind::kNone};
     model.forward(batch, cache, scratch, cancel);
     for (int r = 0; scored && r < n; ++r) {
-      const double nll = negative_log_likelihood(scratch.logits(r), window[static_cast<std::size_t>(at + r + 1)]);
+      const double nll =
+          negative_log_likelihood(scratch.logits(r), window[static_cast<std::size_t>(at + r + 1)]);
       sums.nll += nll;
       sums.nll_squared += nll * nll;
       ++sums.n;
@@ -48,8 +51,10 @@ void score_window(const Model& model, KvCache& cache, Scratch& scratch, std::spa
 }  // namespace
 
 PerplexityResult measure_perplexity(const Model& model, KvCache& cache, Scratch& scratch,
-                                    std::span<const TokenId> tokens, const PerplexityOptions& options) {
-  if (options.n_ctx < 4) throw_invalid("n_ctx should be at least 4, found " + std::to_string(options.n_ctx));
+                                    std::span<const TokenId> tokens,
+                                    const PerplexityOptions& options) {
+  if (options.n_ctx < 4)
+    throw_invalid("n_ctx should be at least 4, found " + std::to_string(options.n_ctx));
   const auto n_ctx = static_cast<std::size_t>(options.n_ctx);
   int n_windows = static_cast<int>(tokens.size() / n_ctx);
   if (options.max_windows > 0) n_windows = std::min(n_windows, options.max_windows);
@@ -59,8 +64,8 @@ PerplexityResult measure_perplexity(const Model& model, KvCache& cache, Scratch&
   }
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] >= 0 && tokens[i] < model.config().n_tokens) continue;
-    throw_invalid("token " + std::to_string(tokens[i]) + " at index " + std::to_string(i) + " is not in [0, " +
-                  std::to_string(model.config().n_tokens) + ")");
+    throw_invalid("token " + std::to_string(tokens[i]) + " at index " + std::to_string(i) +
+                  " is not in [0, " + std::to_string(model.config().n_tokens) + ")");
   }
 
   Sums sums;

@@ -9,8 +9,8 @@ namespace specdec {
 int Scratch::output_index(int row, bool available, const char* what) const {
   if (!available) throw_invalid(std::string("the last forward computed no ") + what);
   if (row < first_output_row_ || row >= n_rows_) {
-    throw_invalid("output row " + std::to_string(row) + " is not in [" + std::to_string(first_output_row_) + ", " +
-                  std::to_string(n_rows_) + ")");
+    throw_invalid("output row " + std::to_string(row) + " is not in [" +
+                  std::to_string(first_output_row_) + ", " + std::to_string(n_rows_) + ")");
   }
   return row - first_output_row_;
 }
@@ -31,7 +31,8 @@ std::span<const float> Scratch::hidden(int row) const {
 
 std::size_t Scratch::n_bytes() const noexcept {
   std::size_t n = rope_table_.capacity() * sizeof(float);
-  for (const AlignedBuffer* buffer : {&hidden_, &qkv_, &attention_, &ffn_, &logits_, &cos_sin_}) n += buffer->size();
+  for (const AlignedBuffer* buffer : {&hidden_, &qkv_, &attention_, &ffn_, &logits_, &cos_sin_})
+    n += buffer->size();
   return n;
 }
 

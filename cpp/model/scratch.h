@@ -14,8 +14,9 @@ namespace specdec {
 
 class Scratch {
  public:
-  // Results of the last forward for row r of its batch, first_output_row <= r < n_rows. They live until
-  // the next forward with this Scratch. Error(kInvalidArgument) for a row or kind that was not asked for.
+  // Results of the last forward for row r of its batch, first_output_row <= r < n_rows. They live
+  // until the next forward with this Scratch. Error(kInvalidArgument) for a row or kind that was
+  // not asked for.
   [[nodiscard]] std::span<const float> logits(int row) const;  // [n_tokens]
   [[nodiscard]] TokenId argmax(int row) const;                 // ties to the lowest id
   [[nodiscard]] std::span<const float> hidden(int row) const;  // [hidden_size]
@@ -28,12 +29,12 @@ class Scratch {
   [[nodiscard]] int output_index(int row, bool available, const char* what) const;
 
   // Floats, rows padded to cache lines.
-  AlignedBuffer hidden_;     // [n_rows, hidden_size] the residual stream
-  AlignedBuffer qkv_;        // [n_rows, q_size + 2 kv_size]
-  AlignedBuffer attention_;  // [n_rows, q_size]
-  AlignedBuffer ffn_;        // [n_rows, intermediate_size]
-  AlignedBuffer logits_;     // [n_outputs, n_tokens]
-  AlignedBuffer cos_sin_;    // [n_rows, n_rot]
+  AlignedBuffer hidden_;                 // [n_rows, hidden_size] the residual stream
+  AlignedBuffer qkv_;                    // [n_rows, q_size + 2 kv_size]
+  AlignedBuffer attention_;              // [n_rows, q_size]
+  AlignedBuffer ffn_;                    // [n_rows, intermediate_size]
+  AlignedBuffer logits_;                 // [n_outputs, n_tokens]
+  AlignedBuffer cos_sin_;                // [n_rows, n_rot]
   std::vector<TokenId> argmax_;          // [n_outputs]
   std::vector<std::int32_t> positions_;  // [n_rows]
   std::vector<float> rope_table_;        // [positions seen, n_rot], of the model rope_owner_

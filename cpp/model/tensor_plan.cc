@@ -10,7 +10,8 @@ constexpr std::uint64_t kMaxVocabSize = std::uint64_t{1} << 22;
 
 std::string shape_text(const std::vector<std::uint64_t>& shape) {
   std::string text = "[";
-  for (const std::uint64_t size : shape) text.append(text.size() > 1 ? ", " : "").append(std::to_string(size));
+  for (const std::uint64_t size : shape)
+    text.append(text.size() > 1 ? ", " : "").append(std::to_string(size));
   return text + "]";
 }
 
@@ -25,23 +26,26 @@ bool same_shape(const std::vector<std::uint64_t>& expected, std::vector<std::uin
                         "tensor '" + name + "' " + shape_text(shape) + " is missing", {}, name);
 }
 
-[[noreturn]] void fail_shape(const GgufFile& file, const TensorInfo& tensor, const std::string& expected) {
+[[noreturn]] void fail_shape(const GgufFile& file, const TensorInfo& tensor,
+                             const std::string& expected) {
   throw file.make_error(ErrorCode::kModelFormat, "shape_mismatch",
-                        "tensor '" + printable(tensor.name) + "' should have the shape " + expected +
-                            " by the metadata, found " + shape_text(tensor.shape),
+                        "tensor '" + printable(tensor.name) + "' should have the shape " +
+                            expected + " by the metadata, found " + shape_text(tensor.shape),
                         {}, tensor.name, tensor.offset);
 }
 
 class Plan {
  public:
-  void add(std::string name, std::vector<std::uint64_t> shape, Presence presence = Presence::kRequired) {
+  void add(std::string name, std::vector<std::uint64_t> shape,
+           Presence presence = Presence::kRequired) {
     if (presence == Presence::kNever) return;
     tensors.push_back({std::move(name), std::move(shape), presence == Presence::kRequired});
   }
   std::vector<PlannedTensor> tensors;
 };
 
-void plan_attention(const GgufFile& file, const ArchSpec& spec, const ModelConfig& c, int layer, Plan& plan) {
+void plan_attention(const GgufFile& file, const ArchSpec& spec, const ModelConfig& c, int layer,
+                    Plan& plan) {
   const auto hidden = static_cast<std::uint64_t>(c.hidden_size);
   const auto q = static_cast<std::uint64_t>(c.q_size());
   const auto kv = static_cast<std::uint64_t>(c.kv_size());
@@ -64,7 +68,8 @@ Plan make_plan(const GgufFile& file, const ArchSpec& spec, const ModelConfig& c)
   const auto hidden = static_cast<std::uint64_t>(c.hidden_size);
   const auto ffn = static_cast<std::uint64_t>(c.intermediate_size);
   const auto vocab = static_cast<std::uint64_t>(c.vocab_size);
-  const Presence norm_bias = spec.norm_kind == Norm::Kind::kLayer ? Presence::kRequired : Presence::kNever;
+  const Presence norm_bias =
+      spec.norm_kind == Norm::Kind::kLayer ? Presence::kRequired : Presence::kNever;
   Plan plan;
   plan.add("token_embd.weight", {hidden, vocab});
   plan.add("output_norm.weight", {hidden});
@@ -89,13 +94,16 @@ Plan make_plan(const GgufFile& file, const ArchSpec& spec, const ModelConfig& c)
 
 }  // namespace
 
-std::string block_name(int layer, const char* part) { return "blk." + std::to_string(layer) + "." + part; }
+std::string block_name(int layer, const char* part) {
+  return "blk." + std::to_string(layer) + "." + part;
+}
 
 int read_vocab_size(const GgufFile& file, int hidden_size) {
   const TensorInfo* embedding = file.find_tensor("token_embd.weight");
   const auto hidden = static_cast<std::uint64_t>(hidden_size);
   if (embedding == nullptr) fail_missing(file, "token_embd.weight", {hidden});
-  if (embedding->shape.size() != 2 || embedding->shape[0] != hidden || embedding->shape[1] > kMaxVocabSize) {
+  if (embedding->shape.size() != 2 || embedding->shape[0] != hidden ||
+      embedding->shape[1] > kMaxVocabSize) {
     fail_shape(file, *embedding, "hidden size " + std::to_string(hidden) + " by vocabulary size");
   }
   return static_cast<int>(embedding->shape[1]);
@@ -111,14 +119,15 @@ void check_tensor_plan(const GgufFile& file, const ArchSpec& spec, const ModelCo
       if (planned.required) fail_missing(file, planned.name, planned.shape);
       continue;
     }
-    if (!same_shape(planned.shape, tensor->shape)) fail_shape(file, *tensor, shape_text(planned.shape));
+    if (!same_shape(planned.shape, tensor->shape))
+      fail_shape(file, *tensor, shape_text(planned.shape));
   }
   for (const TensorInfo& tensor : file.tensors()) {
     if (known.count(tensor.name) > 0) continue;
     throw file.make_error(ErrorCode::kModelFormat, "unexpected_tensor",
                           "tensor '" + printable(tensor.name) + "' does not belong in a '" +
-                              config.architecture + "' model with " + std::to_string(config.n_layers) +
-                              " layers",
+                              config.architecture + "' model with " +
+                              std::to_string(config.n_layers) + " layers",
                           {}, tensor.name, tensor.offset);
   }
 }

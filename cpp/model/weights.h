@@ -28,7 +28,7 @@ struct LayerWeights {
   NormWeights attention_norm, ffn_norm;
   std::vector<LinearWeights> qkv;  // one [Q; K; V] matrix, or q, k, v
   LinearWeights attention_out;
-  LinearWeights gate, up, down;    // gate only in gated networks
+  LinearWeights gate, up, down;  // gate only in gated networks
 };
 
 struct Model::Weights {
@@ -36,7 +36,7 @@ struct Model::Weights {
   std::span<const std::byte> embedding_data;
   std::vector<LayerWeights> layers;
   NormWeights output_norm;
-  LinearWeights head;                     // [n_tokens, hidden_size]: padded rows are left out
+  LinearWeights head;  // [n_tokens, hidden_size]: padded rows are left out
   ModelMemory memory;
 };
 

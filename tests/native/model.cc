@@ -22,15 +22,24 @@ namespace {
 
 const char* code_name(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument: return "invalid_argument";
-    case ErrorCode::kModelFormat: return "model_format";
-    case ErrorCode::kUnsupported: return "unsupported";
-    case ErrorCode::kResource: return "resource";
-    case ErrorCode::kContextFull: return "context_full";
-    case ErrorCode::kIo: return "io";
-    case ErrorCode::kCancelled: return "cancelled";
-    case ErrorCode::kNumerical: return "numerical";
-    default: return "other";
+    case ErrorCode::kInvalidArgument:
+      return "invalid_argument";
+    case ErrorCode::kModelFormat:
+      return "model_format";
+    case ErrorCode::kUnsupported:
+      return "unsupported";
+    case ErrorCode::kResource:
+      return "resource";
+    case ErrorCode::kContextFull:
+      return "context_full";
+    case ErrorCode::kIo:
+      return "io";
+    case ErrorCode::kCancelled:
+      return "cancelled";
+    case ErrorCode::kNumerical:
+      return "numerical";
+    default:
+      return "other";
   }
 }
 
@@ -88,8 +97,11 @@ class Session {
  public:
   // The cache is poisoned with NaN where nothing was written.
   Session(std::shared_ptr<const Model> model, int n_ctx, KvType type)
-      : model_(std::move(model)), cache_(KvArena::create({.budget_bytes = 0, .poison = true}), model_->kv_shape(type), n_ctx) {}
-  Session(std::shared_ptr<const Model> model, KvCache cache) : model_(std::move(model)), cache_(std::move(cache)) {}
+      : model_(std::move(model)),
+        cache_(KvArena::create({.budget_bytes = 0, .poison = true}), model_->kv_shape(type),
+               n_ctx) {}
+  Session(std::shared_ptr<const Model> model, KvCache cache)
+      : model_(std::move(model)), cache_(std::move(cache)) {}
 
   // Rows of what was asked for, from first_output_row on.
   py::object forward(const std::vector<TokenId>& tokens, const std::vector<std::int32_t>& parents,
@@ -123,7 +135,9 @@ class Session {
   [[nodiscard]] std::size_t scratch_bytes() const { return scratch_.n_bytes(); }
   void truncate(int n) { cache_.truncate(n); }
   void keep_path(int base, const std::vector<std::int32_t>& rows) { cache_.keep_path(base, rows); }
-  [[nodiscard]] std::unique_ptr<Session> fork() const { return std::make_unique<Session>(model_, cache_.fork()); }
+  [[nodiscard]] std::unique_ptr<Session> fork() const {
+    return std::make_unique<Session>(model_, cache_.fork());
+  }
 
   py::dict perplexity(const std::vector<TokenId>& tokens, int n_ctx, int max_windows, TokenId bos) {
     PerplexityResult result;
@@ -152,7 +166,8 @@ class Session {
 
 class TestModel {
  public:
-  TestModel(const std::string& path, const std::string& backend, int n_threads, bool check_tensors, int stop_after) {
+  TestModel(const std::string& path, const std::string& backend, int n_threads, bool check_tensors,
+            int stop_after) {
     const py::gil_scoped_release release;
     LoadOptions options{.check_tensors = check_tensors};
     options.on_progress = [&](const LoadProgress& progress) {
@@ -162,7 +177,9 @@ class TestModel {
     model_ = Model::load(path, make_backend(backend, n_threads), options);
   }
   [[nodiscard]] const Model& model() const { return *model_; }
-  [[nodiscard]] const std::vector<std::pair<std::uint64_t, std::uint64_t>>& progress() const { return progress_; }
+  [[nodiscard]] const std::vector<std::pair<std::uint64_t, std::uint64_t>>& progress() const {
+    return progress_;
+  }
   [[nodiscard]] std::unique_ptr<Session> session(int n_ctx, const std::string& kv_type) const {
     return std::make_unique<Session>(model_, n_ctx, kv_type_named(kv_type));
   }
@@ -176,31 +193,35 @@ class TestModel {
 
 PYBIND11_MODULE(_testing_model, module) {
   // NativeError(code, reason, key, tensor, message)
-  static py::object error_type = py::module_::import("builtins").attr("type")(
-      "NativeError", py::make_tuple(py::module_::import("builtins").attr("Exception")), py::dict());
+  static py::object error_type =
+      py::module_::import("builtins")
+          .attr("type")("NativeError",
+                        py::make_tuple(py::module_::import("builtins").attr("Exception")),
+                        py::dict());
   module.attr("NativeError") = error_type;
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& error) {
       const ErrorDetail& detail = error.detail();
-      const py::object args =
-          py::make_tuple(code_name(error.code()), detail.reason, detail.key, detail.tensor, error.what());
+      const py::object args = py::make_tuple(code_name(error.code()), detail.reason, detail.key,
+                                             detail.tensor, error.what());
       PyErr_SetObject(error_type.ptr(), args.ptr());
     }
   });
 
   py::class_<Session>(module, "Session")
-      .def("forward", &Session::forward, py::arg("tokens"), py::arg("parents") = std::vector<std::int32_t>{},
-           py::arg("first_output_row") = 0, py::arg("output") = "logits", py::arg("layers") = std::pair<int, int>{0, -1},
+      .def("forward", &Session::forward, py::arg("tokens"),
+           py::arg("parents") = std::vector<std::int32_t>{}, py::arg("first_output_row") = 0,
+           py::arg("output") = "logits", py::arg("layers") = std::pair<int, int>{0, -1},
            py::arg("hidden") = std::vector<float>{}, py::arg("cancelled") = false)
       .def("argmax", &Session::argmax)
       .def("logits", &Session::logits)
       .def("truncate", &Session::truncate)
       .def("keep_path", &Session::keep_path)
       .def("fork", &Session::fork)
-      .def("perplexity", &Session::perplexity, py::arg("tokens"), py::arg("n_ctx"), py::arg("max_windows") = 0,
-           py::arg("bos") = -1)
+      .def("perplexity", &Session::perplexity, py::arg("tokens"), py::arg("n_ctx"),
+           py::arg("max_windows") = 0, py::arg("bos") = -1)
       .def_property_readonly("scratch_bytes", &Session::scratch_bytes)
       .def_property_readonly("length", &Session::length);
 
@@ -210,11 +231,15 @@ PYBIND11_MODULE(_testing_model, module) {
            py::arg("stop_after") = -1)
       .def("session", &TestModel::session, py::arg("n_ctx") = 1024, py::arg("kv_type") = "f32")
       .def("kv_bytes_per_token",
-           [](const TestModel& m, const std::string& type) { return m.model().kv_bytes_per_token(kv_type_named(type)); })
-      .def_property_readonly("config", [](const TestModel& m) { return config_dict(m.model().config()); })
+           [](const TestModel& m, const std::string& type) {
+             return m.model().kv_bytes_per_token(kv_type_named(type));
+           })
+      .def_property_readonly("config",
+                             [](const TestModel& m) { return config_dict(m.model().config()); })
       .def_property_readonly("warnings", [](const TestModel& m) { return m.model().warnings(); })
       .def_property_readonly("progress", &TestModel::progress)
-      .def_property_readonly("backend", [](const TestModel& m) { return m.model().backend()->info().description; })
+      .def_property_readonly(
+          "backend", [](const TestModel& m) { return m.model().backend()->info().description; })
       .def_property_readonly("memory", [](const TestModel& m) {
         return std::pair{m.model().memory().weights_bytes, m.model().memory().mapped_bytes};
       });

@@ -1,5 +1,5 @@
-// A backend written from the definitions in backend.h, in double precision and plain loops: the oracle
-// that whole-model tests compare the real one with. It does not quantise activations.
+// A backend written from the definitions in backend.h, in double precision and plain loops: the
+// oracle that whole-model tests compare the real one with. It does not quantise activations.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,8 @@ namespace specdec::testing {
 
 class ReferenceMatrix final : public WeightMatrix {
  public:
-  ReferenceMatrix(DType dtype, std::int64_t n_out, std::int64_t n_in, std::span<const std::byte> data)
+  ReferenceMatrix(DType dtype, std::int64_t n_out, std::int64_t n_in,
+                  std::span<const std::byte> data)
       : dtype_(dtype), n_out_(n_out), n_in_(n_in), values_(static_cast<std::size_t>(n_out * n_in)) {
     codec(dtype).dequantize(data.data(), values_.data(), n_out * n_in);
   }
@@ -44,8 +45,9 @@ class ReferenceBackend final : public Backend {
  public:
   [[nodiscard]] BackendInfo info() const override { return {"reference", "plain loops", 1, true}; }
 
-  [[nodiscard]] std::unique_ptr<WeightMatrix> load_matrix(DType dtype, std::int64_t n_out, std::int64_t n_in,
-                                                          std::span<const std::byte> data) override {
+  [[nodiscard]] std::unique_ptr<WeightMatrix> load_matrix(
+      DType dtype, std::int64_t n_out, std::int64_t n_in,
+      std::span<const std::byte> data) override {
     return std::make_unique<ReferenceMatrix>(dtype, n_out, n_in, data);
   }
 
@@ -57,7 +59,8 @@ class ReferenceBackend final : public Backend {
       for (const LinearSegment& segment : task.segments) {
         const auto& w = dynamic_cast<const ReferenceMatrix&>(*segment.weight);
         for (std::int64_t i = 0; i < w.n_out(); ++i) {
-          double y = w.dot(i, input) + (segment.bias != nullptr ? static_cast<double>(segment.bias[i]) : 0.0);
+          double y = w.dot(i, input) +
+                     (segment.bias != nullptr ? static_cast<double>(segment.bias[i]) : 0.0);
           y = activate(segment.activation, y);
           float& dst = segment.dst[r * segment.dst_stride + i];
           dst = static_cast<float>(segment.accumulate ? static_cast<double>(dst) + y : y);
@@ -70,7 +73,8 @@ class ReferenceBackend final : public Backend {
     const auto& gate = dynamic_cast<const ReferenceMatrix&>(*task.gate);
     const auto& up = dynamic_cast<const ReferenceMatrix&>(*task.up);
     for (int r = 0; r < task.n_rows; ++r) {
-      const std::vector<double> input = normalise(task.norm, task.x + r * task.x_stride, gate.n_in());
+      const std::vector<double> input =
+          normalise(task.norm, task.x + r * task.x_stride, gate.n_in());
       for (std::int64_t i = 0; i < gate.n_out(); ++i) {
         const double y = activate(task.activation, gate.dot(i, input)) * up.dot(i, input);
         task.dst[r * task.dst_stride + i] = static_cast<float>(y);
@@ -98,7 +102,8 @@ class ReferenceBackend final : public Backend {
     const int group = t.n_heads / t.n_kv_heads;
     for (int r = 0; r < t.n_rows; ++r) {
       std::vector<int> slots;  // newest first
-      for (int a = r; a >= 0; a = t.parents != nullptr ? t.parents[a] : a - 1) slots.push_back(t.first_slot + a);
+      for (int a = r; a >= 0; a = t.parents != nullptr ? t.parents[a] : a - 1)
+        slots.push_back(t.first_slot + a);
       for (int s = t.first_slot - 1; s >= 0; --s) slots.push_back(s);
       for (int h = 0; h < t.n_heads; ++h) {
         const float* q = t.q + r * t.q_stride + h * t.head_dim;
@@ -106,7 +111,8 @@ class ReferenceBackend final : public Backend {
         for (const int slot : slots) {
           const std::vector<double> k = load(t.cache, h / group, slot, true);
           double score = 0;
-          for (int d = 0; d < t.head_dim; ++d) score += static_cast<double>(q[d]) * k[static_cast<std::size_t>(d)];
+          for (int d = 0; d < t.head_dim; ++d)
+            score += static_cast<double>(q[d]) * k[static_cast<std::size_t>(d)];
           scores.push_back(score * static_cast<double>(t.scale));
         }
         const double largest = *std::max_element(scores.begin(), scores.end());
@@ -119,7 +125,8 @@ class ReferenceBackend final : public Backend {
           for (std::size_t d = 0; d < out.size(); ++d) out[d] += weight * v[d];
         }
         for (std::size_t d = 0; d < out.size(); ++d) {
-          t.out[r * t.out_stride + h * t.head_dim + static_cast<int>(d)] = static_cast<float>(out[d] / sum);
+          t.out[r * t.out_stride + h * t.head_dim + static_cast<int>(d)] =
+              static_cast<float>(out[d] / sum);
         }
       }
     }
@@ -132,7 +139,8 @@ class ReferenceBackend final : public Backend {
     }
   }
 
-  void argmax(const float* logits, std::int64_t stride, int n_rows, std::int64_t n, TokenId* out) override {
+  void argmax(const float* logits, std::int64_t stride, int n_rows, std::int64_t n,
+              TokenId* out) override {
     for (int r = 0; r < n_rows; ++r) {
       const float* row = logits + r * stride;
       const bool has_nan = std::any_of(row, row + n, [](float x) { return std::isnan(x); });
@@ -156,7 +164,8 @@ class ReferenceBackend final : public Backend {
       for (const double value : out) mean += value / static_cast<double>(n);
     }
     double square = 0;
-    for (const double value : out) square += (value - mean) * (value - mean) / static_cast<double>(n);
+    for (const double value : out)
+      square += (value - mean) * (value - mean) / static_cast<double>(n);
     const double scale = 1.0 / std::sqrt(square + static_cast<double>(norm.epsilon));
     for (std::size_t i = 0; i < out.size(); ++i) {
       out[i] = (out[i] - mean) * scale * static_cast<double>(norm.weight[i]);
@@ -184,15 +193,18 @@ class ReferenceBackend final : public Backend {
   // Element and scale numbers of dimension d of a slot within its kv head's part.
   static std::size_t element_index(const KvLayout& layout, bool is_key, int in_page, int d) {
     if (!is_key) return static_cast<std::size_t>(in_page * layout.v_stride() + d);
-    return static_cast<std::size_t>((in_page / kKvLane * layout.head_dim + d) * kKvLane + in_page % kKvLane);
+    return static_cast<std::size_t>((in_page / kKvLane * layout.head_dim + d) * kKvLane +
+                                    in_page % kKvLane);
   }
   static std::size_t scale_index(const KvLayout& layout, bool is_key, int in_page, int d) {
     const int n_scales = layout.n_scales();
     if (!is_key) return static_cast<std::size_t>(in_page * n_scales + d / 32);
-    return static_cast<std::size_t>((in_page / kKvLane * n_scales + d / 32) * kKvLane + in_page % kKvLane);
+    return static_cast<std::size_t>((in_page / kKvLane * n_scales + d / 32) * kKvLane +
+                                    in_page % kKvLane);
   }
   static std::byte* head_part(const KvLayerView& cache, int head, int slot) {
-    return cache.pages[slot / kKvChunk] + static_cast<std::size_t>(head) * cache.layout.head_bytes();
+    return cache.pages[slot / kKvChunk] +
+           static_cast<std::size_t>(head) * cache.layout.head_bytes();
   }
 
   static void store(const KvLayerView& cache, int head, int slot, bool is_key, const float* x) {
@@ -236,7 +248,9 @@ class ReferenceBackend final : public Backend {
       } else {
         std::uint16_t half = 0;
         const bool is_f16 = layout.type == KvType::kF16;
-        std::memcpy(&half, is_f16 ? elements + at * 2 : scales + scale_index(layout, is_key, in_page, d) * 2, 2);
+        std::memcpy(
+            &half,
+            is_f16 ? elements + at * 2 : scales + scale_index(layout, is_key, in_page, d) * 2, 2);
         value = f16_to_f32(half);
         if (!is_f16) value *= static_cast<float>(std::to_integer<std::int8_t>(elements[at]));
       }

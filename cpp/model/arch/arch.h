@@ -15,12 +15,12 @@ struct ArchSpec {
   Activation activation;
   bool gated_ffn;
   bool rope_interleaved;
-  bool fused_qkv_only;          // attn_q, attn_k, attn_v are not accepted
+  bool fused_qkv_only;  // attn_q, attn_k, attn_v are not accepted
   Presence qkv_bias;
   Presence attention_out_bias;
-  Presence ffn_bias;            // ffn_up and ffn_down; gated networks take none
+  Presence ffn_bias;  // ffn_up and ffn_down; gated networks take none
   Presence head_bias;
-  Presence rope_divisors;       // rope_freqs.weight
+  Presence rope_divisors;  // rope_freqs.weight
   // Reads what only this architecture has, or nullptr.
   void (*read_extra)(const HparamReader& hparams, ModelConfig& config);
 };

@@ -1,5 +1,6 @@
-// GPT-NeoX and Pythia: layer norm, one fused [Q; K; V] matrix, biases everywhere but on the head, rope
-// on a part of each head, exact (erf) GELU, attention and feed-forward side by side on the residual.
+// GPT-NeoX and Pythia: layer norm, one fused [Q; K; V] matrix, biases everywhere but on the head,
+// rope on a part of each head, exact (erf) GELU, attention and feed-forward side by side on the
+// residual.
 #include "model/arch/arch.h"
 
 namespace specdec {

@@ -1,6 +1,6 @@
-// Llama 1, 2, 3, 3.2; also TinyLlama, SmolLM2 and Mistral without sliding window, which use its name.
-// Rows of q and k are stored permuted, so rope turns neighbouring pairs. Llama 3 stretches its
-// frequencies by the divisors in rope_freqs.weight.
+// Llama 1, 2, 3, 3.2; also TinyLlama, SmolLM2 and Mistral without sliding window, which use its
+// name. Rows of q and k are stored permuted, so rope turns neighbouring pairs. Llama 3 stretches
+// its frequencies by the divisors in rope_freqs.weight.
 #include "model/arch/arch.h"
 
 namespace specdec {

@@ -1,0 +1,449 @@
+"""The forward pass: batch invariance, rollback, guarantees on failure, weight formats, loading."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tiny_models
+from helpers import model_path, native
+from tiny_models import TinyConfig
+
+testing = native("model")
+
+# Sizes that are no multiple of a vector, a tile or a cache line.
+CONFIGS = {
+    "llama": TinyConfig(
+        n_layers=3, hidden_size=96, n_heads=4, n_kv_heads=2, head_dim=24, intermediate_size=160
+    ),
+    "qwen2": TinyConfig(arch="qwen2", tied=True, n_heads=7, n_kv_heads=1, head_dim=32),
+    "gptneox": TinyConfig(arch="gptneox", n_heads=4, n_kv_heads=4, n_rot=6, vocab_size=275),
+}
+CHAIN = [int(t) for t in np.random.default_rng(7).integers(0, 270, 300)]
+
+
+def load(path: pathlib.Path, backend: str = "cpu", n_threads: int = 2, **options: Any) -> Any:
+    return testing.Model(str(path), backend=backend, n_threads=n_threads, **options)
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def model_file(request: pytest.FixtureRequest, tmp_path_factory: Any) -> pathlib.Path:
+    """One quantised model per architecture: integer kernels, the strictest case for invariance."""
+    config = CONFIGS[request.param]
+    path = tmp_path_factory.mktemp("models") / f"{request.param}.gguf"
+    return tiny_models.write_tiny(path, config, dtype="Q4_0", seed=3)
+
+
+def one_by_one(session: Any, tokens: list[int]) -> np.ndarray:
+    return np.concatenate([session.forward([t]) for t in tokens])
+
+
+def bits(rows: np.ndarray) -> bytes:
+    return np.ascontiguousarray(rows, dtype=np.float32).tobytes()
+
+
+# ---------------------------------------------------------------- batch invariance
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "f16"])
+def test_rows_have_the_same_bits_in_every_batch_size(
+    model_file: pathlib.Path, kv_type: str
+) -> None:
+    model = load(model_file)
+    expected = one_by_one(model.session(kv_type=kv_type), CHAIN[:51])
+    for n_prefix in (0, 17):
+        for n_rows in [*range(2, 18), 33]:
+            session = model.session(kv_type=kv_type)
+            if n_prefix:
+                session.forward(CHAIN[:n_prefix], output="none")
+            found = session.forward(CHAIN[n_prefix : n_prefix + n_rows])
+            assert bits(found) == bits(expected[n_prefix : n_prefix + n_rows]), n_rows
+
+
+def test_rows_have_the_same_bits_across_page_boundaries(model_file: pathlib.Path) -> None:
+    model = load(model_file)
+    expected = one_by_one(model.session(), CHAIN)
+    for cut in (1, 100, 250, 255, 256, 257, 290):
+        session = model.session()
+        found = np.concatenate([session.forward(CHAIN[:cut]), session.forward(CHAIN[cut:])])
+        assert bits(found) == bits(expected), cut
+
+
+def test_rows_have_the_same_bits_for_any_number_of_threads(model_file: pathlib.Path) -> None:
+    rows = [
+        load(model_file, n_threads=n_threads).session().forward(CHAIN[:40])
+        for n_threads in (1, 2, 3)
+    ]
+    assert bits(rows[0]) == bits(rows[1]) == bits(rows[2])
+
+
+def test_rows_have_the_same_bits_on_every_instruction_set(model_file: pathlib.Path) -> None:
+    rows = [
+        bits(load(model_file, backend=isa).session().forward(CHAIN[:20]))
+        for isa in testing.cpu_isas()
+    ]
+    assert len(set(rows)) == 1
+
+
+def tree_path(parents: list[int], row: int) -> list[int]:
+    path = []
+    while row >= 0:
+        path.append(row)
+        row = parents[row]
+    return path[::-1]
+
+
+@pytest.mark.parametrize("n_prefix", [1, 40, 250])
+def test_every_path_of_a_tree_equals_its_chain_bitwise(
+    model_file: pathlib.Path, n_prefix: int
+) -> None:
+    model = load(model_file)
+    rng = np.random.default_rng(n_prefix)
+    for n_rows in (2, 5, 16):
+        parents = [int(rng.integers(-1, r)) if r else -1 for r in range(n_rows)]
+        tokens = [int(t) for t in rng.integers(0, 270, n_rows)]
+        tree = model.session()
+        tree.forward(CHAIN[:n_prefix], output="none")
+        found = tree.forward(tokens, parents=parents)
+        for row in range(n_rows):
+            path = tree_path(parents, row)
+            chain = model.session()
+            chain.forward(CHAIN[:n_prefix], output="none")
+            expected = chain.forward([tokens[r] for r in path])
+            assert bits(found[row]) == bits(expected[-1]), (parents, row)
+
+        # What is kept of the tree continues like the chain.
+        path = tree_path(parents, n_rows - 1)
+        tree.keep_path(n_prefix, path)
+        assert tree.length == n_prefix + len(path)
+        assert bits(tree.forward([5])) == bits(chain.forward([5]))
+
+
+def test_an_explicit_chain_of_parents_equals_no_parents(model_file: pathlib.Path) -> None:
+    model = load(model_file)
+    plain = model.session().forward(CHAIN[:9])
+    assert bits(model.session().forward(CHAIN[:9], parents=list(range(-1, 8)))) == bits(plain)
+
+
+# ---------------------------------------------------------------- outputs
+
+
+def test_the_first_output_row_does_not_change_the_rows(model_file: pathlib.Path) -> None:
+    model = load(model_file)
+    everything = model.session().forward(CHAIN[:30])
+    tree = [-1, 0, 0, 2, 2, *range(4, 29)]
+    tree_rows = model.session().forward(CHAIN[:30], parents=tree)
+    for first in (1, 15, 29):
+        session = model.session()
+        assert bits(session.forward(CHAIN[:30], first_output_row=first)) == bits(everything[first:])
+        assert bits(session.forward([3])) == bits(one_by_one(model.session(), [*CHAIN[:30], 3])[-1])
+        found = model.session().forward(CHAIN[:30], parents=tree, first_output_row=first)
+        assert bits(found) == bits(tree_rows[first:])
+
+
+def test_argmax_is_the_best_logit_and_outputs_guard_themselves(model_file: pathlib.Path) -> None:
+    session = load(model_file).session()
+    logits = session.forward(CHAIN[:80])
+    assert [session.argmax(r) for r in range(80)] == logits.argmax(axis=1).tolist()
+    session.truncate(0)
+    best = session.forward(CHAIN[:80], output="argmax", first_output_row=5)
+    assert best.tolist() == logits.argmax(axis=1)[5:].tolist()
+    for row in (4, 80):
+        with pytest.raises(testing.NativeError, match="output row"):
+            session.argmax(row)
+    with pytest.raises(testing.NativeError, match="no logits"):
+        session.logits(6)
+    session.forward([1], output="none")
+    with pytest.raises(testing.NativeError, match="no best tokens"):
+        session.argmax(0)
+
+
+def test_layers_in_two_parts_equal_the_whole(model_file: pathlib.Path) -> None:
+    model = load(model_file)
+    n_layers = model.config["n_layers"]
+    expected = model.session().forward(CHAIN[:12])
+    for cut in range(1, n_layers):
+        session = model.session()
+        middle = session.forward(CHAIN[:12], output="hidden", layers=(0, cut))
+        assert middle.shape == (12, model.config["hidden_size"])
+        session.truncate(0)
+        found = session.forward(CHAIN[:12], layers=(cut, -1), hidden=middle.ravel().tolist())
+        assert bits(found) == bits(expected)
+
+
+def test_drafting_with_the_first_layers_leaves_the_model_intact(model_file: pathlib.Path) -> None:
+    model = load(model_file)
+    expected = one_by_one(model.session(), CHAIN[:24])
+    session = model.session()
+    session.forward(CHAIN[:20], output="none")
+    early = session.forward(CHAIN[20:23], layers=(0, 1))
+    assert np.isfinite(early).all()
+    assert bits(early) != bits(expected[20:23])
+    session.truncate(20)
+    assert bits(session.forward(CHAIN[20:24])) == bits(expected[20:24])
+
+
+# ---------------------------------------------------------------- rollback and failure
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "q8_0"])
+def test_truncate_then_forward_equals_fresh(tmp_path: pathlib.Path, kv_type: str) -> None:
+    config = TinyConfig(arch="qwen2", n_heads=4, n_kv_heads=2, head_dim=32)
+    model = load(tiny_models.write_tiny(tmp_path / "m.gguf", config, dtype="Q8_0"))
+    other = [int(t) for t in np.random.default_rng(8).integers(0, 270, 300)]
+    fresh = model.session(kv_type=kv_type)
+    fresh.forward(CHAIN[:270], output="none")
+    expected = fresh.forward(other[:7])
+    session = model.session(kv_type=kv_type)
+    session.forward(CHAIN, output="none")
+    for keep in (290, 270):
+        session.truncate(keep)
+        assert session.length == keep
+        if keep != 270:
+            session.forward(other[:20], output="argmax")
+    assert bits(session.forward(other[:7])) == bits(expected)
+
+
+def test_forks_do_not_disturb_each_other(model_file: pathlib.Path) -> None:
+    model = load(model_file)
+    first = model.session()
+    first.forward(CHAIN[:260], output="none")
+    second = first.fork()
+    second.truncate(200)
+    second_rows = second.forward(CHAIN[100:120])
+    expected = model.session()
+    expected.forward(CHAIN[:260], output="none")
+    assert bits(first.forward(CHAIN[260:280])) == bits(expected.forward(CHAIN[260:280]))
+    expected.truncate(200)
+    assert bits(second_rows) == bits(expected.forward(CHAIN[100:120]))
+
+
+def failure(session: Any, *arguments: Any, **options: Any) -> tuple[str, str]:
+    with pytest.raises(testing.NativeError) as caught:
+        session.forward(*arguments, **options)
+    return caught.value.args[0], caught.value.args[4]
+
+
+BAD_CALLS = [
+    (([3, -1],), {}, "token -1 at index 1"),
+    (([272],), {}, "token 272 at index 0"),
+    (([2**31 - 1],), {}, "token 2147483647"),
+    (([],), {}, "1 to 512 rows"),
+    (([1] * 513,), {}, "1 to 512 rows"),
+    (([1, 2],), {"parents": [-1]}, "1 parents"),
+    (([1, 2],), {"parents": [-1, 1]}, "parent 1 of row 1"),
+    (([1, 2],), {"parents": [-2, 0]}, "parent -2 of row 0"),
+    (([1, 2],), {"first_output_row": 3}, "first_output_row 3"),
+    (([1, 2],), {"first_output_row": -1}, "first_output_row -1"),
+    (([1, 2],), {"layers": (0, 9)}, "layers [0, 9)"),
+    (([1, 2],), {"layers": (1, 1)}, "layers [1, 1)"),
+    (([1, 2],), {"layers": (-1, 1)}, "layers [-1, 1)"),
+    (([1, 2],), {"hidden": [0.0] * 65}, "hidden input"),
+]
+
+
+def test_bad_calls_are_refused_and_change_nothing(tmp_path: pathlib.Path) -> None:
+    model = load(tiny_models.write_tiny(tmp_path / "m.gguf"))
+    expected = one_by_one(model.session(), CHAIN[:11])[-1]
+    session = model.session(n_ctx=20)
+    session.forward(CHAIN[:10])
+    for arguments, options, text in BAD_CALLS:
+        code, message = failure(session, *arguments, **options)
+        assert code == "invalid_argument"
+        assert text in message
+    assert failure(session, CHAIN[:11])[0] == "context_full"
+    assert failure(session, CHAIN[:5], cancelled=True)[0] == "cancelled"
+    assert session.length == 10
+    assert bits(session.forward([CHAIN[10]])) == bits(expected)
+
+
+def test_the_context_can_be_filled_exactly(tmp_path: pathlib.Path) -> None:
+    session = load(tiny_models.write_tiny(tmp_path / "m.gguf")).session(n_ctx=20)
+    session.forward(CHAIN[:19])
+    session.forward([1])
+    assert session.length == 20
+    assert failure(session, [1])[0] == "context_full"
+
+
+def test_logits_that_are_not_finite_are_an_error(tmp_path: pathlib.Path) -> None:
+    config = TinyConfig()
+    tensors = tiny_models.random_tensors(config)
+    tensors["blk.1.ffn_norm.weight"][5] = np.nan
+    path = tiny_models.write_gguf(tmp_path / "m.gguf", tiny_models.metadata(config), tensors)
+    model = load(path)
+    assert any("blk.1.ffn_norm.weight" in warning for warning in model.warnings)
+    session = model.session()
+    code, message = failure(session, [1, 2, 3])
+    assert code == "numerical"
+    assert "position 0" in message
+    assert "check_tensors" in message
+    assert session.length == 0
+    with pytest.raises(testing.NativeError) as caught:
+        load(path, check_tensors=True)
+    assert caught.value.args[0:2] == ("model_format", "non_finite")
+    assert caught.value.args[3] == "blk.1.ffn_norm.weight"
+
+
+def test_all_zero_weights_give_finite_logits(tmp_path: pathlib.Path) -> None:
+    for arch in CONFIGS:
+        config = TinyConfig(arch=arch, n_kv_heads=4)
+        tensors = {n: np.zeros_like(t) for n, t in tiny_models.random_tensors(config).items()}
+        path = tiny_models.write_gguf(tmp_path / "m.gguf", tiny_models.metadata(config), tensors)
+        rows = load(path).session().forward([1, 2, 3])
+        assert (rows == 0).all()
+
+
+def test_threads_share_a_model(model_file: pathlib.Path) -> None:
+    model = load(model_file)
+    expected = bits(one_by_one(model.session(), CHAIN[:40]))
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        sessions = [model.session() for _ in range(4)]
+        found = list(pool.map(lambda s: bits(one_by_one(s, CHAIN[:40])), sessions))
+    assert found == [expected] * 4
+
+
+def test_a_real_model_is_batch_invariant() -> None:
+    model = load(model_path("SmolLM2-135M-Instruct.Q4_1.gguf"))
+    tokens = [int(t) for t in np.random.default_rng(2).integers(0, 49152, 24)]
+    expected = one_by_one(model.session(kv_type="f16"), tokens)
+    for sizes in ([24], [1, 7, 16], [13, 2, 3, 6]):
+        session = model.session(kv_type="f16")
+        ends = np.cumsum(sizes)
+        found = [session.forward(tokens[e - n : e]) for n, e in zip(sizes, ends, strict=True)]
+        assert bits(np.concatenate(found)) == bits(expected), sizes
+
+
+# ---------------------------------------------------------------- weight formats
+
+
+# Root mean square difference to the same weights in F32, as a share of the logits' spread.
+# Formats that keep activations in 8 bits (largest of a block / 127) round each normal-distributed
+# element by 0.5 to 0.7 % of the spread; the products on the way to a logit add up in squares and
+# attention amplifies.
+FORMAT_BOUNDS = {"F32": 1e-5, "F16": 1e-5, "BF16": 1e-5}
+DEFAULT_BOUND = 0.05
+
+
+def rms_error(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((found - expected) ** 2)) / expected.std())
+
+
+@pytest.mark.parametrize("dtype", tiny_models.FORMATS)
+def test_every_weight_format_computes_what_its_weights_say(
+    dtype: str, tmp_path: pathlib.Path
+) -> None:
+    config = TinyConfig(
+        n_layers=3, hidden_size=256, n_heads=4, head_dim=64, intermediate_size=512, n_kv_heads=2
+    )
+    keys = tiny_models.metadata(config)
+    packed = tiny_models.quantise(tiny_models.random_tensors(config, 5), dtype, 5)
+    exact = tiny_models.write_gguf(tmp_path / "f32.gguf", keys, tiny_models.dequantise(packed))
+    path = tiny_models.write_gguf(tmp_path / "packed.gguf", keys, packed)
+    expected = load(exact, backend="reference").session().forward(CHAIN[:12])
+    decoded = load(path, backend="reference").session().forward(CHAIN[:12])
+    assert rms_error(decoded, expected) < 1e-6
+    found = load(path).session().forward(CHAIN[:12])
+    assert rms_error(found, expected) < FORMAT_BOUNDS.get(dtype, DEFAULT_BOUND)
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+def test_smaller_cache_types_stay_close_to_f32(kv_type: str, tmp_path: pathlib.Path) -> None:
+    config = TinyConfig(head_dim=32)
+    path = tiny_models.write_tiny(tmp_path / "m.gguf", config)
+    expected = load(path, backend="reference").session(kv_type="f32").forward(CHAIN[:100])
+    bound = 0.005 if kv_type == "f16" else 0.05
+    for backend in ("cpu", "reference"):
+        found = load(path, backend=backend).session(kv_type=kv_type).forward(CHAIN[:100])
+        assert 0 < np.abs(found - expected).max() / expected.std() < bound
+
+
+def test_fused_and_separate_projections_are_the_same_model(tmp_path: pathlib.Path) -> None:
+    for arch in ("llama", "qwen2"):
+        config = TinyConfig(arch=arch, qkv_bias=True)
+        tensors = tiny_models.random_tensors(config)
+        separate = tiny_models.write_gguf(
+            tmp_path / "a.gguf", tiny_models.metadata(config), tensors
+        )
+        for layer in range(config.n_layers):
+            for kind in ("weight", "bias"):
+                parts = [tensors.pop(f"blk.{layer}.attn_{p}.{kind}") for p in "qkv"]
+                tensors[f"blk.{layer}.attn_qkv.{kind}"] = np.concatenate(parts)
+        fused = tiny_models.write_gguf(tmp_path / "b.gguf", tiny_models.metadata(config), tensors)
+        rows = [load(path).session().forward(CHAIN[:20]) for path in (separate, fused)]
+        assert bits(rows[0]) == bits(rows[1])
+
+
+# ---------------------------------------------------------------- loading
+
+
+def test_progress_counts_every_byte_once_and_can_stop_the_load(tmp_path: pathlib.Path) -> None:
+    for tied in (False, True):
+        path = tiny_models.write_tiny(tmp_path / f"{tied}.gguf", TinyConfig(tied=tied))
+        progress = load(path).progress
+        done = [step[0] for step in progress]
+        assert done == sorted(done)
+        assert done[0] == 0
+        assert done[-1] == progress[0][1] == progress[-1][1] > 0
+    with pytest.raises(testing.NativeError) as caught:
+        load(path, stop_after=3)
+    assert caught.value.args[0] == "cancelled"
+
+
+def test_memory_is_reported(tmp_path: pathlib.Path) -> None:
+    config = TinyConfig(head_dim=32)
+    model = load(tiny_models.write_tiny(tmp_path / "m.gguf", config))
+    n_weights = sum(t.size for t in tiny_models.random_tensors(config).values())
+    weights_bytes, mapped_bytes = model.memory
+    assert mapped_bytes == config.vocab_size * config.hidden_size * 4
+    assert weights_bytes + mapped_bytes >= n_weights * 4
+    per_token = {t: model.kv_bytes_per_token(t) for t in ("f32", "f16", "q8_0")}
+    assert per_token["f32"] == 2 * config.n_layers * config.n_kv_heads * config.head_dim * 4
+    assert per_token["f16"] * 2 == per_token["f32"]
+    assert per_token["f16"] / 2 < per_token["q8_0"] < per_token["f16"]
+
+
+def test_a_scratch_grows_only_to_what_was_needed(tmp_path: pathlib.Path) -> None:
+    session = load(tiny_models.write_tiny(tmp_path / "m.gguf")).session()
+    session.forward(CHAIN[:4])
+    small = session.scratch_bytes
+    session.forward(CHAIN[:64])
+    large = session.scratch_bytes
+    session.forward(CHAIN[:4])
+    assert 0 < small < large
+    assert large <= session.scratch_bytes < 1.1 * large
+
+
+# ---------------------------------------------------------------- perplexity
+
+
+def expected_perplexity(model: Any, tokens: list[int], n_ctx: int, bos: int) -> float:
+    losses = []
+    for start in range(0, len(tokens) - n_ctx + 1, n_ctx):
+        window = tokens[start : start + n_ctx]
+        if bos >= 0:
+            window = [bos, *window[1:]]
+        rows = model.session().forward(window).astype(np.float64)
+        for i in range(n_ctx // 2, n_ctx - 1):
+            row = rows[i] - rows[i].max()
+            losses.append(np.log(np.exp(row).sum()) - row[window[i + 1]])
+    return float(np.exp(np.mean(losses)))
+
+
+@pytest.mark.parametrize("bos", [-1, 271])
+def test_perplexity_scores_the_second_half_of_each_window(bos: int, tmp_path: pathlib.Path) -> None:
+    model = load(tiny_models.write_tiny(tmp_path / "m.gguf"))
+    session = model.session()
+    found = session.perplexity(CHAIN, n_ctx=48, bos=bos)
+    assert found["n_windows"] == found["n_reports"] == 6
+    assert found["n_scored"] == 6 * 23
+    expected = expected_perplexity(model, CHAIN, 48, bos)
+    assert found["perplexity"] == pytest.approx(expected, rel=1e-9)
+    assert session.perplexity(CHAIN, n_ctx=48, bos=bos, max_windows=2)["n_windows"] == 2
+    with pytest.raises(testing.NativeError, match="one window needs"):
+        session.perplexity(CHAIN[:47], n_ctx=48)
+    with pytest.raises(testing.NativeError, match="token 272 at index 1"):
+        session.perplexity([1, 272, *CHAIN], n_ctx=48)
