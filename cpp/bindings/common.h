@@ -4,6 +4,7 @@
 #include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <memory>
 #include <string>
@@ -15,6 +16,8 @@ namespace specdec::bindings {
 
 namespace py = pybind11;
 
+using Fields = py::typing::Dict<py::str, py::object>;  // dict[str, Any] in the stub
+
 void bind_errors(py::module_& m);
 void bind_file(py::module_& m);
 void bind_model(py::module_& m);
@@ -22,7 +25,7 @@ void bind_generation(py::module_& m);
 void bind_decoder(py::module_& m);
 
 // All keys; an array of more than max_array items becomes a description of it.
-py::dict metadata_dict(const GgufFile& file, std::uint64_t max_array);
+Fields metadata_dict(const GgufFile& file, std::uint64_t max_array);
 
 // pybind11 has no holder for pointers to const.
 struct ModelHandle {

@@ -36,8 +36,8 @@ py::object array(const GgufValue& value) {
 
 }  // namespace
 
-py::dict metadata_dict(const GgufFile& file, std::uint64_t max_array) {
-  py::dict result;
+Fields metadata_dict(const GgufFile& file, std::uint64_t max_array) {
+  Fields result;
   for (const GgufEntry& entry : file.entries()) {
     py::object value;
     if (!entry.value.is_array()) {
@@ -77,7 +77,7 @@ void bind_file(py::module_& m) {
                                         py::tuple(py::cast(tensor.shape)), tensor.n_bytes,
                                         tensor.offset));
         }
-        py::dict result;
+        Fields result;
         result["version"] = file->version();
         result["size_bytes"] = file->file_size();
         result["metadata"] = metadata_dict(*file, max_array);

@@ -5,17 +5,20 @@
 namespace specdec::bindings {
 namespace {
 
-// [(bytes, recognise control tokens), ...]
-void set_pieces(GenerateRequest& request, const std::vector<std::pair<std::string, bool>>& pieces) {
+// Text, and whether control tokens are recognised in it.
+void set_pieces(GenerateRequest& request,
+                const std::vector<std::pair<py::bytes, bool>>& pieces) {
   request.pieces.clear();
   for (const auto& [text, parse_special] : pieces) request.pieces.push_back({text, parse_special});
 }
 
-// [(logprob, [(token, logprob), ...]), ...]
-py::list logprob_list(const std::vector<TokenLogprobs>& positions) {
-  py::list result;
+// (logprob, [(token, logprob), ...]) per position.
+using LogprobList = std::vector<std::pair<double, std::vector<std::pair<TokenId, double>>>>;
+
+LogprobList logprob_list(const std::vector<TokenLogprobs>& positions) {
+  LogprobList result;
   for (const TokenLogprobs& position : positions) {
-    result.append(py::make_tuple(position.logprob, position.top));
+    result.emplace_back(position.logprob, position.top);
   }
   return result;
 }
@@ -40,9 +43,11 @@ void bind_request(py::module_& m) {
   py::class_<GenerateRequest>(m, "GenerateRequest")
       .def(py::init<>())
       .def_readwrite("prompt_ids", &GenerateRequest::prompt_ids)
-      .def_property("prompt", nullptr,
-                    [](GenerateRequest& request, const py::bytes& text) { request.prompt = text; })
-      .def_property("pieces", nullptr, &set_pieces)
+      .def(
+          "set_prompt",
+          [](GenerateRequest& request, const py::bytes& text) { request.prompt = text; },
+          py::arg("text"))
+      .def("set_pieces", &set_pieces, py::arg("pieces"))
       .def_readwrite("parse_special", &GenerateRequest::parse_special)
       .def_readwrite("add_bos", &GenerateRequest::add_bos)
       .def_readwrite("max_tokens", &GenerateRequest::max_tokens)
@@ -53,27 +58,7 @@ void bind_request(py::module_& m) {
       .def_readwrite("render_special", &GenerateRequest::render_special);
 }
 
-void bind_output(py::module_& m) {
-  py::class_<OutputChunk>(m, "OutputChunk")
-      .def_property_readonly("text", [](const OutputChunk& chunk) { return to_text(chunk.text); })
-      .def_readonly("token_ids", &OutputChunk::token_ids)
-      .def_readonly("from_draft", &OutputChunk::from_draft)
-      .def_property_readonly("logprobs",
-                             [](const OutputChunk& chunk) { return logprob_list(chunk.logprobs); });
-
-  py::class_<GenerateResult>(m, "GenerateResult")
-      .def_property_readonly("text", [](const GenerateResult& r) { return to_text(r.text); })
-      .def_readonly("token_ids", &GenerateResult::token_ids)
-      .def_readonly("from_draft", &GenerateResult::from_draft)
-      .def_readonly("finish_reason", &GenerateResult::finish_reason)
-      .def_property_readonly("stop_reason",
-                             [](const GenerateResult& r) { return to_text(r.stop_reason); })
-      .def_property_readonly("logprobs",
-                             [](const GenerateResult& r) { return logprob_list(r.logprobs); })
-      .def_readonly("n_prompt_tokens", &GenerateResult::n_prompt_tokens)
-      .def_readonly("seed", &GenerateResult::seed)
-      .def_readonly("stats", &GenerateResult::stats);
-
+void bind_stats(py::module_& m) {
   py::class_<DecodeStats>(m, "DecodeStats")
       .def_readonly("emitted", &DecodeStats::emitted)
       .def_readonly("rounds", &DecodeStats::rounds)
@@ -101,11 +86,34 @@ void bind_output(py::module_& m) {
       .def_readonly("note", &DecodeStats::note);
 }
 
+void bind_output(py::module_& m) {
+  py::class_<OutputChunk>(m, "OutputChunk")
+      .def_property_readonly("text", [](const OutputChunk& chunk) { return to_text(chunk.text); })
+      .def_readonly("token_ids", &OutputChunk::token_ids)
+      .def_readonly("from_draft", &OutputChunk::from_draft)
+      .def_property_readonly("logprobs",
+                             [](const OutputChunk& chunk) { return logprob_list(chunk.logprobs); });
+
+  py::class_<GenerateResult>(m, "GenerateResult")
+      .def_property_readonly("text", [](const GenerateResult& r) { return to_text(r.text); })
+      .def_readonly("token_ids", &GenerateResult::token_ids)
+      .def_readonly("from_draft", &GenerateResult::from_draft)
+      .def_readonly("finish_reason", &GenerateResult::finish_reason)
+      .def_property_readonly("stop_reason",
+                             [](const GenerateResult& r) { return to_text(r.stop_reason); })
+      .def_property_readonly("logprobs",
+                             [](const GenerateResult& r) { return logprob_list(r.logprobs); })
+      .def_readonly("n_prompt_tokens", &GenerateResult::n_prompt_tokens)
+      .def_readonly("seed", &GenerateResult::seed)
+      .def_readonly("stats", &GenerateResult::stats);
+}
+
 }  // namespace
 
 void bind_generation(py::module_& m) {
   bind_sampling(m);
   bind_request(m);
+  bind_stats(m);
   bind_output(m);
 }
 

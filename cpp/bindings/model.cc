@@ -30,9 +30,9 @@ ModelHandle load(const std::string& path, ModelOptions options, const py::object
   return handle;
 }
 
-py::dict info_dict(const ModelHandle& handle) {
+Fields info_dict(const ModelHandle& handle) {
   const ModelInfo& info = handle.model->info();
-  py::dict result;
+  Fields result;
   result["path"] = to_text(info.path);
   result["architecture"] = to_text(info.architecture);
   result["name"] = to_text(info.name);
@@ -63,17 +63,18 @@ py::dict info_dict(const ModelHandle& handle) {
 }
 
 // The texts that a prompt with control tokens may turn into single tokens.
-py::list control_token_texts(const ModelHandle& handle) {
+py::typing::List<py::str> control_token_texts(const ModelHandle& handle) {
   const Tokenizer& tokenizer = handle.model->tokenizer();
-  py::list texts;
+  py::typing::List<py::str> texts;
   for (TokenId token = 0; token < tokenizer.n_tokens(); ++token) {
     if (tokenizer.is_hidden(token)) texts.append(to_text(tokenizer.token_text(token)));
   }
   return texts;
 }
 
-std::vector<TokenId> tokenize(const ModelHandle& handle, const std::string& text, bool add_special,
+std::vector<TokenId> tokenize(const ModelHandle& handle, const py::bytes& bytes, bool add_special,
                               bool parse_special) {
+  const std::string text = bytes;
   EncodeOptions options;
   if (!add_special) options.add_bos = false;
   options.parse_special = parse_special;
@@ -94,13 +95,13 @@ py::str detokenize(const ModelHandle& handle, const std::vector<TokenId>& tokens
   return to_text(text);
 }
 
-py::dict pair_dict(const ModelHandle& target, const ModelHandle& draft) {
+Fields pair_dict(const ModelHandle& target, const ModelHandle& draft) {
   PairReport report;
   {
     py::gil_scoped_release release;
     report = check_pair(*target.model, *draft.model);
   }
-  py::dict result;
+  Fields result;
   result["compatible"] = report.compatible;
   result["identical"] = report.identical;
   result["n_target_tokens"] = report.n_target_tokens;

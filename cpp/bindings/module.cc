@@ -26,13 +26,13 @@ class LogQueue {
     if (messages_.size() == kMaxMessages) messages_.pop_front();
     messages_.emplace_back(level, message);
   }
-  py::list take() {
+  py::typing::List<py::typing::Tuple<py::int_, py::str>> take() {
     std::deque<std::pair<LogLevel, std::string>> messages;
     {
       const std::lock_guard lock(mutex_);
       messages.swap(messages_);
     }
-    py::list result;
+    py::typing::List<py::typing::Tuple<py::int_, py::str>> result;
     for (const auto& [level, text] : messages) {
       result.append(py::make_tuple(10 * (static_cast<int>(level) + 1), to_text(text)));
     }
@@ -45,12 +45,12 @@ class LogQueue {
   std::deque<std::pair<LogLevel, std::string>> messages_;
 };
 
-py::dict build_info() {
+Fields build_info() {
   py::list isas, dtypes, architectures;
   for (const CpuIsa isa : supported_cpu_isas()) isas.append(cpu_isa_name(isa));
   for (const DTypeTraits& dtype : all_dtypes()) dtypes.append(dtype.name);
   for (const std::string& name : supported_architectures()) architectures.append(name);
-  py::dict info;
+  Fields info;
   info["version"] = SPECDEC_VERSION;
 #if defined(__clang__)
   info["compiler"] = "clang " __clang_version__;

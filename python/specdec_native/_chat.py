@@ -1,8 +1,9 @@
 """From chat messages to pieces of prompt, so that message text cannot forge control tokens.
 
 In the text that reaches the template, the first character of every control token spelled out by
-a message is replaced by a private-use character. After rendering it is put back, and the control
-tokens it belongs to become pieces of plain text; those that the template wrote are recognised.
+a message is replaced by a character that occurs nowhere in it. After rendering it is put back, and
+the control tokens it belongs to become pieces of plain text; those that the template wrote are
+recognised.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import _sandbox
+from ._sandbox import DISGUISES
 from .errors import InvalidArgumentError, TemplateError, UnsupportedModelError
 
-_PRIVATE_USE = range(0xF0000, 0xFFFFE)
 _ROLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _MAX_DEPTH = 64
 
@@ -71,7 +72,7 @@ def chat_pieces(
     if any(first in t for t in texts[1:] for first in control.first_characters):
         # A template that cuts or joins message text could still complete a control token from
         # parts. With every first character hidden that is impossible, so the two must agree.
-        strict = rendered(lambda t: t.translate({ord(c): d for c, d in disguise.items()}))
+        strict = rendered(lambda t: _replace(t, disguise))
         if control.find(text) != control.find(strict):
             text = strict
     return _split(text, disguise, control)
@@ -158,22 +159,27 @@ def _map_text(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def _disguises(characters: frozenset[str], used: str) -> dict[str, str]:
-    """A private-use character for each, none of which occurs in `used`."""
+    """A character for each that does not occur in `used`."""
     taken = set(used)
-    free = (chr(code) for code in _PRIVATE_USE if chr(code) not in taken)
+    free = (chr(code) for code in DISGUISES if chr(code) not in taken)
     try:
         return {character: next(free) for character in sorted(characters)}
     except StopIteration:
-        raise TemplateError("the messages use every private-use character") from None
+        raise TemplateError("the messages use every Egyptian hieroglyph") from None
+
+
+def _replace(text: str, characters: Mapping[str, str]) -> str:
+    for old, new in characters.items():
+        text = text.replace(old, new)
+    return text
 
 
 def _split(text: str, disguise: Mapping[str, str], control: ControlTokens) -> list[Piece]:
-    original = {d: c for c, d in disguise.items()}
-    hidden = [i for i, character in enumerate(text) if character in original]
-    if not hidden:
+    hidden = re.compile(f"[{''.join(disguise.values())}]") if disguise else re.compile("(?!)")
+    positions = {match.start() for match in hidden.finditer(text)}
+    if not positions:
         return [(text, True)]
-    text = text.translate({ord(d): c for d, c in original.items()})
-    positions = set(hidden)
+    text = _replace(text, {d: c for c, d in disguise.items()})
     pieces: list[Piece] = []
     start = 0
     for match in control.pattern.finditer(text):

@@ -13,13 +13,14 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
 from jinja2 import Template, nodes
 from jinja2.exceptions import TemplateError as JinjaError
 from jinja2.ext import Extension
+from jinja2.lexer import Token, TokenStream
 from jinja2.parser import Parser
 from jinja2.runtime import Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -28,13 +29,17 @@ from jinja2.visitor import NodeTransformer
 from .errors import TemplateError
 
 MAX_TEMPLATE_BYTES = 1 << 20
-MAX_NODES = 50_000
+MAX_TOKENS = 20_000  # of a template, not of a model
 MAX_NUMBER_BITS = 4096
 MAX_ARGUMENT = 100_000  # of numbers handed to functions and filters: widths, counts, depths
 MAX_STEPS = 1_000_000  # passes of loops, calls, filters
 MAX_SECONDS = 1.0
 MAX_GROWTH = 16 << 20  # characters made by all operations together
 GROWTH_PER_INPUT = 64  # the same, in addition, per character of the messages
+
+# Egyptian hieroglyphs, which stand in for other characters in message text: no operation on text
+# treats them specially, unlike private-use characters, which repr() escapes.
+DISGUISES = range(0x13000, 0x13430)
 
 _FILTERS = """
     abs attr batch capitalize count d default dictsort e escape first float forceescape groupby
@@ -108,6 +113,12 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+def _written(value: Any) -> str:
+    text = _text(value)
+    _budget.get().grow(len(text))
+    return text
+
+
 def _require_plain(value: Any) -> None:
     if isinstance(value, dict):
         value = itertools.chain(value.keys(), value.values())
@@ -124,12 +135,12 @@ class _Meter(NodeTransformer):
 
     def visit_For(self, node: nodes.For) -> nodes.For:
         self.generic_visit(node)
-        node.body.insert(0, nodes.ExprStmt(_call("specdec_step", [], node), lineno=node.lineno))
+        node.body.insert(0, _step(node))
         return node
 
     def visit_Macro(self, node: nodes.Macro) -> nodes.Macro:
         self.generic_visit(node)
-        node.body.insert(0, nodes.ExprStmt(_call("specdec_step", [], node), lineno=node.lineno))
+        node.body.insert(0, _step(node))
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Call:
@@ -149,15 +160,28 @@ class _Meter(NodeTransformer):
         return _call("specdec_pack", [node], node) if node.items else node
 
 
+def _step(node: nodes.Node) -> nodes.ExprStmt:
+    """One pass of a loop or macro, with the text that it writes at most besides expressions."""
+    n_written = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
+    call = _call("specdec_step", [nodes.Const(n_written, lineno=node.lineno)], node)
+    return nodes.ExprStmt(call, lineno=node.lineno)
+
+
 def _call(name: str, arguments: list[nodes.Expr], near: nodes.Node) -> nodes.Call:
     function = nodes.EnvironmentAttribute(name, lineno=near.lineno)
     return nodes.Call(function, arguments, [], None, None, lineno=near.lineno)
 
 
-class _Generation(Extension):
-    """`{% generation %}` marks the assistant's text for training; it changes nothing here."""
+class _Extras(Extension):
+    """Bounds the template's length, and ignores `{% generation %}`, which is for training."""
 
     tags = {"generation"}  # noqa: RUF012
+
+    def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
+        for n, token in enumerate(stream):
+            if n == MAX_TOKENS:
+                raise _limit(f"has more than {MAX_TOKENS} parts")
+            yield token
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
@@ -171,8 +195,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
-            extensions=["jinja2.ext.loopcontrols", _Generation],
-            finalize=_text,
+            extensions=["jinja2.ext.loopcontrols", _Extras],
+            finalize=_written,
             cache_size=0,
         )
         self.filters = {
@@ -186,16 +210,15 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         template = super()._parse(source, name, filename)
-        if sum(1 for _ in template.find_all(nodes.Node)) > MAX_NODES:
-            raise _limit(f"has more than {MAX_NODES} parts")
         metered: nodes.Template = _Meter().visit(template)
         metered.set_environment(self)
         return metered
 
     # Called by the metered template.
 
-    def specdec_step(self) -> None:
+    def specdec_step(self, n_written: int) -> None:
         _budget.get().step()
+        _budget.get().grow(n_written)
 
     def specdec_pack(self, value: Any) -> Any:
         return _checked(value)
@@ -319,14 +342,19 @@ def _to_json(
     if indent is not None and not (isinstance(indent, int) and 0 <= indent <= 16):
         raise _limit("asks tojson for an indent that is not 0 to 16")
     encoder = json.JSONEncoder(
-        ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys
     )
     chunks = []
     for chunk in encoder.iterencode(value):  # in small pieces, so that the budget ends it
         budget.step()
         budget.grow(len(chunk))
-        chunks.append(chunk)
+        chunks.append(_escaped(chunk) if ensure_ascii else chunk)
     return "".join(chunks)
+
+
+def _escaped(text: str) -> str:
+    """As json escapes what is not ASCII, but for characters that stand in for others."""
+    return "".join(c if c < "\x80" or ord(c) in DISGUISES else json.dumps(c)[1:-1] for c in text)
 
 
 @functools.lru_cache(maxsize=16)
@@ -347,13 +375,7 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
     token = _budget.set(_Budget())
     try:
         _budget.set(_Budget(_expanded(dict(variables), {})))
-        budget = _budget.get()
-        template = _compile(source)
-        chunks = []
-        for chunk in template.generate(**variables):
-            budget.grow(len(chunk))
-            chunks.append(chunk)
-        return "".join(chunks)
+        return _compile(source).render(**variables)
     except TemplateError:
         raise
     except JinjaError as error:

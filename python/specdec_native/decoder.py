@@ -296,7 +296,7 @@ class Decoder:
         self, request: _core.GenerateRequest, prompt: Prompt, parse_special: bool
     ) -> None:
         if isinstance(prompt, str):
-            request.prompt = to_bytes(prompt)
+            request.set_prompt(to_bytes(prompt))
             request.parse_special = bool(parse_special)
             return
         request.prompt_ids = check_token_ids("prompt", prompt, self._target.info.vocab_size)
@@ -312,7 +312,7 @@ class Decoder:
         )
         call = self._call(rest, max_tokens)  # type: ignore[arg-type]
         pieces = self._target._chat_pieces(messages, True, tools, template, args)  # type: ignore[arg-type]
-        call.request.pieces = [(to_bytes(text), special) for text, special in pieces]
+        call.request.set_pieces([(to_bytes(text), special) for text, special in pieces])
         bos = self._target.bos_token_id
         if bos is not None and pieces and pieces[0][0].startswith(self._target.token_text(bos)):
             call.request.add_bos = 0  # the template wrote it

@@ -137,7 +137,7 @@ class NGram:
     Attributes:
         n: 2 to 16, the longest context looked up; the longest one that matches decides.
         min_count: 1 or more; seen at least so often.
-        filler_top_k: 0 to 64; also count the target's best tokens of each position.
+        filler_top_k: 1 to 64; above 1 also count the best so many tokens of each position.
         keep: keep what was learnt between calls.
         draft_max, draft_min, gamma: as of `DraftModel`; the longest draft is 7 unless given.
     """
@@ -145,7 +145,7 @@ class NGram:
     n: int = 5
     _: KW_ONLY
     min_count: int = 1
-    filler_top_k: int = 0
+    filler_top_k: int = 1
     keep: bool = False
     draft_max: int | None = None
     draft_min: int = 0
@@ -154,7 +154,7 @@ class NGram:
     def __post_init__(self) -> None:
         check_number("n", self.n, 2, 16, whole=True)
         check_number("min_count", self.min_count, 1, 1_000_000, whole=True)
-        check_number("filler_top_k", self.filler_top_k, 0, 64, whole=True)
+        check_number("filler_top_k", self.filler_top_k, 1, 64, whole=True)
         _check_draft_length(self.draft_max, self.draft_min, self.gamma)
 
 

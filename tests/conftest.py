@@ -1,0 +1,53 @@
+"""Small models that several test files share."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+# Roles and contents as they are, and a control token at the end of each message.
+TINY_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A random llama with a byte-level vocabulary, a chat template and a long context."""
+    import tiny_models
+
+    config = tiny_models.TinyConfig(context_length=1 << 18)
+    return tiny_models.write_tiny(
+        tmp_path_factory.mktemp("tiny") / "tiny.gguf",
+        config,
+        dtype="Q8_0",
+        seed=1,
+        extra={"tokenizer.chat_template": TINY_TEMPLATE},
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_draft_path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """One layer, the vocabulary of `tiny_path`."""
+    import tiny_models
+
+    config = tiny_models.TinyConfig(n_layers=1, context_length=1 << 18)
+    return tiny_models.write_tiny(tmp_path_factory.mktemp("tiny") / "draft.gguf", config, seed=2)
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_path: pathlib.Path) -> Iterator[Any]:
+    sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+    with sd.Model(tiny_path, n_threads=2) as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def tiny_draft(tiny_draft_path: pathlib.Path) -> Iterator[Any]:
+    sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+    with sd.Model(tiny_draft_path, n_threads=2) as model:
+        yield model
