@@ -17,6 +17,7 @@ inline constexpr int kExitResource = 5;
 inline constexpr int kExitInterrupted = 130;
 
 [[nodiscard]] int run_generate(const Arguments& arguments);
+[[nodiscard]] int run_bench(const Arguments& arguments);
 [[nodiscard]] int run_chat(const Arguments& arguments);
 [[nodiscard]] int run_inspect(const Arguments& arguments);
 [[nodiscard]] int run_tokenize(const Arguments& arguments);

@@ -25,6 +25,7 @@ struct Command {
 constexpr Command kCommands[] = {
     {"generate", "continue a prompt", run_generate},
     {"chat", "talk with a chat model", run_chat},
+    {"bench", "time forward passes of M rows", run_bench},
     {"inspect", "show what a GGUF file holds, without reading its weights", run_inspect},
     {"tokenize", "show the tokens of a text", run_tokenize},
     {"perplexity", "measure how well a model predicts a text", run_perplexity},

@@ -1,0 +1,175 @@
+// `specdec bench`: what a pass of M rows costs, against the memory roof.
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <string>
+
+#include "base/cpu_isa.h"
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/interrupt.h"
+#include "cli/json.h"
+#include "cli/options.h"
+#include "cli/terminal.h"
+#include "engine/bench.h"
+
+namespace specdec::cli {
+namespace {
+
+std::vector<int> parse_rows(const std::string& text) {
+  std::vector<int> rows;
+  const char* at = text.data();
+  const char* end = at + text.size();
+  while (at != end) {
+    int value = 0;
+    const auto [next, error] = std::from_chars(at, end, value);
+    if (error != std::errc() || value < 1 || value > 512 || (next != end && *next != ',') || next + 1 == end) {
+      throw UsageError("--rows is " + quoted(text) + "; expected numbers from 1 to 512 separated by commas");
+    }
+    rows.push_back(value);
+    at = next == end ? end : next + 1;
+  }
+  if (rows.empty()) throw UsageError("--rows is empty; expected numbers from 1 to 512 separated by commas");
+  return rows;
+}
+
+template <typename... Values>
+std::string format(const char* pattern, Values... values) {
+  char text[160];
+  std::snprintf(text, sizeof text, pattern, values...);
+  return text;
+}
+
+// One measured model in numbers.
+struct Summary {
+  const ModelInfo& info;
+  const BenchOptions& options;
+  const BenchResult& result;
+
+  [[nodiscard]] double t_ms(std::size_t i) const { return median(result.times_ms[i]); }
+  [[nodiscard]] double t_first() const { return t_ms(0); }
+  [[nodiscard]] double read_gb_s() const { return median(result.read_bandwidth) / 1e9; }
+  [[nodiscard]] double weight_gb() const { return static_cast<double>(info.bytes_per_step) / 1e9; }
+  [[nodiscard]] double share() const {
+    const auto one = std::find(options.rows.begin(), options.rows.end(), 1);
+    if (one == options.rows.end()) return 0;
+    return weight_gb() / (t_ms(static_cast<std::size_t>(one - options.rows.begin())) / 1000) / read_gb_s();
+  }
+};
+
+// Members of the object that is open.
+void write_json(JsonWriter& json, const Summary& s) {
+  json.member("model", s.info.path)
+      .member("quantisation", s.info.quantisation)
+      .member("isa", std::string(cpu_isa_name(active_cpu_isa())))
+      .member("n_threads", s.info.n_threads)
+      .member("ctx", s.options.n_ctx)
+      .member("rounds", s.options.n_rounds);
+  json.key("t_ms").begin_object();
+  for (std::size_t i = 0; i < s.options.rows.size(); ++i) json.member(std::to_string(s.options.rows[i]), s.t_ms(i));
+  json.end_object();
+  json.key("t_min_ms").begin_object();
+  for (std::size_t i = 0; i < s.options.rows.size(); ++i) {
+    json.member(std::to_string(s.options.rows[i]), *std::min_element(s.result.times_ms[i].begin(), s.result.times_ms[i].end()));
+  }
+  json.end_object();
+  json.key("ratio").begin_object();
+  for (std::size_t i = 0; i < s.options.rows.size(); ++i) {
+    json.member(std::to_string(s.options.rows[i]), s.t_ms(i) / s.t_first());
+  }
+  json.end_object()
+      .member("read_gb_s", s.read_gb_s())
+      .member("weight_gb", s.weight_gb())
+      .member("bandwidth_share", s.share())
+      .member("load_ms", s.info.load_ms);
+}
+
+void write_table(const Summary& s) {
+  std::string out = s.info.path + "  (" + s.info.quantisation + ")\n";
+  out += format("%s, %d threads, context %d, %d rounds; weights %.3f GB, memory reads %.1f GB/s\n",
+                cpu_isa_name(active_cpu_isa()), s.info.n_threads, s.options.n_ctx, s.options.n_rounds, s.weight_gb(),
+                s.read_gb_s());
+  out += "  rows  median ms     min ms  T(M)/T(first)  tokens/s\n";
+  for (std::size_t i = 0; i < s.options.rows.size(); ++i) {
+    out += format("%6d %10.2f %10.2f %14.2f %9.1f\n", s.options.rows[i], s.t_ms(i),
+                  *std::min_element(s.result.times_ms[i].begin(), s.result.times_ms[i].end()), s.t_ms(i) / s.t_first(),
+                  1000.0 * s.options.rows[i] / s.t_ms(i));
+  }
+  if (s.share() > 0) out += format("one row reads its weights at %.0f %% of the memory's speed\n", 100 * s.share());
+  write_stdout(out);
+}
+
+}  // namespace
+
+int run_bench(const Arguments& arguments) {
+  ModelFlags model_flags;
+  OutputFlags output;
+  BenchOptions options;
+  std::string rows = "1,2,3,4,6,8,12,16,32,512";
+  int n_ctx = 256;
+  bool kernels = false;
+  ArgParser parser("bench", "-m FILE [-md FILE] [OPTIONS]",
+                   "Times whole forward passes of M rows, all row counts in turn in every round: what verifying a "
+                   "draft costs. Up to 16 rows all go through the output head.");
+  add_model_flags(parser, model_flags);
+  add_draft_model_flags(parser, model_flags);
+  parser.section("Benchmark");
+  parser.text("--rows", "LIST", &rows, "Row counts, separated by commas (default " + rows + ").");
+  parser.integer("--ctx", "N", &n_ctx, 0, 1 << 20, "Positions in the cache before each pass (default 256).");
+  parser.integer("--rounds", "N", &options.n_rounds, 1, 1000, "Rounds after one warm-up (default 7).");
+  parser.flag("--kernels", &kernels, "Also every weight format's matmul on synthetic matrices.");
+  add_output_flags(parser, output, true);
+  if (!parser.parse(arguments)) {
+    write_stdout(parser.help());
+    return kExitOk;
+  }
+  check_model_flags(model_flags);
+  options.rows = parse_rows(rows);
+  options.n_ctx = n_ctx;
+  options.kv_type = model_flags.kv_type;
+  options.cancel = &interrupt_flag();
+
+  JsonWriter json;
+  json.begin_object();
+  const auto measure = [&](const std::string& path) {
+    const auto model = load_model(path, model_flags, output);
+    ProgressBar bar("bench", !output.quiet);
+    options.on_progress = [&bar](double fraction) { bar.update(fraction); };
+    const BenchResult result = bench_forward(*model, options);
+    bar.finish();
+    const Summary summary{model->info(), options, result};
+    if (output.json) {
+      write_json(json, summary);
+    } else {
+      write_table(summary);
+    }
+  };
+  measure(model_flags.model);
+  if (!model_flags.draft.empty()) {
+    json.key("draft").begin_object();
+    measure(model_flags.draft);
+    json.end_object();
+  }
+  if (kernels) {
+    const auto table = bench_kernels(model_flags.n_threads, &interrupt_flag());
+    json.key("kernels").begin_array();
+    std::string text = "format   GB/s at 1 row   GMAC/s at 8 rows\n";
+    for (const KernelBench& kernel : table) {
+      json.begin_object()
+          .member("dtype", kernel.dtype)
+          .member("gb_s", kernel.bytes_per_second / 1e9)
+          .member("gmac_s", kernel.macs_per_second / 1e9)
+          .end_object();
+      text += format("%-6s %15.1f %18.1f\n", kernel.dtype.c_str(), kernel.bytes_per_second / 1e9,
+                     kernel.macs_per_second / 1e9);
+    }
+    json.end_array();
+    if (!output.json) write_stdout(text);
+  }
+  json.end_object();
+  if (output.json) write_stdout(json.text() + "\n");
+  return kExitOk;
+}
+
+}  // namespace specdec::cli
