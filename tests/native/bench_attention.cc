@@ -1,8 +1,9 @@
 // Microseconds of one attention operation for the shapes of real models: the fastest of many,
 // because neighbours on the machine only ever slow it down.
 //   bench_attention [n_threads [isa]]
+#include <time.h>
+
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -20,24 +21,29 @@ using namespace specdec;
 
 struct Shape {
   const char* name;
-  int n_heads, n_kv_heads, head_dim;
+  int n_heads, n_kv_heads, head_dim, n_layers;
 };
 
-// Layers cycled through, so that a long cache comes from memory as it does in a model.
-constexpr int kLayers = 16;
+double now_us(int n_threads) {
+  timespec t{};
+  clock_gettime(n_threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+  return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) * 1e-3;
+}
 
 double best_us(const OpsKernels& ops, const Shape& shape, KvType type, int context, int n_rows,
                bool tree, int n_threads) {
   const KvLayout layout{.type = type, .n_kv_heads = shape.n_kv_heads, .head_dim = shape.head_dim};
   const int n_slots = context + n_rows;
   const std::size_t n_pages = static_cast<std::size_t>((n_slots + kKvChunk - 1) / kKvChunk);
+  // Pages hold all layers, and layers are cycled through, as in a model.
+  const auto n_layers = static_cast<std::size_t>(shape.n_layers);
   std::vector<AlignedBuffer> buffers;
-  std::vector<std::vector<std::byte*>> pages(kLayers);
-  for (auto& layer : pages) {
-    for (std::size_t i = 0; i < n_pages; ++i) {
-      buffers.emplace_back(layout.layer_bytes());
-      std::memset(buffers.back().data(), 0x11, layout.layer_bytes());
-      layer.push_back(buffers.back().data());
+  std::vector<std::vector<std::byte*>> pages(n_layers);
+  for (std::size_t i = 0; i < n_pages; ++i) {
+    buffers.emplace_back(layout.layer_bytes() * n_layers);
+    std::memset(buffers.back().data(), 0x11, buffers.back().size());
+    for (std::size_t l = 0; l < n_layers; ++l) {
+      pages[l].push_back(buffers.back().data() + l * layout.layer_bytes());
     }
   }
   const std::size_t row =
@@ -62,13 +68,11 @@ double best_us(const OpsKernels& ops, const Shape& shape, KvType type, int conte
   const int n_repeats = n_rows > 64 ? 16 : 160;
   std::vector<double> times;
   for (int i = 0; i < n_repeats; ++i) {
-    task.cache.pages = pages[static_cast<std::size_t>(i % kLayers)].data();
-    const auto begin = std::chrono::steady_clock::now();
+    task.cache.pages = pages[static_cast<std::size_t>(i % shape.n_layers)].data();
+    const double begin = now_us(n_threads);
     ThreadPool::shared().run(n_threads,
                              [&](TaskContext& c) { ops.attention(task, scratch.data(), c); });
-    times.push_back(
-        std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin)
-            .count());
+    times.push_back(now_us(n_threads) - begin);
   }
   return *std::min_element(times.begin(), times.end());
 }
@@ -79,8 +83,9 @@ int main(int argc, char** argv) {
   const int n_threads = argc > 1 ? std::atoi(argv[1]) : ThreadPool::default_n_threads();
   const CpuIsa isa = argc > 2 ? parse_cpu_isa(argv[2]) : active_cpu_isa();
   const OpsKernels& ops = ops_kernels(isa);
-  const Shape shapes[] = {
-      {"1.5B 12/2/128", 12, 2, 128}, {"0.5B 14/2/64", 14, 2, 64}, {"135M 9/3/64", 9, 3, 64}};
+  const Shape shapes[] = {{"1.5B 12/2/128", 12, 2, 128, 28},
+                          {"0.5B 14/2/64", 14, 2, 64, 24},
+                          {"135M 9/3/64", 9, 3, 64, 30}};
   const std::pair<const char*, KvType> types[] = {
       {"f16", KvType::kF16}, {"q8_0", KvType::kQ8_0}, {"f32", KvType::kF32}};
   std::printf("%s, %d threads, microseconds\n%-14s %-5s %5s %9s %9s %9s %9s %9s %9s %9s\n",

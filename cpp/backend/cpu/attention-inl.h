@@ -48,7 +48,11 @@ class AttentionTile {
     chunk_ = chunk;
     out_ = out;
     out_stride_ = out_stride;
-    page_ = task_.cache.pages[chunk] + static_cast<std::size_t>(kv_head_) * layout_.head_bytes();
+    const std::size_t head = static_cast<std::size_t>(kv_head_) * layout_.head_bytes();
+    page_ = task_.cache.pages[chunk] + head;
+    next_page_ = chunk + 1 < plan_.n_chunks ? task_.cache.pages[chunk + 1] + head : nullptr;
+    n_used_ = n_used(chunk);
+    n_used_next_ = next_page_ == nullptr ? 0 : n_used(chunk + 1);
     const int committed = task_.first_slot - chunk * kKvChunk;
     n_committed_ = committed < 0 ? 0 : committed < kKvChunk ? committed : kKvChunk;
     score_chunk();
@@ -67,6 +71,11 @@ class AttentionTile {
   [[nodiscard]] int n_visible(int j) const {
     const int n = length(j) - chunk_ * kKvChunk;
     return n < 0 ? 0 : n < kKvChunk ? n : kKvChunk;
+  }
+  // Slots of a chunk that hold anything.
+  [[nodiscard]] int n_used(int chunk) const {
+    const int n = task_.first_slot + task_.n_rows - chunk * kKvChunk;
+    return n < kKvChunk ? n : kKvChunk;
   }
   // First query of the linear prefix that sees a position of this chunk.
   [[nodiscard]] int first_linear(int position) const {
@@ -121,6 +130,7 @@ class AttentionTile {
           work_.q + static_cast<std::int64_t>(group) * task_.head_dim * kGroup + j % group_rows_;
       run_score(stop - j, n_blocks, q, k, task_.head_dim,
                 work_.scores + j * kScoreStride + position);
+      fetch_ahead();
       j = stop;
     }
   }
@@ -133,13 +143,31 @@ class AttentionTile {
     for (int j = begin; j < end; j += rows) {
       run_weigh(end - j < rows ? end - j : rows, work_.scores + j * kScoreStride + position, v,
                 layout_.v_stride(), n, out_ + j * out_stride_, out_stride_);
+      fetch_ahead();
     }
+  }
+
+  // A step's memory is fetched during the step before it, a slice after each register group.
+  // n: positions of the next step.
+  void look_ahead(const std::byte* next, int n, int position_bytes) {
+    const int n_lines = (n < kKvStep ? n : kKvStep) * position_bytes / 64;
+    const int n_groups = (n_ + group_rows_ - 1) / group_rows_;
+    ahead_ = next;
+    ahead_end_ = n_lines <= 0 ? next : next + n_lines * 64;
+    ahead_slice_ = (n_lines + n_groups - 1) / n_groups * 64;
+  }
+  void fetch_ahead() {
+    const std::byte* end = ahead_end_ - ahead_ < ahead_slice_ ? ahead_end_ : ahead_ + ahead_slice_;
+    for (; ahead_ < end; ahead_ += 64) __builtin_prefetch(ahead_, 0, 3);
   }
 
   [[nodiscard]] bool few() const { return n_ <= kGroup; }  // conversion in the kernel is cheaper
 
   void score_chunk() {
     const int n_linear = n_visible_linear();
+    const int element = static_cast<int>(kv_element_bytes(layout_.type));
+    const int step_bytes = kKvStep * layout_.head_dim * element;
+    const int n_keys = (n_used_ + kKvLane - 1) / kKvLane * kKvLane;  // whole blocks
     for (int p = 0; p < kKvChunk; p += kKvStep) {
       const bool shared = p + kKvStep <= n_committed_;
       if (!shared && p >= n_linear) break;
@@ -148,10 +176,13 @@ class AttentionTile {
       if (end <= begin) continue;
       const int left = (n_linear - p + kKvLane - 1) / kKvLane;
       const int n_blocks = shared || left > 2 ? 2 : left;
-      const std::byte* k = page_ + layout_.k_offset() +
-                           static_cast<std::size_t>(p) *
-                               static_cast<std::size_t>(layout_.head_dim) *
-                               kv_element_bytes(layout_.type);
+      const std::byte* k = page_ + layout_.k_offset() + p / kKvStep * step_bytes;
+      const int next = p + kKvStep;
+      if (next < n_keys) {
+        look_ahead(k + step_bytes, n_keys - next, layout_.head_dim * element);
+      } else {
+        look_ahead(page_ + layout_.v_offset(), n_used_, layout_.v_stride() * element);
+      }
       if (layout_.type == KvType::kF32) {
         score(begin, end, reinterpret_cast<const float*>(k), n_blocks, p);
       } else if (layout_.type == KvType::kF16 && few()) {
@@ -227,8 +258,7 @@ class AttentionTile {
   // Makes the values of positions [p, p + n) of the current page ready for weigh_step.
   void load_step(int p, int n) {
     if (layout_.type == KvType::kF32 || (layout_.type == KvType::kF16 && few())) return;
-    for (int i = 0; i < n; ++i)
-      convert_value(layout_, page_, p + i, work_.v + i * layout_.v_stride());
+    convert_values(layout_, page_, p, n, work_.v);
   }
 
   void weigh_step(int begin, int end, int p, int n) {
@@ -246,14 +276,23 @@ class AttentionTile {
   }
 
   void sum_chunk() {
+    const int element = static_cast<int>(kv_element_bytes(layout_.type));
+    const int row_bytes = layout_.v_stride() * element;
     for (int p = 0; p < n_committed_; p += kKvStep) {
       const int n = n_committed_ - p < kKvStep ? n_committed_ - p : kKvStep;
+      if (p + kKvStep < kKvChunk) {
+        look_ahead(page_ + layout_.v_offset() + (p + kKvStep) * row_bytes, n_used_ - p - kKvStep,
+                   row_bytes);
+      } else {
+        look_ahead(next_page_, n_used_next_, layout_.head_dim * element);
+      }
       load_step(p, n);
       weigh_step(0, n_, p, n);
     }
     const int n_linear = n_visible_linear();
-    for (int p = n_committed_; p < n_linear; p += kKvStep)
+    for (int p = n_committed_; p < n_linear; p += kKvStep) {
       sum_linear(p, n_linear - p < kKvStep ? n_linear : p + kKvStep);
+    }
     for (int j = n_linear_; j < n_; j = next_row(j)) {
       const int n_path = n_visible(j);
       if (n_path <= n_committed_) continue;
@@ -264,7 +303,7 @@ class AttentionTile {
           const int slot = slot_of(p + i);
           const std::byte* head = task_.cache.pages[slot / kKvChunk] +
                                   static_cast<std::size_t>(kv_head_) * layout_.head_bytes();
-          convert_value(layout_, head, slot % kKvChunk, work_.v + i * layout_.v_stride());
+          convert_values(layout_, head, slot % kKvChunk, 1, work_.v + i * layout_.v_stride());
         }
         weigh(j, next_row(j), work_.v, n, p);
       }
@@ -277,8 +316,9 @@ class AttentionTile {
     const int begin_all = first_linear(end - 1);
     load_step(p, end - p);
     weigh_step(begin_all, n_linear_, p, end - p);
-    for (int j = begin_some; j < begin_all; j = next_row(j))
+    for (int j = begin_some; j < begin_all; j = next_row(j)) {
       weigh_step(j, next_row(j), p, n_visible(j) - p);
+    }
   }
 
   const AttentionTask& task_;
@@ -290,7 +330,12 @@ class AttentionTile {
   int n_linear_ = 0;    // leading queries of the tile that belong to linear rows
   int group_rows_ = 1;  // queries per register group of this tile
   int chunk_ = 0, n_committed_ = 0;
-  const std::byte* page_ = nullptr;  // this kv head's part of the chunk's page
+  int n_used_ = 0, n_used_next_ = 0;
+  const std::byte* page_ = nullptr;       // this kv head's part of the chunk's page
+  const std::byte* next_page_ = nullptr;  // and of the next one, if there is one
+  const std::byte* ahead_ = nullptr;      // what fetch_ahead has left to do
+  const std::byte* ahead_end_ = nullptr;
+  std::int64_t ahead_slice_ = 0;
   float* out_ = nullptr;
   std::int64_t out_stride_ = 0;
 };

@@ -191,25 +191,32 @@ inline void convert_keys(const KvLayout& layout, const std::byte* k, const std::
   }
 }
 
-// One position's value to float, [v_stride]. head: the kv head's part of the page.
-inline void convert_value(const KvLayout& layout, const std::byte* head, int position, float* out) {
-  const int v_stride = layout.v_stride();
+// Values of n <= kKvStep positions to float, [n][v_stride]. head: the kv head's part of the page.
+inline void convert_values(const KvLayout& layout, const std::byte* head, int position, int n,
+                           float* out) {
+  const std::int64_t v_stride = layout.v_stride();
+  const std::int64_t first = position * v_stride;
+  const std::int64_t n_elements = n * v_stride;
   const std::byte* v = head + layout.v_offset();
-  const std::int64_t first = static_cast<std::int64_t>(position) * v_stride;
   if (layout.type == KvType::kF32) {
-    const float* src = reinterpret_cast<const float*>(v) + first;
-    for (int d = 0; d < v_stride; d += 16) F32x16::load(src + d).store(out + d);
+    std::memcpy(out, reinterpret_cast<const float*>(v) + first,
+                static_cast<std::size_t>(n_elements) * sizeof(float));
   } else if (layout.type == KvType::kF16) {
     const auto* src = reinterpret_cast<const std::uint16_t*>(v) + first;
-    for (int d = 0; d < v_stride; d += 16) F32x16::load_f16(src + d).store(out + d);
+    for (std::int64_t i = 0; i < n_elements; i += 16) F32x16::load_f16(src + i).store(out + i);
   } else {
     const auto* src = reinterpret_cast<const std::int8_t*>(v) + first;
-    const auto* scales = reinterpret_cast<const std::uint16_t*>(head + layout.v_scales_offset()) +
-                         position * layout.n_scales();
-    for (int g = 0; g < layout.n_scales(); ++g) {
-      const F32x16 scale = F32x16::set1(f16_to_f32(scales[g]));
-      (F32x16::load_i8(src + 32 * g) * scale).store(out + 32 * g);
-      (F32x16::load_i8(src + 32 * g + 16) * scale).store(out + 32 * g + 16);
+    const auto* half = reinterpret_cast<const std::uint16_t*>(head + layout.v_scales_offset()) +
+                       position * layout.n_scales();
+    float scales[kKvStep * kMaxHeadDim / 32];
+    const int n_scales = n * layout.n_scales();
+    int i = 0;
+    for (; i + 16 <= n_scales; i += 16) F32x16::load_f16(half + i).store(scales + i);
+    for (; i < n_scales; ++i) scales[i] = f16_to_f32(half[i]);
+    for (i = 0; i < n_scales; ++i) {
+      const F32x16 scale = F32x16::set1(scales[i]);
+      (F32x16::load_i8(src + 32 * i) * scale).store(out + 32 * i);
+      (F32x16::load_i8(src + 32 * i + 16) * scale).store(out + 32 * i + 16);
     }
   }
 }
