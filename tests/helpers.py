@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pathlib
+import shutil
 import sys
 from types import ModuleType
 
@@ -43,3 +44,15 @@ def model_path(name: str) -> pathlib.Path:
     if not path.exists():
         pytest.skip(f"{path} is not there")
     return path
+
+
+def specdec_binary() -> str:
+    """The native program: SPECDEC_BIN, else beside this Python, else on PATH."""
+    given = os.environ.get("SPECDEC_BIN")
+    if given:
+        return given
+    beside = pathlib.Path(sys.executable).parent / "specdec"
+    found = str(beside) if beside.exists() else shutil.which("specdec")
+    if found is None:
+        pytest.skip("the program `specdec` is not installed", allow_module_level=True)
+    return found

@@ -1,0 +1,250 @@
+// The engine as Python sees it in tests: sessions with every option, driven from several threads.
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <string>
+
+#include "base/error.h"
+#include "engine/loaded_model.h"
+#include "engine/memory.h"
+#include "engine/pair.h"
+#include "engine/perplexity.h"
+#include "engine/session.h"
+#include "engine/speed.h"
+#include "model/model.h"
+
+namespace py = pybind11;
+using namespace specdec;
+
+namespace {
+
+const char* code_name(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kInvalidArgument: return "invalid_argument";
+    case ErrorCode::kModelFormat: return "model_format";
+    case ErrorCode::kUnsupported: return "unsupported";
+    case ErrorCode::kResource: return "resource";
+    case ErrorCode::kContextFull: return "context_full";
+    case ErrorCode::kIo: return "io";
+    case ErrorCode::kBusy: return "busy";
+    case ErrorCode::kCancelled: return "cancelled";
+    default: return "other";
+  }
+}
+
+// pybind11 has no holder for pointers to const.
+struct Handle {
+  std::shared_ptr<const LoadedModel> model;
+};
+
+Handle load(const std::string& path, int n_threads, const std::string& kv_type, bool check_tensors,
+            std::function<void(double)> on_progress, const std::string& device) {
+  ModelOptions options;
+  options.n_threads = n_threads;
+  options.kv_type = kv_type;
+  options.check_tensors = check_tensors;
+  options.on_progress = std::move(on_progress);
+  options.device = device;
+  return {LoadedModel::load(path, options)};
+}
+
+template <typename T>
+void set(const py::kwargs& kwargs, const char* name, T& field) {
+  if (kwargs.contains(name)) field = kwargs[name].cast<T>();
+}
+
+std::unique_ptr<Session> make_session(const Handle& target, const Handle* draft, const py::kwargs& kwargs) {
+  SessionOptions o;
+  if (draft != nullptr) o.draft = draft->model;
+  set(kwargs, "drafter", o.drafter);
+  set(kwargs, "verifier", o.verifier);
+  set(kwargs, "n_ctx", o.n_ctx);
+  set(kwargs, "kv_type", o.kv_type);
+  set(kwargs, "draft_max", o.draft_max);
+  set(kwargs, "draft_min", o.draft_min);
+  set(kwargs, "gamma", o.gamma);
+  set(kwargs, "draft_sampling", o.draft_sampling);
+  set(kwargs, "draft_temperature", o.draft_temperature);
+  set(kwargs, "ngram_n", o.ngram_n);
+  set(kwargs, "ngram_filler_top_k", o.ngram_filler_top_k);
+  set(kwargs, "ngram_keep", o.ngram_keep);
+  return std::make_unique<Session>(target.model, o);
+}
+
+py::dict chunk_dict(const OutputChunk& chunk) {
+  py::dict d;
+  d["text"] = chunk.text;  // as str: fails unless it is UTF-8
+  d["token_ids"] = chunk.token_ids;
+  d["text_ends"] = chunk.text_ends;
+  d["from_draft"] = chunk.from_draft;
+  d["n_logprobs"] = chunk.logprobs.size();
+  return d;
+}
+
+py::dict result_dict(const GenerateResult& r) {
+  py::dict d;
+  d["text"] = r.text;
+  d["token_ids"] = r.token_ids;
+  d["from_draft"] = r.from_draft;
+  d["finish_reason"] = r.finish_reason;
+  d["stop_reason"] = r.stop_reason;
+  d["n_prompt_tokens"] = r.n_prompt_tokens;
+  d["n_reused_tokens"] = r.n_reused_tokens;
+  py::list logprobs;
+  for (const TokenLogprobs& p : r.logprobs) logprobs.append(py::make_tuple(p.token, p.logprob, p.top));
+  d["logprobs"] = logprobs;
+  const DecodeStats& s = r.stats;
+  d["rounds"] = s.rounds;
+  d["plain_steps"] = s.plain_steps;
+  d["drafted"] = s.drafted;
+  d["accepted"] = s.accepted;
+  d["emitted"] = s.emitted;
+  d["cut"] = s.cut;
+  d["speculation"] = s.speculation;
+  d["note"] = s.note;
+  return d;
+}
+
+py::dict generate(Session& session, const py::kwargs& kwargs) {
+  GenerateRequest r;
+  set(kwargs, "prompt", r.prompt);
+  set(kwargs, "prompt_ids", r.prompt_ids);
+  if (kwargs.contains("pieces")) {
+    for (const auto& piece : kwargs["pieces"].cast<std::vector<std::pair<std::string, bool>>>()) {
+      r.pieces.push_back({piece.first, piece.second});
+    }
+  }
+  set(kwargs, "parse_special", r.parse_special);
+  set(kwargs, "add_bos", r.add_bos);
+  set(kwargs, "max_tokens", r.max_tokens);
+  set(kwargs, "temperature", r.sampling.temperature);
+  set(kwargs, "seed", r.sampling.seed);
+  set(kwargs, "logit_bias", r.sampling.logit_bias);
+  set(kwargs, "repetition_penalty", r.sampling.repetition_penalty);
+  set(kwargs, "stop", r.stop);
+  set(kwargs, "ignore_eos", r.ignore_eos);
+  set(kwargs, "n_logprobs", r.n_logprobs);
+  set(kwargs, "render_special", r.render_special);
+  if (kwargs.contains("on_chunk")) {
+    r.on_chunk = [f = kwargs["on_chunk"].cast<py::function>()](const OutputChunk& chunk) {
+      const py::gil_scoped_acquire gil;
+      f(chunk_dict(chunk));
+    };
+  }
+  if (kwargs.contains("on_progress")) {
+    r.on_progress = [f = kwargs["on_progress"].cast<py::function>()](int n, int total) {
+      const py::gil_scoped_acquire gil;
+      f(n, total);
+    };
+  }
+  if (kwargs.contains("should_cancel")) {
+    r.should_cancel = [f = kwargs["should_cancel"].cast<py::function>()] {
+      const py::gil_scoped_acquire gil;
+      return f().cast<bool>();
+    };
+  }
+  GenerateResult result;
+  {
+    const py::gil_scoped_release release;
+    result = session.generate(r);
+  }
+  return result_dict(result);
+}
+
+py::dict pair_dict(const Handle& target, const Handle& draft) {
+  const PairReport r = check_pair(*target.model, *draft.model);
+  py::dict d;
+  d["compatible"] = r.compatible;
+  d["identical"] = r.identical;
+  d["n_shared_tokens"] = r.n_shared_tokens;
+  d["first_difference"] = r.first_difference;
+  d["target_text"] = r.target_text;
+  d["draft_text"] = r.draft_text;
+  d["reason"] = r.reason;
+  d["warnings"] = r.warnings;
+  d["cost_ratio"] = r.cost_ratio;
+  d["memory_bytes"] = r.memory_bytes;
+  d["kv_bytes_per_token"] = r.kv_bytes_per_token;
+  return d;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_testing_engine, m) {
+  static PyObject* error_class = PyErr_NewException("_testing_engine.Error", PyExc_RuntimeError, nullptr);
+  m.attr("Error") = py::reinterpret_borrow<py::object>(error_class);
+  py::register_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const Error& error) {
+      const py::object instance = py::reinterpret_borrow<py::object>(error_class)(error.what());
+      instance.attr("code") = code_name(error.code());
+      PyErr_SetObject(error_class, instance.ptr());
+    }
+  });
+
+  py::class_<Handle>(m, "Model")
+      .def_property_readonly("n_tokens", [](const Handle& h) { return h.model->tokenizer().n_tokens(); })
+      .def_property_readonly("context_length", [](const Handle& h) { return h.model->info().context_length; })
+      .def_property_readonly("bytes_per_step", [](const Handle& h) { return h.model->info().bytes_per_step; })
+      .def_property_readonly("weight_bytes", [](const Handle& h) { return h.model->info().weight_bytes; })
+      .def_property_readonly("kv_bytes_per_token",
+                             [](const Handle& h) { return h.model->info().kv_bytes_per_token; })
+      .def("encode",
+           [](const Handle& h, const std::vector<std::pair<std::string, bool>>& pieces, int add_bos) {
+             std::vector<PromptPiece> all;
+             for (const auto& [text, special] : pieces) all.push_back({text, special});
+             return h.model->encode(all, add_bos);
+           },
+           py::arg("pieces"), py::arg("add_bos") = -1)
+      .def("decode", [](const Handle& h, const std::vector<TokenId>& ids) {
+        return h.model->tokenizer().decode(ids);
+      });
+  m.def("load", &load, py::arg("path"), py::kw_only(), py::arg("n_threads") = 0, py::arg("kv_type") = "f16",
+        py::arg("check_tensors") = false, py::arg("on_progress") = py::none(), py::arg("device") = "auto");
+  m.def("check_pair", &pair_dict);
+
+  py::class_<Session>(m, "Session")
+      .def(py::init(&make_session), py::arg("target"), py::arg("draft") = py::none())
+      .def("generate", &generate)
+      .def("cancel", &Session::cancel)
+      .def("fork", &Session::fork)
+      .def("reset", &Session::reset)
+      .def("cached_tokens", &Session::cached_tokens)
+      .def_property_readonly("memory_bytes", &Session::memory_bytes)
+      .def_property_readonly("n_ctx", &Session::n_ctx)
+      .def_property_readonly("busy", &Session::busy)
+      .def_property_readonly("drafter", [](const Session& s) { return s.options().drafter; });
+  m.def("drafter_names", &drafter_names);
+  m.def("verifier_names", &verifier_names);
+
+  m.def("measure_read_bandwidth", &measure_read_bandwidth, py::call_guard<py::gil_scoped_release>());
+  m.def("available_memory_bytes", &available_memory_bytes);
+  m.def("speed_line", [](const Handle& model, double bandwidth, int plain_steps, int rounds,
+                         const std::vector<std::int64_t>& drafted, const std::vector<std::int64_t>& accepted) {
+    DecodeStats s;
+    s.plain_steps = plain_steps;
+    s.rounds = rounds;
+    s.drafted_per_position = drafted;
+    s.accepted_per_position = accepted;
+    for (const auto n : drafted) s.drafted += n;
+    for (const auto n : accepted) s.accepted += n;
+    s.emitted = s.accepted + s.rounds + s.plain_steps;
+    s.decode_ms = 1000;
+    s.draft_ms = 250;
+    s.verify_ms = 500;
+    s.sample_ms = 100;
+    if (rounds > 0) s.speculation = "on";
+    return speed_line(s, model.model->info(), bandwidth);
+  });
+  m.def("perplexity", [](const Handle& model, const std::string& text, int n_ctx, int n_chunks) {
+    TextPerplexityOptions options;
+    options.n_ctx = n_ctx;
+    options.n_chunks = n_chunks;
+    const py::gil_scoped_release release;
+    const TextPerplexity r = measure_text_perplexity(*model.model, text, options);
+    return std::tuple(r.perplexity, r.mean_nll, r.n_tokens_scored, r.n_chunks);
+  });
+}
