@@ -1,4 +1,5 @@
-// Byte-level BPE: a word's bytes, spelt in the byte alphabet, are merged in the order of the file's merges.
+// Byte-level BPE: a word's bytes, spelt in the byte alphabet, are merged in the order of the file's
+// merges.
 
 #include <algorithm>
 #include <array>
@@ -198,8 +199,8 @@ void BpeEncoder::encode_word(std::string_view word, std::vector<PlacedSymbol>& s
 std::unique_ptr<const TextEncoder> make_bpe_encoder(const VocabData& data, Vocabulary& vocabulary) {
   if (!data.pre) {
     vocabulary.warnings().push_back(
-        "missing_pre: the file does not name its pre-tokenizer (tokenizer.ggml.pre); 'default' is used, "
-        "which may split words differently than the model was trained with");
+        "missing_pre: the file does not name its pre-tokenizer (tokenizer.ggml.pre); 'default' is "
+        "used, which may split words differently than the model was trained with");
   }
   const PreTokenizer* pre = find_pre_tokenizer(data.pre.value_or("default"));
   if (pre == nullptr) {

@@ -22,14 +22,15 @@ struct ChatMessage {
 [[nodiscard]] std::string_view chat_format_name(ChatFormat format);
 [[nodiscard]] std::optional<ChatFormat> find_chat_format(std::string_view name);
 
-// The format that a model's own Jinja template writes, recognised by its marks; nothing when it is none
-// of the above.
+// The format that a model's own Jinja template writes, recognised by its marks; nothing when it is
+// none of the above.
 [[nodiscard]] std::optional<ChatFormat> detect_chat_format(std::string_view chat_template);
 
 // The conversation as text for Tokenizer::encode_chat(), which adds BOS where the model wants it.
 // Control tokens are recognised only in the format's own parts, never in roles and contents. With
-// `add_generation_prompt` it ends where the assistant's answer begins. `eos_text` ends a turn in the
-// Llama-2 and Zephyr formats. Throws Error(kInvalidArgument) for a role the format cannot express.
+// `add_generation_prompt` it ends where the assistant's answer begins. `eos_text` ends a turn in
+// the Llama-2 and Zephyr formats. Throws Error(kInvalidArgument) for a role the format cannot
+// express.
 [[nodiscard]] std::vector<ChatPiece> apply_chat_format(ChatFormat format,
                                                        std::span<const ChatMessage> messages,
                                                        bool add_generation_prompt,

@@ -14,7 +14,8 @@ const GgufValue* find_array(const GgufFile& file, std::string_view key,
   for (const GgufType type : element_types) known = known || value->element_type() == type;
   if (!value->is_array() || !known) {
     throw file.make_error(ErrorCode::kModelFormat, "wrong_type",
-                          "expected " + std::string(expected) + ", found " + value->type_name(), key);
+                          "expected " + std::string(expected) + ", found " + value->type_name(),
+                          key);
   }
   return value;
 }
@@ -43,17 +44,17 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_gguf(const GgufFile& file) {
   if (file.find("tokenizer.ggml.pre") != nullptr) {
     data.pre = std::string(file.require_string("tokenizer.ggml.pre"));
   }
-  if (const GgufValue* value = find_array(file, "tokenizer.ggml.tokens", {GgufType::kString},
-                                          "an array of strings")) {
+  if (const GgufValue* value =
+          find_array(file, "tokenizer.ggml.tokens", {GgufType::kString}, "an array of strings")) {
     data.tokens = value->as_string_array();
   }
   data.scores = read_scores(file);
-  if (const GgufValue* value = find_array(file, "tokenizer.ggml.token_type", {GgufType::kI32},
-                                          "an array of i32")) {
+  if (const GgufValue* value =
+          find_array(file, "tokenizer.ggml.token_type", {GgufType::kI32}, "an array of i32")) {
     data.token_types = value->as_i32_array();
   }
-  if (const GgufValue* value = find_array(file, "tokenizer.ggml.merges", {GgufType::kString},
-                                          "an array of strings")) {
+  if (const GgufValue* value =
+          find_array(file, "tokenizer.ggml.merges", {GgufType::kString}, "an array of strings")) {
     data.merges = value->as_string_array();
   }
   for (const std::string_view name : kSpecialIdNames) {

@@ -11,8 +11,20 @@
 namespace specdec {
 
 enum class SplitRule {
-  kDefault, kGpt2, kLlama3, kQwen2, kQwen35, kSmolLm, kFalcon, kDeepSeekLlm, kDeepSeekCoder,
-  kDeepSeek3, kGpt4o, kTekken, kBloom, kViking,
+  kDefault,
+  kGpt2,
+  kLlama3,
+  kQwen2,
+  kQwen35,
+  kSmolLm,
+  kFalcon,
+  kDeepSeekLlm,
+  kDeepSeekCoder,
+  kDeepSeek3,
+  kGpt4o,
+  kTekken,
+  kBloom,
+  kViking,
 };
 
 // What the value of tokenizer.ggml.pre says.
@@ -46,7 +58,8 @@ struct SplitScratch {
   std::vector<std::uint32_t> cuts;
 };
 
-// Appends to `word_ends` the end, in bytes, of every word of `text`: together the words are the text.
+// Appends to `word_ends` the end, in bytes, of every word of `text`: together the words are the
+// text.
 void split_words(SplitRule rule, std::string_view text, SplitScratch& scratch,
                  std::vector<std::uint32_t>& word_ends);
 

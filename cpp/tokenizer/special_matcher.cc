@@ -97,12 +97,12 @@ std::vector<SpecialMatcher::Match> SpecialMatcher::find_matches(
 std::vector<PromptPart> SpecialMatcher::choose(std::size_t n_bytes, std::vector<Match> matches,
                                                std::span<const ByteRange> control_ranges) const {
   const auto length_of = [this](const Match& match) { return nodes_[match.node].depth; };
-  // They come in the order of their ends, so equally long ones stay in the order of their beginnings.
-  std::stable_sort(matches.begin(), matches.end(), [&](const Match& a, const Match& b) {
-    return length_of(a) > length_of(b);
-  });
-  // Matches whose longest token did not fit wait until all of that length are done, because few of them
-  // are still free then; the rest get the next token that ends there, in a heap.
+  // They come in the order of their ends, so equally long ones stay in the order of their
+  // beginnings.
+  std::stable_sort(matches.begin(), matches.end(),
+                   [&](const Match& a, const Match& b) { return length_of(a) > length_of(b); });
+  // Matches whose longest token did not fit wait until all of that length are done, because few of
+  // them are still free then; the rest get the next token that ends there, in a heap.
   std::vector<Match> waiting;
   std::uint32_t waiting_length = 0;
   std::vector<Match> shortened;
@@ -115,15 +115,15 @@ std::vector<PromptPart> SpecialMatcher::choose(std::size_t n_bytes, std::vector<
     if (taken[match.end - 1]) return;
     do {
       match.node = nodes_[match.node].next_match;
-    } while (match.node != 0 && (taken[match.end - length_of(match)] ||
-                                 !is_allowed(match, control_ranges)));
+    } while (match.node != 0 &&
+             (taken[match.end - length_of(match)] || !is_allowed(match, control_ranges)));
     if (match.node == 0) return;
     shortened.push_back(match);
     std::push_heap(shortened.begin(), shortened.end(), later);
   };
   for (std::size_t i = 0; i < matches.size() || !shortened.empty() || !waiting.empty();) {
-    const bool from_heap = !shortened.empty() &&
-                           (i == matches.size() || later(matches[i], shortened.front()));
+    const bool from_heap =
+        !shortened.empty() && (i == matches.size() || later(matches[i], shortened.front()));
     const bool is_last = i == matches.size() && !from_heap;
     const Match match = is_last ? Match{} : from_heap ? shortened.front() : matches[i];
     if (!waiting.empty() && (is_last || length_of(match) < waiting_length)) {

@@ -99,7 +99,8 @@ Position match_punctuation(const Segment& s, Position i, unsigned not_classes, b
   return end;
 }
 
-// (?i:'s|...)|[^\r\n\p{L}\p{N}]?WORD+|\p{N}{1,max}| ?[^\s WORD \p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+// (?i:'s|...)|[^\r\n\p{L}\p{N}]?WORD+|\p{N}{1,max}| ?[^\s WORD
+// \p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
 template <unsigned kWord, Position kMaxDigits>
 Position match_llama3(const Segment& s, Position i) {
   if (const Position end = match_contraction(s, i, true); end != i) return end;
@@ -298,8 +299,8 @@ Position match_marks(const Segment& s, Position i) {
 // " ?[^(\s|.,!?...)]+": the dots stand for the full stops and commas of other scripts
 Position match_bloom(const Segment& s, Position i) {
   const auto ends_word = [&](Position at) {
-    constexpr std::uint32_t kStops[] = {'(', ')', '|', '.', ',', '!', '?', 0x2026, 0x3002,
-                                        0xff0c, 0x3001, 0x964, 0x6d4, 0x60c};
+    constexpr std::uint32_t kStops[] = {'(',    ')',    '|',    '.',    ',',   '!',   '?',
+                                        0x2026, 0x3002, 0xff0c, 0x3001, 0x964, 0x6d4, 0x60c};
     return !s.has(at) || s.is(at, kSpace) ||
            std::find(std::begin(kStops), std::end(kStops), s.at(at)) != std::end(kStops);
   };

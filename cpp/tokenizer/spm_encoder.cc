@@ -1,5 +1,6 @@
-// SentencePiece-style BPE: spaces become U+2581, then the adjacent pair whose joined text is the token with
-// the highest score is merged, again and again; characters that are no token become byte tokens.
+// SentencePiece-style BPE: spaces become U+2581, then the adjacent pair whose joined text is the
+// token with the highest score is merged, again and again; characters that are no token become byte
+// tokens.
 
 #include <algorithm>
 #include <array>
@@ -61,8 +62,7 @@ class SpmEncoder final : public TextEncoder {
  private:
   void load_bytes(const VocabData& data, std::vector<std::string>& warnings);
   void load_pairs(const VocabData& data, std::vector<std::string>& warnings);
-  [[nodiscard]] Symbol part_symbol(std::string_view part, std::size_t n_chars,
-                                   Symbol& n_symbols);
+  [[nodiscard]] Symbol part_symbol(std::string_view part, std::size_t n_chars, Symbol& n_symbols);
 
   const Vocabulary& vocabulary_;
   Symbol n_tokens_;

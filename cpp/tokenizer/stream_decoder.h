@@ -9,9 +9,9 @@
 
 namespace specdec {
 
-// The pieces of push() and the last one of flush() together are decode() of all tokens. No piece ends
-// inside a UTF-8 character: its first bytes are held back until the rest comes, or until it is certain
-// that they are not UTF-8. Not thread-safe.
+// The pieces of push() and the last one of flush() together are decode() of all tokens. No piece
+// ends inside a UTF-8 character: its first bytes are held back until the rest comes, or until it is
+// certain that they are not UTF-8. Not thread-safe.
 class StreamDecoder {
  public:
   explicit StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, DecodeOptions options = {});

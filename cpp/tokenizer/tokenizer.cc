@@ -11,7 +11,8 @@
 namespace specdec {
 namespace {
 
-constexpr std::size_t kMaxTextBytes = std::size_t{1} << 30;
+// Encoding needs up to 40 bytes of memory for each byte of text.
+constexpr std::size_t kMaxTextBytes = std::size_t{128} << 20;
 constexpr std::size_t kMaxSpecialBytes = std::size_t{4} << 20;
 
 }  // namespace
@@ -41,10 +42,10 @@ Tokenizer::~Tokenizer() = default;
 void Tokenizer::load_special(const VocabData& data) {
   const auto require = [&](bool wanted, const std::optional<TokenId>& id, std::string_view name) {
     if (!wanted || id) return;
-    throw vocab_error(data, ErrorCode::kModelFormat, "bad_special_id",
-                      "tokenizer.ggml." + std::string(name) + "_token_id",
-                      "tokenizer.ggml.add_" + std::string(name) +
-                          "_token is set, but there is no such token");
+    throw vocab_error(
+        data, ErrorCode::kModelFormat, "bad_special_id",
+        "tokenizer.ggml." + std::string(name) + "_token_id",
+        "tokenizer.ggml.add_" + std::string(name) + "_token is set, but there is no such token");
   };
   require(data.add_bos.value_or(false), bos_, "bos");
   require(data.add_eos.value_or(false), eos_, "eos");
@@ -135,7 +136,8 @@ std::string Tokenizer::decode_bytes(std::span<const TokenId> tokens,
     check(tokens[i], i);
     if (options.render_special || !is_hidden(tokens[i])) bytes += vocabulary_->bytes(tokens[i]);
   }
-  if (options.strip_space_prefix && adds_space_prefix() && bytes.starts_with(' ')) bytes.erase(0, 1);
+  if (options.strip_space_prefix && adds_space_prefix() && bytes.starts_with(' '))
+    bytes.erase(0, 1);
   return bytes;
 }
 

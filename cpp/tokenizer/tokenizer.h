@@ -22,8 +22,8 @@ class Vocabulary;
 struct EncodeOptions {
   std::optional<bool> add_bos;  // default: as the file says
   bool add_eos = false;         // never by itself: a prompt is there to be continued
-  // Turn the texts of control tokens ("<|im_end|>") into those tokens. Leave off for text that a user
-  // typed. User-defined tokens are recognised always.
+  // Turn the texts of control tokens ("<|im_end|>") into those tokens. Leave off for text that a
+  // user typed. User-defined tokens are recognised always.
   bool parse_special = false;
 };
 
@@ -36,16 +36,16 @@ struct ChatPiece {
 struct DecodeOptions {
   // Also the texts of control, unknown and unused tokens, which are left out otherwise.
   bool render_special = false;
-  // Drop the space that a SentencePiece vocabulary puts in front of a prompt: for tokens that stand at
-  // the beginning, not for a continuation.
+  // Drop the space that a SentencePiece vocabulary puts in front of a prompt: for tokens that stand
+  // at the beginning, not for a continuation.
   bool strip_space_prefix = false;
 };
 
 // The tokenizer of one model, immutable: share it between threads.
 //
-// Text is bytes. What is not UTF-8 is encoded byte by byte (each such byte is a symbol of its own for
-// the word splitter) and never an error. There is no Unicode normalisation. decode() gives valid UTF-8
-// with U+FFFD for what is not (utf8.h); token_bytes() gives the bytes themselves.
+// Text is bytes. What is not UTF-8 is encoded byte by byte (each such byte is a symbol of its own
+// for the word splitter) and never an error. There is no Unicode normalisation. decode() gives
+// valid UTF-8 with U+FFFD for what is not (utf8.h); token_bytes() gives the bytes themselves.
 class Tokenizer {
  public:
   // Throws Error: kModelFormat (missing_key wrong_type bad_vocab bad_special_id bad_merge limit) or
@@ -54,11 +54,11 @@ class Tokenizer {
   explicit Tokenizer(const VocabData& data);
   ~Tokenizer();
 
-  // Throws Error(kResource) for a text of 1 GiB or more.
+  // Throws Error(kResource) for a text of 128 MiB or more.
   [[nodiscard]] std::vector<TokenId> encode(std::string_view text,
                                             const EncodeOptions& options = {}) const;
-  // As encode() of the joined text, but control tokens are recognised only inside pieces that allow it.
-  // options.parse_special is not used.
+  // As encode() of the joined text, but control tokens are recognised only inside pieces that allow
+  // it. options.parse_special is not used.
   [[nodiscard]] std::vector<TokenId> encode_chat(std::span<const ChatPiece> pieces,
                                                  const EncodeOptions& options = {}) const;
 
@@ -69,7 +69,8 @@ class Tokenizer {
   [[nodiscard]] std::string decode_bytes(std::span<const TokenId> tokens,
                                          const DecodeOptions& options = {}) const;
 
-  // These throw Error(kInvalidArgument) for a token that does not exist. The views live as long as this.
+  // These throw Error(kInvalidArgument) for a token that does not exist. The views live as long as
+  // this.
   [[nodiscard]] std::string_view token_bytes(TokenId token) const;  // what it stands for in a text
   [[nodiscard]] std::string_view token_text(TokenId token) const;   // as spelt in the vocabulary
   // Left out of decoded text by default: control, unknown and unused tokens.

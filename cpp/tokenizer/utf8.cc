@@ -18,11 +18,16 @@ std::uint32_t sequence_length(unsigned char lead) noexcept {
 // above U+10FFFF (Unicode, table 3-7).
 bool is_second_byte(unsigned char lead, unsigned char byte) noexcept {
   switch (lead) {
-    case 0xe0: return byte >= 0xa0 && byte <= 0xbf;
-    case 0xed: return byte >= 0x80 && byte <= 0x9f;
-    case 0xf0: return byte >= 0x90 && byte <= 0xbf;
-    case 0xf4: return byte >= 0x80 && byte <= 0x8f;
-    default: return (byte & 0xc0) == 0x80;
+    case 0xe0:
+      return byte >= 0xa0 && byte <= 0xbf;
+    case 0xed:
+      return byte >= 0x80 && byte <= 0x9f;
+    case 0xf0:
+      return byte >= 0x90 && byte <= 0xbf;
+    case 0xf4:
+      return byte >= 0x80 && byte <= 0x8f;
+    default:
+      return (byte & 0xc0) == 0x80;
   }
 }
 

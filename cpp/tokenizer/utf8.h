@@ -16,15 +16,15 @@ struct Utf8Char {
   std::uint32_t n_bytes;     // 1 to 4
 };
 
-// The character at `position` < text.size(). Overlong forms, surrogates and values above U+10FFFF are
-// not UTF-8.
+// The character at `position` < text.size(). Overlong forms, surrogates and values above U+10FFFF
+// are not UTF-8.
 [[nodiscard]] Utf8Char decode_utf8(std::string_view text, std::size_t position) noexcept;
 
 void append_utf8(std::string& out, std::uint32_t code_point);
 
-// Turns a stream of bytes into valid UTF-8. Each maximal prefix of a sequence that turns out ill-formed
-// becomes one U+FFFD (the WHATWG rule, as bytes.decode("utf-8", "replace") in Python). Holds back at
-// most 3 bytes, the beginning of a character whose rest may still come.
+// Turns a stream of bytes into valid UTF-8. Each maximal prefix of a sequence that turns out
+// ill-formed becomes one U+FFFD (the WHATWG rule, as bytes.decode("utf-8", "replace") in Python).
+// Holds back at most 3 bytes, the beginning of a character whose rest may still come.
 class Utf8Assembler {
  public:
   void push(std::string_view bytes, std::string& out);

@@ -13,7 +13,7 @@ struct VocabData {
   std::string path;   // for messages
   std::string model;  // tokenizer.ggml.model: "gpt2" or "llama"
   std::optional<std::string> pre;
-  std::vector<std::string_view> tokens;   // views into the file
+  std::vector<std::string_view> tokens;  // views into the file
   std::optional<std::vector<float>> scores;
   std::optional<std::vector<std::int32_t>> token_types;
   std::optional<std::vector<std::string_view>> merges;
@@ -32,8 +32,8 @@ struct VocabData {
 };
 
 inline constexpr std::string_view kSpecialIdNames[] = {
-    "bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "mask",
-    "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep",
+    "bos",  "eos",     "eot",     "eom",     "unknown", "seperator", "padding",
+    "mask", "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep",   "fim_sep",
 };
 
 }  // namespace specdec

@@ -15,20 +15,36 @@ constexpr std::size_t kMaxVocabularyBytes = std::size_t{1} << 30;
 
 // Texts that end a generation in the chat formats of the known model families.
 constexpr std::string_view kEndTexts[] = {
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>",
-    "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]",
-    "<|end_of_text|>", "<end_of_utterance>", "<eos>",
-    "<\xef\xbd\x9c" "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",  // DeepSeek, full-width bars
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "</s>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<eos>",
+    "<\xef\xbd\x9c"
+    "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",  // DeepSeek, full-width bars
 };
 // Fill-in-the-middle padding and file separators: nothing after them belongs to the answer.
 constexpr std::string_view kFimEndTexts[] = {
-    "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]", "<|fim_repo|>", "<|repo_name|>",
-    "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>",
+    "<|fim_pad|>",   "<fim-pad>",  "<fim_pad>", "<PAD>",      "[PAD]",        "<|fim_repo|>",
+    "<|repo_name|>", "<fim-repo>", "<REPO>",    "<reponame>", "<|file_sep|>",
 };
 constexpr std::string_view kEndIdNames[] = {"eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep"};
 constexpr std::string_view kTurnEndTexts[] = {
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<EOT>", "_<EOT>", "[EOT]",
-    "<end_of_utterance>", "<|endoftext|>", "<|end_of_text|>",
+    "<|eot_id|>", "<|im_end|>",         "<|end|>",       "<end_of_turn>",   "<EOT>", "_<EOT>",
+    "[EOT]",      "<end_of_utterance>", "<|endoftext|>", "<|end_of_text|>",
 };
 
 // byte_alphabet() backwards.
@@ -43,8 +59,8 @@ struct AlphabetBytes {
   }
 };
 
-// Appends the bytes that `text` spells; characters outside the alphabet stand for themselves. Returns
-// whether there were none.
+// Appends the bytes that `text` spells; characters outside the alphabet stand for themselves.
+// Returns whether there were none.
 bool decode_byte_alphabet(std::string_view text, std::string& out) {
   static const AlphabetBytes alphabet;
   bool all = true;
@@ -75,8 +91,8 @@ std::string unescape_spaces(std::string_view text) {
   return out;
 }
 
-// Do the merges make `text`? Then it is ordinary text that happens to look like an end token, as the
-// HTML tag "</s>" in Qwen's vocabularies.
+// Do the merges make `text`? Then it is ordinary text that happens to look like an end token, as
+// the HTML tag "</s>" in Qwen's vocabularies.
 bool is_merged(const VocabData& data, std::string_view text) {
   if (!data.merges) return false;
   return std::any_of(data.merges->begin(), data.merges->end(), [&](std::string_view merge) {
@@ -219,9 +235,10 @@ void Vocabulary::load_types(const VocabData& data) {
 void Vocabulary::load_special_ids(const VocabData& data) {
   for (const auto& [name, id] : data.special_ids) {
     if (id < 0 || id >= size()) {
-      throw vocab_error(data, ErrorCode::kModelFormat, "bad_special_id",
-                        "tokenizer.ggml." + std::string(name) + "_token_id",
-                        std::to_string(id) + " is not a token, there are " + std::to_string(size()));
+      throw vocab_error(
+          data, ErrorCode::kModelFormat, "bad_special_id",
+          "tokenizer.ggml." + std::string(name) + "_token_id",
+          std::to_string(id) + " is not a token, there are " + std::to_string(size()));
     }
     const auto stored = std::find(std::begin(kSpecialIdNames), std::end(kSpecialIdNames), name);
     if (stored != std::end(kSpecialIdNames)) {
@@ -274,7 +291,8 @@ void Vocabulary::find_end_tokens(const VocabData& data) {
       break;
     }
   }
-  // Where a format has its own end of a tool call or an answer, <|end|> only ends one message of it.
+  // Where a format has its own end of a tool call or an answer, <|end|> only ends one message of
+  // it.
   const bool calls = find("<|call|>") || find("<|calls|>");
   if (calls && (find("<|return|>") || find("<|flush|>"))) {
     if (const auto end = find("<|end|>")) std::erase(eog_ids_, *end);

@@ -16,7 +16,13 @@ namespace specdec {
 
 // As stored in tokenizer.ggml.token_type.
 enum class TokenType : std::uint8_t {
-  kUndefined = 0, kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6,
+  kUndefined = 0,
+  kNormal = 1,
+  kUnknown = 2,
+  kControl = 3,
+  kUserDefined = 4,
+  kUnused = 5,
+  kByte = 6,
 };
 
 enum class VocabularyKind { kBytePair, kSentencePiece };
@@ -96,8 +102,8 @@ class Vocabulary {
   std::vector<std::string> warnings_;
 };
 
-// The character that spells byte `byte` in a gpt2 vocabulary: printable ones themselves, the others from
-// U+0100 on.
+// The character that spells byte `byte` in a gpt2 vocabulary: printable ones themselves, the others
+// from U+0100 on.
 [[nodiscard]] std::uint32_t byte_alphabet(unsigned char byte) noexcept;
 
 // The byte of "<0x0A>"; nothing for any other text.

@@ -35,11 +35,16 @@ std::string_view to_view(const py::bytes& bytes) { return static_cast<std::strin
 
 const char* code_name(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument: return "invalid_argument";
-    case ErrorCode::kModelFormat: return "model_format";
-    case ErrorCode::kUnsupported: return "unsupported";
-    case ErrorCode::kResource: return "resource";
-    default: return "other";
+    case ErrorCode::kInvalidArgument:
+      return "invalid_argument";
+    case ErrorCode::kModelFormat:
+      return "model_format";
+    case ErrorCode::kUnsupported:
+      return "unsupported";
+    case ErrorCode::kResource:
+      return "resource";
+    default:
+      return "other";
   }
 }
 
@@ -49,7 +54,8 @@ PyTokenizer open_file(const std::string& path) {
 
 PyTokenizer parse_file(const py::bytes& bytes) {
   const std::string_view view = to_view(bytes);
-  const std::span<const std::byte> span(reinterpret_cast<const std::byte*>(view.data()), view.size());
+  const std::span<const std::byte> span(reinterpret_cast<const std::byte*>(view.data()),
+                                        view.size());
   return {Tokenizer::from_gguf(*GgufFile::parse(span, "memory.gguf"))};
 }
 
@@ -135,8 +141,8 @@ PYBIND11_MODULE(_testing_tokenizer, m) {
       .def_static("parse", parse_file)
       .def(
           "encode",
-          [](const PyTokenizer& self, const py::bytes& text, std::optional<bool> add_bos, bool add_eos,
-             bool parse_special) {
+          [](const PyTokenizer& self, const py::bytes& text, std::optional<bool> add_bos,
+             bool add_eos, bool parse_special) {
             return self.tokenizer->encode(to_view(text),
                                           encode_options(add_bos, add_eos, parse_special));
           },
@@ -181,29 +187,38 @@ PYBIND11_MODULE(_testing_tokenizer, m) {
           py::arg("strip_space_prefix") = false)
       .def("stream", stream, py::arg("tokens"), py::kw_only(), py::arg("render_special") = false,
            py::arg("strip_space_prefix") = false)
-      .def("token_bytes",
-           [](const PyTokenizer& self, TokenId id) { return to_bytes(self.tokenizer->token_bytes(id)); })
-      .def("token_text",
-           [](const PyTokenizer& self, TokenId id) { return to_bytes(self.tokenizer->token_text(id)); })
-      .def("is_control", [](const PyTokenizer& self, TokenId id) { return self.tokenizer->is_control(id); })
-      .def("is_hidden", [](const PyTokenizer& self, TokenId id) { return self.tokenizer->is_hidden(id); })
+      .def("token_bytes", [](const PyTokenizer& self,
+                             TokenId id) { return to_bytes(self.tokenizer->token_bytes(id)); })
+      .def("token_text", [](const PyTokenizer& self,
+                            TokenId id) { return to_bytes(self.tokenizer->token_text(id)); })
+      .def("is_control",
+           [](const PyTokenizer& self, TokenId id) { return self.tokenizer->is_control(id); })
+      .def("is_hidden",
+           [](const PyTokenizer& self, TokenId id) { return self.tokenizer->is_hidden(id); })
       .def("is_eog", [](const PyTokenizer& self, TokenId id) { return self.tokenizer->is_eog(id); })
       .def("find_token",
            [](const PyTokenizer& self, const py::bytes& text) {
              return self.tokenizer->find_token(to_view(text));
            })
-      .def_property_readonly("n_tokens", [](const PyTokenizer& self) { return self.tokenizer->n_tokens(); })
-      .def_property_readonly("bos_id", [](const PyTokenizer& self) { return self.tokenizer->bos_id(); })
-      .def_property_readonly("eos_id", [](const PyTokenizer& self) { return self.tokenizer->eos_id(); })
-      .def_property_readonly("eot_id", [](const PyTokenizer& self) { return self.tokenizer->eot_id(); })
+      .def_property_readonly("n_tokens",
+                             [](const PyTokenizer& self) { return self.tokenizer->n_tokens(); })
+      .def_property_readonly("bos_id",
+                             [](const PyTokenizer& self) { return self.tokenizer->bos_id(); })
+      .def_property_readonly("eos_id",
+                             [](const PyTokenizer& self) { return self.tokenizer->eos_id(); })
+      .def_property_readonly("eot_id",
+                             [](const PyTokenizer& self) { return self.tokenizer->eot_id(); })
       .def_property_readonly("unknown_id",
                              [](const PyTokenizer& self) { return self.tokenizer->unknown_id(); })
-      .def_property_readonly("eog_ids", [](const PyTokenizer& self) { return self.tokenizer->eog_ids(); })
-      .def_property_readonly("add_bos", [](const PyTokenizer& self) { return self.tokenizer->add_bos(); })
-      .def_property_readonly("model", [](const PyTokenizer& self) { return self.tokenizer->model(); })
+      .def_property_readonly("eog_ids",
+                             [](const PyTokenizer& self) { return self.tokenizer->eog_ids(); })
+      .def_property_readonly("add_bos",
+                             [](const PyTokenizer& self) { return self.tokenizer->add_bos(); })
+      .def_property_readonly("model",
+                             [](const PyTokenizer& self) { return self.tokenizer->model(); })
       .def_property_readonly("pre", [](const PyTokenizer& self) { return self.tokenizer->pre(); })
-      .def_property_readonly("chat_template",
-                             [](const PyTokenizer& self) { return self.tokenizer->chat_template(); })
+      .def_property_readonly(
+          "chat_template", [](const PyTokenizer& self) { return self.tokenizer->chat_template(); })
       .def_property_readonly("warnings",
                              [](const PyTokenizer& self) { return self.tokenizer->warnings(); });
 
