@@ -204,8 +204,9 @@ PYBIND11_MODULE(_testing_model, module) {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& error) {
       const ErrorDetail& detail = error.detail();
-      const py::object args = py::make_tuple(code_name(error.code()), detail.reason, detail.key,
-                                             detail.tensor, error.what());
+      const py::object args =
+          py::make_tuple(code_name(error.code()), detail.reason, printable(detail.key),
+                         printable(detail.tensor), error.what());
       PyErr_SetObject(error_type.ptr(), args.ptr());
     }
   });
