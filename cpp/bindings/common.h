@@ -43,7 +43,8 @@ inline py::str to_text(std::string_view bytes) {
 // Raises the class of specdec_native.errors. Needs the GIL.
 [[noreturn]] void raise_python(const char* class_name, const std::string& message);
 
-// Raises ForkError in a child of the process that loaded its first model: the thread pool stayed behind.
+// Raises ForkError in a child of the process that loaded its first model: the thread pool stayed
+// behind.
 void require_same_process();
 
 }  // namespace specdec::bindings

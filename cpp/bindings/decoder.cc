@@ -1,5 +1,6 @@
 // Session as _core.Session.
 #include <atomic>
+#include <optional>
 
 #include "bindings/common.h"
 #include "bindings/interrupts.h"
@@ -14,10 +15,11 @@ struct CancelFlag {
   std::atomic<bool> set{false};
 };
 
-// on_chunk(OutputChunk) and on_progress(read, total) are Python callables or None; what they raise ends
-// the call and passes through. on_chunk returning False cancels.
+// on_chunk(OutputChunk) and on_progress(read, total) are Python callables or None; what they raise
+// ends the call and passes through. on_chunk returning False cancels.
 GenerateResult generate(Session& session, GenerateRequest request, const py::object& on_chunk,
-                        const py::object& on_progress, const CancelFlag* cancel, bool poll_signals) {
+                        const py::object& on_progress, const CancelFlag& cancel,
+                        bool poll_signals) {
   require_same_process();
   SignalPoll signals(poll_signals);
   bool stopped = false;
@@ -35,9 +37,7 @@ GenerateResult generate(Session& session, GenerateRequest request, const py::obj
       on_progress(n_read, n_total);
     };
   }
-  request.should_cancel = [&] {
-    return stopped || (cancel != nullptr && cancel->set) || signals.interrupted();
-  };
+  request.should_cancel = [&] { return stopped || cancel.set || signals.interrupted(); };
 
   GenerateResult result;
   {
@@ -48,10 +48,11 @@ GenerateResult generate(Session& session, GenerateRequest request, const py::obj
   return result;
 }
 
-std::unique_ptr<Session> make_session(const ModelHandle& target, const ModelHandle* draft,
+std::unique_ptr<Session> make_session(const ModelHandle& target,
+                                      const std::optional<ModelHandle>& draft,
                                       SessionOptions options) {
   require_same_process();
-  if (draft != nullptr) options.draft = draft->model;
+  if (draft) options.draft = draft->model;
   py::gil_scoped_release release;
   return std::make_unique<Session>(target.model, options);
 }
@@ -96,13 +97,13 @@ void bind_decoder(py::module_& m) {
       .def("is_set", [](const CancelFlag& flag) { return flag.set.load(); });
 
   py::class_<Session, SessionHolder>(m, "Session")
-      .def(py::init([](const ModelHandle& target, const ModelHandle* draft,
+      .def(py::init([](const ModelHandle& target, const std::optional<ModelHandle>& draft,
                        const SessionOptions& options) {
              return SessionHolder(make_session(target, draft, options).release());
            }),
-           py::arg("target"), py::arg("draft").none(true), py::arg("options"))
+           py::arg("target"), py::arg("draft"), py::arg("options"))
       .def("generate", &generate, py::arg("request"), py::kw_only(), py::arg("on_chunk"),
-           py::arg("on_progress"), py::arg("cancel").none(true), py::arg("poll_signals"))
+           py::arg("on_progress"), py::arg("cancel"), py::arg("poll_signals"))
       .def("cancel", &Session::cancel)
       .def("fork",
            [](Session& session) {

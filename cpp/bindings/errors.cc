@@ -12,19 +12,29 @@ namespace {
 
 const char* class_name(const Error& error) {
   switch (error.code()) {
-    case ErrorCode::kInvalidArgument: return "InvalidArgumentError";
-    case ErrorCode::kModelFormat: return "ModelFormatError";
-    case ErrorCode::kUnsupported: return "UnsupportedModelError";
-    case ErrorCode::kResource: return "ResourceLimitError";
-    case ErrorCode::kContextFull: return "ContextFullError";
+    case ErrorCode::kInvalidArgument:
+      return "InvalidArgumentError";
+    case ErrorCode::kModelFormat:
+      return "ModelFormatError";
+    case ErrorCode::kUnsupported:
+      return "UnsupportedModelError";
+    case ErrorCode::kResource:
+      return "ResourceLimitError";
+    case ErrorCode::kContextFull:
+      return "ContextFullError";
     case ErrorCode::kIo:
       return error.detail().reason == "not_found" ? "ModelFileNotFoundError" : "ModelFileError";
-    case ErrorCode::kBusy: return "SessionBusyError";
-    case ErrorCode::kClosed: return "ClosedError";
-    case ErrorCode::kNumerical: return "NumericalError";
-    case ErrorCode::kDevice: return "DeviceError";
+    case ErrorCode::kBusy:
+      return "SessionBusyError";
+    case ErrorCode::kClosed:
+      return "ClosedError";
+    case ErrorCode::kNumerical:
+      return "NumericalError";
+    case ErrorCode::kDevice:
+      return "DeviceError";
     case ErrorCode::kCancelled:
-    case ErrorCode::kInternal: break;
+    case ErrorCode::kInternal:
+      break;
   }
   return "InternalError";
 }
@@ -66,10 +76,11 @@ void require_same_process() {
   const pid_t self = getpid();
   pid_t owner = 0;
   if (owner_pid.compare_exchange_strong(owner, self) || owner == self) return;
-  raise_python("ForkError",
-               "models cannot be used in a child made by fork() after one was loaded: the worker "
-               "threads stay in the parent; start the child with the 'spawn' method, or load models "
-               "only in the child");
+  raise_python(
+      "ForkError",
+      "models cannot be used in a child made by fork() after one was loaded: the worker "
+      "threads stay in the parent; start the child with the 'spawn' method, or load models "
+      "only in the child");
 }
 
 void bind_errors(py::module_&) {

@@ -11,12 +11,17 @@ namespace {
 
 py::object scalar(const GgufValue& value) {
   switch (value.type()) {
-    case GgufType::kString: return to_text(value.as_string());
-    case GgufType::kBool: return py::bool_(value.as_bool());
+    case GgufType::kString:
+      return to_text(value.as_string());
+    case GgufType::kBool:
+      return py::bool_(value.as_bool());
     case GgufType::kF32:
-    case GgufType::kF64: return py::float_(value.as_f64());
-    case GgufType::kU64: return py::int_(value.as_u64());
-    default: return py::int_(value.as_i64());
+    case GgufType::kF64:
+      return py::float_(value.as_f64());
+    case GgufType::kU64:
+      return py::int_(value.as_u64());
+    default:
+      return py::int_(value.as_i64());
   }
 }
 

@@ -6,8 +6,7 @@ namespace specdec::bindings {
 namespace {
 
 // Text, and whether control tokens are recognised in it.
-void set_pieces(GenerateRequest& request,
-                const std::vector<std::pair<py::bytes, bool>>& pieces) {
+void set_pieces(GenerateRequest& request, const std::vector<std::pair<py::bytes, bool>>& pieces) {
   request.pieces.clear();
   for (const auto& [text, parse_special] : pieces) request.pieces.push_back({text, parse_special});
 }

@@ -52,7 +52,12 @@ def chat_pieces(
     """
     conversation = {"messages": _messages(messages), "tools": _plain(tools, "tools", 0)}
     texts: list[str] = [template]
-    _map_text(conversation, lambda text: texts.append(text) or text)
+
+    def note(text: str) -> str:
+        texts.append(text)
+        return text
+
+    _map_text(conversation, note)
     disguise = _disguises(control.first_characters, "".join(texts))
 
     def rendered(change: Callable[[str], str]) -> str:

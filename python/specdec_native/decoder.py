@@ -329,7 +329,7 @@ class Decoder:
                 call.request,
                 on_chunk=on_chunk,
                 on_progress=on_progress,
-                cancel=None,
+                cancel=_core.CancelFlag(),
                 poll_signals=threading.current_thread() is threading.main_thread(),
             )
         finally:
