@@ -14,19 +14,15 @@ from .results import GenerationResult
 MODEL = "smollm2"
 MAX_TOKENS = 192
 
-# An answer that repeats much of its prompt is what speculation by lookup is for; the sentence at
-# the end shows that it also copes with text of the model's own.
+# An answer that repeats much of its prompt is what speculation by lookup is for.
 PROMPT = """\
-Repeat this Python function exactly, then explain in one sentence what it does.
+Rewrite this shopping list as a numbered list. Keep every line as it is.
 
-def count_words(text):
-    counts = {}
-    for word in text.split():
-        word = word.lower().strip(".,;:!?")
-        if word not in counts:
-            counts[word] = 0
-        counts[word] += 1
-    return counts
+- apples: 3 kg, from the market in Lyon
+- bread: 2 loaves, from the bakery next door
+- cheese: 400 g, from the farm in the valley
+- tomatoes: 1 kg, from the market in Lyon
+- olive oil: 1 bottle, from the shop at the corner
 """
 
 
@@ -95,7 +91,8 @@ def _print_text(model: Model, best: dict[str, GenerationResult], identical: bool
     gain, stats = _gain(best), speculative.stats
     if gain is not None and stats.mean_acceptance_length is not None:
         print(
-            f"speculation: {gain:.2f} times the plain speed. {stats.accepted} of the {n_tokens} "
-            f"tokens were found in earlier text and only verified, "
-            f"{stats.mean_acceptance_length:.1f} tokens per verification instead of 1."
+            f"speculation: {gain:.2f} times the plain speed, because {stats.accepted} of the "
+            f"{n_tokens} tokens were looked up in earlier text and only verified: "
+            f"{stats.mean_acceptance_length:.1f} tokens per verification instead of 1.\n"
+            f"Text that repeats less gains less; what is emitted never changes."
         )
