@@ -1,7 +1,6 @@
 #include "kv/kv_cache.h"
 
 #include <algorithm>
-#include <atomic>
 #include <string>
 #include <utility>
 
@@ -14,6 +13,15 @@ namespace {
 
 std::size_t index(int n) { return static_cast<std::size_t>(n); }
 std::size_t pages_for(int n_positions) { return (index(n_positions) + kKvChunk - 1) / kKvChunk; }
+
+// Whether nobody else can read the page any more.
+bool owned_alone(const KvPage& page) {
+  if (page.use_count() != 1) return false;
+  // use_count() orders nothing; taking and dropping a reference puts our writes after the reads of
+  // an owner that has gone.
+  { const KvPage reference = page; }
+  return true;
+}
 
 void check_shape(const KvShape& shape, int n_ctx) {
   const KvLayout& layout = shape.layout;
@@ -56,11 +64,9 @@ void KvCache::set_page(std::size_t at, KvPage page) {
 void KvCache::make_writable(std::size_t first, std::size_t end) {
   std::vector<std::pair<std::size_t, KvPage>> fresh;
   for (std::size_t i = first; i < end; ++i) {
-    if (i < pages_.size() && pages_[i].use_count() == 1) continue;
+    if (i < pages_.size() && owned_alone(pages_[i])) continue;
     fresh.emplace_back(i, arena_->allocate(shape_.page_bytes()));
   }
-  // The last other owner's reads happened before its release.
-  std::atomic_thread_fence(std::memory_order_acquire);
   if (fresh.empty()) return;
   const std::size_t n_pages = std::max(end, pages_.size());
   pages_.reserve(n_pages);
@@ -107,7 +113,7 @@ void KvCache::truncate(int n) {
   const std::size_t n_pages = pages_for(n);
   release_from(n_pages);
   length_ = n;
-  if (arena_->poison() && n % kKvChunk != 0 && pages_.back().use_count() == 1) {
+  if (arena_->poison() && n % kKvChunk != 0 && owned_alone(pages_.back())) {
     poison_positions(shape_.layout, shape_.n_layers, pages_.back()->data(), n % kKvChunk, kKvChunk);
   }
 }
