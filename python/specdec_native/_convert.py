@@ -9,6 +9,15 @@ from . import _core
 from .results import Chunk, DecodeStats, GenerationResult, PositionLogprobs, TokenLogprob
 
 
+_bandwidth = 0.0  # bytes per second; 0 leaves the share of it out of summaries
+
+
+def measure_bandwidth(n_threads: int) -> None:
+    """Measures how fast this machine reads memory; from then on summaries tell the share used."""
+    global _bandwidth
+    _bandwidth = _core.read_bandwidth(n_threads)
+
+
 class Call(NamedTuple):
     """A request, and how many alternatives to show per token (None: no log-probabilities)."""
 
@@ -44,7 +53,7 @@ def to_result(session: _core.Session, result: _core.GenerateResult, call: Call) 
         prompt_tokens=result.n_prompt_tokens,
         seed=result.seed,
         stats=to_stats(result.stats),
-        summary=session.speed_line(result.stats, bandwidth=0.0),
+        summary=session.speed_line(result.stats, bandwidth=_bandwidth),
     )
 
 

@@ -6,6 +6,7 @@ import json
 import pathlib
 import sys
 
+from ._convert import measure_bandwidth
 from .decoder import Decoder
 from .model import Model
 from .options import NGram
@@ -31,6 +32,7 @@ def run(path: pathlib.Path, *, max_tokens: int, n_threads: int | None, as_json: 
     with Model(path, n_threads=n_threads) as model:
         messages = [{"role": "user", "content": PROMPT}]
         decoders = {"plain": Decoder(model), "speculative": Decoder(model, drafter=NGram())}
+        measure_bandwidth(model.info.n_threads)
         # The first pass pays for reading the file from disk; each of the two then runs twice.
         decoders["plain"].chat(messages, max_tokens=4)
         best: dict[str, GenerationResult] = {}
