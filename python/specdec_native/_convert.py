@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from . import _core
 from .results import Chunk, DecodeStats, GenerationResult, PositionLogprobs, TokenLogprob
 
-
 _bandwidth = 0.0  # bytes per second; 0 leaves the share of it out of summaries
 
 
