@@ -6,6 +6,7 @@ import itertools
 import threading
 
 import pytest
+
 import tiny_models
 from helpers import native
 
@@ -87,7 +88,7 @@ def test_a_model_that_drafts_for_itself_is_always_right(target):
         itself = session(target, target, drafter="model", gamma=4)
         result = itself.generate(prompt=PROMPT, max_tokens=40, temperature=temperature, seed=3)
         assert result["drafted"] > 20
-        assert result["accepted"] == result["drafted"] - result["cut"]
+        assert result["accepted"] + result["accepted_cut"] == result["drafted"]
         assert sum(result["from_draft"]) == result["accepted"]
 
 
@@ -369,8 +370,9 @@ def test_cancel_from_another_thread_ends_the_call(target, draft, drafter):
     assert s.cached_tokens() == (ids + result["token_ids"])[:-1]
     plain = session(target, drafter="none", n_ctx=1024)
     n = len(result["token_ids"])
-    assert plain.generate(prompt_ids=ids, max_tokens=n, ignore_eos=True)["token_ids"] == (
-        result["token_ids"]
+    assert (
+        plain.generate(prompt_ids=ids, max_tokens=n, ignore_eos=True)["token_ids"]
+        == (result["token_ids"])
     )
     again = s.generate(prompt_ids=ids, max_tokens=5, ignore_eos=True)
     assert again["finish_reason"] == "length"  # an old cancel has no effect
@@ -496,7 +498,7 @@ def test_loading_tells_its_progress(paths):
     seen = []
     engine.load(str(paths["target"]), on_progress=seen.append)
     assert seen == sorted(seen)
-    assert 0 <= seen[0]
+    assert seen[0] >= 0
     assert seen[-1] == 1
 
 

@@ -101,6 +101,7 @@ py::dict result_dict(const GenerateResult& r) {
   d["drafted"] = s.drafted;
   d["accepted"] = s.accepted;
   d["emitted"] = s.emitted;
+  d["accepted_cut"] = s.accepted_cut;
   d["cut"] = s.cut;
   d["speculation"] = s.speculation;
   d["note"] = s.note;
