@@ -19,7 +19,8 @@ bool owned_alone(const KvPage& page) {
   if (page.use_count() != 1) return false;
   // use_count() orders nothing; taking and dropping a reference puts our writes after the reads of
   // an owner that has gone.
-  { const KvPage reference = page; }
+  KvPage reference = page;
+  reference.reset();
   return true;
 }
 
