@@ -172,11 +172,13 @@ class CpuBackend final : public Backend {
 
   void rope_store(const RopeStoreTask& task) override {
     if (task.n_rows == 0) return;
+    check_rope_store(task);
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) { ops_.rope_store(task, context); });
   }
 
   void attention(const AttentionTask& task) override {
     if (task.n_rows == 0) return;
+    check_attention(task);
     AlignedBuffer& scratch = caller_scratch().attention;
     scratch.require(attention_scratch_bytes(task, n_threads_));
     std::byte* memory = scratch.data();
