@@ -269,3 +269,21 @@ def test_drafters_are_made_by_name() -> None:
         m.Session(TARGET, {"kind": "model"})
     with pytest.raises(m.Error, match="temperature must be"):
         model_session(temperature=-1.0)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"temperature": 1.0, "top_k": 4, "noise_scale": 0.7, "seed": 2},
+        {"temperature": 1.0, "repetition_penalty": 1.6, "frequency_penalty": 0.5, "seed": 2},
+        {"temperature": 0.0, "presence_penalty": 2.0, "logit_bias": [(3, 1.0)]},
+    ],
+    ids=lambda p: ",".join(p),
+)
+@pytest.mark.parametrize("verifier", ["auto", "standard"])
+def test_equal_models_agree_on_every_token_under_every_warp(
+    sampling: dict[str, Any], verifier: str
+) -> None:
+    session = m.Session(TARGET, {"kind": "model", "toy": TARGET})
+    out = run(session, prompt=[1, 2], max_tokens=40, gamma=4, sampling=sampling, verifier=verifier)
+    assert out["stats"]["acceptance_rate"] == 1.0

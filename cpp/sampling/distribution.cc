@@ -66,8 +66,8 @@ std::span<const double> Distribution::probs() const {
     for (std::size_t lane = 0; lane < 4; ++lane) sums[lane] += probs_[i + lane];
   }
   for (; i < n; ++i) sums[0] += probs_[i];
-  const double sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  for (double& p : probs_) p /= sum;
+  const double inverse = 1.0 / ((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  for (double& p : probs_) p *= inverse;
   return probs_;
 }
 
