@@ -224,10 +224,8 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path, const Mod
   options.kv_type = flags.kv_type;
   options.check_tensors = flags.check_tensors;
   ProgressBar bar("loading " + printable(path.substr(path.find_last_of('/') + 1), 40), !output.quiet);
-  options.on_progress = [&bar](double fraction) {
-    if (interrupted()) throw Error(ErrorCode::kCancelled, "interrupted while loading");
-    bar.update(fraction);
-  };
+  options.on_progress = [&bar](double fraction) { bar.update(fraction); };
+  const AbortOnInterrupt abort;
   return LoadedModel::load(path, options);
 }
 

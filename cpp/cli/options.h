@@ -62,7 +62,7 @@ void check_model_flags(const ModelFlags& flags);
 // Params with the seed filled in: --seed -1 draws one.
 [[nodiscard]] SamplingParams resolve_sampling(const SamplingFlags& flags);
 
-// Loads with a progress bar; Ctrl-C ends it with Error(kCancelled).
+// Loads with a progress bar; Ctrl-C ends the process.
 [[nodiscard]] std::shared_ptr<const LoadedModel> load_model(const std::string& path,
                                                             const ModelFlags& flags,
                                                             const OutputFlags& output);

@@ -67,23 +67,24 @@ void write_chunk(const OutputChunk& chunk, bool color) {
   }
   std::string out;
   std::size_t begin = 0;
+  bool green = false;
   for (std::size_t i = 0; i < chunk.text_ends.size(); ++i) {
     const std::string piece = chunk.text.substr(begin, chunk.text_ends[i] - begin);
     begin = chunk.text_ends[i];
     if (piece.empty()) continue;
-    if (chunk.from_draft[i]) {
-      out += std::string(kDraftColor) + piece + std::string(kResetColor);
-    } else {
-      out += piece;
-    }
+    if (green != chunk.from_draft[i]) out += green ? kResetColor : kDraftColor;
+    green = chunk.from_draft[i];
+    out += piece;
   }
+  if (green) out += kResetColor;
   out += chunk.text.substr(begin);
   write_stdout(out);
 }
 
 void print_speed(const GenerateResult& result, const LoadedModel& target) {
   double bandwidth = 0;
-  if (result.stats.emitted > 0) {
+  // Measuring takes a moment, which somebody who pressed Ctrl-C does not want to wait.
+  if (result.stats.emitted > 0 && result.finish_reason != "cancelled") {
     try {
       bandwidth = read_bandwidth(target.info().n_threads);
     } catch (const Error&) {  // no memory to measure with: the line does without
