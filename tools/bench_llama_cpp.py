@@ -174,7 +174,8 @@ def main() -> None:
         low, high = row["ours_over_peer_range"]
         print(
             f"| {row['rows']} | {row['ours_ms']:.1f} | {row['peer_ms']:.1f} "
-            f"| {row['ours_over_first']:.2f} | {row['peer_over_first']:.2f} | {row['ours_over_peer']:.2f} ({low:.2f}-{high:.2f}) |"
+            f"| {row['ours_over_first']:.2f} | {row['peer_over_first']:.2f} "
+            f"| {row['ours_over_peer']:.2f} ({low:.2f}-{high:.2f}) |"
         )
     print(
         f"memory reads {statistics.median(reads):.1f} GB/s; one row reads weights at "
