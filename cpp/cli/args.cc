@@ -122,9 +122,8 @@ void ArgParser::integer(const std::string& names, std::string metavar, std::int6
 void ArgParser::integer(const std::string& names, std::string metavar, int* value, int min, int max,
                         std::string help) {
   const std::string name = split_words(names).back();
-  add(names, std::move(metavar), std::move(help), [=](const std::string& v) {
-    *value = static_cast<int>(parse_integer(name, v, min, max));
-  });
+  add(names, std::move(metavar), std::move(help),
+      [=](const std::string& v) { *value = static_cast<int>(parse_integer(name, v, min, max)); });
 }
 
 void ArgParser::number(const std::string& names, std::string metavar, double* value, double min,

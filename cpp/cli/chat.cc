@@ -63,7 +63,9 @@ struct ChatCommandFlags {
 class Conversation {
  public:
   Conversation(const ChatCommandFlags& flags, LoadedPair pair)
-      : flags_(flags), pair_(std::move(pair)), session_(pair_.target, pair_.options),
+      : flags_(flags),
+        pair_(std::move(pair)),
+        session_(pair_.target, pair_.options),
         color_(wants_color(STDOUT_FILENO, flags.output.no_color)),
         interactive_(is_terminal(STDIN_FILENO) && !flags.output.quiet) {
     (void)choose_chat_format(*pair_.target, flags_.chat);  // fails before the first question
@@ -71,7 +73,8 @@ class Conversation {
 
   int run() {
     if (interactive_) {
-      write_stderr("Chatting with " + pair_.target->info().name + ". /reset forgets, /stats explains the "
+      write_stderr("Chatting with " + pair_.target->info().name +
+                   ". /reset forgets, /stats explains the "
                    "speed, /exit ends; Ctrl-C stops an answer.\n");
     }
     LineReader lines;
@@ -154,15 +157,17 @@ class Conversation {
 
 int run_chat(const Arguments& arguments) {
   ChatCommandFlags flags;
-  ArgParser parser("chat", "-m FILE [OPTIONS]",
-                   "A conversation: each line of standard input is a message. What was said before is "
-                   "not read again. Commands: /reset /stats /exit.");
+  ArgParser parser(
+      "chat", "-m FILE [OPTIONS]",
+      "A conversation: each line of standard input is a message. What was said before is "
+      "not read again. Commands: /reset /stats /exit.");
   add_model_flags(parser, flags.model);
   add_draft_model_flags(parser, flags.model);
   parser.section("Chat");
   add_chat_flags(parser, flags.chat);
-  parser.integer("-n --n-predict --max-tokens", "N", &flags.max_tokens, -1, 1 << 30,
-                 "Tokens per answer at most (default -1: until the model ends or the context is full).");
+  parser.integer(
+      "-n --n-predict --max-tokens", "N", &flags.max_tokens, -1, 1 << 30,
+      "Tokens per answer at most (default -1: until the model ends or the context is full).");
   add_sampling_flags(parser, flags.sampling, 0.7);
   add_draft_flags(parser, flags.draft);
   add_output_flags(parser, flags.output, false);

@@ -5,7 +5,8 @@
 namespace specdec::cli {
 
 void add_chat_flags(ArgParser& parser, ChatFlags& flags) {
-  parser.choice("--chat-format", "NAME", &flags.format, {"chatml", "llama2", "llama3", "zephyr", "raw"},
+  parser.choice("--chat-format", "NAME", &flags.format,
+                {"chatml", "llama2", "llama3", "zephyr", "raw"},
                 "Chat format: chatml, llama2, llama3, zephyr, raw (default: the one the file's own "
                 "template writes).");
   parser.text("-sys --system", "TEXT", &flags.system, "The system message of a chat.");
@@ -15,10 +16,11 @@ ChatFormat choose_chat_format(const LoadedModel& model, const ChatFlags& flags) 
   if (!flags.format.empty()) return find_chat_format(flags.format).value();
   const std::string& text = model.chat_template();
   if (const auto format = detect_chat_format(text)) return *format;
-  throw Error(ErrorCode::kUnsupported,
-              printable(model.info().path, 400) +
-                  (text.empty() ? " has no chat template" : " has a chat template that is not built in") +
-                  "; name a format with --chat-format, or use the Python package");
+  throw Error(
+      ErrorCode::kUnsupported,
+      printable(model.info().path, 400) +
+          (text.empty() ? " has no chat template" : " has a chat template that is not built in") +
+          "; name a format with --chat-format, or use the Python package");
 }
 
 std::vector<PromptPiece> chat_prompt(const LoadedModel& model, const ChatFlags& flags,
@@ -27,8 +29,9 @@ std::vector<PromptPiece> chat_prompt(const LoadedModel& model, const ChatFlags& 
   if (!flags.system.empty()) all.push_back({"system", flags.system});
   all.insert(all.end(), messages.begin(), messages.end());
   const Tokenizer& tokenizer = model.tokenizer();
-  const std::string eos =
-      tokenizer.eos_id() ? std::string(tokenizer.token_text(*tokenizer.eos_id())) : std::string("</s>");
+  const std::string eos = tokenizer.eos_id()
+                              ? std::string(tokenizer.token_text(*tokenizer.eos_id()))
+                              : std::string("</s>");
   return apply_chat_format(choose_chat_format(model, flags), all, true, eos);
 }
 

@@ -32,17 +32,19 @@ struct GenerateFlags {
 };
 
 ArgParser make_parser(GenerateFlags& flags) {
-  ArgParser parser("generate", "-m FILE (-p TEXT | -f FILE) [OPTIONS]",
-                   "Continues a prompt. The text goes to standard output, everything else to standard "
-                   "error. On a terminal, tokens that a draft got right are green.");
+  ArgParser parser(
+      "generate", "-m FILE (-p TEXT | -f FILE) [OPTIONS]",
+      "Continues a prompt. The text goes to standard output, everything else to standard "
+      "error. On a terminal, tokens that a draft got right are green.");
   add_model_flags(parser, flags.model);
   add_draft_model_flags(parser, flags.model);
   add_prompt_flags(parser, flags.prompt);
   parser.flag("--chat", &flags.chat.enabled, "Put the prompt into the model's chat format.");
   add_chat_flags(parser, flags.chat);
   parser.section("Generation");
-  parser.integer("-n --n-predict --max-tokens", "N", &flags.max_tokens, -1, 1 << 30,
-                 "Tokens to generate at most (default -1: until the model ends or the context is full).");
+  parser.integer(
+      "-n --n-predict --max-tokens", "N", &flags.max_tokens, -1, 1 << 30,
+      "Tokens to generate at most (default -1: until the model ends or the context is full).");
   parser.list("-r --reverse-prompt --stop", "TEXT", &flags.stop,
               "End before this text. Repeatable.");
   parser.flag("--ignore-eos", &flags.ignore_eos, "Never let the model end by itself.");
@@ -63,9 +65,7 @@ ArgParser make_parser(GenerateFlags& flags) {
 void print_json(const GenerateFlags& flags, const GenerateResult& result, const LoadedPair& pair,
                 const std::string& prompt) {
   JsonWriter json;
-  json.begin_object()
-      .member("model", pair.target->info().path)
-      .key("draft_model");
+  json.begin_object().member("model", pair.target->info().path).key("draft_model");
   pair.options.draft ? json.value(pair.options.draft->info().path) : json.null();
   json.member("prompt", prompt)
       .member("seed", result.seed)

@@ -138,15 +138,17 @@ std::string summary(const GgufFile& file, const ModelInfo& info) {
   line("hidden size", count(info.hidden_size));
   line("feed-forward", count(info.ffn_size));
   if (info.n_heads > 0) {
-    line("heads", count(info.n_heads) + " of " + count(info.head_dim) + ", " + count(info.n_kv_heads) +
-                      " for keys and values");
+    line("heads", count(info.n_heads) + " of " + count(info.head_dim) + ", " +
+                      count(info.n_kv_heads) + " for keys and values");
   }
   line("context", count(info.context_length));
-  line("vocabulary", count(info.vocab_size) + (info.tied_head ? " (head shared with the embedding)" : ""));
+  line("vocabulary",
+       count(info.vocab_size) + (info.tied_head ? " (head shared with the embedding)" : ""));
   line("tokenizer", info.tokenizer);
   line("chat template", chat_template_of(file).empty() ? "none" : "yes (--chat-template shows it)");
-  line("GGUF", "version " + std::to_string(file.version()) + ", " + std::to_string(file.entries().size()) +
-                   " keys, " + std::to_string(file.tensors().size()) + " tensors");
+  line("GGUF", "version " + std::to_string(file.version()) + ", " +
+                   std::to_string(file.entries().size()) + " keys, " +
+                   std::to_string(file.tensors().size()) + " tensors");
   for (const std::string& warning : file.warnings()) line("warning", warning);
   return out;
 }
@@ -198,7 +200,8 @@ int run_inspect(const Arguments& arguments) {
     out += "\n";
     for (const TensorInfo& tensor : file->tensors()) {
       out += padded(printable(tensor.name), 32) + padded(dtype_traits(tensor.dtype).name, 6) +
-             padded(shape_text(tensor), 20) + human_bytes(static_cast<double>(tensor.n_bytes)) + "\n";
+             padded(shape_text(tensor), 20) + human_bytes(static_cast<double>(tensor.n_bytes)) +
+             "\n";
     }
   }
   write_stdout(out);

@@ -14,7 +14,8 @@ void install_interrupt_handler();
 [[nodiscard]] const std::atomic<bool>& interrupt_flag() noexcept;
 void clear_interrupt() noexcept;
 
-// While it lives there is nothing worth finishing: Ctrl-C ends the process at once with exit code 130.
+// While it lives there is nothing worth finishing: Ctrl-C ends the process at once with exit code
+// 130.
 class AbortOnInterrupt {
  public:
   AbortOnInterrupt() noexcept;

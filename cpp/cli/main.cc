@@ -44,21 +44,28 @@ std::string main_help() {
          "\nOptions:\n"
          "  -h, --help     Show this text; after a command, its options.\n"
          "  --version      Show the version.\n\n"
-         "Exit codes: 0 ok, 1 internal error, 2 usage, 3 bad file, 4 unsupported, 5 out of memory or\n"
+         "Exit codes: 0 ok, 1 internal error, 2 usage, 3 bad file, 4 unsupported, 5 out of memory "
+         "or\n"
          "context, 130 interrupted.\n";
 }
 
 int exit_code(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument: return kExitUsage;
+    case ErrorCode::kInvalidArgument:
+      return kExitUsage;
     case ErrorCode::kModelFormat:
     case ErrorCode::kIo:
-    case ErrorCode::kNumerical: return kExitBadFile;
-    case ErrorCode::kUnsupported: return kExitUnsupported;
+    case ErrorCode::kNumerical:
+      return kExitBadFile;
+    case ErrorCode::kUnsupported:
+      return kExitUnsupported;
     case ErrorCode::kResource:
-    case ErrorCode::kContextFull: return kExitResource;
-    case ErrorCode::kCancelled: return kExitInterrupted;
-    default: return kExitInternal;
+    case ErrorCode::kContextFull:
+      return kExitResource;
+    case ErrorCode::kCancelled:
+      return kExitInterrupted;
+    default:
+      return kExitInternal;
   }
 }
 

@@ -43,11 +43,23 @@ std::string process_escapes(const std::string& text) {
     }
     const char c = text[++i];
     switch (c) {
-      case 'n': out += '\n'; break;
-      case 't': out += '\t'; break;
-      case 'r': out += '\r'; break;
-      case '0': out += '\0'; break;
-      case '\\': case '"': case '\'': out += c; break;
+      case 'n':
+        out += '\n';
+        break;
+      case 't':
+        out += '\t';
+        break;
+      case 'r':
+        out += '\r';
+        break;
+      case '0':
+        out += '\0';
+        break;
+      case '\\':
+      case '"':
+      case '\'':
+        out += c;
+        break;
       case 'x': {
         unsigned value = 0;
         const char* begin = text.data() + i + 1;
@@ -113,7 +125,8 @@ void add_sampling_flags(ArgParser& parser, SamplingFlags& flags, double temperat
   parser.number("--temp --temperature", "T", &p.temperature, 0, 1000,
                 temperature == 0 ? "Temperature (default 0: always the most probable token)."
                                  : "Temperature (default 0.7; 0: always the most probable token).");
-  parser.integer("--top-k", "K", &p.top_k, 0, kMaxInt, "Keep the K best tokens (default 40; 0: all).");
+  parser.integer("--top-k", "K", &p.top_k, 0, kMaxInt,
+                 "Keep the K best tokens (default 40; 0: all).");
   parser.number("--top-p", "P", &p.top_p, 0, 1,
                 "Keep the best tokens that make up P of the probability (default 0.95; 1: all).");
   parser.number("--min-p", "P", &p.min_p, 0, 1,
@@ -128,17 +141,19 @@ void add_sampling_flags(ArgParser& parser, SamplingFlags& flags, double temperat
                 "Subtracted from the logit of tokens seen before (default 0).");
   parser.number("--frequency-penalty", "A", &p.frequency_penalty, -100, 100,
                 "The same, once per occurrence (default 0).");
-  parser.custom("--logit-bias", "ID(+|-)VALUE",
-                [&p](const std::string& v) { p.logit_bias.push_back(parse_logit_bias(v)); },
-                "Add VALUE to a token's logit, e.g. 15043+1; 15043-inf bans it. Repeatable.");
+  parser.custom(
+      "--logit-bias", "ID(+|-)VALUE",
+      [&p](const std::string& v) { p.logit_bias.push_back(parse_logit_bias(v)); },
+      "Add VALUE to a token's logit, e.g. 15043+1; 15043-inf bans it. Repeatable.");
 }
 
 void add_draft_flags(ArgParser& parser, DraftFlags& flags) {
   SessionOptions& o = flags.options;
   parser.section("Speculative decoding");
-  parser.choice("--drafter", "NAME", &o.drafter, drafter_names(),
-                "none: plain decoding; model: the -md model; ngram: repetitions in prompt and output; "
-                "auto (default): model with -md, else ngram.");
+  parser.choice(
+      "--drafter", "NAME", &o.drafter, drafter_names(),
+      "none: plain decoding; model: the -md model; ngram: repetitions in prompt and output; "
+      "auto (default): model with -md, else ngram.");
   parser.choice("--verify", "NAME", &o.verifier, verifier_names(),
                 "How drafts are checked (default auto: greedy at temperature 0, match above).");
   parser.integer("--draft --draft-n --spec-draft-n-max --draft-max", "N", &o.draft_max, 1, 64,
@@ -163,7 +178,8 @@ void add_output_flags(ArgParser& parser, OutputFlags& flags, bool with_json) {
   parser.section("Output");
   if (with_json) parser.flag("--json", &flags.json, "Print one JSON object on standard output.");
   parser.flag("-q --quiet", &flags.quiet, "Nothing on standard error but warnings and errors.");
-  parser.flag("--no-color", &flags.no_color, "No colours; NO_COLOR in the environment does the same.");
+  parser.flag("--no-color", &flags.no_color,
+              "No colours; NO_COLOR in the environment does the same.");
 }
 
 void check_model_flags(const ModelFlags& flags) {
@@ -223,7 +239,8 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path, const Mod
   options.n_threads = flags.n_threads;
   options.kv_type = flags.kv_type;
   options.check_tensors = flags.check_tensors;
-  ProgressBar bar("loading " + printable(path.substr(path.find_last_of('/') + 1), 40), !output.quiet);
+  ProgressBar bar("loading " + printable(path.substr(path.find_last_of('/') + 1), 40),
+                  !output.quiet);
   options.on_progress = [&bar](double fraction) { bar.update(fraction); };
   const AbortOnInterrupt abort;
   return LoadedModel::load(path, options);

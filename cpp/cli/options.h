@@ -54,8 +54,8 @@ void add_output_flags(ArgParser& parser, OutputFlags& flags, bool with_json);
 // Throws UsageError when -m is missing, and warns about GPU layers that this build cannot use.
 void check_model_flags(const ModelFlags& flags);
 
-// The text of -p or -f ("-": standard input); one final newline of a file is dropped. UsageError unless
-// exactly one was given.
+// The text of -p or -f ("-": standard input); one final newline of a file is dropped. UsageError
+// unless exactly one was given.
 [[nodiscard]] std::string read_prompt(const ArgParser& parser, const PromptFlags& flags);
 [[nodiscard]] std::string read_file(const std::string& path);
 

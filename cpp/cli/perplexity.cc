@@ -20,9 +20,10 @@ int run_perplexity(const Arguments& arguments) {
   OutputFlags output;
   TextPerplexityOptions options;
   model_flags.n_ctx = 512;
-  ArgParser parser("perplexity", "-m FILE -f FILE [OPTIONS]",
-                   "Reads a text in windows that do not overlap and scores the second half of each. "
-                   "Special tokens in the text are not recognised. Here -c is the window (default 512).");
+  ArgParser parser(
+      "perplexity", "-m FILE -f FILE [OPTIONS]",
+      "Reads a text in windows that do not overlap and scores the second half of each. "
+      "Special tokens in the text are not recognised. Here -c is the window (default 512).");
   add_model_flags(parser, model_flags);
   add_prompt_flags(parser, prompt_flags);
   parser.section("Perplexity");
@@ -66,8 +67,8 @@ int run_perplexity(const Arguments& arguments) {
   } else {
     char line[160];
     std::snprintf(line, sizeof line, "perplexity %.4f +/- %.4f over %lld tokens in %d windows\n",
-                  result.perplexity, result.standard_error, static_cast<long long>(result.n_tokens_scored),
-                  result.n_chunks);
+                  result.perplexity, result.standard_error,
+                  static_cast<long long>(result.n_tokens_scored), result.n_chunks);
     write_stdout(line);
   }
   if (!output.quiet) {

@@ -37,7 +37,8 @@ void write_stats(JsonWriter& json, const DecodeStats& stats, double load_ms) {
       .end_object();
 }
 
-void write_logprobs(JsonWriter& json, const std::vector<TokenLogprobs>& logprobs, const LoadedModel& model) {
+void write_logprobs(JsonWriter& json, const std::vector<TokenLogprobs>& logprobs,
+                    const LoadedModel& model) {
   const Tokenizer& tokenizer = model.tokenizer();
   const auto text_of = [&](TokenId id) {
     return tokenizer.is_hidden(id) ? tokenizer.token_text(id) : tokenizer.token_bytes(id);

@@ -10,7 +10,8 @@ namespace specdec::cli {
 
 // Every figure of DecodeStats.
 void write_stats(JsonWriter& json, const DecodeStats& stats, double load_ms);
-void write_logprobs(JsonWriter& json, const std::vector<TokenLogprobs>& logprobs, const LoadedModel& model);
+void write_logprobs(JsonWriter& json, const std::vector<TokenLogprobs>& logprobs,
+                    const LoadedModel& model);
 
 // A piece of text on stdout; with `color`, tokens from a draft stand out.
 void write_chunk(const OutputChunk& chunk, bool color);

@@ -40,7 +40,8 @@ bool wants_color(int fd, bool no_color_flag) {
 
 void write_stdout(std::string_view text) {
   if (!write_all(STDOUT_FILENO, text)) {
-    throw Error(ErrorCode::kIo, std::string("cannot write to standard output: ") + std::strerror(errno));
+    throw Error(ErrorCode::kIo,
+                std::string("cannot write to standard output: ") + std::strerror(errno));
   }
 }
 
@@ -70,7 +71,8 @@ void ProgressBar::update(double fraction) {
   constexpr int kWidth = 30;
   const int filled = static_cast<int>(std::clamp(fraction, 0.0, 1.0) * kWidth);
   char percent[16];
-  std::snprintf(percent, sizeof percent, "%3d %%", static_cast<int>(std::clamp(fraction, 0.0, 1.0) * 100));
+  std::snprintf(percent, sizeof percent, "%3d %%",
+                static_cast<int>(std::clamp(fraction, 0.0, 1.0) * 100));
   std::string line = "\r" + title_ + " [";
   line.append(static_cast<std::size_t>(filled), '#');
   line.append(static_cast<std::size_t>(kWidth - filled), '.');
@@ -91,7 +93,8 @@ std::string human_bytes(double bytes) {
     ++unit;
   }
   char text[32];
-  std::snprintf(text, sizeof text, unit == 0 || bytes >= 100 ? "%.0f %s" : "%.1f %s", bytes, kUnits[unit]);
+  std::snprintf(text, sizeof text, unit == 0 || bytes >= 100 ? "%.0f %s" : "%.1f %s", bytes,
+                kUnits[unit]);
   return text;
 }
 

@@ -12,11 +12,12 @@ namespace specdec::cli {
 // Colours on `fd`: a terminal that is not "dumb", unless --no-color or a non-empty NO_COLOR.
 [[nodiscard]] bool wants_color(int fd, bool no_color_flag);
 
-inline constexpr std::string_view kDraftColor = "\033[32m";   // accepted from a draft
+inline constexpr std::string_view kDraftColor = "\033[32m";  // accepted from a draft
 inline constexpr std::string_view kPromptColor = "\033[2m";
 inline constexpr std::string_view kResetColor = "\033[0m";
 
-// Writes all of it to stdout and flushes. Throws Error(kIo) when that fails (disk full, closed pipe).
+// Writes all of it to stdout and flushes. Throws Error(kIo) when that fails (disk full, closed
+// pipe).
 void write_stdout(std::string_view text);
 // Best effort.
 void write_stderr(std::string_view text);

@@ -18,16 +18,19 @@ int run_tokenize(const Arguments& arguments) {
   std::string model;
   PromptFlags prompt_flags;
   bool ids_only = false, json_output = false, parse_special = true, add_bos = true;
-  ArgParser parser("tokenize", "-m FILE (-p TEXT | -f FILE) [OPTIONS]",
-                   "Shows the tokens of a text, one per line: id and text. The weights are not read.");
+  ArgParser parser(
+      "tokenize", "-m FILE (-p TEXT | -f FILE) [OPTIONS]",
+      "Shows the tokens of a text, one per line: id and text. The weights are not read.");
   parser.section("Options");
   parser.text("-m --model", "FILE", &model, "The model, a GGUF file.");
   add_prompt_flags(parser, prompt_flags);
   parser.section("Output");
   parser.flag("--ids", &ids_only, "Print only the ids, on one line.");
   parser.flag("--json", &json_output, "Print one JSON object on standard output.");
-  parser.flag("--no-special", &parse_special, "Take special tokens in the text as plain text.", false);
-  parser.flag("--no-bos", &add_bos, "No beginning-of-sequence token, whatever the file says.", false);
+  parser.flag("--no-special", &parse_special, "Take special tokens in the text as plain text.",
+              false);
+  parser.flag("--no-bos", &add_bos, "No beginning-of-sequence token, whatever the file says.",
+              false);
   if (!parser.parse(arguments)) {
     write_stdout(parser.help());
     return kExitOk;
@@ -43,7 +46,9 @@ int run_tokenize(const Arguments& arguments) {
 
   if (json_output) {
     JsonWriter json;
-    json.begin_object().member("n_tokens", static_cast<std::uint64_t>(ids.size())).member("token_ids", ids);
+    json.begin_object()
+        .member("n_tokens", static_cast<std::uint64_t>(ids.size()))
+        .member("token_ids", ids);
     json.key("tokens").begin_array();
     for (const TokenId id : ids) json.value(tokenizer->token_text(id));
     json.end_array().end_object();
@@ -60,7 +65,8 @@ int run_tokenize(const Arguments& arguments) {
     number.insert(0, number.size() < 6 ? 6 - number.size() : 0, ' ');
     // Quoted as JSON does: one line each, whatever the bytes.
     JsonWriter quoted_text;
-    quoted_text.value(tokenizer->is_hidden(id) ? tokenizer->token_text(id) : tokenizer->token_bytes(id));
+    quoted_text.value(tokenizer->is_hidden(id) ? tokenizer->token_text(id)
+                                               : tokenizer->token_bytes(id));
     out += number + "  " + quoted_text.text() + "\n";
   }
   if (ids_only) out += "\n";

@@ -34,9 +34,12 @@ void fill_from_config(const Model& model, ModelInfo& info) {
 
 const char* kv_type_name(KvType type) {
   switch (type) {
-    case KvType::kF32: return "f32";
-    case KvType::kF16: return "f16";
-    case KvType::kQ8_0: return "q8_0";
+    case KvType::kF32:
+      return "f32";
+    case KvType::kF16:
+      return "f16";
+    case KvType::kQ8_0:
+      return "q8_0";
   }
   return "?";
 }
@@ -51,13 +54,16 @@ KvType parse_kv_type(const std::string& name) {
 LoadedModel::LoadedModel() = default;
 LoadedModel::~LoadedModel() = default;
 
-std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path, const ModelOptions& options) {
+std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
+                                                     const ModelOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   if (options.device != "auto" && options.device != "cpu") {
-    throw_invalid("device must be 'auto' or 'cpu' in this build, got '" + printable(options.device) + "'");
+    throw_invalid("device must be 'auto' or 'cpu' in this build, got '" +
+                  printable(options.device) + "'");
   }
   if (options.n_threads < 0 || options.n_threads > 256) {
-    throw_invalid("n_threads must be 1 to 256, or 0 for one per core, got " + std::to_string(options.n_threads));
+    throw_invalid("n_threads must be 1 to 256, or 0 for one per core, got " +
+                  std::to_string(options.n_threads));
   }
   const std::shared_ptr<LoadedModel> loaded(new LoadedModel());
   loaded->kv_type_ = parse_kv_type(options.kv_type);
@@ -72,9 +78,10 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path, co
   load_options.check_tensors = options.check_tensors;
   if (options.on_progress) {
     load_options.on_progress = [&options](const LoadProgress& progress) {
-      options.on_progress(progress.n_bytes_total == 0 ? 1.0
-                                                      : static_cast<double>(progress.n_bytes_done) /
-                                                            static_cast<double>(progress.n_bytes_total));
+      options.on_progress(progress.n_bytes_total == 0
+                              ? 1.0
+                              : static_cast<double>(progress.n_bytes_done) /
+                                    static_cast<double>(progress.n_bytes_total));
       return true;
     };
   }
@@ -82,7 +89,8 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path, co
   const TokenId n_tokens = loaded->tokenizer_->n_tokens();
   if (n_tokens < loaded->model_->config().n_tokens) {
     throw loaded->file_->make_error(ErrorCode::kModelFormat, "bad_vocab",
-                                    "the tokenizer has " + std::to_string(n_tokens) + " tokens, the model " +
+                                    "the tokenizer has " + std::to_string(n_tokens) +
+                                        " tokens, the model " +
                                         std::to_string(loaded->model_->config().n_tokens));
   }
 
@@ -97,14 +105,18 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path, co
   const BackendInfo backend = loaded->backend_->info();
   info.device = backend.name + ": " + backend.description;
   info.n_threads = backend.n_threads;
-  const std::chrono::duration<double, std::milli> elapsed = std::chrono::steady_clock::now() - start;
+  const std::chrono::duration<double, std::milli> elapsed =
+      std::chrono::steady_clock::now() - start;
   info.load_ms = elapsed.count();
   return loaded;
 }
 
-const std::string& LoadedModel::chat_template() const noexcept { return tokenizer_->chat_template(); }
+const std::string& LoadedModel::chat_template() const noexcept {
+  return tokenizer_->chat_template();
+}
 
-std::vector<TokenId> LoadedModel::encode(const std::vector<PromptPiece>& pieces, int add_bos) const {
+std::vector<TokenId> LoadedModel::encode(const std::vector<PromptPiece>& pieces,
+                                         int add_bos) const {
   if (add_bos < -1 || add_bos > 1) {
     throw_invalid("add_bos must be -1 (as the file says), 0 or 1, got " + std::to_string(add_bos));
   }

@@ -18,14 +18,15 @@ class Backend;
 class GgufFile;
 class Model;
 
-// Part of a prompt. Text that a user typed is kept apart from template markers (parse_special), so that
-// it cannot forge special tokens.
+// Part of a prompt. Text that a user typed is kept apart from template markers (parse_special), so
+// that it cannot forge special tokens.
 using PromptPiece = ChatPiece;
 
 struct ModelOptions {
-  int n_threads = 0;           // 0: one per core this process may use
-  std::string device = "auto"; // "auto" or "cpu"
-  std::string kv_type = "f16"; // elements of the KV cache: "f32", "f16", "q8_0"; a session may differ
+  int n_threads = 0;            // 0: one per core this process may use
+  std::string device = "auto";  // "auto" or "cpu"
+  std::string kv_type =
+      "f16";  // elements of the KV cache: "f32", "f16", "q8_0"; a session may differ
   bool check_tensors = false;  // read all weights and refuse NaN and infinity
   // Called on the loading thread with 0..1. An exception thrown from it ends the load.
   std::function<void(double fraction)> on_progress;
@@ -52,7 +53,8 @@ class LoadedModel {
   [[nodiscard]] const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
   [[nodiscard]] KvType kv_type() const noexcept { return kv_type_; }
   // The tokens of a prompt. add_bos: -1 as the file says, 0, 1.
-  [[nodiscard]] std::vector<TokenId> encode(const std::vector<PromptPiece>& pieces, int add_bos) const;
+  [[nodiscard]] std::vector<TokenId> encode(const std::vector<PromptPiece>& pieces,
+                                            int add_bos) const;
   // The file's own template, "" when it has none.
   [[nodiscard]] const std::string& chat_template() const noexcept;
 

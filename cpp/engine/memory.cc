@@ -33,7 +33,8 @@ std::uint64_t available_memory_bytes() {
                     : std::uint64_t{1} << 30;
   }
   std::uint64_t limit = 0, used = 0;
-  if (read_number("/sys/fs/cgroup/memory.max", limit) && read_number("/sys/fs/cgroup/memory.current", used)) {
+  if (read_number("/sys/fs/cgroup/memory.max", limit) &&
+      read_number("/sys/fs/cgroup/memory.current", used)) {
     // File pages, mapped models above all, are counted there but can be dropped.
     std::ifstream stat("/sys/fs/cgroup/memory.stat");
     for (std::uint64_t value = 0; stat >> word >> value;) {

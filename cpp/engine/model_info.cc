@@ -33,7 +33,8 @@ std::string tokenizer_name(const GgufFile& file) {
   const std::string model = string_or_empty(file, "tokenizer.ggml.model");
   const std::string pre = string_or_empty(file, "tokenizer.ggml.pre");
   if (model == "llama") return "llama (SentencePiece)";
-  if (model == "gpt2") return "gpt2 (BPE" + (pre.empty() ? std::string() : ", " + printable(pre)) + ")";
+  if (model == "gpt2")
+    return "gpt2 (BPE" + (pre.empty() ? std::string() : ", " + printable(pre)) + ")";
   return printable(model);
 }
 
@@ -46,7 +47,8 @@ void describe_tensors(const GgufFile& file, ModelInfo& info) {
     n_bytes += tensor.n_bytes;
     ++n_tensors;
   }
-  std::vector<std::pair<std::string, std::pair<std::uint64_t, int>>> sorted(types.begin(), types.end());
+  std::vector<std::pair<std::string, std::pair<std::uint64_t, int>>> sorted(types.begin(),
+                                                                            types.end());
   std::stable_sort(sorted.begin(), sorted.end(),
                    [](const auto& a, const auto& b) { return a.second.first > b.second.first; });
   for (const auto& [name, counts] : sorted) {
@@ -84,7 +86,8 @@ ModelInfo describe_model(const GgufFile& file) {
   const TensorInfo* head = file.find_tensor("output.weight");
   const TensorInfo* embedding = file.find_tensor("token_embd.weight");
   info.tied_head = head == nullptr && embedding != nullptr;
-  if (const TensorInfo* rows = head != nullptr ? head : embedding; rows && rows->shape.size() == 2) {
+  if (const TensorInfo* rows = head != nullptr ? head : embedding;
+      rows && rows->shape.size() == 2) {
     info.n_vocab_rows = static_cast<std::int64_t>(rows->shape[1]);
   }
   info.bytes_per_step = info.weight_bytes;

@@ -16,34 +16,35 @@ struct ModelInfo {
   std::string architecture;  // "llama"
   std::string name;          // general.name, may be empty
   std::uint64_t n_params = 0;
-  std::uint64_t size_bytes = 0;    // of the file
-  std::uint64_t weight_bytes = 0;  // of all tensors
+  std::uint64_t size_bytes = 0;                           // of the file
+  std::uint64_t weight_bytes = 0;                         // of all tensors
   std::vector<std::pair<std::string, int>> tensor_types;  // type name -> tensors, most bytes first
   std::string quantisation;                               // "Q4_K + Q6_K (+ F32)" in that order
   std::int64_t context_length = 0;
-  std::int64_t vocab_size = 0;     // tokens with a text
-  std::int64_t n_vocab_rows = 0;   // rows of the output head, padding included
+  std::int64_t vocab_size = 0;    // tokens with a text
+  std::int64_t n_vocab_rows = 0;  // rows of the output head, padding included
   std::int64_t n_layers = 0;
   std::int64_t hidden_size = 0;
   std::int64_t ffn_size = 0;
   std::int64_t n_heads = 0;
   std::int64_t n_kv_heads = 0;
   std::int64_t head_dim = 0;
-  bool tied_head = false;          // the output head is the embedding matrix
-  std::string tokenizer;           // "llama (SentencePiece)", "gpt2 / qwen2"
-  std::string chat_format;         // "chatml", "llama2", ..., or "" when none was recognised
-  // Weight bytes a decoding step reads: all matrices once, the embedding only if it is the head too.
+  bool tied_head = false;   // the output head is the embedding matrix
+  std::string tokenizer;    // "llama (SentencePiece)", "gpt2 / qwen2"
+  std::string chat_format;  // "chatml", "llama2", ..., or "" when none was recognised
+  // Weight bytes a decoding step reads: all matrices once, the embedding only if it is the head
+  // too.
   std::uint64_t bytes_per_step = 0;
 
   std::string kv_type;
   std::uint64_t kv_bytes_per_token = 0;
-  std::string device;              // "cpu: avx512_vnni, 2 threads"
+  std::string device;  // "cpu: avx512_vnni, 2 threads"
   int n_threads = 0;
   double load_ms = 0;
 };
 
-// From the metadata and the tensor directory alone: reads no weights. What a file of an architecture
-// we do not run leaves out stays 0 or empty; nothing here throws for odd values.
+// From the metadata and the tensor directory alone: reads no weights. What a file of an
+// architecture we do not run leaves out stays 0 or empty; nothing here throws for odd values.
 [[nodiscard]] ModelInfo describe_model(const GgufFile& file);
 
 }  // namespace specdec

@@ -29,16 +29,22 @@ int ModelScorer::vocab_size() const { return model_->model().config().n_tokens; 
 void ModelScorer::forward(const ScorerBatch& batch) {
   const auto n_rows = static_cast<int>(batch.tokens.size());
   if (length() + n_rows > n_ctx_) {
-    throw Error(ErrorCode::kContextFull, "the context of " + std::to_string(n_ctx_) + " tokens holds " +
-                                             std::to_string(length()) + ": no room for " +
-                                             std::to_string(n_rows) + " more");
+    throw Error(ErrorCode::kContextFull, "the context of " + std::to_string(n_ctx_) +
+                                             " tokens holds " + std::to_string(length()) +
+                                             ": no room for " + std::to_string(n_rows) + " more");
   }
   Batch model_batch;
   model_batch.parents = batch.parents;
   switch (batch.output) {
-    case RowOutput::kNone: model_batch.output = OutputKind::kNone; break;
-    case RowOutput::kArgmax: model_batch.output = OutputKind::kArgmax; break;
-    case RowOutput::kLogits: model_batch.output = OutputKind::kLogits; break;
+    case RowOutput::kNone:
+      model_batch.output = OutputKind::kNone;
+      break;
+    case RowOutput::kArgmax:
+      model_batch.output = OutputKind::kArgmax;
+      break;
+    case RowOutput::kLogits:
+      model_batch.output = OutputKind::kLogits;
+      break;
   }
   // Room first: nothing may throw between the cache's growth and the list's.
   tokens_.reserve(tokens_.size() + batch.tokens.size());
@@ -46,11 +52,14 @@ void ModelScorer::forward(const ScorerBatch& batch) {
   int fed = 0;
   try {
     // Rows nobody wants the output of can go in pieces.
-    const int n_silent = batch.output == RowOutput::kNone ? n_rows - 1 : std::min(batch.first_output_row, n_rows - 1);
+    const int n_silent = batch.output == RowOutput::kNone
+                             ? n_rows - 1
+                             : std::min(batch.first_output_row, n_rows - 1);
     while (poll_ && batch.parents.empty() && n_silent - fed > piece_rows()) {
       const int n = piece_rows();
       Batch piece;
-      piece.tokens = batch.tokens.subspan(static_cast<std::size_t>(fed), static_cast<std::size_t>(n));
+      piece.tokens =
+          batch.tokens.subspan(static_cast<std::size_t>(fed), static_cast<std::size_t>(n));
       piece.first_output_row = n;
       piece.output = OutputKind::kNone;
       run(piece);
@@ -73,7 +82,8 @@ void ModelScorer::run(const Batch& batch) {
   const auto start = std::chrono::steady_clock::now();
   model_->model().forward(batch, cache_, scratch_, cancel_);
   if (batch.tokens.size() >= kFirstPiece) {
-    const std::chrono::duration<double, std::milli> elapsed = std::chrono::steady_clock::now() - start;
+    const std::chrono::duration<double, std::milli> elapsed =
+        std::chrono::steady_clock::now() - start;
     ms_per_row_ = elapsed.count() / static_cast<double>(batch.tokens.size());
   }
 }
@@ -81,7 +91,9 @@ void ModelScorer::run(const Batch& batch) {
 // About a tenth of a second.
 int ModelScorer::piece_rows() const {
   if (ms_per_row_ <= 0) return kFirstPiece;
-  return static_cast<int>(std::clamp(100.0 / ms_per_row_, 16.0, static_cast<double>(kMaxBatchRows))) / 16 * 16;
+  return static_cast<int>(
+             std::clamp(100.0 / ms_per_row_, 16.0, static_cast<double>(kMaxBatchRows))) /
+         16 * 16;
 }
 
 void ModelScorer::truncate(int n) {
@@ -92,7 +104,8 @@ void ModelScorer::truncate(int n) {
 void ModelScorer::keep_path(std::span<const std::int32_t> rows) {
   std::vector<TokenId> kept;
   kept.reserve(rows.size());
-  for (const std::int32_t row : rows) kept.push_back(tokens_.at(static_cast<std::size_t>(first_row_ + row)));
+  for (const std::int32_t row : rows)
+    kept.push_back(tokens_.at(static_cast<std::size_t>(first_row_ + row)));
   cache_.keep_path(first_row_, rows);
   tokens_.resize(static_cast<std::size_t>(first_row_));
   tokens_.insert(tokens_.end(), kept.begin(), kept.end());

@@ -33,12 +33,15 @@ class ModelScorer final : public TokenScorer {
   [[nodiscard]] std::span<const float> logits(int row) const override {
     return scratch_.logits(row - first_scratch_row_);
   }
-  [[nodiscard]] TokenId argmax(int row) const override { return scratch_.argmax(row - first_scratch_row_); }
+  [[nodiscard]] TokenId argmax(int row) const override {
+    return scratch_.argmax(row - first_scratch_row_);
+  }
   void truncate(int n) override;
   void keep_path(std::span<const std::int32_t> rows) override;
 
-  // Called a few times a second while a long batch is fed, with the cache's length; it may throw, which
-  // ends the forward. The batch is cut into pieces for it; results are the same, batches being invariant.
+  // Called a few times a second while a long batch is fed, with the cache's length; it may throw,
+  // which ends the forward. The batch is cut into pieces for it; results are the same, batches
+  // being invariant.
   using Poll = std::function<void(int length)>;
   void set_poll(Poll poll) { poll_ = std::move(poll); }
 

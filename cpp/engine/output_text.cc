@@ -18,7 +18,8 @@ OutputChunk OutputText::push(const Chunk& chunk) {
   for (std::size_t i = 0; i < chunk.token_ids.size(); ++i) {
     // A stop string may have cut the text of the last token.
     const bool last = i + 1 == chunk.token_ids.size();
-    const std::size_t n = last ? bytes.size() : std::min(pieces_.piece(chunk.token_ids[i]).size(), bytes.size());
+    const std::size_t n =
+        last ? bytes.size() : std::min(pieces_.piece(chunk.token_ids[i]).size(), bytes.size());
     assembler_.push(bytes.substr(0, n), out.text);
     bytes.remove_prefix(n);
     out.text_ends.push_back(out.text.size());

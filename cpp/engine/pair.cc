@@ -38,9 +38,10 @@ PairReport check_pair(const LoadedModel& target, const LoadedModel& draft) {
 void require_pair(const LoadedModel& target, const LoadedModel& draft) {
   const VocabDifference difference = compare_vocabularies(target.tokenizer(), draft.tokenizer());
   if (difference.compatible) return;
-  throw Error(ErrorCode::kUnsupported,
-              printable(draft.info().path, 400) + " cannot draft for " + printable(target.info().path, 400) +
-                  ": " + difference.message() + "; use a draft model of the same family");
+  throw Error(ErrorCode::kUnsupported, printable(draft.info().path, 400) + " cannot draft for " +
+                                           printable(target.info().path, 400) + ": " +
+                                           difference.message() +
+                                           "; use a draft model of the same family");
 }
 
 }  // namespace specdec

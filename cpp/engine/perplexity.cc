@@ -15,8 +15,8 @@ TextPerplexity measure_text_perplexity(const LoadedModel& model, const std::stri
                                        const TextPerplexityOptions& options) {
   const int context_length = model.model().config().context_length;
   if (options.n_ctx > context_length) {
-    throw_invalid("n_ctx must be at most the model's context length " + std::to_string(context_length) +
-                  ", got " + std::to_string(options.n_ctx));
+    throw_invalid("n_ctx must be at most the model's context length " +
+                  std::to_string(context_length) + ", got " + std::to_string(options.n_ctx));
   }
   const KvType kv_type = options.kv_type.empty() ? model.kv_type() : parse_kv_type(options.kv_type);
   const Tokenizer& tokenizer = model.tokenizer();
@@ -35,7 +35,8 @@ TextPerplexity measure_text_perplexity(const LoadedModel& model, const std::stri
   KvCache cache(KvArena::create(), model.model().kv_shape(kv_type), options.n_ctx);
   Scratch scratch;
   const auto start = std::chrono::steady_clock::now();
-  const PerplexityResult measured = measure_perplexity(model.model(), cache, scratch, tokens, measure);
+  const PerplexityResult measured =
+      measure_perplexity(model.model(), cache, scratch, tokens, measure);
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
 
   TextPerplexity result;

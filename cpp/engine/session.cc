@@ -26,14 +26,16 @@ namespace {
   throw_invalid(text + ", got '" + printable(value) + "'");
 }
 
-void check_choice(const char* option, const std::string& value, const std::vector<std::string>& choices) {
-  if (std::find(choices.begin(), choices.end(), value) == choices.end()) bad_choice(option, value, choices);
+void check_choice(const char* option, const std::string& value,
+                  const std::vector<std::string>& choices) {
+  if (std::find(choices.begin(), choices.end(), value) == choices.end())
+    bad_choice(option, value, choices);
 }
 
 void check_range(const char* option, int value, int min, int max) {
   if (value < min || value > max) {
-    throw_invalid(std::string(option) + " must be " + std::to_string(min) + " to " + std::to_string(max) +
-                  ", got " + std::to_string(value));
+    throw_invalid(std::string(option) + " must be " + std::to_string(min) + " to " +
+                  std::to_string(max) + ", got " + std::to_string(value));
   }
 }
 
@@ -48,7 +50,8 @@ DraftMode parse_draft_mode(const std::string& name) {
 }
 
 // Of the target's and the draft's cache.
-std::uint64_t kv_bytes_per_token(const LoadedModel& target, const SessionOptions& options, KvType type) {
+std::uint64_t kv_bytes_per_token(const LoadedModel& target, const SessionOptions& options,
+                                 KvType type) {
   std::uint64_t n_bytes = target.model().kv_bytes_per_token(type);
   if (options.draft) n_bytes += options.draft->model().kv_bytes_per_token(type);
   return n_bytes;
@@ -60,8 +63,8 @@ void check_memory(const LoadedModel& target, const SessionOptions& options, KvTy
       kv_bytes_per_token(target, options, type) * static_cast<std::uint64_t>(options.n_ctx);
   const std::uint64_t available = available_memory_bytes();
   if (needed <= available) return;
-  throw Error(ErrorCode::kResource, "the KV cache for n_ctx " + std::to_string(options.n_ctx) + " needs " +
-                                        std::to_string(needed >> 20) + " MiB and " +
+  throw Error(ErrorCode::kResource, "the KV cache for n_ctx " + std::to_string(options.n_ctx) +
+                                        " needs " + std::to_string(needed >> 20) + " MiB and " +
                                         std::to_string(available >> 20) +
                                         " MiB are available; use a smaller n_ctx or kv_type q8_0");
 }
@@ -87,7 +90,8 @@ SessionOptions resolve(const LoadedModel& target, SessionOptions options) {
   if (options.n_ctx == 0) {
     const std::uint64_t per_token = kv_bytes_per_token(target, options, kv_type);
     // Half of what is free: the caches are not the only thing that will grow.
-    const std::uint64_t affordable = available_memory_bytes() / 2 / std::max<std::uint64_t>(per_token, 1);
+    const std::uint64_t affordable =
+        available_memory_bytes() / 2 / std::max<std::uint64_t>(per_token, 1);
     options.n_ctx = std::min(context_length, kDefaultContext);
     options.n_ctx = static_cast<int>(std::min<std::uint64_t>(
         static_cast<std::uint64_t>(options.n_ctx), std::max<std::uint64_t>(affordable, 256)));
@@ -184,7 +188,8 @@ DecodeRequest Session::Impl::decode_request(const GenerateRequest& request) cons
   DecodeRequest out;
   out.prompt = prompt_tokens(request);
   if (request.max_tokens < -1) {
-    throw_invalid("max_tokens must be >= 0, or -1 for no limit, got " + std::to_string(request.max_tokens));
+    throw_invalid("max_tokens must be >= 0, or -1 for no limit, got " +
+                  std::to_string(request.max_tokens));
   }
   if (request.max_tokens >= 0) out.max_tokens = request.max_tokens;
   out.sampling = request.sampling;
@@ -215,12 +220,13 @@ Session::Session(std::shared_ptr<const LoadedModel> target, const SessionOptions
   check_memory(*impl.target, impl.options, kv_type);
   impl.arena = KvArena::create();
   impl.scorer = std::make_unique<ModelScorer>(
-      impl.target, KvCache(impl.arena, impl.target->model().kv_shape(kv_type), n_ctx), n_ctx, &impl.cancelled);
+      impl.target, KvCache(impl.arena, impl.target->model().kv_shape(kv_type), n_ctx), n_ctx,
+      &impl.cancelled);
   if (draft != nullptr) {
     const int draft_ctx = std::min(n_ctx, draft->model().config().context_length);
     impl.draft_scorer = std::make_unique<ModelScorer>(
-        impl.options.draft, KvCache(impl.arena, draft->model().kv_shape(kv_type), draft_ctx), draft_ctx,
-        &impl.cancelled);
+        impl.options.draft, KvCache(impl.arena, draft->model().kv_shape(kv_type), draft_ctx),
+        draft_ctx, &impl.cancelled);
   }
   impl.make_decoder();
 }

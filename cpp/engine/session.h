@@ -29,30 +29,31 @@ struct SessionOptions {
   int draft_min = 0;   // shorter drafts are not verified
   int gamma = -1;      // fixed draft length; -1: off
 
-  // How a draft model picks its tokens: "greedy", "sampled", "coupled" (the same noise as the target
-  // under `match`), "auto" (greedy at temperature 0, coupled for match, sampled otherwise).
+  // How a draft model picks its tokens: "greedy", "sampled", "coupled" (the same noise as the
+  // target under `match`), "auto" (greedy at temperature 0, coupled for match, sampled otherwise).
   std::string draft_sampling = "auto";
   double draft_temperature = -1;  // for sampled and coupled; -1: the target's
 
-  int ngram_n = 5;            // longest context looked up, 2..
-  int ngram_min_count = 1;    // seen at least so often
-  int ngram_filler_top_k = 1; // above 1: also count the target's top k of each position
-  bool ngram_keep = false;    // keep what was learnt between calls
+  int ngram_n = 5;             // longest context looked up, 2..
+  int ngram_min_count = 1;     // seen at least so often
+  int ngram_filler_top_k = 1;  // above 1: also count the target's top k of each position
+  bool ngram_keep = false;     // keep what was learnt between calls
 };
 
 inline constexpr int kDefaultContext = 4096;
 
-[[nodiscard]] const std::vector<std::string>& drafter_names();   // what SessionOptions::drafter takes
+[[nodiscard]] const std::vector<std::string>&
+drafter_names();  // what SessionOptions::drafter takes
 [[nodiscard]] const std::vector<std::string>& verifier_names();  // "auto" first
 
-// A piece of output; concatenated chunks are the result. Text is valid UTF-8: a character spread over
-// several tokens comes with the last of them.
+// A piece of output; concatenated chunks are the result. Text is valid UTF-8: a character spread
+// over several tokens comes with the last of them.
 struct OutputChunk {
   std::string text;
   std::vector<TokenId> token_ids;
-  std::vector<std::size_t> text_ends;          // [token_ids] end of each token's text within `text`
-  std::vector<bool> from_draft;                // [token_ids] accepted from a draft
-  std::vector<TokenLogprobs> logprobs;      // [token_ids] or empty
+  std::vector<std::size_t> text_ends;   // [token_ids] end of each token's text within `text`
+  std::vector<bool> from_draft;         // [token_ids] accepted from a draft
+  std::vector<TokenLogprobs> logprobs;  // [token_ids] or empty
 };
 
 struct GenerateRequest {
@@ -60,15 +61,15 @@ struct GenerateRequest {
   std::vector<TokenId> prompt_ids;
   std::vector<PromptPiece> pieces;
   std::string prompt;
-  bool parse_special = true;      // in `prompt`
-  int add_bos = -1;               // -1: as the file says; 0, 1. Not for prompt_ids
+  bool parse_special = true;  // in `prompt`
+  int add_bos = -1;           // -1: as the file says; 0, 1. Not for prompt_ids
 
-  int max_tokens = -1;            // -1: until the context is full
+  int max_tokens = -1;  // -1: until the context is full
   SamplingParams sampling;
   std::vector<std::string> stop;  // the text ends before the first one that appears
   bool ignore_eos = false;
-  int n_logprobs = -1;            // >= 0: log-probabilities, with so many alternatives per token
-  bool render_special = false;    // show special tokens in the text
+  int n_logprobs = -1;          // >= 0: log-probabilities, with so many alternatives per token
+  bool render_special = false;  // show special tokens in the text
 
   // Both run on the calling thread; an exception thrown from them ends the call and passes through.
   std::function<void(const OutputChunk&)> on_chunk;
@@ -79,14 +80,14 @@ struct GenerateRequest {
 
 struct GenerateResult {
   std::string text;
-  std::vector<TokenId> token_ids;             // without the end-of-sequence token
-  std::vector<bool> from_draft;               // [token_ids]
-  std::string finish_reason;                  // "stop", "length", "cancelled"
-  std::string stop_reason;                    // "eos", the stop string that ended it, or ""
-  std::vector<TokenLogprobs> logprobs;     // [token_ids] or empty
+  std::vector<TokenId> token_ids;       // without the end-of-sequence token
+  std::vector<bool> from_draft;         // [token_ids]
+  std::string finish_reason;            // "stop", "length", "cancelled"
+  std::string stop_reason;              // "eos", the stop string that ended it, or ""
+  std::vector<TokenLogprobs> logprobs;  // [token_ids] or empty
   int n_prompt_tokens = 0;
-  int n_reused_tokens = 0;                    // of the prompt, found in the cache
-  std::uint64_t seed = 0;                     // the one used
+  int n_reused_tokens = 0;  // of the prompt, found in the cache
+  std::uint64_t seed = 0;   // the one used
   DecodeStats stats;
 };
 

@@ -17,7 +17,8 @@ std::string format(const char* pattern, Values... values) {
 std::string acceptance_by_position(const DecodeStats& stats) {
   constexpr std::size_t kMaxShown = 8;
   std::string out;
-  const std::size_t n = std::min(stats.accepted_per_position.size(), stats.drafted_per_position.size());
+  const std::size_t n =
+      std::min(stats.accepted_per_position.size(), stats.drafted_per_position.size());
   for (std::size_t i = 0; i < std::min(n, kMaxShown); ++i) {
     const auto drafted = static_cast<double>(stats.drafted_per_position[i]);
     if (drafted == 0) break;
@@ -39,7 +40,8 @@ std::string shares(const DecodeStats& stats) {
 double bandwidth_share(const DecodeStats& stats, const ModelInfo& target, double bandwidth) {
   const auto n_passes = static_cast<double>(stats.rounds + stats.plain_steps);
   if (bandwidth <= 0 || stats.verify_ms <= 0 || n_passes == 0) return 0;
-  return n_passes * static_cast<double>(target.bytes_per_step) / (stats.verify_ms / 1000.0) / bandwidth;
+  return n_passes * static_cast<double>(target.bytes_per_step) / (stats.verify_ms / 1000.0) /
+         bandwidth;
 }
 
 std::string speed_line(const DecodeStats& stats, const ModelInfo& target, double bandwidth) {

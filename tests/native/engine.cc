@@ -22,15 +22,24 @@ namespace {
 
 const char* code_name(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument: return "invalid_argument";
-    case ErrorCode::kModelFormat: return "model_format";
-    case ErrorCode::kUnsupported: return "unsupported";
-    case ErrorCode::kResource: return "resource";
-    case ErrorCode::kContextFull: return "context_full";
-    case ErrorCode::kIo: return "io";
-    case ErrorCode::kBusy: return "busy";
-    case ErrorCode::kCancelled: return "cancelled";
-    default: return "other";
+    case ErrorCode::kInvalidArgument:
+      return "invalid_argument";
+    case ErrorCode::kModelFormat:
+      return "model_format";
+    case ErrorCode::kUnsupported:
+      return "unsupported";
+    case ErrorCode::kResource:
+      return "resource";
+    case ErrorCode::kContextFull:
+      return "context_full";
+    case ErrorCode::kIo:
+      return "io";
+    case ErrorCode::kBusy:
+      return "busy";
+    case ErrorCode::kCancelled:
+      return "cancelled";
+    default:
+      return "other";
   }
 }
 
@@ -55,7 +64,8 @@ void set(const py::kwargs& kwargs, const char* name, T& field) {
   if (kwargs.contains(name)) field = kwargs[name].cast<T>();
 }
 
-std::unique_ptr<Session> make_session(const Handle& target, const Handle* draft, const py::kwargs& kwargs) {
+std::unique_ptr<Session> make_session(const Handle& target, const Handle* draft,
+                                      const py::kwargs& kwargs) {
   SessionOptions o;
   if (draft != nullptr) o.draft = draft->model;
   set(kwargs, "drafter", o.drafter);
@@ -93,7 +103,8 @@ py::dict result_dict(const GenerateResult& r) {
   d["n_prompt_tokens"] = r.n_prompt_tokens;
   d["n_reused_tokens"] = r.n_reused_tokens;
   py::list logprobs;
-  for (const TokenLogprobs& p : r.logprobs) logprobs.append(py::make_tuple(p.token, p.logprob, p.top));
+  for (const TokenLogprobs& p : r.logprobs)
+    logprobs.append(py::make_tuple(p.token, p.logprob, p.top));
   d["logprobs"] = logprobs;
   const DecodeStats& s = r.stats;
   d["rounds"] = s.rounds;
@@ -174,7 +185,8 @@ py::dict pair_dict(const Handle& target, const Handle& draft) {
 }  // namespace
 
 PYBIND11_MODULE(_testing_engine, m) {
-  static PyObject* error_class = PyErr_NewException("_testing_engine.Error", PyExc_RuntimeError, nullptr);
+  static PyObject* error_class =
+      PyErr_NewException("_testing_engine.Error", PyExc_RuntimeError, nullptr);
   m.attr("Error") = py::reinterpret_borrow<py::object>(error_class);
   py::register_exception_translator([](std::exception_ptr p) {
     try {
@@ -187,24 +199,31 @@ PYBIND11_MODULE(_testing_engine, m) {
   });
 
   py::class_<Handle>(m, "Model")
-      .def_property_readonly("n_tokens", [](const Handle& h) { return h.model->tokenizer().n_tokens(); })
-      .def_property_readonly("context_length", [](const Handle& h) { return h.model->info().context_length; })
-      .def_property_readonly("bytes_per_step", [](const Handle& h) { return h.model->info().bytes_per_step; })
-      .def_property_readonly("weight_bytes", [](const Handle& h) { return h.model->info().weight_bytes; })
+      .def_property_readonly("n_tokens",
+                             [](const Handle& h) { return h.model->tokenizer().n_tokens(); })
+      .def_property_readonly("context_length",
+                             [](const Handle& h) { return h.model->info().context_length; })
+      .def_property_readonly("bytes_per_step",
+                             [](const Handle& h) { return h.model->info().bytes_per_step; })
+      .def_property_readonly("weight_bytes",
+                             [](const Handle& h) { return h.model->info().weight_bytes; })
       .def_property_readonly("kv_bytes_per_token",
                              [](const Handle& h) { return h.model->info().kv_bytes_per_token; })
-      .def("encode",
-           [](const Handle& h, const std::vector<std::pair<std::string, bool>>& pieces, int add_bos) {
-             std::vector<PromptPiece> all;
-             for (const auto& [text, special] : pieces) all.push_back({text, special});
-             return h.model->encode(all, add_bos);
-           },
-           py::arg("pieces"), py::arg("add_bos") = -1)
+      .def(
+          "encode",
+          [](const Handle& h, const std::vector<std::pair<std::string, bool>>& pieces,
+             int add_bos) {
+            std::vector<PromptPiece> all;
+            for (const auto& [text, special] : pieces) all.push_back({text, special});
+            return h.model->encode(all, add_bos);
+          },
+          py::arg("pieces"), py::arg("add_bos") = -1)
       .def("decode", [](const Handle& h, const std::vector<TokenId>& ids) {
         return h.model->tokenizer().decode(ids);
       });
-  m.def("load", &load, py::arg("path"), py::kw_only(), py::arg("n_threads") = 0, py::arg("kv_type") = "f16",
-        py::arg("check_tensors") = false, py::arg("on_progress") = py::none(), py::arg("device") = "auto");
+  m.def("load", &load, py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
+        py::arg("kv_type") = "f16", py::arg("check_tensors") = false,
+        py::arg("on_progress") = py::none(), py::arg("device") = "auto");
   m.def("check_pair", &pair_dict);
 
   py::class_<Session>(m, "Session")
@@ -221,25 +240,27 @@ PYBIND11_MODULE(_testing_engine, m) {
   m.def("drafter_names", &drafter_names);
   m.def("verifier_names", &verifier_names);
 
-  m.def("measure_read_bandwidth", &measure_read_bandwidth, py::call_guard<py::gil_scoped_release>());
+  m.def("measure_read_bandwidth", &measure_read_bandwidth,
+        py::call_guard<py::gil_scoped_release>());
   m.def("available_memory_bytes", &available_memory_bytes);
-  m.def("speed_line", [](const Handle& model, double bandwidth, int plain_steps, int rounds,
-                         const std::vector<std::int64_t>& drafted, const std::vector<std::int64_t>& accepted) {
-    DecodeStats s;
-    s.plain_steps = plain_steps;
-    s.rounds = rounds;
-    s.drafted_per_position = drafted;
-    s.accepted_per_position = accepted;
-    for (const auto n : drafted) s.drafted += n;
-    for (const auto n : accepted) s.accepted += n;
-    s.emitted = s.accepted + s.rounds + s.plain_steps;
-    s.decode_ms = 1000;
-    s.draft_ms = 250;
-    s.verify_ms = 500;
-    s.sample_ms = 100;
-    if (rounds > 0) s.speculation = "on";
-    return speed_line(s, model.model->info(), bandwidth);
-  });
+  m.def("speed_line",
+        [](const Handle& model, double bandwidth, int plain_steps, int rounds,
+           const std::vector<std::int64_t>& drafted, const std::vector<std::int64_t>& accepted) {
+          DecodeStats s;
+          s.plain_steps = plain_steps;
+          s.rounds = rounds;
+          s.drafted_per_position = drafted;
+          s.accepted_per_position = accepted;
+          for (const auto n : drafted) s.drafted += n;
+          for (const auto n : accepted) s.accepted += n;
+          s.emitted = s.accepted + s.rounds + s.plain_steps;
+          s.decode_ms = 1000;
+          s.draft_ms = 250;
+          s.verify_ms = 500;
+          s.sample_ms = 100;
+          if (rounds > 0) s.speculation = "on";
+          return speed_line(s, model.model->info(), bandwidth);
+        });
   m.def("perplexity", [](const Handle& model, const std::string& text, int n_ctx, int n_chunks) {
     TextPerplexityOptions options;
     options.n_ctx = n_ctx;
