@@ -289,7 +289,7 @@ class Decoder:
         n_top = options.get("logprobs")
         if n_top is not None:
             check_number("logprobs", n_top, 0, MAX_LOGPROBS, whole=True)
-            request.n_logprobs = max(1, n_top)  # the token's own comes only with alternatives
+            request.n_logprobs = n_top
         return Call(request, n_top)
 
     def _set_prompt(
