@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "cli/interrupt.h"
 #include "cli/terminal.h"
+#include "engine/pair.h"
 
 namespace specdec::cli {
 namespace {
@@ -178,6 +179,7 @@ void add_output_flags(ArgParser& parser, OutputFlags& flags, bool with_json) {
   parser.section("Output");
   if (with_json) parser.flag("--json", &flags.json, "Print one JSON object on standard output.");
   parser.flag("-q --quiet", &flags.quiet, "Nothing on standard error but warnings and errors.");
+  parser.flag("-v --verbose", &flags.verbose, "Also say what is odd about the files.");
   parser.flag("--no-color", &flags.no_color,
               "No colours; NO_COLOR in the environment does the same.");
 }
@@ -242,8 +244,17 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path, const Mod
   ProgressBar bar("loading " + printable(path.substr(path.find_last_of('/') + 1), 40),
                   !output.quiet);
   options.on_progress = [&bar](double fraction) { bar.update(fraction); };
-  const AbortOnInterrupt abort;
-  return LoadedModel::load(path, options);
+  std::shared_ptr<const LoadedModel> model;
+  {
+    const AbortOnInterrupt abort;
+    model = LoadedModel::load(path, options);
+  }
+  bar.finish();
+  if (output.verbose) {
+    for (const std::string& warning : model->info().warnings)
+      print_warning(printable(warning, 400));
+  }
+  return model;
 }
 
 LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft, const OutputFlags& output) {
@@ -264,6 +275,10 @@ LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft, const Out
   }
   pair.options.draft = load_model(flags.draft, flags, output);
   pair.load_ms += pair.options.draft->info().load_ms;
+  const PairReport report = check_pair(*pair.target, *pair.options.draft);
+  if (report.compatible && !output.quiet) {
+    for (const std::string& warning : report.warnings) print_warning(warning);
+  }
   return pair;
 }
 

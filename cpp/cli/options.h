@@ -16,6 +16,7 @@ namespace specdec::cli {
 struct OutputFlags {
   bool json = false;
   bool quiet = false;
+  bool verbose = false;
   bool no_color = false;
 };
 

@@ -102,6 +102,10 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
   }
   info.kv_type = options.kv_type;
   info.kv_bytes_per_token = loaded->model_->kv_bytes_per_token(loaded->kv_type_);
+  info.warnings = loaded->model_->warnings();
+  for (const std::string& warning : loaded->tokenizer_->warnings()) {
+    info.warnings.push_back(warning);
+  }
   const BackendInfo backend = loaded->backend_->info();
   info.device = backend.name + ": " + backend.description;
   info.n_threads = backend.n_threads;

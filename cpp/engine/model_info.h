@@ -41,6 +41,7 @@ struct ModelInfo {
   std::string device;  // "cpu: avx512_vnni, 2 threads"
   int n_threads = 0;
   double load_ms = 0;
+  std::vector<std::string> warnings;  // what is odd about the file but harmless
 };
 
 // From the metadata and the tensor directory alone: reads no weights. What a file of an
