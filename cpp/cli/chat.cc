@@ -73,7 +73,7 @@ class Conversation {
 
   int run() {
     if (interactive_) {
-      write_stderr("Chatting with " + pair_.target->info().name +
+      write_stderr("Chatting with " + title() +
                    ". /reset forgets, /stats explains the "
                    "speed, /exit ends; Ctrl-C stops an answer.\n");
     }
@@ -98,6 +98,11 @@ class Conversation {
   }
 
  private:
+  [[nodiscard]] std::string title() const {
+    const ModelInfo& info = pair_.target->info();
+    return info.name.empty() ? printable(info.path, 400) : info.name;
+  }
+
   void command(const std::string& name) {
     if (name == "/reset") {
       messages_.clear();
