@@ -84,7 +84,7 @@ void require_same_process() {
 }
 
 void bind_errors(py::module_&) {
-  py::register_exception_translator([](std::exception_ptr pointer) {
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& error) {

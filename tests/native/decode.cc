@@ -7,7 +7,7 @@ namespace py = pybind11;
 
 PYBIND11_MODULE(_testing_decode, m) {
   static py::exception<specdec::Error> error(m, "Error");
-  py::register_exception_translator([](std::exception_ptr p) {
+  py::register_local_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);
     } catch (const specdec::Error& e) {

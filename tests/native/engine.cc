@@ -188,7 +188,7 @@ PYBIND11_MODULE(_testing_engine, m) {
   static PyObject* error_class =
       PyErr_NewException("_testing_engine.Error", PyExc_RuntimeError, nullptr);
   m.attr("Error") = py::reinterpret_borrow<py::object>(error_class);
-  py::register_exception_translator([](std::exception_ptr p) {
+  py::register_local_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);
     } catch (const Error& error) {

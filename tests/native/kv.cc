@@ -126,7 +126,7 @@ std::vector<float> read_slots(const KvCache& cache, int begin, int end) {
 
 PYBIND11_MODULE(_testing_kv, m) {
   static py::exception<Error> error(m, "KvError");
-  py::register_exception_translator([](std::exception_ptr p) {
+  py::register_local_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);
     } catch (const Error& e) {

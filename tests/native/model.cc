@@ -199,7 +199,7 @@ PYBIND11_MODULE(_testing_model, module) {
                         py::make_tuple(py::module_::import("builtins").attr("Exception")),
                         py::dict());
   module.attr("NativeError") = error_type;
-  py::register_exception_translator([](std::exception_ptr pointer) {
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& error) {
