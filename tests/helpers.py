@@ -26,8 +26,7 @@ def native(area: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError:
         pytest.skip(
-            f"{name} is not built: install with "
-            "--config-settings=cmake.define.SPECDEC_TESTS=ON",
+            f"{name} is not built: install with --config-settings=cmake.define.SPECDEC_TESTS=ON",
             allow_module_level=True,
         )
 

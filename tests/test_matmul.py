@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from helpers import native
 
 matmul = native("matmul")
@@ -48,6 +49,11 @@ def random_weights(name: str, n_out: int, n_in: int, rng: np.random.Generator) -
     return blocks.tobytes()
 
 
+def dequantised(name: str, data: bytes, n_out: int, n_in: int) -> np.ndarray:
+    flat = matmul.dequantize(FORMATS[name][0], data, n_out * n_in)
+    return flat.reshape(n_out, n_in).astype(np.float64)
+
+
 def quantised_activations(name: str, x: np.ndarray) -> np.ndarray:
     """What the kernel really multiplies with, as float64."""
     block = FORMATS[name][1]
@@ -78,7 +84,7 @@ def test_matmul_equals_the_double_reference(name: str, isa: str) -> None:
     engine = matmul.Matmul(isa, 2)
     for n_out, n_in in shapes:
         data = random_weights(name, n_out, n_in, rng)
-        weights = matmul.dequantize(type_id, data, n_out * n_in).reshape(n_out, n_in).astype(np.float64)
+        weights = dequantised(name, data, n_out, n_in)
         x = rng.standard_normal((9, n_in)).astype(np.float32)
         x[3] *= 100
         x[4] = 0
@@ -124,7 +130,7 @@ def test_extreme_codes_do_not_overflow(name: str) -> None:
         for offset in SCALES[name]:
             blocks[:, offset : offset + 2] = np.array([1.0], np.float16).view(np.uint8)
         data = blocks.tobytes()
-        weights = matmul.dequantize(type_id, data, 16 * n_in).reshape(16, n_in).astype(np.float64)
+        weights = dequantised(name, data, 16, n_in)
         alternating = np.where(np.arange(n_in) % 2, 127.0, -127.0)
         x = np.stack([np.full(n_in, 127.0), np.full(n_in, -127.0), alternating]).astype(np.float32)
         want = x.astype(np.float64) @ weights.T
@@ -145,7 +151,8 @@ def test_activations_are_quantised_to_the_nearest_code(kind: int, isa: str) -> N
     q, d = matmul.Matmul(isa, 1).quantize(kind, x, isa)
     amax = np.abs(x.reshape(-1, block)).max(axis=1)
     assert np.array_equal(d, (amax / np.float32(127)).astype(np.float32))
-    inverse = np.where(amax > 0, np.float32(127) / np.where(amax > 0, amax, 1), 0).astype(np.float32)
+    inverse = np.where(amax > 0, np.float32(127) / np.where(amax > 0, amax, 1), 0)
+    inverse = inverse.astype(np.float32)
     want = np.rint(x.reshape(-1, block) * inverse[:, None]).astype(np.int8)
     assert np.array_equal(q.reshape(-1, block), want)
 

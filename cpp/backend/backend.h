@@ -41,16 +41,16 @@ enum class Activation { kNone, kSilu, kGeluErf };
 // dst[r, :] = W norm(x[r, :]) + bias, one part of a linear operation.
 struct LinearSegment {
   const WeightMatrix* weight = nullptr;
-  const float* bias = nullptr;        // [n_out] or null
-  float* dst = nullptr;               // [n_rows, dst_stride]
+  const float* bias = nullptr;  // [n_out] or null
+  float* dst = nullptr;         // [n_rows, dst_stride]
   std::int64_t dst_stride = 0;
-  bool accumulate = false;            // dst += instead of dst =
+  bool accumulate = false;  // dst += instead of dst =
   Activation activation = Activation::kNone;
 };
 
 // Several matrices applied to the same input; the input is normalised and quantised once.
 struct LinearTask {
-  const float* x = nullptr;           // [n_rows, x_stride]
+  const float* x = nullptr;  // [n_rows, x_stride]
   std::int64_t x_stride = 0;
   int n_rows = 0;
   Norm norm;
@@ -75,15 +75,15 @@ struct GatedLinearTask {
 struct RopeStoreTask {
   int n_rows = 0;
   int n_heads = 0, n_kv_heads = 0, head_dim = 0;
-  int n_rot = 0;                      // rotated dimensions, even, <= head_dim; 0: no rotation
-  bool interleaved = false;           // pairs (2i, 2i+1) instead of (i, i + n_rot/2)
-  const float* cos_sin = nullptr;     // [n_rows, n_rot]: cos then sin, n_rot/2 each
-  float* q = nullptr;                 // [n_rows, q_stride]
-  const float* k = nullptr;           // [n_rows, k_stride]
-  const float* v = nullptr;           // [n_rows, v_stride]
+  int n_rot = 0;                   // rotated dimensions, even, <= head_dim; 0: no rotation
+  bool interleaved = false;        // pairs (2i, 2i+1) instead of (i, i + n_rot/2)
+  const float* cos_sin = nullptr;  // [n_rows, n_rot]: cos then sin, n_rot/2 each
+  float* q = nullptr;              // [n_rows, q_stride]
+  const float* k = nullptr;        // [n_rows, k_stride]
+  const float* v = nullptr;        // [n_rows, v_stride]
   std::int64_t q_stride = 0, k_stride = 0, v_stride = 0;
   KvLayerView cache;
-  int first_slot = 0;                 // row r goes to slot first_slot + r
+  int first_slot = 0;  // row r goes to slot first_slot + r
 };
 
 // out[r] = softmax(scale * q[r] K^T) V over the first_slot committed slots, the row's ancestors
@@ -93,17 +93,17 @@ struct AttentionTask {
   int n_rows = 0;
   int n_heads = 0, n_kv_heads = 0, head_dim = 0;
   float scale = 0;
-  const float* q = nullptr;           // [n_rows, q_stride]
-  float* out = nullptr;               // [n_rows, out_stride]
+  const float* q = nullptr;  // [n_rows, q_stride]
+  float* out = nullptr;      // [n_rows, out_stride]
   std::int64_t q_stride = 0, out_stride = 0;
   KvLayerView cache;
-  int first_slot = 0;                 // row r sits in slot first_slot + r; slots below are committed
+  int first_slot = 0;  // row r sits in slot first_slot + r; slots below are committed
   const std::int32_t* parents = nullptr;  // [n_rows], -1: the committed part; null for a chain
 };
 
 struct BackendInfo {
-  std::string name;          // "cpu"
-  std::string description;   // e.g. "avx512_vnni, 2 threads"
+  std::string name;         // "cpu"
+  std::string description;  // e.g. "avx512_vnni, 2 threads"
   int n_threads = 0;
   bool batch_invariant = true;
 };
@@ -115,19 +115,20 @@ class Backend {
 
   // Prepares a matrix of GGUF rows ([n_out] rows of n_in weights) for this device; reads `data`
   // only during the call. Throws Error(kResource) when memory is short.
-  [[nodiscard]] virtual std::unique_ptr<WeightMatrix> load_matrix(DType dtype, std::int64_t n_out,
-                                                                  std::int64_t n_in,
-                                                                  std::span<const std::byte> data) = 0;
+  [[nodiscard]] virtual std::unique_ptr<WeightMatrix> load_matrix(
+      DType dtype, std::int64_t n_out, std::int64_t n_in, std::span<const std::byte> data) = 0;
 
   virtual void linear(const LinearTask& task) = 0;
   virtual void gated_linear(const GatedLinearTask& task) = 0;
   virtual void rope_store(const RopeStoreTask& task) = 0;
   virtual void attention(const AttentionTask& task) = 0;
   // dst[r, i] += x[r, i]
-  virtual void add(float* dst, std::int64_t dst_stride, const float* x, std::int64_t x_stride, int n_rows,
-                   std::int64_t n) = 0;
-  // Index of the largest of logits[r, 0..n), ties to the lowest; -1 when a value is NaN or the largest is not finite.
-  virtual void argmax(const float* logits, std::int64_t stride, int n_rows, std::int64_t n, TokenId* out) = 0;
+  virtual void add(float* dst, std::int64_t dst_stride, const float* x, std::int64_t x_stride,
+                   int n_rows, std::int64_t n) = 0;
+  // Index of the largest of logits[r, 0..n), ties to the lowest; -1 when a value is NaN or the
+  // largest is not finite.
+  virtual void argmax(const float* logits, std::int64_t stride, int n_rows, std::int64_t n,
+                      TokenId* out) = 0;
 };
 
 // The CPU backend. n_threads 0: ThreadPool::default_n_threads().

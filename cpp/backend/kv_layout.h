@@ -29,10 +29,12 @@ struct KvLayout {
   [[nodiscard]] constexpr int v_stride() const { return (head_dim + 15) / 16 * 16; }
   [[nodiscard]] constexpr int n_scales() const { return type == KvType::kQ8_0 ? head_dim / 32 : 0; }
   [[nodiscard]] constexpr std::size_t k_elements_bytes() const {
-    return static_cast<std::size_t>(kKvChunk) * static_cast<std::size_t>(head_dim) * kv_element_bytes(type);
+    return static_cast<std::size_t>(kKvChunk) * static_cast<std::size_t>(head_dim) *
+           kv_element_bytes(type);
   }
   [[nodiscard]] constexpr std::size_t v_elements_bytes() const {
-    return static_cast<std::size_t>(kKvChunk) * static_cast<std::size_t>(v_stride()) * kv_element_bytes(type);
+    return static_cast<std::size_t>(kKvChunk) * static_cast<std::size_t>(v_stride()) *
+           kv_element_bytes(type);
   }
   [[nodiscard]] constexpr std::size_t scales_bytes() const {
     return static_cast<std::size_t>(kKvChunk) * static_cast<std::size_t>(n_scales()) * 2;
@@ -40,8 +42,12 @@ struct KvLayout {
   // Offsets inside one kv head's part.
   [[nodiscard]] constexpr std::size_t k_offset() const { return 0; }
   [[nodiscard]] constexpr std::size_t v_offset() const { return k_elements_bytes(); }
-  [[nodiscard]] constexpr std::size_t k_scales_offset() const { return v_offset() + v_elements_bytes(); }
-  [[nodiscard]] constexpr std::size_t v_scales_offset() const { return k_scales_offset() + scales_bytes(); }
+  [[nodiscard]] constexpr std::size_t k_scales_offset() const {
+    return v_offset() + v_elements_bytes();
+  }
+  [[nodiscard]] constexpr std::size_t v_scales_offset() const {
+    return k_scales_offset() + scales_bytes();
+  }
   [[nodiscard]] constexpr std::size_t head_bytes() const {
     return (v_scales_offset() + scales_bytes() + 63) / 64 * 64;
   }
@@ -50,7 +56,8 @@ struct KvLayout {
   }
 };
 
-// One layer of one cache: pages[i] is that layer's part of the page of slots [i*kKvChunk, (i+1)*kKvChunk).
+// One layer of one cache: pages[i] is that layer's part of the page of slots [i*kKvChunk,
+// (i+1)*kKvChunk).
 struct KvLayerView {
   KvLayout layout;
   std::byte* const* pages = nullptr;

@@ -20,7 +20,9 @@ std::string printable(std::string_view text, std::size_t max_bytes) {
   return out;
 }
 
-void throw_invalid(const std::string& message) { throw Error(ErrorCode::kInvalidArgument, message); }
+void throw_invalid(const std::string& message) {
+  throw Error(ErrorCode::kInvalidArgument, message);
+}
 
 void throw_internal(const char* condition, const char* file, int line) {
   throw Error(ErrorCode::kInternal, std::string("internal error: ") + condition + " is false at " +

@@ -13,25 +13,25 @@ namespace specdec {
 enum class ErrorCode {
   kInvalidArgument,  // the caller passed something the API forbids       ValueError       exit 2
   kModelFormat,      // a file contradicts its own format                 ModelFormatError exit 3
-  kUnsupported,      // valid, but this build does not do it              UnsupportedModelError exit 4
-  kResource,         // memory or another resource ran out                ResourceLimitError exit 5
-  kContextFull,      // the KV cache has no room for the next token       ContextFullError exit 5
-  kIo,               // the operating system refused a file operation     OSError exit 3
-  kBusy,             // an object that is not thread-safe was used twice at once
-  kClosed,           // an object was used after close()
-  kCancelled,        // the caller asked to stop
-  kNumerical,        // logits are not finite
-  kDevice,           // a CUDA call failed
-  kInternal,         // a broken invariant: our bug, never the input's
+  kUnsupported,  // valid, but this build does not do it              UnsupportedModelError exit 4
+  kResource,     // memory or another resource ran out                ResourceLimitError exit 5
+  kContextFull,  // the KV cache has no room for the next token       ContextFullError exit 5
+  kIo,           // the operating system refused a file operation     OSError exit 3
+  kBusy,         // an object that is not thread-safe was used twice at once
+  kClosed,       // an object was used after close()
+  kCancelled,    // the caller asked to stop
+  kNumerical,    // logits are not finite
+  kDevice,       // a CUDA call failed
+  kInternal,     // a broken invariant: our bug, never the input's
 };
 
 // Where a file went wrong; empty members are unknown.
 struct ErrorDetail {
-  std::string reason;                    // stable short name, e.g. "count_exceeds_file"
+  std::string reason;  // stable short name, e.g. "count_exceeds_file"
   std::string path;
-  std::string key;                       // metadata key
-  std::string tensor;                    // tensor name
-  std::optional<std::uint64_t> offset;   // byte offset in the file
+  std::string key;                      // metadata key
+  std::string tensor;                   // tensor name
+  std::optional<std::uint64_t> offset;  // byte offset in the file
 };
 
 class Error : public std::runtime_error {
@@ -58,7 +58,7 @@ class Error : public std::runtime_error {
 }  // namespace specdec
 
 // Our own invariants only; never for input.
-#define SPECDEC_CHECK(condition)                                             \
-  do {                                                                       \
+#define SPECDEC_CHECK(condition)                                                 \
+  do {                                                                           \
     if (!(condition)) ::specdec::throw_internal(#condition, __FILE__, __LINE__); \
   } while (false)

@@ -18,7 +18,8 @@ namespace {
   ErrorDetail detail;
   detail.reason = error_number == ENOENT ? "not_found" : "io";
   detail.path = path;
-  throw Error(ErrorCode::kIo, printable(path, 512) + ": " + what + ": " + std::strerror(error_number),
+  throw Error(ErrorCode::kIo,
+              printable(path, 512) + ": " + what + ": " + std::strerror(error_number),
               std::move(detail));
 }
 
@@ -34,7 +35,7 @@ struct FileDescriptor {
 MappedFile::MappedFile(const std::string& path) : path_(path) {
   const FileDescriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (file.fd < 0) throw_io(path, "cannot open", errno);
-  struct stat info {};
+  struct stat info{};
   if (::fstat(file.fd, &info) != 0) throw_io(path, "cannot read its size", errno);
   if (S_ISDIR(info.st_mode)) throw_io(path, "cannot open", EISDIR);
   if (!S_ISREG(info.st_mode)) throw_io(path, "is not a regular file", EINVAL);

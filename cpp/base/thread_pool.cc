@@ -56,7 +56,8 @@ double cgroup_cores() {
   std::ifstream v2("/sys/fs/cgroup/cpu.max");
   std::string quota;
   double period = 0;
-  if (v2 >> quota >> period && quota != "max" && period > 0) return std::atof(quota.c_str()) / period;
+  if (v2 >> quota >> period && quota != "max" && period > 0)
+    return std::atof(quota.c_str()) / period;
   std::ifstream q1("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
   std::ifstream p1("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
   double quota_us = 0;
@@ -68,13 +69,13 @@ double cgroup_cores() {
 
 // Everything the threads share. Fields written by different threads sit on their own cache lines.
 struct ThreadPool::State {
-  // Task count above, threads of that task in the low bits, in one word: a worker that wakes late must
-  // never pair one task's number with another's thread count.
+  // Task count above, threads of that task in the low bits, in one word: a worker that wakes late
+  // must never pair one task's number with another's thread count.
   alignas(64) std::atomic<std::uint32_t> epoch{0};
-  alignas(64) std::atomic<int> n_arrived{0};           // at the barrier
-  alignas(64) std::atomic<std::uint32_t> phase{0};     // counts barriers
+  alignas(64) std::atomic<int> n_arrived{0};        // at the barrier
+  alignas(64) std::atomic<std::uint32_t> phase{0};  // counts barriers
   alignas(64) std::atomic<std::int64_t> next_chunk{0};
-  alignas(64) std::atomic<int> n_running{0};           // workers still inside the task
+  alignas(64) std::atomic<int> n_running{0};  // workers still inside the task
   alignas(64) std::atomic<bool> stop{false};
 
   const std::function<void(TaskContext&)>* task = nullptr;
@@ -108,7 +109,8 @@ struct ThreadPool::State {
       ::sched_yield();
     }
     n_waiters.fetch_add(1);
-    while (epoch.load(std::memory_order_acquire) == seen) epoch.wait(seen, std::memory_order_acquire);
+    while (epoch.load(std::memory_order_acquire) == seen)
+      epoch.wait(seen, std::memory_order_acquire);
     n_waiters.fetch_sub(1);
     return epoch.load(std::memory_order_acquire);
   }
@@ -132,7 +134,8 @@ void TaskContext::barrier() noexcept {
 }
 
 std::int64_t TaskContext::next_chunk() noexcept {
-  return static_cast<ThreadPool::State*>(state_)->next_chunk.fetch_add(1, std::memory_order_relaxed);
+  return static_cast<ThreadPool::State*>(state_)->next_chunk.fetch_add(1,
+                                                                       std::memory_order_relaxed);
 }
 
 ThreadPool::ThreadPool() : state_(std::make_unique<State>()) {}
@@ -161,9 +164,10 @@ void ThreadPool::run(int n_threads, const std::function<void(TaskContext&)>& tas
   }
   State& state = *state_;
   if (::getpid() != state.pid) {
-    throw Error(ErrorCode::kInternal,
-                "specdec was used in a forked child of the process that loaded it; start workers with the "
-                "'spawn' method and open the model there");
+    throw Error(
+        ErrorCode::kInternal,
+        "specdec was used in a forked child of the process that loaded it; start workers with the "
+        "'spawn' method and open the model there");
   }
   const std::lock_guard lock(state.run_mutex);
   while (static_cast<int>(state.workers.size()) < n_threads - 1) {
@@ -180,7 +184,8 @@ void ThreadPool::run(int n_threads, const std::function<void(TaskContext&)>& tas
   state.task = &task;
   state.n_running.store(n_threads - 1, std::memory_order_relaxed);
   const auto count = (state.epoch.load() & ~kThreadMask) + kThreadMask + 1;
-  state.epoch.store(count | static_cast<std::uint32_t>(n_threads));  // seq_cst: ordered against n_waiters
+  state.epoch.store(count |
+                    static_cast<std::uint32_t>(n_threads));  // seq_cst: ordered against n_waiters
   if (state.n_waiters.load() > 0) state.epoch.notify_all();
   TaskContext context(0, n_threads, &state);
   task(context);
@@ -196,7 +201,8 @@ int ThreadPool::default_n_threads() {
   std::set<std::string> cores;
   for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
     if (!CPU_ISSET(cpu, &mask)) continue;
-    const std::string base = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list";
+    const std::string base =
+        "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list";
     std::ifstream siblings(base);
     std::string line;
     cores.insert(std::getline(siblings, line) ? line : std::to_string(cpu));

@@ -1,4 +1,5 @@
-// One persistent pool per process, shared by every model: two spinning pools would starve two cores.
+// One persistent pool per process, shared by every model: two spinning pools would starve two
+// cores.
 #pragma once
 
 #include <atomic>
@@ -11,12 +12,14 @@ namespace specdec {
 // A task's view of the threads that run it.
 class TaskContext {
  public:
-  TaskContext(int thread, int n_threads, void* state) : thread_(thread), n_threads_(n_threads), state_(state) {}
+  TaskContext(int thread, int n_threads, void* state)
+      : thread_(thread), n_threads_(n_threads), state_(state) {}
   [[nodiscard]] int thread() const noexcept { return thread_; }
   [[nodiscard]] int n_threads() const noexcept { return n_threads_; }
   // Waits until every thread of this task has arrived. Every thread must call it equally often.
   void barrier() noexcept;
-  // Hands out 0, 1, 2, ... once each over all threads; starts at 0 for each run() and after each barrier().
+  // Hands out 0, 1, 2, ... once each over all threads; starts at 0 for each run() and after each
+  // barrier().
   [[nodiscard]] std::int64_t next_chunk() noexcept;
 
  private:

@@ -24,13 +24,16 @@ std::vector<int> parse_rows(const std::string& text) {
   while (at != end) {
     int value = 0;
     const auto [next, error] = std::from_chars(at, end, value);
-    if (error != std::errc() || value < 1 || value > 512 || (next != end && *next != ',') || next + 1 == end) {
-      throw UsageError("--rows is " + quoted(text) + "; expected numbers from 1 to 512 separated by commas");
+    if (error != std::errc() || value < 1 || value > 512 || (next != end && *next != ',') ||
+        next + 1 == end) {
+      throw UsageError("--rows is " + quoted(text) +
+                       "; expected numbers from 1 to 512 separated by commas");
     }
     rows.push_back(value);
     at = next == end ? end : next + 1;
   }
-  if (rows.empty()) throw UsageError("--rows is empty; expected numbers from 1 to 512 separated by commas");
+  if (rows.empty())
+    throw UsageError("--rows is empty; expected numbers from 1 to 512 separated by commas");
   return rows;
 }
 
@@ -54,7 +57,8 @@ struct Summary {
   [[nodiscard]] double share() const {
     const auto one = std::find(options.rows.begin(), options.rows.end(), 1);
     if (one == options.rows.end()) return 0;
-    return weight_gb() / (t_ms(static_cast<std::size_t>(one - options.rows.begin())) / 1000) / read_gb_s();
+    return weight_gb() / (t_ms(static_cast<std::size_t>(one - options.rows.begin())) / 1000) /
+           read_gb_s();
   }
 };
 
@@ -67,11 +71,13 @@ void write_json(JsonWriter& json, const Summary& s) {
       .member("ctx", s.options.n_ctx)
       .member("rounds", s.options.n_rounds);
   json.key("t_ms").begin_object();
-  for (std::size_t i = 0; i < s.options.rows.size(); ++i) json.member(std::to_string(s.options.rows[i]), s.t_ms(i));
+  for (std::size_t i = 0; i < s.options.rows.size(); ++i)
+    json.member(std::to_string(s.options.rows[i]), s.t_ms(i));
   json.end_object();
   json.key("t_min_ms").begin_object();
   for (std::size_t i = 0; i < s.options.rows.size(); ++i) {
-    json.member(std::to_string(s.options.rows[i]), *std::min_element(s.result.times_ms[i].begin(), s.result.times_ms[i].end()));
+    json.member(std::to_string(s.options.rows[i]),
+                *std::min_element(s.result.times_ms[i].begin(), s.result.times_ms[i].end()));
   }
   json.end_object();
   json.key("ratio").begin_object();
@@ -88,15 +94,16 @@ void write_json(JsonWriter& json, const Summary& s) {
 void write_table(const Summary& s) {
   std::string out = s.info.path + "  (" + s.info.quantisation + ")\n";
   out += format("%s, %d threads, context %d, %d rounds; weights %.3f GB, memory reads %.1f GB/s\n",
-                cpu_isa_name(active_cpu_isa()), s.info.n_threads, s.options.n_ctx, s.options.n_rounds, s.weight_gb(),
-                s.read_gb_s());
+                cpu_isa_name(active_cpu_isa()), s.info.n_threads, s.options.n_ctx,
+                s.options.n_rounds, s.weight_gb(), s.read_gb_s());
   out += "  rows  median ms     min ms  T(M)/T(first)  tokens/s\n";
   for (std::size_t i = 0; i < s.options.rows.size(); ++i) {
     out += format("%6d %10.2f %10.2f %14.2f %9.1f\n", s.options.rows[i], s.t_ms(i),
-                  *std::min_element(s.result.times_ms[i].begin(), s.result.times_ms[i].end()), s.t_ms(i) / s.t_first(),
-                  1000.0 * s.options.rows[i] / s.t_ms(i));
+                  *std::min_element(s.result.times_ms[i].begin(), s.result.times_ms[i].end()),
+                  s.t_ms(i) / s.t_first(), 1000.0 * s.options.rows[i] / s.t_ms(i));
   }
-  if (s.share() > 0) out += format("one row reads its weights at %.0f %% of the memory's speed\n", 100 * s.share());
+  if (s.share() > 0)
+    out += format("one row reads its weights at %.0f %% of the memory's speed\n", 100 * s.share());
   write_stdout(out);
 }
 
@@ -110,14 +117,17 @@ int run_bench(const Arguments& arguments) {
   int n_ctx = 256;
   bool kernels = false;
   ArgParser parser("bench", "-m FILE [-md FILE] [OPTIONS]",
-                   "Times whole forward passes of M rows, all row counts in turn in every round: what verifying a "
+                   "Times whole forward passes of M rows, all row counts in turn in every round: "
+                   "what verifying a "
                    "draft costs. Up to 16 rows all go through the output head.");
   add_model_flags(parser, model_flags);
   add_draft_model_flags(parser, model_flags);
   parser.section("Benchmark");
   parser.text("--rows", "LIST", &rows, "Row counts, separated by commas (default " + rows + ").");
-  parser.integer("--ctx", "N", &n_ctx, 0, 1 << 20, "Positions in the cache before each pass (default 256).");
-  parser.integer("--rounds", "N", &options.n_rounds, 1, 1000, "Rounds after one warm-up (default 7).");
+  parser.integer("--ctx", "N", &n_ctx, 0, 1 << 20,
+                 "Positions in the cache before each pass (default 256).");
+  parser.integer("--rounds", "N", &options.n_rounds, 1, 1000,
+                 "Rounds after one warm-up (default 7).");
   parser.flag("--kernels", &kernels, "Also every weight format's matmul on synthetic matrices.");
   add_output_flags(parser, output, true);
   if (!parser.parse(arguments)) {

@@ -23,7 +23,8 @@ double ms_since(Clock::time_point start) {
 }
 
 void check_cancelled(const std::atomic<bool>* cancel) {
-  if (cancel != nullptr && cancel->load()) throw Error(ErrorCode::kCancelled, "the benchmark was cancelled");
+  if (cancel != nullptr && cancel->load())
+    throw Error(ErrorCode::kCancelled, "the benchmark was cancelled");
 }
 
 }  // namespace
@@ -40,11 +41,13 @@ BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options
   int max_rows = 1;
   for (const int rows : options.rows) {
     if (rows < 1 || rows > kMaxBatchRows) {
-      throw_invalid("rows is " + std::to_string(rows) + "; expected 1 to " + std::to_string(kMaxBatchRows));
+      throw_invalid("rows is " + std::to_string(rows) + "; expected 1 to " +
+                    std::to_string(kMaxBatchRows));
     }
     max_rows = std::max(max_rows, rows);
   }
-  const KvType kv_type = options.kv_type.empty() ? loaded.kv_type() : parse_kv_type(options.kv_type);
+  const KvType kv_type =
+      options.kv_type.empty() ? loaded.kv_type() : parse_kv_type(options.kv_type);
   KvCache cache(KvArena::create(), model.kv_shape(kv_type), options.n_ctx + max_rows);
   Scratch scratch;
   std::vector<TokenId> tokens(static_cast<std::size_t>(std::max(options.n_ctx, max_rows)));
@@ -74,12 +77,16 @@ BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options
       if (round >= 0) result.times_ms[i].push_back(ms_since(start));
       cache.truncate(options.n_ctx);
       if (options.on_progress) {
-        const double step = static_cast<double>(round + 1) * static_cast<double>(options.rows.size()) + static_cast<double>(i + 1);
-        options.on_progress(step / (static_cast<double>(options.n_rounds + 1) * static_cast<double>(options.rows.size())));
+        const double step =
+            static_cast<double>(round + 1) * static_cast<double>(options.rows.size()) +
+            static_cast<double>(i + 1);
+        options.on_progress(step / (static_cast<double>(options.n_rounds + 1) *
+                                    static_cast<double>(options.rows.size())));
       }
     }
     if (round >= 0) {
-      result.read_bandwidth.push_back(measure_read_bandwidth(loaded.info().n_threads, kBandwidthBytes));
+      result.read_bandwidth.push_back(
+          measure_read_bandwidth(loaded.info().n_threads, kBandwidthBytes));
     }
   }
   return result;
@@ -113,7 +120,11 @@ std::vector<KernelBench> bench_kernels(int n_threads, const std::atomic<bool>* c
         const auto start = Clock::now();
         for (const auto& weight : weights) {
           const LinearSegment segment{.weight = weight.get(), .dst = y.data(), .dst_stride = kOut};
-          backend->linear({.x = x.data(), .x_stride = kIn, .n_rows = rows, .norm = {}, .segments = {&segment, 1}});
+          backend->linear({.x = x.data(),
+                           .x_stride = kIn,
+                           .n_rows = rows,
+                           .norm = {},
+                           .segments = {&segment, 1}});
         }
         if (round >= 0) (rows == 1 ? one : eight).push_back(ms_since(start));
       }

@@ -13,8 +13,8 @@ namespace specdec {
 
 struct BenchOptions {
   std::vector<int> rows = {1, 2, 3, 4, 6, 8, 12, 16, 32, 512};  // rows per pass, 1..512 each
-  int n_ctx = 256;    // positions in the cache before each pass
-  int n_rounds = 7;   // every round measures every row count once, in turn
+  int n_ctx = 256;      // positions in the cache before each pass
+  int n_rounds = 7;     // every round measures every row count once, in turn
   std::string kv_type;  // "": the model's
   const std::atomic<bool>* cancel = nullptr;
   std::function<void(double fraction)> on_progress;
@@ -36,7 +36,8 @@ struct KernelBench {
 };
 
 // Every weight format on synthetic matrices that exceed the caches.
-[[nodiscard]] std::vector<KernelBench> bench_kernels(int n_threads, const std::atomic<bool>* cancel);
+[[nodiscard]] std::vector<KernelBench> bench_kernels(int n_threads,
+                                                     const std::atomic<bool>* cancel);
 
 [[nodiscard]] double median(std::vector<double> values);
 

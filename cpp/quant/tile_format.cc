@@ -34,7 +34,8 @@ void pack_two_bits(const Codes& q, int shift, std::uint8_t* lines) {
   for (int j = 0; j < 2; ++j) {
     for (int r = 0; r < 16; ++r) {
       std::uint32_t out = 0;
-      for (int u = 0; u < 4; ++u) out |= ((word(q[r] + 16 * j + 4 * u) >> shift) & 0x03030303U) << (2 * u);
+      for (int u = 0; u < 4; ++u)
+        out |= ((word(q[r] + 16 * j + 4 * u) >> shift) & 0x03030303U) << (2 * u);
       put(lines, j, r, out);
     }
   }

@@ -10,16 +10,27 @@
 namespace specdec {
 
 enum class DType : std::uint32_t {
-  kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ5_1 = 7, kQ8_0 = 8,
-  kQ2_K = 10, kQ3_K = 11, kQ4_K = 12, kQ5_K = 13, kQ6_K = 14, kBF16 = 30,
+  kF32 = 0,
+  kF16 = 1,
+  kQ4_0 = 2,
+  kQ4_1 = 3,
+  kQ5_0 = 6,
+  kQ5_1 = 7,
+  kQ8_0 = 8,
+  kQ2_K = 10,
+  kQ3_K = 11,
+  kQ4_K = 12,
+  kQ5_K = 13,
+  kQ6_K = 14,
+  kBF16 = 30,
 };
 
 // The types this engine computes with, and their packed sizes.
 struct DTypeTraits {
   DType dtype;
-  const char* name;                // "Q4_K"
-  std::uint32_t block_elements;    // weights per block
-  std::uint32_t block_bytes;       // bytes per block
+  const char* name;              // "Q4_K"
+  std::uint32_t block_elements;  // weights per block
+  std::uint32_t block_bytes;     // bytes per block
 };
 
 // nullptr when the id is not one of the supported types.

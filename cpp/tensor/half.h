@@ -16,7 +16,8 @@ namespace specdec {
   }
   // Quiet NaN, as the hardware conversion does.
   if (exponent == 31) {
-    return std::bit_cast<float>(sign | 0x7F800000U | (mantissa != 0 ? 0x400000U : 0U) | (mantissa << 13));
+    return std::bit_cast<float>(sign | 0x7F800000U | (mantissa != 0 ? 0x400000U : 0U) |
+                                (mantissa << 13));
   }
   return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
 }
@@ -28,7 +29,8 @@ namespace specdec {
   if (magnitude > 0x7F800000U) {
     return static_cast<std::uint16_t>(sign | 0x7E00U | ((magnitude >> 13) & 0x1FFU));
   }
-  if (magnitude >= 0x477FF000U) return static_cast<std::uint16_t>(sign | 0x7C00U);  // rounds to infinity
+  if (magnitude >= 0x477FF000U)
+    return static_cast<std::uint16_t>(sign | 0x7C00U);  // rounds to infinity
   if (magnitude < 0x38800000U) {  // subnormal: adding 0.5 aligns the mantissa and rounds
     const float shifted = std::bit_cast<float>(magnitude) + 0.5F;
     return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) - 0x3F000000U));

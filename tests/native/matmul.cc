@@ -25,12 +25,14 @@ std::span<const std::byte> as_bytes(const py::bytes& data) {
 
 class Matmul {
  public:
-  Matmul(const std::string& isa, int n_threads) : backend_(make_cpu_backend(n_threads, parse_cpu_isa(isa))) {}
+  Matmul(const std::string& isa, int n_threads)
+      : backend_(make_cpu_backend(n_threads, parse_cpu_isa(isa))) {}
 
   // y[m, n_out] = x[m, n_in] W^T
-  FloatArray linear(std::uint32_t dtype, std::int64_t n_out, std::int64_t n_in, const py::bytes& data,
-                    const FloatArray& x) {
-    const auto weight = backend_->load_matrix(static_cast<DType>(dtype), n_out, n_in, as_bytes(data));
+  FloatArray linear(std::uint32_t dtype, std::int64_t n_out, std::int64_t n_in,
+                    const py::bytes& data, const FloatArray& x) {
+    const auto weight =
+        backend_->load_matrix(static_cast<DType>(dtype), n_out, n_in, as_bytes(data));
     const auto m = x.shape(0);
     FloatArray y({m, static_cast<py::ssize_t>(n_out)});
     LinearSegment segment;
@@ -46,13 +48,16 @@ class Matmul {
     return y;
   }
 
-  // Milliseconds of each repetition of a product over n_copies distinct matrices, for every row count.
-  std::vector<std::vector<double>> time_linear(std::uint32_t dtype, std::int64_t n_out, std::int64_t n_in,
-                                               const py::bytes& data, const std::vector<int>& rows, int n_copies,
+  // Milliseconds of each repetition of a product over n_copies distinct matrices, for every row
+  // count.
+  std::vector<std::vector<double>> time_linear(std::uint32_t dtype, std::int64_t n_out,
+                                               std::int64_t n_in, const py::bytes& data,
+                                               const std::vector<int>& rows, int n_copies,
                                                int n_rounds) {
     std::vector<std::unique_ptr<WeightMatrix>> weights;
     for (int i = 0; i < n_copies; ++i) {
-      weights.push_back(backend_->load_matrix(static_cast<DType>(dtype), n_out, n_in, as_bytes(data)));
+      weights.push_back(
+          backend_->load_matrix(static_cast<DType>(dtype), n_out, n_in, as_bytes(data)));
     }
     int max_rows = 1;
     for (const int m : rows) max_rows = std::max(max_rows, m);
@@ -74,7 +79,8 @@ class Matmul {
           task.segments = {&segment, 1};
           backend_->linear(task);
         }
-        const std::chrono::duration<double, std::milli> elapsed = std::chrono::steady_clock::now() - start;
+        const std::chrono::duration<double, std::milli> elapsed =
+            std::chrono::steady_clock::now() - start;
         out[i].push_back(elapsed.count());
       }
     }
@@ -89,7 +95,8 @@ class Matmul {
     const Panel panel = panel_view(panel_kind, n, 1, memory.data());
     matmul_kernels(parse_cpu_isa(isa)).quantize[kind](x.data(), n, 0, panel);
     const auto n_blocks = n / (panel_kind == PanelKind::kQ32 ? 32 : 256);
-    return py::make_tuple(py::array_t<std::int8_t>(n, panel.q), py::array_t<float>(n_blocks, panel.d));
+    return py::make_tuple(py::array_t<std::int8_t>(n, panel.q),
+                          py::array_t<float>(n_blocks, panel.d));
   }
 
  private:

@@ -21,12 +21,15 @@ constexpr std::size_t kChunkBytes = std::size_t{64} << 10;
 // The rows of one operation, dealt out evenly in groups of at most kMaxColumns.
 class ColumnSplit {
  public:
-  explicit ColumnSplit(int n_rows) : n_rows_(n_rows), n_groups_((n_rows + kMaxColumns - 1) / kMaxColumns) {}
+  explicit ColumnSplit(int n_rows)
+      : n_rows_(n_rows), n_groups_((n_rows + kMaxColumns - 1) / kMaxColumns) {}
   [[nodiscard]] int n_groups() const { return n_groups_; }
   [[nodiscard]] int first(int group) const {
     return n_rows_ / n_groups_ * group + std::min(group, n_rows_ % n_groups_);
   }
-  [[nodiscard]] int size(int group) const { return n_rows_ / n_groups_ + (group < n_rows_ % n_groups_ ? 1 : 0); }
+  [[nodiscard]] int size(int group) const {
+    return n_rows_ / n_groups_ + (group < n_rows_ % n_groups_ ? 1 : 0);
+  }
   [[nodiscard]] int group_of(int row) const {
     const int large = n_rows_ / n_groups_ + 1;
     const int n_large = n_rows_ % n_groups_;
@@ -70,7 +73,8 @@ class Panels {
     const int group = split_.group_of(row);
     for (std::size_t kind = 0; kind < 3; ++kind) {
       if (!wanted_[kind]) continue;
-      kernels.quantize[kind](x, n_in_, row - split_.first(group), views_[kind][static_cast<std::size_t>(group)]);
+      kernels.quantize[kind](x, n_in_, row - split_.first(group),
+                             views_[kind][static_cast<std::size_t>(group)]);
     }
   }
 
@@ -98,10 +102,13 @@ CallerScratch& caller_scratch() {
   return scratch;
 }
 
-const PackedMatrix& packed(const WeightMatrix* matrix) { return static_cast<const PackedMatrix&>(*matrix); }
+const PackedMatrix& packed(const WeightMatrix* matrix) {
+  return static_cast<const PackedMatrix&>(*matrix);
+}
 
 std::int64_t tiles_per_chunk(const PackedMatrix& matrix) {
-  return std::max<std::int64_t>(1, static_cast<std::int64_t>(kChunkBytes / matrix.tile_row_bytes()));
+  return std::max<std::int64_t>(1,
+                                static_cast<std::int64_t>(kChunkBytes / matrix.tile_row_bytes()));
 }
 
 class CpuBackend final : public Backend {
@@ -118,8 +125,9 @@ class CpuBackend final : public Backend {
     return info;
   }
 
-  [[nodiscard]] std::unique_ptr<WeightMatrix> load_matrix(DType dtype, std::int64_t n_out, std::int64_t n_in,
-                                                          std::span<const std::byte> data) override {
+  [[nodiscard]] std::unique_ptr<WeightMatrix> load_matrix(
+      DType dtype, std::int64_t n_out, std::int64_t n_in,
+      std::span<const std::byte> data) override {
     return std::make_unique<PackedMatrix>(dtype, n_out, n_in, data, n_threads_);
   }
 
@@ -136,7 +144,8 @@ class CpuBackend final : public Backend {
     panels.allocate(caller_scratch().panels);
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
       fill_panels(task.x, task.x_stride, task.n_rows, task.row_index, task.norm, panels, context);
-      for (std::int64_t chunk = context.next_chunk(); chunk < n_chunks; chunk = context.next_chunk()) {
+      for (std::int64_t chunk = context.next_chunk(); chunk < n_chunks;
+           chunk = context.next_chunk()) {
         std::int64_t local = chunk;
         for (const LinearSegment& segment : task.segments) {
           const std::int64_t n = chunks_of(packed(segment.weight));
@@ -163,9 +172,11 @@ class CpuBackend final : public Backend {
     const std::int64_t n_chunks = (gate.n_tile_rows() + per_chunk - 1) / per_chunk;
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
       fill_panels(task.x, task.x_stride, task.n_rows, nullptr, task.norm, panels, context);
-      for (std::int64_t chunk = context.next_chunk(); chunk < n_chunks; chunk = context.next_chunk()) {
+      for (std::int64_t chunk = context.next_chunk(); chunk < n_chunks;
+           chunk = context.next_chunk()) {
         const std::int64_t end = std::min(gate.n_tile_rows(), (chunk + 1) * per_chunk);
-        for (std::int64_t tile = chunk * per_chunk; tile < end; ++tile) gated_tile(task, gate, up, panels, tile);
+        for (std::int64_t tile = chunk * per_chunk; tile < end; ++tile)
+          gated_tile(task, gate, up, panels, tile);
       }
     });
   }
@@ -173,7 +184,8 @@ class CpuBackend final : public Backend {
   void rope_store(const RopeStoreTask& task) override {
     if (task.n_rows == 0) return;
     check_rope_store(task);
-    ThreadPool::shared().run(n_threads_, [&](TaskContext& context) { ops_.rope_store(task, context); });
+    ThreadPool::shared().run(n_threads_,
+                             [&](TaskContext& context) { ops_.rope_store(task, context); });
   }
 
   void attention(const AttentionTask& task) override {
@@ -182,7 +194,8 @@ class CpuBackend final : public Backend {
     AlignedBuffer& scratch = caller_scratch().attention;
     scratch.require(attention_scratch_bytes(task, n_threads_));
     std::byte* memory = scratch.data();
-    ThreadPool::shared().run(n_threads_, [&](TaskContext& context) { ops_.attention(task, memory, context); });
+    ThreadPool::shared().run(n_threads_,
+                             [&](TaskContext& context) { ops_.attention(task, memory, context); });
   }
 
   void add(float* dst, std::int64_t dst_stride, const float* x, std::int64_t x_stride, int n_rows,
@@ -190,14 +203,16 @@ class CpuBackend final : public Backend {
     for (int r = 0; r < n_rows; ++r) ops_.add(x + r * x_stride, n, dst + r * dst_stride);
   }
 
-  void argmax(const float* logits, std::int64_t stride, int n_rows, std::int64_t n, TokenId* out) override {
+  void argmax(const float* logits, std::int64_t stride, int n_rows, std::int64_t n,
+              TokenId* out) override {
     constexpr std::int64_t kPiece = 16384;
     const std::int64_t n_pieces = (n + kPiece - 1) / kPiece;
     std::vector<TokenId> best(static_cast<std::size_t>(n_pieces * n_rows));
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
       for (std::int64_t i = context.next_chunk(); i < n_pieces * n_rows; i = context.next_chunk()) {
         const std::int64_t first = i % n_pieces * kPiece;
-        const TokenId local = ops_.argmax(logits + i / n_pieces * stride + first, std::min(kPiece, n - first));
+        const TokenId local =
+            ops_.argmax(logits + i / n_pieces * stride + first, std::min(kPiece, n - first));
         best[static_cast<std::size_t>(i)] = local < 0 ? -1 : static_cast<TokenId>(first + local);
       }
     });
@@ -222,11 +237,12 @@ class CpuBackend final : public Backend {
   }
 
   // Phase 1 of an operation, ending in a barrier.
-  void fill_panels(const float* x, std::int64_t x_stride, int n_rows, const std::int32_t* row_index, const Norm& norm,
-                   const Panels& panels, TaskContext& context) const {
+  void fill_panels(const float* x, std::int64_t x_stride, int n_rows, const std::int32_t* row_index,
+                   const Norm& norm, const Panels& panels, TaskContext& context) const {
     thread_local AlignedBuffer normalised;
     const std::int64_t n_in = panels.n_in();
-    if (norm.kind != Norm::Kind::kNone) normalised.require(static_cast<std::size_t>(n_in) * sizeof(float));
+    if (norm.kind != Norm::Kind::kNone)
+      normalised.require(static_cast<std::size_t>(n_in) * sizeof(float));
     for (int r = context.thread(); r < n_rows; r += context.n_threads()) {
       const float* row = x + (row_index == nullptr ? r : row_index[r]) * x_stride;
       if (norm.kind != Norm::Kind::kNone) {
@@ -238,8 +254,10 @@ class CpuBackend final : public Backend {
     context.barrier();
   }
 
-  void multiply(const PackedMatrix& matrix, std::int64_t tile, const Panel& panel, float* out) const {
-    matmul_.tile[static_cast<std::size_t>(matrix.dtype())][panel.n_cols - 1](matrix.tile_row(tile), panel, out);
+  void multiply(const PackedMatrix& matrix, std::int64_t tile, const Panel& panel,
+                float* out) const {
+    matmul_.tile[static_cast<std::size_t>(matrix.dtype())][panel.n_cols - 1](matrix.tile_row(tile),
+                                                                             panel, out);
   }
 
   void run_chunk(const LinearSegment& segment, const Panels& panels, std::int64_t chunk) const {
@@ -270,8 +288,8 @@ class CpuBackend final : public Backend {
     }
   }
 
-  void gated_tile(const GatedLinearTask& task, const PackedMatrix& gate, const PackedMatrix& up, const Panels& panels,
-                  std::int64_t tile) const {
+  void gated_tile(const GatedLinearTask& task, const PackedMatrix& gate, const PackedMatrix& up,
+                  const Panels& panels, std::int64_t tile) const {
     alignas(64) float gate_out[kMaxColumns * kTileRows];
     alignas(64) float up_out[kMaxColumns * kTileRows];
     const std::int64_t row0 = tile * kTileRows;
@@ -282,7 +300,8 @@ class CpuBackend final : public Backend {
       multiply(up, tile, panels.view(up.panel_kind(), g), up_out);
       ops_.activate_multiply(task.activation, gate_out, up_out, n_cols * kTileRows, gate_out);
       for (int c = 0; c < n_cols; ++c) {
-        std::copy_n(gate_out + c * kTileRows, n, task.dst + (panels.split().first(g) + c) * task.dst_stride + row0);
+        std::copy_n(gate_out + c * kTileRows, n,
+                    task.dst + (panels.split().first(g) + c) * task.dst_stride + row0);
       }
     }
   }
@@ -297,11 +316,15 @@ class CpuBackend final : public Backend {
 
 std::shared_ptr<Backend> make_cpu_backend(int n_threads, CpuIsa isa) {
   if (n_threads < 0 || n_threads > 256) {
-    throw_invalid("n_threads is " + std::to_string(n_threads) + "; expected 1 to 256, or 0 to choose");
+    throw_invalid("n_threads is " + std::to_string(n_threads) +
+                  "; expected 1 to 256, or 0 to choose");
   }
-  return std::make_shared<CpuBackend>(isa, n_threads == 0 ? ThreadPool::default_n_threads() : n_threads);
+  return std::make_shared<CpuBackend>(isa,
+                                      n_threads == 0 ? ThreadPool::default_n_threads() : n_threads);
 }
 
-std::shared_ptr<Backend> make_cpu_backend(int n_threads) { return make_cpu_backend(n_threads, active_cpu_isa()); }
+std::shared_ptr<Backend> make_cpu_backend(int n_threads) {
+  return make_cpu_backend(n_threads, active_cpu_isa());
+}
 
 }  // namespace specdec

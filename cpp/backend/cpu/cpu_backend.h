@@ -1,4 +1,5 @@
-// For tests and benchmarks that compare instruction sets; everybody else calls make_cpu_backend(n_threads).
+// For tests and benchmarks that compare instruction sets; everybody else calls
+// make_cpu_backend(n_threads).
 #pragma once
 
 #include <memory>

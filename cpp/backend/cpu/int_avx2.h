@@ -42,11 +42,16 @@ struct Simd {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
   SPECDEC_INLINE static F32 load_bf16(const std::uint8_t* p) {
-    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    const __m256i wide =
+        _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
   }
-  SPECDEC_INLINE static F32 load_f32(const std::uint8_t* p) { return _mm256_loadu_ps(reinterpret_cast<const float*>(p)); }
-  SPECDEC_INLINE static I32 low16(I32 pairs) { return _mm256_and_si256(pairs, _mm256_set1_epi32(0xFFFF)); }
+  SPECDEC_INLINE static F32 load_f32(const std::uint8_t* p) {
+    return _mm256_loadu_ps(reinterpret_cast<const float*>(p));
+  }
+  SPECDEC_INLINE static I32 low16(I32 pairs) {
+    return _mm256_and_si256(pairs, _mm256_set1_epi32(0xFFFF));
+  }
   SPECDEC_INLINE static I32 high16(I32 pairs) { return _mm256_srli_epi32(pairs, 16); }
 
   SPECDEC_INLINE static I32 zero() { return _mm256_setzero_si256(); }
@@ -67,7 +72,9 @@ struct Simd {
   SPECDEC_INLINE static F32 f_fma(F32 a, F32 b, F32 c) { return _mm256_fmadd_ps(a, b, c); }
   SPECDEC_INLINE static F32 f_fnma(F32 a, F32 b, F32 c) { return _mm256_fnmadd_ps(a, b, c); }
   SPECDEC_INLINE static void f_store(float* p, F32 a) { _mm256_storeu_ps(p, a); }
-  SPECDEC_INLINE static void prefetch(const std::uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+  SPECDEC_INLINE static void prefetch(const std::uint8_t* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+  }
 
   // maddubs adds two products into int16: kRun vectors may be summed there without overflow, since
   // |sum| <= kRun * 2 * 127 * kMaxWeight.
@@ -84,7 +91,8 @@ struct Simd {
       I32 upper[kGroup];
       unroll<kGroup>([&]<int kG>() SPECDEC_INLINE { upper[kG] = zero(); });
       dot<15, kVectors, kGroup>(high, a, upper);
-      unroll<kGroup>([&]<int kG>() SPECDEC_INLINE { acc[kG] = add(acc[kG], shift_left<4>(upper[kG])); });
+      unroll<kGroup>([&]<int kG>()
+                         SPECDEC_INLINE { acc[kG] = add(acc[kG], shift_left<4>(upper[kG])); });
       dot<15, kVectors, kGroup>(low, a, acc);
     } else {
       constexpr int kFit = 32767 / (2 * 127 * kMaxWeight);
@@ -97,7 +105,8 @@ struct Simd {
           constexpr int kN = kVectors - kFirst < kRun ? kVectors - kFirst : kRun;
           __m256i sum = product(w[kFirst], a + 32 * kG + 4 * kFirst);
           unroll<kN - 1>([&]<int kV>() SPECDEC_INLINE {
-            sum = _mm256_add_epi16(sum, product(w[kFirst + kV + 1], a + 32 * kG + 4 * (kFirst + kV + 1)));
+            sum = _mm256_add_epi16(
+                sum, product(w[kFirst + kV + 1], a + 32 * kG + 4 * (kFirst + kV + 1)));
           });
           acc[kG] = _mm256_add_epi32(acc[kG], _mm256_madd_epi16(sum, ones));
         });

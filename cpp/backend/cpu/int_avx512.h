@@ -48,11 +48,14 @@ struct Simd {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   SPECDEC_INLINE static F32 load_bf16(const std::uint8_t* p) {
-    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    const __m512i wide =
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
   }
   SPECDEC_INLINE static F32 load_f32(const std::uint8_t* p) { return _mm512_loadu_ps(p); }
-  SPECDEC_INLINE static I32 low16(I32 pairs) { return _mm512_and_si512(pairs, _mm512_set1_epi32(0xFFFF)); }
+  SPECDEC_INLINE static I32 low16(I32 pairs) {
+    return _mm512_and_si512(pairs, _mm512_set1_epi32(0xFFFF));
+  }
   SPECDEC_INLINE static I32 high16(I32 pairs) { return _mm512_srli_epi32(pairs, 16); }
 
   // --- arithmetic ---
@@ -75,23 +78,26 @@ struct Simd {
   SPECDEC_INLINE static F32 f_fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
   SPECDEC_INLINE static F32 f_fnma(F32 a, F32 b, F32 c) { return _mm512_fnmadd_ps(a, b, c); }
   SPECDEC_INLINE static void f_store(float* p, F32 a) { _mm512_storeu_ps(p, a); }
-  SPECDEC_INLINE static void prefetch(const std::uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+  SPECDEC_INLINE static void prefetch(const std::uint8_t* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+  }
 
   // acc[g] += sum over v < kVectors of w[v] (unsigned) . a[g][4v .. 4v+3] (signed), per lane.
   // kMaxWeight bounds w; a: [kGroup] rows of 32 bytes.
   template <int kMaxWeight, int kVectors, int kGroup>
   SPECDEC_INLINE static void dot(const Bytes* w, const std::int8_t* a, I32* acc) {
     unroll<kVectors>([&]<int kV>() SPECDEC_INLINE {
-      unroll<kGroup>([&]<int kG>() SPECDEC_INLINE {
-        acc[kG] = dpbusd(acc[kG], w[kV], a + 32 * kG + 4 * kV);
-      });
+      unroll<kGroup>(
+          [&]<int kG>() SPECDEC_INLINE { acc[kG] = dpbusd(acc[kG], w[kV], a + 32 * kG + 4 * kV); });
     });
   }
 
  private:
   // The broadcast folds into the instruction; compilers emit it apart.
   SPECDEC_INLINE static I32 dpbusd(I32 acc, Bytes w, const std::int8_t* a) {
-    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*reinterpret_cast<const std::int32_t*>(a)));
+    asm("vpdpbusd %2%{1to16%}, %1, %0"
+        : "+v"(acc)
+        : "v"(w), "m"(*reinterpret_cast<const std::int32_t*>(a)));
     return acc;
   }
 };

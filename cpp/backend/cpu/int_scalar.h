@@ -32,7 +32,8 @@ struct Simd {
   template <int kShift, int kMask>
   static Bytes bits(const Bytes& x) {
     return make<Bytes>([&](int i) {
-      const int shifted = kShift >= 0 ? x.v[i] >> (kShift >= 0 ? kShift : 0) : x.v[i] << (kShift < 0 ? -kShift : 0);
+      const int shifted =
+          kShift >= 0 ? x.v[i] >> (kShift >= 0 ? kShift : 0) : x.v[i] << (kShift < 0 ? -kShift : 0);
       return static_cast<std::uint8_t>(shifted & kMask);
     });
   }
@@ -58,7 +59,8 @@ struct Simd {
     return make<I32>([&](int i) { return std::int32_t{static_cast<std::int8_t>(p[i])}; });
   }
   static I32 load_u8_pairs(const std::uint8_t* p) {
-    return make<I32>([&](int i) { return std::int32_t{p[2 * i]} | std::int32_t{p[2 * i + 1]} << 16; });
+    return make<I32>(
+        [&](int i) { return std::int32_t{p[2 * i]} | std::int32_t{p[2 * i + 1]} << 16; });
   }
   static F32 load_f16(const std::uint8_t* p) {
     return make<F32>([&](int i) { return f16_to_f32(half(p, i)); });
@@ -75,7 +77,9 @@ struct Simd {
     return make<I32>([&](int i) { return pairs.v[i] & 0xFFFF; });
   }
   static I32 high16(const I32& pairs) {
-    return make<I32>([&](int i) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(pairs.v[i]) >> 16); });
+    return make<I32>([&](int i) {
+      return static_cast<std::int32_t>(static_cast<std::uint32_t>(pairs.v[i]) >> 16);
+    });
   }
 
   static I32 zero() { return set1(0); }
@@ -96,7 +100,8 @@ struct Simd {
     const std::int32_t low = static_cast<std::int16_t>(*b);
     const std::int32_t high = *b >> 16;
     return make<I32>([&](int i) {
-      return wrap(std::int64_t{acc.v[i]} + static_cast<std::int16_t>(a.v[i]) * low + (a.v[i] >> 16) * high);
+      return wrap(std::int64_t{acc.v[i]} + static_cast<std::int16_t>(a.v[i]) * low +
+                  (a.v[i] >> 16) * high);
     });
   }
   static F32 to_f32(const I32& a) {
@@ -123,7 +128,8 @@ struct Simd {
     for (int g = 0; g < kGroup; ++g) {
       for (int v = 0; v < kVectors; ++v) {
         for (int r = 0; r < 16; ++r) {
-          for (int i = 0; i < 4; ++i) acc[g].v[r] += std::int32_t{w[v].v[4 * r + i]} * a[32 * g + 4 * v + i];
+          for (int i = 0; i < 4; ++i)
+            acc[g].v[r] += std::int32_t{w[v].v[4 * r + i]} * a[32 * g + 4 * v + i];
         }
       }
     }

@@ -1,9 +1,9 @@
-// The matmul kernels, written once over Simd (int_*.h) and the formats' tile traits. Included inside
-// a target region with SPECDEC_ISA naming the namespace.
+// The matmul kernels, written once over Simd (int_*.h) and the formats' tile traits. Included
+// inside a target region with SPECDEC_ISA naming the namespace.
 //
-// Bits never depend on the number of columns, threads or the instruction set: integer block dots are
-// exact, each lane is one output row, and a (row, column) pair always sees the same chain of float
-// multiply-adds over k in ascending order.
+// Bits never depend on the number of columns, threads or the instruction set: integer block dots
+// are exact, each lane is one output row, and a (row, column) pair always sees the same chain of
+// float multiply-adds over k in ascending order.
 #pragma once
 
 namespace specdec::SPECDEC_ISA {
@@ -50,7 +50,8 @@ void tile_q32(const std::uint8_t* tiles, const Panel& panel, float* out) {
       for (int b = 0; b < 2; ++b) {
         const std::int64_t block = 2 * t + b;
         const std::uint8_t* lines = tile + Tile::kHeaderBytes + b * Tile::kBlockBytes;
-        prefetch_lines<Tile::kBlockBytes + Tile::kHeaderBytes / 2>(tile + kPrefetchAhead + b * kTileBytes / 2);
+        prefetch_lines<Tile::kBlockBytes + Tile::kHeaderBytes / 2>(tile + kPrefetchAhead +
+                                                                   b * kTileBytes / 2);
         S::Bytes w[8];
         Tile::template decode<S>(lines, lane, w);
         const S::F32 d = S::load_f16(tile + 32 * b + 2 * lane);
@@ -59,18 +60,26 @@ void tile_q32(const std::uint8_t* tiles, const Panel& panel, float* out) {
         const std::int32_t* neg_sums = panel.neg_sums + block * kCols;
         for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
           S::I32 dot[kN];
-          unroll<kN>([&]<int kC>() SPECDEC_INLINE { dot[kC] = dot_start<Tile::kZeroShift>(neg_sums + kC0 + kC); });
+          unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+            dot[kC] = dot_start<Tile::kZeroShift>(neg_sums + kC0 + kC);
+          });
           S::template dot<Tile::kMaxWeight, 8, kN>(w, a + 32 * kC0, dot);
-          unroll<kN>([&]<int kC>() SPECDEC_INLINE { acc[kC0 + kC] = S::f_fma(S::to_f32(dot[kC]), S::f_mul(d, S::f_set1(da[kC0 + kC])), acc[kC0 + kC]); });
+          unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+            acc[kC0 + kC] =
+                S::f_fma(S::to_f32(dot[kC]), S::f_mul(d, S::f_set1(da[kC0 + kC])), acc[kC0 + kC]);
+          });
         });
         if constexpr (Tile::kHasMin) {
           const S::F32 m = S::load_f16(tile + 64 + 32 * b + 2 * lane);
           const float* sums = panel.scaled_sums + block * kCols;
-          unroll<kCols>([&]<int kC>() SPECDEC_INLINE { acc[kC] = S::f_fma(m, S::f_set1(sums[kC]), acc[kC]); });
+          unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
+            acc[kC] = S::f_fma(m, S::f_set1(sums[kC]), acc[kC]);
+          });
         }
       }
     }
-    unroll<kCols>([&]<int kC>() SPECDEC_INLINE { S::f_store(out + kC * kTileRows + lane, acc[kC]); });
+    unroll<kCols>([&]<int kC>()
+                      SPECDEC_INLINE { S::f_store(out + kC * kTileRows + lane, acc[kC]); });
   }
 }
 
@@ -91,7 +100,8 @@ void tile_q256(const std::uint8_t* tiles, const Panel& panel, float* out) {
       unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
       for (int b = 0; b < 8; ++b) {
         const std::int64_t block = 8 * t + b;
-        prefetch_lines<(kTileBytes + 511) / 512 * 64>(tile + kPrefetchAhead + b * ((kTileBytes + 511) / 512 * 64));
+        prefetch_lines<(kTileBytes + 511) / 512 * 64>(tile + kPrefetchAhead +
+                                                      b * ((kTileBytes + 511) / 512 * 64));
         S::Bytes w[8];
         Tile::template decode<S>(tile + Tile::kLinesOffset + b * Tile::kBlockBytes, lane, w);
         const std::int8_t* a = panel.q + block * kCols * 32;
@@ -100,28 +110,41 @@ void tile_q256(const std::uint8_t* tiles, const Panel& panel, float* out) {
           const S::I32 scale = Tile::template scale<S>(tile, b * kSubs + s, lane);
           for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
             S::I32 dot[kN];
-            unroll<kN>([&]<int kC>() SPECDEC_INLINE { dot[kC] = dot_start<Tile::kZeroShift>(neg_sums + s * kCols + kC0 + kC); });
-            S::template dot<Tile::kMaxWeight, kVectors, kN>(w + s * kVectors, a + 32 * kC0 + 4 * s * kVectors, dot);
-            unroll<kN>([&]<int kC>() SPECDEC_INLINE { sum[kC0 + kC] = S::add(sum[kC0 + kC], S::mul(scale, dot[kC])); });
+            unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+              dot[kC] = dot_start<Tile::kZeroShift>(neg_sums + s * kCols + kC0 + kC);
+            });
+            S::template dot<Tile::kMaxWeight, kVectors, kN>(w + s * kVectors,
+                                                            a + 32 * kC0 + 4 * s * kVectors, dot);
+            unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+              sum[kC0 + kC] = S::add(sum[kC0 + kC], S::mul(scale, dot[kC]));
+            });
           });
         }
       }
       const S::F32 d = S::load_f16(tile + 2 * lane);
       const float* da = panel.d + t * kCols;
-      unroll<kCols>([&]<int kC>() SPECDEC_INLINE { acc[kC] = S::f_fma(S::to_f32(sum[kC]), S::f_mul(d, S::f_set1(da[kC])), acc[kC]); });
+      unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
+        acc[kC] = S::f_fma(S::to_f32(sum[kC]), S::f_mul(d, S::f_set1(da[kC])), acc[kC]);
+      });
       if constexpr (Tile::kHasMin) {
         constexpr int kPairs = 128 / Tile::kSubBlock;
         const S::F32 dmin = S::load_f16(tile + 32 + 2 * lane);
-        const std::int32_t* pairs = (Tile::kSubBlock == 32 ? panel.pairs32 : panel.pairs16) + t * kPairs * kCols;
+        const std::int32_t* pairs =
+            (Tile::kSubBlock == 32 ? panel.pairs32 : panel.pairs16) + t * kPairs * kCols;
         unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
         for (int p = 0; p < kPairs; ++p) {
           const S::I32 mins = Tile::template min_pair<S>(tile, p, lane);
-          unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::dot_pairs(sum[kC], mins, pairs + p * kCols + kC); });
+          unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
+            sum[kC] = S::dot_pairs(sum[kC], mins, pairs + p * kCols + kC);
+          });
         }
-        unroll<kCols>([&]<int kC>() SPECDEC_INLINE { acc[kC] = S::f_fnma(S::to_f32(sum[kC]), S::f_mul(dmin, S::f_set1(da[kC])), acc[kC]); });
+        unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
+          acc[kC] = S::f_fnma(S::to_f32(sum[kC]), S::f_mul(dmin, S::f_set1(da[kC])), acc[kC]);
+        });
       }
     }
-    unroll<kCols>([&]<int kC>() SPECDEC_INLINE { S::f_store(out + kC * kTileRows + lane, acc[kC]); });
+    unroll<kCols>([&]<int kC>()
+                      SPECDEC_INLINE { S::f_store(out + kC * kTileRows + lane, acc[kC]); });
   }
 }
 
@@ -151,9 +174,11 @@ void tile_float(const std::uint8_t* tiles, const Panel& panel, float* out) {
     for (std::int64_t k = 0; k < panel.n_in; ++k, p += kStep, x += kCols) {
       if (k % (64 / kStep) == 0) S::prefetch(p + kPrefetchAhead);
       const S::F32 w = Tile::load(p);
-      unroll<kCols>([&]<int kC>() SPECDEC_INLINE { acc[kC] = S::f_fma(w, S::f_set1(x[kC]), acc[kC]); });
+      unroll<kCols>([&]<int kC>()
+                        SPECDEC_INLINE { acc[kC] = S::f_fma(w, S::f_set1(x[kC]), acc[kC]); });
     }
-    unroll<kCols>([&]<int kC>() SPECDEC_INLINE { S::f_store(out + kC * kTileRows + lane, acc[kC]); });
+    unroll<kCols>([&]<int kC>()
+                      SPECDEC_INLINE { S::f_store(out + kC * kTileRows + lane, acc[kC]); });
   }
 }
 
@@ -164,8 +189,8 @@ inline void quantize_float(const float* x, std::int64_t n_in, int col, const Pan
   for (std::int64_t k = 0; k < n_in; ++k) out[k * panel.n_cols + col] = x[k];
 }
 
-// Scale and codes of one block: d = amax / 127, codes nearest even. A NaN or infinity anywhere makes d
-// NaN, so that it reaches the output instead of vanishing in an integer.
+// Scale and codes of one block: d = amax / 127, codes nearest even. A NaN or infinity anywhere
+// makes d NaN, so that it reaches the output instead of vanishing in an integer.
 template <int kBlock>
 inline float quantize_block(const float* x, std::int8_t* q, std::int64_t q_stride32) {
   F32x16 amax = F32x16::zero();
@@ -226,7 +251,8 @@ inline void quantize_q32(const float* x, std::int64_t n_in, int col, const Panel
 }
 
 inline std::int32_t pair_of(std::int32_t low, std::int32_t high) {
-  return static_cast<std::int32_t>((static_cast<std::uint32_t>(low) & 0xFFFFU) | static_cast<std::uint32_t>(high) << 16);
+  return static_cast<std::int32_t>((static_cast<std::uint32_t>(low) & 0xFFFFU) |
+                                   static_cast<std::uint32_t>(high) << 16);
 }
 
 inline void quantize_q256(const float* x, std::int64_t n_in, int col, const Panel& panel) {
@@ -248,7 +274,8 @@ inline void quantize_q256(const float* x, std::int64_t n_in, int col, const Pane
       pairs16[(8 * t + p) * n_cols + col] = pair_of(sums[2 * p], sums[2 * p + 1]);
     }
     for (int p = 0; p < 4; ++p) {
-      pairs32[(4 * t + p) * n_cols + col] = pair_of(sums[4 * p] + sums[4 * p + 1], sums[4 * p + 2] + sums[4 * p + 3]);
+      pairs32[(4 * t + p) * n_cols + col] =
+          pair_of(sums[4 * p] + sums[4 * p + 1], sums[4 * p + 2] + sums[4 * p + 3]);
     }
   }
 }
@@ -256,9 +283,9 @@ inline void quantize_q256(const float* x, std::int64_t n_in, int col, const Pane
 // --- tables ---
 
 // table.tile[dtype][c - 1] = kernel<tile, c> for every column count.
-#define SPECDEC_FILL(table, dtype, KernelName, TileName)                               \
-  [&]<int... kC>(std::integer_sequence<int, kC...>) {                                  \
-    ((table.tile[static_cast<int>(dtype)][kC] = &KernelName<TileName, kC + 1>), ...);  \
+#define SPECDEC_FILL(table, dtype, KernelName, TileName)                              \
+  [&]<int... kC>(std::integer_sequence<int, kC...>) {                                 \
+    ((table.tile[static_cast<int>(dtype)][kC] = &KernelName<TileName, kC + 1>), ...); \
   }(std::make_integer_sequence<int, kMaxColumns>())
 
 }  // namespace specdec::SPECDEC_ISA

@@ -4,23 +4,23 @@
 
 namespace specdec {
 
-#define SPECDEC_DECLARE_FILL(isa)         \
-  namespace isa {                         \
-  void fill_q32(MatmulKernels& table);    \
-  void fill_q256(MatmulKernels& table);   \
-  void fill_float(MatmulKernels& table);  \
+#define SPECDEC_DECLARE_FILL(isa)        \
+  namespace isa {                        \
+  void fill_q32(MatmulKernels& table);   \
+  void fill_q256(MatmulKernels& table);  \
+  void fill_float(MatmulKernels& table); \
   }
 SPECDEC_DECLARE_FILL(scalar)
 SPECDEC_DECLARE_FILL(avx2)
 SPECDEC_DECLARE_FILL(avx512)
 
-#define SPECDEC_FILL_TABLE(isa)           \
-  [] {                                    \
-    MatmulKernels table{};                \
-    isa::fill_q32(table);                 \
-    isa::fill_q256(table);                \
-    isa::fill_float(table);               \
-    return table;                         \
+#define SPECDEC_FILL_TABLE(isa) \
+  [] {                          \
+    MatmulKernels table{};      \
+    isa::fill_q32(table);       \
+    isa::fill_q256(table);      \
+    isa::fill_float(table);     \
+    return table;               \
   }()
 
 const MatmulKernels& matmul_kernels(CpuIsa isa) {

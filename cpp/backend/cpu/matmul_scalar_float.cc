@@ -10,10 +10,10 @@
 
 #define SPECDEC_ISA scalar
 
-#include "backend/cpu/simd_scalar.h"
-#include "backend/cpu/unroll-inl.h"
 #include "backend/cpu/int_scalar.h"
 #include "backend/cpu/matmul-inl.h"
+#include "backend/cpu/simd_scalar.h"
+#include "backend/cpu/unroll-inl.h"
 
 namespace specdec::scalar {
 

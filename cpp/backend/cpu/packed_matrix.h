@@ -13,7 +13,8 @@ namespace specdec {
 class PackedMatrix final : public WeightMatrix {
  public:
   // data: n_out GGUF rows of n_in weights. Packs on n_threads threads.
-  PackedMatrix(DType dtype, std::int64_t n_out, std::int64_t n_in, std::span<const std::byte> data, int n_threads);
+  PackedMatrix(DType dtype, std::int64_t n_out, std::int64_t n_in, std::span<const std::byte> data,
+               int n_threads);
 
   [[nodiscard]] DType dtype() const override { return dtype_; }
   [[nodiscard]] std::int64_t n_out() const override { return n_out_; }

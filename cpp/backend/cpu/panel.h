@@ -7,8 +7,8 @@
 
 namespace specdec {
 
-inline constexpr int kTileRows = 16;    // output rows computed together, one per vector lane
-inline constexpr int kMaxColumns = 8;   // columns that share one decoding of the weights
+inline constexpr int kTileRows = 16;   // output rows computed together, one per vector lane
+inline constexpr int kMaxColumns = 8;  // columns that share one decoding of the weights
 
 // What a weight format wants its activations to be.
 enum class PanelKind {
@@ -21,13 +21,13 @@ struct Panel {
   int n_cols = 0;
   std::int64_t n_in = 0;
   // kFloat
-  const float* x = nullptr;               // [n_in][n_cols]
+  const float* x = nullptr;  // [n_in][n_cols]
   // kQ32 and kQ256
-  const std::int8_t* q = nullptr;         // [n_in/32][n_cols][32]
-  const float* d = nullptr;               // scale, [n_in/32 or n_in/256][n_cols]
+  const std::int8_t* q = nullptr;  // [n_in/32][n_cols][32]
+  const float* d = nullptr;        // scale, [n_in/32 or n_in/256][n_cols]
   // kQ32: minus the sum of each block of 32; kQ256: minus the sum of each 16.
   const std::int32_t* neg_sums = nullptr;
-  const float* scaled_sums = nullptr;     // kQ32: d * sum, [n_in/32][n_cols]
+  const float* scaled_sums = nullptr;  // kQ32: d * sum, [n_in/32][n_cols]
   // kQ256: sums of neighbouring sub-blocks as two int16 in one word.
   const std::int32_t* pairs32 = nullptr;  // [n_in/64][n_cols]
   const std::int32_t* pairs16 = nullptr;  // [n_in/32][n_cols]

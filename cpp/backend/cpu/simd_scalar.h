@@ -12,11 +12,21 @@ struct F32x16 {
     for (int i = 0; i < 16; ++i) out.v[i] = f(i);
     return out;
   }
-  static F32x16 zero() { return make([](int) { return 0.0F; }); }
-  static F32x16 set1(float x) { return make([=](int) { return x; }); }
-  static F32x16 load(const float* p) { return make([=](int i) { return p[i]; }); }
-  static F32x16 load_f16(const std::uint16_t* p) { return make([=](int i) { return f16_to_f32(p[i]); }); }
-  static F32x16 load_i8(const std::int8_t* p) { return make([=](int i) { return static_cast<float>(p[i]); }); }
+  static F32x16 zero() {
+    return make([](int) { return 0.0F; });
+  }
+  static F32x16 set1(float x) {
+    return make([=](int) { return x; });
+  }
+  static F32x16 load(const float* p) {
+    return make([=](int i) { return p[i]; });
+  }
+  static F32x16 load_f16(const std::uint16_t* p) {
+    return make([=](int i) { return f16_to_f32(p[i]); });
+  }
+  static F32x16 load_i8(const std::int8_t* p) {
+    return make([=](int i) { return static_cast<float>(p[i]); });
+  }
   void store(float* p) const {
     for (int i = 0; i < 16; ++i) p[i] = v[i];
   }
@@ -25,10 +35,18 @@ struct F32x16 {
   }
 };
 
-inline F32x16 operator+(F32x16 a, F32x16 b) { return F32x16::make([&](int i) { return a.v[i] + b.v[i]; }); }
-inline F32x16 operator-(F32x16 a, F32x16 b) { return F32x16::make([&](int i) { return a.v[i] - b.v[i]; }); }
-inline F32x16 operator*(F32x16 a, F32x16 b) { return F32x16::make([&](int i) { return a.v[i] * b.v[i]; }); }
-inline F32x16 operator/(F32x16 a, F32x16 b) { return F32x16::make([&](int i) { return a.v[i] / b.v[i]; }); }
+inline F32x16 operator+(F32x16 a, F32x16 b) {
+  return F32x16::make([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline F32x16 operator-(F32x16 a, F32x16 b) {
+  return F32x16::make([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline F32x16 operator*(F32x16 a, F32x16 b) {
+  return F32x16::make([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline F32x16 operator/(F32x16 a, F32x16 b) {
+  return F32x16::make([&](int i) { return a.v[i] / b.v[i]; });
+}
 inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
   return F32x16::make([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); });
 }
@@ -47,7 +65,8 @@ inline F32x16 round(F32x16 x) {
 }
 inline F32x16 exp2_int(F32x16 n) {
   return F32x16::make([&](int i) {
-    return std::bit_cast<float>(static_cast<std::uint32_t>(static_cast<std::int32_t>(n.v[i]) + 127) << 23);
+    return std::bit_cast<float>(static_cast<std::uint32_t>(static_cast<std::int32_t>(n.v[i]) + 127)
+                                << 23);
   });
 }
 inline F32x16 select_less(F32x16 x, F32x16 y, F32x16 a, F32x16 b) {

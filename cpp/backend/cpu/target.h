@@ -5,13 +5,14 @@
 
 #define SPECDEC_PRAGMA(text) _Pragma(#text)
 #define SPECDEC_TARGET_END SPECDEC_PRAGMA(GCC pop_options) SPECDEC_PRAGMA(GCC diagnostic pop)
-#define SPECDEC_TARGET_AVX2_BEGIN       \
-  SPECDEC_PRAGMA(GCC diagnostic push)   \
+#define SPECDEC_TARGET_AVX2_BEGIN     \
+  SPECDEC_PRAGMA(GCC diagnostic push) \
   SPECDEC_PRAGMA(GCC push_options) SPECDEC_PRAGMA(GCC target("avx2,fma,f16c,bmi2"))
 // GCC 12's own AVX-512 headers trip the uninitialised-variable warnings.
-#define SPECDEC_TARGET_AVX512_BEGIN                               \
-  SPECDEC_PRAGMA(GCC diagnostic push)                             \
-  SPECDEC_PRAGMA(GCC diagnostic ignored "-Wuninitialized")        \
-  SPECDEC_PRAGMA(GCC diagnostic ignored "-Wmaybe-uninitialized")  \
-  SPECDEC_PRAGMA(GCC push_options)                                \
-  SPECDEC_PRAGMA(GCC target("avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,prefer-vector-width=512"))
+#define SPECDEC_TARGET_AVX512_BEGIN                              \
+  SPECDEC_PRAGMA(GCC diagnostic push)                            \
+  SPECDEC_PRAGMA(GCC diagnostic ignored "-Wuninitialized")       \
+  SPECDEC_PRAGMA(GCC diagnostic ignored "-Wmaybe-uninitialized") \
+  SPECDEC_PRAGMA(GCC push_options)                               \
+  SPECDEC_PRAGMA(GCC target(                                     \
+      "avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,prefer-vector-width=512"))

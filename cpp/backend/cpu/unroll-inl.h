@@ -10,9 +10,8 @@ namespace specdec::SPECDEC_ISA {
 // Calls f<0>(), f<1>(), ..., f<kN - 1>().
 template <int kN, class F>
 SPECDEC_INLINE inline void unroll(F&& f) {
-  [&]<int... kI>(std::integer_sequence<int, kI...>) SPECDEC_INLINE {
-    (f.template operator()<kI>(), ...);
-  }(std::make_integer_sequence<int, kN>());
+  [&]<int... kI>(std::integer_sequence<int, kI...>)
+      SPECDEC_INLINE { (f.template operator()<kI>(), ...); }(std::make_integer_sequence<int, kN>());
 }
 
 }  // namespace specdec::SPECDEC_ISA

@@ -24,7 +24,8 @@ struct TileQ2_K {
   }
   template <class S>
   SPECDEC_INLINE static typename S::I32 scale(const std::uint8_t* tile, int sub, int lane) {
-    const auto pair = S::template bits<0, 0x0F>(S::load_u8_pairs(tile + 64 + 32 * (sub / 2) + 2 * lane));
+    const auto pair =
+        S::template bits<0, 0x0F>(S::load_u8_pairs(tile + 64 + 32 * (sub / 2) + 2 * lane));
     return sub % 2 == 0 ? S::low16(pair) : S::high16(pair);
   }
   // Mins of sub-blocks 2 * pair and 2 * pair + 1 as two int16.

@@ -19,7 +19,8 @@ void unpack(const BlockQ4_0& block, std::uint8_t* q) {
   }
 }
 
-void pack(const std::byte* const rows[16], int n_valid, std::int64_t n_weights, std::uint8_t* tile) {
+void pack(const std::byte* const rows[16], int n_valid, std::int64_t n_weights,
+          std::uint8_t* tile) {
   std::memset(tile, 0, kHeader + 2 * kBlockBytes);
   auto* scales = reinterpret_cast<std::uint16_t*>(tile);
   for (int b = 0; b < static_cast<int>(n_weights / 32); ++b) {

@@ -1,7 +1,7 @@
 #include <cstring>
 
-#include "quant/q4_k/block.h"
 #include "quant/k_scales.h"
+#include "quant/q4_k/block.h"
 #include "quant/tile_format.h"
 
 namespace specdec {
