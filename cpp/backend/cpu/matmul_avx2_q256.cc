@@ -14,10 +14,13 @@
 
 #if defined(__x86_64__)
 SPECDEC_TARGET_AVX2_BEGIN
-#include "backend/cpu/int_avx2.h"
-#include "backend/cpu/matmul-inl.h"
-#include "backend/cpu/simd_avx2.h"
+// Each group uses the ones above it.
 #include "backend/cpu/unroll-inl.h"
+
+#include "backend/cpu/int_avx2.h"
+#include "backend/cpu/simd_avx2.h"
+
+#include "backend/cpu/matmul-inl.h"
 #include "quant/q2_k/tile-inl.h"
 #include "quant/q3_k/tile-inl.h"
 #include "quant/q4_k/tile-inl.h"

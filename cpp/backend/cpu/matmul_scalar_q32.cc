@@ -10,10 +10,13 @@
 
 #define SPECDEC_ISA scalar
 
-#include "backend/cpu/int_scalar.h"
-#include "backend/cpu/matmul-inl.h"
-#include "backend/cpu/simd_scalar.h"
+// Each group uses the ones above it.
 #include "backend/cpu/unroll-inl.h"
+
+#include "backend/cpu/int_scalar.h"
+#include "backend/cpu/simd_scalar.h"
+
+#include "backend/cpu/matmul-inl.h"
 #include "quant/q4_0/tile-inl.h"
 #include "quant/q4_1/tile-inl.h"
 #include "quant/q5_0/tile-inl.h"
