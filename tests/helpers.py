@@ -17,14 +17,14 @@ def native(area: str) -> ModuleType:
     name = f"_testing_{area}"
     try:
         return importlib.import_module(f"specdec_native.{name}")
-    except ImportError:
+    except ModuleNotFoundError:
         pass
     for folder in os.environ.get("SPECDEC_TEST_MODULES", "").split(os.pathsep):
         if folder and folder not in sys.path:
             sys.path.append(folder)
     try:
         return importlib.import_module(name)
-    except ImportError:
+    except ModuleNotFoundError:
         pytest.skip(
             f"{name} is not built: install with --config-settings=cmake.define.SPECDEC_TESTS=ON",
             allow_module_level=True,

@@ -326,7 +326,7 @@ void bind_session(py::module_& m) {
       all[py::str(std::string(info.name))] = info.needs_model;
     return all;
   });
-  py::class_<Session>(m, "Session")
+  py::class_<Session>(m, "Session", py::module_local())
       .def(py::init<const py::dict&, const py::object&>(), py::arg("target"),
            py::arg("drafter") = py::none())
       .def("run", [](Session& s, const py::kwargs& options) { return s.run(options); })

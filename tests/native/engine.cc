@@ -198,7 +198,7 @@ PYBIND11_MODULE(_testing_engine, m) {
     }
   });
 
-  py::class_<Handle>(m, "Model")
+  py::class_<Handle>(m, "Model", py::module_local())
       .def_property_readonly("n_tokens",
                              [](const Handle& h) { return h.model->tokenizer().n_tokens(); })
       .def_property_readonly("context_length",
@@ -226,7 +226,7 @@ PYBIND11_MODULE(_testing_engine, m) {
         py::arg("on_progress") = py::none(), py::arg("device") = "auto");
   m.def("check_pair", &pair_dict);
 
-  py::class_<Session>(m, "Session")
+  py::class_<Session>(m, "Session", py::module_local())
       .def(py::init(&make_session), py::arg("target"), py::arg("draft") = py::none())
       .def("generate", &generate)
       .def("cancel", &Session::cancel)

@@ -283,7 +283,7 @@ PYBIND11_MODULE(_testing_gguf, module) {
   module.def("probe_mutations", &probe_mutations);
   module.def("accepted_truncations", &accepted_truncations);
 
-  py::class_<File>(module, "File")
+  py::class_<File>(module, "File", py::module_local())
       .def_property_readonly("version", [](const File& f) { return f.file->version(); })
       .def_property_readonly("alignment", [](const File& f) { return f.file->alignment(); })
       .def_property_readonly("file_size", [](const File& f) { return f.file->file_size(); })

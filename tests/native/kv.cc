@@ -141,7 +141,7 @@ PYBIND11_MODULE(_testing_kv, m) {
   m.def("page_bytes", [](const std::string& type, int n_layers, int n_kv_heads, int head_dim) {
     return KvShape{n_layers, {parse_type(type), n_kv_heads, head_dim}}.page_bytes();
   });
-  py::class_<KvArena, std::shared_ptr<KvArena>>(m, "Arena")
+  py::class_<KvArena, std::shared_ptr<KvArena>>(m, "Arena", py::module_local())
       .def(py::init([](std::size_t budget, bool poison) {
              return KvArena::create({.budget_bytes = budget, .poison = poison});
            }),
@@ -158,7 +158,7 @@ PYBIND11_MODULE(_testing_kv, m) {
         out["n_free_pages"] = s.n_free_pages;
         return out;
       });
-  py::class_<KvCache>(m, "Cache")
+  py::class_<KvCache>(m, "Cache", py::module_local())
       .def(py::init([](const std::shared_ptr<KvArena>& arena, const std::string& type, int n_layers,
                        int n_kv_heads, int head_dim, int n_ctx) {
         return KvCache(arena, {n_layers, {parse_type(type), n_kv_heads, head_dim}}, n_ctx);

@@ -106,7 +106,7 @@ class Matmul {
 }  // namespace
 
 PYBIND11_MODULE(_testing_matmul, m) {
-  py::class_<Matmul>(m, "Matmul")
+  py::class_<Matmul>(m, "Matmul", py::module_local())
       .def(py::init<const std::string&, int>())
       .def("linear", &Matmul::linear)
       .def("time_linear", &Matmul::time_linear)

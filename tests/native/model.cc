@@ -211,7 +211,7 @@ PYBIND11_MODULE(_testing_model, module) {
     }
   });
 
-  py::class_<Session>(module, "Session")
+  py::class_<Session>(module, "Session", py::module_local())
       .def("forward", &Session::forward, py::arg("tokens"),
            py::arg("parents") = std::vector<std::int32_t>{}, py::arg("first_output_row") = 0,
            py::arg("output") = "logits", py::arg("layers") = std::pair<int, int>{0, -1},
@@ -226,7 +226,7 @@ PYBIND11_MODULE(_testing_model, module) {
       .def_property_readonly("scratch_bytes", &Session::scratch_bytes)
       .def_property_readonly("length", &Session::length);
 
-  py::class_<TestModel>(module, "Model")
+  py::class_<TestModel>(module, "Model", py::module_local())
       .def(py::init<const std::string&, const std::string&, int, bool, int>(), py::arg("path"),
            py::arg("backend") = "cpu", py::arg("n_threads") = 2, py::arg("check_tensors") = false,
            py::arg("stop_after") = -1)

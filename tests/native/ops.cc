@@ -209,7 +209,7 @@ PYBIND11_MODULE(_testing_ops, m) {
   m.def("argmax", [](const std::string& isa, const Floats& x) {
     return kernels(isa).argmax(x.data(), x.size());
   });
-  py::class_<Cache>(m, "Cache")
+  py::class_<Cache>(m, "Cache", py::module_local())
       .def(py::init<const std::string&, int, int, int>())
       .def("rope_store", &Cache::rope_store, py::arg("isa"), py::arg("n_threads"), py::arg("q"),
            py::arg("k"), py::arg("v"), py::arg("first_slot"), py::arg("cos_sin") = py::none(),

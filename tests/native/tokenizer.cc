@@ -136,7 +136,7 @@ void register_errors(py::module_& m) {
 PYBIND11_MODULE(_testing_tokenizer, m) {
   register_errors(m);
 
-  py::class_<PyTokenizer>(m, "Tokenizer")
+  py::class_<PyTokenizer>(m, "Tokenizer", py::module_local())
       .def_static("open", open_file)
       .def_static("parse", parse_file)
       .def(
