@@ -11,6 +11,7 @@ import pytest
 
 from helpers import model_path, specdec_binary
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARY = specdec_binary()
 PROMPTS = [
     "def fibonacci(n):\n",
@@ -70,10 +71,16 @@ def test_it_finds_plain_english_likely(smollm2, tmp_path):
     assert result["perplexity"] < 60  # thousands when anything is wrong
 
 
-def test_perplexity_agrees_with_llama_cpp(smollm2):
-    given = os.environ.get("SPECDEC_WIKITEXT")
-    if given is None or not pathlib.Path(given).exists():
-        pytest.skip("SPECDEC_WIKITEXT does not name the WikiText-2 test set")
-    result = run_json("perplexity", "-m", smollm2, "-f", given, "-c", "512", "--chunks", "8")
-    assert result["n_tokens_scored"] == 8 * 255
-    assert result["perplexity"] == pytest.approx(21.632, rel=0.005)
+def perplexity_texts():
+    """Texts with what llama.cpp finds on them: windows of 512, the second half of each scored."""
+    yield pytest.param(ROOT / "LICENSE", 4, 15.9546, id="licence")
+    wikitext = os.environ.get("SPECDEC_WIKITEXT")  # the test set of WikiText-2, where there is one
+    if wikitext:
+        yield pytest.param(pathlib.Path(wikitext), 8, 21.632, id="wikitext")
+
+
+@pytest.mark.parametrize(("text", "chunks", "expected"), perplexity_texts())
+def test_perplexity_agrees_with_llama_cpp(smollm2, text, chunks, expected):
+    result = run_json("perplexity", "-m", smollm2, "-f", text, "-c", "512", "--chunks", str(chunks))
+    assert result["n_tokens_scored"] == chunks * 255
+    assert result["perplexity"] == pytest.approx(expected, rel=0.005)
