@@ -66,7 +66,7 @@ struct SessionDeleter {
 };
 
 void bind_options(py::module_& m) {
-  py::class_<SessionOptions>(m, "SessionOptions")
+  py::class_<SessionOptions>(m, "SessionOptions", py::module_local())
       .def(py::init<>())
       .def_readwrite("drafter", &SessionOptions::drafter)
       .def_readwrite("verifier", &SessionOptions::verifier)
@@ -91,12 +91,12 @@ void bind_decoder(py::module_& m) {
   m.def("drafter_names", &drafter_names);
   m.def("verifier_names", &verifier_names);
 
-  py::class_<CancelFlag>(m, "CancelFlag")
+  py::class_<CancelFlag>(m, "CancelFlag", py::module_local())
       .def(py::init<>())
       .def("set", [](CancelFlag& flag) { flag.set = true; })
       .def("is_set", [](const CancelFlag& flag) { return flag.set.load(); });
 
-  py::class_<Session, SessionHolder>(m, "Session")
+  py::class_<Session, SessionHolder>(m, "Session", py::module_local())
       .def(py::init([](const ModelHandle& target, const std::optional<ModelHandle>& draft,
                        const SessionOptions& options) {
              return SessionHolder(make_session(target, draft, options).release());

@@ -23,7 +23,7 @@ LogprobList logprob_list(const std::vector<TokenLogprobs>& positions) {
 }
 
 void bind_sampling(py::module_& m) {
-  py::class_<SamplingParams>(m, "SamplingParams")
+  py::class_<SamplingParams>(m, "SamplingParams", py::module_local())
       .def(py::init<>())
       .def_readwrite("temperature", &SamplingParams::temperature)
       .def_readwrite("top_k", &SamplingParams::top_k)
@@ -39,7 +39,7 @@ void bind_sampling(py::module_& m) {
 }
 
 void bind_request(py::module_& m) {
-  py::class_<GenerateRequest>(m, "GenerateRequest")
+  py::class_<GenerateRequest>(m, "GenerateRequest", py::module_local())
       .def(py::init<>())
       .def_readwrite("prompt_ids", &GenerateRequest::prompt_ids)
       .def(
@@ -58,7 +58,7 @@ void bind_request(py::module_& m) {
 }
 
 void bind_stats(py::module_& m) {
-  py::class_<DecodeStats>(m, "DecodeStats")
+  py::class_<DecodeStats>(m, "DecodeStats", py::module_local())
       .def_readonly("emitted", &DecodeStats::emitted)
       .def_readonly("rounds", &DecodeStats::rounds)
       .def_readonly("plain_steps", &DecodeStats::plain_steps)
@@ -86,14 +86,14 @@ void bind_stats(py::module_& m) {
 }
 
 void bind_output(py::module_& m) {
-  py::class_<OutputChunk>(m, "OutputChunk")
+  py::class_<OutputChunk>(m, "OutputChunk", py::module_local())
       .def_property_readonly("text", [](const OutputChunk& chunk) { return to_text(chunk.text); })
       .def_readonly("token_ids", &OutputChunk::token_ids)
       .def_readonly("from_draft", &OutputChunk::from_draft)
       .def_property_readonly("logprobs",
                              [](const OutputChunk& chunk) { return logprob_list(chunk.logprobs); });
 
-  py::class_<GenerateResult>(m, "GenerateResult")
+  py::class_<GenerateResult>(m, "GenerateResult", py::module_local())
       .def_property_readonly("text", [](const GenerateResult& r) { return to_text(r.text); })
       .def_readonly("token_ids", &GenerateResult::token_ids)
       .def_readonly("from_draft", &GenerateResult::from_draft)

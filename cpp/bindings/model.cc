@@ -121,7 +121,7 @@ Fields pair_dict(const ModelHandle& target, const ModelHandle& draft) {
 }  // namespace
 
 void bind_model(py::module_& m) {
-  py::class_<ModelHandle>(m, "Model")
+  py::class_<ModelHandle>(m, "Model", py::module_local())
       .def(py::init([](const py::bytes& path, const std::string& device, int n_threads,
                        const std::string& kv_type, bool check_tensors,
                        const py::object& on_progress, bool poll_signals) {
