@@ -157,16 +157,16 @@ void add_draft_flags(ArgParser& parser, DraftFlags& flags) {
       "auto (default): model with -md, else ngram.");
   parser.choice("--verify", "NAME", &o.verifier, verifier_names(),
                 "How drafts are checked (default auto: greedy at temperature 0, match above).");
-  parser.integer("--draft --draft-n --spec-draft-n-max --draft-max", "N", &o.draft_max, 1, 64,
+  parser.integer("--draft --draft-n --spec-draft-n-max --draft-max", "N", &o.draft_max, 0, 64,
                  "Longest draft (default 4 with a draft model, 7 with ngram).");
   parser.integer("--spec-draft-n-min --draft-min", "N", &o.draft_min, 0, 64,
                  "Shorter drafts are not used (default 0).");
-  parser.integer("--gamma", "N", &o.gamma, 1, 64, "Fix the draft length.");
+  parser.integer("--gamma", "N", &o.gamma, 0, 64, "Fix the draft length; 0 decodes plainly.");
   parser.choice("--draft-sampling", "NAME", &o.draft_sampling,
                 {"auto", "greedy", "sampled", "coupled"},
                 "How the draft model picks tokens (default auto).");
   parser.number("--draft-temp", "T", &o.draft_temperature, 0, 1000,
-                "Temperature of the draft model (default: the target's).");
+                "Temperature of sampled and coupled drafts (default: the target's).");
   parser.integer("--ngram-n", "N", &o.ngram_n, 2, 16,
                  "Longest n-gram that is looked up (default 5).");
   parser.integer("--ngram-min-count", "N", &o.ngram_min_count, 1, kMaxInt,

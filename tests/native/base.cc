@@ -1,0 +1,79 @@
+// Reaches the thread pool and the random numbers from pytest.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "base/rng.h"
+#include "base/thread_pool.h"
+
+namespace py = pybind11;
+using namespace specdec;
+
+namespace {
+
+// One task: n_phases times every thread takes chunks until n_chunks are gone, with a barrier
+// between. Returns how often each chunk of each phase was taken, and how often each thread entered.
+py::dict run_task(int n_threads, int n_phases, int n_chunks) {
+  std::vector<std::atomic<int>> taken(static_cast<std::size_t>(n_phases * n_chunks));
+  std::vector<std::atomic<int>> entered(static_cast<std::size_t>(n_threads));
+  std::atomic<int> early{0};  // chunks of a phase seen before all of the one before were taken
+  {
+    const py::gil_scoped_release release;
+    ThreadPool::shared().run(n_threads, [&](TaskContext& context) {
+      entered[static_cast<std::size_t>(context.thread())].fetch_add(1);
+      for (int phase = 0; phase < n_phases; ++phase) {
+        for (std::int64_t i = context.next_chunk(); i < n_chunks; i = context.next_chunk()) {
+          if (phase > 0) {
+            for (int j = 0; j < n_chunks; ++j) {
+              const auto at = static_cast<std::size_t>((phase - 1) * n_chunks + j);
+              if (taken[at].load() != 1) early.fetch_add(1);
+            }
+          }
+          taken[static_cast<std::size_t>(phase * n_chunks + static_cast<int>(i))].fetch_add(1);
+        }
+        context.barrier();
+      }
+    });
+  }
+  py::list counts;
+  for (const auto& count : taken) counts.append(count.load());
+  py::list threads;
+  for (const auto& count : entered) threads.append(count.load());
+  py::dict out;
+  out["taken"] = counts;
+  out["entered"] = threads;
+  out["early"] = early.load();
+  return out;
+}
+
+// n_callers threads run n_tasks small tasks each at the same time; the sum of all increments.
+int run_concurrently(int n_callers, int n_tasks, int n_threads) {
+  const py::gil_scoped_release release;
+  std::atomic<int> sum{0};
+  std::vector<std::thread> callers;
+  for (int c = 0; c < n_callers; ++c) {
+    callers.emplace_back([&, c] {
+      for (int t = 0; t < n_tasks; ++t) {
+        const int n = 1 + (c + t) % n_threads;
+        ThreadPool::shared().run(n, [&](TaskContext&) { sum.fetch_add(1); });
+      }
+    });
+  }
+  for (auto& caller : callers) caller.join();
+  return sum.load();
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_testing_base, m) {
+  m.def("run_task", &run_task);
+  m.def("run_concurrently", &run_concurrently);
+  m.def("default_n_threads", &ThreadPool::default_n_threads);
+  m.def("random_bits",
+        [](std::uint64_t seed, std::uint32_t stream, std::uint64_t position, std::uint32_t index) {
+          return random_bits(seed, static_cast<RngStream>(stream), position, index);
+        });
+}

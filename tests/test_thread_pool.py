@@ -1,0 +1,58 @@
+"""The thread pool that every kernel runs on, and the random numbers that every draw comes from."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from helpers import native
+
+base = native("base")
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 8])
+def test_every_chunk_is_taken_once_and_barriers_hold(n_threads):
+    for n_chunks in (0, 1, n_threads, 37):
+        for _ in range(20):
+            result = base.run_task(n_threads, 5, n_chunks)
+            assert result["entered"] == [1] * n_threads
+            assert result["taken"] == [1] * (5 * n_chunks)
+            assert result["early"] == 0
+
+
+def test_tasks_of_changing_sizes_follow_each_other():
+    for i in range(2000):
+        n_threads = 1 + i * 7 % 5
+        assert base.run_task(n_threads, 1, 3)["entered"] == [1] * n_threads
+
+
+def test_callers_take_turns():
+    n_callers, n_tasks, n_threads = 4, 300, 3
+    expected = sum(1 + (c + t) % n_threads for c in range(n_callers) for t in range(n_tasks))
+    assert base.run_concurrently(n_callers, n_tasks, n_threads) == expected
+
+
+def test_the_default_does_not_exceed_what_the_process_may_use():
+    assert 1 <= base.default_n_threads() <= len(os.sched_getaffinity(0))
+
+
+def philox(seed: int, stream: int, position: int, index: int) -> int:
+    """Philox-4x32-10 (Salmon et al. 2011), the counter being (position, stream, index)."""
+    mask = 0xFFFFFFFF
+    c = [position & mask, position >> 32, stream, index]
+    k = [seed & mask, seed >> 32]
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [p1 >> 32 ^ c[1] ^ k[0], p1 & mask, p0 >> 32 ^ c[3] ^ k[1], p0 & mask]
+        k = [(k[0] + 0x9E3779B9) & mask, (k[1] + 0xBB67AE85) & mask]
+    return c[1] << 32 | c[0]
+
+
+def test_random_numbers_are_those_of_philox():
+    # The generator's published known answers for all-zero and all-one input, words 0 and 1.
+    assert base.random_bits(0, 0, 0, 0) == 0xE169C58D_6627E8D5
+    ones = (2**64 - 1, 2**32 - 1, 2**64 - 1, 2**32 - 1)
+    assert base.random_bits(*ones) == 0x41C83B0E_408F276D
+    for args in [(0, 0, 0, 0), ones, (7, 1, 12345, 3), (2**40 + 5, 3, 2**35 + 9, 77)]:
+        assert base.random_bits(*args) == philox(*args)
