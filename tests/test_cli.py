@@ -106,7 +106,7 @@ def test_version():
         (["generate", "--temp", "-1"], ["--temp", "-1"]),
         (["generate", "--temp", "nan"], ["--temp"]),
         (["generate", "--top-p", "2"], ["--top-p", "2"]),
-        (["generate", "--gamma", "0"], ["--gamma", "1 to 64"]),
+        (["generate", "--gamma", "65"], ["--gamma", "0 to 64"]),
         (["generate", "--json=yes"], ["--json"]),
         (["generate", "--drafter", "suffix"], ["none", "model", "ngram", "auto", "suffix"]),
         (["generate", "--verify", "hope"], ["greedy", "match", "standard", "hope"]),

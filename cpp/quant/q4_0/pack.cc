@@ -1,44 +1,8 @@
-#include <cstring>
-
+#include "quant/pack_blocks.h"
 #include "quant/q4_0/block.h"
-#include "quant/tile_format.h"
 
 namespace specdec {
-namespace {
 
-// Tile of 2 blocks of 32:
-//   f16 d[2][16], then per block of 32: 4 nibble lines
-constexpr std::size_t kHeader = 64;
-constexpr std::size_t kBlockBytes = 4 * 64;
-
-void unpack(const BlockQ4_0& block, std::uint8_t* q) {
-  for (int k = 0; k < 16; ++k) {
-    const std::uint8_t byte = block.qs[k];
-    q[k] = byte & 15;
-    q[k + 16] = byte >> 4;
-  }
-}
-
-void pack(const std::byte* const rows[16], int n_valid, std::int64_t n_weights,
-          std::uint8_t* tile) {
-  std::memset(tile, 0, kHeader + 2 * kBlockBytes);
-  auto* scales = reinterpret_cast<std::uint16_t*>(tile);
-  for (int b = 0; b < static_cast<int>(n_weights / 32); ++b) {
-    Codes q{};
-    for (int r = 0; r < n_valid; ++r) {
-      const auto& block = reinterpret_cast<const BlockQ4_0*>(rows[r])[b];
-      scales[16 * b + r] = block.d;
-      unpack(block, q[r]);
-    }
-    std::uint8_t* lines = tile + kHeader + static_cast<std::size_t>(b) * kBlockBytes;
-    pack_nibbles(q, lines);
-  }
-}
-
-constexpr TileFormat kFormat{64, kHeader + 2 * kBlockBytes, pack};
-
-}  // namespace
-
-const TileFormat& tile_format_q4_0() { return kFormat; }
+const TileFormat& tile_format_q4_0() { return kPackedFormat<BlockQ4_0>; }
 
 }  // namespace specdec

@@ -1,4 +1,4 @@
-// How kernels read a Q5_1 tile (layout in pack.cc). Included inside a target region.
+// How kernels read a Q5_1 tile (layout in quant/pack_blocks.h). Included inside a target region.
 #pragma once
 
 namespace specdec::SPECDEC_ISA {

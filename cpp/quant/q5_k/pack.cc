@@ -30,11 +30,7 @@ void pack(const std::byte* const rows[16], int n_valid, std::int64_t, std::uint8
     const auto& block = *reinterpret_cast<const BlockQ5_K*>(rows[r]);
     d[r] = block.d;
     d[16 + r] = block.dmin;
-    for (int s = 0; s < 8; ++s) {
-      const ScaleMin pair = unpack_scale_min(block.scales, s);
-      tile[64 + 16 * s + r] = static_cast<std::uint8_t>(pair.scale);
-      tile[192 + 32 * (s / 2) + 2 * r + s % 2] = static_cast<std::uint8_t>(pair.min);
-    }
+    pack_scale_mins(block.scales, r, tile);
   }
   for (int b = 0; b < 8; ++b) {
     Codes q{};
