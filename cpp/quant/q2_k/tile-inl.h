@@ -1,6 +1,8 @@
 // How kernels read a Q2_K tile (layout in pack.cc). Included inside a target region.
 #pragma once
 
+#include "quant/lines-inl.h"
+
 namespace specdec::SPECDEC_ISA {
 
 struct TileQ2_K {
@@ -14,13 +16,7 @@ struct TileQ2_K {
   // Codes of one block of 32, of rows lane .. lane + kLanes - 1.
   template <class S>
   SPECDEC_INLINE static void decode(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
-    unroll<2>([&]<int kJ>() SPECDEC_INLINE {
-      const auto line = S::load(lines + 64 * kJ + 4 * lane);
-      w[4 * kJ] = S::template bits<0, 3>(line);
-      w[4 * kJ + 1] = S::template bits<2, 3>(line);
-      w[4 * kJ + 2] = S::template bits<4, 3>(line);
-      w[4 * kJ + 3] = S::template bits<6, 3>(line);
-    });
+    decode_two_bits<S>(lines, lane, w);
   }
   template <class S>
   SPECDEC_INLINE static typename S::I32 scale(const std::uint8_t* tile, int sub, int lane) {

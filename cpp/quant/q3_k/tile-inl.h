@@ -1,6 +1,8 @@
 // How kernels read a Q3_K tile (layout in pack.cc). Included inside a target region.
 #pragma once
 
+#include "quant/lines-inl.h"
+
 namespace specdec::SPECDEC_ISA {
 
 struct TileQ3_K {
@@ -14,22 +16,8 @@ struct TileQ3_K {
   // Codes of one block of 32, of rows lane .. lane + kLanes - 1.
   template <class S>
   SPECDEC_INLINE static void decode(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
-    unroll<2>([&]<int kJ>() SPECDEC_INLINE {
-      const auto line = S::load(lines + 64 * kJ + 4 * lane);
-      w[4 * kJ] = S::template bits<0, 3>(line);
-      w[4 * kJ + 1] = S::template bits<2, 3>(line);
-      w[4 * kJ + 2] = S::template bits<4, 3>(line);
-      w[4 * kJ + 3] = S::template bits<6, 3>(line);
-    });
-    const auto plane = S::load(lines + 128 + 4 * lane);
-    w[0] = S::template or_bits<-2, 4>(w[0], plane);
-    w[1] = S::template or_bits<-1, 4>(w[1], plane);
-    w[2] = S::template or_bits<0, 4>(w[2], plane);
-    w[3] = S::template or_bits<1, 4>(w[3], plane);
-    w[4] = S::template or_bits<2, 4>(w[4], plane);
-    w[5] = S::template or_bits<3, 4>(w[5], plane);
-    w[6] = S::template or_bits<4, 4>(w[6], plane);
-    w[7] = S::template or_bits<5, 4>(w[7], plane);
+    decode_two_bits<S>(lines, lane, w);
+    add_bit_line<S, 2>(lines + 128, lane, w);
   }
   template <class S>
   SPECDEC_INLINE static typename S::I32 scale(const std::uint8_t* tile, int sub, int lane) {

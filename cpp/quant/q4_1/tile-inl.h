@@ -1,6 +1,8 @@
 // How kernels read a Q4_1 tile (layout in quant/pack_blocks.h). Included inside a target region.
 #pragma once
 
+#include "quant/lines-inl.h"
+
 namespace specdec::SPECDEC_ISA {
 
 struct TileQ4_1 {
@@ -13,11 +15,7 @@ struct TileQ4_1 {
   // Codes of one block of 32, of rows lane .. lane + kLanes - 1.
   template <class S>
   SPECDEC_INLINE static void decode(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
-    unroll<4>([&]<int kJ>() SPECDEC_INLINE {
-      const auto line = S::load(lines + 64 * kJ + 4 * lane);
-      w[2 * kJ] = S::low4(line);
-      w[2 * kJ + 1] = S::high4(line);
-    });
+    decode_nibbles<S>(lines, lane, w);
   }
 };
 

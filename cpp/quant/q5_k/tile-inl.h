@@ -1,6 +1,8 @@
 // How kernels read a Q5_K tile (layout in pack.cc). Included inside a target region.
 #pragma once
 
+#include "quant/lines-inl.h"
+
 namespace specdec::SPECDEC_ISA {
 
 struct TileQ5_K {
@@ -14,20 +16,8 @@ struct TileQ5_K {
   // Codes of one block of 32, of rows lane .. lane + kLanes - 1.
   template <class S>
   SPECDEC_INLINE static void decode(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
-    unroll<4>([&]<int kJ>() SPECDEC_INLINE {
-      const auto line = S::load(lines + 64 * kJ + 4 * lane);
-      w[2 * kJ] = S::low4(line);
-      w[2 * kJ + 1] = S::high4(line);
-    });
-    const auto plane = S::load(lines + 256 + 4 * lane);
-    w[0] = S::template or_bits<-4, 16>(w[0], plane);
-    w[1] = S::template or_bits<-3, 16>(w[1], plane);
-    w[2] = S::template or_bits<-2, 16>(w[2], plane);
-    w[3] = S::template or_bits<-1, 16>(w[3], plane);
-    w[4] = S::template or_bits<0, 16>(w[4], plane);
-    w[5] = S::template or_bits<1, 16>(w[5], plane);
-    w[6] = S::template or_bits<2, 16>(w[6], plane);
-    w[7] = S::template or_bits<3, 16>(w[7], plane);
+    decode_nibbles<S>(lines, lane, w);
+    add_bit_line<S, 4>(lines + 256, lane, w);
   }
   template <class S>
   SPECDEC_INLINE static typename S::I32 scale(const std::uint8_t* tile, int sub, int lane) {

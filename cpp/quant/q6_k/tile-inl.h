@@ -1,6 +1,8 @@
 // How kernels read a Q6_K tile (layout in pack.cc). Included inside a target region.
 #pragma once
 
+#include "quant/lines-inl.h"
+
 namespace specdec::SPECDEC_ISA {
 
 struct TileQ6_K {
@@ -14,18 +16,8 @@ struct TileQ6_K {
   // Codes of one block of 32, of rows lane .. lane + kLanes - 1.
   template <class S>
   SPECDEC_INLINE static void decode(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
-    unroll<4>([&]<int kJ>() SPECDEC_INLINE {
-      const auto line = S::load(lines + 64 * kJ + 4 * lane);
-      w[2 * kJ] = S::low4(line);
-      w[2 * kJ + 1] = S::high4(line);
-    });
-    unroll<2>([&]<int kJ>() SPECDEC_INLINE {
-      const auto plane = S::load(lines + 256 + 64 * kJ + 4 * lane);
-      w[4 * kJ] = S::template or_bits<-4, 0x30>(w[4 * kJ], plane);
-      w[4 * kJ + 1] = S::template or_bits<-2, 0x30>(w[4 * kJ + 1], plane);
-      w[4 * kJ + 2] = S::template or_bits<0, 0x30>(w[4 * kJ + 2], plane);
-      w[4 * kJ + 3] = S::template or_bits<2, 0x30>(w[4 * kJ + 3], plane);
-    });
+    decode_nibbles<S>(lines, lane, w);
+    add_two_bit_lines<S, 4>(lines + 256, lane, w);
   }
   template <class S>
   SPECDEC_INLINE static typename S::I32 scale(const std::uint8_t* tile, int sub, int lane) {
