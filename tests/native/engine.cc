@@ -13,35 +13,13 @@
 #include "engine/perplexity.h"
 #include "engine/session.h"
 #include "engine/speed.h"
+#include "error_code.h"
 #include "model/model.h"
 
 namespace py = pybind11;
 using namespace specdec;
 
 namespace {
-
-const char* code_name(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kInvalidArgument:
-      return "invalid_argument";
-    case ErrorCode::kModelFormat:
-      return "model_format";
-    case ErrorCode::kUnsupported:
-      return "unsupported";
-    case ErrorCode::kResource:
-      return "resource";
-    case ErrorCode::kContextFull:
-      return "context_full";
-    case ErrorCode::kIo:
-      return "io";
-    case ErrorCode::kBusy:
-      return "busy";
-    case ErrorCode::kCancelled:
-      return "cancelled";
-    default:
-      return "other";
-  }
-}
 
 // pybind11 has no holder for pointers to const.
 struct Handle {
@@ -193,7 +171,7 @@ PYBIND11_MODULE(_testing_engine, m) {
       if (p) std::rethrow_exception(p);
     } catch (const Error& error) {
       const py::object instance = py::reinterpret_borrow<py::object>(error_class)(error.what());
-      instance.attr("code") = code_name(error.code());
+      instance.attr("code") = testing::code_name(error.code());
       PyErr_SetObject(error_class, instance.ptr());
     }
   });

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "error_code.h"
 #include "gguf/reader.h"
 #include "gguf/writer.h"
 #include "gguf_exercise.h"
@@ -15,25 +16,6 @@ namespace py = pybind11;
 using namespace specdec;
 
 namespace {
-
-const char* code_name(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kInvalidArgument:
-      return "invalid_argument";
-    case ErrorCode::kModelFormat:
-      return "model_format";
-    case ErrorCode::kUnsupported:
-      return "unsupported";
-    case ErrorCode::kResource:
-      return "resource";
-    case ErrorCode::kIo:
-      return "io";
-    case ErrorCode::kInternal:
-      return "internal";
-    default:
-      return "other";
-  }
-}
 
 std::span<const std::byte> as_span(const py::bytes& bytes) {
   const auto view = static_cast<std::string_view>(bytes);
@@ -250,7 +232,7 @@ void register_error(py::module_& module) {
     } catch (const Error& error) {
       const py::object instance = py::reinterpret_borrow<py::object>(error_class)(error.what());
       const ErrorDetail& detail = error.detail();
-      instance.attr("code") = code_name(error.code());
+      instance.attr("code") = testing::code_name(error.code());
       instance.attr("reason") = detail.reason;
       instance.attr("path") = bytes_of(detail.path);
       instance.attr("key") = bytes_of(detail.key);

@@ -11,6 +11,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/cpu_isa.h"
+#include "error_code.h"
 #include "model/model.h"
 #include "model/perplexity.h"
 #include "reference_backend.h"
@@ -19,29 +20,6 @@ namespace py = pybind11;
 using namespace specdec;
 
 namespace {
-
-const char* code_name(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kInvalidArgument:
-      return "invalid_argument";
-    case ErrorCode::kModelFormat:
-      return "model_format";
-    case ErrorCode::kUnsupported:
-      return "unsupported";
-    case ErrorCode::kResource:
-      return "resource";
-    case ErrorCode::kContextFull:
-      return "context_full";
-    case ErrorCode::kIo:
-      return "io";
-    case ErrorCode::kCancelled:
-      return "cancelled";
-    case ErrorCode::kNumerical:
-      return "numerical";
-    default:
-      return "other";
-  }
-}
 
 std::shared_ptr<Backend> make_backend(const std::string& name, int n_threads) {
   if (name == "reference") return std::make_shared<testing::ReferenceBackend>();
@@ -205,7 +183,7 @@ PYBIND11_MODULE(_testing_model, module) {
     } catch (const Error& error) {
       const ErrorDetail& detail = error.detail();
       const py::object args =
-          py::make_tuple(code_name(error.code()), detail.reason, printable(detail.key),
+          py::make_tuple(testing::code_name(error.code()), detail.reason, printable(detail.key),
                          printable(detail.tensor), error.what());
       PyErr_SetObject(error_type.ptr(), args.ptr());
     }

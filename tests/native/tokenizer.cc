@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "error_code.h"
 #include "gguf/reader.h"
 #include "tokenizer/chat_format.h"
 #include "tokenizer/compare.h"
@@ -32,21 +33,6 @@ struct PyTokenizer {
 py::bytes to_bytes(std::string_view text) { return {text.data(), text.size()}; }
 
 std::string_view to_view(const py::bytes& bytes) { return static_cast<std::string_view>(bytes); }
-
-const char* code_name(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kInvalidArgument:
-      return "invalid_argument";
-    case ErrorCode::kModelFormat:
-      return "model_format";
-    case ErrorCode::kUnsupported:
-      return "unsupported";
-    case ErrorCode::kResource:
-      return "resource";
-    default:
-      return "other";
-  }
-}
 
 PyTokenizer open_file(const std::string& path) {
   return {Tokenizer::from_gguf(*GgufFile::open(path))};
@@ -123,7 +109,7 @@ void register_errors(py::module_& m) {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& caught) {
       const auto value = py::reinterpret_borrow<py::object>(error_class)(caught.what());
-      value.attr("code") = code_name(caught.code());
+      value.attr("code") = testing::code_name(caught.code());
       value.attr("reason") = caught.detail().reason;
       value.attr("key") = printable(caught.detail().key);
       PyErr_SetObject(error_class, value.ptr());
