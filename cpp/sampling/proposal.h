@@ -17,6 +17,8 @@ struct DraftProposal {
   std::vector<std::int32_t> parents;
   // The law token i was drawn from, given its path. Empty: a deterministic proposal.
   std::vector<Distribution> probs;
+  // Length of the match that justifies the draft, for drafters that look text up; 0: unknown.
+  int strength = 0;
 
   [[nodiscard]] int size() const { return static_cast<int>(tokens.size()); }
   [[nodiscard]] bool empty() const { return tokens.empty(); }

@@ -59,8 +59,10 @@ class NGram final : public Drafter {
                                  committed.end());
     const int limit = std::min(max_tokens, options_.draft_max);
     while (proposal.size() < limit) {
-      const TokenId next = query(context);
+      int level = 0;
+      const TokenId next = query(context, level);
       if (next < 0) break;
+      if (proposal.empty()) proposal.strength = level;
       proposal.tokens.push_back(next);
       if (std::find(eog_.begin(), eog_.end(), next) != eog_.end()) break;
       context.push_back(next);
@@ -112,14 +114,19 @@ class NGram final : public Drafter {
     });
   }
 
-  TokenId query(std::span<const TokenId> context) {
+  // The best follower of the longest known context, and how long that is.
+  TokenId query(std::span<const TokenId> context, int& length) {
     TokenId found = -1;
+    int n = 0;
     for_each_level(context, [&](const Level& level, std::uint64_t hash) {
+      ++n;
       const auto best = level.best.find(hash);
       if (best == level.best.end()) return;
       const bool usable = best->second.count >= static_cast<std::uint32_t>(options_.min_count) &&
                           best->second.token < vocab_size_;
-      if (usable) found = best->second.token;  // a longer context overrules
+      if (!usable) return;
+      found = best->second.token;  // a longer context overrules
+      length = n;
     });
     return found;
   }
