@@ -32,6 +32,7 @@ class Run {
   void target_pass(const DraftProposal& proposal);
   void take(const DraftProposal& proposal, const Verdict& verdict, WarpedRows& rows);
   void commit_to_drafter(int n_new);
+  [[nodiscard]] std::string_view round_reason(int budget, int n_drafted) const;
   void speculation_off(const std::string& reason);
   bool release(bool all);
   void settle_caches() noexcept;
@@ -114,6 +115,15 @@ Run::Run(TokenCache& cache, Drafter* drafter, const DecodeRequest& request)
 void Run::speculation_off(const std::string& reason) {
   drafter_ = nullptr;
   result_.stats.speculation = "off: " + reason;
+}
+
+// Why the draft of this pass is as long as it is.
+std::string_view Run::round_reason(int budget, int n_drafted) const {
+  if (drafter_ == nullptr) return result_.stats.speculation;
+  if (budget == 0) return "no room for a draft";
+  if (n_drafted == 0) return "nothing to propose";
+  if (n_drafted < budget) return "nothing more to propose";
+  return budget < draft_max_ ? "tokens that are left" : "fixed length";
 }
 
 // Contract: the target's cache holds the committed tokens but the last, the draft's a prefix of
@@ -296,8 +306,11 @@ void Run::decode() {
       if (request_.on_round) {
         request_.on_round({.index = pass_,
                            .drafted = proposal.tokens,
+                           .parents = proposal.parents,
                            .accepted = verdict.accepted,
-                           .next_token = verdict.next_token});
+                           .next_token = verdict.next_token,
+                           .source = proposal.size() > 0 ? drafter_->name() : "",
+                           .reason = round_reason(budget, proposal.size())});
       }
       const std::size_t before = committed_.size();
       take(proposal, verdict, rows);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/token.h"
+#include "decode/round_info.h"
 #include "decode/stats.h"
 #include "decode/stop.h"
 #include "sampling/chance.h"
@@ -25,14 +26,6 @@ struct Chunk {
   std::span<const std::uint8_t> from_draft;  // [token_ids.size()]: 1 when a drafter had proposed it
   std::string_view text;                     // bytes; empty without TokenPieces
   std::span<const TokenLogprobs> logprobs;   // [token_ids.size()], or empty when not asked for
-};
-
-// One target pass, told as soon as it is verified and before any stop is applied.
-struct RoundInfo {
-  std::int64_t index = 0;
-  std::span<const TokenId> drafted;
-  std::span<const std::int32_t> accepted;  // indices into `drafted`
-  TokenId next_token = -1;
 };
 
 enum class FinishReason { kStop, kLength, kCancelled };
