@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/token.h"
+#include "decode/suffix_index.h"
 #include "decode/token_scorer.h"
 #include "decode/verifier.h"
 #include "sampling/chance.h"
@@ -80,12 +81,21 @@ struct NGramOptions {
   bool keep_store = false;  // keep the counts from request to request
 };
 
+struct SuffixOptions {
+  int min_match = 2;        // 1..64: shorter matches are not drafted from
+  int draft_max = 15;       // 1..64; a match of m tokens drafts at most 2 m - 1
+  int max_store = 1 << 18;  // 1024..2^26 tokens are remembered, about 100 bytes each
+  bool keep_store = false;  // keep what was seen from request to request
+  std::shared_ptr<const SuffixIndex> corpus;  // a static text, finished; or null
+};
+
 struct DrafterSource {
   TokenScorer* draft_scorer = nullptr;  // for drafters that need a model
   std::span<const TokenId>
       draft_cached;  // what its cache holds already, for a fork; read by make() only
   DraftModelOptions model;
   NGramOptions ngram;
+  SuffixOptions suffix;
 };
 
 struct DrafterInfo {

@@ -196,13 +196,19 @@ class Session {
   }
   void reset() { decoder_->reset(); }
   // The drafter alone, without a target: what it proposes after this text.
-  std::vector<TokenId> propose(const std::vector<TokenId>& committed, int max_tokens) {
+  DraftProposal propose_all(const std::vector<TokenId>& committed, int max_tokens) {
     RngChance chance(0, 0, committed.size(), RngStream::kDraft);
-    return drafter_->propose(committed, max_tokens, chance).tokens;
+    return drafter_->propose(committed, max_tokens, chance);
   }
-  void begin(const std::vector<TokenId>& prompt, const std::vector<TokenId>& eog) {
+  std::vector<TokenId> propose(const std::vector<TokenId>& committed, int max_tokens) {
+    return propose_all(committed, max_tokens).tokens;
+  }
+  void begin(const std::vector<TokenId>& prompt, const std::vector<TokenId>& eog, bool trees) {
+    VerifierTraits traits;
+    traits.trees = trees;
     drafter_->begin(
-        {.sampling = {}, .eog = eog, .vocab_size = target_.vocab_size(), .verifier = {}}, prompt);
+        {.sampling = {}, .eog = eog, .vocab_size = target_.vocab_size(), .verifier = traits},
+        prompt);
   }
   void commit(const std::vector<TokenId>& committed, int n_new,
               const std::vector<std::vector<TokenId>>& target_top_k) {
@@ -228,6 +234,13 @@ class Session {
     f.read("filler_top_k", source.ngram.filler_top_k);
     f.read("min_count", source.ngram.min_count);
     f.read("keep_store", source.ngram.keep_store);
+    source.suffix.keep_store = source.ngram.keep_store;
+    if (options.contains("draft_max")) source.suffix.draft_max = source.ngram.draft_max;
+    f.read("min_match", source.suffix.min_match);
+    f.read("max_store", source.suffix.max_store);
+    std::vector<TokenId> corpus;
+    f.read("corpus", corpus);
+    if (!corpus.empty()) source.suffix.corpus = make_suffix_corpus(corpus);
     f.done();
     source.model.mode = to_mode(mode);
     if (kind == "python") {
@@ -341,8 +354,14 @@ void bind_session(py::module_& m) {
       .def("batches", &Session::batches)
       .def("logits", &Session::logits)
       .def("reset", &Session::reset)
-      .def("begin", &Session::begin, py::arg("prompt"), py::arg("eog") = std::vector<TokenId>{})
+      .def("begin", &Session::begin, py::arg("prompt"), py::arg("eog") = std::vector<TokenId>{},
+           py::arg("trees") = false)
       .def("propose", &Session::propose)
+      .def("propose_tree",
+           [](Session& s, const std::vector<TokenId>& committed, int max_tokens) {
+             DraftProposal p = s.propose_all(committed, max_tokens);
+             return std::tuple(p.tokens, p.parents, p.strength);
+           })
       .def("commit", &Session::commit, py::arg("committed"), py::arg("n_new"),
            py::arg("target_top_k") = std::vector<std::vector<TokenId>>{});
 }
