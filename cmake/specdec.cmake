@@ -7,6 +7,8 @@ target_include_directories(specdec_flags INTERFACE "${PROJECT_SOURCE_DIR}/cpp")
 target_compile_definitions(specdec_flags INTERFACE SPECDEC_VERSION="${PROJECT_VERSION}")
 # Contraction is off so that every instruction set rounds alike; kernels ask for fma by name.
 target_compile_options(specdec_flags INTERFACE -ffp-contract=off -fno-math-errno)
+# Plain char is signed on x86-64 and unsigned on aarch64: text is handled alike on both.
+target_compile_options(specdec_flags INTERFACE -fsigned-char)
 target_link_libraries(specdec_flags INTERFACE Threads::Threads)
 if(SPECDEC_WERROR)
   target_compile_options(specdec_flags INTERFACE -Wall -Wextra -Wshadow -Werror)

@@ -4,6 +4,11 @@
 
 #include "base/error.h"
 
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace specdec {
 
 const char* cpu_isa_name(CpuIsa isa) {
@@ -14,6 +19,8 @@ const char* cpu_isa_name(CpuIsa isa) {
       return "avx2";
     case CpuIsa::kAvx512Vnni:
       return "avx512_vnni";
+    case CpuIsa::kNeonDotprod:
+      return "neon_dotprod";
   }
   return "?";
 }
@@ -30,6 +37,8 @@ std::vector<CpuIsa> supported_cpu_isas() {
       out.push_back(CpuIsa::kAvx512Vnni);
     }
   }
+#elif defined(__aarch64__)
+  if ((::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0) out.push_back(CpuIsa::kNeonDotprod);
 #endif
   return out;
 }

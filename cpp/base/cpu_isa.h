@@ -6,10 +6,10 @@
 
 namespace specdec {
 
-// Ordered: a later one is a superset of the earlier ones.
-enum class CpuIsa { kScalar, kAvx2, kAvx512Vnni };
+// Of one architecture, a later one is a superset of the earlier ones.
+enum class CpuIsa { kScalar, kAvx2, kAvx512Vnni, kNeonDotprod };
 
-[[nodiscard]] const char* cpu_isa_name(CpuIsa isa);  // "scalar", "avx2", "avx512_vnni"
+[[nodiscard]] const char* cpu_isa_name(CpuIsa isa);  // "avx512_vnni"
 
 // What this machine can run, slowest first.
 [[nodiscard]] std::vector<CpuIsa> supported_cpu_isas();

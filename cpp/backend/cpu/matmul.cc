@@ -13,6 +13,7 @@ namespace specdec {
 SPECDEC_DECLARE_FILL(scalar)
 SPECDEC_DECLARE_FILL(avx2)
 SPECDEC_DECLARE_FILL(avx512)
+SPECDEC_DECLARE_FILL(neon)
 
 #define SPECDEC_FILL_TABLE(isa) \
   [] {                          \
@@ -30,6 +31,9 @@ const MatmulKernels& matmul_kernels(CpuIsa isa) {
   static const MatmulKernels avx512_table = SPECDEC_FILL_TABLE(avx512);
   if (isa == CpuIsa::kAvx2) return avx2_table;
   if (isa == CpuIsa::kAvx512Vnni) return avx512_table;
+#elif defined(__aarch64__)
+  static const MatmulKernels neon_table = SPECDEC_FILL_TABLE(neon);
+  if (isa == CpuIsa::kNeonDotprod) return neon_table;
 #endif
   return scalar_table;
 }

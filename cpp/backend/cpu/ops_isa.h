@@ -1,4 +1,4 @@
-// The tables of ops_scalar.cc, ops_avx2.cc and ops_avx512.cc.
+// The tables of ops_*.cc, one per instruction set.
 #pragma once
 
 #include "backend/cpu/ops.h"
@@ -10,5 +10,8 @@ namespace specdec::avx2 {
 extern const OpsKernels kOps;
 }
 namespace specdec::avx512 {
+extern const OpsKernels kOps;
+}
+namespace specdec::neon {
 extern const OpsKernels kOps;
 }

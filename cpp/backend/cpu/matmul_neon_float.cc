@@ -1,0 +1,36 @@
+#include <arm_neon.h>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+#include "backend/cpu/matmul.h"
+#include "backend/cpu/target.h"
+#include "tensor/half.h"
+
+#define SPECDEC_ISA neon
+
+#if defined(__aarch64__)
+SPECDEC_TARGET_NEON_BEGIN
+// Each group uses the ones above it.
+#include "backend/cpu/unroll-inl.h"
+
+#include "backend/cpu/int_neon.h"
+#include "backend/cpu/simd_neon.h"
+
+#include "backend/cpu/matmul-inl.h"
+
+namespace specdec::neon {
+
+void fill_float(MatmulKernels& table) {
+  SPECDEC_FILL(table, DType::kF32, tile_float, TileF32);
+  SPECDEC_FILL(table, DType::kF16, tile_float, TileF16);
+  SPECDEC_FILL(table, DType::kBF16, tile_float, TileBF16);
+  table.quantize[static_cast<int>(PanelKind::kFloat)] = &quantize_float;
+}
+
+}  // namespace specdec::neon
+SPECDEC_TARGET_END
+#endif
