@@ -1,9 +1,11 @@
 // Session as _core.Session.
 #include <atomic>
 #include <optional>
+#include <span>
 
 #include "bindings/common.h"
 #include "bindings/interrupts.h"
+#include "engine/check_output.h"
 #include "engine/session.h"
 #include "engine/speed.h"
 
@@ -15,14 +17,30 @@ struct CancelFlag {
   std::atomic<bool> set{false};
 };
 
-// on_chunk(OutputChunk) and on_progress(read, total) are Python callables or None; what they raise
-// ends the call and passes through. on_chunk returning False cancels.
+template <typename T>
+py::tuple to_tuple(std::span<const T> items) {
+  py::tuple result(items.size());
+  for (std::size_t i = 0; i < items.size(); ++i) result[i] = items[i];
+  return result;
+}
+
+// on_chunk(OutputChunk), on_progress(read, total) and on_round(index, source, reason, outcome,
+// drafted, parents, accepted, next_token) are Python callables or None; what they raise ends the
+// call and passes through. on_chunk returning False cancels.
 GenerateResult generate(Session& session, GenerateRequest request, const py::object& on_chunk,
-                        const py::object& on_progress, const CancelFlag& cancel,
-                        bool poll_signals) {
+                        const py::object& on_progress, const py::object& on_round,
+                        const CancelFlag& cancel, bool poll_signals) {
   require_same_process();
   SignalPoll signals(poll_signals);
   bool stopped = false;
+  if (!on_round.is_none()) {
+    request.on_round = [&](const RoundInfo& round) {
+      py::gil_scoped_acquire gil;
+      on_round(round.index, to_text(round.source), to_text(round.reason), to_text(round.outcome()),
+               to_tuple(round.drafted), to_tuple(round.parents), to_tuple(round.accepted),
+               round.next_token);
+    };
+  }
   if (!on_chunk.is_none()) {
     request.on_chunk = [&](const OutputChunk& chunk) {
       py::gil_scoped_acquire gil;
@@ -46,6 +64,20 @@ GenerateResult generate(Session& session, GenerateRequest request, const py::obj
   }
   signals.rethrow();
   return result;
+}
+
+OutputCheck check(const Session& session, GenerateRequest request, const GenerateResult& result,
+                  const CancelFlag& cancel, bool poll_signals) {
+  require_same_process();
+  SignalPoll signals(poll_signals);
+  request.should_cancel = [&] { return cancel.set || signals.interrupted(); };
+  OutputCheck checked;
+  {
+    py::gil_scoped_release release;
+    checked = check_output(session.shared_target(), session.options(), request, result);
+  }
+  signals.rethrow();
+  return checked;
 }
 
 std::unique_ptr<Session> make_session(const ModelHandle& target,
@@ -103,7 +135,15 @@ void bind_decoder(py::module_& m) {
            }),
            py::arg("target"), py::arg("draft"), py::arg("options"))
       .def("generate", &generate, py::arg("request"), py::kw_only(), py::arg("on_chunk"),
-           py::arg("on_progress"), py::arg("cancel"), py::arg("poll_signals"))
+           py::arg("on_progress"), py::arg("on_round"), py::arg("cancel"), py::arg("poll_signals"))
+      .def(
+          "require_checkable",
+          [](const Session& session, const GenerateRequest& request) {
+            require_checkable(session.options(), request.sampling);
+          },
+          py::arg("request"))
+      .def("check_output", &check, py::arg("request"), py::arg("result"), py::kw_only(),
+           py::arg("cancel"), py::arg("poll_signals"))
       .def("cancel", &Session::cancel)
       .def("fork",
            [](Session& session) {

@@ -1,5 +1,6 @@
 // What goes into a generation and what comes out, field by field.
 #include "bindings/common.h"
+#include "engine/check_output.h"
 #include "engine/session.h"
 
 namespace specdec::bindings {
@@ -105,6 +106,14 @@ void bind_output(py::module_& m) {
       .def_readonly("n_prompt_tokens", &GenerateResult::n_prompt_tokens)
       .def_readonly("seed", &GenerateResult::seed)
       .def_readonly("stats", &GenerateResult::stats);
+
+  py::class_<OutputCheck>(m, "OutputCheck", py::module_local())
+      .def_readonly("identical", &OutputCheck::identical)
+      .def_readonly("cancelled", &OutputCheck::cancelled)
+      .def_property_readonly("difference",
+                             [](const OutputCheck& check) { return to_text(check.difference); })
+      .def_readonly("first_difference", &OutputCheck::first_difference)
+      .def_readonly("plain", &OutputCheck::plain);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "cli/options.h"
 #include "cli/report.h"
 #include "cli/terminal.h"
+#include "engine/check_output.h"
 
 namespace specdec::cli {
 namespace {
@@ -27,6 +29,8 @@ struct GenerateFlags {
   int max_tokens = -1;
   bool ignore_eos = false;
   bool special = false;
+  bool trace = false;
+  bool check = false;
   int n_logprobs = -1;
   std::vector<std::string> stop;
 };
@@ -54,6 +58,14 @@ ArgParser make_parser(GenerateFlags& flags) {
   add_output_flags(parser, flags.output, true);
   parser.integer("--logprobs", "N", &flags.n_logprobs, 0, 1000,
                  "With --json: log-probability of each token and of the N best ones.");
+  parser.flag("--trace", &flags.trace,
+              "Tell each target pass on standard error: what was drafted, by whom and why so much, "
+              "what was accepted, and the target's own token. The text comes at the end.");
+  parser.flag(
+      "--check", &flags.check,
+      "Decode again without a drafter, from the start of the prompt, and compare: exit code "
+      "1 and the first difference unless every token is the same. Above temperature 0 this "
+      "needs --verify match (the default).");
   parser.epilogue(
       "Examples:\n"
       "  specdec generate -m model.gguf -p 'Once upon a time' -n 64\n"
@@ -63,7 +75,7 @@ ArgParser make_parser(GenerateFlags& flags) {
 }
 
 void print_json(const GenerateFlags& flags, const GenerateResult& result, const LoadedPair& pair,
-                const std::string& prompt) {
+                const std::string& prompt, const std::optional<OutputCheck>& check) {
   JsonWriter json;
   json.begin_object().member("model", pair.target->info().path).key("draft_model");
   pair.options.draft ? json.value(pair.options.draft->info().path) : json.null();
@@ -82,8 +94,27 @@ void print_json(const GenerateFlags& flags, const GenerateResult& result, const 
   }
   json.key("stats");
   write_stats(json, result.stats, pair.load_ms);
+  if (check) {
+    json.key("check").begin_object().member("identical", check->identical);
+    json.member("n_tokens", check->n_tokens).member("difference", check->difference);
+    json.member("plain_token_ids", check->plain.token_ids).key("plain_stats");
+    write_stats(json, check->plain.stats, pair.load_ms);
+    json.end_object();
+  }
   json.end_object();
   write_stdout(json.text() + "\n");
+}
+
+int report_check(const OutputCheck& check, bool quiet) {
+  if (!check.identical) {
+    print_warning("the output is not what plain decoding gives: " + check.difference);
+    return kExitInternal;
+  }
+  if (!quiet) {
+    print_note("checked: identical to plain decoding, " + std::to_string(check.n_tokens) +
+               " tokens");
+  }
+  return kExitOk;
 }
 
 }  // namespace
@@ -98,6 +129,7 @@ int run_generate(const Arguments& arguments) {
   check_model_flags(flags.model);
   if (flags.n_logprobs >= 0 && !flags.output.json) throw UsageError("--logprobs needs --json");
   const SamplingParams sampling = resolve_sampling(flags.sampling);
+  if (flags.check) require_checkable(flags.draft.options, sampling);
   const std::string prompt = read_prompt(parser, flags.prompt);
   const LoadedPair pair = load_pair(flags.model, flags.draft, flags.output);
   Session session(pair.target, pair.options);
@@ -123,26 +155,35 @@ int run_generate(const Arguments& arguments) {
   };
   request.on_chunk = [&](const OutputChunk& chunk) {
     bar.finish();
-    if (!flags.output.json) write_chunk(chunk, color);
+    // The trace would tear the text apart.
+    if (!flags.output.json && !flags.trace) write_chunk(chunk, color);
   };
+  if (flags.trace) {
+    request.on_round = [&](const RoundInfo& round) {
+      bar.finish();
+      print_round(round, *pair.target);
+    };
+  }
   GenerateResult result;
   {
     const InterruptTarget target(session);
     result = session.generate(request);
   }
   bar.finish();
-  if (flags.output.json) {
-    print_json(flags, result, pair, prompt);
-  } else {
-    write_stdout("\n");
+  if (!flags.output.json) write_stdout(flags.trace ? result.text + "\n" : "\n");
+  std::optional<OutputCheck> check;
+  if (flags.check && result.finish_reason != "cancelled") {
+    check = check_output(pair.target, pair.options, request, result);
   }
+  if (flags.output.json) print_json(flags, result, pair, prompt, check);
   if (!flags.output.quiet) {
     if (sampling.temperature > 0 && flags.sampling.seed < 0) {
       print_note("seed " + std::to_string(result.seed));
     }
     print_speed(result, *pair.target);
   }
-  return result.finish_reason == "cancelled" ? kExitInterrupted : kExitOk;
+  if (result.finish_reason == "cancelled" || (check && check->cancelled)) return kExitInterrupted;
+  return check ? report_check(*check, flags.output.quiet) : kExitOk;
 }
 
 }  // namespace specdec::cli

@@ -82,6 +82,31 @@ void write_chunk(const OutputChunk& chunk, bool color) {
   write_stdout(out);
 }
 
+void print_round(const RoundInfo& round, const LoadedModel& model) {
+  const Tokenizer& tokenizer = model.tokenizer();
+  const auto spelled = [&](TokenId id) {
+    JsonWriter text;  // quoted as JSON does: one line, whatever the bytes
+    text.value(tokenizer.is_hidden(id) ? tokenizer.token_text(id) : tokenizer.token_bytes(id));
+    return text.text();
+  };
+  std::string line = "round " + std::to_string(round.index + 1) + ": ";
+  if (round.drafted.empty()) {
+    line += "plain, " + spelled(round.next_token);
+  } else {
+    line += std::string(round.source) + " drafted " + std::to_string(round.drafted.size());
+    for (std::size_t i = 0; i < round.drafted.size(); ++i) {
+      line += " " + spelled(round.drafted[i]);
+      // Where a branch of a tree hangs.
+      if (!round.parents.empty() && round.parents[i] != static_cast<std::int32_t>(i) - 1) {
+        line += "@" + std::to_string(round.parents[i] + 1);
+      }
+    }
+    line += ", accepted " + std::to_string(round.accepted.size()) + ", then " +
+            spelled(round.next_token) + " (" + std::string(round.outcome()) + ")";
+  }
+  print_note(line + "; " + std::string(round.reason));
+}
+
 void print_speed(const GenerateResult& result, const LoadedModel& target) {
   double bandwidth = 0;
   // Measuring takes a moment, which somebody who pressed Ctrl-C does not want to wait.

@@ -16,6 +16,10 @@ void write_logprobs(JsonWriter& json, const std::vector<TokenLogprobs>& logprobs
 // A piece of text on stdout; with `color`, tokens from a draft stand out.
 void write_chunk(const OutputChunk& chunk, bool color);
 
+// One target pass, on stderr: `round 3: ngram drafted 4 " the" " cat" " in" " a", accepted 3, then
+// " hat" (correction); fixed length`.
+void print_round(const RoundInfo& round, const LoadedModel& model);
+
 // The line that explains the speed, on stderr.
 void print_speed(const GenerateResult& result, const LoadedModel& target);
 

@@ -258,7 +258,10 @@ GenerateResult Session::generate(const GenerateRequest& request) {
     poll();
     return !impl.cancelled.load();
   };
-  decode.on_round = [&](const RoundInfo&) { poll(); };
+  decode.on_round = [&](const RoundInfo& round) {
+    if (request.on_round) request.on_round(round);
+    poll();
+  };
   const auto n_prompt = static_cast<int>(decode.prompt.size());
   const auto progress = [&](int done) {
     poll();
@@ -329,5 +332,8 @@ int Session::n_ctx() const noexcept { return impl_->options.n_ctx; }
 bool Session::busy() const noexcept { return impl_->busy.load(); }
 const SessionOptions& Session::options() const noexcept { return impl_->options; }
 const LoadedModel& Session::target() const noexcept { return *impl_->target; }
+const std::shared_ptr<const LoadedModel>& Session::shared_target() const noexcept {
+  return impl_->target;
+}
 
 }  // namespace specdec

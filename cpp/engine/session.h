@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/token.h"
+#include "decode/round_info.h"
 #include "decode/stats.h"
 #include "engine/loaded_model.h"
 #include "sampling/logprobs.h"
@@ -71,9 +72,10 @@ struct GenerateRequest {
   int n_logprobs = -1;          // >= 0: log-probabilities, with so many alternatives per token
   bool render_special = false;  // show special tokens in the text
 
-  // Both run on the calling thread; an exception thrown from them ends the call and passes through.
+  // All run on the calling thread; an exception thrown from them ends the call and passes through.
   std::function<void(const OutputChunk&)> on_chunk;
   std::function<void(int n_read, int n_total)> on_progress;  // tokens of the prompt
+  std::function<void(const RoundInfo&)> on_round;            // each target pass, before any stop
   // Asked several times a second; true ends the call with "cancelled". Besides Session::cancel().
   std::function<bool()> should_cancel;
 };
@@ -122,6 +124,7 @@ class Session {
   [[nodiscard]] bool busy() const noexcept;
   [[nodiscard]] const SessionOptions& options() const noexcept;  // as resolved: no "auto" drafter
   [[nodiscard]] const LoadedModel& target() const noexcept;
+  [[nodiscard]] const std::shared_ptr<const LoadedModel>& shared_target() const noexcept;
 
  private:
   struct Impl;

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import _core
-from .results import Chunk, DecodeStats, GenerationResult, PositionLogprobs, TokenLogprob
+from .results import (
+    Chunk,
+    DecodeStats,
+    GenerationResult,
+    OutputCheck,
+    PositionLogprobs,
+    Round,
+    TokenLogprob,
+)
 
 _bandwidth = 0.0  # bytes per second; 0 leaves the share of it out of summaries
 
@@ -39,6 +48,26 @@ def to_stats(stats: _core.DecodeStats) -> DecodeStats:
         value = getattr(stats, field.name)
         values[field.name] = tuple(value) if isinstance(value, list) else value
     return DecodeStats(**values)
+
+
+def round_callback(on_round: Callable[[Round], object] | None) -> Callable[..., None] | None:
+    if on_round is None:
+        return None
+
+    def call(*fields: Any) -> None:
+        on_round(Round(*fields))
+
+    return call
+
+
+def to_check(check: _core.OutputCheck) -> OutputCheck:
+    return OutputCheck(
+        identical=check.identical,
+        difference=check.difference,
+        first_difference=None if check.first_difference < 0 else check.first_difference,
+        plain_token_ids=tuple(check.plain.token_ids),
+        plain_stats=to_stats(check.plain.stats),
+    )
 
 
 def to_result(session: _core.Session, result: _core.GenerateResult, call: Call) -> GenerationResult:

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, get_args
 
 from . import _core
-from ._convert import Call, to_chunk, to_result
-from .errors import ClosedError, InvalidArgumentError, SessionBusyError
+from ._convert import Call, round_callback, to_check, to_chunk, to_result
+from .errors import ClosedError, InvalidArgumentError, OutputMismatchError, SessionBusyError
 from .model import Message, Model, check_token_ids, flush_log, refuse_copy, to_bytes
 from .options import (
     MAX_LOGPROBS,
@@ -23,7 +23,7 @@ from .options import (
     check_choice,
     check_number,
 )
-from .results import Chunk, GenerationResult
+from .results import Chunk, GenerationResult, Round
 from .stream import Stream, StreamWorker
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Prompt = str | Sequence[int]
 OnToken = Callable[[Chunk], object]
 OnProgress = Callable[[int, int], object]
+OnRound = Callable[[Round], object]
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -47,6 +48,7 @@ class GenerateOptions(TypedDict, total=False):
         logprobs: 0 to 100; log-probabilities, and so many alternatives per token.
         render_special: spell control tokens out in the text.
         on_progress: called with (tokens read, tokens of the prompt) while the prompt is read.
+        on_round: called with a `Round` after each pass of the target model.
     """
 
     params: SamplingParams | None
@@ -66,6 +68,7 @@ class GenerateOptions(TypedDict, total=False):
     logprobs: int | None
     render_special: bool
     on_progress: OnProgress | None
+    on_round: OnRound | None
 
 
 class ChatOptions(GenerateOptions, total=False):
@@ -160,6 +163,7 @@ class Decoder:
         max_tokens: int | None = 128,
         parse_special: bool = True,
         on_token: OnToken | None = None,
+        verify_output: bool = False,
         **options: Unpack[GenerateOptions],
     ) -> GenerationResult:
         """Continues a prompt.
@@ -170,10 +174,14 @@ class Decoder:
             parse_special: recognise control tokens that a text prompt spells out.
             on_token: called with each `Chunk`; returning False ends the generation, and an
                 exception ends it and passes through.
+            verify_output: decode once more without a drafter, from the start of the prompt, and
+                compare; `result.check` tells. Above temperature 0 only the verifier `match` can be
+                checked so: the others keep the distribution, not the tokens.
             **options: see `GenerateOptions`; the default is greedy.
 
         Raises:
             InvalidArgumentError: names the option and its range.
+            OutputMismatchError: `verify_output` found a difference.
             ContextFullError: the prompt and one token do not fit into `n_ctx`.
             SessionBusyError: another call is running.
 
@@ -181,7 +189,7 @@ class Decoder:
         """
         call = self._call(options, max_tokens)
         self._set_prompt(call.request, prompt, parse_special)
-        return self._run(call, on_token, options.get("on_progress"))
+        return self._run(call, on_token, options, verify_output)
 
     def stream(
         self,
@@ -198,7 +206,7 @@ class Decoder:
         """
         call = self._call(options, max_tokens)
         self._set_prompt(call.request, prompt, parse_special)
-        return self._start(call, options.get("on_progress"))
+        return self._start(call, options)
 
     def chat(
         self,
@@ -206,13 +214,14 @@ class Decoder:
         *,
         max_tokens: int | None = 512,
         on_token: OnToken | None = None,
+        verify_output: bool = False,
         **options: Unpack[ChatOptions],
     ) -> GenerationResult:
         """Answers a conversation, with the chat template of the model file.
 
         Args:
             messages: dicts with "role" and "content"; message text cannot forge control tokens.
-            max_tokens, on_token: as of `generate`.
+            max_tokens, on_token, verify_output: as of `generate`.
             **options: see `ChatOptions` and `GenerateOptions`.
 
         Raises:
@@ -220,7 +229,7 @@ class Decoder:
             Others as `generate`.
         """
         call = self._chat_call(messages, options, max_tokens)
-        return self._run(call, on_token, options.get("on_progress"))
+        return self._run(call, on_token, options, verify_output)
 
     def stream_chat(
         self,
@@ -231,7 +240,7 @@ class Decoder:
     ) -> Stream:
         """As `chat`, but returns an iterator as `stream` does."""
         call = self._chat_call(messages, options, max_tokens)
-        return self._start(call, options.get("on_progress"))
+        return self._start(call, options)
 
     def cancel(self) -> None:
         """Ends the running call at its next token, from any thread; else has no effect."""
@@ -319,29 +328,52 @@ class Decoder:
         return call
 
     def _run(
-        self, call: Call, on_token: OnToken | None, on_progress: OnProgress | None
+        self,
+        call: Call,
+        on_token: OnToken | None,
+        options: GenerateOptions,
+        verify_output: bool,
     ) -> GenerationResult:
         self._wait_for_stream()
         session = self._native
+        if verify_output:
+            session.require_checkable(call.request)
+        poll_signals = threading.current_thread() is threading.main_thread()
+        check = None
         on_chunk = None if on_token is None else lambda chunk: on_token(to_chunk(chunk, call))
         try:
             result = session.generate(
                 call.request,
                 on_chunk=on_chunk,
-                on_progress=on_progress,
+                on_progress=options.get("on_progress"),
+                on_round=round_callback(options.get("on_round")),
                 cancel=_core.CancelFlag(),
-                poll_signals=threading.current_thread() is threading.main_thread(),
+                poll_signals=poll_signals,
             )
+            if verify_output and result.finish_reason != "cancelled":
+                check = session.check_output(
+                    call.request, result, cancel=_core.CancelFlag(), poll_signals=poll_signals
+                )
         finally:
             flush_log()
-        return to_result(session, result, call)
+        converted = to_result(session, result, call)
+        if check is None:
+            return converted
+        converted = dataclasses.replace(converted, check=to_check(check))
+        if not check.identical:
+            raise OutputMismatchError(
+                f"the output is not what plain decoding gives: {check.difference}", result=converted
+            )
+        return converted
 
-    def _start(self, call: Call, on_progress: OnProgress | None) -> Stream:
+    def _start(self, call: Call, options: GenerateOptions) -> Stream:
         self._wait_for_stream()
         session = self._native
         if session.busy:
             raise SessionBusyError("the decoder is running another call")
-        self._worker = StreamWorker(session, call, on_progress)
+        self._worker = StreamWorker(
+            session, call, options.get("on_progress"), options.get("on_round")
+        )
         return Stream(self._worker)
 
     def _wait_for_stream(self) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .results import GenerationResult
+
 
 class SpecdecError(Exception):
     """Root of all errors of this package.
@@ -123,3 +128,19 @@ class InternalError(SpecdecError, RuntimeError):
     """A broken invariant of this package: a bug, please report it."""
 
     code = "internal"
+
+
+class OutputMismatchError(SpecdecError, AssertionError):
+    """`verify_output` found tokens that plain decoding does not give: a bug, please report it.
+
+    Attributes:
+        result: what was generated; `result.check` holds the comparison.
+    """
+
+    code = "output_mismatch"
+
+    def __init__(
+        self, message: str, *, result: GenerationResult | None = None, reason: str = ""
+    ) -> None:
+        super().__init__(message, reason=reason)
+        self.result = result

@@ -84,6 +84,57 @@ class DecodeStats:
 
 
 @dataclass(frozen=True)
+class Round:
+    """One pass of the target model, told as soon as it is verified and before any stop is applied.
+
+    Attributes:
+        index: 0, 1, ... within the call.
+        source: the drafter; "" when nothing was drafted.
+        reason: why a draft of this length, or none.
+        outcome: "plain" (nothing was drafted), "correction" (the target's token stands in for a
+            drafted one) or "bonus" (it follows a draft that was right to its end).
+        drafted: proposed token ids.
+        parents: of a tree: for each drafted token the index of the one before it, -1 for none;
+            empty for a chain.
+        accepted: indices into `drafted`, in order.
+        next_token: the target's own token.
+    """
+
+    index: int
+    source: str
+    reason: str
+    outcome: Literal["plain", "correction", "bonus"]
+    drafted: tuple[int, ...]
+    parents: tuple[int, ...]
+    accepted: tuple[int, ...]
+    next_token: int
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """What the pass gave: the accepted tokens and the target's own."""
+        return (*(self.drafted[i] for i in self.accepted), self.next_token)
+
+
+@dataclass(frozen=True)
+class OutputCheck:
+    """A second, plain decoding of the same request, compared with the result.
+
+    Attributes:
+        identical: the same tokens, ended for the same reason.
+        difference: the first difference in words; "" if there is none.
+        first_difference: its position; None if there is none.
+        plain_token_ids: what plain decoding gave.
+        plain_stats: how fast it was.
+    """
+
+    identical: bool
+    difference: str
+    first_difference: int | None
+    plain_token_ids: tuple[int, ...]
+    plain_stats: DecodeStats
+
+
+@dataclass(frozen=True)
 class GenerationResult:
     """A finished generation.
 
@@ -98,6 +149,8 @@ class GenerationResult:
         seed: the seed used; give it again for the same text.
         stats: how fast, and why.
         summary: the same in one line for people.
+        check: with `verify_output`: the comparison with plain decoding; None when the call was
+            cancelled.
     """
 
     text: str
@@ -110,6 +163,7 @@ class GenerationResult:
     seed: int
     stats: DecodeStats
     summary: str
+    check: OutputCheck | None = None
 
     def __str__(self) -> str:
         return self.text

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from . import _core
-from ._convert import Call, to_chunk, to_result
-from .results import Chunk, GenerationResult
+from ._convert import Call, round_callback, to_chunk, to_result
+from .results import Chunk, GenerationResult, Round
 
 _QUEUE_LENGTH = 64  # chunks made but not taken; then the generation waits
 _POLL_SECONDS = 0.05
@@ -24,6 +24,7 @@ class StreamWorker:
         session: _core.Session,
         call: Call,
         on_progress: Callable[[int, int], object] | None,
+        on_round: Callable[[Round], object] | None,
     ) -> None:
         self.chunks: queue.Queue[Chunk] = queue.Queue(_QUEUE_LENGTH)
         self.cancel = _core.CancelFlag()
@@ -33,6 +34,7 @@ class StreamWorker:
         self._session = session
         self._call = call
         self._on_progress = on_progress
+        self._on_round = round_callback(on_round)
         self.thread = threading.Thread(target=self._run, name="specdec-stream")
         self.thread.start()
 
@@ -42,6 +44,7 @@ class StreamWorker:
                 self._call.request,
                 on_chunk=self._put,
                 on_progress=self._on_progress,
+                on_round=self._on_round,
                 cancel=self.cancel,
                 poll_signals=False,
             )
