@@ -162,6 +162,55 @@ def test_argmax_is_the_best_logit_and_outputs_guard_themselves(model_file: pathl
         session.argmax(0)
 
 
+def ranked(row: np.ndarray, k: int) -> list[tuple[int, float]]:
+    order = np.lexsort((np.arange(len(row)), -row.astype(np.float64)))
+    return [(int(t), float(row[t])) for t in order[:k] if np.isfinite(row[t])]
+
+
+@pytest.mark.parametrize("n_rows", [1, 9])
+def test_best_tokens_and_their_normaliser_need_no_logits(
+    model_file: pathlib.Path, n_rows: int
+) -> None:
+    for n_threads in (1, 3):
+        session = load(model_file, n_threads=n_threads).session()
+        logits = session.forward(CHAIN[:n_rows])
+        for k in (1, 7, 256):
+            session.truncate(0)
+            found = session.forward(CHAIN[:n_rows], output="top", top_k=k)
+            for row, (best, log_sum_exp) in zip(logits, found, strict=True):
+                assert best == ranked(row, k)
+                exact = np.log(np.exp(row.astype(np.float64)).sum())
+                assert log_sum_exp == pytest.approx(exact, abs=1e-5)
+        session.truncate(0)
+        alone = [session.forward([t], output="top", top_k=3)[0] for t in CHAIN[:n_rows]]
+        session.truncate(0)
+        assert session.forward(CHAIN[:n_rows], output="top", top_k=3) == alone
+
+
+def test_a_trimmed_head_knows_its_own_tokens_only(model_file: pathlib.Path) -> None:
+    model = load(model_file)
+    session = model.session()
+    full = session.forward(CHAIN[:5])
+    last = (full.shape[1] - 1) // 16
+    for blocks in ([0], [1, 2, 5], [last], [0, 3, 7, 8, 9, 10, 11, 12, 13, last]):
+        kept = np.isin(np.arange(full.shape[1]) // 16, blocks)
+        expected = np.where(kept, full, np.float32(-np.inf))
+        session.truncate(0)
+        assert bits(session.forward(CHAIN[:5], head_blocks=blocks)) == bits(expected)
+        session.truncate(0)
+        found = session.forward(CHAIN[:5], output="top", top_k=200, head_blocks=blocks)
+        for row, (best, log_sum_exp) in zip(expected, found, strict=True):
+            assert best == ranked(row, 200)
+            exact = np.log(np.exp(row.astype(np.float64)).sum())
+            assert log_sum_exp == pytest.approx(exact, abs=1e-5)
+    for bad in ([-1], [3, 3], [4, 2], [last + 1]):
+        with pytest.raises(testing.NativeError, match="head block"):
+            session.forward([1], head_blocks=bad)
+    for bad_k in (0, 257):
+        with pytest.raises(testing.NativeError, match="top_k"):
+            session.forward([1], output="top", top_k=bad_k)
+
+
 def test_layers_in_two_parts_equal_the_whole(model_file: pathlib.Path) -> None:
     model = load(model_file)
     n_layers = model.config["n_layers"]

@@ -101,6 +101,32 @@ struct AttentionTask {
   const std::int32_t* parents = nullptr;  // [n_rows], -1: the committed part; null for a chain
 };
 
+// Rows of the output head's matrix that are computed or left out together.
+inline constexpr int kHeadBlock = 16;
+inline constexpr int kMaxHeadTopK = 256;
+
+// The output head and what its logits are wanted for, in one go: rows of logits are only written
+// when somebody reads them. Of equal logits the lowest id is better.
+struct HeadTask {
+  const float* x = nullptr;  // [n_rows, x_stride]
+  std::int64_t x_stride = 0;
+  int n_rows = 0;
+  Norm norm;
+  const WeightMatrix* weight = nullptr;
+  const float* bias = nullptr;  // [n_out] or null
+  std::int64_t n_tokens = 0;    // <= n_out; rows behind are padding
+  // Blocks of kHeadBlock tokens to compute, ascending and distinct; empty: all. The other tokens
+  // count as -infinity.
+  std::span<const std::int32_t> blocks;
+  int top_k = 1;  // 1..kMaxHeadTopK
+  // [n_rows, top_k] best first, token -1 behind the last; the first is -1 when a logit is NaN or
+  // the largest is not finite.
+  TopToken* top = nullptr;
+  float* log_sum_exp = nullptr;  // [n_rows] or null
+  float* logits = nullptr;       // [n_rows, logits_stride] or null
+  std::int64_t logits_stride = 0;
+};
+
 struct BackendInfo {
   std::string name;         // "cpu"
   std::string description;  // e.g. "avx512_vnni, 2 threads"
@@ -125,10 +151,7 @@ class Backend {
   // dst[r, i] += x[r, i]
   virtual void add(float* dst, std::int64_t dst_stride, const float* x, std::int64_t x_stride,
                    int n_rows, std::int64_t n) = 0;
-  // Index of the largest of logits[r, 0..n), ties to the lowest; -1 when a value is NaN or the
-  // largest is not finite.
-  virtual void argmax(const float* logits, std::int64_t stride, int n_rows, std::int64_t n,
-                      TokenId* out) = 0;
+  virtual void head(const HeadTask& task) = 0;
 };
 
 // The CPU backend. n_threads 0: ThreadPool::default_n_threads().

@@ -31,6 +31,7 @@ class Run {
   void check_proposal(const DraftProposal& proposal, int budget) const;
   void target_pass(const DraftProposal& proposal);
   void take(const DraftProposal& proposal, const Verdict& verdict, WarpedRows& rows);
+  [[nodiscard]] std::vector<TokenId> best_tokens(int row, int n) const;
   void commit_to_drafter(int n_new);
   [[nodiscard]] std::string_view round_reason(int budget, int n_drafted) const;
   void speculation_off(const std::string& reason);
@@ -49,6 +50,7 @@ class Run {
   const Verifier& verifier_;
   StopState stop_;
   RowOutput output_;
+  int top_k_ = 1;  // of RowOutput::kTop
   int limit_ = 0;  // tokens to generate at most
   int draft_max_ = 0;
   std::vector<TokenId> committed_;  // prompt and everything generated so far
@@ -107,9 +109,14 @@ Run::Run(TokenCache& cache, Drafter* drafter, const DecodeRequest& request)
       stats.speculation = "on";
     }
   }
-  const bool wants_rows =
-      request.n_logprobs.has_value() || (drafter_ != nullptr && drafter_->wanted_top_k() > 0);
-  output_ = sampling_.argmax_suffices() && !wants_rows ? RowOutput::kArgmax : RowOutput::kLogits;
+  // Whole rows only when somebody reads them.
+  const int law_top_k = sampling_.needs_only_top(cache_.scorer().vocab_size());
+  top_k_ = std::max(law_top_k, drafter_ != nullptr ? drafter_->wanted_top_k() : 0);
+  if (request.n_logprobs.has_value() || law_top_k == 0 || top_k_ > kMaxTopK) {
+    output_ = RowOutput::kLogits;
+  } else {
+    output_ = top_k_ == 1 ? RowOutput::kArgmax : RowOutput::kTop;
+  }
 }
 
 void Run::speculation_off(const std::string& reason) {
@@ -157,7 +164,12 @@ void Run::read_prompt() {
 int Run::draft_budget() const {
   if (drafter_ == nullptr) return 0;
   // The pass itself yields one token; and limit_ keeps all of them inside the context.
-  const int budget = std::min(draft_max_, limit_ - n_generated() - 1);
+  int budget = std::min(draft_max_, limit_ - n_generated() - 1);
+  const int branch = drafter_->branch();
+  if (branch > 1) {  // rows of siblings need room in the cache until they are dropped
+    budget = std::min(
+        budget, (cache_.scorer().n_ctx() - static_cast<int>(committed_.size())) / branch);
+  }
   return budget < request_.draft_min ? 0 : budget;
 }
 
@@ -191,7 +203,7 @@ DraftProposal Run::draft(int budget) {
 void Run::check_proposal(const DraftProposal& proposal, int budget) const {
   const int n = proposal.size();
   const int vocab_size = cache_.scorer().vocab_size();
-  SPECDEC_CHECK(n <= budget);
+  SPECDEC_CHECK(n <= budget * drafter_->branch());
   SPECDEC_CHECK(proposal.parents.empty() || proposal.parents.size() == proposal.tokens.size());
   SPECDEC_CHECK(proposal.probs.empty() || proposal.probs.size() == proposal.tokens.size());
   for (int i = 0; i < n; ++i) {
@@ -219,7 +231,8 @@ void Run::target_pass(const DraftProposal& proposal) {
   cache_.scorer().forward({.tokens = batch_tokens_,
                            .parents = batch_parents_,
                            .first_output_row = 0,
-                           .output = output_});
+                           .output = output_,
+                           .top_k = top_k_});
 }
 
 // Passes the verdict's tokens through the stop conditions one by one.
@@ -257,10 +270,22 @@ void Run::take(const DraftProposal& proposal, const Verdict& verdict, WarpedRows
     if (request_.n_logprobs) {
       logprobs_.push_back(token_logprobs(rows.adjusted(row), token, *request_.n_logprobs));
     }
-    if (top_k > 0) target_top_k_.push_back(top_k_tokens(cache_.scorer().logits(row + 1), top_k));
+    if (top_k > 0) target_top_k_.push_back(best_tokens(row + 1, top_k));
     if (drafted) row = at;
   }
   committed_.insert(committed_.end(), tokens.begin(), tokens.end());
+}
+
+// The target's best tokens after row r of the last pass.
+std::vector<TokenId> Run::best_tokens(int row, int n) const {
+  const TokenScorer& scorer = cache_.scorer();
+  if (output_ == RowOutput::kArgmax) return {scorer.argmax(row)};
+  if (output_ == RowOutput::kLogits) return top_k_tokens(scorer.logits(row), n);
+  std::vector<TokenId> tokens;
+  for (const TopToken& top : scorer.top(row)) {
+    if (static_cast<int>(tokens.size()) < n) tokens.push_back(top.token);
+  }
+  return tokens;
 }
 
 void Run::commit_to_drafter(int n_new) {
@@ -303,6 +328,9 @@ void Run::decode() {
       RngChance rng(sampling_.seed, static_cast<std::uint64_t>(pass_), committed_.size());
       const Verdict verdict =
           verifier_.verify(proposal, rows, request_.chance != nullptr ? *request_.chance : rng);
+      stats.candidate_positions += verdict.candidates.positions;
+      stats.in_set_sum += verdict.candidates.in_set;
+      stats.candidate_hits += verdict.candidates.accepted;
       if (request_.on_round) {
         request_.on_round({.index = pass_,
                            .drafted = proposal.tokens,
@@ -380,6 +408,11 @@ DecodeResult Run::finish_all() {
     if (!request_.max_tokens || *request_.max_tokens > limit_) {
       stats.note = "the context of " + std::to_string(cache_.scorer().n_ctx()) + " tokens is full";
     }
+  }
+  if (!verifier_.traits().lossless) {
+    stats.note += (stats.note.empty() ? "" : "; ") + std::string("verifier '") +
+                  std::string(verifier_.name()) +
+                  "' is not lossless: the text does not follow the target's law";
   }
   ledger_.count(n_kept, stats);
   stats.decode_ms = stats.total_ms - stats.prompt_ms;

@@ -44,8 +44,15 @@ const Distribution& WarpedRows::at(int row) {
     if (best < 0)
       throw Error(ErrorCode::kNumerical, "a row of the target's logits has no finite maximum");
     slot = Distribution::one_hot(best);
+    return *slot;
+  }
+  const std::uint64_t position = committed_.size() + static_cast<std::size_t>(depth_of(row));
+  if (output_ == RowOutput::kTop) {
+    // The scorer may know more of the best than the law is made of.
+    std::span<const TopToken> top = scorer_.top(row + 1);
+    const auto needed = static_cast<std::size_t>(params_.needs_only_top(scorer_.vocab_size()));
+    slot = warp_top(top.first(std::min(top.size(), needed)), params_, position);
   } else {
-    const std::uint64_t position = committed_.size() + static_cast<std::size_t>(depth_of(row));
     slot = warp(scorer_.logits(row + 1), params_, prefix_of(row), position);
   }
   return *slot;

@@ -12,7 +12,8 @@ namespace specdec {
 // What the caller wants to know about each wanted row.
 enum class RowOutput {
   kNone,    // nothing: only the cache is filled
-  kArgmax,  // best token (ties: lowest id) and its log-probability stay cheap to ask for
+  kArgmax,  // best token (ties: lowest id)
+  kTop,     // the best top_k tokens, and the log of the sum of e^logit
   kLogits,  // the full row
 };
 
@@ -23,7 +24,14 @@ struct ScorerBatch {
   std::span<const std::int32_t> parents;  // [n_rows], or empty for a chain
   int first_output_row = 0;               // rows from here on produce output
   RowOutput output = RowOutput::kLogits;
+  int top_k = 1;  // of kTop: 1 .. kMaxTopK
+  // Blocks of kTokenBlock ids that count, ascending and distinct; the others are impossible. Empty:
+  // all.
+  std::span<const std::int32_t> token_blocks = {};
 };
+
+inline constexpr int kMaxTopK = 256;
+inline constexpr int kTokenBlock = 16;
 
 class TokenScorer {
  public:
@@ -42,7 +50,10 @@ class TokenScorer {
   // Output of row r of the last forward (r >= first_output_row). Valid until the next forward.
   [[nodiscard]] virtual std::span<const float> logits(
       int row) const = 0;                                   // [vocab_size], kLogits only
-  [[nodiscard]] virtual TokenId argmax(int row) const = 0;  // kArgmax and kLogits
+  [[nodiscard]] virtual TokenId argmax(int row) const = 0;  // every kind but kNone
+  // Best first, ties to the lowest id; fewer than top_k when fewer are possible. kTop only.
+  [[nodiscard]] virtual std::span<const TopToken> top(int row) const = 0;
+  [[nodiscard]] virtual float log_sum_exp(int row) const = 0;  // kTop only
 
   // Drops everything from position n on; n <= length().
   virtual void truncate(int n) = 0;

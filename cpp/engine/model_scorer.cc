@@ -42,10 +42,16 @@ void ModelScorer::forward(const ScorerBatch& batch) {
     case RowOutput::kArgmax:
       model_batch.output = OutputKind::kArgmax;
       break;
+    case RowOutput::kTop:
+      model_batch.output = OutputKind::kTop;
+      break;
     case RowOutput::kLogits:
       model_batch.output = OutputKind::kLogits;
       break;
   }
+  static_assert(kTokenBlock == kHeadBlock && kMaxTopK == kMaxHeadTopK);
+  model_batch.top_k = batch.top_k;
+  model_batch.head_blocks = batch.token_blocks;
   // Room first: nothing may throw between the cache's growth and the list's.
   tokens_.reserve(tokens_.size() + batch.tokens.size());
   const int before = length();

@@ -36,6 +36,12 @@ class ModelScorer final : public TokenScorer {
   [[nodiscard]] TokenId argmax(int row) const override {
     return scratch_.argmax(row - first_scratch_row_);
   }
+  [[nodiscard]] std::span<const TopToken> top(int row) const override {
+    return scratch_.top(row - first_scratch_row_);
+  }
+  [[nodiscard]] float log_sum_exp(int row) const override {
+    return scratch_.log_sum_exp(row - first_scratch_row_);
+  }
   void truncate(int n) override;
   void keep_path(std::span<const std::int32_t> rows) override;
 

@@ -98,6 +98,18 @@ void Model::check_batch(const Batch& batch, const KvCache& cache) const {
     throw_invalid("layers [" + std::to_string(batch.layers.first) + ", " + std::to_string(last) +
                   ") are not a part of [0, " + std::to_string(config_.n_layers) + ")");
   }
+  if (batch.output == OutputKind::kTop && (batch.top_k < 1 || batch.top_k > kMaxHeadTopK)) {
+    throw_invalid("top_k is " + std::to_string(batch.top_k) + "; expected 1 to " +
+                  std::to_string(kMaxHeadTopK));
+  }
+  std::int32_t last_block = -1;
+  for (const std::int32_t block : batch.head_blocks) {
+    if (block <= last_block || block * std::int64_t{kHeadBlock} >= config_.n_tokens) {
+      throw_invalid("head block " + std::to_string(block) +
+                    " is out of order or behind the last token");
+    }
+    last_block = block;
+  }
   if (!batch.hidden.empty() &&
       batch.hidden.size() != n_rows * static_cast<std::size_t>(config_.hidden_size)) {
     throw_invalid("the hidden input has " + std::to_string(batch.hidden.size()) +
@@ -273,34 +285,34 @@ void Model::run_layer(int layer, const Pass& pass) const {
 }
 
 void Model::run_head(const Batch& batch, const Pass& pass, Scratch& scratch) const {
-  // Best tokens alone need no more than a slice of logits at a time.
-  constexpr int kSliceRows = 64;
   const int n_outputs = pass.n_rows - pass.first_output_row;
-  const int n_slice =
-      batch.output == OutputKind::kArgmax ? std::min(n_outputs, kSliceRows) : n_outputs;
   const std::int64_t stride = padded(config_.n_tokens);
-  float* logits = rows_of(scratch.logits_, n_slice, stride);
-  scratch.argmax_.resize(static_cast<std::size_t>(n_outputs));
-  for (int done = 0; done < n_outputs; done += n_slice) {
-    check_cancel(pass.cancel);
-    const int n = std::min(n_slice, n_outputs - done);
-    const LinearSegment segment{.weight = weights_->head.weight.get(),
-                                .bias = weights_->head.bias_or_null(),
-                                .dst = logits,
-                                .dst_stride = stride};
-    const NormWeights& norm = weights_->output_norm;
-    backend_->linear({.x = pass.hidden + (pass.first_output_row + done) * pass.hidden_stride,
-                      .x_stride = pass.hidden_stride,
-                      .n_rows = n,
-                      .norm = {.kind = config_.norm_kind,
-                               .weight = norm.weight.data(),
-                               .bias = norm.bias.empty() ? nullptr : norm.bias.data(),
-                               .epsilon = config_.norm_epsilon},
-                      .segments = std::span(&segment, 1)});
-    backend_->argmax(logits, stride, n, config_.n_tokens, scratch.argmax_.data() + done);
-  }
+  const bool wants_logits = batch.output == OutputKind::kLogits;
+  const bool wants_sum = batch.output == OutputKind::kTop;
+  scratch.top_k_ = batch.output == OutputKind::kTop ? batch.top_k : 1;
+  scratch.top_.resize(static_cast<std::size_t>(n_outputs) *
+                      static_cast<std::size_t>(scratch.top_k_));
+  if (wants_sum) scratch.log_sum_exp_.resize(static_cast<std::size_t>(n_outputs));
+  const NormWeights& norm = weights_->output_norm;
+  check_cancel(pass.cancel);
+  backend_->head({.x = pass.hidden + pass.first_output_row * pass.hidden_stride,
+                  .x_stride = pass.hidden_stride,
+                  .n_rows = n_outputs,
+                  .norm = {.kind = config_.norm_kind,
+                           .weight = norm.weight.data(),
+                           .bias = norm.bias.empty() ? nullptr : norm.bias.data(),
+                           .epsilon = config_.norm_epsilon},
+                  .weight = weights_->head.weight.get(),
+                  .bias = weights_->head.bias_or_null(),
+                  .n_tokens = config_.n_tokens,
+                  .blocks = batch.head_blocks,
+                  .top_k = scratch.top_k_,
+                  .top = scratch.top_.data(),
+                  .log_sum_exp = wants_sum ? scratch.log_sum_exp_.data() : nullptr,
+                  .logits = wants_logits ? rows_of(scratch.logits_, n_outputs, stride) : nullptr,
+                  .logits_stride = stride});
   for (int i = 0; i < n_outputs; ++i) {
-    if (scratch.argmax_[static_cast<std::size_t>(i)] >= 0) continue;
+    if (scratch.top_[static_cast<std::size_t>(i * scratch.top_k_)].token >= 0) continue;
     const int row = pass.first_output_row + i;
     throw Error(
         ErrorCode::kNumerical,
@@ -311,8 +323,9 @@ void Model::run_head(const Batch& batch, const Pass& pass, Scratch& scratch) con
   }
   scratch.logits_stride_ = static_cast<std::size_t>(stride);
   scratch.n_logits_ = static_cast<std::size_t>(config_.n_tokens);
-  scratch.has_argmax_ = true;
-  scratch.has_logits_ = batch.output == OutputKind::kLogits;
+  scratch.has_top_ = true;
+  scratch.has_log_sum_exp_ = wants_sum;
+  scratch.has_logits_ = wants_logits;
 }
 
 void Model::forward(const Batch& batch, KvCache& cache, Scratch& scratch,
@@ -327,7 +340,7 @@ void Model::forward(const Batch& batch, KvCache& cache, Scratch& scratch,
 
 void Model::forward_rows(const Batch& batch, KvCache& cache, Scratch& scratch,
                          const std::atomic<bool>* cancel) const {
-  scratch.has_logits_ = scratch.has_argmax_ = scratch.has_hidden_ = false;
+  scratch.has_logits_ = scratch.has_top_ = scratch.has_log_sum_exp_ = scratch.has_hidden_ = false;
   check_batch(batch, cache);
   const int n_rows = static_cast<int>(batch.tokens.size());
   cache.reserve(n_rows);

@@ -25,6 +25,7 @@ enum class OutputKind {
   kNone,    // only the cache is filled
   kHidden,  // the residual stream after the last layer of the range, before the final norm
   kArgmax,  // best token
+  kTop,     // the best top_k tokens, and the log of the sum of e^logit
   kLogits,  // the full row, and the best token
 };
 
@@ -41,6 +42,10 @@ struct Batch {
   std::span<const std::int32_t> parents = {};  // [n_rows], each below its row; empty: a chain
   int first_output_row = 0;
   OutputKind output = OutputKind::kLogits;
+  int top_k = 1;  // of kTop: 1..kMaxHeadTopK
+  // Blocks of kHeadBlock token ids that the head computes, ascending and distinct; empty: all. The
+  // other tokens count as impossible.
+  std::span<const std::int32_t> head_blocks = {};
   LayerRange layers = {};
   // [n_rows, hidden_size] to start from instead of the embedding of `tokens`, or empty: continues a
   // pass that stopped after layer layers.first (its output kHidden).

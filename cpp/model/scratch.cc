@@ -20,8 +20,22 @@ std::span<const float> Scratch::logits(int row) const {
   return {logits_.as<float>() + index * logits_stride_, n_logits_};
 }
 
+std::span<const TopToken> Scratch::top(int row) const {
+  const auto index = static_cast<std::size_t>(output_index(row, has_top_, "best tokens"));
+  const auto k = static_cast<std::size_t>(top_k_);
+  std::span<const TopToken> top(top_.data() + index * k, k);
+  while (!top.empty() && top.back().token < 0) top = top.first(top.size() - 1);
+  return top;
+}
+
 TokenId Scratch::argmax(int row) const {
-  return argmax_[static_cast<std::size_t>(output_index(row, has_argmax_, "best tokens"))];
+  const std::span<const TopToken> best = top(row);
+  return best.empty() ? -1 : best[0].token;
+}
+
+float Scratch::log_sum_exp(int row) const {
+  return log_sum_exp_[static_cast<std::size_t>(
+      output_index(row, has_log_sum_exp_, "sum of exponentials"))];
 }
 
 std::span<const float> Scratch::hidden(int row) const {

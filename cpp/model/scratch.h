@@ -19,6 +19,9 @@ class Scratch {
   // not asked for.
   [[nodiscard]] std::span<const float> logits(int row) const;  // [n_tokens]
   [[nodiscard]] TokenId argmax(int row) const;                 // ties to the lowest id
+  // [top_k] best first, fewer when the head computed fewer tokens.
+  [[nodiscard]] std::span<const TopToken> top(int row) const;
+  [[nodiscard]] float log_sum_exp(int row) const;              // with OutputKind::kTop
   [[nodiscard]] std::span<const float> hidden(int row) const;  // [hidden_size]
 
   [[nodiscard]] std::size_t n_bytes() const noexcept;
@@ -35,14 +38,16 @@ class Scratch {
   AlignedBuffer ffn_;                    // [n_rows, intermediate_size]
   AlignedBuffer logits_;                 // [n_outputs, n_tokens]
   AlignedBuffer cos_sin_;                // [n_rows, n_rot]
-  std::vector<TokenId> argmax_;          // [n_outputs]
+  std::vector<TopToken> top_;            // [n_outputs, top_k_]
+  std::vector<float> log_sum_exp_;       // [n_outputs]
   std::vector<std::int32_t> positions_;  // [n_rows]
   std::vector<float> rope_table_;        // [positions seen, n_rot], of the model rope_owner_
   std::uint64_t rope_owner_ = 0;
 
   int n_rows_ = 0;
   int first_output_row_ = 0;
-  bool has_logits_ = false, has_argmax_ = false, has_hidden_ = false;
+  bool has_logits_ = false, has_top_ = false, has_log_sum_exp_ = false, has_hidden_ = false;
+  int top_k_ = 1;
   std::size_t logits_stride_ = 0, hidden_stride_ = 0;
   std::size_t n_logits_ = 0, n_hidden_ = 0;
 };

@@ -37,6 +37,12 @@ struct SamplingParams {
   [[nodiscard]] bool argmax_suffices() const {
     return greedy() && logit_bias.empty() && !has_penalties();
   }
+  // How many of the best raw logits determine the law; 0: the whole row does.
+  [[nodiscard]] int needs_only_top(int vocab_size) const {
+    if (!logit_bias.empty() || has_penalties()) return 0;
+    if (greedy()) return 1;
+    return top_k > 0 && top_k < vocab_size ? top_k : 0;
+  }
 };
 
 }  // namespace specdec

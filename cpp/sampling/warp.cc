@@ -104,6 +104,23 @@ Distribution to_distribution(std::vector<Survivor>& survivors) {
   return Distribution::sparse(std::move(tokens), std::move(log_weights));
 }
 
+// The filters behind top-k, and noise. Weights are relative to the best token's.
+Distribution filter(std::vector<Survivor> survivors, double mass, const SamplingParams& params,
+                    std::uint64_t position) {
+  if (params.top_p < 1.0) keep_top_p(survivors, params.top_p, mass);
+  if (params.min_p > 0.0) {
+    const double floor =
+        fixed_log(params.min_p);  // the best token survives every filter and has weight 0
+    std::erase_if(survivors, [&](const Survivor& s) { return s.log_weight < floor; });
+  }
+  if (params.noise_scale > 0.0) {
+    for (Survivor& s : survivors) {
+      s.log_weight += params.noise_scale * gaussian_noise(params.seed, position, s.token);
+    }
+  }
+  return to_distribution(survivors);
+}
+
 }  // namespace
 
 std::vector<float> adjusted_logits(std::span<const float> logits, const SamplingParams& params,
@@ -163,18 +180,24 @@ Distribution warp(std::span<const float> logits, const SamplingParams& params,
       if (lw >= floor) survivors.push_back({static_cast<TokenId>(i), lw});
     }
   }
-  if (top_p_on) keep_top_p(survivors, params.top_p, mass);
-  if (min_p_on) {
-    const double floor =
-        fixed_log(params.min_p);  // the best token survives every filter and has weight 0
-    std::erase_if(survivors, [&](const Survivor& s) { return s.log_weight < floor; });
+  return filter(std::move(survivors), mass, params, position);
+}
+
+Distribution warp_top(std::span<const TopToken> top, const SamplingParams& params,
+                      std::uint64_t position) {
+  if (top.empty()) {
+    throw Error(ErrorCode::kNumerical, "a row of logits has no finite maximum");
   }
-  if (params.noise_scale > 0.0) {
-    for (Survivor& s : survivors) {
-      s.log_weight += params.noise_scale * gaussian_noise(params.seed, position, s.token);
-    }
+  if (params.greedy()) return Distribution::one_hot(top[0].token);
+  std::vector<Survivor> survivors;
+  double mass = 0.0;
+  for (const TopToken& t : top) {
+    const double log_weight =
+        (static_cast<double>(t.logit) - static_cast<double>(top[0].logit)) / params.temperature;
+    survivors.push_back({t.token, log_weight});
+    mass += fixed_exp(log_weight);
   }
-  return to_distribution(survivors);
+  return filter(std::move(survivors), mass, params, position);
 }
 
 }  // namespace specdec

@@ -24,6 +24,11 @@ namespace specdec {
 [[nodiscard]] Distribution warp(std::span<const float> logits, const SamplingParams& params,
                                 std::span<const TokenId> prefix, std::uint64_t position);
 
+// The same law from the row's best tokens alone, best first: for params.needs_only_top(), which
+// says how many. Throws Error(kNumerical) when there is none.
+[[nodiscard]] Distribution warp_top(std::span<const TopToken> top, const SamplingParams& params,
+                                    std::uint64_t position);
+
 // The row after logit_bias and penalties.
 [[nodiscard]] std::vector<float> adjusted_logits(std::span<const float> logits,
                                                  const SamplingParams& params,

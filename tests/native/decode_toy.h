@@ -2,6 +2,7 @@
 // cache changes the text. Strict: it refuses what the TokenScorer contract does not allow.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <limits>
@@ -11,6 +12,7 @@
 
 #include "base/error.h"
 #include "decode/token_scorer.h"
+#include "sampling/logprobs.h"
 
 namespace specdec::testing {
 
@@ -83,6 +85,7 @@ class ToyScorer final : public TokenScorer {
     rows_.assign(static_cast<std::size_t>(n), {});
     first_output_ = batch.first_output_row;
     output_ = batch.output;
+    top_k_ = batch.top_k;
     for (int r = 0; r < n; ++r) {
       const int parent = batch.parents.empty() ? r - 1 : batch.parents[static_cast<std::size_t>(r)];
       require(parent >= -1 && parent < r, "a parent that is not above its row");
@@ -96,6 +99,14 @@ class ToyScorer final : public TokenScorer {
         }
         path.insert(path.begin(), cache_.begin(), cache_.end());
         rows_[static_cast<std::size_t>(r)] = logits_after(path);
+        if (!batch.token_blocks.empty()) {
+          for (int t = 0; t < spec_.vocab_size; ++t) {
+            if (!std::binary_search(batch.token_blocks.begin(), batch.token_blocks.end(),
+                                    t / kTokenBlock))
+              rows_[static_cast<std::size_t>(r)][static_cast<std::size_t>(t)] =
+                  -std::numeric_limits<float>::infinity();
+          }
+        }
         if (n_forwards == nan_at) rows_[static_cast<std::size_t>(r)][0] = std::nanf("");
       }
     }
@@ -115,6 +126,23 @@ class ToyScorer final : public TokenScorer {
       if (values[i] > values[best]) best = i;
     }
     return static_cast<TokenId>(best);
+  }
+  std::span<const TopToken> top(int row) const override {
+    require(output_ == RowOutput::kTop, "best tokens that were not asked for");
+    const std::vector<float>& values = checked_row(row);
+    top_.clear();
+    if (argmax(row) < 0) return top_;
+    for (const TokenId token : top_k_tokens(values, top_k_)) {
+      if (std::isfinite(values[static_cast<std::size_t>(token)]))
+        top_.push_back({token, values[static_cast<std::size_t>(token)]});
+    }
+    return top_;
+  }
+  float log_sum_exp(int row) const override {
+    require(output_ == RowOutput::kTop, "a sum that was not asked for");
+    double sum = 0;
+    for (const float x : checked_row(row)) sum += std::exp(static_cast<double>(x));
+    return static_cast<float>(std::log(sum));
   }
   void truncate(int n) override {
     require(n >= 0 && n <= length(), "truncate beyond the length");
@@ -171,6 +199,8 @@ class ToyScorer final : public TokenScorer {
   std::vector<std::vector<float>> rows_;
   int first_output_ = 0;
   RowOutput output_ = RowOutput::kNone;
+  int top_k_ = 1;
+  mutable std::vector<TopToken> top_;
 };
 
 }  // namespace specdec::testing

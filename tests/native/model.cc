@@ -42,6 +42,7 @@ OutputKind output_named(const std::string& name) {
   if (name == "hidden") return OutputKind::kHidden;
   if (name == "argmax") return OutputKind::kArgmax;
   if (name == "logits") return OutputKind::kLogits;
+  if (name == "top") return OutputKind::kTop;
   throw py::value_error("unknown output " + name);
 }
 
@@ -84,7 +85,8 @@ class Session {
   // Rows of what was asked for, from first_output_row on.
   py::object forward(const std::vector<TokenId>& tokens, const std::vector<std::int32_t>& parents,
                      int first_output_row, const std::string& output, std::pair<int, int> layers,
-                     const std::vector<float>& hidden, bool cancelled) {
+                     const std::vector<float>& hidden, bool cancelled, int top_k,
+                     const std::vector<std::int32_t>& head_blocks) {
     const OutputKind kind = output_named(output);
     const std::atomic<bool> cancel{cancelled};
     {
@@ -93,12 +95,22 @@ class Session {
                        .parents = parents,
                        .first_output_row = first_output_row,
                        .output = kind,
+                       .top_k = top_k,
+                       .head_blocks = head_blocks,
                        .layers = {layers.first, layers.second},
                        .hidden = hidden},
                       cache_, scratch_, &cancel);
     }
     if (kind == OutputKind::kNone) return py::none();
     py::list rows;
+    if (kind == OutputKind::kTop) {
+      for (int r = first_output_row; r < static_cast<int>(tokens.size()); ++r) {
+        py::list best;
+        for (const TopToken& t : scratch_.top(r)) best.append(py::make_tuple(t.token, t.logit));
+        rows.append(py::make_tuple(best, scratch_.log_sum_exp(r)));
+      }
+      return rows;
+    }
     for (int r = first_output_row; r < static_cast<int>(tokens.size()); ++r) {
       if (kind == OutputKind::kLogits) rows.append(to_array(scratch_.logits(r)));
       if (kind == OutputKind::kHidden) rows.append(to_array(scratch_.hidden(r)));
@@ -193,7 +205,8 @@ PYBIND11_MODULE(_testing_model, module) {
       .def("forward", &Session::forward, py::arg("tokens"),
            py::arg("parents") = std::vector<std::int32_t>{}, py::arg("first_output_row") = 0,
            py::arg("output") = "logits", py::arg("layers") = std::pair<int, int>{0, -1},
-           py::arg("hidden") = std::vector<float>{}, py::arg("cancelled") = false)
+           py::arg("hidden") = std::vector<float>{}, py::arg("cancelled") = false,
+           py::arg("top_k") = 1, py::arg("head_blocks") = std::vector<std::int32_t>{})
       .def("argmax", &Session::argmax)
       .def("logits", &Session::logits)
       .def("truncate", &Session::truncate)

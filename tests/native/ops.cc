@@ -206,8 +206,11 @@ PYBIND11_MODULE(_testing_ops, m) {
   m.def("activate", &run_activate);
   m.def("activate_multiply", &run_activate_multiply);
   m.def("add", &run_add);
-  m.def("argmax", [](const std::string& isa, const Floats& x) {
-    return kernels(isa).argmax(x.data(), x.size());
+  m.def("max", [](const std::string& isa, const Floats& x) {
+    return kernels(isa).max(x.data(), x.size());
+  });
+  m.def("sum_exp", [](const std::string& isa, const Floats& x, float max) {
+    return kernels(isa).sum_exp(x.data(), x.size(), max);
   });
   py::class_<Cache>(m, "Cache", py::module_local())
       .def(py::init<const std::string&, int, int, int>())

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <span>
 #include <vector>
 
@@ -139,13 +140,42 @@ class ReferenceBackend final : public Backend {
     }
   }
 
-  void argmax(const float* logits, std::int64_t stride, int n_rows, std::int64_t n,
-              TokenId* out) override {
-    for (int r = 0; r < n_rows; ++r) {
-      const float* row = logits + r * stride;
-      const bool has_nan = std::any_of(row, row + n, [](float x) { return std::isnan(x); });
-      const float* best = std::max_element(row, row + n);
-      out[r] = has_nan || !std::isfinite(*best) ? -1 : static_cast<TokenId>(best - row);
+  void head(const HeadTask& task) override {
+    const auto n = static_cast<std::size_t>(task.n_tokens);
+    for (int r = 0; r < task.n_rows; ++r) {
+      const std::vector<double> input =
+          normalise(task.norm, task.x + r * task.x_stride, task.weight->n_in());
+      std::vector<float> row(n, -std::numeric_limits<float>::infinity());
+      for (std::size_t i = 0; i < n; ++i) {
+        const auto block = static_cast<std::int32_t>(i / kHeadBlock);
+        if (!task.blocks.empty() &&
+            !std::binary_search(task.blocks.begin(), task.blocks.end(), block))
+          continue;
+        row[i] =
+            static_cast<float>(dynamic_cast<const ReferenceMatrix&>(*task.weight)
+                                   .dot(static_cast<std::int64_t>(i), input) +
+                               (task.bias != nullptr ? static_cast<double>(task.bias[i]) : 0.0));
+      }
+      if (task.logits != nullptr)
+        std::copy(row.begin(), row.end(), task.logits + r * task.logits_stride);
+      std::vector<TokenId> order(n);
+      std::iota(order.begin(), order.end(), 0);
+      const auto at = [&](TokenId t) { return row[static_cast<std::size_t>(t)]; };
+      std::stable_sort(order.begin(), order.end(),
+                       [&](TokenId a, TokenId b) { return at(a) > at(b); });
+      const bool has_nan =
+          std::any_of(row.begin(), row.end(), [](float x) { return std::isnan(x); });
+      double sum = 0;
+      for (const float x : row)
+        sum += std::exp(static_cast<double>(x) - static_cast<double>(at(order[0])));
+      for (int k = 0; k < task.top_k; ++k) {
+        const TokenId token =
+            static_cast<std::size_t>(k) < n ? order[static_cast<std::size_t>(k)] : -1;
+        const bool valid = token >= 0 && !has_nan && std::isfinite(at(token));
+        task.top[r * task.top_k + k] = valid ? TopToken{token, at(token)} : TopToken{};
+      }
+      if (task.log_sum_exp != nullptr)
+        task.log_sum_exp[r] = static_cast<float>(static_cast<double>(at(order[0])) + std::log(sum));
     }
   }
 

@@ -1,12 +1,12 @@
 #include <algorithm>
-#include <array>
-#include <vector>
 
 #include "backend/backend.h"
 #include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/head_reducer.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/ops.h"
 #include "backend/cpu/packed_matrix.h"
+#include "backend/cpu/panels.h"
 #include "base/aligned_buffer.h"
 #include "base/cpu_isa.h"
 #include "base/error.h"
@@ -17,79 +17,6 @@ namespace {
 
 // Weights a thread takes at a time: large enough to stream, small enough to balance two cores.
 constexpr std::size_t kChunkBytes = std::size_t{64} << 10;
-
-// The rows of one operation, dealt out evenly in groups of at most kMaxColumns.
-class ColumnSplit {
- public:
-  explicit ColumnSplit(int n_rows)
-      : n_rows_(n_rows), n_groups_((n_rows + kMaxColumns - 1) / kMaxColumns) {}
-  [[nodiscard]] int n_groups() const { return n_groups_; }
-  [[nodiscard]] int first(int group) const {
-    return n_rows_ / n_groups_ * group + std::min(group, n_rows_ % n_groups_);
-  }
-  [[nodiscard]] int size(int group) const {
-    return n_rows_ / n_groups_ + (group < n_rows_ % n_groups_ ? 1 : 0);
-  }
-  [[nodiscard]] int group_of(int row) const {
-    const int large = n_rows_ / n_groups_ + 1;
-    const int n_large = n_rows_ % n_groups_;
-    return row < large * n_large ? row / large : n_large + (row - large * n_large) / (large - 1);
-  }
-
- private:
-  int n_rows_;
-  int n_groups_;
-};
-
-// Input of one operation, normalised and quantised in every form its matrices need.
-class Panels {
- public:
-  Panels(int n_rows, std::int64_t n_in) : split_(n_rows), n_in_(n_in) {}
-
-  void want(PanelKind kind) { wanted_[static_cast<std::size_t>(kind)] = true; }
-
-  void allocate(AlignedBuffer& buffer) {
-    std::size_t used = 0;
-    for (int pass = 0; pass < 2; ++pass) {
-      used = 0;
-      for (std::size_t kind = 0; kind < 3; ++kind) {
-        if (!wanted_[kind]) continue;
-        if (pass == 1) views_[kind].resize(static_cast<std::size_t>(split_.n_groups()));
-        for (int g = 0; g < split_.n_groups(); ++g) {
-          const auto panel_kind = static_cast<PanelKind>(kind);
-          if (pass == 1) {
-            views_[kind][static_cast<std::size_t>(g)] =
-                panel_view(panel_kind, n_in_, split_.size(g), buffer.data() + used);
-          }
-          used += panel_bytes(panel_kind, n_in_, split_.size(g));
-        }
-      }
-      if (pass == 0) buffer.require(used);
-    }
-  }
-
-  // Fills the column of one row.
-  void fill(const MatmulKernels& kernels, int row, const float* x) const {
-    const int group = split_.group_of(row);
-    for (std::size_t kind = 0; kind < 3; ++kind) {
-      if (!wanted_[kind]) continue;
-      kernels.quantize[kind](x, n_in_, row - split_.first(group),
-                             views_[kind][static_cast<std::size_t>(group)]);
-    }
-  }
-
-  [[nodiscard]] std::int64_t n_in() const { return n_in_; }
-  [[nodiscard]] const ColumnSplit& split() const { return split_; }
-  [[nodiscard]] const Panel& view(PanelKind kind, int group) const {
-    return views_[static_cast<std::size_t>(kind)][static_cast<std::size_t>(group)];
-  }
-
- private:
-  ColumnSplit split_;
-  std::int64_t n_in_;
-  std::array<bool, 3> wanted_{};
-  std::array<std::vector<Panel>, 3> views_;
-};
 
 // Memory that one calling thread reuses from operation to operation.
 struct CallerScratch {
@@ -203,31 +130,24 @@ class CpuBackend final : public Backend {
     for (int r = 0; r < n_rows; ++r) ops_.add(x + r * x_stride, n, dst + r * dst_stride);
   }
 
-  void argmax(const float* logits, std::int64_t stride, int n_rows, std::int64_t n,
-              TokenId* out) override {
-    constexpr std::int64_t kPiece = 16384;
-    const std::int64_t n_pieces = (n + kPiece - 1) / kPiece;
-    std::vector<TokenId> best(static_cast<std::size_t>(n_pieces * n_rows));
+  void head(const HeadTask& task) override {
+    if (task.n_rows == 0) return;
+    const PackedMatrix& matrix = packed(task.weight);
+    Panels panels(task.n_rows, matrix.n_in());
+    panels.want(matrix.panel_kind());
+    panels.allocate(caller_scratch().panels);
+    HeadReducer reducer(task, n_threads_);
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
-      for (std::int64_t i = context.next_chunk(); i < n_pieces * n_rows; i = context.next_chunk()) {
-        const std::int64_t first = i % n_pieces * kPiece;
-        const TokenId local =
-            ops_.argmax(logits + i / n_pieces * stride + first, std::min(kPiece, n - first));
-        best[static_cast<std::size_t>(i)] = local < 0 ? -1 : static_cast<TokenId>(first + local);
+      fill_panels(task.x, task.x_stride, task.n_rows, nullptr, task.norm, panels, context);
+      thread_local AlignedBuffer logits;  // [n_rows, kHeadGroup]
+      logits.require(static_cast<std::size_t>(task.n_rows) * kHeadGroup * sizeof(float));
+      for (std::int64_t group = context.next_chunk(); group < reducer.n_groups();
+           group = context.next_chunk()) {
+        head_group(task, matrix, panels, reducer, group, logits.as<float>());
+        reducer.add(context.thread(), group, logits.as<float>(), ops_);
       }
     });
-    for (int r = 0; r < n_rows; ++r) {
-      TokenId winner = best[static_cast<std::size_t>(r * n_pieces)];
-      for (std::int64_t p = 1; p < n_pieces && winner >= 0; ++p) {
-        const TokenId other = best[static_cast<std::size_t>(r * n_pieces + p)];
-        if (other < 0) {
-          winner = -1;
-        } else if (logits[r * stride + other] > logits[r * stride + winner]) {
-          winner = other;
-        }
-      }
-      out[r] = winner;
-    }
+    reducer.finish();
   }
 
  private:
@@ -283,6 +203,29 @@ class CpuBackend final : public Backend {
           } else {
             std::copy_n(y, n, dst);
           }
+        }
+      }
+    }
+  }
+
+  // Logits of one group of blocks into out[n_rows, kHeadGroup].
+  void head_group(const HeadTask& task, const PackedMatrix& matrix, const Panels& panels,
+                  const HeadReducer& reducer, std::int64_t group, float* out) const {
+    alignas(64) float tile_out[kMaxColumns * kTileRows];
+    for (int b = 0; b < reducer.n_blocks(group); ++b) {
+      const std::int64_t tile = reducer.block(group, b);
+      const std::int64_t row0 = tile * kTileRows;
+      const int n = static_cast<int>(std::min<std::int64_t>(kTileRows, matrix.n_out() - row0));
+      for (int g = 0; g < panels.split().n_groups(); ++g) {
+        const Panel& panel = panels.view(matrix.panel_kind(), g);
+        multiply(matrix, tile, panel, tile_out);
+        for (int c = 0; c < panel.n_cols; ++c) {
+          float* y = tile_out + c * kTileRows;
+          if (task.bias != nullptr) {
+            for (int i = 0; i < n; ++i) y[i] += task.bias[row0 + i];
+          }
+          std::copy_n(y, kTileRows,
+                      out + (panels.split().first(g) + c) * kHeadGroup + b * kTileRows);
         }
       }
     }

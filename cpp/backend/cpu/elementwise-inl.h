@@ -1,4 +1,4 @@
-// Norms, activations, addition and argmax. Included inside a target region after math-inl.h.
+// Norms, activations, addition and reductions. Included inside a target region after math-inl.h.
 #pragma once
 
 namespace specdec::SPECDEC_SIMD_NAMESPACE {
@@ -77,33 +77,28 @@ void activate_multiply(Activation activation, const float* gate, const float* up
 
 void add(const float* x, std::int64_t n, float* dst) noexcept { map2(dst, x, n, dst, Add{}); }
 
-TokenId argmax(const float* logits, std::int64_t n) noexcept {
-  constexpr std::int64_t kBlock = 1024;
+float max_finite(const float* x, std::int64_t n) noexcept {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   const F32x16 infinity = F32x16::set1(kInfinity);
   const F32x16 one = F32x16::set1(1.0F);
   F32x16 bad = F32x16::zero();  // nonzero where a NaN or +infinity was seen
-  float best = -kInfinity;
-  std::int64_t best_block = -1;
-  for (std::int64_t begin = 0; begin < n; begin += kBlock) {
-    const std::int64_t end = begin + kBlock < n ? begin + kBlock : n;
-    F32x16 acc = F32x16::set1(-kInfinity);
-    for (std::int64_t i = begin; i < end; i += 16) {
-      const F32x16 x =
-          i + 16 <= end ? F32x16::load(logits + i) : load_partial(logits + i, end - i, -kInfinity);
-      acc = max(acc, x);
-      bad = select_less(x, infinity, bad, one);
-    }
-    const float block_max = max_lanes(acc);
-    if (block_max > best) {
-      best = block_max;
-      best_block = begin;
-    }
+  F32x16 best = F32x16::set1(-kInfinity);
+  for (std::int64_t i = 0; i < n; i += 16) {
+    const F32x16 v = i + 16 <= n ? F32x16::load(x + i) : load_partial(x + i, n - i, -kInfinity);
+    best = max(best, v);
+    bad = select_less(v, infinity, bad, one);
   }
-  if (best_block < 0 || max_lanes(bad) > 0) return -1;
-  std::int64_t i = best_block;
-  while (logits[i] != best) ++i;
-  return static_cast<TokenId>(i);
+  if (max_lanes(bad) > 0) return std::numeric_limits<float>::quiet_NaN();
+  return max_lanes(best);
+}
+
+struct ExpTerm {
+  F32x16 max;
+  F32x16 operator()(F32x16 x, F32x16 acc) const { return acc + exp(x - max); }
+};
+
+float sum_exp(const float* x, std::int64_t n, float max) noexcept {
+  return sum_row(x, n, -std::numeric_limits<float>::infinity(), ExpTerm{F32x16::set1(max)});
 }
 
 }  // namespace

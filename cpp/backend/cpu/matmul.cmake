@@ -1,5 +1,6 @@
 set(SPECDEC_MATMUL_SOURCES
     cpu/cpu_backend.cc
+    cpu/head_reducer.cc
     cpu/matmul.cc
     cpu/packed_matrix.cc
     cpu/panel.cc
@@ -14,4 +15,9 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
        cpu/matmul_avx512_float.cc
        cpu/matmul_avx512_q32.cc
        cpu/matmul_avx512_q256.cc)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+  list(APPEND SPECDEC_MATMUL_SOURCES
+       cpu/matmul_neon_float.cc
+       cpu/matmul_neon_q32.cc
+       cpu/matmul_neon_q256.cc)
 endif()

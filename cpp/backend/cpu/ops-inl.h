@@ -14,6 +14,7 @@
 
 namespace specdec::SPECDEC_SIMD_NAMESPACE {
 
-const OpsKernels kOps = {norm, activate, activate_multiply, add, argmax, rope_store, attention};
+const OpsKernels kOps = {norm,       activate, activate_multiply, add,
+                         max_finite, sum_exp,  rope_store,        attention};
 
 }  // namespace specdec::SPECDEC_SIMD_NAMESPACE

@@ -21,8 +21,10 @@ struct OpsKernels {
   void (*activate_multiply)(Activation activation, const float* gate, const float* up,
                             std::int64_t n, float* dst);
   void (*add)(const float* x, std::int64_t n, float* dst);
-  // Backend::argmax of one row.
-  TokenId (*argmax)(const float* logits, std::int64_t n);
+  // Largest of x[0..n); NaN when a value is NaN or +infinity.
+  float (*max)(const float* x, std::int64_t n);
+  // Sum of e^(x[i] - max).
+  float (*sum_exp)(const float* x, std::int64_t n, float max);
 
   // Whole operations, called by every thread of a task with the same arguments.
   void (*rope_store)(const RopeStoreTask& task, TaskContext& context);

@@ -1,0 +1,89 @@
+// The input of one operation as its matrices want it: rows cut into groups of columns, normalised
+// and quantised once for all matrices.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "backend/cpu/matmul.h"
+#include "backend/cpu/panel.h"
+#include "base/aligned_buffer.h"
+
+namespace specdec {
+
+// The rows of one operation, dealt out evenly in groups of at most kMaxColumns.
+class ColumnSplit {
+ public:
+  explicit ColumnSplit(int n_rows)
+      : n_rows_(n_rows), n_groups_((n_rows + kMaxColumns - 1) / kMaxColumns) {}
+  [[nodiscard]] int n_groups() const { return n_groups_; }
+  [[nodiscard]] int first(int group) const {
+    return n_rows_ / n_groups_ * group + std::min(group, n_rows_ % n_groups_);
+  }
+  [[nodiscard]] int size(int group) const {
+    return n_rows_ / n_groups_ + (group < n_rows_ % n_groups_ ? 1 : 0);
+  }
+  [[nodiscard]] int group_of(int row) const {
+    const int large = n_rows_ / n_groups_ + 1;
+    const int n_large = n_rows_ % n_groups_;
+    return row < large * n_large ? row / large : n_large + (row - large * n_large) / (large - 1);
+  }
+
+ private:
+  int n_rows_;
+  int n_groups_;
+};
+
+// Input of one operation, normalised and quantised in every form its matrices need.
+class Panels {
+ public:
+  Panels(int n_rows, std::int64_t n_in) : split_(n_rows), n_in_(n_in) {}
+
+  void want(PanelKind kind) { wanted_[static_cast<std::size_t>(kind)] = true; }
+
+  void allocate(AlignedBuffer& buffer) {
+    std::size_t used = 0;
+    for (int pass = 0; pass < 2; ++pass) {
+      used = 0;
+      for (std::size_t kind = 0; kind < 3; ++kind) {
+        if (!wanted_[kind]) continue;
+        if (pass == 1) views_[kind].resize(static_cast<std::size_t>(split_.n_groups()));
+        for (int g = 0; g < split_.n_groups(); ++g) {
+          const auto panel_kind = static_cast<PanelKind>(kind);
+          if (pass == 1) {
+            views_[kind][static_cast<std::size_t>(g)] =
+                panel_view(panel_kind, n_in_, split_.size(g), buffer.data() + used);
+          }
+          used += panel_bytes(panel_kind, n_in_, split_.size(g));
+        }
+      }
+      if (pass == 0) buffer.require(used);
+    }
+  }
+
+  // Fills the column of one row.
+  void fill(const MatmulKernels& kernels, int row, const float* x) const {
+    const int group = split_.group_of(row);
+    for (std::size_t kind = 0; kind < 3; ++kind) {
+      if (!wanted_[kind]) continue;
+      kernels.quantize[kind](x, n_in_, row - split_.first(group),
+                             views_[kind][static_cast<std::size_t>(group)]);
+    }
+  }
+
+  [[nodiscard]] std::int64_t n_in() const { return n_in_; }
+  [[nodiscard]] const ColumnSplit& split() const { return split_; }
+  [[nodiscard]] const Panel& view(PanelKind kind, int group) const {
+    return views_[static_cast<std::size_t>(kind)][static_cast<std::size_t>(group)];
+  }
+
+ private:
+  ColumnSplit split_;
+  std::int64_t n_in_;
+  std::array<bool, 3> wanted_{};
+  std::array<std::vector<Panel>, 3> views_;
+};
+
+}  // namespace specdec
