@@ -193,3 +193,128 @@ def test_suffix_text_is_the_plain_text(options: dict[str, Any], gamma: int | Non
         assert out["token_ids"] == want
         if target is LOOPING:
             assert out["stats"]["accepted"] > 15
+
+
+# --- token recycling ---
+
+
+def recycling(target: dict[str, Any] | None = None, **options: Any) -> Any:
+    return m.Session(target or {"vocab_size": 64}, {"kind": "recycling", **options})
+
+
+def test_recycling_starts_with_what_followed_in_the_prompt() -> None:
+    session = recycling()
+    session.begin([1, 2, 1, 3, 4])
+    assert session.propose([1, 2, 1], 1) == [3]  # the most recent follower
+    assert session.propose([1, 2, 1], 9) == [3, 4]
+    assert session.propose([9], 9) == []
+
+
+def test_recycling_chains_the_targets_best_tokens() -> None:
+    session = recycling()
+    session.begin([1])
+    session.commit([1, 2, 3], 2, [[2, 5], [3, 6]])
+    assert session.propose([1], 9) == [2, 3]
+    assert session.propose([1], 1) == [2]
+    # The next time a token comes up its successors are replaced.
+    session.commit([1, 2, 3, 1, 7], 2, [[1, 9], [7, 2]])
+    assert session.propose([1], 1) == [7]
+    assert session.propose([2], 2) == [3, 1]
+
+
+def test_recycling_learns_from_rejected_rows_too() -> None:
+    session = recycling()
+    session.begin([1])
+    session.commit([1, 2], 1, [[2, 3]], [1, 40, 41], [[2, 3], [41, 9], [42, 8]])
+    assert session.propose([40], 9) == [41, 42]
+
+
+def test_recycling_builds_a_tree_of_the_likeliest_paths() -> None:
+    session = recycling(draft_max=6)
+    session.begin([1], [], True)
+    session.commit([1, 2], 1, [[2, 3, 4]], [1, 2, 3], [[2, 3, 4], [5, 6], [7, 8]])
+    tokens, parents, _ = session.propose_tree([1], 9)
+    paths = []
+    for i, parent in enumerate(parents):
+        assert -1 <= parent < i
+        paths.append([*(paths[parent] if parent >= 0 else []), tokens[i]])
+    assert len(paths) == 6
+    assert paths[0] == [2]
+    assert [2, 5] in paths
+    assert [3] in paths
+    assert len({tuple(p) for p in paths}) == 6  # no path twice
+    # The same where only chains are taken.
+    session.begin([1], [], False)
+    session.commit([1, 2], 1, [[2, 3, 4]], [1, 2, 3], [[2, 3, 4], [5, 6], [7, 8]])
+    assert session.propose_tree([1], 9)[:2] == ([2, 5], [])
+
+
+def test_recycling_trees_widen_where_the_second_best_is_right() -> None:
+    def children_of_the_root(right: int) -> int:
+        session = recycling(draft_max=15)
+        session.begin([0], [], True)
+        text = [0]
+        for _ in range(200):
+            text += [[2, 3, 4][right], 0]
+            session.commit(text, 2, [[2, 3, 4], [0, 1]])
+        return session.propose_tree([0], 15)[1].count(-1)
+
+    assert children_of_the_root(1) > children_of_the_root(0)
+
+
+def test_a_recycled_draft_ends_with_an_end_of_sequence_token() -> None:
+    session = recycling()
+    session.begin([1, 2, 3, 4], [3])
+    assert session.propose([1], 9) == [2, 3]
+
+
+def test_recycling_forgets_between_requests_unless_asked_to_keep() -> None:
+    for keep, want in ((False, []), (True, [2, 3])):
+        session = recycling(keep_store=keep)
+        session.begin([1, 2, 3])
+        session.begin([9])
+        assert session.propose([1], 9) == want
+        session.reset()
+        session.begin([9])
+        assert session.propose([1], 9) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "bad"), [("successors", 0), ("successors", 33), ("draft_max", 0)]
+)
+def test_recycling_options_are_named_with_their_range(option: str, bad: int) -> None:
+    name = "top_k" if option == "successors" else option
+    with pytest.raises(m.Error, match=f"invalid_argument: recycling {name} must be in"):
+        recycling(**{option: bad})
+
+
+@pytest.mark.parametrize("gamma", [None, 1, 3, 8])
+@pytest.mark.parametrize("verifier", ["auto", "match", "standard"])
+def test_recycled_text_is_the_plain_text(verifier: str, gamma: int | None) -> None:
+    for target in (TARGET, {**LOOPING, "order": 1, "vocab_size": 8}):
+        session = m.Session(target, {"kind": "recycling"})
+        want = plain_greedy(session, [3, 2, 1, 0], 60)
+        out = run(session, prompt=[3, 2, 1, 0], max_tokens=60, gamma=gamma, verifier=verifier)
+        assert out["token_ids"] == want
+        if target is not TARGET:
+            assert out["stats"]["accepted"] > 20
+
+
+@pytest.mark.parametrize("verifier", ["match", "auto"])
+def test_recycled_trees_find_more_than_chains(verifier: str) -> None:
+    target = {**LOOPING, "order": 1, "vocab_size": 8, "scale": 1.5}
+    accepted = {}
+    for tree in (True, False):
+        found = []
+        for seed in range(8):
+            session = m.Session(target, {"kind": "recycling", "tree": tree, "keep_store": True})
+            out = run(
+                session,
+                prompt=[3, 2, 1, 0],
+                max_tokens=100,
+                verifier=verifier,
+                sampling={"temperature": 0.7, "seed": seed},
+            )
+            found.append(out["stats"]["accepted"])
+        accepted[tree] = sum(found)
+    assert accepted[True] > accepted[False] > 0

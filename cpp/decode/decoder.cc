@@ -58,8 +58,9 @@ class Run {
   std::vector<std::int32_t> batch_parents_;
   std::vector<TokenLogprobs> logprobs_;  // [n generated], when asked for
   std::vector<std::vector<TokenId>>
-      target_top_k_;                      // [new tokens of this pass], when the drafter wants it
-  std::vector<std::uint8_t> from_draft_;  // [n generated]
+      target_top_k_;  // [new tokens of this pass], when the drafter wants it
+  std::vector<std::vector<TokenId>> row_top_k_;  // [rows of this pass], likewise
+  std::vector<std::uint8_t> from_draft_;         // [n generated]
   TokenLedger ledger_;
   std::size_t n_released_ = 0;
   std::int64_t pass_ = 0;
@@ -167,8 +168,8 @@ int Run::draft_budget() const {
   int budget = std::min(draft_max_, limit_ - n_generated() - 1);
   const int branch = drafter_->branch();
   if (branch > 1) {  // rows of siblings need room in the cache until they are dropped
-    budget = std::min(
-        budget, (cache_.scorer().n_ctx() - static_cast<int>(committed_.size())) / branch);
+    budget =
+        std::min(budget, (cache_.scorer().n_ctx() - static_cast<int>(committed_.size())) / branch);
   }
   return budget < request_.draft_min ? 0 : budget;
 }
@@ -273,6 +274,10 @@ void Run::take(const DraftProposal& proposal, const Verdict& verdict, WarpedRows
     if (top_k > 0) target_top_k_.push_back(best_tokens(row + 1, top_k));
     if (drafted) row = at;
   }
+  row_top_k_.clear();
+  if (top_k > 0 && drafter_->wants_all_rows()) {
+    for (int r = 0; r <= proposal.size(); ++r) row_top_k_.push_back(best_tokens(r, top_k));
+  }
   committed_.insert(committed_.end(), tokens.begin(), tokens.end());
 }
 
@@ -292,7 +297,11 @@ void Run::commit_to_drafter(int n_new) {
   if (any_drafter_ == nullptr) return;
   const ScopedMs timer(result_.stats.draft_ms);
   if (drafter_ != nullptr) {
-    drafter_->commit({.committed = committed_, .n_new = n_new, .target_top_k = target_top_k_});
+    drafter_->commit({.committed = committed_,
+                      .n_new = n_new,
+                      .target_top_k = target_top_k_,
+                      .row_tokens = batch_tokens_,
+                      .row_top_k = row_top_k_});
   }
   any_drafter_->align(committed_);
 }

@@ -33,6 +33,10 @@ struct CommitInfo {
   std::span<const TokenId> committed;                  // everything, prompt included
   int n_new = 0;                                       // how many at the end are new
   std::span<const std::vector<TokenId>> target_top_k;  // [n_new] if wanted_top_k() > 0, else empty
+  // Tokens fed in the pass and the target's best tokens after each, rejected ones included; empty
+  // unless wants_all_rows().
+  std::span<const TokenId> row_tokens = {};
+  std::span<const std::vector<TokenId>> row_top_k = {};
 };
 
 // A drafter may be wrong but must be honest: tokens it draws at random carry the law they were
@@ -45,10 +49,16 @@ class Drafter {
   [[nodiscard]] virtual int default_draft_max() const = 0;
   // How many of the target's best tokens per emitted position commit() wants to see.
   [[nodiscard]] virtual int wanted_top_k() const { return 0; }
+  // Whether it wants to see them for every row of the pass too.
+  [[nodiscard]] virtual bool wants_all_rows() const { return false; }
+
+  // Candidates per depth that a proposal of the present request may hold.
+  [[nodiscard]] virtual int branch() const { return 1; }
 
   // A new request. Throws Error(kInvalidArgument) when its options do not fit the verifier.
   virtual void begin(const DraftSetup& setup, std::span<const TokenId> prompt) = 0;
-  // At most max_tokens (>= 1) tokens that continue `committed`; none when there is nothing to say.
+  // At most max_tokens (>= 1) tokens that continue `committed`, times branch(); none when there is
+  // nothing to say.
   [[nodiscard]] virtual DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
                                               Chance& chance) = 0;
   virtual void commit(const CommitInfo&) {}
@@ -68,9 +78,12 @@ enum class DraftMode {
 };
 
 struct DraftModelOptions {
+  static constexpr int kDefaultTopK = 50;
+
   DraftMode mode = DraftMode::kAuto;
   std::optional<double> temperature;  // default: the request's
-  std::optional<int> top_k;           // default: the request's; keeps draft laws short
+  std::optional<int> top_k;  // default: the request's, or kDefaultTopK for verifiers that read it
+  int branch = 1;            // 1..16 candidates per depth: a comb; for verifiers that take trees
 };
 
 struct NGramOptions {
@@ -89,6 +102,13 @@ struct SuffixOptions {
   std::shared_ptr<const SuffixIndex> corpus;  // a static text, finished; or null
 };
 
+struct RecyclingOptions {
+  int top_k = 8;            // 1..32 successors remembered per token
+  int draft_max = 15;       // 1..64 tokens of a chain or tree
+  bool tree = true;         // a tree where the verifier takes one
+  bool keep_store = false;  // keep the successors from request to request
+};
+
 struct DrafterSource {
   TokenScorer* draft_scorer = nullptr;  // for drafters that need a model
   std::span<const TokenId>
@@ -96,6 +116,7 @@ struct DrafterSource {
   DraftModelOptions model;
   NGramOptions ngram;
   SuffixOptions suffix;
+  RecyclingOptions recycling;
 };
 
 struct DrafterInfo {

@@ -211,8 +211,14 @@ class Session {
         prompt);
   }
   void commit(const std::vector<TokenId>& committed, int n_new,
-              const std::vector<std::vector<TokenId>>& target_top_k) {
-    drafter_->commit({.committed = committed, .n_new = n_new, .target_top_k = target_top_k});
+              const std::vector<std::vector<TokenId>>& target_top_k,
+              const std::vector<TokenId>& row_tokens,
+              const std::vector<std::vector<TokenId>>& row_top_k) {
+    drafter_->commit({.committed = committed,
+                      .n_new = n_new,
+                      .target_top_k = target_top_k,
+                      .row_tokens = row_tokens,
+                      .row_top_k = row_top_k});
   }
 
  private:
@@ -229,6 +235,7 @@ class Session {
     f.read("propose", propose);
     f.read("temperature", source.model.temperature);
     f.read("top_k", source.model.top_k);
+    f.read("branch", source.model.branch);
     f.read("n", source.ngram.n);
     f.read("draft_max", source.ngram.draft_max);
     f.read("filler_top_k", source.ngram.filler_top_k);
@@ -236,6 +243,10 @@ class Session {
     f.read("keep_store", source.ngram.keep_store);
     source.suffix.keep_store = source.ngram.keep_store;
     if (options.contains("draft_max")) source.suffix.draft_max = source.ngram.draft_max;
+    source.recycling.keep_store = source.ngram.keep_store;
+    if (options.contains("draft_max")) source.recycling.draft_max = source.ngram.draft_max;
+    f.read("successors", source.recycling.top_k);
+    f.read("tree", source.recycling.tree);
     f.read("min_match", source.suffix.min_match);
     f.read("max_store", source.suffix.max_store);
     std::vector<TokenId> corpus;
@@ -306,6 +317,9 @@ class Session {
     stats["time_to_first_token_ms"] = s.time_to_first_token_ms;
     stats["speculation"] = s.speculation;
     stats["note"] = s.note;
+    stats["candidate_positions"] = s.candidate_positions;
+    stats["in_set"] = s.in_set();
+    stats["candidate_acceptance"] = s.candidate_acceptance();
     stats["acceptance_rate"] = s.acceptance_rate();
     stats["mean_acceptance_length"] = s.mean_acceptance_length();
     stats["tokens_per_second"] = s.tokens_per_second();
@@ -363,5 +377,7 @@ void bind_session(py::module_& m) {
              return std::tuple(p.tokens, p.parents, p.strength);
            })
       .def("commit", &Session::commit, py::arg("committed"), py::arg("n_new"),
-           py::arg("target_top_k") = std::vector<std::vector<TokenId>>{});
+           py::arg("target_top_k") = std::vector<std::vector<TokenId>>{},
+           py::arg("row_tokens") = std::vector<TokenId>{},
+           py::arg("row_top_k") = std::vector<std::vector<TokenId>>{});
 }

@@ -74,9 +74,11 @@ class NGram final : public Drafter {
     const std::size_t first = info.committed.size() - static_cast<std::size_t>(info.n_new);
     for (std::size_t i = 0; i < static_cast<std::size_t>(info.n_new); ++i) {
       const std::span<const TokenId> context = info.committed.first(first + i);
-      if (!info.target_top_k.empty()) {  // worst first, so that ties go to the better one
+      if (options_.filler_top_k > 1 && !info.target_top_k.empty()) {
         const std::vector<TokenId>& top = info.target_top_k[i];
-        for (auto token = top.rbegin(); token != top.rend(); ++token) count(context, *token);
+        // Others may have asked for more. Worst first, so that ties go to the better one.
+        auto n = std::min(top.size(), static_cast<std::size_t>(options_.filler_top_k));
+        while (n-- > 0) count(context, top[n]);
       }
       count(context, info.committed[first + i]);  // last: the most recent wins ties
     }
