@@ -120,6 +120,24 @@ def test_a_row_has_the_same_bits_for_every_isa_row_count_and_thread_count(name: 
                     )
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_matrices_that_are_not_repacked_give_the_same_bits(name: str) -> None:
+    rng = np.random.default_rng(5)
+    type_id, block, _ = FORMATS[name]
+    shapes = [(96, 512), (83, 1536)] + ([(33, 96)] if block <= 32 else [])
+    shapes += [(37, 45)] if block == 1 else []
+    for n_out, n_in in shapes:
+        data = random_weights(name, n_out, n_in, rng)
+        x = rng.standard_normal((17, n_in)).astype(np.float32)
+        for isa in matmul.isas():
+            repacked = matmul.Matmul(isa, 2)
+            view = matmul.Matmul(isa, 2, repack=False)
+            for rows in (1, 8, 17):
+                want = repacked.linear(type_id, n_out, n_in, data, x[:rows])
+                got = view.linear(type_id, n_out, n_in, data, x[:rows])
+                assert np.array_equal(got.view(np.uint32), want.view(np.uint32)), (isa, rows)
+
+
 @pytest.mark.parametrize("name", [n for n in FORMATS if FORMATS[n][1] > 1])
 def test_extreme_codes_do_not_overflow(name: str) -> None:
     """All-ones codes and activations at +-127: the worst case of every integer sum."""

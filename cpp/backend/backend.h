@@ -26,6 +26,8 @@ class WeightMatrix {
   [[nodiscard]] virtual std::int64_t n_out() const = 0;
   [[nodiscard]] virtual std::int64_t n_in() const = 0;
   [[nodiscard]] virtual std::size_t n_bytes() const = 0;  // memory it occupies
+  // Points into the data it was made from, which must outlive it.
+  [[nodiscard]] virtual bool is_view() const { return false; }
 };
 
 struct Norm {
@@ -140,7 +142,8 @@ class Backend {
   [[nodiscard]] virtual BackendInfo info() const = 0;
 
   // Prepares a matrix of GGUF rows ([n_out] rows of n_in weights) for this device; reads `data`
-  // only during the call. Throws Error(kResource) when memory is short.
+  // only during the call, unless the result is a view. Throws Error(kResource) when memory is
+  // short.
   [[nodiscard]] virtual std::unique_ptr<WeightMatrix> load_matrix(
       DType dtype, std::int64_t n_out, std::int64_t n_in, std::span<const std::byte> data) = 0;
 
@@ -154,7 +157,12 @@ class Backend {
   virtual void head(const HeadTask& task) = 0;
 };
 
+// Whether the CPU backend keeps its own copy of matrices in the layout of its kernels, or views of
+// the file's, packed piece by piece in every pass: slower, in little memory, with the same bits.
+enum class Repack { kAuto, kOff };
+
 // The CPU backend. n_threads 0: ThreadPool::default_n_threads().
-[[nodiscard]] std::shared_ptr<Backend> make_cpu_backend(int n_threads);
+[[nodiscard]] std::shared_ptr<Backend> make_cpu_backend(int n_threads,
+                                                        Repack repack = Repack::kAuto);
 
 }  // namespace specdec

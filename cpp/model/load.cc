@@ -32,7 +32,13 @@ class Loader {
                                        static_cast<std::int64_t>(n_in),
                                        file_.tensor_data(tensor).first(n_bytes));
     memory_.weights_bytes += matrix->n_bytes();
-    finish(tensor);
+    if (matrix->is_view()) {
+      // The embedding is counted once, also when it is the head.
+      if (name != "token_embd.weight") memory_.mapped_bytes += n_bytes;
+      done(tensor);
+    } else {
+      finish(tensor);
+    }
     return matrix;
   }
 
@@ -75,6 +81,10 @@ class Loader {
   // The bytes of `tensor` are not needed any more.
   void finish(const TensorInfo& tensor) {
     if (file_.mapping() != nullptr) file_.mapping()->release(tensor.offset, tensor.n_bytes);
+    done(tensor);
+  }
+
+  void done(const TensorInfo& tensor) {
     progress_.n_bytes_done += tensor.n_bytes;
     report();
   }

@@ -67,8 +67,9 @@ struct LoadOptions {
 
 struct ModelMemory {
   std::size_t weights_bytes = 0;  // held by the backend and by float vectors
-  std::size_t mapped_bytes =
-      0;  // embedding rows read from the mapped file, shared with its page cache
+  // Read from the mapped file, shared with its page cache: the embedding, and matrices that are
+  // views.
+  std::size_t mapped_bytes = 0;
 };
 
 class Model {

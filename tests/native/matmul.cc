@@ -25,8 +25,9 @@ std::span<const std::byte> as_bytes(const py::bytes& data) {
 
 class Matmul {
  public:
-  Matmul(const std::string& isa, int n_threads)
-      : backend_(make_cpu_backend(n_threads, parse_cpu_isa(isa))) {}
+  Matmul(const std::string& isa, int n_threads, bool repack)
+      : backend_(make_cpu_backend(n_threads, parse_cpu_isa(isa),
+                                  repack ? Repack::kAuto : Repack::kOff)) {}
 
   // y[m, n_out] = x[m, n_in] W^T
   FloatArray linear(std::uint32_t dtype, std::int64_t n_out, std::int64_t n_in,
@@ -107,7 +108,8 @@ class Matmul {
 
 PYBIND11_MODULE(_testing_matmul, m) {
   py::class_<Matmul>(m, "Matmul", py::module_local())
-      .def(py::init<const std::string&, int>())
+      .def(py::init<const std::string&, int, bool>(), py::arg("isa"), py::arg("n_threads"),
+           py::arg("repack") = true)
       .def("linear", &Matmul::linear)
       .def("time_linear", &Matmul::time_linear)
       .def("quantize", &Matmul::quantize);

@@ -29,6 +29,12 @@ CallerScratch& caller_scratch() {
   return scratch;
 }
 
+// Where a thread packs a tile row of a matrix that is a view; which: 0 or 1.
+AlignedBuffer& tile_scratch(int which) {
+  thread_local AlignedBuffer scratch[2];
+  return scratch[which];
+}
+
 const PackedMatrix& packed(const WeightMatrix* matrix) {
   return static_cast<const PackedMatrix&>(*matrix);
 }
@@ -40,14 +46,19 @@ std::int64_t tiles_per_chunk(const PackedMatrix& matrix) {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(CpuIsa isa, int n_threads)
-      : isa_(isa), n_threads_(n_threads), matmul_(matmul_kernels(isa)), ops_(ops_kernels(isa)) {}
+  CpuBackend(CpuIsa isa, int n_threads, Repack repack)
+      : isa_(isa),
+        n_threads_(n_threads),
+        repack_(repack),
+        matmul_(matmul_kernels(isa)),
+        ops_(ops_kernels(isa)) {}
 
   [[nodiscard]] BackendInfo info() const override {
     BackendInfo info;
     info.name = "cpu";
     info.description = std::string(cpu_isa_name(isa_)) + ", " + std::to_string(n_threads_) +
-                       (n_threads_ == 1 ? " thread" : " threads");
+                       (n_threads_ == 1 ? " thread" : " threads") +
+                       (repack_ == Repack::kOff ? ", weights not repacked" : "");
     info.n_threads = n_threads_;
     return info;
   }
@@ -55,7 +66,7 @@ class CpuBackend final : public Backend {
   [[nodiscard]] std::unique_ptr<WeightMatrix> load_matrix(
       DType dtype, std::int64_t n_out, std::int64_t n_in,
       std::span<const std::byte> data) override {
-    return std::make_unique<PackedMatrix>(dtype, n_out, n_in, data, n_threads_);
+    return std::make_unique<PackedMatrix>(dtype, n_out, n_in, data, isa_, n_threads_, repack_);
   }
 
   void linear(const LinearTask& task) override {
@@ -174,10 +185,9 @@ class CpuBackend final : public Backend {
     context.barrier();
   }
 
-  void multiply(const PackedMatrix& matrix, std::int64_t tile, const Panel& panel,
+  void multiply(const PackedMatrix& matrix, const std::uint8_t* tiles, const Panel& panel,
                 float* out) const {
-    matmul_.tile[static_cast<std::size_t>(matrix.dtype())][panel.n_cols - 1](matrix.tile_row(tile),
-                                                                             panel, out);
+    matmul_.tile[static_cast<std::size_t>(matrix.dtype())][panel.n_cols - 1](tiles, panel, out);
   }
 
   void run_chunk(const LinearSegment& segment, const Panels& panels, std::int64_t chunk) const {
@@ -188,9 +198,10 @@ class CpuBackend final : public Backend {
     for (std::int64_t tile = chunk * per_chunk; tile < end; ++tile) {
       const std::int64_t row0 = tile * kTileRows;
       const int n = static_cast<int>(std::min<std::int64_t>(kTileRows, matrix.n_out() - row0));
+      const std::uint8_t* tiles = matrix.tile_row(tile, tile_scratch(0));
       for (int g = 0; g < panels.split().n_groups(); ++g) {
         const Panel& panel = panels.view(matrix.panel_kind(), g);
-        multiply(matrix, tile, panel, out);
+        multiply(matrix, tiles, panel, out);
         for (int c = 0; c < panel.n_cols; ++c) {
           float* y = out + c * kTileRows;
           if (segment.bias != nullptr) {
@@ -216,9 +227,10 @@ class CpuBackend final : public Backend {
       const std::int64_t tile = reducer.block(group, b);
       const std::int64_t row0 = tile * kTileRows;
       const int n = static_cast<int>(std::min<std::int64_t>(kTileRows, matrix.n_out() - row0));
+      const std::uint8_t* tiles = matrix.tile_row(tile, tile_scratch(0));
       for (int g = 0; g < panels.split().n_groups(); ++g) {
         const Panel& panel = panels.view(matrix.panel_kind(), g);
-        multiply(matrix, tile, panel, tile_out);
+        multiply(matrix, tiles, panel, tile_out);
         for (int c = 0; c < panel.n_cols; ++c) {
           float* y = tile_out + c * kTileRows;
           if (task.bias != nullptr) {
@@ -237,10 +249,12 @@ class CpuBackend final : public Backend {
     alignas(64) float up_out[kMaxColumns * kTileRows];
     const std::int64_t row0 = tile * kTileRows;
     const int n = static_cast<int>(std::min<std::int64_t>(kTileRows, gate.n_out() - row0));
+    const std::uint8_t* gate_tiles = gate.tile_row(tile, tile_scratch(0));
+    const std::uint8_t* up_tiles = up.tile_row(tile, tile_scratch(1));
     for (int g = 0; g < panels.split().n_groups(); ++g) {
       const int n_cols = panels.split().size(g);
-      multiply(gate, tile, panels.view(gate.panel_kind(), g), gate_out);
-      multiply(up, tile, panels.view(up.panel_kind(), g), up_out);
+      multiply(gate, gate_tiles, panels.view(gate.panel_kind(), g), gate_out);
+      multiply(up, up_tiles, panels.view(up.panel_kind(), g), up_out);
       ops_.activate_multiply(task.activation, gate_out, up_out, n_cols * kTileRows, gate_out);
       for (int c = 0; c < n_cols; ++c) {
         std::copy_n(gate_out + c * kTileRows, n,
@@ -251,23 +265,24 @@ class CpuBackend final : public Backend {
 
   CpuIsa isa_;
   int n_threads_;
+  Repack repack_;
   const MatmulKernels& matmul_;
   const OpsKernels& ops_;
 };
 
 }  // namespace
 
-std::shared_ptr<Backend> make_cpu_backend(int n_threads, CpuIsa isa) {
+std::shared_ptr<Backend> make_cpu_backend(int n_threads, CpuIsa isa, Repack repack) {
   if (n_threads < 0 || n_threads > 256) {
     throw_invalid("n_threads is " + std::to_string(n_threads) +
                   "; expected 1 to 256, or 0 to choose");
   }
-  return std::make_shared<CpuBackend>(isa,
-                                      n_threads == 0 ? ThreadPool::default_n_threads() : n_threads);
+  return std::make_shared<CpuBackend>(
+      isa, n_threads == 0 ? ThreadPool::default_n_threads() : n_threads, repack);
 }
 
-std::shared_ptr<Backend> make_cpu_backend(int n_threads) {
-  return make_cpu_backend(n_threads, active_cpu_isa());
+std::shared_ptr<Backend> make_cpu_backend(int n_threads, Repack repack) {
+  return make_cpu_backend(n_threads, active_cpu_isa(), repack);
 }
 
 }  // namespace specdec

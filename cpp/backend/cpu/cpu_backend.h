@@ -9,6 +9,7 @@
 
 namespace specdec {
 
-[[nodiscard]] std::shared_ptr<Backend> make_cpu_backend(int n_threads, CpuIsa isa);
+[[nodiscard]] std::shared_ptr<Backend> make_cpu_backend(int n_threads, CpuIsa isa,
+                                                        Repack repack = Repack::kAuto);
 
 }  // namespace specdec

@@ -2,6 +2,8 @@ set(SPECDEC_MATMUL_SOURCES
     cpu/cpu_backend.cc
     cpu/head_reducer.cc
     cpu/matmul.cc
+    cpu/pack.cc
+    cpu/pack_scalar.cc
     cpu/packed_matrix.cc
     cpu/panel.cc
     cpu/matmul_scalar_float.cc
@@ -14,7 +16,9 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
        cpu/matmul_avx2_q256.cc
        cpu/matmul_avx512_float.cc
        cpu/matmul_avx512_q32.cc
-       cpu/matmul_avx512_q256.cc)
+       cpu/matmul_avx512_q256.cc
+       cpu/pack_avx2.cc
+       cpu/pack_avx512.cc)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   list(APPEND SPECDEC_MATMUL_SOURCES
        cpu/matmul_neon_float.cc

@@ -9,39 +9,61 @@
 namespace specdec {
 
 PackedMatrix::PackedMatrix(DType dtype, std::int64_t n_out, std::int64_t n_in,
-                           std::span<const std::byte> data, int n_threads)
-    : dtype_(dtype), n_out_(n_out), n_in_(n_in) {
+                           std::span<const std::byte> data, CpuIsa isa, int n_threads,
+                           Repack repack)
+    : dtype_(dtype),
+      n_out_(n_out),
+      n_in_(n_in),
+      format_(tile_format(dtype)),
+      kernel_(pack_kernels(isa).of[static_cast<std::size_t>(dtype)]),
+      data_(data) {
   const DTypeTraits& traits = dtype_traits(dtype);
   SPECDEC_CHECK(n_out > 0 && n_in > 0 && n_in % traits.block_elements == 0);
-  SPECDEC_CHECK(data.size() >= static_cast<std::uint64_t>(n_out) *
-                                   row_bytes(dtype, static_cast<std::uint64_t>(n_in)));
+  row_bytes_ = static_cast<std::size_t>(row_bytes(dtype, static_cast<std::uint64_t>(n_in)));
+  SPECDEC_CHECK(data.size() / row_bytes_ >= static_cast<std::uint64_t>(n_out));
   panel_kind_ = traits.block_elements == 1    ? PanelKind::kFloat
                 : traits.block_elements == 32 ? PanelKind::kQ32
                                               : PanelKind::kQ256;
-  const TileFormat& format = tile_format(dtype);
+  unit_bytes_ = static_cast<std::size_t>(format_.unit) / traits.block_elements * traits.block_bytes;
   tile_row_bytes_ =
-      static_cast<std::size_t>((n_in + format.unit - 1) / format.unit) * format.tile_bytes;
-  buffer_ = AlignedBuffer(static_cast<std::size_t>(n_tile_rows()) * tile_row_bytes_);
+      static_cast<std::size_t>((n_in + format_.unit - 1) / format_.unit) * format_.tile_bytes;
+  if (repack == Repack::kOff) return;
+  AlignedBuffer buffer(static_cast<std::size_t>(n_tile_rows()) * tile_row_bytes_);
   ThreadPool::shared().run(n_threads, [&](TaskContext& context) {
-    for (std::int64_t i = context.next_chunk(); i < n_tile_rows(); i = context.next_chunk())
-      pack_tile_row(i, data);
+    for (std::int64_t i = context.next_chunk(); i < n_tile_rows(); i = context.next_chunk()) {
+      pack_tile_row(i, buffer.as<std::uint8_t>() + static_cast<std::size_t>(i) * tile_row_bytes_);
+    }
   });
+  buffer_ = std::move(buffer);
+  data_ = {};
 }
 
-void PackedMatrix::pack_tile_row(std::int64_t i, std::span<const std::byte> data) {
-  const TileFormat& format = tile_format(dtype_);
-  const auto stride = row_bytes(dtype_, static_cast<std::uint64_t>(n_in_));
+void PackedMatrix::pack_tile_row(std::int64_t i, std::uint8_t* tiles) const {
   const int n_valid = static_cast<int>(std::min<std::int64_t>(kTileRows, n_out_ - i * kTileRows));
   const std::byte* rows[kTileRows] = {};
   for (int r = 0; r < n_valid; ++r)
-    rows[r] = data.data() + static_cast<std::uint64_t>(i * kTileRows + r) * stride;
-  auto* tile = buffer_.as<std::uint8_t>() + static_cast<std::size_t>(i) * tile_row_bytes_;
-  const DTypeTraits& traits = dtype_traits(dtype_);
-  const auto unit_bytes =
-      static_cast<std::size_t>(format.unit) / traits.block_elements * traits.block_bytes;
-  for (std::int64_t k = 0; k < n_in_; k += format.unit, tile += format.tile_bytes) {
-    format.pack(rows, n_valid, std::min(format.unit, n_in_ - k), tile);
-    for (int r = 0; r < n_valid; ++r) rows[r] += unit_bytes;
+    rows[r] = data_.data() + static_cast<std::size_t>(i * kTileRows + r) * row_bytes_;
+  const std::int64_t n_whole = n_in_ / format_.unit;
+  std::int64_t unit = 0;
+  const auto advance = [&](int n_units) {
+    for (int r = 0; r < n_valid; ++r) rows[r] += static_cast<std::size_t>(n_units) * unit_bytes_;
+    tiles += static_cast<std::size_t>(n_units) * format_.tile_bytes;
+    unit += n_units;
+  };
+  if (n_valid == kTileRows && kernel_.pack != nullptr) {
+    // The next tile row lies behind this one: one stream to fetch ahead instead of 16.
+    const std::byte* next = rows[kTileRows - 1] + row_bytes_;
+    const std::size_t n_ahead = static_cast<std::size_t>(kernel_.n_units) * unit_bytes_ * kTileRows;
+    while (unit + kernel_.n_units <= n_whole) {
+      for (std::size_t b = 0; b < n_ahead; b += 64) __builtin_prefetch(next + b);
+      next += n_ahead;
+      kernel_.pack(rows, tiles);
+      advance(kernel_.n_units);
+    }
+  }
+  while (unit * format_.unit < n_in_) {
+    format_.pack(rows, n_valid, std::min(format_.unit, n_in_ - unit * format_.unit), tiles);
+    advance(1);
   }
 }
 

@@ -1,9 +1,11 @@
-// A weight matrix repacked into tiles of 16 rows (quant/tile_format.h).
+// A weight matrix as tiles of 16 rows (quant/tile_format.h): repacked once, or a view of the file's
+// blocks whose tile rows are packed each time they are wanted.
 #pragma once
 
 #include <span>
 
 #include "backend/backend.h"
+#include "backend/cpu/pack.h"
 #include "backend/cpu/panel.h"
 #include "base/aligned_buffer.h"
 #include "quant/tile_format.h"
@@ -12,29 +14,42 @@ namespace specdec {
 
 class PackedMatrix final : public WeightMatrix {
  public:
-  // data: n_out GGUF rows of n_in weights. Packs on n_threads threads.
+  // data: n_out GGUF rows of n_in weights; with Repack::kOff it must outlive the matrix. Packs on
+  // n_threads threads.
   PackedMatrix(DType dtype, std::int64_t n_out, std::int64_t n_in, std::span<const std::byte> data,
-               int n_threads);
+               CpuIsa isa, int n_threads, Repack repack);
 
   [[nodiscard]] DType dtype() const override { return dtype_; }
   [[nodiscard]] std::int64_t n_out() const override { return n_out_; }
   [[nodiscard]] std::int64_t n_in() const override { return n_in_; }
   [[nodiscard]] std::size_t n_bytes() const override { return buffer_.size(); }
+  [[nodiscard]] bool is_view() const override { return buffer_.data() == nullptr; }
 
   [[nodiscard]] std::int64_t n_tile_rows() const { return (n_out_ + kTileRows - 1) / kTileRows; }
   [[nodiscard]] std::size_t tile_row_bytes() const { return tile_row_bytes_; }
-  [[nodiscard]] const std::uint8_t* tile_row(std::int64_t i) const {
+  // The tiles of one tile row; of a view they are packed into `scratch`.
+  [[nodiscard]] const std::uint8_t* tile_row(std::int64_t i, AlignedBuffer& scratch) const {
+    if (is_view()) {
+      scratch.require(tile_row_bytes_);
+      pack_tile_row(i, scratch.as<std::uint8_t>());
+      return scratch.as<const std::uint8_t>();
+    }
     return buffer_.as<const std::uint8_t>() + static_cast<std::size_t>(i) * tile_row_bytes_;
   }
   [[nodiscard]] PanelKind panel_kind() const { return panel_kind_; }
 
  private:
-  void pack_tile_row(std::int64_t i, std::span<const std::byte> data);
+  void pack_tile_row(std::int64_t i, std::uint8_t* tiles) const;
 
   DType dtype_;
   std::int64_t n_out_;
   std::int64_t n_in_;
   PanelKind panel_kind_;
+  const TileFormat& format_;
+  PackKernel kernel_;
+  std::span<const std::byte> data_;
+  std::size_t row_bytes_;
+  std::size_t unit_bytes_;  // of one unit of k of a row
   std::size_t tile_row_bytes_ = 0;
   AlignedBuffer buffer_;
 };
