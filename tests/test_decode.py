@@ -534,4 +534,8 @@ def test_every_listed_drafter_is_lossless_with_every_listed_verifier() -> None:
         want = sequence_law(
             lambda p, s=session: s.logits("target", p), [0, 1, 0, 1, 0], 3, sampling
         )
-        assert (total_variation(law, want) < 1e-12) == traits["lossless"]
+        distance = total_variation(law, want)
+        if traits["lossless"]:
+            assert distance < 1e-12
+        elif needs_model:  # a drafted law that differs from the target's shows the difference
+            assert distance > 1e-3

@@ -22,6 +22,10 @@ struct DecodeStats {
   std::vector<std::int64_t> accepted_per_position;  // [longest draft]: of these, emitted
   std::vector<std::int64_t>
       accepted_histogram;  // [longest draft + 1]: rounds that emitted 0, 1, ... drafted tokens
+  // Of verifiers that take candidates from the draft's top K, summed over positions.
+  std::int64_t candidate_positions = 0;  // positions with candidates that were looked at
+  double in_set_sum = 0.0;               // the target's probability of the draft's top K
+  double candidate_hits = 0.0;           // tokens taken from the candidates
   std::int64_t prompt_tokens = 0;
   std::int64_t reused_prompt_tokens = 0;  // found in the target's cache
   double total_ms = 0.0;                  // from the call to the last token
@@ -38,6 +42,14 @@ struct DecodeStats {
   [[nodiscard]] std::optional<double> acceptance_rate() const {
     if (drafted == 0) return std::nullopt;
     return static_cast<double>(accepted) / static_cast<double>(drafted);
+  }
+  [[nodiscard]] std::optional<double> in_set() const {
+    if (candidate_positions == 0) return std::nullopt;
+    return in_set_sum / static_cast<double>(candidate_positions);
+  }
+  [[nodiscard]] std::optional<double> candidate_acceptance() const {
+    if (candidate_positions == 0) return std::nullopt;
+    return candidate_hits / static_cast<double>(candidate_positions);
   }
   [[nodiscard]] std::optional<double> mean_acceptance_length() const {
     if (rounds == 0) return std::nullopt;

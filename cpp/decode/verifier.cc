@@ -36,6 +36,14 @@ const Verifier& resolve_verifier(std::string_view name, const SamplingParams& pa
   throw_invalid("verifier must be one of " + known + "; got '" + printable(name) + "'");
 }
 
+std::vector<std::int32_t> children_of(const DraftProposal& proposal, int row) {
+  std::vector<std::int32_t> children;
+  for (int i = row + 1; i < proposal.size(); ++i) {
+    if (proposal.parent(i) == row) children.push_back(i);
+  }
+  return children;
+}
+
 int find_child(const DraftProposal& proposal, int row, TokenId token) {
   for (int i = row + 1; i < proposal.size(); ++i) {
     if (proposal.parent(i) == row && proposal.tokens[static_cast<std::size_t>(i)] == token)

@@ -3,6 +3,7 @@
 
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "sampling/chance.h"
 #include "sampling/params.h"
@@ -24,7 +25,8 @@ struct VerifierTraits {
   bool greedy_only = false;        // only for temperature 0
   bool reads_draft_probs = false;  // a sampled draft must carry its law
   bool position_noise =
-      false;  // chooses with noise fixed per position: drafts may be coupled to it
+      false;                 // chooses with noise fixed per position: drafts may be coupled to it
+  bool reads_top_k = false;  // wants laws on the draft's top K, of deterministic drafts too
 };
 
 // Stateless and pure: the verdict is a function of the proposal, the rows and `chance`.
@@ -44,6 +46,8 @@ class Verifier {
 // unknown name and for a combination that would not be exact.
 [[nodiscard]] const Verifier& resolve_verifier(std::string_view name, const SamplingParams& params);
 
+// Children of `row` in the proposal's order.
+[[nodiscard]] std::vector<std::int32_t> children_of(const DraftProposal& proposal, int row);
 // Child of `row` that carries `token`, or -1.
 [[nodiscard]] int find_child(const DraftProposal& proposal, int row, TokenId token);
 

@@ -5,8 +5,85 @@
 
 #include "base/error.h"
 #include "sampling/fixed_math.h"
+#include "sampling/row_buffers.h"
 
 namespace specdec {
+namespace {
+
+template <std::size_t kLanes>
+[[gnu::always_inline]] inline void exp_loop(const double* log_weights, double max, double* out,
+                                            std::size_t n) {
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) fixed_exp_lanes<kLanes>(log_weights + i, max, out + i);
+  for (; i < n; ++i) out[i] = fixed_exp(log_weights[i] - max);
+}
+
+// exp over whole vocabularies is compiled for wide vectors too. No version fuses multiplications
+// and additions, so all give the same bits.
+using ExpLoop = void (*)(const double*, double, double*, std::size_t);
+void exp_default(const double* in, double max, double* out, std::size_t n) {
+  exp_loop<2>(in, max, out, n);
+}
+#if defined(__x86_64__)
+[[gnu::target("avx2")]] void exp_avx2(const double* in, double max, double* out, std::size_t n) {
+  exp_loop<4>(in, max, out, n);
+}
+[[gnu::target("avx512f,avx512dq")]] void exp_avx512(const double* in, double max, double* out,
+                                                    std::size_t n) {
+  exp_loop<8>(in, max, out, n);
+}
+ExpLoop best_exp_loop() {
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return exp_avx512;
+  return __builtin_cpu_supports("avx2") ? exp_avx2 : exp_default;
+}
+#else
+ExpLoop best_exp_loop() { return exp_default; }
+#endif
+
+void exp_all(const double* log_weights, double max, double* out, std::size_t n) {
+  static const ExpLoop kLoop = best_exp_loop();
+  kLoop(log_weights, max, out, n);
+}
+
+void scale_all(double* values, double factor, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) values[i] *= factor;
+}
+
+void subtract_all(double* values, const double* other, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) values[i] = std::max(0.0, values[i] - other[i]);
+}
+
+constexpr std::size_t kSumLanes = 16;
+
+void add_lanes(const double* values, std::size_t n_groups, double* lanes) {
+  double sums[kSumLanes] = {};
+  for (std::size_t g = 0; g < n_groups; ++g) {
+    for (std::size_t lane = 0; lane < kSumLanes; ++lane) {
+      sums[lane] += values[g * kSumLanes + lane];
+    }
+  }
+  for (std::size_t lane = 0; lane < kSumLanes; ++lane) lanes[lane] = sums[lane];
+}
+
+}  // namespace
+
+double fixed_sum(std::span<const double> values) {
+  double sum = 0.0;
+  std::size_t i = 0;
+  if (values.size() >= 2 * kSumLanes) {
+    double lanes[kSumLanes];
+    add_lanes(values.data(), values.size() / kSumLanes, lanes);
+    for (const double lane : lanes) sum += lane;
+    i = values.size() / kSumLanes * kSumLanes;
+  }
+  for (; i < values.size(); ++i) sum += values[i];
+  return sum;
+}
+
+Distribution::~Distribution() {
+  recycle_row_buffer(std::move(log_weights_));
+  recycle_row_buffer(std::move(probs_));
+}
 
 Distribution Distribution::one_hot(TokenId token) {
   SPECDEC_CHECK(token >= 0);
@@ -56,18 +133,9 @@ void Distribution::find_best() {
 std::span<const double> Distribution::probs() const {
   if (!probs_.empty() || log_weights_.empty()) return probs_;
   const std::size_t n = log_weights_.size();
-  const double max = log_weights_[best_];
-  probs_.resize(n);
-  for (std::size_t i = 0; i < n; ++i) probs_[i] = fixed_exp(log_weights_[i] - max);
-  // Four sums in a fixed order: quick, and the same bits everywhere.
-  double sums[4] = {0.0, 0.0, 0.0, 0.0};
-  std::size_t i = 0;
-  for (; i + 4 <= n; i += 4) {
-    for (std::size_t lane = 0; lane < 4; ++lane) sums[lane] += probs_[i + lane];
-  }
-  for (; i < n; ++i) sums[0] += probs_[i];
-  const double inverse = 1.0 / ((sums[0] + sums[1]) + (sums[2] + sums[3]));
-  for (double& p : probs_) p *= inverse;
+  probs_ = take_row_buffer(n);
+  exp_all(log_weights_.data(), log_weights_[best_], probs_.data(), n);
+  scale_all(probs_.data(), 1.0 / fixed_sum(probs_), n);
   return probs_;
 }
 
@@ -82,22 +150,42 @@ double Distribution::prob(TokenId token) const {
   return probs()[static_cast<std::size_t>(found - tokens_.begin())];
 }
 
-std::vector<double> residual_weights(const Distribution& target, const Distribution& draft) {
+bool Distribution::contains(TokenId token) const {
+  if (token < 0) return false;
+  if (tokens_.empty()) return static_cast<std::size_t>(token) < log_weights_.size();
+  return std::binary_search(tokens_.begin(), tokens_.end(), token);
+}
+
+Residual residual(const Distribution& target, const Distribution& draft, double scale) {
   const std::span<const double> target_probs = target.probs();
   const std::span<const double> draft_probs = draft.probs();
-  std::vector<double> weights(target_probs.begin(), target_probs.end());
-  double mass = 0.0;
-  std::size_t d = 0;  // both lists ascend by token: one merge
-  for (std::size_t t = 0; t < weights.size(); ++t) {
-    while (d < draft.size() && draft.token(d) < target.token(t)) ++d;
-    if (d < draft.size() && draft.token(d) == target.token(t)) {
-      weights[t] = std::max(0.0, weights[t] - draft_probs[d]);
+  const std::size_t n = target_probs.size();
+  Residual result;
+  result.weights = take_row_buffer(n);
+  std::copy(target_probs.begin(), target_probs.end(), result.weights.begin());
+  double* weights = result.weights.data();
+  if (scale != 1.0) scale_all(weights, scale, n);
+  if (target.is_dense() && draft.is_dense() && draft.size() <= n) {
+    subtract_all(weights, draft_probs.data(), draft.size());
+  } else if (target.is_dense()) {
+    for (std::size_t d = 0; d < draft.size(); ++d) {
+      const auto t = static_cast<std::size_t>(draft.token(d));
+      if (t < n) weights[t] = std::max(0.0, weights[t] - draft_probs[d]);
     }
-    mass += weights[t];
+  } else {
+    for (std::size_t t = 0; t < n; ++t) {
+      weights[t] = std::max(0.0, weights[t] - draft.prob(target.token(t)));
+    }
   }
-  if (!(mass > 0.0)) return {target_probs.begin(), target_probs.end()};
-  for (double& w : weights) w /= mass;
-  return weights;
+  result.mass = fixed_sum(result.weights);
+  return result;
+}
+
+std::vector<double> residual_weights(const Distribution& target, const Distribution& draft,
+                                     double scale) {
+  Residual result = residual(target, draft, scale);
+  if (result.mass > 0.0) return std::move(result.weights);
+  return {target.probs().begin(), target.probs().end()};
 }
 
 }  // namespace specdec

@@ -14,6 +14,11 @@ namespace specdec {
 class Distribution {
  public:
   Distribution() = default;  // empty: no support; only assignment is allowed
+  ~Distribution();
+  Distribution(const Distribution&) = default;
+  Distribution(Distribution&&) noexcept = default;
+  Distribution& operator=(const Distribution&) = default;
+  Distribution& operator=(Distribution&&) noexcept = default;
 
   [[nodiscard]] static Distribution one_hot(TokenId token);
   // One entry per token id 0 .. n - 1. Throws Error(kNumerical) unless the largest is finite.
@@ -38,6 +43,7 @@ class Distribution {
 
   [[nodiscard]] std::span<const double> probs() const;  // [size()], sums to 1
   [[nodiscard]] double prob(TokenId token) const;       // 0 off the support
+  [[nodiscard]] bool contains(TokenId token) const;     // in the support
 
  private:
   void find_best();
@@ -48,9 +54,20 @@ class Distribution {
   mutable std::vector<double> probs_;
 };
 
-// Normalised positive part of target - draft, over the target's entries: what a rejected draft
-// token is replaced from. When rounding leaves no mass the target itself is returned.
+// Positive part of scale * target - draft, over the target's entries.
+struct Residual {
+  std::vector<double> weights;  // [target.size()], not normalised
+  double mass = 0.0;            // their sum
+};
+[[nodiscard]] Residual residual(const Distribution& target, const Distribution& draft,
+                                double scale = 1.0);
+
+// What a rejected draft token is replaced from: the residual, or the target itself when rounding
+// leaves no mass. Not normalised.
 [[nodiscard]] std::vector<double> residual_weights(const Distribution& target,
-                                                   const Distribution& draft);
+                                                   const Distribution& draft, double scale = 1.0);
+
+// Sum in a fixed order: quick, and the same bits everywhere.
+[[nodiscard]] double fixed_sum(std::span<const double> values);
 
 }  // namespace specdec

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <bit>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
 namespace specdec {
@@ -35,17 +37,30 @@ namespace specdec {
   return e * kLn2High + (2.0 * s + (tail + e * kLn2Low));
 }
 
-// exp(x) for x <= 709; below -708 the result is 0. Branch-free inside, so loops over it vectorise.
-[[nodiscard]] inline double fixed_exp(double x) {
+namespace fixed_math {
+
+template <std::size_t kLanes>
+struct Lanes {
+  using Real [[gnu::vector_size(8 * kLanes)]] = double;
+  using Bits [[gnu::vector_size(8 * kLanes)]] = std::uint64_t;
+};
+
+// One element or several by the same operations, hence with the same bits. In place, because
+// vectors as arguments would make the calling convention depend on the instruction set.
+template <typename Real, typename Bits>
+[[gnu::always_inline]] inline void exp_in_place(Real& x) {
   constexpr double kLn2High = 0x1.62e42fefa3800p-1;
   constexpr double kLn2Low = 0x1.ef35793c76730p-45;
   constexpr double kRound = 0x1.8p52;  // adding and subtracting it rounds to the nearest integer
-  const double clamped = x < -708.0 ? -708.0 : (x > 709.0 ? 709.0 : x);
-  const double shifted = clamped * 1.4426950408889634 + kRound;
-  const double n = shifted - kRound;
-  const double r = (clamped - n * kLn2High) - n * kLn2Low;  // |r| <= 0.35
-  double p = 1.0 / 6227020800.0;
-  p = p * r + 1.0 / 479001600.0;
+  const Real zero{};
+  const Real low = zero - 708.0;
+  const Real high = zero + 709.0;
+  Real clamped = x < low ? low : x;
+  clamped = clamped > high ? high : clamped;
+  const Real shifted = clamped * 1.4426950408889634 + kRound;
+  const Real n = shifted - kRound;
+  const Real r = (clamped - n * kLn2High) - n * kLn2Low;  // |r| <= 0.35
+  Real p = r * (1.0 / 6227020800.0) + 1.0 / 479001600.0;
   p = p * r + 1.0 / 39916800.0;
   p = p * r + 1.0 / 3628800.0;
   p = p * r + 1.0 / 362880.0;
@@ -59,9 +74,29 @@ namespace specdec {
   p = p * r + 1.0;
   p = p * r + 1.0;
   // The low bits of `shifted` hold n as an integer: put it into the exponent.
-  const std::uint64_t scale = (std::bit_cast<std::uint64_t>(shifted) + 1023ULL) << 52;
-  const double result = p * std::bit_cast<double>(scale);
-  return x < -708.0 ? 0.0 : result;
+  const Bits scale = (__builtin_bit_cast(Bits, shifted) + 1023ULL) << 52;
+  const Real result = p * __builtin_bit_cast(Real, scale);
+  x = x < low ? zero : result;
+}
+
+}  // namespace fixed_math
+
+// exp(x) for x <= 709; below -708 the result is 0.
+[[nodiscard]] inline double fixed_exp(double x) {
+  fixed_math::exp_in_place<double, std::uint64_t>(x);
+  return x;
+}
+
+// out[i] = exp(in[i] - shift) for i < kLanes, with the bits of fixed_exp. Always inlined: the
+// caller's instruction set must have vectors of that width.
+template <std::size_t kLanes>
+[[gnu::always_inline]] inline void fixed_exp_lanes(const double* in, double shift, double* out) {
+  using Real = typename fixed_math::Lanes<kLanes>::Real;
+  Real x;
+  std::memcpy(&x, in, sizeof(x));
+  x -= shift;
+  fixed_math::exp_in_place<Real, typename fixed_math::Lanes<kLanes>::Bits>(x);
+  std::memcpy(out, &x, sizeof(x));
 }
 
 // cos(2 pi x) for x in [0, 1).

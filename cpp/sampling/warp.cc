@@ -10,6 +10,7 @@
 #include "sampling/fixed_math.h"
 #include "sampling/gumbel.h"
 #include "sampling/logprobs.h"
+#include "sampling/row_buffers.h"
 
 namespace specdec {
 namespace {
@@ -161,7 +162,7 @@ Distribution warp(std::span<const float> logits, const SamplingParams& params,
       mass += fixed_exp(survivors.back().log_weight);
     }
   } else if (top_p_on || !min_p_on) {
-    std::vector<double> row(logits.size());
+    std::vector<double> row = take_row_buffer(logits.size());
     for (std::size_t i = 0; i < row.size(); ++i) row[i] = log_weight(logits[i]);
     if (!top_p_on) {  // no filter at all: the whole vocabulary survives
       if (params.noise_scale > 0.0) {

@@ -83,6 +83,7 @@ void bind_laws(py::module_& m) {
       traits["trees"] = t.trees;
       traits["greedy_only"] = t.greedy_only;
       traits["reads_draft_probs"] = t.reads_draft_probs;
+      traits["reads_top_k"] = t.reads_top_k;
       all[py::str(std::string(v->name()))] = traits;
     }
     return all;

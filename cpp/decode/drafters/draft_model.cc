@@ -1,10 +1,12 @@
-// A smaller model with its own cache proposes a chain.
+// A smaller model with its own cache proposes a chain, or a comb: at each depth several candidates,
+// the first of which continues the chain.
 #include <algorithm>
 #include <string>
 
 #include "base/error.h"
 #include "decode/drafter.h"
 #include "decode/token_cache.h"
+#include "sampling/candidates.h"
 #include "sampling/warp.h"
 
 namespace specdec {
@@ -18,10 +20,19 @@ class DraftModel final : public Drafter {
     if (options_.temperature) probe.temperature = *options_.temperature;
     if (options_.top_k) probe.top_k = *options_.top_k;
     probe.validate();
+    if (options_.branch < 1 || options_.branch > kMaxBranch) {
+      throw_invalid("branch must be in [1, " + std::to_string(kMaxBranch) + "], got " +
+                    std::to_string(options_.branch));
+    }
+    if (options_.top_k && *options_.top_k > 0 && *options_.top_k < options_.branch) {
+      throw_invalid("draft_top_k must be at least branch (" + std::to_string(options_.branch) +
+                    "), got " + std::to_string(*options_.top_k));
+    }
   }
 
   std::string_view name() const override { return "model"; }
   int default_draft_max() const override { return 4; }
+  int branch() const override { return options_.branch; }
 
   void begin(const DraftSetup& setup, std::span<const TokenId>) override {
     setup_ = setup;
@@ -43,10 +54,28 @@ class DraftModel final : public Drafter {
     if (mode_ == DraftMode::kCoupled && !setup.verifier.position_noise) {
       throw_invalid("coupled drafts need a verifier that draws with the same noise ('match')");
     }
-    if (mode_ == DraftMode::kGreedy) params.temperature = 0.0;
-    output_ = params.argmax_suffices() && cache_.scorer().vocab_size() <= setup_.vocab_size
-                  ? RowOutput::kArgmax
-                  : RowOutput::kLogits;
+    if (options_.branch > 1 && !setup.verifier.trees) {
+      throw_invalid("branch " + std::to_string(options_.branch) +
+                    " needs a verifier that takes trees, such as 'topk_importance'; got one that "
+                    "takes chains only");
+    }
+    carries_laws_ = setup.verifier.reads_top_k || mode_ == DraftMode::kSampled;
+    const bool needs_law = options_.branch > 1 || setup.verifier.reads_top_k;
+    if (mode_ == DraftMode::kGreedy) {
+      params.temperature = needs_law ? 1.0 : 0.0;  // a law to choose the best of
+      params.top_p = 1.0;
+      params.min_p = params.noise_scale = 0.0;
+    }
+    if (needs_law && !options_.top_k && (params.top_k == 0 || mode_ == DraftMode::kGreedy)) {
+      params.top_k = std::max(DraftModelOptions::kDefaultTopK, options_.branch);
+    }
+    const int vocab_size = cache_.scorer().vocab_size();
+    top_k_ = vocab_size <= setup_.vocab_size ? params.needs_only_top(vocab_size) : 0;
+    if (top_k_ == 0 || top_k_ > kMaxTopK) {
+      output_ = RowOutput::kLogits;
+    } else {
+      output_ = params.greedy() ? RowOutput::kArgmax : RowOutput::kTop;
+    }
   }
 
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
@@ -61,16 +90,20 @@ class DraftModel final : public Drafter {
 
     std::vector<TokenId> path;  // committed + drafted, only when penalties look at it
     if (setup_.sampling.has_penalties()) path.assign(committed.begin(), committed.end());
+    proposal.chosen = mode_ != DraftMode::kSampled;
     int row = last_row_;
-    while (true) {
-      const TokenId token = choose(row, path, committed.size(), proposal, chance);
-      proposal.tokens.push_back(token);
+    std::int32_t parent = -1;
+    for (int depth = 0;; ++depth) {
+      const auto first = static_cast<std::int32_t>(proposal.size());
+      add_candidates(row, path, committed.size(), depth, parent, proposal, chance);
+      const TokenId token = proposal.tokens[static_cast<std::size_t>(first)];
       const bool ends = std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end();
-      if (ends || proposal.size() >= n) return proposal;
+      if (ends || depth + 1 >= n) return proposal;
       if (setup_.sampling.has_penalties()) path.push_back(token);
       throw_if_cancelled(setup_.cancel);
-      cache_.append({&token, 1}, output_);
+      cache_.append({&token, 1}, output_, top_k_);
       row = 0;
+      parent = first;
     }
   }
 
@@ -100,41 +133,62 @@ class DraftModel final : public Drafter {
       lacking = lacking.subspan(head);
     }
     throw_if_cancelled(setup_.cancel);
-    cache_.append(lacking, output_);
+    cache_.append(lacking, output_, top_k_);
     last_row_ = static_cast<int>(lacking.size()) - 1;
   }
 
-  TokenId choose(int row, std::span<const TokenId> path, std::size_t n_committed,
-                 DraftProposal& proposal, Chance& chance) {
+  // The candidates of one depth, and the law they come from when the verifier wants it.
+  void add_candidates(int row, std::span<const TokenId> path, std::size_t n_committed, int depth,
+                      std::int32_t parent, DraftProposal& proposal, Chance& chance) {
     const TokenScorer& scorer = cache_.scorer();
+    std::vector<TokenId> tokens;
+    Distribution law;
     if (output_ == RowOutput::kArgmax) {
-      const TokenId best = scorer.argmax(row);
-      if (best < 0) throw Error(ErrorCode::kNumerical, "the draft model's logits are not finite");
-      return best;
+      tokens = {scorer.argmax(row)};
+      if (tokens[0] < 0)
+        throw Error(ErrorCode::kNumerical, "the draft model's logits are not finite");
+    } else {
+      law = law_of(row, path, n_committed + static_cast<std::size_t>(depth));
+      switch (mode_) {
+        case DraftMode::kSampled:
+          tokens = draw_candidates(law, options_.branch, chance);
+          break;
+        case DraftMode::kCoupled:
+          tokens = draw_candidates_at(law, options_.branch, depth, chance);
+          break;
+        default:
+          tokens = best_candidates(law, options_.branch);
+      }
+    }
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      proposal.tokens.push_back(tokens[i]);
+      if (options_.branch > 1) proposal.parents.push_back(parent);
+      if (carries_laws_) proposal.probs.emplace_back();
+      if (carries_laws_ && i == 0) proposal.probs.back() = std::move(law);
+    }
+  }
+
+  Distribution law_of(int row, std::span<const TokenId> path, std::uint64_t position) const {
+    const TokenScorer& scorer = cache_.scorer();
+    if (output_ == RowOutput::kTop) {
+      const std::span<const TopToken> top = scorer.top(row);
+      return warp_top(top.first(std::min(top.size(), static_cast<std::size_t>(top_k_))),
+                      setup_.sampling, position);
     }
     std::span<const float> logits = scorer.logits(row);
     const auto n = std::min(logits.size(), static_cast<std::size_t>(setup_.vocab_size));
-    const int depth = proposal.size();
-    Distribution law =
-        warp(logits.first(n), setup_.sampling, path, n_committed + static_cast<std::size_t>(depth));
-    switch (mode_) {
-      case DraftMode::kSampled: {
-        const TokenId token = chance.draw(law);
-        proposal.probs.push_back(std::move(law));
-        return token;
-      }
-      case DraftMode::kCoupled:
-        return chance.draw_at(law, depth);
-      default:
-        return law.best_token();
-    }
+    return warp(logits.first(n), setup_.sampling, path, position);
   }
+
+  static constexpr int kMaxBranch = 16;
 
   TokenCache cache_;
   DraftModelOptions options_;
   DraftSetup setup_;
   DraftMode mode_ = DraftMode::kGreedy;
   RowOutput output_ = RowOutput::kLogits;
+  int top_k_ = 0;              // of RowOutput::kTop
+  bool carries_laws_ = false;  // proposals tell the laws
   int last_row_ = 0;
 };
 

@@ -3,7 +3,7 @@
 // rejection emit from the normalised positive part of target - draft; after full acceptance emit a
 // bonus token. A deterministic draft is a draw from its one-hot law.
 #include "base/error.h"
-#include "decode/verifier.h"
+#include "decode/verifiers/draft_law.h"
 
 namespace specdec {
 namespace {
@@ -13,19 +13,16 @@ class StandardVerifier final : public Verifier {
   std::string_view name() const override { return "standard"; }
   VerifierTraits traits() const override { return {.lossless = true, .reads_draft_probs = true}; }
   Verdict verify(const DraftProposal& proposal, TargetRows& rows, Chance& chance) const override {
-    SPECDEC_CHECK(proposal.is_chain());
-    SPECDEC_CHECK(proposal.deterministic() || proposal.probs.size() == proposal.tokens.size());
+    check_chain(proposal);
     Verdict verdict;
     for (int i = 0; i < proposal.size(); ++i) {
-      const auto index = static_cast<std::size_t>(i);
-      const TokenId token = proposal.tokens[index];
+      const TokenId token = proposal.tokens[static_cast<std::size_t>(i)];
       const Distribution& target = rows.at(i - 1);
-      const Distribution draft =
-          proposal.deterministic() ? Distribution::one_hot(token) : proposal.probs[index];
-      const double draft_prob = draft.prob(token);
+      const DraftLaw draft(proposal, i);
+      const double draft_prob = draft->prob(token);
       SPECDEC_CHECK(draft_prob > 0.0);
       if (!chance.accept(target.prob(token) / draft_prob)) {
-        verdict.next_token = target.token(chance.draw(residual_weights(target, draft)));
+        verdict.next_token = target.token(chance.draw(residual_weights(target, *draft)));
         return verdict;
       }
       verdict.accepted.push_back(i);
