@@ -33,6 +33,8 @@ def test_json_has_a_time_for_every_row_count(model):
         assert list(part["t_ms"]) == ["1", "2", "8", "40"]
         assert all(time > 0 for time in part["t_ms"].values())
         assert all(part["t_min_ms"][m] <= part["t_ms"][m] for m in part["t_ms"])
+        assert all(len(times) == 2 for times in part["times_ms"].values())
+        assert all(min(part["times_ms"][m]) == part["t_min_ms"][m] for m in part["t_ms"])
         assert part["ratio"]["8"] == pytest.approx(part["t_ms"]["8"] / part["t_ms"]["1"])
         assert part["read_gb_s"] > 0
         assert 0 < part["weight_gb"] < 0.01

@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """Times forward passes of M rows here and in llama.cpp, in alternation, and prints the ratios.
 
-    python tools/bench_llama_cpp.py -m MODEL.gguf --rows 1,2,4,8,16,512 --rounds 3 [--json OUT.json]
+    python tools/bench_llama_cpp.py -m MODEL.gguf [-m OTHER.gguf] [--ctx 256,4096] [--json OUT.json]
 
 Same file, same threads, logits for every row of passes of up to 16 rows (a verification), for the
-last row only in longer ones (a prompt). The peer is the public package llama-cpp-python; install it
-into the same environment (its source package builds in about 6 minutes):
+last row only in longer ones (a prompt). A round measures every context with one engine and then the
+other; ratios are taken within a round, because a shared machine changes from minute to minute.
+
+The peer is the public package llama-cpp-python; install it into the same environment (its source
+package builds in about 6 minutes):
 
     CMAKE_ARGS=-DGGML_NATIVE=ON pip install llama-cpp-python==0.3.36
 
-It may also live in another environment: --peer-python /path/to/python.
+It may also live in another environment: --peer-python /path/to/python. --no-peer leaves it out.
 """
 
 from __future__ import annotations
@@ -21,12 +24,24 @@ import pathlib
 import random
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from typing import Any
 
+from bench_common import (
+    INSTALL_PEER,
+    machine,
+    peer_version,
+    progress,
+    run_json,
+    significant,
+    specdec_version,
+    spread,
+    write_report,
+)
+
 MAX_HEAD_ROWS = 16
+DEFAULT_ROWS = "1,2,3,4,6,8,12,16,32,512"
 
 
 def measure_peer(
@@ -36,7 +51,7 @@ def measure_peer(
     try:
         import llama_cpp  # type: ignore[import-not-found]
     except ImportError:
-        raise SystemExit(f"llama-cpp-python is not installed here.\n\n{__doc__}") from None
+        raise SystemExit(f"llama-cpp-python is not installed here.\n\n{INSTALL_PEER}") from None
     silent = llama_cpp.llama_log_callback(lambda *_: None)
     llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
@@ -46,12 +61,14 @@ def measure_peer(
     if not handle:
         raise SystemExit(f"llama.cpp cannot load {model}")
     params = llama_cpp.llama_context_default_params()
-    most = max(*rows, n_ctx, 1)
+    most = max(512, *rows)
     params.n_ctx = n_ctx + max(rows) + 8
-    params.n_batch = params.n_ubatch = max(512, most)
+    params.n_batch = params.n_ubatch = most
     params.n_threads = params.n_threads_batch = n_threads
     params.no_perf = True
     context = llama_cpp.llama_init_from_model(handle, params)
+    if not context:
+        raise SystemExit(f"llama.cpp cannot make a context of {params.n_ctx} for {model}")
     n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(handle))
     draw = random.Random(1)
     tokens = [draw.randrange(n_vocab) for _ in range(most)]
@@ -85,104 +102,139 @@ def measure_peer(
     return times
 
 
-def run_json(command: list[str]) -> dict[str, Any]:
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-    return dict(json.loads(done.stdout))
+def table_of(
+    rows: list[int], ours: list[dict[str, float]], peer: list[dict[str, float]]
+) -> list[dict[str, Any]]:
+    """Per row count: medians over rounds and their range; ratios are taken within a round."""
+    first = str(rows[0])
+    table = []
+    for m in map(str, rows):
+        entry: dict[str, Any] = {"rows": int(m)}
+        for name, runs in (("ours", ours), ("peer", peer)):
+            if runs:
+                entry[f"{name}_ms"] = spread([run[m] for run in runs])
+                entry[f"{name}_over_first"] = spread([run[m] / run[first] for run in runs])
+        if peer:
+            entry["ours_over_peer"] = spread([a[m] / b[m] for a, b in zip(ours, peer, strict=True)])
+        table.append(entry)
+    return table
+
+
+def print_report(report: dict[str, Any]) -> None:
+    has_peer = report["versions"]["peer"] is not None
+    print(
+        f"{report['model']['file']} ({report['model']['quantisation']}), {report['isa']}, "
+        f"{report['machine']['n_threads']} threads, context {report['ctx']}"
+    )
+    head = ["rows", "ours ms", "ours T(M)/T(1)"]
+    if has_peer:
+        head += ["peer ms", "peer T(M)/T(1)", "ours / peer (range)"]
+    print("| " + " | ".join(head) + " |")
+    print("|" + "---|" * len(head))
+    for row in report["table"]:
+        cells = [
+            str(row["rows"]),
+            f"{row['ours_ms']['median']:.1f}",
+            f"{row['ours_over_first']['median']:.2f}",
+        ]
+        if has_peer:
+            low, high = row["ours_over_peer"]["range"]
+            cells += [
+                f"{row['peer_ms']['median']:.1f}",
+                f"{row['peer_over_first']['median']:.2f}",
+                f"{row['ours_over_peer']['median']:.2f} ({low:.2f}-{high:.2f})",
+            ]
+        print("| " + " | ".join(cells) + " |")
+    print(
+        f"memory reads {report['read_gb_s']['median']:.1f} GB/s; one row reads weights at "
+        f"{report['bandwidth_share']['median']:.0%} of it\n"
+    )
+
+
+def measure_model(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One report per context, all contexts in turn within a round."""
+    rows = [int(m) for m in options.rows.split(",")]
+    contexts = [int(c) for c in options.ctx.split(",")]
+    environment = {"SPECDEC_CPU_ISA": options.isa} if options.isa else {}
+    ours: dict[int, list[Any]] = {ctx: [] for ctx in contexts}
+    peer: dict[int, list[dict[str, list[float]]]] = {ctx: [] for ctx in contexts}
+    for turn in range(options.rounds):
+        for ctx in contexts:
+            shared = ["-m", model, "--rows", options.rows, "--ctx", str(ctx)]
+            shared += ["-t", str(options.threads)]
+            bench = [options.specdec, "bench", *shared, "--rounds", str(options.passes)]
+            ours[ctx].append(run_json([*bench, "--json", "--quiet"], environment))
+            if options.no_peer:
+                continue
+            only = ["--only-peer", "--passes", str(options.passes)]
+            peer[ctx].append(run_json([options.peer_python, __file__, *shared, *only]))
+        progress(f"{pathlib.Path(model).name}: round {turn + 1} of {options.rounds} done")
+    reports = []
+    for ctx in contexts:
+        runs = ours[ctx]
+        peer_medians = [{m: statistics.median(t) for m, t in run.items()} for run in peer[ctx]]
+        if runs[0]["n_threads"] != options.threads:
+            raise SystemExit("specdec used another number of threads than asked for")
+        reports.append(
+            {
+                "kind": "forward",
+                "machine": machine(options.threads),
+                "versions": {"specdec": options.our_version, "peer": options.their_version},
+                "model": {
+                    "file": pathlib.Path(model).name,
+                    "quantisation": runs[0]["quantisation"],
+                    "file_gb": significant(pathlib.Path(model).stat().st_size / 1e9),
+                    "weight_gb": significant(runs[0]["weight_gb"]),
+                },
+                "isa": runs[0]["isa"],
+                "ctx": ctx,
+                "passes": options.passes,
+                "table": table_of(rows, [run["t_ms"] for run in runs], peer_medians),
+                "read_gb_s": spread([run["read_gb_s"] for run in runs]),
+                "bandwidth_share": spread([run["bandwidth_share"] for run in runs]),
+                "load_ms": spread([run["load_ms"] for run in runs]),
+                "ours_times_ms": [rounded(run["times_ms"]) for run in runs],
+                "peer_times_ms": [rounded(run) for run in peer[ctx]],
+            }
+        )
+    return reports
+
+
+def rounded(times: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {m: [significant(t) for t in values] for m, values in times.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("-m", "--model", required=True)
-    parser.add_argument("--rows", default="1,2,3,4,6,8,12,16,512")
-    parser.add_argument("--ctx", type=int, default=256)
+    parser.add_argument("-m", "--model", required=True, action="append")
+    parser.add_argument("--rows", default=DEFAULT_ROWS)
+    parser.add_argument("--ctx", default="256", help="one context or several, with commas")
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="alternations of the two engines")
     parser.add_argument("--passes", type=int, default=5, help="passes per row count in each")
+    parser.add_argument("--isa", help="ours only: scalar, avx2, avx512_vnni, ...")
     parser.add_argument("--specdec", default=shutil.which("specdec") or "specdec")
     parser.add_argument("--peer-python", default=sys.executable)
+    parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--json", type=pathlib.Path, help="write all figures here")
     parser.add_argument("--only-peer", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    rows = [int(m) for m in options.rows.split(",")]
     if options.only_peer:
-        print(
-            json.dumps(
-                measure_peer(options.model, rows, options.ctx, options.threads, options.passes)
-            )
+        rows = [int(m) for m in options.rows.split(",")]
+        times = measure_peer(
+            options.model[0], rows, int(options.ctx), options.threads, options.passes
         )
+        print(json.dumps(times))
         return
-
-    shared = [
-        "-m",
-        options.model,
-        "--rows",
-        options.rows,
-        "--ctx",
-        str(options.ctx),
-        "-t",
-        str(options.threads),
-    ]
-    ours: list[dict[str, Any]] = []
-    peer: list[dict[str, float]] = []
-    for turn in range(options.rounds):
-        ours.append(
-            run_json(
-                [
-                    options.specdec,
-                    "bench",
-                    *shared,
-                    "--rounds",
-                    str(options.passes),
-                    "--json",
-                    "--quiet",
-                ]
-            )
-        )
-        raw = run_json(
-            [options.peer_python, __file__, *shared, "--only-peer", "--passes", str(options.passes)]
-        )
-        peer.append({m: statistics.median(times) for m, times in raw.items()})
-        print(f"round {turn + 1} of {options.rounds} done", file=sys.stderr)
-
-    first = str(rows[0])
-    table = []
-    for m in (str(row) for row in rows):
-        mine = [run["t_ms"][m] for run in ours]
-        theirs = [run[m] for run in peer]
-        quotients = [a / b for a, b in zip(mine, theirs, strict=True)]
-        table.append(
-            {
-                "rows": int(m),
-                "ours_ms": statistics.median(mine),
-                "peer_ms": statistics.median(theirs),
-                "ours_over_first": statistics.median(
-                    run["t_ms"][m] / run["t_ms"][first] for run in ours
-                ),
-                "peer_over_first": statistics.median(run[m] / run[first] for run in peer),
-                "ours_over_peer": statistics.median(quotients),
-                "ours_over_peer_range": [min(quotients), max(quotients)],
-            }
-        )
-    shares = [run["bandwidth_share"] for run in ours]
-    reads = [run["read_gb_s"] for run in ours]
-    print(f"{options.model}, {ours[0]['isa']}, {options.threads} threads, context {options.ctx}")
-    print("| rows | ours ms | peer ms | ours T(M)/T(1) | peer T(M)/T(1) | ours / peer (range) |")
-    print("|---|---|---|---|---|---|")
-    for row in table:
-        low, high = row["ours_over_peer_range"]
-        print(
-            f"| {row['rows']} | {row['ours_ms']:.1f} | {row['peer_ms']:.1f} "
-            f"| {row['ours_over_first']:.2f} | {row['peer_over_first']:.2f} "
-            f"| {row['ours_over_peer']:.2f} ({low:.2f}-{high:.2f}) |"
-        )
-    print(
-        f"memory reads {statistics.median(reads):.1f} GB/s; one row reads weights at "
-        f"{statistics.median(shares):.0%} of it"
-    )
+    options.our_version = specdec_version(options.specdec)
+    options.their_version = None if options.no_peer else peer_version(options.peer_python)
+    reports = [report for model in options.model for report in measure_model(model, options)]
+    for report in reports:
+        print_report(report)
     if options.json:
-        options.json.write_text(json.dumps({"table": table, "ours": ours, "peer": peer}, indent=1))
+        write_report(options.json, reports)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,11 @@ void write_json(JsonWriter& json, const Summary& s) {
                 *std::min_element(s.result.times_ms[i].begin(), s.result.times_ms[i].end()));
   }
   json.end_object();
+  json.key("times_ms").begin_object();
+  for (std::size_t i = 0; i < s.options.rows.size(); ++i) {
+    json.member(std::to_string(s.options.rows[i]), s.result.times_ms[i]);
+  }
+  json.end_object();
   json.key("ratio").begin_object();
   for (std::size_t i = 0; i < s.options.rows.size(); ++i) {
     json.member(std::to_string(s.options.rows[i]), s.t_ms(i) / s.t_first());
