@@ -58,6 +58,7 @@ Fields info_dict(const ModelHandle& handle) {
   result["kv_type"] = to_text(info.kv_type);
   result["device"] = to_text(info.device);
   result["n_threads"] = info.n_threads;
+  result["repack"] = to_text(info.repack);
   result["load_ms"] = info.load_ms;
   return result;
 }
@@ -123,18 +124,21 @@ Fields pair_dict(const ModelHandle& target, const ModelHandle& draft) {
 void bind_model(py::module_& m) {
   py::class_<ModelHandle>(m, "Model", py::module_local())
       .def(py::init([](const py::bytes& path, const std::string& device, int n_threads,
-                       const std::string& kv_type, bool check_tensors,
-                       const py::object& on_progress, bool poll_signals) {
+                       const std::string& kv_type, const std::string& repack, bool check_tensors,
+                       const std::string& requantize, const py::object& on_progress,
+                       bool poll_signals) {
              ModelOptions options;
              options.device = device;
              options.n_threads = n_threads;
              options.kv_type = kv_type;
+             options.repack = repack;
              options.check_tensors = check_tensors;
+             options.requantize = requantize;
              return load(path, std::move(options), on_progress, poll_signals);
            }),
            py::arg("path"), py::kw_only(), py::arg("device"), py::arg("n_threads"),
-           py::arg("kv_type"), py::arg("check_tensors"), py::arg("on_progress"),
-           py::arg("poll_signals"))
+           py::arg("kv_type"), py::arg("repack"), py::arg("check_tensors"), py::arg("requantize"),
+           py::arg("on_progress"), py::arg("poll_signals"))
       .def("info", &info_dict)
       .def(
           "metadata",

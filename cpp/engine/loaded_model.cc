@@ -7,6 +7,7 @@
 #include "gguf/reader.h"
 #include "model/config.h"
 #include "model/model.h"
+#include "quant/requantize.h"
 #include "tokenizer/chat_format.h"
 #include "tokenizer/tokenizer.h"
 
@@ -65,6 +66,9 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
     throw_invalid("n_threads must be 1 to 256, or 0 for one per core, got " +
                   std::to_string(options.n_threads));
   }
+  if (options.repack != "auto" && options.repack != "off") {
+    throw_invalid("repack must be 'auto' or 'off', got '" + printable(options.repack) + "'");
+  }
   const std::shared_ptr<LoadedModel> loaded(new LoadedModel());
   loaded->kv_type_ = parse_kv_type(options.kv_type);
   loaded->file_ = GgufFile::open(path);
@@ -72,10 +76,13 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
   (void)read_model_config(*loaded->file_);
   // Before the weights: a file whose tokenizer we cannot read is refused at once.
   loaded->tokenizer_ = Tokenizer::from_gguf(*loaded->file_);
-  loaded->backend_ = make_cpu_backend(options.n_threads);
+  loaded->backend_ =
+      make_cpu_backend(options.n_threads, options.repack == "off" ? Repack::kOff : Repack::kAuto);
 
   LoadOptions load_options;
   load_options.check_tensors = options.check_tensors;
+  if (!options.requantize.empty())
+    load_options.requantize = parse_requantize_type(options.requantize);
   if (options.on_progress) {
     load_options.on_progress = [&options](const LoadProgress& progress) {
       options.on_progress(progress.n_bytes_total == 0
@@ -97,6 +104,12 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
   ModelInfo& info = loaded->info_;
   info = describe_model(*loaded->file_);
   fill_from_config(*loaded->model_, info);
+  if (load_options.requantize) {
+    const std::size_t saved = loaded->model_->memory().requantize_saved_bytes;
+    info.weight_bytes -= saved;
+    info.bytes_per_step -= saved;
+    info.quantisation += std::string(" as ") + dtype_traits(*load_options.requantize).name;
+  }
   if (const auto format = detect_chat_format(loaded->tokenizer_->chat_template())) {
     info.chat_format = chat_format_name(*format);
   }
@@ -109,6 +122,7 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
   const BackendInfo backend = loaded->backend_->info();
   info.device = backend.name + ": " + backend.description;
   info.n_threads = backend.n_threads;
+  info.repack = options.repack;
   const std::chrono::duration<double, std::milli> elapsed =
       std::chrono::steady_clock::now() - start;
   info.load_ms = elapsed.count();

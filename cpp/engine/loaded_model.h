@@ -27,7 +27,13 @@ struct ModelOptions {
   std::string device = "auto";  // "auto" or "cpu"
   std::string kv_type =
       "f16";  // elements of the KV cache: "f32", "f16", "q8_0"; a session may differ
+  // "auto": weights are repacked for the kernels; "off": they stay in the mapped file and are
+  // packed in every pass, slower, in little memory, with the same results.
+  std::string repack = "auto";
   bool check_tensors = false;  // read all weights and refuse NaN and infinity
+  // "q4_0", "q4_1", "q5_0", "q5_1", "q8_0": matrices that become smaller by it are rewritten so,
+  // which costs accuracy; "": as they are in the file. For draft models.
+  std::string requantize;
   // Called on the loading thread with 0..1. An exception thrown from it ends the load.
   std::function<void(double fraction)> on_progress;
 };

@@ -40,6 +40,7 @@ struct ModelInfo {
   std::uint64_t kv_bytes_per_token = 0;
   std::string device;  // "cpu: avx512_vnni, 2 threads"
   int n_threads = 0;
+  std::string repack;  // "auto" or "off", see ModelOptions
   double load_ms = 0;
   std::vector<std::string> warnings;  // what is odd about the file but harmless
 };

@@ -6,7 +6,7 @@ import collections.abc
 import typing
 __all__: list[str] = ['CancelFlag', 'DecodeStats', 'GenerateRequest', 'GenerateResult', 'Model', 'OutputCheck', 'OutputChunk', 'SamplingParams', 'Session', 'SessionOptions', 'build_info', 'check_pair', 'drafter_names', 'inspect', 'read_bandwidth', 'take_log', 'verifier_names']
 class Model:
-    def __init__(self, path: bytes, *, device: str, n_threads: typing.SupportsInt | typing.SupportsIndex, kv_type: str, check_tensors: bool, on_progress: typing.Any, poll_signals: bool) -> None:
+    def __init__(self, path: bytes, *, device: str, n_threads: typing.SupportsInt | typing.SupportsIndex, kv_type: str, repack: str, check_tensors: bool, on_progress: typing.Any, poll_signals: bool) -> None:
         ...
     def chat_template(self) -> str:
         ...

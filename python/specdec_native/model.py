@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn, get_args
 from . import _core
 from ._chat import ControlTokens, Piece, chat_pieces, template_variables
 from .errors import ClosedError, InvalidArgumentError, TemplateError
-from .options import KvType, check_choice, check_number
+from .options import KvType, Requantize, check_choice, check_number
 from .results import FileInfo, ModelInfo, PairReport, TensorEntry
 
 StrPath = str | os.PathLike[str]
@@ -54,7 +54,12 @@ class Model:
         n_threads: 1 to 256; None: one per core this process may use.
         n_gpu_layers: "auto" or a number; without a GPU in this build all layers stay on the CPU.
         kv_type: elements of the key-value cache, "f32", "f16" or "q8_0".
+        repack: "auto" keeps the weights in memory as the kernels want them. "off" leaves them in the
+            file and packs them in every pass: slower, in little memory, with the same results.
         check_tensors: read all weights now and refuse NaN and infinity.
+        requantize: rewrite matrices in this coarser format where that makes them smaller. The
+            model gets faster and less exact: meant for draft models, whose mistakes cost time but
+            never change the text.
         on_progress: called with 0..1 while loading; an exception it raises ends the load.
 
     Raises:
@@ -72,12 +77,17 @@ class Model:
         n_threads: int | None = None,
         n_gpu_layers: int | Literal["auto"] = "auto",
         kv_type: KvType = "f16",
+        repack: Literal["auto", "off"] = "auto",
         check_tensors: bool = False,
+        requantize: Requantize | None = None,
         on_progress: Callable[[float], object] | None = None,
     ) -> None:
         self._handle: _core.Model | None = None
         check_choice("device", device, ("auto", "cpu"))
         check_choice("kv_type", kv_type, get_args(KvType))
+        check_choice("repack", repack, ("auto", "off"))
+        if requantize is not None:
+            check_choice("requantize", requantize, get_args(Requantize))
         if n_threads is not None:
             check_number("n_threads", n_threads, 1, 256, whole=True)
         if n_gpu_layers != "auto":
@@ -89,7 +99,9 @@ class Model:
             device=device,
             n_threads=n_threads or 0,
             kv_type=kv_type,
+            repack=repack,
             check_tensors=bool(check_tensors),
+            requantize=requantize or "",
             on_progress=on_progress,
             poll_signals=threading.current_thread() is threading.main_thread(),
         )

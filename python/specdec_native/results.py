@@ -171,7 +171,7 @@ class GenerationResult:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model is; read from the file, but for the last four fields."""
+    """What a model is; read from the file, but for the last five fields."""
 
     path: str
     architecture: str
@@ -198,6 +198,7 @@ class ModelInfo:
     kv_type: str
     device: str
     n_threads: int
+    repack: str
     load_ms: float
 
     def to_dict(self) -> dict[str, Any]:
