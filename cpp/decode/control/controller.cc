@@ -1,0 +1,197 @@
+#include "decode/control/controller.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace specdec {
+namespace {
+
+constexpr double kLeastSpeedup = 1.02;
+constexpr double kLossShare = 0.01;         // of the plain time ...
+constexpr double kLossSteps = 4.0;          // ... and so many plain steps may be lost in all
+constexpr double kRequestLossShare = 0.03;  // the same for one request
+constexpr double kRequestLossSteps = 6.0;
+constexpr double kCarriedSteps = 8.0;  // earned steps that outlive a request
+constexpr int kProbeAfter = 32;        // plain tokens after which a model gets another chance
+constexpr int kPlainEvery = 64;        // passes between plain steps that keep their cost honest
+constexpr double kOutlier = 2.0;       // what a pass may cost of its prediction in the credit
+constexpr double kUnknownDraft = 0.5;  // a draft step that was never measured, in plain steps
+
+}  // namespace
+
+Controller::Controller(std::vector<SourceTraits> sources) {
+  for (SourceTraits& traits : sources) {
+    const auto kind =
+        traits.lookup ? AcceptanceModel::Kind::kLookup : AcceptanceModel::Kind::kModel;
+    sources_.push_back({std::move(traits), AcceptanceModel(kind), CostModel(), 0});
+  }
+}
+
+void Controller::begin_request() {
+  for (Source& source : sources_) {
+    source.acceptance.fade();
+    source.idle_tokens = kProbeAfter;  // a new text: worth a look
+  }
+  request_credit_ms_ = 0.0;
+  request_plain_ms_ = 0.0;
+  n_rounds_ = 0;
+  plain_in_a_row_ = 0;
+  plain_reason_ = "nothing was drafted yet";
+}
+
+void Controller::end_request() { credit_ms_ = std::min(credit_ms_, kCarriedSteps * target_.ms(1)); }
+
+void Controller::restore(const ControllerState& state) {
+  credit_ms_ = state.credit_ms;
+  plain_total_ms_ = state.plain_ms;
+}
+
+bool Controller::allowed(double loss_ms) const {
+  const double step_ms = target_.ms(1);
+  return credit_ms_ - loss_ms >= -(kLossShare * plain_total_ms_ + kLossSteps * step_ms) &&
+         request_credit_ms_ - loss_ms >=
+             -(kRequestLossShare * request_plain_ms_ + kRequestLossSteps * step_ms);
+}
+
+double Controller::draft_ms(const Source& source, int n_behind, int length) const {
+  if (source.traits.lookup) return 0.0;
+  if (!source.cost.known())
+    return kUnknownDraft * target_.ms(1) * (source.cost.ratio(n_behind) + length - 1);
+  return source.cost.ms(n_behind) + (length - 1) * source.cost.ms(1);
+}
+
+void Controller::consider(const Offer& offer, int budget, Choice& best, bool& refused) {
+  const Source& source = at(offer.source);
+  const double plain_ms = target_.ms(1);
+  const int grade = AcceptanceModel::match_grade(offer.match_length);
+  double expected = 1.0;  // tokens
+  double all_right = 1.0;
+  const int limit = std::min(budget, offer.n_tokens);
+  for (int n = 1; n <= limit; ++n) {
+    all_right *=
+        source.traits.lookup ? source.acceptance.rate(n - 1, grade) : source.acceptance.rate(n - 1);
+    expected += all_right;
+    const double cost_ms = draft_ms(source, offer.n_behind, n) + target_.ms(n + 1);
+    const double speedup = expected * plain_ms / cost_ms;
+    if (speedup < kLeastSpeedup || speedup <= best.speedup) continue;
+    if (!allowed(cost_ms - plain_ms)) {
+      refused = true;
+      return;
+    }
+    best = {.source = offer.source,
+            .length = n,
+            .n_behind = offer.n_behind,
+            .speedup = speedup,
+            .reason = "best expected speed"};
+  }
+}
+
+// A model that has not drafted for long may have become good: one token tells.
+Choice Controller::probe(const std::vector<Offer>& offers, int budget, Choice plain) {
+  for (const Offer& offer : offers) {
+    const Source& source = at(offer.source);
+    if (source.traits.lookup || offer.n_tokens < 1 || budget < 1) continue;
+    if (source.idle_tokens < kProbeAfter) continue;
+    const double loss_ms = draft_ms(source, offer.n_behind, 1) + target_.ms(2) - target_.ms(1);
+    if (!allowed(loss_ms)) continue;
+    return {.source = offer.source,
+            .length = 1,
+            .n_behind = offer.n_behind,
+            .speedup = 1.0,
+            .reason = "probe"};
+  }
+  return plain;
+}
+
+Choice Controller::choose(const std::vector<Offer>& offers, int budget) {
+  Choice best;
+  bool refused = false;
+  if (!target_.known() || passes_since_plain_ >= kPlainEvery) {
+    best.reason = "plain step to measure its cost";
+  } else {
+    for (const Offer& offer : offers) consider(offer, budget, best, refused);
+    if (best.source < 0) {
+      best.reason = refused          ? "no credit left for a worst case"
+                    : budget < 1     ? "no room for a draft"
+                    : offers.empty() ? "nothing to propose"
+                                     : "no draft is expected to pay";
+      best = probe(offers, budget, best);
+    }
+  }
+  // A model is drafted token by token, its own confidence says where to stop.
+  if (best.source >= 0 && !at(best.source).traits.lookup && best.reason != "probe") {
+    for (const Offer& offer : offers) {
+      if (offer.source == best.source) best.length = std::min(budget, offer.n_tokens);
+    }
+  }
+  choice_ = best;
+  path_rate_ = 1.0;
+  return best;
+}
+
+bool Controller::keep_going(int n_drafted, double probability) {
+  if (choice_.source < 0 || n_drafted >= choice_.length) return false;
+  const Source& source = at(choice_.source);
+  path_rate_ *=
+      source.acceptance.rate(n_drafted - 1, AcceptanceModel::confidence_grade(probability));
+  const double gain = path_rate_ * source.acceptance.rate(n_drafted);
+  const double step_ms =
+      draft_ms(source, 1, 1) + target_.ms(n_drafted + 2) - target_.ms(n_drafted + 1);
+  // Worth it when it brings tokens faster than passes do on average.
+  if (gain * target_.ms(1) < choice_.speedup * step_ms) return false;
+  const double cost_ms =
+      draft_ms(source, choice_.n_behind, n_drafted + 1) + target_.ms(n_drafted + 2);
+  return allowed(cost_ms - target_.ms(1));
+}
+
+void Controller::earn(double ms) {
+  credit_ms_ += ms;
+  request_credit_ms_ += ms;
+}
+
+void Controller::observe(const PassOutcome& outcome) {
+  const Choice& choice = outcome.choice;
+  const int n_rows = outcome.n_drafted + 1;
+  const double predicted_verify = target_.ms(n_rows);
+  double draft_ms = outcome.draft_ms;
+  target_.observe(n_rows, outcome.verify_ms);
+  if (choice.source >= 0 && outcome.n_drafted > 0) {
+    Source& source = at(choice.source);
+    if (!source.traits.lookup) {
+      const double predicted = this->draft_ms(source, choice.n_behind, outcome.n_drafted);
+      if (source.cost.known()) {
+        source.cost.observe_sum(predicted, draft_ms);
+        draft_ms = std::min(draft_ms, kOutlier * predicted);
+      } else {
+        source.cost.observe(choice.n_behind + outcome.n_drafted - 1, draft_ms);
+      }
+    }
+  }
+  for (Source& source : sources_) source.idle_tokens += outcome.n_emitted;
+
+  const double plain_ms = target_.ms(1);
+  plain_total_ms_ += outcome.n_emitted * plain_ms;
+  request_plain_ms_ += outcome.n_emitted * plain_ms;
+  if (outcome.n_drafted == 0) {
+    earn(-draft_ms);  // looking in vain is paid for too
+    passes_since_plain_ = 0;
+    ++plain_in_a_row_;
+    plain_reason_ = choice.reason;
+    return;
+  }
+  if (choice.source >= 0) at(choice.source).idle_tokens = 0;
+  const double verify_ms = predicted_verify > 0.0
+                               ? std::min(outcome.verify_ms, kOutlier * predicted_verify)
+                               : outcome.verify_ms;
+  earn(outcome.n_emitted * plain_ms - draft_ms - verify_ms);
+  ++n_rounds_;
+  ++passes_since_plain_;
+  plain_in_a_row_ = 0;
+}
+
+std::string Controller::speculation() const {
+  if (n_rounds_ > 0 && plain_in_a_row_ < kProbeAfter) return "on";
+  return "off: " + std::string(plain_reason_);
+}
+
+}  // namespace specdec

@@ -1,0 +1,113 @@
+// Chooses, pass by pass, who drafts and how much, from measured costs and observed acceptance, and
+// keeps the loss against plain decoding bounded. Knows no models: everything is told to it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "decode/control/acceptance.h"
+#include "decode/control/cost_model.h"
+
+namespace specdec {
+
+struct SourceTraits {
+  std::string name;
+  bool lookup = true;  // makes its proposal for next to nothing, before the choice
+};
+
+// What a source could do in the next pass.
+struct Offer {
+  int source = 0;
+  int n_tokens = 0;      // lookup: of its proposal; model: at most
+  int match_length = 0;  // lookup: what the proposal rests on, 0 unknown
+  int n_behind = 1;      // model: committed tokens it has to read first, >= 1
+};
+
+struct Choice {
+  int source = -1;  // -1: a plain step
+  int length = 0;   // tokens to draft; a model stops earlier when keep_going() says so
+  int n_behind = 1;
+  double speedup = 1.0;  // expected: tokens per time, relative to plain
+  std::string_view reason;
+};
+
+// What a pass cost and brought.
+struct PassOutcome {
+  Choice choice;
+  int n_drafted = 0;
+  int n_emitted = 1;
+  double draft_ms = 0.0;   // of all sources, lookups that were not chosen included
+  double verify_ms = 0.0;  // the target's pass
+};
+
+// What outlives a process: how much may be lost in all is counted over all runs of a pair.
+struct ControllerState {
+  double credit_ms = 0.0;
+  double plain_ms = 0.0;
+};
+
+// Credit: speculative rounds add (tokens x plain step - elapsed). A round is allowed only if the
+// credit after its worst case stays above -(1 % of the plain time so far + 4 plain steps), so all
+// requests together take at most 1.01 x plain + 4 steps. At most 8 earned steps are carried from
+// request to request, and no request may lose more than 6 steps and 3 % of its own plain time.
+class Controller {
+ public:
+  explicit Controller(std::vector<SourceTraits> sources);
+
+  [[nodiscard]] CostModel& target_cost() { return target_; }
+  [[nodiscard]] CostModel& source_cost(int source) { return at(source).cost; }
+  [[nodiscard]] AcceptanceModel& acceptance(int source) { return at(source).acceptance; }
+  [[nodiscard]] int n_sources() const { return static_cast<int>(sources_.size()); }
+  [[nodiscard]] const SourceTraits& traits(int source) const {
+    return sources_[static_cast<std::size_t>(source)].traits;
+  }
+
+  void begin_request();
+  void end_request();
+  [[nodiscard]] ControllerState state() const { return {credit_ms_, plain_total_ms_}; }
+  void restore(const ControllerState& state);
+
+  // budget: tokens a draft may hold at most.
+  [[nodiscard]] Choice choose(const std::vector<Offer>& offers, int budget);
+  // The chosen model drafted its n-th token with this probability: is the next one worth it?
+  [[nodiscard]] bool keep_going(int n_drafted, double probability);
+  void observe(const PassOutcome& outcome);
+  // Whether the draft model may spend so much on reading, from what this request has earned.
+  [[nodiscard]] bool can_afford(double ms) const {
+    return credit_ms_ >= ms && request_credit_ms_ >= ms;
+  }
+
+  // "on" or "off: reason", as of now.
+  [[nodiscard]] std::string speculation() const;
+
+ private:
+  struct Source {
+    SourceTraits traits;
+    AcceptanceModel acceptance;
+    CostModel cost;
+    int idle_tokens = 0;  // emitted since it drafted last
+  };
+  [[nodiscard]] Source& at(int source) { return sources_[static_cast<std::size_t>(source)]; }
+  [[nodiscard]] double draft_ms(const Source& source, int n_behind, int length) const;
+  [[nodiscard]] bool allowed(double loss_ms) const;
+  void earn(double ms);
+  void consider(const Offer& offer, int budget, Choice& best, bool& refused);
+  [[nodiscard]] Choice probe(const std::vector<Offer>& offers, int budget, Choice plain);
+
+  std::vector<Source> sources_;
+  CostModel target_;
+  double credit_ms_ = 0.0;
+  double plain_total_ms_ = 0.0;  // of everything emitted so far
+  double request_credit_ms_ = 0.0;
+  double request_plain_ms_ = 0.0;
+  std::int64_t n_rounds_ = 0;  // of this request
+  int passes_since_plain_ = 0;
+  int plain_in_a_row_ = 0;
+  Choice choice_;           // the last one
+  double path_rate_ = 1.0;  // that all tokens drafted so far are right
+  std::string_view plain_reason_ = "nothing was drafted yet";
+};
+
+}  // namespace specdec

@@ -1,0 +1,68 @@
+#include "decode/control/cost_model.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace specdec {
+namespace {
+
+constexpr double kScaleRate = 0.1;   // weight of one pass in the scale
+constexpr double kShapeRate = 0.05;  // and in the ratio of its number of rows
+constexpr double kOutlier = 1.5;     // how much a single pass may differ from what is believed
+
+}  // namespace
+
+CostModel::CostModel() {
+  for (int rows = 1; rows <= kMaxRows; ++rows)
+    ratio_[static_cast<std::size_t>(rows)] = 1.0 + 0.08 * (rows - 1);
+}
+
+void CostModel::calibrate(const std::vector<std::pair<int, double>>& measured) {
+  if (measured.empty() || measured[0].first != 1 || measured[0].second <= 0.0) return;
+  scale_ms_ = measured[0].second;
+  std::pair<int, double> last{1, 1.0};
+  double slope = 0.0;
+  for (std::size_t i = 1; i < measured.size(); ++i) {
+    const auto [rows, ms] = measured[i];
+    if (rows <= last.first || rows > kMaxRows) continue;
+    // More rows never cost less; a measurement that says so is noise.
+    const double ratio = std::max(ms / scale_ms_, last.second);
+    slope = (ratio - last.second) / (rows - last.first);
+    for (int r = last.first + 1; r <= rows; ++r)
+      ratio_[static_cast<std::size_t>(r)] = last.second + slope * (r - last.first);
+    last = {rows, ratio};
+  }
+  slope = std::max(slope, last.second / last.first * 0.5);
+  for (int r = last.first + 1; r <= kMaxRows; ++r)
+    ratio_[static_cast<std::size_t>(r)] = last.second + slope * (r - last.first);
+}
+
+double CostModel::ratio(int n_rows) const {
+  const int rows = std::max(n_rows, 1);
+  if (rows <= kMaxRows) return ratio_[static_cast<std::size_t>(rows)];
+  return ratio_[kMaxRows] * rows / kMaxRows;
+}
+
+double CostModel::ms(int n_rows) const { return scale_ms_ * ratio(n_rows); }
+
+void CostModel::observe(int n_rows, double ms) {
+  if (ms <= 0.0 || n_rows < 1) return;
+  if (!known()) {
+    scale_ms_ = ms / ratio(n_rows);
+    return;
+  }
+  const double error = std::clamp(ms / this->ms(n_rows), 1.0 / kOutlier, kOutlier);
+  scale_ms_ *= 1.0 + kScaleRate * (error - 1.0);
+  if (n_rows > 1 && n_rows <= kMaxRows) {
+    double& ratio = ratio_[static_cast<std::size_t>(n_rows)];
+    ratio = std::max(1.0, ratio * (1.0 + kShapeRate * (error - 1.0)));
+  }
+}
+
+void CostModel::observe_sum(double predicted, double ms) {
+  if (!known() || predicted <= 0.0 || ms <= 0.0) return;
+  const double error = std::clamp(ms / predicted, 1.0 / kOutlier, kOutlier);
+  scale_ms_ *= 1.0 + kScaleRate * (error - 1.0);
+}
+
+}  // namespace specdec

@@ -1,0 +1,89 @@
+// The controller alone, so that tests can simulate machines and drafters.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "decode/control/controller.h"
+
+namespace py = pybind11;
+using namespace specdec;
+
+namespace {
+
+using Passes = std::vector<std::pair<int, double>>;
+
+py::dict to_dict(const Choice& choice) {
+  py::dict d;
+  d["source"] = choice.source;
+  d["length"] = choice.length;
+  d["speedup"] = choice.speedup;
+  d["reason"] = std::string(choice.reason);
+  return d;
+}
+
+// Keeps the choice between choose() and observe().
+class Control {
+ public:
+  explicit Control(const std::vector<std::pair<std::string, bool>>& sources)
+      : controller_([&] {
+          std::vector<SourceTraits> traits;
+          for (const auto& [name, lookup] : sources) traits.push_back({name, lookup});
+          return Controller(traits);
+        }()) {}
+
+  void calibrate(const Passes& passes) { controller_.target_cost().calibrate(passes); }
+  void calibrate_source(int source, const Passes& passes) {
+    controller_.source_cost(source).calibrate(passes);
+  }
+  // offers: (source, n_tokens, match_length, n_behind)
+  py::dict choose(const std::vector<std::tuple<int, int, int, int>>& offers, int budget) {
+    std::vector<Offer> list;
+    for (const auto& [source, n_tokens, match_length, n_behind] : offers)
+      list.push_back({source, n_tokens, match_length, n_behind});
+    choice_ = controller_.choose(list, budget);
+    return to_dict(choice_);
+  }
+  bool keep_going(int n, double probability) { return controller_.keep_going(n, probability); }
+  void judge(int source, int position, int grade, bool accepted) {
+    controller_.acceptance(source).observe(position, grade, accepted);
+  }
+  double rate(int source, int position, int grade) {
+    return controller_.acceptance(source).rate(position, grade);
+  }
+  void observe(int n_drafted, int n_emitted, double draft_ms, double verify_ms) {
+    controller_.observe({.choice = choice_,
+                         .n_drafted = n_drafted,
+                         .n_emitted = n_emitted,
+                         .draft_ms = draft_ms,
+                         .verify_ms = verify_ms});
+  }
+  void begin() { controller_.begin_request(); }
+  void end() { controller_.end_request(); }
+  [[nodiscard]] double credit() const { return controller_.state().credit_ms; }
+  [[nodiscard]] double target_ms(int rows) { return controller_.target_cost().ms(rows); }
+  [[nodiscard]] std::string speculation() const { return controller_.speculation(); }
+
+ private:
+  Controller controller_;
+  Choice choice_;
+};
+
+}  // namespace
+
+PYBIND11_MODULE(_testing_control, m) {
+  m.def("match_grade", &AcceptanceModel::match_grade);
+  m.def("confidence_grade", &AcceptanceModel::confidence_grade);
+  py::class_<Control>(m, "Control", py::module_local())
+      .def(py::init<const std::vector<std::pair<std::string, bool>>&>())
+      .def("calibrate", &Control::calibrate)
+      .def("calibrate_source", &Control::calibrate_source)
+      .def("choose", &Control::choose)
+      .def("keep_going", &Control::keep_going)
+      .def("judge", &Control::judge)
+      .def("rate", &Control::rate)
+      .def("observe", &Control::observe)
+      .def("begin", &Control::begin)
+      .def("end", &Control::end)
+      .def("target_ms", &Control::target_ms)
+      .def_property_readonly("credit", &Control::credit)
+      .def_property_readonly("speculation", &Control::speculation);
+}

@@ -1,0 +1,249 @@
+"""The controller against simulated machines: bounded loss, near-best gain, honest costs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers import native
+
+control = native("control")
+
+SHAPE = {1: 1.0, 2: 1.04, 4: 1.12, 8: 1.41, 16: 2.17}
+PLAIN_MS = 27.0
+DRAFT_MS = 8.0
+
+
+def ratio(rows: int, shape: dict[int, float]) -> float:
+    return float(np.interp(rows, list(shape), list(shape.values())))
+
+
+@dataclasses.dataclass
+class Machine:
+    """Times of passes, with noise and a slow drift when asked for."""
+
+    plain_ms: float = PLAIN_MS
+    draft_ms: float = DRAFT_MS
+    shape: dict[int, float] = dataclasses.field(default_factory=lambda: dict(SHAPE))
+    noise: float = 0.0
+    drift: Callable[[int], float] = lambda _: 1.0
+    rng: Any = dataclasses.field(default_factory=lambda: np.random.default_rng(5))
+    n_passes: int = 0
+
+    def verify(self, rows: int) -> float:
+        self.n_passes += 1
+        jitter = float(np.exp(self.noise * self.rng.standard_normal()))
+        return self.plain_ms * ratio(rows, self.shape) * jitter * self.drift(self.n_passes)
+
+    def draft(self, n_behind: int, length: int) -> float:
+        jitter = float(np.exp(self.noise * self.rng.standard_normal()))
+        first = self.draft_ms * (1 + 0.05 * (n_behind - 1))
+        return (first + (length - 1) * self.draft_ms) * jitter * self.drift(self.n_passes)
+
+
+def model_control(machine: Machine) -> Any:
+    c = control.Control([("model", False)])
+    c.calibrate([(m, machine.plain_ms * ratio(m, machine.shape)) for m in SHAPE])
+    c.calibrate_source(0, [(m, machine.draft_ms * (1 + 0.05 * (m - 1))) for m in (1, 8, 64)])
+    return c
+
+
+def run_request(
+    c: Any,
+    machine: Machine,
+    n_tokens: int,
+    accepts: Callable[[int, int], bool],
+    confidence: Callable[[int, int], float] = lambda _i, _j: 0.8,
+    draft_max: int = 16,
+) -> tuple[float, float, int]:
+    """Time spent, time plain decoding would have taken, rounds that drafted.
+
+    accepts(i, j): whether a draft of token i at draft position j is right.
+    """
+    c.begin()
+    emitted, behind, spent, plain, rounds = 0, 64, 0.0, 0.0, 0
+    while emitted < n_tokens:
+        budget = n_tokens - emitted - 1
+        offers = [(0, draft_max, 0, min(behind, 64))] if budget > 0 else []
+        choice = c.choose(offers, budget)
+        if choice["source"] < 0:
+            ms = machine.verify(1)
+            c.observe(0, 1, 0.0, ms)
+            emitted, behind, spent, plain = emitted + 1, behind + 1, spent + ms, plain + ms
+            continue
+        n = 1
+        while n < choice["length"] and c.keep_going(n, confidence(emitted, n - 1)):
+            n += 1
+        assert n <= budget
+        draft_ms = machine.draft(min(behind, 64), n)
+        verify_ms = machine.verify(n + 1)
+        right = 0
+        for j in range(n):
+            ok = accepts(emitted + j, j)
+            c.judge(0, j, control.confidence_grade(confidence(emitted, j)), ok)
+            if not ok:
+                break
+            right += 1
+        c.observe(n, right + 1, draft_ms, verify_ms)
+        spent += draft_ms + verify_ms
+        plain += (right + 1) * verify_ms / ratio(n + 1, machine.shape)
+        emitted += right + 1
+        behind = 1 if right < n else 2
+        rounds += 1
+    c.end()
+    return spent, plain, rounds
+
+
+ADVERSARIES = {
+    "never right": lambda _r, _i, _j: False,
+    "right every other request": lambda r, _i, _j: r % 2 == 0,
+    "right, then useless": lambda _r, i, _j: i < 40,
+    "first token right only": lambda _r, _i, j: j == 0,
+    "turns every 20 tokens": lambda _r, i, _j: (i // 20) % 2 == 0,
+}
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+@pytest.mark.parametrize("name", list(ADVERSARIES))
+def test_useless_drafts_cost_next_to_nothing(name: str, noise: float) -> None:
+    machine = Machine(noise=noise)
+    c = model_control(machine)
+    spent = plain = 0.0
+    for request in range(20):
+        one, one_plain, _ = run_request(
+            c, machine, 128, lambda i, j, r=request: ADVERSARIES[name](r, i, j)
+        )
+        # At most 6 steps and 3 % more, and what noise adds to the estimate of a step.
+        assert one <= one_plain + (6.5 + 20 * noise) * PLAIN_MS + 0.03 * one_plain
+        spent, plain = spent + one, plain + one_plain
+    assert spent <= (1.01 + 0.05 * noise) * plain + 4.5 * PLAIN_MS
+
+
+def test_a_drifting_machine_does_not_break_the_bound() -> None:
+    machine = Machine(noise=0.05, drift=lambda n: 1.0 + 0.4 * np.sin(n / 60.0))
+    c = model_control(machine)
+    spent = plain = 0.0
+    for _ in range(20):
+        one, one_plain, _ = run_request(c, machine, 128, lambda _i, _j: False)
+        spent, plain = spent + one, plain + one_plain
+    assert spent <= 1.02 * plain + 4.5 * PLAIN_MS
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.7, 0.9, 0.97])
+def test_a_steady_drafter_is_used_almost_as_well_as_can_be(rate: float) -> None:
+    machine = Machine()
+    c = model_control(machine)
+    rng = np.random.default_rng(int(100 * rate))
+    spent = plain = 0.0
+    for _ in range(6):
+        one, one_plain, _ = run_request(c, machine, 256, lambda _i, _j: bool(rng.random() < rate))
+        spent, plain = spent + one, plain + one_plain
+
+    def speedup(n: int) -> float:
+        expected = (1 - rate ** (n + 1)) / (1 - rate)
+        return expected / (n * DRAFT_MS / PLAIN_MS + ratio(n + 1, SHAPE))
+
+    best = max(speedup(n) for n in range(17))
+    assert plain / spent >= 1 + 0.75 * (best - 1)
+
+
+def test_confidence_tells_where_a_draft_should_end() -> None:
+    """Tokens the draft is sure of are right, the others are not."""
+    machine = Machine()
+    rng = np.random.default_rng(1)
+    sure = rng.random(4000) < 0.7
+
+    def gain(confidence: Callable[[int, int], float]) -> float:
+        c = model_control(machine)
+        total = [
+            run_request(c, machine, 500, lambda i, _j: bool(sure[i]), confidence) for _ in range(6)
+        ]
+        return sum(t[1] for t in total) / sum(t[0] for t in total)
+
+    informed = gain(lambda i, j: 0.99 if sure[i + j] else 0.2)
+    blind = gain(lambda _i, _j: 0.7)
+    assert informed > 1.1 * blind
+
+
+def test_a_draft_that_costs_too_much_is_left_alone() -> None:
+    machine = Machine(draft_ms=30.0)
+    c = model_control(machine)
+    spent, plain, rounds = run_request(c, machine, 400, lambda i, _j: i % 2 == 0)
+    assert spent <= 1.01 * plain + 4.5 * PLAIN_MS
+    assert rounds <= 12
+    assert c.speculation.startswith("off: ")
+
+
+def test_a_model_that_became_good_is_found_again() -> None:
+    machine = Machine()
+    c = model_control(machine)
+    for _ in range(3):
+        run_request(c, machine, 200, lambda _i, _j: False)
+    results = [run_request(c, machine, 400, lambda _i, _j: True) for _ in range(3)]
+    assert results[-1][1] > 1.5 * results[-1][0]
+    assert c.speculation == "on"
+
+
+def test_credit_that_outlives_a_request_is_limited() -> None:
+    machine = Machine()
+    c = model_control(machine)
+    for _ in range(5):
+        run_request(c, machine, 300, lambda _i, _j: True)
+    assert c.credit == pytest.approx(8 * c.target_ms(1))
+
+
+def test_lookups_are_chosen_by_what_their_matches_are_worth() -> None:
+    c = control.Control([("ngram", True), ("suffix", True)])
+    c.calibrate([(m, PLAIN_MS * r) for m, r in SHAPE.items()])
+    c.begin()
+    for _ in range(60):
+        for j in range(7):  # long matches hold, short ones break at once
+            c.judge(1, j, control.match_grade(12), True)
+        c.judge(0, 0, control.match_grade(1), False)
+    assert c.choose([(0, 7, 1, 1)], 20)["source"] == -1
+    choice = c.choose([(0, 7, 1, 1), (1, 15, 12, 1)], 20)
+    assert choice["source"] == 1
+    assert choice["length"] >= 7
+    assert c.choose([(1, 15, 12, 1)], 3)["length"] == 3
+    assert c.choose([(1, 15, 12, 1)], 0)["source"] == -1
+
+
+def test_costs_follow_the_machine_and_outliers_do_not_count() -> None:
+    machine = Machine()
+    c = model_control(machine)
+    c.choose([], 0)
+    c.observe(0, 1, 0.0, 50 * PLAIN_MS)
+    assert c.target_ms(1) < 1.1 * PLAIN_MS
+    for _ in range(100):
+        c.choose([], 0)
+        c.observe(0, 1, 0.0, 2 * PLAIN_MS)
+    assert c.target_ms(1) == pytest.approx(2 * PLAIN_MS, rel=0.02)
+    assert c.target_ms(8) == pytest.approx(2 * 1.41 * PLAIN_MS, rel=0.05)
+    assert c.target_ms(16) > c.target_ms(8)
+
+
+def test_nothing_is_drafted_before_a_plain_step_was_measured() -> None:
+    c = control.Control([("ngram", True)])
+    c.begin()
+    assert c.choose([(0, 7, 4, 1)], 20)["source"] == -1
+    c.observe(0, 1, 0.0, PLAIN_MS)
+    assert c.choose([(0, 7, 4, 1)], 20)["source"] == 0
+
+
+def test_plain_steps_keep_their_cost_honest() -> None:
+    c = control.Control([("ngram", True)])
+    c.calibrate([(m, PLAIN_MS * r) for m, r in SHAPE.items()])
+    c.begin()
+    n_plain = 0
+    for _ in range(200):
+        choice = c.choose([(0, 7, 12, 1)], 50)
+        n_plain += choice["source"] < 0
+        n = choice["length"]
+        for j in range(n):
+            c.judge(0, j, control.match_grade(12), True)
+        c.observe(n, n + 1, 0.0, PLAIN_MS * ratio(n + 1, SHAPE))
+    assert 2 <= n_plain <= 4
