@@ -3,148 +3,61 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
 
 from decode_reference import total_variation
 from helpers import native
+from verifier_laws import (
+    KINDS,
+    Drafts,
+    Path,
+    Toy,
+    completed,
+    drafts_for,
+    kinds_for,
+    round_law,
+    rounds_law,
+    target_law,
+    tokens_per_round,
+)
 
 m = native("decode")
 
-LOSSLESS = [name for name, traits in m.verifiers().items() if traits["lossless"]]
-Path = tuple[int, ...]
+VERIFIERS = m.verifiers()
+LOSSLESS = [name for name, traits in VERIFIERS.items() if traits["lossless"]]
+SAMPLED, BEST, PLAIN = Drafts("sampled"), Drafts("best"), Drafts("plain")
+CASES = [
+    pytest.param(v, k, d, id=f"{v}-{k}-{d}")
+    for v in LOSSLESS
+    for k in kinds_for(VERIFIERS[v])
+    for d in drafts_for(VERIFIERS[v])
+]
 
 
-class Toy:
-    """Random laws after every path: `target` and `draft`, with zeros and ties now and then."""
-
-    def __init__(self, vocab: int, seed: int, kind: str) -> None:
-        self.vocab, self.seed, self.kind = vocab, seed, kind
-        self._rows: dict[tuple[Path, int], list[float]] = {}
-
-    def _row(self, path: Path, salt: int) -> list[float]:
-        if (path, salt) not in self._rows:
-            self._rows[path, salt] = self._fresh_row(path, salt)
-        return self._rows[path, salt]
-
-    def _fresh_row(self, path: Path, salt: int) -> list[float]:
-        rng = np.random.default_rng([self.seed, salt, *[t + 1 for t in path]])
-        row = rng.dirichlet(np.full(self.vocab, 0.7))
-        if self.kind == "zeros":
-            row[rng.integers(self.vocab)] = 0.0
-            row = row + (row.sum() == 0)
-        return list(row / row.sum())
-
-    def target(self, path: Path) -> list[float]:
-        if self.kind == "greedy":
-            return list(np.eye(self.vocab)[int(np.argmax(self._row(path, 1)))])
-        return self._row(path, 1)
-
-    def draft(self, path: Path) -> list[float]:
-        return self.target(path) if self.kind == "same" else self._row(path, 2)
+def test_the_lossless_verifiers_are_known() -> None:
+    assert LOSSLESS == ["greedy", "match", "standard", "block", "topk_importance"]
+    assert not VERIFIERS["topk_importance_published"]["lossless"]
 
 
-def law_of(toy: Toy, length: int, start: Path = ()) -> dict[Path, float]:
-    law: dict[Path, float] = {}
-    for tokens in itertools.product(range(toy.vocab), repeat=length):
-        p = 1.0
-        for i, token in enumerate(tokens):
-            p *= toy.target((*start, *tokens[:i]))[token]
-        if p > 0:
-            law[tokens] = p
-    return law
-
-
-def proposals(toy: Toy, length: int, sampled: bool, start: Path) -> list[tuple[Path, float]]:
-    """Every draft with its probability; a deterministic one is the draft's best path."""
-    if not sampled:
-        path: Path = ()
-        while len(path) < length:
-            path = (*path, int(np.argmax(toy.draft((*start, *path)))))
-        return [(path, 1.0)]
-    found = []
-    for tokens in itertools.product(range(toy.vocab), repeat=length):
-        p = 1.0
-        for i, token in enumerate(tokens):
-            p *= toy.draft((*start, *tokens[:i]))[token]
-        if p > 0:
-            found.append((tokens, p))
-    return found
-
-
-def round_law(
-    toy: Toy, verifier: str, length: int, sampled: bool, start: Path, declare: Any = None
-) -> dict[Path, float]:
-    """Law of what one round emits after `start`."""
-    law: dict[Path, float] = {}
-    for tokens, p in proposals(toy, length, sampled, start):
-        prefixes = [(*start, *tokens[:i]) for i in range(length + 1)]
-        draft_rows = [(declare or toy.draft)(q) for q in prefixes[:-1]] if sampled else []
-        target_rows = [toy.target(q) for q in prefixes]
-        for (accepted, token), q in m.verdict_law(verifier, tokens, [], draft_rows, target_rows):
-            assert accepted == list(range(len(accepted)))
-            emitted = (*tokens[: len(accepted)], token)
-            law[emitted] = law.get(emitted, 0.0) + p * q
-    return law
-
-
-def rounds_law(
-    toy: Toy, verifier: str, gamma: int, total: int, sampled: bool, declare: Any = None
-) -> dict[Path, float]:
-    """Law of the first `total` tokens from rounds in a row; the last rounds draft less."""
-    law: dict[Path, float] = {}
-    open_: dict[Path, float] = {(): 1.0}
-    while open_:
-        path, p = open_.popitem()
-        if len(path) == total:
-            law[path] = law.get(path, 0.0) + p
+@pytest.mark.parametrize(("verifier", "kind", "drafts"), CASES)
+def test_one_round_emits_the_target_law(verifier: str, kind: str, drafts: Drafts) -> None:
+    for vocab, length in itertools.product((3, 4, 5), (0, 1, 2, 3)):
+        if vocab**length * drafts.branch > 250:  # the largest combs take minutes
             continue
-        length = min(gamma, total - len(path) - 1)
-        for emitted, q in round_law(toy, verifier, length, sampled, path, declare).items():
-            longer = (*path, *emitted)
-            open_[longer] = open_.get(longer, 0.0) + p * q
-    return law
+        toy = Toy(vocab, 10 * vocab + length, kind)
+        law = completed(toy, round_law(m, toy, verifier, length, drafts), length + 1)
+        assert abs(sum(law.values()) - 1) < 1e-12
+        assert total_variation(law, target_law(toy, length + 1)) < 1e-12
 
 
-def kinds_for(verifier: str) -> list[str]:
-    return (
-        ["greedy"]
-        if m.verifiers()[verifier]["greedy_only"]
-        else ["plain", "zeros", "same", "greedy"]
-    )
-
-
-CASES = [(v, k) for v in LOSSLESS for k in kinds_for(v)]
-
-
-@pytest.mark.parametrize(("verifier", "kind"), CASES)
-@pytest.mark.parametrize("sampled", [True, False])
-@pytest.mark.parametrize("vocab", [3, 4, 5])
-@pytest.mark.parametrize("length", [0, 1, 2, 3])
-def test_one_round_emits_the_target_law(
-    verifier: str, kind: str, sampled: bool, vocab: int, length: int
-) -> None:
-    toy = Toy(vocab, 10 * vocab + length, kind)
-    # What a round emits is completed from the target to a fixed length.
-    law: dict[Path, float] = {}
-    for emitted, p in round_law(toy, verifier, length, sampled, ()).items():
-        for rest, q in law_of(toy, length + 1 - len(emitted), emitted).items():
-            law[(*emitted, *rest)] = law.get((*emitted, *rest), 0.0) + p * q
-    assert abs(sum(law.values()) - 1) < 1e-12
-    assert total_variation(law, law_of(toy, length + 1)) < 1e-12
-
-
-@pytest.mark.parametrize(("verifier", "kind"), CASES)
-@pytest.mark.parametrize("sampled", [True, False])
-@pytest.mark.parametrize(("vocab", "gamma", "total"), [(3, 1, 4), (3, 2, 4), (3, 3, 4), (4, 2, 3)])
-def test_several_rounds_emit_the_target_law(
-    verifier: str, kind: str, sampled: bool, vocab: int, gamma: int, total: int
-) -> None:
-    toy = Toy(vocab, 7 * gamma + total, kind)
-    law = rounds_law(toy, verifier, gamma, total, sampled)
-    assert total_variation(law, law_of(toy, total)) < 1e-12
+@pytest.mark.parametrize(("verifier", "kind", "drafts"), CASES)
+def test_several_rounds_emit_the_target_law(verifier: str, kind: str, drafts: Drafts) -> None:
+    for vocab, gamma, total in [(3, 1, 4), (3, 2, 4), (3, 3, 4), (4, 2, 3)]:
+        toy = Toy(vocab, 7 * gamma + total, kind)
+        law = rounds_law(m, toy, verifier, gamma, total, drafts)
+        assert total_variation(law, target_law(toy, total)) < 1e-12
 
 
 def random_tree(rng: np.random.Generator, vocab: int, rows: int) -> tuple[list[int], list[int]]:
@@ -160,11 +73,11 @@ def random_tree(rng: np.random.Generator, vocab: int, rows: int) -> tuple[list[i
     return tokens, parents
 
 
-@pytest.mark.parametrize("verifier", [v for v in LOSSLESS if m.verifiers()[v]["trees"]])
+@pytest.mark.parametrize("verifier", [v for v in LOSSLESS if VERIFIERS[v]["trees"]])
 @pytest.mark.parametrize("seed", range(12))
 def test_trees_emit_the_target_law_along_a_path(verifier: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    toy = Toy(3, seed, kinds_for(verifier)[0])
+    toy = Toy(3, seed, kinds_for(VERIFIERS[verifier])[0])
     tokens, parents = random_tree(rng, 3, 6)
 
     def path_of(row: int) -> Path:
@@ -179,37 +92,116 @@ def test_trees_emit_the_target_law_along_a_path(verifier: str, seed: int) -> Non
             assert parents[row] == at
             at = row
         emitted = (*path_of(at), token)
-        for rest, q in law_of(toy, depth - len(emitted), emitted).items():
-            law[(*emitted, *rest)] = law.get((*emitted, *rest), 0.0) + p * q
-    assert total_variation(law, law_of(toy, depth)) < 1e-12
+        law[emitted] = law.get(emitted, 0.0) + p
+    assert total_variation(completed(toy, law, depth), target_law(toy, depth)) < 1e-12
 
 
-def test_a_perfect_draft_is_always_accepted_by_standard() -> None:
-    toy = Toy(4, 1, "same")
-    for emitted in round_law(toy, "standard", 3, True, ()):
-        assert len(emitted) == 4
+@pytest.mark.parametrize("verifier", ["standard", "block", "topk_importance"])
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_perfect_sampled_draft_is_always_accepted(verifier: str, length: int) -> None:
+    law = round_law(m, Toy(4, 1, "same"), verifier, length, SAMPLED)
+    assert sum(p for emitted, p in law.items() if len(emitted) <= length) < 1e-12
 
 
 def test_acceptance_of_standard_is_the_overlap_of_both_laws() -> None:
     toy = Toy(5, 3, "plain")
-    law = round_law(toy, "standard", 1, True, ())
+    law = round_law(m, toy, "standard", 1, SAMPLED)
     accepted = sum(p for emitted, p in law.items() if len(emitted) == 2)
     overlap = sum(map(min, toy.target(()), toy.draft(())))
     assert abs(accepted - overlap) < 1e-12
 
 
-@pytest.mark.parametrize("fault", ["missing_residual", "always_accept", "bonus_row"])
-def test_broken_verifiers_are_caught(fault: str) -> None:
-    toy = Toy(3, 5, "plain")
-    law = rounds_law(toy, fault, 2, 4, sampled=True)
+@pytest.mark.parametrize("kind", ["plain", "zeros", "sparse"])
+def test_block_is_never_shorter_than_standard_and_often_longer(kind: str) -> None:
+    gains = []
+    for seed in range(20):
+        toy = Toy(3, seed, kind)
+        block, standard = (
+            tokens_per_round(round_law(m, toy, v, 3, SAMPLED)) for v in ("block", "standard")
+        )
+        gains.append(block - standard)
+    assert min(gains) > -1e-12
+    assert sum(g > 1e-3 for g in gains) > 10
+
+
+def test_one_token_blocks_and_single_candidates_are_standard() -> None:
+    for kind in KINDS:
+        toy = Toy(4, 8, kind)
+        want = round_law(m, toy, "standard", 1, SAMPLED)
+        assert total_variation(round_law(m, toy, "block", 1, SAMPLED), want) < 1e-12
+        for mode in (SAMPLED, PLAIN):
+            want = round_law(m, toy, "standard", 3, mode)
+            got = round_law(m, toy, "topk_importance", 3, mode)
+            assert total_variation(got, want) < 1e-12
+
+
+def test_more_candidates_are_accepted_more_often() -> None:
+    for seed in range(5):
+        toy = Toy(5, seed, "plain")
+        for mode in ("sampled", "best"):
+            lengths = [
+                tokens_per_round(round_law(m, toy, "topk_importance", 2, Drafts(mode, b)))
+                for b in (1, 2, 3, 4)
+            ]
+            assert lengths == sorted(lengths)
+            assert lengths[3] > lengths[0] + 0.1
+
+
+def test_laws_of_chosen_candidates_only_feed_the_figures() -> None:
+    toy = Toy(4, 2, "plain")
+    for verifier, b in [("standard", 1), ("block", 1), ("match", 2), ("topk_importance", 2)]:
+        plain = round_law(m, toy, verifier, 2, Drafts("plain", b))
+        assert total_variation(round_law(m, toy, verifier, 2, Drafts("best", b)), plain) < 1e-15
+
+
+# --- negative controls ---
+
+
+@pytest.mark.parametrize(
+    ("fault", "branch"),
+    [
+        ("missing_residual", 1),
+        ("always_accept", 1),
+        ("bonus_row", 1),
+        ("block_unscaled_residual", 1),
+        ("block_own_coin_only", 1),
+        ("comb_full_draft_law", 2),
+        ("comb_target_residual", 2),
+        ("comb_forgets_off_support", 2),
+    ],
+)
+def test_broken_verifiers_are_caught(fault: str, branch: int) -> None:
+    toy = Toy(4, 5, "sparse" if fault == "comb_forgets_off_support" else "plain")
+    law = rounds_law(m, toy, fault, 2, 3, Drafts("sampled", branch))
     assert abs(sum(law.values()) - 1) < 1e-12
-    assert total_variation(law, law_of(toy, 4)) > 1e-3
+    assert total_variation(law, target_law(toy, 3)) > 1e-3
 
 
-def test_wrongly_declared_draft_probabilities_are_caught() -> None:
+@pytest.mark.parametrize(
+    ("verifier", "branch"), [("standard", 1), ("block", 1), ("topk_importance", 2)]
+)
+def test_wrongly_declared_draft_probabilities_are_caught(verifier: str, branch: int) -> None:
     toy = Toy(3, 5, "plain")
-    law = rounds_law(toy, "standard", 2, 4, sampled=True, declare=lambda path: [1 / 3] * 3)
-    assert total_variation(law, law_of(toy, 4)) > 1e-3
+    drafts = Drafts("sampled", branch)
+    law = rounds_law(m, toy, verifier, 2, 4, drafts, declare=lambda path: [1 / 3] * 3)
+    assert total_variation(law, target_law(toy, 4)) > 1e-3
+
+
+@pytest.mark.parametrize("drafts", [SAMPLED, BEST, Drafts("sampled", 2)], ids=str)
+def test_the_published_rule_is_caught(drafts: Drafts) -> None:
+    toy = Toy(4, 6, "plain")
+    law = rounds_law(m, toy, "topk_importance_published", 2, 3, drafts)
+    assert abs(sum(law.values()) - 1) < 1e-12
+    assert total_variation(law, target_law(toy, 3)) > 1e-2
+
+
+def test_the_published_rule_makes_a_perfect_draft_uniform() -> None:
+    toy = Toy(4, 6, "same")
+    law = round_law(m, toy, "topk_importance_published", 1, SAMPLED)
+    first: dict[int, float] = {}
+    for emitted, p in law.items():
+        first[emitted[0]] = first.get(emitted[0], 0.0) + p
+    assert all(abs(p - 0.25) < 1e-12 for p in first.values())
 
 
 def test_auto_is_greedy_at_zero_and_match_above() -> None:
@@ -221,5 +213,7 @@ def test_auto_is_greedy_at_zero_and_match_above() -> None:
 def test_combinations_that_would_not_be_exact_are_refused() -> None:
     with pytest.raises(m.Error, match="'greedy' needs temperature 0"):
         m.resolve_verifier("greedy", 0.7)
-    with pytest.raises(m.Error, match="verifier must be one of auto, greedy, match, standard"):
+    with pytest.raises(
+        m.Error, match="verifier must be one of auto, greedy, match, standard, block"
+    ):
         m.resolve_verifier("mtach", 0.7)
