@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "decode/drafting.h"
 #include "decode/target_rows.h"
 #include "decode/verifier.h"
 
@@ -16,7 +17,8 @@ constexpr float kBanned = -std::numeric_limits<float>::infinity();
 // One request on its way through the loop.
 class Run {
  public:
-  Run(TokenCache& cache, Drafter* drafter, const DecodeRequest& request);
+  Run(TokenCache& cache, std::span<Drafter* const> drafters, Controller* controller,
+      const DecodeRequest& request);
   ~Run() { settle_caches(); }
   Run(const Run&) = delete;
   Run& operator=(const Run&) = delete;
@@ -26,15 +28,12 @@ class Run {
  private:
   void read_prompt();
   void decode();
-  [[nodiscard]] int draft_budget() const;
-  [[nodiscard]] DraftProposal draft(int budget);
-  void check_proposal(const DraftProposal& proposal, int budget) const;
+  [[nodiscard]] Draft draft();
+  void check_proposal(const Draft& draft) const;
   void target_pass(const DraftProposal& proposal);
   void take(const DraftProposal& proposal, const Verdict& verdict, WarpedRows& rows);
   [[nodiscard]] std::vector<TokenId> best_tokens(int row, int n) const;
-  void commit_to_drafter(int n_new);
-  [[nodiscard]] std::string_view round_reason(int budget, int n_drafted) const;
-  void speculation_off(const std::string& reason);
+  void settle_drafters(int n_new, int n_accepted, double verify_ms);
   bool release(bool all);
   void settle_caches() noexcept;
   [[nodiscard]] std::size_t n_prompt() const { return request_.prompt.size(); }
@@ -43,8 +42,6 @@ class Run {
   using Clock = ScopedMs::Clock;
 
   TokenCache& cache_;
-  Drafter* drafter_;      // null once speculation is off
-  Drafter* any_drafter_;  // its cache is kept in line in any case
   const DecodeRequest& request_;
   SamplingParams sampling_;  // with ignore_eos turned into bans
   const Verifier& verifier_;
@@ -52,7 +49,7 @@ class Run {
   RowOutput output_;
   int top_k_ = 1;  // of RowOutput::kTop
   int limit_ = 0;  // tokens to generate at most
-  int draft_max_ = 0;
+  Drafting drafting_;
   std::vector<TokenId> committed_;  // prompt and everything generated so far
   std::vector<TokenId> batch_tokens_;
   std::vector<std::int32_t> batch_parents_;
@@ -78,15 +75,15 @@ SamplingParams with_bans(const DecodeRequest& request) {
   return params;
 }
 
-Run::Run(TokenCache& cache, Drafter* drafter, const DecodeRequest& request)
+Run::Run(TokenCache& cache, std::span<Drafter* const> drafters, Controller* controller,
+         const DecodeRequest& request)
     : cache_(cache),
-      drafter_(drafter),
-      any_drafter_(drafter),
       request_(request),
       sampling_((request.validate(cache.scorer().vocab_size()), with_bans(request))),
       verifier_(resolve_verifier(request.verifier, sampling_)),
       stop_(request.ignore_eos ? std::span<const TokenId>{} : std::span<const TokenId>(request.eog),
             request.stop, request.pieces),
+      drafting_(drafters, controller, request),
       committed_(request.prompt) {
   const int n_ctx = cache_.scorer().n_ctx();
   const int room = n_ctx - static_cast<int>(n_prompt());
@@ -100,38 +97,14 @@ Run::Run(TokenCache& cache, Drafter* drafter, const DecodeRequest& request)
 
   DecodeStats& stats = result_.stats;
   stats.prompt_tokens = static_cast<std::int64_t>(n_prompt());
-  if (drafter_ != nullptr) {
-    draft_max_ = request.gamma.value_or(request.draft_max.value_or(drafter_->default_draft_max()));
-    if (!request.speculate) {
-      speculation_off("switched off for this request");
-    } else if (draft_max_ == 0) {
-      speculation_off("the draft length is 0");
-    } else {
-      stats.speculation = "on";
-    }
-  }
   // Whole rows only when somebody reads them.
   const int law_top_k = sampling_.needs_only_top(cache_.scorer().vocab_size());
-  top_k_ = std::max(law_top_k, drafter_ != nullptr ? drafter_->wanted_top_k() : 0);
+  top_k_ = std::max(law_top_k, drafting_.wanted_top_k());
   if (request.n_logprobs.has_value() || law_top_k == 0 || top_k_ > kMaxTopK) {
     output_ = RowOutput::kLogits;
   } else {
     output_ = top_k_ == 1 ? RowOutput::kArgmax : RowOutput::kTop;
   }
-}
-
-void Run::speculation_off(const std::string& reason) {
-  drafter_ = nullptr;
-  result_.stats.speculation = "off: " + reason;
-}
-
-// Why the draft of this pass is as long as it is.
-std::string_view Run::round_reason(int budget, int n_drafted) const {
-  if (drafter_ == nullptr) return result_.stats.speculation;
-  if (budget == 0) return "no room for a draft";
-  if (n_drafted == 0) return "nothing to propose";
-  if (n_drafted < budget) return "nothing more to propose";
-  return budget < draft_max_ ? "tokens that are left" : "fixed length";
 }
 
 // Contract: the target's cache holds the committed tokens but the last, the draft's a prefix of
@@ -142,7 +115,7 @@ void Run::settle_caches() noexcept {
   } catch (...) {  // align has forgotten the tokens first, so the next request drops the rows
   }
   try {
-    if (any_drafter_ != nullptr) any_drafter_->align(committed_);
+    drafting_.align(committed_);
   } catch (...) {
   }
 }
@@ -162,49 +135,22 @@ void Run::read_prompt() {
               request_.cancel, on_piece);
 }
 
-int Run::draft_budget() const {
-  if (drafter_ == nullptr) return 0;
+Draft Run::draft() {
   // The pass itself yields one token; and limit_ keeps all of them inside the context.
-  int budget = std::min(draft_max_, limit_ - n_generated() - 1);
-  const int branch = drafter_->branch();
-  if (branch > 1) {  // rows of siblings need room in the cache until they are dropped
-    budget =
-        std::min(budget, (cache_.scorer().n_ctx() - static_cast<int>(committed_.size())) / branch);
-  }
-  return budget < request_.draft_min ? 0 : budget;
-}
-
-DraftProposal Run::draft(int budget) {
-  const ScopedMs timer(result_.stats.draft_ms);
-  DraftProposal proposal;
+  const int max_tokens = limit_ - n_generated() - 1;
+  const int n_free_slots = cache_.scorer().n_ctx() - static_cast<int>(committed_.size());
   RngChance rng(sampling_.seed, static_cast<std::uint64_t>(pass_), committed_.size(),
                 RngStream::kDraft);
-  try {
-    proposal =
-        drafter_->propose(committed_, budget, request_.chance != nullptr ? *request_.chance : rng);
-  } catch (const Error& error) {
-    switch (error.code()) {
-      case ErrorCode::kNumerical:
-      case ErrorCode::kResource:
-      case ErrorCode::kContextFull:
-      case ErrorCode::kUnsupported:
-      case ErrorCode::kDevice:
-        speculation_off(std::string("the drafter failed: ") + error.what());
-        return {};
-      default:
-        throw;
-    }
-  }
-  check_proposal(proposal, budget);
-  // Allowed because it does not depend on drawn tokens.
-  if (proposal.deterministic() && proposal.size() < request_.draft_min) return {};
-  return proposal;
+  Draft draft = drafting_.next(committed_, max_tokens, n_free_slots,
+                               request_.chance != nullptr ? *request_.chance : rng);
+  check_proposal(draft);
+  return draft;
 }
 
-void Run::check_proposal(const DraftProposal& proposal, int budget) const {
+void Run::check_proposal(const Draft& draft) const {
+  const DraftProposal& proposal = draft.proposal;
   const int n = proposal.size();
   const int vocab_size = cache_.scorer().vocab_size();
-  SPECDEC_CHECK(n <= budget * drafter_->branch());
   SPECDEC_CHECK(proposal.parents.empty() || proposal.parents.size() == proposal.tokens.size());
   SPECDEC_CHECK(proposal.probs.empty() || proposal.probs.size() == proposal.tokens.size());
   for (int i = 0; i < n; ++i) {
@@ -214,7 +160,7 @@ void Run::check_proposal(const DraftProposal& proposal, int budget) const {
   }
   if (!verifier_.traits().trees && !proposal.is_chain()) {
     throw_invalid("verifier '" + std::string(verifier_.name()) +
-                  "' takes chains only, but drafter '" + std::string(drafter_->name()) +
+                  "' takes chains only, but drafter '" + std::string(draft.source) +
                   "' proposes trees");
   }
 }
@@ -250,7 +196,7 @@ void Run::take(const DraftProposal& proposal, const Verdict& verdict, WarpedRows
   }
   ledger_.begin_pass(proposal.size(), per_depth);
   target_top_k_.clear();
-  const int top_k = drafter_ != nullptr ? drafter_->wanted_top_k() : 0;
+  const int top_k = drafting_.wanted_top_k();
   const int n_accepted = static_cast<int>(verdict.accepted.size());
   std::vector<TokenId> tokens;  // committed_ must not grow yet: `rows` looks at it
   int row = -1;                 // the target row that decided token i
@@ -275,7 +221,7 @@ void Run::take(const DraftProposal& proposal, const Verdict& verdict, WarpedRows
     if (drafted) row = at;
   }
   row_top_k_.clear();
-  if (top_k > 0 && drafter_->wants_all_rows()) {
+  if (top_k > 0 && drafting_.wants_all_rows()) {
     for (int r = 0; r <= proposal.size(); ++r) row_top_k_.push_back(best_tokens(r, top_k));
   }
   committed_.insert(committed_.end(), tokens.begin(), tokens.end());
@@ -293,17 +239,13 @@ std::vector<TokenId> Run::best_tokens(int row, int n) const {
   return tokens;
 }
 
-void Run::commit_to_drafter(int n_new) {
-  if (any_drafter_ == nullptr) return;
-  const ScopedMs timer(result_.stats.draft_ms);
-  if (drafter_ != nullptr) {
-    drafter_->commit({.committed = committed_,
-                      .n_new = n_new,
-                      .target_top_k = target_top_k_,
-                      .row_tokens = batch_tokens_,
-                      .row_top_k = row_top_k_});
-  }
-  any_drafter_->align(committed_);
+void Run::settle_drafters(int n_new, int n_accepted, double verify_ms) {
+  drafting_.settle({.committed = committed_,
+                    .n_new = n_new,
+                    .target_top_k = target_top_k_,
+                    .row_tokens = batch_tokens_,
+                    .row_top_k = row_top_k_},
+                   n_accepted, verify_ms);
 }
 
 // Hands out tokens that no stop string can reach any more. False when the caller had enough.
@@ -327,10 +269,12 @@ void Run::decode() {
   DecodeStats& stats = result_.stats;
   while (n_generated() < limit_) {
     throw_if_cancelled(request_.cancel);
-    const int budget = draft_budget();
-    const DraftProposal proposal = budget > 0 ? draft(budget) : DraftProposal{};
+    const Draft draft = this->draft();
+    const DraftProposal& proposal = draft.proposal;
+    const double verify_before = stats.verify_ms;
     target_pass(proposal);
     int n_new = 0;
+    int n_accepted = 0;
     {
       const ScopedMs timer(stats.sample_ms);
       WarpedRows rows(cache_.scorer(), output_, sampling_, committed_, proposal);
@@ -346,20 +290,21 @@ void Run::decode() {
                            .parents = proposal.parents,
                            .accepted = verdict.accepted,
                            .next_token = verdict.next_token,
-                           .source = proposal.size() > 0 ? drafter_->name() : "",
-                           .reason = round_reason(budget, proposal.size())});
+                           .source = draft.source,
+                           .reason = draft.reason});
       }
       const std::size_t before = committed_.size();
       take(proposal, verdict, rows);
       n_new = static_cast<int>(committed_.size() - before);
+      n_accepted = static_cast<int>(verdict.accepted.size());
       std::vector<std::int32_t> path = {0};
       for (const std::int32_t row : verdict.accepted) path.push_back(row + 1);
       cache_.settle(batch_tokens_, path);
     }
     ++pass_;
     if (stats.time_to_first_token_ms == 0.0) stats.time_to_first_token_ms = ScopedMs::since(start_);
+    settle_drafters(n_new, n_accepted, stats.verify_ms - verify_before);
     if (ended_) return;
-    commit_to_drafter(n_new);
     if (!release(false)) {
       callback_stopped_ = true;
       return;
@@ -371,15 +316,13 @@ DecodeResult Run::finish_all() {
   DecodeStats& stats = result_.stats;
   bool cancelled = false;
   try {
-    if (drafter_ != nullptr) {  // first, because it may refuse its options
-      const ScopedMs timer(stats.draft_ms);
-      drafter_->begin({.sampling = sampling_,
-                       .eog = request_.eog,
-                       .vocab_size = cache_.scorer().vocab_size(),
-                       .verifier = verifier_.traits(),
-                       .cancel = request_.cancel},
-                      request_.prompt);
-    }
+    // First, because a drafter may refuse its options.
+    drafting_.begin({.sampling = sampling_,
+                     .eog = request_.eog,
+                     .vocab_size = cache_.scorer().vocab_size(),
+                     .verifier = verifier_.traits(),
+                     .cancel = request_.cancel},
+                    request_.prompt);
     read_prompt();
     decode();
   } catch (const Error& error) {
@@ -387,6 +330,10 @@ DecodeResult Run::finish_all() {
     cancelled = true;
   }
   stats.total_ms = ScopedMs::since(start_);
+  drafting_.end_request();
+  stats.draft_ms = drafting_.draft_ms();
+  stats.speculation = drafting_.speculation();
+  stats.note = drafting_.failures();
   if (callback_stopped_) {
     stop_.drop_after(n_released_);
     cancelled = true;
@@ -415,7 +362,8 @@ DecodeResult Run::finish_all() {
   } else {
     result_.finish_reason = FinishReason::kLength;
     if (!request_.max_tokens || *request_.max_tokens > limit_) {
-      stats.note = "the context of " + std::to_string(cache_.scorer().n_ctx()) + " tokens is full";
+      if (!stats.note.empty()) stats.note += "; ";
+      stats.note += "the context of " + std::to_string(cache_.scorer().n_ctx()) + " tokens is full";
     }
   }
   if (!verifier_.traits().lossless) {
@@ -431,13 +379,13 @@ DecodeResult Run::finish_all() {
 }  // namespace
 
 DecodeResult Decoder::run(const DecodeRequest& request) {
-  Run run(cache_, drafter_, request);
+  Run run(cache_, drafters_, controller_, request);
   return run.finish_all();
 }
 
 void Decoder::reset() {
   cache_.clear();
-  if (drafter_ != nullptr) drafter_->reset();
+  for (Drafter* drafter : drafters_) drafter->reset();
 }
 
 }  // namespace specdec

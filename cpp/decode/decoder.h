@@ -4,7 +4,10 @@
 
 #include <memory>
 #include <span>
+#include <utility>
+#include <vector>
 
+#include "decode/control/controller.h"
 #include "decode/drafter.h"
 #include "decode/request.h"
 #include "decode/token_cache.h"
@@ -28,7 +31,14 @@ class Decoder {
   // `cached`: what the target's cache holds already, for a fork.
   explicit Decoder(TokenScorer& target, Drafter* drafter = nullptr,
                    std::span<const TokenId> cached = {})
-      : cache_(target, cached), drafter_(drafter) {}
+      : cache_(target, cached) {
+    set_drafter(drafter);
+  }
+
+  // Several drafters under a controller that chooses among them, source by source in this order.
+  Decoder(TokenScorer& target, std::vector<Drafter*> drafters, Controller* controller,
+          std::span<const TokenId> cached = {})
+      : cache_(target, cached), drafters_(std::move(drafters)), controller_(controller) {}
 
   // Throws Error: kInvalidArgument for bad options; kContextFull when the prompt leaves no room for
   // one token; kNumerical when the target's logits are not finite; what the target throws. An error
@@ -40,11 +50,16 @@ class Decoder {
 
   [[nodiscard]] std::span<const TokenId> cached_tokens() const { return cache_.tokens(); }
   // The caller wants another drafter (or none) from the next run() on.
-  void set_drafter(Drafter* drafter) { drafter_ = drafter; }
+  void set_drafter(Drafter* drafter) {
+    controller_ = nullptr;
+    drafters_.clear();
+    if (drafter != nullptr) drafters_.push_back(drafter);
+  }
 
  private:
   TokenCache cache_;
-  Drafter* drafter_;
+  std::vector<Drafter*> drafters_;
+  Controller* controller_ = nullptr;
 };
 
 }  // namespace specdec

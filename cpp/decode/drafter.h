@@ -19,6 +19,14 @@
 
 namespace specdec {
 
+// Asked by a draft model after each token it has included: shall it draft another?
+class LengthRule {
+ public:
+  virtual ~LengthRule() = default;
+  // probability: what the model gave the last of its n_drafted tokens.
+  [[nodiscard]] virtual bool keep_going(int n_drafted, double probability) = 0;
+};
+
 // What holds for one request.
 struct DraftSetup {
   SamplingParams sampling;   // the request's, end-of-sequence bans of ignore_eos included
@@ -26,6 +34,8 @@ struct DraftSetup {
   int vocab_size = 0;        // of the target: only lower ids may be proposed
   VerifierTraits verifier;
   const std::atomic<bool>* cancel = nullptr;
+  LengthRule* length_rule = nullptr;  // null: as many tokens as asked for
+  int first_window = 0;  // > 0: a model that lags by more reads only so many of the last tokens
 };
 
 // Tokens that were just committed.
@@ -55,6 +65,14 @@ class Drafter {
   // Candidates per depth that a proposal of the present request may hold.
   [[nodiscard]] virtual int branch() const { return 1; }
 
+  // Whether proposals cost passes of a model; else they are looked up.
+  [[nodiscard]] virtual bool uses_model() const { return false; }
+  // Rows its model has to read before it can draft after `committed`.
+  [[nodiscard]] virtual int n_behind(std::span<const TokenId>) { return 1; }
+  // Tokens before the window it started from, and a way to read them all.
+  [[nodiscard]] virtual int n_unread() const { return 0; }
+  virtual void read_all(std::span<const TokenId>) {}
+
   // A new request. Throws Error(kInvalidArgument) when its options do not fit the verifier.
   virtual void begin(const DraftSetup& setup, std::span<const TokenId> prompt) = 0;
   // At most max_tokens (>= 1) tokens that continue `committed`, times branch(); none when there is
@@ -62,7 +80,8 @@ class Drafter {
   [[nodiscard]] virtual DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
                                               Chance& chance) = 0;
   virtual void commit(const CommitInfo&) {}
-  // Brings own caches in line: afterwards they hold a prefix of `committed` without its last token.
+  // Brings own caches in line: afterwards they hold a part of `committed` without its last token: a
+  // prefix, or what follows the start of a window.
   // Called after every round, and also when one ended by an exception.
   virtual void align(std::span<const TokenId>) {}
   // Forgets everything.
@@ -84,6 +103,11 @@ struct DraftModelOptions {
   std::optional<double> temperature;  // default: the request's
   std::optional<int> top_k;  // default: the request's, or kDefaultTopK for verifiers that read it
   int branch = 1;            // 1..16 candidates per depth: a comb; for verifiers that take trees
+  // Ids below this can be drafted, besides those of the text so far; ids of byte-level BPE are in
+  // the order of their frequency. 0: all. Default: kDefaultHeadTokens for vocabularies of twice
+  // that.
+  std::optional<int> head_tokens;
+  static constexpr int kDefaultHeadTokens = 32768;
 };
 
 struct NGramOptions {

@@ -25,7 +25,8 @@ void TokenCache::align(std::span<const TokenId> tokens, int max_length) {
   if (scorer_.length() != length()) scorer_.truncate(length());
 }
 
-void TokenCache::append(std::span<const TokenId> tokens, RowOutput last_row_output, int top_k) {
+void TokenCache::append(std::span<const TokenId> tokens, RowOutput last_row_output, int top_k,
+                        std::span<const std::int32_t> token_blocks) {
   SPECDEC_CHECK(!tokens.empty() && scorer_.length() == length());
   tokens_.reserve(tokens_.size() + tokens.size());
   const int n = static_cast<int>(tokens.size());
@@ -33,7 +34,8 @@ void TokenCache::append(std::span<const TokenId> tokens, RowOutput last_row_outp
                    .parents = {},
                    .first_output_row = last_row_output == RowOutput::kNone ? n : n - 1,
                    .output = last_row_output,
-                   .top_k = top_k});
+                   .top_k = top_k,
+                   .token_blocks = token_blocks});
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <span>
 #include <vector>
@@ -26,8 +27,10 @@ class TokenCache {
 
   // Drops everything after the common prefix with `tokens`, and beyond max_length.
   void align(std::span<const TokenId> tokens, int max_length);
-  // Feeds a chain that stays: no outputs but of the last row. top_k: of RowOutput::kTop.
-  void append(std::span<const TokenId> tokens, RowOutput last_row_output, int top_k = 1);
+  // Feeds a chain that stays: no outputs but of the last row. top_k and token_blocks as
+  // in ScorerBatch.
+  void append(std::span<const TokenId> tokens, RowOutput last_row_output, int top_k = 1,
+              std::span<const std::int32_t> token_blocks = {});
   // Feeds tokens without outputs, in pieces of at most kPieceRows, polling `cancel` (may be null)
   // between them; throws Error(kCancelled). `on_piece` (may be empty) gets the new length.
   void read(std::span<const TokenId> tokens, const std::atomic<bool>* cancel,

@@ -1,12 +1,15 @@
 // A smaller model with its own cache proposes a chain, or a comb: at each depth several candidates,
 // the first of which continues the chain.
 #include <algorithm>
+#include <cmath>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "decode/drafter.h"
 #include "decode/token_cache.h"
 #include "sampling/candidates.h"
+#include "sampling/logprobs.h"
 #include "sampling/warp.h"
 
 namespace specdec {
@@ -33,8 +36,22 @@ class DraftModel final : public Drafter {
   std::string_view name() const override { return "model"; }
   int default_draft_max() const override { return 4; }
   int branch() const override { return options_.branch; }
+  bool uses_model() const override { return true; }
 
-  void begin(const DraftSetup& setup, std::span<const TokenId>) override {
+  int n_behind(std::span<const TokenId> committed) override {
+    align(committed);
+    const int lag = static_cast<int>(committed.size()) - start_ - cache_.length();
+    return wants_window(lag) ? setup_.first_window : lag;
+  }
+  int n_unread() const override { return start_; }
+  void read_all(std::span<const TokenId> committed) override {
+    start_ = 0;
+    cache_.clear();
+    check_known(committed);
+    cache_.read(committed.first(committed.size() - 1), setup_.cancel);
+  }
+
+  void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
     setup_ = setup;
     mode_ = options_.mode;
     SamplingParams& params = setup_.sampling;
@@ -74,17 +91,29 @@ class DraftModel final : public Drafter {
     if (top_k_ == 0 || top_k_ > kMaxTopK) {
       output_ = RowOutput::kLogits;
     } else {
-      output_ = params.greedy() ? RowOutput::kArgmax : RowOutput::kTop;
+      // The length rule wants probabilities.
+      const bool best_suffices = params.greedy() && setup_.length_rule == nullptr;
+      output_ = best_suffices ? RowOutput::kArgmax : RowOutput::kTop;
     }
+    trim_head(prompt);
   }
 
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
                         Chance& chance) override {
     TokenScorer& scorer = cache_.scorer();
     // The last drafted token is never fed, so committed + n - 1 rows are needed.
-    const int room = scorer.n_ctx() - static_cast<int>(committed.size()) + 1;
-    const int n = std::min(max_tokens, room);
+    const auto room = [&] {
+      return scorer.n_ctx() - static_cast<int>(committed.size()) + start_ + 1;
+    };
     DraftProposal proposal;
+    align(committed);
+    const int lag = static_cast<int>(committed.size()) - start_ - cache_.length();
+    if (wants_window(lag) || (setup_.first_window > 0 && room() < max_tokens)) {
+      const int window = std::min(setup_.first_window, scorer.n_ctx() / 2);
+      start_ = std::max(0, static_cast<int>(committed.size()) - window);
+      cache_.clear();
+    }
+    const int n = std::min(max_tokens, room());
     if (n < 1) return proposal;
     catch_up(committed);
 
@@ -99,33 +128,79 @@ class DraftModel final : public Drafter {
       const TokenId token = proposal.tokens[static_cast<std::size_t>(first)];
       const bool ends = std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end();
       if (ends || depth + 1 >= n) return proposal;
+      if (setup_.length_rule != nullptr && !setup_.length_rule->keep_going(depth + 1, probability_))
+        return proposal;
       if (setup_.sampling.has_penalties()) path.push_back(token);
       throw_if_cancelled(setup_.cancel);
-      cache_.append({&token, 1}, output_, top_k_);
+      cache_.append({&token, 1}, output_, top_k_, blocks_);
       row = 0;
       parent = first;
     }
   }
 
-  void align(std::span<const TokenId> committed) override {
-    cache_.align(committed, static_cast<int>(committed.size()) - 1);
+  void commit(const CommitInfo& info) override {
+    add_to_head(info.committed.last(static_cast<std::size_t>(info.n_new)));
   }
 
-  void reset() override { cache_.clear(); }
+  void align(std::span<const TokenId> committed) override {
+    if (static_cast<int>(committed.size()) <= start_) {  // another text
+      start_ = 0;
+      cache_.clear();
+    }
+    const std::span<const TokenId> seen = committed.subspan(static_cast<std::size_t>(start_));
+    cache_.align(seen, std::max(static_cast<int>(seen.size()) - 1, 0));
+  }
+
+  void reset() override {
+    start_ = 0;
+    cache_.clear();
+  }
 
  private:
-  // Feeds every committed token the cache lacks; the last one gives the first drafted token.
-  void catch_up(std::span<const TokenId> committed) {
+  [[nodiscard]] bool wants_window(int lag) const {
+    return setup_.first_window > 0 && lag > setup_.first_window;
+  }
+
+  // Which tokens can be drafted at all; laws over fewer tokens are laws all the same.
+  void trim_head(std::span<const TokenId> prompt) {
+    const int n_tokens = std::min(cache_.scorer().vocab_size(), setup_.vocab_size);
+    const int kept =
+        options_.head_tokens.value_or(n_tokens >= 2 * DraftModelOptions::kDefaultHeadTokens
+                                          ? DraftModelOptions::kDefaultHeadTokens
+                                          : 0);
+    blocks_.clear();
+    if (kept <= 0 || kept >= n_tokens) return;
+    for (int block = 0; block * kTokenBlock < kept; ++block) blocks_.push_back(block);
+    add_to_head(setup_.eog);
+    add_to_head(prompt);
+  }
+
+  void add_to_head(std::span<const TokenId> tokens) {
+    if (blocks_.empty()) return;
+    for (const TokenId token : tokens) {
+      const std::int32_t block = token / kTokenBlock;
+      if (token >= cache_.scorer().vocab_size()) continue;
+      const auto at = std::lower_bound(blocks_.begin(), blocks_.end(), block);
+      if (at == blocks_.end() || *at != block) blocks_.insert(at, block);
+    }
+  }
+
+  void check_known(std::span<const TokenId> tokens) {
     const auto vocab_size = static_cast<TokenId>(cache_.scorer().vocab_size());
-    align(committed);
-    std::span<const TokenId> lacking = committed.subspan(static_cast<std::size_t>(cache_.length()));
-    for (const TokenId token : lacking) {
+    for (const TokenId token : tokens) {
       if (token >= vocab_size) {
         throw Error(ErrorCode::kUnsupported, "the draft model has no token " +
                                                  std::to_string(token) + ", its vocabulary has " +
                                                  std::to_string(vocab_size));
       }
     }
+  }
+
+  // Feeds every committed token the cache lacks; the last one gives the first drafted token.
+  void catch_up(std::span<const TokenId> committed) {
+    std::span<const TokenId> lacking =
+        committed.subspan(static_cast<std::size_t>(start_ + cache_.length()));
+    check_known(lacking);
     constexpr std::size_t kPiece = TokenCache::kPieceRows;
     if (lacking.size() > kPiece) {
       const std::size_t head = (lacking.size() - 1) / kPiece * kPiece;
@@ -133,7 +208,7 @@ class DraftModel final : public Drafter {
       lacking = lacking.subspan(head);
     }
     throw_if_cancelled(setup_.cancel);
-    cache_.append(lacking, output_, top_k_);
+    cache_.append(lacking, output_, top_k_, blocks_);
     last_row_ = static_cast<int>(lacking.size()) - 1;
   }
 
@@ -160,12 +235,25 @@ class DraftModel final : public Drafter {
           tokens = best_candidates(law, options_.branch);
       }
     }
+    if (setup_.length_rule != nullptr) {
+      probability_ = law.size() > 1 ? law.prob(tokens[0]) : best_probability(row);
+    }
     for (std::size_t i = 0; i < tokens.size(); ++i) {
       proposal.tokens.push_back(tokens[i]);
       if (options_.branch > 1) proposal.parents.push_back(parent);
       if (carries_laws_) proposal.probs.emplace_back();
       if (carries_laws_ && i == 0) proposal.probs.back() = std::move(law);
     }
+  }
+
+  // What the model gives its best token at temperature 1.
+  double best_probability(int row) const {
+    const TokenScorer& scorer = cache_.scorer();
+    if (output_ == RowOutput::kTop) {
+      return std::exp(static_cast<double>(scorer.top(row)[0].logit) -
+                      static_cast<double>(scorer.log_sum_exp(row)));
+    }
+    return std::exp(token_logprobs(scorer.logits(row), scorer.argmax(row), 0).logprob);
   }
 
   Distribution law_of(int row, std::span<const TokenId> path, std::uint64_t position) const {
@@ -190,6 +278,9 @@ class DraftModel final : public Drafter {
   int top_k_ = 0;              // of RowOutput::kTop
   bool carries_laws_ = false;  // proposals tell the laws
   int last_row_ = 0;
+  int start_ = 0;                     // the cache holds the committed tokens from here on
+  std::vector<std::int32_t> blocks_;  // of token ids that the head computes; empty: all
+  double probability_ = 0.0;          // of the last token on the chain
 };
 
 }  // namespace

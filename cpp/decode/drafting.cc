@@ -1,0 +1,294 @@
+#include "decode/drafting.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "decode/stats.h"
+
+namespace specdec {
+namespace {
+
+constexpr int kAdaptiveMax = 15;   // tokens of an adaptive draft: 16 rows
+constexpr int kFirstWindow = 64;   // tokens a draft model reads of a long prompt at first
+constexpr int kWorthReading = 48;  // tokens still to come that make reading the rest pay
+
+// Errors of a drafter that end its work but not the request.
+bool is_survivable(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kNumerical:
+    case ErrorCode::kResource:
+    case ErrorCode::kContextFull:
+    case ErrorCode::kUnsupported:
+    case ErrorCode::kDevice:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+Drafting::Drafting(std::span<Drafter* const> drafters, Controller* controller,
+                   const DecodeRequest& request)
+    : controller_(controller), request_(request), fixed_(request.gamma.has_value()) {
+  for (Drafter* drafter : drafters) {
+    sources_.emplace_back();
+    sources_.back().drafter = drafter;
+  }
+  SPECDEC_CHECK(controller == nullptr ||
+                controller->n_sources() == static_cast<int>(sources_.size()));
+  if (sources_.empty()) {
+    off_reason_ = "no drafter";
+  } else if (!request.speculate) {
+    off_reason_ = "switched off for this request";
+  } else if (request.gamma.value_or(1) == 0 || request.draft_max.value_or(1) == 0) {
+    off_reason_ = "the draft length is 0";
+  }
+  if (!off_reason_.empty()) {
+    for (Source& source : sources_) source.active = false;
+  }
+}
+
+bool Drafting::any_active() const {
+  return std::any_of(sources_.begin(), sources_.end(), [](const Source& s) { return s.active; });
+}
+
+void Drafting::begin(DraftSetup setup, std::span<const TokenId> prompt) {
+  const ScopedMs timer(draft_ms_);
+  if (adaptive()) {
+    setup.length_rule = this;
+    setup.first_window = kFirstWindow;
+    setup.verifier.trees = false;  // the controller reckons with chains
+    controller_->begin_request();
+  }
+  for (Source& source : sources_) {
+    if (!source.active) continue;
+    source.drafter->begin(setup, prompt);
+    source.begun = true;
+  }
+}
+
+void Drafting::end_request() {
+  if (adaptive() && off_reason_.empty()) controller_->end_request();
+}
+
+int Drafting::wanted_top_k() const {
+  int top_k = 0;
+  for (const Source& source : sources_) {
+    if (source.active) top_k = std::max(top_k, source.drafter->wanted_top_k());
+  }
+  return top_k;
+}
+
+bool Drafting::wants_all_rows() const {
+  return std::any_of(sources_.begin(), sources_.end(),
+                     [](const Source& s) { return s.active && s.drafter->wants_all_rows(); });
+}
+
+std::string Drafting::speculation() const {
+  if (!off_reason_.empty()) return "off: " + off_reason_;
+  return adaptive() ? controller_->speculation() : "on";
+}
+
+// An empty proposal when the drafter failed.
+DraftProposal Drafting::ask(Source& source, std::span<const TokenId> committed, int max_tokens,
+                            Chance& chance) {
+  try {
+    DraftProposal proposal = source.drafter->propose(committed, max_tokens, chance);
+    SPECDEC_CHECK(proposal.size() <= max_tokens * source.drafter->branch());
+    return proposal;
+  } catch (const Error& error) {
+    if (!is_survivable(error.code())) throw;
+    source.active = false;
+    const std::string what = "the drafter failed: " + std::string(error.what());
+    if (any_active()) {
+      failures_ +=
+          (failures_.empty() ? "" : "; ") + std::string(source.drafter->name()) + ": " + what;
+    } else {
+      off_reason_ = what;
+    }
+    return {};
+  }
+}
+
+int Drafting::limit_of(const Source& source, int max_tokens, int n_free_slots) const {
+  const int longest =
+      request_.gamma.value_or(request_.draft_max.value_or(source.drafter->default_draft_max()));
+  int limit = std::min(longest, max_tokens);
+  // Rows of siblings need room in the cache until they are dropped.
+  const int branch = source.drafter->branch();
+  if (branch > 1) limit = std::min(limit, n_free_slots / branch);
+  return limit < request_.draft_min ? 0 : limit;
+}
+
+Draft Drafting::next(std::span<const TokenId> committed, int max_tokens, int n_free_slots,
+                     Chance& chance) {
+  choice_ = {};
+  n_drafted_ = 0;
+  grades_.clear();
+  if (!off_reason_.empty()) return {.proposal = {}, .source = {}, .reason = off_reason_};
+  double ms = 0.0;
+  Draft draft;
+  {
+    const ScopedMs timer(ms);
+    draft = adaptive() ? next_adaptive(committed, max_tokens, chance)
+                       : next_fixed(committed, max_tokens, n_free_slots, chance);
+  }
+  draft_ms_ += ms;
+  pass_draft_ms_ += ms;
+  n_drafted_ = draft.proposal.size();
+  return draft;
+}
+
+// The first drafter that has something to say; models first.
+Draft Drafting::next_fixed(std::span<const TokenId> committed, int max_tokens, int n_free_slots,
+                           Chance& chance) {
+  Draft draft{.proposal = {}, .source = {}, .reason = "no room for a draft"};
+  for (const bool models : {true, false}) {
+    for (Source& source : sources_) {
+      if (!source.active || source.drafter->uses_model() != models) continue;
+      const int limit = limit_of(source, max_tokens, n_free_slots);
+      if (limit < 1) continue;
+      draft.proposal = ask(source, committed, limit, chance);
+      // Allowed because it does not depend on drawn tokens.
+      if (draft.proposal.deterministic() && draft.proposal.size() < request_.draft_min)
+        draft.proposal = {};
+      if (draft.proposal.empty()) {
+        draft.reason = off_reason_.empty() ? "nothing to propose" : std::string_view(off_reason_);
+        continue;
+      }
+      draft.source = source.drafter->name();
+      const int longest =
+          request_.gamma.value_or(request_.draft_max.value_or(source.drafter->default_draft_max()));
+      draft.reason = draft.proposal.size() < limit ? "nothing more to propose"
+                     : limit < longest             ? "tokens that are left"
+                                                   : "fixed length";
+      return draft;
+    }
+  }
+  return draft;
+}
+
+Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens, Chance& chance) {
+  const int limit = std::min(max_tokens, request_.draft_max.value_or(kAdaptiveMax));
+  read_more(committed, max_tokens);
+  std::vector<DraftProposal> found(sources_.size());
+  std::vector<Offer> offers;
+  for (std::size_t i = 0; i < sources_.size() && limit > 0; ++i) {
+    Source& source = sources_[i];
+    if (!source.active) continue;
+    Offer offer{.source = static_cast<int>(i)};
+    if (source.drafter->uses_model()) {
+      offer.n_tokens = limit;
+      offer.n_behind = source.drafter->n_behind(committed);
+    } else {
+      found[i] = ask(source, committed, limit, chance);
+      if (found[i].empty() || !found[i].is_chain()) continue;
+      offer.n_tokens = found[i].size();
+      offer.match_length = found[i].strength;
+      if (source.pending.tokens.empty()) {
+        source.pending = {.tokens = found[i].tokens,
+                          .next = 0,
+                          .grade = AcceptanceModel::match_grade(found[i].strength)};
+      }
+    }
+    offers.push_back(offer);
+  }
+  choice_ = controller_->choose(offers, limit);
+  Draft draft{.proposal = {}, .source = {}, .reason = choice_.reason};
+  if (choice_.source < 0) return draft;
+  const auto chosen = static_cast<std::size_t>(choice_.source);
+  Source& source = sources_[chosen];
+  if (source.drafter->uses_model()) {
+    draft.proposal = ask(source, committed, choice_.length, chance);
+  } else {
+    draft.proposal = std::move(found[chosen]);
+    source.pending = {.tokens = draft.proposal.tokens,
+                      .next = 0,
+                      .grade = AcceptanceModel::match_grade(draft.proposal.strength)};
+    draft.proposal.tokens.resize(static_cast<std::size_t>(choice_.length));
+    if (!draft.proposal.parents.empty())
+      draft.proposal.parents.resize(static_cast<std::size_t>(choice_.length));
+  }
+  if (draft.proposal.size() < request_.draft_min && draft.proposal.deterministic())
+    draft.proposal = {};
+  if (!draft.proposal.empty()) draft.source = source.drafter->name();
+  return draft;
+}
+
+// A draft model that began with the end of a long prompt reads the rest once it has earned that.
+void Drafting::read_more(std::span<const TokenId> committed, int max_tokens) {
+  if (max_tokens < kWorthReading) return;
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    Drafter& drafter = *sources_[i].drafter;
+    const int n_unread = sources_[i].active ? drafter.n_unread() : 0;
+    if (n_unread == 0) continue;
+    const auto n_rows = static_cast<int>(committed.size());
+    const CostModel& cost = controller_->source_cost(static_cast<int>(i));
+    if (cost.known() && controller_->can_afford(1.25 * cost.ms(n_rows))) {
+      try {
+        drafter.read_all(committed);
+      } catch (const Error& error) {
+        if (!is_survivable(error.code())) throw;
+      }
+    }
+  }
+}
+
+bool Drafting::keep_going(int n_drafted, double probability) {
+  grades_.push_back(AcceptanceModel::confidence_grade(probability));
+  return controller_->keep_going(n_drafted, probability);
+}
+
+// Compares what the lookups said, used or not, and what the model drafted, with the text.
+void Drafting::judge(std::span<const TokenId> fresh, int n_accepted) {
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    Pending& pending = sources_[i].pending;
+    for (const TokenId token : fresh) {
+      if (pending.next >= pending.tokens.size()) break;
+      const bool right = pending.tokens[pending.next] == token;
+      controller_->acceptance(static_cast<int>(i))
+          .observe(static_cast<int>(pending.next), pending.grade, right);
+      pending.next = right ? pending.next + 1 : pending.tokens.size();
+    }
+    if (pending.next >= pending.tokens.size()) pending = {};
+  }
+  if (choice_.source < 0 || n_drafted_ == 0) return;
+  const auto chosen = static_cast<std::size_t>(choice_.source);
+  if (!sources_[chosen].drafter->uses_model()) return;
+  AcceptanceModel& acceptance = controller_->acceptance(choice_.source);
+  for (int i = 0; i < n_drafted_ && i <= n_accepted; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    acceptance.observe(i, at < grades_.size() ? grades_[at] : AcceptanceModel::kGrades / 2,
+                       i < n_accepted);
+  }
+}
+
+void Drafting::settle(const CommitInfo& info, int n_accepted, double verify_ms) {
+  double ms = 0.0;
+  if (adaptive() && off_reason_.empty()) {
+    controller_->observe({.choice = choice_,
+                          .n_drafted = n_drafted_,
+                          .n_emitted = info.n_new,
+                          .draft_ms = pass_draft_ms_,
+                          .verify_ms = verify_ms});
+    judge(info.committed.last(static_cast<std::size_t>(info.n_new)), n_accepted);
+  }
+  pass_draft_ms_ = 0.0;
+  {
+    const ScopedMs timer(ms);
+    for (Source& source : sources_) {
+      if (source.active && source.begun) source.drafter->commit(info);
+    }
+    align(info.committed);
+  }
+  draft_ms_ += ms;
+  pass_draft_ms_ += ms;  // the next pass pays for it
+}
+
+void Drafting::align(std::span<const TokenId> committed) {
+  for (Source& source : sources_) source.drafter->align(committed);
+}
+
+}  // namespace specdec

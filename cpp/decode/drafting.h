@@ -1,0 +1,89 @@
+// The drafters of one request: who drafts next, and how much.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "decode/control/controller.h"
+#include "decode/drafter.h"
+#include "decode/request.h"
+
+namespace specdec {
+
+struct Draft {
+  DraftProposal proposal;   // empty: a plain step
+  std::string_view source;  // the drafter's name; empty when nothing was drafted
+  std::string_view reason;  // why this length, or none
+};
+
+// With a controller (whose sources are the drafters, in order) it adapts; without, drafts have a
+// fixed length. A drafter that fails is left out from then on.
+class Drafting final : private LengthRule {
+ public:
+  Drafting(std::span<Drafter* const> drafters, Controller* controller,
+           const DecodeRequest& request);
+
+  // May throw what a drafter's begin() throws.
+  void begin(DraftSetup setup, std::span<const TokenId> prompt);
+  // At most max_tokens tokens; vocab_size and n_free_slots are the target's.
+  [[nodiscard]] Draft next(std::span<const TokenId> committed, int max_tokens, int n_free_slots,
+                           Chance& chance);
+  // After the pass: what became of the last draft. committed holds n_new new tokens.
+  void settle(const CommitInfo& info, int n_accepted, double verify_ms);
+  // Brings every drafter's caches in line, also of those that rest.
+  void align(std::span<const TokenId> committed);
+  void end_request();
+
+  // What the drafters need to see of the target's rows.
+  [[nodiscard]] int wanted_top_k() const;
+  [[nodiscard]] bool wants_all_rows() const;
+  [[nodiscard]] double draft_ms() const { return draft_ms_; }
+  // "on" or "off: reason".
+  [[nodiscard]] std::string speculation() const;
+  // Drafters that failed while others went on; empty: none.
+  [[nodiscard]] const std::string& failures() const { return failures_; }
+
+ private:
+  // A lookup's proposal that is still being compared with what the target says.
+  struct Pending {
+    std::vector<TokenId> tokens;
+    std::size_t next = 0;
+    int grade = 0;
+  };
+  struct Source {
+    Drafter* drafter = nullptr;
+    bool active = true;
+    bool begun = false;
+    Pending pending;
+  };
+
+  [[nodiscard]] bool adaptive() const { return controller_ != nullptr && !fixed_; }
+  [[nodiscard]] bool any_active() const;
+  [[nodiscard]] DraftProposal ask(Source& source, std::span<const TokenId> committed,
+                                  int max_tokens, Chance& chance);
+  [[nodiscard]] int limit_of(const Source& source, int max_tokens, int n_free_slots) const;
+  [[nodiscard]] Draft next_fixed(std::span<const TokenId> committed, int max_tokens,
+                                 int n_free_slots, Chance& chance);
+  [[nodiscard]] Draft next_adaptive(std::span<const TokenId> committed, int max_tokens,
+                                    Chance& chance);
+  void read_more(std::span<const TokenId> committed, int max_tokens);
+  void judge(std::span<const TokenId> fresh, int n_accepted);
+  [[nodiscard]] bool keep_going(int n_drafted, double probability) override;
+
+  Controller* controller_;
+  const DecodeRequest& request_;
+  bool fixed_;  // the request names a length
+  std::vector<Source> sources_;
+  std::string off_reason_;  // not empty: nothing drafts
+  std::string failures_;
+  double draft_ms_ = 0.0;       // in all
+  double pass_draft_ms_ = 0.0;  // since the last pass was observed
+  Choice choice_;               // of this pass
+  int n_drafted_ = 0;           // of this pass
+  std::vector<int> grades_;     // [n_drafted_] of a model's tokens
+};
+
+}  // namespace specdec
