@@ -313,7 +313,7 @@ def test_numbers_that_are_used_twice_are_caught() -> None:
         "sampling": {"temperature": 1.0},
     }
     want = sequence_law(lambda p: session.logits("target", p), [1, 2], 5, {"temperature": 1.0})
-    counts = {tuple(k): n for k, n in session.counts(options, 0, 20_000, reuse=True)}
+    counts = {tuple(k): n for k, n in session.counts(options, 0, 20_000, reuse="round")}
     assert chi_square_z(triples(counts, 0), triples(want, 0)) > 10
 
 

@@ -95,20 +95,18 @@ def round_law(
 ) -> Law:
     """Law of what one round emits after `start`."""
     paths = [p for n in range(gamma + 1) for p in itertools.product(range(toy.vocab), repeat=n)]
-    return dict(
-        (tuple(emitted), p)
-        for emitted, p in m.round_law(
-            verifier,
-            gamma,
-            drafts.branch,
-            drafts.mode,
-            {p: toy.target((*start, *p)) for p in paths},
-            {p: toy.draft((*start, *p)) for p in paths},
-            None if declare is None else {p: declare((*start, *p)) for p in paths},
-            sparse_draft=toy.kind == "sparse",
-            sparse_target=toy.kind == "top_k",
-        )
+    outcomes = m.round_law(
+        verifier,
+        gamma,
+        drafts.branch,
+        drafts.mode,
+        {p: toy.target((*start, *p)) for p in paths},
+        {p: toy.draft((*start, *p)) for p in paths},
+        None if declare is None else {p: declare((*start, *p)) for p in paths},
+        sparse_draft=toy.kind == "sparse",
+        sparse_target=toy.kind == "top_k",
     )
+    return {tuple(emitted): p for emitted, p in outcomes}
 
 
 def completed(toy: Toy, law: Law, length: int) -> Law:

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/rng.h"
 #include "sampling/chance.h"
 
 namespace specdec::testing {
@@ -97,6 +98,45 @@ class ReusedChance final : public Chance {
 
  private:
   std::uint64_t seed_;
+};
+
+// The trap of block verification: coins and drafts keyed by absolute position instead of by round,
+// so that those behind the accepted part come again. Sampled chains only: the drafter draws first,
+// then the verifier tosses its coins from the last position to the first.
+class PositionKeyedChance final : public Chance {
+ public:
+  using Chance::draw;
+  PositionKeyedChance(std::uint64_t seed, bool drafts, bool coins, std::uint64_t position)
+      : seed_(seed), drafts_(drafts), coins_(coins), position_(position) {}
+
+  // A round ended that emitted so many tokens.
+  void advance(std::size_t n_emitted) {
+    position_ += n_emitted;
+    ++round_;
+    n_drafted_ = n_coins_ = n_draws_ = 0;
+  }
+  bool accept(double probability) override {
+    const std::uint64_t key = coins_ ? position_ + n_drafted_ - n_coins_ : 1000 * round_ + n_coins_;
+    ++n_coins_;
+    return random_uniform(seed_, RngStream::kAccept, key, 0) < probability;
+  }
+  std::size_t draw(std::span<const double> weights) override {
+    if (n_coins_ > 0) {  // the verifier's: always fresh
+      return RngChance(seed_, 1000 * round_ + n_draws_++, 0).draw(weights);
+    }
+    const std::uint64_t key = drafts_ ? position_ + n_drafted_ : 1000 * round_ + n_drafted_;
+    ++n_drafted_;
+    return RngChance(seed_, key, 0, RngStream::kDraft).draw(weights);
+  }
+  TokenId draw_at(const Distribution& distribution, int depth) override {
+    return RngChance(seed_, 0, position_).draw_at(distribution, depth);
+  }
+
+ private:
+  std::uint64_t seed_;
+  bool drafts_, coins_;
+  std::uint64_t position_;
+  std::uint64_t round_ = 0, n_drafted_ = 0, n_coins_ = 0, n_draws_ = 0;
 };
 
 }  // namespace specdec::testing

@@ -140,6 +140,7 @@ class Session {
     std::vector<std::pair<std::vector<TokenId>, double>> result;
     for (const auto& item : enumerate([&](Chance& chance) {
            request.chance = &chance;
+           decoder_->reset();  // what a drafter keeps must not differ from branch to branch
            return decoder_->run(request).token_ids;
          })) {
       result.push_back(item);
@@ -147,9 +148,11 @@ class Session {
     return result;
   }
 
-  // How often each result came for seeds first .. first + n - 1. reuse: the deliberate fault.
+  // How often each result came for seeds first .. first + n - 1. reuse: a deliberate fault: every
+  // "round" sees the same numbers, or "drafts" or "coins" come again at the same position.
   std::vector<std::pair<std::vector<TokenId>, int>> counts(const py::dict& options,
-                                                           std::uint64_t first, int n, bool reuse) {
+                                                           std::uint64_t first, int n,
+                                                           const std::string& reuse) {
     DecodeRequest request;
     std::optional<ToyPieces> pieces;
     int unused = 0;
@@ -158,7 +161,13 @@ class Session {
     for (int i = 0; i < n; ++i) {
       request.sampling.seed = first + static_cast<std::uint64_t>(i);
       ReusedChance reused(request.sampling.seed);
-      request.chance = reuse ? &reused : nullptr;
+      PositionKeyedChance keyed(request.sampling.seed, reuse != "coins", reuse != "drafts",
+                                request.prompt.size());
+      if (reuse == "round") request.chance = &reused;
+      if (reuse == "drafts" || reuse == "coins") {
+        request.chance = &keyed;
+        request.on_round = [&](const RoundInfo& info) { keyed.advance(info.accepted.size() + 1); };
+      }
       ++seen[decoder_->run(request).token_ids];
     }
     return {seen.begin(), seen.end()};
@@ -359,7 +368,7 @@ void bind_session(py::module_& m) {
       .def("run", [](Session& s, const py::kwargs& options) { return s.run(options); })
       .def("law", [](Session& s, const py::kwargs& options) { return s.law(options); })
       .def("counts", &Session::counts, py::arg("options"), py::arg("first_seed"), py::arg("n"),
-           py::arg("reuse") = false)
+           py::arg("reuse") = "")
       .def("inject", &Session::inject, py::arg("model"), py::arg("what"), py::arg("at"),
            py::arg("code") = "resource")
       .def("set_cancel", &Session::set_cancel)
