@@ -51,3 +51,11 @@ def tiny_draft(tiny_draft_path: pathlib.Path) -> Iterator[Any]:
     sd = pytest.importorskip("specdec_native", reason="the package is not installed")
     with sd.Model(tiny_draft_path, n_threads=2) as model:
         yield model
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "slow" in config.getoption("-m"):
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))

@@ -438,7 +438,7 @@ def test_many_sessions_share_one_model(target, draft):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"drafter": "suffix"}, ["drafter", "ngram", "suffix"]),
+        ({"drafter": "telepathy"}, ["drafter", "ngram", "telepathy"]),
         ({"drafter": "model"}, ["draft model"]),
         ({"verifier": "hope"}, ["verifier", "match", "hope"]),
         ({"kv_type": "f8"}, ["kv_type", "q8_0", "f8"]),

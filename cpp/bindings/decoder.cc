@@ -112,7 +112,17 @@ void bind_options(py::module_& m) {
       .def_readwrite("ngram_n", &SessionOptions::ngram_n)
       .def_readwrite("ngram_min_count", &SessionOptions::ngram_min_count)
       .def_readwrite("ngram_filler_top_k", &SessionOptions::ngram_filler_top_k)
-      .def_readwrite("ngram_keep", &SessionOptions::ngram_keep);
+      .def_readwrite("ngram_keep", &SessionOptions::ngram_keep)
+      .def_readwrite("suffix_min_match", &SessionOptions::suffix_min_match)
+      .def_readwrite("suffix_max_store", &SessionOptions::suffix_max_store)
+      .def_readwrite("suffix_keep", &SessionOptions::suffix_keep)
+      .def(
+          "set_suffix_corpus",
+          [](SessionOptions& options, const py::bytes& text) { options.suffix_corpus = text; },
+          py::arg("text"))
+      .def_readwrite("recycling_top_k", &SessionOptions::recycling_top_k)
+      .def_readwrite("recycling_tree", &SessionOptions::recycling_tree)
+      .def_readwrite("recycling_keep", &SessionOptions::recycling_keep);
 }
 
 }  // namespace

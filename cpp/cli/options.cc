@@ -93,6 +93,9 @@ void add_model_flags(ArgParser& parser, ModelFlags& flags) {
                  "Context length in tokens (default 0: the model's own, at most 4096).");
   parser.choice("-ctk --cache-type-k --kv-type", "TYPE", &flags.kv_type, {"f32", "f16", "q8_0"},
                 "Elements of the KV cache: f32, f16, q8_0 (default f16).");
+  parser.choice("--repack", "MODE", &flags.repack, {"auto", "off"},
+                "off: leave the weights in the file instead of repacking them for the kernels: "
+                "slower, in little memory, same results (default auto).");
   parser.flag("--check-tensors", &flags.check_tensors,
               "Read all weights first and refuse NaN and infinity.");
   parser.text("-ngl --gpu-layers --n-gpu-layers", "N", &flags.n_gpu_layers,
@@ -102,6 +105,9 @@ void add_model_flags(ArgParser& parser, ModelFlags& flags) {
 void add_draft_model_flags(ArgParser& parser, ModelFlags& flags) {
   parser.text("-md --model-draft", "FILE", &flags.draft,
               "A smaller model with the same vocabulary that drafts ahead.");
+  parser.choice("--draft-quant", "TYPE", &flags.draft_quant,
+                {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0"},
+                "Rewrite the draft model's weights at load where that makes them smaller.");
   parser.text("-ngld --gpu-layers-draft --n-gpu-layers-draft", "N", &flags.n_gpu_layers_draft,
               "As -ngl, for the draft model.");
 }
@@ -151,14 +157,15 @@ void add_sampling_flags(ArgParser& parser, SamplingFlags& flags, double temperat
 void add_draft_flags(ArgParser& parser, DraftFlags& flags) {
   SessionOptions& o = flags.options;
   parser.section("Speculative decoding");
-  parser.choice(
-      "--drafter", "NAME", &o.drafter, drafter_names(),
-      "none: plain decoding; model: the -md model; ngram: repetitions in prompt and output; "
-      "auto (default): model with -md, else ngram.");
+  parser.choice("--drafter", "NAME", &o.drafter, drafter_names(),
+                "none: plain decoding; model: the -md model; ngram, suffix: repetitions in prompt "
+                "and output; "
+                "recycling: the model's second choices; "
+                "auto (default): model with -md, else ngram.");
   parser.choice("--verify", "NAME", &o.verifier, verifier_names(),
                 "How drafts are checked (default auto: greedy at temperature 0, match above).");
   parser.integer("--draft --draft-n --spec-draft-n-max --draft-max", "N", &o.draft_max, 0, 64,
-                 "Longest draft (default 4 with a draft model, 7 with ngram).");
+                 "Longest draft (default 4 with a draft model, 7 with ngram, else 15).");
   parser.integer("--spec-draft-n-min --draft-min", "N", &o.draft_min, 0, 64,
                  "Shorter drafts are not used (default 0).");
   parser.integer("--gamma", "N", &o.gamma, 0, 64, "Fix the draft length; 0 decodes plainly.");
@@ -171,6 +178,12 @@ void add_draft_flags(ArgParser& parser, DraftFlags& flags) {
                  "Longest n-gram that is looked up (default 5).");
   parser.integer("--ngram-min-count", "N", &o.ngram_min_count, 1, kMaxInt,
                  "Use continuations seen at least N times (default 1).");
+  parser.integer("--suffix-min-match", "N", &o.suffix_min_match, 1, 64,
+                 "Shortest match that suffix drafts from (default 2).");
+  parser.text("--suffix-corpus", "FILE", &flags.suffix_corpus,
+              "A text in which suffix looks for matches as well.");
+  parser.integer("--recycling-top-k", "K", &o.recycling_top_k, 1, 32,
+                 "Successors that recycling remembers per token (default 8).");
   parser.integer("--filler-top-k", "K", &o.ngram_filler_top_k, 0, 64,
                  "Also learn from the target's K best tokens of each position (default 0).");
 }
@@ -236,11 +249,14 @@ SamplingParams resolve_sampling(const SamplingFlags& flags) {
 }
 
 std::shared_ptr<const LoadedModel> load_model(const std::string& path, const ModelFlags& flags,
-                                              const OutputFlags& output) {
+                                              const OutputFlags& output,
+                                              const std::string& requantize) {
   ModelOptions options;
   options.n_threads = flags.n_threads;
   options.kv_type = flags.kv_type;
+  options.repack = flags.repack;
   options.check_tensors = flags.check_tensors;
+  options.requantize = requantize;
   ProgressBar bar("loading " + printable(path.substr(path.find_last_of('/') + 1), 40),
                   !output.quiet);
   options.on_progress = [&bar](double fraction) { bar.update(fraction); };
@@ -262,6 +278,7 @@ LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft, const Out
   pair.options = draft.options;
   pair.options.n_ctx = flags.n_ctx;
   pair.options.kv_type = flags.kv_type;
+  if (!draft.suffix_corpus.empty()) pair.options.suffix_corpus = read_file(draft.suffix_corpus);
   const std::string& drafter = pair.options.drafter;
   if (drafter == "model" && flags.draft.empty()) {
     throw UsageError("--drafter model needs a draft model: -md FILE");
@@ -273,7 +290,7 @@ LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft, const Out
     if (!output.quiet) print_note("-md is not used with --drafter " + drafter);
     return pair;
   }
-  pair.options.draft = load_model(flags.draft, flags, output);
+  pair.options.draft = load_model(flags.draft, flags, output, flags.draft_quant);
   pair.load_ms += pair.options.draft->info().load_ms;
   const PairReport report = check_pair(*pair.target, *pair.options.draft);
   if (report.compatible && !output.quiet) {

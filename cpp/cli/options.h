@@ -26,6 +26,8 @@ struct ModelFlags {
   int n_ctx = 0;
   int n_threads = 0;
   std::string kv_type = "f16";
+  std::string draft_quant;
+  std::string repack = "auto";
   std::string n_gpu_layers, n_gpu_layers_draft;
   bool check_tensors = false;
 };
@@ -42,6 +44,7 @@ struct SamplingFlags {
 
 struct DraftFlags {
   SessionOptions options;
+  std::string suffix_corpus;  // a file
 };
 
 void add_model_flags(ArgParser& parser, ModelFlags& flags);
@@ -66,7 +69,8 @@ void check_model_flags(const ModelFlags& flags);
 // Loads with a progress bar; Ctrl-C ends the process.
 [[nodiscard]] std::shared_ptr<const LoadedModel> load_model(const std::string& path,
                                                             const ModelFlags& flags,
-                                                            const OutputFlags& output);
+                                                            const OutputFlags& output,
+                                                            const std::string& requantize = "");
 
 struct LoadedPair {
   std::shared_ptr<const LoadedModel> target;

@@ -147,6 +147,7 @@ struct Session::Impl {
   std::atomic<bool> busy{false};
   std::atomic<bool> cancelled{false};
   std::unique_ptr<ModelScorer> scorer, draft_scorer;
+  std::shared_ptr<const SuffixIndex> suffix_corpus;  // shared by forks
   std::unique_ptr<Drafter> drafter;
   std::unique_ptr<Decoder> decoder;
 
@@ -162,6 +163,13 @@ struct Session::Impl {
       source.ngram.filler_top_k = options.ngram_filler_top_k;
       source.ngram.min_count = options.ngram_min_count;
       source.ngram.keep_store = options.ngram_keep;
+      source.suffix.min_match = options.suffix_min_match;
+      source.suffix.max_store = options.suffix_max_store;
+      source.suffix.keep_store = options.suffix_keep;
+      source.suffix.corpus = suffix_corpus;
+      source.recycling.top_k = options.recycling_top_k;
+      source.recycling.tree = options.recycling_tree;
+      source.recycling.keep_store = options.recycling_keep;
       drafter = make_drafter(options.drafter, source);
     }
     decoder = std::make_unique<Decoder>(*scorer, drafter.get(), scorer->tokens());
@@ -214,6 +222,12 @@ Session::Session(std::shared_ptr<const LoadedModel> target, const SessionOptions
   Impl& impl = *impl_;
   const LoadedModel* draft = impl.options.draft.get();
   if (draft != nullptr) require_pair(*impl.target, *draft);
+
+  if (!impl.options.suffix_corpus.empty()) {
+    impl.suffix_corpus =
+        make_suffix_corpus(impl.target->encode({{impl.options.suffix_corpus, false}}, 0));
+    impl.options.suffix_corpus.clear();
+  }
 
   const KvType kv_type = parse_kv_type(impl.options.kv_type);
   const int n_ctx = impl.options.n_ctx;
@@ -300,6 +314,7 @@ std::unique_ptr<Session> Session::fork() {
   copy->target = impl.target;
   copy->options = impl.options;
   copy->arena = impl.arena;
+  copy->suffix_corpus = impl.suffix_corpus;
   copy->scorer = impl.scorer->fork(&copy->cancelled);
   if (impl.draft_scorer) copy->draft_scorer = impl.draft_scorer->fork(&copy->cancelled);
   copy->make_decoder();

@@ -17,9 +17,10 @@
 namespace specdec {
 
 struct SessionOptions {
-  // "none", "model", "ngram", or "auto": "model" when a draft model is given, else "ngram".
+  // "none", one of decode/drafters/drafters.def, or "auto": "model" when a draft model is given,
+  // else "ngram".
   std::string drafter = "auto";
-  std::shared_ptr<const LoadedModel> draft;  // for "model"; ignored by "none" and "ngram"
+  std::shared_ptr<const LoadedModel> draft;  // for "model"; ignored by the others
   std::string verifier = "auto";             // "auto": greedy at temperature 0, match above
 
   // Positions each cache can hold. 0: the model's context length, at most kDefaultContext.
@@ -39,6 +40,15 @@ struct SessionOptions {
   int ngram_min_count = 1;     // seen at least so often
   int ngram_filler_top_k = 1;  // above 1: also count the target's top k of each position
   bool ngram_keep = false;     // keep what was learnt between calls
+
+  int suffix_min_match = 2;        // shorter matches are not drafted from, 1..64
+  int suffix_max_store = 1 << 18;  // tokens remembered, 1024..2^26
+  bool suffix_keep = false;        // keep what was seen between calls
+  std::string suffix_corpus;       // a static text to find matches in as well
+
+  int recycling_top_k = 8;      // successors remembered per token, 1..32
+  bool recycling_tree = true;   // draft a tree where the verifier takes one
+  bool recycling_keep = false;  // keep the successors between calls
 };
 
 inline constexpr int kDefaultContext = 4096;

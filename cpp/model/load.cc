@@ -5,6 +5,7 @@
 #include "model/tensor_plan.h"
 #include "model/weights.h"
 #include "quant/codec.h"
+#include "quant/requantize.h"
 
 namespace specdec {
 
@@ -13,8 +14,13 @@ namespace {
 class Loader {
  public:
   Loader(const GgufFile& file, Backend& backend, const LoadOptions& options, ModelMemory& memory,
-         std::vector<std::string>& warnings)
-      : file_(file), backend_(backend), options_(options), memory_(memory), warnings_(warnings) {
+         std::vector<std::string>& warnings, std::vector<std::vector<std::byte>>& requantized)
+      : file_(file),
+        backend_(backend),
+        options_(options),
+        memory_(memory),
+        warnings_(warnings),
+        requantized_(requantized) {
     const bool tied = file.find_tensor("output.weight") == nullptr;
     for (const TensorInfo& tensor : file.tensors()) {
       if (tied || tensor.name != "token_embd.weight") progress_.n_bytes_total += tensor.n_bytes;
@@ -28,9 +34,12 @@ class Loader {
     const std::uint64_t n_in = tensor.shape[0];
     const std::uint64_t n_bytes = row_bytes(tensor.dtype, n_in) * n_rows;
     if (file_.mapping() != nullptr) file_.mapping()->will_need(tensor.offset, n_bytes);
-    auto matrix = backend_.load_matrix(tensor.dtype, static_cast<std::int64_t>(n_rows),
-                                       static_cast<std::int64_t>(n_in),
-                                       file_.tensor_data(tensor).first(n_bytes));
+    const auto out = static_cast<std::int64_t>(n_rows);
+    const auto in = static_cast<std::int64_t>(n_in);
+    const std::span<const std::byte> data = file_.tensor_data(tensor).first(n_bytes);
+    if (options_.requantize && requantize_pays(tensor.dtype, in, *options_.requantize))
+      return requantized(tensor, out, in, data);
+    auto matrix = backend_.load_matrix(tensor.dtype, out, in, data);
     memory_.weights_bytes += matrix->n_bytes();
     if (matrix->is_view()) {
       // The embedding is counted once, also when it is the head.
@@ -39,6 +48,22 @@ class Loader {
     } else {
       finish(tensor);
     }
+    return matrix;
+  }
+
+  std::unique_ptr<WeightMatrix> requantized(const TensorInfo& tensor, std::int64_t n_rows,
+                                            std::int64_t n_in, std::span<const std::byte> data) {
+    const DType to = *options_.requantize;
+    std::vector<std::byte> rows =
+        requantize(tensor.dtype, data, n_rows, n_in, to, backend_.info().n_threads);
+    auto matrix = backend_.load_matrix(to, n_rows, n_in, rows);
+    memory_.weights_bytes += matrix->n_bytes();
+    memory_.requantize_saved_bytes += data.size() - rows.size();
+    if (matrix->is_view()) {
+      memory_.weights_bytes += rows.size();
+      requantized_.push_back(std::move(rows));  // moving keeps the place
+    }
+    finish(tensor);
     return matrix;
   }
 
@@ -101,6 +126,7 @@ class Loader {
   const LoadOptions& options_;
   ModelMemory& memory_;
   std::vector<std::string>& warnings_;
+  std::vector<std::vector<std::byte>>& requantized_;
   LoadProgress progress_;
 };
 
@@ -157,7 +183,7 @@ void Model::load_weights(const LoadOptions& options) {
   rope_ = rope_frequencies(config_.rope);
   weights_ = std::make_unique<Weights>();
   Weights& w = *weights_;
-  Loader loader(*file_, *backend_, options, w.memory, warnings_);
+  Loader loader(*file_, *backend_, options, w.memory, warnings_, w.requantized);
   loader.report();
 
   w.embedding = file_->find_tensor("token_embd.weight");

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -60,12 +61,15 @@ struct LoadProgress {
 };
 
 struct LoadOptions {
+  // Rewrites matrices that become smaller by it, the head too, in this format.
+  std::optional<DType> requantize = {};
   bool check_tensors = false;  // read every tensor once and refuse NaN and infinity
   // Called after every tensor; return false to stop with Error(kCancelled).
   std::function<bool(const LoadProgress&)> on_progress = {};
 };
 
 struct ModelMemory {
+  std::size_t requantize_saved_bytes = 0;  // of the file's matrices
   std::size_t weights_bytes = 0;  // held by the backend and by float vectors
   // Read from the mapped file, shared with its page cache: the embedding, and matrices that are
   // views.

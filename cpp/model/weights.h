@@ -37,6 +37,7 @@ struct Model::Weights {
   std::vector<LayerWeights> layers;
   NormWeights output_norm;
   LinearWeights head;  // [n_tokens, hidden_size]: padded rows are left out
+  std::vector<std::vector<std::byte>> requantized;  // what matrices that are views point to
   ModelMemory memory;
 };
 

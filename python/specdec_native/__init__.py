@@ -29,7 +29,7 @@ from .errors import (
     UnsupportedModelError,
 )
 from .model import Model, check_pair, info, inspect
-from .options import DraftModel, NGram, SamplingParams
+from .options import DraftModel, NGram, SamplingParams, SuffixAutomaton, TokenRecycling
 from .results import (
     Chunk,
     DecodeStats,
@@ -78,9 +78,11 @@ __all__ = [
     "SessionBusyError",
     "SpecdecError",
     "Stream",
+    "SuffixAutomaton",
     "TemplateError",
     "TensorEntry",
     "TokenLogprob",
+    "TokenRecycling",
     "UnsupportedModelError",
     "__version__",
     "check_pair",

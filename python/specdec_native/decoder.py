@@ -16,10 +16,12 @@ from .model import Message, Model, check_token_ids, flush_log, refuse_copy, to_b
 from .options import (
     MAX_LOGPROBS,
     MAX_STOP_STRINGS,
-    DraftModel,
+    Drafter,
     KvType,
     NGram,
     SamplingParams,
+    SuffixAutomaton,
+    TokenRecycling,
     check_choice,
     check_number,
 )
@@ -97,7 +99,8 @@ class Decoder:
 
     Args:
         target: the model whose text this is.
-        drafter: None for plain decoding, `NGram`, `DraftModel`, or "auto" (n-gram lookup).
+        drafter: None for plain decoding, `DraftModel`, `NGram`, `SuffixAutomaton`,
+            `TokenRecycling`, or "auto" (n-gram lookup).
         verifier: "auto" (greedy at temperature 0, match above), "greedy", "match" or "standard".
         n_ctx: positions of the context; None: the model's own, at most 4096.
         kv_type: elements of the caches; None: the model's.
@@ -112,7 +115,7 @@ class Decoder:
         self,
         target: Model,
         *,
-        drafter: DraftModel | NGram | Literal["auto"] | None = None,
+        drafter: Drafter | Literal["auto"] | None = None,
         verifier: str = "auto",
         n_ctx: int | None = None,
         kv_type: KvType | None = None,
@@ -407,9 +410,7 @@ class Decoder:
         refuse_copy("Decoder")
 
 
-def _set_drafter(
-    options: _core.SessionOptions, drafter: DraftModel | NGram | str | None
-) -> Model | None:
+def _set_drafter(options: _core.SessionOptions, drafter: Drafter | str | None) -> Model | None:
     """Fills the drafter's options; returns the draft model if there is one."""
     if drafter is None:
         options.drafter = "none"
@@ -418,9 +419,10 @@ def _set_drafter(
         check_choice("drafter", drafter, ("auto",))
         options.drafter = "auto"
         return None
-    if not isinstance(drafter, (DraftModel, NGram)):
+    if not isinstance(drafter, Drafter):
+        names = ", ".join(kind.__name__ for kind in get_args(Drafter))
         raise InvalidArgumentError(
-            f"drafter must be None, NGram, DraftModel or 'auto', not {type(drafter).__name__}"
+            f"drafter must be None, 'auto' or one of {names}, not {type(drafter).__name__}"
         )
     options.draft_min = drafter.draft_min
     if drafter.draft_max is not None:
@@ -433,6 +435,20 @@ def _set_drafter(
         options.ngram_min_count = drafter.min_count
         options.ngram_filler_top_k = drafter.filler_top_k
         options.ngram_keep = drafter.keep
+        return None
+    if isinstance(drafter, SuffixAutomaton):
+        options.drafter = "suffix"
+        options.suffix_min_match = drafter.min_match
+        options.suffix_max_store = drafter.max_store
+        options.suffix_keep = drafter.keep
+        if drafter.corpus is not None:
+            options.set_suffix_corpus(to_bytes(drafter.corpus))
+        return None
+    if isinstance(drafter, TokenRecycling):
+        options.drafter = "recycling"
+        options.recycling_top_k = drafter.top_k
+        options.recycling_tree = drafter.tree
+        options.recycling_keep = drafter.keep
         return None
     if not isinstance(drafter.model, Model):
         raise InvalidArgumentError(f"DraftModel takes a Model, not {type(drafter.model).__name__}")

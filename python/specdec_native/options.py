@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .model import Model
 
 KvType = Literal["f32", "f16", "q8_0"]
+Requantize = Literal["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
 DraftSampling = Literal["auto", "greedy", "sampled", "coupled"]
 
 MAX_STOP_STRINGS = 64
@@ -158,7 +159,66 @@ class NGram:
         _check_draft_length(self.draft_max, self.draft_min, self.gamma)
 
 
-Drafter = DraftModel | NGram
+@dataclass(frozen=True)
+class SuffixAutomaton:
+    """Drafts what followed the longest suffix of the text that was seen before; needs no model.
+
+    A match of m tokens drafts at most 2 m - 1 tokens: longer matches are likelier to go on.
+
+    Attributes:
+        min_match: 1 to 64; shorter matches are not drafted from.
+        corpus: a static text to find matches in as well, for example the files being worked on.
+        keep: keep prompts and outputs from call to call.
+        max_store: 1024 to 2**26 tokens remembered, about 100 bytes each; beyond that the older half
+            is forgotten.
+        draft_max, draft_min, gamma: as of `DraftModel`; the longest draft is 15 unless given.
+    """
+
+    min_match: int = 2
+    _: KW_ONLY
+    corpus: str | None = None
+    keep: bool = False
+    max_store: int = 1 << 18
+    draft_max: int | None = None
+    draft_min: int = 0
+    gamma: int | None = None
+
+    def __post_init__(self) -> None:
+        check_number("min_match", self.min_match, 1, 64, whole=True)
+        if self.corpus is not None and not isinstance(self.corpus, str):
+            raise InvalidArgumentError(f"corpus must be text, not {type(self.corpus).__name__}")
+        check_number("max_store", self.max_store, 1024, 1 << 26, whole=True)
+        _check_draft_length(self.draft_max, self.draft_min, self.gamma)
+
+
+@dataclass(frozen=True)
+class TokenRecycling:
+    """Drafts with the model's best tokens after each token, as they were when it last came up.
+
+    Needs no model: they are left over from logits that were computed anyway.
+
+    Attributes:
+        top_k: 1 to 32 successors remembered per token.
+        tree: draft a tree of alternatives where the verifier takes one, instead of a chain.
+        keep: keep the successors from call to call.
+        draft_max, draft_min, gamma: as of `DraftModel`, in tokens of the whole tree; 15 unless
+            given.
+    """
+
+    top_k: int = 8
+    _: KW_ONLY
+    tree: bool = True
+    keep: bool = False
+    draft_max: int | None = None
+    draft_min: int = 0
+    gamma: int | None = None
+
+    def __post_init__(self) -> None:
+        check_number("top_k", self.top_k, 1, 32, whole=True)
+        _check_draft_length(self.draft_max, self.draft_min, self.gamma)
+
+
+Drafter = DraftModel | NGram | SuffixAutomaton | TokenRecycling
 
 
 def _check_draft_length(draft_max: int | None, draft_min: int, gamma: int | None) -> None:

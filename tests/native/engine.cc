@@ -27,13 +27,15 @@ struct Handle {
 };
 
 Handle load(const std::string& path, int n_threads, const std::string& kv_type, bool check_tensors,
-            std::function<void(double)> on_progress, const std::string& device) {
+            std::function<void(double)> on_progress, const std::string& device,
+            const std::string& requantize) {
   ModelOptions options;
   options.n_threads = n_threads;
   options.kv_type = kv_type;
   options.check_tensors = check_tensors;
   options.on_progress = std::move(on_progress);
   options.device = device;
+  options.requantize = requantize;
   return {LoadedModel::load(path, options)};
 }
 
@@ -58,6 +60,12 @@ std::unique_ptr<Session> make_session(const Handle& target, const Handle* draft,
   set(kwargs, "ngram_n", o.ngram_n);
   set(kwargs, "ngram_filler_top_k", o.ngram_filler_top_k);
   set(kwargs, "ngram_keep", o.ngram_keep);
+  set(kwargs, "suffix_min_match", o.suffix_min_match);
+  set(kwargs, "suffix_keep", o.suffix_keep);
+  set(kwargs, "suffix_corpus", o.suffix_corpus);
+  set(kwargs, "recycling_top_k", o.recycling_top_k);
+  set(kwargs, "recycling_tree", o.recycling_tree);
+  set(kwargs, "recycling_keep", o.recycling_keep);
   return std::make_unique<Session>(target.model, o);
 }
 
@@ -201,7 +209,8 @@ PYBIND11_MODULE(_testing_engine, m) {
       });
   m.def("load", &load, py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
         py::arg("kv_type") = "f16", py::arg("check_tensors") = false,
-        py::arg("on_progress") = py::none(), py::arg("device") = "auto");
+        py::arg("on_progress") = py::none(), py::arg("device") = "auto",
+        py::arg("requantize") = "");
   m.def("check_pair", &pair_dict);
 
   py::class_<Session>(m, "Session", py::module_local())

@@ -18,6 +18,7 @@
 #include "quant/q5_k/block.h"
 #include "quant/q6_k/block.h"
 #include "quant/q8_0/block.h"
+#include "quant/requantize.h"
 
 namespace py = pybind11;
 using namespace specdec;
@@ -52,11 +53,23 @@ py::object quantize(const std::string& name, const py::array_t<float, py::array:
   return py::bytes(out);
 }
 
+py::bytes requantize_rows(std::uint32_t from, const std::string& data, std::int64_t n_rows,
+                          std::int64_t n_in, const std::string& to, int n_threads) {
+  const std::vector<std::byte> out =
+      requantize(static_cast<DType>(from), std::as_bytes(std::span(data.data(), data.size())),
+                 n_rows, n_in, parse_requantize_type(to), n_threads);
+  return {reinterpret_cast<const char*>(out.data()), out.size()};
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_testing_quant, module) {
   module.def("dequantize", &dequantize);
   module.def("quantize", &quantize);
+  module.def("requantize", &requantize_rows);
+  module.def("requantize_pays", [](std::uint32_t from, std::int64_t n_in, const std::string& to) {
+    return requantize_pays(static_cast<DType>(from), n_in, parse_requantize_type(to));
+  });
   module.def("dtypes", [] {
     std::vector<py::tuple> out;
     for (const auto& t : all_dtypes()) {

@@ -1,0 +1,166 @@
+"""Every drafter on whole models: the plain text, real drafts, caches as if nothing had happened."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+import tiny_models
+from helpers import model_path, native
+
+engine = native("engine")
+
+CONFIG = tiny_models.TinyConfig(head_dim=32, n_heads=2, n_kv_heads=2)
+PROMPT = "the cat in the hat the cat in the hat the cat in the "
+# The bytes that a random model writes with this bias repeat soon.
+LETTERS = [(token, 6.0) for token in (32, 97, 98, 99, 100, 101, 116, 104)]
+
+DRAFTERS: list[dict[str, Any]] = [
+    {"drafter": "ngram"},
+    {"drafter": "suffix"},
+    {"drafter": "suffix", "suffix_min_match": 1, "suffix_corpus": "in the hat the cat"},
+    {"drafter": "recycling"},
+    {"drafter": "recycling", "recycling_tree": False},
+    {"drafter": "model"},
+]
+
+
+def name_of(options: dict[str, Any]) -> str:
+    return "-".join(str(v) for v in options.values())
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drafters")
+    one_layer = tiny_models.TinyConfig(head_dim=32, n_heads=2, n_kv_heads=2, n_layers=1)
+    return {
+        "target": tiny_models.write_tiny(folder / "target.gguf", CONFIG, dtype="Q8_0", seed=1),
+        "draft": tiny_models.write_tiny(folder / "draft.gguf", one_layer, seed=2),
+    }
+
+
+@pytest.fixture(scope="module")
+def target(paths):
+    return engine.load(str(paths["target"]), n_threads=2)
+
+
+@pytest.fixture(scope="module")
+def draft(paths):
+    """The target with coarser weights: often right, not always."""
+    return engine.load(str(paths["target"]), n_threads=2, requantize="q4_0")
+
+
+def session(target, draft=None, **options):
+    given = draft if options.get("drafter") == "model" else None
+    return engine.Session(target, given, **{"n_ctx": 512, **options})
+
+
+@pytest.mark.parametrize("options", DRAFTERS, ids=name_of)
+def test_greedy_text_is_the_plain_text_and_drafts_are_used(target, draft, options):
+    request = {"prompt": PROMPT, "max_tokens": 120, "ignore_eos": True}
+    plain = session(target, drafter="none").generate(**request)
+    accepted = 0
+    for length in (1, 3, 8):
+        result = session(target, draft, gamma=length, **options).generate(**request)
+        assert result["token_ids"] == plain["token_ids"]
+        assert result["text"] == plain["text"]
+        assert result["speculation"] == "on"
+        assert result["drafted"] > 10
+        assert result["accepted"] == sum(result["from_draft"])
+        accepted += result["accepted"]
+    assert accepted > 5
+
+
+@pytest.mark.parametrize("options", DRAFTERS, ids=name_of)
+def test_one_seed_gives_one_text(target, draft, options):
+    request = {"prompt": PROMPT, "max_tokens": 60, "temperature": 0.8, "seed": 11}
+    plain = session(target, drafter="none").generate(**request)
+    result = session(target, draft, **options).generate(**request)
+    assert result["token_ids"] == plain["token_ids"]
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "q8_0"])
+@pytest.mark.parametrize("options", DRAFTERS, ids=name_of)
+def test_after_rollbacks_the_cache_is_that_of_a_fresh_prefill(target, draft, options, kv_type):
+    """Bitwise: log-probabilities of a continuation depend on every entry of the cache."""
+    options = {**options, "kv_type": kv_type, "draft_sampling": "greedy"}
+    first = {"prompt": PROMPT, "max_tokens": 50, "logit_bias": LETTERS}
+    first |= {"temperature": 1.5, "seed": 2}
+    used = session(target, draft, gamma=3, **options)
+    result = used.generate(**first)
+    assert result["accepted"] < result["drafted"]  # there was something to roll back
+    text = target.encode([(PROMPT, True)]) + result["token_ids"]
+    assert used.cached_tokens() == text[:-1]
+    then = {"prompt_ids": text, "max_tokens": 6, "n_logprobs": 5}
+    again = used.generate(**then)
+    assert again["n_reused_tokens"] == len(text) - 1
+    fresh = session(target, drafter="none", kv_type=kv_type).generate(**then)
+    assert fresh["n_reused_tokens"] == 0
+    assert again["logprobs"] == fresh["logprobs"]
+
+
+@pytest.mark.parametrize("options", DRAFTERS, ids=name_of)
+def test_forks_go_on_alike(target, draft, options):
+    whole = session(target, draft, **options)
+    first = whole.generate(prompt=PROMPT, max_tokens=20, logit_bias=LETTERS)
+    fork = whole.fork()
+    then = {
+        "prompt_ids": target.encode([(PROMPT, True)]) + first["token_ids"],
+        "max_tokens": 30,
+        "logit_bias": LETTERS,
+    }
+    assert fork.generate(**then)["token_ids"] == whole.generate(**then)["token_ids"]
+
+
+def test_a_requantised_draft_is_smaller_and_the_text_the_same(paths, target):
+    whole = engine.load(str(paths["draft"]), n_threads=2)
+    itself = engine.load(str(paths["target"]), n_threads=2, requantize="q4_0")
+    small = engine.load(str(paths["draft"]), n_threads=2, requantize="q4_0")
+    assert small.bytes_per_step < 0.3 * whole.bytes_per_step  # F32 before
+    request = {"prompt": PROMPT, "max_tokens": 60, "logit_bias": LETTERS}
+    plain = session(target, drafter="none").generate(**request)
+    for model in (small, itself):
+        result = engine.Session(target, model, drafter="model", gamma=3, n_ctx=512)
+        result = result.generate(**request)
+        assert result["token_ids"] == plain["token_ids"]
+    # The target in Q4_0 still mostly agrees with itself in Q8_0.
+    assert result["accepted"] > 0.5 * result["drafted"]
+    with pytest.raises(engine.Error, match="requantize must be one of q4_0"):
+        engine.load(str(paths["draft"]), requantize="q3_k")
+
+
+# ---------------------------------------------------------------- real models
+
+CODE = "def quicksort(items):\n    if len(items) <= 1:\n        return items\n"
+PROSE = "The history of the city begins with"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [o for o in DRAFTERS if o["drafter"] != "model"], ids=name_of)
+def test_smollm2_writes_the_plain_text(options):
+    model = engine.load(str(model_path("SmolLM2-135M-Instruct.Q4_1.gguf")))
+    accepted = 0
+    for prompt, length in itertools.product((CODE, PROSE), (1, 3, 8)):
+        request = {"prompt": prompt, "max_tokens": 64, "ignore_eos": True}
+        plain = session(model, drafter="none").generate(**request)
+        result = session(model, gamma=length, **options).generate(**request)
+        assert result["token_ids"] == plain["token_ids"]
+        accepted += result["accepted"]
+    assert accepted > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("requantize", ["", "q4_0"])
+def test_the_qwen_pair_writes_the_plain_text(requantize):
+    name = "qwen2.5-coder-{}-instruct-q4_k_m.gguf"
+    target = engine.load(str(model_path(name.format("1.5b"))))
+    draft = engine.load(str(model_path(name.format("0.5b"))), requantize=requantize)
+    request = {"prompt": CODE, "max_tokens": 48, "ignore_eos": True}
+    plain = session(target, drafter="none").generate(**request)
+    for options, length in itertools.product(DRAFTERS, (1, 3, 8)):
+        result = session(target, draft, gamma=length, **options).generate(**request)
+        assert result["token_ids"] == plain["token_ids"]
+        if options["drafter"] == "model":
+            assert result["accepted"] > 0.5 * result["drafted"] > 0
