@@ -30,6 +30,9 @@ void write_stats(JsonWriter& json, const DecodeStats& stats, double load_ms) {
       .member("accepted_histogram", stats.accepted_histogram)
       .member("acceptance_rate", stats.acceptance_rate())
       .member("mean_acceptance_length", stats.mean_acceptance_length())
+      .member("candidate_positions", stats.candidate_positions)
+      .member("candidate_acceptance", stats.candidate_acceptance())
+      .member("in_set", stats.in_set())
       .member("draft_ms", stats.draft_ms)
       .member("verify_ms", stats.verify_ms)
       .member("sample_ms", stats.sample_ms)
@@ -109,8 +112,10 @@ void print_round(const RoundInfo& round, const LoadedModel& model) {
 
 void print_speed(const GenerateResult& result, const LoadedModel& target) {
   double bandwidth = 0;
-  // Measuring takes a moment, which somebody who pressed Ctrl-C does not want to wait.
-  if (result.stats.emitted > 0 && result.finish_reason != "cancelled") {
+  // Measuring takes a moment, which somebody who pressed Ctrl-C does not want to wait, and memory,
+  // which somebody who leaves the weights in the file wants to save.
+  if (result.stats.emitted > 0 && result.finish_reason != "cancelled" &&
+      target.info().repack != "off") {
     try {
       bandwidth = read_bandwidth(target.info().n_threads);
     } catch (const Error&) {  // no memory to measure with: the line does without
