@@ -1,5 +1,6 @@
 #include "cli/options.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cmath>
@@ -154,26 +155,65 @@ void add_sampling_flags(ArgParser& parser, SamplingFlags& flags, double temperat
       "Add VALUE to a token's logit, e.g. 15043+1; 15043-inf bans it. Repeatable.");
 }
 
+namespace {
+
+// Whether a list with commas has this name.
+bool lists(const std::string& list, const std::string& name) {
+  return ("," + list + ",").find("," + name + ",") != std::string::npos;
+}
+
+void check_drafters(const std::string& list) {
+  std::string rest = list + ",";
+  while (!rest.empty()) {
+    const std::string name = rest.substr(0, rest.find(','));
+    rest.erase(0, name.size() + 1);
+    const std::vector<std::string>& known = drafter_names();
+    const bool alone = name == "none" || name == "auto";
+    if (std::find(known.begin(), known.end(), name) == known.end() || (alone && name != list)) {
+      std::string text = "--drafter is " + printable(list, 100) + ", expected one of";
+      for (const std::string& choice : known) text += " " + choice;
+      throw UsageError(text + ", or several of them with commas, without none and auto");
+    }
+  }
+}
+
+}  // namespace
+
 void add_draft_flags(ArgParser& parser, DraftFlags& flags) {
   SessionOptions& o = flags.options;
   parser.section("Speculative decoding");
-  parser.choice("--drafter", "NAME", &o.drafter, drafter_names(),
-                "none: plain decoding; model: the -md model; ngram, suffix: repetitions in prompt "
-                "and output; "
-                "recycling: the model's second choices; "
-                "auto (default): model with -md, else ngram.");
+  parser.custom(
+      "--drafter", "NAME[,NAME...]",
+      [&o](const std::string& v) {
+        check_drafters(v);
+        o.drafter = v;
+      },
+      "none: plain decoding; model: the -md model; ngram, suffix: repetitions in prompt "
+      "and output; recycling: the model's second choices; layerskip: its own first layers; "
+      "auto (default): ngram, suffix and, with -md, model. Of auto and of a list each pass "
+      "uses who is expected to be fastest, or none; a single one drafts at a fixed length.");
   parser.choice("--verify", "NAME", &o.verifier, verifier_names(),
-                "How drafts are checked (default auto: greedy at temperature 0, match above).");
+                "How drafts are checked (default auto: greedy at temperature 0, match above). "
+                "topk_importance_published is not lossless.");
   parser.integer("--draft --draft-n --spec-draft-n-max --draft-max", "N", &o.draft_max, 0, 64,
-                 "Longest draft (default 4 with a draft model, 7 with ngram, else 15).");
+                 "Longest draft (default: 4 for model, 7 for ngram, else 15).");
   parser.integer("--spec-draft-n-min --draft-min", "N", &o.draft_min, 0, 64,
                  "Shorter drafts are not used (default 0).");
   parser.integer("--gamma", "N", &o.gamma, 0, 64, "Fix the draft length; 0 decodes plainly.");
   parser.choice("--draft-sampling", "NAME", &o.draft_sampling,
                 {"auto", "greedy", "sampled", "coupled"},
                 "How the draft model picks tokens (default auto).");
+  parser.integer("--draft-head", "N", &o.draft_head, -1, kMaxInt,
+                 "Draft only token ids below N and those of the text: a shorter output head "
+                 "(default -1: 32768 for large vocabularies; 0: all).");
   parser.number("--draft-temp", "T", &o.draft_temperature, 0, 1000,
                 "Temperature of sampled and coupled drafts (default: the target's).");
+  parser.integer("--draft-top-k", "K", &o.draft_top_k, 0, kMaxInt,
+                 "Draft from the draft model's K best tokens (default 0: as --top-k; 50 for "
+                 "topk_importance).");
+  parser.integer("--draft-branch", "B", &o.draft_branch, 1, 16,
+                 "Candidates per position; above 1 with greedy, match or topk_importance "
+                 "(default 1).");
   parser.integer("--ngram-n", "N", &o.ngram_n, 2, 16,
                  "Longest n-gram that is looked up (default 5).");
   parser.integer("--ngram-min-count", "N", &o.ngram_min_count, 1, kMaxInt,
@@ -280,13 +320,14 @@ LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft, const Out
   pair.options.kv_type = flags.kv_type;
   if (!draft.suffix_corpus.empty()) pair.options.suffix_corpus = read_file(draft.suffix_corpus);
   const std::string& drafter = pair.options.drafter;
-  if (drafter == "model" && flags.draft.empty()) {
-    throw UsageError("--drafter model needs a draft model: -md FILE");
+  const bool uses_model = lists(drafter, "model");
+  if (uses_model && flags.draft.empty()) {
+    throw UsageError("--drafter " + drafter + " needs a draft model: -md FILE");
   }
   pair.target = load_model(flags.model, flags, output);
   pair.load_ms = pair.target->info().load_ms;
   if (flags.draft.empty()) return pair;
-  if (drafter != "model" && drafter != "auto") {
+  if (!uses_model && drafter != "auto") {
     if (!output.quiet) print_note("-md is not used with --drafter " + drafter);
     return pair;
   }

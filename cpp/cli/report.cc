@@ -14,6 +14,7 @@ void write_stats(JsonWriter& json, const DecodeStats& stats, double load_ms) {
       .member("prompt_ms", stats.prompt_ms)
       .member("total_ms", stats.total_ms)
       .member("load_ms", load_ms)
+      .member("calibration_ms", stats.calibration_ms)
       .member("time_to_first_token_ms", stats.time_to_first_token_ms)
       .member("emitted", stats.emitted)
       .member("prompt_tokens", stats.prompt_tokens)

@@ -29,7 +29,8 @@ struct DecodeStats {
   std::int64_t prompt_tokens = 0;
   std::int64_t reused_prompt_tokens = 0;  // found in the target's cache
   double total_ms = 0.0;                  // from the call to the last token
-  double prompt_ms = 0.0;  // the target's reading of the prompt (all but its last token)
+  double calibration_ms = 0.0;  // measuring both models before the first request; not in total_ms
+  double prompt_ms = 0.0;       // the target's reading of the prompt (all but its last token)
   double decode_ms = 0.0;  // total - prompt: everything else, the draft's reading of the prompt too
   double draft_ms = 0.0;
   double verify_ms = 0.0;                       // the target's passes

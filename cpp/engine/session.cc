@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
+#include "decode/control/controller.h"
 #include "decode/decoder.h"
 #include "decode/drafter.h"
 #include "decode/verifier.h"
+#include "engine/calibration.h"
 #include "engine/memory.h"
 #include "engine/model_scorer.h"
 #include "engine/output_text.h"
@@ -69,20 +72,55 @@ void check_memory(const LoadedModel& target, const SessionOptions& options, KvTy
                                         " MiB are available; use a smaller n_ctx or kv_type q8_0");
 }
 
+std::vector<std::string> split_names(const std::string& list) {
+  std::vector<std::string> names;
+  for (std::size_t begin = 0; begin <= list.size();) {
+    const std::size_t comma = std::min(list.find(',', begin), list.size());
+    names.push_back(list.substr(begin, comma - begin));
+    begin = comma + 1;
+  }
+  return names;
+}
+
+// Decides "auto", and whether the length of drafts is adapted.
+void resolve_drafters(SessionOptions& options) {
+  const std::vector<std::string> names = split_names(options.drafter);
+  if (names.size() > 1) {
+    std::vector<std::string> choices;
+    for (const DrafterInfo& info : all_drafters()) choices.emplace_back(info.name);
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      check_choice("each drafter of a list", names[i], choices);
+      if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) !=
+          names.begin() + static_cast<std::ptrdiff_t>(i)) {
+        throw_invalid("drafter '" + names[i] + "' is in the list twice");
+      }
+    }
+    options.adaptive = true;
+  } else {
+    check_choice("drafter", options.drafter, drafter_names());
+  }
+  if (options.drafter == "auto") {
+    options.drafter = options.draft ? "model,ngram,suffix" : "ngram,suffix";
+    options.adaptive = true;
+  }
+  if (options.drafter == "none") options.adaptive = false;
+  const std::vector<std::string> chosen = split_names(options.drafter);
+  if (std::find(chosen.begin(), chosen.end(), "model") == chosen.end()) {
+    options.draft.reset();
+  } else if (!options.draft) {
+    throw_invalid("drafter 'model' needs a draft model");
+  }
+}
+
 // Options with every "auto" of construction time decided, or Error(kInvalidArgument).
 SessionOptions resolve(const LoadedModel& target, SessionOptions options) {
-  check_choice("drafter", options.drafter, drafter_names());
   check_choice("verifier", options.verifier, verifier_names());
   (void)parse_draft_mode(options.draft_sampling);
   if (options.draft_max != -1) check_range("draft_max", options.draft_max, 0, kMaxDraft);
   check_range("draft_min", options.draft_min, 0, kMaxDraft);
   if (options.gamma != -1) check_range("gamma", options.gamma, 0, kMaxDraft);
-  if (options.drafter == "auto") options.drafter = options.draft ? "model" : "ngram";
-  if (options.drafter != "model") {
-    options.draft.reset();
-  } else if (!options.draft) {
-    throw_invalid("drafter 'model' needs a draft model");
-  }
+  if (options.draft_head != -1) check_range("draft_head", options.draft_head, 0, 1 << 30);
+  resolve_drafters(options);
   if (options.kv_type.empty()) options.kv_type = kv_type_name(target.kv_type());
   const KvType kv_type = parse_kv_type(options.kv_type);
 
@@ -148,36 +186,88 @@ struct Session::Impl {
   std::atomic<bool> cancelled{false};
   std::unique_ptr<ModelScorer> scorer, draft_scorer;
   std::shared_ptr<const SuffixIndex> suffix_corpus;  // shared by forks
-  std::unique_ptr<Drafter> drafter;
+  std::vector<std::unique_ptr<Drafter>> drafters;
+  std::optional<Controller> controller;  // of adaptive drafting
+  std::optional<Calibration> calibration;
   std::unique_ptr<Decoder> decoder;
 
-  // The scorers are there; builds what stands on them.
-  void make_decoder() {
-    if (options.drafter != "none") {
-      DrafterSource source;
-      source.draft_scorer = draft_scorer.get();
-      if (draft_scorer) source.draft_cached = draft_scorer->tokens();
-      source.model.mode = parse_draft_mode(options.draft_sampling);
-      if (options.draft_temperature >= 0) source.model.temperature = options.draft_temperature;
-      source.ngram.n = options.ngram_n;
-      source.ngram.filler_top_k = options.ngram_filler_top_k;
-      source.ngram.min_count = options.ngram_min_count;
-      source.ngram.keep_store = options.ngram_keep;
-      source.suffix.min_match = options.suffix_min_match;
-      source.suffix.max_store = options.suffix_max_store;
-      source.suffix.keep_store = options.suffix_keep;
-      source.suffix.corpus = suffix_corpus;
-      source.recycling.top_k = options.recycling_top_k;
-      source.recycling.tree = options.recycling_tree;
-      source.recycling.keep_store = options.recycling_keep;
-      drafter = make_drafter(options.drafter, source);
-    }
-    decoder = std::make_unique<Decoder>(*scorer, drafter.get(), scorer->tokens());
-  }
-
+  [[nodiscard]] DrafterSource drafter_source() const;
+  void make_decoder();
+  void calibrate_once();
+  void keep_calibration() const noexcept;
   [[nodiscard]] std::vector<TokenId> prompt_tokens(const GenerateRequest& request) const;
   [[nodiscard]] DecodeRequest decode_request(const GenerateRequest& request) const;
 };
+
+DrafterSource Session::Impl::drafter_source() const {
+  DrafterSource source;
+  source.draft_scorer = draft_scorer.get();
+  if (draft_scorer) source.draft_cached = draft_scorer->tokens();
+  source.model.mode = parse_draft_mode(options.draft_sampling);
+  if (options.draft_temperature >= 0) source.model.temperature = options.draft_temperature;
+  if (options.draft_top_k > 0) source.model.top_k = options.draft_top_k;
+  source.model.branch = options.draft_branch;
+  if (options.draft_head >= 0) source.model.head_tokens = options.draft_head;
+  source.ngram.n = options.ngram_n;
+  source.ngram.filler_top_k = options.ngram_filler_top_k;
+  source.ngram.min_count = options.ngram_min_count;
+  source.ngram.keep_store = options.ngram_keep;
+  source.suffix.min_match = options.suffix_min_match;
+  source.suffix.max_store = options.suffix_max_store;
+  source.suffix.keep_store = options.suffix_keep;
+  source.suffix.corpus = suffix_corpus;
+  source.recycling.top_k = options.recycling_top_k;
+  source.recycling.tree = options.recycling_tree;
+  source.recycling.keep_store = options.recycling_keep;
+  return source;
+}
+
+// The scorers are there; builds what stands on them.
+void Session::Impl::make_decoder() {
+  std::vector<Drafter*> list;
+  std::vector<SourceTraits> traits;
+  if (options.drafter != "none") {
+    const DrafterSource source = drafter_source();
+    for (const std::string& name : split_names(options.drafter)) {
+      drafters.push_back(make_drafter(name, source));
+      list.push_back(drafters.back().get());
+      traits.push_back({.name = name, .lookup = !drafters.back()->uses_model()});
+    }
+  }
+  if (options.adaptive && !controller) controller.emplace(std::move(traits));
+  decoder = std::make_unique<Decoder>(*scorer, std::move(list), controller ? &*controller : nullptr,
+                                      scorer->tokens());
+}
+
+// Before the first request, because it feeds the caches.
+void Session::Impl::calibrate_once() {
+  if (!controller || calibration || options.gamma >= 0 || scorer->length() > 0) return;
+  if (draft_scorer && draft_scorer->length() > 0) return;
+  calibration.emplace();
+  const CalibrationFile file(*target, options.draft.get(), parse_kv_type(options.kv_type));
+  const bool usable = file.read(*calibration) && calibration->draft.empty() == !draft_scorer;
+  if (!usable) {
+    *calibration = calibrate(*scorer, draft_scorer.get());
+    file.write(*calibration);
+  }
+  controller->target_cost().calibrate(calibration->target);
+  for (int i = 0; i < controller->n_sources(); ++i) {
+    if (controller->traits(i).name == "model")
+      controller->source_cost(i).calibrate(calibration->draft);
+  }
+  controller->restore(calibration->state);
+}
+
+// What earlier runs lost and gained counts in later ones.
+void Session::Impl::keep_calibration() const noexcept {
+  if (!controller || !calibration) return;
+  try {
+    Calibration now = *calibration;
+    now.state = controller->state();
+    CalibrationFile(*target, options.draft.get(), parse_kv_type(options.kv_type)).write(now);
+  } catch (...) {  // as in write()
+  }
+}
 
 std::vector<TokenId> Session::Impl::prompt_tokens(const GenerateRequest& request) const {
   if (!request.prompt_ids.empty()) {
@@ -286,7 +376,9 @@ GenerateResult Session::generate(const GenerateRequest& request) {
   const PollScope draft_poll(impl.draft_scorer.get(), [&](int) { poll(); });
   poll();
 
+  impl.calibrate_once();
   DecodeResult decoded = impl.decoder->run(decode);
+  impl.keep_calibration();
   if (OutputChunk rest = text.flush(); !rest.text.empty()) deliver(std::move(rest));
 
   result.token_ids = std::move(decoded.token_ids);
@@ -299,6 +391,7 @@ GenerateResult Session::generate(const GenerateRequest& request) {
   result.n_reused_tokens = static_cast<int>(decoded.stats.reused_prompt_tokens);
   result.seed = request.sampling.seed;
   result.stats = std::move(decoded.stats);
+  if (impl.calibration) result.stats.calibration_ms = impl.calibration->measured_ms;
   return result;
 }
 
@@ -315,6 +408,8 @@ std::unique_ptr<Session> Session::fork() {
   copy->options = impl.options;
   copy->arena = impl.arena;
   copy->suffix_corpus = impl.suffix_corpus;
+  copy->controller = impl.controller;
+  copy->calibration = impl.calibration;
   copy->scorer = impl.scorer->fork(&copy->cancelled);
   if (impl.draft_scorer) copy->draft_scorer = impl.draft_scorer->fork(&copy->cancelled);
   copy->make_decoder();

@@ -17,9 +17,11 @@
 namespace specdec {
 
 struct SessionOptions {
-  // "none", one of decode/drafters/drafters.def, or "auto": "model" when a draft model is given,
-  // else "ngram".
+  // "none"; one of decode/drafters/drafters.def, whose drafts have a fixed length; or several with
+  // commas between them, or "auto" (ngram, suffix, and model when a draft model is given): then a
+  // controller chooses pass by pass who drafts and how much, and never to lose much.
   std::string drafter = "auto";
+  bool adaptive = false;  // let the controller choose the length of a single drafter too
   std::shared_ptr<const LoadedModel> draft;  // for "model"; ignored by the others
   std::string verifier = "auto";             // "auto": greedy at temperature 0, match above
 
@@ -35,6 +37,10 @@ struct SessionOptions {
   // target under `match`), "auto" (greedy at temperature 0, coupled for match, sampled otherwise).
   std::string draft_sampling = "auto";
   double draft_temperature = -1;  // for sampled and coupled; -1: the target's
+  int draft_head = -1;  // ids below this can be drafted, and those of the text; 0: all; -1: default
+  int draft_top_k =
+      0;  // draft from its best K tokens; 0: the target's top_k, 50 for topk verifiers
+  int draft_branch = 1;  // 1..16 candidates per position; above 1 for verifiers that take trees
 
   int ngram_n = 5;             // longest context looked up, 2..
   int ngram_min_count = 1;     // seen at least so often
@@ -54,7 +60,7 @@ struct SessionOptions {
 inline constexpr int kDefaultContext = 4096;
 
 [[nodiscard]] const std::vector<std::string>&
-drafter_names();  // what SessionOptions::drafter takes
+drafter_names();  // what SessionOptions::drafter is made of
 [[nodiscard]] const std::vector<std::string>& verifier_names();  // "auto" first
 
 // A piece of output; concatenated chunks are the result. Text is valid UTF-8: a character spread

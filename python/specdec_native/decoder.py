@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, get_args
@@ -17,6 +18,7 @@ from .options import (
     MAX_LOGPROBS,
     MAX_STOP_STRINGS,
     Drafter,
+    DraftModel,
     KvType,
     NGram,
     SamplingParams,
@@ -99,9 +101,14 @@ class Decoder:
 
     Args:
         target: the model whose text this is.
-        drafter: None for plain decoding, `DraftModel`, `NGram`, `SuffixAutomaton`,
-            `TokenRecycling`, or "auto" (n-gram lookup).
-        verifier: "auto" (greedy at temperature 0, match above), "greedy", "match" or "standard".
+        drafter: "auto": each pass uses what is expected to be fastest of n-gram and suffix lookup
+            and the `draft` model, or decodes plainly, from measured costs and acceptance; a list of
+            drafters: the same among them; one of `DraftModel`, `NGram`, `SuffixAutomaton`,
+            `TokenRecycling`: drafts of its own fixed length; None: plain decoding.
+        draft: a smaller model of the same vocabulary, for "auto".
+        verifier: "auto" (greedy at temperature 0, match above), "greedy", "match", "standard",
+            "block" or "topk_importance"; docs/verifiers.md compares them.
+            "topk_importance_published" is for comparison only: it is not lossless, and warns.
         n_ctx: positions of the context; None: the model's own, at most 4096.
         kv_type: elements of the caches; None: the model's.
 
@@ -115,7 +122,8 @@ class Decoder:
         self,
         target: Model,
         *,
-        drafter: Drafter | Literal["auto"] | None = None,
+        drafter: DrafterChoice = "auto",
+        draft: Model | None = None,
         verifier: str = "auto",
         n_ctx: int | None = None,
         kv_type: KvType | None = None,
@@ -127,13 +135,19 @@ class Decoder:
         options = _core.SessionOptions()
         check_choice("verifier", verifier, _core.verifier_names())
         options.verifier = verifier
+        if verifier == "topk_importance_published":
+            warnings.warn(
+                f"verifier {verifier!r} is not lossless: sampled text does not follow the model",
+                UserWarning,
+                stacklevel=2,
+            )
         if n_ctx is not None:
             check_number("n_ctx", n_ctx, 2, 2**31 - 1, whole=True)
             options.n_ctx = n_ctx
         if kv_type is not None:
             check_choice("kv_type", kv_type, get_args(KvType))
             options.kv_type = kv_type
-        draft = _set_drafter(options, drafter)
+        draft = _set_drafters(options, drafter, draft)
         self._target = target
         self._session = _core.Session(
             target._native, None if draft is None else draft._native, options
@@ -410,34 +424,82 @@ class Decoder:
         refuse_copy("Decoder")
 
 
-def _set_drafter(options: _core.SessionOptions, drafter: Drafter | str | None) -> Model | None:
-    """Fills the drafter's options; returns the draft model if there is one."""
+DrafterChoice = Drafter | Sequence[Drafter] | Literal["auto"] | None
+
+
+def _set_drafters(
+    options: _core.SessionOptions, drafter: DrafterChoice, draft: Model | None
+) -> Model | None:
+    """Fills the drafters' options; returns the draft model if there is one."""
+    if draft is not None:
+        if not isinstance(draft, Model):
+            raise InvalidArgumentError(f"draft must be a Model, not {type(draft).__name__}")
+        if not (isinstance(drafter, str) and drafter == "auto"):
+            raise InvalidArgumentError(
+                "draft goes with drafter='auto'; otherwise give drafter=DraftModel(draft)"
+            )
     if drafter is None:
         options.drafter = "none"
         return None
     if isinstance(drafter, str):
         check_choice("drafter", drafter, ("auto",))
         options.drafter = "auto"
-        return None
-    if not isinstance(drafter, Drafter):
+        return draft
+    if isinstance(drafter, Drafter):
+        options.drafter = drafter_name(drafter)
+        return _set_drafter(options, drafter)
+    if not isinstance(drafter, Sequence) or not drafter:
         names = ", ".join(kind.__name__ for kind in get_args(Drafter))
         raise InvalidArgumentError(
-            f"drafter must be None, 'auto' or one of {names}, not {type(drafter).__name__}"
+            f"drafter must be None, 'auto', one of {names} or a list of them, "
+            f"not {type(drafter).__name__}"
         )
+    options.adaptive = True
+    names_used: list[str] = []
+    for item in drafter:
+        if not isinstance(item, Drafter):
+            raise InvalidArgumentError(f"a list of drafters contains {type(item).__name__}")
+        if item.gamma is not None or item.draft_min:
+            raise InvalidArgumentError(
+                f"{type(item).__name__} is in a list: its length is chosen while running, "
+                "so gamma and draft_min do not apply"
+            )
+        if drafter_name(item) in names_used:
+            raise InvalidArgumentError(f"{type(item).__name__} is in the list twice")
+        names_used.append(drafter_name(item))
+    for item in drafter:
+        model = _set_drafter(options, item)
+        draft = model if model is not None else draft
+    lengths = [item.draft_max for item in drafter if item.draft_max is not None]
+    options.draft_max = max(lengths) if lengths else -1
+    options.drafter = ",".join(names_used)
+    return draft
+
+
+def drafter_name(drafter: Drafter) -> str:
+    names: dict[type, str] = {
+        DraftModel: "model",
+        NGram: "ngram",
+        SuffixAutomaton: "suffix",
+        TokenRecycling: "recycling",
+    }
+    return names[type(drafter)]
+
+
+def _set_drafter(options: _core.SessionOptions, drafter: Drafter) -> Model | None:
+    """Fills one drafter's options; returns its model if it has one."""
     options.draft_min = drafter.draft_min
     if drafter.draft_max is not None:
         options.draft_max = drafter.draft_max
     if drafter.gamma is not None:
         options.gamma = drafter.gamma
     if isinstance(drafter, NGram):
-        options.drafter = "ngram"
         options.ngram_n = drafter.n
         options.ngram_min_count = drafter.min_count
         options.ngram_filler_top_k = drafter.filler_top_k
         options.ngram_keep = drafter.keep
         return None
     if isinstance(drafter, SuffixAutomaton):
-        options.drafter = "suffix"
         options.suffix_min_match = drafter.min_match
         options.suffix_max_store = drafter.max_store
         options.suffix_keep = drafter.keep
@@ -445,17 +507,18 @@ def _set_drafter(options: _core.SessionOptions, drafter: Drafter | str | None) -
             options.set_suffix_corpus(to_bytes(drafter.corpus))
         return None
     if isinstance(drafter, TokenRecycling):
-        options.drafter = "recycling"
         options.recycling_top_k = drafter.top_k
         options.recycling_tree = drafter.tree
         options.recycling_keep = drafter.keep
         return None
     if not isinstance(drafter.model, Model):
         raise InvalidArgumentError(f"DraftModel takes a Model, not {type(drafter.model).__name__}")
-    options.drafter = "model"
     options.draft_sampling = drafter.sampling
     if drafter.temperature is not None:
         options.draft_temperature = drafter.temperature
+    options.draft_head = -1 if drafter.head_tokens is None else drafter.head_tokens
+    options.draft_top_k = drafter.draft_top_k or 0
+    options.draft_branch = drafter.branch
     return drafter.model
 
 

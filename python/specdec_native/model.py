@@ -54,8 +54,8 @@ class Model:
         n_threads: 1 to 256; None: one per core this process may use.
         n_gpu_layers: "auto" or a number; without a GPU in this build all layers stay on the CPU.
         kv_type: elements of the key-value cache, "f32", "f16" or "q8_0".
-        repack: "auto" keeps the weights in memory as the kernels want them. "off" leaves them in the
-            file and packs them in every pass: slower, in little memory, with the same results.
+        repack: "auto" keeps the weights in memory as the kernels want them. "off" leaves them in
+            the file and packs them in every pass: slower, in little memory, the same results.
         check_tensors: read all weights now and refuse NaN and infinity.
         requantize: rewrite matrices in this coarser format where that makes them smaller. The
             model gets faster and less exact: meant for draft models, whose mistakes cost time but

@@ -114,6 +114,12 @@ class DraftModel:
         sampling: how it picks tokens: "greedy", "sampled", "coupled" (with the target's own noise,
             under `match`), or "auto": greedy at temperature 0, coupled for `match`, else sampled.
         temperature: of its sampling, >= 0; None: the target's.
+        head_tokens: only token ids below this are drafted, and those of the text so far, which
+            makes the output head cheap; 0: all; None: 32768 when the vocabulary is at least twice
+            that.
+        draft_top_k: 1 or more, drafts come from its best so many tokens; None: the target's top_k,
+            or 50 for the `topk_importance` verifiers.
+        branch: 1 to 16 candidates per position; above 1 a comb, for verifiers that take trees.
     """
 
     model: Model
@@ -123,12 +129,20 @@ class DraftModel:
     gamma: int | None = None
     sampling: DraftSampling = "auto"
     temperature: float | None = None
+    head_tokens: int | None = None
+    draft_top_k: int | None = None
+    branch: int = 1
 
     def __post_init__(self) -> None:
         _check_draft_length(self.draft_max, self.draft_min, self.gamma)
         check_choice("sampling", self.sampling, get_args(DraftSampling))
         if self.temperature is not None:
             check_number("temperature", self.temperature, 0, 1e6)
+        check_number("branch", self.branch, 1, 16, whole=True)
+        if self.head_tokens is not None:
+            check_number("head_tokens", self.head_tokens, 0, 2**30, whole=True)
+        if self.draft_top_k is not None:
+            check_number("draft_top_k", self.draft_top_k, self.branch, 2**31 - 1, whole=True)
 
 
 @dataclass(frozen=True)

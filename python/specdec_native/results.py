@@ -65,10 +65,14 @@ class DecodeStats:
     accepted_histogram: tuple[int, ...]
     acceptance_rate: float | None
     mean_acceptance_length: float | None
+    candidate_positions: int
+    candidate_acceptance: float | None
+    in_set: float | None
     tokens_per_second: float | None
     prompt_tokens: int
     reused_prompt_tokens: int
     total_ms: float
+    calibration_ms: float
     prompt_ms: float
     decode_ms: float
     draft_ms: float

@@ -1,0 +1,186 @@
+#include "engine/calibration.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include <unistd.h>
+
+#include "decode/stats.h"
+
+namespace specdec {
+namespace {
+
+constexpr const char* kHeader = "specdec calibration 1";
+constexpr double kTargetBudgetMs = 330.0;  // after the first look at every row count
+constexpr double kDraftBudgetMs = 100.0;
+constexpr int kMostRounds = 5;
+
+std::uint64_t fnv1a(std::span<const std::byte> bytes, std::uint64_t hash) {
+  for (const std::byte b : bytes) {
+    hash ^= std::to_integer<std::uint64_t>(b);
+    hash *= 0x100000001B3ULL;
+  }
+  return hash;
+}
+
+std::uint64_t fnv1a(const std::string& text, std::uint64_t hash) {
+  return fnv1a(std::as_bytes(std::span(text.data(), text.size())), hash);
+}
+
+// Enough of a file to tell models apart: its size, beginning and end.
+std::uint64_t add_model(const LoadedModel& model, std::uint64_t hash) {
+  constexpr std::size_t kPart = 4096;
+  const std::span<const std::byte> bytes = model.file().bytes();
+  const std::size_t part = std::min(kPart, bytes.size());
+  hash = fnv1a(std::to_string(bytes.size()), hash);
+  hash = fnv1a(bytes.first(part), hash);
+  hash = fnv1a(bytes.last(part), hash);
+  return fnv1a(model.model().backend()->info().description +
+                   std::to_string(model.model().memory().weights_bytes),
+               hash);
+}
+
+std::string machine() {
+  std::string name = std::to_string(std::thread::hardware_concurrency());
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  for (std::string line; std::getline(cpuinfo, line);) {
+    if (line.starts_with("model name")) return name + line;
+  }
+  return name;
+}
+
+std::string folder() {
+  if (const char* chosen = std::getenv("SPECDEC_CALIBRATION"); chosen != nullptr && *chosen != 0)
+    return std::string(chosen) == "off" ? "" : chosen;
+  const char* home = std::getenv("HOME");
+  if (home == nullptr || *home == 0) return {};
+  return std::string(home) + "/.cache/specdec-native/calibration";
+}
+
+// Milliseconds of passes behind an empty cache: the least of several, because others use the
+// machine too.
+std::vector<std::pair<int, double>> time_passes(ModelScorer& scorer, const std::vector<int>& rows,
+                                                double budget_ms) {
+  const int n_ctx = scorer.n_ctx();
+  std::vector<std::pair<int, double>> best;
+  for (const int n : rows) {
+    if (n <= n_ctx) best.emplace_back(n, 0.0);
+  }
+  double spent = 0.0;
+  const auto pass = [&](int n) {
+    const std::vector<TokenId> tokens(static_cast<std::size_t>(n), 1 % scorer.vocab_size());
+    double ms = 0.0;
+    {
+      const ScopedMs timer(ms);
+      scorer.forward({.tokens = tokens,
+                      .parents = {},
+                      .first_output_row = n > 16 ? n - 1 : 0,
+                      .output = RowOutput::kArgmax});
+    }
+    scorer.truncate(0);
+    spent += ms;
+    return ms;
+  };
+  (void)pass(1);  // touches memory for the first time
+  for (int round = 0; round < kMostRounds; ++round) {
+    for (std::size_t i = 0; i < best.size(); ++i) {
+      // A large model: the rest is extrapolated.
+      if (round == 0 && i >= 2 && spent > budget_ms) {
+        best.resize(i);
+        return best;
+      }
+      if (round > 0 && spent > budget_ms) return best;
+      const double ms = pass(best[i].first);
+      if (round == 0 || ms < best[i].second) best[i].second = ms;
+    }
+  }
+  return best;
+}
+
+bool read_passes(std::istream& in, std::vector<std::pair<int, double>>& out) {
+  int n = 0;
+  if (!(in >> n) || n < 0 || n > 64) return false;
+  for (int i = 0; i < n; ++i) {
+    int rows = 0;
+    double ms = 0.0;
+    if (!(in >> rows >> ms) || rows < 1 || !(ms > 0.0) || ms > 1e7) return false;
+    out.emplace_back(rows, ms);
+  }
+  return true;
+}
+
+void write_passes(std::ostream& out, const std::vector<std::pair<int, double>>& passes) {
+  out << passes.size();
+  for (const auto& [rows, ms] : passes) out << ' ' << rows << ' ' << ms;
+  out << '\n';
+}
+
+}  // namespace
+
+CalibrationFile::CalibrationFile(const LoadedModel& target, const LoadedModel* draft,
+                                 KvType kv_type)
+    : folder_(folder()) {
+  std::uint64_t hash = fnv1a(machine(), 0xCBF29CE484222325ULL);
+  hash = add_model(target, hash);
+  if (draft != nullptr) hash = add_model(*draft, hash);
+  hash = fnv1a(kv_type_name(kv_type), hash);
+  char name[32];
+  std::snprintf(name, sizeof(name), "%016llx.txt", static_cast<unsigned long long>(hash));
+  path_ = folder_ + "/" + name;
+}
+
+bool CalibrationFile::read(Calibration& out) const {
+  if (folder_.empty()) return false;
+  std::ifstream in(path_);
+  std::string header;
+  Calibration found;
+  if (!std::getline(in, header) || header != kHeader || !read_passes(in, found.target) ||
+      !read_passes(in, found.draft) || !(in >> found.state.credit_ms >> found.state.plain_ms)) {
+    return false;
+  }
+  if (found.target.empty() || found.target[0].first != 1) return false;
+  if (!(found.state.plain_ms >= 0.0)) return false;
+  out = std::move(found);
+  return true;
+}
+
+void CalibrationFile::write(const Calibration& calibration) const noexcept {
+  if (folder_.empty()) return;
+  try {
+    std::filesystem::create_directories(folder_);
+    // Others may write it at the same time: whole files only.
+    const std::string temporary = path_ + "." + std::to_string(::getpid());
+    {
+      std::ofstream out(temporary, std::ios::trunc);
+      out.precision(9);
+      out << kHeader << '\n';
+      write_passes(out, calibration.target);
+      write_passes(out, calibration.draft);
+      out << calibration.state.credit_ms << ' ' << calibration.state.plain_ms << '\n';
+      if (!out.flush()) {
+        out.close();
+        std::filesystem::remove(temporary);
+        return;
+      }
+    }
+    std::filesystem::rename(temporary, path_);
+  } catch (...) {  // a full disk or a read-only home: measured again next time
+  }
+}
+
+Calibration calibrate(ModelScorer& target, ModelScorer* draft) {
+  Calibration result;
+  const ScopedMs timer(result.measured_ms);
+  result.target = time_passes(target, {1, 2, 4, 8, 16}, kTargetBudgetMs);
+  if (draft != nullptr) result.draft = time_passes(*draft, {1, 2, 8, 64}, kDraftBudgetMs);
+  return result;
+}
+
+}  // namespace specdec

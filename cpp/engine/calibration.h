@@ -1,0 +1,42 @@
+// What passes of a target and its draft model cost here, measured once and kept on disk.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "decode/control/controller.h"
+#include "engine/loaded_model.h"
+#include "engine/model_scorer.h"
+
+namespace specdec {
+
+struct Calibration {
+  // {rows, ms}, the first of one row.
+  std::vector<std::pair<int, double>> target;
+  std::vector<std::pair<int, double>> draft;  // empty without a draft model
+  ControllerState state;                      // of earlier runs with this pair
+  double measured_ms = 0.0;                   // what measuring took; 0: read from disk
+};
+
+// One file per pair of models, machine, instruction set and number of threads, in
+// $SPECDEC_CALIBRATION (a folder; "off": nothing is kept), or ~/.cache/specdec-native/calibration.
+// Whatever goes wrong with it only means measuring again.
+class CalibrationFile {
+ public:
+  CalibrationFile(const LoadedModel& target, const LoadedModel* draft, KvType kv_type);
+
+  // False when there is none, or it is not readable.
+  [[nodiscard]] bool read(Calibration& out) const;
+  void write(const Calibration& calibration) const noexcept;
+
+ private:
+  std::string folder_;  // empty: off
+  std::string path_;
+};
+
+// Times passes of both, in under half a second. Scorers must be empty, and are so afterwards.
+[[nodiscard]] Calibration calibrate(ModelScorer& target, ModelScorer* draft);
+
+}  // namespace specdec
