@@ -241,6 +241,7 @@ def test_json_is_one_object_with_every_key(model, draft):
         "tokens_per_second", "decode_ms", "prompt_ms", "total_ms", "load_ms", "rounds",
         "plain_steps", "drafted", "accepted", "accepted_per_position", "acceptance_rate",
         "mean_acceptance_length", "draft_ms", "verify_ms", "sample_ms", "speculation",
+        "candidate_positions", "candidate_acceptance", "in_set",
         "prompt_tokens", "reused_prompt_tokens",
     } <= stats.keys()  # fmt: skip
     assert result["prompt"] == PROMPT

@@ -57,6 +57,8 @@ std::unique_ptr<Session> make_session(const Handle& target, const Handle* draft,
   set(kwargs, "gamma", o.gamma);
   set(kwargs, "draft_sampling", o.draft_sampling);
   set(kwargs, "draft_temperature", o.draft_temperature);
+  set(kwargs, "draft_top_k", o.draft_top_k);
+  set(kwargs, "draft_branch", o.draft_branch);
   set(kwargs, "ngram_n", o.ngram_n);
   set(kwargs, "ngram_filler_top_k", o.ngram_filler_top_k);
   set(kwargs, "ngram_keep", o.ngram_keep);
