@@ -419,6 +419,7 @@ def test_bad_options_of_a_model_are_named(tiny_path):
         ({"n_threads": 0}, "n_threads"),
         ({"n_threads": 257}, "n_threads"),
         ({"kv_type": "f8"}, "kv_type"),
+        ({"repack": "on"}, "repack"),
         ({"n_gpu_layers": -1}, "n_gpu_layers"),
     ]:
         with pytest.raises(ValueError, match=word):
@@ -512,6 +513,17 @@ def test_models_and_decoders_cannot_be_copied(tiny, decoder):
         for copier in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match="each process"):
                 copier(thing)
+
+
+def test_weights_left_in_the_file_give_the_same_text(tiny_path):
+    results = []
+    for repack in ("auto", "off"):
+        with sd.Model(tiny_path, repack=repack) as model:
+            assert model.info.repack == repack
+            assert ("not repacked" in model.info.device) == (repack == "off")
+            decoder = sd.Decoder(model, n_ctx=128)
+            results.append(decoder.generate(PROMPT, max_tokens=24, ignore_eos=True).token_ids)
+    assert results[0] == results[1]
 
 
 def test_kv_types_and_threads_are_accepted(tmp_path):

@@ -399,6 +399,22 @@ def test_every_weight_format_computes_what_its_weights_say(
     assert rms_error(found, expected) < FORMAT_BOUNDS.get(dtype, DEFAULT_BOUND)
 
 
+@pytest.mark.parametrize("dtype", tiny_models.FORMATS)
+def test_weights_left_in_the_file_give_the_same_bits(dtype: str, tmp_path: pathlib.Path) -> None:
+    config = TinyConfig(
+        hidden_size=256, n_heads=4, head_dim=64, intermediate_size=512, n_kv_heads=2, tied=True
+    )
+    packed = tiny_models.quantise(tiny_models.random_tensors(config, 5), dtype, 5)
+    path = tiny_models.write_gguf(tmp_path / "m.gguf", tiny_models.metadata(config), packed)
+    repacked = load(path)
+    view = load(path, backend="cpu, not repacked")
+    for rows in (1, 8, 20):
+        expected = repacked.session().forward(CHAIN[:rows])
+        assert bits(view.session().forward(CHAIN[:rows])) == bits(expected), rows
+    assert view.memory[0] < repacked.memory[0] / 4
+    assert view.memory[1] > repacked.memory[1]
+
+
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
 def test_smaller_cache_types_stay_close_to_f32(kv_type: str, tmp_path: pathlib.Path) -> None:
     config = TinyConfig(head_dim=32)

@@ -24,6 +24,7 @@ namespace {
 std::shared_ptr<Backend> make_backend(const std::string& name, int n_threads) {
   if (name == "reference") return std::make_shared<testing::ReferenceBackend>();
   if (name == "cpu") return make_cpu_backend(n_threads);
+  if (name == "cpu, not repacked") return make_cpu_backend(n_threads, Repack::kOff);
   for (const CpuIsa isa : supported_cpu_isas()) {
     if (name == cpu_isa_name(isa)) return make_cpu_backend(n_threads, isa);
   }
