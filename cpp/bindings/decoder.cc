@@ -117,6 +117,7 @@ void bind_options(py::module_& m) {
       .def_readwrite("ngram_min_count", &SessionOptions::ngram_min_count)
       .def_readwrite("ngram_filler_top_k", &SessionOptions::ngram_filler_top_k)
       .def_readwrite("ngram_keep", &SessionOptions::ngram_keep)
+      .def_readwrite("draft_layers", &SessionOptions::draft_layers)
       .def_readwrite("suffix_min_match", &SessionOptions::suffix_min_match)
       .def_readwrite("suffix_max_store", &SessionOptions::suffix_max_store)
       .def_readwrite("suffix_keep", &SessionOptions::suffix_keep)

@@ -218,6 +218,8 @@ void add_draft_flags(ArgParser& parser, DraftFlags& flags) {
                  "Longest n-gram that is looked up (default 5).");
   parser.integer("--ngram-min-count", "N", &o.ngram_min_count, 1, kMaxInt,
                  "Use continuations seen at least N times (default 1).");
+  parser.integer("--draft-layers", "N", &o.draft_layers, 0, 1000,
+                 "Layers that layerskip drafts with (default 0: a quarter of the model's).");
   parser.integer("--suffix-min-match", "N", &o.suffix_min_match, 1, 64,
                  "Shortest match that suffix drafts from (default 2).");
   parser.text("--suffix-corpus", "FILE", &flags.suffix_corpus,

@@ -24,7 +24,7 @@ std::unique_ptr<Drafter> make_drafter(std::string_view name, const DrafterSource
   std::string known;
   for (const DrafterInfo& info : all_drafters()) {
     if (info.name == name) {
-      if (info.needs_model && source.draft_scorer == nullptr) {
+      if (info.needs_model && source.draft_scorer == nullptr && source.layer_scorer == nullptr) {
         throw_invalid("drafter '" + std::string(name) + "' needs a draft model");
       }
       return info.make(source);

@@ -137,6 +137,7 @@ struct DrafterSource {
   TokenScorer* draft_scorer = nullptr;  // for drafters that need a model
   std::span<const TokenId>
       draft_cached;  // what its cache holds already, for a fork; read by make() only
+  TokenScorer* layer_scorer = nullptr;  // the target's first layers, in its own cache
   DraftModelOptions model;
   NGramOptions ngram;
   SuffixOptions suffix;

@@ -12,6 +12,13 @@ namespace {
 
 constexpr int kFirstPiece = 32;  // rows of the first piece of a long batch
 
+bool is_chain(std::span<const std::int32_t> parents) {
+  for (std::size_t r = 0; r < parents.size(); ++r) {
+    if (parents[r] != static_cast<std::int32_t>(r) - 1) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 ModelScorer::ModelScorer(std::shared_ptr<const LoadedModel> model, KvCache cache, int n_ctx,
@@ -19,6 +26,7 @@ ModelScorer::ModelScorer(std::shared_ptr<const LoadedModel> model, KvCache cache
     : model_(std::move(model)), cache_(std::move(cache)), n_ctx_(n_ctx), cancel_(cancel) {}
 
 std::unique_ptr<ModelScorer> ModelScorer::fork(const std::atomic<bool>* cancel) {
+  truncate_drafted(0);
   auto scorer = std::make_unique<ModelScorer>(model_, cache_.fork(), n_ctx_, cancel);
   scorer->tokens_ = tokens_;
   return scorer;
@@ -26,15 +34,11 @@ std::unique_ptr<ModelScorer> ModelScorer::fork(const std::atomic<bool>* cancel) 
 
 int ModelScorer::vocab_size() const { return model_->model().config().n_tokens; }
 
-void ModelScorer::forward(const ScorerBatch& batch) {
-  const auto n_rows = static_cast<int>(batch.tokens.size());
-  if (length() + n_rows > n_ctx_) {
-    throw Error(ErrorCode::kContextFull, "the context of " + std::to_string(n_ctx_) +
-                                             " tokens holds " + std::to_string(length()) +
-                                             ": no room for " + std::to_string(n_rows) + " more");
-  }
+Batch ModelScorer::to_model_batch(const ScorerBatch& batch) const {
   Batch model_batch;
+  model_batch.tokens = batch.tokens;
   model_batch.parents = batch.parents;
+  model_batch.first_output_row = batch.first_output_row;
   switch (batch.output) {
     case RowOutput::kNone:
       model_batch.output = OutputKind::kNone;
@@ -52,11 +56,83 @@ void ModelScorer::forward(const ScorerBatch& batch) {
   static_assert(kTokenBlock == kHeadBlock && kMaxTopK == kMaxHeadTopK);
   model_batch.top_k = batch.top_k;
   model_batch.head_blocks = batch.token_blocks;
+  return model_batch;
+}
+
+// Rows behind the drafted ones through the first layers; afterwards they are drafted ones too.
+void ModelScorer::feed_drafted(Batch batch) {
+  const auto n_hidden = static_cast<std::size_t>(model_->model().config().hidden_size);
+  const std::size_t n_rows = batch.tokens.size();
+  drafted_.reserve(drafted_.size() + n_rows);
+  drafted_hidden_.reserve((drafted_.size() + n_rows) * n_hidden);
+  batch.first_output_row = 0;
+  batch.layers = {0, draft_layers_};
+  batch.keep_hidden = true;
+  model_->model().forward(batch, cache_, draft_scratch_, cancel_);
+  for (std::size_t r = 0; r < n_rows; ++r) {
+    const std::span<const float> row = draft_scratch_.hidden(static_cast<int>(r));
+    drafted_hidden_.insert(drafted_hidden_.end(), row.begin(), row.end());
+  }
+  drafted_.insert(drafted_.end(), batch.tokens.begin(), batch.tokens.end());
+}
+
+void ModelScorer::draft(const ScorerBatch& batch, int n_layers) {
+  if (n_layers != draft_layers_) truncate_drafted(0);
+  draft_layers_ = n_layers;
+  Batch model_batch = to_model_batch(batch);
+  if (model_batch.output == OutputKind::kNone) model_batch.output = OutputKind::kHidden;
+  feed_drafted(model_batch);
+}
+
+void ModelScorer::truncate_drafted(int n) {
+  if (n >= n_drafted()) return;
+  cache_.truncate(length() + n);
+  drafted_.resize(static_cast<std::size_t>(n));
+  drafted_hidden_.resize(static_cast<std::size_t>(n) *
+                         static_cast<std::size_t>(model_->model().config().hidden_size));
+}
+
+int ModelScorer::n_layers() const { return model_->model().config().n_layers; }
+
+void ModelScorer::forward(const ScorerBatch& batch) {
+  const auto n_rows = static_cast<int>(batch.tokens.size());
+  if (length() + n_rows > n_ctx_) {
+    throw Error(ErrorCode::kContextFull, "the context of " + std::to_string(n_ctx_) +
+                                             " tokens holds " + std::to_string(length()) +
+                                             ": no room for " + std::to_string(n_rows) + " more");
+  }
+  if (n_drafted() > 0) {
+    const bool chain = is_chain(batch.parents);
+    int n_same = 0;
+    while (chain && n_same < std::min(n_drafted(), n_rows) &&
+           drafted_[static_cast<std::size_t>(n_same)] ==
+               batch.tokens[static_cast<std::size_t>(n_same)]) {
+      ++n_same;
+    }
+    truncate_drafted(n_same);
+  }
+  Batch model_batch = to_model_batch(batch);
   // Room first: nothing may throw between the cache's growth and the list's.
   tokens_.reserve(tokens_.size() + batch.tokens.size());
   const int before = length();
   int fed = 0;
   try {
+    if (n_drafted() > 0) {
+      if (n_rows > n_drafted()) {
+        feed_drafted(
+            {.tokens = batch.tokens.subspan(drafted_.size()), .output = OutputKind::kHidden});
+      }
+      model_batch.layers = {draft_layers_, -1};
+      model_batch.hidden = drafted_hidden_;
+      model_batch.n_present = n_rows;
+      run(model_batch);
+      drafted_.clear();  // they count now
+      drafted_hidden_.clear();
+      first_row_ = before;
+      first_scratch_row_ = 0;
+      tokens_.insert(tokens_.end(), batch.tokens.begin(), batch.tokens.end());
+      return;
+    }
     // Rows nobody wants the output of can go in pieces.
     const int n_silent = batch.output == RowOutput::kNone
                              ? n_rows - 1
@@ -76,6 +152,8 @@ void ModelScorer::forward(const ScorerBatch& batch) {
     model_batch.first_output_row = std::max(batch.first_output_row - fed, 0);
     run(model_batch);
   } catch (...) {
+    drafted_.clear();
+    drafted_hidden_.clear();
     cache_.truncate(before);
     throw;
   }
@@ -103,6 +181,7 @@ int ModelScorer::piece_rows() const {
 }
 
 void ModelScorer::truncate(int n) {
+  truncate_drafted(0);
   cache_.truncate(n);
   tokens_.resize(static_cast<std::size_t>(n));
 }

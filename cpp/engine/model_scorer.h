@@ -28,7 +28,7 @@ class ModelScorer final : public TokenScorer {
 
   [[nodiscard]] int vocab_size() const override;
   [[nodiscard]] int n_ctx() const override { return n_ctx_; }
-  [[nodiscard]] int length() const override { return cache_.length(); }
+  [[nodiscard]] int length() const override { return cache_.length() - n_drafted(); }
   void forward(const ScorerBatch& batch) override;
   [[nodiscard]] std::span<const float> logits(int row) const override {
     return scratch_.logits(row - first_scratch_row_);
@@ -45,6 +45,16 @@ class ModelScorer final : public TokenScorer {
   void truncate(int n) override;
   void keep_path(std::span<const std::int32_t> rows) override;
 
+  // Self-speculation: runs a chain behind the content and earlier drafted rows through the first
+  // n_layers layers and the head. The rows stay in the cache, uncounted by length(); a forward()
+  // that begins with the same tokens continues them in the other layers, anything else drops them.
+  // Both give the bits of a whole pass. Results are in draft_results().
+  void draft(const ScorerBatch& batch, int n_layers);
+  [[nodiscard]] int n_drafted() const noexcept { return static_cast<int>(drafted_.size()); }
+  void truncate_drafted(int n);
+  [[nodiscard]] const Scratch& draft_results() const noexcept { return draft_scratch_; }
+  [[nodiscard]] int n_layers() const;
+
   // Called a few times a second while a long batch is fed, with the cache's length; it may throw,
   // which ends the forward. The batch is cut into pieces for it; results are the same, batches
   // being invariant.
@@ -53,7 +63,9 @@ class ModelScorer final : public TokenScorer {
 
   // What the cache holds, [length()].
   [[nodiscard]] const std::vector<TokenId>& tokens() const noexcept { return tokens_; }
-  [[nodiscard]] std::size_t scratch_bytes() const noexcept { return scratch_.n_bytes(); }
+  [[nodiscard]] std::size_t scratch_bytes() const noexcept {
+    return scratch_.n_bytes() + draft_scratch_.n_bytes();
+  }
 
  private:
   std::shared_ptr<const LoadedModel> model_;
@@ -63,10 +75,16 @@ class ModelScorer final : public TokenScorer {
   const std::atomic<bool>* cancel_;
   std::vector<TokenId> tokens_;
   Poll poll_;
-  double ms_per_row_ = 0;      // of long batches; 0: not known yet
+  double ms_per_row_ = 0;              // of long batches; 0: not known yet
+  std::vector<TokenId> drafted_;       // rows behind length(), through draft_layers_ layers only
+  std::vector<float> drafted_hidden_;  // [drafted_.size(), hidden_size] after them
+  int draft_layers_ = 0;
+  Scratch draft_scratch_;
   int first_row_ = 0;          // cache length before the last forward
   int first_scratch_row_ = 0;  // row of the last forward that is row 0 of scratch_
 
+  [[nodiscard]] Batch to_model_batch(const ScorerBatch& batch) const;
+  void feed_drafted(Batch batch);
   void run(const Batch& batch);
   [[nodiscard]] int piece_rows() const;
 };

@@ -11,6 +11,7 @@
 #include "decode/drafter.h"
 #include "decode/verifier.h"
 #include "engine/calibration.h"
+#include "engine/layer_skip_scorer.h"
 #include "engine/memory.h"
 #include "engine/model_scorer.h"
 #include "engine/output_text.h"
@@ -185,6 +186,7 @@ struct Session::Impl {
   std::atomic<bool> busy{false};
   std::atomic<bool> cancelled{false};
   std::unique_ptr<ModelScorer> scorer, draft_scorer;
+  std::unique_ptr<LayerSkipScorer> layer_scorer;
   std::shared_ptr<const SuffixIndex> suffix_corpus;  // shared by forks
   std::vector<std::unique_ptr<Drafter>> drafters;
   std::optional<Controller> controller;  // of adaptive drafting
@@ -203,6 +205,7 @@ DrafterSource Session::Impl::drafter_source() const {
   DrafterSource source;
   source.draft_scorer = draft_scorer.get();
   if (draft_scorer) source.draft_cached = draft_scorer->tokens();
+  source.layer_scorer = layer_scorer.get();
   source.model.mode = parse_draft_mode(options.draft_sampling);
   if (options.draft_temperature >= 0) source.model.temperature = options.draft_temperature;
   if (options.draft_top_k > 0) source.model.top_k = options.draft_top_k;
@@ -227,8 +230,14 @@ void Session::Impl::make_decoder() {
   std::vector<Drafter*> list;
   std::vector<SourceTraits> traits;
   if (options.drafter != "none") {
+    const std::vector<std::string> names = split_names(options.drafter);
+    if (std::find(names.begin(), names.end(), "layerskip") != names.end()) {
+      const int n_layers = options.draft_layers;
+      layer_scorer = std::make_unique<LayerSkipScorer>(
+          *scorer, n_layers != 0 ? n_layers : std::max(scorer->n_layers() / 4, 1));
+    }
     const DrafterSource source = drafter_source();
-    for (const std::string& name : split_names(options.drafter)) {
+    for (const std::string& name : names) {
       drafters.push_back(make_drafter(name, source));
       list.push_back(drafters.back().get());
       traits.push_back({.name = name, .lookup = !drafters.back()->uses_model()});

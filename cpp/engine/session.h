@@ -47,6 +47,8 @@ struct SessionOptions {
   int ngram_filler_top_k = 1;  // above 1: also count the target's top k of each position
   bool ngram_keep = false;     // keep what was learnt between calls
 
+  int draft_layers = 0;  // "layerskip": the target's first so many layers; 0: a quarter of them
+
   int suffix_min_match = 2;        // shorter matches are not drafted from, 1..64
   int suffix_max_store = 1 << 18;  // tokens remembered, 1024..2^26
   bool suffix_keep = false;        // keep what was seen between calls

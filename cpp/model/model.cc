@@ -116,6 +116,11 @@ void Model::check_batch(const Batch& batch, const KvCache& cache) const {
                   " numbers, expected " + std::to_string(n_rows) + " rows of " +
                   std::to_string(config_.hidden_size));
   }
+  if (batch.n_present < 0 || batch.n_present > std::min(static_cast<int>(n_rows), cache.length())) {
+    throw_invalid(std::to_string(batch.n_present) + " rows cannot be present in a batch of " +
+                  std::to_string(n_rows) + " after " + std::to_string(cache.length()) +
+                  " positions");
+  }
   const KvShape& shape = cache.shape();
   if (shape.n_layers != config_.n_layers || shape.layout.n_kv_heads != config_.n_kv_heads ||
       shape.layout.head_dim != config_.head_dim) {
@@ -343,7 +348,8 @@ void Model::forward_rows(const Batch& batch, KvCache& cache, Scratch& scratch,
   scratch.has_logits_ = scratch.has_top_ = scratch.has_log_sum_exp_ = scratch.has_hidden_ = false;
   check_batch(batch, cache);
   const int n_rows = static_cast<int>(batch.tokens.size());
-  cache.reserve(n_rows);
+  const int n_new = n_rows - batch.n_present;
+  cache.reserve(n_new);
 
   const std::int64_t hidden_stride = padded(config_.hidden_size);
   const std::int64_t qkv_stride = padded(config_.q_size() + 2 * config_.kv_size());
@@ -354,7 +360,7 @@ void Model::forward_rows(const Batch& batch, KvCache& cache, Scratch& scratch,
       .cancel = cancel,
       .parents = is_chain(batch.parents) ? nullptr : batch.parents.data(),
       .n_rows = n_rows,
-      .first_slot = cache.length(),
+      .first_slot = cache.length() - batch.n_present,
       .first_layer = batch.layers.first,
       .last_layer = batch.layers.last < 0 ? config_.n_layers : batch.layers.last,
       .first_output_row = batch.output == OutputKind::kNone ? n_rows : batch.first_output_row,
@@ -375,15 +381,16 @@ void Model::forward_rows(const Batch& batch, KvCache& cache, Scratch& scratch,
   scratch.n_rows_ = n_rows;
   scratch.first_output_row_ = pass.first_output_row;
   if (pass.first_output_row < n_rows) {
-    if (batch.output == OutputKind::kHidden) {
+    if (batch.output == OutputKind::kHidden || batch.keep_hidden) {
       scratch.hidden_stride_ = static_cast<std::size_t>(hidden_stride);
       scratch.n_hidden_ = static_cast<std::size_t>(config_.hidden_size);
       scratch.has_hidden_ = true;
-    } else {
+    }
+    if (batch.output != OutputKind::kHidden) {
       run_head(batch, pass, scratch);
     }
   }
-  cache.advance(n_rows);
+  cache.advance(n_new);
 }
 
 }  // namespace specdec

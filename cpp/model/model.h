@@ -51,6 +51,10 @@ struct Batch {
   // [n_rows, hidden_size] to start from instead of the embedding of `tokens`, or empty: continues a
   // pass that stopped after layer layers.first (its output kHidden).
   std::span<const float> hidden = {};
+  // So many of the first rows are the cache's last positions, filled by that pass for the layers
+  // below layers.first.
+  int n_present = 0;
+  bool keep_hidden = false;  // besides the output, the residual stream as kHidden would give it
 };
 
 inline constexpr int kMaxBatchRows = 512;
@@ -70,7 +74,7 @@ struct LoadOptions {
 
 struct ModelMemory {
   std::size_t requantize_saved_bytes = 0;  // of the file's matrices
-  std::size_t weights_bytes = 0;  // held by the backend and by float vectors
+  std::size_t weights_bytes = 0;           // held by the backend and by float vectors
   // Read from the mapped file, shared with its page cache: the embedding, and matrices that are
   // views.
   std::size_t mapped_bytes = 0;

@@ -29,7 +29,7 @@ from .errors import (
     UnsupportedModelError,
 )
 from .model import Model, check_pair, info, inspect
-from .options import DraftModel, NGram, SamplingParams, SuffixAutomaton, TokenRecycling
+from .options import DraftModel, LayerSkip, NGram, SamplingParams, SuffixAutomaton, TokenRecycling
 from .results import (
     Chunk,
     DecodeStats,
@@ -61,6 +61,7 @@ __all__ = [
     "GenerationResult",
     "InternalError",
     "InvalidArgumentError",
+    "LayerSkip",
     "Model",
     "ModelFileError",
     "ModelFileNotFoundError",

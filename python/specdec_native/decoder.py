@@ -20,6 +20,7 @@ from .options import (
     Drafter,
     DraftModel,
     KvType,
+    LayerSkip,
     NGram,
     SamplingParams,
     SuffixAutomaton,
@@ -482,6 +483,7 @@ def drafter_name(drafter: Drafter) -> str:
         NGram: "ngram",
         SuffixAutomaton: "suffix",
         TokenRecycling: "recycling",
+        LayerSkip: "layerskip",
     }
     return names[type(drafter)]
 
@@ -510,6 +512,12 @@ def _set_drafter(options: _core.SessionOptions, drafter: Drafter) -> Model | Non
         options.recycling_top_k = drafter.top_k
         options.recycling_tree = drafter.tree
         options.recycling_keep = drafter.keep
+        return None
+    if isinstance(drafter, LayerSkip):
+        options.draft_layers = drafter.n_layers or 0
+        options.draft_sampling = drafter.sampling
+        if drafter.temperature is not None:
+            options.draft_temperature = drafter.temperature
         return None
     if not isinstance(drafter.model, Model):
         raise InvalidArgumentError(f"DraftModel takes a Model, not {type(drafter.model).__name__}")

@@ -232,7 +232,37 @@ class TokenRecycling:
         _check_draft_length(self.draft_max, self.draft_min, self.gamma)
 
 
-Drafter = DraftModel | NGram | SuffixAutomaton | TokenRecycling
+@dataclass(frozen=True)
+class LayerSkip:
+    """Drafts with the model's own first layers and output head; needs no second model.
+
+    They share the model's cache: nothing is stored or computed twice. Pays only where the first
+    layers guess well, as models trained for it do; the text is the same in any case.
+
+    Attributes:
+        n_layers: 1 to the number of layers less one; None: a quarter of them.
+        sampling, temperature: as of `DraftModel`.
+        draft_max, draft_min, gamma: as of `DraftModel`; the longest draft is 3 unless given.
+    """
+
+    n_layers: int | None = None
+    _: KW_ONLY
+    sampling: DraftSampling = "auto"
+    temperature: float | None = None
+    draft_max: int | None = None
+    draft_min: int = 0
+    gamma: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_layers is not None:
+            check_number("n_layers", self.n_layers, 1, 1000, whole=True)
+        check_choice("sampling", self.sampling, get_args(DraftSampling))
+        if self.temperature is not None:
+            check_number("temperature", self.temperature, 0, 1e6)
+        _check_draft_length(self.draft_max, self.draft_min, self.gamma)
+
+
+Drafter = DraftModel | NGram | SuffixAutomaton | TokenRecycling | LayerSkip
 
 
 def _check_draft_length(draft_max: int | None, draft_min: int, gamma: int | None) -> None:

@@ -270,7 +270,7 @@ class Session {
     } else {
       if (options.contains("toy")) {
         draft_ = std::make_unique<ToyScorer>(to_toy(toy));
-        source.draft_scorer = draft_.get();
+        source.draft_scorer = source.layer_scorer = draft_.get();
       }
       drafter_ = make_drafter(kind, source);
     }

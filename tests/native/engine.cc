@@ -62,6 +62,7 @@ std::unique_ptr<Session> make_session(const Handle& target, const Handle* draft,
   set(kwargs, "ngram_n", o.ngram_n);
   set(kwargs, "ngram_filler_top_k", o.ngram_filler_top_k);
   set(kwargs, "ngram_keep", o.ngram_keep);
+  set(kwargs, "draft_layers", o.draft_layers);
   set(kwargs, "suffix_min_match", o.suffix_min_match);
   set(kwargs, "suffix_keep", o.suffix_keep);
   set(kwargs, "suffix_corpus", o.suffix_corpus);

@@ -286,6 +286,7 @@ class DraftModel final : public Drafter {
 }  // namespace
 
 std::unique_ptr<Drafter> make_draft_model(const DrafterSource& source) {
+  if (source.draft_scorer == nullptr) throw_invalid("drafter 'model' needs a draft model");
   return std::make_unique<DraftModel>(source);
 }
 
