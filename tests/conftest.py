@@ -15,6 +15,15 @@ TINY_TEMPLATE = (
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def calibration_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
+    """Measured costs of small models are not worth keeping beyond a test run."""
+    folder = tmp_path_factory.mktemp("calibration")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECDEC_CALIBRATION", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A random llama with a byte-level vocabulary, a chat template and a long context."""

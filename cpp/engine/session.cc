@@ -196,7 +196,7 @@ struct Session::Impl {
   [[nodiscard]] DrafterSource drafter_source() const;
   void make_decoder();
   void calibrate_once();
-  void keep_calibration() const noexcept;
+  void keep_calibration() noexcept;
   [[nodiscard]] std::vector<TokenId> prompt_tokens(const GenerateRequest& request) const;
   [[nodiscard]] DecodeRequest decode_request(const GenerateRequest& request) const;
 };
@@ -267,11 +267,15 @@ void Session::Impl::calibrate_once() {
   controller->restore(calibration->state);
 }
 
-// What earlier runs lost and gained counts in later ones.
-void Session::Impl::keep_calibration() const noexcept {
+// What earlier runs learnt, lost and gained counts in later ones.
+void Session::Impl::keep_calibration() noexcept {
   if (!controller || !calibration) return;
   try {
     Calibration now = *calibration;
+    now.target = controller->target_cost().table();
+    for (int i = 0; i < controller->n_sources(); ++i) {
+      if (controller->traits(i).name == "model") now.draft = controller->source_cost(i).table();
+    }
     now.state = controller->state();
     CalibrationFile(*target, options.draft.get(), parse_kv_type(options.kv_type)).write(now);
   } catch (...) {  // as in write()

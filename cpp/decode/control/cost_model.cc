@@ -37,6 +37,13 @@ void CostModel::calibrate(const std::vector<std::pair<int, double>>& measured) {
     ratio_[static_cast<std::size_t>(r)] = last.second + slope * (r - last.first);
 }
 
+std::vector<std::pair<int, double>> CostModel::table() const {
+  std::vector<std::pair<int, double>> rows;
+  if (!known()) return rows;
+  for (const int n : {1, 2, 3, 4, 6, 8, 12, 16, kMaxRows}) rows.emplace_back(n, ms(n));
+  return rows;
+}
+
 double CostModel::ratio(int n_rows) const {
   const int rows = std::max(n_rows, 1);
   if (rows <= kMaxRows) return ratio_[static_cast<std::size_t>(rows)];

@@ -22,6 +22,9 @@ class CostModel {
   // Several passes predicted to take `predicted` together.
   void observe_sum(double predicted, double ms);
 
+  // As calibrate() takes it, at a few row counts, with what was learnt since.
+  [[nodiscard]] std::vector<std::pair<int, double>> table() const;
+
   [[nodiscard]] bool known() const { return scale_ms_ > 0.0; }
   [[nodiscard]] double ms(int n_rows) const;  // 0 when nothing is known
   [[nodiscard]] double ratio(int n_rows) const;
