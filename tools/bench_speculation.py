@@ -65,6 +65,7 @@ class Run(NamedTuple):
     drafted: int
     accepted: int
     speculation: str
+    calibration_ms: float = 0.0  # not part of decode_ms
 
 
 # ---------------------------------------------------------------- the peer, in its own process
@@ -183,8 +184,6 @@ def make_drafter(sd: Any, method: str, draft: Any) -> tuple[Any, dict[str, Any]]
             return "auto", {}
         if "draft" in inspect.signature(sd.Decoder.__init__).parameters:
             return "auto", {"draft": draft}
-        if hasattr(sd, "Auto"):
-            return sd.Auto(draft), {}
         raise LookupError("this version has no automatic choice with a draft model")
     if name == "model":
         if draft is None:
@@ -229,6 +228,7 @@ def generate(decoder: Any, prompt: list[int], options: argparse.Namespace) -> Ru
         stats.drafted,
         stats.accepted,
         stats.speculation,
+        getattr(stats, "calibration_ms", 0.0),
     )
 
 
@@ -323,6 +323,8 @@ def measure_prompt(
             cell["accepted"] = sum(run.accepted for run in all_)
         if method not in ("plain", "peer"):
             cell["speculation"] = all_[-1].speculation
+            if any(run.calibration_ms for run in all_):
+                cell["calibration_ms"] = [significant(run.calibration_ms) for run in all_]
         entry["methods"][method] = cell
     return entry
 

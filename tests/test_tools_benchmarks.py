@@ -1,0 +1,286 @@
+"""The benchmark scripts: what they write and refuse, not how fast anything is."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import tiny_models
+from helpers import specdec_binary
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TOOLS = ROOT / "tools"
+
+
+def tool(name, *arguments, code=0):
+    done = subprocess.run(
+        [sys.executable, TOOLS / name, *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def load_tool(name):
+    sys.path.insert(0, str(TOOLS))
+    try:
+        spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(TOOLS))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tools")
+    keys = {"tokenizer.chat_template": "{% for m in messages %}{{ m['content'] }}{% endfor %}"}
+    config = tiny_models.TinyConfig(context_length=1024)
+    return tiny_models.write_tiny(folder / "tiny.gguf", config, dtype="Q8_0", seed=1, extra=keys)
+
+
+# ---------------------------------------------------------------- the page
+
+
+def spread(value):
+    return {"median": value, "range": [value * 0.9, value * 1.1], "values": [value] * 3}
+
+
+def forward(isa="avx512_vnni", ctx=256, peer="llama-cpp-python 1.0", file="some-model.gguf"):
+    def entry(m):
+        result = {"rows": m, "ours_ms": spread(20.0 + m), "ours_over_first": spread(1 + m / 21)}
+        if peer:
+            result |= {
+                "peer_ms": spread(33.0 * m),
+                "peer_over_first": spread(float(m)),
+                "ours_over_peer": spread((20 + m) / 33 / m),
+            }
+        return result
+
+    return {
+        "kind": "forward",
+        "machine": {
+            "cpu": "Example CPU", "cores": 2, "n_threads": 2, "memory_gib": 8, "date": "2026-01-02",
+        },
+        "versions": {"specdec": "1.2.3", "peer": peer},
+        "model": {"file": file, "quantisation": "Q4_K", "file_gb": 1.1, "weight_gb": 0.98},
+        "isa": isa, "ctx": ctx, "passes": 5,
+        "table": [entry(m) for m in (1, 4, 16, 512)],
+        "read_gb_s": spread(40.0), "bandwidth_share": spread(0.9), "load_ms": spread(500.0),
+        "ours_times_ms": [{}] * 3, "peer_times_ms": [{}] * 3,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def docs(tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    shutil.copy(ROOT / "docs" / "performance.md.in", tmp_path)
+    return tmp_path
+
+
+def write(docs, name, *reports):
+    (docs / "benchmarks" / f"{name}.json").write_text(json.dumps(list(reports)))
+
+
+def test_the_page_holds_what_was_measured(docs):
+    write(docs, "a", forward(), forward(isa="avx2", peer=None), forward(ctx=4096))
+    kernel = {"dtype": "Q4_K", "gb_s": spread(41.25), "gmac_s": spread(333.0)}
+    shared = {key: forward()[key] for key in ("machine", "versions", "model")}
+    write(docs, "b", {"kind": "kernels", "isa": "avx2", "kernels": [kernel], **shared})
+    memory = {"kind": "memory", "peak_rss_gb": spread(1.21), "load_ms": spread(550.0), **shared}
+    write(docs, "c", memory)
+    tool("make_performance_page.py", "--docs", docs)
+    page = (docs / "performance.md").read_text()
+    assert "an Example CPU" in page
+    assert "specdec-native 1.2.3, llama-cpp-python 1.0" in page
+    assert "| 4 | 24.0 (21.6-26.4) | 1.19 | 132.0 (118.8-145.2) | 4.00 | 0.18 (0.16-0.20) |" in page
+    assert "`SPECDEC_CPU_ISA=avx2`" in page
+    assert "One row at context 4096 takes 1.00 times its time at 256." in page
+    assert "| Q4_K | 41.2 | 333.0 |" in page
+    assert "| some-model | 1.100 | 1.210 | 1.10 | 0.55 | 0.50 |" in page
+    assert page.count("Not measured yet.") == 1  # speculation
+    plot = (docs / "benchmarks" / "some-model.svg").read_text()
+    assert plot.count("<polyline") == 2
+    assert "llama.cpp 16.0" in plot
+    assert ">512<" not in plot
+
+
+def test_check_notices_every_kind_of_staleness(docs):
+    write(docs, "a", forward())
+    assert (
+        "performance.md"
+        in tool("make_performance_page.py", "--docs", docs, "--check", code=1).stdout
+    )
+    tool("make_performance_page.py", "--docs", docs)
+    tool("make_performance_page.py", "--docs", docs, "--check")
+    write(docs, "a", forward(file="other.gguf"))
+    stale = tool("make_performance_page.py", "--docs", docs, "--check", code=1).stdout
+    assert "performance.md" in stale
+    assert "other.svg" in stale
+    assert "some-model.svg" in stale  # left over
+    before = (docs / "performance.md").read_text()
+    assert "other" not in before
+
+
+def test_a_template_with_an_unknown_section_is_refused(docs):
+    (docs / "performance.md.in").write_text("{{nonsense}}")
+    assert "nonsense" in tool("make_performance_page.py", "--docs", docs, code=1).stderr
+
+
+def test_the_committed_page_is_up_to_date():
+    if not list((ROOT / "docs" / "benchmarks").glob("*.json")):
+        pytest.skip("docs/benchmarks holds no measurements")
+    tool("make_performance_page.py", "--check")
+
+
+def test_kept_measurements_name_no_paths():
+    for path in (ROOT / "docs" / "benchmarks").glob("*.json"):
+        for text in path.read_text("utf-8").split('"'):
+            assert not text.startswith(("/", "~")), f"{path.name}: {text}"
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def test_forward_reports_hold_every_value(model, tmp_path):
+    out = tmp_path / "out.json"
+    tool(
+        "bench_llama_cpp.py", "-m", model, "--rows", "1,4", "--ctx", "8,16", "--rounds", 2,
+        "--passes", 2, "--no-peer", "--specdec", specdec_binary(), "--json", out,
+    )  # fmt: skip
+    reports = json.loads(out.read_text())
+    assert [r["ctx"] for r in reports] == [8, 16]
+    for report in reports:
+        assert report["model"]["file"] == "tiny.gguf"
+        assert [len(run["4"]) for run in report["ours_times_ms"]] == [2, 2]
+        for entry in report["table"]:
+            values = entry["ours_ms"]["values"]
+            assert len(values) == 2
+            assert entry["ours_ms"]["range"] == [min(values), max(values)]
+        assert report["versions"]["peer"] is None
+    assert str(model.parent) not in out.read_text()
+
+
+def test_a_missing_peer_is_met_with_instructions(model):
+    done = tool(
+        "bench_llama_cpp.py", "-m", model, "--specdec", specdec_binary(),
+        "--peer-python", "/nonexistent/python", code=1,
+    )  # fmt: skip
+    assert "pip install llama-cpp-python==" in done.stderr
+
+
+def test_the_driver_runs_parts_and_says_what_it_left_out(model, docs):
+    done = tool(
+        "run_benchmarks.py", "-m", model, "--quick", "--out", docs / "benchmarks", "--specdec",
+        specdec_binary(), "--only", "forward,memory,prompts",
+    )  # fmt: skip
+    assert "done: forward, memory" in done.stderr
+    assert "left out: prompts (no --prompt)" in done.stderr
+    tool("make_performance_page.py", "--docs", docs)
+    assert "**tiny**" in (docs / "performance.md").read_text()
+    assert (
+        "there are forward" in tool("run_benchmarks.py", "-m", model, "--only", "x", code=2).stderr
+    )
+
+
+# ---------------------------------------------------------------- speculation
+
+
+@pytest.fixture
+def prompt(tmp_path):
+    path = tmp_path / "cat.txt"
+    path.write_text("the cat in the hat the cat in the hat the cat in the \n")
+    return path
+
+
+def test_methods_are_compared_and_unknown_ones_reported(model, prompt, tmp_path):
+    pytest.importorskip("specdec_native", reason="the package is not installed")
+    out = tmp_path / "out.json"
+    done = tool(
+        "bench_speculation.py", "-m", model, "--prompt", prompt, "--methods", "ngram,model,bogus",
+        "--rounds", 2, "--max-tokens", 12, "--ctx", 256, "--json", out, "--temperature", 0.8,
+    )  # fmt: skip
+    report = json.loads(out.read_text())
+    assert report["methods"] == {
+        "plain": "ok",
+        "ngram": "ok",
+        "model": "needs a draft model: -md",
+        "bogus": "no such method",
+    }
+    assert "tokens: identical" in done.stdout
+    (entry,) = report["prompts"]
+    assert entry["different"] == []
+    speedups = entry["methods"]["ngram"]["speedup"]["values"]
+    plain, ngram = (entry["methods"][m]["tokens_per_second"]["values"] for m in ("plain", "ngram"))
+    assert speedups == pytest.approx([a / b for a, b in zip(ngram, plain, strict=True)], rel=1e-2)
+    assert report["summary"]["ngram"]["min"] == entry["methods"]["ngram"]["speedup"]["median"]
+
+
+def test_data_sets_are_asked_through_the_chat_template(model, tmp_path):
+    sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+    bench = load_tool("bench_speculation")
+    spec_bench, humaneval = tmp_path / "s.jsonl", tmp_path / "h.jsonl"
+    lines = [
+        {"question_id": i, "category": category, "turns": [f"Question {i}", "no"]}
+        for i, category in enumerate(["writing", "coding", "qa", "qa", "qa", "rag"])
+    ]
+    spec_bench.write_text("\n".join(map(json.dumps, lines)))
+    humaneval.write_text(json.dumps({"task_id": "HumanEval/0", "prompt": "def f():\n"}))
+    options = bench.argparse.Namespace(
+        prompt=[], spec_bench=spec_bench, humaneval=humaneval, per_task=2, count=None
+    )
+    with sd.Model(model) as target:
+        prompts = list(bench.read_prompts(target, options))
+        texts = [target.detokenize(p.token_ids) for p in prompts]
+    assert [p.id for p in prompts] == [
+        "mt_bench/0", "mt_bench/1", "qa/2", "qa/3", "rag/5", "HumanEval/0",
+    ]  # fmt: skip
+    assert texts[0].endswith("Question 0")
+    assert texts[-1].endswith("Complete this function:\n```python\ndef f():\n\n```")
+
+
+def test_shuffled_weights_are_the_same_blocks_in_another_order(model, tmp_path):
+    gguf = pytest.importorskip("gguf")
+    out = tmp_path / "shuffled.gguf"
+    load_tool("bench_speculation").shuffle_weights(model, out)
+    assert out.stat().st_size == model.stat().st_size
+    moved = 0
+    for a, b in zip(gguf.GGUFReader(model).tensors, gguf.GGUFReader(out).tensors, strict=True):
+        assert (a.name, a.tensor_type) == (b.name, b.tensor_type)
+        same = np.array_equal(a.data, b.data)
+        assert same == (len(a.shape) < 2), a.name
+        moved += not same
+        assert sorted(np.asarray(a.data).tobytes()) == sorted(np.asarray(b.data).tobytes())
+    assert moved > 0
+
+
+def test_adversarial_runs_report_total_and_worst(model, prompt, tmp_path):
+    pytest.importorskip("specdec_native", reason="the package is not installed")
+    out = tmp_path / "out.json"
+    tool(
+        "bench_speculation.py", "-m", model, "-md", model, "--prompt", prompt, "--adversarial",
+        "--attacked", "model:3", "--count", 3, "--max-tokens", 8, "--ctx", 256, "--json", out,
+    )  # fmt: skip
+    report = json.loads(out.read_text())
+    useless, alternating = report["cases"]
+    assert report["different"] == []
+    for case in report["cases"]:
+        assert len(case["per_request"]) == 3
+        assert case["worst_over_plain"] == max(case["per_request"])
+    # The real draft is the target itself here: right whenever it is asked.
+    assert alternating["accepted"] > useless["accepted"]
+
+
+def test_reports_survive_their_own_writer(tmp_path):
+    common = load_tool("bench_common")
+    value = {"a": [1.5, 2, {"b": ["x" * 100, "é"]}], "c": {}, "d": [], "e": None, "f": [[1] * 80]}
+    common.write_report(tmp_path / "x.json", value)
+    assert json.loads((tmp_path / "x.json").read_text("utf-8")) == value
