@@ -6,7 +6,7 @@ import collections.abc
 import typing
 __all__: list[str] = ['CancelFlag', 'DecodeStats', 'GenerateRequest', 'GenerateResult', 'Model', 'OutputCheck', 'OutputChunk', 'SamplingParams', 'Session', 'SessionOptions', 'build_info', 'check_pair', 'drafter_names', 'inspect', 'read_bandwidth', 'take_log', 'verifier_names']
 class Model:
-    def __init__(self, path: bytes, *, device: str, n_threads: typing.SupportsInt | typing.SupportsIndex, kv_type: str, repack: str, check_tensors: bool, on_progress: typing.Any, poll_signals: bool) -> None:
+    def __init__(self, path: bytes, *, device: str, n_threads: typing.SupportsInt | typing.SupportsIndex, kv_type: str, repack: str, check_tensors: bool, requantize: str, on_progress: typing.Any, poll_signals: bool) -> None:
         ...
     def chat_template(self) -> str:
         ...
@@ -155,6 +155,9 @@ class DecodeStats:
     def accepted_per_position(self) -> list[int]:
         ...
     @property
+    def calibration_ms(self) -> float:
+        ...
+    @property
     def candidate_acceptance(self) -> float | None:
         ...
     @property
@@ -278,18 +281,36 @@ class OutputCheck:
     def plain(self) -> GenerateResult:
         ...
 class SessionOptions:
+    adaptive: bool
     draft_sampling: str
     drafter: str
     kv_type: str
     ngram_keep: bool
+    recycling_keep: bool
+    recycling_tree: bool
+    suffix_keep: bool
     verifier: str
     def __init__(self) -> None:
+        ...
+    def set_suffix_corpus(self, text: bytes) -> None:
         ...
     @property
     def draft_branch(self) -> int:
         ...
     @draft_branch.setter
     def draft_branch(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def draft_head(self) -> int:
+        ...
+    @draft_head.setter
+    def draft_head(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def draft_layers(self) -> int:
+        ...
+    @draft_layers.setter
+    def draft_layers(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
     def draft_max(self) -> int:
@@ -344,6 +365,24 @@ class SessionOptions:
         ...
     @ngram_n.setter
     def ngram_n(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def recycling_top_k(self) -> int:
+        ...
+    @recycling_top_k.setter
+    def recycling_top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def suffix_max_store(self) -> int:
+        ...
+    @suffix_max_store.setter
+    def suffix_max_store(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def suffix_min_match(self) -> int:
+        ...
+    @suffix_min_match.setter
+    def suffix_min_match(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
 class CancelFlag:
     def __init__(self) -> None:
