@@ -457,6 +457,7 @@ def _set_drafters(
         )
     options.adaptive = True
     names_used: list[str] = []
+    items: list[Drafter] = []
     for item in drafter:
         if not isinstance(item, Drafter):
             raise InvalidArgumentError(f"a list of drafters contains {type(item).__name__}")
@@ -468,10 +469,11 @@ def _set_drafters(
         if drafter_name(item) in names_used:
             raise InvalidArgumentError(f"{type(item).__name__} is in the list twice")
         names_used.append(drafter_name(item))
-    for item in drafter:
+        items.append(item)
+    for item in items:
         model = _set_drafter(options, item)
         draft = model if model is not None else draft
-    lengths = [item.draft_max for item in drafter if item.draft_max is not None]
+    lengths = [item.draft_max for item in items if item.draft_max is not None]
     options.draft_max = max(lengths) if lengths else -1
     options.drafter = ",".join(names_used)
     return draft
