@@ -4,12 +4,28 @@
 
 #include "base/error.h"
 
-#if defined(__aarch64__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
 
 namespace specdec {
+namespace {
+
+#if defined(__x86_64__)
+// CPUID leaf 7.1, EAX bit 4. It needs no more state than AVX2.
+bool has_avx_vnni() {
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1U << 4)) != 0;
+}
+#endif
+
+}  // namespace
 
 const char* cpu_isa_name(CpuIsa isa) {
   switch (isa) {
@@ -17,6 +33,8 @@ const char* cpu_isa_name(CpuIsa isa) {
       return "scalar";
     case CpuIsa::kAvx2:
       return "avx2";
+    case CpuIsa::kAvxVnni:
+      return "avx_vnni";
     case CpuIsa::kAvx512Vnni:
       return "avx512_vnni";
     case CpuIsa::kNeonDotprod:
@@ -31,6 +49,7 @@ std::vector<CpuIsa> supported_cpu_isas() {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
       __builtin_cpu_supports("f16c")) {
     out.push_back(CpuIsa::kAvx2);
+    if (has_avx_vnni()) out.push_back(CpuIsa::kAvxVnni);
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vnni")) {

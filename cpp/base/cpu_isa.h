@@ -6,8 +6,8 @@
 
 namespace specdec {
 
-// Of one architecture, a later one is a superset of the earlier ones.
-enum class CpuIsa { kScalar, kAvx2, kAvx512Vnni, kNeonDotprod };
+// Of one architecture, a later one is faster.
+enum class CpuIsa { kScalar, kAvx2, kAvxVnni, kAvx512Vnni, kNeonDotprod };
 
 [[nodiscard]] const char* cpu_isa_name(CpuIsa isa);  // "avx512_vnni"
 

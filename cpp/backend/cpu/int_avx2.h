@@ -1,104 +1,36 @@
-// See int_avx512.h; 8 output rows per register, two halves make a tile.
+// See int_avx512.h; dots out of 16-bit products.
 #pragma once
 
 namespace specdec::avx2 {
 
-struct Simd {
-  static constexpr int kLanes = 8;
-  using Bytes = __m256i;
-  using I32 = __m256i;
-  using F32 = __m256;
+struct Simd : Int256 {
+  static constexpr bool kCentresBytes = true;
 
-  SPECDEC_INLINE static Bytes load(const std::uint8_t* line) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line));
-  }
-  SPECDEC_INLINE static Bytes low4(Bytes x) { return _mm256_and_si256(x, _mm256_set1_epi8(0x0F)); }
-  SPECDEC_INLINE static Bytes high4(Bytes x) { return low4(_mm256_srli_epi16(x, 4)); }
-  template <int kShift>
-  SPECDEC_INLINE static Bytes shift(Bytes x) {
-    if constexpr (kShift > 0) return _mm256_srli_epi16(x, kShift);
-    if constexpr (kShift < 0) return _mm256_slli_epi16(x, -kShift);
-    return x;
-  }
-  template <int kShift, int kMask>
-  SPECDEC_INLINE static Bytes bits(Bytes x) {
-    return _mm256_and_si256(shift<kShift>(x), _mm256_set1_epi8(kMask));
-  }
-  template <int kShift, int kMask>
-  SPECDEC_INLINE static Bytes or_bits(Bytes q, Bytes x) {
-    return _mm256_or_si256(q, bits<kShift, kMask>(x));
-  }
-
-  SPECDEC_INLINE static I32 load_u8(const std::uint8_t* p) {
-    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-  }
-  SPECDEC_INLINE static I32 load_i8(const std::uint8_t* p) {
-    return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-  }
-  SPECDEC_INLINE static I32 load_u8_pairs(const std::uint8_t* p) {
-    return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  }
-  SPECDEC_INLINE static F32 load_f16(const std::uint8_t* p) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  }
-  SPECDEC_INLINE static F32 load_bf16(const std::uint8_t* p) {
-    const __m256i wide =
-        _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
-  }
-  SPECDEC_INLINE static F32 load_f32(const std::uint8_t* p) {
-    return _mm256_loadu_ps(reinterpret_cast<const float*>(p));
-  }
-  SPECDEC_INLINE static I32 low16(I32 pairs) {
-    return _mm256_and_si256(pairs, _mm256_set1_epi32(0xFFFF));
-  }
-  SPECDEC_INLINE static I32 high16(I32 pairs) { return _mm256_srli_epi32(pairs, 16); }
-
-  SPECDEC_INLINE static I32 zero() { return _mm256_setzero_si256(); }
-  SPECDEC_INLINE static I32 set1(std::int32_t x) { return _mm256_set1_epi32(x); }
-  SPECDEC_INLINE static I32 add(I32 a, I32 b) { return _mm256_add_epi32(a, b); }
-  SPECDEC_INLINE static I32 mul(I32 a, I32 b) { return _mm256_mullo_epi32(a, b); }
-  template <int kBits>
-  SPECDEC_INLINE static I32 shift_left(I32 a) {
-    return _mm256_slli_epi32(a, kBits);
-  }
   SPECDEC_INLINE static I32 dot_pairs(I32 acc, I32 a, const std::int32_t* b) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(a, _mm256_set1_epi32(*b)));
-  }
-  SPECDEC_INLINE static F32 to_f32(I32 a) { return _mm256_cvtepi32_ps(a); }
-  SPECDEC_INLINE static F32 f_zero() { return _mm256_setzero_ps(); }
-  SPECDEC_INLINE static F32 f_set1(float x) { return _mm256_set1_ps(x); }
-  SPECDEC_INLINE static F32 f_mul(F32 a, F32 b) { return _mm256_mul_ps(a, b); }
-  SPECDEC_INLINE static F32 f_fma(F32 a, F32 b, F32 c) { return _mm256_fmadd_ps(a, b, c); }
-  SPECDEC_INLINE static F32 f_fnma(F32 a, F32 b, F32 c) { return _mm256_fnmadd_ps(a, b, c); }
-  SPECDEC_INLINE static void f_store(float* p, F32 a) { _mm256_storeu_ps(p, a); }
-  SPECDEC_INLINE static void prefetch(const std::uint8_t* p) {
-    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
   }
 
   // maddubs adds two products into int16: kRun vectors may be summed there without overflow, since
   // |sum| <= kRun * 2 * 127 * kMaxWeight.
   template <int kMaxWeight, int kVectors, int kGroup>
   SPECDEC_INLINE static void dot(const Bytes* w, const std::int8_t* a, I32* acc) {
+    const __m256i ones = _mm256_set1_epi16(1);
     if constexpr (kMaxWeight > 127) {
-      // One byte product pair alone would overflow: take the weight's two nibbles apart.
-      Bytes low[kVectors];
-      Bytes high[kVectors];
+      // Centred on zero, |w| <= 128 and a pair of products fits: 2 * 128 * 127 < 2^15. The sign
+      // goes to the activations.
       unroll<kVectors>([&]<int kV>() SPECDEC_INLINE {
-        low[kV] = low4(w[kV]);
-        high[kV] = high4(w[kV]);
+        const __m256i centred = _mm256_xor_si256(w[kV], _mm256_set1_epi8(static_cast<char>(0x80)));
+        const __m256i size = _mm256_abs_epi8(centred);
+        unroll<kGroup>([&]<int kG>() SPECDEC_INLINE {
+          const __m256i signed_a = _mm256_sign_epi8(word(a + 32 * kG + 4 * kV), centred);
+          acc[kG] = _mm256_add_epi32(acc[kG],
+                                     _mm256_madd_epi16(_mm256_maddubs_epi16(size, signed_a), ones));
+        });
       });
-      I32 upper[kGroup];
-      unroll<kGroup>([&]<int kG>() SPECDEC_INLINE { upper[kG] = zero(); });
-      dot<15, kVectors, kGroup>(high, a, upper);
-      unroll<kGroup>([&]<int kG>()
-                         SPECDEC_INLINE { acc[kG] = add(acc[kG], shift_left<4>(upper[kG])); });
-      dot<15, kVectors, kGroup>(low, a, acc);
     } else {
       constexpr int kFit = 32767 / (2 * 127 * kMaxWeight);
       constexpr int kRun = kFit > kVectors ? kVectors : kFit;
       static_assert(kRun >= 1);
-      const __m256i ones = _mm256_set1_epi16(1);
       unroll<kGroup>([&]<int kG>() SPECDEC_INLINE {
         unroll<(kVectors + kRun - 1) / kRun>([&]<int kI>() SPECDEC_INLINE {
           constexpr int kFirst = kI * kRun;
@@ -115,10 +47,13 @@ struct Simd {
   }
 
  private:
+  SPECDEC_INLINE static __m256i word(const std::int8_t* a) {
+    std::int32_t out;
+    __builtin_memcpy(&out, a, 4);
+    return _mm256_set1_epi32(out);
+  }
   SPECDEC_INLINE static __m256i product(Bytes w, const std::int8_t* a) {
-    std::int32_t word;
-    __builtin_memcpy(&word, a, 4);
-    return _mm256_maddubs_epi16(w, _mm256_set1_epi32(word));
+    return _mm256_maddubs_epi16(w, word(a));
   }
 };
 

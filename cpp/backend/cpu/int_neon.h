@@ -6,6 +6,7 @@ namespace specdec::neon {
 
 struct Simd {
   static constexpr int kLanes = 4;
+  static constexpr bool kCentresBytes = false;
   using Bytes = uint8x16_t;
   using I32 = int32x4_t;
   using F32 = float32x4_t;
@@ -72,9 +73,11 @@ struct Simd {
   SPECDEC_INLINE static F32 to_f32(I32 a) { return vcvtq_f32_s32(a); }
   SPECDEC_INLINE static F32 f_zero() { return vdupq_n_f32(0); }
   SPECDEC_INLINE static F32 f_set1(float x) { return vdupq_n_f32(x); }
+  SPECDEC_INLINE static F32 f_add(F32 a, F32 b) { return vaddq_f32(a, b); }
   SPECDEC_INLINE static F32 f_mul(F32 a, F32 b) { return vmulq_f32(a, b); }
   SPECDEC_INLINE static F32 f_fma(F32 a, F32 b, F32 c) { return vfmaq_f32(c, a, b); }
   SPECDEC_INLINE static F32 f_fnma(F32 a, F32 b, F32 c) { return vfmsq_f32(c, a, b); }
+  SPECDEC_INLINE static F32 f_load(const float* p) { return vld1q_f32(p); }
   SPECDEC_INLINE static void f_store(float* p, F32 a) { vst1q_f32(p, a); }
   SPECDEC_INLINE static void prefetch(const std::uint8_t* p) { __builtin_prefetch(p); }
 

@@ -5,6 +5,7 @@ namespace specdec::scalar {
 
 struct Simd {
   static constexpr int kLanes = 16;
+  static constexpr bool kCentresBytes = false;
   struct Bytes {
     std::uint8_t v[64];
   };
@@ -111,6 +112,9 @@ struct Simd {
   static F32 f_set1(float x) {
     return make<F32>([&](int) { return x; });
   }
+  static F32 f_add(const F32& a, const F32& b) {
+    return make<F32>([&](int i) { return a.v[i] + b.v[i]; });
+  }
   static F32 f_mul(const F32& a, const F32& b) {
     return make<F32>([&](int i) { return a.v[i] * b.v[i]; });
   }
@@ -119,6 +123,11 @@ struct Simd {
   }
   static F32 f_fnma(const F32& a, const F32& b, const F32& c) {
     return make<F32>([&](int i) { return std::fma(-a.v[i], b.v[i], c.v[i]); });
+  }
+  static F32 f_load(const float* p) {
+    F32 out;
+    __builtin_memcpy(out.v, p, sizeof out.v);
+    return out;
   }
   static void f_store(float* p, const F32& a) { __builtin_memcpy(p, a.v, sizeof a.v); }
   static void prefetch(const std::uint8_t*) {}

@@ -12,24 +12,47 @@ namespace specdec::SPECDEC_ISA {
 inline constexpr int kGroup = 4;
 // How far ahead of the stream of tiles to prefetch, in bytes.
 inline constexpr int kPrefetchAhead = 4096;
+// Register halves, quarters, ... that make up the rows of a tile.
+inline constexpr int kParts = kTileRows / Simd::kLanes;
 
 template <int kBytes>
 SPECDEC_INLINE inline void prefetch_lines(const std::uint8_t* p) {
   for (int i = 0; i < kBytes; i += 64) Simd::prefetch(p + i);
 }
 
-// Calls f<first, n>() for groups of at most kGroup of kCols columns, all known at compile time.
-template <int kCols, int kFirst = 0, class F>
+// Calls f<first, n>() for groups of at most kSize of kCols columns, all known at compile time.
+template <int kCols, int kSize = kGroup, int kFirst = 0, class F>
 SPECDEC_INLINE inline void for_groups(F&& f) {
-  constexpr int kN = kCols - kFirst < kGroup ? kCols - kFirst : kGroup;
+  constexpr int kN = kCols - kFirst < kSize ? kCols - kFirst : kSize;
   f.template operator()<kFirst, kN>();
-  if constexpr (kFirst + kN < kCols) for_groups<kCols, kFirst + kN>(f);
+  if constexpr (kFirst + kN < kCols) for_groups<kCols, kSize, kFirst + kN>(f);
+}
+
+// Runs body<part>(first tile, end tile, acc) over a tile row, where acc are the sums of kCols
+// columns for the rows of one part. Several parts take turns every kRun tiles, so that the weights
+// are read from memory once; meanwhile their sums wait in out.
+template <int kCols, int kRun, class Body>
+SPECDEC_INLINE inline void for_parts(std::int64_t n_tiles, float* out, Body&& body) {
+  using S = Simd;
+  const std::int64_t run = kParts == 1 ? n_tiles : kRun;
+  for (std::int64_t first = 0; first < n_tiles; first += run) {
+    const std::int64_t end = first + run < n_tiles ? first + run : n_tiles;
+    for (int part = 0; part < kParts; ++part) {
+      float* sums = out + part * S::kLanes;
+      S::F32 acc[kCols];
+      unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
+        acc[kC] = kParts == 1 || first == 0 ? S::f_zero() : S::f_load(sums + kC * kTileRows);
+      });
+      body(part, first, end, acc);
+      unroll<kCols>([&]<int kC>() SPECDEC_INLINE { S::f_store(sums + kC * kTileRows, acc[kC]); });
+    }
+  }
 }
 
 // Start of a dot: minus the codes' offset times the activations, so that the offset costs nothing.
 template <int kZeroShift>
 SPECDEC_INLINE inline Simd::I32 dot_start(const std::int32_t* neg_sum) {
-  if constexpr (kZeroShift < 0) {
+  if constexpr (kZeroShift < 0 || (kZeroShift == 7 && Simd::kCentresBytes)) {
     return Simd::zero();
   } else {
     return Simd::shift_left<kZeroShift>(Simd::set1(*neg_sum));
@@ -41,46 +64,45 @@ template <class Tile, int kCols>
 void tile_q32(const std::uint8_t* tiles, const Panel& panel, float* out) {
   using S = Simd;
   constexpr int kTileBytes = Tile::kHeaderBytes + 2 * Tile::kBlockBytes;
+  constexpr int kAheadStep = (kTileBytes / 2 / kParts + 63) / 64 * 64;
   const std::int64_t n_tiles = (panel.n_in + 63) / 64;
-  for (int lane = 0; lane < kTileRows; lane += S::kLanes) {
-    S::F32 acc[kCols];
-    unroll<kCols>([&]<int kC>() SPECDEC_INLINE { acc[kC] = S::f_zero(); });
-    const std::uint8_t* tile = tiles;
-    for (std::int64_t t = 0; t < n_tiles; ++t, tile += kTileBytes) {
-      for (int b = 0; b < 2; ++b) {
-        const std::int64_t block = 2 * t + b;
-        const std::uint8_t* lines = tile + Tile::kHeaderBytes + b * Tile::kBlockBytes;
-        prefetch_lines<Tile::kBlockBytes + Tile::kHeaderBytes / 2>(tile + kPrefetchAhead +
-                                                                   b * kTileBytes / 2);
-        S::Bytes w[8];
-        Tile::template decode<S>(lines, lane, w);
-        const S::F32 d = S::load_f16(tile + 32 * b + 2 * lane);
-        const std::int8_t* a = panel.q + block * kCols * 32;
-        const float* da = panel.d + block * kCols;
-        const std::int32_t* neg_sums = panel.neg_sums + block * kCols;
-        for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
-          S::I32 dot[kN];
-          unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-            dot[kC] = dot_start<Tile::kZeroShift>(neg_sums + kC0 + kC);
-          });
-          S::template dot<Tile::kMaxWeight, 8, kN>(w, a + 32 * kC0, dot);
-          unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-            acc[kC0 + kC] =
-                S::f_fma(S::to_f32(dot[kC]), S::f_mul(d, S::f_set1(da[kC0 + kC])), acc[kC0 + kC]);
-          });
-        });
-        if constexpr (Tile::kHasMin) {
-          const S::F32 m = S::load_f16(tile + 64 + 32 * b + 2 * lane);
-          const float* sums = panel.scaled_sums + block * kCols;
-          unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
-            acc[kC] = S::f_fma(m, S::f_set1(sums[kC]), acc[kC]);
-          });
+  for_parts<kCols, 8>(
+      n_tiles, out,
+      [&](int part, std::int64_t first, std::int64_t end, S::F32* acc) SPECDEC_INLINE {
+        const int lane = part * S::kLanes;
+        for (std::int64_t t = first; t < end; ++t) {
+          const std::uint8_t* tile = tiles + t * kTileBytes;
+          const std::uint8_t* ahead = tile + kPrefetchAhead;
+          for (int b = 0; b < 2; ++b) {
+            const std::int64_t block = 2 * t + b;
+            prefetch_lines<kAheadStep>(ahead + (2 * part + b) * kAheadStep);
+            S::Bytes w[8];
+            Tile::template decode<S>(tile + Tile::kHeaderBytes + b * Tile::kBlockBytes, lane, w);
+            const S::F32 d = S::load_f16(tile + 32 * b + 2 * lane);
+            const std::int8_t* a = panel.q + block * kCols * 32;
+            const float* da = panel.d + block * kCols;
+            const std::int32_t* neg_sums = panel.neg_sums + block * kCols;
+            for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
+              S::I32 dot[kN];
+              unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+                dot[kC] = dot_start<Tile::kZeroShift>(neg_sums + kC0 + kC);
+              });
+              S::template dot<Tile::kMaxWeight, 8, kN>(w, a + 32 * kC0, dot);
+              unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+                acc[kC0 + kC] = S::f_fma(S::to_f32(dot[kC]), S::f_mul(d, S::f_set1(da[kC0 + kC])),
+                                         acc[kC0 + kC]);
+              });
+            });
+            if constexpr (Tile::kHasMin) {
+              const S::F32 m = S::load_f16(tile + 64 + 32 * b + 2 * lane);
+              const float* sums = panel.scaled_sums + block * kCols;
+              unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
+                acc[kC] = S::f_fma(m, S::f_set1(sums[kC]), acc[kC]);
+              });
+            }
+          }
         }
-      }
-    }
-    unroll<kCols>([&]<int kC>()
-                      SPECDEC_INLINE { S::f_store(out + kC * kTileRows + lane, acc[kC]); });
-  }
+      });
 }
 
 // K-quants: integers over 256 k, then acc += (d_w d_a) * sum, acc -= (dmin_w d_a) * min_sum.
@@ -88,64 +110,64 @@ template <class Tile, int kCols>
 void tile_q256(const std::uint8_t* tiles, const Panel& panel, float* out) {
   using S = Simd;
   constexpr int kTileBytes = Tile::kLinesOffset + 8 * Tile::kBlockBytes;
+  constexpr int kAheadStep = (kTileBytes / 8 / kParts + 63) / 64 * 64;
   constexpr int kVectors = Tile::kSubBlock / 4;  // per sub-block
   constexpr int kSubs = 32 / Tile::kSubBlock;    // sub-blocks per 32
   const std::int64_t n_tiles = panel.n_in / 256;
-  for (int lane = 0; lane < kTileRows; lane += S::kLanes) {
-    S::F32 acc[kCols];
-    unroll<kCols>([&]<int kC>() SPECDEC_INLINE { acc[kC] = S::f_zero(); });
-    const std::uint8_t* tile = tiles;
-    for (std::int64_t t = 0; t < n_tiles; ++t, tile += kTileBytes) {
-      S::I32 sum[kCols];
-      unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
-      for (int b = 0; b < 8; ++b) {
-        const std::int64_t block = 8 * t + b;
-        prefetch_lines<(kTileBytes + 511) / 512 * 64>(tile + kPrefetchAhead +
-                                                      b * ((kTileBytes + 511) / 512 * 64));
-        S::Bytes w[8];
-        Tile::template decode<S>(tile + Tile::kLinesOffset + b * Tile::kBlockBytes, lane, w);
-        const std::int8_t* a = panel.q + block * kCols * 32;
-        const std::int32_t* neg_sums = panel.neg_sums + 2 * block * kCols;  // per 16
-        for (int s = 0; s < kSubs; ++s) {
-          const S::I32 scale = Tile::template scale<S>(tile, b * kSubs + s, lane);
-          for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
-            S::I32 dot[kN];
-            unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-              dot[kC] = dot_start<Tile::kZeroShift>(neg_sums + s * kCols + kC0 + kC);
-            });
-            S::template dot<Tile::kMaxWeight, kVectors, kN>(w + s * kVectors,
-                                                            a + 32 * kC0 + 4 * s * kVectors, dot);
-            unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-              sum[kC0 + kC] = S::add(sum[kC0 + kC], S::mul(scale, dot[kC]));
-            });
-          });
-        }
-      }
-      const S::F32 d = S::load_f16(tile + 2 * lane);
-      const float* da = panel.d + t * kCols;
-      unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
-        acc[kC] = S::f_fma(S::to_f32(sum[kC]), S::f_mul(d, S::f_set1(da[kC])), acc[kC]);
-      });
-      if constexpr (Tile::kHasMin) {
-        constexpr int kPairs = 128 / Tile::kSubBlock;
-        const S::F32 dmin = S::load_f16(tile + 32 + 2 * lane);
-        const std::int32_t* pairs =
-            (Tile::kSubBlock == 32 ? panel.pairs32 : panel.pairs16) + t * kPairs * kCols;
-        unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
-        for (int p = 0; p < kPairs; ++p) {
-          const S::I32 mins = Tile::template min_pair<S>(tile, p, lane);
+  for_parts<kCols, 1>(
+      n_tiles, out,
+      [&](int part, std::int64_t first, std::int64_t end, S::F32* acc) SPECDEC_INLINE {
+        const int lane = part * S::kLanes;
+        for (std::int64_t t = first; t < end; ++t) {
+          const std::uint8_t* tile = tiles + t * kTileBytes;
+          const std::uint8_t* ahead = tile + kPrefetchAhead;
+          S::I32 sum[kCols];
+          unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
+          for (int b = 0; b < 8; ++b) {
+            const std::int64_t block = 8 * t + b;
+            prefetch_lines<kAheadStep>(ahead + (8 * part + b) * kAheadStep);
+            S::Bytes w[8];
+            Tile::template decode<S>(tile + Tile::kLinesOffset + b * Tile::kBlockBytes, lane, w);
+            const std::int8_t* a = panel.q + block * kCols * 32;
+            const std::int32_t* neg_sums = panel.neg_sums + 2 * block * kCols;  // per 16
+            for (int s = 0; s < kSubs; ++s) {
+              const S::I32 scale = Tile::template scale<S>(tile, b * kSubs + s, lane);
+              for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
+                S::I32 dot[kN];
+                unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+                  dot[kC] = dot_start<Tile::kZeroShift>(neg_sums + s * kCols + kC0 + kC);
+                });
+                S::template dot<Tile::kMaxWeight, kVectors, kN>(
+                    w + s * kVectors, a + 32 * kC0 + 4 * s * kVectors, dot);
+                unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+                  sum[kC0 + kC] = S::add(sum[kC0 + kC], S::mul(scale, dot[kC]));
+                });
+              });
+            }
+          }
+          const S::F32 d = S::load_f16(tile + 2 * lane);
+          const float* da = panel.d + t * kCols;
           unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
-            sum[kC] = S::dot_pairs(sum[kC], mins, pairs + p * kCols + kC);
+            acc[kC] = S::f_fma(S::to_f32(sum[kC]), S::f_mul(d, S::f_set1(da[kC])), acc[kC]);
           });
+          if constexpr (Tile::kHasMin) {
+            constexpr int kPairs = 128 / Tile::kSubBlock;
+            const S::F32 dmin = S::load_f16(tile + 32 + 2 * lane);
+            const std::int32_t* pairs =
+                (Tile::kSubBlock == 32 ? panel.pairs32 : panel.pairs16) + t * kPairs * kCols;
+            unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
+            for (int p = 0; p < kPairs; ++p) {
+              const S::I32 mins = Tile::template min_pair<S>(tile, p, lane);
+              unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
+                sum[kC] = S::dot_pairs(sum[kC], mins, pairs + p * kCols + kC);
+              });
+            }
+            unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
+              acc[kC] = S::f_fnma(S::to_f32(sum[kC]), S::f_mul(dmin, S::f_set1(da[kC])), acc[kC]);
+            });
+          }
         }
-        unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
-          acc[kC] = S::f_fnma(S::to_f32(sum[kC]), S::f_mul(dmin, S::f_set1(da[kC])), acc[kC]);
-        });
-      }
-    }
-    unroll<kCols>([&]<int kC>()
-                      SPECDEC_INLINE { S::f_store(out + kC * kTileRows + lane, acc[kC]); });
-  }
+      });
 }
 
 struct TileF32 {
@@ -161,126 +183,69 @@ struct TileBF16 {
   SPECDEC_INLINE static Simd::F32 load(const std::uint8_t* p) { return Simd::load_bf16(p); }
 };
 
-// Float formats: one fma per weight, k ascending.
+// Columns of a float kernel whose sums (two chains of kParts vectors each) fit the registers.
+inline constexpr int kFloatColumns = kParts == 1 ? 8 : 3;
+
+// Adds kUnit or fewer k to the two chains of columns kFirst .. kFirst + kN - 1.
+template <class Tile, int kCols, int kFirst, int kN>
+SPECDEC_INLINE inline void add_floats(const std::uint8_t* w, const float* x, std::int64_t n,
+                                      float* out, float* odd) {
+  using S = Simd;
+  constexpr int kStep = kTileRows * Tile::kBytes;
+  S::F32 acc[2][kN][kParts];
+  const auto at = [](int column, int part)
+                      SPECDEC_INLINE { return (kFirst + column) * kTileRows + part * S::kLanes; };
+  unroll<kN * kParts>([&]<int kI>() SPECDEC_INLINE {
+    acc[0][kI / kParts][kI % kParts] = S::f_load(out + at(kI / kParts, kI % kParts));
+    acc[1][kI / kParts][kI % kParts] = S::f_load(odd + at(kI / kParts, kI % kParts));
+  });
+  const auto step = [&]<int kChain>(std::int64_t k) SPECDEC_INLINE {
+    if constexpr (kFirst == 0 && (kStep == 64 || kChain == 0))
+      S::prefetch(w + kPrefetchAhead + k * kStep);
+    S::F32 rows[kParts];
+    unroll<kParts>([&]<int kP>() SPECDEC_INLINE {
+      rows[kP] = Tile::load(w + k * kStep + kP * S::kLanes * Tile::kBytes);
+    });
+    unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+      const S::F32 factor = S::f_set1(x[k * kCols + kFirst + kC]);
+      unroll<kParts>([&]<int kP>() SPECDEC_INLINE {
+        acc[kChain][kC][kP] = S::f_fma(rows[kP], factor, acc[kChain][kC][kP]);
+      });
+    });
+  };
+  std::int64_t k = 0;
+  for (; k + 1 < n; k += 2) {
+    step.template operator()<0>(k);
+    step.template operator()<1>(k + 1);
+  }
+  if (k < n) step.template operator()<0>(k);
+  unroll<kN * kParts>([&]<int kI>() SPECDEC_INLINE {
+    S::f_store(out + at(kI / kParts, kI % kParts), acc[0][kI / kParts][kI % kParts]);
+    S::f_store(odd + at(kI / kParts, kI % kParts), acc[1][kI / kParts][kI % kParts]);
+  });
+}
+
+// Float formats: one fma per weight, in two chains (even and odd k) that are added at the end, so
+// that a single column does not wait for the latency of every fma.
 template <class Tile, int kCols>
 void tile_float(const std::uint8_t* tiles, const Panel& panel, float* out) {
   using S = Simd;
   constexpr int kStep = kTileRows * Tile::kBytes;
-  for (int lane = 0; lane < kTileRows; lane += S::kLanes) {
-    S::F32 acc[kCols];
-    unroll<kCols>([&]<int kC>() SPECDEC_INLINE { acc[kC] = S::f_zero(); });
-    const std::uint8_t* p = tiles + lane * Tile::kBytes;
-    const float* x = panel.x;
-    for (std::int64_t k = 0; k < panel.n_in; ++k, p += kStep, x += kCols) {
-      if (k % (64 / kStep) == 0) S::prefetch(p + kPrefetchAhead);
-      const S::F32 w = Tile::load(p);
-      unroll<kCols>([&]<int kC>()
-                        SPECDEC_INLINE { acc[kC] = S::f_fma(w, S::f_set1(x[kC]), acc[kC]); });
-    }
-    unroll<kCols>([&]<int kC>()
-                      SPECDEC_INLINE { S::f_store(out + kC * kTileRows + lane, acc[kC]); });
+  constexpr int kUnit = 128;  // k that stay in the first cache while groups of columns take turns
+  const std::int64_t n_units = (panel.n_in + kUnit - 1) / kUnit;
+  alignas(64) float odd[kCols * kTileRows] = {};
+  for (int i = 0; i < kCols * kTileRows; ++i) out[i] = 0;
+  for (std::int64_t t = 0; t < n_units; ++t) {
+    const std::uint8_t* unit = tiles + t * kUnit * kStep;
+    const float* x = panel.x + t * kUnit * kCols;
+    const std::int64_t n = panel.n_in - t * kUnit < kUnit ? panel.n_in - t * kUnit : kUnit;
+    for_groups<kCols, kFloatColumns>([&]<int kFirst, int kN>() SPECDEC_INLINE {
+      add_floats<Tile, kCols, kFirst, kN>(unit, x, n, out, odd);
+    });
   }
+  for (int i = 0; i < kCols * kTileRows; i += S::kLanes)
+    S::f_store(out + i, S::f_add(S::f_load(out + i), S::f_load(odd + i)));
 }
-
-// --- activations ---
-
-inline void quantize_float(const float* x, std::int64_t n_in, int col, const Panel& panel) {
-  auto* out = const_cast<float*>(panel.x);
-  for (std::int64_t k = 0; k < n_in; ++k) out[k * panel.n_cols + col] = x[k];
-}
-
-// Scale and codes of one block: d = amax / 127, codes nearest even. A NaN or infinity anywhere
-// makes d NaN, so that it reaches the output instead of vanishing in an integer.
-template <int kBlock>
-inline float quantize_block(const float* x, std::int8_t* q, std::int64_t q_stride32) {
-  F32x16 amax = F32x16::zero();
-  F32x16 poison = F32x16::zero();
-  for (int i = 0; i < kBlock; i += 16) {
-    const F32x16 v = F32x16::load(x + i);
-    amax = max(amax, abs(v));
-    poison = fma(v, F32x16::zero(), poison);
-  }
-  float lanes[16];
-  float bad[16];
-  amax.store(lanes);
-  poison.store(bad);
-  float largest = 0;
-  float nan = 0;
-  for (int i = 0; i < 16; ++i) {
-    largest = lanes[i] > largest ? lanes[i] : largest;
-    nan += bad[i];
-  }
-  const float inverse = largest > 0 ? 127.0F / largest : 0.0F;
-  const bool finite = nan == 0 && inverse <= 3.0e38F;
-  const F32x16 scale = F32x16::set1(finite ? inverse : 0.0F);
-  for (int i = 0; i < kBlock; i += 16) {
-    std::int8_t* dst = q + i / 32 * q_stride32 + i % 32;
-    store_i8(finite ? F32x16::load(x + i) * scale : F32x16::zero(), dst);
-  }
-  return finite ? largest / 127.0F : nan == 0 ? 0.0F : std::numeric_limits<float>::quiet_NaN();
-}
-
-inline std::int32_t sum_i8(const std::int8_t* q, int n) {
-  std::int32_t sum = 0;
-  for (int i = 0; i < n; ++i) sum += q[i];
-  return sum;
-}
-
-inline void quantize_q32(const float* x, std::int64_t n_in, int col, const Panel& panel) {
-  const std::int64_t n_cols = panel.n_cols;
-  auto* q = const_cast<std::int8_t*>(panel.q);
-  auto* d = const_cast<float*>(panel.d);
-  auto* neg_sums = const_cast<std::int32_t*>(panel.neg_sums);
-  auto* scaled_sums = const_cast<float*>(panel.scaled_sums);
-  const std::int64_t n_padded = padded_n_in(PanelKind::kQ32, n_in) / 32;
-  for (std::int64_t b = 0; b < n_padded; ++b) {
-    const std::int64_t at = b * n_cols + col;
-    std::int8_t* codes = q + at * 32;
-    if (b * 32 >= n_in) {
-      __builtin_memset(codes, 0, 32);
-      d[at] = 0;
-      neg_sums[at] = 0;
-      scaled_sums[at] = 0;
-      continue;
-    }
-    d[at] = quantize_block<32>(x + b * 32, codes, 32);
-    const std::int32_t sum = sum_i8(codes, 32);
-    neg_sums[at] = -sum;
-    scaled_sums[at] = d[at] * static_cast<float>(sum);
-  }
-}
-
-inline std::int32_t pair_of(std::int32_t low, std::int32_t high) {
-  return static_cast<std::int32_t>((static_cast<std::uint32_t>(low) & 0xFFFFU) |
-                                   static_cast<std::uint32_t>(high) << 16);
-}
-
-inline void quantize_q256(const float* x, std::int64_t n_in, int col, const Panel& panel) {
-  const std::int64_t n_cols = panel.n_cols;
-  auto* q = const_cast<std::int8_t*>(panel.q);
-  auto* d = const_cast<float*>(panel.d);
-  auto* neg_sums = const_cast<std::int32_t*>(panel.neg_sums);
-  auto* pairs32 = const_cast<std::int32_t*>(panel.pairs32);
-  auto* pairs16 = const_cast<std::int32_t*>(panel.pairs16);
-  for (std::int64_t t = 0; t < n_in / 256; ++t) {
-    std::int8_t* codes = q + (8 * t * n_cols + col) * 32;
-    d[t * n_cols + col] = quantize_block<256>(x + t * 256, codes, 32 * n_cols);
-    std::int32_t sums[16];
-    for (int s = 0; s < 16; ++s) {
-      sums[s] = sum_i8(codes + s / 2 * 32 * n_cols + s % 2 * 16, 16);
-      neg_sums[(16 * t + s) * n_cols + col] = -sums[s];
-    }
-    for (int p = 0; p < 8; ++p) {
-      pairs16[(8 * t + p) * n_cols + col] = pair_of(sums[2 * p], sums[2 * p + 1]);
-    }
-    for (int p = 0; p < 4; ++p) {
-      pairs32[(4 * t + p) * n_cols + col] =
-          pair_of(sums[4 * p] + sums[4 * p + 1], sums[4 * p + 2] + sums[4 * p + 3]);
-    }
-  }
-}
-
-// --- tables ---
 
 // table.tile[dtype][c - 1] = kernel<tile, c> for every column count.
 #define SPECDEC_FILL(table, dtype, KernelName, TileName)                              \

@@ -14,6 +14,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
        cpu/matmul_avx2_float.cc
        cpu/matmul_avx2_q32.cc
        cpu/matmul_avx2_q256.cc
+       cpu/matmul_avxvnni_q32.cc
+       cpu/matmul_avxvnni_q256.cc
        cpu/matmul_avx512_float.cc
        cpu/matmul_avx512_q32.cc
        cpu/matmul_avx512_q256.cc

@@ -17,10 +17,13 @@ SPECDEC_TARGET_AVX2_BEGIN
 // Each group uses the ones above it.
 #include "backend/cpu/unroll-inl.h"
 
+#include "backend/cpu/int_256.h"
+
 #include "backend/cpu/int_avx2.h"
 #include "backend/cpu/simd_avx2.h"
 
 #include "backend/cpu/matmul-inl.h"
+#include "backend/cpu/quantize-inl.h"
 #include "quant/q4_0/tile-inl.h"
 #include "quant/q4_1/tile-inl.h"
 #include "quant/q5_0/tile-inl.h"

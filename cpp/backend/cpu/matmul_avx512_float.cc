@@ -21,6 +21,7 @@ SPECDEC_TARGET_AVX512_BEGIN
 #include "backend/cpu/simd_avx512.h"
 
 #include "backend/cpu/matmul-inl.h"
+#include "backend/cpu/quantize-inl.h"
 
 namespace specdec::avx512 {
 

@@ -21,6 +21,7 @@ SPECDEC_TARGET_NEON_BEGIN
 #include "backend/cpu/simd_neon.h"
 
 #include "backend/cpu/matmul-inl.h"
+#include "backend/cpu/quantize-inl.h"
 
 namespace specdec::neon {
 

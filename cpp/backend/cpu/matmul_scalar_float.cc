@@ -17,6 +17,7 @@
 #include "backend/cpu/simd_scalar.h"
 
 #include "backend/cpu/matmul-inl.h"
+#include "backend/cpu/quantize-inl.h"
 
 namespace specdec::scalar {
 

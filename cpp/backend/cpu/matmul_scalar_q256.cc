@@ -17,6 +17,7 @@
 #include "backend/cpu/simd_scalar.h"
 
 #include "backend/cpu/matmul-inl.h"
+#include "backend/cpu/quantize-inl.h"
 #include "quant/q2_k/tile-inl.h"
 #include "quant/q3_k/tile-inl.h"
 #include "quant/q4_k/tile-inl.h"

@@ -17,6 +17,7 @@
 #include "backend/cpu/simd_scalar.h"
 
 #include "backend/cpu/matmul-inl.h"
+#include "backend/cpu/quantize-inl.h"
 #include "quant/q4_0/tile-inl.h"
 #include "quant/q4_1/tile-inl.h"
 #include "quant/q5_0/tile-inl.h"

@@ -24,7 +24,7 @@ const PackKernels& pack_kernels(CpuIsa isa) {
 #if defined(__x86_64__)
   static const PackKernels avx2_table = filled(avx2::fill_pack);
   static const PackKernels avx512_table = filled(avx512::fill_pack);
-  if (isa == CpuIsa::kAvx2) return avx2_table;
+  if (isa == CpuIsa::kAvx2 || isa == CpuIsa::kAvxVnni) return avx2_table;
   if (isa == CpuIsa::kAvx512Vnni) return avx512_table;
 #endif
   (void)isa;

@@ -54,5 +54,14 @@ inline F32x16 select_less(F32x16 x, F32x16 y, F32x16 a, F32x16 b) {
 inline void store_i8(F32x16 x, std::int8_t* p) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x.v)));
 }
+// The largest lane; lanes must not be NaN.
+inline float max_across(F32x16 x) { return _mm512_reduce_max_ps(x.v); }
+inline bool any_nan(F32x16 x) { return _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q) != 0; }
+inline std::int32_t sum_i8(const std::int8_t* p) {  // of 16
+  const __m128i biased = _mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)),
+                                       _mm_set1_epi8(static_cast<char>(0x80)));
+  const __m128i halves = _mm_sad_epu8(biased, _mm_setzero_si128());
+  return _mm_cvtsi128_si32(halves) + _mm_extract_epi16(halves, 4) - 16 * 128;
+}
 
 }  // namespace specdec::avx512

@@ -79,5 +79,14 @@ inline void store_i8(F32x16 x, std::int8_t* p) {
   vst1q_s8(p, vcombine_s8(vqmovn_s16(vcombine_s16(words[0], words[1])),
                           vqmovn_s16(vcombine_s16(words[2], words[3]))));
 }
+inline float max_across(F32x16 x) {
+  return vmaxvq_f32(vmaxq_f32(vmaxq_f32(x.v[0], x.v[1]), vmaxq_f32(x.v[2], x.v[3])));
+}
+inline bool any_nan(F32x16 x) {
+  uint32x4_t ordered = vceqq_f32(x.v[0], x.v[0]);
+  for (int i = 1; i < 4; ++i) ordered = vandq_u32(ordered, vceqq_f32(x.v[i], x.v[i]));
+  return vminvq_u32(ordered) == 0;
+}
+inline std::int32_t sum_i8(const std::int8_t* p) { return vaddlvq_s8(vld1q_s8(p)); }  // of 16
 
 }  // namespace specdec::neon

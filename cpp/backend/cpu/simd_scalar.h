@@ -78,5 +78,20 @@ inline void store_i8(F32x16 x, std::int8_t* p) {
     p[i] = static_cast<std::int8_t>(r > 127 ? 127 : r < -128 ? -128 : r);
   }
 }
+inline float max_across(F32x16 x) {
+  float largest = x.v[0];
+  for (int i = 1; i < 16; ++i) largest = x.v[i] > largest ? x.v[i] : largest;
+  return largest;
+}
+inline bool any_nan(F32x16 x) {
+  bool nan = false;
+  for (int i = 0; i < 16; ++i) nan |= std::isnan(x.v[i]);
+  return nan;
+}
+inline std::int32_t sum_i8(const std::int8_t* p) {  // of 16
+  std::int32_t sum = 0;
+  for (int i = 0; i < 16; ++i) sum += p[i];
+  return sum;
+}
 
 }  // namespace specdec::scalar

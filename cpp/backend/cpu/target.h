@@ -11,6 +11,9 @@
 #define SPECDEC_TARGET_NEON_BEGIN     \
   SPECDEC_PRAGMA(GCC diagnostic push) \
   SPECDEC_PRAGMA(GCC push_options) SPECDEC_PRAGMA(GCC target("arch=armv8.2-a+dotprod"))
+#define SPECDEC_TARGET_AVXVNNI_BEGIN  \
+  SPECDEC_PRAGMA(GCC diagnostic push) \
+  SPECDEC_PRAGMA(GCC push_options) SPECDEC_PRAGMA(GCC target("avx2,fma,f16c,bmi2,avxvnni"))
 // GCC 12's own AVX-512 headers trip the uninitialised-variable warnings.
 #define SPECDEC_TARGET_AVX512_BEGIN                              \
   SPECDEC_PRAGMA(GCC diagnostic push)                            \

@@ -1,0 +1,43 @@
+#include <immintrin.h>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+#include "backend/cpu/matmul.h"
+#include "backend/cpu/target.h"
+#include "tensor/half.h"
+
+#define SPECDEC_ISA avxvnni
+
+#if defined(__x86_64__)
+SPECDEC_TARGET_AVXVNNI_BEGIN
+// Each group uses the ones above it.
+#include "backend/cpu/unroll-inl.h"
+
+#include "backend/cpu/int_256.h"
+
+#include "backend/cpu/int_avxvnni.h"
+
+#include "backend/cpu/matmul-inl.h"
+#include "quant/q2_k/tile-inl.h"
+#include "quant/q3_k/tile-inl.h"
+#include "quant/q4_k/tile-inl.h"
+#include "quant/q5_k/tile-inl.h"
+#include "quant/q6_k/tile-inl.h"
+
+namespace specdec::avxvnni {
+
+void fill_q256(MatmulKernels& table) {
+  SPECDEC_FILL(table, DType::kQ2_K, tile_q256, TileQ2_K);
+  SPECDEC_FILL(table, DType::kQ3_K, tile_q256, TileQ3_K);
+  SPECDEC_FILL(table, DType::kQ4_K, tile_q256, TileQ4_K);
+  SPECDEC_FILL(table, DType::kQ5_K, tile_q256, TileQ5_K);
+  SPECDEC_FILL(table, DType::kQ6_K, tile_q256, TileQ6_K);
+}
+
+}  // namespace specdec::avxvnni
+SPECDEC_TARGET_END
+#endif
