@@ -116,6 +116,30 @@ def test_forks_go_on_alike(target, draft, options):
     assert fork.generate(**then)["token_ids"] == whole.generate(**then)["token_ids"]
 
 
+@pytest.mark.parametrize("options", DRAFTERS, ids=name_of)
+def test_the_context_can_be_filled_to_its_end(target, draft, options):
+    request = {"prompt": PROMPT, "ignore_eos": True}
+    plain = session(target, drafter="none", n_ctx=90).generate(**request)
+    result = session(target, draft, **{**options, "n_ctx": 90, "gamma": 6}).generate(**request)
+    assert result["token_ids"] == plain["token_ids"]
+    assert result["n_prompt_tokens"] + len(result["token_ids"]) == 90
+
+
+@pytest.mark.parametrize("options", DRAFTERS, ids=name_of)
+def test_a_cancelled_call_leaves_a_cache_that_can_be_used(target, draft, options):
+    options = {**options, "gamma": 4}
+    used = session(target, draft, **options)
+    polls = iter([False] * 12 + [True] * 1000)
+    request = {"prompt": PROMPT, "max_tokens": 60, "ignore_eos": True}
+    cut = used.generate(**request, should_cancel=lambda: next(polls))
+    assert cut["finish_reason"] == "cancelled"
+    text = target.encode([(PROMPT, True)]) + cut["token_ids"]
+    assert used.cached_tokens() == text[: len(used.cached_tokens())]
+    whole = session(target, drafter="none").generate(**request, n_logprobs=2)
+    again = used.generate(**request, n_logprobs=2)
+    assert again["logprobs"] == whole["logprobs"]
+
+
 def test_a_requantised_draft_is_smaller_and_the_text_the_same(paths, target):
     whole = engine.load(str(paths["draft"]), n_threads=2)
     itself = engine.load(str(paths["target"]), n_threads=2, requantize="q4_0")
@@ -150,7 +174,8 @@ def test_smollm2_writes_the_plain_text(options):
         result = session(model, gamma=length, **options).generate(**request)
         assert result["token_ids"] == plain["token_ids"]
         accepted += result["accepted"]
-    assert accepted > 20
+    # Its first layers alone say little.
+    assert accepted > (0 if options["drafter"] == "layerskip" else 20)
 
 
 @pytest.mark.slow
