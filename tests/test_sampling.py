@@ -256,3 +256,24 @@ def test_adjusted_logits_equal_the_reference() -> None:
     assert np.array_equal(
         m.adjusted_logits(logits, params, prefix), adjusted(logits, params, prefix)
     )
+
+
+def test_whole_vocabularies_are_normalised_by_the_fixed_exponential() -> None:
+    # Wide and scalar code must agree to the last bit; 10,007 leaves a tail for every width.
+    logits = np.random.default_rng(4).normal(0, 40, size=10_007).astype(np.float32)
+    _, probs = m.warp(logits, {"temperature": 0.7}, [], 0)
+    weights = (logits.astype(np.float64) - np.float64(logits.max())) / 0.7
+    want = m.fixed_exp(weights) * probs[int(logits.argmax())]
+    assert probs == want.tolist()
+    assert abs(sum(probs) - 1) < 1e-12
+
+
+def test_draws_from_whole_vocabularies_follow_the_weights() -> None:
+    # Several blocks of the search, an empty one among them; every tenth token has weight.
+    weights = np.zeros(3000)
+    weights[5::10] = np.random.default_rng(1).uniform(0.5, 1.5, size=300)
+    weights[600:1200] = 0.0
+    counts = m.draw_counts(weights.tolist(), 7, 60_000)
+    seen = {i: n for i, n in enumerate(counts) if n}
+    law = {i: float(w / weights.sum()) for i, w in enumerate(weights) if w > 0}
+    assert chi_square_z(seen, law) < 5

@@ -121,6 +121,7 @@ py::dict generate(Session& session, const py::kwargs& kwargs) {
   set(kwargs, "add_bos", r.add_bos);
   set(kwargs, "max_tokens", r.max_tokens);
   set(kwargs, "temperature", r.sampling.temperature);
+  set(kwargs, "top_k", r.sampling.top_k);
   set(kwargs, "seed", r.sampling.seed);
   set(kwargs, "logit_bias", r.sampling.logit_bias);
   set(kwargs, "repetition_penalty", r.sampling.repetition_penalty);
