@@ -23,9 +23,8 @@ void require_checkable(const SessionOptions& options, const SamplingParams& samp
   const Verifier& verifier = resolve_verifier(options.verifier, sampling);
   if (sampling.temperature == 0 || verifier.traits().position_noise) return;
   throw_invalid("verifier '" + std::string(verifier.name()) +
-                "' keeps the target's distribution above temperature 0, but not the tokens that "
-                "plain decoding draws: the output cannot be checked; use verifier 'match' or "
-                "temperature 0");
+                "' does not draw the tokens that plain decoding draws above temperature 0: the "
+                "output cannot be checked; use verifier 'match' or temperature 0");
 }
 
 OutputCheck check_output(const std::shared_ptr<const LoadedModel>& target,
