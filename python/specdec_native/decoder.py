@@ -379,9 +379,11 @@ class Decoder:
             return converted
         converted = dataclasses.replace(converted, check=to_check(check))
         if not check.identical:
-            raise OutputMismatchError(
-                f"the output is not what plain decoding gives: {check.difference}", result=converted
+            error = OutputMismatchError(
+                f"the output is not what plain decoding gives: {check.difference}"
             )
+            error.result = converted
+            raise error
         return converted
 
     def _start(self, call: Call, options: GenerateOptions) -> Stream:

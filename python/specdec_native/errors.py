@@ -139,8 +139,4 @@ class OutputMismatchError(SpecdecError, AssertionError):
 
     code = "output_mismatch"
 
-    def __init__(
-        self, message: str, *, result: GenerationResult | None = None, reason: str = ""
-    ) -> None:
-        super().__init__(message, reason=reason)
-        self.result = result
+    result: GenerationResult | None = None
