@@ -16,10 +16,8 @@
 namespace specdec {
 namespace {
 
-// Weights a thread takes at a time: when they stream past a few columns, little, so that threads
-// end together; when many columns share them, what stays in its cache while the columns pass by.
-constexpr std::size_t kStreamBytes = std::size_t{32} << 10;
-constexpr std::size_t kCacheBytes = std::size_t{256} << 10;
+// Weights a thread takes at a time: little, so that threads end together.
+constexpr std::size_t kChunkBytes = std::size_t{32} << 10;
 constexpr std::int64_t kMinChunks = 8;  // per thread
 
 // Memory that one calling thread reuses from operation to operation.
@@ -33,7 +31,7 @@ CallerScratch& caller_scratch() {
   return scratch;
 }
 
-// Where a thread packs tile rows of a matrix that is a view; which: 0 or 1.
+// Where a thread packs a tile row of a matrix that is a view; which: 0 or 1.
 AlignedBuffer& tile_scratch(int which) {
   thread_local AlignedBuffer scratch[2];
   return scratch[which];
@@ -44,10 +42,8 @@ const PackedMatrix& packed(const WeightMatrix* matrix) {
 }
 
 // Tile rows, of `bytes` each, that a thread takes at a time.
-std::int64_t tiles_per_chunk(std::int64_t n_tile_rows, std::size_t bytes, int n_groups,
-                             int n_threads) {
-  const std::size_t budget = n_groups == 1 ? kStreamBytes : kCacheBytes;
-  const std::int64_t fit = static_cast<std::int64_t>(budget / bytes);
+std::int64_t tiles_per_chunk(std::int64_t n_tile_rows, std::size_t bytes, int n_threads) {
+  const auto fit = static_cast<std::int64_t>(kChunkBytes / bytes);
   return std::max<std::int64_t>(1, std::min(fit, n_tile_rows / (kMinChunks * n_threads)));
 }
 
@@ -79,13 +75,12 @@ class CpuBackend final : public Backend {
   void linear(const LinearTask& task) override {
     if (task.n_rows == 0 || task.segments.empty()) return;
     Panels panels(task.n_rows, task.segments[0].weight->n_in());
-    const int n_groups = panels.split().n_groups();
     std::int64_t n_chunks = 0;
     for (const LinearSegment& segment : task.segments) {
       const PackedMatrix& matrix = packed(segment.weight);
       SPECDEC_CHECK(matrix.n_in() == task.segments[0].weight->n_in());
       panels.want(matrix.panel_kind());
-      n_chunks += chunks_of(matrix, n_groups);
+      n_chunks += chunks_of(matrix);
     }
     panels.allocate(caller_scratch().panels);
     ChunkQueue queue(n_chunks, n_threads_);
@@ -94,7 +89,7 @@ class CpuBackend final : public Backend {
       for (std::int64_t chunk; (chunk = queue.take(context.thread())) >= 0;) {
         std::int64_t local = chunk;
         for (const LinearSegment& segment : task.segments) {
-          const std::int64_t n = chunks_of(packed(segment.weight), n_groups);
+          const std::int64_t n = chunks_of(packed(segment.weight));
           if (local < n) {
             run_chunk(segment, panels, local);
             break;
@@ -114,15 +109,15 @@ class CpuBackend final : public Backend {
     panels.want(gate.panel_kind());
     panels.want(up.panel_kind());
     panels.allocate(caller_scratch().panels);
-    const std::int64_t per_chunk =
-        tiles_per_chunk(gate.n_tile_rows(), gate.tile_row_bytes() + up.tile_row_bytes(),
-                        panels.split().n_groups(), n_threads_);
+    const std::int64_t per_chunk = tiles_per_chunk(
+        gate.n_tile_rows(), gate.tile_row_bytes() + up.tile_row_bytes(), n_threads_);
     ChunkQueue queue((gate.n_tile_rows() + per_chunk - 1) / per_chunk, n_threads_);
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
       fill_panels(task.x, task.x_stride, task.n_rows, nullptr, task.norm, panels, context);
       for (std::int64_t chunk; (chunk = queue.take(context.thread())) >= 0;) {
-        const std::int64_t first = chunk * per_chunk;
-        gated_tiles(task, gate, up, panels, first, std::min(gate.n_tile_rows(), first + per_chunk));
+        const std::int64_t end = std::min(gate.n_tile_rows(), (chunk + 1) * per_chunk);
+        for (std::int64_t tile = chunk * per_chunk; tile < end; ++tile)
+          gated_tile(task, gate, up, panels, tile);
       }
     });
   }
@@ -170,11 +165,11 @@ class CpuBackend final : public Backend {
   }
 
  private:
-  [[nodiscard]] std::int64_t per_chunk_of(const PackedMatrix& matrix, int n_groups) const {
-    return tiles_per_chunk(matrix.n_tile_rows(), matrix.tile_row_bytes(), n_groups, n_threads_);
+  [[nodiscard]] std::int64_t per_chunk_of(const PackedMatrix& matrix) const {
+    return tiles_per_chunk(matrix.n_tile_rows(), matrix.tile_row_bytes(), n_threads_);
   }
-  [[nodiscard]] std::int64_t chunks_of(const PackedMatrix& matrix, int n_groups) const {
-    const std::int64_t per_chunk = per_chunk_of(matrix, n_groups);
+  [[nodiscard]] std::int64_t chunks_of(const PackedMatrix& matrix) const {
+    const std::int64_t per_chunk = per_chunk_of(matrix);
     return (matrix.n_tile_rows() + per_chunk - 1) / per_chunk;
   }
 
@@ -203,15 +198,12 @@ class CpuBackend final : public Backend {
 
   void run_chunk(const LinearSegment& segment, const Panels& panels, std::int64_t chunk) const {
     const PackedMatrix& matrix = packed(segment.weight);
-    const std::int64_t per_chunk = per_chunk_of(matrix, panels.split().n_groups());
-    const std::int64_t first = chunk * per_chunk;
-    const std::int64_t end = std::min(matrix.n_tile_rows(), first + per_chunk);
-    const std::uint8_t* tiles = matrix.tile_rows(first, end - first, tile_scratch(0));
-    for (int g = 0; g < panels.split().n_groups(); ++g) {
-      for (std::int64_t tile = first; tile < end; ++tile) {
-        linear_tile(segment, panels, g, tile,
-                    tiles + static_cast<std::size_t>(tile - first) * matrix.tile_row_bytes());
-      }
+    const std::int64_t per_chunk = per_chunk_of(matrix);
+    const std::int64_t end = std::min(matrix.n_tile_rows(), (chunk + 1) * per_chunk);
+    for (std::int64_t tile = chunk * per_chunk; tile < end; ++tile) {
+      const std::uint8_t* tiles = matrix.tile_row(tile, tile_scratch(0));
+      for (int g = 0; g < panels.split().n_groups(); ++g)
+        linear_tile(segment, panels, g, tile, tiles);
     }
   }
 
@@ -246,7 +238,7 @@ class CpuBackend final : public Backend {
       const std::int64_t tile = reducer.block(group, b);
       const std::int64_t row0 = tile * kTileRows;
       const int n = static_cast<int>(std::min<std::int64_t>(kTileRows, matrix.n_out() - row0));
-      const std::uint8_t* tiles = matrix.tile_rows(tile, 1, tile_scratch(0));
+      const std::uint8_t* tiles = matrix.tile_row(tile, tile_scratch(0));
       for (int g = 0; g < panels.split().n_groups(); ++g) {
         const Panel& panel = panels.view(matrix.panel_kind(), g);
         multiply(matrix, tiles, panel, tile_out);
@@ -262,26 +254,22 @@ class CpuBackend final : public Backend {
     }
   }
 
-  void gated_tiles(const GatedLinearTask& task, const PackedMatrix& gate, const PackedMatrix& up,
-                   const Panels& panels, std::int64_t first, std::int64_t end) const {
+  void gated_tile(const GatedLinearTask& task, const PackedMatrix& gate, const PackedMatrix& up,
+                  const Panels& panels, std::int64_t tile) const {
     alignas(64) float gate_out[kMaxColumns * kTileRows];
     alignas(64) float up_out[kMaxColumns * kTileRows];
-    const std::uint8_t* gate_tiles = gate.tile_rows(first, end - first, tile_scratch(0));
-    const std::uint8_t* up_tiles = up.tile_rows(first, end - first, tile_scratch(1));
+    const std::int64_t row0 = tile * kTileRows;
+    const int n = static_cast<int>(std::min<std::int64_t>(kTileRows, gate.n_out() - row0));
+    const std::uint8_t* gate_tiles = gate.tile_row(tile, tile_scratch(0));
+    const std::uint8_t* up_tiles = up.tile_row(tile, tile_scratch(1));
     for (int g = 0; g < panels.split().n_groups(); ++g) {
       const int n_cols = panels.split().size(g);
-      for (std::int64_t tile = first; tile < end; ++tile) {
-        const std::int64_t row0 = tile * kTileRows;
-        const int n = static_cast<int>(std::min<std::int64_t>(kTileRows, gate.n_out() - row0));
-        const auto at = static_cast<std::size_t>(tile - first);
-        multiply(gate, gate_tiles + at * gate.tile_row_bytes(), panels.view(gate.panel_kind(), g),
-                 gate_out);
-        multiply(up, up_tiles + at * up.tile_row_bytes(), panels.view(up.panel_kind(), g), up_out);
-        ops_.activate_multiply(task.activation, gate_out, up_out, n_cols * kTileRows, gate_out);
-        for (int c = 0; c < n_cols; ++c) {
-          std::copy_n(gate_out + c * kTileRows, n,
-                      task.dst + (panels.split().first(g) + c) * task.dst_stride + row0);
-        }
+      multiply(gate, gate_tiles, panels.view(gate.panel_kind(), g), gate_out);
+      multiply(up, up_tiles, panels.view(up.panel_kind(), g), up_out);
+      ops_.activate_multiply(task.activation, gate_out, up_out, n_cols * kTileRows, gate_out);
+      for (int c = 0; c < n_cols; ++c) {
+        std::copy_n(gate_out + c * kTileRows, n,
+                    task.dst + (panels.split().first(g) + c) * task.dst_stride + row0);
       }
     }
   }

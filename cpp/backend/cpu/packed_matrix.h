@@ -27,17 +27,14 @@ class PackedMatrix final : public WeightMatrix {
 
   [[nodiscard]] std::int64_t n_tile_rows() const { return (n_out_ + kTileRows - 1) / kTileRows; }
   [[nodiscard]] std::size_t tile_row_bytes() const { return tile_row_bytes_; }
-  // The tiles of n tile rows, one row after the other; of a view they are packed into `scratch`.
-  [[nodiscard]] const std::uint8_t* tile_rows(std::int64_t first, std::int64_t n,
-                                              AlignedBuffer& scratch) const {
-    if (!is_view())
-      return buffer_.as<const std::uint8_t>() + static_cast<std::size_t>(first) * tile_row_bytes_;
-    scratch.require(static_cast<std::size_t>(n) * tile_row_bytes_);
-    for (std::int64_t i = 0; i < n; ++i) {
-      pack_tile_row(first + i,
-                    scratch.as<std::uint8_t>() + static_cast<std::size_t>(i) * tile_row_bytes_);
+  // The tiles of one tile row; of a view they are packed into `scratch`.
+  [[nodiscard]] const std::uint8_t* tile_row(std::int64_t i, AlignedBuffer& scratch) const {
+    if (is_view()) {
+      scratch.require(tile_row_bytes_);
+      pack_tile_row(i, scratch.as<std::uint8_t>());
+      return scratch.as<const std::uint8_t>();
     }
-    return scratch.as<const std::uint8_t>();
+    return buffer_.as<const std::uint8_t>() + static_cast<std::size_t>(i) * tile_row_bytes_;
   }
   [[nodiscard]] PanelKind panel_kind() const { return panel_kind_; }
 
