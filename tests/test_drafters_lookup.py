@@ -63,7 +63,7 @@ def test_suffix_drafts_follow_the_most_recent_longest_match(vocab: int, min_matc
 
 
 def test_suffix_drafts_grow_with_the_match_and_go_round_in_circles() -> None:
-    session = suffix(draft_max=9)
+    session = suffix(draft_max=9, min_match=2)
     session.begin([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
     text = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 3]
     assert session.propose(text, 64) == []  # one token is not enough

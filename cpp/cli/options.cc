@@ -221,7 +221,7 @@ void add_draft_flags(ArgParser& parser, DraftFlags& flags) {
   parser.integer("--draft-layers", "N", &o.draft_layers, 0, 1000,
                  "Layers that layerskip drafts with (default 0: a quarter of the model's).");
   parser.integer("--suffix-min-match", "N", &o.suffix_min_match, 1, 64,
-                 "Shortest match that suffix drafts from (default 2).");
+                 "Shortest match that suffix drafts from (default 1).");
   parser.text("--suffix-corpus", "FILE", &flags.suffix_corpus,
               "A text in which suffix looks for matches as well.");
   parser.integer("--recycling-top-k", "K", &o.recycling_top_k, 1, 32,

@@ -119,7 +119,7 @@ struct NGramOptions {
 };
 
 struct SuffixOptions {
-  int min_match = 2;        // 1..64: shorter matches are not drafted from
+  int min_match = 1;        // 1..64: shorter matches are not drafted from
   int draft_max = 15;       // 1..64; a match of m tokens drafts at most 2 m - 1
   int max_store = 1 << 18;  // 1024..2^26 tokens are remembered, about 100 bytes each
   bool keep_store = false;  // keep what was seen from request to request

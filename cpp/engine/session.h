@@ -49,7 +49,7 @@ struct SessionOptions {
 
   int draft_layers = 0;  // "layerskip": the target's first so many layers; 0: a quarter of them
 
-  int suffix_min_match = 2;        // shorter matches are not drafted from, 1..64
+  int suffix_min_match = 1;        // shorter matches are not drafted from, 1..64
   int suffix_max_store = 1 << 18;  // tokens remembered, 1024..2^26
   bool suffix_keep = false;        // keep what was seen between calls
   std::string suffix_corpus;       // a static text to find matches in as well

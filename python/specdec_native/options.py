@@ -188,7 +188,7 @@ class SuffixAutomaton:
         draft_max, draft_min, gamma: as of `DraftModel`; the longest draft is 15 unless given.
     """
 
-    min_match: int = 2
+    min_match: int = 1
     _: KW_ONLY
     corpus: str | None = None
     keep: bool = False
