@@ -263,7 +263,7 @@ def test_draft_min_refuses_short_drafts_before_they_are_drawn() -> None:
 
 
 def test_drafters_are_made_by_name() -> None:
-    with pytest.raises(m.Error, match="drafter must be one of model, ngram, .*; got 'suffiks'"):
+    with pytest.raises(m.Error, match=r"drafter must be one of model, ngram, .*; got 'suffiks'"):
         m.Session(TARGET, {"kind": "suffiks"})
     with pytest.raises(m.Error, match="drafter 'model' needs a draft model"):
         m.Session(TARGET, {"kind": "model"})
