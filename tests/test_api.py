@@ -22,7 +22,7 @@ PROMPT = "the cat in the hat the cat in the hat the cat in the "
 
 @pytest.fixture
 def decoder(tiny):
-    with sd.Decoder(tiny, n_ctx=512) as decoder:
+    with sd.Decoder(tiny, drafter=None, n_ctx=512) as decoder:
         yield decoder
 
 
@@ -157,7 +157,7 @@ def test_text_and_ids_of_a_prompt_are_the_same_prompt(tiny):
 @pytest.mark.parametrize("which", range(5))
 def test_greedy_text_does_not_depend_on_the_drafter(tiny, tiny_draft, which):
     drafter = drafters(tiny_draft)[which]
-    plain = sd.Decoder(tiny).generate(PROMPT, max_tokens=96, ignore_eos=True)
+    plain = sd.Decoder(tiny, drafter=None).generate(PROMPT, max_tokens=96, ignore_eos=True)
     other = sd.Decoder(tiny, drafter=drafter).generate(PROMPT, max_tokens=96, ignore_eos=True)
     assert other.token_ids == plain.token_ids
     assert other.text == plain.text
@@ -167,7 +167,7 @@ def test_greedy_text_does_not_depend_on_the_drafter(tiny, tiny_draft, which):
 def test_a_seed_means_one_text_with_any_drafter(tiny, tiny_draft, which):
     options = {"max_tokens": 64, "temperature": 0.8, "seed": 7, "ignore_eos": True}
     drafter = drafters(tiny_draft)[which]
-    plain = sd.Decoder(tiny).generate(PROMPT, **options)
+    plain = sd.Decoder(tiny, drafter=None).generate(PROMPT, **options)
     other = sd.Decoder(tiny, drafter=drafter).generate(PROMPT, **options)
     assert other.token_ids == plain.token_ids
     assert other.seed == 7
@@ -255,7 +255,7 @@ def test_a_stop_string_ends_the_text_before_it(tiny):
 
 
 def test_logprobs_are_those_of_the_emitted_tokens(tiny, tiny_draft):
-    plain = sd.Decoder(tiny).generate(PROMPT, max_tokens=24, logprobs=3, ignore_eos=True)
+    plain = sd.Decoder(tiny, drafter=None).generate(PROMPT, max_tokens=24, logprobs=3, ignore_eos=True)
     drafted = sd.Decoder(tiny, drafter=sd.NGram()).generate(
         PROMPT, max_tokens=24, logprobs=3, ignore_eos=True
     )

@@ -80,7 +80,8 @@ def test_every_drafter_gives_the_plain_text(target, draft, temperature):
         result = session(target, given, **options).generate(**request)
         assert result["token_ids"] == plain["token_ids"], options
         assert result["text"] == plain["text"]
-        assert result["speculation"] == "on"
+        # A controller may find that nothing pays.
+        assert result["speculation"] == "on" or options["drafter"] == "auto"
 
 
 def test_a_model_that_drafts_for_itself_is_always_right(target):
@@ -93,8 +94,8 @@ def test_a_model_that_drafts_for_itself_is_always_right(target):
 
 
 def test_auto_takes_the_draft_model_when_there_is_one(target, draft):
-    assert session(target, draft).drafter == "model"
-    assert session(target).drafter == "ngram"
+    assert session(target, draft).drafter == "model,ngram,suffix"
+    assert session(target).drafter == "ngram,suffix"
     assert session(target, draft, drafter="none").drafter == "none"
 
 

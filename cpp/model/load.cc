@@ -189,10 +189,8 @@ void Model::load_weights(const LoadOptions& options) {
   w.embedding = file_->find_tensor("token_embd.weight");
   w.embedding_data = file_->tensor_data(*w.embedding);
   w.memory.mapped_bytes = static_cast<std::size_t>(w.embedding->n_bytes);
-  for (int layer = 0; layer < config_.n_layers; ++layer) {
-    w.layers.push_back(load_layer(loader, *file_, config_, layer));
-  }
   w.output_norm = loader.norm("output_norm");
+  // The largest matrix first: while one is packed both copies of it are in memory.
   const auto n_tokens = static_cast<std::uint64_t>(config_.n_tokens);
   if (config_.tied_head) {
     w.head.weight = loader.matrix("token_embd.weight", n_tokens);
@@ -201,6 +199,9 @@ void Model::load_weights(const LoadOptions& options) {
     w.head.weight = loader.matrix("output.weight", n_tokens);
   }
   w.head.bias = loader.vector("output.bias");
+  for (int layer = 0; layer < config_.n_layers; ++layer) {
+    w.layers.push_back(load_layer(loader, *file_, config_, layer));
+  }
 }
 
 const ModelConfig& Model::config() const noexcept { return config_; }

@@ -9,7 +9,6 @@ import sys
 from ._convert import measure_bandwidth
 from .decoder import Decoder
 from .model import Model
-from .options import NGram
 from .results import GenerationResult
 
 MODEL = "smollm2"
@@ -31,7 +30,7 @@ def run(path: pathlib.Path, *, max_tokens: int, n_threads: int | None, as_json: 
     """Prints the comparison; returns 1 if the two texts differ."""
     with Model(path, n_threads=n_threads) as model:
         messages = [{"role": "user", "content": PROMPT}]
-        decoders = {"plain": Decoder(model), "speculative": Decoder(model, drafter=NGram())}
+        decoders = {"plain": Decoder(model, drafter=None), "speculative": Decoder(model)}
         measure_bandwidth(model.info.n_threads)
         # The first pass pays for reading the file from disk; each of the two then runs twice.
         decoders["plain"].chat(messages, max_tokens=4)

@@ -11,11 +11,14 @@ constexpr double kLossShare = 0.01;         // of the plain time ...
 constexpr double kLossSteps = 4.0;          // ... and so many plain steps may be lost in all
 constexpr double kRequestLossShare = 0.03;  // the same for one request
 constexpr double kRequestLossSteps = 6.0;
-constexpr double kCarriedSteps = 8.0;  // earned steps that outlive a request
-constexpr int kProbeAfter = 32;        // plain tokens after which a model gets another chance
-constexpr int kPlainEvery = 64;        // passes between plain steps that keep their cost honest
-constexpr double kOutlier = 2.0;       // what a pass may cost of its prediction in the credit
-constexpr double kUnknownDraft = 0.5;  // a draft step that was never measured, in plain steps
+constexpr double kCarriedSteps = 8.0;   // earned steps that outlive a request
+constexpr int kProbeAfter = 32;         // plain tokens after which a model gets another chance
+constexpr int kPlainEvery = 64;         // passes between plain steps that keep their cost honest
+constexpr double kFreeLookupMs = 0.02;  // of each plain step: lookups start free
+constexpr double kOutlier = 2.0;        // what a pass may cost of its prediction in the credit
+constexpr double kUnknownDraft = 0.5;   // a draft step that was never measured, in plain steps
+
+constexpr std::string_view kNoRoom = "no room for a draft";
 
 }  // namespace
 
@@ -111,10 +114,10 @@ Choice Controller::choose(const std::vector<Offer>& offers, int budget) {
   } else {
     for (const Offer& offer : offers) consider(offer, budget, best, refused);
     if (best.source < 0) {
-      best.reason = refused          ? "no credit left for a worst case"
-                    : budget < 1     ? "no room for a draft"
-                    : offers.empty() ? "nothing to propose"
-                                     : "no draft is expected to pay";
+      best.reason = refused          ? std::string_view("no credit left for a worst case")
+                    : budget < 1     ? kNoRoom
+                    : offers.empty() ? std::string_view("nothing to propose")
+                                     : std::string_view("no draft is expected to pay");
       best = probe(offers, budget, best);
     }
   }
@@ -173,10 +176,10 @@ void Controller::observe(const PassOutcome& outcome) {
   plain_total_ms_ += outcome.n_emitted * plain_ms;
   request_plain_ms_ += outcome.n_emitted * plain_ms;
   if (outcome.n_drafted == 0) {
-    earn(-draft_ms);  // looking in vain is paid for too
+    earn(-std::max(draft_ms - kFreeLookupMs, 0.0));  // looking in vain is paid for too
     passes_since_plain_ = 0;
     ++plain_in_a_row_;
-    plain_reason_ = choice.reason;
+    if (choice.reason != kNoRoom) plain_reason_ = choice.reason;  // every text has a last token
     return;
   }
   if (choice.source >= 0) at(choice.source).idle_tokens = 0;
