@@ -9,9 +9,8 @@
 namespace specdec {
 namespace {
 
-constexpr int kAdaptiveMax = 15;   // tokens of an adaptive draft: 16 rows
-constexpr int kFirstWindow = 64;   // tokens a draft model reads of a long prompt at first
-constexpr int kWorthReading = 48;  // tokens still to come that make reading the rest pay
+constexpr int kAdaptiveMax = 15;  // tokens of an adaptive draft: 16 rows
+constexpr int kFirstWindow = 64;  // tokens a draft model reads of a long prompt at first
 
 // Errors of a drafter that end its work but not the request.
 bool is_survivable(ErrorCode code) {
@@ -129,6 +128,7 @@ Draft Drafting::next(std::span<const TokenId> committed, int max_tokens, int n_f
   grades_.clear();
   if (!off_reason_.empty()) return {.proposal = {}, .source = {}, .reason = off_reason_};
   double ms = 0.0;
+  reading_ms_ = 0.0;
   Draft draft;
   {
     const ScopedMs timer(ms);
@@ -136,7 +136,7 @@ Draft Drafting::next(std::span<const TokenId> committed, int max_tokens, int n_f
                        : next_fixed(committed, max_tokens, n_free_slots, chance);
   }
   draft_ms_ += ms;
-  pass_draft_ms_ += ms;
+  pass_draft_ms_ += ms - reading_ms_;
   n_drafted_ = draft.proposal.size();
   return draft;
 }
@@ -219,20 +219,24 @@ Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens
 
 // A draft model that began with the end of a long prompt reads the rest once it has earned that.
 void Drafting::read_more(std::span<const TokenId> committed, int max_tokens) {
-  if (max_tokens < kWorthReading) return;
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     Drafter& drafter = *sources_[i].drafter;
-    const int n_unread = sources_[i].active ? drafter.n_unread() : 0;
-    if (n_unread == 0) continue;
-    const auto n_rows = static_cast<int>(committed.size());
-    const CostModel& cost = controller_->source_cost(static_cast<int>(i));
-    if (cost.known() && controller_->can_afford(1.25 * cost.ms(n_rows))) {
+    if (!sources_[i].active || drafter.n_unread() == 0) continue;
+    const auto source = static_cast<int>(i);
+    const double expected_ms =
+        controller_->source_cost(source).ms(static_cast<int>(committed.size()));
+    if (!controller_->worth_reading(source, expected_ms, max_tokens)) continue;
+    double ms = 0.0;
+    {
+      const ScopedMs timer(ms);
       try {
         drafter.read_all(committed);
       } catch (const Error& error) {
         if (!is_survivable(error.code())) throw;
       }
     }
+    controller_->debit(ms);
+    reading_ms_ += ms;
   }
 }
 

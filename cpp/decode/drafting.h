@@ -81,6 +81,7 @@ class Drafting final : private LengthRule {
   std::string failures_;
   double draft_ms_ = 0.0;       // in all
   double pass_draft_ms_ = 0.0;  // since the last pass was observed
+  double reading_ms_ = 0.0;     // of it, a draft model's reading of more context: debited apart
   Choice choice_;               // of this pass
   int n_drafted_ = 0;           // of this pass
   std::vector<int> grades_;     // [n_drafted_] of a model's tokens

@@ -10,8 +10,8 @@ constexpr double kPriorWeight = 2.0;   // judgements that a prior is worth
 constexpr double kParentWeight = 6.0;  // judgements that a cell's parent is worth
 
 // Guesses before anything is known; a few judgements replace them.
-constexpr std::array<double, AcceptanceModel::kGrades> kLookupPrior = {0.4,  0.25, 0.4,  0.55,
-                                                                       0.65, 0.75, 0.85, 0.93};
+constexpr std::array<double, AcceptanceModel::kGrades> kLookupPrior = {0.3, 0.15, 0.3,  0.45,
+                                                                       0.6, 0.75, 0.87, 0.95};
 constexpr std::array<double, AcceptanceModel::kGrades> kModelPrior = {0.2, 0.35, 0.5,  0.6,
                                                                       0.7, 0.8,  0.88, 0.95};
 constexpr double kModelMean = 0.7;

@@ -16,6 +16,10 @@ constexpr int kProbeAfter = 32;         // plain tokens after which a model gets
 constexpr int kPlainEvery = 64;         // passes between plain steps that keep their cost honest
 constexpr double kFreeLookupMs = 0.02;  // of each plain step: lookups start free
 constexpr double kOutlier = 2.0;        // what a pass may cost of its prediction in the credit
+constexpr double kCatchUpRounds = 8.0;  // over which the cost of reading up is spread
+constexpr double kReadingGain = 0.1;    // that more context may be worth, in plain time
+constexpr double kGainRate = 0.1;       // weight of one round in the mean of what rounds gained
+constexpr int kGainRounds = 6;          // rounds before that mean is believed
 constexpr double kUnknownDraft = 0.5;   // a draft step that was never measured, in plain steps
 
 constexpr std::string_view kNoRoom = "no room for a draft";
@@ -26,7 +30,12 @@ Controller::Controller(std::vector<SourceTraits> sources) {
   for (SourceTraits& traits : sources) {
     const auto kind =
         traits.lookup ? AcceptanceModel::Kind::kLookup : AcceptanceModel::Kind::kModel;
-    sources_.push_back({std::move(traits), AcceptanceModel(kind), CostModel(), 0});
+    sources_.push_back({.traits = std::move(traits),
+                        .acceptance = AcceptanceModel(kind),
+                        .cost = CostModel(),
+                        .idle_tokens = 0,
+                        .gained = 0.0,
+                        .n_rounds = 0});
   }
 }
 
@@ -34,6 +43,7 @@ void Controller::begin_request() {
   for (Source& source : sources_) {
     source.acceptance.fade();
     source.idle_tokens = kProbeAfter;  // a new text: worth a look
+    source.n_rounds = std::min(source.n_rounds, kGainRounds / 2);
   }
   request_credit_ms_ = 0.0;
   request_plain_ms_ = 0.0;
@@ -75,7 +85,12 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
         source.traits.lookup ? source.acceptance.rate(n - 1, grade) : source.acceptance.rate(n - 1);
     expected += all_right;
     const double cost_ms = draft_ms(source, offer.n_behind, n) + target_.ms(n + 1);
-    const double speedup = expected * plain_ms / cost_ms;
+    // Reading up serves the rounds after this one too.
+    const double usual_ms = draft_ms(source, std::min(offer.n_behind, 2), n) + target_.ms(n + 1);
+    double speedup = expected * plain_ms / (usual_ms + (cost_ms - usual_ms) / kCatchUpRounds);
+    // Stopping where it gets unsure, a model does better than any fixed length.
+    if (!source.traits.lookup && source.n_rounds >= kGainRounds)
+      speedup = std::max(speedup, source.gained);
     if (speedup < kLeastSpeedup || speedup <= best.speedup) continue;
     if (!allowed(cost_ms - plain_ms)) {
       refused = true;
@@ -187,9 +202,20 @@ void Controller::observe(const PassOutcome& outcome) {
                                ? std::min(outcome.verify_ms, kOutlier * predicted_verify)
                                : outcome.verify_ms;
   earn(outcome.n_emitted * plain_ms - draft_ms - verify_ms);
+  if (choice.source >= 0) {
+    Source& source = at(choice.source);
+    const double gained = outcome.n_emitted * plain_ms / (draft_ms + verify_ms);
+    ++source.n_rounds;
+    source.gained += std::max(kGainRate, 1.0 / source.n_rounds) * (gained - source.gained);
+  }
   ++n_rounds_;
   ++passes_since_plain_;
   plain_in_a_row_ = 0;
+}
+
+bool Controller::worth_reading(int source, double ms, int n_left) const {
+  return choice_.source == source && request_credit_ms_ >= 1.25 * ms && credit_ms_ >= 1.25 * ms &&
+         ms <= kReadingGain * n_left * target_.ms(1);
 }
 
 std::string Controller::speculation() const {

@@ -74,10 +74,10 @@ class Controller {
   // The chosen model drafted its n-th token with this probability: is the next one worth it?
   [[nodiscard]] bool keep_going(int n_drafted, double probability);
   void observe(const PassOutcome& outcome);
-  // Whether the draft model may spend so much on reading, from what this request has earned.
-  [[nodiscard]] bool can_afford(double ms) const {
-    return credit_ms_ >= ms && request_credit_ms_ >= ms;
-  }
+  // Whether a draft model may spend so much on reading more of the text, when n_left tokens are
+  // still to come: it must be drafting, have earned it in this request, and stand to gain from it.
+  [[nodiscard]] bool worth_reading(int source, double ms, int n_left) const;
+  void debit(double ms) { earn(-ms); }
 
   // "on" or "off: reason", as of now.
   [[nodiscard]] std::string speculation() const;
@@ -88,6 +88,8 @@ class Controller {
     AcceptanceModel acceptance;
     CostModel cost;
     int idle_tokens = 0;  // emitted since it drafted last
+    double gained = 0.0;  // speed-up of its rounds, a running mean
+    int n_rounds = 0;
   };
   [[nodiscard]] Source& at(int source) { return sources_[static_cast<std::size_t>(source)]; }
   [[nodiscard]] double draft_ms(const Source& source, int n_behind, int length) const;
