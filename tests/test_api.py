@@ -255,7 +255,9 @@ def test_a_stop_string_ends_the_text_before_it(tiny):
 
 
 def test_logprobs_are_those_of_the_emitted_tokens(tiny, tiny_draft):
-    plain = sd.Decoder(tiny, drafter=None).generate(PROMPT, max_tokens=24, logprobs=3, ignore_eos=True)
+    plain = sd.Decoder(tiny, drafter=None).generate(
+        PROMPT, max_tokens=24, logprobs=3, ignore_eos=True
+    )
     drafted = sd.Decoder(tiny, drafter=sd.NGram()).generate(
         PROMPT, max_tokens=24, logprobs=3, ignore_eos=True
     )

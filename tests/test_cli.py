@@ -543,6 +543,16 @@ def test_a_full_chat_says_so_and_goes_on(model):
 # ---------------------------------------------------------------- inspect, tokenize, perplexity
 
 
+def test_inspect_tells_the_memory_of_a_pair(model, draft):
+    found = json.loads(specdec("inspect", model, "-md", draft, "-c", "100", "--json").stdout)
+    for part in (found["memory"], found["draft_memory"]):
+        assert part["n_ctx"] == 100
+        assert part["total_bytes"] == part["weights_bytes"] + 100 * part["cache_bytes_per_token"]
+    assert found["memory"]["cache_bytes_per_token"] > found["draft_memory"]["cache_bytes_per_token"]
+    text = specdec("inspect", model, "-md", draft).stdout
+    assert "together" in text and "F16 cache for 4096 tokens" in text
+
+
 def test_inspect_shows_the_model(model):
     text = specdec("inspect", model).stdout
     for words in ("tiny", "llama", "Q8_0", "272", "gpt2"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
@@ -159,35 +158,67 @@ def test_a_requantised_draft_is_smaller_and_the_text_the_same(paths, target):
 
 # ---------------------------------------------------------------- real models
 
-CODE = "def quicksort(items):\n    if len(items) <= 1:\n        return items\n"
-PROSE = "The history of the city begins with"
+STARTS = (
+    'def {}(items):\n    """Returns',
+    "A short story about {} begins like this:",
+    "Question: what is {}?\nAnswer:",
+    "| {} | price | stock |\n|---|---|---|\n|",
+    "import {}\n\nclass Reader:\n    def __init__(self",
+)
+TOPICS = ("sorting", "rivers", "json", "a bakery", "music", "winter", "numbers", "trains")
+PROMPTS = [start.format(topic) for start in STARTS for topic in TOPICS]  # 40
+LENGTHS = (1, 3, 8)
+
+
+def count_unequal(target, draft, options, prompts, max_tokens) -> tuple[int, int, int]:
+    """Texts that differ from plain decoding; drafted and accepted tokens of all."""
+    unequal = drafted = accepted = 0
+    for prompt in prompts:
+        request = {"prompt": prompt, "max_tokens": max_tokens, "ignore_eos": True}
+        plain = session(target, drafter="none").generate(**request)
+        for length in LENGTHS:
+            result = session(target, draft, gamma=length, **options).generate(**request)
+            unequal += result["token_ids"] != plain["token_ids"]
+            drafted += result["drafted"]
+            accepted += result["accepted"]
+    return unequal, drafted, accepted
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [o for o in DRAFTERS if o["drafter"] != "model"], ids=name_of)
 def test_smollm2_writes_the_plain_text(options):
     model = engine.load(str(model_path("SmolLM2-135M-Instruct.Q4_1.gguf")))
-    accepted = 0
-    for prompt, length in itertools.product((CODE, PROSE), (1, 3, 8)):
-        request = {"prompt": prompt, "max_tokens": 64, "ignore_eos": True}
-        plain = session(model, drafter="none").generate(**request)
-        result = session(model, gamma=length, **options).generate(**request)
-        assert result["token_ids"] == plain["token_ids"]
-        accepted += result["accepted"]
+    unequal, drafted, accepted = count_unequal(model, None, options, PROMPTS, 64)
+    print(f"{name_of(options)}: {accepted} of {drafted} accepted, {unequal} texts differ")
+    assert unequal == 0
     # Its first layers alone say little.
-    assert accepted > (0 if options["drafter"] == "layerskip" else 20)
+    assert accepted > (0 if options["drafter"] == "layerskip" else 400)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("requantize", ["", "q4_0"])
-def test_the_qwen_pair_writes_the_plain_text(requantize):
+@pytest.mark.parametrize("options", DRAFTERS, ids=name_of)
+def test_the_qwen_pair_writes_the_plain_text(options, requantize):
+    if requantize and options["drafter"] != "model":
+        pytest.skip("needs no draft model")
     name = "qwen2.5-coder-{}-instruct-q4_k_m.gguf"
     target = engine.load(str(model_path(name.format("1.5b"))))
-    draft = engine.load(str(model_path(name.format("0.5b"))), requantize=requantize)
-    request = {"prompt": CODE, "max_tokens": 48, "ignore_eos": True}
-    plain = session(target, drafter="none").generate(**request)
-    for options, length in itertools.product(DRAFTERS, (1, 3, 8)):
-        result = session(target, draft, gamma=length, **options).generate(**request)
+    draft = None
+    if options["drafter"] == "model":
+        draft = engine.load(str(model_path(name.format("0.5b"))), requantize=requantize)
+    unequal, drafted, accepted = count_unequal(target, draft, options, PROMPTS[::4], 48)
+    print(f"{name_of(options)}: {accepted} of {drafted} accepted, {unequal} texts differ")
+    assert unequal == 0
+    if options["drafter"] == "model":
+        assert accepted > 0.3 * drafted > 0
+
+
+# The part of it that every run does.
+@pytest.mark.parametrize("drafter", ["ngram", "suffix", "recycling", "ngram,suffix,recycling"])
+def test_smollm2_writes_the_plain_text_in_short(drafter):
+    model = engine.load(str(model_path("SmolLM2-135M-Instruct.Q4_1.gguf")))
+    for prompt in PROMPTS[::8]:
+        request = {"prompt": prompt, "max_tokens": 48, "ignore_eos": True}
+        plain = session(model, drafter="none").generate(**request)
+        result = session(model, drafter=drafter).generate(**request)
         assert result["token_ids"] == plain["token_ids"]
-        if options["drafter"] == "model":
-            assert result["accepted"] > 0.5 * result["drafted"] > 0

@@ -1,6 +1,9 @@
 // `specdec inspect FILE`: metadata and tensors of a GGUF file; the weights are not read.
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 
 #include "base/error.h"
@@ -9,6 +12,7 @@
 #include "cli/json.h"
 #include "cli/terminal.h"
 #include "engine/model_info.h"
+#include "engine/session.h"
 #include "gguf/reader.h"
 #include "tokenizer/utf8.h"
 
@@ -16,7 +20,8 @@ namespace specdec::cli {
 namespace {
 
 struct InspectFlags {
-  std::string model;
+  std::string model, draft;
+  int n_ctx = kDefaultContext;
   bool json = false, tensors = false, keys = false, chat_template = false;
 };
 
@@ -59,7 +64,46 @@ void write_json_value(JsonWriter& json, const GgufValue& value) {
   }
 }
 
-void print_json(const GgufFile& file, const ModelInfo& info, const InspectFlags& flags) {
+// What decoding with a model keeps in memory. Weights are repacked into about as many bytes.
+struct Memory {
+  std::uint64_t weights = 0;
+  std::uint64_t cache_per_token = 0;  // F16
+};
+
+Memory memory_of(const ModelInfo& info) {
+  // The file may claim anything.
+  const auto sane = [](std::int64_t n) {
+    return static_cast<std::uint64_t>(std::clamp<std::int64_t>(n, 0, 1 << 16));
+  };
+  return {.weights = info.weight_bytes,
+          .cache_per_token = 4 * sane(info.n_layers) * sane(info.n_kv_heads) * sane(info.head_dim)};
+}
+
+double cache_bytes(const Memory& memory, int n_ctx) {
+  return static_cast<double>(memory.cache_per_token) * n_ctx;
+}
+
+double total_bytes(const Memory& memory, int n_ctx) {
+  return static_cast<double>(memory.weights) + cache_bytes(memory, n_ctx);
+}
+
+void write_memory(JsonWriter& json, const Memory& memory, int n_ctx) {
+  json.begin_object()
+      .member("weights_bytes", memory.weights)
+      .member("cache_bytes_per_token", memory.cache_per_token)
+      .member("n_ctx", n_ctx)
+      .member("total_bytes", total_bytes(memory, n_ctx))
+      .end_object();
+}
+
+std::string memory_text(const Memory& memory, int n_ctx) {
+  return human_bytes(static_cast<double>(memory.weights)) + " weights + " +
+         human_bytes(cache_bytes(memory, n_ctx)) + " F16 cache for " + std::to_string(n_ctx) +
+         " tokens";
+}
+
+void print_json(const GgufFile& file, const ModelInfo& info, const ModelInfo* draft,
+                const InspectFlags& flags) {
   JsonWriter json;
   json.begin_object();
   json.member("path", info.path)
@@ -108,6 +152,12 @@ void print_json(const GgufFile& file, const ModelInfo& info, const InspectFlags&
     }
     json.end_array();
   }
+  json.key("memory");
+  write_memory(json, memory_of(info), flags.n_ctx);
+  if (draft != nullptr) {
+    json.key("draft_memory");
+    write_memory(json, memory_of(*draft), flags.n_ctx);
+  }
   json.member("warnings", file.warnings());
   json.end_object();
   write_stdout(json.text() + "\n");
@@ -118,7 +168,8 @@ std::string padded(std::string text, std::size_t width) {
   return text;
 }
 
-std::string summary(const GgufFile& file, const ModelInfo& info) {
+std::string summary(const GgufFile& file, const ModelInfo& info, const ModelInfo* draft,
+                    int n_ctx) {
   std::string out;
   const auto line = [&out](const char* label, const std::string& text) {
     if (!text.empty()) out += padded(label, 16) + text + "\n";
@@ -149,6 +200,13 @@ std::string summary(const GgufFile& file, const ModelInfo& info) {
   line("GGUF", "version " + std::to_string(file.version()) + ", " +
                    std::to_string(file.entries().size()) + " keys, " +
                    std::to_string(file.tensors().size()) + " tensors");
+  line("memory", memory_text(memory_of(info), n_ctx));
+  if (draft != nullptr) {
+    line("draft", printable(draft->path, 400));
+    line("draft memory", memory_text(memory_of(*draft), n_ctx));
+    line("together",
+         human_bytes(total_bytes(memory_of(info), n_ctx) + total_bytes(memory_of(*draft), n_ctx)));
+  }
   for (const std::string& warning : file.warnings()) line("warning", warning);
   return out;
 }
@@ -163,6 +221,10 @@ int run_inspect(const Arguments& arguments) {
   parser.positional("FILE", &file_argument, "The file; -m FILE does the same.");
   parser.section("Options");
   parser.text("-m --model", "FILE", &flags.model, "The file.");
+  parser.text("-md --model-draft", "FILE", &flags.draft,
+              "A draft model: also tell what both take in memory.");
+  parser.integer("-c --ctx-size", "N", &flags.n_ctx, 1, 1 << 30,
+                 "Reckon the memory of caches of N tokens (default 4096).");
   parser.flag("--json", &flags.json, "Print one JSON object.");
   parser.flag("--keys", &flags.keys, "Also list all metadata.");
   parser.flag("--tensors", &flags.tensors, "Also list all tensors.");
@@ -184,11 +246,14 @@ int run_inspect(const Arguments& arguments) {
     return kExitOk;
   }
   const ModelInfo info = describe_model(*file);
+  std::optional<ModelInfo> draft;
+  if (!flags.draft.empty()) draft = describe_model(*GgufFile::open(flags.draft));
+  const ModelInfo* draft_info = draft ? &*draft : nullptr;
   if (flags.json) {
-    print_json(*file, info, flags);
+    print_json(*file, info, draft_info, flags);
     return kExitOk;
   }
-  std::string out = summary(*file, info);
+  std::string out = summary(*file, info, draft_info, flags.n_ctx);
   if (flags.keys) {
     out += "\n";
     for (const GgufEntry& entry : file->entries()) {

@@ -35,7 +35,8 @@ struct DraftSetup {
   VerifierTraits verifier;
   const std::atomic<bool>* cancel = nullptr;
   LengthRule* length_rule = nullptr;  // null: as many tokens as asked for
-  int first_window = 0;  // > 0: a model that lags by more reads only so many of the last tokens
+  // > 0: a model starts from so many of the last tokens, and again when it lags far behind.
+  int first_window = 0;
 };
 
 // Tokens that were just committed.

@@ -10,7 +10,7 @@ namespace specdec {
 namespace {
 
 constexpr int kAdaptiveMax = 15;  // tokens of an adaptive draft: 16 rows
-constexpr int kFirstWindow = 64;  // tokens a draft model reads of a long prompt at first
+constexpr int kFirstWindow = 16;  // tokens a draft model reads of a long prompt at first
 
 // Errors of a drafter that end its work but not the request.
 bool is_survivable(ErrorCode code) {

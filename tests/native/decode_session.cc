@@ -212,13 +212,26 @@ class Session {
   std::vector<TokenId> propose(const std::vector<TokenId>& committed, int max_tokens) {
     return propose_all(committed, max_tokens).tokens;
   }
-  void begin(const std::vector<TokenId>& prompt, const std::vector<TokenId>& eog, bool trees) {
+  // min_probability >= 0: a draft ends behind the first token less likely than that.
+  void begin(const std::vector<TokenId>& prompt, const std::vector<TokenId>& eog, bool trees,
+             int first_window, double min_probability) {
     VerifierTraits traits;
     traits.trees = trees;
-    drafter_->begin(
-        {.sampling = {}, .eog = eog, .vocab_size = target_.vocab_size(), .verifier = traits},
-        prompt);
+    rule_.min_probability = min_probability;
+    rule_.seen.clear();
+    drafter_->begin({.sampling = {},
+                     .eog = eog,
+                     .vocab_size = target_.vocab_size(),
+                     .verifier = traits,
+                     .length_rule = min_probability >= 0 ? &rule_ : nullptr,
+                     .first_window = first_window},
+                    prompt);
   }
+  [[nodiscard]] std::vector<double> probabilities() const { return rule_.seen; }
+  int n_behind(const std::vector<TokenId>& committed) { return drafter_->n_behind(committed); }
+  [[nodiscard]] int n_unread() const { return drafter_->n_unread(); }
+  void read_all(const std::vector<TokenId>& committed) { drafter_->read_all(committed); }
+  void align(const std::vector<TokenId>& committed) { drafter_->align(committed); }
   void commit(const std::vector<TokenId>& committed, int n_new,
               const std::vector<std::vector<TokenId>>& target_top_k,
               const std::vector<TokenId>& row_tokens,
@@ -231,6 +244,15 @@ class Session {
   }
 
  private:
+  struct Rule final : LengthRule {
+    double min_probability = 0.0;
+    std::vector<double> seen;
+    bool keep_going(int, double probability) override {
+      seen.push_back(probability);
+      return probability >= min_probability;
+    }
+  };
+
   void make(const py::dict& options) {
     std::string kind;
     std::string mode = "auto";
@@ -245,6 +267,7 @@ class Session {
     f.read("temperature", source.model.temperature);
     f.read("top_k", source.model.top_k);
     f.read("branch", source.model.branch);
+    f.read("head_tokens", source.model.head_tokens);
     f.read("n", source.ngram.n);
     f.read("draft_max", source.ngram.draft_max);
     f.read("filler_top_k", source.ngram.filler_top_k);
@@ -349,6 +372,7 @@ class Session {
 
   ToyScorer target_;
   std::unique_ptr<ToyScorer> draft_;
+  Rule rule_;
   std::unique_ptr<Drafter> drafter_;
   std::optional<Decoder> decoder_;
 };
@@ -378,7 +402,12 @@ void bind_session(py::module_& m) {
       .def("logits", &Session::logits)
       .def("reset", &Session::reset)
       .def("begin", &Session::begin, py::arg("prompt"), py::arg("eog") = std::vector<TokenId>{},
-           py::arg("trees") = false)
+           py::arg("trees") = false, py::arg("first_window") = 0, py::arg("min_probability") = -1.0)
+      .def("probabilities", &Session::probabilities)
+      .def("n_behind", &Session::n_behind)
+      .def("n_unread", &Session::n_unread)
+      .def("read_all", &Session::read_all)
+      .def("align", &Session::align)
       .def("propose", &Session::propose)
       .def("propose_tree",
            [](Session& s, const std::vector<TokenId>& committed, int max_tokens) {

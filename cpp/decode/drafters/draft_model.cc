@@ -53,6 +53,7 @@ class DraftModel final : public Drafter {
 
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
     setup_ = setup;
+    fresh_ = true;
     mode_ = options_.mode;
     SamplingParams& params = setup_.sampling;
     if (options_.temperature) params.temperature = *options_.temperature;
@@ -113,6 +114,7 @@ class DraftModel final : public Drafter {
       start_ = std::max(0, static_cast<int>(committed.size()) - window);
       cache_.clear();
     }
+    fresh_ = false;
     const int n = std::min(max_tokens, room());
     if (n < 1) return proposal;
     catch_up(committed);
@@ -158,7 +160,9 @@ class DraftModel final : public Drafter {
 
  private:
   [[nodiscard]] bool wants_window(int lag) const {
-    return setup_.first_window > 0 && lag > setup_.first_window;
+    // What it has read of this text is worth keeping for a while.
+    return setup_.first_window > 0 &&
+           lag > (fresh_ ? setup_.first_window : std::max(setup_.first_window, kMaxLag));
   }
 
   // Which tokens can be drafted at all; laws over fewer tokens are laws all the same.
@@ -269,6 +273,7 @@ class DraftModel final : public Drafter {
   }
 
   static constexpr int kMaxBranch = 16;
+  static constexpr int kMaxLag = 64;
 
   TokenCache cache_;
   DraftModelOptions options_;
@@ -278,6 +283,7 @@ class DraftModel final : public Drafter {
   int top_k_ = 0;              // of RowOutput::kTop
   bool carries_laws_ = false;  // proposals tell the laws
   int last_row_ = 0;
+  bool fresh_ = true;                 // has not drafted in this request
   int start_ = 0;                     // the cache holds the committed tokens from here on
   std::vector<std::int32_t> blocks_;  // of token ids that the head computes; empty: all
   double probability_ = 0.0;          // of the last token on the chain
