@@ -298,7 +298,9 @@ def test_draft_options_reach_the_drafter(model, draft):
         return generate_json(model, "-md", draft, "-p", PROMPT, "-n", "30", *arguments)["stats"]
 
     assert len(stats("--gamma", "6")["accepted_per_position"]) == 6
-    assert len(stats("--draft-max", "2")["accepted_per_position"]) == 2
+    fixed = stats("--drafter", "model", "--draft-max", "2")
+    assert len(fixed["accepted_per_position"]) == 2
+    assert len(stats("--draft-max", "2")["accepted_per_position"]) <= 2
     none = stats("--drafter", "none")
     assert (none["rounds"], none["plain_steps"]) == (0, 30)
     assert none["speculation"].startswith("off")
