@@ -111,10 +111,19 @@ DraftProposal Drafting::ask(Source& source, std::span<const TokenId> committed, 
   }
 }
 
+Drafting::Pending Drafting::pending_of(const DraftProposal& proposal) {
+  return {.tokens = proposal.tokens,
+          .next = 0,
+          .grade = AcceptanceModel::match_grade(proposal.strength)};
+}
+
+// Of a drafter without the controller.
+int Drafting::longest_of(const Source& source) const {
+  return request_.gamma.value_or(request_.draft_max.value_or(source.drafter->default_draft_max()));
+}
+
 int Drafting::limit_of(const Source& source, int max_tokens, int n_free_slots) const {
-  const int longest =
-      request_.gamma.value_or(request_.draft_max.value_or(source.drafter->default_draft_max()));
-  int limit = std::min(longest, max_tokens);
+  int limit = std::min(longest_of(source), max_tokens);
   // Rows of siblings need room in the cache until they are dropped.
   const int branch = source.drafter->branch();
   if (branch > 1) limit = std::min(limit, n_free_slots / branch);
@@ -159,10 +168,8 @@ Draft Drafting::next_fixed(std::span<const TokenId> committed, int max_tokens, i
         continue;
       }
       draft.source = source.drafter->name();
-      const int longest =
-          request_.gamma.value_or(request_.draft_max.value_or(source.drafter->default_draft_max()));
       draft.reason = draft.proposal.size() < limit ? "nothing more to propose"
-                     : limit < longest             ? "tokens that are left"
+                     : limit < longest_of(source)  ? "tokens that are left"
                                                    : "fixed length";
       return draft;
     }
@@ -187,11 +194,7 @@ Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens
       if (found[i].empty() || !found[i].is_chain()) continue;
       offer.n_tokens = found[i].size();
       offer.match_length = found[i].strength;
-      if (source.pending.tokens.empty()) {
-        source.pending = {.tokens = found[i].tokens,
-                          .next = 0,
-                          .grade = AcceptanceModel::match_grade(found[i].strength)};
-      }
+      if (source.pending.tokens.empty()) source.pending = pending_of(found[i]);
     }
     offers.push_back(offer);
   }
@@ -204,9 +207,7 @@ Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens
     draft.proposal = ask(source, committed, choice_.length, chance);
   } else {
     draft.proposal = std::move(found[chosen]);
-    source.pending = {.tokens = draft.proposal.tokens,
-                      .next = 0,
-                      .grade = AcceptanceModel::match_grade(draft.proposal.strength)};
+    source.pending = pending_of(draft.proposal);
     draft.proposal.tokens.resize(static_cast<std::size_t>(choice_.length));
     if (!draft.proposal.parents.empty())
       draft.proposal.parents.resize(static_cast<std::size_t>(choice_.length));

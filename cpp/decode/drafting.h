@@ -64,6 +64,8 @@ class Drafting final : private LengthRule {
   [[nodiscard]] bool any_active() const;
   [[nodiscard]] DraftProposal ask(Source& source, std::span<const TokenId> committed,
                                   int max_tokens, Chance& chance);
+  [[nodiscard]] static Pending pending_of(const DraftProposal& proposal);
+  [[nodiscard]] int longest_of(const Source& source) const;
   [[nodiscard]] int limit_of(const Source& source, int max_tokens, int n_free_slots) const;
   [[nodiscard]] Draft next_fixed(std::span<const TokenId> committed, int max_tokens,
                                  int n_free_slots, Chance& chance);

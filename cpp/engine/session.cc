@@ -190,6 +190,7 @@ struct Session::Impl {
   std::shared_ptr<const SuffixIndex> suffix_corpus;  // shared by forks
   std::vector<std::unique_ptr<Drafter>> drafters;
   std::optional<Controller> controller;  // of adaptive drafting
+  std::optional<CalibrationFile> calibration_file;
   std::optional<Calibration> calibration;
   std::unique_ptr<Decoder> decoder;
 
@@ -253,7 +254,8 @@ void Session::Impl::calibrate_once() {
   if (!controller || calibration || options.gamma >= 0 || scorer->length() > 0) return;
   if (draft_scorer && draft_scorer->length() > 0) return;
   calibration.emplace();
-  const CalibrationFile file(*target, options.draft.get(), parse_kv_type(options.kv_type));
+  const CalibrationFile& file =
+      calibration_file.emplace(*target, options.draft.get(), parse_kv_type(options.kv_type));
   const bool usable = file.read(*calibration) && calibration->draft.empty() == !draft_scorer;
   if (!usable) {
     *calibration = calibrate(*scorer, draft_scorer.get());
@@ -269,7 +271,7 @@ void Session::Impl::calibrate_once() {
 
 // What earlier runs learnt, lost and gained counts in later ones.
 void Session::Impl::keep_calibration() noexcept {
-  if (!controller || !calibration) return;
+  if (!controller || !calibration || !calibration_file) return;
   try {
     Calibration now = *calibration;
     now.target = controller->target_cost().table();
@@ -277,7 +279,7 @@ void Session::Impl::keep_calibration() noexcept {
       if (controller->traits(i).name == "model") now.draft = controller->source_cost(i).table();
     }
     now.state = controller->state();
-    CalibrationFile(*target, options.draft.get(), parse_kv_type(options.kv_type)).write(now);
+    calibration_file->write(now);
   } catch (...) {  // as in write()
   }
 }
@@ -422,6 +424,7 @@ std::unique_ptr<Session> Session::fork() {
   copy->arena = impl.arena;
   copy->suffix_corpus = impl.suffix_corpus;
   copy->controller = impl.controller;
+  copy->calibration_file = impl.calibration_file;
   copy->calibration = impl.calibration;
   copy->scorer = impl.scorer->fork(&copy->cancelled);
   if (impl.draft_scorer) copy->draft_scorer = impl.draft_scorer->fork(&copy->cancelled);
