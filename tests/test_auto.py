@@ -80,7 +80,7 @@ def test_costs_are_measured_once_and_kept(tiny, tiny_draft, tmp_path, monkeypatc
     assert calibration_ms() > 0
     (file,) = folder.iterdir()
     assert calibration_ms() == 0
-    for damage in (b"", b"specdec calibration 1\n99", b"\xff" * 200, b"specdec calibration 9\n"):
+    for damage in (b"", b"specdec calibration 2\n99", b"\xff" * 200, b"specdec calibration 9\n"):
         file.write_bytes(damage)
         assert calibration_ms() > 0, damage
         assert calibration_ms() == 0
@@ -114,3 +114,44 @@ def test_lists_are_checked_up_front(tiny, tiny_draft):
         sd.Decoder(tiny, drafter=None, draft=tiny_draft)
     with pytest.raises(sd.InvalidArgumentError, match="draft must be a Model"):
         sd.Decoder(tiny, draft=str(pathlib.Path("draft.gguf")))
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS[::2], ids=["greedy", "top-k"])
+def test_second_choices_change_no_token(tiny, tiny_draft, tmp_path, monkeypatch, sampling):
+    """With costs that make rows and drafts look free, drafts become combs."""
+    monkeypatch.setenv("SPECDEC_CALIBRATION", str(tmp_path))
+    drafter = [sd.DraftModel(tiny_draft)]
+    with sd.Decoder(tiny, drafter=drafter, n_ctx=1024) as decoder:
+        decoder.generate("abc", max_tokens=2)
+    (file,) = tmp_path.iterdir()
+    header = file.read_text().splitlines()[0]
+    file.write_text(f"{header}\n2 1 50 64 50.5\n2 1 0.01 64 0.02\n0 0\n0 1e6\n")
+    with sd.Decoder(tiny, drafter=None, n_ctx=1024) as plain:
+        expected = plain.generate(PROMPT, max_tokens=60, **sampling)
+    rounds = []
+    with sd.Decoder(tiny, drafter=drafter, n_ctx=1024) as decoder:
+        result = decoder.generate(PROMPT, max_tokens=60, on_round=rounds.append, **sampling)
+    assert result.token_ids == expected.token_ids
+    combs = [r for r in rounds if len(set(r.parents)) < len(r.parents)]
+    assert combs
+    assert all(len(r.drafted) <= 15 for r in rounds)
+    s = result.stats
+    assert s.drafted == sum(len(r.drafted) for r in rounds)
+    assert s.emitted == s.accepted + s.rounds + s.plain_steps - s.cut
+
+
+def test_the_first_layers_are_measured_before_they_draft(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECDEC_CALIBRATION", str(tmp_path))
+
+    def calibration_ms(n_layers: int) -> float:
+        with sd.Decoder(tiny, drafter=[sd.LayerSkip(n_layers=n_layers)], n_ctx=256) as decoder:
+            return decoder.generate("abc", max_tokens=4).stats.calibration_ms
+
+    assert calibration_ms(1) > 0
+    (file,) = tmp_path.iterdir()
+    layers = file.read_text().splitlines()[3].split()
+    assert layers[0] == "1"  # layers, then how many row counts, rows and times
+    assert int(layers[1]) >= 2
+    assert calibration_ms(1) == 0
+    if tiny.info.n_layers > 2:
+        assert calibration_ms(2) > 0

@@ -248,3 +248,38 @@ def test_plain_steps_keep_their_cost_honest() -> None:
             c.judge(0, j, control.match_grade(12), True)
         c.observe(n, n + 1, 0.0, PLAIN_MS * ratio(n + 1, SHAPE))
     assert 2 <= n_plain <= 4
+
+
+def sibling_control(shape: dict[int, float], rate: float) -> Any:
+    """A model whose tokens are right in `rate` of all cases, its second choices in most others."""
+    c = control.Control([("model", False)])
+    c.calibrate([(m, PLAIN_MS * r) for m, r in shape.items()])
+    c.calibrate_source(0, [(m, 0.1 * PLAIN_MS) for m in (1, 8, 64)])
+    c.begin()
+    for i in range(200):
+        c.judge(0, 0, control.confidence_grade(0.5), i % 10 < 10 * rate)
+        c.judge_sibling(0, 1, control.confidence_grade(0.6), True)
+        c.judge_sibling(0, 2, control.confidence_grade(0.1), False)
+    c.observe(0, 40, 0.0, PLAIN_MS)  # plain time, so that something may be lost
+    assert c.choose([(0, 15, 0, 1)], 15)["source"] == 0
+    return c
+
+
+def test_second_choices_are_verified_where_rows_are_cheap() -> None:
+    flat = {1: 1.0, 16: 1.05, 64: 2.0}
+    steep = {1: 1.0, 2: 1.1, 3: 1.6, 16: 8.1, 64: 32.0}
+    assert sibling_control(flat, 0.6).wants_sibling(1, 1, 0.5, 0.6)
+    assert not sibling_control(steep, 0.6).wants_sibling(1, 1, 0.5, 0.6)
+    # Nothing is left for them beside a token that is always right; unlikely ones do not pay.
+    assert not sibling_control(flat, 1.0).wants_sibling(1, 1, 0.5, 0.6)
+    c = sibling_control(flat, 0.6)
+    assert c.wants_sibling(1, 1, 0.5, 0.6)
+    assert not c.wants_sibling(1, 2, 0.5, 0.1)
+
+
+def test_rows_of_siblings_count_in_the_cost_of_a_pass() -> None:
+    shape = {1: 1.0, 2: 1.5, 3: 2.0, 4: 2.5, 8: 4.5, 16: 8.5}
+    c = sibling_control({m: 1.0 + 0.001 * m for m in shape}, 0.5)
+    before = c.target_ms(1)
+    c.observe(1, 2, 0.1, c.target_ms(4), 2)  # as predicted for 1 + 1 + 2 rows
+    assert c.target_ms(1) == pytest.approx(before, rel=1e-6)

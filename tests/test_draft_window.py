@@ -133,3 +133,56 @@ def test_a_draft_ends_behind_an_unlikely_token() -> None:
     again = session()
     again.begin(TEXT[:40], min_probability=limit)
     assert again.propose(TEXT[:40], 10) == whole[: stop + 1]
+
+
+def law_of(s: Any, path: list[int]) -> np.ndarray:
+    row = np.array(s.logits("draft", path), dtype=np.float64)
+    weights = np.exp(row - row.max())
+    return weights / weights.sum()
+
+
+@pytest.mark.parametrize("n_siblings", [1, 2, 3])
+def test_second_choices_stand_beside_the_chain(n_siblings: int) -> None:
+    chain = session()
+    chain.begin(TEXT[:40], min_probability=0.0)
+    tokens = chain.propose(TEXT[:40], 3)
+    s = session()
+    s.begin(TEXT[:40], min_probability=0.0, n_siblings=n_siblings)
+    drafted, parents, _ = s.propose_tree(TEXT[:40], 3)
+    assert len(drafted) == 3 * (1 + n_siblings)
+    path, parent = TEXT[:40], -1
+    for depth, token in enumerate(tokens):
+        first = depth * (1 + n_siblings)
+        law = law_of(s, path)
+        best = np.argsort(-law, kind="stable")[: 1 + n_siblings]
+        assert drafted[first] == token
+        assert drafted[first : first + 1 + n_siblings] == best.tolist()
+        assert parents[first : first + 1 + n_siblings] == [parent] * (1 + n_siblings)
+        questions = [q for q in s.sibling_questions() if q[0] == depth + 1]
+        for rank, question in enumerate(questions, start=1):
+            left = 1 - law[best[:rank]].sum()
+            assert question[1] == rank
+            assert question[2] == pytest.approx(law[best[0]], rel=1e-5)
+            if rank <= n_siblings:
+                assert question[3] == pytest.approx(law[best[rank]] / left, rel=1e-4)
+        path, parent = [*path, token], first
+
+
+def test_a_draft_without_siblings_stays_a_chain() -> None:
+    s = session()
+    s.begin(TEXT[:40], min_probability=0.0)
+    tokens, parents, _ = s.propose_tree(TEXT[:40], 5)
+    assert len(tokens) == 5
+    assert parents == []
+    assert s.sibling_questions() == []
+
+
+def test_under_shared_noise_siblings_are_the_noisy_runners_up() -> None:
+    s = session()
+    s.begin(TEXT[:40], min_probability=0.0, n_siblings=2, temperature=1.0)
+    drafted, parents, _ = s.propose_tree(TEXT[:40], 2)
+    assert parents == [-1, -1, -1, 0, 0, 0]
+    assert len(set(drafted[:3])) == 3
+    chain = session()
+    chain.begin(TEXT[:40], min_probability=0.0, temperature=1.0)
+    assert chain.propose(TEXT[:40], 2) == [drafted[0], drafted[3]]

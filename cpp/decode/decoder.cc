@@ -33,7 +33,7 @@ class Run {
   void target_pass(const DraftProposal& proposal);
   void take(const DraftProposal& proposal, const Verdict& verdict, WarpedRows& rows);
   [[nodiscard]] std::vector<TokenId> best_tokens(int row, int n) const;
-  void settle_drafters(int n_new, int n_accepted, double verify_ms);
+  void settle_drafters(int n_new, std::span<const std::int32_t> accepted, double verify_ms);
   bool release(bool all);
   void settle_caches() noexcept;
   [[nodiscard]] std::size_t n_prompt() const { return request_.prompt.size(); }
@@ -239,13 +239,13 @@ std::vector<TokenId> Run::best_tokens(int row, int n) const {
   return tokens;
 }
 
-void Run::settle_drafters(int n_new, int n_accepted, double verify_ms) {
+void Run::settle_drafters(int n_new, std::span<const std::int32_t> accepted, double verify_ms) {
   drafting_.settle({.committed = committed_,
                     .n_new = n_new,
                     .target_top_k = target_top_k_,
                     .row_tokens = batch_tokens_,
                     .row_top_k = row_top_k_},
-                   n_accepted, verify_ms);
+                   accepted, verify_ms);
 }
 
 // Hands out tokens that no stop string can reach any more. False when the caller had enough.
@@ -274,12 +274,12 @@ void Run::decode() {
     const double verify_before = stats.verify_ms;
     target_pass(proposal);
     int n_new = 0;
-    int n_accepted = 0;
+    Verdict verdict;
     {
       const ScopedMs timer(stats.sample_ms);
       WarpedRows rows(cache_.scorer(), output_, sampling_, committed_, proposal);
       RngChance rng(sampling_.seed, static_cast<std::uint64_t>(pass_), committed_.size());
-      const Verdict verdict =
+      verdict =
           verifier_.verify(proposal, rows, request_.chance != nullptr ? *request_.chance : rng);
       stats.candidate_positions += verdict.candidates.positions;
       stats.in_set_sum += verdict.candidates.in_set;
@@ -296,14 +296,13 @@ void Run::decode() {
       const std::size_t before = committed_.size();
       take(proposal, verdict, rows);
       n_new = static_cast<int>(committed_.size() - before);
-      n_accepted = static_cast<int>(verdict.accepted.size());
       std::vector<std::int32_t> path = {0};
       for (const std::int32_t row : verdict.accepted) path.push_back(row + 1);
       cache_.settle(batch_tokens_, path);
     }
     ++pass_;
     if (stats.time_to_first_token_ms == 0.0) stats.time_to_first_token_ms = ScopedMs::since(start_);
-    settle_drafters(n_new, n_accepted, stats.verify_ms - verify_before);
+    settle_drafters(n_new, verdict.accepted, stats.verify_ms - verify_before);
     if (ended_) return;
     if (!release(false)) {
       callback_stopped_ = true;

@@ -19,11 +19,18 @@
 
 namespace specdec {
 
-// Asked by a draft model after each token it has included: shall it draft another?
+// Asked by a draft model after each token it has included.
 class LengthRule {
  public:
   virtual ~LengthRule() = default;
-  // probability: what the model gave the last of its n_drafted tokens.
+  // Shall another candidate stand beside the last of n_drafted tokens, as a leaf? rank: 1 for the
+  // model's second choice, and so on; probability: what it gave its first choice; conditional: what
+  // it gives this one should all before it be wrong. Asked only when the setup allows siblings.
+  [[nodiscard]] virtual bool wants_sibling(int /*n_drafted*/, int /*rank*/, double /*probability*/,
+                                           double /*conditional*/) {
+    return false;
+  }
+  // Then: shall it draft another token? probability as above.
   [[nodiscard]] virtual bool keep_going(int n_drafted, double probability) = 0;
 };
 
@@ -35,6 +42,8 @@ struct DraftSetup {
   VerifierTraits verifier;
   const std::atomic<bool>* cancel = nullptr;
   LengthRule* length_rule = nullptr;  // null: as many tokens as asked for
+  // The rule may ask for siblings: the verifier takes trees, and any candidates at that.
+  bool siblings = false;
   // > 0: a model starts from so many of the last tokens, and again when it lags far behind.
   int first_window = 0;
 };

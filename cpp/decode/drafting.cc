@@ -58,7 +58,11 @@ void Drafting::begin(DraftSetup setup, std::span<const TokenId> prompt) {
   if (adaptive()) {
     setup.length_rule = this;
     setup.first_window = kFirstWindow;
-    setup.verifier.trees = false;  // the controller reckons with chains
+    // Any candidates may stand beside a chain where the rule looks at tokens only; the controller
+    // reckons with chains else.
+    setup.siblings =
+        setup.verifier.trees && !setup.verifier.reads_draft_probs && !setup.verifier.reads_top_k;
+    setup.verifier.trees = false;
     controller_->begin_request();
   }
   for (Source& source : sources_) {
@@ -95,7 +99,8 @@ DraftProposal Drafting::ask(Source& source, std::span<const TokenId> committed, 
                             Chance& chance) {
   try {
     DraftProposal proposal = source.drafter->propose(committed, max_tokens, chance);
-    SPECDEC_CHECK(proposal.size() <= max_tokens * source.drafter->branch());
+    SPECDEC_CHECK(proposal.size() <=
+                  max_tokens * source.drafter->branch() + static_cast<int>(siblings_.size()));
     return proposal;
   } catch (const Error& error) {
     if (!is_survivable(error.code())) throw;
@@ -135,13 +140,14 @@ Draft Drafting::next(std::span<const TokenId> committed, int max_tokens, int n_f
   choice_ = {};
   n_drafted_ = 0;
   grades_.clear();
+  siblings_.clear();
   if (!off_reason_.empty()) return {.proposal = {}, .source = {}, .reason = off_reason_};
   double ms = 0.0;
   reading_ms_ = 0.0;
   Draft draft;
   {
     const ScopedMs timer(ms);
-    draft = adaptive() ? next_adaptive(committed, max_tokens, chance)
+    draft = adaptive() ? next_adaptive(committed, max_tokens, n_free_slots, chance)
                        : next_fixed(committed, max_tokens, n_free_slots, chance);
   }
   draft_ms_ += ms;
@@ -177,8 +183,10 @@ Draft Drafting::next_fixed(std::span<const TokenId> committed, int max_tokens, i
   return draft;
 }
 
-Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens, Chance& chance) {
+Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens, int n_free_slots,
+                              Chance& chance) {
   const int limit = std::min(max_tokens, request_.draft_max.value_or(kAdaptiveMax));
+  longest_ = std::min(request_.draft_max.value_or(kAdaptiveMax), n_free_slots);
   read_more(committed, max_tokens);
   std::vector<DraftProposal> found(sources_.size());
   std::vector<Offer> offers;
@@ -214,6 +222,7 @@ Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens
   }
   if (draft.proposal.size() < request_.draft_min && draft.proposal.deterministic())
     draft.proposal = {};
+  if (draft.proposal.empty()) siblings_.clear();
   if (!draft.proposal.empty()) draft.source = source.drafter->name();
   return draft;
 }
@@ -241,13 +250,25 @@ void Drafting::read_more(std::span<const TokenId> committed, int max_tokens) {
   }
 }
 
+bool Drafting::wants_sibling(int n_drafted, int rank, double probability, double conditional) {
+  const auto index = static_cast<std::int32_t>(n_drafted + static_cast<int>(siblings_.size()));
+  if (index >= longest_ || !controller_->wants_sibling(n_drafted, rank, probability, conditional))
+    return false;
+  siblings_.push_back({.index = index,
+                       .depth = n_drafted - 1,
+                       .rank = rank,
+                       .grade = AcceptanceModel::confidence_grade(conditional)});
+  return true;
+}
+
 bool Drafting::keep_going(int n_drafted, double probability) {
   grades_.push_back(AcceptanceModel::confidence_grade(probability));
-  return controller_->keep_going(n_drafted, probability);
+  return n_drafted + static_cast<int>(siblings_.size()) < longest_ &&
+         controller_->keep_going(n_drafted, probability);
 }
 
 // Compares what the lookups said, used or not, and what the model drafted, with the text.
-void Drafting::judge(std::span<const TokenId> fresh, int n_accepted) {
+void Drafting::judge(std::span<const TokenId> fresh, std::span<const std::int32_t> accepted) {
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     Pending& pending = sources_[i].pending;
     for (const TokenId token : fresh) {
@@ -261,24 +282,41 @@ void Drafting::judge(std::span<const TokenId> fresh, int n_accepted) {
   }
   if (choice_.source < 0 || n_drafted_ == 0) return;
   const auto chosen = static_cast<std::size_t>(choice_.source);
-  if (!sources_[chosen].drafter->uses_model()) return;
+  if (sources_[chosen].drafter->uses_model()) judge_model(accepted);
+}
+
+void Drafting::judge_model(std::span<const std::int32_t> accepted) {
+  const auto is_last = [&](const Sibling& sibling) {
+    return !accepted.empty() && sibling.index == accepted.back();
+  };
+  const bool by_sibling = std::any_of(siblings_.begin(), siblings_.end(), is_last);
+  const int n_right = static_cast<int>(accepted.size()) - (by_sibling ? 1 : 0);  // of the chain
+  const int n_chain = n_drafted_ - static_cast<int>(siblings_.size());
   AcceptanceModel& acceptance = controller_->acceptance(choice_.source);
-  for (int i = 0; i < n_drafted_ && i <= n_accepted; ++i) {
+  for (int i = 0; i < n_chain && i <= n_right; ++i) {
     const auto at = static_cast<std::size_t>(i);
     acceptance.observe(i, at < grades_.size() ? grades_[at] : AcceptanceModel::kGrades / 2,
-                       i < n_accepted);
+                       i < n_right);
+  }
+  for (const Sibling& sibling : siblings_) {
+    if (sibling.depth != n_right) continue;
+    controller_->siblings(choice_.source)
+        .observe(sibling.rank - 1, sibling.grade, is_last(sibling));
+    if (is_last(sibling)) return;
   }
 }
 
-void Drafting::settle(const CommitInfo& info, int n_accepted, double verify_ms) {
+void Drafting::settle(const CommitInfo& info, std::span<const std::int32_t> accepted,
+                      double verify_ms) {
   double ms = 0.0;
   if (adaptive() && off_reason_.empty()) {
     controller_->observe({.choice = choice_,
-                          .n_drafted = n_drafted_,
+                          .n_drafted = n_drafted_ - static_cast<int>(siblings_.size()),
+                          .n_siblings = static_cast<int>(siblings_.size()),
                           .n_emitted = info.n_new,
                           .draft_ms = pass_draft_ms_,
                           .verify_ms = verify_ms});
-    judge(info.committed.last(static_cast<std::size_t>(info.n_new)), n_accepted);
+    judge(info.committed.last(static_cast<std::size_t>(info.n_new)), accepted);
   }
   pass_draft_ms_ = 0.0;
   {

@@ -31,8 +31,9 @@ class Drafting final : private LengthRule {
   // At most max_tokens tokens; vocab_size and n_free_slots are the target's.
   [[nodiscard]] Draft next(std::span<const TokenId> committed, int max_tokens, int n_free_slots,
                            Chance& chance);
-  // After the pass: what became of the last draft. committed holds n_new new tokens.
-  void settle(const CommitInfo& info, int n_accepted, double verify_ms);
+  // After the pass: what became of the last draft. committed holds n_new new tokens; accepted as in
+  // Verdict.
+  void settle(const CommitInfo& info, std::span<const std::int32_t> accepted, double verify_ms);
   // Brings every drafter's caches in line, also of those that rest.
   void align(std::span<const TokenId> committed);
   void end_request();
@@ -53,6 +54,13 @@ class Drafting final : private LengthRule {
     std::size_t next = 0;
     int grade = 0;
   };
+  // A leaf beside a model's chain, in the order of the draft.
+  struct Sibling {
+    std::int32_t index;  // in the proposal
+    int depth;
+    int rank;
+    int grade;
+  };
   struct Source {
     Drafter* drafter = nullptr;
     bool active = true;
@@ -70,9 +78,12 @@ class Drafting final : private LengthRule {
   [[nodiscard]] Draft next_fixed(std::span<const TokenId> committed, int max_tokens,
                                  int n_free_slots, Chance& chance);
   [[nodiscard]] Draft next_adaptive(std::span<const TokenId> committed, int max_tokens,
-                                    Chance& chance);
+                                    int n_free_slots, Chance& chance);
   void read_more(std::span<const TokenId> committed, int max_tokens);
-  void judge(std::span<const TokenId> fresh, int n_accepted);
+  void judge(std::span<const TokenId> fresh, std::span<const std::int32_t> accepted);
+  void judge_model(std::span<const std::int32_t> accepted);
+  [[nodiscard]] bool wants_sibling(int n_drafted, int rank, double probability,
+                                   double conditional) override;
   [[nodiscard]] bool keep_going(int n_drafted, double probability) override;
 
   Controller* controller_;
@@ -85,8 +96,10 @@ class Drafting final : private LengthRule {
   double pass_draft_ms_ = 0.0;  // since the last pass was observed
   double reading_ms_ = 0.0;     // of it, a draft model's reading of more context: debited apart
   Choice choice_;               // of this pass
-  int n_drafted_ = 0;           // of this pass
-  std::vector<int> grades_;     // [n_drafted_] of a model's tokens
+  int n_drafted_ = 0;           // of this pass, siblings included
+  int longest_ = 0;             // that this may become
+  std::vector<int> grades_;     // of a model's tokens along the chain
+  std::vector<Sibling> siblings_;
 };
 
 }  // namespace specdec

@@ -17,7 +17,7 @@
 namespace specdec {
 namespace {
 
-constexpr const char* kHeader = "specdec calibration 1";
+constexpr const char* kHeader = "specdec calibration 2";
 constexpr double kTargetBudgetMs = 330.0;  // after the first look at every row count
 constexpr double kDraftBudgetMs = 100.0;
 constexpr int kMostRounds = 5;
@@ -66,8 +66,9 @@ std::string folder() {
 
 // Milliseconds of passes behind an empty cache: the least of several, because others use the
 // machine too.
+// n_layers > 0: of that many first layers and the head, as self-speculation runs them.
 std::vector<std::pair<int, double>> time_passes(ModelScorer& scorer, const std::vector<int>& rows,
-                                                double budget_ms) {
+                                                double budget_ms, int n_layers = 0) {
   const int n_ctx = scorer.n_ctx();
   std::vector<std::pair<int, double>> best;
   for (const int n : rows) {
@@ -79,10 +80,15 @@ std::vector<std::pair<int, double>> time_passes(ModelScorer& scorer, const std::
     double ms = 0.0;
     {
       const ScopedMs timer(ms);
-      scorer.forward({.tokens = tokens,
-                      .parents = {},
-                      .first_output_row = n > 16 ? n - 1 : 0,
-                      .output = RowOutput::kArgmax});
+      const ScorerBatch batch = {.tokens = tokens,
+                                 .parents = {},
+                                 .first_output_row = n > 16 ? n - 1 : 0,
+                                 .output = RowOutput::kArgmax};
+      if (n_layers > 0) {
+        scorer.draft(batch, n_layers);
+      } else {
+        scorer.forward(batch);
+      }
     }
     scorer.truncate(0);
     spent += ms;
@@ -142,7 +148,8 @@ bool CalibrationFile::read(Calibration& out) const {
   std::string header;
   Calibration found;
   if (!std::getline(in, header) || header != kHeader || !read_passes(in, found.target) ||
-      !read_passes(in, found.draft) || !(in >> found.state.credit_ms >> found.state.plain_ms)) {
+      !read_passes(in, found.draft) || !(in >> found.n_draft_layers) ||
+      !read_passes(in, found.layers) || !(in >> found.state.credit_ms >> found.state.plain_ms)) {
     return false;
   }
   if (found.target.empty() || found.target[0].first != 1) return false;
@@ -163,6 +170,8 @@ void CalibrationFile::write(const Calibration& calibration) const noexcept {
       out << kHeader << '\n';
       write_passes(out, calibration.target);
       write_passes(out, calibration.draft);
+      out << calibration.n_draft_layers << ' ';
+      write_passes(out, calibration.layers);
       out << calibration.state.credit_ms << ' ' << calibration.state.plain_ms << '\n';
       if (!out.flush()) {
         out.close();
@@ -175,11 +184,15 @@ void CalibrationFile::write(const Calibration& calibration) const noexcept {
   }
 }
 
-Calibration calibrate(ModelScorer& target, ModelScorer* draft) {
+Calibration calibrate(ModelScorer& target, ModelScorer* draft, int n_draft_layers) {
   Calibration result;
   const ScopedMs timer(result.measured_ms);
   result.target = time_passes(target, {1, 2, 4, 8, 16}, kTargetBudgetMs);
   if (draft != nullptr) result.draft = time_passes(*draft, {1, 2, 8, 64}, kDraftBudgetMs);
+  if (n_draft_layers > 0) {
+    result.n_draft_layers = n_draft_layers;
+    result.layers = time_passes(target, {1, 2}, kDraftBudgetMs, n_draft_layers);
+  }
   return result;
 }
 

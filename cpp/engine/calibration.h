@@ -16,6 +16,9 @@ struct Calibration {
   // {rows, ms}, the first of one row.
   std::vector<std::pair<int, double>> target;
   std::vector<std::pair<int, double>> draft;  // empty without a draft model
+  // Of the target's first n_draft_layers layers and its head; 0 and empty: not measured.
+  int n_draft_layers = 0;
+  std::vector<std::pair<int, double>> layers;
   ControllerState state;                      // of earlier runs with this pair
   double measured_ms = 0.0;                   // what measuring took; 0: read from disk
 };
@@ -36,7 +39,8 @@ class CalibrationFile {
   std::string path_;
 };
 
-// Times passes of both, in under half a second. Scorers must be empty, and are so afterwards.
-[[nodiscard]] Calibration calibrate(ModelScorer& target, ModelScorer* draft);
+// Times passes of both, and of the target's first n_draft_layers layers if there are any, in under
+// half a second. Scorers must be empty, and are so afterwards.
+[[nodiscard]] Calibration calibrate(ModelScorer& target, ModelScorer* draft, int n_draft_layers);
 
 }  // namespace specdec

@@ -14,6 +14,7 @@ class LayerSkipScorer final : public TokenScorer {
   // Throws Error(kInvalidArgument) unless 1 <= n_layers < the target's.
   LayerSkipScorer(ModelScorer& target, int n_layers);
 
+  [[nodiscard]] int n_layers() const { return n_layers_; }
   [[nodiscard]] int vocab_size() const override { return target_.vocab_size(); }
   [[nodiscard]] int n_ctx() const override { return target_.n_ctx(); }
   [[nodiscard]] int length() const override { return length_; }

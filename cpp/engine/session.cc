@@ -256,15 +256,19 @@ void Session::Impl::calibrate_once() {
   calibration.emplace();
   const CalibrationFile& file =
       calibration_file.emplace(*target, options.draft.get(), parse_kv_type(options.kv_type));
-  const bool usable = file.read(*calibration) && calibration->draft.empty() == !draft_scorer;
+  const int n_layers = layer_scorer ? layer_scorer->n_layers() : 0;
+  const bool usable = file.read(*calibration) && calibration->draft.empty() == !draft_scorer &&
+                      (n_layers == 0 || calibration->n_draft_layers == n_layers);
   if (!usable) {
-    *calibration = calibrate(*scorer, draft_scorer.get());
+    *calibration = calibrate(*scorer, draft_scorer.get(), n_layers);
     file.write(*calibration);
   }
   controller->target_cost().calibrate(calibration->target);
   for (int i = 0; i < controller->n_sources(); ++i) {
     if (controller->traits(i).name == "model")
       controller->source_cost(i).calibrate(calibration->draft);
+    if (controller->traits(i).name == "layerskip")
+      controller->source_cost(i).calibrate(calibration->layers);
   }
   controller->restore(calibration->state);
 }
@@ -277,6 +281,8 @@ void Session::Impl::keep_calibration() noexcept {
     now.target = controller->target_cost().table();
     for (int i = 0; i < controller->n_sources(); ++i) {
       if (controller->traits(i).name == "model") now.draft = controller->source_cost(i).table();
+      if (controller->traits(i).name == "layerskip")
+        now.layers = controller->source_cost(i).table();
     }
     now.state = controller->state();
     calibration_file->write(now);

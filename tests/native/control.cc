@@ -43,15 +43,22 @@ class Control {
     return to_dict(choice_);
   }
   bool keep_going(int n, double probability) { return controller_.keep_going(n, probability); }
+  bool wants_sibling(int n, int rank, double probability, double conditional) {
+    return controller_.wants_sibling(n, rank, probability, conditional);
+  }
+  void judge_sibling(int source, int rank, int grade, bool accepted) {
+    controller_.siblings(source).observe(rank - 1, grade, accepted);
+  }
   void judge(int source, int position, int grade, bool accepted) {
     controller_.acceptance(source).observe(position, grade, accepted);
   }
   double rate(int source, int position, int grade) {
     return controller_.acceptance(source).rate(position, grade);
   }
-  void observe(int n_drafted, int n_emitted, double draft_ms, double verify_ms) {
+  void observe(int n_drafted, int n_emitted, double draft_ms, double verify_ms, int n_siblings) {
     controller_.observe({.choice = choice_,
                          .n_drafted = n_drafted,
+                         .n_siblings = n_siblings,
                          .n_emitted = n_emitted,
                          .draft_ms = draft_ms,
                          .verify_ms = verify_ms});
@@ -80,7 +87,10 @@ PYBIND11_MODULE(_testing_control, m) {
       .def("keep_going", &Control::keep_going)
       .def("judge", &Control::judge)
       .def("rate", &Control::rate)
-      .def("observe", &Control::observe)
+      .def("wants_sibling", &Control::wants_sibling)
+      .def("judge_sibling", &Control::judge_sibling)
+      .def("observe", &Control::observe, py::arg("n_drafted"), py::arg("n_emitted"),
+           py::arg("draft_ms"), py::arg("verify_ms"), py::arg("n_siblings") = 0)
       .def("begin", &Control::begin)
       .def("end", &Control::end)
       .def("target_ms", &Control::target_ms)

@@ -214,20 +214,30 @@ class Session {
   }
   // min_probability >= 0: a draft ends behind the first token less likely than that.
   void begin(const std::vector<TokenId>& prompt, const std::vector<TokenId>& eog, bool trees,
-             int first_window, double min_probability) {
+             int first_window, double min_probability, int n_siblings, double temperature) {
     VerifierTraits traits;
     traits.trees = trees;
+    traits.position_noise = temperature > 0;
+    rule_ = {};
     rule_.min_probability = min_probability;
-    rule_.seen.clear();
-    drafter_->begin({.sampling = {},
+    rule_.n_siblings = n_siblings;
+    SamplingParams sampling;
+    sampling.temperature = temperature;
+    if (temperature > 0) sampling.top_k = 20;
+    drafter_->begin({.sampling = sampling,
                      .eog = eog,
                      .vocab_size = target_.vocab_size(),
                      .verifier = traits,
                      .length_rule = min_probability >= 0 ? &rule_ : nullptr,
+                     .siblings = n_siblings > 0,
                      .first_window = first_window},
                     prompt);
   }
   [[nodiscard]] std::vector<double> probabilities() const { return rule_.seen; }
+  // (n_drafted, rank, probability, conditional) of every question for a sibling.
+  [[nodiscard]] std::vector<std::tuple<int, int, double, double>> sibling_questions() const {
+    return rule_.questions;
+  }
   int n_behind(const std::vector<TokenId>& committed) { return drafter_->n_behind(committed); }
   [[nodiscard]] int n_unread() const { return drafter_->n_unread(); }
   void read_all(const std::vector<TokenId>& committed) { drafter_->read_all(committed); }
@@ -246,7 +256,13 @@ class Session {
  private:
   struct Rule final : LengthRule {
     double min_probability = 0.0;
+    int n_siblings = 0;  // per depth
     std::vector<double> seen;
+    std::vector<std::tuple<int, int, double, double>> questions;
+    bool wants_sibling(int n, int rank, double probability, double conditional) override {
+      questions.emplace_back(n, rank, probability, conditional);
+      return rank <= n_siblings;
+    }
     bool keep_going(int, double probability) override {
       seen.push_back(probability);
       return probability >= min_probability;
@@ -402,7 +418,9 @@ void bind_session(py::module_& m) {
       .def("logits", &Session::logits)
       .def("reset", &Session::reset)
       .def("begin", &Session::begin, py::arg("prompt"), py::arg("eog") = std::vector<TokenId>{},
-           py::arg("trees") = false, py::arg("first_window") = 0, py::arg("min_probability") = -1.0)
+           py::arg("trees") = false, py::arg("first_window") = 0, py::arg("min_probability") = -1.0,
+           py::arg("n_siblings") = 0, py::arg("temperature") = 0.0)
+      .def("sibling_questions", &Session::sibling_questions)
       .def("probabilities", &Session::probabilities)
       .def("n_behind", &Session::n_behind)
       .def("n_unread", &Session::n_unread)

@@ -32,6 +32,7 @@ Controller::Controller(std::vector<SourceTraits> sources) {
         traits.lookup ? AcceptanceModel::Kind::kLookup : AcceptanceModel::Kind::kModel;
     sources_.push_back({.traits = std::move(traits),
                         .acceptance = AcceptanceModel(kind),
+                        .siblings = AcceptanceModel(kind),
                         .cost = CostModel(),
                         .idle_tokens = 0,
                         .gained = 0.0,
@@ -42,6 +43,7 @@ Controller::Controller(std::vector<SourceTraits> sources) {
 void Controller::begin_request() {
   for (Source& source : sources_) {
     source.acceptance.fade();
+    source.siblings.fade();
     source.idle_tokens = kProbeAfter;  // a new text: worth a look
     source.n_rounds = std::min(source.n_rounds, kGainRounds / 2);
   }
@@ -144,7 +146,30 @@ Choice Controller::choose(const std::vector<Offer>& offers, int budget) {
   }
   choice_ = best;
   path_rate_ = 1.0;
+  n_siblings_ = 0;
   return best;
+}
+
+bool Controller::wants_sibling(int n_drafted, int rank, double probability, double conditional) {
+  if (choice_.source < 0) return false;
+  const Source& source = at(choice_.source);
+  if (rank == 1) {
+    miss_rate_ =
+        1.0 - source.acceptance.rate(n_drafted - 1, AcceptanceModel::confidence_grade(probability));
+  }
+  const double right =
+      source.siblings.rate(rank - 1, AcceptanceModel::confidence_grade(conditional));
+  const int n_rows = 1 + n_drafted + n_siblings_;
+  const double row_ms = target_.ms(n_rows + 1) - target_.ms(n_rows);
+  // A leaf that is right brings one token: without it the target would say it itself.
+  const double gain = path_rate_ * miss_rate_ * right;
+  if (gain * target_.ms(1) < choice_.speedup * row_ms) return false;
+  const double cost_ms =
+      draft_ms(source, choice_.n_behind, n_drafted) + target_.ms(n_rows + 1) - target_.ms(1);
+  if (!allowed(cost_ms)) return false;
+  miss_rate_ *= 1.0 - right;
+  ++n_siblings_;
+  return true;
 }
 
 bool Controller::keep_going(int n_drafted, double probability) {
@@ -153,12 +178,11 @@ bool Controller::keep_going(int n_drafted, double probability) {
   path_rate_ *=
       source.acceptance.rate(n_drafted - 1, AcceptanceModel::confidence_grade(probability));
   const double gain = path_rate_ * source.acceptance.rate(n_drafted);
-  const double step_ms =
-      draft_ms(source, 1, 1) + target_.ms(n_drafted + 2) - target_.ms(n_drafted + 1);
+  const int n_rows = 1 + n_drafted + n_siblings_;
+  const double step_ms = draft_ms(source, 1, 1) + target_.ms(n_rows + 1) - target_.ms(n_rows);
   // Worth it when it brings tokens faster than passes do on average.
   if (gain * target_.ms(1) < choice_.speedup * step_ms) return false;
-  const double cost_ms =
-      draft_ms(source, choice_.n_behind, n_drafted + 1) + target_.ms(n_drafted + 2);
+  const double cost_ms = draft_ms(source, choice_.n_behind, n_drafted + 1) + target_.ms(n_rows + 1);
   return allowed(cost_ms - target_.ms(1));
 }
 
@@ -169,7 +193,7 @@ void Controller::earn(double ms) {
 
 void Controller::observe(const PassOutcome& outcome) {
   const Choice& choice = outcome.choice;
-  const int n_rows = outcome.n_drafted + 1;
+  const int n_rows = 1 + outcome.n_drafted + outcome.n_siblings;
   const double predicted_verify = target_.ms(n_rows);
   double draft_ms = outcome.draft_ms;
   target_.observe(n_rows, outcome.verify_ms);

@@ -36,7 +36,8 @@ struct Choice {
 // What a pass cost and brought.
 struct PassOutcome {
   Choice choice;
-  int n_drafted = 0;
+  int n_drafted = 0;   // along the chain
+  int n_siblings = 0;  // and beside it
   int n_emitted = 1;
   double draft_ms = 0.0;   // of all sources, lookups that were not chosen included
   double verify_ms = 0.0;  // the target's pass
@@ -60,6 +61,8 @@ class Controller {
   [[nodiscard]] CostModel& target_cost() { return target_; }
   [[nodiscard]] CostModel& source_cost(int source) { return at(source).cost; }
   [[nodiscard]] AcceptanceModel& acceptance(int source) { return at(source).acceptance; }
+  // Of candidates beside a drafted token that was wrong; position 0 is the second choice.
+  [[nodiscard]] AcceptanceModel& siblings(int source) { return at(source).siblings; }
   [[nodiscard]] int n_sources() const { return static_cast<int>(sources_.size()); }
   [[nodiscard]] const SourceTraits& traits(int source) const {
     return sources_[static_cast<std::size_t>(source)].traits;
@@ -72,6 +75,8 @@ class Controller {
 
   // budget: tokens a draft may hold at most.
   [[nodiscard]] Choice choose(const std::vector<Offer>& offers, int budget);
+  // Is a leaf beside the last of n_drafted tokens worth a row? As LengthRule::wants_sibling().
+  [[nodiscard]] bool wants_sibling(int n_drafted, int rank, double probability, double conditional);
   // The chosen model drafted its n-th token with this probability: is the next one worth it?
   [[nodiscard]] bool keep_going(int n_drafted, double probability);
   void observe(const PassOutcome& outcome);
@@ -87,6 +92,7 @@ class Controller {
   struct Source {
     SourceTraits traits;
     AcceptanceModel acceptance;
+    AcceptanceModel siblings = AcceptanceModel(AcceptanceModel::Kind::kModel);
     CostModel cost;
     int idle_tokens = 0;  // emitted since it drafted last
     double gained = 0.0;  // speed-up of its rounds, a running mean
@@ -110,6 +116,8 @@ class Controller {
   int plain_in_a_row_ = 0;
   Choice choice_;           // the last one
   double path_rate_ = 1.0;  // that all tokens drafted so far are right
+  double miss_rate_ = 0.0;  // that all candidates at the present depth are wrong
+  int n_siblings_ = 0;      // of this choice
   std::string_view plain_reason_ = "nothing was drafted yet";
 };
 

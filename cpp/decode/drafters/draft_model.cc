@@ -96,6 +96,9 @@ class DraftModel final : public Drafter {
       const bool best_suffices = params.greedy() && setup_.length_rule == nullptr;
       output_ = best_suffices ? RowOutput::kArgmax : RowOutput::kTop;
     }
+    siblings_ = setup_.siblings && setup_.length_rule != nullptr && output_ == RowOutput::kTop &&
+                mode_ != DraftMode::kSampled && !carries_laws_ && options_.branch == 1;
+    if (siblings_) top_k_ = std::min(std::max(top_k_, kMaxSiblings + 1), vocab_size);
     trim_head(prompt);
   }
 
@@ -129,9 +132,13 @@ class DraftModel final : public Drafter {
       add_candidates(row, path, committed.size(), depth, parent, proposal, chance);
       const TokenId token = proposal.tokens[static_cast<std::size_t>(first)];
       const bool ends = std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end();
-      if (ends || depth + 1 >= n) return proposal;
-      if (setup_.length_rule != nullptr && !setup_.length_rule->keep_going(depth + 1, probability_))
+      const bool goes_on = !ends && depth + 1 < n &&
+                           (setup_.length_rule == nullptr ||
+                            setup_.length_rule->keep_going(depth + 1, probability_));
+      if (!goes_on) {
+        if (siblings_ && proposal.is_chain()) proposal.parents.clear();
         return proposal;
+      }
       if (setup_.sampling.has_penalties()) path.push_back(token);
       throw_if_cancelled(setup_.cancel);
       cache_.append({&token, 1}, output_, top_k_, blocks_);
@@ -244,9 +251,43 @@ class DraftModel final : public Drafter {
     }
     for (std::size_t i = 0; i < tokens.size(); ++i) {
       proposal.tokens.push_back(tokens[i]);
-      if (options_.branch > 1) proposal.parents.push_back(parent);
+      if (options_.branch > 1 || siblings_) proposal.parents.push_back(parent);
       if (carries_laws_) proposal.probs.emplace_back();
       if (carries_laws_ && i == 0) proposal.probs.back() = std::move(law);
+    }
+    if (siblings_) add_siblings(row, law, depth, parent, proposal, chance);
+  }
+
+  // Leaves beside the token just included, as long as the length rule wants them.
+  void add_siblings(int row, const Distribution& law, int depth, std::int32_t parent,
+                    DraftProposal& proposal, Chance& chance) {
+    const TokenScorer& scorer = cache_.scorer();
+    const std::span<const TopToken> top = scorer.top(row);
+    // Under shared noise the runners-up are those of the noisy ranking.
+    std::vector<TokenId> drawn;
+    if (mode_ == DraftMode::kCoupled) {
+      drawn = draw_candidates_at(law, kMaxSiblings + 1, depth, chance);
+    }
+    double left = 1.0 - probability_;
+    for (int rank = 1; rank <= kMaxSiblings && left > 0.0; ++rank) {
+      const auto at = static_cast<std::size_t>(rank);
+      TokenId token = -1;
+      double probability = 0.0;
+      if (mode_ == DraftMode::kCoupled) {
+        if (at >= drawn.size()) return;
+        token = drawn[at];
+        probability = law.prob(token);
+      } else {
+        if (at >= top.size() || top[at].token < 0 || top[at].token >= setup_.vocab_size) return;
+        token = top[at].token;
+        probability = std::exp(static_cast<double>(top[at].logit) -
+                               static_cast<double>(scorer.log_sum_exp(row)));
+      }
+      const double conditional = std::min(probability / left, 1.0);
+      if (!setup_.length_rule->wants_sibling(depth + 1, rank, probability_, conditional)) return;
+      proposal.tokens.push_back(token);
+      proposal.parents.push_back(parent);
+      left -= probability;
     }
   }
 
@@ -274,6 +315,7 @@ class DraftModel final : public Drafter {
 
   static constexpr int kMaxBranch = 16;
   static constexpr int kMaxLag = 64;
+  static constexpr int kMaxSiblings = 3;
 
   TokenCache cache_;
   DraftModelOptions options_;
@@ -282,6 +324,7 @@ class DraftModel final : public Drafter {
   RowOutput output_ = RowOutput::kLogits;
   int top_k_ = 0;              // of RowOutput::kTop
   bool carries_laws_ = false;  // proposals tell the laws
+  bool siblings_ = false;      // the length rule may ask for leaves beside the chain
   int last_row_ = 0;
   bool fresh_ = true;                 // has not drafted in this request
   int start_ = 0;                     // the cache holds the committed tokens from here on

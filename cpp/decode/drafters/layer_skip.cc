@@ -23,6 +23,7 @@ class LayerSkip final : public Drafter {
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
     DraftSetup whole = setup;
     whole.first_window = 0;  // the text was read by the target
+    whole.siblings = false;  // the target continues chains only
     inner_->begin(whole, prompt);
   }
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
