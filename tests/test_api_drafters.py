@@ -88,3 +88,25 @@ def test_weights_left_in_the_file_can_be_requantised_too(tiny_draft_path, dtype)
         with sd.Model(tiny_draft_path, requantize=dtype, repack=repack) as model:
             texts.add(sd.Decoder(model, drafter=None).generate(PROMPT, max_tokens=20).text)
     assert len(texts) == 1
+
+
+def test_a_cascade_is_a_list_with_a_name(tiny, tiny_draft):
+    expected = None
+    for drafter in (
+        None,
+        [sd.DraftModel(tiny_draft), sd.SuffixAutomaton()],
+        sd.Cascade(sd.DraftModel(tiny_draft), sd.SuffixAutomaton()),
+    ):
+        rounds = []
+        with sd.Decoder(tiny, drafter=drafter, n_ctx=512) as decoder:
+            out = decoder.generate("a b a b a b", max_tokens=80, on_round=rounds.append)
+        expected = expected or out.token_ids
+        assert out.token_ids == expected
+        assert {r.source for r in rounds} <= {"", "model", "suffix"}
+    assert "SuffixAutomaton" in repr(sd.Cascade(sd.SuffixAutomaton()))
+    with pytest.raises(sd.InvalidArgumentError, match="at least one drafter"):
+        sd.Cascade()
+    with pytest.raises(sd.InvalidArgumentError, match="a Cascade contains str"):
+        sd.Cascade("ngram")
+    with pytest.raises(sd.InvalidArgumentError, match="NGram is in the list twice"):
+        sd.Decoder(tiny, drafter=sd.Cascade(sd.NGram(), sd.NGram(n=3)))

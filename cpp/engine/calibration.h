@@ -19,8 +19,8 @@ struct Calibration {
   // Of the target's first n_draft_layers layers and its head; 0 and empty: not measured.
   int n_draft_layers = 0;
   std::vector<std::pair<int, double>> layers;
-  ControllerState state;                      // of earlier runs with this pair
-  double measured_ms = 0.0;                   // what measuring took; 0: read from disk
+  ControllerState state;     // of earlier runs with this pair
+  double measured_ms = 0.0;  // what measuring took; 0: read from disk
 };
 
 // One file per pair of models, machine, instruction set and number of threads, in

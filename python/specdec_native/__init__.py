@@ -29,7 +29,15 @@ from .errors import (
     UnsupportedModelError,
 )
 from .model import Model, check_pair, info, inspect
-from .options import DraftModel, LayerSkip, NGram, SamplingParams, SuffixAutomaton, TokenRecycling
+from .options import (
+    Cascade,
+    DraftModel,
+    LayerSkip,
+    NGram,
+    SamplingParams,
+    SuffixAutomaton,
+    TokenRecycling,
+)
 from .results import (
     Chunk,
     DecodeStats,
@@ -46,6 +54,7 @@ from .results import (
 from .stream import Stream
 
 __all__ = [
+    "Cascade",
     "ChatOptions",
     "Chunk",
     "ClosedError",

@@ -17,6 +17,7 @@ from .model import Message, Model, check_token_ids, flush_log, refuse_copy, to_b
 from .options import (
     MAX_LOGPROBS,
     MAX_STOP_STRINGS,
+    Cascade,
     Drafter,
     DraftModel,
     KvType,
@@ -103,9 +104,10 @@ class Decoder:
     Args:
         target: the model whose text this is.
         drafter: "auto": each pass uses what is expected to be fastest of n-gram and suffix lookup
-            and the `draft` model, or decodes plainly, from measured costs and acceptance; a list of
-            drafters: the same among them; one of `DraftModel`, `NGram`, `SuffixAutomaton`,
-            `TokenRecycling`: drafts of its own fixed length; None: plain decoding.
+            and the `draft` model, or decodes plainly, from measured costs and acceptance; a
+            `Cascade` or list of drafters: the same among them; one of `DraftModel`, `NGram`,
+            `SuffixAutomaton`, `TokenRecycling`, `LayerSkip`: drafts of its
+            own fixed length; None: plain decoding.
         draft: a smaller model of the same vocabulary, for "auto".
         verifier: "auto" (greedy at temperature 0, match above), "greedy", "match", "standard",
             "block" or "topk_importance"; docs/verifiers.md compares them.
@@ -427,7 +429,7 @@ class Decoder:
         refuse_copy("Decoder")
 
 
-DrafterChoice = Drafter | Sequence[Drafter] | Literal["auto"] | None
+DrafterChoice = Drafter | Cascade | Sequence[Drafter] | Literal["auto"] | None
 
 
 def _set_drafters(
@@ -451,10 +453,12 @@ def _set_drafters(
     if isinstance(drafter, Drafter):
         options.drafter = drafter_name(drafter)
         return _set_drafter(options, drafter)
+    if isinstance(drafter, Cascade):
+        drafter = drafter.drafters
     if not isinstance(drafter, Sequence) or not drafter:
         names = ", ".join(kind.__name__ for kind in get_args(Drafter))
         raise InvalidArgumentError(
-            f"drafter must be None, 'auto', one of {names} or a list of them, "
+            f"drafter must be None, 'auto', one of {names}, a Cascade or list of them, "
             f"not {type(drafter).__name__}"
         )
     options.adaptive = True

@@ -265,6 +265,29 @@ class LayerSkip:
 Drafter = DraftModel | NGram | SuffixAutomaton | TokenRecycling | LayerSkip
 
 
+class Cascade:
+    """Several drafters under one controller, which chooses pass by pass: a list with a name.
+
+    Args:
+        drafters: one or more, each kind at most once; their lengths are chosen while running, so
+            `gamma` and `draft_min` do not apply, and `draft_max` caps them.
+
+    Raises:
+        InvalidArgumentError: no drafter, or something that is none.
+    """
+
+    def __init__(self, *drafters: Drafter) -> None:
+        if not drafters:
+            raise InvalidArgumentError("a Cascade needs at least one drafter, got none")
+        for drafter in drafters:
+            if not isinstance(drafter, Drafter):
+                raise InvalidArgumentError(f"a Cascade contains {type(drafter).__name__}")
+        self.drafters = drafters
+
+    def __repr__(self) -> str:
+        return f"Cascade({', '.join(map(repr, self.drafters))})"
+
+
 def _check_draft_length(draft_max: int | None, draft_min: int, gamma: int | None) -> None:
     if draft_max is not None:
         check_number("draft_max", draft_max, 1, 64, whole=True)
