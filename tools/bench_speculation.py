@@ -290,7 +290,8 @@ def measure_prompt(
     names = list(methods)
 
     def measured_ms() -> float:
-        return min(sum(run.decode_ms for run in all_) for all_ in runs.values())
+        own = (all_ for method, all_ in runs.items() if method != "peer")
+        return min(sum(run.decode_ms for run in all_) for all_ in own)
 
     turn = 0
     while turn < options.rounds or (turn < MOST_ROUNDS and measured_ms() < options.min_ms):
@@ -299,6 +300,8 @@ def measure_prompt(
         for method in names[at:] + names[:at]:
             decoder = methods[method]
             if isinstance(decoder, Peer):
+                if turn > options.peer_rounds:
+                    continue
                 run = decoder.generate(prompt.token_ids, options)
             else:
                 run = generate(decoder, prompt.token_ids, options)
@@ -323,7 +326,7 @@ def measure_prompt(
             "decode_ms": spread([run.decode_ms for run in all_]),
         }
         if method != "plain" and len(reference) > 0:
-            pairs = zip(all_, runs["plain"], strict=True)
+            pairs = zip(all_, runs["plain"], strict=method != "peer")
             cell["speedup"] = spread([a.tokens_per_second / b.tokens_per_second for a, b in pairs])
         if all_[0].drafted:
             # The lengths that `auto` chooses depend on timing: all rounds together.
@@ -551,6 +554,9 @@ def main() -> None:
         "--min-ms", type=float, default=0.0,
         help=f"more rounds (up to {MOST_ROUNDS}) of a prompt until every method decoded so long",
     )  # fmt: skip
+    parser.add_argument(
+        "--peer-rounds", type=int, default=MOST_ROUNDS, help="rounds in which the peer runs too"
+    )
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=7)

@@ -209,7 +209,7 @@ def over_data_set(
         run_tool(
             "bench_speculation.py", *speculation_options(options), *count, "--name", name,
             "--temperature", temperature, *methods(options, "plain", "auto"),
-            "--min-ms", 0 if options.quick else 2500,
+            "--min-ms", 0 if options.quick else 2500, "--peer-rounds", 1,
             "--json", out / f"speculation-{name.lower()}-t{temperature}.json",
         )  # fmt: skip
 
