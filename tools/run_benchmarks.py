@@ -205,7 +205,7 @@ def part_prompts(options: argparse.Namespace, out: pathlib.Path) -> None:
 def over_data_set(
     options: argparse.Namespace, out: pathlib.Path, name: str, count: list[object]
 ) -> None:
-    for temperature in ("0", "0.8"):
+    for temperature in options.temperatures.split(","):
         run_tool(
             "bench_speculation.py", *speculation_options(options), *count, "--name", name,
             "--temperature", temperature, *methods(options, "plain", "auto"),
@@ -255,6 +255,7 @@ def main() -> None:
     parser.add_argument("-md", "--model-draft", type=pathlib.Path)
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--temperatures", default="0,0.8", help="of spec-bench and humaneval")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=pathlib.Path, default=TOOLS.parent / "docs" / "benchmarks")
