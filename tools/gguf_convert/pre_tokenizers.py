@@ -108,9 +108,9 @@ def identify(node: Any, ignore_merges: bool, where: str) -> str:
         reason = f"with ignore_merges = {str(ignore_merges).lower()} it is not supported"
     else:
         reason = "it is not one of the supported ones"
-    supported = sorted({n for pair in KNOWN.values() for n in pair if n})
+    supported = ", ".join(sorted({n for pair in KNOWN.values() for n in pair if n}))
     raise ConvertError(
         f"{where}: unknown pre_tokenizer, {reason}. Found "
-        f"{short(json.dumps(node, ensure_ascii=False), 500)}. Supported are {', '.join(supported)}; if "
-        " one of them splits text the same way, pass --pre-tokenizer NAME"
+        f"{short(json.dumps(node, ensure_ascii=False), 500)}. Supported are {supported}; if one "
+        "of them splits text the same way, pass --pre-tokenizer NAME"
     )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from typing import Any
 
 from .errors import ConvertError, short
+from .sentencepiece_model import SentencePieceModel, read_model
 from .special_tokens import TokenizerFiles
+from .spm_vocabulary import check_same, pieces_of_json, pieces_of_model, space_prefix
 from .tokenizer_json import TokenizerJson
 from .vocabulary import AddedToken, Vocabulary, fill_holes, place_added
 
@@ -66,16 +69,68 @@ def _byte_level(json: TokenizerJson, files: TokenizerFiles, pre: str | None) -> 
     return vocab
 
 
+def _sentencepiece(
+    model: SentencePieceModel | None, json: TokenizerJson | None, files: TokenizerFiles
+) -> Vocabulary:
+    """From tokenizer.model where there is one, else from a tokenizer.json of that kind."""
+    if model is not None:
+        pieces = pieces_of_model(model)
+        if json is not None:
+            check_same(pieces, json)
+            pieces.add_space_prefix = space_prefix(json, pieces.notes)
+        elif files.flag("add_prefix_space") is False:
+            pieces.add_space_prefix = False
+    else:
+        assert json is not None
+        pieces = pieces_of_json(json)
+    n_pieces = len(pieces.tokens)
+    added = files.added_tokens()
+    if json is not None:
+        added = _merge_added(json.added, added, str(files.folder))
+    place_added(added, pieces.tokens, pieces.types, str(files.folder))
+    vocab = Vocabulary("llama", [], pieces.types, notes=pieces.notes)
+    vocab.tokens = fill_holes(pieces.tokens, vocab.notes)
+    vocab.scores = pieces.scores + [-1000.0] * (len(vocab.tokens) - n_pieces)
+    vocab.add_space_prefix = pieces.add_space_prefix
+    if model is not None:
+        ids = {"bos": model.bos_id, "eos": model.eos_id, "unknown": model.unk_id}
+        ids["padding"] = model.pad_id
+        vocab.special_ids = {name: i for name, i in ids.items() if 0 <= i < n_pieces}
+    _note_added(vocab, [token for token in added if token.id >= n_pieces])
+    return vocab
+
+
+def _is_rank_list(path: pathlib.Path) -> bool:
+    """Llama 3's own tokenizer.model is a list of base64 texts and ranks, not sentencepiece."""
+    with path.open("rb") as file:
+        return re.match(rb"[A-Za-z0-9+/]+=* [0-9]+\n", file.read(200)) is not None
+
+
 def load_vocabulary(
     folder: pathlib.Path, model_config: dict[str, Any], *, pre: str | None = None
 ) -> Vocabulary:
     """`pre` overrides the name of the pre-tokenizer of a byte-level BPE."""
     files = TokenizerFiles(folder, model_config)
-    json_path = folder / "tokenizer.json"
-    if not json_path.is_file():
-        raise ConvertError(f"{folder}: no tokenizer: expected tokenizer.json or tokenizer.model")
-    json = TokenizerJson(json_path)
-    vocab = _byte_level(json, files, pre)
+    json_path, model_path = folder / "tokenizer.json", folder / "tokenizer.model"
+    json = TokenizerJson(json_path) if json_path.is_file() else None
+    model = None
+    if model_path.is_file() and not _is_rank_list(model_path):
+        model = read_model(model_path)
+    if json is None and model is None:
+        raise ConvertError(
+            f"{folder}: no tokenizer: expected tokenizer.json, or a sentencepiece tokenizer.model; "
+            "transformers writes one: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        )
+    if model is not None or (json is not None and json.byte_fallback):
+        if json is not None and not json.byte_fallback:
+            raise ConvertError(
+                f"{folder}: tokenizer.json is a byte-level BPE but tokenizer.model a sentencepiece "
+                "model; remove the one that does not belong to the checkpoint"
+            )
+        vocab = _sentencepiece(model, json, files)
+    else:
+        assert json is not None
+        vocab = _byte_level(json, files, pre)
     files.set_special_ids(vocab)
     _set_ends(vocab, files, json)
     vocab.chat_templates = files.chat_templates()
