@@ -114,3 +114,42 @@ def identify(node: Any, ignore_merges: bool, where: str) -> str:
         f"{short(json.dumps(node, ensure_ascii=False), 500)}. Supported are {supported}; if one "
         "of them splits text the same way, pass --pre-tokenizer NAME"
     )
+
+
+# Names for the same way of splitting, by the name above.
+ALIASES = {
+    "gpt-2": "phi-2 olmo mpt jais trillion granite-docling exaone4 gigachat mellum a.x-4.0",
+    "llama-bpe": "llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2",
+    "dbrx": "smaug-bpe glm4 chatglm-bpe",
+    "qwen2": "deepseek-r1-qwen kormo megrez stablelm2 hunyuan solar-open grok-2",
+    "smollm": "starcoder refact command-r codeshell exaone minerva-7b mellum2",
+    "gpt-4o": "llama4 kanana2 minimax-m2",
+    "deepseek-v3": "hunyuan-dense joyai-llm",
+}
+
+
+def known_names() -> list[str]:
+    names = {n for pair in KNOWN.values() for n in pair if n}
+    return sorted(names.union(*(aliases.split() for aliases in ALIASES.values())))
+
+
+def describe(name: str) -> tuple[list[dict[str, Any]], bool] | None:
+    """The steps of a tokenizer.json for a GGUF name, and its ignore_merges."""
+    for usual, aliases in ALIASES.items():
+        if name in aliases.split():
+            name = usual
+    for steps, names in KNOWN.items():
+        if name not in names:
+            continue
+        found: list[dict[str, Any]] = []
+        for kind, value in steps:
+            if kind == "bytes":
+                step = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+                found.append(step | {"use_regex": value})
+            elif kind == "digits":
+                found.append({"type": "Digits", "individual_digits": value})
+            else:
+                split = {"type": "Split", "pattern": {"Regex": value}}
+                found.append(split | {"behavior": "Isolated", "invert": False})
+        return found, name == names[1]
+    return None

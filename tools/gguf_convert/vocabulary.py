@@ -32,8 +32,8 @@ class Vocabulary:
         missing = n_rows - n_tokens
         if missing < 0:
             raise ConvertError(
-                f"{where}: the tokenizer has {n_tokens} tokens but the embedding {n_rows} "
-                "rows; the tokenizer belongs to another model, or tokens were added without resizing"
+                f"{where}: the tokenizer has {n_tokens} tokens but the embedding {n_rows} rows; "
+                "it belongs to another model, or tokens were added without resizing"
             )
         if missing > max(1024, n_rows // 50):
             raise ConvertError(
