@@ -173,7 +173,9 @@ def trained_bpe(vocab_size: int, digits: bool = False) -> str:
 def add_bpe(folder: pathlib.Path, vocab_size: int = 300, **options: Any) -> None:
     (folder / "tokenizer.json").write_text(trained_bpe(vocab_size, **options), "utf-8")
     names = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
-    write_json(folder / "tokenizer_config.json", names | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    write_json(
+        folder / "tokenizer_config.json", names | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    )
 
 
 @functools.cache
