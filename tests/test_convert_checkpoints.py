@@ -356,7 +356,7 @@ def test_memory_does_not_grow_with_the_checkpoint(tmp_path: pathlib.Path) -> Non
     )
     total = sparse_checkpoint(tmp_path / "sparse", config, 2)
     assert total > 380 * 2**20
-    assert peak_mib(tmp_path / "sparse", tmp_path / "out.gguf", "q8_0") < 300
+    assert peak_mib(tmp_path / "sparse", tmp_path / "out.gguf", "f16") < 250
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """transformers' checkpoints through the converter: our logits and llama.cpp's against its own.
 
-Stated bounds for random weights of these sizes, cache F32: F32 1e-4; F16 2e-2; Q8_0 0.35, where
-the logits have a standard deviation of about 1.
+Bounds of the largest difference for random weights of these sizes with an F32 cache: F32 1e-4, in
+units of the logits' standard deviation F16 5e-3 and Q8_0 0.15.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from test_model_transformers import LLAMA3_ROPE, expected_logits, llama, neox, q
 from test_model_transformers import randomise as randomise_weights  # noqa: E402
 
 N_TOKENS = 90
-BOUNDS = {"f32": 1e-4, "f16": 2e-2, "q8_0": 0.35}
+BOUNDS = {"f32": 1e-4, "f16": 5e-3, "q8_0": 0.15}
 
 
 def mistral(**changes: Any) -> Any:
@@ -80,9 +80,7 @@ def our_logits(path: pathlib.Path, tokens: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_logits_of_converted_checkpoints(
-    case: str, tmp_path: pathlib.Path, record_property: Any
-) -> None:
+def test_logits_of_converted_checkpoints(case: str, tmp_path: pathlib.Path) -> None:
     model = save(case, tmp_path / "c")
     tokens = random_tokens()
     expected = expected_logits(model, tokens)
@@ -92,9 +90,9 @@ def test_logits_of_converted_checkpoints(
         found = our_logits(tmp_path / "out.gguf", tokens)
         assert found.shape == expected.shape
         worst = float(np.abs(found - expected).max())
-        print(f"{case}: {outtype} largest difference {worst:.2e}")
-        record_property(outtype, worst)
-        assert worst < bound, outtype
+        share = worst / float(expected.std())
+        print(f"{case}: {outtype} largest difference {worst:.1e}, {share:.1e} deviations")
+        assert (worst if outtype == "f32" else share) < bound, outtype
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -121,11 +119,9 @@ def test_llama_cpp_agrees(case: str, tmp_path: pathlib.Path) -> None:
     same = int((theirs.argmax(1) == ours.argmax(1)).sum())
     worst = float(np.abs(theirs - ours).max())
     to_original = float(np.abs(theirs - expected_logits(model, tokens)).max())
-    print(
-        f"{case}: top-1 {same}/64, largest difference {worst:.2e}, to transformers {to_original:.2e}"
-    )
+    print(f"{case}: top-1 {same}/64, largest {worst:.1e}, to transformers {to_original:.1e}")
     # llama.cpp rounds activations to F16 in GELU and uses the tanh form of it.
-    assert worst < (5e-2 if "gptneox" in case else 1e-3)
+    assert worst < (2e-2 if "gptneox" in case else 1e-4)
     assert same == 64 or ("gptneox" in case and same >= 63)
 
 
