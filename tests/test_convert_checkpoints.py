@@ -305,6 +305,35 @@ def test_k_quants_come_from_the_native_quantiser(tmp_path: pathlib.Path) -> None
     assert sorted(path.name for path in tmp_path.glob("out.gguf*")) == ["out.gguf"]
 
 
+def test_the_native_quantiser_gets_the_weights_in_their_own_precision(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+    calls = []
+
+    def quantize(source: pathlib.Path, target: pathlib.Path, type: str, **options: Any) -> None:
+        calls.append((type, types_of(source)["blk.0.ffn_up.weight"], options["overwrite"]))
+        target.write_bytes(b"made natively")
+        options["on_progress"](1.0)
+
+    monkeypatch.setattr(sd, "quantize", quantize, raising=False)
+    for dtype in ("F32", "F16", "BF16"):
+        hf.write_checkpoint(tmp_path / dtype, dtype=dtype)
+        convert(tmp_path / dtype, tmp_path / "out.gguf", outtype="q5_k_m")
+        assert (tmp_path / "out.gguf").read_bytes() == b"made natively"
+        assert len(list(tmp_path.glob("out.gguf*"))) == 1
+    assert calls == [("Q5_K_M", dtype, True) for dtype in ("F32", "F16", "BF16")]
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError("no")
+
+    (tmp_path / "out.gguf").unlink()
+    monkeypatch.setattr(sd, "quantize", fail)
+    with pytest.raises(ConvertError, match=r"specdec_native.quantize failed: no"):
+        convert(tmp_path / "F32", tmp_path / "out.gguf", outtype="q6_k")
+    assert not list(tmp_path.glob("out.gguf*"))
+
+
 def sparse_checkpoint(folder: pathlib.Path, config: dict[str, Any], n_shards: int) -> int:
     """All weights zero, in files that take no space on the disk; returns their bytes."""
     folder.mkdir()
