@@ -7,6 +7,7 @@ decoder = sd.Decoder(model, drafter=sd.NGram())
 print(decoder.chat([{"role": "user", "content": "Hi"}]))
 """
 
+from ._quantize import quantize
 from ._version import __version__
 from .decoder import ChatOptions, Decoder, GenerateOptions
 from .errors import (
@@ -39,6 +40,8 @@ from .results import (
     OutputCheck,
     PairReport,
     PositionLogprobs,
+    QuantizedTensor,
+    QuantizeResult,
     Round,
     TensorEntry,
     TokenLogprob,
@@ -73,6 +76,8 @@ __all__ = [
     "OutputMismatchError",
     "PairReport",
     "PositionLogprobs",
+    "QuantizeResult",
+    "QuantizedTensor",
     "ResourceLimitError",
     "Round",
     "SamplingParams",
@@ -89,4 +94,5 @@ __all__ = [
     "check_pair",
     "info",
     "inspect",
+    "quantize",
 ]
