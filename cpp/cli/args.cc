@@ -163,9 +163,7 @@ void ArgParser::custom(const std::string& names, std::string metavar,
 }
 
 void ArgParser::positional(std::string metavar, std::string* value, std::string help) {
-  positional_metavar_ = std::move(metavar);
-  positional_value_ = value;
-  positional_help_ = std::move(help);
+  positionals_.push_back({std::move(metavar), std::move(help), value});
 }
 
 ArgParser::Option* ArgParser::find(const std::string& name) {
@@ -203,16 +201,15 @@ std::string ArgParser::suggestion(const std::string& name) const {
 }
 
 bool ArgParser::parse(const std::vector<std::string>& arguments) {
-  bool has_positional = false;
+  std::size_t n_positional = 0;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     std::string name = arguments[i];
     if (name == "-h" || name == "--help") return false;
     if (name.size() < 2 || name[0] != '-') {
-      if (positional_value_ == nullptr || has_positional) {
+      if (n_positional == positionals_.size()) {
         throw UsageError("unexpected argument " + quoted(name));
       }
-      *positional_value_ = name;
-      has_positional = true;
+      *positionals_[n_positional++].value = name;
       continue;
     }
     Option* option = find(name);
@@ -260,10 +257,8 @@ std::string ArgParser::help() const {
     out += head;
     append_wrapped(out, text, kHelpColumn);
   };
-  if (positional_value_ != nullptr) {
-    out += '\n';
-    entry(positional_metavar_, positional_help_);
-  }
+  if (!positionals_.empty()) out += '\n';
+  for (const Positional& positional : positionals_) entry(positional.metavar, positional.help);
   for (const Option& option : options_) {
     if (!option.section.empty()) out += "\n" + option.section + ":\n";
     std::string left;

@@ -39,8 +39,8 @@ class ArgParser {
   // Lines under the options, e.g. examples.
   void epilogue(std::string text) { epilogue_ = std::move(text); }
 
-  // False when --help was asked for. Throws UsageError; positional arguments are refused unless
-  // there is a place for one (see positional).
+  // False when --help was asked for. Throws UsageError; positional arguments fill the places that
+  // were declared, in order, and more are refused.
   [[nodiscard]] bool parse(const std::vector<std::string>& arguments);
   void positional(std::string metavar, std::string* value, std::string help);
   [[nodiscard]] bool was_given(const std::string& name) const;
@@ -56,6 +56,11 @@ class ArgParser {
     bool given = false;
   };
 
+  struct Positional {
+    std::string metavar, help;
+    std::string* value;
+  };
+
   Option* find(const std::string& name);
   void add(const std::string& names, std::string metavar, std::string help,
            std::function<void(const std::string&)> set);
@@ -64,8 +69,7 @@ class ArgParser {
   std::string command_, usage_, summary_, epilogue_;
   std::string pending_section_;
   std::vector<Option> options_;
-  std::string positional_metavar_, positional_help_;
-  std::string* positional_value_ = nullptr;
+  std::vector<Positional> positionals_;
 };
 
 // Shown by messages about an option's value.

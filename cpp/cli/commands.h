@@ -22,5 +22,6 @@ inline constexpr int kExitInterrupted = 130;
 [[nodiscard]] int run_inspect(const Arguments& arguments);
 [[nodiscard]] int run_tokenize(const Arguments& arguments);
 [[nodiscard]] int run_perplexity(const Arguments& arguments);
+[[nodiscard]] int run_quantize(const Arguments& arguments);
 
 }  // namespace specdec::cli

@@ -29,6 +29,7 @@ constexpr Command kCommands[] = {
     {"inspect", "show what a GGUF file holds, without reading its weights", run_inspect},
     {"tokenize", "show the tokens of a text", run_tokenize},
     {"perplexity", "measure how well a model predicts a text", run_perplexity},
+    {"quantize", "write a model again in a smaller type", run_quantize},
 };
 
 std::string main_help() {

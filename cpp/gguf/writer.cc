@@ -317,6 +317,14 @@ std::string GgufWriter::header() const {
   return out;
 }
 
+std::uint64_t GgufWriter::size() const {
+  // header() has refused sums that overflow.
+  const auto aligned = [this](std::uint64_t n) { return checked_align(n, alignment_).value_or(n); };
+  std::uint64_t total = aligned(header().size());
+  for (const Tensor& tensor : tensors_) total += aligned(tensor.n_bytes);
+  return total;
+}
+
 std::uint64_t GgufWriter::write(const std::string& path) const {
   const std::string head = header();
   AtomicFile file(path);

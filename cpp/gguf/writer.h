@@ -57,6 +57,9 @@ class GgufWriter {
   void add_tensor(std::string_view name, DType dtype, std::span<const std::uint64_t> shape,
                   Producer producer);
 
+  // What write() will return, tensors of a producer included.
+  [[nodiscard]] std::uint64_t size() const;
+
   // Writes a temporary file beside `path`, syncs it, and renames it over `path`: after a crash or
   // an error `path` holds the old content or the new, never a part. Replacing a file that is mapped
   // (even the source of this data) is safe. Returns the file size. Throws Error(kIo).

@@ -17,6 +17,22 @@ struct ScaleMin {
                                                                                        << 4};
 }
 
+// Writes pair s into 12 bytes that were zero before the first.
+inline void store_scale_min(ScaleMin pair, int s, std::uint8_t* packed) {
+  const int at = s % 4;
+  const auto add = [packed](int byte, int bits) {
+    packed[byte] = static_cast<std::uint8_t>(packed[byte] | bits);
+  };
+  if (s < 4) {
+    add(at, pair.scale);
+    add(at + 4, pair.min);
+  } else {
+    add(at + 8, (pair.scale & 15) | (pair.min & 15) << 4);
+    add(at, (pair.scale >> 4) << 6);
+    add(at + 4, (pair.min >> 4) << 6);
+  }
+}
+
 // Row r of a tile's scales and mins, as quant/q4_k/pack.cc lays them out.
 inline void pack_scale_mins(const std::uint8_t* packed, int r, std::uint8_t* tile) {
   for (int s = 0; s < 8; ++s) {

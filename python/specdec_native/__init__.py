@@ -7,6 +7,7 @@ decoder = sd.Decoder(model, drafter=sd.NGram())
 print(decoder.chat([{"role": "user", "content": "Hi"}]))
 """
 
+from ._quantize import quantize
 from ._version import __version__
 from .decoder import ChatOptions, Decoder, GenerateOptions
 from .errors import (
@@ -47,6 +48,8 @@ from .results import (
     OutputCheck,
     PairReport,
     PositionLogprobs,
+    QuantizedTensor,
+    QuantizeResult,
     Round,
     TensorEntry,
     TokenLogprob,
@@ -82,6 +85,8 @@ __all__ = [
     "OutputMismatchError",
     "PairReport",
     "PositionLogprobs",
+    "QuantizeResult",
+    "QuantizedTensor",
     "ResourceLimitError",
     "Round",
     "SamplingParams",
@@ -98,4 +103,5 @@ __all__ = [
     "check_pair",
     "info",
     "inspect",
+    "quantize",
 ]

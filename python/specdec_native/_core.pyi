@@ -4,7 +4,7 @@ The native part of specdec_native; use the package instead.
 from __future__ import annotations
 import collections.abc
 import typing
-__all__: list[str] = ['CancelFlag', 'DecodeStats', 'GenerateRequest', 'GenerateResult', 'Model', 'OutputCheck', 'OutputChunk', 'SamplingParams', 'Session', 'SessionOptions', 'build_info', 'check_pair', 'drafter_names', 'inspect', 'read_bandwidth', 'take_log', 'verifier_names']
+__all__: list[str] = ['CancelFlag', 'DecodeStats', 'GenerateRequest', 'GenerateResult', 'Model', 'OutputCheck', 'OutputChunk', 'SamplingParams', 'Session', 'SessionOptions', 'build_info', 'check_pair', 'drafter_names', 'inspect', 'quantize', 'read_bandwidth', 'take_log', 'verifier_names']
 class Model:
     def __init__(self, path: bytes, *, device: str, n_threads: typing.SupportsInt | typing.SupportsIndex, kv_type: str, repack: str, check_tensors: bool, requantize: str, on_progress: typing.Any, poll_signals: bool) -> None:
         ...
@@ -431,6 +431,8 @@ def check_pair(target: Model, draft: Model) -> dict[str, typing.Any]:
 def drafter_names() -> list[str]:
     ...
 def inspect(path: bytes, *, max_array: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:
+    ...
+def quantize(source: bytes, target: bytes, type: str, *, n_threads: typing.SupportsInt | typing.SupportsIndex, dry_run: bool, overwrite: bool, pure: bool, allow_requantize: bool, leave_output_tensor: bool, output_tensor_type: str, token_embedding_type: str, on_progress: typing.Any, poll_signals: bool) -> dict[str, typing.Any]:
     ...
 def read_bandwidth(n_threads: typing.SupportsInt | typing.SupportsIndex = 0) -> float:
     ...

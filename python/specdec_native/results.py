@@ -266,3 +266,58 @@ class PairReport:
     cost_ratio: float
     memory_bytes: int
     kv_bytes_per_token: int
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """What became of one tensor.
+
+    Attributes:
+        name: its name.
+        shape: innermost size first.
+        source_type: weight format in the source.
+        type: weight format now.
+        source_bytes: bytes in the source.
+        size_bytes: bytes now.
+        relative_error: root of sum (y - x)^2 / sum x^2 over its weights x and what they became, y;
+            0 for a copy.
+        largest_error: of |y - x|.
+        note: why it did not get the type that was asked for; "" if it did.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    source_type: str
+    type: str
+    source_bytes: int
+    size_bytes: int
+    relative_error: float
+    largest_error: float
+    note: str
+
+
+@dataclass(frozen=True)
+class QuantizeResult:
+    """A quantised model.
+
+    Attributes:
+        type: the type asked for, e.g. "Q4_K_M".
+        tensors: one entry per tensor, in file order.
+        n_weights: of all tensors.
+        source_bytes: size of the source file.
+        size_bytes: size of the new file; of a dry run, what it would be.
+        bits_per_weight: of the tensors, metadata left out.
+        relative_error: as that of a tensor, over all tensors that changed.
+        total_ms: time it took.
+        n_threads: threads used.
+    """
+
+    type: str
+    tensors: tuple[QuantizedTensor, ...]
+    n_weights: int
+    source_bytes: int
+    size_bytes: int
+    bits_per_weight: float
+    relative_error: float
+    total_ms: float
+    n_threads: int

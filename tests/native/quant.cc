@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "quant/codec.h"
+#include "quant/encode.h"
 #include "quant/q2_k/block.h"
 #include "quant/q3_k/block.h"
 #include "quant/q4_0/block.h"
@@ -53,6 +54,14 @@ py::object quantize(const std::string& name, const py::array_t<float, py::array:
   return py::bytes(out);
 }
 
+py::bytes encode(const std::string& name, const py::array_t<float, py::array::c_style>& values) {
+  const DType dtype = dtype_named(name);
+  const auto n = static_cast<std::uint64_t>(values.size());
+  std::string out(row_bytes(dtype, n), '\xAA');
+  encoder(dtype)(values.data(), out.data(), static_cast<std::int64_t>(n));
+  return py::bytes(out);
+}
+
 py::bytes requantize_rows(std::uint32_t from, const std::string& data, std::int64_t n_rows,
                           std::int64_t n_in, const std::string& to, int n_threads) {
   const std::vector<std::byte> out =
@@ -66,6 +75,7 @@ py::bytes requantize_rows(std::uint32_t from, const std::string& data, std::int6
 PYBIND11_MODULE(_testing_quant, module) {
   module.def("dequantize", &dequantize);
   module.def("quantize", &quantize);
+  module.def("encode", &encode);
   module.def("requantize", &requantize_rows);
   module.def("requantize_pays", [](std::uint32_t from, std::int64_t n_in, const std::string& to) {
     return requantize_pays(static_cast<DType>(from), n_in, parse_requantize_type(to));

@@ -1,0 +1,180 @@
+// `specdec quantize IN OUT TYPE`: writes a model again in a smaller type.
+
+#include <cstdio>
+#include <string>
+
+#include "base/error.h"
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/interrupt.h"
+#include "cli/json.h"
+#include "cli/options.h"
+#include "cli/terminal.h"
+#include "engine/quantize_file.h"
+
+namespace specdec::cli {
+namespace {
+
+std::string shape_text(const std::vector<std::uint64_t>& shape) {
+  std::string out;
+  for (const std::uint64_t n : shape) out += (out.empty() ? "" : " x ") + std::to_string(n);
+  return out;
+}
+
+// A type for one tensor: any weight format.
+DType weight_format(const std::string& option, const std::string& name) {
+  if (const auto dtype = parse_dtype(name)) return *dtype;
+  std::string message = option + " must be one of";
+  for (const DTypeTraits& traits : all_dtypes()) message += std::string(" ") + traits.name;
+  throw UsageError(message + ", got " + quoted(name));
+}
+
+std::string percent(double ratio) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3f %%", 100 * ratio);
+  return text;
+}
+
+std::string tensor_line(const QuantizedTensor& tensor, bool dry_run) {
+  char text[256];
+  const bool copied = tensor.from == tensor.to;
+  std::string what = dtype_traits(tensor.from).name;
+  if (!copied) what += std::string(" -> ") + dtype_traits(tensor.to).name;
+  std::snprintf(text, sizeof text, "%-36s %-16s %-13s %11s",
+                printable(tensor.name, 64).c_str(), shape_text(tensor.shape).c_str(), what.c_str(),
+                human_bytes(static_cast<double>(tensor.target_bytes)).c_str());
+  std::string line = text;
+  if (copied) {
+    line += "  kept";
+  } else if (!dry_run) {
+    line += "  error " + percent(tensor.relative_error);
+  }
+  if (!tensor.note.empty()) line += "  (" + tensor.note + ")";
+  return line + "\n";
+}
+
+std::string summary(const QuantizeResult& result, bool dry_run) {
+  char text[256];
+  std::snprintf(text, sizeof text, "%s: %s %s %s, %.2f bits per weight", result.type.c_str(),
+                human_bytes(static_cast<double>(result.source_bytes)).c_str(),
+                dry_run ? "would become" : "->",
+                human_bytes(static_cast<double>(result.target_bytes)).c_str(),
+                result.bits_per_weight);
+  std::string line = text;
+  if (!dry_run) {
+    std::snprintf(text, sizeof text, ", error %s, %.1f s on %d thread%s",
+                  percent(result.relative_error).c_str(), result.total_ms / 1000, result.n_threads,
+                  result.n_threads == 1 ? "" : "s");
+    line += text;
+  }
+  return line + "\n";
+}
+
+void print_json(const QuantizeResult& result, const std::string& source, const std::string& target,
+                bool dry_run) {
+  JsonWriter json;
+  json.begin_object()
+      .member("source", source)
+      .member("target", target)
+      .member("type", result.type)
+      .member("dry_run", dry_run)
+      .member("source_bytes", result.source_bytes)
+      .member("target_bytes", result.target_bytes)
+      .member("n_weights", result.n_weights)
+      .member("bits_per_weight", result.bits_per_weight);
+  json.key("relative_error");
+  if (dry_run) {
+    json.null();
+  } else {
+    json.value(result.relative_error);
+  }
+  json.member("total_ms", result.total_ms).member("n_threads", result.n_threads);
+  json.key("tensors").begin_array();
+  for (const QuantizedTensor& tensor : result.tensors) {
+    json.begin_object()
+        .member("name", tensor.name)
+        .member("shape", tensor.shape)
+        .member("from", dtype_traits(tensor.from).name)
+        .member("to", dtype_traits(tensor.to).name)
+        .member("source_bytes", tensor.source_bytes)
+        .member("target_bytes", tensor.target_bytes)
+        .member("note", tensor.note);
+    if (!dry_run) {
+      json.member("relative_error", tensor.relative_error)
+          .member("largest_error", tensor.largest_error);
+    }
+    json.end_object();
+  }
+  json.end_array().end_object();
+  write_stdout(json.text() + "\n");
+}
+
+}  // namespace
+
+int run_quantize(const Arguments& arguments) {
+  std::string source, target, type;
+  QuantizeOptions options;
+  OutputFlags output;
+  ArgParser parser("quantize", "IN OUT TYPE [OPTIONS]",
+                   "Writes the model IN to OUT with its matrices in TYPE; norms, biases and other "
+                   "vectors stay F32. OUT appears only when it is complete.");
+  parser.positional("IN", &source, "A GGUF file, best in F16, BF16 or F32.");
+  parser.positional("OUT", &target, "The file to write; with --dry-run it may be left out as -.");
+  std::string types;
+  for (const FileType& known : file_types()) types += std::string(" ") + known.name;
+  parser.positional("TYPE", &type, "One of" + types + "; Q4_K and Q5_K mean Q4_K_S and Q5_K_S.");
+  parser.integer("-t --threads", "N", &options.n_threads, 0, 256,
+                 "Threads (default 0: one per core). The bytes of OUT do not depend on it.");
+  parser.flag("--dry-run", &options.dry_run, "Show what each tensor would become, and the size.");
+  parser.flag("--force", &options.overwrite, "Replace OUT if it exists.");
+  parser.section("Which type each tensor gets");
+  parser.flag("--pure", &options.choices.pure,
+              "No mix: every matrix gets the type itself, where its rows fit.");
+  parser.flag("--allow-requantize", &options.choices.allow_requantize,
+              "Quantise what is quantised already; worse than starting from F16.");
+  parser.flag("--leave-output-tensor", &options.choices.leave_output,
+              "Keep output.weight as it is.");
+  parser.custom(
+      "--output-tensor-type", "TYPE",
+      [&](const std::string& name) {
+        options.choices.output_type = weight_format("--output-tensor-type", name);
+      },
+      "Type of output.weight, or of the embedding that stands in for it.");
+  parser.custom(
+      "--token-embedding-type", "TYPE",
+      [&](const std::string& name) {
+        options.choices.token_embedding_type = weight_format("--token-embedding-type", name);
+      },
+      "Type of token_embd.weight.");
+  add_output_flags(parser, output, true);
+  parser.epilogue(
+      "Example: specdec quantize model-f16.gguf model-q4_k_m.gguf Q4_K_M\n"
+      "The error is the root of sum (y - x)^2 / sum x^2 over the weights x and what they became.");
+  if (!parser.parse(arguments)) {
+    write_stdout(parser.help());
+    return kExitOk;
+  }
+  if (type.empty()) throw UsageError("quantize takes three names: IN OUT TYPE");
+
+  ProgressBar bar("quantizing", !output.quiet);
+  options.cancel = &interrupt_flag();
+  options.on_progress = [&bar](std::uint64_t done, std::uint64_t total, const std::string&) {
+    bar.update(static_cast<double>(done) / static_cast<double>(total));
+  };
+  const QuantizeResult result = quantize_file(source, target, type, options);
+  bar.finish();
+  if (output.json) {
+    print_json(result, source, target, options.dry_run);
+    return kExitOk;
+  }
+  std::string text;
+  if (!output.quiet) {
+    for (const QuantizedTensor& tensor : result.tensors) {
+      text += tensor_line(tensor, options.dry_run);
+    }
+  }
+  write_stdout(text + summary(result, options.dry_run));
+  return kExitOk;
+}
+
+}  // namespace specdec::cli

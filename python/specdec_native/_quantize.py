@@ -1,0 +1,87 @@
+"""Models written again in a smaller type."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from . import _core
+from .errors import InvalidArgumentError
+from .model import StrPath
+from .options import check_number
+from .results import QuantizedTensor, QuantizeResult
+
+
+def quantize(
+    source: StrPath,
+    target: StrPath,
+    type: str,
+    *,
+    n_threads: int | None = None,
+    dry_run: bool = False,
+    overwrite: bool = False,
+    pure: bool = False,
+    allow_requantize: bool = False,
+    leave_output_tensor: bool = False,
+    output_tensor_type: str | None = None,
+    token_embedding_type: str | None = None,
+    on_progress: Callable[[float], object] | None = None,
+) -> QuantizeResult:
+    """Writes the GGUF model `source` to `target` with its matrices in a smaller type.
+
+    The target appears only when it is complete and on disk. Its bytes do not depend on the number
+    of threads or the machine. Norms, biases and other vectors stay F32; all metadata is kept but
+    for ``general.file_type`` and ``general.quantization_version``. `docs/quantize.md` tells which
+    tensor gets which type, and what it costs in quality.
+
+    Args:
+        source: a GGUF file of any architecture, best in F16, BF16 or F32.
+        target: the file to write.
+        type: "Q4_K_M", "q8_0", ... in any case; an unknown one raises an error that lists them.
+        n_threads: 1 to 256; None: one per core this process may use.
+        dry_run: only plan: nothing is written, and errors of tensors are 0.
+        overwrite: replace `target` if it exists.
+        pure: no mix: every matrix gets the type itself, where its rows fit.
+        allow_requantize: quantise what is quantised already.
+        leave_output_tensor: keep ``output.weight`` as it is.
+        output_tensor_type: weight format of ``output.weight``, or of the embedding that stands in
+            for it.
+        token_embedding_type: weight format of ``token_embd.weight``.
+        on_progress: called with 0..1; an exception it raises ends the run.
+
+    Raises:
+        InvalidArgumentError: an unknown type, a target that exists or is the source, a quantised
+            source without allow_requantize.
+        ModelFormatError: the source is damaged, or has weights that are not finite or too large.
+        ModelFileNotFoundError, ModelFileError: a file cannot be read or written; the disk is full.
+        UnsupportedModelError: the source has weight formats that this version does not know.
+    """
+    names = {
+        "type": type,
+        "output_tensor_type": output_tensor_type or "",
+        "token_embedding_type": token_embedding_type or "",
+    }
+    for name, value in names.items():
+        if not isinstance(value, str):
+            raise InvalidArgumentError(f"{name} must be a str, not {value!r}")
+    if n_threads is not None:
+        check_number("n_threads", n_threads, 1, 256, whole=True)
+    found: dict[str, Any] = _core.quantize(
+        os.fsencode(source),
+        os.fsencode(target),
+        type,
+        n_threads=n_threads or 0,
+        dry_run=bool(dry_run),
+        overwrite=bool(overwrite),
+        pure=bool(pure),
+        allow_requantize=bool(allow_requantize),
+        leave_output_tensor=bool(leave_output_tensor),
+        output_tensor_type=names["output_tensor_type"],
+        token_embedding_type=names["token_embedding_type"],
+        on_progress=on_progress,
+        poll_signals=threading.current_thread() is threading.main_thread(),
+    )
+    found["tensors"] = tuple(QuantizedTensor(**tensor) for tensor in found["tensors"])
+    return QuantizeResult(**found)

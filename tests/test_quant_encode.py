@@ -1,0 +1,164 @@
+"""The encoders: valid blocks, closer to the weights than rounding once, the same bits everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+
+import gguf
+import numpy as np
+import pytest
+from gguf import quants
+
+from helpers import native
+
+m = native("quant")
+PLAIN = ("F32", "F16", "BF16")
+BLOCKED = [name for name, *_ in m.dtypes() if name not in PLAIN]
+LEGACY = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
+
+
+def decoded(name: str, packed: bytes) -> np.ndarray:
+    """By the gguf package, not by our own decoder."""
+    blocks = np.frombuffer(packed, np.uint8).reshape(1, -1)
+    return quants.dequantize(blocks, gguf.GGMLQuantizationType[name]).reshape(-1)
+
+
+def encode(name: str, x: np.ndarray) -> np.ndarray:
+    packed = m.encode(name, x.astype(np.float32))
+    return decoded(name, packed)
+
+
+def relative_error(x: np.ndarray, y: np.ndarray) -> float:
+    x = x.astype(np.float64)
+    return float(np.sqrt(((y - x) ** 2).sum() / (x**2).sum()))
+
+
+def weights(kind: str, n: int = 64 * 256) -> np.ndarray:
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal(n)
+    if kind == "heavy tails":
+        x = rng.standard_t(4, n)
+    if kind == "rows of their own size":
+        x *= 10 ** rng.uniform(-2, 1, n // 256).repeat(256)
+    if kind == "off centre":
+        x += 1.5
+    if kind == "one sided":
+        x = np.abs(x)
+    return (0.02 * x).astype(np.float32)
+
+
+KINDS = ["normal", "heavy tails", "rows of their own size", "off centre", "one sided"]
+
+
+def rounded_once(name: str, x: np.ndarray) -> np.ndarray:
+    """A plain quantiser: scale and offset from the extremes, kept in full precision.
+
+    The groups are those of the format, without its rounding of scales: a handicap for ours."""
+    bits = int(name[1])
+    size = 16 if name in ("Q2_K", "Q3_K", "Q6_K") else 32
+    groups = x.reshape(-1, size).astype(np.float64)
+    if name in ("Q4_1", "Q5_1", "Q2_K", "Q4_K", "Q5_K"):
+        low = groups.min(axis=1, keepdims=True)
+        if name.endswith("K"):
+            low = np.minimum(low, 0)
+        scale = (groups.max(axis=1, keepdims=True) - low) / (2**bits - 1)
+        scale[scale == 0] = 1
+        return (np.rint((groups - low) / scale) * scale + low).reshape(-1)
+    at = np.abs(groups).argmax(axis=1)[:, None]
+    half = 127 if name == "Q8_0" else 2 ** (bits - 1)
+    scale = np.take_along_axis(groups, at, axis=1) / -half
+    scale[scale == 0] = 1
+    top = 127 if name == "Q8_0" else half - 1
+    return (np.clip(np.rint(groups / scale), -half, top) * scale).reshape(-1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", BLOCKED)
+def test_every_encoder_is_closer_than_rounding_once(name: str, kind: str) -> None:
+    x = weights(kind)
+    ours = relative_error(x, encode(name, x))
+    assert ours < relative_error(x, rounded_once(name, x))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", LEGACY)
+def test_every_encoder_is_closer_than_the_gguf_package(name: str, kind: str) -> None:
+    x = weights(kind)
+    theirs = quants.quantize(x.reshape(1, -1), gguf.GGMLQuantizationType[name])
+    theirs = quants.dequantize(theirs, gguf.GGMLQuantizationType[name]).reshape(-1)
+    assert relative_error(x, encode(name, x)) < 0.97 * relative_error(x, theirs)
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+def test_our_decoder_reads_what_the_gguf_package_reads(name: str) -> None:
+    packed = m.encode(name, weights("heavy tails"))
+    assert np.array_equal(np.asarray(m.dequantize(name, packed)), decoded(name, packed))
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+def test_zeros_stay_zeros(name: str) -> None:
+    assert not encode(name, np.zeros(512)).any()
+    one = np.zeros(512)
+    one[300] = 0.25
+    back = encode(name, one)
+    assert back[300] == pytest.approx(0.25, rel=0.01)
+    assert np.abs(np.delete(back, 300)).max() < 0.01
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+def test_a_constant_block_stays_constant(name: str) -> None:
+    for value in (0.37, -0.37):
+        assert encode(name, np.full(256, value)) == pytest.approx(value, rel=0.01)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_formats_are_rounded_to_nearest(name: str) -> None:
+    x = weights("heavy tails")
+    assert m.encode(name, x) == m.quantize(name, x)
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+@pytest.mark.parametrize("scale", [1e-30, 1e-7, 1e-4, 1e3, 6e4])
+def test_any_size_of_weights_gives_blocks_without_nan(name: str, scale: float) -> None:
+    rng = np.random.default_rng(8)
+    x = np.clip(rng.uniform(-1, 1, 2048) * scale, -65504, 65504).astype(np.float32)
+    back = encode(name, x)
+    assert np.isfinite(back).all()
+    assert relative_error(x, back) <= 1.0
+    if scale >= 1e-4:
+        assert relative_error(x, back) < {2: 0.4, 3: 0.25, 4: 0.12, 5: 0.06, 6: 0.03, 8: 0.01}[
+            int(name[1])
+        ]
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+def test_strange_values_do_no_harm(name: str) -> None:
+    x = weights("normal", 2048)
+    x[3], x[300], x[600], x[900:1000] = np.nan, np.inf, -np.inf, 3e38
+    size = len(m.encode(name, x))
+    assert size == len(m.encode(name, np.zeros(2048, np.float32)))
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+def test_blocks_are_encoded_by_themselves(name: str) -> None:
+    x = weights("rows of their own size", 1024)
+    parts = b"".join(m.encode(name, x[i : i + 256]) for i in range(0, 1024, 256))
+    assert m.encode(name, x) == parts
+
+
+# SHA-256 of what every encoder makes of the same weights, so that a compiler or an instruction set
+# that rounds otherwise is noticed. A deliberate change of an encoder changes its line.
+DIGESTS: dict[str, str] = {}
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+def test_the_bits_are_the_same_on_every_machine(name: str) -> None:
+    # Not from numpy's generator, whose stream may change: a congruential one.
+    state = np.uint64(1)
+    values = np.empty(4096)
+    for i in range(values.size):
+        state = np.uint64((int(state) * 6364136223846793005 + 1442695040888963407) % 2**64)
+        values[i] = (int(state) >> 40) / 2**24 - 0.5
+    x = (values * np.abs(values)).astype(np.float32)
+    digest = hashlib.sha256(m.encode(name, x)).hexdigest()[:16]
+    assert digest == DIGESTS[name]
