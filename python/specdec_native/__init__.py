@@ -28,6 +28,7 @@ from .errors import (
     TemplateError,
     UnsupportedModelError,
 )
+from .many import ManyResult, generate_many
 from .model import Model, check_pair, info, inspect
 from .options import DraftModel, LayerSkip, NGram, SamplingParams, SuffixAutomaton, TokenRecycling
 from .results import (
@@ -62,6 +63,7 @@ __all__ = [
     "InternalError",
     "InvalidArgumentError",
     "LayerSkip",
+    "ManyResult",
     "Model",
     "ModelFileError",
     "ModelFileNotFoundError",
@@ -87,6 +89,7 @@ __all__ = [
     "UnsupportedModelError",
     "__version__",
     "check_pair",
+    "generate_many",
     "info",
     "inspect",
 ]
