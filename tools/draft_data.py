@@ -25,8 +25,8 @@ import specdec_native as sd
 
 N_TOP = 8  # alternatives kept per token
 CONVERSATIONS = 64  # of a round
-TURN_TOKENS = {"summarise": 220, "code": 120, "rewrite": 100}  # longest user turn; others:
-DEFAULT_TURN_TOKENS = 64
+TURN_TOKENS = {"summarise": 160, "code": 80, "rewrite": 80}  # longest user turn; others:
+DEFAULT_TURN_TOKENS = 48
 GREEDY_ROUNDS = 3  # of 4; in the others answers are sampled
 FRAME, TURN, ANSWER = 0, 1, 2  # given; the model as user; the model's answer
 MARK = "\x00user-turn\x00"
@@ -105,7 +105,7 @@ class Writer:
     def _continue(
         self,
         texts: list[_Builder],
-        max_tokens: int,
+        max_tokens: int | list[int],
         temperature: float,
         seed: int,
         part: int,
@@ -149,27 +149,22 @@ class Writer:
         return texts
 
     def _turns(self, rng: random.Random, seed: int) -> list[_Builder]:
-        groups: dict[int, list[tuple[_Builder, str]]] = {}
+        turns: list[_Builder] = []
+        limits: list[int] = []
+        ends: list[str] = []
         for _ in range(CONVERSATIONS):
             kind, opening = draft_topics.opening(rng)
             system = rng.choice((None, *draft_topics.SYSTEMS[:2], *draft_topics.SYSTEMS))
             before, between = self._frame(system)
-            text = _Builder()
-            text.add(self.model.tokenize(before + opening, add_special=False))
-            limit = TURN_TOKENS.get(kind, DEFAULT_TURN_TOKENS)
-            if opening.endswith((".", "?")):
-                limit = 0  # complete
-            groups.setdefault(limit, []).append((text, between))
-        texts = []
-        for limit, group in sorted(groups.items()):
-            if limit > 0:
-                turns = [text for text, _ in group]
-                self._continue(turns, limit, 1.0, seed + limit * 1000, TURN)
-            for text, between in group:
-                text.add(self.model.tokenize(between, add_special=False))
-                texts.append(text)
-        rng.shuffle(texts)
-        return texts
+            turns.append(_Builder())
+            turns[-1].add(self.model.tokenize(before + opening, add_special=False))
+            complete = opening.endswith((".", "?"))
+            limits.append(0 if complete else TURN_TOKENS.get(kind, DEFAULT_TURN_TOKENS))
+            ends.append(between)
+        self._continue(turns, limits, 1.0, seed, TURN)
+        for text, between in zip(turns, ends, strict=True):
+            text.add(self.model.tokenize(between, add_special=False))
+        return turns
 
     def _frame(self, system: str | None) -> tuple[str, str]:
         """What the chat template writes before and after the user's words."""

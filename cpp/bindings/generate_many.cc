@@ -13,7 +13,7 @@ using Found = std::vector<
     std::tuple<std::vector<TokenId>, std::string, std::vector<std::pair<double, Alternatives>>>>;
 
 Found run(const ModelHandle& handle, std::vector<std::vector<TokenId>> prompts,
-          std::vector<std::uint64_t> seeds, const SamplingParams& sampling, int max_tokens,
+          std::vector<std::uint64_t> seeds, const SamplingParams& sampling, std::vector<int> max_tokens,
           bool ignore_eos, bool keep_eos, int n_logprobs, int n_parallel, int n_ctx,
           const py::object& on_progress, bool poll_signals) {
   require_same_process();
@@ -22,7 +22,7 @@ Found run(const ModelHandle& handle, std::vector<std::vector<TokenId>> prompts,
   request.prompts = std::move(prompts);
   request.seeds = std::move(seeds);
   request.sampling = sampling;
-  request.max_tokens = max_tokens;
+  request.max_tokens = std::move(max_tokens);
   request.ignore_eos = ignore_eos;
   request.keep_eos = keep_eos;
   request.n_logprobs = n_logprobs;

@@ -19,6 +19,8 @@
 namespace specdec {
 namespace {
 
+constexpr std::size_t kMinShared = 8;  // tokens of a common beginning that are worth a copy
+
 struct Sequence {
   std::size_t index = 0;
   KvCache cache;
@@ -32,6 +34,7 @@ class Many {
   std::vector<ManyResult> run();
 
  private:
+  [[nodiscard]] KvCache cache_for(std::span<const TokenId> unread) const;
   void start(std::size_t index);
   void pass();
   // False when the sequence has ended.
@@ -70,12 +73,15 @@ Many::Many(const LoadedModel& loaded, const ManyRequest& request)
   };
   check_range("n_parallel", request.n_parallel, 1, kMaxParallel);
   check_range("n_ctx", n_ctx_, 1, config.context_length);
-  check_range("max_tokens", request.max_tokens, -1, std::numeric_limits<int>::max());
   check_range("n_logprobs", request.n_logprobs, -1, kMaxHeadTopK);
-  if (request.seeds.size() != request.prompts.size()) {
-    throw_invalid("there are " + std::to_string(request.prompts.size()) + " prompts and " +
-                  std::to_string(request.seeds.size()) + " seeds; expected one of each");
+  if (request.seeds.size() != request.prompts.size() ||
+      request.max_tokens.size() != request.prompts.size()) {
+    throw_invalid("there are " + std::to_string(request.prompts.size()) + " prompts, " +
+                  std::to_string(request.seeds.size()) + " seeds and " +
+                  std::to_string(request.max_tokens.size()) + " max_tokens; expected one of each");
   }
+  for (const int n : request.max_tokens)
+    check_range("max_tokens", n, -1, std::numeric_limits<int>::max());
   for (std::size_t i = 0; i < request.prompts.size(); ++i) {
     const std::size_t n = request.prompts[i].size();
     if (n == 0) throw_invalid("prompt " + std::to_string(i) + " has no token");
@@ -109,27 +115,47 @@ Many::Many(const LoadedModel& loaded, const ManyRequest& request)
   results_.resize(request.prompts.size());
 }
 
+// A new cache, or a fork of that of a running sequence which begins with the same tokens.
+KvCache Many::cache_for(std::span<const TokenId> unread) const {
+  const Sequence* best = nullptr;
+  std::size_t n_best = kMinShared - 1;
+  for (const auto& sequence : active_) {
+    const auto n_held = static_cast<std::size_t>(sequence->cache.length());
+    const auto differs = std::mismatch(unread.begin(), unread.end(), sequence->tokens.begin(),
+                                       sequence->tokens.begin() + static_cast<std::ptrdiff_t>(n_held));
+    const auto n = static_cast<std::size_t>(differs.first - unread.begin());
+    if (n > n_best) {
+      n_best = n;
+      best = sequence.get();
+    }
+  }
+  if (best == nullptr) return KvCache(arena_, model_.kv_shape(kv_type_), n_ctx_);
+  KvCache cache = best->cache.fork();
+  cache.truncate(static_cast<int>(n_best));
+  return cache;
+}
+
 void Many::start(std::size_t index) {
   const std::vector<TokenId>& prompt = request_.prompts[index];
-  auto sequence = std::make_unique<Sequence>(
-      Sequence{.index = index,
-               .cache = KvCache(arena_, model_.kv_shape(kv_type_), n_ctx_),
-               .tokens = prompt});
   const int room = n_ctx_ - static_cast<int>(prompt.size());
-  sequence->limit = request_.max_tokens < 0 ? room : std::min(request_.max_tokens, room);
+  const int wanted = request_.max_tokens[index];
+  const int limit = wanted < 0 ? room : std::min(wanted, room);
+  if (limit == 0) {
+    results_[index].finish_reason = "length";
+    ++n_done_;
+    return;
+  }
   std::span<const TokenId> unread = std::span<const TokenId>(prompt).first(prompt.size() - 1);
+  auto sequence = std::make_unique<Sequence>(
+      Sequence{.index = index, .cache = cache_for(unread), .tokens = prompt, .limit = limit});
+  unread = unread.subspan(static_cast<std::size_t>(sequence->cache.length()));
   while (!unread.empty()) {
     const std::size_t n = std::min<std::size_t>(unread.size(), kMaxBatchRows);
     model_.forward({.tokens = unread.first(n), .output = OutputKind::kNone}, sequence->cache,
                    scratch_);
     unread = unread.subspan(n);
   }
-  if (sequence->limit > 0) {
-    active_.push_back(std::move(sequence));
-    return;
-  }
-  results_[index].finish_reason = "length";
-  ++n_done_;
+  active_.push_back(std::move(sequence));
 }
 
 TokenLogprobs Many::logprobs_of(int row, TokenId token) const {

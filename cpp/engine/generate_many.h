@@ -19,14 +19,14 @@ namespace specdec {
 struct ManyRequest {
   std::vector<std::vector<TokenId>> prompts;
   std::vector<std::uint64_t> seeds;  // [prompts]; sampling.seed is not used
-  int max_tokens = -1;               // -1: until the context is full
+  std::vector<int> max_tokens;       // [prompts]; -1: until the context is full
   SamplingParams sampling;
   bool ignore_eos = false;
-  int n_logprobs = -1;   // >= 0: log-probabilities, with so many alternatives per token, to 256
-  int n_parallel = 16;   // sequences in one pass, 1..kMaxParallel
-  int n_ctx = 0;         // positions of each sequence; 0: the model's own, at most 4096
-  std::string kv_type;   // "": the model's
-  bool keep_eos = false; // the result ends with the token that ended it
+  int n_logprobs = -1;    // >= 0: log-probabilities, with so many alternatives per token, to 256
+  int n_parallel = 16;    // sequences in one pass, 1..kMaxParallel
+  int n_ctx = 0;          // positions of each sequence; 0: the model's own, at most 4096
+  std::string kv_type;    // "": the model's
+  bool keep_eos = false;  // the result ends with the token that ended it
   // Asked before every pass; true ends all with "cancelled".
   std::function<bool()> should_cancel;
   std::function<void(std::size_t n_done)> on_progress;  // sequences that have ended

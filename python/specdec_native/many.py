@@ -47,7 +47,7 @@ def generate_many(
     model: Model,
     prompts: Sequence[str | Sequence[int]],
     *,
-    max_tokens: int | None = 128,
+    max_tokens: int | Sequence[int] | None = 128,
     seeds: Sequence[int] | None = None,
     keep_eos: bool = False,
     n_parallel: int = 16,
@@ -63,7 +63,7 @@ def generate_many(
 
     Args:
         prompts: texts, or token ids as they are.
-        max_tokens: of each result; None: until its context is full.
+        max_tokens: of each result, or one number per prompt; None: until its context is full.
         seeds: one per prompt; None draws them.
         keep_eos: results that end with an end-of-sequence token contain it.
         n_parallel: 1 to 64 sequences in one pass of the model; each has a cache of its own.
@@ -74,8 +74,6 @@ def generate_many(
     for name in options:
         if name in _REFUSED or name not in GenerateOptions.__annotations__:
             raise TypeError(f"{name!r} is not an option of generate_many")
-    if max_tokens is not None:
-        check_number("max_tokens", max_tokens, 0, 2**31 - 1, whole=True)
     if n_ctx is not None:
         check_number("n_ctx", n_ctx, 1, model.info.context_length, whole=True)
     check_number("n_parallel", n_parallel, 1, MAX_PARALLEL, whole=True)
@@ -90,14 +88,14 @@ def generate_many(
         else check_token_ids(f"prompts[{i}]", prompt, model.info.vocab_size)
         for i, prompt in enumerate(prompts)
     ]
+    limits = [-1] * len(ids)
+    if isinstance(max_tokens, Sequence):
+        limits = _one_each("max_tokens", max_tokens, ids, 2**31 - 1)
+    elif max_tokens is not None:
+        limits = _one_each("max_tokens", [max_tokens] * len(ids), ids, 2**31 - 1)
     if seeds is None:
         seeds = [secrets.randbits(32) for _ in ids]
-    elif len(seeds) != len(ids):
-        raise InvalidArgumentError(
-            f"seeds has {len(seeds)} numbers for {len(ids)} prompts: give one per prompt"
-        )
-    for seed in seeds:
-        check_number("seed", seed, 0, 2**64 - 1, whole=True)
+    seeds = _one_each("seeds", seeds, ids, 2**64 - 1)
     sampling = native_sampling(options, model.info.vocab_size)
     try:
         found = _core.generate_many(
@@ -105,7 +103,7 @@ def generate_many(
             prompts=ids,
             seeds=seeds,
             sampling=sampling,
-            max_tokens=-1 if max_tokens is None else max_tokens,
+            max_tokens=limits,
             ignore_eos=bool(options.get("ignore_eos", False)),
             keep_eos=keep_eos,
             n_logprobs=-1 if n_top is None else n_top,
@@ -126,3 +124,15 @@ def generate_many(
         )
         for (tokens, reason, logprobs), seed in zip(found, seeds, strict=True)
     ]
+
+
+def _one_each(
+    name: str, numbers: Sequence[int], prompts: Sequence[object], highest: int
+) -> list[int]:
+    if len(numbers) != len(prompts):
+        raise InvalidArgumentError(
+            f"{name} has {len(numbers)} numbers for {len(prompts)} prompts: give one per prompt"
+        )
+    for number in numbers:
+        check_number(name, number, 0, highest, whole=True)
+    return list(numbers)
