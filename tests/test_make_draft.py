@@ -18,7 +18,7 @@ needs_torch = pytest.mark.skipif(
 )
 TOOL = pathlib.Path(__file__).resolve().parent.parent / "tools" / "make_draft.py"
 SMALL = [
-    *("--tokens", 3000, "--answer-tokens", 24, "--minutes", 1, "--epochs", 6, "--threads", 2),
+    *("--tokens", 3000, "--answer-tokens", 24, "--minutes", 1, "--epochs", 6, "--threads", 1),
     *("--hidden-size", 32, "--layers", 1, "--heads", 2, "--intermediate", 64),
     *("--batch-tokens", 512, "--learning-rate", 0.01, "--eval-count", 3, "--eval-tokens", 24),
 ]
@@ -129,8 +129,25 @@ def test_text_is_kept_and_training_goes_on(made, tmp_path):
 def test_a_base_model_of_another_architecture(tmp_path):
     target = write_target(tmp_path / "neox.gguf", arch="gptneox", chat=False)
     out = tmp_path / "draft.gguf"
-    tool(target, out, *SMALL, "--outtype", "f16", "--head-tokens", 128)
-    assert sd.check_pair(sd.Model(target), sd.Model(out)).compatible
+    tool(target, out, *SMALL, "--outtype", "f16", "--head-tokens", 64)
+    target, draft = sd.Model(target), sd.Model(out)
+    assert sd.check_pair(target, draft).compatible
+    assert draft.metadata["specdec.draft.head_tokens"] == 64
+    # The engine takes that for what may be drafted, unless told otherwise.
+    drafted = {}
+    for head in (None, 0):
+        drafter = sd.DraftModel(draft, gamma=4, head_tokens=head)
+        with sd.Decoder(target, drafter=drafter) as decoder:
+            seen = drafted.setdefault(head, set())
+            result = decoder.generate(
+                [1, 2, 3],
+                max_tokens=48,
+                ignore_eos=True,
+                on_round=lambda r, s=seen: s.update(r.drafted),
+            )
+    text_blocks = {token // 16 for token in (1, 2, 3, *result.token_ids, target.eos_token_id)}
+    assert all(token < 64 or token // 16 in text_blocks for token in drafted[None])
+    assert len(drafted[0]) > 0
 
 
 @needs_torch
@@ -155,7 +172,6 @@ def test_state_and_data_of_others_are_refused(made, tmp_path):
     assert not (tmp_path / "x.gguf").exists()
 
 
-@needs_torch
 @pytest.mark.parametrize(
     "arguments, text",
     [
@@ -164,6 +180,7 @@ def test_state_and_data_of_others_are_refused(made, tmp_path):
         (["--layers", 0], "--layers must be 1 to 64"),
         (["--minutes", 0], "--minutes must be above 0"),
         (["--outtype", "q3_k"], "invalid choice"),
+        (["--head-tokens", -1], "--head-tokens must be 0 to"),
         (["--eval", "nowhere.jsonl"], "there is no such file"),
     ],
 )
@@ -174,9 +191,7 @@ def test_bad_options_are_named(tmp_path, arguments, text):
 
 @needs_torch
 def test_bad_files_are_named(tmp_path):
-    assert "missing.gguf" in tool(
-        tmp_path / "missing.gguf", tmp_path / "x.gguf", code=1
-    ).stderr
+    assert "missing.gguf" in tool(tmp_path / "missing.gguf", tmp_path / "x.gguf", code=1).stderr
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF nonsense")
     assert "broken.gguf" in tool(broken, tmp_path / "x.gguf", code=1).stderr

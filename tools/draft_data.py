@@ -11,16 +11,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import draft_topics
 import numpy as np
 
+import draft_topics
 import specdec_native as sd
 
 N_TOP = 8  # alternatives kept per token
@@ -178,7 +177,7 @@ class Writer:
             return self._frame(None)
         before, _, between = whole.partition(MARK)
         if not between:
-            raise SystemExit("the chat template does not repeat the user's words: no frame for data")
+            raise SystemExit("the chat template leaves the user's words out")
         return before, between
 
 
@@ -206,7 +205,7 @@ class Store:
         wanted = {"target": target, **settings}
         if not meta.exists():
             if any(folder.iterdir()):
-                raise SystemExit(f"{folder}: is not empty and has no data.json: give another --data")
+                raise SystemExit(f"{folder}: is not empty, without data.json: give another --data")
             _replace(meta, json.dumps(wanted, indent=1).encode())
             return
         try:
@@ -233,7 +232,7 @@ class Store:
         temporary = path.with_suffix(".tmp")
         with temporary.open("wb") as file:
             np.savez_compressed(file, lengths=lengths, **parts)
-        os.replace(temporary, path)
+        temporary.replace(path)
 
     def load(self) -> Iterator[tuple[int, Text]]:
         for index in self.rounds():
@@ -257,7 +256,7 @@ class Store:
 def _replace(path: pathlib.Path, content: bytes) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(content)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def generate(

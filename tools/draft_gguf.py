@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from typing import Any
 
 import gguf
 import numpy as np
 import torch
+
 from draft_net import Draft
 
-OUTTYPES = ("f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+# So many of the first ids, and those of the text, are drafted unless the user says otherwise.
+HEAD_TOKENS_KEY = "specdec.draft.head_tokens"
 
 
 class Target:
@@ -46,13 +47,17 @@ class Target:
             writer.add_key_value(key, field.contents(), types[0], sub_type=sub_type)
 
 
-def write_draft(draft: Draft, target: Target, path: pathlib.Path, outtype: str, name: str) -> None:
+def write_draft(
+    draft: Draft, target: Target, path: pathlib.Path, outtype: str, name: str, head_tokens: int = 0
+) -> None:
     """To a temporary file first: the path never holds half a file."""
     shape = draft.shape
     temporary = path.with_name(path.name + ".tmp")
     writer = gguf.GGUFWriter(temporary, "llama")
     writer.add_name(name)
-    writer.add_description(f"Draft for speculative decoding with {target.value('general.name', '')}")
+    writer.add_description(
+        f"Draft for speculative decoding with {target.value('general.name', '')}"
+    )
     licence = target.value("general.license")
     if licence:
         writer.add_license(licence)
@@ -66,6 +71,8 @@ def write_draft(draft: Draft, target: Target, path: pathlib.Path, outtype: str, 
     writer.add_rope_freq_base(shape.rope_theta)
     writer.add_layer_norm_rms_eps(shape.epsilon)
     writer.add_vocab_size(shape.vocab_size)
+    if head_tokens > 0:
+        writer.add_uint32(HEAD_TOKENS_KEY, head_tokens)
     target.copy_tokenizer(writer)
     kind = gguf.GGMLQuantizationType[outtype.upper()]
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -89,6 +96,6 @@ def write_draft(draft: Draft, target: Target, path: pathlib.Path, outtype: str, 
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

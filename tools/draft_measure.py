@@ -10,13 +10,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 import draft_data
 import draft_train
-import torch
-from bench_common import geometric_mean
-from draft_net import Draft
-
 import specdec_native as sd
+from bench_common import geometric_mean
 
 LENGTH = 4  # tokens of a draft when acceptance is measured
 Prompts = list[list[int]]
@@ -96,16 +95,13 @@ def acceptance(
     }, tokens
 
 
-def speeds(
-    model: sd.Model, draft: sd.Model, prompts: Prompts, max_tokens: int, head_tokens: int | None
-) -> dict[str, float]:
+def speeds(model: sd.Model, draft: sd.Model, prompts: Prompts, max_tokens: int) -> dict[str, float]:
     """Tokens per second of `auto` against plain decoding, in alternation, prompt by prompt."""
     n_ctx = _context(model, prompts, max_tokens)
-    sources = [sd.DraftModel(draft, head_tokens=head_tokens), sd.NGram(), sd.SuffixAutomaton()]
     methods = {
         "plain": sd.Decoder(model, drafter=None, n_ctx=n_ctx),
         "auto": sd.Decoder(model, n_ctx=n_ctx),
-        "auto_with_draft": sd.Decoder(model, drafter=sources, n_ctx=n_ctx),
+        "auto_with_draft": sd.Decoder(model, draft=draft, n_ctx=n_ctx),
     }
     for decoder in methods.values():
         decoder.generate(prompts[0], max_tokens=8)
@@ -165,7 +161,7 @@ def measure(
         models["trained"] = sd.Model(args.out, n_threads=args.threads)
         drafters: dict[str, Any] = {"n-gram": sd.NGram(gamma=LENGTH)}
         for name, draft in models.items():
-            drafters[name] = sd.DraftModel(draft, gamma=LENGTH, head_tokens=args.head_tokens)
+            drafters[name] = sd.DraftModel(draft, gamma=LENGTH)
         for kind, prompts in sets.items():
             prompts = [p for p in prompts if len(p) + args.eval_tokens < model.info.context_length]
             if not prompts:
@@ -177,9 +173,7 @@ def measure(
                 found[name], tokens = acceptance(model, prompts, drafter, args.eval_tokens)
                 if tokens != plain:
                     raise SystemExit(f"{name} changed the text: this is a bug, please report it")
-            found["speed"] = speeds(
-                model, models["trained"], prompts, args.eval_tokens, args.head_tokens
-            )
+            found["speed"] = speeds(model, models["trained"], prompts, args.eval_tokens)
             report["prompts"][kind] = found
     return report
 

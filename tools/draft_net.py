@@ -6,8 +6,8 @@ import dataclasses
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight, self.epsilon)
+        return functional.rms_norm(x, (x.shape[-1],), self.weight, self.epsilon)
 
 
 class Block(nn.Module):
@@ -59,12 +59,12 @@ class Block(nn.Module):
             part(y).view(n_batch, n, self.n_heads, -1).transpose(1, 2)
             for part in (self.attn_q, self.attn_k, self.attn_v)
         )
-        y = F.scaled_dot_product_attention(
-            rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True
-        )
+        with torch.autocast("cpu", enabled=False):  # slower in bfloat16
+            q, k = rotate(q.float(), cos, sin), rotate(k.float(), cos, sin)
+            y = functional.scaled_dot_product_attention(q, k, v.float(), is_causal=True)
         x = x + self.attn_output(y.transpose(1, 2).reshape(n_batch, n, h))
         y = self.ffn_norm(x)
-        return x + self.ffn_down(F.silu(self.ffn_gate(y)) * self.ffn_up(y))
+        return x + self.ffn_down(functional.silu(self.ffn_gate(y)) * self.ffn_up(y))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -89,12 +89,15 @@ class Draft(nn.Module):
                 nn.init.normal_(parameter, std=std)
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """[n_batch, n] ids -> [n_batch, n, hidden_size], normalised: times the head it is logits."""
-        n, d = tokens.shape[1], self.shape.head_dim
+        """[n_batch, n] ids -> [n_batch, n, hidden_size], normalised: the head makes logits of it."""
+        return self.run(functional.embedding(tokens, self.embedding))
+
+    def run(self, x: Tensor) -> Tensor:
+        """The same from the rows of the embedding, [n_batch, n, hidden_size]."""
+        n, d = x.shape[1], self.shape.head_dim
         frequencies = self.shape.rope_theta ** (-torch.arange(0, d, 2, dtype=torch.float32) / d)
         angles = torch.arange(n, dtype=torch.float32)[:, None] * frequencies
         cos, sin = angles.cos(), angles.sin()
-        x = F.embedding(tokens, self.embedding)
         for block in self.blocks:
             x = block(x, cos, sin)
         return self.output_norm(x)
@@ -114,5 +117,5 @@ def project(embedding: Tensor, size: int, weights: Tensor) -> Tensor:
     basis = vectors.flip(1)[:, :size].float()
     rows = embedding @ basis
     if size > wide:
-        rows = F.pad(rows, (0, size - wide))
-    return rows * (1 / math.sqrt(size)) / rows.pow(2).mean().sqrt() * 1.0
+        rows = functional.pad(rows, (0, size - wide))
+    return rows / rows.pow(2).mean().sqrt() / math.sqrt(size)

@@ -12,22 +12,26 @@ SYSTEMS = (
 )
 
 TOPICS = tuple(
-    """the ocean; volcanoes; the history of bread; gravity; photosynthesis; a small bakery; electric cars; the moon;
-    bees; the stock market; a medieval castle; machine learning; healthy breakfast; a rainy day; the Roman Empire;
-    vaccines; basketball; the violin; solar panels; a lost dog; time travel; a job interview; gardening; chess;
-    the water cycle; an old lighthouse; sleep; inflation; dinosaurs; Paris; mountain climbing; recycling; poetry;
-    a family dinner; black holes; coffee; public libraries; the immune system; bicycles; a robot; online shopping;
-    climate change; a school trip; the printing press; tea; jazz; earthquakes; a startup; the human heart; penguins;
-    space travel; a broken promise; city parks; nutrition; computer networks; the desert; trains; a secret letter;
-    democracy; yoga; whales; smartphones; an island; probability; the French Revolution; pasta; museums; friendship;
-    remote work; wildfires; a detective; statistics; the Amazon rainforest; running; languages; a magic mirror;
-    bridges; antibiotics; birds; movies; the Silk Road; budgeting; winter; algorithms; planets; art; football;
-    a pirate ship; renewable energy; cooking rice; the brain; social media; rivers; airplanes; ethics; a wedding;
-    databases; Japan; insects; music theory; taxes; the weather; leadership; a haunted house; chemistry; India;
-    horses; trade; sculpture; the internet; a village market; exercise; mathematics; the Cold War; clouds;
-    public speaking; a farmer; genetics; hotels; negotiation; tigers; philosophy; glass; stress; a new neighbour;
-    water pollution; a birthday party; the telephone; forests; marketing; comets; a grandmother; Brazil; law;
-    reading habits; elephants; a science fair; engines; theatre; memory; salt; teaching children; maps""".replace(
+    """the ocean; volcanoes; the history of bread; gravity; photosynthesis; a small bakery; electric
+    cars; the moon; bees; the stock market; a medieval castle; machine learning; healthy
+    breakfast; a rainy day; the Roman Empire; vaccines; basketball; the violin; solar panels;
+    a lost dog; time travel; a job interview; gardening; chess; the water cycle; an old
+    lighthouse; sleep; inflation; dinosaurs; Paris; mountain climbing; recycling; poetry; a
+    family dinner; black holes; coffee; public libraries; the immune system; bicycles; a
+    robot; online shopping; climate change; a school trip; the printing press; tea; jazz;
+    earthquakes; a startup; the human heart; penguins; space travel; a broken promise; city
+    parks; nutrition; computer networks; the desert; trains; a secret letter; democracy; yoga;
+    whales; smartphones; an island; probability; the French Revolution; pasta; museums;
+    friendship; remote work; wildfires; a detective; statistics; the Amazon rainforest;
+    running; languages; a magic mirror; bridges; antibiotics; birds; movies; the Silk Road;
+    budgeting; winter; algorithms; planets; art; football; a pirate ship; renewable energy;
+    cooking rice; the brain; social media; rivers; airplanes; ethics; a wedding; databases;
+    Japan; insects; music theory; taxes; the weather; leadership; a haunted house; chemistry;
+    India; horses; trade; sculpture; the internet; a village market; exercise; mathematics;
+    the Cold War; clouds; public speaking; a farmer; genetics; hotels; negotiation; tigers;
+    philosophy; glass; stress; a new neighbour; water pollution; a birthday party; the
+    telephone; forests; marketing; comets; a grandmother; Brazil; law; reading habits;
+    elephants; a science fair; engines; theatre; memory; salt; teaching children; maps""".replace(
         "\n", " "
     ).split(";")
 )

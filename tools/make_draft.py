@@ -15,26 +15,9 @@ training with --resume. Needs PyTorch and gguf: pip install torch gguf. See docs
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
-import sys
-import time
-from typing import TYPE_CHECKING, Any
 
-import specdec_native as sd
-
-try:
-    import draft_data
-    import draft_measure
-    import draft_train
-    import torch
-    from draft_gguf import OUTTYPES, Target, write_draft
-    from draft_net import DraftShape
-except ImportError as error:
-    raise SystemExit(f"{error}: make_draft.py needs pip install torch gguf numpy") from None
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+OUTTYPES = ("f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 
 
 def arguments() -> argparse.Namespace:
@@ -50,6 +33,13 @@ def arguments() -> argparse.Namespace:
     add("--layers", type=int, default=2)
     add("--heads", type=int, default=4)
     add("--intermediate", type=int, help="width of the feed-forward part; default: 3 x hidden size")
+    add(
+        "--head-tokens",
+        type=int,
+        default=0,
+        metavar="N",
+        help="written into the file: ids below N and those of the text are drafted; 0: all",
+    )
     add("--outtype", choices=OUTTYPES, default="q8_0")
     add("--name", help="general.name of the file")
     text = parser.add_argument_group("text")
@@ -67,18 +57,32 @@ def arguments() -> argparse.Namespace:
     add("--context", type=int, default=256, help="tokens of a training text")
     add("--batch-tokens", type=int, default=6144)
     add("--learning-rate", type=float, default=2e-3)
-    add("--vocab-subset", type=int, default=8192, metavar="N",
-        help="the N most frequent ids are in every training step's output head, others by chance")
+    add(
+        "--precision",
+        choices=("auto", "f32", "bf16"),
+        default="auto",
+        help="of the multiplications; auto: bf16 where the processor has instructions for it",
+    )
+    add(
+        "--vocab-subset",
+        type=int,
+        default=8192,
+        metavar="N",
+        help="the N most frequent ids are in every training step's output head, others by chance",
+    )
     add("--resume", action="store_true", help="go on from OUT.state")
     add("--seed", type=int, default=0)
     add("--threads", type=int, help="of target and training; default: one per core")
     measure = parser.add_argument_group("measurement")
     add = measure.add_argument
-    add("--eval", type=pathlib.Path, metavar="FILE",
-        help="prompts: a text file, or JSON lines with `prompt`, `turns` or `messages`")
+    add(
+        "--eval",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="prompts: a text file, or JSON lines with `prompt`, `turns` or `messages`",
+    )
     add("--eval-count", type=int, default=12, help="prompts of each kind")
     add("--eval-tokens", type=int, default=96)
-    add("--head-tokens", type=int, help="ids that the draft may say when measured (head_tokens)")
     add("--report", type=pathlib.Path, help="write all figures there as JSON")
     args = parser.parse_args()
     check(parser, args)
@@ -91,10 +95,11 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.data is None:
         args.data = args.out.with_name(args.out.name + ".data")
     for name, low, high in (
-        ("hidden_size", 16, 8192), ("layers", 1, 64), ("heads", 1, 128), ("intermediate", 16, 32768),
-        ("tokens", 1, 10**10), ("answer_tokens", 8, 4096), ("parallel", 1, 64), ("context", 16, 8192),
-        ("batch_tokens", 64, 10**6), ("vocab_subset", 1, 10**7), ("eval_count", 1, 10**4),
-        ("eval_tokens", 8, 4096), ("seed", 0, 2**31),
+        ("hidden_size", 16, 8192), ("layers", 1, 64), ("heads", 1, 128),
+        ("intermediate", 16, 32768), ("tokens", 1, 10**10), ("answer_tokens", 8, 4096),
+        ("parallel", 1, 64), ("context", 16, 8192), ("batch_tokens", 64, 10**6),
+        ("vocab_subset", 1, 10**7), ("eval_count", 1, 10**4), ("eval_tokens", 8, 4096),
+        ("seed", 0, 2**31), ("head_tokens", 0, 2**30),
     ):  # fmt: skip
         value = getattr(args, name)
         if not low <= value <= high:
@@ -120,112 +125,16 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f"--eval {args.eval}: there is no such file")
 
 
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-def write_texts(args: argparse.Namespace, model: sd.Model) -> draft_data.Store:
-    store = draft_data.Store(
-        args.data,
-        draft_data.fingerprint(args.target),
-        {"seed": args.seed, "answer_tokens": args.answer_tokens},
-    )
-    writer = draft_data.Writer(
-        model, seed=args.seed, n_parallel=args.parallel, answer_tokens=args.answer_tokens
-    )
-    n = draft_data.generate(
-        writer,
-        store,
-        n_tokens=args.tokens,
-        deadline=time.monotonic() + 60 * args.text_minutes,
-        progress=say,
-    )
-    say(f"text: {n} tokens in {args.data}")
-    return store
-
-
-def load_state(path: pathlib.Path, shape: DraftShape) -> dict[str, Any]:
-    try:
-        state = torch.load(path, weights_only=True)
-        found = DraftShape(**state["shape"])
-    except FileNotFoundError:
-        raise SystemExit(f"{path}: there is nothing to resume") from None
-    except Exception as error:
-        raise SystemExit(f"{path}: cannot be read ({error}); train without --resume") from None
-    if found != shape:
-        raise SystemExit(
-            f"{path}: is of {found}, expected {shape}: give the same sizes, or do not --resume"
-        )
-    return dict(state)
-
-
-def train(
-    args: argparse.Namespace,
-    target: Target,
-    texts: list[draft_data.Text],
-    write: Callable[[draft_train.Draft], None],
-) -> draft_train.Trainer:
-    shape = DraftShape(
-        vocab_size=len(target.embedding),
-        hidden_size=args.hidden_size,
-        n_layers=args.layers,
-        n_heads=args.heads,
-        intermediate_size=args.intermediate,
-    )
-    options = draft_train.TrainOptions(
-        minutes=args.minutes,
-        epochs=args.epochs,
-        context=args.context,
-        batch_tokens=args.batch_tokens,
-        learning_rate=args.learning_rate,
-        n_common=min(args.vocab_subset, shape.vocab_size),
-        seed=args.seed,
-    )
-    counts = draft_train.frequencies(texts, shape.vocab_size)
-    draft = draft_train.new_draft(shape, target.embedding, counts, args.seed)
-    trainer = draft_train.Trainer(draft, texts, options)
-    state_path = args.out.with_name(args.out.name + ".state")
-    if args.resume:
-        trainer.restore(load_state(state_path, shape))
-
-    def save() -> None:
-        draft_train.save_state(state_path, trainer.state())
-        write(draft)
-
-    n_parameters = sum(p.numel() for p in draft.parameters())
-    say(
-        f"draft: {n_parameters / 1e6:.2f} million weights, "
-        f"{(n_parameters - draft.embedding.numel()) / 1e6:.2f} of them not in the embedding; "
-        f"{len(texts)} texts"
-    )
-    trainer.run(say, save)
-    return trainer
-
-
 def main() -> None:
     args = arguments()
-    if args.threads:
-        torch.set_num_threads(args.threads)
     try:
-        model = sd.Model(args.target, n_threads=args.threads)
-        store = write_texts(args, model)
-        if args.text_only:
-            return
-        target = Target(args.target)
-        learnt, held_out = draft_train.split(list(store.load()))
-        name = args.name or f"{model.info.name or args.target.stem} draft"
-
-        def write(draft: draft_train.Draft, path: pathlib.Path = args.out) -> None:
-            write_draft(draft, target, path, args.outtype, name)
-
-        trainer = train(args, target, learnt, write)
-        say(f"wrote {args.out}, {args.out.stat().st_size / 1e6:.2f} MB")
-        report = draft_measure.measure(args, model, trainer, held_out, target.embedding, write, say)
-    except sd.SpecdecError as error:
+        import draft_job
+    except ImportError as error:
+        raise SystemExit(f"{error}: make_draft.py needs pip install torch gguf numpy") from None
+    try:
+        draft_job.run(args)
+    except draft_job.sd.SpecdecError as error:
         raise SystemExit(f"make_draft.py: {error}") from None
-    print(draft_measure.table(report))
-    if args.report:
-        args.report.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
