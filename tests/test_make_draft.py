@@ -98,14 +98,14 @@ def test_torch_and_the_engine_say_the_same(made, monkeypatch):
     model = sd.Model(exact, kv_type="f32")
     prompt = model.tokenize("the cat in the hat, the inner winner")
     with sd.Decoder(model, drafter=None) as decoder:
-        result = decoder.generate(prompt, max_tokens=8, logprobs=20, ignore_eos=True)
+        result = decoder.generate(prompt, max_tokens=8, logprobs=20)
+    assert len(result.token_ids) > 0
     with torch.no_grad():
         laws = draft.logits(torch.tensor([prompt + list(result.token_ids)])).log_softmax(-1)[0]
     for i, position in enumerate(result.logprobs):
         for entry in position.top:
-            if entry.logprob > -50:  # not banned
-                ours = float(laws[len(prompt) + i - 1, entry.token_id])
-                assert entry.logprob == pytest.approx(ours, abs=2e-3)
+            ours = float(laws[len(prompt) + i - 1, entry.token_id])
+            assert entry.logprob == pytest.approx(ours, abs=1e-3)
 
 
 @needs_torch

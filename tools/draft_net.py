@@ -89,7 +89,7 @@ class Draft(nn.Module):
                 nn.init.normal_(parameter, std=std)
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """[n_batch, n] ids -> [n_batch, n, hidden_size], normalised: the head makes logits of it."""
+        """[n_batch, n] ids -> [n_batch, n, hidden_size], normalised, ready for the head."""
         return self.run(functional.embedding(tokens, self.embedding))
 
     def run(self, x: Tensor) -> Tensor:
