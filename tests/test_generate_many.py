@@ -75,7 +75,7 @@ def test_the_context_ends_a_sequence(tiny):
 def test_progress_and_nothing_to_do(tiny):
     calls = []
     sd.generate_many(
-        tiny, PROMPTS, max_tokens=4, n_ctx=64, on_progress=lambda *call: calls.append(call)
+        tiny, PROMPTS, max_tokens=4, n_ctx=64, on_done=lambda *call: calls.append(call)
     )
     assert calls[-1] == (5, 5)
     assert sd.generate_many(tiny, []) == []
@@ -87,7 +87,7 @@ def test_an_exception_of_the_callback_passes_through(tiny):
         raise RuntimeError("enough")
 
     with pytest.raises(RuntimeError, match="enough"):
-        sd.generate_many(tiny, PROMPTS, max_tokens=4, n_ctx=64, on_progress=stop)
+        sd.generate_many(tiny, PROMPTS, max_tokens=4, n_ctx=64, on_done=stop)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ using Found = std::vector<
     std::tuple<std::vector<TokenId>, std::string, std::vector<std::pair<double, Alternatives>>>>;
 
 Found run(const ModelHandle& handle, std::vector<std::vector<TokenId>> prompts,
-          std::vector<std::uint64_t> seeds, const SamplingParams& sampling, std::vector<int> max_tokens,
-          bool ignore_eos, bool keep_eos, int n_logprobs, int n_parallel, int n_ctx,
-          const py::object& on_progress, bool poll_signals) {
+          std::vector<std::uint64_t> seeds, const SamplingParams& sampling,
+          std::vector<int> max_tokens, bool ignore_eos, bool keep_eos, int n_logprobs,
+          int n_parallel, int n_ctx, const py::object& on_progress, bool poll_signals) {
   require_same_process();
   SignalPoll signals(poll_signals);
   ManyRequest request;

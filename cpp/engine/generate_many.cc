@@ -40,7 +40,9 @@ class Many {
   // False when the sequence has ended.
   bool take(Sequence& sequence, int row);
   [[nodiscard]] TokenLogprobs logprobs_of(int row, TokenId token) const;
-  [[nodiscard]] bool cancelled() const { return request_.should_cancel && request_.should_cancel(); }
+  [[nodiscard]] bool cancelled() const {
+    return request_.should_cancel && request_.should_cancel();
+  }
 
   const LoadedModel& loaded_;
   const Model& model_;
@@ -95,11 +97,11 @@ Many::Many(const LoadedModel& loaded, const ManyRequest& request)
                                static_cast<std::uint64_t>(n_ctx_) *
                                static_cast<std::uint64_t>(request.n_parallel);
   if (const std::uint64_t available = available_memory_bytes(); needed > available) {
-    throw Error(ErrorCode::kResource,
-                std::to_string(request.n_parallel) + " caches of " + std::to_string(n_ctx_) +
-                    " tokens need " + std::to_string(needed >> 20) + " MiB and " +
-                    std::to_string(available >> 20) +
-                    " MiB are available; use a smaller n_parallel or n_ctx");
+    throw Error(ErrorCode::kResource, std::to_string(request.n_parallel) + " caches of " +
+                                          std::to_string(n_ctx_) + " tokens need " +
+                                          std::to_string(needed >> 20) + " MiB and " +
+                                          std::to_string(available >> 20) +
+                                          " MiB are available; use a smaller n_parallel or n_ctx");
   }
   if (request.ignore_eos) {
     for (const TokenId token : loaded.tokenizer().eog_ids())
@@ -121,8 +123,9 @@ KvCache Many::cache_for(std::span<const TokenId> unread) const {
   std::size_t n_best = kMinShared - 1;
   for (const auto& sequence : active_) {
     const auto n_held = static_cast<std::size_t>(sequence->cache.length());
-    const auto differs = std::mismatch(unread.begin(), unread.end(), sequence->tokens.begin(),
-                                       sequence->tokens.begin() + static_cast<std::ptrdiff_t>(n_held));
+    const auto differs =
+        std::mismatch(unread.begin(), unread.end(), sequence->tokens.begin(),
+                      sequence->tokens.begin() + static_cast<std::ptrdiff_t>(n_held));
     const auto n = static_cast<std::size_t>(differs.first - unread.begin());
     if (n > n_best) {
       n_best = n;

@@ -216,22 +216,21 @@ void Model::run_layer(int layer, const Pass& pass) const {
   for (int part = 0; part < pass.n_parts(); ++part) {
     const int row = part * pass.part_rows();
     float* qkv = pass.qkv + row * pass.qkv_stride;
-    backend_->rope_store(
-        {.n_rows = pass.part_rows(),
-         .n_heads = c.n_heads,
-         .n_kv_heads = c.n_kv_heads,
-         .head_dim = c.head_dim,
-         .n_rot = c.rope.n_rot,
-         .interleaved = c.rope.interleaved,
-         .cos_sin = pass.cos_sin + static_cast<std::int64_t>(row) * c.rope.n_rot,
-         .q = qkv,
-         .k = qkv + c.q_size(),
-         .v = qkv + c.q_size() + c.kv_size(),
-         .q_stride = pass.qkv_stride,
-         .k_stride = pass.qkv_stride,
-         .v_stride = pass.qkv_stride,
-         .cache = pass.caches[static_cast<std::size_t>(part)]->layer_view(layer),
-         .first_slot = pass.slot_of(part)});
+    backend_->rope_store({.n_rows = pass.part_rows(),
+                          .n_heads = c.n_heads,
+                          .n_kv_heads = c.n_kv_heads,
+                          .head_dim = c.head_dim,
+                          .n_rot = c.rope.n_rot,
+                          .interleaved = c.rope.interleaved,
+                          .cos_sin = pass.cos_sin + static_cast<std::int64_t>(row) * c.rope.n_rot,
+                          .q = qkv,
+                          .k = qkv + c.q_size(),
+                          .v = qkv + c.q_size() + c.kv_size(),
+                          .q_stride = pass.qkv_stride,
+                          .k_stride = pass.qkv_stride,
+                          .v_stride = pass.qkv_stride,
+                          .cache = pass.caches[static_cast<std::size_t>(part)]->layer_view(layer),
+                          .first_slot = pass.slot_of(part)});
   }
 
   // After the last layer's keys and values only rows that are output matter. Rows of a chain can be

@@ -52,7 +52,7 @@ def generate_many(
     keep_eos: bool = False,
     n_parallel: int = 16,
     n_ctx: int | None = None,
-    on_progress: Callable[[int, int], object] | None = None,
+    on_done: Callable[[int, int], object] | None = None,
     **options: Unpack[GenerateOptions],
 ) -> list[ManyResult]:
     """Continues every prompt; sequences go through the model `n_parallel` at a time.
@@ -68,7 +68,7 @@ def generate_many(
         keep_eos: results that end with an end-of-sequence token contain it.
         n_parallel: 1 to 64 sequences in one pass of the model; each has a cache of its own.
         n_ctx: positions of each sequence; None: the model's own, at most 4096.
-        on_progress: called with (sequences that have ended, prompts).
+        on_done: called with (sequences that have ended, prompts).
         options: `temperature`, `top_k` and the other options of sampling, `logprobs`, `ignore_eos`.
     """
     for name in options:
@@ -109,7 +109,7 @@ def generate_many(
             n_logprobs=-1 if n_top is None else n_top,
             n_parallel=n_parallel,
             n_ctx=n_ctx or 0,
-            on_progress=on_progress,
+            on_progress=on_done,
             poll_signals=threading.current_thread() is threading.main_thread(),
         )
     finally:
