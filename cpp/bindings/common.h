@@ -24,6 +24,7 @@ void bind_model(py::module_& m);
 void bind_generation(py::module_& m);
 void bind_decoder(py::module_& m);
 void bind_quantize(py::module_& m);
+void bind_generate_many(py::module_& m);
 
 // All keys; an array of more than max_array items becomes a description of it.
 Fields metadata_dict(const GgufFile& file, std::uint64_t max_array);

@@ -82,6 +82,7 @@ PYBIND11_MODULE(_core, m) {
   bind_generation(m);
   bind_decoder(m);
   bind_quantize(m);
+  bind_generate_many(m);
   m.attr("__version__") = SPECDEC_VERSION;
   m.def("build_info", &build_info);
   m.def("take_log", [] { return LogQueue::instance().take(); });

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "base/error.h"
@@ -16,6 +17,7 @@
 #include "engine/model_scorer.h"
 #include "engine/output_text.h"
 #include "engine/pair.h"
+#include "gguf/reader.h"
 #include "kv/kv_cache.h"
 #include "model/model.h"
 #include "tokenizer/tokenizer.h"
@@ -44,6 +46,7 @@ void check_range(const char* option, int value, int min, int max) {
 }
 
 constexpr int kMaxDraft = 64;
+constexpr std::string_view kHeadTokensKey = "specdec.draft.head_tokens";
 
 DraftMode parse_draft_mode(const std::string& name) {
   if (name == "auto") return DraftMode::kAuto;
@@ -211,7 +214,12 @@ DrafterSource Session::Impl::drafter_source() const {
   if (options.draft_temperature >= 0) source.model.temperature = options.draft_temperature;
   if (options.draft_top_k > 0) source.model.top_k = options.draft_top_k;
   source.model.branch = options.draft_branch;
-  if (options.draft_head >= 0) source.model.head_tokens = options.draft_head;
+  if (options.draft_head >= 0) {
+    source.model.head_tokens = options.draft_head;
+  } else if (options.draft) {  // what the draft was made for, if its file says so
+    const std::uint64_t kept = options.draft->file().get_u64(kHeadTokensKey, 0);
+    if (kept > 0 && kept < (1U << 30)) source.model.head_tokens = static_cast<int>(kept);
+  }
   source.ngram.n = options.ngram_n;
   source.ngram.filler_top_k = options.ngram_filler_top_k;
   source.ngram.min_count = options.ngram_min_count;

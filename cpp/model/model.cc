@@ -41,11 +41,12 @@ void check_cancel(const std::atomic<bool>* cancel) {
 
 // One forward on its way through the layers.
 struct Model::Pass {
-  KvCache& cache;
+  std::span<KvCache* const> caches;  // one of all rows, or one per row when each_own
+  bool each_own;
   const std::atomic<bool>* cancel;
   const std::int32_t* parents;  // null: a chain
   int n_rows;
-  int first_slot;
+  int first_slot;  // of the one cache
   int first_layer, last_layer;
   int first_output_row;  // n_rows when nothing is wanted
   float* hidden;
@@ -54,6 +55,13 @@ struct Model::Pass {
   float* ffn;
   const float* cos_sin;
   std::int64_t hidden_stride, qkv_stride, attention_stride, ffn_stride;
+
+  // Consecutive rows that share a cache.
+  [[nodiscard]] int n_parts() const { return each_own ? n_rows : 1; }
+  [[nodiscard]] int part_rows() const { return each_own ? 1 : n_rows; }
+  [[nodiscard]] int slot_of(int part) const {
+    return each_own ? caches[static_cast<std::size_t>(part)]->length() : first_slot;
+  }
 };
 
 KvShape Model::kv_shape(KvType type) const {
@@ -145,17 +153,18 @@ void Model::embed(const Batch& batch, float* out, std::int64_t stride) const {
 }
 
 // Positions follow from depth; cos and sin come from a table that lists each position once.
-void Model::fill_rope(const Batch& batch, int first_position, Scratch& scratch) const {
+void Model::fill_rope(const Batch& batch, const Pass& pass, Scratch& scratch) const {
   const std::size_t n_rows = batch.tokens.size();
   const std::size_t n_rot = static_cast<std::size_t>(config_.rope.n_rot);
   const std::size_t n_pairs = n_rot / 2;
   scratch.positions_.resize(n_rows);
-  int last_position = first_position;
+  int last_position = 0;
   for (std::size_t r = 0; r < n_rows; ++r) {
-    const std::int32_t parent =
-        batch.parents.empty() ? static_cast<std::int32_t>(r) - 1 : batch.parents[r];
-    const int position =
-        parent < 0 ? first_position : scratch.positions_[static_cast<std::size_t>(parent)] + 1;
+    const std::int32_t parent = pass.each_own           ? -1
+                                : batch.parents.empty() ? static_cast<std::int32_t>(r) - 1
+                                                        : batch.parents[r];
+    const int position = parent < 0 ? pass.slot_of(static_cast<int>(r))
+                                    : scratch.positions_[static_cast<std::size_t>(parent)] + 1;
     scratch.positions_[r] = position;
     last_position = std::max(last_position, position);
   }
@@ -204,40 +213,46 @@ void Model::run_layer(int layer, const Pass& pass) const {
                     .n_rows = pass.n_rows,
                     .norm = norm(w.attention_norm),
                     .segments = std::span(segments.data(), w.qkv.size())});
-  const KvLayerView view = pass.cache.layer_view(layer);
-  backend_->rope_store({.n_rows = pass.n_rows,
-                        .n_heads = c.n_heads,
-                        .n_kv_heads = c.n_kv_heads,
-                        .head_dim = c.head_dim,
-                        .n_rot = c.rope.n_rot,
-                        .interleaved = c.rope.interleaved,
-                        .cos_sin = pass.cos_sin,
-                        .q = pass.qkv,
-                        .k = pass.qkv + c.q_size(),
-                        .v = pass.qkv + c.q_size() + c.kv_size(),
-                        .q_stride = pass.qkv_stride,
-                        .k_stride = pass.qkv_stride,
-                        .v_stride = pass.qkv_stride,
-                        .cache = view,
-                        .first_slot = pass.first_slot});
+  for (int part = 0; part < pass.n_parts(); ++part) {
+    const int row = part * pass.part_rows();
+    float* qkv = pass.qkv + row * pass.qkv_stride;
+    backend_->rope_store({.n_rows = pass.part_rows(),
+                          .n_heads = c.n_heads,
+                          .n_kv_heads = c.n_kv_heads,
+                          .head_dim = c.head_dim,
+                          .n_rot = c.rope.n_rot,
+                          .interleaved = c.rope.interleaved,
+                          .cos_sin = pass.cos_sin + static_cast<std::int64_t>(row) * c.rope.n_rot,
+                          .q = qkv,
+                          .k = qkv + c.q_size(),
+                          .v = qkv + c.q_size() + c.kv_size(),
+                          .q_stride = pass.qkv_stride,
+                          .k_stride = pass.qkv_stride,
+                          .v_stride = pass.qkv_stride,
+                          .cache = pass.caches[static_cast<std::size_t>(part)]->layer_view(layer),
+                          .first_slot = pass.slot_of(part)});
+  }
 
   // After the last layer's keys and values only rows that are output matter. Rows of a chain can be
   // cut off: those before them then count as committed.
   const int first = layer + 1 == pass.last_layer ? pass.first_output_row : 0;
   if (first == pass.n_rows) return;
-  const int attention_first = pass.parents == nullptr ? first : 0;
-  backend_->attention({.n_rows = pass.n_rows - attention_first,
-                       .n_heads = c.n_heads,
-                       .n_kv_heads = c.n_kv_heads,
-                       .head_dim = c.head_dim,
-                       .scale = c.attention_scale,
-                       .q = pass.qkv + attention_first * pass.qkv_stride,
-                       .out = pass.attention + attention_first * pass.attention_stride,
-                       .q_stride = pass.qkv_stride,
-                       .out_stride = pass.attention_stride,
-                       .cache = view,
-                       .first_slot = pass.first_slot + attention_first,
-                       .parents = pass.parents});
+  const int skipped = pass.parents == nullptr ? first : 0;  // 0 when rows have caches of their own
+  for (int part = 0; part < pass.n_parts(); ++part) {
+    const int row = part * pass.part_rows() + skipped;
+    backend_->attention({.n_rows = pass.part_rows() - skipped,
+                         .n_heads = c.n_heads,
+                         .n_kv_heads = c.n_kv_heads,
+                         .head_dim = c.head_dim,
+                         .scale = c.attention_scale,
+                         .q = pass.qkv + row * pass.qkv_stride,
+                         .out = pass.attention + row * pass.attention_stride,
+                         .q_stride = pass.qkv_stride,
+                         .out_stride = pass.attention_stride,
+                         .cache = pass.caches[static_cast<std::size_t>(part)]->layer_view(layer),
+                         .first_slot = pass.slot_of(part) + skipped,
+                         .parents = pass.parents});
+  }
   check_cancel(pass.cancel);
 
   const int n = pass.n_rows - first;
@@ -335,32 +350,58 @@ void Model::run_head(const Batch& batch, const Pass& pass, Scratch& scratch) con
 
 void Model::forward(const Batch& batch, KvCache& cache, Scratch& scratch,
                     const std::atomic<bool>* cancel) const {
+  check_batch(batch, cache);
+  KvCache* const caches[] = {&cache};
+  forward_rows(batch, caches, scratch, cancel);
+}
+
+void Model::step(const StepBatch& step, Scratch& scratch, const std::atomic<bool>* cancel) const {
+  if (step.caches.size() != step.tokens.size()) {
+    throw_invalid("a step of " + std::to_string(step.tokens.size()) + " rows has " +
+                  std::to_string(step.caches.size()) + " caches");
+  }
+  const Batch batch{.tokens = step.tokens, .output = step.output, .top_k = step.top_k};
+  std::vector<const KvCache*> seen(step.caches.begin(), step.caches.end());
+  std::sort(seen.begin(), seen.end());
+  if (std::adjacent_find(seen.begin(), seen.end()) != seen.end()) {
+    throw_invalid("two rows of a step have the same cache");
+  }
+  for (const KvCache* cache : step.caches) check_batch(batch, *cache);
+  forward_rows(batch, step.caches, scratch, cancel);
+}
+
+void Model::forward_rows(const Batch& batch, std::span<KvCache* const> caches, Scratch& scratch,
+                         const std::atomic<bool>* cancel) const {
+  const int n_rows = static_cast<int>(batch.tokens.size());
   try {
-    forward_rows(batch, cache, scratch, cancel);
+    run_rows(batch, caches, scratch, cancel);
   } catch (const std::bad_alloc&) {
-    throw Error(ErrorCode::kResource, "not enough memory for a forward pass of " +
-                                          std::to_string(batch.tokens.size()) + " rows");
+    throw Error(ErrorCode::kResource,
+                "not enough memory for a forward pass of " + std::to_string(n_rows) + " rows");
+  }
+  for (KvCache* cache : caches) {
+    cache->advance(caches.size() > 1 ? 1 : n_rows - batch.n_present);
   }
 }
 
-void Model::forward_rows(const Batch& batch, KvCache& cache, Scratch& scratch,
-                         const std::atomic<bool>* cancel) const {
+void Model::run_rows(const Batch& batch, std::span<KvCache* const> caches, Scratch& scratch,
+                     const std::atomic<bool>* cancel) const {
   scratch.has_logits_ = scratch.has_top_ = scratch.has_log_sum_exp_ = scratch.has_hidden_ = false;
-  check_batch(batch, cache);
   const int n_rows = static_cast<int>(batch.tokens.size());
-  const int n_new = n_rows - batch.n_present;
-  cache.reserve(n_new);
+  const bool each_own = caches.size() > 1;
+  for (KvCache* cache : caches) cache->reserve(each_own ? 1 : n_rows - batch.n_present);
 
   const std::int64_t hidden_stride = padded(config_.hidden_size);
   const std::int64_t qkv_stride = padded(config_.q_size() + 2 * config_.kv_size());
   const std::int64_t attention_stride = padded(config_.q_size());
   const std::int64_t ffn_stride = padded(config_.intermediate_size);
   const Pass pass{
-      .cache = cache,
+      .caches = caches,
+      .each_own = each_own,
       .cancel = cancel,
       .parents = is_chain(batch.parents) ? nullptr : batch.parents.data(),
       .n_rows = n_rows,
-      .first_slot = cache.length() - batch.n_present,
+      .first_slot = caches[0]->length() - batch.n_present,
       .first_layer = batch.layers.first,
       .last_layer = batch.layers.last < 0 ? config_.n_layers : batch.layers.last,
       .first_output_row = batch.output == OutputKind::kNone ? n_rows : batch.first_output_row,
@@ -375,7 +416,7 @@ void Model::forward_rows(const Batch& batch, KvCache& cache, Scratch& scratch,
       .ffn_stride = ffn_stride,
   };
   embed(batch, pass.hidden, hidden_stride);
-  fill_rope(batch, pass.first_slot, scratch);
+  fill_rope(batch, pass, scratch);
   for (int layer = pass.first_layer; layer < pass.last_layer; ++layer) run_layer(layer, pass);
 
   scratch.n_rows_ = n_rows;
@@ -390,7 +431,6 @@ void Model::forward_rows(const Batch& batch, KvCache& cache, Scratch& scratch,
       run_head(batch, pass, scratch);
     }
   }
-  cache.advance(n_new);
 }
 
 }  // namespace specdec

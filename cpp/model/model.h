@@ -59,6 +59,15 @@ struct Batch {
 
 inline constexpr int kMaxBatchRows = 512;
 
+// One token for each of several sequences, which share the reading of the weights. A row has the
+// bits it has alone.
+struct StepBatch {
+  std::span<const TokenId> tokens = {};   // [n_rows], 1 <= n_rows <= kMaxBatchRows
+  std::span<KvCache* const> caches = {};  // [n_rows], distinct; row r follows caches[r]'s content
+  OutputKind output = OutputKind::kLogits;
+  int top_k = 1;  // of kTop: 1..kMaxHeadTopK
+};
+
 struct LoadProgress {
   std::uint64_t n_bytes_done = 0;
   std::uint64_t n_bytes_total = 0;
@@ -114,6 +123,9 @@ class Model {
   // others.
   void forward(const Batch& batch, KvCache& cache, Scratch& scratch,
                const std::atomic<bool>* cancel = nullptr) const;
+  // Likewise for one row of each sequence; when it throws, no cache has changed.
+  void step(const StepBatch& batch, Scratch& scratch,
+            const std::atomic<bool>* cancel = nullptr) const;
 
  private:
   struct Weights;
@@ -121,11 +133,13 @@ class Model {
   Model(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend);
 
   void load_weights(const LoadOptions& options);
-  void forward_rows(const Batch& batch, KvCache& cache, Scratch& scratch,
+  void forward_rows(const Batch& batch, std::span<KvCache* const> caches, Scratch& scratch,
                     const std::atomic<bool>* cancel) const;
+  void run_rows(const Batch& batch, std::span<KvCache* const> caches, Scratch& scratch,
+                const std::atomic<bool>* cancel) const;
   void check_batch(const Batch& batch, const KvCache& cache) const;
   void embed(const Batch& batch, float* out, std::int64_t stride) const;
-  void fill_rope(const Batch& batch, int first_position, Scratch& scratch) const;
+  void fill_rope(const Batch& batch, const Pass& pass, Scratch& scratch) const;
   void run_layer(int layer, const Pass& pass) const;
   void run_head(const Batch& batch, const Pass& pass, Scratch& scratch) const;
 

@@ -29,6 +29,7 @@ from .errors import (
     TemplateError,
     UnsupportedModelError,
 )
+from .many import ManyResult, generate_many
 from .model import Model, check_pair, info, inspect
 from .options import (
     Cascade,
@@ -74,6 +75,7 @@ __all__ = [
     "InternalError",
     "InvalidArgumentError",
     "LayerSkip",
+    "ManyResult",
     "Model",
     "ModelFileError",
     "ModelFileNotFoundError",
@@ -101,6 +103,7 @@ __all__ = [
     "UnsupportedModelError",
     "__version__",
     "check_pair",
+    "generate_many",
     "info",
     "inspect",
     "quantize",

@@ -38,7 +38,7 @@ def to_chunk(chunk: _core.OutputChunk, call: Call) -> Chunk:
         text=chunk.text,
         token_ids=tuple(chunk.token_ids),
         from_draft=tuple(chunk.from_draft),
-        logprobs=_logprobs(chunk.logprobs, call.n_top),
+        logprobs=logprobs_of(chunk.logprobs, call.n_top),
     )
 
 
@@ -77,7 +77,7 @@ def to_result(session: _core.Session, result: _core.GenerateResult, call: Call) 
         from_draft=tuple(result.from_draft),
         finish_reason=result.finish_reason,  # type: ignore[arg-type]  # one of the three
         stop_reason=result.stop_reason,
-        logprobs=_logprobs(result.logprobs, call.n_top),
+        logprobs=logprobs_of(result.logprobs, call.n_top),
         prompt_tokens=result.n_prompt_tokens,
         seed=result.seed,
         stats=to_stats(result.stats),
@@ -85,7 +85,7 @@ def to_result(session: _core.Session, result: _core.GenerateResult, call: Call) 
     )
 
 
-def _logprobs(
+def logprobs_of(
     positions: list[tuple[float, list[tuple[int, float]]]], n_top: int | None
 ) -> tuple[PositionLogprobs, ...] | None:
     if n_top is None:

@@ -4,7 +4,7 @@ The native part of specdec_native; use the package instead.
 from __future__ import annotations
 import collections.abc
 import typing
-__all__: list[str] = ['CancelFlag', 'DecodeStats', 'GenerateRequest', 'GenerateResult', 'Model', 'OutputCheck', 'OutputChunk', 'SamplingParams', 'Session', 'SessionOptions', 'build_info', 'check_pair', 'drafter_names', 'inspect', 'quantize', 'read_bandwidth', 'take_log', 'verifier_names']
+__all__: list[str] = ['CancelFlag', 'DecodeStats', 'GenerateRequest', 'GenerateResult', 'Model', 'OutputCheck', 'OutputChunk', 'SamplingParams', 'Session', 'SessionOptions', 'build_info', 'check_pair', 'drafter_names', 'generate_many', 'inspect', 'quantize', 'read_bandwidth', 'take_log', 'verifier_names']
 class Model:
     def __init__(self, path: bytes, *, device: str, n_threads: typing.SupportsInt | typing.SupportsIndex, kv_type: str, repack: str, check_tensors: bool, requantize: str, on_progress: typing.Any, poll_signals: bool) -> None:
         ...
@@ -429,6 +429,8 @@ def build_info() -> dict[str, typing.Any]:
 def check_pair(target: Model, draft: Model) -> dict[str, typing.Any]:
     ...
 def drafter_names() -> list[str]:
+    ...
+def generate_many(model: Model, *, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], sampling: SamplingParams, max_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], ignore_eos: bool, keep_eos: bool, n_logprobs: typing.SupportsInt | typing.SupportsIndex, n_parallel: typing.SupportsInt | typing.SupportsIndex, n_ctx: typing.SupportsInt | typing.SupportsIndex, on_progress: typing.Any, poll_signals: bool) -> list[tuple[list[int], str, list[tuple[float, list[tuple[int, float]]]]]]:
     ...
 def inspect(path: bytes, *, max_array: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:
     ...

@@ -311,7 +311,7 @@ class Decoder:
         if max_tokens is not None:
             check_number("max_tokens", max_tokens, 0, 2**31 - 1, whole=True)
             request.max_tokens = max_tokens
-        request.sampling = _sampling(options, self._target.info.vocab_size)
+        request.sampling = native_sampling(options, self._target.info.vocab_size)
         request.stop = _stop_strings(options.get("stop"))
         request.ignore_eos = bool(options.get("ignore_eos", False))
         request.render_special = bool(options.get("render_special", False))
@@ -538,7 +538,7 @@ def _set_drafter(options: _core.SessionOptions, drafter: Drafter) -> Model | Non
     return drafter.model
 
 
-def _sampling(options: GenerateOptions, vocab_size: int) -> _core.SamplingParams:
+def native_sampling(options: GenerateOptions, vocab_size: int) -> _core.SamplingParams:
     given = {name: value for name, value in options.items() if name in _SAMPLING}
     params = options.get("params") or SamplingParams()
     if not isinstance(params, SamplingParams):

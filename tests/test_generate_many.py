@@ -1,0 +1,119 @@
+"""Many sequences in one pass: each has the tokens that it has alone."""
+
+from __future__ import annotations
+
+import pytest
+
+import tiny_models
+
+sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+
+PROMPTS = ["the cat in the hat", "in the", "q", "the inner winner in the thinner", "other"]
+
+
+def alone(model, prompt, seed, **options):
+    with sd.Decoder(model, drafter=None, n_ctx=256) as decoder:
+        return decoder.generate(prompt, seed=seed, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 1.0},
+        {"temperature": 0.8, "top_k": 20, "top_p": 0.9},
+        {"temperature": 1.0, "top_k": 20, "logprobs": 3},
+        {"logprobs": 3},
+        {"temperature": 0.7, "repetition_penalty": 1.3, "logprobs": 2},
+        {"ignore_eos": True},
+        {"temperature": 1.5, "logit_bias": {271: 4.0}},
+    ],
+)
+@pytest.mark.parametrize("n_parallel", [1, 3, 16])
+def test_every_result_equals_the_one_of_a_decoder(tiny, options, n_parallel):
+    seeds = [7, 8, 9, 10, 11]
+    results = sd.generate_many(
+        tiny, PROMPTS, seeds=seeds, max_tokens=24, n_parallel=n_parallel, n_ctx=256, **options
+    )
+    assert [result.seed for result in results] == seeds
+    for prompt, seed, result in zip(PROMPTS, seeds, results, strict=True):
+        expected = alone(tiny, prompt, seed, max_tokens=24, **options)
+        assert result.token_ids == expected.token_ids
+        assert result.text == expected.text
+        assert result.finish_reason == expected.finish_reason
+        assert (result.logprobs is None) == (expected.logprobs is None)
+        for ours, theirs in zip(result.logprobs or (), expected.logprobs or (), strict=True):
+            assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-5)
+            assert [t.token_id for t in ours.top] == [t.token_id for t in theirs.top]
+
+
+@pytest.mark.parametrize("arch", ["gptneox", "qwen2"])
+def test_other_architectures(tmp_path, arch):
+    config = tiny_models.TinyConfig(arch=arch, n_kv_heads=4 if arch == "gptneox" else 2)
+    model = sd.Model(tiny_models.write_tiny(tmp_path / "m.gguf", config, dtype="F16", seed=2))
+    results = sd.generate_many(model, PROMPTS, max_tokens=16, n_ctx=256)
+    for prompt, result in zip(PROMPTS, results, strict=True):
+        assert result.token_ids == alone(model, prompt, 0, max_tokens=16).token_ids
+
+
+def test_end_of_sequence_is_kept_only_when_asked_for(tiny):
+    eos = tiny.eos_token_id
+    options = {"max_tokens": 8, "n_ctx": 64, "logit_bias": {eos: 1e6}}
+    (without,) = sd.generate_many(tiny, ["the"], **options)
+    (kept,) = sd.generate_many(tiny, ["the"], keep_eos=True, **options)
+    assert (without.token_ids, without.finish_reason) == ((), "stop")
+    assert (kept.token_ids, kept.finish_reason) == ((eos,), "stop")
+
+
+def test_the_context_ends_a_sequence(tiny):
+    n = len(tiny.tokenize("in the"))
+    results = sd.generate_many(tiny, ["in the"] * 3, max_tokens=None, n_ctx=40, ignore_eos=True)
+    assert {len(result.token_ids) for result in results} == {40 - n}
+    assert {result.finish_reason for result in results} == {"length"}
+
+
+def test_progress_and_nothing_to_do(tiny):
+    calls = []
+    sd.generate_many(
+        tiny, PROMPTS, max_tokens=4, n_ctx=64, on_done=lambda *call: calls.append(call)
+    )
+    assert calls[-1] == (5, 5)
+    assert sd.generate_many(tiny, []) == []
+    assert sd.generate_many(tiny, ["a"], max_tokens=0)[0].token_ids == ()
+
+
+def test_an_exception_of_the_callback_passes_through(tiny):
+    def stop(n_done, n_all):
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        sd.generate_many(tiny, PROMPTS, max_tokens=4, n_ctx=64, on_done=stop)
+
+
+@pytest.mark.parametrize(
+    "options, error, text",
+    [
+        ({"n_parallel": 0}, sd.InvalidArgumentError, "n_parallel"),
+        ({"n_parallel": 65}, sd.InvalidArgumentError, "n_parallel"),
+        ({"n_ctx": 10**6}, sd.InvalidArgumentError, "n_ctx"),
+        ({"max_tokens": -1}, sd.InvalidArgumentError, "max_tokens"),
+        ({"logprobs": 101}, sd.InvalidArgumentError, "logprobs"),
+        ({"seeds": [1]}, sd.InvalidArgumentError, "one per prompt"),
+        ({"temperature": -1.0}, sd.InvalidArgumentError, "temperature"),
+        ({"n_ctx": 4}, sd.ContextFullError, "prompt 0"),
+        ({"stop": "x"}, TypeError, "stop"),
+        ({"wrong": 1}, TypeError, "wrong"),
+    ],
+)
+def test_bad_options_are_named(tiny, options, error, text):
+    with pytest.raises(error, match=text):
+        sd.generate_many(tiny, ["the cat in the hat", "a"], **options)
+
+
+def test_bad_prompts_are_named(tiny):
+    with pytest.raises(sd.InvalidArgumentError, match=r"prompts\[1\]\[0\]"):
+        sd.generate_many(tiny, [[1], [99999]])
+    with pytest.raises(sd.InvalidArgumentError, match="prompt 1 has no token"):
+        sd.generate_many(tiny, [[1], []])
+    with pytest.raises(sd.InvalidArgumentError, match="not one text"):
+        sd.generate_many(tiny, "text")

@@ -1,0 +1,281 @@
+"""Text that a model writes by itself, with what it thought of every next token: training data.
+
+A chat model first writes the user's turn after the header of its own chat template (half of the
+turns begin with an opening of draft_topics.py), then answers it. A base model continues from the
+beginning of a text, or from a random token. Rounds are numbered and seeded: a run that was ended
+goes on where it stopped and gives the same data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+import draft_topics
+import specdec_native as sd
+
+N_TOP = 8  # alternatives kept per token
+CONVERSATIONS = 64  # of a round
+TURN_TOKENS = {"summarise": 160, "code": 80, "rewrite": 80}  # longest user turn; others:
+DEFAULT_TURN_TOKENS = 48
+GREEDY_ROUNDS = 3  # of 4; in the others answers are sampled
+FRAME, TURN, ANSWER = 0, 1, 2  # given; the model as user; the model's answer
+MARK = "\x00user-turn\x00"
+
+
+@dataclasses.dataclass
+class Text:
+    """One text: tokens, and for those that the model wrote its best tokens at that position.
+
+    Attributes:
+        tokens: int32 [n].
+        part: uint8 [n], who wrote it: FRAME, TURN or ANSWER.
+        top_ids: int32 [n, N_TOP], -1 where there is none.
+        top_logprobs: float16 [n, N_TOP].
+    """
+
+    tokens: np.ndarray
+    part: np.ndarray
+    top_ids: np.ndarray
+    top_logprobs: np.ndarray
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.part: list[int] = []
+        self.ids: list[list[int]] = []
+        self.logprobs: list[list[float]] = []
+
+    def add(
+        self,
+        tokens: Sequence[int],
+        part: int = FRAME,
+        positions: Sequence[sd.PositionLogprobs] = (),
+    ) -> None:
+        self.tokens += tokens
+        self.part += [part] * len(tokens)
+        for i in range(len(tokens)):
+            top = positions[i].top[:N_TOP] if positions else ()
+            missing = N_TOP - len(top)
+            self.ids.append([entry.token_id for entry in top] + [-1] * missing)
+            self.logprobs.append([entry.logprob for entry in top] + [-65504.0] * missing)
+
+    def text(self) -> Text:
+        return Text(
+            np.array(self.tokens, np.int32),
+            np.array(self.part, np.uint8),
+            np.array(self.ids, np.int32).reshape(-1, N_TOP),
+            np.maximum(np.array(self.logprobs), -65504.0).astype(np.float16).reshape(-1, N_TOP),
+        )
+
+
+def loop_end(tokens: Sequence[int], longest: int = 64, repeats: int = 24) -> int:
+    """How many tokens to keep of a text that may end in a loop: two rounds of it are enough."""
+    n = len(tokens)
+    for period in range(1, min(longest, n // 2) + 1):
+        same = 0
+        while same + period < n and tokens[n - 1 - same] == tokens[n - 1 - same - period]:
+            same += 1
+        if same >= max(repeats, 2 * period):
+            return n - same + period
+    return n
+
+
+class Writer:
+    """Lets a model write texts, a round of conversations at a time."""
+
+    def __init__(self, model: sd.Model, *, seed: int, n_parallel: int, answer_tokens: int) -> None:
+        self.model = model
+        self.seed = seed
+        self.n_parallel = n_parallel
+        self.answer_tokens = answer_tokens
+        longest_turn = max(*TURN_TOKENS.values(), DEFAULT_TURN_TOKENS)
+        self.n_ctx = min(model.info.context_length, longest_turn + answer_tokens + 256)
+
+    def _continue(
+        self,
+        texts: list[_Builder],
+        max_tokens: int | list[int],
+        temperature: float,
+        seed: int,
+        part: int,
+    ) -> None:
+        results = sd.generate_many(
+            self.model,
+            [text.tokens for text in texts],
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=0 if temperature == 0 else min(100, self.model.info.vocab_size - 1),
+            seeds=[seed + i for i in range(len(texts))],
+            keep_eos=part == ANSWER,  # what ends a turn belongs to the frame
+            logprobs=N_TOP,
+            n_parallel=self.n_parallel,
+            n_ctx=self.n_ctx,
+        )
+        for text, result in zip(texts, results, strict=True):
+            assert result.logprobs is not None
+            n = loop_end(result.token_ids)
+            text.add(list(result.token_ids[:n]), part, result.logprobs[:n])
+
+    def round(self, index: int) -> list[Text]:
+        rng = random.Random(f"{self.seed}/{index}")
+        answers = 0.0 if index % 4 < GREEDY_ROUNDS else 0.8
+        seed = rng.getrandbits(62)
+        if self.model.chat_template is None:
+            texts = self._beginnings(rng, seed)
+        else:
+            texts = self._turns(rng, seed)
+        texts = [t for t in texts if len(t.tokens) < self.n_ctx]
+        self._continue(texts, self.answer_tokens, answers, seed + CONVERSATIONS, ANSWER)
+        return [text.text() for text in texts]
+
+    def _beginnings(self, rng: random.Random, seed: int) -> list[_Builder]:
+        texts = [_Builder() for _ in range(CONVERSATIONS)]
+        bos = self.model.bos_token_id
+        for i, text in enumerate(texts):
+            random_token = rng.randrange(self.model.info.vocab_size)
+            text.add([random_token if bos is None or i % 2 else bos])
+        self._continue(texts, 12, 1.0, seed, TURN)
+        return texts
+
+    def _turns(self, rng: random.Random, seed: int) -> list[_Builder]:
+        turns: list[_Builder] = []
+        limits: list[int] = []
+        ends: list[str] = []
+        for _ in range(CONVERSATIONS):
+            kind, opening = draft_topics.opening(rng)
+            system = rng.choice((None, *draft_topics.SYSTEMS[:2], *draft_topics.SYSTEMS))
+            before, between = self._frame(system)
+            turns.append(_Builder())
+            turns[-1].add(self.model.tokenize(before + opening, add_special=False))
+            complete = opening.endswith((".", "?"))
+            limits.append(0 if complete else TURN_TOKENS.get(kind, DEFAULT_TURN_TOKENS))
+            ends.append(between)
+        self._continue(turns, limits, 1.0, seed, TURN)
+        for text, between in zip(turns, ends, strict=True):
+            text.add(self.model.tokenize(between, add_special=False))
+        return turns
+
+    def _frame(self, system: str | None) -> tuple[str, str]:
+        """What the chat template writes before and after the user's words."""
+        messages = [] if system is None else [{"role": "system", "content": system}]
+        messages.append({"role": "user", "content": MARK})
+        try:
+            whole = self.model.apply_chat_template(messages)
+        except sd.TemplateError:
+            if system is None:
+                raise
+            return self._frame(None)
+        before, _, between = whole.partition(MARK)
+        if not between:
+            raise SystemExit("the chat template leaves the user's words out")
+        return before, between
+
+
+def fingerprint(path: pathlib.Path) -> dict[str, Any]:
+    """Says which model wrote the data."""
+    info = sd.inspect(path, max_array=2**40)
+    tokens = info.metadata.get("tokenizer.ggml.tokens", [])
+    digest = hashlib.sha256("\n".join(map(str, tokens)).encode("utf-8", "replace")).hexdigest()
+    return {
+        "name": str(info.metadata.get("general.name", "")),
+        "architecture": info.architecture,
+        "size_bytes": info.size_bytes,
+        "n_tokens": len(tokens),
+        "vocabulary_sha256": digest,
+    }
+
+
+class Store:
+    """A folder of numbered rounds."""
+
+    def __init__(self, folder: pathlib.Path, target: dict[str, Any], settings: dict[str, Any]):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        meta = folder / "data.json"
+        wanted = {"target": target, **settings}
+        if not meta.exists():
+            if any(folder.iterdir()):
+                raise SystemExit(f"{folder}: is not empty, without data.json: give another --data")
+            _replace(meta, json.dumps(wanted, indent=1).encode())
+            return
+        try:
+            found = json.loads(meta.read_text("utf-8"))
+        except ValueError as error:
+            raise SystemExit(f"{meta}: is not JSON ({error}); give another --data") from None
+        for key, value in wanted.items():
+            if found.get(key) != value:
+                raise SystemExit(
+                    f"{meta}: {key} is {found.get(key)!r}, expected {value!r}: this data was made "
+                    "by another target or with other options; give another --data"
+                )
+
+    def rounds(self) -> list[int]:
+        return sorted(int(path.stem[6:]) for path in self.folder.glob("round-*.npz"))
+
+    def save(self, index: int, texts: Sequence[Text]) -> None:
+        parts = {
+            field.name: np.concatenate([getattr(text, field.name) for text in texts])
+            for field in dataclasses.fields(Text)
+        }
+        lengths = np.array([len(text.tokens) for text in texts], np.int32)
+        path = self.folder / f"round-{index:05d}.npz"
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, lengths=lengths, **parts)
+        temporary.replace(path)
+
+    def load(self) -> Iterator[tuple[int, Text]]:
+        for index in self.rounds():
+            path = self.folder / f"round-{index:05d}.npz"
+            try:
+                with np.load(path, allow_pickle=False) as file:
+                    parts = {name: file[name] for name in file.files}
+                ends = np.cumsum(parts.pop("lengths"))
+                columns = [parts[field.name] for field in dataclasses.fields(Text)]
+                pieces = zip(*(np.split(c, ends[:-1]) for c in columns), strict=True)
+                texts = [Text(*piece) for piece in pieces]
+            except (OSError, ValueError, KeyError) as error:
+                raise SystemExit(f"{path}: cannot be read ({error}); delete it") from None
+            for text in texts:
+                yield index, text
+
+    def n_written(self) -> int:
+        return sum(int((text.part != FRAME).sum()) for _, text in self.load())
+
+
+def _replace(path: pathlib.Path, content: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def generate(
+    writer: Writer,
+    store: Store,
+    *,
+    n_tokens: int,
+    deadline: float,
+    progress: Callable[[str], None],
+) -> int:
+    """Writes rounds until there are n_tokens or time is over. At least one; returns the tokens."""
+    done = store.n_written()
+    index = (store.rounds() or [-1])[-1] + 1
+    start, begun_with = time.monotonic(), done
+    while done < n_tokens and (index == 0 or time.monotonic() < deadline):
+        texts = writer.round(index)
+        store.save(index, texts)
+        done += sum(int((text.part != FRAME).sum()) for text in texts)
+        index += 1
+        rate = (done - begun_with) / (time.monotonic() - start)
+        progress(f"text: {done} of {n_tokens} tokens, {rate:.0f} a second")
+    return done

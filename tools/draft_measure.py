@@ -1,0 +1,204 @@
+"""Acceptance of a draft before and after its training, through the engine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+import draft_data
+import draft_train
+import specdec_native as sd
+from bench_common import geometric_mean
+
+LENGTH = 4  # tokens of a draft when acceptance is measured
+Prompts = list[list[int]]
+
+
+def generated_prompts(texts: Sequence[draft_data.Text], count: int) -> Prompts:
+    """Of held-out texts: everything before the answer."""
+    prompts: Prompts = []
+    for text in texts:
+        answers = (text.part == draft_data.ANSWER).nonzero()[0]
+        if len(answers) >= 16:
+            prompts.append(text.tokens[: answers[0]].tolist())
+    random.Random(0).shuffle(prompts)
+    return prompts[:count]
+
+
+def file_prompts(model: sd.Model, path: pathlib.Path, count: int) -> Prompts:
+    """A text file is one prompt; of JSON lines every one is, through the chat template if any."""
+    try:
+        content = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"--eval {path}: cannot be read as text ({error})") from None
+    if path.suffix not in (".jsonl", ".json"):
+        return [model.tokenize(content)]
+    prompts: Prompts = []
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            prompts.append(_prompt_of(model, json.loads(line)))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise SystemExit(
+                f"--eval {path}: line {number}: {error!r}; expected a JSON object with `prompt`, "
+                "`turns` or `messages`"
+            ) from None
+    if not prompts:
+        raise SystemExit(f"--eval {path}: has no prompts")
+    random.Random(0).shuffle(prompts)
+    return prompts[:count]
+
+
+def _prompt_of(model: sd.Model, record: dict[str, Any]) -> list[int]:
+    if "messages" in record:
+        messages = record["messages"]
+    elif "turns" in record:
+        messages = [{"role": "user", "content": record["turns"][0]}]
+    else:
+        messages = [{"role": "user", "content": record["prompt"]}]
+    if model.chat_template is None:
+        return model.tokenize("\n".join(message["content"] for message in messages))
+    return model.tokenize(model.apply_chat_template(messages), add_special=False)
+
+
+def acceptance(
+    model: sd.Model, prompts: Prompts, drafter: Any, max_tokens: int
+) -> tuple[dict[str, float], list[tuple[int, ...]]]:
+    """With drafts of a fixed length, greedily; and what was generated."""
+    drafted, accepted, rounds = 0, 0, 0
+    first = [0, 0]
+    tokens = []
+    with sd.Decoder(model, drafter=drafter, n_ctx=_context(model, prompts, max_tokens)) as decoder:
+        for prompt in prompts:
+            decoder.reset()
+            result = decoder.generate(prompt, max_tokens=max_tokens)
+            stats = result.stats
+            drafted += stats.drafted
+            accepted += stats.accepted
+            rounds += stats.rounds + stats.plain_steps
+            if stats.drafted_per_position:
+                first[0] += stats.drafted_per_position[0]
+                first[1] += stats.accepted_per_position[0]
+            tokens.append(result.token_ids)
+    return {
+        "first_token": first[1] / max(first[0], 1),
+        "acceptance": accepted / max(drafted, 1),
+        "tokens_per_pass": sum(map(len, tokens)) / max(rounds, 1),
+    }, tokens
+
+
+def speeds(model: sd.Model, draft: sd.Model, prompts: Prompts, max_tokens: int) -> dict[str, float]:
+    """Tokens per second of `auto` against plain decoding, in alternation, prompt by prompt."""
+    n_ctx = _context(model, prompts, max_tokens)
+    methods = {
+        "plain": sd.Decoder(model, drafter=None, n_ctx=n_ctx),
+        "auto": sd.Decoder(model, n_ctx=n_ctx),
+        "auto_with_draft": sd.Decoder(model, draft=draft, n_ctx=n_ctx),
+    }
+    for decoder in methods.values():
+        decoder.generate(prompts[0], max_tokens=8)
+    ratios: dict[str, list[float]] = {"auto": [], "auto_with_draft": []}
+    plain: list[float] = []
+    for i, prompt in enumerate(prompts):
+        found = {}
+        names = list(methods)
+        for name in names[i % 3 :] + names[: i % 3]:
+            methods[name].reset()
+            found[name] = methods[name].generate(prompt, max_tokens=max_tokens)
+        rates = {name: r.stats.tokens_per_second for name, r in found.items()}
+        if len({r.token_ids for r in found.values()}) > 1:
+            raise SystemExit("the methods gave different tokens: this is a bug, please report it")
+        if None in rates.values() or len(found["plain"].token_ids) < 8:
+            continue
+        plain.append(rates["plain"])  # type: ignore[arg-type]  # no None among them
+        for name, values in ratios.items():
+            values.append(rates[name] / rates["plain"])  # type: ignore[operator]
+    if not plain:
+        return {}
+    speed = {"plain_tokens_per_second": geometric_mean(plain)}
+    return speed | {f"{name}_speedup": geometric_mean(v) for name, v in ratios.items()}
+
+
+def _context(model: sd.Model, prompts: Prompts, max_tokens: int) -> int:
+    return min(model.info.context_length, max(map(len, prompts)) + max_tokens + 16)
+
+
+def measure(
+    args: argparse.Namespace,
+    model: sd.Model,
+    trainer: draft_train.Trainer,
+    held_out: Sequence[draft_data.Text],
+    target_embedding: torch.Tensor,
+    write: Callable[..., None],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    sets = {"held-out texts": generated_prompts(held_out, args.eval_count)}
+    if args.eval is not None:
+        sets[args.eval.name] = file_prompts(model, args.eval, args.eval_count)
+    trained = trainer.draft
+    untrained = draft_train.new_draft(trained.shape, target_embedding, trainer.counts, args.seed)
+    report: dict[str, Any] = {
+        "before": draft_train.evaluate(untrained, held_out),
+        "after": draft_train.evaluate(trained, held_out),
+        "epochs": trainer.epoch,
+        "training_minutes": trainer.spent_s / 60,
+        "training_tokens": trainer.n_tokens,
+        "file_bytes": args.out.stat().st_size,
+        "prompts": {},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "untrained.gguf"
+        write(untrained, path)
+        models = {"untrained": sd.Model(path, n_threads=args.threads)}
+        models["trained"] = sd.Model(args.out, n_threads=args.threads)
+        drafters: dict[str, Any] = {"n-gram": sd.NGram(gamma=LENGTH)}
+        for name, draft in models.items():
+            drafters[name] = sd.DraftModel(draft, gamma=LENGTH)
+        for kind, prompts in sets.items():
+            prompts = [p for p in prompts if len(p) + args.eval_tokens < model.info.context_length]
+            if not prompts:
+                continue
+            found: dict[str, Any] = {"n_prompts": len(prompts)}
+            _, plain = acceptance(model, prompts, None, args.eval_tokens)
+            for name, drafter in drafters.items():
+                say(f"measuring {name} on {kind}")
+                found[name], tokens = acceptance(model, prompts, drafter, args.eval_tokens)
+                if tokens != plain:
+                    raise SystemExit(f"{name} changed the text: this is a bug, please report it")
+            found["speed"] = speeds(model, models["trained"], prompts, args.eval_tokens)
+            report["prompts"][kind] = found
+    return report
+
+
+def table(report: dict[str, Any]) -> str:
+    before, after = report["before"], report["after"]
+    lines = [
+        f"on {after['tokens']} held-out tokens    before   after",
+        f"loss                       {before['loss']:9.3f} {after['loss']:7.3f}",
+        f"target's best token found  {before['agreement']:9.3f} {after['agreement']:7.3f}",
+        "",
+        f"drafts of {LENGTH} tokens          first token right   accepted   tokens per pass",
+    ]
+    for kind, found in report["prompts"].items():
+        lines.append(f"{kind} ({found['n_prompts']} prompts)")
+        for name in ("n-gram", "untrained", "trained"):
+            row = found[name]
+            lines.append(
+                f"  {name:<26} {row['first_token']:17.3f} {row['acceptance']:10.3f} "
+                f"{row['tokens_per_pass']:17.2f}"
+            )
+        if found["speed"]:
+            speed = found["speed"]
+            lines.append(
+                f"  plain {speed['plain_tokens_per_second']:.1f} tokens/s; auto without the draft "
+                f"{speed['auto_speedup']:.2f}x, with it {speed['auto_with_draft_speedup']:.2f}x"
+            )
+    return "\n".join(lines)

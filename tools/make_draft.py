@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Makes a draft model for any model this project runs: a small LLaMA of the same vocabulary that
+has learnt to say what the target says.
+
+    python tools/make_draft.py TARGET.gguf DRAFT.gguf --minutes 60 --tokens 1000000
+    python tools/make_draft.py TARGET.gguf DRAFT.gguf --data texts/ --resume
+    specdec generate -m TARGET.gguf -md DRAFT.gguf -p "..."
+
+The target writes texts (--tokens, --text-minutes), kept in the folder --data; the draft is trained
+on them for --minutes and compared with an untrained one and with n-grams on texts it has not seen
+and on your own prompts (--eval). Every stage can be interrupted: text is kept round by round,
+training with --resume. Needs PyTorch and gguf: pip install torch gguf. See docs/make_draft.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+OUTTYPES = ("f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("target", type=pathlib.Path, help="GGUF file of the target")
+    add("out", type=pathlib.Path, help="GGUF file to write")
+    shape = parser.add_argument_group("the draft")
+    add = shape.add_argument
+    add("--hidden-size", type=int, default=128)
+    add("--layers", type=int, default=2)
+    add("--heads", type=int, default=4)
+    add("--intermediate", type=int, help="width of the feed-forward part; default: 3 x hidden size")
+    add(
+        "--head-tokens",
+        type=int,
+        default=0,
+        metavar="N",
+        help="written into the file: ids below N and those of the text are drafted; 0: all",
+    )
+    add("--outtype", choices=OUTTYPES, default="q8_0")
+    add("--name", help="general.name of the file")
+    text = parser.add_argument_group("text")
+    add = text.add_argument
+    add("--data", type=pathlib.Path, help="folder of the target's texts; default: OUT.data")
+    add("--tokens", type=int, default=1_000_000, help="that the target writes")
+    add("--text-minutes", type=float, default=240, help="longest time for that")
+    add("--answer-tokens", type=int, default=200, help="longest answer")
+    add("--parallel", type=int, default=16, help="texts written at once")
+    add("--text-only", action="store_true", help="end when the text is written")
+    training = parser.add_argument_group("training")
+    add = training.add_argument
+    add("--minutes", type=float, default=30, help="longest time for training")
+    add("--epochs", type=float, default=20, help="most passes over the text")
+    add("--context", type=int, default=256, help="tokens of a training text")
+    add("--batch-tokens", type=int, default=6144)
+    add("--learning-rate", type=float, default=2e-3)
+    add(
+        "--precision",
+        choices=("auto", "f32", "bf16"),
+        default="auto",
+        help="of the multiplications; auto: bf16 where the processor has instructions for it",
+    )
+    add(
+        "--vocab-subset",
+        type=int,
+        default=8192,
+        metavar="N",
+        help="the N most frequent ids are in every training step's output head, others by chance",
+    )
+    add("--resume", action="store_true", help="go on from OUT.state")
+    add("--seed", type=int, default=0)
+    add("--threads", type=int, help="of target and training; default: one per core")
+    measure = parser.add_argument_group("measurement")
+    add = measure.add_argument
+    add(
+        "--eval",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="prompts: a text file, or JSON lines with `prompt`, `turns` or `messages`",
+    )
+    add("--eval-count", type=int, default=12, help="prompts of each kind")
+    add("--eval-tokens", type=int, default=96)
+    add("--report", type=pathlib.Path, help="write all figures there as JSON")
+    args = parser.parse_args()
+    check(parser, args)
+    return args
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.intermediate is None:
+        args.intermediate = 3 * args.hidden_size
+    if args.data is None:
+        args.data = args.out.with_name(args.out.name + ".data")
+    for name, low, high in (
+        ("hidden_size", 16, 8192), ("layers", 1, 64), ("heads", 1, 128),
+        ("intermediate", 16, 32768), ("tokens", 1, 10**10), ("answer_tokens", 8, 4096),
+        ("parallel", 1, 64), ("context", 16, 8192), ("batch_tokens", 64, 10**6),
+        ("vocab_subset", 1, 10**7), ("eval_count", 1, 10**4), ("eval_tokens", 8, 4096),
+        ("seed", 0, 2**31), ("head_tokens", 0, 2**30),
+    ):  # fmt: skip
+        value = getattr(args, name)
+        if not low <= value <= high:
+            parser.error(f"--{name.replace('_', '-')} must be {low} to {high}, got {value}")
+    for name in ("text_minutes", "minutes", "epochs", "learning_rate"):
+        if not getattr(args, name) > 0:
+            parser.error(f"--{name.replace('_', '-')} must be above 0, got {getattr(args, name)}")
+    head_dim, rest = divmod(args.hidden_size, args.heads)
+    if rest or head_dim % 2:
+        parser.error(
+            f"--hidden-size {args.hidden_size} must be --heads ({args.heads}) times an even number"
+        )
+    if args.outtype[0] == "q" and (args.hidden_size % 32 or args.intermediate % 32):
+        parser.error(
+            f"--outtype {args.outtype} needs sizes that are multiples of 32, got --hidden-size "
+            f"{args.hidden_size} and --intermediate {args.intermediate}; or use f16"
+        )
+    if not args.out.absolute().parent.is_dir():
+        parser.error(f"{args.out.parent}: there is no such folder")
+    if args.out.exists() and args.target.exists() and args.out.samefile(args.target):
+        parser.error("the draft would overwrite its target")
+    if args.eval is not None and not args.eval.is_file():
+        parser.error(f"--eval {args.eval}: there is no such file")
+
+
+def main() -> None:
+    args = arguments()
+    try:
+        import draft_job
+    except ImportError as error:
+        raise SystemExit(f"{error}: make_draft.py needs pip install torch gguf numpy") from None
+    try:
+        draft_job.run(args)
+    except draft_job.sd.SpecdecError as error:
+        raise SystemExit(f"make_draft.py: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
