@@ -87,7 +87,7 @@ class Planner {
     const bool medium = name.ends_with("_M");
     const bool small_4 = name == "Q4_K_S";
     DType result = type_.base;
-    if (part == "attn_v") {
+    if (part == "attn_v" || part == "attn_qkv") {
       if (medium && wants_more_bits(layer, n_layers_)) result = DType::kQ6_K;
       if (small_4 && layer < 4) result = DType::kQ5_K;
       if (has_70b_layers_ && result == DType::kQ4_K) result = DType::kQ5_K;
@@ -99,9 +99,6 @@ class Planner {
       if (small_4 && layer < n_layers_ / 8) result = DType::kQ5_K;
     } else if (part == "attn_output") {
       if (has_eight_experts_ && type_.base == DType::kQ4_K) result = DType::kQ5_K;
-    } else if (part == "attn_qkv") {
-      if (name == "Q4_K_M") result = DType::kQ5_K;
-      if (name == "Q5_K_M") result = DType::kQ6_K;
     }
     return result;
   }

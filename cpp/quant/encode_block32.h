@@ -45,6 +45,13 @@ void encode_lines(const float* src, void* dst, std::int64_t n, Range range,
     const LineFit fit = search_line(group, range, Offset::kAny, stretches);
     block->d = f32_to_f16(fit.scale);
     block->m = f32_to_f16(fit.offset);
+    // Where half precision has few values left, one for all may be better.
+    const float constant = f16_to_f32(f32_to_f16(group.sum_w > 0 ? group.sum_x / group.sum_w : 0));
+    if (line_error(group, 0.0F, constant, range) <
+        line_error(group, f16_to_f32(block->d), f16_to_f32(block->m), range)) {
+      block->d = 0;
+      block->m = f32_to_f16(constant);
+    }
     std::uint8_t codes[32];
     store_codes(group, f16_to_f32(block->d), f16_to_f32(block->m), range, codes);
     store_nibbles(codes, block);

@@ -39,15 +39,21 @@ struct Range {
   constexpr float kRound = 12582912.0F;
   return static_cast<int>((v + kRound) - kRound);
 }
+// As stored in half precision. The tiny ones, of which few are left, are rounded away from zero: a
+// super-block can make up for a scale that is too large, not for one that is lost.
+[[nodiscard]] inline float block_scale(float v) noexcept {
+  const float rounded = f16_to_f32(f32_to_f16(v));
+  constexpr float kSmallestNormal = 0x1.0p-14F;
+  constexpr float kStep = 0x1.0p-24F;
+  if (std::fabs(v) >= kSmallestNormal || std::fabs(rounded) >= std::fabs(v)) return rounded;
+  return rounded + std::copysign(kStep, v);
+}
 [[nodiscard]] inline float inverse_of(float scale) noexcept {
   return scale == 0.0F ? 0.0F : 1.0F / scale;
 }
-[[nodiscard]] inline float round_to_f16(float v) noexcept { return f16_to_f32(f32_to_f16(v)); }
 
-#ifndef SPREAD
-#define SPREAD 1.0F
-#endif
-inline constexpr float kSpread = SPREAD;
+// How much of the spread of the weights counts beside their own size (see load_group).
+inline constexpr float kSpread = 1.0F;
 
 // kN weights and how much the error of each counts.
 template <int kN>

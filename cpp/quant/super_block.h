@@ -78,7 +78,7 @@ template <int kGroups, int kN>
     if (std::fabs(wanted[g]) > std::fabs(extreme)) extreme = wanted[g];
   }
   const auto block_at = [&](float d) {
-    return pick_scales<kGroups>(groups, wanted, round_to_f16(d), n_scales, reach, range);
+    return pick_scales<kGroups>(groups, wanted, block_scale(d), n_scales, reach, range);
   };
   // The largest scale may become any of the outermost numbers.
   ScaleBlock<kGroups, kN> best = block_at(extreme / static_cast<float>(-n_scales));
@@ -86,7 +86,7 @@ template <int kGroups, int kN>
   const ScaleBlock<kGroups, kN> other = block_at(extreme / -inward);
   if (other.error < best.error) best = other;
   for (int i = 0; i < 2; ++i) {
-    const float d = round_to_f16(refit_scale(groups, best, range));
+    const float d = block_scale(refit_scale(groups, best, range));
     if (d == best.d) break;
     const ScaleBlock<kGroups, kN> again = block_at(d);
     if (!(again.error < best.error)) break;
@@ -201,11 +201,11 @@ template <int kGroups, int kN>
   float d = largest_scale / static_cast<float>(most);
   float dmin = largest_min / static_cast<float>(most);
   LineBlock<kGroups, kN> best =
-      pick_lines<kGroups>(groups, wanted, round_to_f16(d), round_to_f16(dmin), most, reach, range);
+      pick_lines<kGroups>(groups, wanted, block_scale(d), block_scale(dmin), most, reach, range);
   for (int i = 0; i < 2; ++i) {
     refit_lines(groups, best, range, &d, &dmin);
-    d = round_to_f16(d);
-    dmin = round_to_f16(dmin);
+    d = block_scale(d);
+    dmin = block_scale(dmin);
     if ((d == best.d && dmin == best.dmin) || !(d >= 0) || !(dmin >= 0)) break;
     const LineBlock<kGroups, kN> again =
         pick_lines<kGroups>(groups, wanted, d, dmin, most, reach, range);
