@@ -214,11 +214,12 @@ struct Attention {
     const auto score = scores(g);
     const auto stat = stats(g);
     float m = -infinity();
-    for (int i = 0; i < kChunk; i += 16) m = max_of(m, score.get(j * kChunk + i + lane));
+    const bool mine = g.thread() % 32 < 16;
+    for (int i = 0; mine && i < kChunk; i += 16) m = max_of(m, score.get(j * kChunk + i + lane));
     SPECDEC_UNROLL
     for (int mask = 8; mask > 0; mask /= 2) m = max_of(m, g.shuffle_xor(m, mask));
     float sum = 0;
-    if (j < n && n_visible(length.get(j), chunk) > 0 && g.thread() % 32 < 16) {
+    if (mine && j < n && n_visible(length.get(j), chunk) > 0) {
       for (int i = 0; i < kChunk; i += 16) {
         const float e = exp2_nonpositive(score.get(j * kChunk + i + lane) - m);
         score.set(j * kChunk + i + lane, e);
