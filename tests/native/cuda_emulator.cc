@@ -328,14 +328,14 @@ void EmulatedGrid::mma_k16(std::int32_t* c, std::uint32_t a0, std::uint32_t a1, 
   for (int i = 0; i < 4; ++i) {
     const int column = lane % 4 * 2 + i % 2;
     for (int k = 0; k < 4; ++k)
-      c[i] = dp4a(all[(lane / 4 * 4 + k) * kWords + i / 2], all[(column * 4 + k) * kWords + 2], c[i]);
+      c[i] =
+          dp4a(all[(lane / 4 * 4 + k) * kWords + i / 2], all[(column * 4 + k) * kWords + 2], c[i]);
   }
 }
 
 // --- Launches ------------------------------------------------------------------------------------
 
-EmulatedBuffer::EmulatedBuffer(std::size_t n_bytes, int fill)
-    : data_(nullptr), n_bytes_(n_bytes) {
+EmulatedBuffer::EmulatedBuffer(std::size_t n_bytes, int fill) : data_(nullptr), n_bytes_(n_bytes) {
   auto* memory = static_cast<std::byte*>(std::aligned_alloc(
       kAlignment, (n_bytes + kAlignment - 1) / kAlignment * kAlignment + 2 * kGuardBytes));
   if (memory == nullptr) throw std::bad_alloc();

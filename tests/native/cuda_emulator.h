@@ -130,18 +130,17 @@ class EmulatedGrid {
 template <class T>
 T EmulatedShared<T>::get(int i) const {
   T out;
-  __builtin_memcpy(&out,
-                   grid_->shared_at(offset_ + std::int64_t{i} * std::int64_t{sizeof(T)}, sizeof(T),
-                                    false),
-                   sizeof(T));
+  __builtin_memcpy(
+      &out, grid_->shared_at(offset_ + std::int64_t{i} * std::int64_t{sizeof(T)}, sizeof(T), false),
+      sizeof(T));
   return out;
 }
 
 template <class T>
 void EmulatedShared<T>::set(int i, T value) const {
-  __builtin_memcpy(grid_->shared_at(offset_ + std::int64_t{i} * std::int64_t{sizeof(T)}, sizeof(T),
-                                    true),
-                   &value, sizeof(T));
+  __builtin_memcpy(
+      grid_->shared_at(offset_ + std::int64_t{i} * std::int64_t{sizeof(T)}, sizeof(T), true),
+      &value, sizeof(T));
 }
 
 // Runs a grid; body(argument, thread).

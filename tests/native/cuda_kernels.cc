@@ -45,8 +45,10 @@ class Upload {
  public:
   Upload() = default;
   template <class Array>
-  explicit Upload(const Array& array) : Upload(array.data(), static_cast<std::size_t>(array.nbytes())) {}
-  Upload(const void* data, std::size_t n_bytes) : buffer_(std::make_unique<EmulatedBuffer>(n_bytes)) {
+  explicit Upload(const Array& array)
+      : Upload(array.data(), static_cast<std::size_t>(array.nbytes())) {}
+  Upload(const void* data, std::size_t n_bytes)
+      : buffer_(std::make_unique<EmulatedBuffer>(n_bytes)) {
     std::memcpy(buffer_->data(), data, n_bytes);
   }
   template <class T>
@@ -94,7 +96,9 @@ struct NormSpec {
 };
 
 Norm::Kind norm_kind(const std::string& kind) {
-  return kind == "rms" ? Norm::Kind::kRms : kind == "layer" ? Norm::Kind::kLayer : Norm::Kind::kNone;
+  return kind == "rms"     ? Norm::Kind::kRms
+         : kind == "layer" ? Norm::Kind::kLayer
+                           : Norm::Kind::kNone;
 }
 
 // One product of the test's: type, rows, data, bias, activation, what it adds to.
@@ -113,7 +117,10 @@ class Input {
   Input(const Floats& x, const std::vector<DType>& types, const NormSpec& spec,
         const std::optional<Ints>& row_index, const std::optional<Floats>& gate,
         const std::string& activation)
-      : x_(x), index_(upload(row_index)), gate_(upload(gate)), weight_(upload(spec.weight)),
+      : x_(x),
+        index_(upload(row_index)),
+        gate_(upload(gate)),
+        weight_(upload(spec.weight)),
         bias_(upload(spec.bias)) {
     args_.x = x_.as<float>();
     args_.x_stride = args_.n_in = x.shape(1);
@@ -218,7 +225,8 @@ Floats gated(const Floats& x, const Product& gate, const Product& up, const Norm
   const auto up_type = static_cast<DType>(up.dtype);
   if (on_cpu) {
     const auto backend = make_cpu_backend(1);
-    const auto w_gate = backend->load_matrix(gate_type, gate.n_out, x.shape(1), as_bytes(gate.data));
+    const auto w_gate =
+        backend->load_matrix(gate_type, gate.n_out, x.shape(1), as_bytes(gate.data));
     const auto w_up = backend->load_matrix(up_type, up.n_out, x.shape(1), as_bytes(up.data));
     GatedLinearTask task;
     task.x = x.data();
@@ -268,7 +276,8 @@ py::tuple head(const Floats& x, const Product& product, const NormSpec& norm, st
   std::vector<float> logits(wants_logits ? static_cast<std::size_t>(m * stride) : 0);
   if (on_cpu) {
     const auto backend = make_cpu_backend(1);
-    const auto weight = backend->load_matrix(type, product.n_out, x.shape(1), as_bytes(product.data));
+    const auto weight =
+        backend->load_matrix(type, product.n_out, x.shape(1), as_bytes(product.data));
     HeadTask task;
     task.x = x.data();
     task.x_stride = x.shape(1);
@@ -458,8 +467,8 @@ class Cache {
     std::string out;
     for (const auto& buffer : buffers_) {
       const std::size_t n = layout_.layer_bytes();
-      out.append(reinterpret_cast<const char*>(buffer->data()) + static_cast<std::size_t>(layer) * n,
-                 n);
+      out.append(
+          reinterpret_cast<const char*>(buffer->data()) + static_cast<std::size_t>(layer) * n, n);
     }
     return py::bytes(out);
   }
@@ -549,9 +558,8 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
            py::arg("activation") = "none", py::arg("onto") = py::none());
   py::class_<NormSpec>(m, "Norm", py::module_local())
       .def(py::init([](const std::string& kind, const std::optional<Floats>& weight,
-                       const std::optional<Floats>& bias, float epsilon) {
-             return NormSpec{kind, weight, bias, epsilon};
-           }),
+                       const std::optional<Floats>& bias,
+                       float epsilon) { return NormSpec{kind, weight, bias, epsilon}; }),
            py::arg("kind") = "none", py::arg("weight") = py::none(), py::arg("bias") = py::none(),
            py::arg("epsilon") = 0.0F);
   m.def("linear", &linear, py::arg("x"), py::arg("products"), py::arg("norm") = NormSpec{},

@@ -17,8 +17,8 @@ struct AttentionParams {
   int group;      // query heads per kv head
   int n_queries;  // n_rows * group, query t is row t / group
   int queries_per_block;
-  int n_chunks;   // most that a row may see
-  float factor;   // scale * log2(e)
+  int n_chunks;  // most that a row may see
+  float factor;  // scale * log2(e)
   const float* q;
   float* out;
   std::int64_t q_stride, out_stride;
@@ -26,7 +26,8 @@ struct AttentionParams {
   int slot_offset;
   const std::int32_t* parents;
   CacheParams cache;
-  // Partial results of split attention, [n_kv_heads * n_queries][n_chunks] and outputs [.. ][head_dim]
+  // Partial results of split attention, [n_kv_heads * n_queries][n_chunks] and outputs [..
+  // ][head_dim]
   float* partial_max;
   float* partial_sum;
   float* partial_out;
@@ -71,6 +72,7 @@ template <int kType, bool kSplit, int kSubs>
 struct Attention {
   using Params = AttentionParams;
   static constexpr int kMaxThreads = 256;
+  static constexpr int kMinBlocks = 2;
   static constexpr int kThreads = 256;
   static constexpr int kOwn = kQueriesPerBlock / kSubs;  // queries of one thread
   static constexpr int kDims = 256 / kSubs;
@@ -99,8 +101,8 @@ struct Attention {
  private:
   int kv_head, begin, n, first;
 
-  // Shared memory: lengths [8], chunk maxima, sums, running m, l, factors [8] each, scores [8][256],
-  // queries [8][head_dim], running outputs [8][head_dim].
+  // Shared memory: lengths [8], chunk maxima, sums, running m, l, factors [8] each, scores
+  // [8][256], queries [8][head_dim], running outputs [8][head_dim].
   template <class G>
   static SPECDEC_GPU auto lengths(G& g, const Params&) {
     return g.template shared<int>(0);
@@ -196,8 +198,8 @@ struct Attention {
         const int slot = slot_of(g, p.parents, first, row(p, j), length.get(j), logical);
         const std::byte* part = head_part(g, p.cache, kv_head, slot);
         for (int d = 0; d < dim; ++d) {
-          acc[j] = fma_of(q.get(j * dim + d),
-                          load_key<kType>(g, p.cache, part, slot % kChunk, d), acc[j]);
+          acc[j] = fma_of(q.get(j * dim + d), load_key<kType>(g, p.cache, part, slot % kChunk, d),
+                          acc[j]);
         }
       }
     }
@@ -289,8 +291,8 @@ struct Attention {
     for (int i = 0; i < kOwn; ++i) {
       const int j = sub * kOwn + i;
       for (int position = n_shared; position < visible[i]; ++position) {
-        const int slot = slot_of(g, p.parents, first, row(p, j), length.get(j),
-                                 chunk * kChunk + position);
+        const int slot =
+            slot_of(g, p.parents, first, row(p, j), length.get(j), chunk * kChunk + position);
         const std::byte* part = head_part(g, p.cache, kv_head, slot);
         acc[i] = fma_of(weight.get(j * kChunk + position),
                         load_value<kType>(g, p.cache, part, slot % kChunk, d), acc[i]);
@@ -340,6 +342,7 @@ struct Attention {
 struct AttentionMerge {
   using Params = AttentionParams;
   static constexpr int kMaxThreads = 128;
+  static constexpr int kMinBlocks = 2;
 
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {

@@ -23,8 +23,10 @@ void run_attention_dims(const AttentionParams& p, int n_kv_heads, Stream stream)
 
 template <class L, bool kSplit>
 void run_attention_type(const AttentionParams& p, int n_kv_heads, Stream stream) {
-  if (p.cache.type == kCacheF32) return run_attention_dims<L, kCacheF32, kSplit>(p, n_kv_heads, stream);
-  if (p.cache.type == kCacheF16) return run_attention_dims<L, kCacheF16, kSplit>(p, n_kv_heads, stream);
+  if (p.cache.type == kCacheF32)
+    return run_attention_dims<L, kCacheF32, kSplit>(p, n_kv_heads, stream);
+  if (p.cache.type == kCacheF16)
+    return run_attention_dims<L, kCacheF16, kSplit>(p, n_kv_heads, stream);
   run_attention_dims<L, kCacheQ8, kSplit>(p, n_kv_heads, stream);
 }
 

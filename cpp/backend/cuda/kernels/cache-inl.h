@@ -6,7 +6,7 @@
 namespace specdec::cuda {
 
 inline constexpr int kCacheF32 = 0, kCacheF16 = 1, kCacheQ8 = 2;  // numbers of KvType
-inline constexpr int kChunk = 256;                               // kKvChunk
+inline constexpr int kChunk = 256;                                // kKvChunk
 
 struct CacheParams {
   std::byte* const* pages;

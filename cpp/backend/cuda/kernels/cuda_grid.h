@@ -101,7 +101,7 @@ struct CudaGrid {
 };
 
 template <class Body>
-__global__ void __launch_bounds__(Body::kMaxThreads)
+__global__ void __launch_bounds__(Body::kMaxThreads, Body::kMinBlocks)
     run_kernel(const __grid_constant__ typename Body::Params params) {
   CudaGrid g;
   Body::run(g, params);

@@ -139,8 +139,8 @@ void gated_linear(const GatedArgs& args, Stream stream) {
   Segment up;
   up.weight = args.up;
   if (gates_at_once(args.n_rows, args.gate.dtype, args.up.dtype)) {
-    MatmulLaunch launch = matmul_launch(args.input, args.n_rows, args.gate.dtype, args.gate.n_in,
-                                        args.use_dp4a);
+    MatmulLaunch launch =
+        matmul_launch(args.input, args.n_rows, args.gate.dtype, args.gate.n_in, args.use_dp4a);
     gate.activation = args.activation;
     add_segment(launch, gate);
     const int n_tiles = launch.n_tiles;
@@ -209,11 +209,11 @@ void add(const AddArgs& args, Stream stream) {
 template <class L>
 void head(const HeadArgs& args, Stream stream) {
   if (args.n_rows == 0) return;
-  const HeadScratch scratch =
-      head_scratch(args.n_rows, args.n_tokens, args.n_blocks, args.top_k);
+  const HeadScratch scratch = head_scratch(args.n_rows, args.n_tokens, args.n_blocks, args.top_k);
   const bool subset = args.n_blocks > 0;
   // All logits and somebody reads them: no need to keep them twice.
-  const bool in_place = !subset && args.logits != nullptr && args.logits_stride >= args.weight.n_out;
+  const bool in_place =
+      !subset && args.logits != nullptr && args.logits_stride >= args.weight.n_out;
   HeadParams p{};
   float* logits = in_place ? args.logits : reinterpret_cast<float*>(args.scratch + scratch.logits);
   p.logits = logits;
@@ -236,8 +236,8 @@ void head(const HeadArgs& args, Stream stream) {
   p.full = args.logits;
   p.full_stride = args.logits_stride;
 
-  MatmulLaunch launch = matmul_launch(args.input, args.n_rows, args.weight.dtype, args.weight.n_in,
-                                      args.use_dp4a);
+  MatmulLaunch launch =
+      matmul_launch(args.input, args.n_rows, args.weight.dtype, args.weight.n_in, args.use_dp4a);
   Segment segment;
   segment.weight = args.weight;
   segment.bias = args.bias;
@@ -266,19 +266,16 @@ void embed(const EmbedArgs& args, Stream stream) {
   if (args.n_rows == 0) return;
   const PackedWeight& w = args.weight;
   const auto* headers = reinterpret_cast<const std::uint8_t*>(w.data);
-  const EmbedParams p{headers,
-                      headers + header_plane_bytes(w.dtype, w.n_out, w.n_in),
-                      args.tokens,
-                      w.n_in,
-                      static_cast<int>(div_up(w.n_in, weight_layout(w.dtype).unit)),
-                      args.dst,
-                      args.dst_stride};
+  const EmbedParams p{
+      headers,        headers + header_plane_bytes(w.dtype, w.n_out, w.n_in),        args.tokens,
+      w.n_in,         static_cast<int>(div_up(w.n_in, weight_layout(w.dtype).unit)), args.dst,
+      args.dst_stride};
   const auto launch = [&]<class Row>() {
     L::template launch<Embed<Row>>(p, pieces(w.n_in), args.n_rows, kPiece, 0, stream);
   };
   switch (w.dtype) {
-#define SPECDEC_ROW(id, ...)                        \
-  case DType::id:                                   \
+#define SPECDEC_ROW(id, ...) \
+  case DType::id:            \
     return launch.template operator()<__VA_ARGS__>()
     SPECDEC_ROW(kF32, RowFloat<FormatF32>);
     SPECDEC_ROW(kF16, RowFloat<FormatF16>);

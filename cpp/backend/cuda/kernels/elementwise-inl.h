@@ -19,12 +19,14 @@ struct AddParams {
 struct Add {
   using Params = AddParams;
   static constexpr int kMaxThreads = 256;
+  static constexpr int kMinBlocks = 2;
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {
     const std::int64_t i = std::int64_t{g.block()} * g.n_threads() + g.thread();
     if (i >= p.n) return;
     float* dst = p.dst + g.block_y() * p.dst_stride + i;
-    g.store(dst, g.load(static_cast<const float*>(dst)) + g.load(p.x + g.block_y() * p.x_stride + i));
+    g.store(dst,
+            g.load(static_cast<const float*>(dst)) + g.load(p.x + g.block_y() * p.x_stride + i));
   }
 };
 
@@ -32,6 +34,7 @@ struct Add {
 struct Gate {
   using Params = AddParams;
   static constexpr int kMaxThreads = 256;
+  static constexpr int kMinBlocks = 2;
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {
     const std::int64_t i = std::int64_t{g.block()} * g.n_threads() + g.thread();
@@ -56,10 +59,14 @@ struct EmbedParams {
 template <int bits, class G>
 SPECDEC_GPU int plane_code(G& g, const std::uint8_t* plane, int n_words, int lane, int s, int v,
                            int byte) {
-  const int index = bits == 8 ? 8 * s + v : bits == 4 ? 4 * s + v % 4 : bits == 2 ? 2 * s + v / 4 : s;
+  const int index = bits == 8   ? 8 * s + v
+                    : bits == 4 ? 4 * s + v % 4
+                    : bits == 2 ? 2 * s + v / 4
+                                : s;
   const int shift = bits == 8 ? 0 : bits == 4 ? v / 4 * 4 : bits == 2 ? v % 4 * 2 : v;
   const int group = n_words % 4 == 0 ? 4 : 1;
-  const std::uint8_t* at = plane + index / group * group * 128 + lane * group * 4 + index % group * 4;
+  const std::uint8_t* at =
+      plane + index / group * group * 128 + lane * group * 4 + index % group * 4;
   const std::uint32_t word = g.load(reinterpret_cast<const std::uint32_t*>(at));
   return static_cast<int>((word >> (8 * byte + shift)) & ((1U << bits) - 1U));
 }
@@ -89,8 +96,8 @@ struct Row32 {
   template <class G>
   static SPECDEC_GPU float weight(G& g, const std::uint8_t* headers, const std::uint8_t* codes,
                                   std::int64_t unit, int r, int k) {
-    const std::uint8_t* header = headers + unit * F::kHeaderBytes + r % 8 * (F::kHasMin ? 16 : 8) +
-                                 k / 32 * 4 + r / 8 * 2;
+    const std::uint8_t* header =
+        headers + unit * F::kHeaderBytes + r % 8 * (F::kHasMin ? 16 : 8) + k / 32 * 4 + r / 8 * 2;
     const float d = load_half(g, header);
     int code = code_of<F>(g, codes + unit * F::kCodeBytes, r, k);
     if constexpr (F::kLow == 8) code = static_cast<std::int8_t>(code);
@@ -137,8 +144,9 @@ struct RowFloat {
                                   std::int64_t unit, int r, int k) {
     const int group = 16 / F::kElementBytes;
     const int i = k / 2;
-    const auto* words = reinterpret_cast<const Word4*>(
-        codes + unit * 16 * kFloatUnit * F::kElementBytes + i / group * 512 + (16 * (k % 2) + r) * 16);
+    const auto* words =
+        reinterpret_cast<const Word4*>(codes + unit * 16 * kFloatUnit * F::kElementBytes +
+                                       i / group * 512 + (16 * (k % 2) + r) * 16);
     const Word4 word = g.load(words);
     return F::value(&word, i % group);
   }
@@ -149,6 +157,7 @@ template <class Row>
 struct Embed {
   using Params = EmbedParams;
   static constexpr int kMaxThreads = 256;
+  static constexpr int kMinBlocks = 2;
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {
     const std::int64_t k = std::int64_t{g.block()} * g.n_threads() + g.thread();

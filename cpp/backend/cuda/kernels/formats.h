@@ -16,14 +16,14 @@
 
 namespace specdec::cuda {
 
-// low_bits, high_bits: bits per code in the main plane and in the second one. zero_shift: codes stand for
-// q - 2^zero_shift; -1: no offset.
+// low_bits, high_bits: bits per code in the main plane and in the second one. zero_shift: codes
+// stand for q - 2^zero_shift; -1: no offset.
 template <int low_bits, int high_bits, int zero_shift, bool has_min, int unit>
 struct CodeFormat {
   static constexpr int kLow = low_bits, kHigh = high_bits, kZeroShift = zero_shift, kUnit = unit;
   static constexpr bool kHasMin = has_min;
   static constexpr int kBlocks64 = unit / 64;
-  static constexpr int kLowWords = kBlocks64 * kLow;    // per lane and unit
+  static constexpr int kLowWords = kBlocks64 * kLow;  // per lane and unit
   static constexpr int kHighWords = kBlocks64 * kHigh;
   static constexpr int kCodeBytes = (kLowWords + kHighWords) * 128;
 
@@ -46,8 +46,8 @@ struct CodeFormat {
     } else {
       SPECDEC_UNROLL
       for (int c = 0; c < n; ++c)
-        words[c] = g.load_weight(
-            reinterpret_cast<const std::uint32_t*>(plane + c * 128 + lane * 4));
+        words[c] =
+            g.load_weight(reinterpret_cast<const std::uint32_t*>(plane + c * 128 + lane * 4));
     }
   }
 
@@ -115,7 +115,9 @@ using FormatQ6_K = Format256<4, 2, 5, false, ScaleKind::kScales16>;
 // F16 and BF16 are one group of 16 bytes per lane, F32 two.
 struct FormatF32 {
   static constexpr int kElementBytes = 4;
-  static SPECDEC_GPU float value(const Word4* words, int i) { return from_bits(words[i / 4].w[i % 4]); }
+  static SPECDEC_GPU float value(const Word4* words, int i) {
+    return from_bits(words[i / 4].w[i % 4]);
+  }
 };
 struct FormatF16 {
   static constexpr int kElementBytes = 2;

@@ -19,14 +19,14 @@ struct HeadParams {
   int n_rows;
   int n_scans;  // blocks of kScanLogits
   int top_k;
-  int padded_k;  // power of two
-  std::uint64_t* keys;       // [n_rows][n_scans][padded_k]
-  std::int32_t* bad;         // [n_rows][n_scans]
-  float* group_max;          // [n_rows][n_scans * 16], null when no log-sum-exp is wanted
+  int padded_k;         // power of two
+  std::uint64_t* keys;  // [n_rows][n_scans][padded_k]
+  std::int32_t* bad;    // [n_rows][n_scans]
+  float* group_max;     // [n_rows][n_scans * 16], null when no log-sum-exp is wanted
   float* group_sum;
   std::int32_t* top_tokens;  // TopToken pairs [n_rows][top_k][2]: token, bits of the logit
   float* log_sum_exp;
-  float* full;               // [n_rows][full_stride] or null
+  float* full;  // [n_rows][full_stride] or null
   std::int64_t full_stride;
 };
 
@@ -99,6 +99,7 @@ SPECDEC_GPU void select_top(G& g, const Keys& keys, int n, int k) {
 struct HeadScan {
   using Params = HeadParams;
   static constexpr int kMaxThreads = 256;
+  static constexpr int kMinBlocks = 2;
 
   // grid: scans x rows
   template <class G>
@@ -175,6 +176,7 @@ struct HeadScan {
 struct HeadMerge {
   using Params = HeadParams;
   static constexpr int kMaxThreads = 256;
+  static constexpr int kMinBlocks = 2;
 
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {
@@ -238,7 +240,8 @@ struct HeadMerge {
     sums.set(g.thread(), sum);
     for (int half = g.n_threads() / 2; half > 0; half /= 2) {
       g.sync();
-      if (g.thread() < half) sums.set(g.thread(), sums.get(g.thread()) + sums.get(g.thread() + half));
+      if (g.thread() < half)
+        sums.set(g.thread(), sums.get(g.thread()) + sums.get(g.thread() + half));
     }
     if (g.thread() == 0) g.store(p.log_sum_exp + row, static_cast<float>(top + log(sums.get(0))));
   }
@@ -248,6 +251,7 @@ struct HeadMerge {
 struct HeadCopy {
   using Params = HeadParams;
   static constexpr int kMaxThreads = 256;
+  static constexpr int kMinBlocks = 2;
 
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {
@@ -262,6 +266,7 @@ struct HeadCopy {
 struct HeadScatter {
   using Params = HeadParams;
   static constexpr int kMaxThreads = 256;
+  static constexpr int kMinBlocks = 2;
 
   // grid: pieces x rows; blocks are ascending, so a token's block is found by bisection.
   template <class G>

@@ -31,11 +31,11 @@ struct SegmentParams {
 
 struct MatmulParams {
   InputParams input;
-  int n_rows;            // of x
-  int n_col_tiles;       // of the input
-  int n_col_groups;      // blocks side by side over the columns
-  int n_units;           // of k
-  int units_per_slice;   // a block has one warp per slice
+  int n_rows;                 // of x
+  int n_col_tiles;            // of the input
+  int n_col_groups;           // blocks side by side over the columns
+  int n_units;                // of k
+  int units_per_slice;        // a block has one warp per slice
   const std::int32_t* tiles;  // tiles of the matrix to compute, or null for all
   int n_segments;
   SegmentParams segments[4];  // gated: the gate and up
@@ -144,8 +144,8 @@ struct Unit32 {
         Dot::k32(g, c, w + 4 * b, x);
         SPECDEC_UNROLL
         for (int i = 0; i < 4; ++i) {
-          acc[n][i] = fma_of(static_cast<float>(c[i]), (i < 2 ? d_low : d_high) * da.v[i % 2],
-                             acc[n][i]);
+          acc[n][i] =
+              fma_of(static_cast<float>(c[i]), (i < 2 ? d_low : d_high) * da.v[i % 2], acc[n][i]);
         }
         if constexpr (F::kHasMin) {
           const Int2 sum = g.load(reinterpret_cast<const Int2*>(in.sums + at));
@@ -164,8 +164,8 @@ struct Unit32 {
 template <class F, int kTiles, class Dot>
 struct Unit256 {
   typename F::Raw raw;
-  Word2 d;           // f16 d of both rows, dmin of both
-  Word4 scales[2];   // kScales32: scales and mins of both rows; else all scales of each row
+  Word2 d;          // f16 d of both rows, dmin of both
+  Word4 scales[2];  // kScales32: scales and mins of both rows; else all scales of each row
 
   template <class G>
   SPECDEC_GPU void load(G& g, const SegmentParams& s, std::int64_t at, int lane) {
@@ -242,8 +242,8 @@ struct Unit256 {
     float da[kTiles][2];
     SPECDEC_UNROLL
     for (int n = 0; n < kTiles; ++n) {
-      const Float2 two = g.load(reinterpret_cast<const Float2*>(
-          in.d + (tile[n] * n_super + unit) * 8 + lane % 4 * 2));
+      const Float2 two = g.load(
+          reinterpret_cast<const Float2*>(in.d + (tile[n] * n_super + unit) * 8 + lane % 4 * 2));
       SPECDEC_UNROLL
       for (int i = 0; i < 4; ++i) {
         const float dw = half_to_float(static_cast<std::uint16_t>(d.w[0] >> (i / 2 * 16)));
@@ -268,8 +268,7 @@ struct Unit256 {
         SPECDEC_UNROLL
         for (int i = 0; i < 4; ++i) {
           const float dmin = half_to_float(static_cast<std::uint16_t>(d.w[1] >> (i / 2 * 16)));
-          acc[n][i] =
-              fma_of(-static_cast<float>(sum[n][i]), dmin * da[n][i % 2], acc[n][i]);
+          acc[n][i] = fma_of(-static_cast<float>(sum[n][i]), dmin * da[n][i % 2], acc[n][i]);
         }
       }
     }
@@ -321,7 +320,8 @@ SPECDEC_GPU float sum_slices(const Shared& partial, int n_warps, int n_values, i
 
 // Values of a block's [kTiles * 8 columns][16 rows], once all warps have put theirs.
 template <int kTiles, class G, class Shared>
-SPECDEC_GPU void write_tile(G& g, const MatmulParams& p, const Place& place, const Shared& partial) {
+SPECDEC_GPU void write_tile(G& g, const MatmulParams& p, const Place& place,
+                            const Shared& partial) {
   constexpr int kValues = kTiles * 128;
   const SegmentParams& s = p.segments[place.segment];
   for (int at = g.thread(); at < kValues; at += g.n_threads()) {
@@ -376,6 +376,7 @@ template <class Unit, int kTileCount>
 struct Matmul {
   using Params = MatmulParams;
   static constexpr int kMaxThreads = 256;
+  static constexpr int kMinBlocks = kTileCount > 2 ? 1 : 2;
   static constexpr int kTiles = kTileCount;
 
   template <class G>
@@ -397,6 +398,7 @@ template <class Unit, int kTileCount>
 struct GatedMatmul {
   using Params = MatmulParams;
   static constexpr int kMaxThreads = 256;
+  static constexpr int kMinBlocks = kTileCount > 2 ? 1 : 2;
   static constexpr int kTiles = kTileCount;
 
   template <class G>

@@ -9,9 +9,9 @@ namespace specdec::cuda {
 struct MatmulLaunch {
   DType dtype = DType::kF32;
   MatmulParams params{};
-  int n_tiles = 0;   // of the matrices
-  int n_warps = 0;   // pieces of k
-  int col_tiles = 1; // per block: 1, 2 or 8
+  int n_tiles = 0;    // of the matrices
+  int n_warps = 0;    // pieces of k
+  int col_tiles = 1;  // per block: 1, 2 or 8
   bool gated = false;
   bool use_dp4a = false;  // with one column tile
 };

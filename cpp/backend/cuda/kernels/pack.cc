@@ -77,8 +77,8 @@ void put_plane(const std::uint32_t (&words)[32][32], int n_words, std::uint8_t* 
   const int group = n_words % 4 == 0 ? 4 : 1;
   for (int lane = 0; lane < 32; ++lane) {
     for (int i = 0; i < n_words; ++i) {
-      std::memcpy(out + i / group * group * 128 + lane * group * 4 + i % group * 4,
-                  &words[lane][i], 4);
+      std::memcpy(out + i / group * group * 128 + lane * group * 4 + i % group * 4, &words[lane][i],
+                  4);
     }
   }
 }
@@ -87,7 +87,8 @@ void put_codes(const Lines& lines, int unit, const std::uint8_t* tile, std::uint
   std::uint32_t low[32][32] = {};
   std::uint32_t high[32][32] = {};
   for (int b = 0; b < unit / 32; ++b) {
-    const std::uint8_t* planes = tile + lines.header + static_cast<std::size_t>(b) * lines.block_bytes();
+    const std::uint8_t* planes =
+        tile + lines.header + static_cast<std::size_t>(b) * lines.block_bytes();
     for (int row = 0; row < 16; ++row) {
       for (int k4 = 0; k4 < 8; ++k4) {
         const int lane = row % 8 * 4 + k4 % 4;
@@ -174,8 +175,8 @@ class Packer {
     const Lines lines = lines_of(dtype_);
     const DTypeTraits& traits = dtype_traits(dtype_);
     std::uint8_t buffer[kMaxTileBytes];
-    const auto n_row_bytes = static_cast<std::int64_t>(
-        row_bytes(dtype_, static_cast<std::uint64_t>(n_in_)));
+    const auto n_row_bytes =
+        static_cast<std::int64_t>(row_bytes(dtype_, static_cast<std::uint64_t>(n_in_)));
     const std::int64_t unit_bytes = layout_.unit / traits.block_elements * traits.block_bytes;
     const std::int64_t first = tile * kRowsPerTile;
     const int n_valid = static_cast<int>(n_out_ - first < 16 ? n_out_ - first : 16);

@@ -68,8 +68,8 @@ SPECDEC_GPU float sum_row(G& g, const float* x, std::int64_t n, float mean) {
     lanes.set(64 + t, (lanes.get(t) + lanes.get(16 + t)) + (lanes.get(32 + t) + lanes.get(48 + t)));
   g.sync();
   if (t < 4) {
-    lanes.set(80 + t, (lanes.get(64 + t) + lanes.get(72 + t)) +
-                          (lanes.get(68 + t) + lanes.get(76 + t)));
+    lanes.set(80 + t,
+              (lanes.get(64 + t) + lanes.get(72 + t)) + (lanes.get(68 + t) + lanes.get(76 + t)));
   }
   g.sync();
   const float sum = (lanes.get(80) + lanes.get(82)) + (lanes.get(81) + lanes.get(83));
@@ -117,6 +117,7 @@ SPECDEC_GPU void store_codes(G& g, std::uint8_t* block, int column, int code) {
 struct Prepare {
   using Params = PrepareParams;
   static constexpr int kMaxThreads = 256;
+  static constexpr int kMinBlocks = 2;
 
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {
@@ -207,8 +208,7 @@ struct Prepare {
         SPECDEC_UNROLL
         for (int mask = 8; mask > 0; mask /= 2) sum += g.shuffle_xor(sum, mask);
         store_codes(g, p.q256 + (block + i) * 256, row % 8, code);
-        if (lane % 16 == 0)
-          g.store(p.sums256 + (block + i) * 16 + lane / 16 * 8 + row % 8, sum);
+        if (lane % 16 == 0) g.store(p.sums256 + (block + i) * 16 + lane / 16 * 8 + row % 8, sum);
       }
       if (lane == 0) g.store(p.d256 + block + row % 8, scale.d);
     }

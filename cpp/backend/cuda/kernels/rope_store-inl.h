@@ -22,6 +22,7 @@ struct RopeStoreParams {
 struct RopeStore {
   using Params = RopeStoreParams;
   static constexpr int kMaxThreads = 128;
+  static constexpr int kMinBlocks = 2;
 
   // grid: rows x (heads + 2 kv heads)
   template <class G>
@@ -82,7 +83,9 @@ struct RopeStore {
     // Whole warps take part: the quantiser needs 32 neighbours.
     for (int first = g.thread() / 32 * 32; first < n; first += g.n_threads()) {
       const int d = first + g.thread() % 32;
-      const float value = d >= c.head_dim ? 0.0F : is_key ? rotated(g, p, row, x, d) : g.load(x + d);
+      const float value = d >= c.head_dim ? 0.0F
+                          : is_key        ? rotated(g, p, row, x, d)
+                                          : g.load(x + d);
       const int at = is_key ? k_element(c, position, d) : position * c.v_stride + d;
       if (c.type == kCacheQ8) {
         store_quantised(g, c, value, part, position, d, is_key, elements + at);
@@ -136,6 +139,7 @@ struct CopyPositionParams {
 struct CopyPosition {
   using Params = CopyPositionParams;
   static constexpr int kMaxThreads = 128;
+  static constexpr int kMinBlocks = 2;
 
   // grid: layers x kv heads
   template <class G>

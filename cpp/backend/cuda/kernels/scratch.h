@@ -5,8 +5,8 @@
 
 namespace specdec::cuda {
 
-inline constexpr int kMaxSmallRows = 16;     // batches of speculation; more is a prompt
-inline constexpr int kScanColumns = 2048;    // logits per block of threads
+inline constexpr int kMaxSmallRows = 16;   // batches of speculation; more is a prompt
+inline constexpr int kScanColumns = 2048;  // logits per block of threads
 inline constexpr int kSumColumns = 128;
 
 // Gate and up in one kernel; else one after the other, with up in the scratch memory.
