@@ -76,8 +76,9 @@ def test_quantised_caches_say_what_is_not_finite() -> None:
 
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)
-@pytest.mark.parametrize(("n_heads", "n_kv_heads", "head_dim"), [(6, 2, 64), (3, 3, 32),
-                                                                (7, 1, 128), (2, 1, 160)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("n_heads", "n_kv_heads", "head_dim"), [(6, 2, 64), (3, 3, 32), (7, 1, 128), (2, 1, 160)]
+)
 def test_chains_have_the_bits_of_the_cpu(
     kv_type: str, n_heads: int, n_kv_heads: int, head_dim: int
 ) -> None:
@@ -236,4 +237,5 @@ def test_fewer_tokens_than_wanted_end_with_none() -> None:
     spec = product("F32", 20, rng.standard_normal((20, 16)).astype(np.float32).tobytes())
     got, want = heads(x, spec, n_tokens=20, top_k=32, blocks=[1])
     check_heads(got, want)
-    assert (got[0][:, :4] >= 16).all() and (got[0][:, 4:] == -1).all()
+    assert (got[0][:, :4] >= 16).all()
+    assert (got[0][:, 4:] == -1).all()
