@@ -79,7 +79,7 @@ def test_generate_has_the_promised_flags():
     text = specdec("generate", "--help").stdout
     flags = """-m --model -md --model-draft -p --prompt -f --file -e --escape -n --n-predict -c
     --ctx-size -t --threads -s --seed --temp --top-k --top-p --min-p --noise-scale --repeat-penalty
-    --repeat-last-n --presence-penalty --frequency-penalty --logit-bias -ngl -ngld --ignore-eos
+    --repeat-last-n --presence-penalty --frequency-penalty --logit-bias -ngl -ngld --device --vram-budget --ignore-eos
     --draft-max --draft --draft-n --spec-draft-n-max --draft-min --spec-draft-n-min --gamma
     --drafter --verify --draft-temp --ngram-n --filler-top-k --kv-type -ctk --stop -r
     --reverse-prompt --chat --chat-format --system -sys --logprobs --no-color --json --quiet"""
@@ -370,11 +370,16 @@ def test_end_of_sequence_and_ignore_eos(model):
     assert (result["finish_reason"], len(result["token_ids"])) == ("length", 9)
 
 
-def test_gpu_flags_are_accepted_with_a_warning(model):
-    done = specdec("generate", "-m", model, "-p", "a", "-n", "1", "-ngl", "99", "--quiet")
+def test_no_gpu_layers_and_auto_run_everywhere(model):
+    for layers in ("0", "auto"):
+        done = specdec("generate", "-m", model, "-p", "a", "-n", "1", "-ngl", layers, "--quiet")
+        assert (done.returncode, done.stderr) == (0, "")
+    done = specdec("generate", "-m", model, "-p", "a", "-ngl", "-2")
+    assert done.returncode == 2
     assert "-ngl" in done.stderr
-    done = specdec("generate", "-m", model, "-p", "a", "-n", "1", "-ngl", "0", "--quiet")
-    assert done.stderr == ""
+    done = specdec("generate", "-m", model, "-p", "a", "--vram-budget", "4 apples")
+    assert done.returncode == 2
+    assert "--vram-budget" in done.stderr
 
 
 def test_chat_formats_wrap_the_prompt(model):
