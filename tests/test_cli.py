@@ -79,7 +79,8 @@ def test_generate_has_the_promised_flags():
     text = specdec("generate", "--help").stdout
     flags = """-m --model -md --model-draft -p --prompt -f --file -e --escape -n --n-predict -c
     --ctx-size -t --threads -s --seed --temp --top-k --top-p --min-p --noise-scale --repeat-penalty
-    --repeat-last-n --presence-penalty --frequency-penalty --logit-bias -ngl -ngld --device --vram-budget --ignore-eos
+    --repeat-last-n --presence-penalty --frequency-penalty --logit-bias -ngl -ngld --ignore-eos
+    --device --vram-budget
     --draft-max --draft --draft-n --spec-draft-n-max --draft-min --spec-draft-n-min --gamma
     --drafter --verify --draft-temp --ngram-n --filler-top-k --kv-type -ctk --stop -r
     --reverse-prompt --chat --chat-format --system -sys --logprobs --no-color --json --quiet"""

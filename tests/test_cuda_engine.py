@@ -269,12 +269,12 @@ def test_nothing_is_allocated_after_load_and_all_comes_back(llama_file, draft_fi
 
 
 def smallest_budget(path: pathlib.Path, n_layers: int, **options: Any) -> int:
-    """What so many layers take, by the plan of a model that is loaded with them."""
+    """What a model takes that is loaded with so many layers."""
     gpu = engine.emulated_gpu(4096 * MIB)
     model = engine.load(str(path), gpu=gpu, n_gpu_layers=n_layers, **options)
+    n_bytes = gpu.reserved_bytes
     del model
-    model = engine.load(str(path), gpu=gpu, n_gpu_layers=n_layers, **options)
-    return gpu.reserved_bytes
+    return n_bytes
 
 
 def test_a_budget_below_the_model_keeps_the_first_layers_on_the_cpu(llama_file, device):
