@@ -97,6 +97,17 @@ def test_products_have_the_bits_of_the_cpu_for_every_row_count(name: str) -> Non
             assert same_bits(got, want[:n_rows]), (n_out, n_in, n_rows)
 
 
+@pytest.mark.parametrize("name", ["F16", "Q5_1", "Q6_K"])
+def test_prompts_have_the_bits_of_single_rows(name: str) -> None:
+    rng = np.random.default_rng(12)
+    n_in = small_n_in(name)
+    data = random_weights(name, 33, n_in, rng)
+    x = rows_of_x(70, n_in, rng)  # two groups of 64 columns
+    got = one(x, name, 33, data)
+    for row in (0, 15, 63, 64, 69):
+        assert same_bits(got[row], one(x[row : row + 1], name, 33, data)[0]), row
+
+
 @pytest.mark.parametrize("name", QUANTISED)
 def test_the_plain_path_has_the_bits_of_the_tensor_cores(name: str) -> None:
     rng = np.random.default_rng(3)

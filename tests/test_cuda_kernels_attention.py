@@ -205,6 +205,13 @@ def test_heads_give_what_the_cpu_gives(name: str) -> None:
                        wants_logits=True))  # fmt: skip
 
 
+def test_heads_of_many_rows_give_what_the_cpu_gives() -> None:
+    rng = np.random.default_rng(13)
+    x = rows_of_x(20, 64, rng)
+    spec = product("Q4_0", 48, random_weights("Q4_0", 48, 64, rng))
+    check_heads(*heads(x, spec, n_tokens=48, top_k=3, wants_logits=True))
+
+
 def test_of_equal_logits_the_lowest_token_wins() -> None:
     x = np.ones((1, 16), np.float32)
     matrix = np.zeros((3000, 16), np.float32)
