@@ -96,7 +96,14 @@ std::shared_ptr<DeviceBackend> open_gpu(const ModelOptions& options, std::string
   if (options.gpu != nullptr) return options.gpu;
   const bool wanted = options.device == "cuda" || options.n_gpu_layers > 0;
   const std::vector<DeviceInfo> devices = cuda_devices(&reason);
-  if (!devices.empty()) return make_cuda_backend(devices.front().index);
+  if (!devices.empty()) {
+    try {
+      return make_cuda_backend(devices.front().index);
+    } catch (const Error& error) {
+      if (wanted) throw;
+      reason = error.what();
+    }
+  }
   if (!wanted) return nullptr;
   const std::string what = options.device == "cuda"
                                ? "device 'cuda'"

@@ -52,6 +52,26 @@ const char* advice(cudaError_t error) {
           (memory ? "; use fewer GPU layers, a smaller context or vram_budget" : advice(error)));
 }
 
+// Without touching the device: all but free_bytes.
+DeviceInfo properties_of(int device) {
+  DeviceInfo info;
+  cudaDeviceProp properties;
+  const cudaError_t error = cudaGetDeviceProperties(&properties, device);
+  if (error != cudaSuccess) fail(error, "asking for properties", device);
+  info.index = device;
+  info.name = properties.name;
+  info.architecture = "sm_" + std::to_string(properties.major) + std::to_string(properties.minor);
+  info.n_processors = properties.multiProcessorCount;
+  info.total_bytes = properties.totalGlobalMem;
+  int clock_khz = 0;
+  int bus_bits = 0;
+  if (cudaDeviceGetAttribute(&clock_khz, cudaDevAttrMemoryClockRate, device) == cudaSuccess &&
+      cudaDeviceGetAttribute(&bus_bits, cudaDevAttrGlobalMemoryBusWidth, device) == cudaSuccess) {
+    info.copy_bytes_per_second = 2.0 * clock_khz * 1000.0 * bus_bits / 8.0;
+  }
+  return info;
+}
+
 class Graph final : public Recording {
  public:
   explicit Graph(cudaGraphExec_t graph) : graph_(graph) {}
@@ -78,25 +98,12 @@ class CudaRuntime final : public Runtime {
 
   [[nodiscard]] DeviceInfo info() const override {
     use();
-    DeviceInfo info;
-    cudaDeviceProp properties;
-    check(cudaGetDeviceProperties(&properties, device_), "asking for properties");
-    info.index = device_;
-    info.name = properties.name;
-    info.architecture = "sm_" + std::to_string(properties.major) + std::to_string(properties.minor);
-    info.n_processors = properties.multiProcessorCount;
+    DeviceInfo info = properties_of(device_);
     std::size_t free = 0;
     std::size_t total = 0;
     check(cudaMemGetInfo(&free, &total), "asking for free memory");
     info.free_bytes = free;
     info.total_bytes = total;
-    int clock_khz = 0;
-    int bus_bits = 0;
-    if (cudaDeviceGetAttribute(&clock_khz, cudaDevAttrMemoryClockRate, device_) == cudaSuccess &&
-        cudaDeviceGetAttribute(&bus_bits, cudaDevAttrGlobalMemoryBusWidth, device_) ==
-            cudaSuccess) {
-      info.copy_bytes_per_second = 2.0 * clock_khz * 1000.0 * bus_bits / 8.0;
-    }
     return info;
   }
 
@@ -223,7 +230,7 @@ std::vector<DeviceInfo> cuda_devices(std::string* reason) {
       continue;
     }
     try {
-      out.push_back(cuda::CudaRuntime(i).info());
+      out.push_back(cuda::properties_of(i));
     } catch (const Error& problem) {
       too_old = problem.what();
     }
