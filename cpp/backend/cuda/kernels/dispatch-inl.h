@@ -110,7 +110,7 @@ inline void add_segment(MatmulLaunch& launch, const Segment& segment) {
   s.dst_stride = segment.dst_stride;
   s.n_out = w.n_out;
   s.first_tile = launch.n_tiles;
-  s.accumulate = segment.accumulate ? 1 : 0;
+  s.store = segment.accumulate ? kStoreAdd : kStorePlain;
   s.activation = static_cast<int>(segment.activation);
   launch.params.segments[launch.params.n_segments++] = s;
   launch.n_tiles += static_cast<int>(div_up(w.n_out, kRowsPerTile));
@@ -136,33 +136,29 @@ void gated_linear(const GatedArgs& args, Stream stream) {
   gate.weight = args.gate;
   gate.dst = args.dst;
   gate.dst_stride = args.dst_stride;
-  Segment up;
+  Segment up = gate;
   up.weight = args.up;
-  if (gates_at_once(args.n_rows, args.gate.dtype, args.up.dtype)) {
-    MatmulLaunch launch =
-        matmul_launch(args.input, args.n_rows, args.gate.dtype, args.gate.n_in, args.use_dp4a);
+  up.activation = args.activation;
+  const auto launch_of = [&](const PackedWeight& weight) {
+    return matmul_launch(args.input, args.n_rows, weight.dtype, weight.n_in, args.use_dp4a);
+  };
+  MatmulLaunch first = launch_of(args.gate);
+  if (!args.use_dp4a && gates_at_once(args.n_rows, args.gate.dtype, args.up.dtype)) {
     gate.activation = args.activation;
-    add_segment(launch, gate);
-    const int n_tiles = launch.n_tiles;
-    add_segment(launch, up);
-    launch.n_tiles = n_tiles;
-    launch.gated = true;
-    L::matmul(launch, stream);
+    add_segment(first, gate);
+    const int n_tiles = first.n_tiles;
+    add_segment(first, up);
+    first.n_tiles = n_tiles;
+    first.gated = true;
+    L::matmul(first, stream);
     return;
   }
-  up.dst = reinterpret_cast<float*>(args.scratch);
-  up.dst_stride = args.up.n_out;
-  LinearArgs both;
-  both.input = args.input;
-  both.n_rows = args.n_rows;
-  both.n_segments = 2;
-  both.segments[0] = gate;
-  both.segments[1] = up;
-  both.use_dp4a = args.use_dp4a;
-  linear<L>(both, stream);
-  const AddParams p{args.dst,      args.dst_stride, up.dst,
-                    up.dst_stride, args.gate.n_out, static_cast<int>(args.activation)};
-  L::template launch<Gate>(p, pieces(p.n), args.n_rows, kPiece, 0, stream);
+  add_segment(first, gate);
+  L::matmul(first, stream);
+  MatmulLaunch second = launch_of(args.up);
+  add_segment(second, up);
+  second.params.segments[0].store = kStoreGate;
+  L::matmul(second, stream);
 }
 
 template <class L>
@@ -202,7 +198,7 @@ void copy_position(const CopyPositionArgs& args, Stream stream) {
 template <class L>
 void add(const AddArgs& args, Stream stream) {
   if (args.n_rows == 0 || args.n == 0) return;
-  const AddParams p{args.dst, args.dst_stride, args.x, args.x_stride, args.n, kActivationNone};
+  const AddParams p{args.dst, args.dst_stride, args.x, args.x_stride, args.n};
   L::template launch<Add>(p, pieces(args.n), args.n_rows, kPiece, 0, stream);
 }
 

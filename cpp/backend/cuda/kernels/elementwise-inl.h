@@ -1,4 +1,4 @@
-// Addition, gating and rows of packed matrices.
+// Addition, and rows of packed matrices.
 #pragma once
 
 #include "backend/cuda/kernels/formats.h"
@@ -12,7 +12,6 @@ struct AddParams {
   const float* x;
   std::int64_t x_stride;
   std::int64_t n;
-  int activation;
 };
 
 // grid: pieces x rows
@@ -27,21 +26,6 @@ struct Add {
     float* dst = p.dst + g.block_y() * p.dst_stride + i;
     g.store(dst,
             g.load(static_cast<const float*>(dst)) + g.load(p.x + g.block_y() * p.x_stride + i));
-  }
-};
-
-// dst = activation(dst) * x
-struct Gate {
-  using Params = AddParams;
-  static constexpr int kMaxThreads = 256;
-  static constexpr int kMinBlocks = 2;
-  template <class G>
-  static SPECDEC_GPU void run(G& g, const Params& p) {
-    const std::int64_t i = std::int64_t{g.block()} * g.n_threads() + g.thread();
-    if (i >= p.n) return;
-    float* dst = p.dst + g.block_y() * p.dst_stride + i;
-    g.store(dst, activate(p.activation, g.load(static_cast<const float*>(dst))) *
-                     g.load(p.x + g.block_y() * p.x_stride + i));
   }
 };
 

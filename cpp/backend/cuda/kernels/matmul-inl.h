@@ -17,6 +17,9 @@ struct InputParams {
   std::int64_t n_k;  // padded
 };
 
+// dst = activation(y); dst += activation(y); dst = activation(dst) * y
+inline constexpr int kStorePlain = 0, kStoreAdd = 1, kStoreGate = 2;
+
 struct SegmentParams {
   const std::uint8_t* headers;
   const std::uint8_t* codes;
@@ -25,7 +28,7 @@ struct SegmentParams {
   std::int64_t dst_stride;
   std::int64_t n_out;
   int first_tile;  // in the numbering of the grid
-  int accumulate;
+  int store;       // one of kStore..
   int activation;
 };
 
@@ -330,9 +333,14 @@ SPECDEC_GPU void write_tile(G& g, const MatmulParams& p, const Place& place,
     if (column >= p.n_rows || row >= s.n_out) continue;
     float y = sum_slices(partial, g.n_threads() / 32, kValues, at);
     if (s.bias != nullptr) y += g.load(s.bias + row);
-    y = activate(s.activation, y);
     float* dst = s.dst + column * s.dst_stride + std::int64_t{place.dst_tile} * 16 + at % 16;
-    g.store(dst, s.accumulate != 0 ? g.load(static_cast<const float*>(dst)) + y : y);
+    if (s.store == kStoreGate) {
+      y = activate(s.activation, g.load(static_cast<const float*>(dst))) * y;
+    } else {
+      y = activate(s.activation, y);
+      if (s.store == kStoreAdd) y = g.load(static_cast<const float*>(dst)) + y;
+    }
+    g.store(dst, y);
   }
 }
 

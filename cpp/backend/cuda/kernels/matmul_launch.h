@@ -13,7 +13,7 @@ struct MatmulLaunch {
   int n_warps = 0;    // pieces of k
   int col_tiles = 1;  // per block: 1, 2 or 8
   bool gated = false;
-  bool use_dp4a = false;  // with one column tile
+  bool use_dp4a = false;  // with one column tile, not gated
 };
 
 // L::launch<Body>(params, grid x, grid y, threads, bytes of shared memory, stream)
@@ -26,11 +26,7 @@ void run_matmul(const MatmulLaunch& launch, Stream stream) {
 
 template <class L, template <class, int, class> class Unit, class F>
 void run_format(const MatmulLaunch& launch, Stream stream) {
-  if (launch.use_dp4a) {
-    using Plain = Unit<F, 1, DotProducts>;
-    return launch.gated ? run_matmul<L, GatedMatmul<Plain, 1>>(launch, stream)
-                        : run_matmul<L, Matmul<Plain, 1>>(launch, stream);
-  }
+  if (launch.use_dp4a) return run_matmul<L, Matmul<Unit<F, 1, DotProducts>, 1>>(launch, stream);
   if (launch.gated) {
     return launch.col_tiles == 1
                ? run_matmul<L, GatedMatmul<Unit<F, 1, TensorCores>, 1>>(launch, stream)

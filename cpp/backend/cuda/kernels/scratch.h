@@ -9,7 +9,7 @@ inline constexpr int kMaxSmallRows = 16;   // batches of speculation; more is a 
 inline constexpr int kScanColumns = 2048;  // logits per block of threads
 inline constexpr int kSumColumns = 128;
 
-// Gate and up in one kernel; else one after the other, with up in the scratch memory.
+// Gate and up in one kernel; else one after the other.
 [[nodiscard]] bool gates_at_once(int n_rows, DType gate, DType up);
 // Attention with one block per chunk, else one for all chunks.
 [[nodiscard]] bool splits_chunks(int n_rows);
