@@ -423,6 +423,11 @@ def test_bad_options_of_a_model_are_named(tiny_path):
         ({"kv_type": "f8"}, "kv_type"),
         ({"repack": "on"}, "repack"),
         ({"n_gpu_layers": -1}, "n_gpu_layers"),
+        ({"n_gpu_layers": 1, "device": "cpu"}, "n_gpu_layers"),
+        ({"vram_budget": "4 apples"}, "vram_budget"),
+        ({"vram_budget": 0}, "vram_budget"),
+        ({"vram_budget": " "}, "vram_budget"),
+        ({"n_ctx": 0}, "n_ctx"),
     ]:
         with pytest.raises(ValueError, match=word):
             sd.Model(tiny_path, **options)

@@ -15,7 +15,7 @@ import time
 import pytest
 
 import tiny_models
-from helpers import specdec_binary
+from helpers import native, specdec_binary
 
 BINARY = specdec_binary()
 PROMPT = "the cat in the hat the cat in the hat the cat in the "
@@ -80,6 +80,7 @@ def test_generate_has_the_promised_flags():
     flags = """-m --model -md --model-draft -p --prompt -f --file -e --escape -n --n-predict -c
     --ctx-size -t --threads -s --seed --temp --top-k --top-p --min-p --noise-scale --repeat-penalty
     --repeat-last-n --presence-penalty --frequency-penalty --logit-bias -ngl -ngld --ignore-eos
+    --device --vram-budget
     --draft-max --draft --draft-n --spec-draft-n-max --draft-min --spec-draft-n-min --gamma
     --drafter --verify --draft-temp --ngram-n --filler-top-k --kv-type -ctk --stop -r
     --reverse-prompt --chat --chat-format --system -sys --logprobs --no-color --json --quiet"""
@@ -370,11 +371,35 @@ def test_end_of_sequence_and_ignore_eos(model):
     assert (result["finish_reason"], len(result["token_ids"])) == ("length", 9)
 
 
-def test_gpu_flags_are_accepted_with_a_warning(model):
-    done = specdec("generate", "-m", model, "-p", "a", "-n", "1", "-ngl", "99", "--quiet")
+def test_no_gpu_layers_and_auto_run_everywhere(model):
+    for layers in ("0", "auto"):
+        done = specdec("generate", "-m", model, "-p", "a", "-n", "1", "-ngl", layers, "--quiet")
+        assert (done.returncode, done.stderr) == (0, "")
+    done = specdec("generate", "-m", model, "-p", "a", "-ngl", "-2", code=2)
     assert "-ngl" in done.stderr
-    done = specdec("generate", "-m", model, "-p", "a", "-n", "1", "-ngl", "0", "--quiet")
-    assert done.stderr == ""
+    done = specdec("generate", "-m", model, "-p", "a", "--vram-budget", "4 apples", code=2)
+    assert "--vram-budget" in done.stderr
+
+
+def test_a_build_without_cuda_says_how_to_get_one(model):
+    _, reason = native("engine").cuda_devices()
+    if reason != "this build has no CUDA":
+        pytest.skip("this build has CUDA: tests/test_cuda_build.py")
+    for flags in (["-ngl", "2"], ["--device", "cuda"]):
+        done = specdec("generate", "-m", model, "-p", "a", "-n", "1", *flags, code=4)
+        assert "SPECDEC_CUDA=ON" in done.stderr
+        assert "cpu" in done.stderr
+
+
+def test_inspect_tells_the_plan_for_a_budget(model):
+    text = specdec("inspect", model, "--vram-budget", "1GiB").stdout
+    assert "and the head on the GPU" in text
+    assert "in the budget" in text
+    text = specdec("inspect", model, "--vram-budget", "1KiB").stdout
+    assert "layers on the CPU" in text
+    assert "on a GPU" not in specdec("inspect", model).stdout
+    found = json.loads(specdec("inspect", model, "--json", "--vram-budget", "1GiB").stdout)
+    assert len(found["placement"]) == 2
 
 
 def test_chat_formats_wrap_the_prompt(model):

@@ -12,6 +12,10 @@ package builds in about 6 minutes):
 
     CMAKE_ARGS=-DGGML_NATIVE=ON pip install llama-cpp-python==0.3.36
 
+With a GPU, -ngl N (99: all layers) goes to both engines; build the peer with
+CMAKE_ARGS="-DGGML_CUDA=ON" and this package with SPECDEC_CUDA=ON. The report then tells the plan,
+the time by the GPU's own clock, and the share of the speed of its copies.
+
 It may also live in another environment: --peer-python /path/to/python. --no-peer leaves it out.
 """
 
@@ -45,7 +49,7 @@ DEFAULT_ROWS = "1,2,3,4,6,8,12,16,32,512"
 
 
 def measure_peer(
-    model: str, rows: list[int], n_ctx: int, n_threads: int, n_rounds: int
+    model: str, rows: list[int], n_ctx: int, n_threads: int, n_rounds: int, n_gpu_layers: int
 ) -> dict[str, list[float]]:
     """Milliseconds per pass in llama.cpp, [rounds] for each row count, every round in turn."""
     try:
@@ -55,9 +59,11 @@ def measure_peer(
     silent = llama_cpp.llama_log_callback(lambda *_: None)
     llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
-    handle = llama_cpp.llama_model_load_from_file(
-        model.encode(), llama_cpp.llama_model_default_params()
-    )
+    model_params = llama_cpp.llama_model_default_params()
+    model_params.n_gpu_layers = n_gpu_layers
+    if n_gpu_layers > 0 and not llama_cpp.llama_supports_gpu_offload():
+        raise SystemExit("this llama-cpp-python was built without CUDA: it cannot take -ngl")
+    handle = llama_cpp.llama_model_load_from_file(model.encode(), model_params)
     if not handle:
         raise SystemExit(f"llama.cpp cannot load {model}")
     params = llama_cpp.llama_context_default_params()
@@ -145,10 +151,19 @@ def print_report(report: dict[str, Any]) -> None:
                 f"{row['ours_over_peer']['median']:.2f} ({low:.2f}-{high:.2f})",
             ]
         print("| " + " | ".join(cells) + " |")
-    print(
-        f"memory reads {report['read_gb_s']['median']:.1f} GB/s; one row reads weights at "
-        f"{report['bandwidth_share']['median']:.0%} of it\n"
-    )
+    for line in report["placement"]:
+        print(line)
+    if report["device_ms"]:
+        times = ", ".join(f"{m}: {ms['median']:.2f}" for m, ms in report["device_ms"].items())
+        print(f"{report['device']}; ms by the GPU's clock for rows {times}")
+    # Of a model in two memories no share means anything.
+    if report["bandwidth_share"]["median"] > 0:
+        speed = "GPU copies" if report["n_gpu_layers"] else "memory reads"
+        print(
+            f"{speed} {report['read_gb_s']['median']:.1f} GB/s; one row reads weights at "
+            f"{report['bandwidth_share']['median']:.0%} of it"
+        )
+    print()
 
 
 def measure_model(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -161,7 +176,7 @@ def measure_model(model: str, options: argparse.Namespace) -> list[dict[str, Any
     for turn in range(options.rounds):
         for ctx in contexts:
             shared = ["-m", model, "--rows", options.rows, "--ctx", str(ctx)]
-            shared += ["-t", str(options.threads)]
+            shared += ["-t", str(options.threads), "-ngl", str(options.n_gpu_layers)]
             bench = [options.specdec, "bench", *shared, "--rounds", str(options.passes)]
             ours[ctx].append(run_json([*bench, "--json", "--quiet"], environment))
             if options.no_peer:
@@ -193,6 +208,14 @@ def measure_model(model: str, options: argparse.Namespace) -> list[dict[str, Any
                 "read_gb_s": spread([run["read_gb_s"] for run in runs]),
                 "bandwidth_share": spread([run["bandwidth_share"] for run in runs]),
                 "load_ms": spread([run["load_ms"] for run in runs]),
+                "device": runs[0]["device"],
+                "n_gpu_layers": runs[0]["n_gpu_layers"],
+                "gpu_bytes": runs[0]["gpu_bytes"],
+                "placement": runs[0]["placement"],
+                "device_ms": {
+                    m: spread([run["device_ms"][m] for run in runs])
+                    for m in runs[0].get("device_ms", {})
+                },
                 "ours_times_ms": [rounded(run["times_ms"]) for run in runs],
                 "peer_times_ms": [rounded(run) for run in peer[ctx]],
             }
@@ -214,6 +237,9 @@ def main() -> None:
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="alternations of the two engines")
     parser.add_argument("--passes", type=int, default=5, help="passes per row count in each")
+    parser.add_argument(
+        "-ngl", "--n-gpu-layers", type=int, default=0, help="layers on the GPU, in both engines"
+    )
     parser.add_argument("--isa", help="ours only: scalar, avx2, avx512_vnni, ...")
     parser.add_argument("--specdec", default=shutil.which("specdec") or "specdec")
     parser.add_argument("--peer-python", default=sys.executable)
@@ -224,7 +250,12 @@ def main() -> None:
     if options.only_peer:
         rows = [int(m) for m in options.rows.split(",")]
         times = measure_peer(
-            options.model[0], rows, int(options.ctx), options.threads, options.passes
+            options.model[0],
+            rows,
+            int(options.ctx),
+            options.threads,
+            options.passes,
+            options.n_gpu_layers,
         )
         print(json.dumps(times))
         return

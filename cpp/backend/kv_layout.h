@@ -56,11 +56,13 @@ struct KvLayout {
   }
 };
 
-// One layer of one cache: pages[i] is that layer's part of the page of slots [i*kKvChunk,
-// (i+1)*kKvChunk).
+// One layer of one cache: pages[i] + page_offset is that layer's part of the page of slots
+// [i*kKvChunk, (i+1)*kKvChunk). On a device both the table and what it points to are its memory; in
+// host memory page_offset is 0.
 struct KvLayerView {
   KvLayout layout;
   std::byte* const* pages = nullptr;
+  std::size_t page_offset = 0;
 };
 
 }  // namespace specdec

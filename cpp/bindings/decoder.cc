@@ -178,7 +178,9 @@ void bind_decoder(py::module_& m) {
       .def(
           "speed_line",
           [](const Session& session, const DecodeStats& stats, double bandwidth) {
-            return to_text(speed_line(stats, session.target().info(), bandwidth));
+            const ModelInfo& info = session.target().info();
+            // The bandwidth is that of the CPU.
+            return to_text(speed_line(stats, info, info.n_gpu_layers > 0 ? 0 : bandwidth));
           },
           py::arg("stats"), py::arg("bandwidth"));
 }

@@ -80,6 +80,7 @@ void bind_stats(py::module_& m) {
       .def_readonly("reused_prompt_tokens", &DecodeStats::reused_prompt_tokens)
       .def_readonly("total_ms", &DecodeStats::total_ms)
       .def_readonly("calibration_ms", &DecodeStats::calibration_ms)
+      .def_readonly("device_ms", &DecodeStats::device_ms)
       .def_readonly("prompt_ms", &DecodeStats::prompt_ms)
       .def_readonly("decode_ms", &DecodeStats::decode_ms)
       .def_readonly("draft_ms", &DecodeStats::draft_ms)

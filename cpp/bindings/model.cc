@@ -60,6 +60,11 @@ Fields info_dict(const ModelHandle& handle) {
   result["n_threads"] = info.n_threads;
   result["repack"] = to_text(info.repack);
   result["load_ms"] = info.load_ms;
+  result["n_gpu_layers"] = info.n_gpu_layers;
+  result["gpu_context"] = info.gpu_context;
+  result["gpu_bytes"] = info.gpu_bytes;
+  result["placement"] = info.placement;
+  result["cpu_reason"] = to_text(info.cpu_reason);
   return result;
 }
 
@@ -125,7 +130,8 @@ void bind_model(py::module_& m) {
   py::class_<ModelHandle>(m, "Model", py::module_local())
       .def(py::init([](const py::bytes& path, const std::string& device, int n_threads,
                        const std::string& kv_type, const std::string& repack, bool check_tensors,
-                       const std::string& requantize, const py::object& on_progress,
+                       const std::string& requantize, int n_gpu_layers,
+                       const std::string& vram_budget, int n_ctx, const py::object& on_progress,
                        bool poll_signals) {
              ModelOptions options;
              options.device = device;
@@ -134,10 +140,15 @@ void bind_model(py::module_& m) {
              options.repack = repack;
              options.check_tensors = check_tensors;
              options.requantize = requantize;
+             options.n_gpu_layers = n_gpu_layers;
+             options.n_ctx = n_ctx;
+             if (!vram_budget.empty())
+               options.vram_budget = parse_bytes("vram_budget", vram_budget);
              return load(path, std::move(options), on_progress, poll_signals);
            }),
            py::arg("path"), py::kw_only(), py::arg("device"), py::arg("n_threads"),
            py::arg("kv_type"), py::arg("repack"), py::arg("check_tensors"), py::arg("requantize"),
+           py::arg("n_gpu_layers"), py::arg("vram_budget"), py::arg("n_ctx"),
            py::arg("on_progress"), py::arg("poll_signals"))
       .def("info", &info_dict)
       .def(

@@ -3,10 +3,12 @@
 #include <deque>
 #include <mutex>
 
+#include "backend/device_backend.h"
 #include "base/cpu_isa.h"
 #include "base/log.h"
 #include "base/thread_pool.h"
 #include "bindings/common.h"
+#include "engine/placement.h"
 #include "engine/speed.h"
 #include "model/config.h"
 #include "tensor/dtype.h"
@@ -62,7 +64,17 @@ Fields build_info() {
   info["n_threads_default"] = ThreadPool::default_n_threads();
   info["architectures"] = architectures;
   info["weight_formats"] = dtypes;
-  info["cuda"] = py::none();
+  // The toolkit's version, and what it finds here.
+  const std::string cuda = cuda_build_version();
+  info["cuda"] = cuda.empty() ? py::object(py::none()) : py::object(py::str(cuda));
+  std::string reason;
+  py::list devices;
+  for (const DeviceInfo& device : cuda_devices(&reason)) {
+    devices.append(
+        to_text(device.name + ", " + device.architecture + ", " + bytes_text(device.total_bytes)));
+  }
+  info["cuda_devices"] = devices;
+  info["cuda_note"] = to_text(reason);
   return info;
 }
 

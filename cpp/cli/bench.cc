@@ -54,7 +54,11 @@ struct Summary {
   [[nodiscard]] double t_first() const { return t_ms(0); }
   [[nodiscard]] double read_gb_s() const { return median(result.read_bandwidth) / 1e9; }
   [[nodiscard]] double weight_gb() const { return static_cast<double>(info.bytes_per_step) / 1e9; }
+  [[nodiscard]] bool all_on_gpu() const {
+    return info.n_gpu_layers > 0 && info.n_gpu_layers == info.n_layers;
+  }
   [[nodiscard]] double share() const {
+    if (info.n_gpu_layers > 0 && !all_on_gpu()) return 0;  // two memories
     const auto one = std::find(options.rows.begin(), options.rows.end(), 1);
     if (one == options.rows.end()) return 0;
     return weight_gb() / (t_ms(static_cast<std::size_t>(one - options.rows.begin())) / 1000) /
@@ -89,7 +93,17 @@ void write_json(JsonWriter& json, const Summary& s) {
   for (std::size_t i = 0; i < s.options.rows.size(); ++i) {
     json.member(std::to_string(s.options.rows[i]), s.t_ms(i) / s.t_first());
   }
-  json.end_object()
+  json.end_object();
+  if (!s.result.device_ms.empty()) {
+    json.key("device_ms").begin_object();
+    for (std::size_t i = 0; i < s.options.rows.size(); ++i)
+      json.member(std::to_string(s.options.rows[i]), median(s.result.device_ms[i]));
+    json.end_object();
+  }
+  json.member("device", s.info.device)
+      .member("n_gpu_layers", s.info.n_gpu_layers)
+      .member("gpu_bytes", s.info.gpu_bytes)
+      .member("placement", s.info.placement)
       .member("read_gb_s", s.read_gb_s())
       .member("weight_gb", s.weight_gb())
       .member("bandwidth_share", s.share())
@@ -98,14 +112,20 @@ void write_json(JsonWriter& json, const Summary& s) {
 
 void write_table(const Summary& s) {
   std::string out = s.info.path + "  (" + s.info.quantisation + ")\n";
-  out += format("%s, %d threads, context %d, %d rounds; weights %.3f GB, memory reads %.1f GB/s\n",
-                cpu_isa_name(active_cpu_isa()), s.info.n_threads, s.options.n_ctx,
-                s.options.n_rounds, s.weight_gb(), s.read_gb_s());
-  out += "  rows  median ms     min ms  T(M)/T(first)  tokens/s\n";
+  if (s.info.n_gpu_layers > 0) out += s.info.device + "\n";
+  out +=
+      format("%s, %d threads, context %d, %d rounds; weights %.3f GB, %s %.1f GB/s\n",
+             cpu_isa_name(active_cpu_isa()), s.info.n_threads, s.options.n_ctx, s.options.n_rounds,
+             s.weight_gb(), s.all_on_gpu() ? "GPU memory copies" : "memory reads", s.read_gb_s());
+  for (const std::string& line : s.info.placement) out += line + "\n";
+  const bool gpu = !s.result.device_ms.empty();
+  out += std::string("  rows  median ms     min ms  T(M)/T(first)  tokens/s") +
+         (gpu ? "     GPU ms\n" : "\n");
   for (std::size_t i = 0; i < s.options.rows.size(); ++i) {
-    out += format("%6d %10.2f %10.2f %14.2f %9.1f\n", s.options.rows[i], s.t_ms(i),
+    out += format("%6d %10.2f %10.2f %14.2f %9.1f", s.options.rows[i], s.t_ms(i),
                   *std::min_element(s.result.times_ms[i].begin(), s.result.times_ms[i].end()),
                   s.t_ms(i) / s.t_first(), 1000.0 * s.options.rows[i] / s.t_ms(i));
+    out += gpu ? format(" %10.2f\n", median(s.result.device_ms[i])) : std::string("\n");
   }
   if (s.share() > 0)
     out += format("one row reads its weights at %.0f %% of the memory's speed\n", 100 * s.share());
@@ -141,14 +161,17 @@ int run_bench(const Arguments& arguments) {
   }
   check_model_flags(model_flags);
   options.rows = parse_rows(rows);
+  // The cache that a GPU reserves.
+  model_flags.n_ctx = std::max(model_flags.n_ctx,
+                               n_ctx + *std::max_element(options.rows.begin(), options.rows.end()));
   options.n_ctx = n_ctx;
   options.kv_type = model_flags.kv_type;
   options.cancel = &interrupt_flag();
 
   JsonWriter json;
   json.begin_object();
-  const auto measure = [&](const std::string& path) {
-    const auto model = load_model(path, model_flags, output);
+  const auto measure = [&](const std::string& path, bool is_draft) {
+    const auto model = load_model(path, model_flags, output, is_draft);
     ProgressBar bar("bench", !output.quiet);
     options.on_progress = [&bar](double fraction) { bar.update(fraction); };
     const BenchResult result = bench_forward(*model, options);
@@ -160,10 +183,10 @@ int run_bench(const Arguments& arguments) {
       write_table(summary);
     }
   };
-  measure(model_flags.model);
+  measure(model_flags.model, false);
   if (!model_flags.draft.empty()) {
     json.key("draft").begin_object();
-    measure(model_flags.draft);
+    measure(model_flags.draft, true);
     json.end_object();
   }
   if (kernels) {

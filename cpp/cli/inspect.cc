@@ -5,11 +5,13 @@
 #include <cstdio>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/json.h"
+#include "cli/options.h"
 #include "cli/terminal.h"
 #include "engine/model_info.h"
 #include "engine/session.h"
@@ -22,6 +24,7 @@ namespace {
 struct InspectFlags {
   std::string model, draft;
   int n_ctx = kDefaultContext;
+  ModelFlags gpu;  // -ngl, -ngld, --vram-budget, --kv-type
   bool json = false, tensors = false, keys = false, chat_template = false;
 };
 
@@ -102,8 +105,22 @@ std::string memory_text(const Memory& memory, int n_ctx) {
          " tokens";
 }
 
+// The draft model and the model on a GPU with the budget given, whatever GPU is here; empty without
+// a budget.
+std::vector<std::string> placement_of(const InspectFlags& flags) {
+  if (flags.gpu.vram_budget == 0) return {};
+  ModelFlags model_flags = flags.gpu;
+  model_flags.n_ctx = flags.n_ctx;
+  const ModelOptions draft = model_options(model_flags, true);
+  const ModelOptions target = model_options(model_flags, false);
+  std::vector<PlannedModel> models;
+  if (!flags.draft.empty()) models.push_back({"draft", flags.draft, &draft});
+  models.push_back({flags.draft.empty() ? "model" : "target", flags.model, &target});
+  return plan_files(models, 0, nullptr).lines();
+}
+
 void print_json(const GgufFile& file, const ModelInfo& info, const ModelInfo* draft,
-                const InspectFlags& flags) {
+                const InspectFlags& flags, const std::vector<std::string>& placement) {
   JsonWriter json;
   json.begin_object();
   json.member("path", info.path)
@@ -158,6 +175,7 @@ void print_json(const GgufFile& file, const ModelInfo& info, const ModelInfo* dr
     json.key("draft_memory");
     write_memory(json, memory_of(*draft), flags.n_ctx);
   }
+  if (!placement.empty()) json.member("placement", placement);
   json.member("warnings", file.warnings());
   json.end_object();
   write_stdout(json.text() + "\n");
@@ -168,8 +186,8 @@ std::string padded(std::string text, std::size_t width) {
   return text;
 }
 
-std::string summary(const GgufFile& file, const ModelInfo& info, const ModelInfo* draft,
-                    int n_ctx) {
+std::string summary(const GgufFile& file, const ModelInfo& info, const ModelInfo* draft, int n_ctx,
+                    const std::vector<std::string>& placement) {
   std::string out;
   const auto line = [&out](const char* label, const std::string& text) {
     if (!text.empty()) out += padded(label, 16) + text + "\n";
@@ -207,6 +225,7 @@ std::string summary(const GgufFile& file, const ModelInfo& info, const ModelInfo
     line("together",
          human_bytes(total_bytes(memory_of(info), n_ctx) + total_bytes(memory_of(*draft), n_ctx)));
   }
+  for (const std::string& text : placement) line("on a GPU", text);
   for (const std::string& warning : file.warnings()) line("warning", warning);
   return out;
 }
@@ -225,6 +244,12 @@ int run_inspect(const Arguments& arguments) {
               "A draft model: also tell what both take in memory.");
   parser.integer("-c --ctx-size", "N", &flags.n_ctx, 1, 1 << 30,
                  "Reckon the memory of caches of N tokens (default 4096).");
+  parser.choice("-ctk --cache-type-k --kv-type", "TYPE", &flags.gpu.kv_type, {"f32", "f16", "q8_0"},
+                "Elements of the caches on the GPU (default f16).");
+  add_gpu_flags(parser, flags.gpu);
+  add_draft_gpu_flag(parser, flags.gpu);
+  parser.epilogue(
+      "With --vram-budget it also tells how the models would be placed on a GPU, about.");
   parser.flag("--json", &flags.json, "Print one JSON object.");
   parser.flag("--keys", &flags.keys, "Also list all metadata.");
   parser.flag("--tensors", &flags.tensors, "Also list all tensors.");
@@ -249,11 +274,12 @@ int run_inspect(const Arguments& arguments) {
   std::optional<ModelInfo> draft;
   if (!flags.draft.empty()) draft = describe_model(*GgufFile::open(flags.draft));
   const ModelInfo* draft_info = draft ? &*draft : nullptr;
+  const std::vector<std::string> placement = placement_of(flags);
   if (flags.json) {
-    print_json(*file, info, draft_info, flags);
+    print_json(*file, info, draft_info, flags, placement);
     return kExitOk;
   }
-  std::string out = summary(*file, info, draft_info, flags.n_ctx);
+  std::string out = summary(*file, info, draft_info, flags.n_ctx, placement);
   if (flags.keys) {
     out += "\n";
     for (const GgufEntry& entry : file->entries()) {

@@ -62,6 +62,7 @@ int exit_code(ErrorCode code) {
       return kExitUnsupported;
     case ErrorCode::kResource:
     case ErrorCode::kContextFull:
+    case ErrorCode::kDevice:
       return kExitResource;
     case ErrorCode::kCancelled:
       return kExitInterrupted;

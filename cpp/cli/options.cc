@@ -35,6 +35,17 @@ std::pair<TokenId, float> parse_logit_bias(const std::string& text) {
                    quoted(text));
 }
 
+// "auto" or a number of layers
+int parse_layers(const char* option, const std::string& text) {
+  if (text == "auto") return -1;
+  int n = 0;
+  const char* end = text.data() + text.size();
+  const auto result = std::from_chars(text.data(), end, n);
+  if (result.ec == std::errc() && result.ptr == end && n >= 0 && n <= 100000) return n;
+  throw UsageError(std::string(option) +
+                   " takes a number of layers from 0 to 100000 or auto, got " + quoted(text));
+}
+
 // \n \t \r \0 \\ \" \' \xHH; anything else stays as it is.
 std::string process_escapes(const std::string& text) {
   std::string out;
@@ -85,6 +96,34 @@ std::string process_escapes(const std::string& text) {
 
 }  // namespace
 
+void add_gpu_flags(ArgParser& parser, ModelFlags& flags) {
+  parser.choice("--device", "NAME", &flags.device, {"auto", "cpu", "cuda"},
+                "auto: the first CUDA GPU, where there is one (default); cpu; cuda: fail without.");
+  parser.custom(
+      "-ngl --gpu-layers --n-gpu-layers", "N",
+      [&flags](const std::string& v) { flags.n_gpu_layers = parse_layers("-ngl", v); },
+      "Layers on the GPU, counted from the last; the output head goes with them. auto: as many as "
+      "fit (default). A number that does not fit, or no GPU, is an error.");
+  parser.custom(
+      "--vram-budget", "SIZE",
+      [&flags](const std::string& v) {
+        try {
+          flags.vram_budget = parse_bytes("--vram-budget", v);
+        } catch (const Error& error) {
+          throw UsageError(error.what());
+        }
+      },
+      "GPU memory that weights, caches and work space may take, e.g. 4GiB (default: what is "
+      "free).");
+}
+
+void add_draft_gpu_flag(ArgParser& parser, ModelFlags& flags) {
+  parser.custom(
+      "-ngld --gpu-layers-draft --n-gpu-layers-draft", "N",
+      [&flags](const std::string& v) { flags.n_gpu_layers_draft = parse_layers("-ngld", v); },
+      "As -ngl, for the draft model, which is placed first.");
+}
+
 void add_model_flags(ArgParser& parser, ModelFlags& flags) {
   parser.section("Model");
   parser.text("-m --model", "FILE", &flags.model, "The model, a GGUF file.");
@@ -99,8 +138,7 @@ void add_model_flags(ArgParser& parser, ModelFlags& flags) {
                 "slower, in little memory, same results (default auto).");
   parser.flag("--check-tensors", &flags.check_tensors,
               "Read all weights first and refuse NaN and infinity.");
-  parser.text("-ngl --gpu-layers --n-gpu-layers", "N", &flags.n_gpu_layers,
-              "Layers on the GPU; ignored with a warning by a build without one.");
+  add_gpu_flags(parser, flags);
 }
 
 void add_draft_model_flags(ArgParser& parser, ModelFlags& flags) {
@@ -109,8 +147,7 @@ void add_draft_model_flags(ArgParser& parser, ModelFlags& flags) {
   parser.choice("--draft-quant", "TYPE", &flags.draft_quant,
                 {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0"},
                 "Rewrite the draft model's weights at load where that makes them smaller.");
-  parser.text("-ngld --gpu-layers-draft --n-gpu-layers-draft", "N", &flags.n_gpu_layers_draft,
-              "As -ngl, for the draft model.");
+  add_draft_gpu_flag(parser, flags);
 }
 
 void add_prompt_flags(ArgParser& parser, PromptFlags& flags) {
@@ -241,10 +278,6 @@ void add_output_flags(ArgParser& parser, OutputFlags& flags, bool with_json) {
 
 void check_model_flags(const ModelFlags& flags) {
   if (flags.model.empty()) throw UsageError("no model: give a GGUF file with -m");
-  const auto on_gpu = [](const std::string& n) { return !n.empty() && n != "0"; };
-  if (on_gpu(flags.n_gpu_layers) || on_gpu(flags.n_gpu_layers_draft)) {
-    print_warning("this build has no GPU support: -ngl and -ngld are ignored");
-  }
 }
 
 std::string read_file(const std::string& path) {
@@ -290,15 +323,28 @@ SamplingParams resolve_sampling(const SamplingFlags& flags) {
   return params;
 }
 
-std::shared_ptr<const LoadedModel> load_model(const std::string& path, const ModelFlags& flags,
-                                              const OutputFlags& output,
-                                              const std::string& requantize) {
+ModelOptions model_options(const ModelFlags& flags, bool is_draft) {
   ModelOptions options;
   options.n_threads = flags.n_threads;
   options.kv_type = flags.kv_type;
   options.repack = flags.repack;
   options.check_tensors = flags.check_tensors;
-  options.requantize = requantize;
+  if (is_draft) options.requantize = flags.draft_quant;
+  options.n_gpu_layers = is_draft ? flags.n_gpu_layers_draft : flags.n_gpu_layers;
+  options.vram_budget = flags.vram_budget;
+  options.n_ctx = flags.n_ctx;
+  options.device = flags.device;
+  return options;
+}
+
+void print_placement(const ModelInfo& info) {
+  for (const std::string& line : info.placement) print_note(line);
+  if (!info.cpu_reason.empty()) print_note("on the CPU: " + info.cpu_reason);
+}
+
+std::shared_ptr<const LoadedModel> load_model(const std::string& path, const ModelFlags& flags,
+                                              const OutputFlags& output, bool is_draft) {
+  ModelOptions options = model_options(flags, is_draft);
   ProgressBar bar("loading " + printable(path.substr(path.find_last_of('/') + 1), 40),
                   !output.quiet);
   options.on_progress = [&bar](double fraction) { bar.update(fraction); };
@@ -311,6 +357,7 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path, const Mod
   if (output.verbose) {
     for (const std::string& warning : model->info().warnings)
       print_warning(printable(warning, 400));
+    print_placement(model->info());
   }
   return model;
 }
@@ -326,15 +373,17 @@ LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft, const Out
   if (uses_model && flags.draft.empty()) {
     throw UsageError("--drafter " + drafter + " needs a draft model: -md FILE");
   }
-  pair.target = load_model(flags.model, flags, output);
-  pair.load_ms = pair.target->info().load_ms;
-  if (flags.draft.empty()) return pair;
-  if (!uses_model && drafter != "auto") {
-    if (!output.quiet) print_note("-md is not used with --drafter " + drafter);
-    return pair;
+  const bool drafts = !flags.draft.empty() && (uses_model || drafter == "auto");
+  if (!flags.draft.empty() && !drafts && !output.quiet)
+    print_note("-md is not used with --drafter " + drafter);
+  // The draft model runs most often: it is the first to be placed on a GPU.
+  if (drafts) {
+    pair.options.draft = load_model(flags.draft, flags, output, true);
+    pair.load_ms = pair.options.draft->info().load_ms;
   }
-  pair.options.draft = load_model(flags.draft, flags, output, flags.draft_quant);
-  pair.load_ms += pair.options.draft->info().load_ms;
+  pair.target = load_model(flags.model, flags, output);
+  pair.load_ms += pair.target->info().load_ms;
+  if (!drafts) return pair;
   const PairReport report = check_pair(*pair.target, *pair.options.draft);
   if (report.compatible && !output.quiet) {
     for (const std::string& warning : report.warnings) print_warning(warning);

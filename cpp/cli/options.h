@@ -28,7 +28,9 @@ struct ModelFlags {
   std::string kv_type = "f16";
   std::string draft_quant;
   std::string repack = "auto";
-  std::string n_gpu_layers, n_gpu_layers_draft;
+  std::string device = "auto";
+  int n_gpu_layers = -1, n_gpu_layers_draft = -1;  // -1: as many as fit
+  std::uint64_t vram_budget = 0;
   bool check_tensors = false;
 };
 
@@ -49,13 +51,16 @@ struct DraftFlags {
 
 void add_model_flags(ArgParser& parser, ModelFlags& flags);
 void add_draft_model_flags(ArgParser& parser, ModelFlags& flags);
+// Parts of both, for commands that load nothing.
+void add_gpu_flags(ArgParser& parser, ModelFlags& flags);
+void add_draft_gpu_flag(ArgParser& parser, ModelFlags& flags);
 void add_prompt_flags(ArgParser& parser, PromptFlags& flags);
 // `temperature` is the default of --temp.
 void add_sampling_flags(ArgParser& parser, SamplingFlags& flags, double temperature);
 void add_draft_flags(ArgParser& parser, DraftFlags& flags);
 void add_output_flags(ArgParser& parser, OutputFlags& flags, bool with_json);
 
-// Throws UsageError when -m is missing, and warns about GPU layers that this build cannot use.
+// Throws UsageError when -m is missing.
 void check_model_flags(const ModelFlags& flags);
 
 // The text of -p or -f ("-": standard input); one final newline of a file is dropped. UsageError
@@ -70,7 +75,9 @@ void check_model_flags(const ModelFlags& flags);
 [[nodiscard]] std::shared_ptr<const LoadedModel> load_model(const std::string& path,
                                                             const ModelFlags& flags,
                                                             const OutputFlags& output,
-                                                            const std::string& requantize = "");
+                                                            bool is_draft = false);
+// How the flags say a model is loaded.
+[[nodiscard]] ModelOptions model_options(const ModelFlags& flags, bool is_draft);
 
 struct LoadedPair {
   std::shared_ptr<const LoadedModel> target;

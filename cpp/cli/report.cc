@@ -1,5 +1,6 @@
 #include "cli/report.h"
 
+#include "backend/device_backend.h"
 #include "base/error.h"
 #include "cli/terminal.h"
 #include "engine/speed.h"
@@ -37,6 +38,7 @@ void write_stats(JsonWriter& json, const DecodeStats& stats, double load_ms) {
       .member("draft_ms", stats.draft_ms)
       .member("verify_ms", stats.verify_ms)
       .member("sample_ms", stats.sample_ms)
+      .member("device_ms", stats.device_ms)
       .member("note", stats.note)
       .end_object();
 }
@@ -113,6 +115,15 @@ void print_round(const RoundInfo& round, const LoadedModel& model) {
 
 void print_speed(const GenerateResult& result, const LoadedModel& target) {
   double bandwidth = 0;
+  const ModelInfo& info = target.info();
+  if (info.n_gpu_layers > 0) {
+    // Of a model in two memories no share means anything.
+    if (info.n_gpu_layers == info.n_layers)
+      bandwidth = target.gpu()->device_info().copy_bytes_per_second;
+    print_note(speed_line(result.stats, info, bandwidth));
+    if (!result.stats.note.empty()) print_note(result.stats.note);
+    return;
+  }
   // Measuring takes a moment, which somebody who pressed Ctrl-C does not want to wait, and memory,
   // which somebody who leaves the weights in the file wants to save.
   if (result.stats.emitted > 0 && result.finish_reason != "cancelled" &&

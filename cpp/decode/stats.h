@@ -33,9 +33,11 @@ struct DecodeStats {
   double prompt_ms = 0.0;       // the target's reading of the prompt (all but its last token)
   double decode_ms = 0.0;  // total - prompt: everything else, the draft's reading of the prompt too
   double draft_ms = 0.0;
-  double verify_ms = 0.0;                       // the target's passes
-  double sample_ms = 0.0;                       // warps, verification, stop checks
-  double time_to_first_token_ms = 0.0;          // 0 when there is none
+  double verify_ms = 0.0;               // the target's passes
+  double sample_ms = 0.0;               // warps, verification, stop checks
+  double time_to_first_token_ms = 0.0;  // 0 when there is none
+  // By the clock of the GPU that runs layers, of both models and of all sessions in that time.
+  double device_ms = 0.0;
   std::string speculation = "off: no drafter";  // "on" or "off: reason"
   std::string note;                             // what else the caller should know; often empty
 

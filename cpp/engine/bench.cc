@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "backend/backend.h"
+#include "backend/device_backend.h"
 #include "base/error.h"
 #include "base/rng.h"
 #include "engine/speed.h"
@@ -48,7 +49,8 @@ BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options
   }
   const KvType kv_type =
       options.kv_type.empty() ? loaded.kv_type() : parse_kv_type(options.kv_type);
-  KvCache cache(KvArena::create(), model.kv_shape(kv_type), options.n_ctx + max_rows);
+  KvCache cache(KvArena::create({.device = model.device()}), model.kv_shape(kv_type),
+                options.n_ctx + max_rows);
   Scratch scratch;
   std::vector<TokenId> tokens(static_cast<std::size_t>(std::max(options.n_ctx, max_rows)));
   for (std::size_t i = 0; i < tokens.size(); ++i) {
@@ -67,14 +69,21 @@ BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options
 
   BenchResult result;
   result.times_ms.resize(options.rows.size());
+  DeviceBackend* const gpu = model.device().get();
+  const bool all_on_gpu = gpu != nullptr && model.n_device_layers() == model.config().n_layers;
+  if (gpu != nullptr) result.device_ms.resize(options.rows.size());
   // The first round only warms up.
   for (int round = -1; round < options.n_rounds; ++round) {
     for (std::size_t i = 0; i < options.rows.size(); ++i) {
       check_cancelled(options.cancel);
       const int rows = options.rows[i];
+      const double gpu_ms = gpu != nullptr ? gpu->device_stats().device_ms : 0;
       const auto start = Clock::now();
       forward(rows, rows <= kMaxHeadRows ? 0 : rows - 1, OutputKind::kArgmax);
-      if (round >= 0) result.times_ms[i].push_back(ms_since(start));
+      if (round >= 0) {
+        result.times_ms[i].push_back(ms_since(start));
+        if (gpu != nullptr) result.device_ms[i].push_back(gpu->device_stats().device_ms - gpu_ms);
+      }
       cache.truncate(options.n_ctx);
       if (options.on_progress) {
         const double step =
@@ -86,7 +95,8 @@ BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options
     }
     if (round >= 0) {
       result.read_bandwidth.push_back(
-          measure_read_bandwidth(loaded.info().n_threads, kBandwidthBytes));
+          all_on_gpu ? gpu->measure_bandwidth()
+                     : measure_read_bandwidth(loaded.info().n_threads, kBandwidthBytes));
     }
   }
   return result;

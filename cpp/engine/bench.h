@@ -24,7 +24,10 @@ struct BenchOptions {
 // head, as a verification does; longer ones only the last, as reading a prompt does.
 struct BenchResult {
   std::vector<std::vector<double>> times_ms;  // [rows][rounds]
-  std::vector<double> read_bandwidth;         // [rounds] bytes/s, 1 GB read sequentially in between
+  // [rounds] bytes/s, 1 GB read sequentially in between; of a model that is all on a GPU: the GPU's
+  // copies.
+  std::vector<double> read_bandwidth;
+  std::vector<std::vector<double>> device_ms;  // as times_ms, by the GPU's clock; empty without one
 };
 
 [[nodiscard]] BenchResult bench_forward(const LoadedModel& model, const BenchOptions& options);

@@ -42,9 +42,12 @@ std::uint64_t add_model(const LoadedModel& model, std::uint64_t hash) {
   hash = fnv1a(std::to_string(bytes.size()), hash);
   hash = fnv1a(bytes.first(part), hash);
   hash = fnv1a(bytes.last(part), hash);
-  return fnv1a(model.model().backend()->info().description +
-                   std::to_string(model.model().memory().weights_bytes),
-               hash);
+  std::string where = model.model().backend()->info().description +
+                      std::to_string(model.model().memory().weights_bytes);
+  if (const DeviceBackend* gpu = model.gpu().get()) {
+    where += gpu->info().description + std::to_string(model.info().n_gpu_layers);
+  }
+  return fnv1a(where, hash);
 }
 
 std::string machine() {

@@ -1,11 +1,15 @@
 #include "engine/loaded_model.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "backend/backend.h"
+#include "backend/device_backend.h"
 #include "base/error.h"
+#include "engine/session.h"
 #include "gguf/reader.h"
 #include "model/config.h"
+#include "model/device_sizes.h"
 #include "model/model.h"
 #include "quant/requantize.h"
 #include "tokenizer/chat_format.h"
@@ -15,6 +19,10 @@ namespace specdec {
 namespace {
 
 constexpr KvType kKvTypes[] = {KvType::kF32, KvType::kF16, KvType::kQ8_0};
+
+std::string file_name(const std::string& path) {
+  return printable(path.substr(path.find_last_of('/') + 1), 100);
+}
 
 // What describe_model() guessed from the file is replaced by what was checked.
 void fill_from_config(const Model& model, ModelInfo& info) {
@@ -31,7 +39,108 @@ void fill_from_config(const Model& model, ModelInfo& info) {
   info.tied_head = config.tied_head;
 }
 
+void check_options(const ModelOptions& options) {
+  if (options.device != "auto" && options.device != "cpu" && options.device != "cuda") {
+    throw_invalid("device must be 'auto', 'cpu' or 'cuda', got '" + printable(options.device) +
+                  "'");
+  }
+  if (options.device == "cpu" && options.n_gpu_layers > 0) {
+    throw_invalid("n_gpu_layers is " + std::to_string(options.n_gpu_layers) +
+                  " with device 'cpu'; use device 'auto' or 'cuda', or no GPU layers");
+  }
+  if (options.n_gpu_layers < -1)
+    throw_invalid("n_gpu_layers must be >= 0, or -1 for as many as fit, got " +
+                  std::to_string(options.n_gpu_layers));
+  if (options.n_threads < 0 || options.n_threads > 256) {
+    throw_invalid("n_threads must be 1 to 256, or 0 for one per core, got " +
+                  std::to_string(options.n_threads));
+  }
+  if (options.repack != "auto" && options.repack != "off") {
+    throw_invalid("repack must be 'auto' or 'off', got '" + printable(options.repack) + "'");
+  }
+  if (options.n_ctx < 0) throw_invalid("n_ctx must be >= 0, got " + std::to_string(options.n_ctx));
+}
+
+std::optional<DType> requantize_type(const ModelOptions& options) {
+  if (options.requantize.empty()) return std::nullopt;
+  return parse_requantize_type(options.requantize);
+}
+
+int gpu_context(const ModelConfig& config, int n_ctx) {
+  return std::min(config.context_length, n_ctx > 0 ? n_ctx : kDefaultContext);
+}
+
+DeviceDemand device_demand(const GgufFile& file, const ModelConfig& config,
+                           const ModelOptions& options, const DeviceBackend* gpu,
+                           const std::string& name) {
+  const DeviceSizes sizes = device_sizes(file, config, requantize_type(options), gpu);
+  DeviceDemand demand;
+  demand.name = name;
+  demand.layer_bytes = sizes.layer_bytes;
+  demand.head_bytes = sizes.head_bytes;
+  demand.n_ctx = gpu_context(config, options.n_ctx);
+  demand.kv_layer_bytes = device_cache_bytes({.type = parse_kv_type(options.kv_type),
+                                              .n_kv_heads = config.n_kv_heads,
+                                              .head_dim = config.head_dim},
+                                             demand.n_ctx);
+  WorkShape work = sizes.work;
+  work.n_ctx = demand.n_ctx;
+  demand.work_bytes = gpu != nullptr ? gpu->work_bytes(work) : estimated_work_bytes(work);
+  demand.n_gpu_layers = options.device == "cpu" ? 0 : options.n_gpu_layers;
+  return demand;
+}
+
+// The GPU a model is to use, or null and why there is none. Throws when one was asked for.
+std::shared_ptr<DeviceBackend> open_gpu(const ModelOptions& options, std::string& reason) {
+  if (options.device == "cpu" || options.n_gpu_layers == 0) return nullptr;
+  if (options.gpu != nullptr) return options.gpu;
+  const bool wanted = options.device == "cuda" || options.n_gpu_layers > 0;
+  const std::vector<DeviceInfo> devices = cuda_devices(&reason);
+  if (!devices.empty()) {
+    try {
+      return make_cuda_backend(devices.front().index);
+    } catch (const Error& error) {
+      if (wanted) throw;
+      reason = error.what();
+    }
+  }
+  if (!wanted) return nullptr;
+  const std::string what = options.device == "cuda"
+                               ? "device 'cuda'"
+                               : std::to_string(options.n_gpu_layers) + " GPU layers";
+  if (cuda_build_version().empty()) {
+    throw Error(ErrorCode::kUnsupported,
+                what + " cannot be had: " + reason +
+                    "; install with `pip install . -C cmake.define.SPECDEC_CUDA=ON`, or use device "
+                    "'cpu' and no GPU layers");
+  }
+  throw Error(ErrorCode::kDevice,
+              what + " cannot be had: " + reason + "; use device 'cpu' and no GPU layers");
+}
+
 }  // namespace
+
+Placement plan_files(const std::vector<PlannedModel>& models, std::uint64_t free_bytes,
+                     const DeviceBackend* gpu) {
+  std::vector<DeviceDemand> demands;
+  DeviceRoom room;
+  for (const PlannedModel& planned : models) {
+    check_options(*planned.options);
+    const std::shared_ptr<const GgufFile> file = GgufFile::open(planned.path);
+    demands.push_back(
+        device_demand(*file, read_model_config(*file), *planned.options, gpu, planned.name));
+    room.budget_bytes = std::max(room.budget_bytes, planned.options->vram_budget);
+  }
+  room.free_bytes = free_bytes;
+  if (gpu != nullptr) {
+    if (free_bytes == 0) room.free_bytes = gpu->device_info().free_bytes;
+    room.used_bytes = gpu->reserved_bytes();
+    room.used_work_bytes = gpu->work_reserved_bytes();
+  } else if (free_bytes == 0) {  // a device that is large enough for the budget
+    room.free_bytes = 2 * room.budget_bytes + (std::uint64_t{1} << 30);
+  }
+  return plan_placement(demands, room);
+}
 
 const char* kv_type_name(KvType type) {
   switch (type) {
@@ -58,22 +167,12 @@ LoadedModel::~LoadedModel() = default;
 std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
                                                      const ModelOptions& options) {
   const auto start = std::chrono::steady_clock::now();
-  if (options.device != "auto" && options.device != "cpu") {
-    throw_invalid("device must be 'auto' or 'cpu' in this build, got '" +
-                  printable(options.device) + "'");
-  }
-  if (options.n_threads < 0 || options.n_threads > 256) {
-    throw_invalid("n_threads must be 1 to 256, or 0 for one per core, got " +
-                  std::to_string(options.n_threads));
-  }
-  if (options.repack != "auto" && options.repack != "off") {
-    throw_invalid("repack must be 'auto' or 'off', got '" + printable(options.repack) + "'");
-  }
+  check_options(options);
   const std::shared_ptr<LoadedModel> loaded(new LoadedModel());
   loaded->kv_type_ = parse_kv_type(options.kv_type);
   loaded->file_ = GgufFile::open(path);
   // First what the model is: an unknown architecture is no tokenizer problem.
-  (void)read_model_config(*loaded->file_);
+  const ModelConfig config = read_model_config(*loaded->file_);
   // Before the weights: a file whose tokenizer we cannot read is refused at once.
   loaded->tokenizer_ = Tokenizer::from_gguf(*loaded->file_);
   loaded->backend_ =
@@ -81,8 +180,31 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
 
   LoadOptions load_options;
   load_options.check_tensors = options.check_tensors;
-  if (!options.requantize.empty())
-    load_options.requantize = parse_requantize_type(options.requantize);
+  load_options.requantize = requantize_type(options);
+  std::string cpu_reason;
+  std::optional<Placement> placement;
+  if (const std::shared_ptr<DeviceBackend> gpu = open_gpu(options, cpu_reason)) {
+    const DeviceDemand demand =
+        device_demand(*loaded->file_, config, options, gpu.get(), file_name(path));
+    placement = plan_placement({demand}, {.free_bytes = gpu->device_info().free_bytes,
+                                          .used_bytes = gpu->reserved_bytes(),
+                                          .used_work_bytes = gpu->work_reserved_bytes(),
+                                          .budget_bytes = options.vram_budget});
+    load_options.n_device_layers = placement->models[0].n_gpu_layers;
+    if (load_options.n_device_layers == 0) {
+      cpu_reason = "not even one layer and the head fit: " + bytes_text(placement->room_bytes) +
+                   (placement->budgeted ? " are left of the budget" : " are free on the GPU");
+      if (options.device == "cuda")
+        throw Error(ErrorCode::kResource, printable(path, 400) + ": " + cpu_reason +
+                                              "; use a larger vram_budget, a smaller context or "
+                                              "device 'cpu'");
+      placement.reset();
+    } else {
+      load_options.device = gpu;
+      load_options.n_device_ctx = demand.n_ctx;
+      load_options.device_kv_type = loaded->kv_type_;
+    }
+  }
   if (options.on_progress) {
     load_options.on_progress = [&options](const LoadProgress& progress) {
       options.on_progress(progress.n_bytes_total == 0
@@ -101,33 +223,47 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
                                         std::to_string(loaded->model_->config().n_tokens));
   }
 
-  ModelInfo& info = loaded->info_;
-  info = describe_model(*loaded->file_);
-  fill_from_config(*loaded->model_, info);
-  if (load_options.requantize) {
-    const std::size_t saved = loaded->model_->memory().requantize_saved_bytes;
+  loaded->fill_info(options, cpu_reason, placement);
+  const std::chrono::duration<double, std::milli> elapsed =
+      std::chrono::steady_clock::now() - start;
+  loaded->info_.load_ms = elapsed.count();
+  return loaded;
+}
+
+void LoadedModel::fill_info(const ModelOptions& options, const std::string& cpu_reason,
+                            const std::optional<Placement>& placement) {
+  ModelInfo& info = info_;
+  info = describe_model(*file_);
+  fill_from_config(*model_, info);
+  if (const std::optional<DType> type = requantize_type(options)) {
+    const std::size_t saved = model_->memory().requantize_saved_bytes;
     info.weight_bytes -= saved;
     info.bytes_per_step -= saved;
-    info.quantisation += std::string(" as ") + dtype_traits(*load_options.requantize).name;
+    info.quantisation += std::string(" as ") + dtype_traits(*type).name;
   }
-  if (const auto format = detect_chat_format(loaded->tokenizer_->chat_template())) {
+  if (const auto format = detect_chat_format(tokenizer_->chat_template())) {
     info.chat_format = chat_format_name(*format);
   }
   info.kv_type = options.kv_type;
-  info.kv_bytes_per_token = loaded->model_->kv_bytes_per_token(loaded->kv_type_);
-  info.warnings = loaded->model_->warnings();
-  for (const std::string& warning : loaded->tokenizer_->warnings()) {
-    info.warnings.push_back(warning);
-  }
-  const BackendInfo backend = loaded->backend_->info();
+  info.kv_bytes_per_token = model_->kv_bytes_per_token(kv_type_);
+  info.warnings = model_->warnings();
+  for (const std::string& warning : tokenizer_->warnings()) info.warnings.push_back(warning);
+  const BackendInfo backend = backend_->info();
   info.device = backend.name + ": " + backend.description;
   info.n_threads = backend.n_threads;
   info.repack = options.repack;
-  const std::chrono::duration<double, std::milli> elapsed =
-      std::chrono::steady_clock::now() - start;
-  info.load_ms = elapsed.count();
-  return loaded;
+  info.cpu_reason = cpu_reason;
+  if (!placement) return;
+  const BackendInfo gpu = model_->device()->info();
+  const ModelPlacement& placed = placement->models[0];
+  info.n_gpu_layers = placed.n_gpu_layers;
+  info.gpu_context = placed.n_ctx;
+  info.gpu_bytes = placed.reserved_bytes();
+  info.placement = placement->lines();
+  info.device = gpu.name + ": " + gpu.description + (placed.whole() ? "" : "; " + info.device);
 }
+
+const std::shared_ptr<DeviceBackend>& LoadedModel::gpu() const noexcept { return model_->device(); }
 
 const std::string& LoadedModel::chat_template() const noexcept {
   return tokenizer_->chat_template();

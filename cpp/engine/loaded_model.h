@@ -2,19 +2,23 @@
 // every session that uses it.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "backend/kv_layout.h"
 #include "base/token.h"
 #include "engine/model_info.h"
+#include "engine/placement.h"
 #include "tokenizer/tokenizer.h"
 
 namespace specdec {
 
 class Backend;
+class DeviceBackend;
 class GgufFile;
 class Model;
 
@@ -23,8 +27,15 @@ class Model;
 using PromptPiece = ChatPiece;
 
 struct ModelOptions {
-  int n_threads = 0;            // 0: one per core this process may use
-  std::string device = "auto";  // "auto" or "cpu"
+  int n_threads = 0;  // 0: one per core this process may use
+  // "cpu"; "cuda": as n_gpu_layers says, an error without a usable GPU; "auto": the same, but on
+  // the CPU where there is no GPU, unless n_gpu_layers asks for one by number.
+  std::string device = "auto";
+  int n_gpu_layers = -1;          // the last so many layers and the head; -1: as many as fit
+  std::uint64_t vram_budget = 0;  // bytes that all models of this process may take; 0: what is free
+  int n_ctx = 0;  // positions whose cache is reserved on the GPU; 0: as SessionOptions::n_ctx
+  // The GPU to use instead of the first CUDA device.
+  std::shared_ptr<DeviceBackend> gpu;
   std::string kv_type =
       "f16";  // elements of the KV cache: "f32", "f16", "q8_0"; a session may differ
   // "auto": weights are repacked for the kernels; "off": they stay in the mapped file and are
@@ -42,6 +53,17 @@ struct ModelOptions {
 [[nodiscard]] KvType parse_kv_type(const std::string& name);
 [[nodiscard]] const char* kv_type_name(KvType type);
 
+// What a model of this file would take on a device and how it would be placed, without loading it
+// or touching a device: as plan_placement() for the models in order, sizes estimated where `gpu` is
+// null. free_bytes 0: what the device has free, the budget without one.
+struct PlannedModel {
+  std::string name;
+  std::string path;
+  const ModelOptions* options = nullptr;
+};
+[[nodiscard]] Placement plan_files(const std::vector<PlannedModel>& models,
+                                   std::uint64_t free_bytes, const DeviceBackend* gpu);
+
 // Immutable after load; use it from any number of threads.
 class LoadedModel {
  public:
@@ -58,6 +80,8 @@ class LoadedModel {
   [[nodiscard]] const Model& model() const noexcept { return *model_; }
   [[nodiscard]] const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
   [[nodiscard]] KvType kv_type() const noexcept { return kv_type_; }
+  // Where layers are besides the CPU; null: nowhere.
+  [[nodiscard]] const std::shared_ptr<DeviceBackend>& gpu() const noexcept;
   // The tokens of a prompt. add_bos: -1 as the file says, 0, 1.
   [[nodiscard]] std::vector<TokenId> encode(const std::vector<PromptPiece>& pieces,
                                             int add_bos) const;
@@ -66,6 +90,8 @@ class LoadedModel {
 
  private:
   LoadedModel();
+  void fill_info(const ModelOptions& options, const std::string& cpu_reason,
+                 const std::optional<Placement>& placement);
 
   std::shared_ptr<const GgufFile> file_;
   std::shared_ptr<Backend> backend_;

@@ -38,7 +38,12 @@ struct ModelInfo {
 
   std::string kv_type;
   std::uint64_t kv_bytes_per_token = 0;
-  std::string device;  // "cpu: avx512_vnni, 2 threads"
+  std::string device;    // "cpu: avx512_vnni, 2 threads", "cuda: NVIDIA L4, sm_89; cpu: ..."
+  int n_gpu_layers = 0;  // the last so many, and the head
+  std::int64_t gpu_context = 0;        // positions whose cache is reserved there
+  std::uint64_t gpu_bytes = 0;         // weights and reserved cache there
+  std::vector<std::string> placement;  // the plan, line by line; empty without a GPU
+  std::string cpu_reason;              // why nothing is on a GPU, when nobody forbade it
   int n_threads = 0;
   std::string repack;  // "auto" or "off", see ModelOptions
   double load_ms = 0;

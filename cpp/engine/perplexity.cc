@@ -32,7 +32,8 @@ TextPerplexity measure_text_perplexity(const LoadedModel& model, const std::stri
       options.on_progress(progress.n_windows_done, progress.n_windows, progress.perplexity);
     }
   };
-  KvCache cache(KvArena::create(), model.model().kv_shape(kv_type), options.n_ctx);
+  KvCache cache(KvArena::create({.device = model.gpu()}), model.model().kv_shape(kv_type),
+                options.n_ctx);
   Scratch scratch;
   const auto start = std::chrono::steady_clock::now();
   const PerplexityResult measured =

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "backend/device_backend.h"
 #include "base/error.h"
 #include "decode/control/controller.h"
 #include "decode/decoder.h"
@@ -56,12 +57,39 @@ DraftMode parse_draft_mode(const std::string& name) {
   bad_choice("draft_sampling", name, {"auto", "greedy", "sampled", "coupled"});
 }
 
-// Of the target's and the draft's cache.
+// Of the target's and the draft's cache, without layers on a GPU.
 std::uint64_t kv_bytes_per_token(const LoadedModel& target, const SessionOptions& options,
                                  KvType type) {
-  std::uint64_t n_bytes = target.model().kv_bytes_per_token(type);
-  if (options.draft) n_bytes += options.draft->model().kv_bytes_per_token(type);
-  return n_bytes;
+  const auto of = [type](const LoadedModel& model) {
+    return model.model().kv_shape(type).page_size().host_bytes / kKvChunk;
+  };
+  return of(target) + (options.draft ? of(*options.draft) : 0);
+}
+
+std::shared_ptr<DeviceBackend> gpu_of(const LoadedModel& target, const SessionOptions& options) {
+  const auto& gpu = target.gpu();
+  if (!options.draft || options.draft->gpu() == nullptr) return gpu;
+  if (gpu != nullptr && gpu != options.draft->gpu())
+    throw_invalid("target and draft model are on different GPUs; load both on the same one");
+  return options.draft->gpu();
+}
+
+// What a GPU has reserved for caches must hold those of n_ctx positions.
+void check_gpu_memory(const LoadedModel& target, const SessionOptions& options, KvType type) {
+  const std::shared_ptr<DeviceBackend> gpu = gpu_of(target, options);
+  if (gpu == nullptr) return;
+  const auto n_pages = static_cast<std::uint64_t>((options.n_ctx + kKvChunk - 1) / kKvChunk);
+  std::uint64_t needed = n_pages * target.model().kv_shape(type).page_size().device_bytes;
+  if (options.draft)
+    needed += n_pages * options.draft->model().kv_shape(type).page_size().device_bytes;
+  const std::uint64_t available = gpu->free_bytes();
+  if (needed <= available) return;
+  throw Error(ErrorCode::kResource,
+              "the KV cache for n_ctx " + std::to_string(options.n_ctx) + " needs " +
+                  bytes_text(needed) + " on the GPU, and " + bytes_text(available) +
+                  " of what the models reserved are free; load them with n_ctx=" +
+                  std::to_string(options.n_ctx) +
+                  ", end other sessions, or use a smaller n_ctx or kv_type q8_0");
 }
 
 // Pages are allocated as they fill; better to say at once that they cannot all be had.
@@ -137,6 +165,10 @@ SessionOptions resolve(const LoadedModel& target, SessionOptions options) {
     options.n_ctx = std::min(context_length, kDefaultContext);
     options.n_ctx = static_cast<int>(std::min<std::uint64_t>(
         static_cast<std::uint64_t>(options.n_ctx), std::max<std::uint64_t>(affordable, 256)));
+    // What was reserved on a GPU decides too.
+    for (const LoadedModel* model : {&target, static_cast<const LoadedModel*>(options.draft.get())})
+      if (model != nullptr && model->info().n_gpu_layers > 0)
+        options.n_ctx = std::min(options.n_ctx, static_cast<int>(model->info().gpu_context));
   } else {
     check_range("n_ctx", options.n_ctx, 1, context_length);
   }
@@ -351,7 +383,8 @@ Session::Session(std::shared_ptr<const LoadedModel> target, const SessionOptions
   const KvType kv_type = parse_kv_type(impl.options.kv_type);
   const int n_ctx = impl.options.n_ctx;
   check_memory(*impl.target, impl.options, kv_type);
-  impl.arena = KvArena::create();
+  check_gpu_memory(*impl.target, impl.options, kv_type);
+  impl.arena = KvArena::create({.device = gpu_of(*impl.target, impl.options)});
   impl.scorer = std::make_unique<ModelScorer>(
       impl.target, KvCache(impl.arena, impl.target->model().kv_shape(kv_type), n_ctx), n_ctx,
       &impl.cancelled);
@@ -405,9 +438,12 @@ GenerateResult Session::generate(const GenerateRequest& request) {
   const PollScope draft_poll(impl.draft_scorer.get(), [&](int) { poll(); });
   poll();
 
+  const DeviceBackend* const gpu = impl.arena->device().get();
+  const double gpu_ms = gpu != nullptr ? gpu->device_stats().device_ms : 0.0;
   impl.calibrate_once();
   DecodeResult decoded = impl.decoder->run(decode);
   impl.keep_calibration();
+  if (gpu != nullptr) decoded.stats.device_ms = gpu->device_stats().device_ms - gpu_ms;
   if (OutputChunk rest = text.flush(); !rest.text.empty()) deliver(std::move(rest));
 
   result.token_ids = std::move(decoded.token_ids);
@@ -463,7 +499,8 @@ std::vector<TokenId> Session::cached_tokens() const {
 std::uint64_t Session::memory_bytes() const {
   const BusyGuard guard(impl_->busy, "memory_bytes()");
   const KvArenaStats kv = impl_->arena->stats();
-  std::uint64_t n_bytes = kv.used_bytes + kv.free_bytes + impl_->scorer->scratch_bytes();
+  std::uint64_t n_bytes =
+      kv.used_bytes + kv.free_bytes + kv.device_bytes + impl_->scorer->scratch_bytes();
   if (impl_->draft_scorer) n_bytes += impl_->draft_scorer->scratch_bytes();
   return n_bytes;
 }

@@ -68,6 +68,7 @@ std::string speed_line(const DecodeStats& stats, const ModelInfo& target, double
   }
   const std::string time = shares(stats);
   if (!time.empty()) line += " | " + time;
+  if (stats.device_ms > 0) line += format(" | GPU busy %.0f ms", stats.device_ms);
   return line;
 }
 

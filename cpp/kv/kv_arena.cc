@@ -14,19 +14,31 @@ std::shared_ptr<KvArena> KvArena::create(const KvArenaOptions& options) {
 }
 
 KvPageMemory::~KvPageMemory() {
-  if (buffer_.size() > 0) arena_->recycle(std::move(buffer_));
+  if (taken_) arena_->recycle(std::move(buffer_), device_.size());
 }
 
-KvPage KvArena::allocate(std::size_t page_bytes) {
+KvPage KvArena::allocate(const KvPageSize& size) {
   auto page = std::make_shared<KvPageMemory>(shared_from_this());
-  page->buffer_ = take(page_bytes);
-  if (options_.poison) std::memset(page->data(), 0xFF, page_bytes);
+  page->buffer_ = take(size.host_bytes);
+  page->taken_ = true;
+  if (options_.poison && size.host_bytes > 0) std::memset(page->data(), 0xFF, size.host_bytes);
+  if (size.device_bytes > 0) {
+    SPECDEC_CHECK(options_.device != nullptr);
+    page->device_ = options_.device->allocate(size.device_bytes, "a page of the KV cache");
+    if (options_.poison) options_.device->fill(page->device_data(), 0xFF, size.device_bytes);
+    const std::lock_guard lock(mutex_);
+    stats_.device_bytes += size.device_bytes;
+  }
   return page;
 }
 
 AlignedBuffer KvArena::take(std::size_t page_bytes) {
   const std::lock_guard lock(mutex_);
   AlignedBuffer memory;
+  if (page_bytes == 0) {  // all layers are on the device
+    ++stats_.n_used_pages;
+    return memory;
+  }
   const auto found = free_.find(page_bytes);
   if (found != free_.end() && !found->second.empty()) {
     memory = std::move(found->second.back());
@@ -65,11 +77,13 @@ void KvArena::make_room(std::size_t page_bytes) {
                   " bytes are in use; use a shorter context, a smaller KV type or a larger budget");
 }
 
-void KvArena::recycle(AlignedBuffer page) noexcept {
+void KvArena::recycle(AlignedBuffer page, std::size_t device_bytes) noexcept {
   const std::lock_guard lock(mutex_);
   const std::size_t n_bytes = page.size();
+  stats_.device_bytes -= device_bytes;
   stats_.used_bytes -= n_bytes;
   --stats_.n_used_pages;
+  if (n_bytes == 0) return;
   try {
     free_[n_bytes].push_back(std::move(page));
   } catch (...) {

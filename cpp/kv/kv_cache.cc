@@ -27,8 +27,8 @@ bool owned_alone(const KvPage& page) {
 void check_shape(const KvShape& shape, int n_ctx) {
   const KvLayout& layout = shape.layout;
   if (n_ctx < 1) throw_invalid("n_ctx is " + std::to_string(n_ctx) + "; expected at least 1");
-  if (shape.n_layers < 1 || layout.n_kv_heads < 1 || layout.head_dim < 1 ||
-      layout.head_dim > 65536) {
+  if (shape.n_layers < 1 || shape.n_device_layers < 0 || shape.n_device_layers > shape.n_layers ||
+      layout.n_kv_heads < 1 || layout.head_dim < 1 || layout.head_dim > 65536) {
     throw_invalid("a KV cache of " + std::to_string(shape.n_layers) + " layers, " +
                   std::to_string(layout.n_kv_heads) + " heads of " +
                   std::to_string(layout.head_dim) + " dimensions is not possible");
@@ -50,14 +50,26 @@ KvCache::KvCache(std::shared_ptr<KvArena> arena, const KvShape& shape, int n_ctx
     : arena_(std::move(arena)), shape_(shape), n_ctx_(n_ctx) {
   SPECDEC_CHECK(arena_ != nullptr);
   check_shape(shape, n_ctx);
-  views_.resize(index(shape.n_layers));
+  if (shape.n_device_layers > 0 && arena_->device() == nullptr)
+    throw_invalid("a KV cache with layers on a device needs an arena of that device");
+  views_.resize(index(shape.n_host_layers()));
 }
 
 void KvCache::set_page(std::size_t at, KvPage page) {
   for (std::size_t layer = 0; layer < views_.size(); ++layer) {
     views_[layer][at] = page->data() + layer * shape_.layout.layer_bytes();
   }
+  if (shape_.n_device_layers > 0) device_pages_[at] = page->device_data();
   pages_[at] = std::move(page);
+}
+
+void KvCache::copy_prefix(const KvPageMemory& from, const KvPageMemory& to, int n_positions) const {
+  if (shape_.n_host_layers() > 0)
+    copy_page_prefix(shape_.layout, shape_.n_host_layers(), from.data(), to.data(), n_positions);
+  if (shape_.n_device_layers > 0) {
+    arena_->device()->copy_kv_prefix(shape_.layout, shape_.n_device_layers, from.device_data(),
+                                     to.device_data(), n_positions);
+  }
 }
 
 // Pages [first, end) exist and belong to nobody else afterwards; on an exception nothing has
@@ -66,19 +78,19 @@ void KvCache::make_writable(std::size_t first, std::size_t end) {
   std::vector<std::pair<std::size_t, KvPage>> fresh;
   for (std::size_t i = first; i < end; ++i) {
     if (i < pages_.size() && owned_alone(pages_[i])) continue;
-    fresh.emplace_back(i, arena_->allocate(shape_.page_bytes()));
+    fresh.emplace_back(i, arena_->allocate(shape_.page_size()));
   }
   if (fresh.empty()) return;
   const std::size_t n_pages = std::max(end, pages_.size());
   pages_.reserve(n_pages);
   for (auto& view : views_) view.reserve(n_pages);
+  if (shape_.n_device_layers > 0) device_pages_.reserve(n_pages);
   pages_.resize(n_pages);
   for (auto& view : views_) view.resize(n_pages);
+  if (shape_.n_device_layers > 0) device_pages_.resize(n_pages);
   for (auto& [i, page] : fresh) {
     const int n_used = std::clamp(length_ - static_cast<int>(i) * kKvChunk, 0, kKvChunk);
-    if (pages_[i] != nullptr && n_used > 0) {
-      copy_page_prefix(shape_.layout, shape_.n_layers, pages_[i]->data(), page->data(), n_used);
-    }
+    if (pages_[i] != nullptr && n_used > 0) copy_prefix(*pages_[i], *page, n_used);
     set_page(i, std::move(page));
   }
 }
@@ -104,6 +116,7 @@ void KvCache::release_from(std::size_t page) {
   if (page >= pages_.size()) return;
   pages_.resize(page);
   for (auto& view : views_) view.resize(page);
+  if (!device_pages_.empty()) device_pages_.resize(page);
 }
 
 void KvCache::truncate(int n) {
@@ -114,8 +127,10 @@ void KvCache::truncate(int n) {
   const std::size_t n_pages = pages_for(n);
   release_from(n_pages);
   length_ = n;
-  if (arena_->poison() && n % kKvChunk != 0 && owned_alone(pages_.back())) {
-    poison_positions(shape_.layout, shape_.n_layers, pages_.back()->data(), n % kKvChunk, kKvChunk);
+  if (arena_->poison() && n % kKvChunk != 0 && shape_.n_host_layers() > 0 &&
+      owned_alone(pages_.back())) {
+    poison_positions(shape_.layout, shape_.n_host_layers(), pages_.back()->data(), n % kKvChunk,
+                     kKvChunk);
   }
 }
 
@@ -141,6 +156,13 @@ void KvCache::keep_path(int base, std::span<const std::int32_t> rows) {
                       view[index(dst / kKvChunk)], dst % kKvChunk);
       }
     }
+    for (int i = first; shape_.n_device_layers > 0 && i < n_kept; ++i) {
+      const int src = base + rows[index(i)];
+      const int dst = base + i;
+      arena_->device()->copy_kv_position(shape_.layout, shape_.n_device_layers,
+                                         device_pages_[index(src / kKvChunk)], src % kKvChunk,
+                                         device_pages_[index(dst / kKvChunk)], dst % kKvChunk);
+    }
   }
   truncate(base + n_kept);
 }
@@ -153,18 +175,21 @@ KvCache KvCache::fork() const {
     out.views_[layer].assign(views_[layer].begin(),
                              views_[layer].begin() + static_cast<std::ptrdiff_t>(n_full));
   }
+  if (shape_.n_device_layers > 0) {
+    out.device_pages_.assign(device_pages_.begin(),
+                             device_pages_.begin() + static_cast<std::ptrdiff_t>(n_full));
+  }
   const int n_rest = length_ % kKvChunk;
   if (n_rest > 0) {
     out.make_writable(n_full, n_full + 1);
-    copy_page_prefix(shape_.layout, shape_.n_layers, pages_[n_full]->data(),
-                     out.pages_[n_full]->data(), n_rest);
+    copy_prefix(*pages_[n_full], *out.pages_[n_full], n_rest);
   }
   out.length_ = length_;
   return out;
 }
 
 KvLayerView KvCache::layer_view(int layer) const {
-  SPECDEC_CHECK(layer >= 0 && layer < shape_.n_layers);
+  SPECDEC_CHECK(layer >= 0 && layer < shape_.n_host_layers());
   return {.layout = shape_.layout, .pages = views_[index(layer)].data()};
 }
 

@@ -16,7 +16,13 @@ namespace specdec {
 struct KvShape {
   int n_layers = 0;
   KvLayout layout;
+  int n_device_layers = 0;  // the last so many are in the memory of the arena's device
 
+  [[nodiscard]] constexpr int n_host_layers() const { return n_layers - n_device_layers; }
+  [[nodiscard]] constexpr KvPageSize page_size() const {
+    return {.host_bytes = layout.layer_bytes() * static_cast<std::size_t>(n_host_layers()),
+            .device_bytes = layout.layer_bytes() * static_cast<std::size_t>(n_device_layers)};
+  }
   [[nodiscard]] constexpr std::size_t page_bytes() const {
     return layout.layer_bytes() * static_cast<std::size_t>(n_layers);
   }
@@ -51,13 +57,16 @@ class KvCache {
   // it is used.
   [[nodiscard]] KvCache fork() const;
 
-  // Valid until the next change of this cache.
+  // Of a layer on the CPU. Valid until the next change of this cache.
   [[nodiscard]] KvLayerView layer_view(int layer) const;
+  // Device parts of the pages: the layers from shape().n_host_layers() on, one after the other.
+  [[nodiscard]] std::span<std::byte* const> device_pages() const noexcept { return device_pages_; }
 
  private:
   void release_from(std::size_t page);
   void make_writable(std::size_t first_page, std::size_t end_page);
   void set_page(std::size_t index, KvPage page);
+  void copy_prefix(const KvPageMemory& from, const KvPageMemory& to, int n_positions) const;
 
   std::shared_ptr<KvArena> arena_;
   KvShape shape_;
@@ -65,7 +74,8 @@ class KvCache {
   int length_ = 0;
   std::vector<KvPage> pages_;
   std::vector<std::vector<std::byte*>>
-      views_;  // [n_layers][n_pages] that layer's part of each page
+      views_;                             // [n_host_layers][n_pages] that layer's part of each page
+  std::vector<std::byte*> device_pages_;  // [n_pages], or empty
 };
 
 }  // namespace specdec

@@ -1,7 +1,9 @@
 // Loading: from a checked tensor directory to matrices in the backend's layout.
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 
+#include "model/device_sizes.h"
 #include "model/tensor_plan.h"
 #include "model/weights.h"
 #include "quant/codec.h"
@@ -16,7 +18,8 @@ class Loader {
   Loader(const GgufFile& file, Backend& backend, const LoadOptions& options, ModelMemory& memory,
          std::vector<std::string>& warnings, std::vector<std::vector<std::byte>>& requantized)
       : file_(file),
-        backend_(backend),
+        host_(backend),
+        backend_(&backend),
         options_(options),
         memory_(memory),
         warnings_(warnings),
@@ -25,6 +28,12 @@ class Loader {
     for (const TensorInfo& tensor : file.tensors()) {
       if (tied || tensor.name != "token_embd.weight") progress_.n_bytes_total += tensor.n_bytes;
     }
+  }
+
+  // What follows goes there; null: to the CPU.
+  void use(DeviceBackend* device) {
+    device_ = device;
+    backend_ = device != nullptr ? static_cast<Backend*>(device) : &host_;
   }
 
   // First n_rows rows of a matrix.
@@ -39,8 +48,8 @@ class Loader {
     const std::span<const std::byte> data = file_.tensor_data(tensor).first(n_bytes);
     if (options_.requantize && requantize_pays(tensor.dtype, in, *options_.requantize))
       return requantized(tensor, out, in, data);
-    auto matrix = backend_.load_matrix(tensor.dtype, out, in, data);
-    memory_.weights_bytes += matrix->n_bytes();
+    auto matrix = backend_->load_matrix(tensor.dtype, out, in, data);
+    count(matrix->n_bytes());
     if (matrix->is_view()) {
       // The embedding is counted once, also when it is the head.
       if (name != "token_embd.weight") memory_.mapped_bytes += n_bytes;
@@ -55,9 +64,9 @@ class Loader {
                                             std::int64_t n_in, std::span<const std::byte> data) {
     const DType to = *options_.requantize;
     std::vector<std::byte> rows =
-        requantize(tensor.dtype, data, n_rows, n_in, to, backend_.info().n_threads);
-    auto matrix = backend_.load_matrix(to, n_rows, n_in, rows);
-    memory_.weights_bytes += matrix->n_bytes();
+        requantize(tensor.dtype, data, n_rows, n_in, to, host_.info().n_threads);
+    auto matrix = backend_->load_matrix(to, n_rows, n_in, rows);
+    count(matrix->n_bytes());
     memory_.requantize_saved_bytes += data.size() - rows.size();
     if (matrix->is_view()) {
       memory_.weights_bytes += rows.size();
@@ -81,7 +90,7 @@ class Loader {
   }
 
   // Values of a tensor as floats; empty when the file has none of that name.
-  std::vector<float> vector(const std::string& name) {
+  FloatWeights vector(const std::string& name) {
     const TensorInfo* tensor = file_.find_tensor(name);
     if (tensor == nullptr) return {};
     check(*tensor);
@@ -94,9 +103,21 @@ class Loader {
       warnings_.push_back("non_finite: tensor '" + printable(name) + "' holds NaN or infinity");
       break;
     }
-    memory_.weights_bytes += values.size() * sizeof(float);
+    const std::size_t n_bytes = values.size() * sizeof(float);
+    count(n_bytes);
     finish(*tensor);
-    return values;
+    FloatWeights out;
+    if (device_ != nullptr) {
+      out.device = device_->allocate(n_bytes, "weights");
+      device_->upload(out.device.data(), values.data(), n_bytes);
+    } else {
+      out.host = std::move(values);
+    }
+    return out;
+  }
+
+  void count(std::size_t n_bytes) {
+    (device_ != nullptr ? memory_.device_bytes : memory_.weights_bytes) += n_bytes;
   }
 
   void check(const TensorInfo& tensor) const {
@@ -122,7 +143,9 @@ class Loader {
 
  private:
   const GgufFile& file_;
-  Backend& backend_;
+  Backend& host_;
+  Backend* backend_;                 // where matrices go
+  DeviceBackend* device_ = nullptr;  // backend_, when it is one
   const LoadOptions& options_;
   ModelMemory& memory_;
   std::vector<std::string>& warnings_;
@@ -156,7 +179,12 @@ Model::Model(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> back
   id_ = next_id++;
 }
 
-Model::~Model() = default;
+Model::~Model() {
+  if (device_ == nullptr) return;
+  device_->forget(id_);
+  weights_.reset();
+  if (reservation_ >= 0) device_->release(reservation_);
+}
 
 std::shared_ptr<const Model> Model::load(const std::string& path, std::shared_ptr<Backend> backend,
                                          const LoadOptions& options) {
@@ -177,18 +205,39 @@ std::shared_ptr<const Model> Model::load(std::shared_ptr<const GgufFile> file,
   return model;
 }
 
+void Model::reserve_device(const LoadOptions& options) {
+  const DeviceSizes sizes = device_sizes(*file_, config_, options.requantize, options.device.get());
+  const KvLayout layout{.type = options.device_kv_type,
+                        .n_kv_heads = config_.n_kv_heads,
+                        .head_dim = config_.head_dim};
+  WorkShape shape = sizes.work;
+  shape.n_ctx = options.n_device_ctx;
+  reservation_ = device_->reserve(
+      sizes.weights(n_device_layers()) + device_cache_bytes(layout, options.n_device_ctx) *
+                                             static_cast<std::size_t>(n_device_layers()),
+      shape);
+}
+
 void Model::load_weights(const LoadOptions& options) {
   warnings_ = file_->warnings();
   config_ = read_model_config(*file_, &warnings_);
   rope_ = rope_frequencies(config_.rope);
   weights_ = std::make_unique<Weights>();
   Weights& w = *weights_;
+  first_device_layer_ = config_.n_layers;
+  if (options.device != nullptr && options.n_device_layers > 0) {
+    device_ = options.device;
+    first_device_layer_ -= std::min(options.n_device_layers, config_.n_layers);
+    reserve_device(options);
+  }
+  DeviceBackend* const device = device_.get();  // of the head, and of layers
   Loader loader(*file_, *backend_, options, w.memory, warnings_, w.requantized);
   loader.report();
 
   w.embedding = file_->find_tensor("token_embd.weight");
   w.embedding_data = file_->tensor_data(*w.embedding);
   w.memory.mapped_bytes = static_cast<std::size_t>(w.embedding->n_bytes);
+  loader.use(device);
   w.output_norm = loader.norm("output_norm");
   // The largest matrix first: while one is packed both copies of it are in memory.
   const auto n_tokens = static_cast<std::uint64_t>(config_.n_tokens);
@@ -200,6 +249,7 @@ void Model::load_weights(const LoadOptions& options) {
   }
   w.head.bias = loader.vector("output.bias");
   for (int layer = 0; layer < config_.n_layers; ++layer) {
+    loader.use(layer < first_device_layer_ ? nullptr : device);
     w.layers.push_back(load_layer(loader, *file_, config_, layer));
   }
 }

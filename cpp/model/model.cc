@@ -15,7 +15,7 @@ namespace specdec {
 namespace {
 
 // Row strides in floats: rows start on cache lines.
-std::int64_t padded(std::int64_t n) { return (n + 15) / 16 * 16; }
+std::int64_t padded(std::int64_t n) { return padded_row(n); }
 
 // Room for n_rows rows of `stride` floats.
 float* rows_of(AlignedBuffer& buffer, int n_rows, std::int64_t stride) {
@@ -44,29 +44,39 @@ struct Model::Pass {
   std::span<KvCache* const> caches;  // one of all rows, or one per row when each_own
   bool each_own;
   const std::atomic<bool>* cancel;
-  const std::int32_t* parents;  // null: a chain
+  bool tree;
   int n_rows;
   int first_slot;  // of the one cache
   int first_layer, last_layer;
   int first_output_row;  // n_rows when nothing is wanted
-  float* hidden;
-  float* qkv;
-  float* attention;
-  float* ffn;
-  const float* cos_sin;
+  bool wants_head, wants_hidden;
   std::int64_t hidden_stride, qkv_stride, attention_stride, ffn_stride;
 
   // Consecutive rows that share a cache.
   [[nodiscard]] int n_parts() const { return each_own ? n_rows : 1; }
   [[nodiscard]] int part_rows() const { return each_own ? 1 : n_rows; }
-  [[nodiscard]] int slot_of(int part) const {
-    return each_own ? caches[static_cast<std::size_t>(part)]->length() : first_slot;
+  [[nodiscard]] KvCache& cache(int part = 0) const {
+    return *caches[static_cast<std::size_t>(part)];
   }
+  [[nodiscard]] int slot_of(int part) const { return each_own ? cache(part).length() : first_slot; }
+};
+
+// The rows of a pass in the memory of one backend.
+struct Model::Rows {
+  Backend& backend;
+  const std::atomic<bool>* cancel;  // asked between operations; null: never
+  const std::int32_t* parents;      // null: a chain
+  float* hidden;
+  float* qkv;
+  float* attention;
+  float* ffn;
+  const float* cos_sin;
 };
 
 KvShape Model::kv_shape(KvType type) const {
   return {.n_layers = config_.n_layers,
-          .layout = {.type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim}};
+          .layout = {.type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim},
+          .n_device_layers = n_device_layers()};
 }
 
 std::size_t Model::kv_bytes_per_token(KvType type) const {
@@ -188,149 +198,167 @@ void Model::fill_rope(const Batch& batch, const Pass& pass, Scratch& scratch) co
   }
 }
 
-void Model::run_layer(int layer, const Pass& pass) const {
+void Model::run_layer(int layer, const Pass& pass, const Rows& rows,
+                      const KvLayerView* device_view) const {
   const ModelConfig& c = config_;
   const LayerWeights& w = weights_->layers[static_cast<std::size_t>(layer)];
   const auto norm = [&](const NormWeights& weights) {
     return Norm{.kind = c.norm_kind,
-                .weight = weights.weight.data(),
-                .bias = weights.bias.empty() ? nullptr : weights.bias.data(),
+                .weight = weights.weight.data_or_null(),
+                .bias = weights.bias.data_or_null(),
                 .epsilon = c.norm_epsilon};
   };
 
-  check_cancel(pass.cancel);
+  const auto view_of = [&](int part) {
+    return device_view != nullptr ? *device_view : pass.cache(part).layer_view(layer);
+  };
+
+  check_cancel(rows.cancel);
   std::array<LinearSegment, 3> segments;
-  float* dst = pass.qkv;
+  float* dst = rows.qkv;
   for (std::size_t i = 0; i < w.qkv.size(); ++i) {
     segments[i] = {.weight = w.qkv[i].weight.get(),
-                   .bias = w.qkv[i].bias_or_null(),
+                   .bias = w.qkv[i].bias.data_or_null(),
                    .dst = dst,
                    .dst_stride = pass.qkv_stride};
     dst += w.qkv[i].weight->n_out();
   }
-  backend_->linear({.x = pass.hidden,
-                    .x_stride = pass.hidden_stride,
-                    .n_rows = pass.n_rows,
-                    .norm = norm(w.attention_norm),
-                    .segments = std::span(segments.data(), w.qkv.size())});
+  rows.backend.linear({.x = rows.hidden,
+                       .x_stride = pass.hidden_stride,
+                       .n_rows = pass.n_rows,
+                       .norm = norm(w.attention_norm),
+                       .segments = std::span(segments.data(), w.qkv.size())});
   for (int part = 0; part < pass.n_parts(); ++part) {
     const int row = part * pass.part_rows();
-    float* qkv = pass.qkv + row * pass.qkv_stride;
-    backend_->rope_store({.n_rows = pass.part_rows(),
-                          .n_heads = c.n_heads,
-                          .n_kv_heads = c.n_kv_heads,
-                          .head_dim = c.head_dim,
-                          .n_rot = c.rope.n_rot,
-                          .interleaved = c.rope.interleaved,
-                          .cos_sin = pass.cos_sin + static_cast<std::int64_t>(row) * c.rope.n_rot,
-                          .q = qkv,
-                          .k = qkv + c.q_size(),
-                          .v = qkv + c.q_size() + c.kv_size(),
-                          .q_stride = pass.qkv_stride,
-                          .k_stride = pass.qkv_stride,
-                          .v_stride = pass.qkv_stride,
-                          .cache = pass.caches[static_cast<std::size_t>(part)]->layer_view(layer),
-                          .first_slot = pass.slot_of(part)});
+    float* qkv = rows.qkv + row * pass.qkv_stride;
+    rows.backend.rope_store(
+        {.n_rows = pass.part_rows(),
+         .n_heads = c.n_heads,
+         .n_kv_heads = c.n_kv_heads,
+         .head_dim = c.head_dim,
+         .n_rot = c.rope.n_rot,
+         .interleaved = c.rope.interleaved,
+         .cos_sin = rows.cos_sin + static_cast<std::int64_t>(row) * c.rope.n_rot,
+         .q = qkv,
+         .k = qkv + c.q_size(),
+         .v = qkv + c.q_size() + c.kv_size(),
+         .q_stride = pass.qkv_stride,
+         .k_stride = pass.qkv_stride,
+         .v_stride = pass.qkv_stride,
+         .cache = view_of(part),
+         .first_slot = pass.slot_of(part)});
   }
 
   // After the last layer's keys and values only rows that are output matter. Rows of a chain can be
   // cut off: those before them then count as committed.
   const int first = layer + 1 == pass.last_layer ? pass.first_output_row : 0;
   if (first == pass.n_rows) return;
-  const int skipped = pass.parents == nullptr ? first : 0;  // 0 when rows have caches of their own
+  const int skipped = rows.parents == nullptr ? first : 0;  // 0 when rows have caches of their own
   for (int part = 0; part < pass.n_parts(); ++part) {
     const int row = part * pass.part_rows() + skipped;
-    backend_->attention({.n_rows = pass.part_rows() - skipped,
-                         .n_heads = c.n_heads,
-                         .n_kv_heads = c.n_kv_heads,
-                         .head_dim = c.head_dim,
-                         .scale = c.attention_scale,
-                         .q = pass.qkv + row * pass.qkv_stride,
-                         .out = pass.attention + row * pass.attention_stride,
-                         .q_stride = pass.qkv_stride,
-                         .out_stride = pass.attention_stride,
-                         .cache = pass.caches[static_cast<std::size_t>(part)]->layer_view(layer),
-                         .first_slot = pass.slot_of(part) + skipped,
-                         .parents = pass.parents});
+    rows.backend.attention({.n_rows = pass.part_rows() - skipped,
+                            .n_heads = c.n_heads,
+                            .n_kv_heads = c.n_kv_heads,
+                            .head_dim = c.head_dim,
+                            .scale = c.attention_scale,
+                            .q = rows.qkv + row * pass.qkv_stride,
+                            .out = rows.attention + row * pass.attention_stride,
+                            .q_stride = pass.qkv_stride,
+                            .out_stride = pass.attention_stride,
+                            .cache = view_of(part),
+                            .first_slot = pass.slot_of(part) + skipped,
+                            .parents = rows.parents});
   }
-  check_cancel(pass.cancel);
+  check_cancel(rows.cancel);
 
   const int n = pass.n_rows - first;
-  float* hidden = pass.hidden + first * pass.hidden_stride;
-  float* ffn = pass.ffn + first * pass.ffn_stride;
+  float* hidden = rows.hidden + first * pass.hidden_stride;
+  float* ffn = rows.ffn + first * pass.ffn_stride;
   // hidden += W x + b
   const auto accumulate = [&](const LinearWeights& part, const float* x, std::int64_t x_stride) {
     const LinearSegment segment{.weight = part.weight.get(),
-                                .bias = part.bias_or_null(),
+                                .bias = part.bias.data_or_null(),
                                 .dst = hidden,
                                 .dst_stride = pass.hidden_stride,
                                 .accumulate = true};
-    backend_->linear({.x = x,
-                      .x_stride = x_stride,
-                      .n_rows = n,
-                      .norm = {},
-                      .segments = std::span(&segment, 1)});
+    rows.backend.linear({.x = x,
+                         .x_stride = x_stride,
+                         .n_rows = n,
+                         .norm = {},
+                         .segments = std::span(&segment, 1)});
   };
   const auto feed_forward = [&] {
     if (c.gated_ffn) {
-      backend_->gated_linear({.x = hidden,
-                              .x_stride = pass.hidden_stride,
-                              .n_rows = n,
-                              .norm = norm(w.ffn_norm),
-                              .gate = w.gate.weight.get(),
-                              .up = w.up.weight.get(),
-                              .activation = c.activation,
-                              .dst = ffn,
-                              .dst_stride = pass.ffn_stride});
+      rows.backend.gated_linear({.x = hidden,
+                                 .x_stride = pass.hidden_stride,
+                                 .n_rows = n,
+                                 .norm = norm(w.ffn_norm),
+                                 .gate = w.gate.weight.get(),
+                                 .up = w.up.weight.get(),
+                                 .activation = c.activation,
+                                 .dst = ffn,
+                                 .dst_stride = pass.ffn_stride});
       return;
     }
     const LinearSegment segment{.weight = w.up.weight.get(),
-                                .bias = w.up.bias_or_null(),
+                                .bias = w.up.bias.data_or_null(),
                                 .dst = ffn,
                                 .dst_stride = pass.ffn_stride,
                                 .activation = c.activation};
-    backend_->linear({.x = hidden,
-                      .x_stride = pass.hidden_stride,
-                      .n_rows = n,
-                      .norm = norm(w.ffn_norm),
-                      .segments = std::span(&segment, 1)});
+    rows.backend.linear({.x = hidden,
+                         .x_stride = pass.hidden_stride,
+                         .n_rows = n,
+                         .norm = norm(w.ffn_norm),
+                         .segments = std::span(&segment, 1)});
   };
 
   // Side by side, both branches read the residual before either is added to it.
   if (c.parallel_residual) feed_forward();
-  accumulate(w.attention_out, pass.attention + first * pass.attention_stride,
+  accumulate(w.attention_out, rows.attention + first * pass.attention_stride,
              pass.attention_stride);
   if (!c.parallel_residual) feed_forward();
   accumulate(w.down, ffn, pass.ffn_stride);
 }
 
-void Model::run_head(const Batch& batch, const Pass& pass, Scratch& scratch) const {
+// Room for the results of the head.
+void Model::prepare_head(const Batch& batch, const Pass& pass, Scratch& scratch) const {
   const int n_outputs = pass.n_rows - pass.first_output_row;
   const std::int64_t stride = padded(config_.n_tokens);
-  const bool wants_logits = batch.output == OutputKind::kLogits;
-  const bool wants_sum = batch.output == OutputKind::kTop;
   scratch.top_k_ = batch.output == OutputKind::kTop ? batch.top_k : 1;
   scratch.top_.resize(static_cast<std::size_t>(n_outputs) *
                       static_cast<std::size_t>(scratch.top_k_));
-  if (wants_sum) scratch.log_sum_exp_.resize(static_cast<std::size_t>(n_outputs));
+  if (batch.output == OutputKind::kTop)
+    scratch.log_sum_exp_.resize(static_cast<std::size_t>(n_outputs));
+  if (batch.output == OutputKind::kLogits) (void)rows_of(scratch.logits_, n_outputs, stride);
+  scratch.logits_stride_ = static_cast<std::size_t>(stride);
+  scratch.n_logits_ = static_cast<std::size_t>(config_.n_tokens);
+}
+
+void Model::run_head(const Batch& batch, const Pass& pass, const Rows& rows,
+                     std::span<const std::int32_t> blocks, Scratch& scratch) const {
   const NormWeights& norm = weights_->output_norm;
-  check_cancel(pass.cancel);
-  backend_->head({.x = pass.hidden + pass.first_output_row * pass.hidden_stride,
-                  .x_stride = pass.hidden_stride,
-                  .n_rows = n_outputs,
-                  .norm = {.kind = config_.norm_kind,
-                           .weight = norm.weight.data(),
-                           .bias = norm.bias.empty() ? nullptr : norm.bias.data(),
-                           .epsilon = config_.norm_epsilon},
-                  .weight = weights_->head.weight.get(),
-                  .bias = weights_->head.bias_or_null(),
-                  .n_tokens = config_.n_tokens,
-                  .blocks = batch.head_blocks,
-                  .top_k = scratch.top_k_,
-                  .top = scratch.top_.data(),
-                  .log_sum_exp = wants_sum ? scratch.log_sum_exp_.data() : nullptr,
-                  .logits = wants_logits ? rows_of(scratch.logits_, n_outputs, stride) : nullptr,
-                  .logits_stride = stride});
+  check_cancel(rows.cancel);
+  rows.backend.head(
+      {.x = rows.hidden + pass.first_output_row * pass.hidden_stride,
+       .x_stride = pass.hidden_stride,
+       .n_rows = pass.n_rows - pass.first_output_row,
+       .norm = {.kind = config_.norm_kind,
+                .weight = norm.weight.data_or_null(),
+                .bias = norm.bias.data_or_null(),
+                .epsilon = config_.norm_epsilon},
+       .weight = weights_->head.weight.get(),
+       .bias = weights_->head.bias.data_or_null(),
+       .n_tokens = config_.n_tokens,
+       .blocks = blocks,
+       .top_k = scratch.top_k_,
+       .top = scratch.top_.data(),
+       .log_sum_exp = batch.output == OutputKind::kTop ? scratch.log_sum_exp_.data() : nullptr,
+       .logits = batch.output == OutputKind::kLogits ? scratch.logits_.as<float>() : nullptr,
+       .logits_stride = static_cast<std::int64_t>(scratch.logits_stride_)});
+}
+
+void Model::check_head(const Batch& batch, const Pass& pass, Scratch& scratch) const {
+  const int n_outputs = pass.n_rows - pass.first_output_row;
   for (int i = 0; i < n_outputs; ++i) {
     if (scratch.top_[static_cast<std::size_t>(i * scratch.top_k_)].token >= 0) continue;
     const int row = pass.first_output_row + i;
@@ -341,11 +369,9 @@ void Model::run_head(const Batch& batch, const Pass& pass, Scratch& scratch) con
             std::to_string(scratch.positions_[static_cast<std::size_t>(row)]) + " are not finite" +
             (warnings_.empty() ? "" : "; the file may be damaged (load with check_tensors)"));
   }
-  scratch.logits_stride_ = static_cast<std::size_t>(stride);
-  scratch.n_logits_ = static_cast<std::size_t>(config_.n_tokens);
   scratch.has_top_ = true;
-  scratch.has_log_sum_exp_ = wants_sum;
-  scratch.has_logits_ = wants_logits;
+  scratch.has_log_sum_exp_ = batch.output == OutputKind::kTop;
+  scratch.has_logits_ = batch.output == OutputKind::kLogits;
 }
 
 void Model::forward(const Batch& batch, KvCache& cache, Scratch& scratch,
@@ -359,6 +385,12 @@ void Model::step(const StepBatch& step, Scratch& scratch, const std::atomic<bool
   if (step.caches.size() != step.tokens.size()) {
     throw_invalid("a step of " + std::to_string(step.tokens.size()) + " rows has " +
                   std::to_string(step.caches.size()) + " caches");
+  }
+  if (device_ != nullptr) {
+    throw Error(ErrorCode::kUnsupported,
+                file_->path() +
+                    ": several sequences in one pass run on the CPU only; load the model with "
+                    "n_gpu_layers 0");
   }
   const Batch batch{.tokens = step.tokens, .output = step.output, .top_k = step.top_k};
   std::vector<const KvCache*> seen(step.caches.begin(), step.caches.end());
@@ -395,41 +427,124 @@ void Model::run_rows(const Batch& batch, std::span<KvCache* const> caches, Scrat
   const std::int64_t qkv_stride = padded(config_.q_size() + 2 * config_.kv_size());
   const std::int64_t attention_stride = padded(config_.q_size());
   const std::int64_t ffn_stride = padded(config_.intermediate_size);
+  const bool tree = !is_chain(batch.parents);
+  const int first_output_row = batch.output == OutputKind::kNone ? n_rows : batch.first_output_row;
+  const bool has_output = first_output_row < n_rows;
   const Pass pass{
       .caches = caches,
       .each_own = each_own,
       .cancel = cancel,
-      .parents = is_chain(batch.parents) ? nullptr : batch.parents.data(),
+      .tree = tree,
       .n_rows = n_rows,
       .first_slot = caches[0]->length() - batch.n_present,
       .first_layer = batch.layers.first,
       .last_layer = batch.layers.last < 0 ? config_.n_layers : batch.layers.last,
-      .first_output_row = batch.output == OutputKind::kNone ? n_rows : batch.first_output_row,
-      .hidden = rows_of(scratch.hidden_, n_rows, hidden_stride),
-      .qkv = rows_of(scratch.qkv_, n_rows, qkv_stride),
-      .attention = rows_of(scratch.attention_, n_rows, attention_stride),
-      .ffn = rows_of(scratch.ffn_, n_rows, ffn_stride),
-      .cos_sin = rows_of(scratch.cos_sin_, n_rows, config_.rope.n_rot),
+      .first_output_row = first_output_row,
+      .wants_head = has_output && batch.output != OutputKind::kHidden,
+      .wants_hidden = has_output && (batch.output == OutputKind::kHidden || batch.keep_hidden),
       .hidden_stride = hidden_stride,
       .qkv_stride = qkv_stride,
       .attention_stride = attention_stride,
       .ffn_stride = ffn_stride,
   };
-  embed(batch, pass.hidden, hidden_stride);
+  const bool on_cpu = pass.first_layer < first_device_layer_;
+  const Rows rows{
+      .backend = *backend_,
+      .cancel = cancel,
+      .parents = tree ? batch.parents.data() : nullptr,
+      .hidden = rows_of(scratch.hidden_, n_rows, hidden_stride),
+      .qkv = on_cpu ? rows_of(scratch.qkv_, n_rows, qkv_stride) : nullptr,
+      .attention = on_cpu ? rows_of(scratch.attention_, n_rows, attention_stride) : nullptr,
+      .ffn = on_cpu ? rows_of(scratch.ffn_, n_rows, ffn_stride) : nullptr,
+      .cos_sin = rows_of(scratch.cos_sin_, n_rows, config_.rope.n_rot),
+  };
+  embed(batch, rows.hidden, hidden_stride);
   fill_rope(batch, pass, scratch);
-  for (int layer = pass.first_layer; layer < pass.last_layer; ++layer) run_layer(layer, pass);
+  const int last_on_cpu = std::min(pass.last_layer, first_device_layer_);
+  for (int layer = pass.first_layer; layer < last_on_cpu; ++layer)
+    run_layer(layer, pass, rows, nullptr);
 
+  if (pass.wants_head) prepare_head(batch, pass, scratch);
+  if (device_ != nullptr && (pass.last_layer > first_device_layer_ || pass.wants_head)) {
+    run_on_device(batch, pass, scratch);
+  } else if (pass.wants_head) {
+    run_head(batch, pass, rows, batch.head_blocks, scratch);
+  }
   scratch.n_rows_ = n_rows;
   scratch.first_output_row_ = pass.first_output_row;
-  if (pass.first_output_row < n_rows) {
-    if (batch.output == OutputKind::kHidden || batch.keep_hidden) {
-      scratch.hidden_stride_ = static_cast<std::size_t>(hidden_stride);
-      scratch.n_hidden_ = static_cast<std::size_t>(config_.hidden_size);
-      scratch.has_hidden_ = true;
+  if (pass.wants_hidden) {
+    scratch.hidden_stride_ = static_cast<std::size_t>(hidden_stride);
+    scratch.n_hidden_ = static_cast<std::size_t>(config_.hidden_size);
+    scratch.has_hidden_ = true;
+  }
+  if (pass.wants_head) check_head(batch, pass, scratch);
+}
+
+// The layers from first_device_layer_ on and the head: rows go over once and results come back
+// once.
+void Model::run_on_device(const Batch& batch, const Pass& pass, Scratch& scratch) const {
+  const int first_layer = std::max(pass.first_layer, first_device_layer_);
+  const int last_layer = std::max(pass.last_layer, first_layer);
+  check_cancel(pass.cancel);
+  const bool wants_logits = pass.wants_head && batch.output == OutputKind::kLogits;
+  const bool has_layers = pass.last_layer > first_device_layer_;
+  const DevicePass device_pass{
+      .key = {.model = id_,
+              .first_layer = first_layer,
+              .last_layer = has_layers ? last_layer : first_layer,
+              .n_rows = pass.n_rows,
+              .first_output_row = pass.first_output_row,
+              .output = pass.wants_head ? static_cast<int>(batch.output) : -1,
+              .top_k = pass.wants_head ? scratch.top_k_ : 0,
+              .n_head_blocks = pass.wants_head ? static_cast<int>(batch.head_blocks.size()) : 0,
+              .kv_type = static_cast<int>(pass.cache().shape().layout.type),
+              .tree = pass.tree,
+              .wants_hidden = pass.wants_hidden},
+      .n_rows = pass.n_rows,
+      .first_slot = pass.first_slot,
+      .hidden = scratch.hidden_.as<float>(),
+      .hidden_stride = pass.hidden_stride,
+      .cos_sin = scratch.cos_sin_.as<float>(),
+      .n_rot = config_.rope.n_rot,
+      .parents = pass.tree ? batch.parents.data() : nullptr,
+      .pages = pass.cache().device_pages(),
+      .head_blocks = pass.wants_head ? batch.head_blocks : std::span<const std::int32_t>{},
+      .top = pass.wants_head ? scratch.top_.data() : nullptr,
+      .log_sum_exp = pass.wants_head && batch.output == OutputKind::kTop
+                         ? scratch.log_sum_exp_.data()
+                         : nullptr,
+      .logits = wants_logits ? scratch.logits_.as<float>() : nullptr,
+      .logits_stride = static_cast<std::int64_t>(scratch.logits_stride_),
+      .hidden_out = pass.wants_hidden && has_layers ? scratch.hidden_.as<float>() : nullptr,
+      .first_hidden_row = pass.first_output_row,
+  };
+  const bool issue = device_->begin_pass(device_pass);
+  try {
+    if (issue) {
+      const WorkBuffers& work = device_->work();
+      const Rows rows{
+          .backend = *device_,
+          .cancel = nullptr,  // issuing is quick, and half a recording is none
+          .parents = pass.tree ? work.parents : nullptr,
+          .hidden = work.hidden,
+          .qkv = work.qkv,
+          .attention = work.attention,
+          .ffn = work.ffn,
+          .cos_sin = work.cos_sin,
+      };
+      const KvLayout& layout = pass.cache().shape().layout;
+      for (int layer = first_layer; has_layers && layer < last_layer; ++layer) {
+        const auto index = static_cast<std::size_t>(layer - first_device_layer_);
+        const KvLayerView view{
+            .layout = layout, .pages = work.pages, .page_offset = index * layout.layer_bytes()};
+        run_layer(layer, pass, rows, &view);
+      }
+      if (pass.wants_head) run_head(batch, pass, rows, batch.head_blocks, scratch);
     }
-    if (batch.output != OutputKind::kHidden) {
-      run_head(batch, pass, scratch);
-    }
+    device_->finish_pass();
+  } catch (...) {
+    device_->abort_pass();
+    throw;
   }
 }
 

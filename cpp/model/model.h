@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/device_backend.h"
 #include "base/token.h"
 #include "gguf/reader.h"
 #include "kv/kv_cache.h"
@@ -74,6 +75,12 @@ struct LoadProgress {
 };
 
 struct LoadOptions {
+  // The last n_device_layers layers and, if there are any, the output head go to `device`, which
+  // also reserves their caches of n_device_ctx positions of kv_type. 0: all on the backend given.
+  std::shared_ptr<DeviceBackend> device = {};
+  int n_device_layers = 0;
+  int n_device_ctx = 0;
+  KvType device_kv_type = KvType::kF16;
   // Rewrites matrices that become smaller by it, the head too, in this format.
   std::optional<DType> requantize = {};
   bool check_tensors = false;  // read every tensor once and refuse NaN and infinity
@@ -87,6 +94,7 @@ struct ModelMemory {
   // Read from the mapped file, shared with its page cache: the embedding, and matrices that are
   // views.
   std::size_t mapped_bytes = 0;
+  std::size_t device_bytes = 0;  // weights on the device
 };
 
 class Model {
@@ -105,7 +113,13 @@ class Model {
 
   [[nodiscard]] const ModelConfig& config() const noexcept;
   [[nodiscard]] const std::shared_ptr<const GgufFile>& file() const noexcept;
+  // Of the layers on the CPU.
   [[nodiscard]] const std::shared_ptr<Backend>& backend() const noexcept;
+  // Of the others; null: there are none.
+  [[nodiscard]] const std::shared_ptr<DeviceBackend>& device() const noexcept { return device_; }
+  [[nodiscard]] int n_device_layers() const noexcept {
+    return config_.n_layers - first_device_layer_;
+  }
   [[nodiscard]] const std::vector<std::string>& warnings()
       const noexcept;  // of reader and validation
 
@@ -130,9 +144,11 @@ class Model {
  private:
   struct Weights;
   struct Pass;
+  struct Rows;
   Model(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend);
 
   void load_weights(const LoadOptions& options);
+  void reserve_device(const LoadOptions& options);
   void forward_rows(const Batch& batch, std::span<KvCache* const> caches, Scratch& scratch,
                     const std::atomic<bool>* cancel) const;
   void run_rows(const Batch& batch, std::span<KvCache* const> caches, Scratch& scratch,
@@ -140,11 +156,20 @@ class Model {
   void check_batch(const Batch& batch, const KvCache& cache) const;
   void embed(const Batch& batch, float* out, std::int64_t stride) const;
   void fill_rope(const Batch& batch, const Pass& pass, Scratch& scratch) const;
-  void run_layer(int layer, const Pass& pass) const;
-  void run_head(const Batch& batch, const Pass& pass, Scratch& scratch) const;
+  // device_view: of the layer's cache on the device; null: the layer is on the CPU.
+  void run_layer(int layer, const Pass& pass, const Rows& rows,
+                 const KvLayerView* device_view) const;
+  void run_on_device(const Batch& batch, const Pass& pass, Scratch& scratch) const;
+  void prepare_head(const Batch& batch, const Pass& pass, Scratch& scratch) const;
+  void run_head(const Batch& batch, const Pass& pass, const Rows& rows,
+                std::span<const std::int32_t> blocks, Scratch& scratch) const;
+  void check_head(const Batch& batch, const Pass& pass, Scratch& scratch) const;
 
   std::shared_ptr<const GgufFile> file_;
   std::shared_ptr<Backend> backend_;
+  std::shared_ptr<DeviceBackend> device_;
+  int first_device_layer_ = 0;  // n_layers: none
+  int reservation_ = -1;        // on the device
   ModelConfig config_;
   RopeFrequencies rope_;
   std::vector<std::string> warnings_;

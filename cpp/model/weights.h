@@ -6,22 +6,32 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/device_backend.h"
 #include "gguf/reader.h"
 #include "model/model.h"
 
 namespace specdec {
 
-// A matrix and its bias (empty: none). An absent part has no weight.
+// Numbers in the memory of the backend that uses them.
+struct FloatWeights {
+  std::vector<float> host;
+  DeviceMemory device;
+
+  [[nodiscard]] const float* data_or_null() const {
+    if (device.size() > 0) return device.as<const float>();
+    return host.empty() ? nullptr : host.data();
+  }
+};
+
+// A matrix and its bias, which may be absent. An absent part has no weight.
 struct LinearWeights {
   std::unique_ptr<WeightMatrix> weight;
-  std::vector<float> bias;
-
-  [[nodiscard]] const float* bias_or_null() const { return bias.empty() ? nullptr : bias.data(); }
+  FloatWeights bias;
 };
 
 struct NormWeights {
-  std::vector<float> weight;
-  std::vector<float> bias;
+  FloatWeights weight;
+  FloatWeights bias;
 };
 
 struct LayerWeights {

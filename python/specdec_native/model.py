@@ -50,9 +50,16 @@ class Model:
 
     Args:
         path: a GGUF file.
-        device: "auto" or "cpu".
+        device: "cpu"; "cuda": as `n_gpu_layers` says, an error without a usable GPU; "auto": the
+            same, but quietly on the CPU where there is no GPU, unless layers are asked for by
+            number. `info.cpu_reason` says why.
         n_threads: 1 to 256; None: one per core this process may use.
-        n_gpu_layers: "auto" or a number; without a GPU in this build all layers stay on the CPU.
+        n_gpu_layers: the last so many layers, and with them the output head, run on the GPU;
+            "auto": as many as fit. Load a draft model first: it gets its place first.
+        vram_budget: GPU memory that the models of this process may take together: weights, caches,
+            work space. Bytes or a text such as "4GiB"; None: what is free.
+        n_ctx: positions whose cache is reserved on the GPU, where it cannot grow later; a decoder
+            on such a model cannot have a longer context. None: the model's own, at most 4096.
         kv_type: elements of the key-value cache, "f32", "f16" or "q8_0".
         repack: "auto" keeps the weights in memory as the kernels want them. "off" leaves them in
             the file and packs them in every pass: slower, in little memory, the same results.
@@ -73,9 +80,11 @@ class Model:
         self,
         path: StrPath,
         *,
-        device: Literal["auto", "cpu"] = "auto",
+        device: Literal["auto", "cpu", "cuda"] = "auto",
         n_threads: int | None = None,
         n_gpu_layers: int | Literal["auto"] = "auto",
+        vram_budget: int | str | None = None,
+        n_ctx: int | None = None,
         kv_type: KvType = "f16",
         repack: Literal["auto", "off"] = "auto",
         check_tensors: bool = False,
@@ -83,7 +92,7 @@ class Model:
         on_progress: Callable[[float], object] | None = None,
     ) -> None:
         self._handle: _core.Model | None = None
-        check_choice("device", device, ("auto", "cpu"))
+        check_choice("device", device, ("auto", "cpu", "cuda"))
         check_choice("kv_type", kv_type, get_args(KvType))
         check_choice("repack", repack, ("auto", "off"))
         if requantize is not None:
@@ -92,8 +101,13 @@ class Model:
             check_number("n_threads", n_threads, 1, 256, whole=True)
         if n_gpu_layers != "auto":
             check_number("n_gpu_layers", n_gpu_layers, 0, 100_000, whole=True)
-            if n_gpu_layers > 0:
-                logger.warning("n_gpu_layers is ignored: this build runs on the CPU only")
+        if isinstance(vram_budget, str):
+            if not vram_budget.strip():
+                raise InvalidArgumentError("vram_budget is an empty text; expected one like '4GiB'")
+        elif vram_budget is not None:
+            check_number("vram_budget", vram_budget, 1, 2**60, whole=True)
+        if n_ctx is not None:
+            check_number("n_ctx", n_ctx, 1, 2**31 - 1, whole=True)
         self._handle = _core.Model(
             os.fsencode(path),
             device=device,
@@ -102,6 +116,9 @@ class Model:
             repack=repack,
             check_tensors=bool(check_tensors),
             requantize=requantize or "",
+            n_gpu_layers=-1 if n_gpu_layers == "auto" else n_gpu_layers,
+            vram_budget="" if vram_budget is None else str(vram_budget),
+            n_ctx=n_ctx or 0,
             on_progress=on_progress,
             poll_signals=threading.current_thread() is threading.main_thread(),
         )
@@ -118,6 +135,7 @@ class Model:
         """What the model is, and how it was loaded."""
         values = self._native.info()
         values["tensor_types"] = tuple((str(name), int(n)) for name, n in values["tensor_types"])
+        values["placement"] = tuple(values["placement"])
         return ModelInfo(**values)
 
     @functools.cached_property

@@ -79,6 +79,7 @@ class DecodeStats:
     verify_ms: float
     sample_ms: float
     time_to_first_token_ms: float
+    device_ms: float
     speculation: str
     note: str
 
@@ -175,7 +176,16 @@ class GenerationResult:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model is; read from the file, but for the last five fields."""
+    """What a model is and, from `kv_type` on, how it was loaded.
+
+    Attributes:
+        device: what runs it, e.g. "cuda: NVIDIA L4, sm_89; cpu: avx2, 8 threads".
+        n_gpu_layers: the last so many layers, and the output head, are on the GPU.
+        gpu_context: positions whose cache is reserved there.
+        gpu_bytes: weights and reserved cache there.
+        placement: the plan in words, one line each; empty without a GPU.
+        cpu_reason: why nothing is on a GPU; empty when something is, or nothing was to be.
+    """
 
     path: str
     architecture: str
@@ -204,6 +214,11 @@ class ModelInfo:
     n_threads: int
     repack: str
     load_ms: float
+    n_gpu_layers: int
+    gpu_context: int
+    gpu_bytes: int
+    placement: tuple[str, ...]
+    cpu_reason: str
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -6,7 +6,9 @@
 #include <memory>
 #include <string>
 
+#include "backend/device_slab.h"
 #include "base/error.h"
+#include "emulated_device.h"
 #include "engine/loaded_model.h"
 #include "engine/memory.h"
 #include "engine/pair.h"
@@ -25,10 +27,14 @@ namespace {
 struct Handle {
   std::shared_ptr<const LoadedModel> model;
 };
+struct Gpu {
+  std::shared_ptr<DeviceBackend> backend;
+};
 
 Handle load(const std::string& path, int n_threads, const std::string& kv_type, bool check_tensors,
             std::function<void(double)> on_progress, const std::string& device,
-            const std::string& requantize) {
+            const std::string& requantize, const Gpu* gpu, int n_gpu_layers,
+            std::uint64_t vram_budget, int n_ctx) {
   ModelOptions options;
   options.n_threads = n_threads;
   options.kv_type = kv_type;
@@ -36,6 +42,10 @@ Handle load(const std::string& path, int n_threads, const std::string& kv_type, 
   options.on_progress = std::move(on_progress);
   options.device = device;
   options.requantize = requantize;
+  if (gpu != nullptr) options.gpu = gpu->backend;
+  options.n_gpu_layers = n_gpu_layers;
+  options.vram_budget = vram_budget;
+  options.n_ctx = n_ctx;
   return {LoadedModel::load(path, options)};
 }
 
@@ -106,6 +116,25 @@ py::dict result_dict(const GenerateResult& r) {
   d["speculation"] = s.speculation;
   d["note"] = s.note;
   return d;
+}
+
+Placement plan(const std::vector<py::dict>& models, std::uint64_t free_bytes,
+               std::uint64_t budget_bytes, std::uint64_t used_bytes,
+               std::uint64_t used_work_bytes) {
+  std::vector<DeviceDemand> demands;
+  for (const py::dict& model : models) {
+    demands.push_back({.name = model["name"].cast<std::string>(),
+                       .layer_bytes = model["layers"].cast<std::vector<std::uint64_t>>(),
+                       .head_bytes = model["head"].cast<std::uint64_t>(),
+                       .kv_layer_bytes = model["kv"].cast<std::uint64_t>(),
+                       .n_ctx = 4096,
+                       .work_bytes = model["work"].cast<std::uint64_t>(),
+                       .n_gpu_layers = model["n"].cast<int>()});
+  }
+  return plan_placement(demands, {.free_bytes = free_bytes,
+                                  .used_bytes = used_bytes,
+                                  .used_work_bytes = used_work_bytes,
+                                  .budget_bytes = budget_bytes});
 }
 
 py::dict generate(Session& session, const py::kwargs& kwargs) {
@@ -208,14 +237,93 @@ PYBIND11_MODULE(_testing_engine, m) {
             return h.model->encode(all, add_bos);
           },
           py::arg("pieces"), py::arg("add_bos") = -1)
+      .def_property_readonly("info",
+                             [](const Handle& h) {
+                               const ModelInfo& info = h.model->info();
+                               py::dict d;
+                               d["device"] = info.device;
+                               d["n_gpu_layers"] = info.n_gpu_layers;
+                               d["gpu_bytes"] = info.gpu_bytes;
+                               d["gpu_context"] = info.gpu_context;
+                               d["placement"] = info.placement;
+                               d["cpu_reason"] = info.cpu_reason;
+                               return d;
+                             })
       .def("decode", [](const Handle& h, const std::vector<TokenId>& ids) {
         return h.model->tokenizer().decode(ids);
       });
   m.def("load", &load, py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
         py::arg("kv_type") = "f16", py::arg("check_tensors") = false,
-        py::arg("on_progress") = py::none(), py::arg("device") = "auto",
-        py::arg("requantize") = "");
+        py::arg("on_progress") = py::none(), py::arg("device") = "auto", py::arg("requantize") = "",
+        py::arg("gpu") = py::none(), py::arg("n_gpu_layers") = -1, py::arg("vram_budget") = 0,
+        py::arg("n_ctx") = 0);
   m.def("check_pair", &pair_dict);
+
+  py::class_<Gpu>(m, "Gpu", py::module_local())
+      .def_property_readonly("info",
+                             [](const Gpu& gpu) {
+                               const DeviceInfo info = gpu.backend->device_info();
+                               py::dict d;
+                               d["name"] = info.name;
+                               d["architecture"] = info.architecture;
+                               d["total_bytes"] = info.total_bytes;
+                               d["free_bytes"] = info.free_bytes;
+                               return d;
+                             })
+      .def_property_readonly("reserved_bytes",
+                             [](const Gpu& gpu) { return gpu.backend->reserved_bytes(); })
+      .def_property_readonly("work_bytes",
+                             [](const Gpu& gpu) { return gpu.backend->work_reserved_bytes(); })
+      .def_property_readonly("free_bytes", [](const Gpu& gpu) { return gpu.backend->free_bytes(); })
+      .def_property_readonly("stats", [](const Gpu& gpu) {
+        const DeviceStats s = gpu.backend->device_stats();
+        return std::tuple(s.n_passes, s.n_replayed, s.device_ms);
+      });
+  // A device in host memory: every kernel thread by thread.
+  m.def(
+      "emulated_gpu",
+      [](std::size_t n_bytes) { return Gpu{testing::make_emulated_device(n_bytes)}; },
+      py::arg("n_bytes"));
+  m.def("cuda_gpu", [] { return Gpu{make_cuda_backend(0)}; });
+  m.def("cuda_devices", [] {
+    std::string reason;
+    std::vector<std::string> names;
+    for (const DeviceInfo& device : cuda_devices(&reason)) names.push_back(device.name);
+    return std::pair(names, reason);
+  });
+
+  py::class_<ModelPlacement>(m, "ModelPlacement", py::module_local())
+      .def_readonly("name", &ModelPlacement::name)
+      .def_readonly("n_layers", &ModelPlacement::n_layers)
+      .def_readonly("n_gpu_layers", &ModelPlacement::n_gpu_layers)
+      .def_readonly("weight_bytes", &ModelPlacement::weight_bytes)
+      .def_readonly("kv_bytes", &ModelPlacement::kv_bytes);
+  py::class_<Placement>(m, "Placement", py::module_local())
+      .def_readonly("models", &Placement::models)
+      .def_readonly("work_bytes", &Placement::work_bytes)
+      .def_readonly("room_bytes", &Placement::room_bytes)
+      .def_readonly("budgeted", &Placement::budgeted)
+      .def_property_readonly("total_bytes", &Placement::total_bytes)
+      .def_property_readonly("lines", &Placement::lines);
+  m.def("plan", &plan, py::arg("models"), py::arg("free_bytes"), py::arg("budget_bytes") = 0,
+        py::arg("used_bytes") = 0, py::arg("used_work_bytes") = 0);
+  m.def("device_margin_bytes", &device_margin_bytes);
+  m.def("parse_bytes", &parse_bytes);
+  m.def("bytes_text", &bytes_text);
+
+  // Addresses as numbers: the slab never touches what it hands out.
+  py::class_<DeviceSlab>(m, "Slab", py::module_local())
+      .def(py::init<>())
+      .def("add", [](DeviceSlab& s, std::uintptr_t at,
+                     std::size_t n) { s.add(reinterpret_cast<std::byte*>(at), n); })
+      .def("remove", [](DeviceSlab& s, std::uintptr_t at,
+                        std::size_t n) { return s.remove(reinterpret_cast<std::byte*>(at), n); })
+      .def("take",
+           [](DeviceSlab& s, std::size_t n) { return reinterpret_cast<std::uintptr_t>(s.take(n)); })
+      .def("give_back", [](DeviceSlab& s, std::uintptr_t at,
+                           std::size_t n) { s.give_back(reinterpret_cast<std::byte*>(at), n); })
+      .def_property_readonly("free_bytes", &DeviceSlab::free_bytes)
+      .def_property_readonly("largest_free", &DeviceSlab::largest_free);
 
   py::class_<Session>(m, "Session", py::module_local())
       .def(py::init(&make_session), py::arg("target"), py::arg("draft") = py::none())

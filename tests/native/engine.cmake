@@ -1,1 +1,1 @@
-specdec_test_module(engine SOURCES "${CMAKE_CURRENT_LIST_DIR}/engine.cc" DEPENDS engine)
+specdec_test_module(engine SOURCES "${CMAKE_CURRENT_LIST_DIR}/engine.cc" DEPENDS engine emulated_device)

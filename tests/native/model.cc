@@ -11,6 +11,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/cpu_isa.h"
+#include "emulated_device.h"
 #include "error_code.h"
 #include "model/model.h"
 #include "model/perplexity.h"
@@ -21,7 +22,15 @@ using namespace specdec;
 
 namespace {
 
+// "emulated" and "cuda": the CPU for layers that are not on the device.
+std::shared_ptr<DeviceBackend> make_device(const std::string& name) {
+  if (name == "emulated") return testing::make_emulated_device(std::size_t{1} << 30);
+  if (name == "cuda") return make_cuda_backend(0);
+  return nullptr;
+}
+
 std::shared_ptr<Backend> make_backend(const std::string& name, int n_threads) {
+  if (name == "emulated" || name == "cuda") return make_cpu_backend(n_threads);
   if (name == "reference") return std::make_shared<testing::ReferenceBackend>();
   if (name == "cpu") return make_cpu_backend(n_threads);
   if (name == "cpu, not repacked") return make_cpu_backend(n_threads, Repack::kOff);
@@ -78,8 +87,8 @@ class Session {
   // The cache is poisoned with NaN where nothing was written.
   Session(std::shared_ptr<const Model> model, int n_ctx, KvType type)
       : model_(std::move(model)),
-        cache_(KvArena::create({.budget_bytes = 0, .poison = true}), model_->kv_shape(type),
-               n_ctx) {}
+        cache_(KvArena::create({.budget_bytes = 0, .poison = true, .device = model_->device()}),
+               model_->kv_shape(type), n_ctx) {}
   Session(std::shared_ptr<const Model> model, KvCache cache)
       : model_(std::move(model)), cache_(std::move(cache)) {}
 
@@ -158,9 +167,13 @@ class Session {
 class TestModel {
  public:
   TestModel(const std::string& path, const std::string& backend, int n_threads, bool check_tensors,
-            int stop_after) {
+            int stop_after, int n_device_layers) {
     const py::gil_scoped_release release;
-    LoadOptions options{.check_tensors = check_tensors};
+    LoadOptions options{.device = make_device(backend),
+                        .n_device_layers = n_device_layers,
+                        .n_device_ctx = 4096,
+                        .device_kv_type = KvType::kF32,
+                        .check_tensors = check_tensors};
     options.on_progress = [&](const LoadProgress& progress) {
       progress_.emplace_back(progress.n_bytes_done, progress.n_bytes_total);
       return stop_after < 0 || static_cast<int>(progress_.size()) <= stop_after;
@@ -219,9 +232,9 @@ PYBIND11_MODULE(_testing_model, module) {
       .def_property_readonly("length", &Session::length);
 
   py::class_<TestModel>(module, "Model", py::module_local())
-      .def(py::init<const std::string&, const std::string&, int, bool, int>(), py::arg("path"),
+      .def(py::init<const std::string&, const std::string&, int, bool, int, int>(), py::arg("path"),
            py::arg("backend") = "cpu", py::arg("n_threads") = 2, py::arg("check_tensors") = false,
-           py::arg("stop_after") = -1)
+           py::arg("stop_after") = -1, py::arg("n_device_layers") = 0)
       .def("session", &TestModel::session, py::arg("n_ctx") = 1024, py::arg("kv_type") = "f32")
       .def("kv_bytes_per_token",
            [](const TestModel& m, const std::string& type) {
@@ -233,6 +246,15 @@ PYBIND11_MODULE(_testing_model, module) {
       .def_property_readonly("progress", &TestModel::progress)
       .def_property_readonly(
           "backend", [](const TestModel& m) { return m.model().backend()->info().description; })
+      .def_property_readonly("device_passes",
+                             [](const TestModel& m) {
+                               if (m.model().device() == nullptr) return std::pair{0L, 0L};
+                               const DeviceStats s = m.model().device()->device_stats();
+                               return std::pair{static_cast<long>(s.n_passes),
+                                                static_cast<long>(s.n_replayed)};
+                             })
+      .def_property_readonly("device_bytes",
+                             [](const TestModel& m) { return m.model().memory().device_bytes; })
       .def_property_readonly("memory", [](const TestModel& m) {
         return std::pair{m.model().memory().weights_bytes, m.model().memory().mapped_bytes};
       });

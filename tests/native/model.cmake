@@ -1,1 +1,1 @@
-specdec_test_module(model SOURCES "${CMAKE_CURRENT_LIST_DIR}/model.cc" DEPENDS model)
+specdec_test_module(model SOURCES "${CMAKE_CURRENT_LIST_DIR}/model.cc" DEPENDS model emulated_device)

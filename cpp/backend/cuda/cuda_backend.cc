@@ -1,0 +1,114 @@
+// Memory of the device, and what is loaded into it.
+#include "backend/cuda/backend_impl.h"
+#include "base/aligned_buffer.h"
+#include "base/error.h"
+
+namespace specdec::cuda {
+
+int CudaBackend::reserve(std::size_t n_bytes, const WorkShape& shape) {
+  const std::lock_guard stream_lock(stream_mutex_);
+  WorkShape wanted = shape_;
+  wanted.include(shape);
+  const WorkSpace space(wanted);
+  const std::size_t rows = static_cast<std::size_t>(wanted.max_rows);
+  RuntimeMemory memory(*runtime_, DeviceSlab::aligned(n_bytes), false);
+  // Buffers move only when they must: recordings hold their addresses.
+  const bool moves = wanted != shape_ || work_memory_.data() == nullptr;
+  RuntimeMemory work, pinned_in, pinned_out;
+  if (moves) {
+    work = RuntimeMemory(*runtime_, space.n_bytes, false);
+    pinned_in = RuntimeMemory(
+        *runtime_,
+        DeviceSlab::aligned(space.inputs_bytes) + rows * space.hidden_row * sizeof(float), true);
+    pinned_out = RuntimeMemory(
+        *runtime_, space.scratch - space.top + rows * space.hidden_row * sizeof(float), true);
+  }
+  const std::lock_guard lock(slab_mutex_);
+  if (moves) {
+    recordings_.clear();
+    work_memory_ = std::move(work);
+    pinned_in_ = std::move(pinned_in);
+    pinned_out_ = std::move(pinned_out);
+  }
+  shape_ = wanted;
+  space_ = space;
+  buffers_.hidden = at<float>(space_.hidden);
+  buffers_.qkv = at<float>(space_.qkv);
+  buffers_.attention = at<float>(space_.attention);
+  buffers_.ffn = at<float>(space_.ffn);
+  slab_.add(memory.data(), memory.size());
+  const int id = next_reservation_++;
+  reservations_[id].memory = std::move(memory);
+  return id;
+}
+
+void CudaBackend::release(int reservation) noexcept {
+  const std::lock_guard lock(slab_mutex_);
+  const auto found = reservations_.find(reservation);
+  if (found == reservations_.end()) return;
+  found->second.released = true;
+  const RuntimeMemory& memory = found->second.memory;
+  if (slab_.remove(memory.data(), memory.size())) reservations_.erase(found);
+}
+
+DeviceMemory CudaBackend::allocate(std::size_t n_bytes, const char* what) {
+  std::byte* data = nullptr;
+  std::size_t free = 0;
+  {
+    const std::lock_guard lock(slab_mutex_);
+    data = slab_.take(n_bytes);
+    free = slab_.free_bytes();
+  }
+  if (data == nullptr) {
+    throw Error(
+        ErrorCode::kResource,
+        std::string(what) + " needs " + std::to_string(n_bytes) + " bytes on the GPU, and " +
+            std::to_string(free) +
+            " of what the models reserved are free; end other sessions, use a smaller n_ctx "
+            "or kv_type q8_0, or load the models with a larger n_ctx");
+  }
+  return {shared_from_this(), data, n_bytes};
+}
+
+std::unique_ptr<WeightMatrix> CudaBackend::load_matrix(DType dtype, std::int64_t n_out,
+                                                       std::int64_t n_in,
+                                                       std::span<const std::byte> data) {
+  const std::size_t n_bytes = packed_bytes(dtype, n_out, n_in);
+  DeviceMemory memory = allocate(n_bytes, "a weight matrix");
+  AlignedBuffer host(n_bytes);
+  pack_matrix(dtype, n_out, n_in, data.data(), host.data(), n_threads_);
+  upload(memory.data(), host.data(), n_bytes);
+  return std::make_unique<CudaMatrix>(PackedWeight{.dtype = dtype, .n_out = n_out, .n_in = n_in},
+                                      std::move(memory));
+}
+
+double CudaBackend::measure_bandwidth() {
+  constexpr std::size_t kBytes = std::size_t{256} << 20;
+  constexpr int kCopies = 8;
+  const std::lock_guard lock(stream_mutex_);
+  try {
+    const RuntimeMemory from(*runtime_, kBytes, false);
+    const RuntimeMemory to(*runtime_, kBytes, false);
+    double best_ms = 0;
+    for (int round = 0; round < 4; ++round) {
+      runtime_->mark_begin();
+      for (int i = 0; i < kCopies; ++i) runtime_->copy(to.data(), from.data(), kBytes);
+      runtime_->mark_end();
+      runtime_->synchronize("measuring the memory's speed");
+      const double ms = runtime_->marked_ms();
+      if (round == 1 || (round > 1 && ms < best_ms)) best_ms = ms;
+    }
+    if (best_ms > 0) return 2.0 * kCopies * static_cast<double>(kBytes) / (best_ms / 1000);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kResource) throw;
+  }
+  return runtime_->info().copy_bytes_per_second;
+}
+
+std::shared_ptr<DeviceBackend> make_backend(std::unique_ptr<Runtime> runtime,
+                                            const Kernels& kernels, const char* name,
+                                            int n_threads) {
+  return std::make_shared<CudaBackend>(std::move(runtime), kernels, name, n_threads);
+}
+
+}  // namespace specdec::cuda

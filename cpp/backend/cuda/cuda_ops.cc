@@ -1,0 +1,160 @@
+// The operations of a pass as launches of kernels.
+#include <algorithm>
+
+#include "backend/cuda/backend_impl.h"
+#include "base/error.h"
+
+namespace specdec::cuda {
+
+PreparedInput CudaBackend::prepare(const float* x, std::int64_t x_stride, int n_rows,
+                                   std::int64_t n_in, const std::int32_t* row_index,
+                                   const Norm& norm, std::initializer_list<DType> dtypes) {
+  SPECDEC_CHECK(n_rows <= shape_.max_rows && n_in <= shape_.max_n_in);
+  PreparedInput out;
+  for (const DType dtype : dtypes) {
+    const auto kind = static_cast<std::size_t>(input_kind(dtype));
+    out.data[kind] = at<std::byte>(space_.prepared[kind]);
+  }
+  launch("norm and quantisation", kernels_.prepare,
+         PrepareArgs{.x = x,
+                     .x_stride = x_stride,
+                     .n_rows = n_rows,
+                     .n_in = n_in,
+                     .row_index = row_index,
+                     .norm = norm,
+                     .out = out});
+  return out;
+}
+
+void CudaBackend::linear(const LinearTask& task) {
+  if (task.n_rows == 0 || task.segments.empty()) return;
+  SPECDEC_CHECK(task.segments.size() <= kMaxSegments);
+  LinearArgs args;
+  args.n_rows = task.n_rows;
+  args.n_segments = static_cast<int>(task.segments.size());
+  DType dtypes[kMaxSegments];
+  std::fill(std::begin(dtypes), std::end(dtypes), task.segments[0].weight->dtype());
+  for (std::size_t i = 0; i < task.segments.size(); ++i) {
+    const LinearSegment& segment = task.segments[i];
+    dtypes[i] = segment.weight->dtype();
+    args.segments[i] = {.weight = packed(segment.weight),
+                        .bias = segment.bias,
+                        .dst = segment.dst,
+                        .dst_stride = segment.dst_stride,
+                        .accumulate = segment.accumulate,
+                        .activation = segment.activation};
+  }
+  static_assert(kMaxSegments == 4);
+  args.input = prepare(task.x, task.x_stride, task.n_rows, task.segments[0].weight->n_in(),
+                       task.row_index, task.norm, {dtypes[0], dtypes[1], dtypes[2], dtypes[3]});
+  launch("linear", kernels_.linear, args);
+}
+
+void CudaBackend::gated_linear(const GatedLinearTask& task) {
+  if (task.n_rows == 0) return;
+  GatedArgs args{.input = {},
+                 .n_rows = task.n_rows,
+                 .gate = packed(task.gate),
+                 .up = packed(task.up),
+                 .activation = task.activation,
+                 .dst = task.dst,
+                 .dst_stride = task.dst_stride,
+                 .scratch = at<std::byte>(space_.scratch)};
+  args.input = prepare(task.x, task.x_stride, task.n_rows, task.gate->n_in(), nullptr, task.norm,
+                       {task.gate->dtype(), task.up->dtype()});
+  launch("gated linear", kernels_.gated_linear, args);
+}
+
+void CudaBackend::rope_store(const RopeStoreTask& task) {
+  if (task.n_rows == 0) return;
+  launch("rope and store", kernels_.rope_store,
+         RopeStoreArgs{.n_rows = task.n_rows,
+                       .n_heads = task.n_heads,
+                       .n_kv_heads = task.n_kv_heads,
+                       .head_dim = task.head_dim,
+                       .n_rot = task.n_rot,
+                       .interleaved = task.interleaved,
+                       .cos_sin = task.cos_sin,
+                       .q = task.q,
+                       .k = task.k,
+                       .v = task.v,
+                       .q_stride = task.q_stride,
+                       .k_stride = task.k_stride,
+                       .v_stride = task.v_stride,
+                       .layout = task.cache.layout,
+                       .pages = task.cache.pages,
+                       .page_offset = task.cache.page_offset,
+                       .first_slot = first_slot_,
+                       .slot_offset = task.first_slot - pass_.first_slot});
+}
+
+void CudaBackend::attention(const AttentionTask& task) {
+  if (task.n_rows == 0) return;
+  AttentionArgs args{.n_rows = task.n_rows,
+                     .n_heads = task.n_heads,
+                     .n_kv_heads = task.n_kv_heads,
+                     .head_dim = task.head_dim,
+                     .scale = task.scale,
+                     .q = task.q,
+                     .out = task.out,
+                     .q_stride = task.q_stride,
+                     .out_stride = task.out_stride,
+                     .layout = task.cache.layout,
+                     .pages = task.cache.pages,
+                     .page_offset = task.cache.page_offset,
+                     .first_slot = first_slot_,
+                     .slot_offset = task.first_slot - pass_.first_slot,
+                     .parents = task.parents,
+                     .max_chunks = key_.max_chunks,
+                     .scratch = at<std::byte>(space_.scratch)};
+  // Of a chain, rows before a piece count as committed.
+  int piece = task.n_rows;
+  while (piece > 1 && attention_scratch_bytes(piece, task.n_heads, task.head_dim, args.max_chunks) >
+                          space_.attention_bytes) {
+    SPECDEC_CHECK(task.parents == nullptr);
+    piece = (piece + 1) / 2;
+  }
+  for (int row = 0; row < task.n_rows; row += piece) {
+    AttentionArgs part = args;
+    part.n_rows = std::min(piece, task.n_rows - row);
+    part.q += row * args.q_stride;
+    part.out += row * args.out_stride;
+    part.slot_offset += row;
+    launch("attention", kernels_.attention, part);
+  }
+}
+
+void CudaBackend::head(const HeadTask& task) {
+  const int n_blocks = static_cast<int>(task.blocks.size());
+  for (int row = 0; row < task.n_rows; row += kHeadRows) {
+    const int n_rows = std::min(kHeadRows, task.n_rows - row);
+    HeadArgs args{
+        .input = {},
+        .n_rows = n_rows,
+        .weight = packed(task.weight),
+        .bias = task.bias,
+        .n_tokens = task.n_tokens,
+        .blocks = n_blocks > 0 ? buffers_.head_blocks : nullptr,
+        .n_blocks = n_blocks,
+        .top_k = task.top_k,
+        .top = at<TopToken>(space_.top),
+        .log_sum_exp = task.log_sum_exp != nullptr ? at<float>(space_.log_sum_exp) : nullptr,
+        .logits = task.logits != nullptr ? at<float>(space_.logits) : nullptr,
+        .logits_stride = task.logits_stride,
+        .scratch = at<std::byte>(space_.scratch)};
+    args.input = prepare(task.x + row * task.x_stride, task.x_stride, n_rows, task.weight->n_in(),
+                         nullptr, task.norm, {task.weight->dtype()});
+    launch("output head", kernels_.head, args);
+    head_rows_ = n_rows;
+    head_top_k_ = task.top_k;
+    if (task.n_rows <= kHeadRows) return;  // finish_pass() fetches them
+    // More rows than there is room for: fetched piece by piece.
+    SPECDEC_CHECK(!recording_);
+    download_results();
+    runtime_->synchronize("the output head");
+    copy_results(row, n_rows);
+    head_rows_ = 0;
+  }
+}
+
+}  // namespace specdec::cuda

@@ -1,0 +1,176 @@
+// A pass: inputs go up, operations run or are played from a recording, results come down.
+#include <algorithm>
+#include <cstring>
+
+#include "backend/cuda/backend_impl.h"
+#include "base/error.h"
+
+namespace specdec::cuda {
+namespace {
+
+constexpr int kMostRecordedRows = 32;
+constexpr std::size_t kMostRecordings = 256;
+
+}  // namespace
+
+bool CudaBackend::begin_pass(const DevicePass& pass) {
+  std::unique_lock lock(stream_mutex_);
+  SPECDEC_CHECK(pass.n_rows >= 1 && pass.n_rows <= shape_.max_rows &&
+                pass.hidden_stride <= static_cast<std::int64_t>(space_.hidden_row) &&
+                pass.n_rot <= shape_.n_rot);
+  const int n_positions = pass.first_slot + pass.n_rows;
+  if (pass.key.tree && pass.n_rows > kTreeRows) {
+    throw Error(ErrorCode::kUnsupported, "a tree of " + std::to_string(pass.n_rows) +
+                                             " tokens is too large for the GPU, which takes " +
+                                             std::to_string(kTreeRows) + "; use shorter drafts");
+  }
+  if (n_positions > space_.n_pages * kKvChunk) {
+    throw Error(ErrorCode::kResource,
+                "a cache of " + std::to_string(n_positions) +
+                    " positions is longer than the models on the GPU were loaded for (" +
+                    std::to_string(space_.n_pages * kKvChunk) + "); load them with a larger n_ctx");
+  }
+  pass_ = pass;
+  key_ = {pass.key, chunk_bucket(n_positions, space_.n_pages)};
+  recording_ = replaying_ = false;
+  head_rows_ = 0;
+
+  const PassInputs inputs(pass.n_rows, pass.n_rot, key_.max_chunks, pass.parents != nullptr,
+                          static_cast<int>(pass.head_blocks.size()));
+  const auto in = [&](std::size_t offset) { return pinned_in_.data() + offset; };
+  const auto rows = static_cast<std::size_t>(pass.n_rows);
+  const std::int32_t first_slot = pass.first_slot;
+  std::memcpy(in(inputs.first_slot), &first_slot, sizeof first_slot);
+  if (!pass.pages.empty()) {
+    const std::size_t n = std::min(pass.pages.size(), static_cast<std::size_t>(key_.max_chunks));
+    std::memcpy(in(inputs.pages), pass.pages.data(), n * sizeof(std::byte*));
+  }
+  if (pass.parents != nullptr) {
+    std::memcpy(in(inputs.parents), pass.parents, rows * sizeof(std::int32_t));
+  }
+  std::memcpy(in(inputs.cos_sin), pass.cos_sin,
+              rows * static_cast<std::size_t>(pass.n_rot) * sizeof(float));
+  if (!pass.head_blocks.empty()) {
+    std::memcpy(in(inputs.head_blocks), pass.head_blocks.data(), pass.head_blocks.size_bytes());
+  }
+  std::memcpy(in(DeviceSlab::aligned(space_.inputs_bytes)), pass.hidden,
+              rows * static_cast<std::size_t>(pass.hidden_stride) * sizeof(float));
+  first_slot_ = at<const std::int32_t>(space_.inputs + inputs.first_slot);
+  buffers_.pages = at<std::byte* const>(space_.inputs + inputs.pages);
+  buffers_.parents = at<const std::int32_t>(space_.inputs + inputs.parents);
+  buffers_.cos_sin = at<const float>(space_.inputs + inputs.cos_sin);
+  buffers_.head_blocks = at<const std::int32_t>(space_.inputs + inputs.head_blocks);
+
+  // The first pass of a kind runs as it is, the second one is recorded: what comes once is not
+  // worth a recording.
+  runtime_->mark_begin();
+  const int n_outputs = pass.n_rows - pass.key.first_output_row;
+  if (pass.key.model != 0 && pass.n_rows <= kMostRecordedRows && n_outputs <= kHeadRows) {
+    if (recordings_.size() >= kMostRecordings) recordings_.clear();
+    const auto [entry, is_new] = recordings_.try_emplace(key_);
+    if (entry->second != nullptr) {
+      replaying_ = true;
+      lock.release();  // until finish_pass()
+      return false;
+    }
+    if (!is_new) {
+      runtime_->begin_recording();
+      recording_ = true;
+    }
+  }
+  try {
+    runtime_->upload(at<std::byte>(space_.inputs), pinned_in_.data(), inputs.n_bytes);
+    runtime_->upload(at<std::byte>(space_.hidden), in(DeviceSlab::aligned(space_.inputs_bytes)),
+                     rows * static_cast<std::size_t>(pass.hidden_stride) * sizeof(float));
+  } catch (...) {
+    if (recording_) runtime_->abandon_recording();
+    throw;
+  }
+  lock.release();
+  return true;
+}
+
+void CudaBackend::finish_pass() {
+  if (replaying_) {
+    runtime_->play(*recordings_.at(key_));
+    if (pass_.top != nullptr) {
+      head_rows_ = pass_.n_rows - pass_.key.first_output_row;
+      head_top_k_ = pass_.key.top_k;
+    }
+  } else {
+    download_results();
+    if (recording_) {
+      std::unique_ptr<Recording> recording = runtime_->end_recording();
+      recording_ = false;
+      runtime_->play(*recording);
+      recordings_[key_] = std::move(recording);
+    }
+  }
+  runtime_->mark_end();
+  runtime_->synchronize("a forward pass");
+  copy_results(0, head_rows_);
+  if (pass_.hidden_out != nullptr) {
+    const auto stride = static_cast<std::size_t>(pass_.hidden_stride);
+    const auto first = static_cast<std::size_t>(pass_.first_hidden_row);
+    const std::size_t n = (static_cast<std::size_t>(pass_.n_rows) - first) * stride;
+    std::memcpy(pass_.hidden_out + first * stride,
+                pinned_out_.data() + (space_.scratch - space_.top), n * sizeof(float));
+  }
+  {
+    const std::lock_guard lock(stats_mutex_);
+    ++stats_.n_passes;
+    if (replaying_) ++stats_.n_replayed;
+    stats_.device_ms += runtime_->marked_ms();
+  }
+  stream_mutex_.unlock();
+}
+
+void CudaBackend::abort_pass() noexcept {
+  if (recording_) {
+    runtime_->abandon_recording();
+    recording_ = false;
+  }
+  try {
+    runtime_->synchronize("ending a pass that failed");
+  } catch (...) {  // what failed is on its way to the caller already
+  }
+  stream_mutex_.unlock();
+}
+
+// Results of the head lie together: one copy for all but logits.
+void CudaBackend::download_results() {
+  const auto out = [&](std::size_t offset) { return pinned_out_.data() + (offset - space_.top); };
+  if (head_rows_ > 0) {
+    runtime_->download(out(space_.top), at<std::byte>(space_.top), space_.logits - space_.top);
+    if (pass_.logits != nullptr) {
+      runtime_->download(out(space_.logits), at<std::byte>(space_.logits),
+                         static_cast<std::size_t>(head_rows_) *
+                             static_cast<std::size_t>(pass_.logits_stride) * sizeof(float));
+    }
+  }
+  if (pass_.hidden_out != nullptr) {
+    const auto stride = static_cast<std::size_t>(pass_.hidden_stride);
+    const auto first = static_cast<std::size_t>(pass_.first_hidden_row);
+    runtime_->download(pinned_out_.data() + (space_.scratch - space_.top),
+                       at<float>(space_.hidden) + first * stride,
+                       (static_cast<std::size_t>(pass_.n_rows) - first) * stride * sizeof(float));
+  }
+}
+
+// To where the caller wants them, as output rows from first_row on.
+void CudaBackend::copy_results(int first_row, int n_rows) {
+  if (n_rows == 0) return;
+  const auto out = [&](std::size_t offset) { return pinned_out_.data() + (offset - space_.top); };
+  const auto first = static_cast<std::size_t>(first_row);
+  const auto rows = static_cast<std::size_t>(n_rows);
+  const auto k = static_cast<std::size_t>(head_top_k_);
+  std::memcpy(pass_.top + first * k, out(space_.top), rows * k * sizeof(TopToken));
+  if (pass_.log_sum_exp != nullptr)
+    std::memcpy(pass_.log_sum_exp + first, out(space_.log_sum_exp), rows * sizeof(float));
+  if (pass_.logits != nullptr) {
+    const auto stride = static_cast<std::size_t>(pass_.logits_stride);
+    std::memcpy(pass_.logits + first * stride, out(space_.logits), rows * stride * sizeof(float));
+  }
+}
+
+}  // namespace specdec::cuda

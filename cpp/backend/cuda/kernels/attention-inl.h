@@ -1,0 +1,379 @@
+// Attention over the paged cache, in the order of operations of backend/cpu/attention-inl.h. A
+// block takes up to 8 queries (row, head) of one kv head. Split: one chunk of positions per block
+// and a merge afterwards; else the block walks all chunks and merges as it goes. Same bits.
+//   scores   one thread per position: a chain of multiply-adds over the dimensions
+//   softmax  half a warp per query
+//   values   one thread per dimension and group of queries: a chain over the positions
+#pragma once
+
+#include "backend/cuda/kernels/cache-inl.h"
+
+namespace specdec::cuda {
+
+inline constexpr int kQueriesPerBlock = 8;
+
+struct AttentionParams {
+  int n_rows;
+  int group;      // query heads per kv head
+  int n_queries;  // n_rows * group, query t is row t / group
+  int queries_per_block;
+  int n_chunks;  // most that a row may see
+  float factor;  // scale * log2(e)
+  const float* q;
+  float* out;
+  std::int64_t q_stride, out_stride;
+  const std::int32_t* first_slot;
+  int slot_offset;
+  const std::int32_t* parents;
+  CacheParams cache;
+  // Partial results of split attention, [n_kv_heads * n_queries][n_chunks] and outputs [..
+  // ][head_dim]
+  float* partial_max;
+  float* partial_sum;
+  float* partial_out;
+};
+
+// Ancestors of a row within the batch.
+template <class G>
+SPECDEC_GPU int depth_of(G& g, const std::int32_t* parents, int row) {
+  if (parents == nullptr) return row;
+  int depth = 0;
+  for (int at = g.load(parents + row); at >= 0; at = g.load(parents + at)) ++depth;
+  return depth;
+}
+
+// Slot of a logical position of a row: its ancestor at depth position - first.
+template <class G>
+SPECDEC_GPU int slot_of(G& g, const std::int32_t* parents, int first, int row, int length,
+                        int logical) {
+  if (parents == nullptr || logical < first) return logical;
+  int at = row;
+  for (int up = length - 1 - logical; up > 0; --up) at = g.load(parents + at);
+  return first + at;
+}
+
+// (m, l) and what old and new outputs are multiplied with.
+struct Merge {
+  float m, l, old_factor, new_factor;
+};
+SPECDEC_GPU Merge merge_of(float m, float l, float chunk_m, float chunk_l) {
+  const float top = m < chunk_m ? chunk_m : m;
+  Merge out;
+  out.old_factor = exp2_nonpositive(m - top);
+  out.new_factor = exp2_nonpositive(chunk_m - top);
+  out.m = top;
+  out.l = l * out.old_factor + chunk_l * out.new_factor;
+  return out;
+}
+
+// kSubs: groups of threads that share the queries of a block, 256 / kSubs threads each for the
+// dimensions.
+template <int kType, bool kSplit, int kSubs>
+struct Attention {
+  using Params = AttentionParams;
+  static constexpr int kMaxThreads = 256;
+  static constexpr int kMinBlocks = 2;
+  static constexpr int kThreads = 256;
+  static constexpr int kOwn = kQueriesPerBlock / kSubs;  // queries of one thread
+  static constexpr int kDims = 256 / kSubs;
+
+  // grid: split (chunks * query groups) x kv heads, else query groups x kv heads
+  template <class G>
+  static SPECDEC_GPU void run(G& g, const Params& p) {
+    Attention tile;
+    tile.kv_head = g.block_y();
+    tile.begin = (kSplit ? g.block() / p.n_chunks : g.block()) * p.queries_per_block;
+    tile.n = smaller(p.queries_per_block, p.n_queries - tile.begin);
+    tile.first = g.load(p.first_slot) + p.slot_offset;
+    tile.load_queries(g, p);
+    const auto lengths = tile.lengths(g, p);
+    if constexpr (kSplit) {
+      tile.run_chunk(g, p, g.block() % p.n_chunks);
+    } else {
+      int longest = 0;
+      for (int j = 0; j < tile.n; ++j) longest = larger(longest, lengths.get(j));
+      for (int chunk = 0; chunk * kChunk < longest; ++chunk) tile.run_chunk(g, p, chunk);
+      g.sync();
+      tile.write_rows(g, p);
+    }
+  }
+
+ private:
+  int kv_head, begin, n, first;
+
+  // Shared memory: lengths [8], chunk maxima, sums, running m, l, factors [8] each, scores
+  // [8][256], queries [8][head_dim], running outputs [8][head_dim].
+  template <class G>
+  static SPECDEC_GPU auto lengths(G& g, const Params&) {
+    return g.template shared<int>(0);
+  }
+  template <class G>
+  static SPECDEC_GPU auto stats(G& g) {
+    return g.template shared<float>(32);  // [6][8]: chunk m, chunk l, m, l, old, new factor
+  }
+  template <class G>
+  static SPECDEC_GPU auto scores(G& g) {
+    return g.template shared<float>(256);
+  }
+  template <class G>
+  static SPECDEC_GPU auto queries(G& g) {
+    return g.template shared<float>(256 + kQueriesPerBlock * kChunk * 4);
+  }
+  template <class G>
+  static SPECDEC_GPU auto sums(G& g, const Params& p) {
+    return g.template shared<float>(256 + kQueriesPerBlock * kChunk * 4 +
+                                    p.queries_per_block * p.cache.head_dim * 4);
+  }
+
+  SPECDEC_GPU int row(const Params& p, int j) const { return (begin + j) / p.group; }
+  SPECDEC_GPU int head(const Params& p, int j) const {
+    return kv_head * p.group + (begin + j) % p.group;
+  }
+  // Positions of a chunk that a query of this length sees.
+  static SPECDEC_GPU int n_visible(int length, int chunk) {
+    return larger(0, smaller(kChunk, length - chunk * kChunk));
+  }
+
+  template <class G>
+  SPECDEC_GPU void load_queries(G& g, const Params& p) const {
+    const int dim = p.cache.head_dim;
+    const auto q = queries(g);
+    for (int at = g.thread(); at < n * dim; at += g.n_threads()) {
+      const int j = at / dim;
+      const float* src = p.q + row(p, j) * p.q_stride + std::int64_t{head(p, j)} * dim;
+      q.set(at, g.load(src + at % dim) * p.factor);
+    }
+    const auto length = lengths(g, p);
+    if (g.thread() < n)
+      length.set(g.thread(), first + depth_of(g, p.parents, row(p, g.thread())) + 1);
+    g.sync();
+  }
+
+  template <class G>
+  SPECDEC_GPU void run_chunk(G& g, const Params& p, int chunk) const {
+    const auto length = lengths(g, p);
+    int visible[kQueriesPerBlock];
+    int most = 0;
+    SPECDEC_UNROLL
+    for (int j = 0; j < kQueriesPerBlock; ++j) {
+      visible[j] = j < n ? n_visible(length.get(j), chunk) : 0;
+      most = larger(most, visible[j]);
+    }
+    if (most == 0) return;  // the same for all threads
+    score(g, p, chunk, visible, most);
+    g.sync();
+    softmax(g, chunk, length);
+    g.sync();
+    weigh(g, p, chunk, most);
+    if (!kSplit) g.sync();
+  }
+
+  // A position's slot is the same for all queries unless it is a tree's.
+  SPECDEC_GPU bool is_shared(const Params& p, int logical) const {
+    return p.parents == nullptr || logical < first;
+  }
+
+  template <class G>
+  SPECDEC_GPU void score(G& g, const Params& p, int chunk, const int* visible, int most) const {
+    const int position = g.thread();
+    const int dim = p.cache.head_dim;
+    const int logical = chunk * kChunk + position;
+    const auto q = queries(g);
+    const auto out = scores(g);
+    float acc[kQueriesPerBlock] = {};
+    if (position < most && is_shared(p, logical)) {
+      const std::byte* part = head_part(g, p.cache, kv_head, logical);
+      for (int d = 0; d < dim; ++d) {
+        const float key = load_key<kType>(g, p.cache, part, position, d);
+        SPECDEC_UNROLL
+        for (int j = 0; j < kQueriesPerBlock; ++j) {
+          if (j < n) acc[j] = fma_of(q.get(j * dim + d), key, acc[j]);
+        }
+      }
+    } else if (position < most) {
+      const auto length = lengths(g, p);
+      SPECDEC_UNROLL
+      for (int j = 0; j < kQueriesPerBlock; ++j) {
+        if (position >= visible[j]) continue;
+        const int slot = slot_of(g, p.parents, first, row(p, j), length.get(j), logical);
+        const std::byte* part = head_part(g, p.cache, kv_head, slot);
+        for (int d = 0; d < dim; ++d) {
+          acc[j] = fma_of(q.get(j * dim + d), load_key<kType>(g, p.cache, part, slot % kChunk, d),
+                          acc[j]);
+        }
+      }
+    }
+    SPECDEC_UNROLL
+    for (int j = 0; j < kQueriesPerBlock; ++j)
+      out.set(j * kChunk + position, position < visible[j] ? acc[j] : -infinity());
+  }
+
+  // Scores to 2^(score - max); 16 chains of sums by position and a fixed tree.
+  template <class G, class Lengths>
+  SPECDEC_GPU void softmax(G& g, int chunk, const Lengths& length) const {
+    const int j = g.thread() / 32;
+    const int lane = g.thread() % 16;
+    const auto score = scores(g);
+    const auto stat = stats(g);
+    float m = -infinity();
+    const bool mine = g.thread() % 32 < 16;
+    for (int i = 0; mine && i < kChunk; i += 16) m = max_of(m, score.get(j * kChunk + i + lane));
+    SPECDEC_UNROLL
+    for (int mask = 8; mask > 0; mask /= 2) m = max_of(m, g.shuffle_xor(m, mask));
+    float sum = 0;
+    if (mine && j < n && n_visible(length.get(j), chunk) > 0) {
+      for (int i = 0; i < kChunk; i += 16) {
+        const float e = exp2_nonpositive(score.get(j * kChunk + i + lane) - m);
+        score.set(j * kChunk + i + lane, e);
+        sum += e;
+      }
+    }
+    SPECDEC_UNROLL
+    for (int mask = 8; mask > 0; mask /= 2) sum += g.shuffle_xor(sum, mask);
+    if (g.thread() % 32 != 0 || j >= n) return;
+    stat.set(j, m);
+    stat.set(8 + j, sum);
+    if (kSplit || n_visible(length.get(j), chunk) == 0) return;
+    if (chunk == 0) {
+      stat.set(16 + j, m);
+      stat.set(24 + j, sum);
+      return;
+    }
+    const Merge merged = merge_of(stat.get(16 + j), stat.get(24 + j), m, sum);
+    stat.set(16 + j, merged.m);
+    stat.set(24 + j, merged.l);
+    stat.set(32 + j, merged.old_factor);
+    stat.set(40 + j, merged.new_factor);
+  }
+
+  template <class G>
+  SPECDEC_GPU void weigh(G& g, const Params& p, int chunk, int most) const {
+    const int sub = g.thread() / kDims;
+    const auto length = lengths(g, p);
+    int visible[kOwn];
+    SPECDEC_UNROLL
+    for (int i = 0; i < kOwn; ++i) {
+      const int j = sub * kOwn + i;
+      visible[i] = j < n ? n_visible(length.get(j), chunk) : 0;
+    }
+    const int n_shared =
+        p.parents == nullptr ? most : larger(0, smaller(most, first - chunk * kChunk));
+    for (int d = g.thread() % kDims; d < p.cache.head_dim; d += kDims) {
+      float acc[kOwn] = {};
+      add_shared(g, p, chunk, d, sub, visible, n_shared, acc);
+      if (n_shared < most) add_paths(g, p, chunk, d, sub, visible, n_shared, acc);
+      put(g, p, chunk, d, sub, visible, acc);
+    }
+  }
+
+  template <class G>
+  SPECDEC_GPU void add_shared(G& g, const Params& p, int chunk, int d, int sub, const int* visible,
+                              int n_shared, float* acc) const {
+    if (n_shared == 0) return;
+    const auto weight = scores(g);
+    const std::byte* part = head_part(g, p.cache, kv_head, chunk * kChunk);
+    for (int i = 0; i < n_shared; ++i) {
+      const float value = load_value<kType>(g, p.cache, part, i, d);
+      SPECDEC_UNROLL
+      for (int j = 0; j < kOwn; ++j) {
+        if (i < visible[j])
+          acc[j] = fma_of(weight.get((sub * kOwn + j) * kChunk + i), value, acc[j]);
+      }
+    }
+  }
+
+  template <class G>
+  SPECDEC_GPU void add_paths(G& g, const Params& p, int chunk, int d, int sub, const int* visible,
+                             int n_shared, float* acc) const {
+    const auto weight = scores(g);
+    const auto length = lengths(g, p);
+    SPECDEC_UNROLL
+    for (int i = 0; i < kOwn; ++i) {
+      const int j = sub * kOwn + i;
+      for (int position = n_shared; position < visible[i]; ++position) {
+        const int slot =
+            slot_of(g, p.parents, first, row(p, j), length.get(j), chunk * kChunk + position);
+        const std::byte* part = head_part(g, p.cache, kv_head, slot);
+        acc[i] = fma_of(weight.get(j * kChunk + position),
+                        load_value<kType>(g, p.cache, part, slot % kChunk, d), acc[i]);
+      }
+    }
+  }
+
+  template <class G>
+  SPECDEC_GPU void put(G& g, const Params& p, int chunk, int d, int sub, const int* visible,
+                       const float* acc) const {
+    const auto stat = stats(g);
+    SPECDEC_UNROLL
+    for (int i = 0; i < kOwn; ++i) {
+      const int j = sub * kOwn + i;
+      if (visible[i] == 0) continue;
+      if constexpr (kSplit) {
+        const std::int64_t at =
+            (std::int64_t{kv_head} * p.n_queries + begin + j) * p.n_chunks + chunk;
+        g.store(p.partial_out + at * p.cache.head_dim + d, acc[i]);
+        if (d == 0) {
+          g.store(p.partial_max + at, stat.get(j));
+          g.store(p.partial_sum + at, stat.get(8 + j));
+        }
+      } else {
+        const auto sum = sums(g, p);
+        const int at = j * p.cache.head_dim + d;
+        sum.set(at, chunk == 0 ? acc[i]
+                               : fma_of(sum.get(at), stat.get(32 + j), acc[i] * stat.get(40 + j)));
+      }
+    }
+  }
+
+  template <class G>
+  SPECDEC_GPU void write_rows(G& g, const Params& p) const {
+    const int dim = p.cache.head_dim;
+    const auto sum = sums(g, p);
+    const auto stat = stats(g);
+    for (int at = g.thread(); at < n * dim; at += g.n_threads()) {
+      const int j = at / dim;
+      float* out = p.out + row(p, j) * p.out_stride + std::int64_t{head(p, j)} * dim;
+      g.store(out + at % dim, sum.get(at) * divide(1.0F, stat.get(24 + j)));
+    }
+  }
+};
+
+// Merges the chunks of split attention: one block per query and kv head.
+struct AttentionMerge {
+  using Params = AttentionParams;
+  static constexpr int kMaxThreads = 128;
+  static constexpr int kMinBlocks = 2;
+
+  template <class G>
+  static SPECDEC_GPU void run(G& g, const Params& p) {
+    const int t = g.block();
+    const int row = t / p.group;
+    const int head = g.block_y() * p.group + t % p.group;
+    const int first = g.load(p.first_slot) + p.slot_offset;
+    const int length = first + depth_of(g, p.parents, row) + 1;
+    const std::int64_t base = (std::int64_t{g.block_y()} * p.n_queries + t) * p.n_chunks;
+    const int dim = p.cache.head_dim;
+    for (int d = g.thread(); d < dim; d += g.n_threads()) {
+      float m = load(g, p.partial_max + base);
+      float l = load(g, p.partial_sum + base);
+      float o = load(g, p.partial_out + base * dim + d);
+      for (int chunk = 1; chunk * kChunk < length; ++chunk) {
+        const Merge merged = merge_of(m, l, load(g, p.partial_max + base + chunk),
+                                      load(g, p.partial_sum + base + chunk));
+        m = merged.m;
+        l = merged.l;
+        o = fma_of(o, merged.old_factor,
+                   load(g, p.partial_out + (base + chunk) * dim + d) * merged.new_factor);
+      }
+      g.store(p.out + row * p.out_stride + std::int64_t{head} * dim + d, o * divide(1.0F, l));
+    }
+  }
+
+ private:
+  template <class G>
+  static SPECDEC_GPU float load(G& g, const float* p) {
+    return g.load(p);
+  }
+};
+
+}  // namespace specdec::cuda

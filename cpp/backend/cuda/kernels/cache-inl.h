@@ -1,0 +1,58 @@
+// Elements of the KV cache (backend/kv_layout.h) on the device; offsets are computed on the host.
+#pragma once
+
+#include "backend/cuda/kernels/math-inl.h"
+
+namespace specdec::cuda {
+
+inline constexpr int kCacheF32 = 0, kCacheF16 = 1, kCacheQ8 = 2;  // numbers of KvType
+inline constexpr int kChunk = 256;                                // kKvChunk
+
+struct CacheParams {
+  std::byte* const* pages;
+  std::int64_t page_offset;  // of the layer
+  std::int64_t head_bytes;
+  std::int64_t v_offset, k_scales_offset, v_scales_offset;
+  int type;
+  int head_dim, v_stride, n_scales;
+};
+
+template <class G>
+SPECDEC_GPU std::byte* head_part(G& g, const CacheParams& c, int kv_head, int slot) {
+  return g.load(c.pages + slot / kChunk) + c.page_offset + kv_head * c.head_bytes;
+}
+
+SPECDEC_GPU int k_element(const CacheParams& c, int position, int d) {
+  return (position / 16 * c.head_dim + d) * 16 + position % 16;
+}
+SPECDEC_GPU int k_scale(const CacheParams& c, int position, int d) {
+  return (position / 16 * c.n_scales + d / 32) * 16 + position % 16;
+}
+
+template <int kType, class G>
+SPECDEC_GPU float load_element(G& g, const std::byte* elements, int at) {
+  if constexpr (kType == kCacheF32) return g.load(reinterpret_cast<const float*>(elements) + at);
+  if constexpr (kType == kCacheF16)
+    return half_to_float(g.load(reinterpret_cast<const std::uint16_t*>(elements) + at));
+  return static_cast<float>(g.load(reinterpret_cast<const std::int8_t*>(elements) + at));
+}
+
+// part: of the head; position: within the page.
+template <int kType, class G>
+SPECDEC_GPU float load_key(G& g, const CacheParams& c, const std::byte* part, int position, int d) {
+  const float x = load_element<kType>(g, part, k_element(c, position, d));
+  if constexpr (kType != kCacheQ8) return x;
+  const auto* scales = reinterpret_cast<const std::uint16_t*>(part + c.k_scales_offset);
+  return x * half_to_float(g.load(scales + k_scale(c, position, d)));
+}
+
+template <int kType, class G>
+SPECDEC_GPU float load_value(G& g, const CacheParams& c, const std::byte* part, int position,
+                             int d) {
+  const float x = load_element<kType>(g, part + c.v_offset, position * c.v_stride + d);
+  if constexpr (kType != kCacheQ8) return x;
+  const auto* scales = reinterpret_cast<const std::uint16_t*>(part + c.v_scales_offset);
+  return x * half_to_float(g.load(scales + position * c.n_scales + d / 32));
+}
+
+}  // namespace specdec::cuda

@@ -1,0 +1,293 @@
+// From the arguments of launch.h to kernels and grids. L launches: L::launch<Body>(params, grid x,
+// grid y, threads, bytes of shared memory, stream) and L::matmul(launch, stream).
+#pragma once
+
+#include <algorithm>
+
+#include "backend/cuda/kernels/elementwise-inl.h"
+#include "backend/cuda/kernels/head-inl.h"
+#include "backend/cuda/kernels/layout.h"
+#include "backend/cuda/kernels/matmul_launch.h"
+#include "backend/cuda/kernels/prepare-inl.h"
+#include "backend/cuda/kernels/rope_store-inl.h"
+#include "backend/cuda/kernels/scratch.h"
+
+namespace specdec::cuda {
+
+static_assert(kActivationSilu == static_cast<int>(Activation::kSilu));
+static_assert(kActivationGelu == static_cast<int>(Activation::kGeluErf));
+static_assert(kCacheF16 == static_cast<int>(KvType::kF16));
+static_assert(kCacheQ8 == static_cast<int>(KvType::kQ8_0));
+static_assert(kChunk == kKvChunk && kKvLane == 16 && kHeadBlock == kRowsPerTile);
+static_assert(kScanLogits == kScanColumns && kSumLogits == kSumColumns);
+static_assert(sizeof(TopToken) == 8);
+
+inline constexpr int kPiece = 256;  // elements per block of elementwise kernels
+
+[[nodiscard]] inline int pieces(std::int64_t n) { return static_cast<int>(div_up(n, kPiece)); }
+
+[[nodiscard]] inline CacheParams cache_params(const KvLayout& layout, std::byte* const* pages,
+                                              std::size_t page_offset) {
+  CacheParams out{};
+  out.pages = pages;
+  out.page_offset = static_cast<std::int64_t>(page_offset);
+  out.head_bytes = static_cast<std::int64_t>(layout.head_bytes());
+  out.v_offset = static_cast<std::int64_t>(layout.v_offset());
+  out.k_scales_offset = static_cast<std::int64_t>(layout.k_scales_offset());
+  out.v_scales_offset = static_cast<std::int64_t>(layout.v_scales_offset());
+  out.type = static_cast<int>(layout.type);
+  out.head_dim = layout.head_dim;
+  out.v_stride = layout.v_stride();
+  out.n_scales = layout.n_scales();
+  return out;
+}
+
+template <class L>
+void prepare(const PrepareArgs& args, Stream stream) {
+  if (args.n_rows == 0) return;
+  PrepareParams p{};
+  p.x = args.x;
+  p.x_stride = args.x_stride;
+  p.row_index = args.row_index;
+  p.gate = args.gate;
+  p.gate_stride = args.gate_stride;
+  p.weight = args.norm.weight;
+  p.bias = args.norm.bias;
+  p.epsilon = args.norm.epsilon;
+  p.norm = static_cast<int>(args.norm.kind);
+  p.activation = static_cast<int>(args.activation);
+  p.n_rows = args.n_rows;
+  p.n_in = args.n_in;
+  const auto view = [&](InputKind kind) {
+    std::byte* data = args.out.data[static_cast<int>(kind)];
+    return data == nullptr ? InputView{} : input_view(kind, args.n_rows, args.n_in, data);
+  };
+  p.x32 = view(InputKind::kFloat).x;
+  const InputView q32 = view(InputKind::kQ32);
+  p.q32 = q32.q;
+  p.d32 = q32.d;
+  p.sums32 = q32.sums;
+  const InputView q256 = view(InputKind::kQ256);
+  p.q256 = q256.q;
+  p.d256 = q256.d;
+  p.sums256 = q256.sums;
+  const std::int64_t n_padded = div_up(args.n_in, 256) * 256;
+  p.k_per_block = p.norm == 0 ? 2048 : n_padded;
+  const auto rows = static_cast<int>(div_up(args.n_rows, kColsPerTile) * kColsPerTile);
+  L::template launch<Prepare>(p, rows, static_cast<int>(div_up(n_padded, p.k_per_block)), 256,
+                              84 * static_cast<int>(sizeof(float)), stream);
+}
+
+// Everything but the segments.
+[[nodiscard]] inline MatmulLaunch matmul_launch(const PreparedInput& input, int n_rows, DType dtype,
+                                                std::int64_t n_in, bool use_dp4a) {
+  MatmulLaunch launch;
+  launch.dtype = dtype;
+  launch.use_dp4a = use_dp4a && input_kind(dtype) != InputKind::kFloat;
+  const WeightLayout layout = weight_layout(dtype);
+  const InputView view =
+      input_view(layout.kind, n_rows, n_in, input.data[static_cast<int>(layout.kind)]);
+  MatmulParams& p = launch.params;
+  p.input = {view.q, view.d, view.sums, view.x, view.n_k};
+  p.n_rows = n_rows;
+  p.n_col_tiles = static_cast<int>(div_up(n_rows, kColsPerTile));
+  launch.col_tiles = launch.use_dp4a ? 1 : p.n_col_tiles <= 2 ? p.n_col_tiles : 8;
+  p.n_col_groups = static_cast<int>(div_up(p.n_col_tiles, launch.col_tiles));
+  const std::int64_t n_units = div_up(n_in, layout.unit);
+  p.n_units = static_cast<int>(n_units);
+  p.units_per_slice = static_cast<int>(units_per_slice(n_units));
+  launch.n_warps = k_slices(dtype, n_in);
+  return launch;
+}
+
+inline void add_segment(MatmulLaunch& launch, const Segment& segment) {
+  SegmentParams s{};
+  const PackedWeight& w = segment.weight;
+  s.headers = reinterpret_cast<const std::uint8_t*>(w.data);
+  s.codes = s.headers + header_plane_bytes(w.dtype, w.n_out, w.n_in);
+  s.bias = segment.bias;
+  s.dst = segment.dst;
+  s.dst_stride = segment.dst_stride;
+  s.n_out = w.n_out;
+  s.first_tile = launch.n_tiles;
+  s.store = segment.accumulate ? kStoreAdd : kStorePlain;
+  s.activation = static_cast<int>(segment.activation);
+  launch.params.segments[launch.params.n_segments++] = s;
+  launch.n_tiles += static_cast<int>(div_up(w.n_out, kRowsPerTile));
+}
+
+template <class L>
+void linear(const LinearArgs& args, Stream stream) {
+  if (args.n_rows == 0) return;
+  for (int i = 0; i < args.n_segments;) {
+    const PackedWeight& first = args.segments[i].weight;
+    MatmulLaunch launch =
+        matmul_launch(args.input, args.n_rows, first.dtype, first.n_in, args.use_dp4a);
+    for (; i < args.n_segments && args.segments[i].weight.dtype == first.dtype; ++i)
+      add_segment(launch, args.segments[i]);
+    L::matmul(launch, stream);
+  }
+}
+
+template <class L>
+void gated_linear(const GatedArgs& args, Stream stream) {
+  if (args.n_rows == 0) return;
+  Segment gate;
+  gate.weight = args.gate;
+  gate.dst = args.dst;
+  gate.dst_stride = args.dst_stride;
+  Segment up = gate;
+  up.weight = args.up;
+  up.activation = args.activation;
+  const auto launch_of = [&](const PackedWeight& weight) {
+    return matmul_launch(args.input, args.n_rows, weight.dtype, weight.n_in, args.use_dp4a);
+  };
+  MatmulLaunch first = launch_of(args.gate);
+  if (!args.use_dp4a && gates_at_once(args.n_rows, args.gate.dtype, args.up.dtype)) {
+    gate.activation = args.activation;
+    add_segment(first, gate);
+    const int n_tiles = first.n_tiles;
+    add_segment(first, up);
+    first.n_tiles = n_tiles;
+    first.gated = true;
+    L::matmul(first, stream);
+    return;
+  }
+  add_segment(first, gate);
+  L::matmul(first, stream);
+  MatmulLaunch second = launch_of(args.up);
+  add_segment(second, up);
+  second.params.segments[0].store = kStoreGate;
+  L::matmul(second, stream);
+}
+
+template <class L>
+void rope_store(const RopeStoreArgs& args, Stream stream) {
+  if (args.n_rows == 0) return;
+  RopeStoreParams p{};
+  p.n_heads = args.n_heads;
+  p.n_kv_heads = args.n_kv_heads;
+  p.n_rot = args.n_rot;
+  p.interleaved = args.interleaved ? 1 : 0;
+  p.cos_sin = args.cos_sin;
+  p.q = args.q;
+  p.k = args.k;
+  p.v = args.v;
+  p.q_stride = args.q_stride;
+  p.k_stride = args.k_stride;
+  p.v_stride = args.v_stride;
+  p.first_slot = args.first_slot;
+  p.slot_offset = args.slot_offset;
+  p.cache = cache_params(args.layout, args.pages, args.page_offset);
+  L::template launch<RopeStore>(p, args.n_rows, args.n_heads + 2 * args.n_kv_heads, 128, 0, stream);
+}
+
+template <class L>
+void copy_position(const CopyPositionArgs& args, Stream stream) {
+  if (args.n_layers == 0) return;
+  CopyPositionParams p{};
+  p.src = args.src;
+  p.dst = args.dst;
+  p.from = args.from;
+  p.to = args.to;
+  p.layer_bytes = static_cast<std::int64_t>(args.layout.layer_bytes());
+  p.cache = cache_params(args.layout, nullptr, 0);
+  L::template launch<CopyPosition>(p, args.n_layers, args.layout.n_kv_heads, 128, 0, stream);
+}
+
+template <class L>
+void add(const AddArgs& args, Stream stream) {
+  if (args.n_rows == 0 || args.n == 0) return;
+  const AddParams p{args.dst, args.dst_stride, args.x, args.x_stride, args.n};
+  L::template launch<Add>(p, pieces(args.n), args.n_rows, kPiece, 0, stream);
+}
+
+template <class L>
+void head(const HeadArgs& args, Stream stream) {
+  if (args.n_rows == 0) return;
+  const HeadScratch scratch = head_scratch(args.n_rows, args.n_tokens, args.n_blocks, args.top_k);
+  const bool subset = args.n_blocks > 0;
+  // All logits and somebody reads them: no need to keep them twice.
+  const bool in_place =
+      !subset && args.logits != nullptr && args.logits_stride >= args.weight.n_out;
+  HeadParams p{};
+  float* logits = in_place ? args.logits : reinterpret_cast<float*>(args.scratch + scratch.logits);
+  p.logits = logits;
+  p.stride = in_place ? args.logits_stride : scratch.n_columns;
+  p.n_columns = scratch.n_columns;
+  p.n_tokens = args.n_tokens;
+  p.blocks = subset ? args.blocks : nullptr;
+  p.n_rows = args.n_rows;
+  p.n_scans = scratch.n_scans;
+  p.top_k = args.top_k;
+  p.padded_k = scratch.padded_k;
+  p.keys = reinterpret_cast<std::uint64_t*>(args.scratch + scratch.keys);
+  p.bad = reinterpret_cast<std::int32_t*>(args.scratch + scratch.bad);
+  if (args.log_sum_exp != nullptr) {
+    p.group_max = reinterpret_cast<float*>(args.scratch + scratch.group_max);
+    p.group_sum = reinterpret_cast<float*>(args.scratch + scratch.group_sum);
+  }
+  p.top_tokens = &args.top->token;
+  p.log_sum_exp = args.log_sum_exp;
+  p.full = args.logits;
+  p.full_stride = args.logits_stride;
+
+  MatmulLaunch launch =
+      matmul_launch(args.input, args.n_rows, args.weight.dtype, args.weight.n_in, args.use_dp4a);
+  Segment segment;
+  segment.weight = args.weight;
+  segment.bias = args.bias;
+  segment.dst = logits;
+  segment.dst_stride = p.stride;
+  add_segment(launch, segment);
+  // Rows behind the last token are padding of the matrix; not computed unless in the last tile.
+  launch.n_tiles = static_cast<int>(scratch.n_columns / kHeadBlock);
+  launch.params.tiles = p.blocks;
+  L::matmul(launch, stream);
+
+  const int scan_bytes = kScanLogits * 8 + 32;
+  L::template launch<HeadScan>(p, p.n_scans, args.n_rows, 256, scan_bytes, stream);
+  L::template launch<HeadMerge>(p, args.n_rows, 1, 256, scan_bytes, stream);
+  if (args.logits == nullptr || in_place) return;
+  if (subset) {
+    L::template launch<HeadScatter>(p, pieces(args.n_tokens), args.n_rows, kPiece, 0, stream);
+  } else {
+    // Narrow rows of logits: copied without the padding of the last tile.
+    L::template launch<HeadCopy>(p, pieces(args.n_tokens), args.n_rows, kPiece, 0, stream);
+  }
+}
+
+template <class L>
+void embed(const EmbedArgs& args, Stream stream) {
+  if (args.n_rows == 0) return;
+  const PackedWeight& w = args.weight;
+  const auto* headers = reinterpret_cast<const std::uint8_t*>(w.data);
+  const EmbedParams p{
+      headers,        headers + header_plane_bytes(w.dtype, w.n_out, w.n_in),        args.tokens,
+      w.n_in,         static_cast<int>(div_up(w.n_in, weight_layout(w.dtype).unit)), args.dst,
+      args.dst_stride};
+  const auto launch = [&]<class Row>() {
+    L::template launch<Embed<Row>>(p, pieces(w.n_in), args.n_rows, kPiece, 0, stream);
+  };
+  switch (w.dtype) {
+#define SPECDEC_ROW(id, ...) \
+  case DType::id:            \
+    return launch.template operator()<__VA_ARGS__>()
+    SPECDEC_ROW(kF32, RowFloat<FormatF32>);
+    SPECDEC_ROW(kF16, RowFloat<FormatF16>);
+    SPECDEC_ROW(kBF16, RowFloat<FormatBF16>);
+    SPECDEC_ROW(kQ4_0, Row32<FormatQ4_0>);
+    SPECDEC_ROW(kQ4_1, Row32<FormatQ4_1>);
+    SPECDEC_ROW(kQ5_0, Row32<FormatQ5_0>);
+    SPECDEC_ROW(kQ5_1, Row32<FormatQ5_1>);
+    SPECDEC_ROW(kQ8_0, Row32<FormatQ8_0>);
+    SPECDEC_ROW(kQ2_K, Row256<FormatQ2_K>);
+    SPECDEC_ROW(kQ3_K, Row256<FormatQ3_K>);
+    SPECDEC_ROW(kQ4_K, Row256<FormatQ4_K>);
+    SPECDEC_ROW(kQ5_K, Row256<FormatQ5_K>);
+    SPECDEC_ROW(kQ6_K, Row256<FormatQ6_K>);
+#undef SPECDEC_ROW
+  }
+}
+
+}  // namespace specdec::cuda

@@ -1,0 +1,74 @@
+// A product ready to run, between the dispatcher and the families of formats.
+#pragma once
+
+#include "backend/cuda/kernels/launch.h"
+#include "backend/cuda/kernels/matmul-inl.h"
+
+namespace specdec::cuda {
+
+struct MatmulLaunch {
+  DType dtype = DType::kF32;
+  MatmulParams params{};
+  int n_tiles = 0;    // of the matrices
+  int n_warps = 0;    // pieces of k
+  int col_tiles = 1;  // per block: 1, 2 or 8
+  bool gated = false;
+  bool use_dp4a = false;  // with one column tile, not gated
+};
+
+// L::launch<Body>(params, grid x, grid y, threads, bytes of shared memory, stream)
+template <class L, class Body>
+void run_matmul(const MatmulLaunch& launch, Stream stream) {
+  const int n_values = Body::kTiles * 128 * launch.n_warps * (launch.gated ? 2 : 1);
+  L::template launch<Body>(launch.params, launch.n_tiles * launch.params.n_col_groups, 1,
+                           launch.n_warps * 32, n_values * static_cast<int>(sizeof(float)), stream);
+}
+
+template <class L, template <class, int, class> class Unit, class F>
+void run_format(const MatmulLaunch& launch, Stream stream) {
+  if (launch.use_dp4a) return run_matmul<L, Matmul<Unit<F, 1, DotProducts>, 1>>(launch, stream);
+  if (launch.gated) {
+    return launch.col_tiles == 1
+               ? run_matmul<L, GatedMatmul<Unit<F, 1, TensorCores>, 1>>(launch, stream)
+               : run_matmul<L, GatedMatmul<Unit<F, 2, TensorCores>, 2>>(launch, stream);
+  }
+  if (launch.col_tiles == 1)
+    return run_matmul<L, Matmul<Unit<F, 1, TensorCores>, 1>>(launch, stream);
+  if (launch.col_tiles == 2)
+    return run_matmul<L, Matmul<Unit<F, 2, TensorCores>, 2>>(launch, stream);
+  run_matmul<L, Matmul<Unit<F, 8, TensorCores>, 8>>(launch, stream);
+}
+
+template <class L>
+void run_q32(const MatmulLaunch& launch, Stream stream) {
+  switch (launch.dtype) {
+    case DType::kQ4_0:
+      return run_format<L, Unit32, FormatQ4_0>(launch, stream);
+    case DType::kQ4_1:
+      return run_format<L, Unit32, FormatQ4_1>(launch, stream);
+    case DType::kQ5_0:
+      return run_format<L, Unit32, FormatQ5_0>(launch, stream);
+    case DType::kQ5_1:
+      return run_format<L, Unit32, FormatQ5_1>(launch, stream);
+    default:
+      return run_format<L, Unit32, FormatQ8_0>(launch, stream);
+  }
+}
+
+template <class L>
+void run_q256(const MatmulLaunch& launch, Stream stream) {
+  switch (launch.dtype) {
+    case DType::kQ2_K:
+      return run_format<L, Unit256, FormatQ2_K>(launch, stream);
+    case DType::kQ3_K:
+      return run_format<L, Unit256, FormatQ3_K>(launch, stream);
+    case DType::kQ4_K:
+      return run_format<L, Unit256, FormatQ4_K>(launch, stream);
+    case DType::kQ5_K:
+      return run_format<L, Unit256, FormatQ5_K>(launch, stream);
+    default:
+      return run_format<L, Unit256, FormatQ6_K>(launch, stream);
+  }
+}
+
+}  // namespace specdec::cuda

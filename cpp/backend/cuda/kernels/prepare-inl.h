@@ -1,0 +1,218 @@
+// Rows of activations to the form products want: gathered, gated or normalised, and quantised as
+// backend/cpu/quantize-inl.h does. One block per row (and per piece of k without a norm).
+#pragma once
+
+#include "backend/cuda/kernels/math-inl.h"
+
+namespace specdec::cuda {
+
+struct PrepareParams {
+  const float* x;
+  std::int64_t x_stride;
+  const std::int32_t* row_index;
+  const float* gate;
+  std::int64_t gate_stride;
+  const float* weight;  // of the norm
+  const float* bias;
+  float epsilon;
+  int norm;  // 0 none, 1 RMS, 2 layer
+  int activation;
+  int n_rows;
+  std::int64_t n_in;
+  std::int64_t k_per_block;  // a multiple of 256
+  // Outputs, null when not wanted.
+  float* x32;
+  std::uint8_t* q32;
+  float* d32;
+  std::int32_t* sums32;
+  std::uint8_t* q256;
+  float* d256;
+  std::int32_t* sums256;
+};
+
+// The row's values one by one.
+struct RowInput {
+  const float* x;
+  const float* gate;
+  const float* weight;
+  const float* bias;
+  float mean, scale;
+  int activation;
+  bool normalised;
+
+  template <class G>
+  SPECDEC_GPU float value(G& g, std::int64_t k) const {
+    const float raw = g.load(x + k);
+    if (gate != nullptr) return activate(activation, g.load(gate + k)) * raw;
+    if (!normalised) return raw;
+    const float y = (raw - mean) * scale * g.load(weight + k);
+    return bias != nullptr ? y + g.load(bias + k) : y;
+  }
+};
+
+// Sum of x, or of squared distances from the mean, in 64 chains and a fixed tree: the CPU's order.
+template <bool kSquares, class G>
+SPECDEC_GPU float sum_row(G& g, const float* x, std::int64_t n, float mean) {
+  const auto lanes = g.template shared<float>(0);
+  const int t = g.thread();
+  if (t < 64) {
+    float acc = 0;
+    for (std::int64_t k = t; k < n; k += 64) {
+      const float v = g.load(x + k);
+      acc = kSquares ? fma_of(v - mean, v - mean, acc) : acc + v;
+    }
+    lanes.set(t, acc);
+  }
+  g.sync();
+  if (t < 16)
+    lanes.set(64 + t, (lanes.get(t) + lanes.get(16 + t)) + (lanes.get(32 + t) + lanes.get(48 + t)));
+  g.sync();
+  if (t < 4) {
+    lanes.set(80 + t,
+              (lanes.get(64 + t) + lanes.get(72 + t)) + (lanes.get(68 + t) + lanes.get(76 + t)));
+  }
+  g.sync();
+  const float sum = (lanes.get(80) + lanes.get(82)) + (lanes.get(81) + lanes.get(83));
+  g.sync();
+  return sum;
+}
+
+struct BlockScale {
+  float d, inverse;
+};
+
+// From the largest magnitude of a block; bad: a value is not finite.
+SPECDEC_GPU BlockScale scale_of(float largest, bool bad) {
+  const float inverse = largest > 0 ? divide(127.0F, largest) : 0.0F;
+  const bool fine = !bad && inverse <= 3.0e38F;
+  return {fine ? divide(largest, 127.0F) : bad ? not_a_number() : 0.0F, fine ? inverse : 0.0F};
+}
+
+template <class G>
+SPECDEC_GPU float warp_max(G& g, float x) {
+  SPECDEC_UNROLL
+  for (int mask = 16; mask > 0; mask /= 2) x = max_of(x, g.shuffle_xor(x, mask));
+  return x;
+}
+template <class G>
+SPECDEC_GPU int warp_or(G& g, int x) {
+  SPECDEC_UNROLL
+  for (int mask = 16; mask > 0; mask /= 2) x |= g.shuffle_xor(x, mask);
+  return x;
+}
+
+// Stores the codes of 32 k, one per lane, as fragments of column `column` of its tile.
+template <class G>
+SPECDEC_GPU void store_codes(G& g, std::uint8_t* block, int column, int code) {
+  const int k = g.thread() % 32;
+  std::uint32_t word = (static_cast<std::uint32_t>(code) & 0xFFU) << (8 * (k % 4));
+  word |= g.shuffle_xor(word, 1);
+  word |= g.shuffle_xor(word, 2);
+  if (k % 4 == 0) {
+    const int lane = column * 4 + k % 16 / 4;
+    g.store(reinterpret_cast<std::uint32_t*>(block + lane * 8 + k / 16 * 4), word);
+  }
+}
+
+struct Prepare {
+  using Params = PrepareParams;
+  static constexpr int kMaxThreads = 256;
+  static constexpr int kMinBlocks = 2;
+
+  template <class G>
+  static SPECDEC_GPU void run(G& g, const Params& p) {
+    const int row = g.block();
+    const bool exists = row < p.n_rows;  // rows behind the last fill up a tile with zeros
+    RowInput in{};
+    if (exists) {
+      const std::int64_t source = p.row_index == nullptr ? row : g.load(p.row_index + row);
+      in.x = p.x + source * p.x_stride;
+      in.gate = p.gate == nullptr ? nullptr : p.gate + row * p.gate_stride;
+      in.weight = p.weight;
+      in.bias = p.norm == 2 ? p.bias : nullptr;
+      in.activation = p.activation;
+      in.normalised = p.norm != 0;
+      if (in.normalised) {
+        const auto count = static_cast<float>(p.n_in);
+        if (p.norm == 2) in.mean = divide(sum_row<false>(g, in.x, p.n_in, 0), count);
+        const float variance = divide(sum_row<true>(g, in.x, p.n_in, in.mean), count);
+        in.scale = divide(1.0F, square_root(variance + p.epsilon));
+      }
+    }
+    const std::int64_t begin = g.block_y() * p.k_per_block;
+    const std::int64_t end = begin + p.k_per_block;
+    if (p.x32 != nullptr) put_floats(g, p, in, row, exists, begin, end);
+    if (p.q32 != nullptr) put_q32(g, p, in, row, exists, begin, end);
+    if (p.q256 != nullptr) put_q256(g, p, in, row, exists, begin, end);
+  }
+
+ private:
+  static SPECDEC_GPU std::int64_t clamp_end(std::int64_t end, std::int64_t n) {
+    return end < n ? end : n;
+  }
+
+  template <class G>
+  static SPECDEC_GPU void put_floats(G& g, const Params& p, const RowInput& in, int row,
+                                     bool exists, std::int64_t begin, std::int64_t end) {
+    const std::int64_t n_padded = (p.n_in + 15) / 16 * 16;
+    float* out = p.x32 + row / 8 * n_padded * 8 + row % 8;
+    for (std::int64_t k = begin + g.thread(); k < clamp_end(end, n_padded); k += g.n_threads())
+      g.store(out + k * 8, exists && k < p.n_in ? in.value(g, k) : 0.0F);
+  }
+
+  template <class G>
+  static SPECDEC_GPU void put_q32(G& g, const Params& p, const RowInput& in, int row, bool exists,
+                                  std::int64_t begin, std::int64_t end) {
+    const std::int64_t n_padded = (p.n_in + 63) / 64 * 64;
+    const int lane = g.thread() % 32;
+    for (std::int64_t k = begin + g.thread() / 32 * 32; k < clamp_end(end, n_padded);
+         k += g.n_threads()) {
+      const float v = exists && k < p.n_in ? in.value(g, k + lane) : 0.0F;
+      const bool bad = warp_or(g, is_finite(v) ? 0 : 1) != 0;
+      const BlockScale scale = scale_of(warp_max(g, magnitude(v)), bad);
+      const int code = bad ? 0 : to_int8(v * scale.inverse);
+      int sum = code;
+      SPECDEC_UNROLL
+      for (int mask = 16; mask > 0; mask /= 2) sum += g.shuffle_xor(sum, mask);
+      const std::int64_t block = (row / 8 * n_padded + k) / 32;
+      store_codes(g, p.q32 + block * 256, row % 8, code);
+      if (lane == 0) {
+        g.store(p.d32 + block * 8 + row % 8, scale.d);
+        g.store(p.sums32 + block * 8 + row % 8, sum);
+      }
+    }
+  }
+
+  template <class G>
+  static SPECDEC_GPU void put_q256(G& g, const Params& p, const RowInput& in, int row, bool exists,
+                                   std::int64_t begin, std::int64_t end) {
+    const int lane = g.thread() % 32;
+    for (std::int64_t k = begin + g.thread() / 32 * 256; k < clamp_end(end, p.n_in);
+         k += g.n_threads() / 32 * 256) {
+      float v[8];
+      float largest = 0;
+      int bad = 0;
+      SPECDEC_UNROLL
+      for (int i = 0; i < 8; ++i) {
+        v[i] = exists ? in.value(g, k + 32 * i + lane) : 0.0F;
+        largest = max_of(largest, magnitude(v[i]));
+        bad |= is_finite(v[i]) ? 0 : 1;
+      }
+      bad = warp_or(g, bad);
+      const BlockScale scale = scale_of(warp_max(g, largest), bad != 0);
+      const std::int64_t block = (row / 8 * p.n_in + k) / 32;  // of 32 codes
+      SPECDEC_UNROLL
+      for (int i = 0; i < 8; ++i) {
+        const int code = bad != 0 ? 0 : to_int8(v[i] * scale.inverse);
+        int sum = code;
+        SPECDEC_UNROLL
+        for (int mask = 8; mask > 0; mask /= 2) sum += g.shuffle_xor(sum, mask);
+        store_codes(g, p.q256 + (block + i) * 256, row % 8, code);
+        if (lane % 16 == 0) g.store(p.sums256 + (block + i) * 16 + lane / 16 * 8 + row % 8, sum);
+      }
+      if (lane == 0) g.store(p.d256 + block + row % 8, scale.d);
+    }
+  }
+};
+
+}  // namespace specdec::cuda

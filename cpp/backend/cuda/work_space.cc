@@ -1,0 +1,90 @@
+#include "backend/cuda/work_space.h"
+
+#include <algorithm>
+
+namespace specdec::cuda {
+namespace {
+
+std::size_t align(std::size_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
+std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
+
+// The next n_bytes of a block.
+std::size_t place(std::size_t& end, std::size_t n_bytes) {
+  const std::size_t at = end;
+  end += align(n_bytes);
+  return at;
+}
+
+std::size_t most_gated_scratch(const WorkShape& shape) {
+  std::size_t most = 0;
+  for (const DTypeTraits& gate : all_dtypes()) {
+    for (const DTypeTraits& up : all_dtypes()) {
+      most =
+          std::max(most, gated_scratch_bytes(shape.max_rows, gate.dtype, up.dtype, shape.ffn_size));
+    }
+  }
+  return most;
+}
+
+// One launch of attention: enough for a verification and for trees; a prompt's rows go in pieces.
+std::size_t attention_bytes(const WorkShape& shape, int n_pages) {
+  constexpr std::size_t kPrompt = std::size_t{32} << 20;
+  const auto of = [&](int n_rows) {
+    return attention_scratch_bytes(n_rows, shape.n_heads, shape.head_dim, n_pages);
+  };
+  // Many rows may need less than few: they are not split.
+  std::size_t most = std::min(of(shape.max_rows), kPrompt);
+  for (int n_rows = 1; n_rows <= std::min(shape.max_rows, kTreeRows); ++n_rows)
+    most = std::max(most, of(n_rows));
+  return most;
+}
+
+}  // namespace
+
+WorkSpace::WorkSpace(const WorkShape& shape) {
+  n_pages = std::max(1, (shape.n_ctx + kKvChunk - 1) / kKvChunk);
+  hidden_row = size(padded_row(shape.hidden_size));
+  qkv_row = size(padded_row(shape.qkv_size));
+  q_row = size(padded_row(shape.q_size));
+  ffn_row = size(padded_row(shape.ffn_size));
+  logits_row = size(padded_row(shape.n_tokens));
+
+  const std::size_t n_rows = size(shape.max_rows);
+  const auto rows = [n_rows](std::size_t row) { return n_rows * row * sizeof(float); };
+  inputs_bytes = PassInputs(shape.max_rows, shape.n_rot, chunk_bucket(n_pages * kKvChunk, n_pages),
+                            true, static_cast<int>((shape.n_tokens + kHeadBlock - 1) / kHeadBlock))
+                     .n_bytes;
+  inputs = place(n_bytes, inputs_bytes);
+  hidden = place(n_bytes, rows(hidden_row));
+  qkv = place(n_bytes, rows(qkv_row));
+  attention = place(n_bytes, rows(q_row));
+  ffn = place(n_bytes, rows(ffn_row));
+  for (int kind = 0; kind < kInputKinds; ++kind) {
+    prepared[kind] =
+        place(n_bytes, input_bytes(static_cast<InputKind>(kind), shape.max_rows, shape.max_n_in));
+  }
+  top = place(n_bytes, kHeadRows * kMaxHeadTopK * sizeof(TopToken));
+  log_sum_exp = place(n_bytes, kHeadRows * sizeof(float));
+  logits = place(n_bytes, kHeadRows * logits_row * sizeof(float));
+  attention_bytes = cuda::attention_bytes(shape, n_pages);
+  scratch_bytes = std::max({attention_bytes, most_gated_scratch(shape),
+                            head_scratch_bytes(kHeadRows, shape.n_tokens, 0, kMaxHeadTopK)});
+  scratch = place(n_bytes, scratch_bytes);
+}
+
+PassInputs::PassInputs(int n_rows, int n_rot, int n_pages, bool tree, int n_head_blocks) {
+  first_slot = place(n_bytes, sizeof(std::int32_t));
+  pages = place(n_bytes, size(n_pages) * sizeof(std::byte*));
+  parents = place(n_bytes, tree ? size(n_rows) * sizeof(std::int32_t) : 0);
+  cos_sin = place(n_bytes, size(n_rows) * size(n_rot) * sizeof(float));
+  head_blocks = place(n_bytes, size(n_head_blocks) * sizeof(std::int32_t));
+}
+
+int chunk_bucket(int n_positions, int n_pages) {
+  const int n_chunks = std::max(1, (n_positions + kKvChunk - 1) / kKvChunk);
+  int bucket = 1;
+  while (bucket < n_chunks) bucket *= 2;
+  return std::max(n_chunks, std::min(bucket, n_pages));
+}
+
+}  // namespace specdec::cuda

@@ -1,0 +1,51 @@
+// Where the buffers of passes lie in one block of device memory, and what a pass uploads: pure
+// arithmetic. Addresses stay the same for life, because recordings hold them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "backend/cuda/kernels/launch.h"
+#include "backend/device_backend.h"
+
+namespace specdec::cuda {
+
+// Rows that go through the output head at a time; a verification has no more.
+inline constexpr int kHeadRows = 16;
+// Rows of the largest tree; a chain may be longer, because its attention can be cut.
+inline constexpr int kTreeRows = 64;
+
+// Offsets into the block.
+struct WorkSpace {
+  WorkSpace() = default;
+  explicit WorkSpace(const WorkShape& shape);
+
+  int n_pages = 0;                                                  // places in the page table
+  std::size_t hidden_row = 0, qkv_row = 0, q_row = 0, ffn_row = 0;  // floats, padded
+  std::size_t logits_row = 0;
+
+  std::size_t inputs = 0, inputs_bytes = 0;  // what a pass uploads: PassInputs
+  std::size_t hidden = 0, qkv = 0, attention = 0, ffn = 0;
+  std::size_t prepared[kInputKinds] = {};
+  std::size_t top = 0, log_sum_exp = 0, logits = 0;
+  std::size_t scratch = 0, scratch_bytes = 0;
+  std::size_t attention_bytes = 0;  // of scratch, for one launch of attention
+  std::size_t n_bytes = 0;
+};
+
+// The inputs of one pass, packed densely; offsets depend only on what its key says.
+struct PassInputs {
+  PassInputs(int n_rows, int n_rot, int n_pages, bool tree, int n_head_blocks);
+
+  std::size_t first_slot = 0;   // int32
+  std::size_t pages = 0;        // [n_pages] pointers
+  std::size_t parents = 0;      // [n_rows] int32, in trees
+  std::size_t cos_sin = 0;      // [n_rows, n_rot] float
+  std::size_t head_blocks = 0;  // [n_head_blocks] int32
+  std::size_t n_bytes = 0;
+};
+
+// Chunks that a pass may read, rounded up so that few recordings serve all lengths.
+[[nodiscard]] int chunk_bucket(int n_positions, int n_pages);
+
+}  // namespace specdec::cuda

@@ -1,0 +1,380 @@
+#include "cuda_emulator.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <utility>
+
+#if !defined(__x86_64__) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SPECDEC_UCONTEXT 1
+#include <ucontext.h>
+#endif
+
+namespace specdec::cuda {
+namespace {
+
+constexpr std::size_t kStackBytes = std::size_t{96} << 10;
+constexpr std::size_t kGuardBytes = 4096;  // around buffers, so that nothing lies side by side
+
+// Ends a thread of the grid.
+struct Failure : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+std::string& first_error() {
+  static std::string error;
+  return error;
+}
+std::map<std::uintptr_t, std::size_t>& buffers() {
+  static std::map<std::uintptr_t, std::size_t> map;
+  return map;
+}
+std::int64_t& block_count() {
+  static std::int64_t n = 0;
+  return n;
+}
+
+// --- Fibers --------------------------------------------------------------------------------------
+
+#if defined(SPECDEC_UCONTEXT)
+
+struct Context {
+  ucontext_t context;
+};
+void switch_context(Context& from, Context& to) { swapcontext(&from.context, &to.context); }
+void make_context(Context& context, std::byte* stack, void (*entry)()) {
+  getcontext(&context.context);
+  context.context.uc_stack.ss_sp = stack;
+  context.context.uc_stack.ss_size = kStackBytes;
+  context.context.uc_link = nullptr;
+  makecontext(&context.context, entry, 0);
+}
+
+#else
+
+// swapcontext() without its system calls: the registers that a call must preserve.
+extern "C" void specdec_switch(void** from, void* to);
+__asm__(
+    ".text\n"
+    ".type specdec_switch, @function\n"
+    "specdec_switch:\n"
+    "  pushq %rbp\n  pushq %rbx\n  pushq %r12\n  pushq %r13\n  pushq %r14\n  pushq %r15\n"
+    "  movq %rsp, (%rdi)\n"
+    "  movq %rsi, %rsp\n"
+    "  popq %r15\n  popq %r14\n  popq %r13\n  popq %r12\n  popq %rbx\n  popq %rbp\n"
+    "  ret\n"
+    ".size specdec_switch, .-specdec_switch\n");
+
+struct Context {
+  void* stack_pointer;
+};
+void switch_context(Context& from, Context& to) {
+  specdec_switch(&from.stack_pointer, to.stack_pointer);
+}
+void make_context(Context& context, std::byte* stack, void (*entry)()) {
+  auto* top = reinterpret_cast<void**>(stack + kStackBytes);
+  *--top = nullptr;  // the stack is 8 bytes off 16 when a function begins
+  *--top = reinterpret_cast<void*>(entry);
+  for (int i = 0; i < 6; ++i) *--top = nullptr;
+  context.stack_pointer = top;
+}
+
+#endif
+
+}  // namespace
+
+// --- A block -------------------------------------------------------------------------------------
+
+class BlockRunner {
+ public:
+  BlockRunner(int n_threads, int shared_bytes)
+      : threads_(static_cast<std::size_t>(n_threads)),
+        warps_(static_cast<std::size_t>(n_threads / 32)),
+        shared_(static_cast<std::size_t>(shared_bytes)),
+        shadow_((shared_.size() + 3) / 4) {}
+
+  void run(int block_x, int block_y, void (*body)(const void*, EmulatedGrid&),
+           const void* argument) {
+    body_ = body;
+    argument_ = argument;
+    std::fill(shared_.begin(), shared_.end(), std::byte{0xFF});
+    std::fill(shadow_.begin(), shadow_.end(), Shadow{});
+    epoch_ = 1;
+    for (std::size_t i = 0; i < threads_.size(); ++i) {
+      Thread& thread = threads_[i];
+      thread.grid.runner_ = this;
+      thread.grid.block_x_ = block_x;
+      thread.grid.block_y_ = block_y;
+      thread.grid.thread_ = static_cast<int>(i);
+      thread.grid.n_threads_ = static_cast<int>(threads_.size());
+      thread.state = State::kReady;
+      make_context(thread.context, stack(i), &BlockRunner::enter);
+    }
+    for (Warp& warp : warps_) warp = {};
+    while (first_error().empty() && !all(State::kDone)) {
+      for (std::size_t w = 0; w < warps_.size(); ++w)
+        run_warp(emulator_options().backwards ? warps_.size() - 1 - w : w);
+      if (all(State::kDone) || !first_error().empty()) break;
+      if (!all(State::kSync)) {
+        fail("threads wait for others of their block or warp that never come");
+        break;
+      }
+      ++epoch_;
+      for (Thread& thread : threads_) thread.state = State::kReady;
+    }
+  }
+
+  void sync(int) { wait(State::kSync); }
+
+  const std::uint32_t* exchange(int thread, const std::uint32_t* words, int n, const char* what) {
+    Warp& warp = warps_[static_cast<std::size_t>(thread / 32)];
+    if (warp.n_arrived == 0) warp.what = what;
+    if (std::strcmp(warp.what, what) != 0)
+      throw Failure(std::string("lanes of a warp meet in a ") + warp.what + " and a " + what);
+    std::uint32_t* slot = warp.words[warp.parity];
+    std::memcpy(slot + thread % 32 * EmulatedGrid::kWords, words, static_cast<std::size_t>(n) * 4);
+    if (++warp.n_arrived < 32) {
+      wait(State::kWarp);
+      return slot;
+    }
+    // Lanes that are slow to read have their words until the exchange after the next one.
+    warp.n_arrived = 0;
+    warp.parity ^= 1;
+    const int first = thread / 32 * 32;
+    for (int i = first; i < first + 32; ++i) {
+      Thread& other = threads_[static_cast<std::size_t>(i)];
+      if (other.state == State::kWarp) other.state = State::kReady;
+    }
+    return slot;
+  }
+
+  std::byte* shared_at(int thread, std::int64_t offset, std::size_t n, bool writes) {
+    if (offset < 0 || static_cast<std::size_t>(offset) + n > shared_.size() ||
+        static_cast<std::size_t>(offset) % n != 0) {
+      throw Failure("shared memory at " + std::to_string(offset) + " of " +
+                    std::to_string(shared_.size()));
+    }
+    for (std::size_t at = static_cast<std::size_t>(offset) / 4;
+         at < (static_cast<std::size_t>(offset) + n + 3) / 4; ++at)
+      note_access(thread, at, writes);
+    return shared_.data() + offset;
+  }
+
+ private:
+  enum class State { kReady, kWarp, kSync, kDone };
+  struct Thread {
+    EmulatedGrid grid;
+    Context context{};
+    State state = State::kDone;
+  };
+  struct Warp {
+    std::uint32_t words[2][32 * EmulatedGrid::kWords] = {};
+    int parity = 0;
+    int n_arrived = 0;
+    const char* what = "";
+  };
+  // Who touched a word of shared memory since the last sync.
+  struct Shadow {
+    int write_epoch = 0, writer = -1;
+    int read_epoch = 0, reader = -1;  // -2: several
+  };
+
+  static constexpr int kSeveral = -2;
+
+  void note_access(int thread, std::size_t at, bool writes) {
+    Shadow& shadow = shadow_[at];
+    const bool written = shadow.write_epoch == epoch_ && shadow.writer != thread;
+    const bool read = shadow.read_epoch == epoch_ && shadow.reader != thread;
+    if (written || (writes && read)) {
+      throw Failure("a race on shared memory at " + std::to_string(at * 4) + ": thread " +
+                    std::to_string(thread) + (writes ? " writes" : " reads") + " what thread " +
+                    std::to_string(written ? shadow.writer : shadow.reader) +
+                    (written ? " wrote" : " read"));
+    }
+    if (writes) {
+      shadow.write_epoch = epoch_;
+      shadow.writer = thread;
+    } else {
+      shadow.reader = shadow.read_epoch == epoch_ && shadow.reader != thread ? kSeveral : thread;
+      shadow.read_epoch = epoch_;
+    }
+  }
+
+  [[nodiscard]] bool all(State state) const {
+    return std::all_of(threads_.begin(), threads_.end(),
+                       [&](const Thread& thread) { return thread.state == state; });
+  }
+
+  // Until each lane waits for other warps or is done.
+  void run_warp(std::size_t w) {
+    for (bool progress = true; progress;) {
+      progress = false;
+      for (std::size_t i = 32 * w; i < 32 * w + 32; ++i) {
+        if (threads_[i].state != State::kReady) continue;
+        progress = true;
+        current_ = this;
+        running_ = &threads_[i];
+        switch_context(main_, threads_[i].context);
+        if (!first_error().empty()) return;
+      }
+    }
+  }
+
+  void wait(State state) {
+    Thread* self = running_;
+    self->state = state;
+    switch_context(self->context, main_);
+  }
+
+  static void enter() {
+    BlockRunner* runner = current_;
+    Thread* self = runner->running_;
+    try {
+      runner->body_(runner->argument_, self->grid);
+    } catch (const std::exception& error) {
+      runner->fail(error.what());
+    }
+    self->state = State::kDone;
+    switch_context(self->context, runner->main_);
+  }
+
+  void fail(const std::string& what) {
+    if (!first_error().empty()) return;
+    const EmulatedGrid& grid = running_->grid;
+    first_error() = what + " (block " + std::to_string(grid.block_x_) + ", " +
+                    std::to_string(grid.block_y_) + ", thread " + std::to_string(grid.thread_) +
+                    ")";
+  }
+
+  static std::byte* stack(std::size_t i) {
+    static std::vector<std::unique_ptr<std::byte[]>> stacks;
+    while (stacks.size() <= i) stacks.emplace_back(new std::byte[kStackBytes + 16]);
+    const auto address = reinterpret_cast<std::uintptr_t>(stacks[i].get());
+    return reinterpret_cast<std::byte*>((address + 15) / 16 * 16);
+  }
+
+  static inline BlockRunner* current_ = nullptr;
+
+  std::vector<Thread> threads_;
+  std::vector<Warp> warps_;
+  std::vector<std::byte> shared_;
+  std::vector<Shadow> shadow_;
+  Context main_{};
+  Thread* running_ = nullptr;
+  int epoch_ = 1;
+  void (*body_)(const void*, EmulatedGrid&) = nullptr;
+  const void* argument_ = nullptr;
+};
+
+// --- A thread ------------------------------------------------------------------------------------
+
+void EmulatedGrid::sync() { runner_->sync(thread_); }
+
+const std::uint32_t* EmulatedGrid::exchange(const std::uint32_t* words, int n, const char* what) {
+  return runner_->exchange(thread_, words, n, what);
+}
+
+std::byte* EmulatedGrid::shared_at(std::int64_t offset, std::size_t n, bool writes) {
+  return runner_->shared_at(thread_, offset, n, writes);
+}
+
+void EmulatedGrid::check_access(const void* p, std::size_t n, std::size_t alignment,
+                                const char* what) {
+  const auto at = reinterpret_cast<std::uintptr_t>(p);
+  if (at % alignment != 0) throw Failure(std::string("a misaligned ") + what);
+  const auto& known = buffers();
+  if (known.empty()) return;
+  auto next = known.upper_bound(at);
+  if (next != known.begin()) {
+    --next;
+    if (at + n <= next->first + next->second) return;
+    throw Failure(std::string("a ") + what + " " + std::to_string(at - next->first) +
+                  " bytes into a buffer of " + std::to_string(next->second));
+  }
+  throw Failure(std::string("a ") + what + " outside of device memory");
+}
+
+std::int32_t EmulatedGrid::dp4a(std::uint32_t a, std::uint32_t b, std::int32_t c) const {
+  for (int i = 0; i < 32; i += 8) {
+    c += static_cast<std::int8_t>((a >> i) & 0xFFU) * static_cast<std::int8_t>((b >> i) & 0xFFU);
+  }
+  return c;
+}
+
+// The definition of the instruction, not its fragments' sums: row g of A is spread over the lanes
+// 4g .. 4g + 3, column c of B over 4c .. 4c + 3.
+void EmulatedGrid::mma_k32(std::int32_t* c, const std::uint32_t* a, std::uint32_t b0,
+                           std::uint32_t b1) {
+  const std::uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+  const std::uint32_t* all = exchange(mine, 6, "mma.k32");
+  const int lane = thread_ % 32;
+  for (int i = 0; i < 4; ++i) {
+    const int column = lane % 4 * 2 + i % 2;
+    for (int k = 0; k < 8; ++k) {  // words of a row
+      const std::uint32_t weight = all[(lane / 4 * 4 + k % 4) * kWords + k / 4 * 2 + i / 2];
+      const std::uint32_t x = all[(column * 4 + k % 4) * kWords + 4 + k / 4];
+      c[i] = dp4a(weight, x, c[i]);
+    }
+  }
+}
+
+void EmulatedGrid::mma_k16(std::int32_t* c, std::uint32_t a0, std::uint32_t a1, std::uint32_t b) {
+  const std::uint32_t mine[3] = {a0, a1, b};
+  const std::uint32_t* all = exchange(mine, 3, "mma.k16");
+  const int lane = thread_ % 32;
+  for (int i = 0; i < 4; ++i) {
+    const int column = lane % 4 * 2 + i % 2;
+    for (int k = 0; k < 4; ++k)
+      c[i] =
+          dp4a(all[(lane / 4 * 4 + k) * kWords + i / 2], all[(column * 4 + k) * kWords + 2], c[i]);
+  }
+}
+
+// --- Launches ------------------------------------------------------------------------------------
+
+EmulatedBuffer::EmulatedBuffer(std::size_t n_bytes, int fill) : data_(nullptr), n_bytes_(n_bytes) {
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(
+      kAlignment, (n_bytes + kAlignment - 1) / kAlignment * kAlignment + 2 * kGuardBytes));
+  if (memory == nullptr) throw std::bad_alloc();
+  data_ = memory + kGuardBytes;
+  std::memset(data_, fill, n_bytes);
+  buffers()[reinterpret_cast<std::uintptr_t>(data_)] = n_bytes;
+}
+
+EmulatedBuffer::~EmulatedBuffer() {
+  buffers().erase(reinterpret_cast<std::uintptr_t>(data_));
+  std::free(data_ - kGuardBytes);
+}
+
+EmulatorOptions& emulator_options() {
+  static EmulatorOptions options;
+  return options;
+}
+
+std::string take_emulator_error() { return std::exchange(first_error(), std::string()); }
+
+std::int64_t emulated_blocks() { return block_count(); }
+
+void run_grid(int grid_x, int grid_y, int n_threads, int shared_bytes,
+              void (*body)(const void* argument, EmulatedGrid& thread), const void* argument) {
+  if (!first_error().empty()) return;
+  if (grid_x < 1 || grid_y < 1 || grid_y > 65535 || n_threads < 32 || n_threads > 1024 ||
+      n_threads % 32 != 0 || shared_bytes > 48 * 1024) {
+    first_error() = "a launch of " + std::to_string(grid_x) + " x " + std::to_string(grid_y) +
+                    " blocks of " + std::to_string(n_threads) + " threads with " +
+                    std::to_string(shared_bytes) + " bytes of shared memory";
+    return;
+  }
+  BlockRunner runner(n_threads, shared_bytes);
+  const std::int64_t n_blocks = std::int64_t{grid_x} * grid_y;
+  for (std::int64_t i = 0; i < n_blocks && first_error().empty(); ++i) {
+    const std::int64_t block = emulator_options().backwards ? n_blocks - 1 - i : i;
+    runner.run(static_cast<int>(block % grid_x), static_cast<int>(block / grid_x), body, argument);
+    ++block_count();
+  }
+}
+
+}  // namespace specdec::cuda

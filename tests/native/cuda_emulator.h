@@ -1,0 +1,167 @@
+// A grid of CUDA threads on the CPU: every thread of a block is a fiber, blocks run one after the
+// other. Runs the kernels of cpp/backend/cuda/kernels (their device.h lists what a grid offers) and
+// finds what a GPU would not forgive:
+//   - loads and stores outside of the registered device memory, or misaligned
+//   - shared memory outside of what the launch asked for, and races on it: two threads, one of them
+//     writing, with no sync() between
+//   - warps whose lanes do not all reach a shuffle or mma, blocks whose threads do not all sync
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "backend/cuda/kernels/device.h"
+#include "backend/cuda/kernels/launch.h"
+#include "backend/cuda/kernels/matmul_launch.h"
+
+namespace specdec::cuda {
+
+// Device memory of the emulator. While any exists, kernels may touch nothing else.
+class EmulatedBuffer {
+ public:
+  explicit EmulatedBuffer(std::size_t n_bytes, int fill = 0xFF);
+  ~EmulatedBuffer();
+  EmulatedBuffer(const EmulatedBuffer&) = delete;
+  EmulatedBuffer& operator=(const EmulatedBuffer&) = delete;
+
+  [[nodiscard]] std::byte* data() const { return data_; }
+  [[nodiscard]] std::size_t size() const { return n_bytes_; }
+  template <class T>
+  [[nodiscard]] T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
+
+ private:
+  std::byte* data_;
+  std::size_t n_bytes_;
+};
+
+struct EmulatorOptions {
+  bool backwards = false;  // last block first, last warp first
+};
+EmulatorOptions& emulator_options();
+
+// What went wrong since the last call, "" if nothing. Kernels after the first failure do not run.
+std::string take_emulator_error();
+
+// Blocks run so far.
+std::int64_t emulated_blocks();
+
+class EmulatedGrid;
+
+template <class T>
+class EmulatedShared {
+ public:
+  EmulatedShared(EmulatedGrid& grid, int offset) : grid_(&grid), offset_(offset) {}
+  [[nodiscard]] T get(int i) const;
+  void set(int i, T value) const;
+
+ private:
+  EmulatedGrid* grid_;
+  int offset_;
+};
+
+// One thread.
+class EmulatedGrid {
+ public:
+  [[nodiscard]] int block() const { return block_x_; }
+  [[nodiscard]] int block_y() const { return block_y_; }
+  [[nodiscard]] int thread() const { return thread_; }
+  [[nodiscard]] int n_threads() const { return n_threads_; }
+  void sync();
+
+  template <class T>
+  [[nodiscard]] T load(const T* p) {
+    check_access(p, sizeof(T), alignof(T), "load");
+    return *p;
+  }
+  template <class T>
+  [[nodiscard]] T load_weight(const T* p) {
+    return load(p);
+  }
+  template <class T>
+  void store(T* p, T value) {
+    check_access(p, sizeof(T), alignof(T), "store");
+    *p = value;
+  }
+
+  template <class T>
+  [[nodiscard]] EmulatedShared<T> shared(int offset) {
+    return {*this, offset};
+  }
+
+  template <class T>
+  [[nodiscard]] T shuffle(T value, int lane) {
+    static_assert(sizeof(T) == 4);
+    std::uint32_t bits;
+    __builtin_memcpy(&bits, &value, 4);
+    const std::uint32_t got = exchange(&bits, 1, "shuffle")[(lane & 31) * kWords];
+    T out;
+    __builtin_memcpy(&out, &got, 4);
+    return out;
+  }
+  template <class T>
+  [[nodiscard]] T shuffle_xor(T value, int mask) {
+    return shuffle(value, (thread_ % 32) ^ mask);
+  }
+
+  [[nodiscard]] std::int32_t dp4a(std::uint32_t a, std::uint32_t b, std::int32_t c) const;
+  void mma_k32(std::int32_t* c, const std::uint32_t* a, std::uint32_t b0, std::uint32_t b1);
+  void mma_k16(std::int32_t* c, std::uint32_t a0, std::uint32_t a1, std::uint32_t b);
+
+  static constexpr int kWords = 8;  // a lane publishes at most so many at a time
+
+ private:
+  friend class BlockRunner;
+  template <class T>
+  friend class EmulatedShared;
+
+  // Publishes words of this lane, waits for the warp, returns those of all lanes, kWords apart.
+  const std::uint32_t* exchange(const std::uint32_t* words, int n, const char* what);
+  void check_access(const void* p, std::size_t n, std::size_t alignment, const char* what);
+  std::byte* shared_at(std::int64_t offset, std::size_t n, bool writes);
+
+  class BlockRunner* runner_ = nullptr;
+  int block_x_ = 0, block_y_ = 0, thread_ = 0, n_threads_ = 0;
+};
+
+template <class T>
+T EmulatedShared<T>::get(int i) const {
+  T out;
+  __builtin_memcpy(
+      &out, grid_->shared_at(offset_ + std::int64_t{i} * std::int64_t{sizeof(T)}, sizeof(T), false),
+      sizeof(T));
+  return out;
+}
+
+template <class T>
+void EmulatedShared<T>::set(int i, T value) const {
+  __builtin_memcpy(
+      grid_->shared_at(offset_ + std::int64_t{i} * std::int64_t{sizeof(T)}, sizeof(T), true),
+      &value, sizeof(T));
+}
+
+// Runs a grid; body(argument, thread).
+void run_grid(int grid_x, int grid_y, int n_threads, int shared_bytes,
+              void (*body)(const void* argument, EmulatedGrid& thread), const void* argument);
+
+struct EmulatedLauncher {
+  template <class Body>
+  static void launch(const typename Body::Params& params, int grid_x, int grid_y, int n_threads,
+                     int shared_bytes, Stream) {
+    run_grid(
+        grid_x, grid_y, n_threads, shared_bytes,
+        [](const void* argument, EmulatedGrid& thread) {
+          Body::run(thread, *static_cast<const typename Body::Params*>(argument));
+        },
+        &params);
+  }
+  static void matmul(const MatmulLaunch& launch, Stream stream);
+};
+
+// The table of launch.h over the emulator.
+[[nodiscard]] const Kernels& emulated_kernels();
+
+}  // namespace specdec::cuda

@@ -1,0 +1,594 @@
+// The CUDA kernels, run by the emulator, to tests; beside them the CPU backend's operations.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/error.h"
+#include "cuda_emulator.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using namespace specdec;
+using namespace specdec::cuda;
+using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using Ints = py::array_t<std::int32_t, py::array::c_style | py::array::forcecast>;
+
+Activation parse_activation(const std::string& name) {
+  if (name == "silu") return Activation::kSilu;
+  if (name == "gelu_erf") return Activation::kGeluErf;
+  if (name == "none") return Activation::kNone;
+  throw_invalid("unknown activation " + name);
+}
+
+KvType parse_type(const std::string& name) {
+  if (name == "f32") return KvType::kF32;
+  if (name == "f16") return KvType::kF16;
+  if (name == "q8_0") return KvType::kQ8_0;
+  throw_invalid("unknown type " + name);
+}
+
+void check_emulator() {
+  const std::string error = take_emulator_error();
+  if (!error.empty()) throw_invalid(error);
+}
+
+// Device memory with a copy of an array; null for none.
+class Upload {
+ public:
+  Upload() = default;
+  template <class Array>
+  explicit Upload(const Array& array)
+      : Upload(array.data(), static_cast<std::size_t>(array.nbytes())) {}
+  Upload(const void* data, std::size_t n_bytes)
+      : buffer_(std::make_unique<EmulatedBuffer>(n_bytes)) {
+    std::memcpy(buffer_->data(), data, n_bytes);
+  }
+  template <class T>
+  [[nodiscard]] T* as() const {
+    return buffer_ == nullptr ? nullptr : buffer_->as<T>();
+  }
+  template <class T>
+  void download(T* out) const {
+    std::memcpy(out, buffer_->data(), buffer_->size());
+  }
+
+ private:
+  std::unique_ptr<EmulatedBuffer> buffer_;
+};
+
+template <class Array>
+Upload upload(const std::optional<Array>& array) {
+  return array ? Upload(*array) : Upload();
+}
+
+std::span<const std::byte> as_bytes(const py::bytes& data) {
+  const auto view = static_cast<std::string_view>(data);
+  return {reinterpret_cast<const std::byte*>(view.data()), view.size()};
+}
+
+struct Weight {
+  Upload memory;
+  PackedWeight packed;
+};
+
+Weight make_weight(std::uint32_t dtype, std::int64_t n_out, std::int64_t n_in,
+                   const py::bytes& data) {
+  const auto type = static_cast<DType>(dtype);
+  std::vector<std::byte> packed(packed_bytes(type, n_out, n_in));
+  pack_matrix(type, n_out, n_in, as_bytes(data).data(), packed.data(), 1);
+  Weight out{Upload(packed.data(), packed.size()), {}};
+  out.packed = {type, n_out, n_in, out.memory.as<std::byte>()};
+  return out;
+}
+
+struct NormSpec {
+  std::string kind = "none";
+  std::optional<Floats> weight, bias;
+  float epsilon = 0;
+};
+
+Norm::Kind norm_kind(const std::string& kind) {
+  return kind == "rms"     ? Norm::Kind::kRms
+         : kind == "layer" ? Norm::Kind::kLayer
+                           : Norm::Kind::kNone;
+}
+
+// One product of the test's: type, rows, data, bias, activation, what it adds to.
+struct Product {
+  std::uint32_t dtype;
+  std::int64_t n_out;
+  py::bytes data;
+  std::optional<Floats> bias;
+  std::string activation = "none";
+  std::optional<Floats> onto;
+};
+
+// x, prepared in the forms that the types want.
+class Input {
+ public:
+  Input(const Floats& x, const std::vector<DType>& types, const NormSpec& spec,
+        const std::optional<Ints>& row_index, const std::optional<Floats>& gate,
+        const std::string& activation)
+      : x_(x),
+        index_(upload(row_index)),
+        gate_(upload(gate)),
+        weight_(upload(spec.weight)),
+        bias_(upload(spec.bias)) {
+    args_.x = x_.as<float>();
+    args_.x_stride = args_.n_in = x.shape(1);
+    args_.n_rows = static_cast<int>(row_index ? row_index->size() : x.shape(0));
+    args_.row_index = index_.as<std::int32_t>();
+    args_.gate = gate_.as<float>();
+    args_.gate_stride = args_.n_in;
+    args_.activation = parse_activation(activation);
+    args_.norm = {norm_kind(spec.kind), weight_.as<float>(), bias_.as<float>(), spec.epsilon};
+    for (const DType type : types) {
+      const InputKind kind = input_kind(type);
+      auto& form = forms_[static_cast<std::size_t>(kind)];
+      if (form != nullptr) continue;
+      form = std::make_unique<EmulatedBuffer>(input_bytes(kind, args_.n_rows, args_.n_in));
+      args_.out.data[static_cast<int>(kind)] = form->data();
+    }
+    emulated_kernels().prepare(args_, nullptr);
+  }
+  [[nodiscard]] const PreparedInput& prepared() const { return args_.out; }
+  [[nodiscard]] int n_rows() const { return args_.n_rows; }
+
+ private:
+  Upload x_, index_, gate_, weight_, bias_;
+  std::unique_ptr<EmulatedBuffer> forms_[kInputKinds];
+  PrepareArgs args_;
+};
+
+std::vector<Floats> linear(const Floats& x, const std::vector<Product>& products,
+                           const NormSpec& norm, const std::optional<Ints>& row_index,
+                           const std::optional<Floats>& gate, const std::string& gate_activation,
+                           bool use_dp4a) {
+  std::vector<DType> types;
+  for (const Product& product : products) types.push_back(static_cast<DType>(product.dtype));
+  const Input input(x, types, norm, row_index, gate, gate_activation);
+  LinearArgs args;
+  args.input = input.prepared();
+  args.n_rows = input.n_rows();
+  args.use_dp4a = use_dp4a;
+  std::vector<Weight> weights;
+  std::vector<Upload> biases;
+  std::vector<std::unique_ptr<EmulatedBuffer>> outputs;
+  for (const Product& product : products) {
+    weights.push_back(make_weight(product.dtype, product.n_out, x.shape(1), product.data));
+    biases.push_back(upload(product.bias));
+    const auto n = static_cast<std::size_t>(args.n_rows * product.n_out);
+    outputs.push_back(std::make_unique<EmulatedBuffer>(n * sizeof(float)));
+    if (product.onto) std::memcpy(outputs.back()->data(), product.onto->data(), n * sizeof(float));
+    Segment& segment = args.segments[args.n_segments++];
+    segment.weight = weights.back().packed;
+    segment.bias = biases.back().as<float>();
+    segment.dst = outputs.back()->as<float>();
+    segment.dst_stride = product.n_out;
+    segment.accumulate = product.onto.has_value();
+    segment.activation = parse_activation(product.activation);
+  }
+  emulated_kernels().linear(args, nullptr);
+  check_emulator();
+  std::vector<Floats> out;
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    out.emplace_back(std::vector<py::ssize_t>{args.n_rows, products[i].n_out});
+    std::memcpy(out.back().mutable_data(), outputs[i]->data(), outputs[i]->size());
+  }
+  return out;
+}
+
+// The same on the CPU, without gate.
+std::vector<Floats> cpu_linear(const Floats& x, const std::vector<Product>& products,
+                               const NormSpec& norm, const std::optional<Ints>& row_index) {
+  const auto backend = make_cpu_backend(1);
+  LinearTask task;
+  task.x = x.data();
+  task.x_stride = x.shape(1);
+  task.n_rows = static_cast<int>(row_index ? row_index->size() : x.shape(0));
+  task.row_index = row_index ? row_index->data() : nullptr;
+  task.norm = {norm_kind(norm.kind), norm.weight ? norm.weight->data() : nullptr,
+               norm.bias ? norm.bias->data() : nullptr, norm.epsilon};
+  std::vector<std::unique_ptr<WeightMatrix>> weights;
+  std::vector<Floats> out;
+  std::vector<LinearSegment> segments;
+  for (const Product& product : products) {
+    weights.push_back(backend->load_matrix(static_cast<DType>(product.dtype), product.n_out,
+                                           x.shape(1), as_bytes(product.data)));
+    Floats& y = out.emplace_back(std::vector<py::ssize_t>{task.n_rows, product.n_out});
+    if (product.onto)
+      std::memcpy(y.mutable_data(), product.onto->data(), static_cast<std::size_t>(y.nbytes()));
+    segments.push_back({.weight = weights.back().get(),
+                        .bias = product.bias ? product.bias->data() : nullptr,
+                        .dst = y.mutable_data(),
+                        .dst_stride = product.n_out,
+                        .accumulate = product.onto.has_value(),
+                        .activation = parse_activation(product.activation)});
+  }
+  task.segments = segments;
+  backend->linear(task);
+  return out;
+}
+
+Floats gated(const Floats& x, const Product& gate, const Product& up, const NormSpec& norm,
+             const std::string& activation, bool use_dp4a, bool on_cpu) {
+  Floats out({x.shape(0), static_cast<py::ssize_t>(gate.n_out)});
+  const auto gate_type = static_cast<DType>(gate.dtype);
+  const auto up_type = static_cast<DType>(up.dtype);
+  if (on_cpu) {
+    const auto backend = make_cpu_backend(1);
+    const auto w_gate =
+        backend->load_matrix(gate_type, gate.n_out, x.shape(1), as_bytes(gate.data));
+    const auto w_up = backend->load_matrix(up_type, up.n_out, x.shape(1), as_bytes(up.data));
+    GatedLinearTask task;
+    task.x = x.data();
+    task.x_stride = x.shape(1);
+    task.n_rows = static_cast<int>(x.shape(0));
+    task.norm = {norm_kind(norm.kind), norm.weight ? norm.weight->data() : nullptr,
+                 norm.bias ? norm.bias->data() : nullptr, norm.epsilon};
+    task.gate = w_gate.get();
+    task.up = w_up.get();
+    task.activation = parse_activation(activation);
+    task.dst = out.mutable_data();
+    task.dst_stride = gate.n_out;
+    backend->gated_linear(task);
+    return out;
+  }
+  const Input input(x, {gate_type, up_type}, norm, {}, {}, "none");
+  const Weight w_gate = make_weight(gate.dtype, gate.n_out, x.shape(1), gate.data);
+  const Weight w_up = make_weight(up.dtype, up.n_out, x.shape(1), up.data);
+  const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
+  const std::size_t n_scratch = gated_scratch_bytes(input.n_rows(), gate_type, up_type, gate.n_out);
+  const EmulatedBuffer scratch(n_scratch);
+  GatedArgs args;
+  args.input = input.prepared();
+  args.n_rows = input.n_rows();
+  args.gate = w_gate.packed;
+  args.up = w_up.packed;
+  args.activation = parse_activation(activation);
+  args.dst = dst.as<float>();
+  args.dst_stride = gate.n_out;
+  args.scratch = n_scratch == 0 ? nullptr : scratch.data();
+  args.use_dp4a = use_dp4a;
+  emulated_kernels().gated_linear(args, nullptr);
+  check_emulator();
+  std::memcpy(out.mutable_data(), dst.data(), dst.size());
+  return out;
+}
+
+// (tokens [m, k], logits [m, k], log-sum-exp [m], full logits [m, n_tokens] or None)
+py::tuple head(const Floats& x, const Product& product, const NormSpec& norm, std::int64_t n_tokens,
+               const std::vector<std::int32_t>& blocks, int top_k, bool wants_logits, bool use_dp4a,
+               bool on_cpu) {
+  const auto m = x.shape(0);
+  const auto type = static_cast<DType>(product.dtype);
+  std::vector<TopToken> top(static_cast<std::size_t>(m * top_k));
+  Floats log_sum_exp(m);
+  const std::int64_t stride = (product.n_out + 15) / 16 * 16;
+  std::vector<float> logits(wants_logits ? static_cast<std::size_t>(m * stride) : 0);
+  if (on_cpu) {
+    const auto backend = make_cpu_backend(1);
+    const auto weight =
+        backend->load_matrix(type, product.n_out, x.shape(1), as_bytes(product.data));
+    HeadTask task;
+    task.x = x.data();
+    task.x_stride = x.shape(1);
+    task.n_rows = static_cast<int>(m);
+    task.norm = {norm_kind(norm.kind), norm.weight ? norm.weight->data() : nullptr,
+                 norm.bias ? norm.bias->data() : nullptr, norm.epsilon};
+    task.weight = weight.get();
+    task.bias = product.bias ? product.bias->data() : nullptr;
+    task.n_tokens = n_tokens;
+    task.blocks = blocks;
+    task.top_k = top_k;
+    task.top = top.data();
+    task.log_sum_exp = log_sum_exp.mutable_data();
+    task.logits = wants_logits ? logits.data() : nullptr;
+    task.logits_stride = stride;
+    backend->head(task);
+  } else {
+    const Input input(x, {type}, norm, {}, {}, "none");
+    const Weight weight = make_weight(product.dtype, product.n_out, x.shape(1), product.data);
+    const Upload bias = upload(product.bias);
+    const Upload d_blocks = blocks.empty() ? Upload() : Upload(blocks.data(), blocks.size() * 4);
+    const EmulatedBuffer d_top(top.size() * sizeof(TopToken));
+    const EmulatedBuffer d_sum(static_cast<std::size_t>(log_sum_exp.nbytes()));
+    const EmulatedBuffer d_logits(logits.size() * sizeof(float));
+    const auto n_blocks = static_cast<int>(blocks.size());
+    const EmulatedBuffer scratch(head_scratch_bytes(input.n_rows(), n_tokens, n_blocks, top_k));
+    HeadArgs args;
+    args.input = input.prepared();
+    args.n_rows = input.n_rows();
+    args.weight = weight.packed;
+    args.bias = bias.as<float>();
+    args.n_tokens = n_tokens;
+    args.blocks = d_blocks.as<std::int32_t>();
+    args.n_blocks = n_blocks;
+    args.top_k = top_k;
+    args.top = d_top.as<TopToken>();
+    args.log_sum_exp = d_sum.as<float>();
+    args.logits = wants_logits ? d_logits.as<float>() : nullptr;
+    args.logits_stride = stride;
+    args.scratch = scratch.data();
+    args.use_dp4a = use_dp4a;
+    emulated_kernels().head(args, nullptr);
+    check_emulator();
+    std::memcpy(top.data(), d_top.data(), d_top.size());
+    std::memcpy(log_sum_exp.mutable_data(), d_sum.data(), d_sum.size());
+    std::memcpy(logits.data(), d_logits.data(), d_logits.size());
+  }
+  Ints tokens({m, static_cast<py::ssize_t>(top_k)});
+  Floats values({m, static_cast<py::ssize_t>(top_k)});
+  for (std::size_t i = 0; i < top.size(); ++i) {
+    tokens.mutable_data()[i] = top[i].token;
+    values.mutable_data()[i] = top[i].logit;
+  }
+  if (!wants_logits) return py::make_tuple(tokens, values, log_sum_exp, py::none());
+  Floats full({m, static_cast<py::ssize_t>(n_tokens)});
+  for (py::ssize_t r = 0; r < m; ++r)
+    std::copy_n(logits.data() + r * stride, n_tokens, full.mutable_data() + r * n_tokens);
+  return py::make_tuple(tokens, values, log_sum_exp, full);
+}
+
+Floats embed(const Product& product, std::int64_t n_in, const Ints& tokens) {
+  const Weight weight = make_weight(product.dtype, product.n_out, n_in, product.data);
+  const Upload ids(tokens);
+  Floats out({tokens.size(), static_cast<py::ssize_t>(n_in)});
+  const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
+  emulated_kernels().embed({.weight = weight.packed,
+                            .tokens = ids.as<std::int32_t>(),
+                            .n_rows = static_cast<int>(tokens.size()),
+                            .dst = dst.as<float>(),
+                            .dst_stride = n_in},
+                           nullptr);
+  check_emulator();
+  std::memcpy(out.mutable_data(), dst.data(), dst.size());
+  return out;
+}
+
+Floats add(const Floats& x, const Floats& y) {
+  const Upload dst(x);
+  const Upload src(y);
+  emulated_kernels().add({.dst = dst.as<float>(),
+                          .dst_stride = x.shape(1),
+                          .x = src.as<float>(),
+                          .x_stride = y.shape(1),
+                          .n_rows = static_cast<int>(x.shape(0)),
+                          .n = x.shape(1)},
+                         nullptr);
+  check_emulator();
+  Floats out({x.shape(0), x.shape(1)});
+  dst.download(out.mutable_data());
+  return out;
+}
+
+// One layer's cache, as that of ops.cc; on the device it is the second of two layers.
+class Cache {
+ public:
+  Cache(const std::string& type, int n_kv_heads, int head_dim, int n_slots) {
+    layout_ = {.type = parse_type(type), .n_kv_heads = n_kv_heads, .head_dim = head_dim};
+    std::vector<std::byte*> pages;
+    for (int slot = 0; slot < n_slots; slot += kKvChunk) {
+      buffers_.push_back(std::make_unique<EmulatedBuffer>(2 * layout_.layer_bytes()));
+      pages.push_back(buffers_.back()->data());
+    }
+    pages_ = std::make_unique<Upload>(pages.data(), pages.size() * sizeof(std::byte*));
+  }
+
+  Floats rope_store(const Floats& q, const Floats& k, const Floats& v, int first_slot,
+                    const std::optional<Floats>& cos_sin, bool interleaved) {
+    const Upload d_q(q);
+    const Upload d_k(k);
+    const Upload d_v(v);
+    const Upload table = upload(cos_sin);
+    const std::int32_t base = first_slot - 1;
+    const Upload slot(&base, sizeof base);
+    RopeStoreArgs args;
+    args.n_rows = static_cast<int>(q.shape(0));
+    args.n_heads = static_cast<int>(q.shape(1));
+    args.n_kv_heads = layout_.n_kv_heads;
+    args.head_dim = layout_.head_dim;
+    args.n_rot = cos_sin ? static_cast<int>(cos_sin->shape(1)) : 0;
+    args.interleaved = interleaved;
+    args.cos_sin = table.as<float>();
+    args.q = d_q.as<float>();
+    args.k = d_k.as<float>();
+    args.v = d_v.as<float>();
+    args.q_stride = q.shape(1) * q.shape(2);
+    args.k_stride = args.v_stride = k.shape(1) * k.shape(2);
+    args.layout = layout_;
+    args.pages = pages_->as<std::byte*>();
+    args.page_offset = layout_.layer_bytes();
+    args.first_slot = slot.as<std::int32_t>();
+    args.slot_offset = 1;
+    emulated_kernels().rope_store(args, nullptr);
+    check_emulator();
+    Floats out(std::vector<py::ssize_t>(q.shape(), q.shape() + q.ndim()));
+    d_q.download(out.mutable_data());
+    return out;
+  }
+
+  Floats attention(const Floats& q, int first_slot, const std::optional<Ints>& parents, float scale,
+                   int max_chunks) {
+    const Upload d_q(q);
+    const Upload d_parents = upload(parents);
+    const std::int32_t base = first_slot - 1;
+    const Upload slot(&base, sizeof base);
+    Floats out(std::vector<py::ssize_t>(q.shape(), q.shape() + q.ndim()));
+    const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
+    AttentionArgs args;
+    args.n_rows = static_cast<int>(q.shape(0));
+    args.n_heads = static_cast<int>(q.shape(1));
+    args.n_kv_heads = layout_.n_kv_heads;
+    args.head_dim = layout_.head_dim;
+    args.scale = scale;
+    args.q = d_q.as<float>();
+    args.out = dst.as<float>();
+    args.q_stride = args.out_stride = q.shape(1) * q.shape(2);
+    args.layout = layout_;
+    args.pages = pages_->as<std::byte*>();
+    args.page_offset = layout_.layer_bytes();
+    args.first_slot = slot.as<std::int32_t>();
+    args.slot_offset = 1;
+    args.parents = d_parents.as<std::int32_t>();
+    args.max_chunks = max_chunks;
+    const std::size_t n_scratch =
+        cuda::attention_scratch_bytes(args.n_rows, args.n_heads, args.head_dim, max_chunks);
+    const EmulatedBuffer scratch(n_scratch);
+    args.scratch = n_scratch == 0 ? nullptr : scratch.data();
+    emulated_kernels().attention(args, nullptr);
+    check_emulator();
+    std::memcpy(out.mutable_data(), dst.data(), dst.size());
+    return out;
+  }
+
+  // From slot to slot, of both layers.
+  void copy(int from, int to) {
+    emulated_kernels().copy_position(
+        {.layout = layout_,
+         .n_layers = 2,
+         .src = buffers_[static_cast<std::size_t>(from / kKvChunk)]->data(),
+         .dst = buffers_[static_cast<std::size_t>(to / kKvChunk)]->data(),
+         .from = from % kKvChunk,
+         .to = to % kKvChunk},
+        nullptr);
+    check_emulator();
+  }
+
+  [[nodiscard]] py::bytes content(int layer) const {
+    std::string out;
+    for (const auto& buffer : buffers_) {
+      const std::size_t n = layout_.layer_bytes();
+      out.append(
+          reinterpret_cast<const char*>(buffer->data()) + static_cast<std::size_t>(layer) * n, n);
+    }
+    return py::bytes(out);
+  }
+
+ private:
+  KvLayout layout_;
+  std::vector<std::unique_ptr<EmulatedBuffer>> buffers_;
+  std::unique_ptr<Upload> pages_;
+};
+
+// --- Kernels with mistakes, for the emulator itself ----------------------------------------------
+
+struct Faulty {
+  struct Params {
+    int fault;
+    float* data;  // 64 floats
+  };
+  template <class G>
+  static void run(G& g, const Params& p) {
+    const auto shared = g.template shared<float>(0);
+    const int t = g.thread();
+    switch (p.fault) {
+      case 0:  // none: a rotation through shared memory
+        shared.set(t, g.load(static_cast<const float*>(p.data) + t));
+        g.sync();
+        g.store(p.data + t, shared.get((t + 1) % g.n_threads()));
+        break;
+      case 1:  // no sync
+        shared.set(t, 1.0F);
+        g.store(p.data + t, shared.get((t + 1) % g.n_threads()));
+        break;
+      case 2:
+        g.store(p.data + t + 1, 0.0F);
+        break;
+      case 3:
+        (void)g.load(reinterpret_cast<const Word4*>(p.data + 1));
+        break;
+      case 4:
+        shared.set(t + 1, 0.0F);
+        break;
+      case 5:  // half a warp
+        if (t % 32 < 16) (void)g.shuffle_xor(t, 1);
+        break;
+      case 6:  // half a block
+        if (t < 32) g.sync();
+        break;
+      case 7:  // read before another writes
+        (void)shared.get((t + 1) % g.n_threads());
+        shared.set(t, 1.0F);
+        break;
+      case 8: {  // lanes at different instructions
+        std::int32_t c[4] = {};
+        const std::uint32_t a[4] = {};
+        if (t % 2 == 0) {
+          g.mma_k32(c, a, 0, 0);
+        } else {
+          (void)g.shuffle_xor(t, 1);
+        }
+        break;
+      }
+      default:
+        break;
+    }
+  }
+};
+
+// "" or what the emulator found; and the data afterwards.
+py::tuple run_faulty(int fault) {
+  const EmulatedBuffer buffer(64 * sizeof(float));
+  for (int i = 0; i < 64; ++i) buffer.as<float>()[i] = static_cast<float>(i);
+  EmulatedLauncher::launch<Faulty>({fault, buffer.as<float>()}, 1, 1, 64, 64 * 4, nullptr);
+  Floats data(64);
+  std::memcpy(data.mutable_data(), buffer.data(), buffer.size());
+  return py::make_tuple(take_emulator_error(), data);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_testing_cuda_kernels, m) {
+  py::class_<Product>(m, "Product", py::module_local())
+      .def(py::init([](std::uint32_t dtype, std::int64_t n_out, const py::bytes& data,
+                       const std::optional<Floats>& bias, const std::string& activation,
+                       const std::optional<Floats>& onto) {
+             return Product{dtype, n_out, data, bias, activation, onto};
+           }),
+           py::arg("dtype"), py::arg("n_out"), py::arg("data"), py::arg("bias") = py::none(),
+           py::arg("activation") = "none", py::arg("onto") = py::none());
+  py::class_<NormSpec>(m, "Norm", py::module_local())
+      .def(py::init([](const std::string& kind, const std::optional<Floats>& weight,
+                       const std::optional<Floats>& bias,
+                       float epsilon) { return NormSpec{kind, weight, bias, epsilon}; }),
+           py::arg("kind") = "none", py::arg("weight") = py::none(), py::arg("bias") = py::none(),
+           py::arg("epsilon") = 0.0F);
+  m.def("linear", &linear, py::arg("x"), py::arg("products"), py::arg("norm") = NormSpec{},
+        py::arg("row_index") = py::none(), py::arg("gate") = py::none(),
+        py::arg("gate_activation") = "none", py::arg("use_dp4a") = false);
+  m.def("cpu_linear", &cpu_linear, py::arg("x"), py::arg("products"), py::arg("norm") = NormSpec{},
+        py::arg("row_index") = py::none());
+  m.def("gated", &gated, py::arg("x"), py::arg("gate"), py::arg("up"), py::arg("norm") = NormSpec{},
+        py::arg("activation") = "silu", py::arg("use_dp4a") = false, py::arg("on_cpu") = false);
+  m.def("head", &head, py::arg("x"), py::arg("product"), py::arg("norm") = NormSpec{},
+        py::arg("n_tokens"), py::arg("blocks") = std::vector<std::int32_t>{}, py::arg("top_k") = 1,
+        py::arg("wants_logits") = false, py::arg("use_dp4a") = false, py::arg("on_cpu") = false);
+  m.def("embed", &embed);
+  m.def("add", &add);
+  m.def("k_slice_begins", [](std::uint32_t dtype, std::int64_t n_in) {
+    std::vector<std::int64_t> out;
+    const auto type = static_cast<DType>(dtype);
+    for (int i = 0; i <= k_slices(type, n_in); ++i) out.push_back(k_slice_begin(type, n_in, i));
+    return out;
+  });
+  m.def("set_backwards", [](bool backwards) { emulator_options().backwards = backwards; });
+  m.def("n_blocks_run", &emulated_blocks);
+  m.def("run_faulty", &run_faulty);
+  py::class_<Cache>(m, "Cache", py::module_local())
+      .def(py::init<const std::string&, int, int, int>())
+      .def("rope_store", &Cache::rope_store, py::arg("q"), py::arg("k"), py::arg("v"),
+           py::arg("first_slot"), py::arg("cos_sin") = py::none(), py::arg("interleaved") = false)
+      .def("attention", &Cache::attention, py::arg("q"), py::arg("first_slot"),
+           py::arg("parents") = py::none(), py::arg("scale") = 1.0F, py::arg("max_chunks") = 1)
+      .def("copy", &Cache::copy)
+      .def("content", &Cache::content, py::arg("layer") = 1);
+}

@@ -1,0 +1,162 @@
+#include "emulated_device.h"
+
+#include <sys/mman.h>
+
+#include <cstring>
+#include <functional>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/runtime.h"
+#include "base/error.h"
+#include "cuda_emulator.h"
+
+namespace specdec::testing {
+namespace {
+
+using Work = std::vector<std::function<void()>>;
+
+class EmulatedRecording final : public cuda::Recording {
+ public:
+  explicit EmulatedRecording(Work work) : work_(std::move(work)) {}
+  [[nodiscard]] const Work& work() const { return work_; }
+
+ private:
+  Work work_;
+};
+
+// Memory that kernels may use, on pages of its own, so that the host can be kept away from it.
+// Filled with NaN.
+class Memory {
+ public:
+  explicit Memory(std::size_t n_bytes)
+      : n_bytes_(n_bytes),
+        buffer_(std::make_unique<cuda::EmulatedBuffer>((n_bytes + 3 * kPage) / kPage * kPage)) {}
+  [[nodiscard]] std::size_t n_bytes() const { return n_bytes_; }
+  [[nodiscard]] std::byte* data() const {
+    const auto at = reinterpret_cast<std::uintptr_t>(buffer_->data());
+    return buffer_->data() + (kPage - at % kPage) % kPage;
+  }
+  void protect(int rights) { ::mprotect(data(), (n_bytes_ + kPage - 1) / kPage * kPage, rights); }
+
+ private:
+  static constexpr std::size_t kPage = 4096;
+  std::size_t n_bytes_;
+  std::unique_ptr<cuda::EmulatedBuffer> buffer_;
+};
+
+class EmulatedRuntime final : public cuda::Runtime {
+ public:
+  explicit EmulatedRuntime(std::size_t capacity) : capacity_(capacity) {}
+  ~EmulatedRuntime() override { protect(PROT_READ | PROT_WRITE); }
+
+  [[nodiscard]] DeviceInfo info() const override {
+    DeviceInfo info;
+    info.name = "emulated";
+    info.architecture = "host memory";
+    info.total_bytes = capacity_;
+    info.free_bytes = capacity_ - used_;
+    return info;
+  }
+
+  [[nodiscard]] std::byte* allocate(std::size_t n_bytes) override {
+    if (n_bytes == 0 || n_bytes > capacity_ - used_) {
+      throw Error(ErrorCode::kResource,
+                  "allocating " + std::to_string(n_bytes) + " bytes failed on the emulated device");
+    }
+    Memory memory(n_bytes);
+    std::byte* data = memory.data();
+    memory.protect(PROT_NONE);
+    memory_.emplace(data, std::move(memory));
+    used_ += n_bytes;
+    return data;
+  }
+  void free(std::byte* data) noexcept override {
+    const auto found = memory_.find(data);
+    if (found == memory_.end()) return;
+    used_ -= found->second.n_bytes();
+    found->second.protect(PROT_READ | PROT_WRITE);
+    memory_.erase(found);
+  }
+  [[nodiscard]] std::byte* allocate_pinned(std::size_t n_bytes) override {
+    pinned_.emplace_back(n_bytes);
+    return pinned_.back().data();
+  }
+  void free_pinned(std::byte* data) noexcept override {
+    std::erase_if(pinned_, [data](const auto& memory) { return memory.data() == data; });
+  }
+
+  void upload(void* device, const void* host, std::size_t n_bytes) override {
+    run([=] { std::memcpy(device, host, n_bytes); });
+  }
+  void download(void* host, const void* device, std::size_t n_bytes) override {
+    run([=] { std::memcpy(host, device, n_bytes); });
+  }
+  void copy(void* dst, const void* src, std::size_t n_bytes) override {
+    run([=] { std::memmove(dst, src, n_bytes); });
+  }
+  void fill(void* device, int byte, std::size_t n_bytes) override {
+    run([=] { std::memset(device, byte, n_bytes); });
+  }
+  void synchronize(const char*) override {
+    if (recording_) throw Error(ErrorCode::kDevice, "waiting while recording");
+  }
+  void launch(const char*, const std::function<void(void*)>& issue) override {
+    run([issue] { issue(nullptr); });
+  }
+
+  void begin_recording() override {
+    if (std::exchange(recording_, true)) throw Error(ErrorCode::kDevice, "recording twice");
+  }
+  [[nodiscard]] std::unique_ptr<cuda::Recording> end_recording() override {
+    recording_ = false;
+    return std::make_unique<EmulatedRecording>(std::exchange(recorded_, {}));
+  }
+  void abandon_recording() noexcept override {
+    recording_ = false;
+    recorded_.clear();
+  }
+  void play(cuda::Recording& recording) override {
+    for (const auto& work : static_cast<EmulatedRecording&>(recording).work()) run(work);
+  }
+
+  void mark_begin() override {}
+  void mark_end() override {}
+  [[nodiscard]] double marked_ms() override { return 0; }
+
+ private:
+  // What was asked for, at once or kept.
+  void run(std::function<void()> work) {
+    if (recording_) {
+      recorded_.push_back(std::move(work));
+      return;
+    }
+    protect(PROT_READ | PROT_WRITE);
+    work();
+    protect(PROT_NONE);
+    const std::string error = cuda::take_emulator_error();
+    if (!error.empty()) throw Error(ErrorCode::kDevice, "the grid emulator: " + error);
+  }
+  void protect(int rights) {
+    for (auto& [data, memory] : memory_) memory.protect(rights);
+  }
+
+  std::size_t capacity_;
+  std::size_t used_ = 0;
+  std::map<std::byte*, Memory> memory_;
+  std::vector<std::vector<std::byte>> pinned_;  // moving a vector keeps its data in place
+  bool recording_ = false;
+  Work recorded_;
+};
+
+}  // namespace
+
+std::shared_ptr<DeviceBackend> make_emulated_device(std::size_t n_bytes) {
+  return cuda::make_backend(std::make_unique<EmulatedRuntime>(n_bytes), cuda::emulated_kernels(),
+                            "emulated");
+}
+
+}  // namespace specdec::testing

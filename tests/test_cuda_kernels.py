@@ -1,0 +1,289 @@
+"""The CUDA kernels' products, on the emulator of the grid, against the CPU backend bit for bit."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from helpers import native
+from test_matmul import FORMATS, random_weights
+
+gpu = native("cuda_kernels")
+matmul = native("matmul")
+
+QUANTISED = [name for name, (_, block, _) in FORMATS.items() if block > 1]
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Equal bits; NaNs may differ in theirs."""
+    nan = np.isnan(a)
+    return bool(
+        np.array_equal(nan, np.isnan(b))
+        and np.array_equal(a[~nan].view(np.uint32), b[~nan].view(np.uint32))
+    )
+
+
+def product(name: str, n_out: int, data: bytes, **more: object) -> object:
+    return gpu.Product(FORMATS[name][0], n_out, data, **more)
+
+
+def one(x: np.ndarray, name: str, n_out: int, data: bytes, **more: object) -> np.ndarray:
+    return gpu.linear(x, [product(name, n_out, data)], **more)[0]
+
+
+def rows_of_x(n_rows: int, n_in: int, rng: np.random.Generator) -> np.ndarray:
+    x = rng.standard_normal((n_rows, n_in)).astype(np.float32)
+    if n_rows > 2:
+        x[1] *= 100
+        x[2, :: max(1, n_in // 4)] = 50
+    return x
+
+
+def small_n_in(name: str) -> int:
+    """As many weights as fit one piece of k, so that the CPU's order is the whole order."""
+    block = FORMATS[name][1]
+    return {1: 16, 32: 64, 256: 256}[block]
+
+
+def sliced_reference(name: str, n_out: int, n_in: int, data: bytes, x: np.ndarray) -> np.ndarray:
+    """The CPU's product of each piece of k, added in ascending order."""
+    type_id, block, size = FORMATS[name]
+    rows = np.frombuffer(data, np.uint8).reshape(n_out, -1)
+    begins = gpu.k_slice_begins(type_id, n_in)
+    engine = matmul.Matmul("scalar", 1)
+    total = None
+    for begin, end in zip(begins, [*begins[1:-1], n_in], strict=False):
+        part = np.ascontiguousarray(rows[:, begin // block * size : end // block * size])
+        y = engine.linear(
+            type_id, n_out, end - begin, part.tobytes(), np.ascontiguousarray(x[:, begin:end])
+        )
+        total = y if total is None else total + y
+    assert total is not None
+    return total
+
+
+def shapes_of(name: str) -> list[tuple[int, int]]:
+    block = FORMATS[name][1]
+    if block == 256:
+        return [(16, 256), (37, 1280), (16, 2560)]
+    if block == 32:
+        return [(16, 32), (37, 96), (5, 576), (16, 1088)]
+    return [(5, 7), (16, 16), (37, 300)]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_packing_keeps_every_weight(name: str) -> None:
+    rng = np.random.default_rng(1)
+    type_id = FORMATS[name][0]
+    for n_out, n_in in shapes_of(name):
+        data = random_weights(name, n_out, n_in, rng)
+        got = gpu.embed(product(name, n_out, data), n_in, np.arange(n_out, dtype=np.int32))
+        want = matmul.dequantize(type_id, data, n_out * n_in).reshape(n_out, n_in)
+        assert np.array_equal(got, want), (n_out, n_in)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_products_have_the_bits_of_the_cpu_for_every_row_count(name: str) -> None:
+    rng = np.random.default_rng(2)
+    for n_out, n_in in shapes_of(name):
+        data = random_weights(name, n_out, n_in, rng)
+        x = rows_of_x(21, n_in, rng)
+        want = sliced_reference(name, n_out, n_in, data, x)
+        counts = (1, 2, 3, 8, 9, 16, 21) if n_in < 1000 else (1, 3, 16)
+        for n_rows in counts:
+            got = one(x[:n_rows], name, n_out, data)
+            assert same_bits(got, want[:n_rows]), (n_out, n_in, n_rows)
+
+
+@pytest.mark.parametrize("name", ["F16", "Q5_1", "Q6_K"])
+def test_prompts_have_the_bits_of_single_rows(name: str) -> None:
+    rng = np.random.default_rng(12)
+    n_in = small_n_in(name)
+    data = random_weights(name, 33, n_in, rng)
+    x = rows_of_x(70, n_in, rng)  # two groups of 64 columns
+    got = one(x, name, 33, data)
+    for row in (0, 15, 63, 64, 69):
+        assert same_bits(got[row], one(x[row : row + 1], name, 33, data)[0]), row
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+def test_the_plain_path_has_the_bits_of_the_tensor_cores(name: str) -> None:
+    rng = np.random.default_rng(3)
+    n_out, n_in = shapes_of(name)[1]
+    data = random_weights(name, n_out, n_in, rng)
+    x = rows_of_x(9, n_in, rng)
+    want = one(x, name, n_out, data)
+    assert same_bits(one(x, name, n_out, data, use_dp4a=True), want)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_row_does_not_depend_on_its_neighbours_or_the_order_of_blocks(name: str) -> None:
+    rng = np.random.default_rng(4)
+    n_out, n_in = shapes_of(name)[1]
+    data = random_weights(name, n_out, n_in, rng)
+    x = rows_of_x(16, n_in, rng)
+    want = one(x, name, n_out, data)
+    order = rng.permutation(16)
+    assert same_bits(one(np.ascontiguousarray(x[order]), name, n_out, data), want[order])
+    poisoned = x.copy()
+    poisoned[5] = np.nan
+    kept = np.arange(16) != 5
+    got = one(poisoned, name, n_out, data)
+    assert same_bits(got[kept], want[kept])
+    assert np.isnan(got[5]).all()
+    gpu.set_backwards(True)
+    try:
+        assert same_bits(one(x, name, n_out, data), want)
+    finally:
+        gpu.set_backwards(False)
+
+
+def test_the_cut_of_k_is_one_of_the_shape_only_and_covers_it() -> None:
+    for name, (type_id, block, _) in FORMATS.items():
+        for n_in in (32, 64, 256, 576, 896, 1536, 2560, 4864, 8960, 18944):
+            if n_in % block != 0:
+                continue
+            begins = gpu.k_slice_begins(type_id, n_in)
+            assert begins[0] == 0
+            assert begins[-1] >= n_in
+            assert 1 <= len(begins) - 1 <= 8, name
+            assert all(a < b for a, b in itertools.pairwise(begins)), (name, n_in)
+
+
+@pytest.mark.parametrize("kind", ["none", "rms", "layer"])
+@pytest.mark.parametrize("name", ["F16", "Q4_1", "Q8_0", "Q4_K", "Q6_K"])
+def test_norm_bias_activation_and_accumulation_are_those_of_the_cpu(kind: str, name: str) -> None:
+    rng = np.random.default_rng(5)
+    n_in, n_out = small_n_in(name), 37
+    x = rows_of_x(6, n_in, rng)
+    weight = rng.standard_normal(n_in).astype(np.float32)
+    norm_bias = rng.standard_normal(n_in).astype(np.float32) if kind == "layer" else None
+    norm = gpu.Norm(kind, weight, norm_bias, 1e-5) if kind != "none" else gpu.Norm()
+    index = np.array([4, 0, 5, 5], dtype=np.int32)
+    for activation in ("none", "silu", "gelu_erf"):
+        products = [
+            product(
+                name,
+                n,
+                random_weights(name, n, n_in, rng),
+                bias=rng.standard_normal(n).astype(np.float32),
+                activation=activation,
+                onto=rng.standard_normal((4, n)).astype(np.float32) if n == 16 else None,
+            )
+            for n in (n_out, 16)
+        ]
+        got = gpu.linear(x, products, norm=norm, row_index=index)
+        want = gpu.cpu_linear(x, products, norm=norm, row_index=index)
+        for a, b in zip(got, want, strict=True):
+            assert same_bits(a, b), activation
+
+
+@pytest.mark.parametrize("n_in", [1, 5, 63, 64, 65, 100, 900])
+def test_norms_have_the_bits_of_the_cpu_for_every_length(n_in: int) -> None:
+    """Seen through a matrix that picks single elements."""
+    rng = np.random.default_rng(6)
+    picks = rng.choice(n_in, min(n_in, 16), replace=False)
+    matrix = np.zeros((len(picks), n_in), np.float32)
+    matrix[np.arange(len(picks)), picks] = 1
+    x = rows_of_x(3, n_in, rng)
+    weight = rng.standard_normal(n_in).astype(np.float32)
+    for kind, bias in (("rms", None), ("layer", weight * 2), ("layer", None)):
+        norm = gpu.Norm(kind, weight, bias, 1e-6)
+        products = [product("F32", len(picks), matrix.tobytes())]
+        got = gpu.linear(x, products, norm=norm)[0]
+        assert same_bits(got, gpu.cpu_linear(x, products, norm=norm)[0]), kind
+
+
+def test_formats_that_want_different_inputs_share_one_preparation() -> None:
+    rng = np.random.default_rng(7)
+    x = rows_of_x(3, 256, rng)
+    products = [
+        product(name, n, random_weights(name, n, 256, rng))
+        for name, n in (("Q4_K", 33), ("Q4_K", 16), ("Q5_0", 16), ("F16", 5))
+    ]
+    got = gpu.linear(x, products)
+    for i, (y, spec) in enumerate(zip(got, products, strict=True)):
+        assert same_bits(y, gpu.linear(x, [spec])[0]), i
+    # Q4_K: one piece of k, so the CPU's bits.
+    assert same_bits(got[0], gpu.cpu_linear(x, products[:1])[0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e-42, 3e38, 0.0])
+@pytest.mark.parametrize("name", ["Q4_0", "Q5_1", "Q6_K", "F32"])
+def test_extreme_activations_end_as_on_the_cpu(name: str, bad: float) -> None:
+    rng = np.random.default_rng(8)
+    n_in = small_n_in(name)
+    x = np.zeros((2, n_in), np.float32)
+    x[0, 3] = bad
+    x[1] = rng.standard_normal(n_in)
+    products = [product(name, 16, random_weights(name, 16, n_in, rng))]
+    assert same_bits(gpu.linear(x, products)[0], gpu.cpu_linear(x, products)[0])
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu_erf"])
+@pytest.mark.parametrize("names", [("Q4_0", "Q4_0"), ("Q5_1", "Q5_1"), ("Q8_0", "Q4_0"),
+                                   ("Q4_K", "Q4_K"), ("Q6_K", "Q4_K"), ("F16", "F16")])  # fmt: skip
+def test_gated_products_have_the_bits_of_the_cpu(names: tuple[str, str], activation: str) -> None:
+    rng = np.random.default_rng(9)
+    n_in, n_out = small_n_in(names[0]), 37
+    x = rows_of_x(17, n_in, rng)
+    weight = rng.standard_normal(n_in).astype(np.float32)
+    norm = gpu.Norm("rms", weight, None, 1e-5)
+    pair = [product(name, n_out, random_weights(name, n_out, n_in, rng)) for name in names]
+    for n_rows in (1, 9, 17):
+        part = x[:n_rows]
+        want = gpu.gated(part, *pair, norm=norm, activation=activation, on_cpu=True)
+        for use_dp4a in (False, True):
+            got = gpu.gated(part, *pair, norm=norm, activation=activation, use_dp4a=use_dp4a)
+            assert same_bits(got, want), (n_rows, use_dp4a)
+
+
+@pytest.mark.parametrize("name", ["F32", "Q4_0", "Q4_K"])
+def test_gating_while_quantising_equals_gating_before(name: str) -> None:
+    rng = np.random.default_rng(10)
+    n_in = 2304  # several blocks per row
+    gate = rows_of_x(3, n_in, rng)
+    up = rows_of_x(3, n_in, rng)
+    eye = np.eye(n_in, dtype=np.float32)[:2]
+    data = random_weights(name, 16, n_in, rng)
+    ops = native("ops")
+    for activation in ("silu", "gelu_erf"):
+        x = np.stack([ops.activate_multiply("scalar", activation, g, u)
+                      for g, u in zip(gate, up, strict=True)])  # fmt: skip
+        assert eye.shape[0] == 2
+        want = one(x, name, 16, data)
+        got = one(up, name, 16, data, gate=gate, gate_activation=activation)
+        assert same_bits(got, want)
+
+
+def test_add_adds() -> None:
+    rng = np.random.default_rng(11)
+    x = rng.standard_normal((3, 300)).astype(np.float32)
+    y = rng.standard_normal((3, 300)).astype(np.float32)
+    assert same_bits(gpu.add(x, y), x + y)
+
+
+FAULTS = {
+    1: "a race on shared memory",
+    2: "a store 256 bytes into a buffer of 256",
+    3: "a misaligned load",
+    4: "shared memory at 256 of 256",
+    5: "wait for others of their block or warp",
+    6: "wait for others of their block or warp",
+    7: "a race on shared memory",
+    8: "lanes of a warp meet in",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_emulator_finds_mistakes(fault: int) -> None:
+    error, _ = gpu.run_faulty(fault)
+    assert FAULTS[fault] in error
+
+
+def test_the_emulator_runs_what_is_right() -> None:
+    error, data = gpu.run_faulty(0)
+    assert error == ""
+    assert np.array_equal(data, np.roll(np.arange(64, dtype=np.float32), -1))
