@@ -46,6 +46,7 @@ struct MatmulParams {
 
 // c += a b with the fragments of device.h.
 struct TensorCores {
+  static constexpr bool kIsFast = true;
   template <class G>
   static SPECDEC_GPU void k32(G& g, std::int32_t* c, const std::uint32_t* a, Word2 b) {
     g.mma_k32(c, a, b.w[0], b.w[1]);
@@ -59,6 +60,7 @@ struct TensorCores {
 // The same sums from four-byte dot products: each lane computes the k it owns for all 8 columns,
 // then the four lanes of a row add up.
 struct DotProducts {
+  static constexpr bool kIsFast = false;
   template <class G>
   static SPECDEC_GPU void add(G& g, std::int32_t* c, const std::uint32_t* a, int n, Word2 b) {
     const int lane = g.thread() % 32;
@@ -115,6 +117,7 @@ SPECDEC_GPU int signed_byte_of(std::uint32_t word, int i) {
 template <class F, int kTiles, class Dot>
 struct Unit32 {
   static constexpr bool kAhead = kTiles <= 2;
+  static constexpr int kMinBlocks = 2;  // per processor: at most 128 registers
   typename F::Raw raw;
   Half4 d, m;
 
@@ -168,6 +171,7 @@ struct Unit32 {
 template <class F, int kTiles, class Dot>
 struct Unit256 {
   static constexpr bool kAhead = false;  // two units do not fit the registers
+  static constexpr int kMinBlocks = kTiles == 1 && Dot::kIsFast ? 2 : 1;
   typename F::Raw raw;
   Word2 d;          // f16 d of both rows, dmin of both
   Word4 scales[2];  // kScales32: scales and mins of both rows; else all scales of each row
@@ -390,7 +394,7 @@ template <class Unit, int kTileCount>
 struct Matmul {
   using Params = MatmulParams;
   static constexpr int kMaxThreads = 256;
-  static constexpr int kMinBlocks = 2;
+  static constexpr int kMinBlocks = Unit::kMinBlocks;
   static constexpr int kTiles = kTileCount;
 
   template <class G>
@@ -412,7 +416,7 @@ template <class Unit, int kTileCount>
 struct GatedMatmul {
   using Params = MatmulParams;
   static constexpr int kMaxThreads = 256;
-  static constexpr int kMinBlocks = 2;
+  static constexpr int kMinBlocks = Unit::kMinBlocks;
   static constexpr int kTiles = kTileCount;
 
   template <class G>
