@@ -151,25 +151,79 @@ def test_a_base_model_of_another_architecture(tmp_path):
 
 
 @needs_torch
-def test_state_and_data_of_others_are_refused(made, tmp_path):
+def test_state_and_data_of_others_are_refused(made, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    import draft_data
+    import draft_job
+    import draft_net
+
     target, out, _, _ = made
-    data = out.with_name("draft.gguf.data")
-    copied = tmp_path / "draft.gguf.state"
-    copied.write_bytes(out.with_name("draft.gguf.state").read_bytes())
-    wider = [*SMALL, "--hidden-size", 64, "--data", data, "--resume"]
-    assert "give the same sizes" in tool(target, tmp_path / "draft.gguf", *wider, code=1).stderr
-    copied.write_bytes(b"not a state")
-    resume = [*SMALL, "--data", data, "--resume"]
-    assert "cannot be read" in tool(target, tmp_path / "draft.gguf", *resume, code=1).stderr
-    nothing = tool(target, tmp_path / "other.gguf", *resume, code=1).stderr
-    assert "nothing to resume" in nothing
-    other = write_target(tmp_path / "other-target.gguf", arch="gptneox")
-    assert "another --data" in tool(other, tmp_path / "x.gguf", "--data", data, code=1).stderr
+    state = out.with_name("draft.gguf.state")
+    shape = draft_net.DraftShape(272, 32, 1, 2, 64)
+    assert draft_job.load_state(state, shape)["n_steps"] > 0
+    with pytest.raises(SystemExit, match="give the same sizes"):
+        draft_job.load_state(state, draft_net.DraftShape(272, 64, 1, 2, 64))
+    broken = tmp_path / "broken.state"
+    broken.write_bytes(b"not a state")
+    with pytest.raises(SystemExit, match=r"broken\.state: cannot be read"):
+        draft_job.load_state(broken, shape)
+    with pytest.raises(SystemExit, match="nothing to resume"):
+        draft_job.load_state(tmp_path / "none.state", shape)
+
+    data, settings = out.with_name("draft.gguf.data"), {"seed": 0, "answer_tokens": 24}
+    ours = draft_data.fingerprint(target)
+    assert draft_data.Store(data, ours, settings).n_written() >= 3000
+    other = draft_data.fingerprint(write_target(tmp_path / "other.gguf", arch="gptneox"))
+    for wrong in ((other, settings), (ours, {**settings, "seed": 1})):
+        with pytest.raises(SystemExit, match="another --data"):
+            draft_data.Store(data, *wrong)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
-    full = tool(target, tmp_path / "x.gguf", "--data", tmp_path / "full", code=1).stderr
-    assert "is not empty" in full
-    assert not (tmp_path / "x.gguf").exists()
+    with pytest.raises(SystemExit, match="is not empty"):
+        draft_data.Store(tmp_path / "full", ours, settings)
+    half = tmp_path / "half"
+    store = draft_data.Store(half, ours, settings)
+    (half / "round-00000.npz").write_bytes(b"PK")
+    with pytest.raises(SystemExit, match=r"round-00000\.npz: cannot be read"):
+        list(store.load())
+
+
+@needs_torch
+def test_loops_are_cut_and_other_text_is_not(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    import draft_data
+
+    assert draft_data.loop_end(list(range(100))) == 100
+    assert draft_data.loop_end([1, 2, 3] + [4, 5] * 40) == 3 + 4
+    assert draft_data.loop_end([1, 2, 3] + [7] * 30) == 3 + 2
+    assert draft_data.loop_end([1, 2] * 5) == 10  # short repeats are left
+    assert draft_data.loop_end([]) == 0
+
+
+@needs_torch
+def test_the_loss_is_cross_entropy_and_so_are_its_gradients(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    import torch
+
+    import draft_train
+
+    torch.manual_seed(0)
+    hidden, rows = torch.randn(600, 16), torch.randn(50, 16)
+    ids, correction = torch.randint(0, 50, (600, 8)), torch.randn(50)
+    weights = torch.rand(600, 8)
+    weights /= weights.sum(-1, keepdim=True)
+    found = []
+    for ours in (True, False):
+        h, r = hidden.clone().requires_grad_(), rows.clone().requires_grad_()
+        if ours:
+            loss = draft_train.HeadLoss.apply(h, r, correction, ids, weights, False)
+        else:
+            laws = (h @ r.T + correction).log_softmax(-1)
+            loss = -(weights * laws.gather(1, ids)).sum(-1).mean()
+        (2 * loss).backward()
+        found.append((loss.detach(), h.grad, r.grad))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -191,10 +245,10 @@ def test_bad_options_are_named(tmp_path, arguments, text):
 
 @needs_torch
 def test_bad_files_are_named(tmp_path):
-    assert "missing.gguf" in tool(tmp_path / "missing.gguf", tmp_path / "x.gguf", code=1).stderr
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF nonsense")
     assert "broken.gguf" in tool(broken, tmp_path / "x.gguf", code=1).stderr
     target = write_target(tmp_path / "target.gguf")
     assert "no such folder" in tool(target, tmp_path / "no" / "x.gguf", code=2).stderr
     assert "overwrite its target" in tool(target, target, code=2).stderr
+    assert not (tmp_path / "x.gguf").exists()

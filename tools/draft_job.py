@@ -63,6 +63,7 @@ def train(
     args: argparse.Namespace,
     target: Target,
     texts: list[draft_data.Text],
+    held_out: list[draft_data.Text],
     write: Callable[[Draft], None],
 ) -> draft_train.Trainer:
     shape = DraftShape(
@@ -78,6 +79,7 @@ def train(
         context=args.context,
         batch_tokens=args.batch_tokens,
         learning_rate=args.learning_rate,
+        dropout=args.dropout,
         n_common=min(args.vocab_subset, shape.vocab_size),
         bf16=args.precision == "bf16" or (args.precision == "auto" and draft_train.has_bf16()),
         seed=args.seed,
@@ -90,6 +92,8 @@ def train(
         trainer.restore(load_state(state_path, shape))
 
     def save() -> None:
+        found = draft_train.evaluate(draft, held_out, 4000)
+        say(f"held out: loss {found['loss']:.3f}, best token found {found['agreement']:.3f}")
         draft_train.save_state(state_path, trainer.state())
         write(draft)
 
@@ -117,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
     def write(draft: Draft, path: pathlib.Path = args.out) -> None:
         write_draft(draft, target, path, args.outtype, name, args.head_tokens)
 
-    trainer = train(args, target, learnt, write)
+    trainer = train(args, target, learnt, held_out, write)
     say(f"wrote {args.out}, {args.out.stat().st_size / 1e6:.2f} MB")
     report = draft_measure.measure(args, model, trainer, held_out, target.embedding, write, say)
     print(draft_measure.table(report))

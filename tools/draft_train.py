@@ -17,6 +17,7 @@ from torch.nn import functional
 from draft_data import ANSWER, FRAME, TURN, Text
 from draft_net import Draft, DraftShape, project
 
+EMBEDDING_RATE = 0.25  # it begins with something to lose, and most weights are its
 LEAST_PROBABILITY = 0.02  # of an id to be learnt
 N_RANDOM = 512  # ids drawn in every step to stand for all the rare ones
 CHUNK = 256  # rows of logits at a time
@@ -33,6 +34,7 @@ class TrainOptions:
     batch_tokens: int = 6144
     learning_rate: float = 2e-3
     hard: float = 0.5  # weight of the target's best token against its whole law
+    dropout: float = 0.1  # of what goes into the layers and into the head
     n_common: int = 8192  # most frequent ids, in every step's head
     bf16: bool = False  # multiply in bfloat16
     seed: int = 0
@@ -180,7 +182,7 @@ class Trainer:
             [
                 {"params": matrices, "weight_decay": 0.05},
                 {"params": vectors, "weight_decay": 0.0},
-                {"params": [draft.embedding], "weight_decay": 0.0, "scale": 0.5},
+                {"params": [draft.embedding], "weight_decay": 0.0, "scale": EMBEDDING_RATE},
             ],
             lr=options.learning_rate,
             betas=(0.9, 0.98),
@@ -207,8 +209,10 @@ class Trainer:
         extra = drawn[place[drawn] < 0]
         rows = functional.embedding(torch.cat((listed, extra)), self.draft.embedding)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.options.bf16):
-            hidden = self.draft.run(functional.embedding(place[batch.tokens], rows))
+            inputs = functional.embedding(place[batch.tokens], rows)
+            hidden = self.draft.run(functional.dropout(inputs, self.options.dropout))
             hidden = hidden.flatten(0, 1).index_select(0, batch.at).float()
+            hidden = functional.dropout(hidden, self.options.dropout)
         correction = torch.zeros(len(rows))
         if len(extra) > 0:  # each stands for several
             n_left = self.draft.shape.vocab_size - len(listed)

@@ -63,6 +63,7 @@ def arguments() -> argparse.Namespace:
         default="auto",
         help="of the multiplications; auto: bf16 where the processor has instructions for it",
     )
+    add("--dropout", type=float, default=0.1)
     add(
         "--vocab-subset",
         type=int,
@@ -107,6 +108,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     for name in ("text_minutes", "minutes", "epochs", "learning_rate"):
         if not getattr(args, name) > 0:
             parser.error(f"--{name.replace('_', '-')} must be above 0, got {getattr(args, name)}")
+    if not 0 <= args.dropout < 1:
+        parser.error(f"--dropout must be 0 to less than 1, got {args.dropout}")
     head_dim, rest = divmod(args.hidden_size, args.heads)
     if rest or head_dim % 2:
         parser.error(

@@ -91,7 +91,7 @@ void prepare(const PrepareArgs& args, Stream stream) {
   p.input = {view.q, view.d, view.sums, view.x, view.n_k};
   p.n_rows = n_rows;
   p.n_col_tiles = static_cast<int>(div_up(n_rows, kColsPerTile));
-  launch.col_tiles = launch.use_dp4a ? 1 : p.n_col_tiles <= 2 ? p.n_col_tiles : 8;
+  launch.col_tiles = launch.use_dp4a ? 1 : p.n_col_tiles <= 2 ? p.n_col_tiles : 4;
   p.n_col_groups = static_cast<int>(div_up(p.n_col_tiles, launch.col_tiles));
   const std::int64_t n_units = div_up(n_in, layout.unit);
   p.n_units = static_cast<int>(n_units);

@@ -46,6 +46,7 @@ struct MatmulParams {
 
 // c += a b with the fragments of device.h.
 struct TensorCores {
+  static constexpr bool kIsFast = true;
   template <class G>
   static SPECDEC_GPU void k32(G& g, std::int32_t* c, const std::uint32_t* a, Word2 b) {
     g.mma_k32(c, a, b.w[0], b.w[1]);
@@ -59,6 +60,7 @@ struct TensorCores {
 // The same sums from four-byte dot products: each lane computes the k it owns for all 8 columns,
 // then the four lanes of a row add up.
 struct DotProducts {
+  static constexpr bool kIsFast = false;
   template <class G>
   static SPECDEC_GPU void add(G& g, std::int32_t* c, const std::uint32_t* a, int n, Word2 b) {
     const int lane = g.thread() % 32;
@@ -114,6 +116,8 @@ SPECDEC_GPU int signed_byte_of(std::uint32_t word, int i) {
 // One unit of 64 k of a format with blocks of 32. tile: columns' tile of each accumulator.
 template <class F, int kTiles, class Dot>
 struct Unit32 {
+  static constexpr bool kAhead = kTiles <= 2;
+  static constexpr int kMinBlocks = 2;  // per processor: at most 128 registers
   typename F::Raw raw;
   Half4 d, m;
 
@@ -166,6 +170,8 @@ struct Unit32 {
 // One unit of a K-quant: integers over 256 k, then one or two multiply-adds.
 template <class F, int kTiles, class Dot>
 struct Unit256 {
+  static constexpr bool kAhead = false;  // two units do not fit the registers
+  static constexpr int kMinBlocks = kTiles == 1 && Dot::kIsFast ? 2 : 1;
   typename F::Raw raw;
   Word2 d;          // f16 d of both rows, dmin of both
   Word4 scales[2];  // kScales32: scales and mins of both rows; else all scales of each row
@@ -362,7 +368,7 @@ SPECDEC_GPU void find_columns(const MatmulParams& p, int group, int* tile) {
   for (int n = 0; n < kTiles; ++n) tile[n] = smaller(group * kTiles + n, p.n_col_tiles - 1);
 }
 
-// The warp's piece of k, units loaded one ahead.
+// The warp's piece of k. Ahead: the next unit is loaded while one is computed.
 template <class Unit, int kTiles, class G>
 SPECDEC_GPU void run_slice(G& g, const MatmulParams& p, const SegmentParams& s, int tile_row,
                            const int* tile, float (*acc)[4]) {
@@ -370,13 +376,17 @@ SPECDEC_GPU void run_slice(G& g, const MatmulParams& p, const SegmentParams& s, 
   const int first = g.thread() / 32 * p.units_per_slice;
   const int end = smaller(first + p.units_per_slice, p.n_units);
   const std::int64_t base = std::int64_t{tile_row} * p.n_units;
-  if (first >= end) return;
   Unit next;
-  next.load(g, s, base + first, lane);
+  if (Unit::kAhead && first < end) next.load(g, s, base + first, lane);
   for (int u = first; u < end; ++u) {
-    const Unit now = next;
-    if (u + 1 < end) next.load(g, s, base + u + 1, lane);
-    now.run(g, p.input, u, tile, lane, acc);
+    if constexpr (Unit::kAhead) {
+      const Unit now = next;
+      if (u + 1 < end) next.load(g, s, base + u + 1, lane);
+      now.run(g, p.input, u, tile, lane, acc);
+    } else {
+      next.load(g, s, base + u, lane);
+      next.run(g, p.input, u, tile, lane, acc);
+    }
   }
 }
 
@@ -384,7 +394,7 @@ template <class Unit, int kTileCount>
 struct Matmul {
   using Params = MatmulParams;
   static constexpr int kMaxThreads = 256;
-  static constexpr int kMinBlocks = kTileCount > 2 ? 1 : 2;
+  static constexpr int kMinBlocks = Unit::kMinBlocks;
   static constexpr int kTiles = kTileCount;
 
   template <class G>
@@ -406,7 +416,7 @@ template <class Unit, int kTileCount>
 struct GatedMatmul {
   using Params = MatmulParams;
   static constexpr int kMaxThreads = 256;
-  static constexpr int kMinBlocks = kTileCount > 2 ? 1 : 2;
+  static constexpr int kMinBlocks = Unit::kMinBlocks;
   static constexpr int kTiles = kTileCount;
 
   template <class G>

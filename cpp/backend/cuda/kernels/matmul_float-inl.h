@@ -47,7 +47,7 @@ template <class F, int kTileCount>
 struct FloatMatmul {
   using Params = MatmulParams;
   static constexpr int kMaxThreads = 256;
-  static constexpr int kMinBlocks = kTileCount > 2 ? 1 : 2;
+  static constexpr int kMinBlocks = kTileCount <= 2 ? 2 : 1;
   static constexpr int kTiles = kTileCount;
 
   template <class G>

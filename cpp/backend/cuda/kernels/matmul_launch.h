@@ -11,7 +11,7 @@ struct MatmulLaunch {
   MatmulParams params{};
   int n_tiles = 0;    // of the matrices
   int n_warps = 0;    // pieces of k
-  int col_tiles = 1;  // per block: 1, 2 or 8
+  int col_tiles = 1;  // per block: 1, 2 or 4
   bool gated = false;
   bool use_dp4a = false;  // with one column tile, not gated
 };
@@ -36,7 +36,7 @@ void run_format(const MatmulLaunch& launch, Stream stream) {
     return run_matmul<L, Matmul<Unit<F, 1, TensorCores>, 1>>(launch, stream);
   if (launch.col_tiles == 2)
     return run_matmul<L, Matmul<Unit<F, 2, TensorCores>, 2>>(launch, stream);
-  run_matmul<L, Matmul<Unit<F, 8, TensorCores>, 8>>(launch, stream);
+  run_matmul<L, Matmul<Unit<F, 4, TensorCores>, 4>>(launch, stream);
 }
 
 template <class L>
