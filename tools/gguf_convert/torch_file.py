@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ConvertError, short
-from .tensors import Rows, n_rows, row_length
+from .tensors import Rows, row_length
 
 INSTALL = "install torch, or save the checkpoint as safetensors where torch is installed"
 
@@ -53,7 +53,7 @@ class TorchTensor:
     def read(self, first: int, count: int) -> Rows:
         tensor = self.file.tensor(self.name)
         rows = tensor[first : first + count].float().numpy().astype(np.float32)
-        if first + count >= n_rows(self.shape) and self.file.is_mapped:
+        if self.file.is_mapped:
             _forget_pages(tensor)
         return rows.reshape(count, row_length(self.shape))
 
