@@ -83,6 +83,9 @@ def test_killed_at_random_moments_it_leaves_no_half_file(
         elif shown:  # not while Python was still starting
             assert partial_files(out) == []
         assert {path.name for path in tmp_path.iterdir()} <= {"out.gguf"}
+    print(
+        f"{which}: {n_killed} ended early, {n_writing} while writing, {n_left} partial files left"
+    )
     assert n_killed >= 3
     if which == "SIGKILL":
         assert n_left > 0, "no moment fell into the writing"
