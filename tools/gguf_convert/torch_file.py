@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import pathlib
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -98,10 +99,12 @@ class TorchFile:
                     self.is_mapped = False  # the old format: not mappable, loaded as a whole
                     found = torch.load(self.path, **options)
         except Exception as error:  # torch raises many kinds for a bad file
-            reason = short(str(error).split("\n")[0] or type(error).__name__, 200)
+            # Its own text tells how to load the file all the same, which is not our advice.
+            wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+            reason = f"it wants to call {wanted[1]}" if wanted else type(error).__name__
             raise ConvertError(
                 f"{self.path}: PyTorch's safe loader (weights_only) refuses this file; it is "
-                f"damaged or holds more than tensors, perhaps code: {reason}"
+                f"damaged or holds more than tensors, perhaps code ({reason})"
             ) from None
         if not isinstance(found, dict):
             raise ConvertError(f"{self.path}: expected a dictionary of tensors")
