@@ -359,12 +359,13 @@ def sparse_checkpoint(folder: pathlib.Path, config: dict[str, Any], n_shards: in
     return total
 
 
+# Not ru_maxrss: a child inherits its parent's.
 MEASURE = """
-import resource, sys
+import pathlib, sys
 sys.path.insert(0, sys.argv[1])
 from gguf_convert import convert
 convert(sys.argv[2], sys.argv[3], outtype=sys.argv[4])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
 
 

@@ -371,3 +371,23 @@ def test_our_writer_of_sentencepiece_models_is_read_by_sentencepiece(
     again = encode_model(read_model(tmp_path / "tokenizer.model"))
     texts = list(random_texts(N_STRINGS))[:500]
     assert sentencepiece_ids(again, texts) == sentencepiece_ids(trained_spm(), texts)
+
+
+@pytest.mark.parametrize("kind", ["spm", "bpe"])
+def test_llama_cpp_reads_the_same_tokenizer(kind: str, tmp_path: pathlib.Path) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    folder = tmp_path / "checkpoint"
+    write_checkpoint(folder, llama_config(vocab_size=720), tokenizer=kind == "bpe")
+    if kind == "spm":
+        (folder / "tokenizer.model").write_bytes(trained_spm())
+    else:
+        (folder / "tokenizer.json").write_text(trained_bpe(700), "utf-8")
+    path = tmp_path / "model.gguf"
+    convert(folder, path, outtype="f32")
+    peer = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
+    special = ["<s>", "</s>"] if kind == "spm" else ["<|endoftext|>"]
+    texts = [t for t in strings(special)[:2000] if t and "\0" not in t]  # it stops at a NUL
+    theirs = [peer.tokenize(text.encode(), add_bos=False, special=True) for text in texts]
+    assert_equal(texts, ours(path, texts), theirs)
+    assert peer.token_eos() == (2 if kind == "spm" else 0)
+    peer.close()

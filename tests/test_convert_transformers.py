@@ -165,6 +165,25 @@ def test_bin_files_make_the_same_gguf(case: str, dtype: str, tmp_path: pathlib.P
     assert (tmp_path / "shards.gguf").read_bytes() == (tmp_path / "one.gguf").read_bytes()
 
 
+@pytest.mark.slow
+def test_memory_does_not_grow_with_a_bin_checkpoint(tmp_path: pathlib.Path) -> None:
+    from test_convert_checkpoints import peak_mib
+
+    config = hf.llama_config(hidden_size=1024, intermediate_size=65536, num_hidden_layers=2)
+    peaks = []
+    for n_layers in (1, 2):
+        folder = tmp_path / str(n_layers)
+        folder.mkdir()
+        hf.write_json(folder / "config.json", config | {"num_hidden_layers": n_layers})
+        hf.add_bpe(folder)
+        shapes = hf.shapes(config | {"num_hidden_layers": n_layers})
+        state = {name: torch.zeros(shape, dtype=torch.bfloat16) for name, shape in shapes.items()}
+        torch.save(state, folder / "pytorch_model.bin")
+        peaks.append(peak_mib(folder, tmp_path / "out.gguf", "f16"))
+    print(f"peaks {peaks[0]:.0f} and {peaks[1]:.0f} MiB")
+    assert peaks[1] - peaks[0] < 200  # the second layer has 390 MiB
+
+
 def test_shards_that_transformers_wrote(tmp_path: pathlib.Path) -> None:
     model = save("llama", tmp_path / "one")
     model.save_pretrained(tmp_path / "many", max_shard_size="100KB")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import pathlib
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ConvertError, short
-from .tensors import Rows, n_rows, row_length
+from .tensors import Rows, row_length
 
 INSTALL = "install torch, or save the checkpoint as safetensors where torch is installed"
 
@@ -53,7 +54,7 @@ class TorchTensor:
     def read(self, first: int, count: int) -> Rows:
         tensor = self.file.tensor(self.name)
         rows = tensor[first : first + count].float().numpy().astype(np.float32)
-        if first + count >= n_rows(self.shape) and self.file.is_mapped:
+        if self.file.is_mapped:
             _forget_pages(tensor)
         return rows.reshape(count, row_length(self.shape))
 
@@ -98,10 +99,12 @@ class TorchFile:
                     self.is_mapped = False  # the old format: not mappable, loaded as a whole
                     found = torch.load(self.path, **options)
         except Exception as error:  # torch raises many kinds for a bad file
-            reason = short(str(error).split("\n")[0] or type(error).__name__, 200)
+            # Its own text tells how to load the file all the same, which is not our advice.
+            wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+            reason = f"it wants to call {wanted[1]}" if wanted else type(error).__name__
             raise ConvertError(
                 f"{self.path}: PyTorch's safe loader (weights_only) refuses this file; it is "
-                f"damaged or holds more than tensors, perhaps code: {reason}"
+                f"damaged or holds more than tensors, perhaps code ({reason})"
             ) from None
         if not isinstance(found, dict):
             raise ConvertError(f"{self.path}: expected a dictionary of tensors")
