@@ -1,4 +1,4 @@
-"""The encoders: valid blocks, closer to the weights than rounding once, the same bits everywhere."""
+"""The encoders: valid blocks, closer to the weights than rounding once, the same bits always."""
 
 from __future__ import annotations
 
@@ -126,9 +126,10 @@ def test_any_size_of_weights_gives_blocks_without_nan(name: str, scale: float) -
     assert np.isfinite(back).all()
     assert relative_error(x, back) < 1.2  # half precision has no scales for the smallest ones
     if scale >= 1e-4:
-        assert relative_error(x, back) < {2: 0.4, 3: 0.25, 4: 0.12, 5: 0.06, 6: 0.03, 8: 0.01}[
-            int(name[1])
-        ]
+        assert (
+            relative_error(x, back)
+            < {2: 0.4, 3: 0.25, 4: 0.12, 5: 0.06, 6: 0.03, 8: 0.01}[int(name[1])]
+        )
 
 
 @pytest.mark.parametrize("name", BLOCKED)
