@@ -63,7 +63,10 @@ def run(command: list[str]) -> str:
 
 def peer_version(python: str) -> str | None:
     command = [python, "-c", "import llama_cpp; print(llama_cpp.__version__)"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 
