@@ -284,3 +284,22 @@ def test_reports_survive_their_own_writer(tmp_path):
     value = {"a": [1.5, 2, {"b": ["x" * 100, "é"]}], "c": {}, "d": [], "e": None, "f": [[1] * 80]}
     common.write_report(tmp_path / "x.json", value)
     assert json.loads((tmp_path / "x.json").read_text("utf-8")) == value
+
+
+def test_the_quantiser_table_tells_sizes_errors_and_perplexity(tmp_path):
+    source = tiny_models.write_tiny(tmp_path / "tiny.gguf", seed=1)
+    text = tmp_path / "text.txt"
+    text.write_text("the cat in the hat and the inner hat " * 60)
+    out = tmp_path / "table.json"
+    done = tool(
+        "quantize_table.py", source, "--text", text, "--types", "Q4_K_M", "Q8_0", "--chunks", "1",
+        "--specdec", specdec_binary(), "--peer-python", "python-that-is-not-there", "--json", out,
+    )  # fmt: skip
+    assert "| Q4_K_M |" in done.stdout
+    report = json.loads(out.read_text("utf-8"))
+    assert [row["type"] for row in report["rows"]] == ["Q4_K_M", "Q8_0"]
+    first, second = (row["ours"] for row in report["rows"])
+    assert first["size_bytes"] < second["size_bytes"] < source.stat().st_size
+    assert first["errors"]["all"] > second["errors"]["all"] > 0
+    assert first["perplexity"]["value"] > 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["table.json", "text.txt", "tiny.gguf"]

@@ -27,7 +27,9 @@ import numpy as np
 
 import bench_common
 
-TYPES = ["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0"]  # fmt: skip
+TYPES = [
+    "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
+]  # fmt: skip
 CLASSES = [
     "token_embd", "output", "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output",
     "ffn_gate", "ffn_up", "ffn_down",
@@ -61,7 +63,10 @@ def run(command: list[str]) -> str:
 
 def peer_version(python: str) -> str | None:
     command = [python, "-c", "import llama_cpp; print(llama_cpp.__version__)"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 
@@ -126,23 +131,38 @@ def measure(path: pathlib.Path, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def quantise(
+    who: str, kind: str, folder: pathlib.Path, options: argparse.Namespace
+) -> tuple[pathlib.Path, float]:
+    """The file and the seconds it took; both of an earlier run if they are in the folder."""
+    path = folder / f"{who}-{kind}.gguf"
+    took = path.with_suffix(".seconds")
+    if path.exists() and took.exists():
+        return path, float(took.read_text("utf-8"))
+    arguments = (str(options.source), str(path), kind, options.threads)
+    if who == "ours":
+        seconds = quantise_ours(options.specdec, *arguments)
+    else:
+        seconds = quantise_peer(options.peer_python, *arguments)
+    took.write_text(f"{seconds}\n", "utf-8")
+    return path, seconds
+
+
 def compare(kind: str, folder: pathlib.Path, options: argparse.Namespace) -> dict[str, Any]:
     row: dict[str, Any] = {"type": kind}
     for who in ("ours", "peer"):
         if who == "peer" and not options.peer_version:
             continue
-        path = folder / f"{who}-{kind}.gguf"
-        arguments = (str(options.source), str(path), kind, options.threads)
-        if who == "ours":
-            seconds = quantise_ours(options.specdec, *arguments)
-        else:
-            seconds = quantise_peer(options.peer_python, *arguments)
+        path, seconds = quantise(who, kind, folder, options)
         row[who] = measure(path, options) | {"seconds": seconds}
-        path.unlink()
+        if not options.keep:
+            path.unlink()
     if "peer" in row:
         ours, theirs = (row[who]["errors"].pop("types") for who in ("ours", "peer"))
         row["types_that_differ"] = sorted(
-            f"{name}: {ours[name]}, peer {theirs[name]}" for name in ours if ours[name] != theirs[name]
+            f"{name}: {ours[name]}, peer {theirs[name]}"
+            for name in ours
+            if ours[name] != theirs[name]
         )
     else:
         row["ours"]["errors"].pop("types")
@@ -189,11 +209,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--specdec", default=shutil.which("specdec") or "specdec")
     parser.add_argument("--peer-python", default=sys.executable, help="has llama-cpp-python")
+    parser.add_argument("--keep", type=pathlib.Path, help="folder for the files, used again")
+    parser.add_argument("--only-quantise", action="store_true", help="with --keep: only time it")
     parser.add_argument("--json", type=pathlib.Path, help="also write all figures there")
     options = parser.parse_args()
     options.peer_version = peer_version(options.peer_python)
     if options.peer_version is None:
         print(bench_common.INSTALL_PEER, file=sys.stderr)
+    if options.only_quantise:
+        options.keep.mkdir(exist_ok=True)
+        for kind in options.types:
+            for who in ("ours", "peer") if options.peer_version else ("ours",):
+                _, seconds = quantise(who, kind, options.keep, options)
+                print(f"{kind} {who}: {seconds:.1f} s", flush=True)
+        return
     report: dict[str, Any] = {
         "machine": bench_common.machine(options.threads),
         "source": options.source.name,
@@ -203,7 +232,8 @@ def main() -> None:
         "source_perplexity": perplexity(options.specdec, str(options.source), options),
         "rows": [],
     }
-    with tempfile.TemporaryDirectory(dir=options.source.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=options.source.parent) as temporary:
+        folder = options.keep or temporary
         for kind in options.types:
             started = time.monotonic()
             report["rows"].append(compare(kind, pathlib.Path(folder), options))

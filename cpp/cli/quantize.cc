@@ -40,8 +40,8 @@ std::string tensor_line(const QuantizedTensor& tensor, bool dry_run) {
   const bool copied = tensor.from == tensor.to;
   std::string what = dtype_traits(tensor.from).name;
   if (!copied) what += std::string(" -> ") + dtype_traits(tensor.to).name;
-  std::snprintf(text, sizeof text, "%-36s %-16s %-13s %11s",
-                printable(tensor.name, 64).c_str(), shape_text(tensor.shape).c_str(), what.c_str(),
+  std::snprintf(text, sizeof text, "%-36s %-16s %-13s %11s", printable(tensor.name, 64).c_str(),
+                shape_text(tensor.shape).c_str(), what.c_str(),
                 human_bytes(static_cast<double>(tensor.target_bytes)).c_str());
   std::string line = text;
   if (copied) {

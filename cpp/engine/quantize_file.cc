@@ -101,8 +101,7 @@ class Job {
     double square = 0;
     for (std::uint64_t first = 0; first < tensor.n_elements;
          first += kUnitsPerPiece * kUnitWeights) {
-      const std::uint64_t n =
-          std::min(tensor.n_elements - first, kUnitsPerPiece * kUnitWeights);
+      const std::uint64_t n = std::min(tensor.n_elements - first, kUnitsPerPiece * kUnitWeights);
       const std::uint64_t from_bytes = row_bytes(tensor.dtype, n);
       const std::uint64_t at = row_bytes(tensor.dtype, first);
       convert_piece(tensor, src + at, to, first, n);
@@ -160,14 +159,14 @@ class Job {
     if (std::isfinite(value)) {
       throw file_.make_error(ErrorCode::kModelFormat, "out_of_range",
                              where + ": " + number_text(value) + " is more than " +
-                                 dtype_traits(to).name + " can hold (" +
-                                 number_text(limit_of(to)) + "); use BF16 or F32",
+                                 dtype_traits(to).name + " can hold (" + number_text(limit_of(to)) +
+                                 "); use BF16 or F32",
                              {}, tensor.name, tensor.offset + at);
     }
-    throw file_.make_error(ErrorCode::kModelFormat, "non_finite",
-                           where + " is " + number_text(value) +
-                               ": the file is damaged or its training diverged",
-                           {}, tensor.name, tensor.offset + at);
+    throw file_.make_error(
+        ErrorCode::kModelFormat, "non_finite",
+        where + " is " + number_text(value) + ": the file is damaged or its training diverged", {},
+        tensor.name, tensor.offset + at);
   }
 
   void advance(const TensorInfo& tensor, std::uint64_t offset, std::uint64_t n_bytes) {

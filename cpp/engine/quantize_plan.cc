@@ -127,12 +127,12 @@ DType that_fits(DType dtype, std::uint64_t n) {
 
 const std::vector<FileType>& file_types() {
   static const std::vector<FileType> types = {
-      {"F32", 0, DType::kF32, false},       {"F16", 1, DType::kF16, false},
-      {"BF16", 32, DType::kBF16, false},    {"Q8_0", 7, DType::kQ8_0, false},
-      {"Q6_K", 18, DType::kQ6_K, false},    {"Q5_K_M", 17, DType::kQ5_K, true},
-      {"Q5_K_S", 16, DType::kQ5_K, false},  {"Q5_1", 9, DType::kQ5_1, false},
-      {"Q5_0", 8, DType::kQ5_0, false},     {"Q4_K_M", 15, DType::kQ4_K, true},
-      {"Q4_K_S", 14, DType::kQ4_K, true},   {"Q4_1", 3, DType::kQ4_1, false},
+      {"F32", 0, DType::kF32, false},      {"F16", 1, DType::kF16, false},
+      {"BF16", 32, DType::kBF16, false},   {"Q8_0", 7, DType::kQ8_0, false},
+      {"Q6_K", 18, DType::kQ6_K, false},   {"Q5_K_M", 17, DType::kQ5_K, true},
+      {"Q5_K_S", 16, DType::kQ5_K, false}, {"Q5_1", 9, DType::kQ5_1, false},
+      {"Q5_0", 8, DType::kQ5_0, false},    {"Q4_K_M", 15, DType::kQ4_K, true},
+      {"Q4_K_S", 14, DType::kQ4_K, true},  {"Q4_1", 3, DType::kQ4_1, false},
       {"Q4_0", 2, DType::kQ4_0, false},
   };
   return types;

@@ -14,10 +14,10 @@ namespace specdec {
 
 // A type that one may ask for: one weight format, or a mix of them.
 struct FileType {
-  const char* name;   // "Q4_K_M"
-  std::uint32_t id;   // general.file_type
-  DType base;         // what most matrices get
-  bool is_mix;        // some matrices get more bits than base
+  const char* name;  // "Q4_K_M"
+  std::uint32_t id;  // general.file_type
+  DType base;        // what most matrices get
+  bool is_mix;       // some matrices get more bits than base
 };
 
 [[nodiscard]] const std::vector<FileType>& file_types();
@@ -44,9 +44,9 @@ struct PlannedTensor {
   std::string note;
 };
 
-// The rules are llama.cpp's. Vectors become F32 if they are F16 or BF16; matrices that route experts
-// and the like stay as they are. Throws Error(kInvalidArgument, requantize) for a quantised matrix
-// that would become one of another quantised type, without allow_requantize.
+// The rules are llama.cpp's. Vectors become F32 if they are F16 or BF16; matrices that route
+// experts and the like stay as they are. Throws Error(kInvalidArgument, requantize) for a quantised
+// matrix that would become one of another quantised type, without allow_requantize.
 [[nodiscard]] std::vector<PlannedTensor> plan_quantization(const GgufFile& file,
                                                            const FileType& type,
                                                            const QuantizeChoices& choices);

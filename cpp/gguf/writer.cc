@@ -29,15 +29,22 @@ constexpr std::string_view kAlignmentKey = "general.alignment";
   throw Error(ErrorCode::kInvalidArgument, "cannot write GGUF: " + text, std::move(detail));
 }
 
-// A new file that replaces `path` when commit() is called and vanishes otherwise.
+// A new file that replaces `path` when commit() is called and vanishes otherwise: it has no name
+// until then, where the file system can do that, so that nothing is left of a killed process.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::string& path) : path_(path) {
     const std::size_t slash = path.rfind('/');
     folder_ = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-    std::random_device random;
+    fd_ = ::open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+    if (fd_ >= 0) {
+      nameless_ = "/proc/self/fd/" + std::to_string(fd_);
+      if (::access(nameless_.c_str(), R_OK) == 0) return;
+      ::close(std::exchange(fd_, -1));
+      nameless_.clear();
+    }
     for (int attempt = 0; attempt < 100 && fd_ < 0; ++attempt) {
-      temporary_ = folder_ + "/.specdec-" + std::to_string(random()) + ".tmp";
+      temporary_ = new_name();
       fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
       if (fd_ < 0 && errno != EEXIST) break;
     }
@@ -72,10 +79,14 @@ class AtomicFile {
   }
 
   [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
-  [[nodiscard]] const std::string& temporary() const noexcept { return temporary_; }
+  // Where the data can be read back.
+  [[nodiscard]] const std::string& readable() const noexcept {
+    return nameless_.empty() ? temporary_ : nameless_;
+  }
 
   void commit() {
     if (::fsync(fd_) != 0) fail("cannot sync");
+    if (!nameless_.empty()) give_name();
     if (::close(std::exchange(fd_, -1)) != 0) fail("cannot close");
     if (::rename(temporary_.c_str(), path_.c_str()) != 0)
       fail("cannot rename the finished file to it");
@@ -87,6 +98,24 @@ class AtomicFile {
   }
 
  private:
+  [[nodiscard]] std::string new_name() const {
+    std::random_device random;
+    return folder_ + "/.specdec-" + std::to_string(random()) + ".tmp";
+  }
+
+  // link() cannot replace a file, so it takes a name to be renamed.
+  void give_name() {
+    for (int attempt = 0; attempt < 100; ++attempt) {
+      const std::string name = new_name();
+      if (::linkat(AT_FDCWD, nameless_.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0) {
+        temporary_ = name;
+        return;
+      }
+      if (errno != EEXIST) break;
+    }
+    fail("cannot name the finished file");
+  }
+
   [[noreturn]] void fail(const char* what) const {
     const int error_number = errno;
     ErrorDetail detail;
@@ -99,7 +128,8 @@ class AtomicFile {
 
   std::string path_;
   std::string folder_;
-  std::string temporary_;
+  std::string temporary_;  // its name, if it has one
+  std::string nameless_;   // its path by descriptor, if not
   int fd_ = -1;
   std::uint64_t size_ = 0;
 };
@@ -353,7 +383,7 @@ std::uint64_t GgufWriter::write(const std::string& path) const {
     file.pad_to(alignment_);
   }
   // Whatever rule was missed above, a file that cannot be read back is never left behind.
-  GgufFile::open(file.temporary());
+  GgufFile::open(file.readable());
   file.commit();
   return file.size();
 }

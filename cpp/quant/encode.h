@@ -8,15 +8,17 @@
 
 namespace specdec {
 
-// n: elements, a multiple of the block size. Blocks are aligned to 2 bytes, floats to 4. Weights are
-// finite and, but for F32 and BF16, at most 65504 in magnitude; others do no harm and mean nothing.
+// n: elements, a multiple of the block size. Blocks are aligned to 2 bytes, floats to 4. Weights
+// are finite and, but for F32 and BF16, at most 65504 in magnitude; others do no harm and mean
+// nothing.
 using Encoder = void (*)(const float* src, void* dst, std::int64_t n);
 
 [[nodiscard]] Encoder encoder(DType dtype);
 
 // The encoder of each format, defined in quant/<format>/encode.cc.
 #define SPECDEC_PLAIN_TYPE(dtype, name) void encode_##name(const float*, void*, std::int64_t);
-#define SPECDEC_QUANT_TYPE(dtype, name, block) void encode_##name(const float*, void*, std::int64_t);
+#define SPECDEC_QUANT_TYPE(dtype, name, block) \
+  void encode_##name(const float*, void*, std::int64_t);
 #include "quant/registry.def"
 
 }  // namespace specdec

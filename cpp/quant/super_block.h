@@ -27,8 +27,8 @@ template <int kGroups, int kN>
       block.error += groups[g].sum_xx;
       continue;
     }
-    const float ratio = std::clamp(wanted[g] / d, static_cast<float>(-n_scales),
-                                   static_cast<float>(n_scales - 1));
+    const float ratio =
+        std::clamp(wanted[g] / d, static_cast<float>(-n_scales), static_cast<float>(n_scales - 1));
     const int middle = nearest_int(ratio);
     float best = groups[g].sum_xx;  // of scale 0
     for (int scale = std::max(middle - reach, -n_scales);

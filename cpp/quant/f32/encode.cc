@@ -1,5 +1,5 @@
-#include "quant/codec.h"
 #include "quant/encode.h"
+#include "quant/codec.h"
 
 namespace specdec {
 

@@ -1,6 +1,6 @@
 #include "quant/encode.h"
-#include "quant/super_block.h"
 #include "quant/q2_k/block.h"
+#include "quant/super_block.h"
 
 namespace specdec {
 
@@ -23,8 +23,7 @@ void encode_q2_k(const float* src, void* dst, std::int64_t n) {
                   -found.dmin * static_cast<float>(found.min[g]), kRange, codes + 16 * g);
     }
     for (int i = 0; i < 256; ++i) {
-      block->qs[i / 128 * 32 + i % 32] |=
-          static_cast<std::uint8_t>(codes[i] << (2 * (i / 32 % 4)));
+      block->qs[i / 128 * 32 + i % 32] |= static_cast<std::uint8_t>(codes[i] << (2 * (i / 32 % 4)));
     }
   }
 }

@@ -1,7 +1,7 @@
 #include "quant/encode.h"
-#include "quant/super_block.h"
 #include "quant/k_scales.h"
 #include "quant/q5_k/block.h"
+#include "quant/super_block.h"
 
 namespace specdec {
 

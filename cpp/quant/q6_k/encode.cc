@@ -1,6 +1,6 @@
 #include "quant/encode.h"
-#include "quant/super_block.h"
 #include "quant/q6_k/block.h"
+#include "quant/super_block.h"
 
 namespace specdec {
 
