@@ -156,7 +156,7 @@ std::vector<PlannedTensor> plan_quantization(const GgufFile& file, const FileTyp
   std::vector<PlannedTensor> plan;
   plan.reserve(file.tensors().size());
   for (const TensorInfo& tensor : file.tensors()) {
-    PlannedTensor planned{.source = &tensor, .to = tensor.dtype};
+    PlannedTensor planned{.source = &tensor, .to = tensor.dtype, .n_bytes = 0, .note = {}};
     if (choices.leave_output && tensor.name == "output.weight") {
       planned.note = "left as it is";
     } else if (is_quantisable(tensor)) {

@@ -143,7 +143,7 @@ PYBIND11_MODULE(_testing_kv, m) {
   });
   py::class_<KvArena, std::shared_ptr<KvArena>>(m, "Arena", py::module_local())
       .def(py::init([](std::size_t budget, bool poison) {
-             return KvArena::create({.budget_bytes = budget, .poison = poison});
+             return KvArena::create({.budget_bytes = budget, .poison = poison, .device = {}});
            }),
            py::arg("budget_bytes") = 0, py::arg("poison") = false)
       .def("release_free", &KvArena::release_free)

@@ -74,7 +74,7 @@ SPECDEC_GPU void select_top(G& g, const Keys& keys, int n, int k) {
   sort_runs(g, keys, n, k, false);
   while (n > k) {
     n /= 2;
-    std::uint64_t best[4];
+    std::uint64_t best[4] = {};  // set: the compiler cannot see that unset ones stay unread
     SPECDEC_UNROLL
     for (int j = 0; j < 4; ++j) {
       const int i = g.thread() + j * g.n_threads();
