@@ -1,0 +1,94 @@
+"""Weight types of a GGUF file: which tensor gets which, their sizes, rows to bytes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import ConvertError
+from .tensors import Rows, Target, n_rows, row_length
+
+
+@dataclass(frozen=True)
+class ElementType:
+    id: int
+    block_elements: int
+    block_bytes: int
+
+
+TYPES = {
+    "F32": ElementType(0, 1, 4),
+    "F16": ElementType(1, 1, 2),
+    "Q4_0": ElementType(2, 32, 18),
+    "Q4_1": ElementType(3, 32, 20),
+    "Q5_0": ElementType(6, 32, 22),
+    "Q5_1": ElementType(7, 32, 24),
+    "Q8_0": ElementType(8, 32, 34),
+    "BF16": ElementType(30, 1, 2),
+}
+FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "BF16": 32}
+# Made by the native quantiser from a file with unquantised weights.
+NATIVE_OUTTYPES = ("Q4_K", "Q5_K", "Q6_K", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M")
+OUTTYPES = (*FILE_TYPES, *NATIVE_OUTTYPES)
+FP16_MAX = 65504.0
+
+
+def choose_types(targets: list[Target], outtype: str) -> None:
+    """Matrices get `outtype`; vectors stay F32. A row that is no whole number of blocks stays F16.
+
+    The matrix that makes the logits is the most sensitive one: Q8_0 at least, as the formats of
+    fewer bits would cost it too much.
+    """
+    names = {target.name for target in targets}
+    head = "output.weight" if "output.weight" in names else "token_embd.weight"
+    for target in targets:
+        dtype = "F32"
+        if len(target.shape) == 2:
+            dtype = "Q8_0" if target.name == head and outtype.startswith(("Q4", "Q5")) else outtype
+            if row_length(target.shape) % TYPES[dtype].block_elements:
+                dtype = "F16"
+        target.dtype = dtype
+
+
+def lossless_type(targets: list[Target]) -> str:
+    """The smallest plain type that holds the matrices of a checkpoint exactly."""
+    dtypes = {target.source.dtype for target in targets if len(target.shape) == 2}
+    return dtypes.pop() if dtypes in ({"F16"}, {"BF16"}) else "F32"
+
+
+def tensor_bytes(target: Target) -> int:
+    kind = TYPES[target.dtype]
+    if len(target.shape) < 2:
+        return math.prod(target.shape) * kind.block_bytes
+    return (
+        n_rows(target.shape) * (row_length(target.shape) // kind.block_elements) * kind.block_bytes
+    )
+
+
+def _to_bf16(rows: Rows) -> bytes:
+    bits = np.ascontiguousarray(rows, np.float32).view(np.uint32)
+    rounded = bits + (0x7FFF + ((bits >> 16) & 1))  # to the nearest, ties to even
+    return (rounded >> 16).astype("<u2").tobytes()
+
+
+def encode_rows(rows: Rows, dtype: str, name: str) -> bytes:
+    """`name` is the tensor's, for messages."""
+    largest = float(np.abs(rows).max(initial=0.0))
+    if not math.isfinite(largest):
+        raise ConvertError(f"tensor '{name}' holds numbers that are infinite or not numbers")
+    if dtype == "F32":
+        return rows.astype("<f4").tobytes()
+    if dtype == "BF16":
+        return _to_bf16(rows)
+    if dtype == "F16":
+        if largest > FP16_MAX:
+            raise ConvertError(
+                f"tensor '{name}' holds {largest:g}, too large for F16: use bf16 or f32"
+            )
+        return rows.astype("<f2").tobytes()
+    import gguf  # numpy codecs of the quantised formats
+
+    packed = gguf.quants.quantize(rows, gguf.GGMLQuantizationType[dtype])
+    return np.ascontiguousarray(packed).tobytes()

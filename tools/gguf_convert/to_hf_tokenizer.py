@@ -1,0 +1,199 @@
+"""tokenizer.json and the files beside it from the tokenizer keys of a GGUF file."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+from .errors import ConvertError, short
+from .pre_tokenizers import describe
+from .sentencepiece_model import BPE, Piece, SentencePieceModel, encode_model
+from .spm_vocabulary import SPACE_MARK
+from .vocabulary import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+
+Json = dict[str, Any]
+
+
+class _Tokens:
+    def __init__(self, keys: Json, path: pathlib.Path) -> None:
+        self.path = path
+        self.keys = {
+            key.removeprefix("tokenizer.ggml."): value
+            for key, value in keys.items()
+            if key.startswith("tokenizer.ggml.")
+        }
+        self.texts: list[str] = self.keys.get("tokens") or []
+        if not self.texts:
+            raise ConvertError(f"{path}: the file has no tokenizer")
+        self.types: list[int] = self.keys.get("token_type") or [NORMAL] * len(self.texts)
+        self.template: str | None = keys.get("tokenizer.chat_template")
+
+    def name(self, kind: str) -> str | None:
+        token = self.keys.get(f"{kind}_token_id")
+        return None if token is None else self.texts[int(token)]
+
+    def vocab(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for token, text in enumerate(self.texts):
+            if self.types[token] != UNUSED:
+                found.setdefault(text, token)
+        return found
+
+    def added(self) -> list[Json]:
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        return [
+            {"id": token, "content": text, **flags, "special": self.types[token] != USER_DEFINED}
+            for token, text in enumerate(self.texts)
+            if self.types[token] in (CONTROL, UNKNOWN, USER_DEFINED)
+        ]
+
+    def template_processing(self, default_bos: bool) -> Json | None:
+        """The post-processor that adds BOS and EOS."""
+        parts: list[Json] = [{"Sequence": {"id": "A", "type_id": 0}}]
+        pair: list[Json] = [{"Sequence": {"id": "B", "type_id": 1}}]
+        special: Json = {}
+        for kind, default in (("bos", default_bos), ("eos", False)):
+            text = self.name(kind)
+            if not self.keys.get(f"add_{kind}_token", default) or text is None:
+                continue
+            token = {"SpecialToken": {"id": text, "type_id": 0}}
+            parts.insert(0 if kind == "bos" else len(parts), token)
+            ids = [int(self.keys[f"{kind}_token_id"])]
+            special[text] = {"id": text, "ids": ids, "tokens": [text]}
+        if not special:
+            return None
+        return {
+            "type": "TemplateProcessing",
+            "single": parts,
+            "pair": parts + pair,
+            "special_tokens": special,
+        }
+
+
+def _byte_level(tokens: _Tokens) -> Json:
+    pre = tokens.keys.get("pre", "default")
+    described = describe(str(pre))
+    if described is None:
+        raise ConvertError(f"{tokens.path}: no tokenizer.json for the pre-tokenizer '{short(pre)}'")
+    steps, ignore_merges = described
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": ignore_merges,
+        "vocab": tokens.vocab(),
+        "merges": [_split(merge) for merge in tokens.keys.get("merges") or []],
+    }
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    return {
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+        "post_processor": tokens.template_processing(ignore_merges)
+        or byte_level | {"use_regex": True},
+        "decoder": byte_level | {"use_regex": True},
+        "model": model,
+    }
+
+
+def _split(merge: str) -> list[str]:
+    space = merge.find(" ", 1)
+    return [merge[:space], merge[space + 1 :]]
+
+
+def _spm_merges(tokens: _Tokens) -> list[list[str]]:
+    """All pairs of tokens that make a token, the best score first."""
+    plain = {text for text, i in tokens.vocab().items() if tokens.types[i] == NORMAL}
+    scores = tokens.keys.get("scores") or []
+    found: list[list[str]] = []
+    for i in sorted(range(len(tokens.texts)), key=lambda i: -scores[i]):
+        text = tokens.texts[i]
+        if text not in plain or tokens.types[i] != NORMAL:
+            continue
+        for cut in range(1, len(text)):
+            if text[:cut] in plain and text[cut:] in plain:
+                found.append([text[:cut], text[cut:]])
+    return found
+
+
+def _sentencepiece(tokens: _Tokens) -> Json:
+    if len(tokens.keys.get("scores") or []) != len(tokens.texts):
+        raise ConvertError(f"{tokens.path}: the tokenizer has no scores")
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE_MARK}
+    steps: list[Json] = [{"type": "Prepend", "prepend": SPACE_MARK}, replace]
+    prefix = tokens.keys.get("add_space_prefix", True)
+    back = {"type": "Replace", "pattern": {"String": SPACE_MARK}, "content": " "}
+    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": tokens.name("unknown"),
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": True,
+        "byte_fallback": True,
+        "ignore_merges": False,
+        "vocab": tokens.vocab(),
+        "merges": _spm_merges(tokens),
+    }
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": steps if prefix else steps[1:]},
+        "pre_tokenizer": None,
+        "post_processor": tokens.template_processing(True),
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}, *(strip * prefix)],
+        },
+        "model": model,
+    }
+
+
+def _model_file(tokens: _Tokens) -> bytes:
+    """tokenizer.model, up to the padding."""
+    n_tokens = len(tokens.texts)
+    while n_tokens and tokens.types[n_tokens - 1] == UNUSED:
+        n_tokens -= 1
+    rows = zip(tokens.texts, tokens.keys["scores"], tokens.types, strict=True)
+    model = SentencePieceModel([Piece(*row) for row in rows][:n_tokens], BPE)
+    model.remove_extra_whitespaces = False
+    model.add_dummy_prefix = bool(tokens.keys.get("add_space_prefix", True))
+    for kind, name in (("unknown", "unk"), ("bos", "bos"), ("eos", "eos"), ("padding", "pad")):
+        setattr(model, f"{name}_id", int(tokens.keys.get(f"{kind}_token_id", -1)))
+    return encode_model(model)
+
+
+def tokenizer_files(keys: Json, path: pathlib.Path, context: int) -> dict[str, bytes]:
+    """File name -> content."""
+    tokens = _Tokens(keys, path)
+    kind = tokens.keys.get("model")
+    files: dict[str, bytes] = {}
+    if kind == "gpt2":
+        body = _byte_level(tokens)
+        default_bos = body["model"]["ignore_merges"]
+    elif kind == "llama":
+        body = _sentencepiece(tokens)
+        default_bos = True
+        files["tokenizer.model"] = _model_file(tokens)
+    else:
+        raise ConvertError(f"{path}: the tokenizer '{short(kind)}' is not supported")
+    head = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": tokens.added()}
+    text = json.dumps(head | body, ensure_ascii=False, indent=1)
+    files["tokenizer.json"] = text.encode()
+    config: Json = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context,
+        "clean_up_tokenization_spaces": False,
+        "add_bos_token": bool(tokens.keys.get("add_bos_token", default_bos)),
+        "add_eos_token": bool(tokens.keys.get("add_eos_token", False)),
+    }
+    for name, gguf_name in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
+        if (text_of := tokens.name(gguf_name)) is not None:
+            config[f"{name}_token"] = text_of
+    if tokens.template is not None:
+        config["chat_template"] = tokens.template
+    files["tokenizer_config.json"] = json.dumps(config, ensure_ascii=False, indent=1).encode()
+    return files

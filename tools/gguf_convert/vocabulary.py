@@ -1,0 +1,132 @@
+"""A tokenizer as GGUF keys, and the checks that all kinds share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import ConvertError, short
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+MAX_TOKENS = 1 << 20
+
+
+@dataclass
+class Vocabulary:
+    model: str  # gpt2 or llama
+    tokens: list[str | bytes]
+    types: list[int]
+    scores: list[float] | None = None
+    merges: list[str] | None = None
+    pre: str | None = None
+    add_space_prefix: bool | None = None
+    add_bos: bool = False
+    add_eos: bool = False
+    special_ids: dict[str, int] = field(default_factory=dict)  # by the name in GGUF: bos, eos, ...
+    chat_templates: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what a user should know
+
+    def pad_to(self, n_rows: int, where: str) -> None:
+        """Gives every row of the embedding a token."""
+        n_tokens = len(self.tokens)
+        missing = n_rows - n_tokens
+        if missing < 0:
+            raise ConvertError(
+                f"{where}: the tokenizer has {n_tokens} tokens but the embedding {n_rows} rows; "
+                "it belongs to another model, or tokens were added without resizing"
+            )
+        if missing > max(1024, n_rows // 50):
+            raise ConvertError(
+                f"{where}: the embedding has {n_rows} rows but the tokenizer only {n_tokens} "
+                "tokens; that is more than padding, the tokenizer belongs to another model"
+            )
+        self.tokens += [f"[PAD{i}]" for i in range(n_tokens, n_rows)]
+        self.types += [UNUSED] * missing
+        if self.scores is not None:
+            self.scores += [-1000.0] * missing
+        if missing:
+            self.notes.append(
+                f"{missing} rows of the embedding are padding: unused tokens fill them"
+            )
+
+    def check(self, where: str) -> None:
+        for name, token in self.special_ids.items():
+            if not 0 <= token < len(self.tokens):
+                raise ConvertError(
+                    f"{where}: {name}_token_id {token} is not a token, there are {len(self.tokens)}"
+                )
+        for name, wanted in (("bos", self.add_bos), ("eos", self.add_eos)):
+            if wanted and name not in self.special_ids:
+                raise ConvertError(
+                    f"{where}: the tokenizer adds a {name.upper()} token, but none is named"
+                )
+
+    def keys(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"tokenizer.ggml.model": self.model}
+        if self.pre is not None:
+            found["tokenizer.ggml.pre"] = self.pre
+        elif self.model == "llama":
+            found["tokenizer.ggml.pre"] = "default"
+        found["tokenizer.ggml.tokens"] = self.tokens
+        if self.scores is not None:
+            found["tokenizer.ggml.scores"] = self.scores
+        found["tokenizer.ggml.token_type"] = self.types
+        if self.merges is not None:
+            found["tokenizer.ggml.merges"] = self.merges
+        for name, token in self.special_ids.items():
+            found[f"tokenizer.ggml.{name}_token_id"] = token
+        found["tokenizer.ggml.add_bos_token"] = self.add_bos
+        found["tokenizer.ggml.add_eos_token"] = self.add_eos
+        if self.add_space_prefix is not None:
+            found["tokenizer.ggml.add_space_prefix"] = self.add_space_prefix
+        if "default" in self.chat_templates:
+            found["tokenizer.chat_template"] = self.chat_templates["default"]
+        others = sorted(set(self.chat_templates) - {"default"})
+        if others:
+            found["tokenizer.chat_templates"] = others
+            for name in others:
+                found[f"tokenizer.chat_template.{name}"] = self.chat_templates[name]
+        return found
+
+
+@dataclass
+class AddedToken:
+    id: int
+    text: str
+    special: bool
+    strips: bool = False  # also takes the spaces beside it, or only matches whole words
+
+
+def place_added(
+    added: list[AddedToken],
+    tokens: list[str | bytes | None],
+    types: list[int],
+    where: str,
+) -> None:
+    """Puts tokens at their ids. `tokens` grows; holes stay None."""
+    for token in sorted(added, key=lambda t: t.id):
+        if not 0 <= token.id < MAX_TOKENS:
+            raise ConvertError(f"{where}: added token '{short(token.text)}' has the id {token.id}")
+        while len(tokens) <= token.id:
+            tokens.append(None)
+            types.append(UNUSED)
+        there = tokens[token.id]
+        kind = CONTROL if token.special else USER_DEFINED
+        if there is None:
+            tokens[token.id] = token.text
+            types[token.id] = kind
+            continue
+        text = there.decode(errors="replace") if isinstance(there, bytes) else there
+        if text != token.text:
+            raise ConvertError(
+                f"{where}: id {token.id} is both '{short(text)}' and '{short(token.text)}'"
+            )
+        if types[token.id] == NORMAL:
+            types[token.id] = kind
+
+
+def fill_holes(tokens: list[str | bytes | None], notes: list[str]) -> list[str | bytes]:
+    holes = sum(token is None for token in tokens)
+    if holes:
+        notes.append(f"{holes} ids below the largest have no token: unused tokens fill them")
+    return [f"[PAD{i}]" if token is None else token for i, token in enumerate(tokens)]
