@@ -9,6 +9,7 @@ print(decoder.chat([{"role": "user", "content": "Hi"}]))
 
 from ._version import __version__
 from .decoder import ChatOptions, Decoder, GenerateOptions
+from .embedded import EmbeddedPair, embedded, embedded_models
 from .errors import (
     ClosedError,
     ContextFullError,
@@ -55,6 +56,7 @@ __all__ = [
     "DeviceError",
     "DownloadError",
     "DraftModel",
+    "EmbeddedPair",
     "FileInfo",
     "ForkError",
     "GenerateOptions",
@@ -87,6 +89,8 @@ __all__ = [
     "UnsupportedModelError",
     "__version__",
     "check_pair",
+    "embedded",
+    "embedded_models",
     "info",
     "inspect",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from torch import nn
 
 WARM_UP = 40  # steps
 COOL_DOWN = 0.5  # last part of the run, over which the rate falls to zero
+LONG_PART = 0.3  # last part of the run, with windows of twice the length
 SAVE_SECONDS = 120.0
 
 
@@ -27,19 +27,19 @@ def autocast() -> torch.autocast:
 
 def windows(row: np.ndarray, window: int, batch: int, seed: int) -> Iterator[torch.Tensor]:
     """Batches of window + 1 tokens without end; every epoch cuts the row at other places."""
-    epoch = 0
+    rng = np.random.default_rng(seed)
     while True:
-        rng = np.random.default_rng((seed, epoch))
         starts = np.arange(int(rng.integers(window)), len(row) - window - 1, window)
         rng.shuffle(starts)
         for i in range(0, len(starts) - batch + 1, batch):
             cut = np.stack([row[s : s + window + 1] for s in starts[i : i + batch]])
             yield torch.from_numpy(cut.astype(np.int64)).to(device())
-        epoch += 1
 
 
-def optimizers(model: nn.Module, matrix_rate: float, other_rate: float) -> list[torch.optim.Optimizer]:
-    """Muon learns more per token from the hidden matrices; embeddings, head and norms take AdamW."""
+def optimizers(
+    model: nn.Module, matrix_rate: float, other_rate: float
+) -> list[torch.optim.Optimizer]:
+    """Muon for the hidden matrices: it learns more per token; AdamW for all else."""
     hidden, other = [], []
     for name, parameter in model.named_parameters():
         inside = ".layers." in name and parameter.ndim == 2
@@ -60,7 +60,7 @@ def rate_at(step: int, progress: float) -> float:
 
 def train(
     model: nn.Module,
-    batches: Iterator[torch.Tensor],
+    batches_of: Callable[[bool, int], Iterator[torch.Tensor]],
     loss_of: Callable[[nn.Module, torch.Tensor], torch.Tensor],
     *,
     rates: tuple[float, float],
@@ -68,9 +68,13 @@ def train(
     max_steps: int,
     checkpoint: pathlib.Path,
     log: Callable[[str], None],
-    evaluate: Callable[[], float] | None = None,
+    evaluate: Callable[[], float],
+    label: str,
 ) -> dict[str, float]:
-    """Trains until the minutes or the steps are used up; continues a checkpoint that is there."""
+    """Trains until the minutes or the steps are used up; continues a checkpoint that is there.
+
+    batches_of(are_long, seed) gives the batches; the seed is another one after each continuation.
+    """
     opts = optimizers(model, *rates)
     state = {"step": 0, "tokens": 0, "seconds": 0.0}
     if checkpoint.exists():
@@ -79,25 +83,26 @@ def train(
         for opt, content in zip(opts, saved["optimizers"], strict=True):
             opt.load_state_dict(content)
         state = saved["state"]
-        for _ in range(state["step"]):
-            next(batches)
         log(f"continues at step {state['step']}")
+    batches = [batches_of(are_long, state["step"]) for are_long in (False, True)]
     model.train()
-    start = time.monotonic() - state["seconds"]
-    last_save, shown, shown_at, running = time.monotonic(), 0, time.monotonic(), math.nan
+    last_step = last_save = shown_at = time.monotonic()
+    shown, running = state["tokens"], math.nan
     while True:
-        state["seconds"] = time.monotonic() - start
+        now = time.monotonic()
+        # Time for which the process was stopped does not count.
+        state["seconds"] += min(now - last_step, 15.0)
+        last_step = now
         progress = max(state["step"] / max_steps, state["seconds"] / (60 * minutes))
         done = progress >= 1.0
-        if done or time.monotonic() - last_save > SAVE_SECONDS:
+        if done or now - last_save > SAVE_SECONDS:
             _save(checkpoint, model, opts, state)
-            last_save = time.monotonic()
-            if evaluate is not None:
-                log(f"step {state['step']}: held-out loss {evaluate():.4f}")
-                model.train()
+            last_save = now
+            log(f"step {state['step']}: {label} {evaluate():.4f}")
+            model.train()
         if done:
-            return state
-        batch = next(batches)
+            return state | {"minutes": minutes}
+        batch = next(batches[progress > 1.0 - LONG_PART])
         factor = rate_at(state["step"], progress)
         for opt in opts:
             for group in opt.param_groups:
@@ -114,7 +119,6 @@ def train(
         state["step"] += 1
         state["tokens"] += batch.shape[0] * (batch.shape[1] - 1)
         if state["step"] % 20 == 0:
-            now = time.monotonic()
             speed = (state["tokens"] - shown) / (now - shown_at)
             log(
                 f"step {state['step']}: loss {running:.4f}, {state['tokens'] / 1e6:.2f} M tokens, "
@@ -142,7 +146,9 @@ def held_out_loss(model: nn.Module, row: np.ndarray, window: int, max_windows: i
     return total / n
 
 
-def _save(path: pathlib.Path, model: nn.Module, opts: list[torch.optim.Optimizer], state: dict) -> None:
+def _save(
+    path: pathlib.Path, model: nn.Module, opts: list[torch.optim.Optimizer], state: dict
+) -> None:
     content = {
         "model": model.state_dict(),
         "optimizers": [opt.state_dict() for opt in opts],
@@ -150,4 +156,4 @@ def _save(path: pathlib.Path, model: nn.Module, opts: list[torch.optim.Optimizer
     }
     partial = path.with_suffix(".partial")
     torch.save(content, partial)
-    os.replace(partial, path)
+    partial.replace(path)
