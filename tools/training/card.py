@@ -74,7 +74,7 @@ def card(recipe: recipes.Recipe, which: str, facts: dict[str, Any]) -> str:
         "## Make it again",
         "",
         "```sh",
-        'pip install ".[reference,train]"',
+        'pip install ".[reference]"',
         f"python tools/train_models.py {recipe.name} --work /tmp/{recipe.name} all",
         "```",
         "",
