@@ -18,7 +18,8 @@ def _from_python(source: pathlib.Path, output: pathlib.Path, outtype: str) -> bo
     if quantize is None:
         return False
     try:
-        quantize(str(source), str(output), outtype)
+        # The output is a temporary file of ours. With a callback, signals end the run early.
+        quantize(source, output, outtype, overwrite=True, on_progress=lambda share: None)
     except Exception as error:
         raise ConvertError(f"specdec_native.quantize failed: {short(error, 500)}") from None
     return True
@@ -50,7 +51,7 @@ def quantize(source: pathlib.Path, output: pathlib.Path, outtype: str) -> None:
             "(pip install .) or put the program `specdec` on PATH; f16 and q8_0 need neither"
         )
     done = subprocess.run(
-        [binary, "quantize", source, output, outtype], capture_output=True, text=True
+        [binary, "quantize", source, output, outtype, "--force"], capture_output=True, text=True
     )
     if done.returncode != 0:
         raise ConvertError(

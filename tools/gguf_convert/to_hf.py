@@ -112,7 +112,6 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
         "vocab_size": int(tensors["token_embd.weight"].shape[1]),
         "tie_word_embeddings": "output.weight" not in tensors,
         "rope_theta": float(keys.get("rope.freq_base", 10000.0)),
-        "torch_dtype": "float32",
     }
     for name in ("bos", "eos"):
         token = all_keys.get(f"tokenizer.ggml.{name}_token_id")
@@ -160,7 +159,9 @@ def _targets(expected: list[Expected], tensors: dict[str, Any], path: pathlib.Pa
                 f"{list(source.shape)}"
             )
         order = None if entry.row_order is None else np.argsort(entry.row_order)
-        yield Target(entry.sources[0], source, order, dtype)
+        # Vectors stay F32, as in the GGUF file.
+        kind = dtype if len(entry.shape) == 2 else "F32"
+        yield Target(entry.sources[0], source, order, kind)
     if left:
         raise ConvertError(f"{path}: unknown tensors: {short(', '.join(sorted(left)), 300)}")
 
@@ -207,6 +208,7 @@ def gguf_to_hf(
         raise ConvertError(f"{path}: not a readable GGUF file: {short(error)}") from None
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     config = make_config(keys, tensors, path)
+    config["torch_dtype"] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[dtype]
     model = read_model(Config(dict(config), path))
     expected = list(model.expected)
     if not config["tie_word_embeddings"]:
