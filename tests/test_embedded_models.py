@@ -107,7 +107,7 @@ def test_names_and_their_aliases():
 
 
 def test_an_installation_without_the_files_says_so(monkeypatch, tmp_path):
-    from specdec_native import embedded as module
+    from specdec_native import _embedded as module
 
     monkeypatch.setattr(module, "_folder", lambda: tmp_path)
     with pytest.raises(sd.ModelFileNotFoundError, match="built without the embedded models"):

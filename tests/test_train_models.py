@@ -83,7 +83,7 @@ def shop(request, tmp_path, monkeypatch):
     heads = {"layers": 1, "heads": 2, "kv_heads": 2}
     recipe = dataclasses.replace(
         recipe,
-        vocab=300,
+        vocab=275,
         target=recipes.Shape(hidden=64, inner=128, **heads),
         draft=recipes.Shape(hidden=32, inner=64, **heads),
         window=32,
@@ -91,7 +91,7 @@ def shop(request, tmp_path, monkeypatch):
     monkeypatch.setitem(recipes.RECIPES, request.param, recipe)
     arguments = {"recipe": request.param, "work": tmp_path / "work", "out": out, "texts": texts}
     return workshop.Workshop(
-        argparse.Namespace(**arguments, minutes=5.0, steps=6, written=5000, threads=1)
+        argparse.Namespace(**arguments, minutes=5.0, steps=6, written=1500, threads=1)
     )
 
 

@@ -7,9 +7,9 @@ decoder = sd.Decoder(model, drafter=sd.NGram())
 print(decoder.chat([{"role": "user", "content": "Hi"}]))
 """
 
+from ._embedded import EmbeddedPair, embedded, embedded_models
 from ._version import __version__
 from .decoder import ChatOptions, Decoder, GenerateOptions
-from .embedded import EmbeddedPair, embedded, embedded_models
 from .errors import (
     ClosedError,
     ContextFullError,

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__, demo, info
+from ._embedded import embedded, embedded_models
 from .download import KNOWN_MODELS, models_dir, pull
-from .embedded import embedded, embedded_models
 from .errors import (
     ContextFullError,
     DownloadError,

@@ -8,8 +8,8 @@ import sys
 from dataclasses import dataclass
 
 from ._convert import measure_bandwidth
+from ._embedded import EmbeddedPair
 from .decoder import Decoder
-from .embedded import EmbeddedPair
 from .model import Model
 from .results import GenerationResult
 

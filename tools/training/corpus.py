@@ -165,5 +165,5 @@ def html_text(source: str) -> str:
     text = "".join(parser.out).translate(_PLAIN)
     text = re.sub(r"[ \t]+\n", "\n", text)
     text = re.sub(r"\n (?=\S)", "\n", text)
-    text = re.sub(r"\* \n+", "* ", text)
+    text = re.sub(r"(?m)^\*\n+", "* ", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

@@ -49,7 +49,8 @@ def write_texts(
     target: nn.Module, row: np.ndarray, *, n_tokens: int, seed: int, log: Callable[[str], None]
 ) -> np.ndarray:
     """What the target writes after pieces of the corpus: half greedily, half sampled."""
-    batch, start, length = 48, 32, 224
+    start, length = 32, 224
+    batch = min(48, 1 + n_tokens // (start + length))
     target.eval()
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)

@@ -27,6 +27,8 @@ def autocast() -> torch.autocast:
 
 def windows(row: np.ndarray, window: int, batch: int, seed: int) -> Iterator[torch.Tensor]:
     """Batches of window + 1 tokens without end; every epoch cuts the row at other places."""
+    if len(row) < (batch + 1) * window + 2:
+        raise ValueError(f"{len(row)} tokens are too few for {batch} windows of {window}")
     rng = np.random.default_rng(seed)
     while True:
         starts = np.arange(int(rng.integers(window)), len(row) - window - 1, window)
