@@ -47,8 +47,8 @@ def card(recipe: recipes.Recipe, which: str, facts: dict[str, Any]) -> str:
         f"| data | {SOURCES[recipe.corpus]}: {', '.join(facts['origin'])}; "
         f"{facts['train_bytes'] / 1e6:.1f} MB |",
         f"| licence of the data | {LICENCES[recipe.corpus]} |",
-        f"| training | {own['tokens'] / 1e6:.2f} M tokens in {own['steps']} steps, "
-        f"{own['seconds'] / 60:.0f} minutes on half of two shared CPU cores |",
+        f"| training | {own['tokens'] / 1e6:.2f} M tokens in {own['step']} steps, "
+        f"{own['seconds'] / 60:.0f} minutes on {facts['machine']} |",
     ]
     if which == "draft":
         lines.append(
