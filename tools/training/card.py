@@ -22,7 +22,6 @@ def card(recipe: recipes.Recipe, which: str, facts: dict[str, Any]) -> str:
     target_file, draft_file = (f"{name}.q8_0.gguf" for name in recipe.files)
     file = target_file if which == "target" else draft_file
     shape: recipes.Shape = getattr(recipe, which)
-    methods = measured["methods"]
     lines = [
         f"# {file}",
         "",
@@ -39,7 +38,7 @@ def card(recipe: recipes.Recipe, which: str, facts: dict[str, Any]) -> str:
         "|---|---|",
         f"| file | {own['file_bytes'] / 1e6:.2f} MB, GGUF, Q8_0 |",
         f"| parameters | {own['parameters']} |",
-        f"| shape | {shape.layers} layers of width {shape.hidden}, {shape.heads} heads "
+        f"| shape | layers: {shape.layers}, width {shape.hidden}, {shape.heads} heads "
         f"({shape.kv_heads} for keys and values), inner width {shape.inner} |",
         f"| context | {recipes.CONTEXT} tokens |",
         f"| vocabulary | {recipe.vocab} byte-level BPE tokens, its own; the same in both files |",
@@ -48,7 +47,7 @@ def card(recipe: recipes.Recipe, which: str, facts: dict[str, Any]) -> str:
         f"{facts['train_bytes'] / 1e6:.1f} MB |",
         f"| licence of the data | {LICENCES[recipe.corpus]} |",
         f"| training | {own['tokens'] / 1e6:.2f} M tokens in {own['step']} steps, "
-        f"{own['seconds'] / 60:.0f} minutes on {facts['machine']} |",
+        f"{own['seconds'] / 60:.0f} minutes |",
     ]
     if which == "draft":
         lines.append(
@@ -60,16 +59,19 @@ def card(recipe: recipes.Recipe, which: str, facts: dict[str, Any]) -> str:
         f"(before quantisation; {facts['held_out_bytes'] / 1e6:.2f} MB of documents that were not "
         "trained on) |",
         f"| draft and target agree | on {100 * facts['agreement']:.1f} % of the held-out tokens |",
-        f"| acceptance of the draft | {_percent(methods['draft']['acceptance'])} of drafted "
-        f"tokens, {methods['draft']['tokens_per_round']:.2f} tokens per verification (alone); "
-        f"{_percent(methods['auto']['acceptance'])} within `auto` |",
-        f"| speed | plain {methods['plain']['tokens_per_second']:.0f}, draft alone "
-        f"{methods['draft']['speed_up']:.2f} times, `auto` {methods['auto']['speed_up']:.2f} times "
-        f"({', '.join(f'{x:.2f}' for x in methods['auto']['speed_ups'])}) of that; "
-        f"tokens per second on {facts['machine']} |",
+        f"| acceptance of the draft | {', '.join(map(_acceptance, measured['runs']))} |",
         "",
-        f"Acceptance and speed: greedy, {measured['tokens']} tokens after each of "
-        f"{measured['prompts']} held-out beginnings, the same text by all three.",
+        f"Acceptance and speed, of {measured['tokens']} tokens after each of "
+        f"{measured['prompts']} held-out pieces of text, on {facts['machine']}. All three ways of "
+        "decoding gave the same tokens. Greedy text repeats itself, which is easy to guess.",
+        "",
+        "| temperature | decoding | acceptance | tokens per verification | tokens/s | of plain |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run in measured["runs"]:
+        for name, title in (("plain", "plain"), ("draft", "the draft alone"), ("auto", "`auto`")):
+            lines.append(f"| {run['temperature']:g} | {title} | {_speed(run['methods'][name])} |")
+    lines += [
         "",
         "## Make it again",
         "",
@@ -83,12 +85,25 @@ def card(recipe: recipes.Recipe, which: str, facts: dict[str, Any]) -> str:
         "",
     ]
     if which == "target":
-        sample = measured["sample"]
-        lines += ["## Sample", "", "After a held-out beginning, greedily:", "", "```"]
-        lines += [*sample["prompt"].rstrip("\n").split("\n"), "--- continues ---"]
-        lines += [*sample["text"].rstrip().split("\n"), "```", ""]
+        lines += ["## Samples", "", "A held-out piece of text:", "", "```"]
+        lines += [*measured["prompt"].rstrip("\n").split("\n"), "```", ""]
+        for run in measured["runs"]:
+            lines += [f"Continued at temperature {run['temperature']:g}:", "", "```"]
+            lines += [*run["sample"].rstrip().split("\n"), "```", ""]
     return "\n".join(lines)
 
 
 def _percent(part: float | None) -> str:
-    return "none" if part is None else f"{100 * part:.0f} %"
+    return "" if part is None else f"{100 * part:.0f} %"
+
+
+def _acceptance(run: dict[str, Any]) -> str:
+    rate = run["methods"]["draft"]["acceptance"]
+    return f"{_percent(rate)} at temperature {run['temperature']:g}"
+
+
+def _speed(method: dict[str, Any]) -> str:
+    per_round = method["tokens_per_round"]
+    cells = [_percent(method["acceptance"]), "" if per_round is None else f"{per_round:.2f}"]
+    cells += [f"{method['tokens_per_second']:.0f}", f"{method['speed_up']:.2f}"]
+    return " | ".join(cells)
