@@ -7,6 +7,7 @@ decoder = sd.Decoder(model, drafter=sd.NGram())
 print(decoder.chat([{"role": "user", "content": "Hi"}]))
 """
 
+from ._embedded import EmbeddedPair, embedded, embedded_models
 from ._quantize import quantize
 from ._version import __version__
 from .decoder import ChatOptions, Decoder, GenerateOptions
@@ -68,6 +69,7 @@ __all__ = [
     "DeviceError",
     "DownloadError",
     "DraftModel",
+    "EmbeddedPair",
     "FileInfo",
     "ForkError",
     "GenerateOptions",
@@ -103,6 +105,8 @@ __all__ = [
     "UnsupportedModelError",
     "__version__",
     "check_pair",
+    "embedded",
+    "embedded_models",
     "generate_many",
     "info",
     "inspect",

@@ -9,9 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__, demo, info
+from ._embedded import embedded, embedded_models
 from .download import KNOWN_MODELS, models_dir, pull
 from .errors import (
     ContextFullError,
+    DownloadError,
     InvalidArgumentError,
     ModelFileError,
     ModelFormatError,
@@ -77,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "name",
-        help=f"{', '.join(KNOWN_MODELS)}, or hf:ORG/REPO[:FILE.gguf] for the Hugging Face Hub",
+        help=f"{', '.join(KNOWN_MODELS)}, hf:ORG/REPO[:FILE.gguf] for the Hugging Face Hub, or a "
+        "model that comes with the package and needs no download: pycode, pycode-draft, manuals, "
+        "manuals-draft",
     )
     command.add_argument("-q", "--quiet", action="store_true", help="no messages, no progress bar")
     command.set_defaults(run=_pull)
@@ -86,12 +90,29 @@ def _parser() -> argparse.ArgumentParser:
         "demo",
         help="answer a prompt plainly and speculatively and compare",
         description="Fetches SmolLM2-135M-Instruct (98 MB) if needed, answers a prompt with and "
-        "without speculation, and compares text and speed. Fails if the texts differ.",
+        "without speculation, and compares text and speed. Fails if the texts differ. Without a "
+        "connection it shows a small pair of models that comes with the package.",
+    )
+    command.add_argument(
+        "--offline",
+        action="store_true",
+        help="use a small target and draft that come with the package; fetches nothing",
+    )
+    command.add_argument(
+        "--pair",
+        choices=[*(pair.name for pair in embedded_models()), "llama", "neox"],
+        help="which of them; implies --offline (default pycode, a LLaMA that writes Python)",
     )
     command.add_argument("-n", "--max-tokens", type=int, default=demo.MAX_TOKENS, metavar="N")
     command.add_argument("-t", "--threads", type=int, default=None, metavar="N")
     command.add_argument("--json", action="store_true", help="one JSON object on standard output")
     command.set_defaults(run=_demo)
+
+    command = commands.add_parser(
+        "models", help="the models that come with the package, and where they are"
+    )
+    command.add_argument("--json", action="store_true", help="one JSON array on standard output")
+    command.set_defaults(run=_models)
 
     command = commands.add_parser("info", help="version, compiler, CPU path, what is supported")
     command.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -105,14 +126,52 @@ def _note(text: str) -> None:
 
 def _pull(args: argparse.Namespace) -> int:
     show = sys.stderr.isatty() and not args.quiet
+    own = {pair.name: pair.target for pair in embedded_models()}
+    own |= {f"{pair.name}-draft": pair.draft for pair in embedded_models()}
+    if args.name in own:
+        embedded(args.name.removesuffix("-draft"))  # an error if the file is missing
+        print(own[args.name])
+        return 0
     path = pull(args.name, notify=(lambda text: None) if args.quiet else _note, show_progress=show)
     print(path)
     return 0
 
 
 def _demo(args: argparse.Namespace) -> int:
-    path = pull(demo.MODEL, notify=_note, show_progress=sys.stderr.isatty())
-    return demo.run(path, max_tokens=args.max_tokens, n_threads=args.threads, as_json=args.json)
+    return demo.run(
+        _scene(args), max_tokens=args.max_tokens, n_threads=args.threads, as_json=args.json
+    )
+
+
+def _scene(args: argparse.Namespace) -> demo.Scene:
+    if not args.offline and args.pair is None:
+        try:
+            path = pull(demo.MODEL, notify=_note, show_progress=sys.stderr.isatty())
+            return demo.Scene.of_chat_model(path)
+        except DownloadError as error:
+            _note(f"specdec-native: {error}")
+            _note("showing the small models that come with the package instead (demo --offline)\n")
+    return demo.Scene.of_pair(embedded(args.pair or "pycode"))
+
+
+def _models(args: argparse.Namespace) -> int:
+    records = [
+        {
+            "name": pair.name,
+            "architecture": pair.architecture,
+            "summary": pair.summary,
+            "target": str(pair.target),
+            "draft": str(pair.draft),
+        }
+        for pair in embedded_models()
+    ]
+    if args.json:
+        print(json.dumps(records, indent=2))
+        return 0
+    for record in records:
+        print("{name} ({architecture}): {summary}".format(**record))
+        print("  target  {target}\n  draft   {draft}".format(**record))
+    return 0
 
 
 def _info(args: argparse.Namespace) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import pathlib
 import sys
+from dataclasses import dataclass
 
 from ._convert import measure_bandwidth
+from ._embedded import EmbeddedPair
 from .decoder import Decoder
 from .model import Model
 from .results import GenerationResult
@@ -25,30 +27,76 @@ Rewrite this shopping list as a numbered list. Keep every line as it is.
 - olive oil: 1 bottle, from the shop at the corner
 """
 
+# Beginnings that the embedded models did not see in training.
+BEGINNINGS = {
+    "pycode": '''\
+class Inventory:
+    """Keeps track of the parts in a store."""
 
-def run(path: pathlib.Path, *, max_tokens: int, n_threads: int | None, as_json: bool) -> int:
+    def __init__(self, name, parts=None):
+        self.name = name
+        self.parts = parts
+
+    def add(self, part, count):
+        """Add count parts to the store.
+''',
+    "manuals": """\
+Opening a file
+
+The function returns a new connection object. If the file does not exist, an error is raised.
+""",
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is shown: a chat model that speculates by lookup, or a target with its draft."""
+
+    target: pathlib.Path
+    prompt: str
+    draft: pathlib.Path | None = None
+
+    @classmethod
+    def of_chat_model(cls, path: pathlib.Path) -> Scene:
+        return cls(path, PROMPT)
+
+    @classmethod
+    def of_pair(cls, pair: EmbeddedPair) -> Scene:
+        return cls(pair.target, BEGINNINGS[pair.name], pair.draft)
+
+
+def run(scene: Scene, *, max_tokens: int, n_threads: int | None, as_json: bool) -> int:
     """Prints the comparison; returns 1 if the two texts differ."""
-    with Model(path, n_threads=n_threads) as model:
-        messages = [{"role": "user", "content": PROMPT}]
-        decoders = {"plain": Decoder(model, drafter=None), "speculative": Decoder(model)}
+    with Model(scene.target, n_threads=n_threads) as model:
+        draft = Model(scene.draft, n_threads=n_threads) if scene.draft is not None else None
+        decoders = {
+            "plain": Decoder(model, drafter=None),
+            "speculative": Decoder(model, draft=draft),
+        }
         measure_bandwidth(model.info.n_threads)
         # The first pass pays for reading the file from disk; each of the two then runs twice.
-        decoders["plain"].chat(messages, max_tokens=4)
+        _answer(decoders["plain"], scene, 4)
         best: dict[str, GenerationResult] = {}
         texts = set()
         for _ in range(2):
             for name, decoder in decoders.items():
                 decoder.reset()
-                result = decoder.chat(messages, max_tokens=max_tokens)
+                result = _answer(decoder, scene, max_tokens)
                 texts.add(result.token_ids)
                 if name not in best or result.stats.decode_ms < best[name].stats.decode_ms:
                     best[name] = result
         identical = len(texts) == 1
         if as_json:
-            _print_json(model, best, identical)
+            _print_json(model, draft, best, identical)
         else:
-            _print_text(model, best, identical)
+            _print_text(model, draft, scene, best, identical)
     return 0 if identical else 1
+
+
+def _answer(decoder: Decoder, scene: Scene, max_tokens: int) -> GenerationResult:
+    if scene.draft is not None:
+        return decoder.generate(scene.prompt, max_tokens=max_tokens)
+    return decoder.chat([{"role": "user", "content": scene.prompt}], max_tokens=max_tokens)
 
 
 def _gain(best: dict[str, GenerationResult]) -> float | None:
@@ -57,13 +105,16 @@ def _gain(best: dict[str, GenerationResult]) -> float | None:
     return speculative / plain if plain and speculative else None
 
 
-def _print_json(model: Model, best: dict[str, GenerationResult], identical: bool) -> None:
+def _print_json(
+    model: Model, draft: Model | None, best: dict[str, GenerationResult], identical: bool
+) -> None:
     runs = {
         name: {"token_ids": result.token_ids, "stats": result.stats.to_dict()}
         for name, result in best.items()
     }
     record = {
         "model": model.info.name,
+        "draft": draft.info.name if draft is not None else None,
         "device": model.info.device,
         "text": best["plain"].text,
         "identical": identical,
@@ -73,11 +124,19 @@ def _print_json(model: Model, best: dict[str, GenerationResult], identical: bool
     print(json.dumps(record, indent=2))
 
 
-def _print_text(model: Model, best: dict[str, GenerationResult], identical: bool) -> None:
+def _print_text(
+    model: Model,
+    draft: Model | None,
+    scene: Scene,
+    best: dict[str, GenerationResult],
+    identical: bool,
+) -> None:
     info = model.info
     speculative = best["speculative"]
-    print(f"{info.name or info.architecture}, {info.quantisation}, {info.device}\n")
-    print("> " + PROMPT.strip().replace("\n", "\n> ") + "\n")
+    print(f"{info.name or info.architecture}, {info.quantisation}, {info.device}")
+    if draft is not None:
+        print(f"draft: {draft.info.name or draft.info.architecture}, {draft.info.quantisation}")
+    print("\n> " + scene.prompt.strip().replace("\n", "\n> ") + "\n")
     print(speculative.text + "\n")
     for name, result in best.items():
         print(f"{name + ':':<13}{result.summary}")
@@ -90,10 +149,12 @@ def _print_text(model: Model, best: dict[str, GenerationResult], identical: bool
     n_tokens = len(speculative.token_ids)
     print(f"identical: both runs gave the same {n_tokens} tokens.")
     gain, stats = _gain(best), speculative.stats
-    if gain is not None and stats.mean_acceptance_length is not None:
-        print(
-            f"speculation: {gain:.2f} times the plain speed, because {stats.accepted} of the "
-            f"{n_tokens} tokens were looked up in earlier text and only verified: "
-            f"{stats.mean_acceptance_length:.1f} tokens per verification instead of 1.\n"
-            f"Text that repeats less gains less; what is emitted never changes."
-        )
+    if gain is None or stats.mean_acceptance_length is None:
+        return
+    origin = "looked up in earlier text" if draft is None else "guessed by the draft or looked up"
+    reason = f"{stats.accepted} of the {n_tokens} tokens were {origin} and only verified"
+    per_round = f"{stats.mean_acceptance_length:.1f} tokens per verification instead of 1"
+    print(f"speculation: {gain:.2f} times the plain speed: {reason}: {per_round}.")
+    if draft is not None and stats.acceptance_rate is not None:
+        print(f"acceptance: {stats.acceptance_rate:.0%} of {stats.drafted} drafted tokens.")
+    print("Other text gains more or less; what is emitted never changes.")

@@ -1,0 +1,1 @@
+"""What tools/train_models.py is made of: corpus, vocabulary, training, distillation, export."""
