@@ -11,6 +11,7 @@ import sys
 import pytest
 
 import tiny_models
+from helpers import model_path
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 needs_torch = pytest.mark.skipif(
@@ -252,3 +253,30 @@ def test_bad_files_are_named(tmp_path):
     assert "no such folder" in tool(target, tmp_path / "no" / "x.gguf", code=2).stderr
     assert "overwrite its target" in tool(target, target, code=2).stderr
     assert not (tmp_path / "x.gguf").exists()
+
+
+SHIPPED = TOOL.parent.parent / "models" / "smollm2-135m-draft.q8_0.gguf"
+
+
+@pytest.mark.skipif(not SHIPPED.exists(), reason="models/ is not there")
+def test_the_shipped_draft_is_small_and_says_what_it_drafts():
+    found = sd.inspect(SHIPPED)
+    assert found.supported
+    assert found.size_bytes <= 9e6
+    assert found.metadata["general.license"] == "apache-2.0"
+    assert found.metadata["specdec.draft.head_tokens"] == 16384
+
+
+@pytest.mark.skipif(not SHIPPED.exists(), reason="models/ is not there")
+def test_the_shipped_draft_drafts_for_smollm2():
+    target = sd.Model(model_path("SmolLM2-135M-Instruct.Q4_1.gguf"))
+    draft = sd.Model(SHIPPED)
+    assert sd.check_pair(target, draft).identical
+    messages = [{"role": "user", "content": "What are the advantages of reading books?"}]
+    results = []
+    for drafter in (None, sd.DraftModel(draft, gamma=2)):
+        with sd.Decoder(target, drafter=drafter, n_ctx=512) as decoder:
+            results.append(decoder.chat(messages, max_tokens=96))
+    assert results[0].token_ids == results[1].token_ids
+    stats = results[1].stats
+    assert stats.accepted_per_position[0] > 0.2 * stats.drafted_per_position[0]
