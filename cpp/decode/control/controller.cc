@@ -9,8 +9,9 @@ namespace {
 constexpr double kLeastSpeedup = 1.02;
 constexpr double kLossShare = 0.01;         // of the plain time ...
 constexpr double kLossSteps = 4.0;          // ... and so many plain steps may be lost in all
-constexpr double kRequestLossShare = 0.06;  // the same for one request
-constexpr double kRequestLossSteps = 0.5;
+constexpr double kRequestLossShare = 0.06;  // the same for one request ...
+constexpr double kRequestLossSteps = 0.3;
+constexpr double kShortRequest = 64.0;  // ... of so many tokens; half the share at its beginning
 constexpr double kCarriedSteps = 8.0;   // earned steps that outlive a request
 constexpr int kProbeAfter = 32;         // plain tokens after which a model gets another chance
 constexpr int kPlainEvery = 64;         // passes between plain steps that keep their cost honest
@@ -63,9 +64,11 @@ void Controller::restore(const ControllerState& state) {
 
 bool Controller::allowed(double loss_ms) const {
   const double step_ms = target_.ms(1);
+  // Most short answers end before a draft has paid for its beginning.
+  const double grown = std::min(request_plain_ms_ / std::max(step_ms, 1e-9) / kShortRequest, 1.0);
+  const double share = kRequestLossShare * (0.5 + 0.5 * grown);
   return credit_ms_ - loss_ms >= -(kLossShare * plain_total_ms_ + kLossSteps * step_ms) &&
-         request_credit_ms_ - loss_ms >=
-             -(kRequestLossShare * request_plain_ms_ + kRequestLossSteps * step_ms);
+         request_credit_ms_ - loss_ms >= -(share * request_plain_ms_ + kRequestLossSteps * step_ms);
 }
 
 double Controller::draft_ms(const Source& source, int n_behind, int length) const {

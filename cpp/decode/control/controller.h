@@ -52,8 +52,8 @@ struct ControllerState {
 // Credit: speculative rounds add (tokens x plain step - elapsed). A round is allowed only if the
 // credit after its worst case stays above -(1 % of the plain time so far + 4 plain steps), so all
 // requests together take at most 1.01 x plain + 4 steps. At most 8 earned steps are carried from
-// request to request, and no request may lose more than half a step and 6 % of its own plain time
-// so far.
+// request to request, and no request may lose more than 0.3 steps and 3 % (growing to 6 % at 64
+// tokens) of its own plain time so far.
 class Controller {
  public:
   explicit Controller(std::vector<SourceTraits> sources);
