@@ -466,7 +466,8 @@ def on_terminal(*arguments, env=None):
 
 
 def test_accepted_drafts_are_coloured_on_a_terminal_only(model):
-    arguments = ["generate", "-m", model, "-md", model, "-p", PROMPT, "-n", "20"]
+    arguments = ["generate", "-m", model, "-md", model, "--drafter", "model", "-p", PROMPT]
+    arguments += ["-n", "20"]
     green = "\x1b[32m"
     environment = {"NO_COLOR": ""}
     assert green in on_terminal(*arguments, env=environment)

@@ -279,4 +279,5 @@ def test_the_shipped_draft_drafts_for_smollm2():
             results.append(decoder.chat(messages, max_tokens=96))
     assert results[0].token_ids == results[1].token_ids
     stats = results[1].stats
-    assert stats.accepted_per_position[0] > 0.2 * stats.drafted_per_position[0]
+    # A random draft would be right once in thousands of tokens.
+    assert stats.accepted_per_position[0] > 0.1 * stats.drafted_per_position[0]

@@ -287,7 +287,7 @@ def test_quantising_a_quantised_file_must_be_allowed(wide, tmp_path):
 
 def test_weights_on_the_grid_of_a_type_survive_it(wide, tmp_path):
     """Unpacked and packed again, a Q4_0 or Q8_0 model is what it was, or nearly."""
-    for kind, bound in (("Q4_0", 2e-3), ("Q8_0", 1e-3), ("Q4_1", 2e-3)):
+    for kind, bound in (("Q4_0", 2e-3), ("Q8_0", 1e-3), ("Q4_1", 5e-3)):
         sd.quantize(wide, tmp_path / "a.gguf", kind, overwrite=True, pure=True)
         sd.quantize(tmp_path / "a.gguf", tmp_path / "b.gguf", "F32", overwrite=True)
         options = {"overwrite": True, "pure": True}
