@@ -272,12 +272,20 @@ def test_the_shipped_draft_drafts_for_smollm2():
     target = sd.Model(model_path("SmolLM2-135M-Instruct.Q4_1.gguf"))
     draft = sd.Model(SHIPPED)
     assert sd.check_pair(target, draft).identical
-    messages = [{"role": "user", "content": "What are the advantages of reading books?"}]
-    results = []
-    for drafter in (None, sd.DraftModel(draft, gamma=2)):
-        with sd.Decoder(target, drafter=drafter, n_ctx=512) as decoder:
-            results.append(decoder.chat(messages, max_tokens=96))
-    assert results[0].token_ids == results[1].token_ids
-    stats = results[1].stats
-    # A random draft would be right once in thousands of tokens.
-    assert stats.accepted_per_position[0] > 0.1 * stats.drafted_per_position[0]
+    questions = (
+        "What are the advantages of reading books?",
+        "Write a short story about a lost dog.",
+        "Explain how photosynthesis works.",
+    )
+    drafted = accepted = 0
+    for question in questions:
+        messages = [{"role": "user", "content": question}]
+        results = []
+        for drafter in (None, sd.DraftModel(draft, gamma=2)):
+            with sd.Decoder(target, drafter=drafter, n_ctx=512) as decoder:
+                results.append(decoder.chat(messages, max_tokens=64))
+        assert results[0].token_ids == results[1].token_ids
+        drafted += results[1].stats.drafted_per_position[0]
+        accepted += results[1].stats.accepted_per_position[0]
+    # An untrained draft, or a damaged file, gets 0.000 right.
+    assert accepted > 0.1 * drafted
