@@ -10,15 +10,20 @@ constexpr double kLeastSpeedup = 1.02;
 constexpr double kLossShare = 0.01;         // of the plain time ...
 constexpr double kLossSteps = 4.0;          // ... and so many plain steps may be lost in all
 constexpr double kRequestLossShare = 0.06;  // the same for one request ...
-constexpr double kRequestLossSteps = 0.3;
-constexpr double kShortRequest = 64.0;  // ... of so many tokens; half the share at its beginning
-constexpr double kCarriedSteps = 8.0;   // earned steps that outlive a request
+constexpr double kRequestLossSteps = 0.3;   // ... that has become long. Less at its beginning, ...
+constexpr double kClearGain = 1.25;         // ... for drafts expected to be so much faster:
+constexpr double kClearShare = 0.03;
+constexpr double kUnclearShare = 0.02, kUnclearSteps = 0.1;  // ... and still less for others,
+constexpr double kUnclearTokens = 32.0;                      // so long,
+constexpr double kGrowthTokens = 64.0;                       // from where it grows for so long
+constexpr double kCarriedSteps = 8.0;                        // earned steps that outlive a request
 constexpr int kProbeAfter = 32;         // plain tokens after which a model gets another chance
 constexpr int kPlainEvery = 64;         // passes between plain steps that keep their cost honest
 constexpr double kFreeLookupMs = 0.02;  // of each plain step: lookups start free
 constexpr double kOutlier = 2.0;        // what a pass may cost of its prediction in the credit
 constexpr double kCatchUpRounds = 8.0;  // over which the cost of reading up is spread
 constexpr double kReadingGain = 0.1;    // that more context may be worth, in plain time
+constexpr double kReadingCredit = 2.0;  // of its expected cost, earned before: the end is unknown
 constexpr double kGainRate = 0.1;       // weight of one round in the mean of what rounds gained
 constexpr int kGainRounds = 6;          // rounds before that mean is believed
 constexpr double kUnknownDraft = 0.5;   // a draft step that was never measured, in plain steps
@@ -62,13 +67,19 @@ void Controller::restore(const ControllerState& state) {
   plain_total_ms_ = state.plain_ms;
 }
 
-bool Controller::allowed(double loss_ms) const {
+bool Controller::allowed(double loss_ms, double speedup) const {
   const double step_ms = target_.ms(1);
+  const bool clear = speedup >= kClearGain;
+  const double first_share = clear ? kClearShare : kUnclearShare;
+  const double first_steps = clear ? kRequestLossSteps : kUnclearSteps;
   // Most short answers end before a draft has paid for its beginning.
-  const double grown = std::min(request_plain_ms_ / std::max(step_ms, 1e-9) / kShortRequest, 1.0);
-  const double share = kRequestLossShare * (0.5 + 0.5 * grown);
+  const double n_tokens = request_plain_ms_ / std::max(step_ms, 1e-9);
+  const double grown =
+      std::clamp((n_tokens - (clear ? 0.0 : kUnclearTokens)) / kGrowthTokens, 0.0, 1.0);
+  const double share = first_share + grown * (kRequestLossShare - first_share);
+  const double steps = first_steps + grown * (kRequestLossSteps - first_steps);
   return credit_ms_ - loss_ms >= -(kLossShare * plain_total_ms_ + kLossSteps * step_ms) &&
-         request_credit_ms_ - loss_ms >= -(share * request_plain_ms_ + kRequestLossSteps * step_ms);
+         request_credit_ms_ - loss_ms >= -(share * request_plain_ms_ + steps * step_ms);
 }
 
 double Controller::draft_ms(const Source& source, int n_behind, int length) const {
@@ -97,9 +108,9 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
     if (!source.traits.lookup && source.n_rounds >= kGainRounds)
       speedup = std::max(speedup, source.gained);
     if (speedup < kLeastSpeedup || speedup <= best.speedup) continue;
-    if (!allowed(cost_ms - plain_ms)) {
-      refused = true;
-      return;
+    if (!allowed(cost_ms - plain_ms, speedup)) {
+      refused = true;  // a longer draft may be a clearer gain
+      continue;
     }
     best = {.source = offer.source,
             .length = n,
@@ -116,7 +127,7 @@ Choice Controller::probe(const std::vector<Offer>& offers, int budget, Choice pl
     if (source.traits.lookup || offer.n_tokens < 1 || budget < 1) continue;
     if (source.idle_tokens < kProbeAfter) continue;
     const double loss_ms = draft_ms(source, offer.n_behind, 1) + target_.ms(2) - target_.ms(1);
-    if (!allowed(loss_ms)) continue;
+    if (!allowed(loss_ms, 1.0)) continue;
     return {.source = offer.source,
             .length = 1,
             .n_behind = offer.n_behind,
@@ -169,7 +180,7 @@ bool Controller::wants_sibling(int n_drafted, int rank, double probability, doub
   if (gain * target_.ms(1) < choice_.speedup * row_ms) return false;
   const double cost_ms =
       draft_ms(source, choice_.n_behind, n_drafted) + target_.ms(n_rows + 1) - target_.ms(1);
-  if (!allowed(cost_ms)) return false;
+  if (!allowed(cost_ms, choice_.speedup)) return false;
   miss_rate_ *= 1.0 - right;
   ++n_siblings_;
   return true;
@@ -186,7 +197,7 @@ bool Controller::keep_going(int n_drafted, double probability) {
   // Worth it when it brings tokens faster than passes do on average.
   if (gain * target_.ms(1) < choice_.speedup * step_ms) return false;
   const double cost_ms = draft_ms(source, choice_.n_behind, n_drafted + 1) + target_.ms(n_rows + 1);
-  return allowed(cost_ms - target_.ms(1));
+  return allowed(cost_ms - target_.ms(1), choice_.speedup);
 }
 
 void Controller::earn(double ms) {
@@ -241,7 +252,8 @@ void Controller::observe(const PassOutcome& outcome) {
 }
 
 bool Controller::worth_reading(int source, double ms, int n_left) const {
-  return choice_.source == source && request_credit_ms_ >= 1.25 * ms && credit_ms_ >= 1.25 * ms &&
+  return choice_.source == source &&
+         std::min(request_credit_ms_, credit_ms_) >= kReadingCredit * ms &&
          ms <= kReadingGain * n_left * target_.ms(1);
 }
 

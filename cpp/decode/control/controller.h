@@ -52,8 +52,9 @@ struct ControllerState {
 // Credit: speculative rounds add (tokens x plain step - elapsed). A round is allowed only if the
 // credit after its worst case stays above -(1 % of the plain time so far + 4 plain steps), so all
 // requests together take at most 1.01 x plain + 4 steps. At most 8 earned steps are carried from
-// request to request, and no request may lose more than 0.3 steps and 3 % (growing to 6 % at 64
-// tokens) of its own plain time so far.
+// request to request. For drafts expected to be 1.25 times as fast as plain steps, a request may
+// lose 0.3 steps and 3 % of its own plain time so far, growing to 6 % at 64 tokens; for others 0.1
+// steps and 2 % in the first 32 tokens, growing to the same at 96.
 class Controller {
  public:
   explicit Controller(std::vector<SourceTraits> sources);
@@ -100,7 +101,7 @@ class Controller {
   };
   [[nodiscard]] Source& at(int source) { return sources_[static_cast<std::size_t>(source)]; }
   [[nodiscard]] double draft_ms(const Source& source, int n_behind, int length) const;
-  [[nodiscard]] bool allowed(double loss_ms) const;
+  [[nodiscard]] bool allowed(double loss_ms, double speedup) const;
   void earn(double ms);
   void consider(const Offer& offer, int budget, Choice& best, bool& refused);
   [[nodiscard]] Choice probe(const std::vector<Offer>& offers, int budget, Choice plain);
