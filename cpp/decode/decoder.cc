@@ -271,7 +271,8 @@ void Run::decode() {
     throw_if_cancelled(request_.cancel);
     const Draft draft = this->draft();
     const DraftProposal& proposal = draft.proposal;
-    const double verify_before = stats.verify_ms;
+    const double before_ms = stats.verify_ms + stats.sample_ms;
+    double callback_ms = 0.0;  // the caller's own time is no cost of a draft
     target_pass(proposal);
     int n_new = 0;
     Verdict verdict;
@@ -285,6 +286,7 @@ void Run::decode() {
       stats.in_set_sum += verdict.candidates.in_set;
       stats.candidate_hits += verdict.candidates.accepted;
       if (request_.on_round) {
+        const ScopedMs callback_timer(callback_ms);
         request_.on_round({.index = pass_,
                            .drafted = proposal.tokens,
                            .parents = proposal.parents,
@@ -302,7 +304,8 @@ void Run::decode() {
     }
     ++pass_;
     if (stats.time_to_first_token_ms == 0.0) stats.time_to_first_token_ms = ScopedMs::since(start_);
-    settle_drafters(n_new, verdict.accepted, stats.verify_ms - verify_before);
+    settle_drafters(n_new, verdict.accepted,
+                    stats.verify_ms + stats.sample_ms - before_ms - callback_ms);
     if (ended_) return;
     if (!release(false)) {
       callback_stopped_ = true;

@@ -40,7 +40,7 @@ struct PassOutcome {
   int n_siblings = 0;  // and beside it
   int n_emitted = 1;
   double draft_ms = 0.0;   // of all sources, lookups that were not chosen included
-  double verify_ms = 0.0;  // the target's pass
+  double verify_ms = 0.0;  // the target's pass, and taking the tokens from it
 };
 
 // What outlives a process: how much may be lost in all is counted over all runs of a pair.
