@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-from helpers import specdec_binary
+from helpers import model_path, specdec_binary
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 
@@ -248,6 +248,25 @@ def test_their_paths_can_be_asked_for(offline, capsys):
     assert pathlib.Path(capsys.readouterr().out.strip()) == sd.embedded("manuals").draft
     assert cli.main(["models", "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
-    assert [record["name"] for record in records] == NAMES
+    assert [record["name"] for record in records] == [*NAMES, "smollm2-draft"]
     assert cli.main(["models"]) == 0
     assert str(sd.embedded("pycode").target) in capsys.readouterr().out
+
+
+def test_the_draft_for_smollm2_can_be_asked_for(offline, capsys):
+    assert cli.main(["pull", "smollm2-draft"]) == 0
+    path = pathlib.Path(capsys.readouterr().out.strip())
+    assert path == sd.embedded_draft("smollm2") == sd.embedded_drafts()["smollm2"]
+    assert sd.inspect(path).architecture == "llama"
+    with pytest.raises(sd.InvalidArgumentError, match="not for 'llama'"):
+        sd.embedded_draft("llama")
+
+
+def test_the_draft_for_smollm2_drafts_for_it():
+    target, draft = sd.Model(model_path("SmolLM2-135M-Instruct.Q4_1.gguf")), sd.embedded_draft()
+    question = [{"role": "user", "content": "Why is the sky blue?"}]
+    plain = sd.Decoder(target, drafter=None).chat(question, max_tokens=48)
+    decoder = sd.Decoder(target, drafter=sd.DraftModel(sd.Model(draft)))
+    result = decoder.chat(question, max_tokens=48)
+    assert result.token_ids == plain.token_ids
+    assert result.stats.accepted >= 5

@@ -274,6 +274,7 @@ def test_demo_shows_that_both_texts_are_identical(capsys):
     assert cli.main(["demo", "--json", "-n", "40"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["identical"] is True
+    assert record["draft"] is not None
     assert record["plain"]["token_ids"] == record["speculative"]["token_ids"]
     assert record["speculative"]["stats"]["accepted"] > 0
     assert record["plain"]["stats"]["drafted"] == 0

@@ -7,7 +7,13 @@ decoder = sd.Decoder(model, drafter=sd.NGram())
 print(decoder.chat([{"role": "user", "content": "Hi"}]))
 """
 
-from ._embedded import EmbeddedPair, embedded, embedded_models
+from ._embedded import (
+    EmbeddedPair,
+    embedded,
+    embedded_draft,
+    embedded_drafts,
+    embedded_models,
+)
 from ._quantize import quantize
 from ._version import __version__
 from .decoder import ChatOptions, Decoder, GenerateOptions
@@ -106,6 +112,8 @@ __all__ = [
     "__version__",
     "check_pair",
     "embedded",
+    "embedded_draft",
+    "embedded_drafts",
     "embedded_models",
     "generate_many",
     "info",

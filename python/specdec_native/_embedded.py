@@ -42,6 +42,8 @@ _PAIRS = {
         "writes English manual pages; trained on free software's manuals",
     ),
 }
+# Drafts for models that `pull` fetches: name of the model -> file.
+_DRAFTS = {"smollm2": "smollm2-135m-draft.q8_0.gguf"}
 # Also found by their architecture.
 _ALIASES = {"llama": "pycode", "neox": "manuals", "gptneox": "manuals"}
 
@@ -75,10 +77,39 @@ def embedded(name: str = "pycode") -> EmbeddedPair:
         raise InvalidArgumentError(f"an embedded pair is one of {', '.join(known)}, not {name!r}")
     wanted = _ALIASES.get(name, name)
     pair = next(p for p in embedded_models() if p.name == wanted)
-    for path in (pair.target, pair.draft):
-        if not path.is_file():
-            raise ModelFileNotFoundError(
-                f"{path} is missing: this installation was built without the embedded models; "
-                "install the package again from a complete source tree"
-            )
+    _check_present(pair.target)
+    _check_present(pair.draft)
     return pair
+
+
+def embedded_draft(name: str = "smollm2") -> pathlib.Path:
+    """A draft model that comes with the package, for a target that does not.
+
+    Args:
+        name: of the target, as for `pull`: "smollm2" (SmolLM2-135M-Instruct, any quantisation).
+
+    Raises:
+        InvalidArgumentError: no draft for that name.
+        ModelFileNotFoundError: this installation was built without its files.
+    """
+    if not isinstance(name, str) or name not in _DRAFTS:
+        raise InvalidArgumentError(
+            f"there is an embedded draft for {', '.join(_DRAFTS)}, not for {name!r}; a pair with "
+            "its own draft is embedded(name)"
+        )
+    path = _folder() / _DRAFTS[name]
+    _check_present(path)
+    return path
+
+
+def embedded_drafts() -> dict[str, pathlib.Path]:
+    """All such drafts, by the target's name."""
+    return {name: _folder() / file for name, file in _DRAFTS.items()}
+
+
+def _check_present(path: pathlib.Path) -> None:
+    if not path.is_file():
+        raise ModelFileNotFoundError(
+            f"{path} is missing: this installation was built without the embedded models; "
+            "install the package again from a complete source tree"
+        )

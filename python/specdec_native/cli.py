@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__, demo, info
-from ._embedded import embedded, embedded_models
+from ._embedded import embedded, embedded_draft, embedded_drafts, embedded_models
 from .download import KNOWN_MODELS, models_dir, pull
 from .errors import (
     ContextFullError,
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         "name",
         help=f"{', '.join(KNOWN_MODELS)}, hf:ORG/REPO[:FILE.gguf] for the Hugging Face Hub, or a "
         "model that comes with the package and needs no download: pycode, pycode-draft, manuals, "
-        "manuals-draft",
+        "manuals-draft, smollm2-draft",
     )
     command.add_argument("-q", "--quiet", action="store_true", help="no messages, no progress bar")
     command.set_defaults(run=_pull)
@@ -132,6 +132,9 @@ def _pull(args: argparse.Namespace) -> int:
         embedded(args.name.removesuffix("-draft"))  # an error if the file is missing
         print(own[args.name])
         return 0
+    if args.name.removesuffix("-draft") in embedded_drafts() and args.name.endswith("-draft"):
+        print(embedded_draft(args.name.removesuffix("-draft")))
+        return 0
     path = pull(args.name, notify=(lambda text: None) if args.quiet else _note, show_progress=show)
     print(path)
     return 0
@@ -147,7 +150,7 @@ def _scene(args: argparse.Namespace) -> demo.Scene:
     if not args.offline and args.pair is None:
         try:
             path = pull(demo.MODEL, notify=_note, show_progress=sys.stderr.isatty())
-            return demo.Scene.of_chat_model(path)
+            return demo.Scene.of_chat_model(path, embedded_draft(demo.MODEL))
         except DownloadError as error:
             _note(f"specdec-native: {error}")
             _note("showing the small models that come with the package instead (demo --offline)\n")
@@ -165,12 +168,18 @@ def _models(args: argparse.Namespace) -> int:
         }
         for pair in embedded_models()
     ]
+    drafts = [
+        {"name": f"{name}-draft", "summary": f"a draft for {name}", "draft": str(path)}
+        for name, path in embedded_drafts().items()
+    ]
     if args.json:
-        print(json.dumps(records, indent=2))
+        print(json.dumps([*records, *drafts], indent=2))
         return 0
     for record in records:
         print("{name} ({architecture}): {summary}".format(**record))
         print("  target  {target}\n  draft   {draft}".format(**record))
+    for record in drafts:
+        print("{name}: {summary}\n  draft   {draft}".format(**record))
     return 0
 
 

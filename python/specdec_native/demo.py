@@ -50,15 +50,16 @@ The function returns a new connection object. If the file does not exist, an err
 
 @dataclass(frozen=True)
 class Scene:
-    """What is shown: a chat model that speculates by lookup, or a target with its draft."""
+    """What is shown: a target with its draft, and whether the prompt is a chat's."""
 
     target: pathlib.Path
     prompt: str
     draft: pathlib.Path | None = None
+    is_chat: bool = False
 
     @classmethod
-    def of_chat_model(cls, path: pathlib.Path) -> Scene:
-        return cls(path, PROMPT)
+    def of_chat_model(cls, path: pathlib.Path, draft: pathlib.Path | None = None) -> Scene:
+        return cls(path, PROMPT, draft, is_chat=True)
 
     @classmethod
     def of_pair(cls, pair: EmbeddedPair) -> Scene:
@@ -94,9 +95,9 @@ def run(scene: Scene, *, max_tokens: int, n_threads: int | None, as_json: bool) 
 
 
 def _answer(decoder: Decoder, scene: Scene, max_tokens: int) -> GenerationResult:
-    if scene.draft is not None:
-        return decoder.generate(scene.prompt, max_tokens=max_tokens)
-    return decoder.chat([{"role": "user", "content": scene.prompt}], max_tokens=max_tokens)
+    if scene.is_chat:
+        return decoder.chat([{"role": "user", "content": scene.prompt}], max_tokens=max_tokens)
+    return decoder.generate(scene.prompt, max_tokens=max_tokens)
 
 
 def _gain(best: dict[str, GenerationResult]) -> float | None:
