@@ -7,6 +7,7 @@ namespace specdec {
 namespace {
 
 constexpr double kLeastSpeedup = 1.02;
+constexpr double kLeastAtFirst = 1.05;      // in a request that is short and has earned nothing
 constexpr double kLossShare = 0.01;         // of the plain time ...
 constexpr double kLossSteps = 4.0;          // ... and so many plain steps may be lost in all
 constexpr double kRequestLossShare = 0.06;  // the same for one request ...
@@ -96,6 +97,8 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
   double expected = 1.0;  // tokens
   double all_right = 1.0;
   const int limit = std::min(budget, offer.n_tokens);
+  const bool at_first = request_credit_ms_ <= 0.0 && request_plain_ms_ < kUnclearTokens * plain_ms;
+  const double least = at_first ? kLeastAtFirst : kLeastSpeedup;
   for (int n = 1; n <= limit; ++n) {
     all_right *=
         source.traits.lookup ? source.acceptance.rate(n - 1, grade) : source.acceptance.rate(n - 1);
@@ -107,7 +110,7 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
     // Stopping where it gets unsure, a model does better than any fixed length.
     if (!source.traits.lookup && source.n_rounds >= kGainRounds)
       speedup = std::max(speedup, source.gained);
-    if (speedup < kLeastSpeedup || speedup <= best.speedup) continue;
+    if (speedup < least || speedup <= best.speedup) continue;
     if (!allowed(cost_ms - plain_ms, speedup)) {
       refused = true;  // a longer draft may be a clearer gain
       continue;
