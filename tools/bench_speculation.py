@@ -49,7 +49,7 @@ from bench_common import (
 )
 
 SYSTEM = "You are a helpful assistant."
-MOST_ROUNDS = 15  # of a prompt whose answers are short
+MOST_ROUNDS = 24  # of a prompt whose answers are short
 SAMPLING = {"top_k": 40, "top_p": 0.95, "min_p": 0.05}  # above temperature 0, for both engines
 
 

@@ -203,13 +203,13 @@ def part_prompts(options: argparse.Namespace, out: pathlib.Path) -> None:
 
 
 def over_data_set(
-    options: argparse.Namespace, out: pathlib.Path, name: str, count: list[object]
+    options: argparse.Namespace, out: pathlib.Path, name: str, count: list[object], min_ms: int
 ) -> None:
     for temperature in options.temperatures.split(","):
         run_tool(
             "bench_speculation.py", *speculation_options(options), *count, "--name", name,
             "--temperature", temperature, *methods(options, "plain", "auto"),
-            "--min-ms", 0 if options.quick else 2500, "--peer-rounds", 1,
+            "--min-ms", 0 if options.quick else min_ms, "--peer-rounds", 1,
             "--json", out / f"speculation-{name.lower()}-t{temperature}.json",
         )  # fmt: skip
 
@@ -217,13 +217,16 @@ def over_data_set(
 def part_spec_bench(options: argparse.Namespace, out: pathlib.Path) -> None:
     per_task = 1 if options.quick else 4
     over_data_set(
-        options, out, "Spec-Bench", ["--spec-bench", options.spec_bench, "--per-task", per_task]
-    )
+        options, out, "Spec-Bench", ["--spec-bench", options.spec_bench, "--per-task", per_task],
+        5000,  # answers of a dozen tokens scatter
+    )  # fmt: skip
 
 
 def part_humaneval(options: argparse.Namespace, out: pathlib.Path) -> None:
     count = 2 if options.quick else 20
-    over_data_set(options, out, "HumanEval", ["--humaneval", options.humaneval, "--count", count])
+    over_data_set(
+        options, out, "HumanEval", ["--humaneval", options.humaneval, "--count", count], 0
+    )
 
 
 def part_adversarial(options: argparse.Namespace, out: pathlib.Path) -> None:
