@@ -53,7 +53,9 @@ std::vector<std::string> Placement::lines() const {
     if (m.n_gpu_layers == 0) {
       line += "all " + std::to_string(m.n_layers) + " layers on the CPU";
     } else {
-      line += m.whole() ? "all " + std::to_string(m.n_layers) + " layers and the head on the GPU"
+      line += m.whole() ? "all " + std::to_string(m.n_layers) +
+                              (m.embedding ? " layers, the embedding and the head on the GPU"
+                                           : " layers and the head on the GPU")
                         : "layers " + std::to_string(m.n_layers - m.n_gpu_layers) + " to " +
                               std::to_string(m.n_layers - 1) + " of " + std::to_string(m.n_layers) +
                               " and the head on the GPU";
@@ -109,6 +111,10 @@ Placement plan_placement(const std::vector<DeviceDemand>& models, const DeviceRo
                           .n_ctx = model.n_ctx,
                           .weight_bytes = weights_of(model, n),
                           .kv_bytes = kv_of(model, n)};
+    if (n == n_layers && add(total(n), model.embedding_bytes) <= plan.room_bytes) {
+      placed.embedding = true;
+      placed.weight_bytes = add(placed.weight_bytes, model.embedding_bytes);
+    }
     used = add(used, placed.reserved_bytes());
     if (n > 0) work = std::max(work, model.work_bytes);
     plan.models.push_back(std::move(placed));
