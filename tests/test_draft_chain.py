@@ -36,8 +36,10 @@ def proposals(s: Any, max_tokens: list[int], **begin: Any) -> list[Any]:
         chain = [t for t, _ in itertools.groupby(tokens)][: i % 3]
         committed = [*committed, *chain, TEXT[30 + i]]
         s.align(committed)
-        assert s.draft_cache() == committed[: len(s.draft_cache())]
-        assert len(s.draft_cache()) < len(committed)
+        cached = s.draft_cache()
+        first = s.n_unread()
+        assert cached == committed[first : first + len(cached)]
+        assert first + len(cached) < len(committed)
     return found
 
 
@@ -92,13 +94,28 @@ def test_a_rule_that_stops_early_gets_short_chains() -> None:
 
 
 def test_a_token_that_is_not_the_best_ends_a_chain() -> None:
-    """Bans and biases: the chain has gone another way than the draft."""
-    request: dict[str, Any] = {"prompt": TEXT[:10], "max_tokens": 40, "gamma": 6, "eog": [3]}
-    sampling = {"logit_bias": dict.fromkeys(range(0, VOCAB, 3), -5.0)}
-    for extra in ({}, {"ignore_eos": True}, {"sampling": sampling}):
-        results = [run(session(n), **request, **extra) for n in (1, 8)]
+    """Of banned tokens: the chain has gone another way than the draft."""
+    request: dict[str, Any] = {"prompt": TEXT[:10], "max_tokens": 40, "gamma": 6}
+    request["eog"] = list(range(0, VOCAB, 3))
+    bans = [(t, -np.inf) for t in range(1, VOCAB, 3)]
+    for extra in (
+        {},
+        {"ignore_eos": True},
+        {"ignore_eos": True, "sampling": {"logit_bias": bans}},
+    ):
+        sessions = [session(n) for n in (1, 8)]
+        results = [run(s, **request, **extra) for s in sessions]
         assert results[0]["token_ids"] == results[1]["token_ids"]
         assert results[0]["rounds"] == results[1]["rounds"]
+        assert sessions[1].chains()
+        # What is banned is never proposed.
+        drafted = {t for tokens, _, _ in results[1]["rounds"] for t in tokens}
+        if extra:
+            assert not drafted & set(request["eog"])
+    # A bias that is no ban needs whole rows, which are not chained.
+    s = session(8)
+    run(s, **request, sampling={"logit_bias": [(0, -1.0)]})
+    assert s.chains() == []
 
 
 def test_the_context_ends_where_it_ends() -> None:
@@ -141,9 +158,9 @@ def test_what_goes_wrong_inside_a_chain_goes_wrong_as_in_single_steps(what: str,
 
 def test_a_cancelled_request_leaves_both_caches_in_line() -> None:
     s = session(8)
-    s.set_cancel(True)
+    s.inject("target", "cancel", 3)
     out = run(s, prompt=TEXT[:10], max_tokens=20, gamma=6)
     assert out["finish_reason"] == "cancelled"
-    s.set_cancel(False)
+    s.inject("target", "cancel", 0)
     again = run(s, prompt=TEXT[:10], max_tokens=20, gamma=6)
     assert again["token_ids"] == run(session(1), prompt=TEXT[:10], max_tokens=20)["token_ids"]

@@ -128,6 +128,7 @@ class ToyScorer final : public TokenScorer {
       rows_.push_back(output_after(path, batch));
       if (argmax(n + step - 1) < 0) {
         rows_.pop_back();
+        --n_forwards;  // the step was not made
         return step;
       }
       cache_.push_back(next);

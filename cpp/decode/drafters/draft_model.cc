@@ -2,6 +2,7 @@
 // the first of which continues the chain.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -96,8 +97,10 @@ class DraftModel final : public Drafter {
       const bool best_suffices = params.greedy() && setup_.length_rule == nullptr;
       output_ = best_suffices ? RowOutput::kArgmax : RowOutput::kTop;
     }
-    siblings_ = setup_.siblings && setup_.length_rule != nullptr && output_ == RowOutput::kTop &&
-                mode_ != DraftMode::kSampled && !carries_laws_ && options_.branch == 1;
+    note_bans(vocab_size);
+    siblings_ = setup_.siblings && banned_.empty() && setup_.length_rule != nullptr &&
+                output_ == RowOutput::kTop && mode_ != DraftMode::kSampled && !carries_laws_ &&
+                options_.branch == 1;
     if (siblings_) top_k_ = std::min(std::max(top_k_, kMaxSiblings + 1), vocab_size);
     const bool takes_best =
         mode_ == DraftMode::kGreedy && options_.branch == 1 && output_ != RowOutput::kLogits;
@@ -172,6 +175,23 @@ class DraftModel final : public Drafter {
     // What it has read of this text is worth keeping for a while.
     return setup_.first_window > 0 &&
            lag > (fresh_ ? setup_.first_window : std::max(setup_.first_window, kMaxLag));
+  }
+
+  // Where tokens are only forbidden, the best of the others is among a few of the best.
+  void note_bans(int vocab_size) {
+    banned_.clear();
+    const SamplingParams& params = setup_.sampling;
+    if (output_ != RowOutput::kLogits || !params.greedy() || params.has_penalties() ||
+        vocab_size > setup_.vocab_size ||
+        params.logit_bias.size() >= static_cast<std::size_t>(std::min(vocab_size, kMaxTopK))) {
+      return;
+    }
+    for (const auto& [token, bias] : params.logit_bias) {
+      if (bias > -std::numeric_limits<float>::infinity()) return banned_.clear();
+      banned_.push_back(token);
+    }
+    output_ = RowOutput::kTop;
+    top_k_ = static_cast<int>(banned_.size()) + 1;
   }
 
   // Which tokens can be drafted at all; laws over fewer tokens are laws all the same.
@@ -338,7 +358,10 @@ class DraftModel final : public Drafter {
   Distribution law_of(int row, std::span<const TokenId> path, std::uint64_t position) const {
     const TokenScorer& scorer = cache_.scorer();
     if (output_ == RowOutput::kTop) {
-      const std::span<const TopToken> top = scorer.top(row);
+      std::span<const TopToken> top = scorer.top(row);
+      while (!top.empty() &&
+             std::find(banned_.begin(), banned_.end(), top[0].token) != banned_.end())
+        top = top.subspan(1);
       return warp_top(top.first(std::min(top.size(), static_cast<std::size_t>(top_k_))),
                       setup_.sampling, position);
     }
@@ -366,6 +389,7 @@ class DraftModel final : public Drafter {
   bool fresh_ = true;                 // has not drafted in this request
   int start_ = 0;                     // the cache holds the committed tokens from here on
   std::vector<std::int32_t> blocks_;  // of token ids that the head computes; empty: all
+  std::vector<TokenId> banned_;       // left out of the best
   double probability_ = 0.0;          // of the last token on the chain
 };
 
