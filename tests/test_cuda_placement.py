@@ -64,15 +64,16 @@ def test_a_plan_never_exceeds_its_room_and_could_not_hold_one_layer_more():
                      used_work_bytes=used_work)  # fmt: skip
 
 
-def test_the_embedding_goes_last_with_all_layers_and_before_the_next_model():
+def test_the_embedding_goes_with_all_layers_where_it_takes_little_of_what_is_left():
     draft, target = model("draft", 2, 100, embedding=40), model("target", 2, 300, embedding=70)
     draft_bytes, target_bytes = 2 * 110 + 100, 2 * 310 + 100
-    both = draft_bytes + 40 + target_bytes + 50
+    both = draft_bytes + target_bytes + 50
     for budget, n_target, embeddings in (
-        (both + 70, 2, [True, True]),
-        (both + 69, 2, [True, False]),
-        (both - 1, 1, [True, False]),
-        (draft_bytes + 50 + 39, 0, [False, False]),
+        (both + 40 + 16 * 70, 2, [True, True]),
+        (both + 40 + 16 * 70 - 1, 2, [True, False]),
+        (both + 40, 2, [True, False]),
+        (draft_bytes + 50 + 16 * 40 - 1, 1, [False, False]),
+        (draft_bytes + 50 + 40, 0, [False, False]),
     ):
         found = plan([draft, target], budget)
         assert layers(found) == [2, n_target], budget

@@ -11,6 +11,8 @@
 namespace specdec {
 namespace {
 
+constexpr std::uint64_t kEmbeddingShare = 16;  // of what is left, the most an embedding may take
+
 // Sizes come from files: sums must not wrap.
 std::uint64_t add(std::uint64_t a, std::uint64_t b) {
   const auto sum = checked_add(a, b);
@@ -111,7 +113,9 @@ Placement plan_placement(const std::vector<DeviceDemand>& models, const DeviceRo
                           .n_ctx = model.n_ctx,
                           .weight_bytes = weights_of(model, n),
                           .kv_bytes = kv_of(model, n)};
-    if (n == n_layers && add(total(n), model.embedding_bytes) <= plan.room_bytes) {
+    // It saves waits only: where room is short, layers of the next model are worth more.
+    if (n == n_layers && total(n) <= plan.room_bytes &&
+        model.embedding_bytes <= (plan.room_bytes - total(n)) / kEmbeddingShare) {
       placed.embedding = true;
       placed.weight_bytes = add(placed.weight_bytes, model.embedding_bytes);
     }

@@ -58,7 +58,7 @@ struct Placement {
 
 // Models in the order of their right to the device: a draft model first, because it runs more often
 // than the target. Each gets the layers it asks for, or as many as fit behind those before it, and
-// with all of them the embedding if that fits too.
+// with all of them the embedding if that takes no more than a sixteenth of what is left.
 // Throws Error(kResource) when layers were asked for by number and do not fit, with what would.
 [[nodiscard]] Placement plan_placement(const std::vector<DeviceDemand>& models,
                                        const DeviceRoom& room);
