@@ -85,6 +85,21 @@ def test_packing_keeps_every_weight(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_what_a_head_finds_is_embedded_and_no_token_reads_no_memory(name: str) -> None:
+    rng = np.random.default_rng(15)
+    n_out, n_in = shapes_of(name)[1]
+    data = random_weights(name, n_out, n_in, rng)
+    matrix = product(name, n_out, data)
+    want = gpu.embed(matrix, n_in, np.arange(n_out, dtype=np.int32))
+    for token in (0, 3, n_out - 1):
+        found = gpu.embed_found(matrix, n_in, token, 1.5)
+        assert same_bits(found, want[token]), token
+    # Not finite logits have no best token: any row will do, and the emulator sees every access.
+    for token in (-1, n_out, 2**31 - 1, -(2**31)):
+        assert same_bits(gpu.embed_found(matrix, n_in, token, np.nan), want[0]), token
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_products_have_the_bits_of_the_cpu_for_every_row_count(name: str) -> None:
     rng = np.random.default_rng(2)
     for n_out, n_in in shapes_of(name):

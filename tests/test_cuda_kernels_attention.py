@@ -205,6 +205,23 @@ def test_heads_give_what_the_cpu_gives(name: str) -> None:
                        wants_logits=True))  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["F32", "Q4_0", "Q6_K"])
+def test_blocks_that_no_head_has_change_no_bits(name: str) -> None:
+    rng = np.random.default_rng(14)
+    n_in, n_out = small_n_in(name), 600
+    x = rows_of_x(3, n_in, rng)
+    spec = product(name, n_out, random_weights(name, n_out, n_in, rng))
+    blocks = [0, 7, 36, 37]  # the last one is a part of one
+    options = {"n_tokens": 597, "top_k": 60, "wants_logits": True}
+    want = gpu.head(x, spec, blocks=blocks, **options)
+    for n in (1, 12, 150):  # 150: more than one piece of the scan
+        blocks_run = gpu.n_blocks_run()
+        got = gpu.head(x, spec, blocks=[*blocks, *[gpu.NO_HEAD_BLOCK] * n], **options)
+        assert gpu.n_blocks_run() > blocks_run
+        for a, b in zip(got, want, strict=True):
+            assert a.tobytes() == b.tobytes(), n
+
+
 def test_heads_of_many_rows_give_what_the_cpu_gives() -> None:
     rng = np.random.default_rng(13)
     x = rows_of_x(20, 64, rng)

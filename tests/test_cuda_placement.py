@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 
 def model(name: str, n_layers: int, layer: int, **more: int) -> dict[str, Any]:
-    sizes = {"head": 100, "kv": 10, "work": 50, "n": -1, **more}
+    sizes = {"head": 100, "embedding": 0, "kv": 10, "work": 50, "n": -1, **more}
     return {"name": name, "layers": [layer] * n_layers, **sizes}
 
 
@@ -62,6 +62,30 @@ def test_a_plan_never_exceeds_its_room_and_could_not_hold_one_layer_more():
             with pytest.raises(engine.Error, match="would fit"):
                 plan([*bigger, dict(m, n=n + 1)], budget, used_bytes=used,
                      used_work_bytes=used_work)  # fmt: skip
+
+
+def test_the_embedding_goes_with_all_layers_where_it_takes_little_of_what_is_left():
+    draft, target = model("draft", 2, 100, embedding=40), model("target", 2, 300, embedding=70)
+    draft_bytes, target_bytes = 2 * 110 + 100, 2 * 310 + 100
+    both = draft_bytes + target_bytes + 50
+    for budget, n_target, embeddings in (
+        (both + 40 + 16 * 70, 2, [True, True]),
+        (both + 40 + 16 * 70 - 1, 2, [True, False]),
+        (both + 40, 2, [True, False]),
+        (draft_bytes + 50 + 16 * 40 - 1, 1, [False, False]),
+        (draft_bytes + 50 + 40, 0, [False, False]),
+    ):
+        found = plan([draft, target], budget)
+        assert layers(found) == [2, n_target], budget
+        assert [m.embedding for m in found.models] == embeddings
+        assert found.total_bytes <= budget
+    found = plan([draft], GIB)
+    assert found.models[0].weight_bytes == 2 * 100 + 100 + 40
+    assert "all 2 layers, the embedding and the head" in found.lines[0]
+    # Asked for by number, layers need not leave room for it.
+    assert not plan([dict(draft, n=2)], draft_bytes + 50).models[0].embedding
+    # One that is the head costs nothing.
+    assert plan([dict(draft, embedding=0)], draft_bytes + 50).models[0].embedding
 
 
 def test_the_last_layers_and_the_head_are_what_goes():

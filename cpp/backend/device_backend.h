@@ -80,6 +80,7 @@ struct WorkBuffers {
   float* qkv = nullptr;                   // [max_rows, qkv_size]
   float* attention = nullptr;             // [max_rows, q_size]
   float* ffn = nullptr;                   // [max_rows, ffn_size]
+  const std::int32_t* tokens = nullptr;   // [max_rows]
   const float* cos_sin = nullptr;         // [max_rows, n_rot], unpadded
   const std::int32_t* parents = nullptr;  // [max_rows]
   std::byte* const* pages = nullptr;      // of the pass's cache
@@ -88,46 +89,71 @@ struct WorkBuffers {
 
 [[nodiscard]] constexpr std::int64_t padded_row(std::int64_t n) { return (n + 15) / 16 * 16; }
 
+// Steps of a chain at most.
+inline constexpr int kMaxChainSteps = 8;
+
 // Passes with equal keys issue the same operations with the same pointers of weights and buffers:
-// the second one can be played from a recording of the first.
+// the second one can be played from a recording of the first. Numbers of head blocks need not be
+// equal: the device has lists of few lengths.
 struct DevicePassKey {
   std::uint64_t model = 0;  // unique in the process; 0: not recorded
   int first_layer = 0, last_layer = 0;
   int n_rows = 0, first_output_row = 0;
+  int n_steps = 1;
   int output = 0;  // what the caller wants, any number that tells the kinds apart
   int top_k = 0;
   int n_head_blocks = 0;
   int kv_type = 0;
-  bool tree = false, wants_hidden = false;
+  bool tree = false, embeds = false, wants_hidden = false;
 
   auto operator<=>(const DevicePassKey&) const = default;
 };
 
-// The part of a forward pass that a device runs: all that differs between passes of one key.
+// The part of a forward pass that a device runs: all that differs between passes of one key. With
+// n_steps > 1 a chain: after its rows, of which the last has output, follow n_steps - 1 rows more,
+// one at a time, each of the best token of the row before.
 struct DevicePass {
   DevicePassKey key;
   int n_rows = 0;
-  int first_slot = 0;              // where the first row goes in the cache
-  const float* hidden = nullptr;   // host, [n_rows, hidden_stride]: the residual stream so far
+  int n_steps = 1;     // at most kMaxChainSteps
+  int first_slot = 0;  // where the first row goes in the cache
+  // Host, [n_rows]: tokens for an embed(), when key.embeds says that there will be one; else
+  // [n_rows, hidden_stride]: the residual stream so far.
+  const TokenId* tokens = nullptr;
+  const float* hidden = nullptr;
   std::int64_t hidden_stride = 0;  // floats, also of the device's rows
-  const float* cos_sin = nullptr;  // host, [n_rows, n_rot]
+  const float* cos_sin = nullptr;  // host, [n_rows + n_steps - 1, n_rot]
   int n_rot = 0;
   const std::int32_t* parents = nullptr;      // host, [n_rows], or null for a chain
   std::span<std::byte* const> pages;          // device parts of the cache's pages
   std::span<const std::int32_t> head_blocks;  // host
   // Results, on the host, filled by finish_pass(). What a head() in between computes, as HeadTask
-  // has it; and the residual stream of rows [first_hidden_row, n_rows), `hidden_stride` apart.
+  // has it, or the head() of every step, one row each; and the residual stream of rows
+  // [first_hidden_row, n_rows), `hidden_stride` apart.
   TopToken* top = nullptr;
   float* log_sum_exp = nullptr;
   float* logits = nullptr;
   std::int64_t logits_stride = 0;
   float* hidden_out = nullptr;
   int first_hidden_row = 0;
+
+  // Rows that are fed, and those with output.
+  [[nodiscard]] int n_fed() const { return n_rows + n_steps - 1; }
+  [[nodiscard]] int n_outputs() const { return n_fed() - key.first_output_row; }
+};
+
+struct EmbedTask {
+  const WeightMatrix* weight = nullptr;
+  const TokenId* tokens = nullptr;  // [n_rows]
+  int n_rows = 0;
+  float* dst = nullptr;  // [n_rows, dst_stride]
+  std::int64_t dst_stride = 0;
 };
 
 struct DeviceStats {
   std::int64_t n_passes = 0;
   std::int64_t n_replayed = 0;  // of them, from a recording
+  std::int64_t n_waits = 0;     // of the host for the device, also between passes
   double device_ms = 0;         // the device's own clock, 0 where it has none
 };
 
@@ -178,6 +204,11 @@ class DeviceBackend : public Backend, public std::enable_shared_from_this<Device
   virtual void finish_pass() = 0;
   virtual void abort_pass() noexcept = 0;
   [[nodiscard]] virtual const WorkBuffers& work() const = 0;
+  // dst[r, :] = row tokens[r] of the matrix.
+  virtual void embed(const EmbedTask& task) = 0;
+  // In a chain, after a step's head(): the token that it will have found best, for the next step's
+  // embed(). The results of the next head() go behind those of this one.
+  [[nodiscard]] virtual const TokenId* next_step() = 0;
 
  private:
   friend class DeviceMemory;

@@ -39,6 +39,23 @@ void TokenCache::append(std::span<const TokenId> tokens, RowOutput last_row_outp
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
 }
 
+int TokenCache::append_chain(std::span<const TokenId> tokens, int n_steps, RowOutput output,
+                             int top_k, std::span<const std::int32_t> token_blocks) {
+  SPECDEC_CHECK(!tokens.empty() && n_steps >= 1 && scorer_.length() == length());
+  tokens_.reserve(tokens_.size() + tokens.size() + static_cast<std::size_t>(n_steps));
+  const int last_row = static_cast<int>(tokens.size()) - 1;
+  const int n_done = scorer_.forward_chain({.tokens = tokens,
+                                            .parents = {},
+                                            .first_output_row = last_row,
+                                            .output = output,
+                                            .top_k = top_k,
+                                            .token_blocks = token_blocks},
+                                           n_steps);
+  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+  for (int step = 0; step + 1 < n_done; ++step) tokens_.push_back(scorer_.argmax(last_row + step));
+  return n_done;
+}
+
 void TokenCache::read(std::span<const TokenId> tokens, const std::atomic<bool>* cancel,
                       const std::function<void(int)>& on_piece) {
   while (!tokens.empty()) {

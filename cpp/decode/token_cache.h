@@ -31,6 +31,12 @@ class TokenCache {
   // in ScorerBatch.
   void append(std::span<const TokenId> tokens, RowOutput last_row_output, int top_k = 1,
               std::span<const std::int32_t> token_blocks = {});
+  // Feeds a chain and up to n_steps - 1 tokens that follow, as TokenScorer::forward_chain();
+  // returns the steps.
+  int append_chain(std::span<const TokenId> tokens, int n_steps, RowOutput output, int top_k,
+                   std::span<const std::int32_t> token_blocks);
+  // Drops all but the first n tokens.
+  void truncate(int n) { align(tokens(), n); }
   // Feeds tokens without outputs, in pieces of at most kPieceRows, polling `cancel` (may be null)
   // between them; throws Error(kCancelled). `on_piece` (may be empty) gets the new length.
   void read(std::span<const TokenId> tokens, const std::atomic<bool>* cancel,

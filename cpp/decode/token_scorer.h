@@ -47,6 +47,18 @@ class TokenScorer {
   // cancelled, out of memory), length() is what it was before.
   virtual void forward(const ScorerBatch& batch) = 0;
 
+  // How many tokens it can find in a row without its caller, each fed as soon as it is found; 1:
+  // that it cannot, or that nothing is gained by it.
+  [[nodiscard]] virtual int max_chain_steps() const { return 1; }
+  // Feeds a chain with output kArgmax or kTop for its last row, then, up to n_steps - 1 times, the
+  // best token of the row before. Returns the steps made, 1 to n_steps: tokens.size() + that - 1
+  // rows were fed, outputs are those from row tokens.size() - 1 on, and all is as after one forward
+  // after the other. Errors as forward(): a step that would fail is not made, the first one throws.
+  virtual int forward_chain(const ScorerBatch& batch, int /*n_steps*/) {
+    forward(batch);
+    return 1;
+  }
+
   // Output of row r of the last forward (r >= first_output_row). Valid until the next forward.
   [[nodiscard]] virtual std::span<const float> logits(
       int row) const = 0;                                   // [vocab_size], kLogits only

@@ -78,6 +78,7 @@ DeviceDemand device_demand(const GgufFile& file, const ModelConfig& config,
   demand.name = name;
   demand.layer_bytes = sizes.layer_bytes;
   demand.head_bytes = sizes.head_bytes;
+  demand.embedding_bytes = sizes.embedding_bytes;
   demand.n_ctx = gpu_context(config, options.n_ctx);
   demand.kv_layer_bytes = device_cache_bytes({.type = parse_kv_type(options.kv_type),
                                               .n_kv_heads = config.n_kv_heads,
@@ -202,6 +203,7 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
     } else {
       load_options.device = gpu;
       load_options.n_device_ctx = demand.n_ctx;
+      load_options.device_embedding = placement->models[0].embedding;
       load_options.device_kv_type = loaded->kv_type_;
     }
   }

@@ -94,13 +94,41 @@ void ModelScorer::truncate_drafted(int n) {
 
 int ModelScorer::n_layers() const { return model_->model().config().n_layers; }
 
+void ModelScorer::check_room(int n_rows) const {
+  if (length() + n_rows <= n_ctx_) return;
+  throw Error(ErrorCode::kContextFull, "the context of " + std::to_string(n_ctx_) +
+                                           " tokens holds " + std::to_string(length()) +
+                                           ": no room for " + std::to_string(n_rows) + " more");
+}
+
+int ModelScorer::max_chain_steps() const {
+  return model_->model().can_chain() ? kMaxChainSteps : 1;
+}
+
+int ModelScorer::forward_chain(const ScorerBatch& batch, int n_steps) {
+  const auto n_rows = static_cast<int>(batch.tokens.size());
+  // Reading a text is long enough to be worth no more than a step.
+  if (n_steps == 1 || n_rows > kFirstPiece || !model_->model().can_chain()) {
+    forward(batch);
+    return 1;
+  }
+  check_room(n_rows + n_steps - 1);
+  truncate_drafted(0);
+  tokens_.reserve(tokens_.size() + batch.tokens.size() + static_cast<std::size_t>(n_steps));
+  const int before = length();
+  const int n_done =
+      model_->model().forward_chain(to_model_batch(batch), n_steps, cache_, scratch_, cancel_);
+  first_row_ = before;
+  first_scratch_row_ = 0;
+  tokens_.insert(tokens_.end(), batch.tokens.begin(), batch.tokens.end());
+  for (int step = 0; step + 1 < n_done; ++step)
+    tokens_.push_back(scratch_.argmax(n_rows - 1 + step));
+  return n_done;
+}
+
 void ModelScorer::forward(const ScorerBatch& batch) {
   const auto n_rows = static_cast<int>(batch.tokens.size());
-  if (length() + n_rows > n_ctx_) {
-    throw Error(ErrorCode::kContextFull, "the context of " + std::to_string(n_ctx_) +
-                                             " tokens holds " + std::to_string(length()) +
-                                             ": no room for " + std::to_string(n_rows) + " more");
-  }
+  check_room(n_rows);
   if (n_drafted() > 0) {
     const bool chain = is_chain(batch.parents);
     int n_same = 0;

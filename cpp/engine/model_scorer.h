@@ -30,6 +30,8 @@ class ModelScorer final : public TokenScorer {
   [[nodiscard]] int n_ctx() const override { return n_ctx_; }
   [[nodiscard]] int length() const override { return cache_.length() - n_drafted(); }
   void forward(const ScorerBatch& batch) override;
+  [[nodiscard]] int max_chain_steps() const override;
+  int forward_chain(const ScorerBatch& batch, int n_steps) override;
   [[nodiscard]] std::span<const float> logits(int row) const override {
     return scratch_.logits(row - first_scratch_row_);
   }
@@ -83,6 +85,7 @@ class ModelScorer final : public TokenScorer {
   int first_row_ = 0;          // cache length before the last forward
   int first_scratch_row_ = 0;  // row of the last forward that is row 0 of scratch_
 
+  void check_room(int n_rows) const;
   [[nodiscard]] Batch to_model_batch(const ScorerBatch& batch) const;
   void feed_drafted(Batch batch);
   void run(const Batch& batch);

@@ -11,6 +11,8 @@
 namespace specdec {
 namespace {
 
+constexpr std::uint64_t kEmbeddingShare = 16;  // of what is left, the most an embedding may take
+
 // Sizes come from files: sums must not wrap.
 std::uint64_t add(std::uint64_t a, std::uint64_t b) {
   const auto sum = checked_add(a, b);
@@ -53,7 +55,9 @@ std::vector<std::string> Placement::lines() const {
     if (m.n_gpu_layers == 0) {
       line += "all " + std::to_string(m.n_layers) + " layers on the CPU";
     } else {
-      line += m.whole() ? "all " + std::to_string(m.n_layers) + " layers and the head on the GPU"
+      line += m.whole() ? "all " + std::to_string(m.n_layers) +
+                              (m.embedding ? " layers, the embedding and the head on the GPU"
+                                           : " layers and the head on the GPU")
                         : "layers " + std::to_string(m.n_layers - m.n_gpu_layers) + " to " +
                               std::to_string(m.n_layers - 1) + " of " + std::to_string(m.n_layers) +
                               " and the head on the GPU";
@@ -109,6 +113,12 @@ Placement plan_placement(const std::vector<DeviceDemand>& models, const DeviceRo
                           .n_ctx = model.n_ctx,
                           .weight_bytes = weights_of(model, n),
                           .kv_bytes = kv_of(model, n)};
+    // It saves waits only: where room is short, layers of the next model are worth more.
+    if (n == n_layers && total(n) <= plan.room_bytes &&
+        model.embedding_bytes <= (plan.room_bytes - total(n)) / kEmbeddingShare) {
+      placed.embedding = true;
+      placed.weight_bytes = add(placed.weight_bytes, model.embedding_bytes);
+    }
     used = add(used, placed.reserved_bytes());
     if (n > 0) work = std::max(work, model.work_bytes);
     plan.models.push_back(std::move(placed));

@@ -14,6 +14,7 @@ struct DeviceDemand {
   std::string name;                        // "draft", "target", or a file's
   std::vector<std::uint64_t> layer_bytes;  // [n_layers] weights
   std::uint64_t head_bytes = 0;            // output norm and head
+  std::uint64_t embedding_bytes = 0;       // 0: it is the head
   std::uint64_t kv_layer_bytes = 0;        // one layer's cache of n_ctx positions
   int n_ctx = 0;
   std::uint64_t work_bytes =
@@ -31,7 +32,8 @@ struct DeviceRoom {
 struct ModelPlacement {
   std::string name;
   int n_layers = 0;
-  int n_gpu_layers = 0;  // the last so many; the head goes with them
+  int n_gpu_layers = 0;    // the last so many; the head goes with them
+  bool embedding = false;  // also there: passes begin on the device
   int n_ctx = 0;
   std::uint64_t weight_bytes = 0;  // on the device
   std::uint64_t kv_bytes = 0;
@@ -55,7 +57,8 @@ struct Placement {
 [[nodiscard]] std::uint64_t device_margin_bytes(std::uint64_t free_bytes);
 
 // Models in the order of their right to the device: a draft model first, because it runs more often
-// than the target. Each gets the layers it asks for, or as many as fit behind those before it.
+// than the target. Each gets the layers it asks for, or as many as fit behind those before it, and
+// with all of them the embedding if that takes no more than a sixteenth of what is left.
 // Throws Error(kResource) when layers were asked for by number and do not fit, with what would.
 [[nodiscard]] Placement plan_placement(const std::vector<DeviceDemand>& models,
                                        const DeviceRoom& room);

@@ -19,9 +19,9 @@ int layer_of(const std::string& name) {
 
 }  // namespace
 
-std::uint64_t DeviceSizes::weights(int n_device_layers) const {
+std::uint64_t DeviceSizes::weights(int n_device_layers, bool with_embedding) const {
   if (n_device_layers == 0) return 0;
-  std::uint64_t n_bytes = head_bytes;
+  std::uint64_t n_bytes = head_bytes + (with_embedding ? embedding_bytes : 0);
   for (std::size_t i = layer_bytes.size() - static_cast<std::size_t>(n_device_layers);
        i < layer_bytes.size(); ++i)
     n_bytes += layer_bytes[i];
@@ -44,9 +44,21 @@ DeviceSizes device_sizes(const GgufFile& file, const ModelConfig& config,
               .head_dim = config.head_dim,
               .n_rot = config.rope.n_rot,
               .n_ctx = 0};
+  const auto matrix_bytes = [&](DType dtype, std::int64_t n_out, std::int64_t n_in) {
+    return device != nullptr ? std::uint64_t{device->matrix_bytes(dtype, n_out, n_in)}
+                             : row_bytes(dtype, static_cast<std::uint64_t>(n_in)) *
+                                   static_cast<std::uint64_t>(n_out);
+  };
   for (const TensorInfo& tensor : file.tensors()) {
     const bool is_embedding = tensor.name == "token_embd.weight";
-    if (is_embedding && !config.tied_head) continue;
+    if (is_embedding) {
+      const auto n_in = static_cast<std::int64_t>(tensor.shape[0]);
+      if (!embedding_is_head(tensor, config, requantize)) {
+        out.embedding_bytes =
+            DeviceSlab::aligned(matrix_bytes(tensor.dtype, config.n_tokens, n_in));
+      }
+      if (!config.tied_head) continue;
+    }
     std::uint64_t n_bytes = tensor.n_elements * sizeof(float);
     if (tensor.shape.size() == 2) {
       const auto n_in = static_cast<std::int64_t>(tensor.shape[0]);
@@ -54,9 +66,7 @@ DeviceSizes device_sizes(const GgufFile& file, const ModelConfig& config,
       if (is_embedding || tensor.name == "output.weight") n_out = config.n_tokens;
       DType dtype = tensor.dtype;
       if (requantize && requantize_pays(dtype, n_in, *requantize)) dtype = *requantize;
-      n_bytes = device != nullptr
-                    ? device->matrix_bytes(dtype, n_out, n_in)
-                    : row_bytes(dtype, tensor.shape[0]) * static_cast<std::uint64_t>(n_out);
+      n_bytes = matrix_bytes(dtype, n_out, n_in);
       out.work.max_n_in = std::max(out.work.max_n_in, n_in);
     }
     n_bytes = DeviceSlab::aligned(n_bytes);
@@ -69,6 +79,14 @@ DeviceSizes device_sizes(const GgufFile& file, const ModelConfig& config,
     }
   }
   return out;
+}
+
+bool embedding_is_head(const TensorInfo& embedding, const ModelConfig& config,
+                       std::optional<DType> requantize) {
+  return config.tied_head &&
+         !(requantize &&
+           requantize_pays(embedding.dtype, static_cast<std::int64_t>(embedding.shape[0]),
+                           *requantize));
 }
 
 std::size_t device_cache_bytes(const KvLayout& layout, int n_ctx) {

@@ -60,6 +60,18 @@ class Loader {
     return matrix;
   }
 
+  // The embedding where the device looks rows up: as it is in the file. Not a part of the progress.
+  std::unique_ptr<WeightMatrix> embedding(const TensorInfo& tensor, std::int64_t n_rows) {
+    const auto n_in = static_cast<std::int64_t>(tensor.shape[0]);
+    const std::size_t n_bytes = static_cast<std::size_t>(row_bytes(tensor.dtype, tensor.shape[0])) *
+                                static_cast<std::size_t>(n_rows);
+    auto matrix =
+        backend_->load_matrix(tensor.dtype, n_rows, n_in, file_.tensor_data(tensor).first(n_bytes));
+    count(matrix->n_bytes());
+    if (file_.mapping() != nullptr) file_.mapping()->release(tensor.offset, tensor.n_bytes);
+    return matrix;
+  }
+
   std::unique_ptr<WeightMatrix> requantized(const TensorInfo& tensor, std::int64_t n_rows,
                                             std::int64_t n_in, std::span<const std::byte> data) {
     const DType to = *options_.requantize;
@@ -213,8 +225,9 @@ void Model::reserve_device(const LoadOptions& options) {
   WorkShape shape = sizes.work;
   shape.n_ctx = options.n_device_ctx;
   reservation_ = device_->reserve(
-      sizes.weights(n_device_layers()) + device_cache_bytes(layout, options.n_device_ctx) *
-                                             static_cast<std::size_t>(n_device_layers()),
+      sizes.weights(n_device_layers(), options.device_embedding && first_device_layer_ == 0) +
+          device_cache_bytes(layout, options.n_device_ctx) *
+              static_cast<std::size_t>(n_device_layers()),
       shape);
 }
 
@@ -248,6 +261,13 @@ void Model::load_weights(const LoadOptions& options) {
     w.head.weight = loader.matrix("output.weight", n_tokens);
   }
   w.head.bias = loader.vector("output.bias");
+  if (device != nullptr && first_device_layer_ == 0 && options.device_embedding) {
+    if (!embedding_is_head(*w.embedding, config_, options.requantize))
+      w.own_device_embedding = loader.embedding(*w.embedding, config_.n_tokens);
+    w.device_embedding =
+        w.own_device_embedding != nullptr ? w.own_device_embedding.get() : w.head.weight.get();
+    w.memory.mapped_bytes = 0;
+  }
   for (int layer = 0; layer < config_.n_layers; ++layer) {
     loader.use(layer < first_device_layer_ ? nullptr : device);
     w.layers.push_back(load_layer(loader, *file_, config_, layer));

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <new>
 
+#include "model/pass.h"
 #include "model/weights.h"
 #include "quant/codec.h"
 
@@ -24,54 +25,7 @@ float* rows_of(AlignedBuffer& buffer, int n_rows, std::int64_t stride) {
   return buffer.as<float>();
 }
 
-bool is_chain(std::span<const std::int32_t> parents) {
-  for (std::size_t r = 0; r < parents.size(); ++r) {
-    if (parents[r] != static_cast<std::int32_t>(r) - 1) return false;
-  }
-  return true;
-}
-
-void check_cancel(const std::atomic<bool>* cancel) {
-  if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
-    throw Error(ErrorCode::kCancelled, "the forward pass was cancelled");
-  }
-}
-
 }  // namespace
-
-// One forward on its way through the layers.
-struct Model::Pass {
-  std::span<KvCache* const> caches;  // one of all rows, or one per row when each_own
-  bool each_own;
-  const std::atomic<bool>* cancel;
-  bool tree;
-  int n_rows;
-  int first_slot;  // of the one cache
-  int first_layer, last_layer;
-  int first_output_row;  // n_rows when nothing is wanted
-  bool wants_head, wants_hidden;
-  std::int64_t hidden_stride, qkv_stride, attention_stride, ffn_stride;
-
-  // Consecutive rows that share a cache.
-  [[nodiscard]] int n_parts() const { return each_own ? n_rows : 1; }
-  [[nodiscard]] int part_rows() const { return each_own ? 1 : n_rows; }
-  [[nodiscard]] KvCache& cache(int part = 0) const {
-    return *caches[static_cast<std::size_t>(part)];
-  }
-  [[nodiscard]] int slot_of(int part) const { return each_own ? cache(part).length() : first_slot; }
-};
-
-// The rows of a pass in the memory of one backend.
-struct Model::Rows {
-  Backend& backend;
-  const std::atomic<bool>* cancel;  // asked between operations; null: never
-  const std::int32_t* parents;      // null: a chain
-  float* hidden;
-  float* qkv;
-  float* attention;
-  float* ffn;
-  const float* cos_sin;
-};
 
 KvShape Model::kv_shape(KvType type) const {
   return {.n_layers = config_.n_layers,
@@ -164,7 +118,7 @@ void Model::embed(const Batch& batch, float* out, std::int64_t stride) const {
 
 // Positions follow from depth; cos and sin come from a table that lists each position once.
 void Model::fill_rope(const Batch& batch, const Pass& pass, Scratch& scratch) const {
-  const std::size_t n_rows = batch.tokens.size();
+  const auto n_rows = static_cast<std::size_t>(pass.n_fed());
   const std::size_t n_rot = static_cast<std::size_t>(config_.rope.n_rot);
   const std::size_t n_pairs = n_rot / 2;
   scratch.positions_.resize(n_rows);
@@ -322,7 +276,7 @@ void Model::run_layer(int layer, const Pass& pass, const Rows& rows,
 
 // Room for the results of the head.
 void Model::prepare_head(const Batch& batch, const Pass& pass, Scratch& scratch) const {
-  const int n_outputs = pass.n_rows - pass.first_output_row;
+  const int n_outputs = pass.n_outputs();
   const std::int64_t stride = padded(config_.n_tokens);
   scratch.top_k_ = batch.output == OutputKind::kTop ? batch.top_k : 1;
   scratch.top_.resize(static_cast<std::size_t>(n_outputs) *
@@ -357,10 +311,15 @@ void Model::run_head(const Batch& batch, const Pass& pass, const Rows& rows,
        .logits_stride = static_cast<std::int64_t>(scratch.logits_stride_)});
 }
 
-void Model::check_head(const Batch& batch, const Pass& pass, Scratch& scratch) const {
-  const int n_outputs = pass.n_rows - pass.first_output_row;
-  for (int i = 0; i < n_outputs; ++i) {
+// Steps with finite logits. Whatever else is not finite is an error.
+int Model::check_head(const Batch& batch, const Pass& pass, Scratch& scratch) const {
+  int n_done = pass.n_steps;
+  for (int i = 0; i < pass.n_outputs(); ++i) {
     if (scratch.top_[static_cast<std::size_t>(i * scratch.top_k_)].token >= 0) continue;
+    if (pass.n_steps > 1 && i > 0) {
+      n_done = i;
+      break;
+    }
     const int row = pass.first_output_row + i;
     throw Error(
         ErrorCode::kNumerical,
@@ -372,13 +331,14 @@ void Model::check_head(const Batch& batch, const Pass& pass, Scratch& scratch) c
   scratch.has_top_ = true;
   scratch.has_log_sum_exp_ = batch.output == OutputKind::kTop;
   scratch.has_logits_ = batch.output == OutputKind::kLogits;
+  return n_done;
 }
 
 void Model::forward(const Batch& batch, KvCache& cache, Scratch& scratch,
                     const std::atomic<bool>* cancel) const {
   check_batch(batch, cache);
   KvCache* const caches[] = {&cache};
-  forward_rows(batch, caches, scratch, cancel);
+  forward_rows(batch, 1, caches, scratch, cancel);
 }
 
 void Model::step(const StepBatch& step, Scratch& scratch, const std::atomic<bool>* cancel) const {
@@ -399,29 +359,32 @@ void Model::step(const StepBatch& step, Scratch& scratch, const std::atomic<bool
     throw_invalid("two rows of a step have the same cache");
   }
   for (const KvCache* cache : step.caches) check_batch(batch, *cache);
-  forward_rows(batch, step.caches, scratch, cancel);
+  forward_rows(batch, 1, step.caches, scratch, cancel);
 }
 
-void Model::forward_rows(const Batch& batch, std::span<KvCache* const> caches, Scratch& scratch,
-                         const std::atomic<bool>* cancel) const {
+int Model::forward_rows(const Batch& batch, int n_steps, std::span<KvCache* const> caches,
+                        Scratch& scratch, const std::atomic<bool>* cancel) const {
   const int n_rows = static_cast<int>(batch.tokens.size());
+  int n_done = 1;
   try {
-    run_rows(batch, caches, scratch, cancel);
+    n_done = run_rows(batch, n_steps, caches, scratch, cancel);
   } catch (const std::bad_alloc&) {
     throw Error(ErrorCode::kResource,
                 "not enough memory for a forward pass of " + std::to_string(n_rows) + " rows");
   }
   for (KvCache* cache : caches) {
-    cache->advance(caches.size() > 1 ? 1 : n_rows - batch.n_present);
+    cache->advance(caches.size() > 1 ? 1 : n_rows - batch.n_present + n_done - 1);
   }
+  return n_done;
 }
 
-void Model::run_rows(const Batch& batch, std::span<KvCache* const> caches, Scratch& scratch,
-                     const std::atomic<bool>* cancel) const {
+int Model::run_rows(const Batch& batch, int n_steps, std::span<KvCache* const> caches,
+                    Scratch& scratch, const std::atomic<bool>* cancel) const {
   scratch.has_logits_ = scratch.has_top_ = scratch.has_log_sum_exp_ = scratch.has_hidden_ = false;
   const int n_rows = static_cast<int>(batch.tokens.size());
   const bool each_own = caches.size() > 1;
-  for (KvCache* cache : caches) cache->reserve(each_own ? 1 : n_rows - batch.n_present);
+  for (KvCache* cache : caches)
+    cache->reserve(each_own ? 1 : n_rows - batch.n_present + n_steps - 1);
 
   const std::int64_t hidden_stride = padded(config_.hidden_size);
   const std::int64_t qkv_stride = padded(config_.q_size() + 2 * config_.kv_size());
@@ -436,12 +399,15 @@ void Model::run_rows(const Batch& batch, std::span<KvCache* const> caches, Scrat
       .cancel = cancel,
       .tree = tree,
       .n_rows = n_rows,
+      .n_steps = n_steps,
       .first_slot = caches[0]->length() - batch.n_present,
       .first_layer = batch.layers.first,
       .last_layer = batch.layers.last < 0 ? config_.n_layers : batch.layers.last,
       .first_output_row = first_output_row,
       .wants_head = has_output && batch.output != OutputKind::kHidden,
       .wants_hidden = has_output && (batch.output == OutputKind::kHidden || batch.keep_hidden),
+      .embeds_on_device =
+          weights_->device_embedding != nullptr && batch.layers.first == 0 && batch.hidden.empty(),
       .hidden_stride = hidden_stride,
       .qkv_stride = qkv_stride,
       .attention_stride = attention_stride,
@@ -456,9 +422,9 @@ void Model::run_rows(const Batch& batch, std::span<KvCache* const> caches, Scrat
       .qkv = on_cpu ? rows_of(scratch.qkv_, n_rows, qkv_stride) : nullptr,
       .attention = on_cpu ? rows_of(scratch.attention_, n_rows, attention_stride) : nullptr,
       .ffn = on_cpu ? rows_of(scratch.ffn_, n_rows, ffn_stride) : nullptr,
-      .cos_sin = rows_of(scratch.cos_sin_, n_rows, config_.rope.n_rot),
+      .cos_sin = rows_of(scratch.cos_sin_, pass.n_fed(), config_.rope.n_rot),
   };
-  embed(batch, rows.hidden, hidden_stride);
+  if (!pass.embeds_on_device) embed(batch, rows.hidden, hidden_stride);
   fill_rope(batch, pass, scratch);
   const int last_on_cpu = std::min(pass.last_layer, first_device_layer_);
   for (int layer = pass.first_layer; layer < last_on_cpu; ++layer)
@@ -470,82 +436,15 @@ void Model::run_rows(const Batch& batch, std::span<KvCache* const> caches, Scrat
   } else if (pass.wants_head) {
     run_head(batch, pass, rows, batch.head_blocks, scratch);
   }
-  scratch.n_rows_ = n_rows;
   scratch.first_output_row_ = pass.first_output_row;
   if (pass.wants_hidden) {
     scratch.hidden_stride_ = static_cast<std::size_t>(hidden_stride);
     scratch.n_hidden_ = static_cast<std::size_t>(config_.hidden_size);
     scratch.has_hidden_ = true;
   }
-  if (pass.wants_head) check_head(batch, pass, scratch);
-}
-
-// The layers from first_device_layer_ on and the head: rows go over once and results come back
-// once.
-void Model::run_on_device(const Batch& batch, const Pass& pass, Scratch& scratch) const {
-  const int first_layer = std::max(pass.first_layer, first_device_layer_);
-  const int last_layer = std::max(pass.last_layer, first_layer);
-  check_cancel(pass.cancel);
-  const bool wants_logits = pass.wants_head && batch.output == OutputKind::kLogits;
-  const bool has_layers = pass.last_layer > first_device_layer_;
-  const DevicePass device_pass{
-      .key = {.model = id_,
-              .first_layer = first_layer,
-              .last_layer = has_layers ? last_layer : first_layer,
-              .n_rows = pass.n_rows,
-              .first_output_row = pass.first_output_row,
-              .output = pass.wants_head ? static_cast<int>(batch.output) : -1,
-              .top_k = pass.wants_head ? scratch.top_k_ : 0,
-              .n_head_blocks = pass.wants_head ? static_cast<int>(batch.head_blocks.size()) : 0,
-              .kv_type = static_cast<int>(pass.cache().shape().layout.type),
-              .tree = pass.tree,
-              .wants_hidden = pass.wants_hidden},
-      .n_rows = pass.n_rows,
-      .first_slot = pass.first_slot,
-      .hidden = scratch.hidden_.as<float>(),
-      .hidden_stride = pass.hidden_stride,
-      .cos_sin = scratch.cos_sin_.as<float>(),
-      .n_rot = config_.rope.n_rot,
-      .parents = pass.tree ? batch.parents.data() : nullptr,
-      .pages = pass.cache().device_pages(),
-      .head_blocks = pass.wants_head ? batch.head_blocks : std::span<const std::int32_t>{},
-      .top = pass.wants_head ? scratch.top_.data() : nullptr,
-      .log_sum_exp = pass.wants_head && batch.output == OutputKind::kTop
-                         ? scratch.log_sum_exp_.data()
-                         : nullptr,
-      .logits = wants_logits ? scratch.logits_.as<float>() : nullptr,
-      .logits_stride = static_cast<std::int64_t>(scratch.logits_stride_),
-      .hidden_out = pass.wants_hidden && has_layers ? scratch.hidden_.as<float>() : nullptr,
-      .first_hidden_row = pass.first_output_row,
-  };
-  const bool issue = device_->begin_pass(device_pass);
-  try {
-    if (issue) {
-      const WorkBuffers& work = device_->work();
-      const Rows rows{
-          .backend = *device_,
-          .cancel = nullptr,  // issuing is quick, and half a recording is none
-          .parents = pass.tree ? work.parents : nullptr,
-          .hidden = work.hidden,
-          .qkv = work.qkv,
-          .attention = work.attention,
-          .ffn = work.ffn,
-          .cos_sin = work.cos_sin,
-      };
-      const KvLayout& layout = pass.cache().shape().layout;
-      for (int layer = first_layer; has_layers && layer < last_layer; ++layer) {
-        const auto index = static_cast<std::size_t>(layer - first_device_layer_);
-        const KvLayerView view{
-            .layout = layout, .pages = work.pages, .page_offset = index * layout.layer_bytes()};
-        run_layer(layer, pass, rows, &view);
-      }
-      if (pass.wants_head) run_head(batch, pass, rows, batch.head_blocks, scratch);
-    }
-    device_->finish_pass();
-  } catch (...) {
-    device_->abort_pass();
-    throw;
-  }
+  const int n_done = pass.wants_head ? check_head(batch, pass, scratch) : n_steps;
+  scratch.n_rows_ = n_rows + n_done - 1;
+  return n_done;
 }
 
 }  // namespace specdec

@@ -80,6 +80,8 @@ struct LoadOptions {
   std::shared_ptr<DeviceBackend> device = {};
   int n_device_layers = 0;
   int n_device_ctx = 0;
+  // With all layers on the device the embedding too: passes begin there, and chains can run there.
+  bool device_embedding = true;
   KvType device_kv_type = KvType::kF16;
   // Rewrites matrices that become smaller by it, the head too, in this format.
   std::optional<DType> requantize = {};
@@ -137,6 +139,14 @@ class Model {
   // others.
   void forward(const Batch& batch, KvCache& cache, Scratch& scratch,
                const std::atomic<bool>* cancel = nullptr) const;
+  // Feeds a chain with output kArgmax or kTop for its last row, then, n_steps - 1 times, the best
+  // token of the row before, without coming back to the host in between. Results of step i, and its
+  // bits, are those of row n_rows - 1 + i of one forward after the other. Returns how many steps
+  // there are: fewer than n_steps when the logits of a later one are not finite. The cache grows by
+  // n_rows + that - 1. Errors as forward(), and kUnsupported unless can_chain().
+  [[nodiscard]] bool can_chain() const noexcept;
+  [[nodiscard]] int forward_chain(const Batch& batch, int n_steps, KvCache& cache, Scratch& scratch,
+                                  const std::atomic<bool>* cancel = nullptr) const;
   // Likewise for one row of each sequence; when it throws, no cache has changed.
   void step(const StepBatch& batch, Scratch& scratch,
             const std::atomic<bool>* cancel = nullptr) const;
@@ -149,10 +159,11 @@ class Model {
 
   void load_weights(const LoadOptions& options);
   void reserve_device(const LoadOptions& options);
-  void forward_rows(const Batch& batch, std::span<KvCache* const> caches, Scratch& scratch,
-                    const std::atomic<bool>* cancel) const;
-  void run_rows(const Batch& batch, std::span<KvCache* const> caches, Scratch& scratch,
-                const std::atomic<bool>* cancel) const;
+  // Both return the steps that were made.
+  int forward_rows(const Batch& batch, int n_steps, std::span<KvCache* const> caches,
+                   Scratch& scratch, const std::atomic<bool>* cancel) const;
+  int run_rows(const Batch& batch, int n_steps, std::span<KvCache* const> caches, Scratch& scratch,
+               const std::atomic<bool>* cancel) const;
   void check_batch(const Batch& batch, const KvCache& cache) const;
   void embed(const Batch& batch, float* out, std::int64_t stride) const;
   void fill_rope(const Batch& batch, const Pass& pass, Scratch& scratch) const;
@@ -160,10 +171,11 @@ class Model {
   void run_layer(int layer, const Pass& pass, const Rows& rows,
                  const KvLayerView* device_view) const;
   void run_on_device(const Batch& batch, const Pass& pass, Scratch& scratch) const;
+  void issue_on_device(const Batch& batch, const Pass& pass, Scratch& scratch) const;
   void prepare_head(const Batch& batch, const Pass& pass, Scratch& scratch) const;
   void run_head(const Batch& batch, const Pass& pass, const Rows& rows,
                 std::span<const std::int32_t> blocks, Scratch& scratch) const;
-  void check_head(const Batch& batch, const Pass& pass, Scratch& scratch) const;
+  [[nodiscard]] int check_head(const Batch& batch, const Pass& pass, Scratch& scratch) const;
 
   std::shared_ptr<const GgufFile> file_;
   std::shared_ptr<Backend> backend_;

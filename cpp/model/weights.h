@@ -44,6 +44,9 @@ struct LayerWeights {
 struct Model::Weights {
   const TensorInfo* embedding = nullptr;  // rows stay in the mapped file
   std::span<const std::byte> embedding_data;
+  // The same on the device: the head, or a matrix of its own. Null: it is not there.
+  const WeightMatrix* device_embedding = nullptr;
+  std::unique_ptr<WeightMatrix> own_device_embedding;
   std::vector<LayerWeights> layers;
   NormWeights output_norm;
   LinearWeights head;  // [n_tokens, hidden_size]: padded rows are left out

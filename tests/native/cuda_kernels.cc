@@ -246,8 +246,6 @@ Floats gated(const Floats& x, const Product& gate, const Product& up, const Norm
   const Weight w_gate = make_weight(gate.dtype, gate.n_out, x.shape(1), gate.data);
   const Weight w_up = make_weight(up.dtype, up.n_out, x.shape(1), up.data);
   const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
-  const std::size_t n_scratch = gated_scratch_bytes(input.n_rows(), gate_type, up_type, gate.n_out);
-  const EmulatedBuffer scratch(n_scratch);
   GatedArgs args;
   args.input = input.prepared();
   args.n_rows = input.n_rows();
@@ -256,7 +254,6 @@ Floats gated(const Floats& x, const Product& gate, const Product& up, const Norm
   args.activation = parse_activation(activation);
   args.dst = dst.as<float>();
   args.dst_stride = gate.n_out;
-  args.scratch = n_scratch == 0 ? nullptr : scratch.data();
   args.use_dp4a = use_dp4a;
   emulated_kernels().gated_linear(args, nullptr);
   check_emulator();
@@ -346,6 +343,24 @@ Floats embed(const Product& product, std::int64_t n_in, const Ints& tokens) {
   emulated_kernels().embed({.weight = weight.packed,
                             .tokens = ids.as<std::int32_t>(),
                             .n_rows = static_cast<int>(tokens.size()),
+                            .dst = dst.as<float>(),
+                            .dst_stride = n_in},
+                           nullptr);
+  check_emulator();
+  std::memcpy(out.mutable_data(), dst.data(), dst.size());
+  return out;
+}
+
+// The row of the first of a head's results.
+Floats embed_found(const Product& product, std::int64_t n_in, TokenId token, float logit) {
+  const Weight weight = make_weight(product.dtype, product.n_out, n_in, product.data);
+  const TopToken found[2] = {{token, logit}, {1, logit}};
+  const Upload top(found, sizeof found);
+  Floats out(static_cast<py::ssize_t>(n_in));
+  const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
+  emulated_kernels().embed({.weight = weight.packed,
+                            .tokens = &top.as<TopToken>()->token,
+                            .n_rows = 1,
                             .dst = dst.as<float>(),
                             .dst_stride = n_in},
                            nullptr);
@@ -573,6 +588,8 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
         py::arg("n_tokens"), py::arg("blocks") = std::vector<std::int32_t>{}, py::arg("top_k") = 1,
         py::arg("wants_logits") = false, py::arg("use_dp4a") = false, py::arg("on_cpu") = false);
   m.def("embed", &embed);
+  m.def("embed_found", &embed_found);
+  m.attr("NO_HEAD_BLOCK") = kNoHeadBlock;
   m.def("add", &add);
   m.def("k_slice_begins", [](std::uint32_t dtype, std::int64_t n_in) {
     std::vector<std::int64_t> out;

@@ -64,6 +64,7 @@ inline ToySpec to_toy(const py::dict& dict) {
   f.read("levels", s.levels);
   f.read("mix_seed", s.mix_seed);
   f.read("mix", s.mix);
+  f.read("chain_steps", s.chain_steps);
   f.done();
   return s;
 }

@@ -200,6 +200,7 @@ class Session {
     ToyScorer& toy = model == "target" ? target_ : *draft_;
     return std::exchange(toy.batch_sizes, {});
   }
+  std::vector<int> chains() { return std::exchange(draft_->chain_sizes, {}); }
   std::vector<float> logits(const std::string& model, const std::vector<TokenId>& path) const {
     return (model == "target" ? target_ : *draft_).logits_after(path);
   }
@@ -422,6 +423,7 @@ void bind_session(py::module_& m) {
            py::arg("n_siblings") = 0, py::arg("temperature") = 0.0)
       .def("sibling_questions", &Session::sibling_questions)
       .def("probabilities", &Session::probabilities)
+      .def("chains", &Session::chains)
       .def("n_behind", &Session::n_behind)
       .def("n_unread", &Session::n_unread)
       .def("read_all", &Session::read_all)

@@ -25,6 +25,7 @@ struct ToySpec {
   int levels = 0;              // > 0: logits take so many values only, so that ties are common
   std::uint64_t mix_seed = 0;  // another toy's seed ...
   double mix = 0.0;            // ... whose logits make up this share of ours (a good draft: near 1)
+  int chain_steps = 1;         // that it makes at once
 };
 
 class ToyScorer final : public TokenScorer {
@@ -39,7 +40,8 @@ class ToyScorer final : public TokenScorer {
   std::atomic<bool> cancel_flag{false};
   // What was asked of it.
   int n_forwards = 0;
-  std::vector<int> batch_sizes;
+  std::vector<int> batch_sizes;  // of chains their first rows only
+  std::vector<int> chain_sizes;  // steps asked for
 
   [[nodiscard]] static std::uint64_t mix64(std::uint64_t x) {
     x += 0x9E3779B97F4A7C15ULL;
@@ -98,20 +100,42 @@ class ToyScorer final : public TokenScorer {
           path.insert(path.begin(), tokens_[static_cast<std::size_t>(at)]);
         }
         path.insert(path.begin(), cache_.begin(), cache_.end());
-        rows_[static_cast<std::size_t>(r)] = logits_after(path);
-        if (!batch.token_blocks.empty()) {
-          for (int t = 0; t < spec_.vocab_size; ++t) {
-            if (!std::binary_search(batch.token_blocks.begin(), batch.token_blocks.end(),
-                                    t / kTokenBlock))
-              rows_[static_cast<std::size_t>(r)][static_cast<std::size_t>(t)] =
-                  -std::numeric_limits<float>::infinity();
-          }
-        }
-        if (n_forwards == nan_at) rows_[static_cast<std::size_t>(r)][0] = std::nanf("");
+        rows_[static_cast<std::size_t>(r)] = output_after(path, batch);
       }
     }
     cache_.insert(cache_.end(), tokens_.begin(), tokens_.end());
     fresh_ = true;
+  }
+
+  int max_chain_steps() const override { return spec_.chain_steps; }
+  int forward_chain(const ScorerBatch& batch, int n_steps) override {
+    const int n = static_cast<int>(batch.tokens.size());
+    require(n_steps >= 1 && n_steps <= spec_.chain_steps, "more steps than it makes");
+    require(batch.parents.empty() && batch.first_output_row == n - 1, "a chain that is none");
+    require(batch.output == RowOutput::kArgmax || batch.output == RowOutput::kTop,
+            "a chain without best tokens");
+    if (length() + n + n_steps - 1 > spec_.n_ctx)
+      throw Error(ErrorCode::kContextFull, "the chain is too long for the toy's context");
+    forward(batch);
+    chain_sizes.push_back(n_steps);
+    for (int step = 1; step < n_steps; ++step) {
+      const TokenId next = argmax(n + step - 2);
+      if (next < 0 || n_forwards + 1 == fail_at) return step;
+      ++n_forwards;
+      if (n_forwards == cancel_at) cancel_flag = true;
+      std::vector<TokenId> path = cache_;
+      path.push_back(next);
+      rows_.push_back(output_after(path, batch));
+      if (argmax(n + step - 1) < 0) {
+        rows_.pop_back();
+        --n_forwards;  // the step was not made
+        return step;
+      }
+      cache_.push_back(next);
+      tokens_.push_back(next);
+      parents_.push_back(n + step - 2);
+    }
+    return n_steps;
   }
 
   std::span<const float> logits(int row) const override {
@@ -171,6 +195,17 @@ class ToyScorer final : public TokenScorer {
         output_ != RowOutput::kNone && row >= first_output_ && row < static_cast<int>(rows_.size()),
         "a request for a row without output");
     return rows_[static_cast<std::size_t>(row)];
+  }
+  std::vector<float> output_after(const std::vector<TokenId>& path,
+                                  const ScorerBatch& batch) const {
+    std::vector<float> row = logits_after(path);
+    for (int t = 0; t < spec_.vocab_size && !batch.token_blocks.empty(); ++t) {
+      if (!std::binary_search(batch.token_blocks.begin(), batch.token_blocks.end(),
+                              t / kTokenBlock))
+        row[static_cast<std::size_t>(t)] = -std::numeric_limits<float>::infinity();
+    }
+    if (n_forwards == nan_at) row[0] = std::nanf("");
+    return row;
   }
   std::vector<float> own_logits(const std::vector<TokenId>& path, std::uint64_t seed) const {
     std::uint64_t hash = mix64(seed);

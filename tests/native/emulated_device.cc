@@ -101,9 +101,6 @@ class EmulatedRuntime final : public cuda::Runtime {
   void fill(void* device, int byte, std::size_t n_bytes) override {
     run([=] { std::memset(device, byte, n_bytes); });
   }
-  void synchronize(const char*) override {
-    if (recording_) throw Error(ErrorCode::kDevice, "waiting while recording");
-  }
   void launch(const char*, const std::function<void(void*)>& issue) override {
     run([issue] { issue(nullptr); });
   }
@@ -128,6 +125,9 @@ class EmulatedRuntime final : public cuda::Runtime {
   [[nodiscard]] double marked_ms() override { return 0; }
 
  private:
+  void wait(const char*) override {
+    if (recording_) throw Error(ErrorCode::kDevice, "waiting while recording");
+  }
   // What was asked for, at once or kept.
   void run(std::function<void()> work) {
     if (recording_) {

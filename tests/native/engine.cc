@@ -126,6 +126,7 @@ Placement plan(const std::vector<py::dict>& models, std::uint64_t free_bytes,
     demands.push_back({.name = model["name"].cast<std::string>(),
                        .layer_bytes = model["layers"].cast<std::vector<std::uint64_t>>(),
                        .head_bytes = model["head"].cast<std::uint64_t>(),
+                       .embedding_bytes = model["embedding"].cast<std::uint64_t>(),
                        .kv_layer_bytes = model["kv"].cast<std::uint64_t>(),
                        .n_ctx = 4096,
                        .work_bytes = model["work"].cast<std::uint64_t>(),
@@ -275,6 +276,8 @@ PYBIND11_MODULE(_testing_engine, m) {
       .def_property_readonly("work_bytes",
                              [](const Gpu& gpu) { return gpu.backend->work_reserved_bytes(); })
       .def_property_readonly("free_bytes", [](const Gpu& gpu) { return gpu.backend->free_bytes(); })
+      .def_property_readonly("n_waits",
+                             [](const Gpu& gpu) { return gpu.backend->device_stats().n_waits; })
       .def_property_readonly("stats", [](const Gpu& gpu) {
         const DeviceStats s = gpu.backend->device_stats();
         return std::tuple(s.n_passes, s.n_replayed, s.device_ms);
@@ -296,6 +299,7 @@ PYBIND11_MODULE(_testing_engine, m) {
       .def_readonly("name", &ModelPlacement::name)
       .def_readonly("n_layers", &ModelPlacement::n_layers)
       .def_readonly("n_gpu_layers", &ModelPlacement::n_gpu_layers)
+      .def_readonly("embedding", &ModelPlacement::embedding)
       .def_readonly("weight_bytes", &ModelPlacement::weight_bytes)
       .def_readonly("kv_bytes", &ModelPlacement::kv_bytes);
   py::class_<Placement>(m, "Placement", py::module_local())

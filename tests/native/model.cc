@@ -128,6 +128,34 @@ class Session {
     }
     return py::module_::import("numpy").attr("array")(rows);
   }
+  // What forward() gives for the last row of each step of "top", or its argmax.
+  py::list forward_chain(const std::vector<TokenId>& tokens, int n_steps, const std::string& output,
+                         bool cancelled, int top_k, const std::vector<std::int32_t>& head_blocks) {
+    const OutputKind kind = output_named(output);
+    const std::atomic<bool> cancel{cancelled};
+    const int last_row = static_cast<int>(tokens.size()) - 1;
+    int n_done = 0;
+    {
+      const py::gil_scoped_release release;
+      n_done = model_->forward_chain({.tokens = tokens,
+                                      .first_output_row = last_row,
+                                      .output = kind,
+                                      .top_k = top_k,
+                                      .head_blocks = head_blocks},
+                                     n_steps, cache_, scratch_, &cancel);
+    }
+    py::list steps;
+    for (int r = last_row; r < last_row + n_done; ++r) {
+      if (kind == OutputKind::kArgmax) {
+        steps.append(scratch_.argmax(r));
+        continue;
+      }
+      py::list best;
+      for (const TopToken& t : scratch_.top(r)) best.append(py::make_tuple(t.token, t.logit));
+      steps.append(py::make_tuple(best, scratch_.log_sum_exp(r)));
+    }
+    return steps;
+  }
 
   [[nodiscard]] TokenId argmax(int row) const { return scratch_.argmax(row); }
   [[nodiscard]] py::array_t<float> logits(int row) const { return to_array(scratch_.logits(row)); }
@@ -167,11 +195,12 @@ class Session {
 class TestModel {
  public:
   TestModel(const std::string& path, const std::string& backend, int n_threads, bool check_tensors,
-            int stop_after, int n_device_layers) {
+            int stop_after, int n_device_layers, bool device_embedding) {
     const py::gil_scoped_release release;
     LoadOptions options{.device = make_device(backend),
                         .n_device_layers = n_device_layers,
                         .n_device_ctx = 4096,
+                        .device_embedding = device_embedding,
                         .device_kv_type = KvType::kF32,
                         .check_tensors = check_tensors};
     options.on_progress = [&](const LoadProgress& progress) {
@@ -221,6 +250,9 @@ PYBIND11_MODULE(_testing_model, module) {
            py::arg("output") = "logits", py::arg("layers") = std::pair<int, int>{0, -1},
            py::arg("hidden") = std::vector<float>{}, py::arg("cancelled") = false,
            py::arg("top_k") = 1, py::arg("head_blocks") = std::vector<std::int32_t>{})
+      .def("forward_chain", &Session::forward_chain, py::arg("tokens"), py::arg("n_steps"),
+           py::arg("output") = "top", py::arg("cancelled") = false, py::arg("top_k") = 1,
+           py::arg("head_blocks") = std::vector<std::int32_t>{})
       .def("argmax", &Session::argmax)
       .def("logits", &Session::logits)
       .def("truncate", &Session::truncate)
@@ -232,9 +264,10 @@ PYBIND11_MODULE(_testing_model, module) {
       .def_property_readonly("length", &Session::length);
 
   py::class_<TestModel>(module, "Model", py::module_local())
-      .def(py::init<const std::string&, const std::string&, int, bool, int, int>(), py::arg("path"),
-           py::arg("backend") = "cpu", py::arg("n_threads") = 2, py::arg("check_tensors") = false,
-           py::arg("stop_after") = -1, py::arg("n_device_layers") = 0)
+      .def(py::init<const std::string&, const std::string&, int, bool, int, int, bool>(),
+           py::arg("path"), py::arg("backend") = "cpu", py::arg("n_threads") = 2,
+           py::arg("check_tensors") = false, py::arg("stop_after") = -1,
+           py::arg("n_device_layers") = 0, py::arg("device_embedding") = true)
       .def("session", &TestModel::session, py::arg("n_ctx") = 1024, py::arg("kv_type") = "f32")
       .def("kv_bytes_per_token",
            [](const TestModel& m, const std::string& type) {
@@ -253,6 +286,11 @@ PYBIND11_MODULE(_testing_model, module) {
                                return std::pair{static_cast<long>(s.n_passes),
                                                 static_cast<long>(s.n_replayed)};
                              })
+      .def_property_readonly("device_waits",
+                             [](const TestModel& m) {
+                               return static_cast<long>(m.model().device()->device_stats().n_waits);
+                             })
+      .def_property_readonly("can_chain", [](const TestModel& m) { return m.model().can_chain(); })
       .def_property_readonly("device_bytes",
                              [](const TestModel& m) { return m.model().memory().device_bytes; })
       .def_property_readonly("memory", [](const TestModel& m) {

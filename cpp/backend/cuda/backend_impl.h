@@ -127,12 +127,12 @@ class CudaBackend final : public DeviceBackend {
   void upload(void* device, const void* host, std::size_t n_bytes) override {
     const std::lock_guard lock(stream_mutex_);
     runtime_->upload(device, host, n_bytes);
-    runtime_->synchronize("an upload");
+    wait("an upload");
   }
   void download(void* host, const void* device, std::size_t n_bytes) override {
     const std::lock_guard lock(stream_mutex_);
     runtime_->download(host, device, n_bytes);
-    runtime_->synchronize("a download");
+    wait("a download");
   }
   void fill(void* device, int byte, std::size_t n_bytes) override {
     const std::lock_guard lock(stream_mutex_);
@@ -168,6 +168,15 @@ class CudaBackend final : public DeviceBackend {
     const std::lock_guard lock(stream_mutex_);
     std::erase_if(recordings_, [model](const auto& e) { return e.first.pass.model == model; });
   }
+  void embed(const EmbedTask& task) override {
+    launch("embedding", kernels_.embed,
+           EmbedArgs{.weight = packed(task.weight),
+                     .tokens = task.tokens,
+                     .n_rows = task.n_rows,
+                     .dst = task.dst,
+                     .dst_stride = task.dst_stride});
+  }
+  [[nodiscard]] const TokenId* next_step() override;
 
   // --- operations, between begin_pass() and finish_pass()
   void linear(const LinearTask& task) override;
@@ -210,7 +219,14 @@ class CudaBackend final : public DeviceBackend {
   [[nodiscard]] T* at(std::size_t offset) const {
     return reinterpret_cast<T*>(work_memory_.data() + offset);
   }
-  void upload_inputs();
+  void wait(const char* what) {
+    runtime_->synchronize(what);
+    const std::lock_guard lock(stats_mutex_);
+    stats_.n_waits = runtime_->n_waits();
+  }
+  void note_first(const RecordingKey& key);
+  [[nodiscard]] PassInputs put_inputs();
+  void upload_inputs(const PassInputs& inputs);
   void download_results();
   void copy_results(int first_row, int n_rows);
   [[nodiscard]] PreparedInput prepare(const float* x, std::int64_t x_stride, int n_rows,
@@ -237,6 +253,7 @@ class CudaBackend final : public DeviceBackend {
   DevicePass pass_;
   RecordingKey key_;
   bool recording_ = false, replaying_ = false;
+  int step_ = 0;       // of a chain
   int head_rows_ = 0;  // results that wait on the device
   int head_top_k_ = 0;
   const std::int32_t* first_slot_ = nullptr;  // device

@@ -58,8 +58,7 @@ void CudaBackend::gated_linear(const GatedLinearTask& task) {
                  .up = packed(task.up),
                  .activation = task.activation,
                  .dst = task.dst,
-                 .dst_stride = task.dst_stride,
-                 .scratch = at<std::byte>(space_.scratch)};
+                 .dst_stride = task.dst_stride};
   args.input = prepare(task.x, task.x_stride, task.n_rows, task.gate->n_in(), nullptr, task.norm,
                        {task.gate->dtype(), task.up->dtype()});
   launch("gated linear", kernels_.gated_linear, args);
@@ -125,33 +124,34 @@ void CudaBackend::attention(const AttentionTask& task) {
 }
 
 void CudaBackend::head(const HeadTask& task) {
-  const int n_blocks = static_cast<int>(task.blocks.size());
+  const int n_blocks = task.blocks.empty() ? 0 : key_.pass.n_head_blocks;
+  SPECDEC_CHECK(pass_.n_steps == 1 || task.n_rows == 1);
   for (int row = 0; row < task.n_rows; row += kHeadRows) {
     const int n_rows = std::min(kHeadRows, task.n_rows - row);
-    HeadArgs args{
-        .input = {},
-        .n_rows = n_rows,
-        .weight = packed(task.weight),
-        .bias = task.bias,
-        .n_tokens = task.n_tokens,
-        .blocks = n_blocks > 0 ? buffers_.head_blocks : nullptr,
-        .n_blocks = n_blocks,
-        .top_k = task.top_k,
-        .top = at<TopToken>(space_.top),
-        .log_sum_exp = task.log_sum_exp != nullptr ? at<float>(space_.log_sum_exp) : nullptr,
-        .logits = task.logits != nullptr ? at<float>(space_.logits) : nullptr,
-        .logits_stride = task.logits_stride,
-        .scratch = at<std::byte>(space_.scratch)};
+    HeadArgs args{.input = {},
+                  .n_rows = n_rows,
+                  .weight = packed(task.weight),
+                  .bias = task.bias,
+                  .n_tokens = task.n_tokens,
+                  .blocks = n_blocks > 0 ? buffers_.head_blocks : nullptr,
+                  .n_blocks = n_blocks,
+                  .top_k = task.top_k,
+                  .top = at<TopToken>(space_.top) + step_ * task.top_k,
+                  .log_sum_exp =
+                      task.log_sum_exp != nullptr ? at<float>(space_.log_sum_exp) + step_ : nullptr,
+                  .logits = task.logits != nullptr ? at<float>(space_.logits) : nullptr,
+                  .logits_stride = task.logits_stride,
+                  .scratch = at<std::byte>(space_.scratch)};
     args.input = prepare(task.x + row * task.x_stride, task.x_stride, n_rows, task.weight->n_in(),
                          nullptr, task.norm, {task.weight->dtype()});
     launch("output head", kernels_.head, args);
-    head_rows_ = n_rows;
+    head_rows_ = step_ + n_rows;
     head_top_k_ = task.top_k;
     if (task.n_rows <= kHeadRows) return;  // finish_pass() fetches them
     // More rows than there is room for: fetched piece by piece.
     SPECDEC_CHECK(!recording_);
     download_results();
-    runtime_->synchronize("the output head");
+    wait("the output head");
     copy_results(row, n_rows);
     head_rows_ = 0;
   }

@@ -9,16 +9,77 @@ namespace specdec::cuda {
 namespace {
 
 constexpr int kMostRecordedRows = 32;
-constexpr std::size_t kMostRecordings = 256;
+constexpr std::size_t kMostRecordedSteps = 512;  // of all recordings: they take memory
 
 }  // namespace
 
+// Where the inputs of pass_ go, and the host's copy of them.
+PassInputs CudaBackend::put_inputs() {
+  const DevicePass& pass = pass_;
+  const PassInputs inputs(pass.n_rows, pass.n_fed(), pass.n_rot, key_.max_chunks,
+                          pass.parents != nullptr, key_.pass.n_head_blocks);
+  const auto in = [&](std::size_t offset) { return pinned_in_.data() + offset; };
+  const auto rows = static_cast<std::size_t>(pass.n_rows);
+  const std::int32_t first_slot = pass.first_slot;
+  std::memcpy(in(inputs.first_slot), &first_slot, sizeof first_slot);
+  if (!pass.pages.empty()) {
+    const std::size_t n = std::min(pass.pages.size(), static_cast<std::size_t>(key_.max_chunks));
+    std::memcpy(in(inputs.pages), pass.pages.data(), n * sizeof(std::byte*));
+  }
+  if (pass.parents != nullptr) {
+    std::memcpy(in(inputs.parents), pass.parents, rows * sizeof(std::int32_t));
+  }
+  std::memcpy(in(inputs.cos_sin), pass.cos_sin,
+              static_cast<std::size_t>(pass.n_fed()) * static_cast<std::size_t>(pass.n_rot) *
+                  sizeof(float));
+  if (!pass.head_blocks.empty()) {
+    std::byte* const blocks = in(inputs.head_blocks);
+    std::memcpy(blocks, pass.head_blocks.data(), pass.head_blocks.size_bytes());
+    for (auto i = pass.head_blocks.size(); i < static_cast<std::size_t>(key_.pass.n_head_blocks);
+         ++i) {
+      std::memcpy(blocks + i * sizeof(std::int32_t), &kNoHeadBlock, sizeof(std::int32_t));
+    }
+  }
+  if (pass.key.embeds) {
+    std::memcpy(in(inputs.tokens), pass.tokens, rows * sizeof(TokenId));
+  } else {
+    std::memcpy(in(DeviceSlab::aligned(space_.inputs_bytes)), pass.hidden,
+                rows * static_cast<std::size_t>(pass.hidden_stride) * sizeof(float));
+  }
+  first_slot_ = at<const std::int32_t>(space_.inputs + inputs.first_slot);
+  buffers_.tokens = at<const TokenId>(space_.inputs + inputs.tokens);
+  buffers_.pages = at<std::byte* const>(space_.inputs + inputs.pages);
+  buffers_.parents = at<const std::int32_t>(space_.inputs + inputs.parents);
+  buffers_.cos_sin = at<const float>(space_.inputs + inputs.cos_sin);
+  buffers_.head_blocks = at<const std::int32_t>(space_.inputs + inputs.head_blocks);
+  return inputs;
+}
+
+void CudaBackend::upload_inputs(const PassInputs& inputs) {
+  runtime_->upload(at<std::byte>(space_.inputs), pinned_in_.data(), inputs.n_bytes);
+  if (pass_.key.embeds) return;
+  runtime_->upload(at<std::byte>(space_.hidden),
+                   pinned_in_.data() + DeviceSlab::aligned(space_.inputs_bytes),
+                   static_cast<std::size_t>(pass_.n_rows) *
+                       static_cast<std::size_t>(pass_.hidden_stride) * sizeof(float));
+}
+
+// The place of a pass that is new among the recordings.
+void CudaBackend::note_first(const RecordingKey& key) {
+  std::size_t n_steps = static_cast<std::size_t>(key.pass.n_steps);
+  for (const auto& [other, recording] : recordings_)
+    n_steps += static_cast<std::size_t>(other.pass.n_steps);
+  if (n_steps > kMostRecordedSteps) recordings_.clear();
+  recordings_[key] = nullptr;
+}
+
 bool CudaBackend::begin_pass(const DevicePass& pass) {
   std::unique_lock lock(stream_mutex_);
-  SPECDEC_CHECK(pass.n_rows >= 1 && pass.n_rows <= shape_.max_rows &&
+  SPECDEC_CHECK(pass.n_rows >= 1 && pass.n_fed() <= shape_.max_rows && pass.n_steps >= 1 &&
+                pass.n_steps <= kMaxChainSteps &&
                 pass.hidden_stride <= static_cast<std::int64_t>(space_.hidden_row) &&
                 pass.n_rot <= shape_.n_rot);
-  const int n_positions = pass.first_slot + pass.n_rows;
+  const int n_positions = pass.first_slot + pass.n_fed();
   if (pass.key.tree && pass.n_rows > kTreeRows) {
     throw Error(ErrorCode::kUnsupported, "a tree of " + std::to_string(pass.n_rows) +
                                              " tokens is too large for the GPU, which takes " +
@@ -32,56 +93,31 @@ bool CudaBackend::begin_pass(const DevicePass& pass) {
   }
   pass_ = pass;
   key_ = {pass.key, chunk_bucket(n_positions, space_.n_pages)};
+  key_.pass.n_head_blocks =
+      head_block_bucket(static_cast<int>(pass.head_blocks.size()),
+                        static_cast<int>((shape_.n_tokens + kHeadBlock - 1) / kHeadBlock));
   recording_ = replaying_ = false;
-  head_rows_ = 0;
-
-  const PassInputs inputs(pass.n_rows, pass.n_rot, key_.max_chunks, pass.parents != nullptr,
-                          static_cast<int>(pass.head_blocks.size()));
-  const auto in = [&](std::size_t offset) { return pinned_in_.data() + offset; };
-  const auto rows = static_cast<std::size_t>(pass.n_rows);
-  const std::int32_t first_slot = pass.first_slot;
-  std::memcpy(in(inputs.first_slot), &first_slot, sizeof first_slot);
-  if (!pass.pages.empty()) {
-    const std::size_t n = std::min(pass.pages.size(), static_cast<std::size_t>(key_.max_chunks));
-    std::memcpy(in(inputs.pages), pass.pages.data(), n * sizeof(std::byte*));
-  }
-  if (pass.parents != nullptr) {
-    std::memcpy(in(inputs.parents), pass.parents, rows * sizeof(std::int32_t));
-  }
-  std::memcpy(in(inputs.cos_sin), pass.cos_sin,
-              rows * static_cast<std::size_t>(pass.n_rot) * sizeof(float));
-  if (!pass.head_blocks.empty()) {
-    std::memcpy(in(inputs.head_blocks), pass.head_blocks.data(), pass.head_blocks.size_bytes());
-  }
-  std::memcpy(in(DeviceSlab::aligned(space_.inputs_bytes)), pass.hidden,
-              rows * static_cast<std::size_t>(pass.hidden_stride) * sizeof(float));
-  first_slot_ = at<const std::int32_t>(space_.inputs + inputs.first_slot);
-  buffers_.pages = at<std::byte* const>(space_.inputs + inputs.pages);
-  buffers_.parents = at<const std::int32_t>(space_.inputs + inputs.parents);
-  buffers_.cos_sin = at<const float>(space_.inputs + inputs.cos_sin);
-  buffers_.head_blocks = at<const std::int32_t>(space_.inputs + inputs.head_blocks);
+  step_ = head_rows_ = 0;
+  const PassInputs inputs = put_inputs();
 
   // The first pass of a kind runs as it is, the second one is recorded: what comes once is not
   // worth a recording.
   runtime_->mark_begin();
-  const int n_outputs = pass.n_rows - pass.key.first_output_row;
-  if (pass.key.model != 0 && pass.n_rows <= kMostRecordedRows && n_outputs <= kHeadRows) {
-    if (recordings_.size() >= kMostRecordings) recordings_.clear();
-    const auto [entry, is_new] = recordings_.try_emplace(key_);
-    if (entry->second != nullptr) {
+  if (pass.key.model != 0 && pass.n_rows <= kMostRecordedRows && pass.n_outputs() <= kHeadRows) {
+    const auto found = recordings_.find(key_);
+    if (found == recordings_.end()) {
+      note_first(key_);
+    } else if (found->second != nullptr) {
       replaying_ = true;
       lock.release();  // until finish_pass()
       return false;
-    }
-    if (!is_new) {
+    } else {
       runtime_->begin_recording();
       recording_ = true;
     }
   }
   try {
-    runtime_->upload(at<std::byte>(space_.inputs), pinned_in_.data(), inputs.n_bytes);
-    runtime_->upload(at<std::byte>(space_.hidden), in(DeviceSlab::aligned(space_.inputs_bytes)),
-                     rows * static_cast<std::size_t>(pass.hidden_stride) * sizeof(float));
+    upload_inputs(inputs);
   } catch (...) {
     if (recording_) runtime_->abandon_recording();
     throw;
@@ -90,11 +126,16 @@ bool CudaBackend::begin_pass(const DevicePass& pass) {
   return true;
 }
 
+const TokenId* CudaBackend::next_step() {
+  SPECDEC_CHECK(step_ + 1 < pass_.n_steps && head_rows_ == step_ + 1);
+  return &at<TopToken>(space_.top)[step_++ * head_top_k_].token;
+}
+
 void CudaBackend::finish_pass() {
   if (replaying_) {
     runtime_->play(*recordings_.at(key_));
     if (pass_.top != nullptr) {
-      head_rows_ = pass_.n_rows - pass_.key.first_output_row;
+      head_rows_ = pass_.n_outputs();
       head_top_k_ = pass_.key.top_k;
     }
   } else {
@@ -107,7 +148,7 @@ void CudaBackend::finish_pass() {
     }
   }
   runtime_->mark_end();
-  runtime_->synchronize("a forward pass");
+  wait("a forward pass");
   copy_results(0, head_rows_);
   if (pass_.hidden_out != nullptr) {
     const auto stride = static_cast<std::size_t>(pass_.hidden_stride);
@@ -131,7 +172,7 @@ void CudaBackend::abort_pass() noexcept {
     recording_ = false;
   }
   try {
-    runtime_->synchronize("ending a pass that failed");
+    wait("ending a pass that failed");
   } catch (...) {  // what failed is on its way to the caller already
   }
   stream_mutex_.unlock();

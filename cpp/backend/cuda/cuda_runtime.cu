@@ -142,11 +142,6 @@ class CudaRuntime final : public Runtime {
     use();
     check(cudaMemsetAsync(device, byte, n_bytes, stream_), "filling memory");
   }
-  void synchronize(const char* what) override {
-    use();
-    check(cudaStreamSynchronize(stream_), what);
-  }
-
   void launch(const char* what, const std::function<void(void*)>& issue) override {
     use();
     issue(stream_);
@@ -190,6 +185,10 @@ class CudaRuntime final : public Runtime {
   }
 
  private:
+  void wait(const char* what) override {
+    use();
+    check(cudaStreamSynchronize(stream_), what);
+  }
   // The current device belongs to a thread, and any thread may call.
   void use() const { check(cudaSetDevice(device_), "selecting"); }
   void check(cudaError_t error, const std::string& what) const {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 
@@ -34,7 +35,11 @@ class Runtime {
   virtual void download(void* host, const void* device, std::size_t n_bytes) = 0;
   virtual void copy(void* dst, const void* src, std::size_t n_bytes) = 0;
   virtual void fill(void* device, int byte, std::size_t n_bytes) = 0;
-  virtual void synchronize(const char* what) = 0;
+  void synchronize(const char* what) {
+    ++n_waits_;
+    wait(what);
+  }
+  [[nodiscard]] std::int64_t n_waits() const { return n_waits_; }
 
   // Runs `issue`, which launches kernels on the stream it gets and touches no memory of the device.
   // What it captures must be values: a recording may call it again.
@@ -50,6 +55,11 @@ class Runtime {
   virtual void mark_begin() = 0;
   virtual void mark_end() = 0;
   [[nodiscard]] virtual double marked_ms() = 0;
+
+ private:
+  virtual void wait(const char* what) = 0;
+
+  std::int64_t n_waits_ = 0;
 };
 
 }  // namespace specdec::cuda

@@ -15,17 +15,6 @@ std::size_t place(std::size_t& end, std::size_t n_bytes) {
   return at;
 }
 
-std::size_t most_gated_scratch(const WorkShape& shape) {
-  std::size_t most = 0;
-  for (const DTypeTraits& gate : all_dtypes()) {
-    for (const DTypeTraits& up : all_dtypes()) {
-      most =
-          std::max(most, gated_scratch_bytes(shape.max_rows, gate.dtype, up.dtype, shape.ffn_size));
-    }
-  }
-  return most;
-}
-
 // One launch of attention: enough for a verification and for trees; a prompt's rows go in pieces.
 std::size_t attention_bytes(const WorkShape& shape, int n_pages) {
   constexpr std::size_t kPrompt = std::size_t{32} << 20;
@@ -51,8 +40,9 @@ WorkSpace::WorkSpace(const WorkShape& shape) {
 
   const std::size_t n_rows = size(shape.max_rows);
   const auto rows = [n_rows](std::size_t row) { return n_rows * row * sizeof(float); };
-  inputs_bytes = PassInputs(shape.max_rows, shape.n_rot, chunk_bucket(n_pages * kKvChunk, n_pages),
-                            true, static_cast<int>((shape.n_tokens + kHeadBlock - 1) / kHeadBlock))
+  inputs_bytes = PassInputs(shape.max_rows, shape.max_rows, shape.n_rot,
+                            chunk_bucket(n_pages * kKvChunk, n_pages), true,
+                            static_cast<int>((shape.n_tokens + kHeadBlock - 1) / kHeadBlock))
                      .n_bytes;
   inputs = place(n_bytes, inputs_bytes);
   hidden = place(n_bytes, rows(hidden_row));
@@ -67,16 +57,18 @@ WorkSpace::WorkSpace(const WorkShape& shape) {
   log_sum_exp = place(n_bytes, kHeadRows * sizeof(float));
   logits = place(n_bytes, kHeadRows * logits_row * sizeof(float));
   attention_bytes = cuda::attention_bytes(shape, n_pages);
-  scratch_bytes = std::max({attention_bytes, most_gated_scratch(shape),
-                            head_scratch_bytes(kHeadRows, shape.n_tokens, 0, kMaxHeadTopK)});
+  scratch_bytes =
+      std::max(attention_bytes, head_scratch_bytes(kHeadRows, shape.n_tokens, 0, kMaxHeadTopK));
   scratch = place(n_bytes, scratch_bytes);
 }
 
-PassInputs::PassInputs(int n_rows, int n_rot, int n_pages, bool tree, int n_head_blocks) {
+PassInputs::PassInputs(int n_rows, int n_fed, int n_rot, int n_pages, bool tree,
+                       int n_head_blocks) {
   first_slot = place(n_bytes, sizeof(std::int32_t));
   pages = place(n_bytes, size(n_pages) * sizeof(std::byte*));
+  tokens = place(n_bytes, size(n_rows) * sizeof(std::int32_t));
   parents = place(n_bytes, tree ? size(n_rows) * sizeof(std::int32_t) : 0);
-  cos_sin = place(n_bytes, size(n_rows) * size(n_rot) * sizeof(float));
+  cos_sin = place(n_bytes, size(n_fed) * size(n_rot) * sizeof(float));
   head_blocks = place(n_bytes, size(n_head_blocks) * sizeof(std::int32_t));
 }
 
@@ -85,6 +77,13 @@ int chunk_bucket(int n_positions, int n_pages) {
   int bucket = 1;
   while (bucket < n_chunks) bucket *= 2;
   return std::max(n_chunks, std::min(bucket, n_pages));
+}
+
+int head_block_bucket(int n_blocks, int n_all) {
+  if (n_blocks == 0) return 0;
+  int bucket = 16;
+  while (bucket < n_blocks) bucket *= 2;
+  return std::max(n_blocks, std::min(bucket, n_all));
 }
 
 }  // namespace specdec::cuda

@@ -35,17 +35,21 @@ struct WorkSpace {
 
 // The inputs of one pass, packed densely; offsets depend only on what its key says.
 struct PassInputs {
-  PassInputs(int n_rows, int n_rot, int n_pages, bool tree, int n_head_blocks);
+  // n_fed: rows with those of later steps.
+  PassInputs(int n_rows, int n_fed, int n_rot, int n_pages, bool tree, int n_head_blocks);
 
   std::size_t first_slot = 0;   // int32
   std::size_t pages = 0;        // [n_pages] pointers
+  std::size_t tokens = 0;       // [n_rows] int32
   std::size_t parents = 0;      // [n_rows] int32, in trees
-  std::size_t cos_sin = 0;      // [n_rows, n_rot] float
+  std::size_t cos_sin = 0;      // [n_fed, n_rot] float
   std::size_t head_blocks = 0;  // [n_head_blocks] int32
   std::size_t n_bytes = 0;
 };
 
 // Chunks that a pass may read, rounded up so that few recordings serve all lengths.
 [[nodiscard]] int chunk_bucket(int n_positions, int n_pages);
+// The same for the blocks of a head that has n_all.
+[[nodiscard]] int head_block_bucket(int n_blocks, int n_all);
 
 }  // namespace specdec::cuda

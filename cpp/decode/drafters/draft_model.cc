@@ -2,6 +2,7 @@
 // the first of which continues the chain.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -96,9 +97,14 @@ class DraftModel final : public Drafter {
       const bool best_suffices = params.greedy() && setup_.length_rule == nullptr;
       output_ = best_suffices ? RowOutput::kArgmax : RowOutput::kTop;
     }
-    siblings_ = setup_.siblings && setup_.length_rule != nullptr && output_ == RowOutput::kTop &&
-                mode_ != DraftMode::kSampled && !carries_laws_ && options_.branch == 1;
+    note_bans(vocab_size);
+    siblings_ = setup_.siblings && banned_.empty() && setup_.length_rule != nullptr &&
+                output_ == RowOutput::kTop && mode_ != DraftMode::kSampled && !carries_laws_ &&
+                options_.branch == 1;
     if (siblings_) top_k_ = std::min(std::max(top_k_, kMaxSiblings + 1), vocab_size);
+    const bool takes_best =
+        mode_ == DraftMode::kGreedy && options_.branch == 1 && output_ != RowOutput::kLogits;
+    max_steps_ = takes_best && !carries_laws_ ? cache_.scorer().max_chain_steps() : 1;
     trim_head(prompt);
   }
 
@@ -120,16 +126,15 @@ class DraftModel final : public Drafter {
     fresh_ = false;
     const int n = std::min(max_tokens, room());
     if (n < 1) return proposal;
-    catch_up(committed);
+    catch_up(committed, n);
 
     std::vector<TokenId> path;  // committed + drafted, only when penalties look at it
     if (setup_.sampling.has_penalties()) path.assign(committed.begin(), committed.end());
     proposal.chosen = mode_ != DraftMode::kSampled;
-    int row = last_row_;
     std::int32_t parent = -1;
     for (int depth = 0;; ++depth) {
       const auto first = static_cast<std::int32_t>(proposal.size());
-      add_candidates(row, path, committed.size(), depth, parent, proposal, chance);
+      add_candidates(row_, path, committed.size(), depth, parent, proposal, chance);
       const TokenId token = proposal.tokens[static_cast<std::size_t>(first)];
       const bool ends = std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end();
       const bool goes_on = !ends && depth + 1 < n &&
@@ -137,12 +142,12 @@ class DraftModel final : public Drafter {
                             setup_.length_rule->keep_going(depth + 1, probability_));
       if (!goes_on) {
         if (siblings_ && proposal.is_chain()) proposal.parents.clear();
+        note_length(depth + 1, n);
         return proposal;
       }
       if (setup_.sampling.has_penalties()) path.push_back(token);
       throw_if_cancelled(setup_.cancel);
-      cache_.append({&token, 1}, output_, top_k_, blocks_);
-      row = 0;
+      go_on(token, n - depth - 1);
       parent = first;
     }
   }
@@ -170,6 +175,23 @@ class DraftModel final : public Drafter {
     // What it has read of this text is worth keeping for a while.
     return setup_.first_window > 0 &&
            lag > (fresh_ ? setup_.first_window : std::max(setup_.first_window, kMaxLag));
+  }
+
+  // Where tokens are only forbidden, the best of the others is among a few of the best.
+  void note_bans(int vocab_size) {
+    banned_.clear();
+    const SamplingParams& params = setup_.sampling;
+    if (output_ != RowOutput::kLogits || !params.greedy() || params.has_penalties() ||
+        vocab_size > setup_.vocab_size ||
+        params.logit_bias.size() >= static_cast<std::size_t>(std::min(vocab_size, kMaxTopK))) {
+      return;
+    }
+    for (const auto& [token, bias] : params.logit_bias) {
+      if (bias > -std::numeric_limits<float>::infinity()) return banned_.clear();
+      banned_.push_back(token);
+    }
+    output_ = RowOutput::kTop;
+    top_k_ = static_cast<int>(banned_.size()) + 1;
   }
 
   // Which tokens can be drafted at all; laws over fewer tokens are laws all the same.
@@ -207,8 +229,9 @@ class DraftModel final : public Drafter {
     }
   }
 
-  // Feeds every committed token the cache lacks; the last one gives the first drafted token.
-  void catch_up(std::span<const TokenId> committed) {
+  // Feeds every committed token the cache lacks; the last one gives the first of at most n drafted
+  // tokens.
+  void catch_up(std::span<const TokenId> committed, int n) {
     std::span<const TokenId> lacking =
         committed.subspan(static_cast<std::size_t>(start_ + cache_.length()));
     check_known(lacking);
@@ -219,8 +242,39 @@ class DraftModel final : public Drafter {
       lacking = lacking.subspan(head);
     }
     throw_if_cancelled(setup_.cancel);
-    cache_.append(lacking, output_, top_k_, blocks_);
-    last_row_ = static_cast<int>(lacking.size()) - 1;
+    // What a rule is going to say cannot be known before: no more steps than it wanted of late.
+    feed(lacking, setup_.length_rule != nullptr ? std::min(n, usual_length_) : n);
+  }
+
+  // Feeds a chain, and as much of what follows as can be had at once, up to n tokens in all.
+  void feed(std::span<const TokenId> tokens, int n) {
+    row_ = static_cast<int>(tokens.size()) - 1;
+    const int n_steps = std::min(n, max_steps_);
+    if (n_steps > 1) {
+      n_ahead_ = cache_.append_chain(tokens, n_steps, output_, top_k_, blocks_) - 1;
+    } else {
+      n_ahead_ = 0;
+      cache_.append(tokens, output_, top_k_, blocks_);
+    }
+  }
+
+  // To the row of the token just drafted, behind which n are still wanted.
+  void go_on(TokenId token, int n) {
+    if (n_ahead_ > 0 && cache_.scorer().argmax(row_) == token) {
+      --n_ahead_;
+      ++row_;
+      return;
+    }
+    // Another token than the best was chosen.
+    if (n_ahead_ > 0) cache_.truncate(cache_.length() - n_ahead_);
+    feed({&token, 1}, setup_.length_rule != nullptr ? 1 : n);
+  }
+
+  // A step too many costs more than a wait too many: the usual length is one that was not too long.
+  void note_length(int length, int limit) {
+    if (setup_.length_rule == nullptr) return;
+    if (length > usual_length_) usual_length_ = std::min(usual_length_ + 1, max_steps_);
+    if (length < std::min(usual_length_, limit)) usual_length_ = length;
   }
 
   // The candidates of one depth, and the law they come from when the verifier wants it.
@@ -304,7 +358,10 @@ class DraftModel final : public Drafter {
   Distribution law_of(int row, std::span<const TokenId> path, std::uint64_t position) const {
     const TokenScorer& scorer = cache_.scorer();
     if (output_ == RowOutput::kTop) {
-      const std::span<const TopToken> top = scorer.top(row);
+      std::span<const TopToken> top = scorer.top(row);
+      while (!top.empty() &&
+             std::find(banned_.begin(), banned_.end(), top[0].token) != banned_.end())
+        top = top.subspan(1);
       return warp_top(top.first(std::min(top.size(), static_cast<std::size_t>(top_k_))),
                       setup_.sampling, position);
     }
@@ -322,13 +379,17 @@ class DraftModel final : public Drafter {
   DraftSetup setup_;
   DraftMode mode_ = DraftMode::kGreedy;
   RowOutput output_ = RowOutput::kLogits;
-  int top_k_ = 0;              // of RowOutput::kTop
-  bool carries_laws_ = false;  // proposals tell the laws
-  bool siblings_ = false;      // the length rule may ask for leaves beside the chain
-  int last_row_ = 0;
+  int top_k_ = 0;                     // of RowOutput::kTop
+  bool carries_laws_ = false;         // proposals tell the laws
+  bool siblings_ = false;             // the length rule may ask for leaves beside the chain
+  int max_steps_ = 1;                 // that can be had at once
+  int usual_length_ = 1;              // of drafts that a rule ends
+  int row_ = 0;                       // of the last forward, behind the last drafted token
+  int n_ahead_ = 0;                   // rows behind it that hold the best tokens already
   bool fresh_ = true;                 // has not drafted in this request
   int start_ = 0;                     // the cache holds the committed tokens from here on
   std::vector<std::int32_t> blocks_;  // of token ids that the head computes; empty: all
+  std::vector<TokenId> banned_;       // left out of the best
   double probability_ = 0.0;          // of the last token on the chain
 };
 

@@ -262,10 +262,15 @@ void embed(const EmbedArgs& args, Stream stream) {
   if (args.n_rows == 0) return;
   const PackedWeight& w = args.weight;
   const auto* headers = reinterpret_cast<const std::uint8_t*>(w.data);
-  const EmbedParams p{
-      headers,        headers + header_plane_bytes(w.dtype, w.n_out, w.n_in),        args.tokens,
-      w.n_in,         static_cast<int>(div_up(w.n_in, weight_layout(w.dtype).unit)), args.dst,
-      args.dst_stride};
+  EmbedParams p{};
+  p.headers = headers;
+  p.codes = headers + header_plane_bytes(w.dtype, w.n_out, w.n_in);
+  p.tokens = args.tokens;
+  p.n_out = w.n_out;
+  p.n_in = w.n_in;
+  p.n_units = static_cast<int>(div_up(w.n_in, weight_layout(w.dtype).unit));
+  p.dst = args.dst;
+  p.dst_stride = args.dst_stride;
   const auto launch = [&]<class Row>() {
     L::template launch<Embed<Row>>(p, pieces(w.n_in), args.n_rows, kPiece, 0, stream);
   };

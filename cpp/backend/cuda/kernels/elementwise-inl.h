@@ -33,7 +33,7 @@ struct EmbedParams {
   const std::uint8_t* headers;
   const std::uint8_t* codes;
   const std::int32_t* tokens;
-  std::int64_t n_in;
+  std::int64_t n_out, n_in;
   int n_units;
   float* dst;
   std::int64_t dst_stride;
@@ -146,7 +146,9 @@ struct Embed {
   static SPECDEC_GPU void run(G& g, const Params& p) {
     const std::int64_t k = std::int64_t{g.block()} * g.n_threads() + g.thread();
     if (k >= p.n_in) return;
-    const int token = g.load(p.tokens + g.block_y());
+    // What a head found may be no token; its row is read by nobody, but must be somewhere.
+    int token = g.load(p.tokens + g.block_y());
+    if (token < 0 || token >= p.n_out) token = 0;
     const std::int64_t unit = std::int64_t{token / 16} * p.n_units + k / Row::kUnit;
     g.store(p.dst + g.block_y() * p.dst_stride + k,
             Row::weight(g, p.headers, p.codes, unit, token % 16, static_cast<int>(k % Row::kUnit)));

@@ -109,10 +109,8 @@ struct GatedArgs {
   Activation activation = Activation::kSilu;
   float* dst = nullptr;
   std::int64_t dst_stride = 0;
-  std::byte* scratch = nullptr;  // gated_scratch_bytes(); may be null when that is 0
   bool use_dp4a = false;
 };
-[[nodiscard]] std::size_t gated_scratch_bytes(int n_rows, DType gate, DType up, std::int64_t n_out);
 
 // --- Attention
 // ------------------------------------------------------------------------------------
@@ -178,6 +176,10 @@ struct AddArgs {
   std::int64_t n = 0;
 };
 
+// A block of tokens that no matrix has. Lists of blocks may end with any number of them, so that
+// lists of few lengths serve all: they cost little and change no bits.
+inline constexpr std::int32_t kNoHeadBlock = 0x07FFFFFF;
+
 // As HeadTask: results on the device. n_blocks > 0: only these blocks of kHeadBlock tokens.
 struct HeadArgs {
   PreparedInput input;
@@ -198,10 +200,11 @@ struct HeadArgs {
 [[nodiscard]] std::size_t head_scratch_bytes(int n_rows, std::int64_t n_tokens, int n_blocks,
                                              int top_k);
 
-// dst[r, :] = row tokens[r] of a packed matrix, as floats.
+// dst[r, :] = row tokens[r] of a packed matrix, as floats. Row 0 when it has no such row: the token
+// may be what a head found, on its way to being fed.
 struct EmbedArgs {
   PackedWeight weight;
-  const std::int32_t* tokens = nullptr;  // device, [n_rows], in [0, n_out)
+  const std::int32_t* tokens = nullptr;  // device, [n_rows]
   int n_rows = 0;
   float* dst = nullptr;
   std::int64_t dst_stride = 0;

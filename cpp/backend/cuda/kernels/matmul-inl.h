@@ -34,12 +34,14 @@ struct SegmentParams {
 
 struct MatmulParams {
   InputParams input;
-  int n_rows;                 // of x
-  int n_col_tiles;            // of the input
-  int n_col_groups;           // blocks side by side over the columns
-  int n_units;                // of k
-  int units_per_slice;        // a block has one warp per slice
-  const std::int32_t* tiles;  // tiles of the matrix to compute, or null for all
+  int n_rows;           // of x
+  int n_col_tiles;      // of the input
+  int n_col_groups;     // blocks side by side over the columns
+  int n_units;          // of k
+  int units_per_slice;  // a block has one warp per slice
+  // Tiles of the matrix to compute, or null for all. Ones behind its last are left out: a list may
+  // be padded with them.
+  const std::int32_t* tiles;
   int n_segments;
   SegmentParams segments[4];  // gated: the gate and up
 };
@@ -319,6 +321,11 @@ SPECDEC_GPU Place find_place(G& g, const MatmulParams& p) {
   return out;
 }
 
+// The same for all threads of a block.
+SPECDEC_GPU bool is_padding(const MatmulParams& p, const Place& place) {
+  return std::int64_t{place.tile} * 16 >= p.segments[place.segment].n_out;
+}
+
 // Sum over the warps of one value of [n_warps][n_values].
 template <class Shared>
 SPECDEC_GPU float sum_slices(const Shared& partial, int n_warps, int n_values, int at) {
@@ -400,6 +407,7 @@ struct Matmul {
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {
     const Place place = find_place(g, p);
+    if (is_padding(p, place)) return;
     int tile[kTiles];
     find_columns<kTiles>(p, place.group, tile);
     float acc[kTiles][4] = {};

@@ -53,6 +53,7 @@ struct FloatMatmul {
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {
     const Place place = find_place(g, p);
+    if (is_padding(p, place)) return;
     const SegmentParams& s = p.segments[place.segment];
     int tile[kTiles];
     find_columns<kTiles>(p, place.group, tile);

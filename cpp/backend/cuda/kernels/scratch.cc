@@ -10,8 +10,6 @@ bool gates_at_once(int n_rows, DType gate, DType up) {
   return gate == up && input_kind(gate) != InputKind::kFloat && n_rows <= kMaxSmallRows;
 }
 
-std::size_t gated_scratch_bytes(int, DType, DType, std::int64_t) { return 0; }
-
 bool splits_chunks(int n_rows) { return n_rows <= kMaxSmallRows; }
 
 std::size_t attention_scratch_bytes(int n_rows, int n_heads, int head_dim, int max_chunks) {

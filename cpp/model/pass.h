@@ -1,0 +1,72 @@
+// A forward pass on its way through the layers; only the sources of Model include this.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+
+#include "base/error.h"
+#include "model/model.h"
+
+namespace specdec {
+
+// One forward on its way through the layers.
+struct Model::Pass {
+  std::span<KvCache* const> caches;  // one of all rows, or one per row when each_own
+  bool each_own;
+  const std::atomic<bool>* cancel;
+  bool tree;
+  int n_rows;
+  int n_steps;     // > 1: a chain that goes on with what it finds
+  int first_slot;  // of the one cache
+  int first_layer, last_layer;
+  int first_output_row;  // n_rows when nothing is wanted
+  bool wants_head, wants_hidden;
+  bool embeds_on_device;
+  std::int64_t hidden_stride, qkv_stride, attention_stride, ffn_stride;
+
+  [[nodiscard]] int n_fed() const { return n_rows + n_steps - 1; }
+  [[nodiscard]] int n_outputs() const { return n_fed() - first_output_row; }
+  // What is done to one row more of a chain.
+  [[nodiscard]] Pass of_step(int step) const {
+    Pass pass = *this;
+    pass.first_slot += n_rows + step - 1;
+    pass.n_rows = pass.n_steps = 1;
+    pass.first_output_row = 0;
+    return pass;
+  }
+  // Consecutive rows that share a cache.
+  [[nodiscard]] int n_parts() const { return each_own ? n_rows : 1; }
+  [[nodiscard]] int part_rows() const { return each_own ? 1 : n_rows; }
+  [[nodiscard]] KvCache& cache(int part = 0) const {
+    return *caches[static_cast<std::size_t>(part)];
+  }
+  [[nodiscard]] int slot_of(int part) const { return each_own ? cache(part).length() : first_slot; }
+};
+
+// The rows of a pass in the memory of one backend.
+struct Model::Rows {
+  Backend& backend;
+  const std::atomic<bool>* cancel;  // asked between operations; null: never
+  const std::int32_t* parents;      // null: a chain
+  float* hidden;
+  float* qkv;
+  float* attention;
+  float* ffn;
+  const float* cos_sin;
+};
+
+inline bool is_chain(std::span<const std::int32_t> parents) {
+  for (std::size_t r = 0; r < parents.size(); ++r) {
+    if (parents[r] != static_cast<std::int32_t>(r) - 1) return false;
+  }
+  return true;
+}
+
+inline void check_cancel(const std::atomic<bool>* cancel) {
+  if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
+    throw Error(ErrorCode::kCancelled, "the forward pass was cancelled");
+  }
+}
+
+}  // namespace specdec
