@@ -24,6 +24,18 @@ def calibration_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pat
         yield folder
 
 
+@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> str:
+    """The emulated device and, with ``-m cuda``, the first GPU."""
+    if request.param == "cuda":
+        from helpers import native
+
+        devices, reason = native("engine").cuda_devices()
+        if not devices:
+            pytest.skip(f"no GPU: {reason}")
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A random llama with a byte-level vocabulary, a chat template and a long context."""

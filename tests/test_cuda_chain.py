@@ -13,7 +13,7 @@ import pytest
 
 import tiny_models
 from helpers import native
-from test_cuda_engine import DTYPES, N_TOKENS, PROMPT, TOKENS, open_gpu, require_device
+from test_cuda_engine import N_TOKENS, PROMPT, TOKENS, open_gpu, write_model
 from tiny_models import TinyConfig
 
 engine = native("engine")
@@ -30,16 +30,9 @@ CONFIGS = {
 BLOCKS = [0, 2, 5, 6, 16]
 
 
-@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.cuda)])
-def device(request: pytest.FixtureRequest) -> str:
-    return require_device(request.param)
-
-
 @pytest.fixture(scope="module", params=list(CONFIGS))
 def model_file(request: pytest.FixtureRequest, tmp_path_factory: Any) -> pathlib.Path:
-    path = tmp_path_factory.mktemp("models") / f"{request.param}.gguf"
-    name = request.param
-    return tiny_models.write_tiny(path, CONFIGS[name], dtype=DTYPES[name], seed=3)
+    return write_model(tmp_path_factory, request.param, CONFIGS[request.param])
 
 
 @pytest.fixture(scope="module")

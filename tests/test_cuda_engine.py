@@ -31,28 +31,18 @@ DTYPES = {"llama": "Q4_0", "qwen2": "Q8_0", "gptneox": "F16"}
 TOKENS = [int(t) for t in np.random.default_rng(5).integers(0, 250, 64)]
 
 
-def require_device(name: str) -> str:
-    if name == "cuda":
-        devices, reason = engine.cuda_devices()
-        if not devices:
-            pytest.skip(f"no GPU: {reason}")
-    return name
-
-
-@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.cuda)])
-def device(request: pytest.FixtureRequest) -> str:
-    return require_device(request.param)
-
-
 def open_gpu(device: str, n_bytes: int = 4096 * MIB) -> Any:
     return engine.cuda_gpu() if device == "cuda" else engine.emulated_gpu(n_bytes)
 
 
+def write_model(tmp_path_factory: Any, name: str, config: TinyConfig) -> pathlib.Path:
+    path = tmp_path_factory.mktemp("models") / f"{name}.gguf"
+    return tiny_models.write_tiny(path, config, dtype=DTYPES[name], seed=3)
+
+
 @pytest.fixture(scope="module", params=list(CONFIGS))
 def model_file(request: pytest.FixtureRequest, tmp_path_factory: Any) -> pathlib.Path:
-    path = tmp_path_factory.mktemp("models") / f"{request.param}.gguf"
-    name = request.param
-    return tiny_models.write_tiny(path, CONFIGS[name], dtype=DTYPES[name], seed=3)
+    return write_model(tmp_path_factory, request.param, CONFIGS[request.param])
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ def embedded_draft(name: str = "smollm2") -> pathlib.Path:
             f"there is an embedded draft for {', '.join(_DRAFTS)}, not for {name!r}; a pair with "
             "its own draft is embedded(name)"
         )
-    path = _folder() / _DRAFTS[name]
+    path = embedded_drafts()[name]
     _check_present(path)
     return path
 

@@ -128,12 +128,12 @@ def _pull(args: argparse.Namespace) -> int:
     show = sys.stderr.isatty() and not args.quiet
     own = {pair.name: pair.target for pair in embedded_models()}
     own |= {f"{pair.name}-draft": pair.draft for pair in embedded_models()}
+    own |= {f"{name}-draft": path for name, path in embedded_drafts().items()}
     if args.name in own:
-        embedded(args.name.removesuffix("-draft"))  # an error if the file is missing
+        name = args.name.removesuffix("-draft")
+        find = embedded_draft if name in embedded_drafts() else embedded
+        find(name)  # an error if the file is missing
         print(own[args.name])
-        return 0
-    if args.name.removesuffix("-draft") in embedded_drafts() and args.name.endswith("-draft"):
-        print(embedded_draft(args.name.removesuffix("-draft")))
         return 0
     path = pull(args.name, notify=(lambda text: None) if args.quiet else _note, show_progress=show)
     print(path)

@@ -335,37 +335,33 @@ py::tuple head(const Floats& x, const Product& product, const NormSpec& norm, st
   return py::make_tuple(tokens, values, log_sum_exp, full);
 }
 
-Floats embed(const Product& product, std::int64_t n_in, const Ints& tokens) {
+void embed_into(Floats& out, const Product& product, std::int64_t n_in, const TokenId* tokens,
+                int n_rows) {
   const Weight weight = make_weight(product.dtype, product.n_out, n_in, product.data);
-  const Upload ids(tokens);
-  Floats out({tokens.size(), static_cast<py::ssize_t>(n_in)});
   const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
   emulated_kernels().embed({.weight = weight.packed,
-                            .tokens = ids.as<std::int32_t>(),
-                            .n_rows = static_cast<int>(tokens.size()),
+                            .tokens = tokens,
+                            .n_rows = n_rows,
                             .dst = dst.as<float>(),
                             .dst_stride = n_in},
                            nullptr);
   check_emulator();
   std::memcpy(out.mutable_data(), dst.data(), dst.size());
+}
+
+Floats embed(const Product& product, std::int64_t n_in, const Ints& tokens) {
+  const Upload ids(tokens);
+  Floats out({tokens.size(), static_cast<py::ssize_t>(n_in)});
+  embed_into(out, product, n_in, ids.as<std::int32_t>(), static_cast<int>(tokens.size()));
   return out;
 }
 
 // The row of the first of a head's results.
 Floats embed_found(const Product& product, std::int64_t n_in, TokenId token, float logit) {
-  const Weight weight = make_weight(product.dtype, product.n_out, n_in, product.data);
   const TopToken found[2] = {{token, logit}, {1, logit}};
   const Upload top(found, sizeof found);
   Floats out(static_cast<py::ssize_t>(n_in));
-  const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
-  emulated_kernels().embed({.weight = weight.packed,
-                            .tokens = &top.as<TopToken>()->token,
-                            .n_rows = 1,
-                            .dst = dst.as<float>(),
-                            .dst_stride = n_in},
-                           nullptr);
-  check_emulator();
-  std::memcpy(out.mutable_data(), dst.data(), dst.size());
+  embed_into(out, product, n_in, &top.as<TopToken>()->token, 1);
   return out;
 }
 
