@@ -189,14 +189,15 @@ def test_what_the_sanitizer_says_is_understood() -> None:
     assert "too long" in outside.read_sanitizer(None, "")["reason"]
 
 
-@pytest.mark.parametrize(("said", "exit_code", "code"), [(CLEAN, 0, 0), (DIRTY, 86, 1)])
+@pytest.mark.parametrize(
+    ("said", "exit_code", "code"), [(CLEAN, 0, 0), (DIRTY, 86, 1)], ids=["clean", "dirty"]
+)
 def test_the_sanitizer_runs_over_a_generation_and_the_kernel_tests(
     said: str, exit_code: int, code: int, tmp_path: pathlib.Path
 ) -> None:
     tool = tmp_path / "compute-sanitizer"
-    tool.write_text(
-        f"#!/bin/sh\necho \"$@\" >> {tmp_path}/calls\necho '{said}'\nexit {exit_code}\n"
-    )
+    calls = tmp_path / "calls"
+    tool.write_text(f"#!/bin/sh\necho \"$@\" >> {calls}\necho '{said}'\nexit {exit_code}\n")
     tool.chmod(0o755)
     out = tmp_path / "out.json"
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
