@@ -64,7 +64,9 @@ class KernelTimer::Input {
       : x_(*timer.device_.runtime,
            random_floats(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_in))),
         weight_(*timer.device_.runtime, random_floats(static_cast<std::size_t>(n_in))) {
-    args_ = {.x = x_.as<float>(), .x_stride = n_in, .n_rows = n_rows, .n_in = n_in};
+    args_.x = x_.as<float>();
+    args_.x_stride = args_.n_in = n_in;
+    args_.n_rows = n_rows;
     if (norm) {
       args_.norm = {.kind = Norm::Kind::kRms,
                     .weight = weight_.as<float>(),
