@@ -493,6 +493,7 @@ class Cache {
 // --- Kernels with mistakes, for the emulator itself ----------------------------------------------
 
 struct Faulty {
+  static constexpr bool kWaits = true;
   struct Params {
     int fault;
     float* data;  // 64 floats
@@ -501,6 +502,10 @@ struct Faulty {
   static void run(G& g, const Params& p) {
     const auto shared = g.template shared<float>(0);
     const int t = g.thread();
+    if (p.fault == 9) (void)g.load(static_cast<const float*>(p.data) + t);
+    if (p.fault == 10) return;
+    g.wait_for_previous();
+    if (p.fault == 11) g.wait_for_previous();
     switch (p.fault) {
       case 0:  // none: a rotation through shared memory
         shared.set(t, g.load(static_cast<const float*>(p.data) + t));
@@ -540,6 +545,9 @@ struct Faulty {
         }
         break;
       }
+      case 12:
+        g.prefetch(p.data + 64 + t);
+        break;
       default:
         break;
     }
@@ -593,6 +601,7 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
     for (int i = 0; i <= k_slices(type, n_in); ++i) out.push_back(k_slice_begin(type, n_in, i));
     return out;
   });
+  m.def("set_processors", [](int n) { emulator_options().n_processors = n; });
   m.def("set_backwards", [](bool backwards) { emulator_options().backwards = backwards; });
   m.def("n_blocks_run", &emulated_blocks);
   m.def("run_faulty", &run_faulty);

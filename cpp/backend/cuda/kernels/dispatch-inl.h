@@ -1,5 +1,5 @@
 // From the arguments of launch.h to kernels and grids. L launches: L::launch<Body>(params, grid x,
-// grid y, threads, bytes of shared memory, stream) and L::matmul(launch, stream).
+// grid y, threads, bytes of shared memory, stream), L::matmul(launch, stream), L::n_processors().
 #pragma once
 
 #include <algorithm>
@@ -92,11 +92,10 @@ void prepare(const PrepareArgs& args, Stream stream) {
   p.n_rows = n_rows;
   p.n_col_tiles = static_cast<int>(div_up(n_rows, kColsPerTile));
   launch.col_tiles = launch.use_dp4a ? 1 : p.n_col_tiles <= 2 ? p.n_col_tiles : 4;
-  p.n_col_groups = static_cast<int>(div_up(p.n_col_tiles, launch.col_tiles));
   const std::int64_t n_units = div_up(n_in, layout.unit);
   p.n_units = static_cast<int>(n_units);
   p.units_per_slice = static_cast<int>(units_per_slice(n_units));
-  launch.n_warps = k_slices(dtype, n_in);
+  launch.n_slices = k_slices(dtype, n_in);
   return launch;
 }
 
@@ -109,11 +108,11 @@ inline void add_segment(MatmulLaunch& launch, const Segment& segment) {
   s.dst = segment.dst;
   s.dst_stride = segment.dst_stride;
   s.n_out = w.n_out;
-  s.first_tile = launch.n_tiles;
+  s.first_tile = launch.params.n_tiles;
   s.store = segment.accumulate ? kStoreAdd : kStorePlain;
   s.activation = static_cast<int>(segment.activation);
   launch.params.segments[launch.params.n_segments++] = s;
-  launch.n_tiles += static_cast<int>(div_up(w.n_out, kRowsPerTile));
+  launch.params.n_tiles += static_cast<int>(div_up(w.n_out, kRowsPerTile));
 }
 
 template <class L>
@@ -146,9 +145,9 @@ void gated_linear(const GatedArgs& args, Stream stream) {
   if (!args.use_dp4a && gates_at_once(args.n_rows, args.gate.dtype, args.up.dtype)) {
     gate.activation = args.activation;
     add_segment(first, gate);
-    const int n_tiles = first.n_tiles;
+    const int n_tiles = first.params.n_tiles;
     add_segment(first, up);
-    first.n_tiles = n_tiles;
+    first.params.n_tiles = n_tiles;
     first.gated = true;
     L::matmul(first, stream);
     return;
@@ -241,7 +240,7 @@ void head(const HeadArgs& args, Stream stream) {
   segment.dst_stride = p.stride;
   add_segment(launch, segment);
   // Rows behind the last token are padding of the matrix; not computed unless in the last tile.
-  launch.n_tiles = static_cast<int>(scratch.n_columns / kHeadBlock);
+  launch.params.n_tiles = static_cast<int>(scratch.n_columns / kHeadBlock);
   launch.params.tiles = p.blocks;
   L::matmul(launch, stream);
 
