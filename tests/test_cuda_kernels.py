@@ -295,24 +295,6 @@ def test_gated_products_have_the_bits_of_the_cpu(names: tuple[str, str], activat
             assert same_bits(got, want), (n_rows, use_dp4a)
 
 
-@pytest.mark.parametrize("name", ["F32", "Q4_0", "Q4_K"])
-def test_gating_while_quantising_equals_gating_before(name: str) -> None:
-    rng = np.random.default_rng(10)
-    n_in = 2304  # several blocks per row
-    gate = rows_of_x(3, n_in, rng)
-    up = rows_of_x(3, n_in, rng)
-    eye = np.eye(n_in, dtype=np.float32)[:2]
-    data = random_weights(name, 16, n_in, rng)
-    ops = native("ops")
-    for activation in ("silu", "gelu_erf"):
-        x = np.stack([ops.activate_multiply("scalar", activation, g, u)
-                      for g, u in zip(gate, up, strict=True)])  # fmt: skip
-        assert eye.shape[0] == 2
-        want = one(x, name, 16, data)
-        got = one(up, name, 16, data, gate=gate, gate_activation=activation)
-        assert same_bits(got, want)
-
-
 def test_add_adds() -> None:
     rng = np.random.default_rng(11)
     x = rng.standard_normal((3, 300)).astype(np.float32)

@@ -115,20 +115,15 @@ struct Product {
 class Input {
  public:
   Input(const Floats& x, const std::vector<DType>& types, const NormSpec& spec,
-        const std::optional<Ints>& row_index, const std::optional<Floats>& gate,
-        const std::string& activation)
+        const std::optional<Ints>& row_index)
       : x_(x),
         index_(upload(row_index)),
-        gate_(upload(gate)),
         weight_(upload(spec.weight)),
         bias_(upload(spec.bias)) {
     args_.x = x_.as<float>();
     args_.x_stride = args_.n_in = x.shape(1);
     args_.n_rows = static_cast<int>(row_index ? row_index->size() : x.shape(0));
     args_.row_index = index_.as<std::int32_t>();
-    args_.gate = gate_.as<float>();
-    args_.gate_stride = args_.n_in;
-    args_.activation = parse_activation(activation);
     args_.norm = {norm_kind(spec.kind), weight_.as<float>(), bias_.as<float>(), spec.epsilon};
     for (const DType type : types) {
       const InputKind kind = input_kind(type);
@@ -143,18 +138,17 @@ class Input {
   [[nodiscard]] int n_rows() const { return args_.n_rows; }
 
  private:
-  Upload x_, index_, gate_, weight_, bias_;
+  Upload x_, index_, weight_, bias_;
   std::unique_ptr<EmulatedBuffer> forms_[kInputKinds];
   PrepareArgs args_;
 };
 
 std::vector<Floats> linear(const Floats& x, const std::vector<Product>& products,
                            const NormSpec& norm, const std::optional<Ints>& row_index,
-                           const std::optional<Floats>& gate, const std::string& gate_activation,
                            bool use_dp4a) {
   std::vector<DType> types;
   for (const Product& product : products) types.push_back(static_cast<DType>(product.dtype));
-  const Input input(x, types, norm, row_index, gate, gate_activation);
+  const Input input(x, types, norm, row_index);
   LinearArgs args;
   args.input = input.prepared();
   args.n_rows = input.n_rows();
@@ -186,7 +180,7 @@ std::vector<Floats> linear(const Floats& x, const std::vector<Product>& products
   return out;
 }
 
-// The same on the CPU, without gate.
+// The same on the CPU.
 std::vector<Floats> cpu_linear(const Floats& x, const std::vector<Product>& products,
                                const NormSpec& norm, const std::optional<Ints>& row_index) {
   const auto backend = make_cpu_backend(1);
@@ -242,7 +236,7 @@ Floats gated(const Floats& x, const Product& gate, const Product& up, const Norm
     backend->gated_linear(task);
     return out;
   }
-  const Input input(x, {gate_type, up_type}, norm, {}, {}, "none");
+  const Input input(x, {gate_type, up_type}, norm, {});
   const Weight w_gate = make_weight(gate.dtype, gate.n_out, x.shape(1), gate.data);
   const Weight w_up = make_weight(up.dtype, up.n_out, x.shape(1), up.data);
   const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
@@ -292,7 +286,7 @@ py::tuple head(const Floats& x, const Product& product, const NormSpec& norm, st
     task.logits_stride = stride;
     backend->head(task);
   } else {
-    const Input input(x, {type}, norm, {}, {}, "none");
+    const Input input(x, {type}, norm, {});
     const Weight weight = make_weight(product.dtype, product.n_out, x.shape(1), product.data);
     const Upload bias = upload(product.bias);
     const Upload d_blocks = blocks.empty() ? Upload() : Upload(blocks.data(), blocks.size() * 4);
@@ -582,8 +576,7 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
            py::arg("kind") = "none", py::arg("weight") = py::none(), py::arg("bias") = py::none(),
            py::arg("epsilon") = 0.0F);
   m.def("linear", &linear, py::arg("x"), py::arg("products"), py::arg("norm") = NormSpec{},
-        py::arg("row_index") = py::none(), py::arg("gate") = py::none(),
-        py::arg("gate_activation") = "none", py::arg("use_dp4a") = false);
+        py::arg("row_index") = py::none(), py::arg("use_dp4a") = false);
   m.def("cpu_linear", &cpu_linear, py::arg("x"), py::arg("products"), py::arg("norm") = NormSpec{},
         py::arg("row_index") = py::none());
   m.def("gated", &gated, py::arg("x"), py::arg("gate"), py::arg("up"), py::arg("norm") = NormSpec{},

@@ -417,22 +417,41 @@ struct AttentionMerge {
     const std::int64_t base = (std::int64_t{g.block_y()} * p.n_queries + t) * p.n_chunks;
     const int dim = p.cache.head_dim;
     for (int d = g.thread(); d < dim; d += g.n_threads()) {
-      float m = load(g, p.partial_max + base);
-      float l = load(g, p.partial_sum + base);
-      float o = load(g, p.partial_out + base * dim + d);
-      for (int chunk = 1; chunk * kChunk < length; ++chunk) {
-        const Merge merged = merge_of(m, l, load(g, p.partial_max + base + chunk),
-                                      load(g, p.partial_sum + base + chunk));
-        m = merged.m;
-        l = merged.l;
-        o = fma_of(o, merged.old_factor,
-                   load(g, p.partial_out + (base + chunk) * dim + d) * merged.new_factor);
+      float m = 0;
+      float l = 0;
+      float o = 0;
+      for (int chunk = 0; chunk * kChunk < length; chunk += kMergeBatch) {
+        float part_m[kMergeBatch], part_l[kMergeBatch], part_o[kMergeBatch];
+        SPECDEC_UNROLL
+        for (int i = 0; i < kMergeBatch; ++i) {
+          const bool seen = (chunk + i) * kChunk < length;
+          const std::int64_t at = base + chunk + i;
+          part_m[i] = seen ? load(g, p.partial_max + at) : 0.0F;
+          part_l[i] = seen ? load(g, p.partial_sum + at) : 0.0F;
+          part_o[i] = seen ? load(g, p.partial_out + at * dim + d) : 0.0F;
+        }
+        SPECDEC_UNROLL
+        for (int i = 0; i < kMergeBatch; ++i) {
+          if ((chunk + i) * kChunk >= length) break;
+          if (chunk + i == 0) {
+            m = part_m[0];
+            l = part_l[0];
+            o = part_o[0];
+            continue;
+          }
+          const Merge merged = merge_of(m, l, part_m[i], part_l[i]);
+          m = merged.m;
+          l = merged.l;
+          o = fma_of(o, merged.old_factor, part_o[i] * merged.new_factor);
+        }
       }
       g.store(p.out + row * p.out_stride + std::int64_t{head} * dim + d, o * divide(1.0F, l));
     }
   }
 
  private:
+  static constexpr int kMergeBatch = 8;  // chunks that are loaded before they are merged
+
   template <class G>
   static SPECDEC_GPU float load(G& g, const float* p) {
     return g.load(p);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 
 #include "backend/cuda/kernels/elementwise-inl.h"
 #include "backend/cuda/kernels/head-inl.h"
@@ -49,13 +50,10 @@ void prepare(const PrepareArgs& args, Stream stream) {
   p.x = args.x;
   p.x_stride = args.x_stride;
   p.row_index = args.row_index;
-  p.gate = args.gate;
-  p.gate_stride = args.gate_stride;
   p.weight = args.norm.weight;
   p.bias = args.norm.bias;
   p.epsilon = args.norm.epsilon;
   p.norm = static_cast<int>(args.norm.kind);
-  p.activation = static_cast<int>(args.activation);
   p.n_rows = args.n_rows;
   p.n_in = args.n_in;
   const auto view = [&](InputKind kind) {
@@ -219,7 +217,7 @@ void head(const HeadArgs& args, Stream stream) {
   p.n_rows = args.n_rows;
   p.n_scans = scratch.n_scans;
   p.top_k = args.top_k;
-  p.padded_k = scratch.padded_k;
+  p.log_k = std::countr_zero(static_cast<unsigned>(scratch.padded_k));
   p.keys = reinterpret_cast<std::uint64_t*>(args.scratch + scratch.keys);
   p.bad = reinterpret_cast<std::int32_t*>(args.scratch + scratch.bad);
   if (args.log_sum_exp != nullptr) {

@@ -64,7 +64,7 @@ struct PreparedInput {
   std::byte* data[kInputKinds] = {};  // device, indexed by InputKind
 };
 
-// Gathers rows, normalises and quantises them. With `gate`, a row is activation(gate) * x instead.
+// Gathers rows, normalises and quantises them.
 struct PrepareArgs {
   const float* x = nullptr;  // [.., x_stride]
   std::int64_t x_stride = 0;
@@ -72,9 +72,6 @@ struct PrepareArgs {
   std::int64_t n_in = 0;
   const std::int32_t* row_index = nullptr;  // device, [n_rows], or null
   Norm norm;                                // device pointers
-  const float* gate = nullptr;              // [n_rows, gate_stride] or null; not with a norm
-  std::int64_t gate_stride = 0;
-  Activation activation = Activation::kNone;
   PreparedInput out;
 };
 
