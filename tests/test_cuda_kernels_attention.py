@@ -216,6 +216,38 @@ def test_nan_behind_a_row_does_not_reach_it_in_batches_of_positions(
     assert np.isnan(got[3]).all()
 
 
+@pytest.mark.usefixtures("queries_per_block")
+@pytest.mark.parametrize("kv_type", KV_TYPES)
+@pytest.mark.parametrize(
+    ("head_dim", "n_rot", "interleaved"), [(64, 64, False), (128, 64, True), (96, 32, False)]
+)
+def test_storing_on_the_way_equals_storing_before(
+    kv_type: str, head_dim: int, n_rot: int, interleaved: bool
+) -> None:
+    rng = np.random.default_rng(13)
+    tree = np.array([-1, 0, 1, 0, 3, -1, 5], dtype=np.int32)
+    for first, n, n_before, parents in (
+        (0, 1, 0, None), (255, 3, 0, None), (250, 16, 5, None), (300, 2, 1, None),
+        (252, 7, 0, tree), (256, 7, 0, tree), (12, 7, 0, tree),
+    ):  # fmt: skip
+        one_by_one, at_once = (gpu.Cache(kv_type, 2, head_dim, 512) for _ in range(2))
+        shape = (first, 2, head_dim)
+        old = [rng.standard_normal(shape).astype(np.float32) for _ in range(2)]
+        for cache in (one_by_one, at_once):
+            if first > 0:
+                cache.rope_store(np.zeros(shape, np.float32), *old, 0)
+        q = rng.standard_normal((n, 6, head_dim)).astype(np.float32)
+        k, v = (rng.standard_normal((n, 2, head_dim)).astype(np.float32) for _ in range(2))
+        rotation = {"cos_sin": table(np.arange(first, first + n), n_rot),
+                    "interleaved": interleaved}  # fmt: skip
+        rotated = one_by_one.rope_store(q, k, v, first, **rotation)
+        options = {"parents": parents, "scale": 0.1, "max_chunks": (first + n + 255) // 256}
+        want = one_by_one.attention(rotated[n_before:], first + n_before, **options)
+        got = at_once.store_and_attend(q, k, v, first, n_before=n_before, **rotation, **options)
+        assert same_bits(got, want), (first, n)
+        assert at_once.content() == one_by_one.content(), (first, n)
+
+
 @pytest.mark.parametrize("kv_type", KV_TYPES)
 def test_copied_positions_are_those_copied(kv_type: str) -> None:
     rng = np.random.default_rng(9)

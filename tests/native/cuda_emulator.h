@@ -87,7 +87,7 @@ class EmulatedGrid {
     return *p;
   }
   template <class T>
-  [[nodiscard]] T load_input(const T* p) {
+  [[nodiscard]] T load_fresh(const T* p) {
     return load_weight(p);
   }
   template <class T>
@@ -96,6 +96,12 @@ class EmulatedGrid {
     check_access(p, sizeof(T), alignof(T), "store");
     *p = value;
   }
+  std::int32_t atomic_add(std::int32_t* p, std::int32_t value) {
+    const std::int32_t before = load(p);
+    store(p, before + value);
+    return before;
+  }
+  void fence() {}
   void prefetch(const void* p) { check_access(p, 1, 1, "prefetch"); }
   void wait_for_previous();
 

@@ -390,34 +390,11 @@ class Cache {
 
   Floats rope_store(const Floats& q, const Floats& k, const Floats& v, int first_slot,
                     const std::optional<Floats>& cos_sin, bool interleaved) {
-    const Upload d_q(q);
-    const Upload d_k(k);
-    const Upload d_v(v);
-    const Upload table = upload(cos_sin);
-    const std::int32_t base = first_slot - 1;
-    const Upload slot(&base, sizeof base);
-    RopeStoreArgs args;
-    args.n_rows = static_cast<int>(q.shape(0));
-    args.n_heads = static_cast<int>(q.shape(1));
-    args.n_kv_heads = layout_.n_kv_heads;
-    args.head_dim = layout_.head_dim;
-    args.n_rot = cos_sin ? static_cast<int>(cos_sin->shape(1)) : 0;
-    args.interleaved = interleaved;
-    args.cos_sin = table.as<float>();
-    args.q = d_q.as<float>();
-    args.k = d_k.as<float>();
-    args.v = d_v.as<float>();
-    args.q_stride = q.shape(1) * q.shape(2);
-    args.k_stride = args.v_stride = k.shape(1) * k.shape(2);
-    args.layout = layout_;
-    args.pages = pages_->as<std::byte*>();
-    args.page_offset = layout_.layer_bytes();
-    args.first_slot = slot.as<std::int32_t>();
-    args.slot_offset = 1;
-    emulated_kernels().rope_store(args, nullptr);
+    const NewRows rows(*this, q, k, v, first_slot, cos_sin, interleaved);
+    emulated_kernels().rope_store(rows.args, nullptr);
     check_emulator();
     Floats out(std::vector<py::ssize_t>(q.shape(), q.shape() + q.ndim()));
-    d_q.download(out.mutable_data());
+    rows.q.download(out.mutable_data());
     return out;
   }
 
@@ -425,34 +402,19 @@ class Cache {
                    int max_chunks) {
     const Upload d_q(q);
     const Upload d_parents = upload(parents);
-    const std::int32_t base = first_slot - 1;
-    const Upload slot(&base, sizeof base);
-    Floats out(std::vector<py::ssize_t>(q.shape(), q.shape() + q.ndim()));
-    const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
-    AttentionArgs args;
-    args.n_rows = static_cast<int>(q.shape(0));
-    args.n_heads = static_cast<int>(q.shape(1));
-    args.n_kv_heads = layout_.n_kv_heads;
-    args.head_dim = layout_.head_dim;
-    args.scale = scale;
-    args.q = d_q.as<float>();
-    args.out = dst.as<float>();
-    args.q_stride = args.out_stride = q.shape(1) * q.shape(2);
-    args.layout = layout_;
-    args.pages = pages_->as<std::byte*>();
-    args.page_offset = layout_.layer_bytes();
-    args.first_slot = slot.as<std::int32_t>();
-    args.slot_offset = 1;
-    args.parents = d_parents.as<std::int32_t>();
-    args.max_chunks = max_chunks;
-    const std::size_t n_scratch =
-        cuda::attention_scratch_bytes(args.n_rows, args.n_heads, args.head_dim, max_chunks);
-    const EmulatedBuffer scratch(n_scratch);
-    args.scratch = n_scratch == 0 ? nullptr : scratch.data();
-    emulated_kernels().attention(args, nullptr);
-    check_emulator();
-    std::memcpy(out.mutable_data(), dst.data(), dst.size());
-    return out;
+    return attend(static_cast<int>(q.shape(0)), static_cast<int>(q.shape(1)), d_q.as<float>(),
+                  first_slot, d_parents, scale, max_chunks, {}, 0);
+  }
+
+  // Both in one: the rows from n_before on attend.
+  Floats store_and_attend(const Floats& q, const Floats& k, const Floats& v, int first_slot,
+                          const std::optional<Floats>& cos_sin, bool interleaved, int n_before,
+                          const std::optional<Ints>& parents, float scale, int max_chunks) {
+    const NewRows rows(*this, q, k, v, first_slot, cos_sin, interleaved);
+    const Upload d_parents = upload(parents);
+    return attend(static_cast<int>(q.shape(0)) - n_before, static_cast<int>(q.shape(1)),
+                  rows.q.as<float>() + n_before * rows.args.q_stride, first_slot + n_before,
+                  d_parents, scale, max_chunks, rows.args, n_before);
   }
 
   // From slot to slot, of both layers.
@@ -479,6 +441,80 @@ class Cache {
   }
 
  private:
+  // Rows for the cache in device memory.
+  struct NewRows {
+    NewRows(const Cache& cache, const Floats& host_q, const Floats& host_k, const Floats& host_v,
+            int first_slot, const std::optional<Floats>& cos_sin, bool interleaved)
+        : q(host_q),
+          k(host_k),
+          v(host_v),
+          table(upload(cos_sin)),
+          base(first_slot - 1),
+          slot(&base, sizeof base) {
+      args.n_rows = static_cast<int>(host_q.shape(0));
+      args.n_heads = static_cast<int>(host_q.shape(1));
+      args.n_kv_heads = cache.layout_.n_kv_heads;
+      args.head_dim = cache.layout_.head_dim;
+      args.n_rot = cos_sin ? static_cast<int>(cos_sin->shape(1)) : 0;
+      args.interleaved = interleaved;
+      args.cos_sin = table.as<float>();
+      args.q = q.as<float>();
+      args.k = k.as<float>();
+      args.v = v.as<float>();
+      args.q_stride = host_q.shape(1) * host_q.shape(2);
+      args.k_stride = args.v_stride = host_k.shape(1) * host_k.shape(2);
+      args.layout = cache.layout_;
+      args.pages = cache.pages_->as<std::byte*>();
+      args.page_offset = cache.layout_.layer_bytes();
+      args.first_slot = slot.as<std::int32_t>();
+      args.slot_offset = 1;
+    }
+    Upload q, k, v, table;
+    std::int32_t base;
+    Upload slot;
+    RopeStoreArgs args;
+  };
+
+  Floats attend(int n_rows, int n_heads, const float* q, int first_slot, const Upload& parents,
+                float scale, int max_chunks, const RopeStoreArgs& rope, int n_before) {
+    const std::int32_t base = first_slot - 1;
+    const Upload slot(&base, sizeof base);
+    Floats out(std::vector<py::ssize_t>{n_rows, n_heads, layout_.head_dim});
+    const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
+    AttentionArgs args;
+    args.n_rows = n_rows;
+    args.n_heads = n_heads;
+    args.n_kv_heads = layout_.n_kv_heads;
+    args.head_dim = layout_.head_dim;
+    args.scale = scale;
+    args.q = q;
+    args.out = dst.as<float>();
+    args.q_stride = args.out_stride = std::int64_t{n_heads} * layout_.head_dim;
+    args.layout = layout_;
+    args.pages = pages_->as<std::byte*>();
+    args.page_offset = layout_.layer_bytes();
+    args.first_slot = slot.as<std::int32_t>();
+    args.slot_offset = 1;
+    args.parents = parents.as<std::int32_t>();
+    args.max_chunks = max_chunks;
+    const std::size_t n_scratch =
+        cuda::attention_scratch_bytes(n_rows, n_heads, args.head_dim, max_chunks);
+    const EmulatedBuffer scratch(n_scratch);
+    args.scratch = n_scratch == 0 ? nullptr : scratch.data();
+    const EmulatedBuffer counters(
+        static_cast<std::size_t>(n_heads) * kAttentionCounters * sizeof(std::int32_t), 0);
+    args.counters = counters.as<std::int32_t>();
+    args.rope = rope;
+    args.n_before = n_before;
+    emulated_kernels().attention(args, nullptr);
+    check_emulator();
+    for (std::size_t i = 0; i < counters.size(); ++i) {
+      if (counters.data()[i] != std::byte{0}) throw_invalid("attention left its counters set");
+    }
+    std::memcpy(out.mutable_data(), dst.data(), dst.size());
+    return out;
+  }
+
   KvLayout layout_;
   std::vector<std::unique_ptr<EmulatedBuffer>> buffers_;
   std::unique_ptr<Upload> pages_;
@@ -602,6 +638,10 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
       .def(py::init<const std::string&, int, int, int>())
       .def("rope_store", &Cache::rope_store, py::arg("q"), py::arg("k"), py::arg("v"),
            py::arg("first_slot"), py::arg("cos_sin") = py::none(), py::arg("interleaved") = false)
+      .def("store_and_attend", &Cache::store_and_attend, py::arg("q"), py::arg("k"), py::arg("v"),
+           py::arg("first_slot"), py::arg("cos_sin") = py::none(), py::arg("interleaved") = false,
+           py::arg("n_before") = 0, py::arg("parents") = py::none(), py::arg("scale") = 1.0F,
+           py::arg("max_chunks") = 1)
       .def("attention", &Cache::attention, py::arg("q"), py::arg("first_slot"),
            py::arg("parents") = py::none(), py::arg("scale") = 1.0F, py::arg("max_chunks") = 1)
       .def("copy", &Cache::copy)

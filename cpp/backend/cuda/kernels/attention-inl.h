@@ -1,71 +1,16 @@
 // Attention over the paged cache, in the order of operations of backend/cpu/attention-inl.h. A
-// block takes 4 or 8 queries (row, head) of one kv head. Split: one chunk of positions per block
-// and a merge afterwards; else the block walks all chunks and merges as it goes. Same bits.
+// block takes 4 or 8 queries (row, head) of one kv head. Split: one chunk of positions per block,
+// the last of which to end merges them; else the block walks all chunks and merges as it goes. Same
+// bits. New rows are stored on the way: by every block that reads them, since blocks cannot wait for
+// each other; all write the same.
 //   scores   one thread per position: a chain of multiply-adds over the dimensions
 //   softmax  half a warp per query
 //   values   one thread per dimension and group of queries: a chain over the positions
 #pragma once
 
-#include "backend/cuda/kernels/cache-inl.h"
+#include "backend/cuda/kernels/attention_parts-inl.h"
 
 namespace specdec::cuda {
-
-inline constexpr int kKeyBatch = 16;   // dimensions whose keys are loaded before they are used
-template <int kType>
-inline constexpr int kValueBatch = kType == kCacheQ8 ? 16 : 32;  // positions whose values are
-
-struct AttentionParams {
-  int n_rows;
-  int group;      // query heads per kv head
-  int n_queries;  // n_rows * group, query t is row t / group
-  int n_chunks;   // most that a row may see
-  float factor;  // scale * log2(e)
-  const float* q;
-  float* out;
-  std::int64_t q_stride, out_stride;
-  const std::int32_t* first_slot;
-  int slot_offset;
-  const std::int32_t* parents;
-  CacheParams cache;
-  // Partial results of split attention, [n_kv_heads * n_queries][n_chunks] and outputs [..
-  // ][head_dim]
-  float* partial_max;
-  float* partial_sum;
-  float* partial_out;
-};
-
-// Ancestors of a row within the batch.
-template <class G>
-SPECDEC_GPU int depth_of(G& g, const std::int32_t* parents, int row) {
-  if (parents == nullptr) return row;
-  int depth = 0;
-  for (int at = g.load(parents + row); at >= 0; at = g.load(parents + at)) ++depth;
-  return depth;
-}
-
-// Slot of a logical position of a row: its ancestor at depth position - first.
-template <class G>
-SPECDEC_GPU int slot_of(G& g, const std::int32_t* parents, int first, int row, int length,
-                        int logical) {
-  if (parents == nullptr || logical < first) return logical;
-  int at = row;
-  for (int up = length - 1 - logical; up > 0; --up) at = g.load(parents + at);
-  return first + at;
-}
-
-// (m, l) and what old and new outputs are multiplied with.
-struct Merge {
-  float m, l, old_factor, new_factor;
-};
-SPECDEC_GPU Merge merge_of(float m, float l, float chunk_m, float chunk_l) {
-  const float top = m < chunk_m ? chunk_m : m;
-  Merge out;
-  out.old_factor = exp2_nonpositive(m - top);
-  out.new_factor = exp2_nonpositive(chunk_m - top);
-  out.m = top;
-  out.l = l * out.old_factor + chunk_l * out.new_factor;
-  return out;
-}
 
 // kHeadDim: 64 or 128, or 0 for any. A block's queries are shared by kSubs groups of threads, each
 // of which has kDims threads for the dimensions.
@@ -94,13 +39,16 @@ struct Attention {
     tile.kv_head = g.block_y();
     tile.begin = (kSplit ? g.block() / p.n_chunks : g.block()) * kQueries;
     tile.n = smaller(kQueries, p.n_queries - tile.begin);
-    tile.first = g.load_input(p.first_slot) + p.slot_offset;
-    if (tile.begin == 0) tile.prefetch_chunk(g, p, kSplit ? g.block() % p.n_chunks : 0);
+    tile.first = g.load_fresh(p.first_slot) + p.slot_offset;
+    const int own_chunk = kSplit ? g.block() % p.n_chunks : 0;
+    if (tile.begin == 0) tile.prefetch_chunk(g, p, own_chunk);
     g.wait_for_previous();
+    if (!kSplit || (own_chunk + 1) * kChunk > tile.first - p.n_before) tile.store_rows(g, p);
     tile.load_queries(g, p);
     const auto lengths = tile.lengths(g, p);
     if constexpr (kSplit) {
-      tile.run_chunk(g, p, g.block() % p.n_chunks);
+      tile.run_chunk(g, p, own_chunk);
+      tile.merge_chunks(g, p);
     } else {
       int longest = 0;
       for (int j = 0; j < tile.n; ++j) longest = larger(longest, lengths.get(j));
@@ -143,7 +91,7 @@ struct Attention {
     if (n_old <= 0) return;
     const CacheParams& c = p.cache;
     const std::byte* part =
-        g.load_input(c.pages + chunk) + c.page_offset + kv_head * c.head_bytes;
+        g.load_fresh(c.pages + chunk) + c.page_offset + kv_head * c.head_bytes;
     const int key_bytes = (n_old + 15) / 16 * 16 * c.head_dim * kElementBytes<kType>;
     const int value_bytes = n_old * c.v_stride * kElementBytes<kType>;
     for (int at = g.thread() * 128; at < key_bytes; at += kThreads * 128) g.prefetch(part + at);
@@ -161,6 +109,19 @@ struct Attention {
   }
 
   template <class G>
+  SPECDEC_GPU void store_rows(G& g, const Params& p) const {
+    const int of_key = (p.cache.head_dim + 31) / 32;  // pieces of 32
+    const int of_row = of_key + (p.cache.v_stride + 31) / 32;
+    for (int at = g.thread() / 32; at < p.n_new * of_row; at += kThreads / 32) {
+      const int r = at / of_row;
+      const int piece = at % of_row;
+      const bool is_key = piece < of_key;
+      store_new(g, p.rows, p.cache, kv_head, r, first - p.n_before + r, is_key,
+                32 * (is_key ? piece : piece - of_key));
+    }
+  }
+
+  template <class G>
   SPECDEC_GPU void load_queries(G& g, const Params& p) const {
     constexpr int kWarps = kThreads / 32 / kQueries;  // per query
     const int dim = p.cache.head_dim;
@@ -168,8 +129,14 @@ struct Attention {
     const int j = g.thread() / 32 / kWarps;
     const float* src = nullptr;
     if (j < n) src = p.q + row(p, j) * p.q_stride + std::int64_t{head(p, j)} * dim;
-    for (int d = g.thread() % (32 * kWarps); d < dim; d += 32 * kWarps)
-      q.set(d * kQueries + j, src == nullptr ? 0.0F : g.load(src + d) * p.factor);
+    for (int d = g.thread() % (32 * kWarps); d < dim; d += 32 * kWarps) {
+      float value = 0;
+      if (src != nullptr) {
+        value = p.n_new == 0 ? g.load(src + d)
+                             : rotated(g, p.rows, p.n_before + row(p, j), src, d);
+      }
+      q.set(d * kQueries + j, value * p.factor);
+    }
     const auto length = lengths(g, p);
     if (g.thread() < n)
       length.set(g.thread(), first + depth_of(g, p.parents, row(p, g.thread())) + 1);
@@ -399,62 +366,31 @@ struct Attention {
       g.store(out + at % dim, sum.get(at) * divide(1.0F, stat.get(24 + j)));
     }
   }
-};
 
-// Merges the chunks of split attention: one block per query and kv head.
-struct AttentionMerge {
-  using Params = AttentionParams;
-  static constexpr int kMaxThreads = 128;
-  static constexpr int kMinBlocks = 2;
-
+  // By the last block of these queries to come here.
   template <class G>
-  static SPECDEC_GPU void run(G& g, const Params& p) {
-    const int t = g.block();
-    const int row = t / p.group;
-    const int head = g.block_y() * p.group + t % p.group;
-    const int first = g.load(p.first_slot) + p.slot_offset;
-    const int length = first + depth_of(g, p.parents, row) + 1;
-    const std::int64_t base = (std::int64_t{g.block_y()} * p.n_queries + t) * p.n_chunks;
-    const int dim = p.cache.head_dim;
-    for (int d = g.thread(); d < dim; d += g.n_threads()) {
-      float m = 0;
-      float l = 0;
-      float o = 0;
-      for (int chunk = 0; chunk * kChunk < length; chunk += kMergeBatch) {
-        float part_m[kMergeBatch], part_l[kMergeBatch], part_o[kMergeBatch];
-        SPECDEC_UNROLL
-        for (int i = 0; i < kMergeBatch; ++i) {
-          const bool seen = (chunk + i) * kChunk < length;
-          const std::int64_t at = base + chunk + i;
-          part_m[i] = seen ? load(g, p.partial_max + at) : 0.0F;
-          part_l[i] = seen ? load(g, p.partial_sum + at) : 0.0F;
-          part_o[i] = seen ? load(g, p.partial_out + at * dim + d) : 0.0F;
-        }
-        SPECDEC_UNROLL
-        for (int i = 0; i < kMergeBatch; ++i) {
-          if ((chunk + i) * kChunk >= length) break;
-          if (chunk + i == 0) {
-            m = part_m[0];
-            l = part_l[0];
-            o = part_o[0];
-            continue;
-          }
-          const Merge merged = merge_of(m, l, part_m[i], part_l[i]);
-          m = merged.m;
-          l = merged.l;
-          o = fma_of(o, merged.old_factor, part_o[i] * merged.new_factor);
-        }
-      }
-      g.store(p.out + row * p.out_stride + std::int64_t{head} * dim + d, o * divide(1.0F, l));
+  SPECDEC_GPU void merge_chunks(G& g, const Params& p) const {
+    const auto is_last = g.template shared<int>(224);
+    g.sync();  // all have written their part
+    if (g.thread() == 0) {
+      std::int32_t* counter =
+          p.counters + kv_head * ((p.n_queries + kQueries - 1) / kQueries) + begin / kQueries;
+      g.fence();
+      const bool last = g.atomic_add(counter, 1) == p.n_chunks - 1;
+      if (last) g.store(counter, 0);
+      g.fence();
+      is_last.set(0, last ? 1 : 0);
     }
-  }
-
- private:
-  static constexpr int kMergeBatch = 8;  // chunks that are loaded before they are merged
-
-  template <class G>
-  static SPECDEC_GPU float load(G& g, const float* p) {
-    return g.load(p);
+    g.sync();
+    if (is_last.get(0) == 0) return;
+    const int dim = p.cache.head_dim;
+    const auto length = lengths(g, p);
+    for (int at = g.thread(); at < n * dim; at += kThreads) {
+      const int j = at / dim;
+      const std::int64_t base = (std::int64_t{kv_head} * p.n_queries + begin + j) * p.n_chunks;
+      float* out = p.out + row(p, j) * p.out_stride + std::int64_t{head(p, j)} * dim;
+      g.store(out + at % dim, merged_output(g, p, base, length.get(j), at % dim));
+    }
   }
 };
 

@@ -52,6 +52,9 @@ void attention(const AttentionArgs& args, Stream stream) {
   p.slot_offset = args.slot_offset;
   p.parents = args.parents;
   p.cache = cache_params(args.layout, args.pages, args.page_offset);
+  p.n_new = args.rope.n_rows;
+  p.n_before = args.n_before;
+  p.rows = new_rows(args.rope);
   if (!splits_chunks(args.n_rows, args.max_chunks)) return run_attention_type<L, false>(p, args.n_kv_heads, stream);
   const std::size_t n = static_cast<std::size_t>(p.n_rows) *
                         static_cast<std::size_t>(args.n_heads) *
@@ -59,8 +62,8 @@ void attention(const AttentionArgs& args, Stream stream) {
   p.partial_max = reinterpret_cast<float*>(args.scratch);
   p.partial_sum = reinterpret_cast<float*>(args.scratch + aligned(n * sizeof(float)));
   p.partial_out = reinterpret_cast<float*>(args.scratch + 2 * aligned(n * sizeof(float)));
+  p.counters = args.counters;
   run_attention_type<L, true>(p, args.n_kv_heads, stream);
-  L::template launch<AttentionMerge>(p, p.n_queries, args.n_kv_heads, 128, 0, stream);
 }
 
 }  // namespace specdec::cuda

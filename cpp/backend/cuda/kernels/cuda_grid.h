@@ -49,9 +49,9 @@ struct CudaGrid {
     }
     return out;
   }
-  // What is uploaded before a pass: may be asked for early, but changes from pass to pass.
+  // Past the first cache: what a pass uploads, and what other blocks have written.
   template <class T>
-  __device__ __forceinline__ T load_input(const T* p) const {
+  __device__ __forceinline__ T load_fresh(const T* p) const {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8);
     T out;
     if constexpr (sizeof(T) == 8) {
@@ -65,6 +65,10 @@ struct CudaGrid {
     }
     return out;
   }
+  __device__ __forceinline__ std::int32_t atomic_add(std::int32_t* p, std::int32_t value) const {
+    return atomicAdd(p, value);
+  }
+  __device__ __forceinline__ void fence() const { __threadfence(); }
   __device__ __forceinline__ void prefetch(const void* p) const {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
   }

@@ -158,21 +158,27 @@ void gated_linear(const GatedArgs& args, Stream stream) {
   L::matmul(second, stream);
 }
 
+[[nodiscard]] inline NewRows new_rows(const RopeStoreArgs& args) {
+  NewRows rows{};
+  rows.n_rot = args.n_rot;
+  rows.interleaved = args.interleaved ? 1 : 0;
+  rows.cos_sin = args.cos_sin;
+  rows.k = args.k;
+  rows.v = args.v;
+  rows.k_stride = args.k_stride;
+  rows.v_stride = args.v_stride;
+  return rows;
+}
+
 template <class L>
 void rope_store(const RopeStoreArgs& args, Stream stream) {
   if (args.n_rows == 0) return;
   RopeStoreParams p{};
   p.n_heads = args.n_heads;
   p.n_kv_heads = args.n_kv_heads;
-  p.n_rot = args.n_rot;
-  p.interleaved = args.interleaved ? 1 : 0;
-  p.cos_sin = args.cos_sin;
+  p.rows = new_rows(args);
   p.q = args.q;
-  p.k = args.k;
-  p.v = args.v;
   p.q_stride = args.q_stride;
-  p.k_stride = args.k_stride;
-  p.v_stride = args.v_stride;
   p.first_slot = args.first_slot;
   p.slot_offset = args.slot_offset;
   p.cache = cache_params(args.layout, args.pages, args.page_offset);
