@@ -323,6 +323,9 @@ TimedLaunches KernelTimer::attention(const CacheShape& shape, int n_rows, bool t
       std::max<std::size_t>(1, cuda::attention_scratch_bytes(n_rows, shape.n_heads, shape.head_dim,
                                                              args.max_chunks)));
   args.scratch = scratch.data();
+  const Block counters(*device_.runtime, std::vector<std::int32_t>(static_cast<std::size_t>(
+                                             shape.n_heads * cuda::kAttentionCounters)));
+  args.counters = counters.as<std::int32_t>();
   return time(repeats, [&](int i) {
     args.page_offset = cache.layout().layer_bytes() * static_cast<std::size_t>(i % shape.n_layers);
     launch(device_.kernels->attention, args);

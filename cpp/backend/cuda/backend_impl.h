@@ -224,6 +224,7 @@ class CudaBackend final : public DeviceBackend {
     const std::lock_guard lock(stats_mutex_);
     stats_.n_waits = runtime_->n_waits();
   }
+  void issue_rope();
   void note_first(const RecordingKey& key);
   [[nodiscard]] PassInputs put_inputs();
   void upload_inputs(const PassInputs& inputs);
@@ -253,6 +254,7 @@ class CudaBackend final : public DeviceBackend {
   DevicePass pass_;
   RecordingKey key_;
   bool recording_ = false, replaying_ = false;
+  RopeStoreArgs rope_;  // what rope_store() has left to attention
   int step_ = 0;       // of a chain
   int head_rows_ = 0;  // results that wait on the device
   int head_top_k_ = 0;

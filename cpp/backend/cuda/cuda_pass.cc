@@ -98,6 +98,7 @@ bool CudaBackend::begin_pass(const DevicePass& pass) {
                         static_cast<int>((shape_.n_tokens + kHeadBlock - 1) / kHeadBlock));
   recording_ = replaying_ = false;
   step_ = head_rows_ = 0;
+  rope_ = {};
   const PassInputs inputs = put_inputs();
 
   // The first pass of a kind runs as it is, the second one is recorded: what comes once is not
@@ -139,6 +140,7 @@ void CudaBackend::finish_pass() {
       head_top_k_ = pass_.key.top_k;
     }
   } else {
+    issue_rope();
     download_results();
     if (recording_) {
       std::unique_ptr<Recording> recording = runtime_->end_recording();
