@@ -12,12 +12,15 @@ const DeviceTraits& device_traits() {
   thread_local DeviceTraits traits;
   int device = 0;
   if (cudaGetDevice(&device) != cudaSuccess || device == known) return traits;
-  int major = 0;
   traits = {};
   (void)cudaDeviceGetAttribute(&traits.n_processors, cudaDevAttrMultiProcessorCount, device);
-  (void)cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  // What the code was compiled for, not what runs it: PTX for an older GPU, compiled for this one
+  // when the program started, has no wait_for_previous().
+  cudaFuncAttributes code{};
+  const bool waits =
+      cudaFuncGetAttributes(&code, run_kernel<Add>) == cudaSuccess && code.ptxVersion >= 90;
   const char* early = std::getenv("SPECDEC_CUDA_EARLY_START");
-  traits.starts_early = major >= 9 && (early == nullptr || std::strcmp(early, "0") != 0);
+  traits.starts_early = waits && (early == nullptr || std::strcmp(early, "0") != 0);
   known = device;
   return traits;
 }
