@@ -224,8 +224,27 @@ def test_failures_of_tests_are_named(tmp_path: pathlib.Path) -> None:
     )
     found = outside.read_results(xml)
     assert (found["passed"], found["failed"], found["skipped"]) == (1, 1, 1)
-    assert found["failures"] == [{"name": "test_a::bad", "message": "1 != 2"}]
+    failure = {"name": "test_a::bad", "file": "tests/test_a.py", "message": "1 != 2"}
+    assert found["failures"] == [failure]
     assert found["skip_reasons"] == {"no": 1}
+
+
+def test_tests_that_fail_are_tried_again_without_early_starts(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "test_starts.py"
+    file.write_text(
+        "import os\nimport pytest\n\n"
+        "@pytest.mark.cuda\ndef test_late():\n"
+        "    assert os.environ.get('SPECDEC_CUDA_EARLY_START') == '0'\n"
+        "@pytest.mark.cuda\ndef test_never():\n    assert False, 'never'\n"
+    )
+    out = tmp_path / "out.json"
+    done = check("--emulated", "--only", "tests", "--test-file", file, "--json", out, code=1)
+    tests = json.loads(out.read_text())["tests"]["tests"]
+    assert (tests["failed"], tests["failed_without_early_start"]) == (2, 1)
+    assert [f["name"] for f in tests["failures"]] == [
+        "test_starts::test_late", "test_starts::test_never",
+    ]  # fmt: skip
+    assert "SPECDEC_CUDA_EARLY_START=0: 1 failed" in done.stdout
 
 
 # ---------------------------------------------------------------- gates

@@ -58,6 +58,9 @@ def tests_section(found: Found) -> list[str]:
     if "passed" not in tests:
         return ["No results."]
     lines = [f"{tests['passed']} passed, {tests['failed']} failed, {tests['skipped']} skipped"]
+    if "failed_without_early_start" in tests:
+        n = tests["failed_without_early_start"]
+        lines.append(f"* the files of those again with SPECDEC_CUDA_EARLY_START=0: {n} failed")
     lines += [f"* skipped {n}: {reason}" for reason, n in tests["skip_reasons"].items()]
     lines += [f"* **{f['name']}**: {f['message'].splitlines()[:1]}" for f in tests["failures"][:40]]
     return lines
