@@ -116,10 +116,7 @@ class Input {
  public:
   Input(const Floats& x, const std::vector<DType>& types, const NormSpec& spec,
         const std::optional<Ints>& row_index)
-      : x_(x),
-        index_(upload(row_index)),
-        weight_(upload(spec.weight)),
-        bias_(upload(spec.bias)) {
+      : x_(x), index_(upload(row_index)), weight_(upload(spec.weight)), bias_(upload(spec.bias)) {
     args_.x = x_.as<float>();
     args_.x_stride = args_.n_in = x.shape(1);
     args_.n_rows = static_cast<int>(row_index ? row_index->size() : x.shape(0));

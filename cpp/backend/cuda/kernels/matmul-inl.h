@@ -2,7 +2,7 @@
 // rows of x. Weights are decoded once for all columns; columns share nothing else, so a column's
 // bits depend on nothing but itself. A dot product is cut into pieces of k, which are added in
 // ascending order; two kernels with the same bits differ in who computes them:
-//   sliced   one block per tile, one warp per piece: for matrices that are few tiles
+//   sliced   one block per tile, one warp per piece or few: for matrices that are few tiles
 //   wide     one warp per tile, all pieces one after the other: for many tiles
 #pragma once
 
@@ -10,7 +10,10 @@
 
 namespace specdec::cuda {
 
-inline constexpr int kMatmulWarps = 8;  // of a block at most
+inline constexpr int kWideWarps = 8;  // of a block
+// A processor has registers for 16 warps of 128.
+template <class Unit>
+inline constexpr int kSlicedWarps = Unit::kMinBlocks == 2 ? 16 : 8;  // at most
 
 struct MatmulParams {
   InputParams input;
@@ -18,6 +21,8 @@ struct MatmulParams {
   int n_col_tiles;  // of the input
   int n_units;      // of k
   int units_per_slice;
+  int n_slices;
+  int slices_per_warp;
   int n_tiles;  // in the numbering of the grid
   // Tiles that are computed at a time, about: weights of the one so many further on are asked for
   // in advance.
@@ -72,9 +77,9 @@ SPECDEC_GPU void prefetch_units(G& g, const SegmentParams& s, std::int64_t at, i
 
 // Units that are asked for together: some 2 KiB.
 template <class Unit>
-inline constexpr int kUnitsAhead = Unit::kCodeBytes + Unit::kHeaderBytes >= 2048
-                                       ? 1
-                                       : 2048 / (Unit::kCodeBytes + Unit::kHeaderBytes);
+inline constexpr int kUnitsAhead =
+    Unit::kCodeBytes + Unit::kHeaderBytes >= 2048 ? 1
+                                                  : 2048 / (Unit::kCodeBytes + Unit::kHeaderBytes);
 
 // The units [first, end) of a row of tiles, `unit` being loaded with the first. kGroups: whether
 // the units of later groups have still to be asked for. At the end of every piece of k, acc goes to
@@ -167,8 +172,8 @@ template <class Unit, int kParts>
 struct SlicedMatmul {
   using Params = MatmulParams;
   static constexpr bool kWaits = true;
-  static constexpr int kMaxThreads = 32 * kMatmulWarps;
-  static constexpr int kMinBlocks = Unit::kMinBlocks;
+  static constexpr int kMaxThreads = 32 * kSlicedWarps<Unit>;
+  static constexpr int kMinBlocks = 1;
 
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {
@@ -178,10 +183,9 @@ struct SlicedMatmul {
     const Place place = find_place(g, p, g.block_y());
     if (is_padding(p, place)) return;  // of a list only
     const int lane = g.thread() % 32;
-    const int warp = g.thread() / 32;
-    const int n_warps = g.n_threads() / 32;
-    const int first = warp * p.units_per_slice;
-    const int end = smaller(first + p.units_per_slice, p.n_units);
+    const int first_slice = g.thread() / 32 * p.slices_per_warp;
+    const int first = first_slice * p.units_per_slice;
+    const int end = smaller(first + p.slices_per_warp * p.units_per_slice, p.n_units);
     const std::int64_t base = std::int64_t{place.tile} * p.n_units;
 
     Unit unit;
@@ -204,14 +208,14 @@ struct SlicedMatmul {
     for (int part = 0; part < kParts; ++part) {
       const SegmentParams& s = p.segments[kParts == 2 ? part : place.segment];
       if (part > 0) unit.load(g, s, base + first, lane);
+      int slice = part * p.n_slices + first_slice;
       run_units<Unit, false>(g, p, s, base, first, end, tile, unit,
-                             [&](const float(*acc)[Unit::kSums]) {
-                               put_sums<Unit>(partial, (part * n_warps + warp) * kTiles * 128, lane,
-                                              acc);
+                             [&](const float (*acc)[Unit::kSums]) {
+                               put_sums<Unit>(partial, slice++ * kTiles * 128, lane, acc);
                              });
     }
     g.sync();
-    write_tile<kTiles, kParts>(g, p, place, g.block(), partial, 0, n_warps, g.thread(),
+    write_tile<kTiles, kParts>(g, p, place, g.block(), partial, 0, p.n_slices, g.thread(),
                                g.n_threads());
   }
 };
@@ -221,7 +225,7 @@ template <class Unit, int kParts>
 struct WideMatmul {
   using Params = MatmulParams;
   static constexpr bool kWaits = true;
-  static constexpr int kMaxThreads = 32 * kMatmulWarps;
+  static constexpr int kMaxThreads = 32 * kWideWarps;
   static constexpr int kMinBlocks = Unit::kMinBlocks;
 
   template <class G>
@@ -251,7 +255,7 @@ struct WideMatmul {
       float sum[kTiles][Unit::kSums] = {};
       bool first_piece = true;
       run_units<Unit, true>(g, p, s, base, 0, p.n_units, tile, unit,
-                            [&](const float(*acc)[Unit::kSums]) {
+                            [&](const float (*acc)[Unit::kSums]) {
                               SPECDEC_UNROLL
                               for (int n = 0; n < kTiles; ++n) {
                                 SPECDEC_UNROLL
