@@ -26,6 +26,7 @@
 #if defined(__CUDACC__)
 #define SPECDEC_GPU __device__ __forceinline__
 #define SPECDEC_UNROLL _Pragma("unroll")
+#define SPECDEC_NO_UNROLL _Pragma("unroll 1")
 #else
 #include <bit>
 #include <cmath>
@@ -33,6 +34,7 @@
 #include "tensor/half.h"
 #define SPECDEC_GPU inline
 #define SPECDEC_UNROLL
+#define SPECDEC_NO_UNROLL
 #endif
 
 namespace specdec::cuda {

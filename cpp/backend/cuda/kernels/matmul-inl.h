@@ -63,23 +63,27 @@ SPECDEC_GPU void find_columns(const MatmulParams& p, int group, int* tile) {
   for (int n = 0; n < kTiles; ++n) tile[n] = smaller(group * kTiles + n, p.n_col_tiles - 1);
 }
 
-// Asks for units [at, at + n) of a matrix.
-template <class Unit, class G>
-SPECDEC_GPU void prefetch_units(G& g, const SegmentParams& s, std::int64_t at, int n) {
-  const int line = g.thread() % 32 * 128;
-  const std::uint8_t* codes = s.codes + at * Unit::kCodeBytes;
-  for (int i = line; i < n * Unit::kCodeBytes; i += 32 * 128) g.prefetch(codes + i);
-  if constexpr (Unit::kHeaderBytes > 0) {
-    const std::uint8_t* headers = s.headers + at * Unit::kHeaderBytes;
-    for (int i = line; i < n * Unit::kHeaderBytes; i += 32 * 128) g.prefetch(headers + i);
-  }
-}
-
-// Units that are asked for together: some 2 KiB.
+// Units that are asked for together: some 2 KiB, which a warp does at once.
 template <class Unit>
 inline constexpr int kUnitsAhead =
     Unit::kCodeBytes + Unit::kHeaderBytes >= 2048 ? 1
                                                   : 2048 / (Unit::kCodeBytes + Unit::kHeaderBytes);
+
+// Asks for units [at, at + n) of a matrix, at most kUnitsAhead.
+template <class Unit, class G>
+SPECDEC_GPU void prefetch_some(G& g, const SegmentParams& s, std::int64_t at, int n) {
+  static_assert(kUnitsAhead<Unit> * Unit::kCodeBytes <= 32 * 128);
+  const int line = g.thread() % 32 * 128;
+  if (line < n * Unit::kCodeBytes) g.prefetch(s.codes + at * Unit::kCodeBytes + line);
+  if (line < n * Unit::kHeaderBytes) g.prefetch(s.headers + at * Unit::kHeaderBytes + line);
+}
+// Any number.
+template <class Unit, class G>
+SPECDEC_GPU void prefetch_units(G& g, const SegmentParams& s, std::int64_t at, int n) {
+  constexpr int kAsk = kUnitsAhead<Unit>;
+  SPECDEC_NO_UNROLL
+  for (int i = 0; i < n; i += kAsk) prefetch_some<Unit>(g, s, at + i, smaller(kAsk, n - i));
+}
 
 // The units [first, end) of a row of tiles, `unit` being loaded with the first. kGroups: whether
 // the units of later groups have still to be asked for. At the end of every piece of k, acc goes to
@@ -94,7 +98,7 @@ SPECDEC_GPU void run_units(G& g, const MatmulParams& p, const SegmentParams& s, 
   float acc[kTiles][Unit::kSums] = {};
   for (int u = first; u < end; ++u) {
     if (kGroups && (u - first) % kAsk == 0 && u + kAsk < end)
-      prefetch_units<Unit>(g, s, base + u + kAsk, smaller(kAsk, end - u - kAsk));
+      prefetch_some<Unit>(g, s, base + u + kAsk, smaller(kAsk, end - u - kAsk));
     if constexpr (Unit::kAhead) {
       const Unit now = unit;
       if (u + 1 < end) unit.load(g, s, base + u + 1, lane);
@@ -277,11 +281,11 @@ struct WideMatmul {
                                 int at, bool listed, Unit& unit) {
     const int n = smaller(kUnitsAhead<Unit>, p.n_units);
     unit.load(g, p.segments[place.segment], base, g.thread() % 32);
-    prefetch_units<Unit>(g, p.segments[place.segment], base + 1, n - 1);
-    if constexpr (kParts == 2) prefetch_units<Unit>(g, p.segments[1], base, n);
+    prefetch_some<Unit>(g, p.segments[place.segment], base + 1, n - 1);
+    if constexpr (kParts == 2) prefetch_some<Unit>(g, p.segments[1], base, n);
     if (listed || g.block() != 0 || at + p.ahead >= p.n_tiles) return;
     const Place later = find_place(g, p, at + p.ahead);
-    prefetch_units<Unit>(g, p.segments[later.segment], std::int64_t{later.tile} * p.n_units, n);
+    prefetch_some<Unit>(g, p.segments[later.segment], std::int64_t{later.tile} * p.n_units, n);
   }
 };
 
