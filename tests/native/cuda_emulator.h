@@ -4,7 +4,8 @@
 //   - loads and stores outside of the registered device memory, or misaligned
 //   - shared memory outside of what the launch asked for, and races on it: two threads, one of them
 //     writing, with no sync() between
-//   - loads and stores of what kernels may write before wait_for_previous(), threads that end without
+//   - loads and stores of what kernels may write before wait_for_previous(), threads that end
+//   without
 //     it or call it twice
 //   - warps whose lanes do not all reach a shuffle or mma, blocks whose threads do not all sync
 #pragma once

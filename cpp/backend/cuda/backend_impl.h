@@ -255,8 +255,8 @@ class CudaBackend final : public DeviceBackend {
   RecordingKey key_;
   bool recording_ = false, replaying_ = false;
   RopeStoreArgs rope_;  // what rope_store() has left to attention
-  int step_ = 0;       // of a chain
-  int head_rows_ = 0;  // results that wait on the device
+  int step_ = 0;        // of a chain
+  int head_rows_ = 0;   // results that wait on the device
   int head_top_k_ = 0;
   const std::int32_t* first_slot_ = nullptr;  // device
 

@@ -71,23 +71,23 @@ void CudaBackend::rope_store(const RopeStoreTask& task) {
   issue_rope();
   if (task.n_rows == 0) return;
   rope_ = RopeStoreArgs{.n_rows = task.n_rows,
-                       .n_heads = task.n_heads,
-                       .n_kv_heads = task.n_kv_heads,
-                       .head_dim = task.head_dim,
-                       .n_rot = task.n_rot,
-                       .interleaved = task.interleaved,
-                       .cos_sin = task.cos_sin,
-                       .q = task.q,
-                       .k = task.k,
-                       .v = task.v,
-                       .q_stride = task.q_stride,
-                       .k_stride = task.k_stride,
-                       .v_stride = task.v_stride,
-                       .layout = task.cache.layout,
-                       .pages = task.cache.pages,
-                       .page_offset = task.cache.page_offset,
-                       .first_slot = first_slot_,
-                       .slot_offset = task.first_slot - pass_.first_slot};
+                        .n_heads = task.n_heads,
+                        .n_kv_heads = task.n_kv_heads,
+                        .head_dim = task.head_dim,
+                        .n_rot = task.n_rot,
+                        .interleaved = task.interleaved,
+                        .cos_sin = task.cos_sin,
+                        .q = task.q,
+                        .k = task.k,
+                        .v = task.v,
+                        .q_stride = task.q_stride,
+                        .k_stride = task.k_stride,
+                        .v_stride = task.v_stride,
+                        .layout = task.cache.layout,
+                        .pages = task.cache.pages,
+                        .page_offset = task.cache.page_offset,
+                        .first_slot = first_slot_,
+                        .slot_offset = task.first_slot - pass_.first_slot};
   if (task.n_rows > kMostNewRows) issue_rope();
 }
 
@@ -123,8 +123,7 @@ void CudaBackend::attention(const AttentionTask& task) {
   // The last rows of those that were to be stored, in the same layer.
   SPECDEC_CHECK(rope.n_rows == 0 ||
                 (rope.page_offset == args.page_offset && rope.pages == args.pages &&
-                 args.n_before >= 0 &&
-                 rope.slot_offset + args.n_before == args.slot_offset));
+                 args.n_before >= 0 && rope.slot_offset + args.n_before == args.slot_offset));
   // Of a chain, rows before a piece count as committed.
   int piece = task.n_rows;
   while (piece > 1 && attention_scratch_bytes(piece, task.n_heads, task.head_dim, args.max_chunks) >

@@ -1,8 +1,8 @@
 // Attention over the paged cache, in the order of operations of backend/cpu/attention-inl.h. A
 // block takes 4 or 8 queries (row, head) of one kv head. Split: one chunk of positions per block,
 // the last of which to end merges them; else the block walks all chunks and merges as it goes. Same
-// bits. New rows are stored on the way: by every block that reads them, since blocks cannot wait for
-// each other; all write the same.
+// bits. New rows are stored on the way: by every block that reads them, since blocks cannot wait
+// for each other; all write the same.
 //   scores   one thread per position: a chain of multiply-adds over the dimensions
 //   softmax  half a warp per query
 //   values   one thread per dimension and group of queries: a chain over the positions
@@ -90,8 +90,7 @@ struct Attention {
     const int n_old = smaller(kChunk, first - chunk * kChunk);
     if (n_old <= 0) return;
     const CacheParams& c = p.cache;
-    const std::byte* part =
-        g.load_fresh(c.pages + chunk) + c.page_offset + kv_head * c.head_bytes;
+    const std::byte* part = g.load_fresh(c.pages + chunk) + c.page_offset + kv_head * c.head_bytes;
     const int key_bytes = (n_old + 15) / 16 * 16 * c.head_dim * kElementBytes<kType>;
     const int value_bytes = n_old * c.v_stride * kElementBytes<kType>;
     for (int at = g.thread() * 128; at < key_bytes; at += kThreads * 128) g.prefetch(part + at);
@@ -132,8 +131,7 @@ struct Attention {
     for (int d = g.thread() % (32 * kWarps); d < dim; d += 32 * kWarps) {
       float value = 0;
       if (src != nullptr) {
-        value = p.n_new == 0 ? g.load(src + d)
-                             : rotated(g, p.rows, p.n_before + row(p, j), src, d);
+        value = p.n_new == 0 ? g.load(src + d) : rotated(g, p.rows, p.n_before + row(p, j), src, d);
       }
       q.set(d * kQueries + j, value * p.factor);
     }

@@ -55,7 +55,8 @@ void attention(const AttentionArgs& args, Stream stream) {
   p.n_new = args.rope.n_rows;
   p.n_before = args.n_before;
   p.rows = new_rows(args.rope);
-  if (!splits_chunks(args.n_rows, args.max_chunks)) return run_attention_type<L, false>(p, args.n_kv_heads, stream);
+  if (!splits_chunks(args.n_rows, args.max_chunks))
+    return run_attention_type<L, false>(p, args.n_kv_heads, stream);
   const std::size_t n = static_cast<std::size_t>(p.n_rows) *
                         static_cast<std::size_t>(args.n_heads) *
                         static_cast<std::size_t>(p.n_chunks);

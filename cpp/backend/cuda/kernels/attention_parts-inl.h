@@ -15,7 +15,7 @@ struct AttentionParams {
   int group;      // query heads per kv head
   int n_queries;  // n_rows * group, query t is row t / group
   int n_chunks;   // most that a row may see
-  float factor;  // scale * log2(e)
+  float factor;   // scale * log2(e)
   const float* q;
   float* out;
   std::int64_t q_stride, out_stride;
@@ -69,7 +69,8 @@ SPECDEC_GPU Merge merge_of(float m, float l, float chunk_m, float chunk_l) {
 
 // Dimension d of a query over all of its chunks.
 template <class G>
-SPECDEC_GPU float merged_output(G& g, const AttentionParams& p, std::int64_t base, int length, int d) {
+SPECDEC_GPU float merged_output(G& g, const AttentionParams& p, std::int64_t base, int length,
+                                int d) {
   float m = 0;
   float l = 0;
   float o = 0;
@@ -81,7 +82,9 @@ SPECDEC_GPU float merged_output(G& g, const AttentionParams& p, std::int64_t bas
       const std::int64_t at = base + chunk + i;
       part_m[i] = seen ? g.load_fresh(static_cast<const float*>(p.partial_max + at)) : 0.0F;
       part_l[i] = seen ? g.load_fresh(static_cast<const float*>(p.partial_sum + at)) : 0.0F;
-      part_o[i] = seen ? g.load_fresh(static_cast<const float*>(p.partial_out + at * p.cache.head_dim + d)) : 0.0F;
+      part_o[i] =
+          seen ? g.load_fresh(static_cast<const float*>(p.partial_out + at * p.cache.head_dim + d))
+               : 0.0F;
     }
     SPECDEC_UNROLL
     for (int i = 0; i < kMergeBatch; ++i) {

@@ -38,7 +38,9 @@ SPECDEC_GPU float load_element(G& g, const std::byte* elements, int at) {
 }
 
 template <int kType>
-inline constexpr int kElementBytes = kType == kCacheF32 ? 4 : kType == kCacheF16 ? 2 : 1;
+inline constexpr int kElementBytes = kType == kCacheF32   ? 4
+                                     : kType == kCacheF16 ? 2
+                                                          : 1;
 
 // part: of the head; position: within the page.
 template <int kType, class G>

@@ -93,7 +93,7 @@ void prepare(const PrepareArgs& args, Stream stream) {
   const std::int64_t n_units = div_up(n_in, layout.unit);
   p.n_units = static_cast<int>(n_units);
   p.units_per_slice = static_cast<int>(units_per_slice(n_units));
-  launch.n_slices = k_slices(dtype, n_in);
+  p.n_slices = k_slices(dtype, n_in);
   return launch;
 }
 

@@ -2,7 +2,7 @@
 // rows of x. Weights are decoded once for all columns; columns share nothing else, so a column's
 // bits depend on nothing but itself. A dot product is cut into pieces of k, which are added in
 // ascending order; two kernels with the same bits differ in who computes them:
-//   sliced   one block per tile, one warp per piece: for matrices that are few tiles
+//   sliced   one block per tile, one warp per piece or few: for matrices that are few tiles
 //   wide     one warp per tile, all pieces one after the other: for many tiles
 #pragma once
 
@@ -10,7 +10,10 @@
 
 namespace specdec::cuda {
 
-inline constexpr int kMatmulWarps = 8;  // of a block at most
+inline constexpr int kWideWarps = 8;  // of a block
+// A processor has registers for 16 warps of 128.
+template <class Unit>
+inline constexpr int kSlicedWarps = Unit::kMinBlocks == 2 ? 16 : 8;  // at most
 
 struct MatmulParams {
   InputParams input;
@@ -18,6 +21,8 @@ struct MatmulParams {
   int n_col_tiles;  // of the input
   int n_units;      // of k
   int units_per_slice;
+  int n_slices;
+  int slices_per_warp;
   int n_tiles;  // in the numbering of the grid
   // Tiles that are computed at a time, about: weights of the one so many further on are asked for
   // in advance.
@@ -58,23 +63,27 @@ SPECDEC_GPU void find_columns(const MatmulParams& p, int group, int* tile) {
   for (int n = 0; n < kTiles; ++n) tile[n] = smaller(group * kTiles + n, p.n_col_tiles - 1);
 }
 
-// Asks for units [at, at + n) of a matrix.
+// Units that are asked for together: some 2 KiB, which a warp does at once.
+template <class Unit>
+inline constexpr int kUnitsAhead =
+    Unit::kCodeBytes + Unit::kHeaderBytes >= 2048 ? 1
+                                                  : 2048 / (Unit::kCodeBytes + Unit::kHeaderBytes);
+
+// Asks for units [at, at + n) of a matrix, at most kUnitsAhead.
+template <class Unit, class G>
+SPECDEC_GPU void prefetch_some(G& g, const SegmentParams& s, std::int64_t at, int n) {
+  static_assert(kUnitsAhead<Unit> * Unit::kCodeBytes <= 32 * 128);
+  const int line = g.thread() % 32 * 128;
+  if (line < n * Unit::kCodeBytes) g.prefetch(s.codes + at * Unit::kCodeBytes + line);
+  if (line < n * Unit::kHeaderBytes) g.prefetch(s.headers + at * Unit::kHeaderBytes + line);
+}
+// Any number.
 template <class Unit, class G>
 SPECDEC_GPU void prefetch_units(G& g, const SegmentParams& s, std::int64_t at, int n) {
-  const int line = g.thread() % 32 * 128;
-  const std::uint8_t* codes = s.codes + at * Unit::kCodeBytes;
-  for (int i = line; i < n * Unit::kCodeBytes; i += 32 * 128) g.prefetch(codes + i);
-  if constexpr (Unit::kHeaderBytes > 0) {
-    const std::uint8_t* headers = s.headers + at * Unit::kHeaderBytes;
-    for (int i = line; i < n * Unit::kHeaderBytes; i += 32 * 128) g.prefetch(headers + i);
-  }
+  constexpr int kAsk = kUnitsAhead<Unit>;
+  SPECDEC_NO_UNROLL
+  for (int i = 0; i < n; i += kAsk) prefetch_some<Unit>(g, s, at + i, smaller(kAsk, n - i));
 }
-
-// Units that are asked for together: some 2 KiB.
-template <class Unit>
-inline constexpr int kUnitsAhead = Unit::kCodeBytes + Unit::kHeaderBytes >= 2048
-                                       ? 1
-                                       : 2048 / (Unit::kCodeBytes + Unit::kHeaderBytes);
 
 // The units [first, end) of a row of tiles, `unit` being loaded with the first. kGroups: whether
 // the units of later groups have still to be asked for. At the end of every piece of k, acc goes to
@@ -89,7 +98,7 @@ SPECDEC_GPU void run_units(G& g, const MatmulParams& p, const SegmentParams& s, 
   float acc[kTiles][Unit::kSums] = {};
   for (int u = first; u < end; ++u) {
     if (kGroups && (u - first) % kAsk == 0 && u + kAsk < end)
-      prefetch_units<Unit>(g, s, base + u + kAsk, smaller(kAsk, end - u - kAsk));
+      prefetch_some<Unit>(g, s, base + u + kAsk, smaller(kAsk, end - u - kAsk));
     if constexpr (Unit::kAhead) {
       const Unit now = unit;
       if (u + 1 < end) unit.load(g, s, base + u + 1, lane);
@@ -167,8 +176,8 @@ template <class Unit, int kParts>
 struct SlicedMatmul {
   using Params = MatmulParams;
   static constexpr bool kWaits = true;
-  static constexpr int kMaxThreads = 32 * kMatmulWarps;
-  static constexpr int kMinBlocks = Unit::kMinBlocks;
+  static constexpr int kMaxThreads = 32 * kSlicedWarps<Unit>;
+  static constexpr int kMinBlocks = 1;
 
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {
@@ -178,10 +187,9 @@ struct SlicedMatmul {
     const Place place = find_place(g, p, g.block_y());
     if (is_padding(p, place)) return;  // of a list only
     const int lane = g.thread() % 32;
-    const int warp = g.thread() / 32;
-    const int n_warps = g.n_threads() / 32;
-    const int first = warp * p.units_per_slice;
-    const int end = smaller(first + p.units_per_slice, p.n_units);
+    const int first_slice = g.thread() / 32 * p.slices_per_warp;
+    const int first = first_slice * p.units_per_slice;
+    const int end = smaller(first + p.slices_per_warp * p.units_per_slice, p.n_units);
     const std::int64_t base = std::int64_t{place.tile} * p.n_units;
 
     Unit unit;
@@ -204,14 +212,14 @@ struct SlicedMatmul {
     for (int part = 0; part < kParts; ++part) {
       const SegmentParams& s = p.segments[kParts == 2 ? part : place.segment];
       if (part > 0) unit.load(g, s, base + first, lane);
+      int slice = part * p.n_slices + first_slice;
       run_units<Unit, false>(g, p, s, base, first, end, tile, unit,
-                             [&](const float(*acc)[Unit::kSums]) {
-                               put_sums<Unit>(partial, (part * n_warps + warp) * kTiles * 128, lane,
-                                              acc);
+                             [&](const float (*acc)[Unit::kSums]) {
+                               put_sums<Unit>(partial, slice++ * kTiles * 128, lane, acc);
                              });
     }
     g.sync();
-    write_tile<kTiles, kParts>(g, p, place, g.block(), partial, 0, n_warps, g.thread(),
+    write_tile<kTiles, kParts>(g, p, place, g.block(), partial, 0, p.n_slices, g.thread(),
                                g.n_threads());
   }
 };
@@ -221,7 +229,7 @@ template <class Unit, int kParts>
 struct WideMatmul {
   using Params = MatmulParams;
   static constexpr bool kWaits = true;
-  static constexpr int kMaxThreads = 32 * kMatmulWarps;
+  static constexpr int kMaxThreads = 32 * kWideWarps;
   static constexpr int kMinBlocks = Unit::kMinBlocks;
 
   template <class G>
@@ -251,7 +259,7 @@ struct WideMatmul {
       float sum[kTiles][Unit::kSums] = {};
       bool first_piece = true;
       run_units<Unit, true>(g, p, s, base, 0, p.n_units, tile, unit,
-                            [&](const float(*acc)[Unit::kSums]) {
+                            [&](const float (*acc)[Unit::kSums]) {
                               SPECDEC_UNROLL
                               for (int n = 0; n < kTiles; ++n) {
                                 SPECDEC_UNROLL
@@ -273,11 +281,11 @@ struct WideMatmul {
                                 int at, bool listed, Unit& unit) {
     const int n = smaller(kUnitsAhead<Unit>, p.n_units);
     unit.load(g, p.segments[place.segment], base, g.thread() % 32);
-    prefetch_units<Unit>(g, p.segments[place.segment], base + 1, n - 1);
-    if constexpr (kParts == 2) prefetch_units<Unit>(g, p.segments[1], base, n);
+    prefetch_some<Unit>(g, p.segments[place.segment], base + 1, n - 1);
+    if constexpr (kParts == 2) prefetch_some<Unit>(g, p.segments[1], base, n);
     if (listed || g.block() != 0 || at + p.ahead >= p.n_tiles) return;
     const Place later = find_place(g, p, at + p.ahead);
-    prefetch_units<Unit>(g, p.segments[later.segment], std::int64_t{later.tile} * p.n_units, n);
+    prefetch_some<Unit>(g, p.segments[later.segment], std::int64_t{later.tile} * p.n_units, n);
   }
 };
 

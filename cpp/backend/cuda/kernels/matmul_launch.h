@@ -7,39 +7,34 @@
 
 namespace specdec::cuda {
 
-static_assert(kMatmulWarps == kMaxSlices);
-
 struct MatmulLaunch {
   DType dtype = DType::kF32;
   MatmulParams params{};
-  int n_slices = 0;   // pieces of k
   int col_tiles = 1;  // per block: 1, 2 or 4
   bool gated = false;
   bool use_dp4a = false;  // with one column tile, not gated
 };
-
-// Warps that a processor holds of a kernel.
-template <class Unit>
-inline constexpr int kResidentWarps = Unit::kMinBlocks * kMatmulWarps;
 
 // L::launch<Body>(params, grid x, grid y, threads, bytes of shared memory, stream)
 template <class L, class Unit, int kParts>
 void run_matmul(const MatmulLaunch& launch, Stream stream) {
   MatmulParams p = launch.params;
   const int n_groups = static_cast<int>(div_up(p.n_col_tiles, launch.col_tiles));
-  const int warps = kResidentWarps<Unit> * L::n_processors();
+  const int warps = kSlicedWarps<Unit> * L::n_processors();  // at work at a time
+  constexpr int kPieceBytes = kParts * Unit::kTileCount * 128 * static_cast<int>(sizeof(float));
   // One warp per tile when that leaves few processors without work.
-  const bool wide = 4 * std::int64_t{p.n_tiles} * n_groups >= 3 * std::int64_t{warps};
-  const int n_warps = wide ? kMatmulWarps : launch.n_slices;
-  p.ahead = wide ? warps : warps / launch.n_slices;
-  const int n_bytes = n_warps * kParts * Unit::kTileCount * 128 * static_cast<int>(sizeof(float));
-  if (wide) {
-    L::template launch<WideMatmul<Unit, kParts>>(
-        p, n_groups, static_cast<int>(div_up(p.n_tiles, n_warps)), 32 * n_warps, n_bytes, stream);
-  } else {
-    L::template launch<SlicedMatmul<Unit, kParts>>(p, n_groups, p.n_tiles, 32 * n_warps, n_bytes,
-                                                   stream);
+  if (4 * std::int64_t{p.n_tiles} * n_groups >= 3 * std::int64_t{warps}) {
+    p.ahead = warps;
+    L::template launch<WideMatmul<Unit, kParts>>(p, n_groups,
+                                                 static_cast<int>(div_up(p.n_tiles, kWideWarps)),
+                                                 32 * kWideWarps, kWideWarps * kPieceBytes, stream);
+    return;
   }
+  p.slices_per_warp = static_cast<int>(div_up(p.n_slices, kSlicedWarps<Unit>));
+  const auto n_warps = static_cast<int>(div_up(p.n_slices, p.slices_per_warp));
+  p.ahead = warps / n_warps;
+  L::template launch<SlicedMatmul<Unit, kParts>>(p, n_groups, p.n_tiles, 32 * n_warps,
+                                                 p.n_slices * kPieceBytes, stream);
 }
 
 template <class L, template <class, int, class> class Unit, class F>

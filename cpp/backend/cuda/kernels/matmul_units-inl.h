@@ -2,7 +2,8 @@
 //   kUnits.., load(g, segment, at, lane)      unit `at` of the matrix into registers
 //   run(g, input, unit, tile, lane, acc)      acc += unit times the columns of the tiles
 //   finish(g, acc)                            after the last unit of a piece of k
-//   row(lane, i), column(lane, i)             of accumulator i of a tile, -1 where it counts nothing
+//   row(lane, i), column(lane, i)             of accumulator i of a tile, -1 where it counts
+//   nothing
 #pragma once
 
 #include "backend/cuda/kernels/formats.h"

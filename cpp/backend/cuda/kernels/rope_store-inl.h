@@ -67,9 +67,7 @@ SPECDEC_GPU void store_new(G& g, const NewRows& rows, const CacheParams& c, int 
   std::byte* part = head_part(g, c, kv_head, slot);
   const int position = slot % kChunk;
   const int d = first + g.thread() % 32;
-  const float value = d >= c.head_dim ? 0.0F
-                      : is_key        ? rotated(g, rows, row, x, d)
-                                      : g.load(x + d);
+  const float value = d >= c.head_dim ? 0.0F : is_key ? rotated(g, rows, row, x, d) : g.load(x + d);
   const int at = is_key ? k_element(c, position, d) : position * c.v_stride + d;
   std::byte* elements = is_key ? part : part + c.v_offset;
   if (c.type == kCacheQ8) {

@@ -10,9 +10,7 @@ bool gates_at_once(int n_rows, DType gate, DType up) {
   return gate == up && input_kind(gate) != InputKind::kFloat && n_rows <= kMaxSmallRows;
 }
 
-bool splits_chunks(int n_rows, int max_chunks) {
-  return n_rows <= kMaxSmallRows && max_chunks > 1;
-}
+bool splits_chunks(int n_rows, int max_chunks) { return n_rows <= kMaxSmallRows && max_chunks > 1; }
 
 std::size_t attention_scratch_bytes(int n_rows, int n_heads, int head_dim, int max_chunks) {
   if (!splits_chunks(n_rows, max_chunks)) return 0;
