@@ -63,7 +63,7 @@ def whole_run(
 def test_every_format_and_operation_is_timed(whole_run: tuple[dict[str, Any], str]) -> None:
     kernels = whole_run[0]["kernels"]
     assert kernels["errors"] == []
-    assert kernels["clock"] == "host"
+    assert kernels["clock"] in ("host", "device")
     assert {p["format"] for p in kernels["products"]} == set(module.formats())
     for product in kernels["products"]:
         assert {"1", "2", "16"} <= set(product["us"])
@@ -84,7 +84,8 @@ def test_models_are_timed_generate_and_fit_by_half(whole_run: tuple[dict[str, An
     assert models["errors"] == []
     real, random = models["models"]
     assert set(real["passes"]["wall_ms"]) == {"1", "2", "16", "33"}
-    assert real["passes"]["device_ms"] == {}  # the emulated device has no clock
+    if real["passes"]["device_ms"]:  # a device may have no clock
+        assert set(real["passes"]["device_ms"]) == set(real["passes"]["wall_ms"])
     assert set(real["draft"]["wall_ms"]) == {"1", "2"}
     assert random["synthetic"] == "tiny"
     assert random["info"]["quantisation"].startswith(("Q4_K", "Q6_K"))
