@@ -137,7 +137,7 @@ def test_the_plain_path_has_the_bits_of_the_tensor_cores(name: str) -> None:
 
 
 @pytest.fixture
-def processors() -> Iterator[Callable[[int], None]]:
+def processors(kernel_device: str) -> Iterator[Callable[[int], None]]:
     """Sets how many processors kernels and grids are chosen for."""
     yield gpu.set_processors
     gpu.set_processors(1)

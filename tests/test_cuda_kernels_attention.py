@@ -162,7 +162,7 @@ def test_what_a_row_may_not_see_does_not_reach_it() -> None:
 
 
 @pytest.fixture(params=[4, 8])
-def queries_per_block(request: pytest.FixtureRequest) -> Iterator[int]:
+def queries_per_block(request: pytest.FixtureRequest, kernel_device: str) -> Iterator[int]:
     """A device with many processors gets small blocks."""
     gpu.set_processors(1000 if request.param == 4 else 0)
     yield request.param

@@ -638,7 +638,7 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
   });
   m.def("multiply_fragments", &multiply_fragments);
   m.def("set_device", &testing::set_kernel_device);
-  m.def("set_processors", [](int n) { emulator_options().n_processors = n; });
+  m.def("set_processors", &testing::set_processors);
   m.def("set_backwards", [](bool backwards) { emulator_options().backwards = backwards; });
   m.def("n_blocks_run", &emulated_blocks);
   m.def("run_faulty", &run_faulty);

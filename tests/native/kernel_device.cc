@@ -23,6 +23,15 @@ void set_kernel_device(const std::string& name) {
   if (name != "emulated" && name != "cuda") throw_invalid("unknown device " + name);
   if (name == "cuda" && opened().runtime == nullptr) opened() = cuda::open_cuda_device(0);
   on_gpu() = name == "cuda";
+  cuda::set_gpu_processors(-1);
+}
+
+void set_processors(int n) {
+  if (on_gpu()) {
+    cuda::set_gpu_processors(n);
+  } else {
+    cuda::emulator_options().n_processors = n;
+  }
 }
 
 const cuda::Kernels& device_kernels() {

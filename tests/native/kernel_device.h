@@ -14,6 +14,8 @@ namespace specdec::testing {
 
 // "emulated" (at first) or "cuda", for all that follows.
 void set_kernel_device(const std::string& name);
+// Kernels and grids are chosen for so many processors, until the device is set again.
+void set_processors(int n);
 
 // The kernels of that device, and its runtime; null: the emulator without one.
 [[nodiscard]] const cuda::Kernels& device_kernels();

@@ -1,4 +1,4 @@
-// What stands in for cuda_probe.cu without CUDA.
+// What stands in for what only builds with CUDA have.
 #include "base/error.h"
 #include "cuda_probe.h"
 
@@ -7,5 +7,7 @@ namespace specdec::cuda {
 void gpu_probe(const ProbeParams&, Stream) {
   throw Error(ErrorCode::kUnsupported, "this build has no CUDA");
 }
+
+void set_gpu_processors(int) {}
 
 }  // namespace specdec::cuda
