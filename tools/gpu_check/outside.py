@@ -133,7 +133,7 @@ def generation_command(options: dict[str, Any]) -> list[str] | None:
     return [*command, "-p", "def f(x):", "-n", "24", "--temp", "0", "--ignore-eos", "-c", "512"]
 
 
-def run_sanitizer(report: Report, options: dict[str, Any], seconds: float) -> None:
+def run_sanitizer(report: Report, options: dict[str, Any]) -> None:
     """compute-sanitizer's memcheck and racecheck over a generation, memcheck over kernel tests."""
     tool = shutil.which("compute-sanitizer")
     if tool is None:
@@ -151,13 +151,13 @@ def run_sanitizer(report: Report, options: dict[str, Any], seconds: float) -> No
         ("memcheck", "kernel tests", kernels),
     ]
     report.set("sanitizer", [])
-    for check, what, command in jobs:
+    for i, (check, what, command) in enumerate(jobs):
         name = f"{check}, {what}"
         if command is None or report.late(name):
             continue
         code, output = run_limited(
             [tool, "--tool", check, "--error-exitcode", "86", *command],
-            seconds / len(jobs),
+            max(5.0, report.end - time.monotonic()) / (len(jobs) - i),
             cwd=pathlib.Path(options["tests"]).parent,
         )
         report.add("sanitizer", {"check": check, "what": what, **read_sanitizer(code, output)})
@@ -179,4 +179,4 @@ def run(report: Report, options: dict[str, Any]) -> None:
     if options["section"] == "tests":
         run_tests(report, options, options["seconds"])
     else:
-        run_sanitizer(report, options, options["seconds"])
+        run_sanitizer(report, options)
