@@ -316,7 +316,7 @@ def model_gates(found: Found, *, judge_speed: bool) -> list[Found]:
     if "generations" in found:
         different = count(r["same_text"] for r in runs)
         out.append(gate("generations whose text differs from the plain one", different, most=0))
-        for method, most in (("plain", 1.05), ("ngram", 1.05), ("model", 2.1)):
+        for method, most in (("plain", 1.1), ("ngram", 1.1), ("model", 2.1)):
             if not judge_speed:  # too few rounds
                 continue
             waits = [r["waits_per_round"] for r in runs if r["method"] == method]
