@@ -155,8 +155,11 @@ class EmulatedRuntime final : public cuda::Runtime {
 }  // namespace
 
 std::shared_ptr<DeviceBackend> make_emulated_device(std::size_t n_bytes) {
-  return cuda::make_backend(std::make_unique<EmulatedRuntime>(n_bytes), cuda::emulated_kernels(),
-                            "emulated");
+  return cuda::make_backend(make_emulated_runtime(n_bytes), cuda::emulated_kernels(), "emulated");
+}
+
+std::unique_ptr<cuda::Runtime> make_emulated_runtime(std::size_t n_bytes) {
+  return std::make_unique<EmulatedRuntime>(n_bytes);
 }
 
 }  // namespace specdec::testing
