@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -83,6 +84,12 @@ def tiny_draft(tiny_draft_path: pathlib.Path) -> Iterator[Any]:
     sd = pytest.importorskip("specdec_native", reason="the package is not installed")
     with sd.Model(tiny_draft_path, n_threads=2) as model:
         yield model
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Tests of the CPU stay there on a machine with a GPU.
+    if "cuda" not in config.getoption("-m"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

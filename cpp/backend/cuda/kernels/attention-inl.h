@@ -43,7 +43,7 @@ struct Attention {
     const int own_chunk = kSplit ? g.block() % p.n_chunks : 0;
     if (tile.begin == 0) tile.prefetch_chunk(g, p, own_chunk);
     g.wait_for_previous();
-    if (!kSplit || (own_chunk + 1) * kChunk > tile.first - p.n_before) tile.store_rows(g, p);
+    if (!kSplit || tile.may_see_new(p, own_chunk)) tile.store_rows(g, p);
     tile.load_queries(g, p);
     const auto lengths = tile.lengths(g, p);
     if constexpr (kSplit) {
@@ -105,6 +105,11 @@ struct Attention {
   // Positions of a chunk that a query of this length sees.
   static SPECDEC_GPU int n_visible(int length, int chunk) {
     return larger(0, smaller(kChunk, length - chunk * kChunk));
+  }
+
+  // Whether new rows may be in a chunk; of trees they are in fewer positions than rows.
+  SPECDEC_GPU bool may_see_new(const Params& p, int chunk) const {
+    return (chunk + 1) * kChunk > first - p.n_before && chunk * kChunk < first + p.n_rows;
   }
 
   template <class G>

@@ -57,11 +57,13 @@ struct CudaGrid {
     if constexpr (sizeof(T) == 8) {
       asm volatile("ld.global.cg.u64 %0, [%1];"
                    : "=l"(reinterpret_cast<std::uint64_t&>(out))
-                   : "l"(p));
+                   : "l"(p)
+                   : "memory");
     } else {
       asm volatile("ld.global.cg.u32 %0, [%1];"
                    : "=r"(reinterpret_cast<std::uint32_t&>(out))
-                   : "l"(p));
+                   : "l"(p)
+                   : "memory");
     }
     return out;
   }
@@ -109,9 +111,9 @@ struct CudaGrid {
   // 8 x 8 x 16: half the rows and half the k of the fragments.
   static __device__ __forceinline__ void mma_8x8x16(std::int32_t* c, std::uint32_t a,
                                                     std::uint32_t b) {
-    asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
-        : "+r"(c[0]), "+r"(c[1])
-        : "r"(a), "r"(b));
+    asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+                 : "+r"(c[0]), "+r"(c[1])
+                 : "r"(a), "r"(b));
   }
   __device__ __forceinline__ void mma_k16(std::int32_t* c, std::uint32_t a0, std::uint32_t a1,
                                           std::uint32_t b) const {
@@ -126,14 +128,16 @@ struct CudaGrid {
 #else
   __device__ __forceinline__ void mma_k16(std::int32_t* c, std::uint32_t a0, std::uint32_t a1,
                                           std::uint32_t b) const {
-    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
         "{%0, %1, %2, %3};"
         : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
         : "r"(a0), "r"(a1), "r"(b));
   }
   __device__ __forceinline__ void mma_k32(std::int32_t* c, const std::uint32_t* a, std::uint32_t b0,
                                           std::uint32_t b1) const {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
         "{%8, %9}, {%0, %1, %2, %3};"
         : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
