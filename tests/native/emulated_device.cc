@@ -129,13 +129,16 @@ class EmulatedRuntime final : public cuda::Runtime {
   }
 
   void mark_begin() override { mark(begin_); }
+  void mark_middle() override { mark(middle_); }
   void mark_end() override { mark(end_); }
-  [[nodiscard]] double marked_ms() override {
-    return std::chrono::duration<double, std::milli>(end_ - begin_).count();
-  }
+  [[nodiscard]] double marked_ms() override { return ms(end_ - begin_); }
+  [[nodiscard]] double marked_first_ms() override { return ms(middle_ - begin_); }
 
  private:
   using Clock = std::chrono::steady_clock;
+  static double ms(Clock::duration time) {
+    return std::chrono::duration<double, std::milli>(time).count();
+  }
 
   void wait(const char*) override {
     if (recording_) throw Error(ErrorCode::kDevice, "waiting while recording");
@@ -176,7 +179,7 @@ class EmulatedRuntime final : public cuda::Runtime {
   std::vector<std::vector<std::byte>> pinned_;  // moving a vector keeps its data in place
   bool recording_ = false;
   Work recorded_, queue_;
-  Clock::time_point begin_, end_;
+  Clock::time_point begin_, middle_, end_;
 };
 
 }  // namespace

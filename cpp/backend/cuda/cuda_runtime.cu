@@ -88,10 +88,12 @@ class CudaRuntime final : public Runtime {
     check(cudaSetDevice(device), "opening");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
     check(cudaEventCreate(&begin_), "creating an event");
+    check(cudaEventCreate(&middle_), "creating an event");
     check(cudaEventCreate(&end_), "creating an event");
   }
   ~CudaRuntime() override {
     (void)cudaEventDestroy(begin_);
+    (void)cudaEventDestroy(middle_);
     (void)cudaEventDestroy(end_);
     (void)cudaStreamDestroy(stream_);
   }
@@ -174,17 +176,20 @@ class CudaRuntime final : public Runtime {
   }
 
   void mark_begin() override { check(cudaEventRecord(begin_, stream_), "recording an event"); }
+  void mark_middle() override { check(cudaEventRecord(middle_, stream_), "recording an event"); }
   void mark_end() override { check(cudaEventRecord(end_, stream_), "recording an event"); }
-  [[nodiscard]] double marked_ms() override {
+  [[nodiscard]] double marked_ms() override { return ms_between(begin_, end_); }
+  [[nodiscard]] double marked_first_ms() override { return ms_between(begin_, middle_); }
+
+ private:
+  static double ms_between(cudaEvent_t begin, cudaEvent_t end) {
     float ms = 0;
-    if (cudaEventElapsedTime(&ms, begin_, end_) != cudaSuccess) {
+    if (cudaEventElapsedTime(&ms, begin, end) != cudaSuccess) {
       (void)cudaGetLastError();
       return 0;
     }
     return ms;
   }
-
- private:
   void wait(const char* what) override {
     use();
     check(cudaStreamSynchronize(stream_), what);
@@ -197,7 +202,7 @@ class CudaRuntime final : public Runtime {
 
   int device_;
   cudaStream_t stream_ = nullptr;
-  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  cudaEvent_t begin_ = nullptr, middle_ = nullptr, end_ = nullptr;
 };
 
 }  // namespace
