@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -105,27 +106,18 @@ class DraftModel final : public Drafter {
     const bool takes_best =
         mode_ == DraftMode::kGreedy && options_.branch == 1 && output_ != RowOutput::kLogits;
     max_steps_ = takes_best && !carries_laws_ ? cache_.scorer().max_chain_steps() : 1;
+    followed_ = max_steps_ > 1 && setup_.target != nullptr &&
+                setup_.target->can_follow(cache_.scorer());
+    met_ban_ = false;
     trim_head(prompt);
   }
 
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
                         Chance& chance) override {
-    TokenScorer& scorer = cache_.scorer();
-    // The last drafted token is never fed, so committed + n - 1 rows are needed.
-    const auto room = [&] {
-      return scorer.n_ctx() - static_cast<int>(committed.size()) + start_ + 1;
-    };
     DraftProposal proposal;
-    align(committed);
-    const int lag = static_cast<int>(committed.size()) - start_ - cache_.length();
-    if (wants_window(lag) || (setup_.first_window > 0 && room() < max_tokens)) {
-      const int window = std::min(setup_.first_window, scorer.n_ctx() / 2);
-      start_ = std::max(0, static_cast<int>(committed.size()) - window);
-      cache_.clear();
-    }
-    fresh_ = false;
-    const int n = std::min(max_tokens, room());
+    const int n = prepare(committed, max_tokens);
     if (n < 1) return proposal;
+    met_ban_ = false;
     catch_up(committed, n);
 
     std::vector<TokenId> path;  // committed + drafted, only when penalties look at it
@@ -136,6 +128,7 @@ class DraftModel final : public Drafter {
       const auto first = static_cast<std::int32_t>(proposal.size());
       add_candidates(row_, path, committed.size(), depth, parent, proposal, chance);
       const TokenId token = proposal.tokens[static_cast<std::size_t>(first)];
+      if (!banned_.empty() && cache_.scorer().argmax(row_) != token) met_ban_ = true;
       const bool ends = std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end();
       const bool goes_on = !ends && depth + 1 < n &&
                            (setup_.length_rule == nullptr ||
@@ -150,6 +143,75 @@ class DraftModel final : public Drafter {
       go_on(token, n - depth - 1);
       parent = first;
     }
+  }
+
+  // Where one chain is a draft, and a short enough one, the target can take it unseen. What a rule
+  // is going to say is guessed from what it said of late.
+  std::optional<DraftPlan> plan(std::span<const TokenId> committed, int max_tokens) override {
+    const bool has_rule = setup_.length_rule != nullptr;
+    if (!followed_ || met_ban_ || (has_rule && (expected_ == 0 || expected_ > max_steps_)))
+      return std::nullopt;
+    const int n = prepare(committed, max_tokens);
+    const int n_steps = has_rule ? std::min(n, expected_) : n;
+    const std::span<const TokenId> lacking =
+        committed.subspan(static_cast<std::size_t>(start_ + cache_.length()));
+    if (n < 1 || n_steps > max_steps_ || lacking.size() > kMaxUnseenRows) return std::nullopt;
+    check_known(lacking);
+    throw_if_cancelled(setup_.cancel);
+    n_wanted_ = n;
+    DraftPlan plan;
+    plan.chain = cache_.chain(lacking, n_steps, output_, top_k_, blocks_);
+    const int n_best = plan.chain.batch.n_best();
+    const int n_siblings = siblings_ ? setup_.length_rule->n_planned_siblings(n_steps) : 0;
+    std::int32_t parent = -1;
+    for (int depth = 0; depth < n_steps; ++depth) {
+      const auto at = static_cast<std::int32_t>(plan.sources.size());
+      for (int rank = 0; rank < (depth < n_siblings ? 2 : 1); ++rank) {
+        plan.sources.push_back(depth * n_best + rank);
+        if (n_siblings > 0) plan.parents.push_back(parent);
+      }
+      parent = at;
+    }
+    return plan;
+  }
+
+  DraftProposal conclude(const DraftPlan& plan) override {
+    const DraftChain& chain = plan.chain;
+    if (chain.error) std::rethrow_exception(chain.error);
+    cache_.note(chain);
+    DraftProposal proposal;
+    proposal.chosen = true;
+    const auto planned = [&](int i) {
+      return static_cast<std::size_t>(i) < plan.parents.size()
+                 ? plan.parents[static_cast<std::size_t>(i)]
+                 : i - 1;
+    };
+    for (int depth = 0; depth < chain.n_done; ++depth) {
+      const int row = static_cast<int>(chain.batch.tokens.size()) - 1 + depth;
+      const TokenId token = cache_.scorer().argmax(row);
+      // The chain has gone where the draft must not go.
+      met_ban_ = std::find(banned_.begin(), banned_.end(), token) != banned_.end();
+      if (met_ban_ || token >= setup_.vocab_size) break;
+      const int at = proposal.size();
+      proposal.tokens.push_back(token);
+      if (setup_.length_rule != nullptr) probability_ = best_probability(row);
+      // The next row is a leaf beside this token's.
+      const bool has_sibling = static_cast<std::size_t>(at) + 1 < plan.sources.size() &&
+                               planned(at + 1) == planned(at);
+      if (has_sibling && !add_planned_sibling(row, depth, proposal)) break;
+      if (std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end()) break;
+      if (depth + 1 == n_wanted_) break;
+      if (setup_.length_rule != nullptr) {
+        const bool goes_on = setup_.length_rule->keep_going(depth + 1, probability_);
+        expect(depth + 1, chain.n_steps, goes_on);
+        if (!goes_on) break;
+      }
+    }
+    if (proposal.size() > 0 && !plan.parents.empty()) {
+      proposal.parents.assign(plan.parents.begin(), plan.parents.begin() + proposal.size());
+      if (proposal.is_chain()) proposal.parents.clear();
+    }
+    return proposal;
   }
 
   void commit(const CommitInfo& info) override {
@@ -171,6 +233,44 @@ class DraftModel final : public Drafter {
   }
 
  private:
+  // Lines the cache up, and returns how many tokens it has room to draft.
+  int prepare(std::span<const TokenId> committed, int max_tokens) {
+    const TokenScorer& scorer = cache_.scorer();
+    // The last drafted token is never fed, so committed + n - 1 rows are needed.
+    const auto room = [&] {
+      return scorer.n_ctx() - static_cast<int>(committed.size()) + start_ + 1;
+    };
+    align(committed);
+    const int lag = static_cast<int>(committed.size()) - start_ - cache_.length();
+    if (wants_window(lag) || (setup_.first_window > 0 && room() < max_tokens)) {
+      const int window = std::min(setup_.first_window, scorer.n_ctx() / 2);
+      start_ = std::max(0, static_cast<int>(committed.size()) - window);
+      cache_.clear();
+    }
+    fresh_ = false;
+    return std::min(max_tokens, room());
+  }
+
+  // Of a chain whose length was guessed: what the rule says behind its n_drafted-th token.
+  void expect(int n_drafted, int n_steps, bool goes_on) {
+    if (!goes_on && n_drafted < n_steps) expected_ = std::max(1, (expected_ + n_drafted) / 2);
+    // A draft cut short costs more than a step too many.
+    if (goes_on && n_drafted == n_steps) expected_ = std::min(n_steps + 2, max_steps_ + 1);
+    usual_length_ = std::min(expected_, max_steps_);
+  }
+
+  // The second choice of a row; false when there is none.
+  bool add_planned_sibling(int row, int depth, DraftProposal& proposal) {
+    const std::span<const TopToken> top = cache_.scorer().top(row);
+    if (top.size() < 2 || top[1].token >= setup_.vocab_size) return false;
+    const double probability = std::exp(static_cast<double>(top[1].logit) -
+                                        static_cast<double>(cache_.scorer().log_sum_exp(row)));
+    const double left = 1.0 - probability_;
+    proposal.tokens.push_back(top[1].token);
+    setup_.length_rule->note_sibling(depth + 1, left > 0 ? std::min(probability / left, 1.0) : 1.0);
+    return true;
+  }
+
   [[nodiscard]] bool wants_window(int lag) const {
     // What it has read of this text is worth keeping for a while.
     return setup_.first_window > 0 &&
@@ -273,6 +373,12 @@ class DraftModel final : public Drafter {
   // A step too many costs more than a wait too many: the usual length is one that was not too long.
   void note_length(int length, int limit) {
     if (setup_.length_rule == nullptr) return;
+    if (length < limit) {
+      expected_ = expected_ == 0 ? length : std::max(1, (expected_ + length) / 2);
+    } else {
+      expected_ = std::max(expected_, length);
+    }
+    expected_ = std::min(expected_, max_steps_ + 1);
     if (length > usual_length_) usual_length_ = std::min(usual_length_ + 1, max_steps_);
     if (length < std::min(usual_length_, limit)) usual_length_ = length;
   }
@@ -373,6 +479,7 @@ class DraftModel final : public Drafter {
   static constexpr int kMaxBranch = 16;
   static constexpr int kMaxLag = 64;
   static constexpr int kMaxSiblings = 3;
+  static constexpr std::size_t kMaxUnseenRows = 32;  // more: a wait is no matter
 
   TokenCache cache_;
   DraftModelOptions options_;
@@ -384,6 +491,10 @@ class DraftModel final : public Drafter {
   bool siblings_ = false;             // the length rule may ask for leaves beside the chain
   int max_steps_ = 1;                 // that can be had at once
   int usual_length_ = 1;              // of drafts that a rule ends
+  bool followed_ = false;             // the target can take what the model finds unseen
+  bool met_ban_ = false;              // the last draft did; the next one is best watched
+  int expected_ = 0;                  // length of such a draft that a rule ends; 0: not known yet
+  int n_wanted_ = 0;                  // tokens of the planned draft at most
   int row_ = 0;                       // of the last forward, behind the last drafted token
   int n_ahead_ = 0;                   // rows behind it that hold the best tokens already
   bool fresh_ = true;                 // has not drafted in this request
