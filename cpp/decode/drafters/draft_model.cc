@@ -189,6 +189,7 @@ class DraftModel final : public Drafter {
     for (int depth = 0; depth < chain.n_done; ++depth) {
       const int row = static_cast<int>(chain.batch.tokens.size()) - 1 + depth;
       const TokenId token = cache_.scorer().argmax(row);
+      if (token < 0) throw_not_finite();
       // The chain has gone where the draft must not go.
       met_ban_ = std::find(banned_.begin(), banned_.end(), token) != banned_.end();
       if (met_ban_ || token >= setup_.vocab_size) break;
@@ -257,6 +258,10 @@ class DraftModel final : public Drafter {
     // A draft cut short costs more than a step too many.
     if (goes_on && n_drafted == n_steps) expected_ = std::min(n_steps + 2, max_steps_ + 1);
     usual_length_ = std::min(expected_, max_steps_);
+  }
+
+  [[noreturn]] static void throw_not_finite() {
+    throw Error(ErrorCode::kNumerical, "the draft model's logits are not finite");
   }
 
   // The second choice of a row; false when there is none.
@@ -391,8 +396,7 @@ class DraftModel final : public Drafter {
     Distribution law;
     if (output_ == RowOutput::kArgmax) {
       tokens = {scorer.argmax(row)};
-      if (tokens[0] < 0)
-        throw Error(ErrorCode::kNumerical, "the draft model's logits are not finite");
+      if (tokens[0] < 0) throw_not_finite();
     } else {
       law = law_of(row, path, n_committed + static_cast<std::size_t>(depth));
       switch (mode_) {
