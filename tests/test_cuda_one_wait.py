@@ -176,10 +176,11 @@ def test_a_larger_draft_vocabulary_cannot_reach_outside_of_the_targets(tmp_path,
     path = tiny_models.write_tiny(tmp_path / "wide.gguf", wide, seed=4)
     small = tiny_models.write_tiny(tmp_path / "small.gguf", CONFIGS["llama"], seed=4)
     target, draft = pair(small, path, device)
-    chain = draft.session()
-    first = next(
-        t for t in range(60) if (chain.truncate(0), tokens_of(chain.forward_chain([t], 1)))[1][0] > 300
-    )
+
+    def best_after(token: int) -> int:
+        return tokens_of(draft.session().forward_chain([token], 1))[0]
+
+    first = next(t for t in range(60) if best_after(t) > 300)
     verifying, alone = target.session(), target.session()
     _, rows, _ = verifying.forward_behind(
         draft.session(), [first], 3, [TOKENS[0], 0, 0, 0], [-1, 0, 1, 2], n_used=1
@@ -257,8 +258,7 @@ def waits_of(gpu: Any, target: Any, draft: Any, **options: Any) -> tuple[dict[st
     return found, waits, found["rounds"] + found["plain_steps"]
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
-@pytest.mark.parametrize("gamma", [1, 4, 8])
+@pytest.mark.parametrize(("kv_type", "gamma"), [("f16", 1), ("f16", 8), ("q8_0", 4)])
 def test_a_round_waits_once(padded_file, llama_file, device, kv_type, gamma):
     gpu = open_gpu(device)
     target, draft = load_pair(gpu, padded_file, llama_file)
@@ -293,9 +293,7 @@ def test_sampled_targets_draw_the_same_tokens(padded_file, llama_file, device, v
         for key in ("token_ids", "from_draft", "rounds", "drafted", "accepted"):
             assert found[key] == waiting[key], key
         if verifier == "match":
-            plain = generate(
-                target, drafter="none", max_tokens=20, ignore_eos=False, **sampling
-            )
+            plain = generate(target, drafter="none", max_tokens=20, ignore_eos=False, **sampling)
             assert found["token_ids"] == plain["token_ids"]
 
 
@@ -312,9 +310,7 @@ def test_an_end_of_text_inside_a_draft_ends_it(tmp_path, device):
     )  # fmt: skip
     model = engine.load(str(path), gpu=gpu, n_ctx=1024)
     plain = generate(model, drafter="none", ignore_eos=False)
-    found, waits, n_passes = waits_of(
-        gpu, model, model, drafter="model", gamma=6, ignore_eos=False
-    )
+    found, waits, n_passes = waits_of(gpu, model, model, drafter="model", gamma=6, ignore_eos=False)
     assert waits == n_passes
     assert found["finish_reason"] == plain["finish_reason"] == "stop"
     assert found["token_ids"] == plain["token_ids"]
@@ -417,14 +413,13 @@ def test_whatever_fails_on_the_device_the_session_goes_on(padded_file, llama_fil
             assert found["speculation"].startswith(reason), n
             outcomes.add(reason[:3])
         except engine.Error as error:
-            assert error.code == "device", n
-            outcomes.add("error")
+            outcomes.add("error" if error.code == "device" else error.code)
         cached = session.cached_tokens()
         assert session.generate(**request)["token_ids"] == plain, n
         whole = session.cached_tokens()
         assert cached == whole[: len(cached)], n
     # What fails before the target's pass begins ends speculation only.
-    assert outcomes >= ({"error", "off"} if what == "issue" else {"error"})
+    assert outcomes - {"on"} == ({"error", "off"} if what == "issue" else {"error"})
 
 
 def test_sessions_share_the_device(padded_file, llama_file, device):
@@ -460,6 +455,27 @@ def test_sessions_share_the_device(padded_file, llama_file, device):
     for i, fork in enumerate(forks):
         out = fork.generate(prompt=prompts[i], max_tokens=N_TOKENS, ignore_eos=True)
         assert out["token_ids"] == plain[i]
+
+
+def test_what_the_cache_holds_is_known(llama_file, device):
+    """A draft that is always right: its tokens are kept, and a fork goes on behind them."""
+    gpu = open_gpu(device)
+    model = engine.load(str(llama_file), gpu=gpu, n_ctx=1024)
+    request: dict[str, Any] = {"prompt": PROMPT, "max_tokens": 9, "ignore_eos": True}
+    plain = engine.Session(model, drafter="none", n_ctx=256)
+    session = engine.Session(model, model, drafter="model", gamma=4, n_ctx=256)
+    expected = plain.generate(**request)
+    found = session.generate(**request)
+    assert found["token_ids"] == expected["token_ids"]
+    assert found["accepted"] > 2 * found["rounds"]
+    assert session.cached_tokens() == plain.cached_tokens()
+    longer = [*plain.cached_tokens(), expected["token_ids"][-1]]
+    ids = [
+        s.generate(prompt_ids=longer, max_tokens=6, ignore_eos=True)
+        for s in (plain, session.fork(), session)
+    ]
+    assert ids[0]["token_ids"] == ids[1]["token_ids"] == ids[2]["token_ids"]
+    assert ids[1]["n_reused_tokens"] == ids[0]["n_reused_tokens"] == len(longer) - 1
 
 
 def test_nothing_is_allocated_for_it_after_load(padded_file, llama_file, device):

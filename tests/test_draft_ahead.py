@@ -1,4 +1,4 @@
-"""Drafts that the target takes as they are found: what is proposed, and what becomes of the rest."""
+"""Drafts that the target takes unseen: what is proposed, and what becomes of the other rows."""
 
 from __future__ import annotations
 

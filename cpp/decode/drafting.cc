@@ -329,7 +329,8 @@ bool Drafting::keep_going(int n_drafted, double probability) {
 }
 
 int Drafting::n_planned_siblings(int n_chain) {
-  return std::clamp(controller_->planned_siblings(n_chain), 0, std::max(longest_ - n_chain, 0));
+  const int room = std::min(longest_, kAdaptiveMax) - n_chain;
+  return std::clamp(controller_->planned_siblings(n_chain), 0, std::max(room, 0));
 }
 
 void Drafting::note_sibling(int n_drafted, double conditional) {

@@ -80,9 +80,9 @@ class TokenScorer {
 
   // Whether it can feed what `draft` finds without anybody waiting for that.
   [[nodiscard]] virtual bool can_follow(const TokenScorer& /*draft*/) const { return false; }
-  // Makes the chain, and feeds `batch` behind it, of which the row r has, instead of its token, that
-  // of the chain's result sources[r] = step * its n_best() + rank; rows without one (-1) come first.
-  // Then `n_used` is asked how many of the rows count, the chain's results being those of a
+  // Makes the chain, and feeds `batch` behind it, of which the row r has, instead of its token,
+  // that of the chain's result sources[r] = step * its n_best() + rank; rows without one (-1) come
+  // first. Then `n_used` is asked how many of the rows count, the chain's results being those of a
   // forward_chain(): all is as after a forward() of these rows. Where the chain has failed they are
   // those without a source. Errors as forward(), n_used's own included; then the chain may have
   // been made or not. For scorers that can follow.

@@ -48,8 +48,9 @@ bool Model::forward_behind(LeadingChain& chain, const Batch& batch,
                            const std::atomic<bool>* cancel) const try {
   const Model& draft = *chain.model;
   if (!can_follow(draft)) {
-    throw Error(ErrorCode::kUnsupported,
-                file_->path() + ": a pass follows a chain when all of both models is on one device");
+    throw Error(
+        ErrorCode::kUnsupported,
+        file_->path() + ": a pass follows a chain when all of both models is on one device");
   }
   check_batch(batch, cache);
   const auto n_rows = static_cast<int>(batch.tokens.size());

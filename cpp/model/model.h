@@ -72,9 +72,9 @@ struct LeadingChain {
   KvCache* cache = nullptr;
   Scratch* scratch = nullptr;
 
-  int n_done = 0;                  // steps that were made
-  std::exception_ptr error = {};   // why there are none
-  double device_share = 0.0;       // of the device's time for both
+  int n_done = 0;                 // steps that were made
+  std::exception_ptr error = {};  // why there are none
+  double device_share = 0.0;      // of the device's time for both
 };
 
 // One token for each of several sequences, which share the reading of the weights. A row has the
@@ -170,9 +170,9 @@ class Model {
   // n_used(chain) says how many of the batch's first rows count (at least the first that is
   // output): results and cache are as after a forward() of those, and what is not finite matters
   // only in them. At most kMaxFollowingRows rows, with output kArgmax, kTop or kLogits. Errors of
-  // the chain are told in it: then nothing has changed but that, unless its first step alone failed,
-  // when n_used() is asked all the same. All others as of forward(), n_used()'s own included.
-  // Returns whether there was a pass. kUnsupported unless can_follow(*chain.model).
+  // the chain are told in it: then nothing has changed but that, unless its first step alone
+  // failed, when n_used() is asked all the same. All others as of forward(), n_used()'s own
+  // included. Returns whether there was a pass. kUnsupported unless can_follow(*chain.model).
   [[nodiscard]] bool can_follow(const Model& draft) const noexcept {
     return can_chain() && draft.can_chain() && device_ == draft.device_;
   }

@@ -42,8 +42,8 @@ class ToyScorer final : public TokenScorer {
   std::atomic<bool> cancel_flag{false};
   // What was asked of it.
   int n_forwards = 0;
-  std::vector<int> batch_sizes;  // of chains their first rows only
-  std::vector<int> chain_sizes;  // steps asked for
+  std::vector<int> batch_sizes;               // of chains their first rows only
+  std::vector<int> chain_sizes;               // steps asked for
   std::vector<std::pair<int, int>> followed;  // rows fed behind a chain, and those that counted
 
   [[nodiscard]] static std::uint64_t mix64(std::uint64_t x) {
@@ -166,9 +166,9 @@ class ToyScorer final : public TokenScorer {
       if (sources[r] < 0 || step >= chain.n_done) continue;
       const int row = static_cast<int>(chain.batch.tokens.size()) - 1 + step;
       const int rank = sources[r] % n_best;
-      const TokenId token =
-          rank == 0 ? chain.scorer->argmax(row)
-                    : chain.scorer->top(row)[static_cast<std::size_t>(rank)].token;
+      const TokenId token = rank == 0
+                                ? chain.scorer->argmax(row)
+                                : chain.scorer->top(row)[static_cast<std::size_t>(rank)].token;
       tokens[r] = token >= 0 && token < spec_.vocab_size ? token : 0;
     }
     ScorerBatch seen = batch;
@@ -177,7 +177,8 @@ class ToyScorer final : public TokenScorer {
     int n = 0;
     try {
       n = n_used();
-      require(n >= n_known && n <= static_cast<int>(tokens.size()), "a number of rows that is none");
+      require(n >= n_known && n <= static_cast<int>(tokens.size()),
+              "a number of rows that is none");
       for (int r = 0; r < n; ++r)
         require(sources[static_cast<std::size_t>(r)] / n_best < std::max(chain.n_done, 1),
                 "rows of steps that were not made");

@@ -193,9 +193,8 @@ class Session {
     }
     if (done && (chain.device_share <= 0 || chain.device_share >= 1))
       throw py::value_error("a share of " + std::to_string(chain.device_share));
-    return py::make_tuple(
-        draft.top_results(OutputKind::kTop, last_row, last_row + chain.n_done),
-        done ? results(kind, 0, n_rows) : py::object(py::none()), error);
+    return py::make_tuple(draft.top_results(OutputKind::kTop, last_row, last_row + chain.n_done),
+                          done ? results(kind, 0, n_rows) : py::object(py::none()), error);
   }
 
   [[nodiscard]] TokenId argmax(int row) const { return scratch_.argmax(row); }
@@ -238,13 +237,13 @@ class TestModel {
   TestModel(const std::string& path, const std::string& backend, int n_threads, bool check_tensors,
             int stop_after, int n_device_layers, bool device_embedding, const TestModel* beside) {
     const py::gil_scoped_release release;
-    LoadOptions options{.device = beside != nullptr ? beside->model_->device()
-                                                    : make_device(backend),
-                        .n_device_layers = n_device_layers,
-                        .n_device_ctx = 4096,
-                        .device_embedding = device_embedding,
-                        .device_kv_type = KvType::kF32,
-                        .check_tensors = check_tensors};
+    LoadOptions options{
+        .device = beside != nullptr ? beside->model_->device() : make_device(backend),
+        .n_device_layers = n_device_layers,
+        .n_device_ctx = 4096,
+        .device_embedding = device_embedding,
+        .device_kv_type = KvType::kF32,
+        .check_tensors = check_tensors};
     options.on_progress = [&](const LoadProgress& progress) {
       progress_.emplace_back(progress.n_bytes_done, progress.n_bytes_total);
       return stop_after < 0 || static_cast<int>(progress_.size()) <= stop_after;

@@ -41,8 +41,7 @@ PassInputs CudaBackend::put_inputs() {
       std::memcpy(blocks + i * sizeof(std::int32_t), &kNoHeadBlock, sizeof(std::int32_t));
     }
   }
-  if (pass.key.follows)
-    std::memcpy(in(inputs.sources), pass.sources, rows * sizeof(std::int32_t));
+  if (pass.key.follows) std::memcpy(in(inputs.sources), pass.sources, rows * sizeof(std::int32_t));
   if (pass.key.embeds) {
     std::memcpy(in(inputs.tokens), pass.tokens, rows * sizeof(TokenId));
   } else {
@@ -103,10 +102,8 @@ bool CudaBackend::follow_pass(const DevicePass& pass) {
   SPECDEC_CHECK(pass_.key.chain && !followed_ && pass.key.follows && !pass.key.chain &&
                 pass.key.embeds && pass.n_rows <= kMaxFollowingRows && pass.n_steps == 1);
   submit_pass();
-  followed_ = {.pass = pass_,
-               .replaying = replaying_,
-               .head_rows = head_rows_,
-               .head_top_k = head_top_k_};
+  followed_ = {
+      .pass = pass_, .replaying = replaying_, .head_rows = head_rows_, .head_top_k = head_top_k_};
   for (int row = 0; row < pass.n_rows; ++row)
     SPECDEC_CHECK(pass.sources[row] < head_rows_ * head_top_k_);
   runtime_->mark_middle();
@@ -222,8 +219,8 @@ void CudaBackend::hand_over() {
     const auto stride = static_cast<std::size_t>(pass_.hidden_stride);
     const auto first = static_cast<std::size_t>(pass_.first_hidden_row);
     const std::size_t n = (static_cast<std::size_t>(pass_.n_rows) - first) * stride;
-    std::memcpy(pass_.hidden_out + first * stride,
-                staging().out + (space_.scratch - space_.top), n * sizeof(float));
+    std::memcpy(pass_.hidden_out + first * stride, staging().out + (space_.scratch - space_.top),
+                n * sizeof(float));
   }
   if (!followed_) return;
   const std::byte* const out = chain_out_.data();
@@ -232,8 +229,7 @@ void CudaBackend::hand_over() {
   std::memcpy(chain.top, out,
               rows * static_cast<std::size_t>(followed_->head_top_k) * sizeof(TopToken));
   if (chain.log_sum_exp != nullptr) {
-    std::memcpy(chain.log_sum_exp, out + (space_.log_sum_exp - space_.top),
-                rows * sizeof(float));
+    std::memcpy(chain.log_sum_exp, out + (space_.log_sum_exp - space_.top), rows * sizeof(float));
   }
 }
 

@@ -63,8 +63,8 @@ WorkSpace::WorkSpace(const WorkShape& shape) {
   scratch = place(n_bytes, scratch_bytes);
 }
 
-PassInputs::PassInputs(int n_rows, int n_fed, int n_rot, int n_pages, bool tree,
-                       int n_head_blocks, int n_sources) {
+PassInputs::PassInputs(int n_rows, int n_fed, int n_rot, int n_pages, bool tree, int n_head_blocks,
+                       int n_sources) {
   first_slot = place(n_bytes, sizeof(std::int32_t));
   pages = place(n_bytes, size(n_pages) * sizeof(std::byte*));
   tokens = place(n_bytes, size(n_rows) * sizeof(std::int32_t));

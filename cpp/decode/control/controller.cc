@@ -252,7 +252,12 @@ void Controller::observe(const PassOutcome& outcome) {
   request_plain_ms_ += outcome.n_emitted * plain_ms;
   if (outcome.n_drafted == 0) {
     earn(-std::max(draft_ms - kFreeLookupMs, 0.0));  // looking in vain is paid for too
-    passes_since_plain_ = 0;
+    if (outcome.n_unused > 0) {                      // so are rows for a draft that came to nothing
+      earn(-std::clamp(outcome.verify_ms - plain_ms, 0.0, kOutlier * predicted_verify));
+      ++passes_since_plain_;
+    } else {
+      passes_since_plain_ = 0;
+    }
     ++plain_in_a_row_;
     if (choice.reason != kNoRoom) plain_reason_ = choice.reason;  // every text has a last token
     return;

@@ -79,8 +79,8 @@ class Controller {
   [[nodiscard]] Choice choose(const std::vector<Offer>& offers, int budget);
   // Is a leaf beside the last of n_drafted tokens worth a row? As LengthRule::wants_sibling().
   [[nodiscard]] bool wants_sibling(int n_drafted, int rank, double probability, double conditional);
-  // Beside how many of the first of n_chain tokens a leaf is worth its row, before anything is known
-  // of them.
+  // Beside how many of the first of n_chain tokens a leaf is worth its row, before anything is
+  // known of them.
   [[nodiscard]] int planned_siblings(int n_chain) const;
   void note_sibling() { ++n_siblings_; }
   // The chosen model drafted its n-th token with this probability: is the next one worth it?

@@ -106,8 +106,8 @@ class DraftModel final : public Drafter {
     const bool takes_best =
         mode_ == DraftMode::kGreedy && options_.branch == 1 && output_ != RowOutput::kLogits;
     max_steps_ = takes_best && !carries_laws_ ? cache_.scorer().max_chain_steps() : 1;
-    followed_ = max_steps_ > 1 && setup_.target != nullptr &&
-                setup_.target->can_follow(cache_.scorer());
+    followed_ =
+        max_steps_ > 1 && setup_.target != nullptr && setup_.target->can_follow(cache_.scorer());
     met_ban_ = false;
     trim_head(prompt);
   }
@@ -197,8 +197,8 @@ class DraftModel final : public Drafter {
       proposal.tokens.push_back(token);
       if (setup_.length_rule != nullptr) probability_ = best_probability(row);
       // The next row is a leaf beside this token's.
-      const bool has_sibling = static_cast<std::size_t>(at) + 1 < plan.sources.size() &&
-                               planned(at + 1) == planned(at);
+      const bool has_sibling =
+          static_cast<std::size_t>(at) + 1 < plan.sources.size() && planned(at + 1) == planned(at);
       if (has_sibling && !add_planned_sibling(row, depth, proposal)) break;
       if (std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end()) break;
       if (depth + 1 == n_wanted_) break;
