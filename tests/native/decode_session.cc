@@ -210,13 +210,19 @@ class Session {
     tokens[0] = committed.back();
     std::vector<std::int32_t> sources = {-1};
     sources.insert(sources.end(), plan->sources.begin(), plan->sources.end());
+    std::vector<std::int32_t> parents;
+    if (!plan->parents.empty()) parents.push_back(-1);
+    for (const std::int32_t parent : plan->parents) parents.push_back(parent + 1);
+    ScorerBatch batch;
+    batch.tokens = tokens;
+    batch.parents = parents;
+    batch.output = RowOutput::kArgmax;
     DraftProposal proposal;
     target_.truncate(0);
-    target_.forward_behind(plan->chain, {.tokens = tokens, .output = RowOutput::kArgmax}, sources,
-                           [&] {
-                             proposal = drafter_->conclude(*plan);
-                             return 1 + proposal.size();
-                           });
+    target_.forward_behind(plan->chain, batch, sources, [&] {
+      proposal = drafter_->conclude(*plan);
+      return 1 + proposal.size();
+    });
     return {std::move(proposal), true};
   }
   std::vector<int> chains() { return std::exchange(draft_->chain_sizes, {}); }
