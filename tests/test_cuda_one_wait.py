@@ -402,7 +402,7 @@ def test_whatever_fails_on_the_device_the_session_goes_on(padded_file, llama_fil
     outcomes = set()
     # One operation after the other: at first those of passes that are issued, then of such that are
     # recorded, then the playing of them.
-    for n in [40, 120, 200, 80, 160, *range(1, 12)] if what == "issue" else range(1, 8):
+    for n in [40, 120, 200, 80, *range(1, 7)] if what == "issue" else range(1, 6):
         session.reset()
         assert fail(n) == 0
         try:

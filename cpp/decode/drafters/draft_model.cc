@@ -9,6 +9,8 @@
 
 #include "base/error.h"
 #include "decode/drafter.h"
+#include "decode/drafters/draft_head.h"
+#include "decode/drafters/draft_length.h"
 #include "decode/token_cache.h"
 #include "sampling/candidates.h"
 #include "sampling/logprobs.h"
@@ -109,7 +111,10 @@ class DraftModel final : public Drafter {
     followed_ =
         max_steps_ > 1 && setup_.target != nullptr && setup_.target->can_follow(cache_.scorer());
     met_ban_ = false;
-    trim_head(prompt);
+    length_.begin(max_steps_);
+    head_.begin(std::min(vocab_size, setup_.vocab_size), options_.head_tokens);
+    head_.add(setup_.eog, vocab_size);
+    head_.add(prompt, vocab_size);
   }
 
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
@@ -135,7 +140,7 @@ class DraftModel final : public Drafter {
                             setup_.length_rule->keep_going(depth + 1, probability_));
       if (!goes_on) {
         if (siblings_ && proposal.is_chain()) proposal.parents.clear();
-        note_length(depth + 1, n);
+        if (setup_.length_rule != nullptr) length_.note(depth + 1, n);
         return proposal;
       }
       if (setup_.sampling.has_penalties()) path.push_back(token);
@@ -149,10 +154,11 @@ class DraftModel final : public Drafter {
   // is going to say is guessed from what it said of late.
   std::optional<DraftPlan> plan(std::span<const TokenId> committed, int max_tokens) override {
     const bool has_rule = setup_.length_rule != nullptr;
-    if (!followed_ || met_ban_ || (has_rule && (expected_ == 0 || expected_ > max_steps_)))
+    const int usual = has_rule ? length_.unseen() : max_tokens;
+    if (!followed_ || met_ban_ || (has_rule && (usual == 0 || usual > max_steps_)))
       return std::nullopt;
     const int n = prepare(committed, max_tokens);
-    const int n_steps = has_rule ? std::min(n, expected_) : n;
+    const int n_steps = std::min(n, usual);
     const std::span<const TokenId> lacking =
         committed.subspan(static_cast<std::size_t>(start_ + cache_.length()));
     if (n < 1 || n_steps > max_steps_ || lacking.size() > kMaxUnseenRows) return std::nullopt;
@@ -160,7 +166,7 @@ class DraftModel final : public Drafter {
     throw_if_cancelled(setup_.cancel);
     n_wanted_ = n;
     DraftPlan plan;
-    plan.chain = cache_.chain(lacking, n_steps, output_, top_k_, blocks_);
+    plan.chain = cache_.chain(lacking, n_steps, output_, top_k_, head_.blocks());
     const int n_best = plan.chain.batch.n_best();
     const int n_siblings = siblings_ ? setup_.length_rule->n_planned_siblings(n_steps) : 0;
     std::int32_t parent = -1;
@@ -204,7 +210,7 @@ class DraftModel final : public Drafter {
       if (depth + 1 == n_wanted_) break;
       if (setup_.length_rule != nullptr) {
         const bool goes_on = setup_.length_rule->keep_going(depth + 1, probability_);
-        expect(depth + 1, chain.n_steps, goes_on);
+        length_.note_unseen(depth + 1, chain.n_steps, goes_on);
         if (!goes_on) break;
       }
     }
@@ -216,7 +222,8 @@ class DraftModel final : public Drafter {
   }
 
   void commit(const CommitInfo& info) override {
-    add_to_head(info.committed.last(static_cast<std::size_t>(info.n_new)));
+    head_.add(info.committed.last(static_cast<std::size_t>(info.n_new)),
+              cache_.scorer().vocab_size());
   }
 
   void align(std::span<const TokenId> committed) override {
@@ -250,14 +257,6 @@ class DraftModel final : public Drafter {
     }
     fresh_ = false;
     return std::min(max_tokens, room());
-  }
-
-  // Of a chain whose length was guessed: what the rule says behind its n_drafted-th token.
-  void expect(int n_drafted, int n_steps, bool goes_on) {
-    if (!goes_on && n_drafted < n_steps) expected_ = std::max(1, (expected_ + n_drafted) / 2);
-    // A draft cut short costs more than a step too many.
-    if (goes_on && n_drafted == n_steps) expected_ = std::min(n_steps + 2, max_steps_ + 1);
-    usual_length_ = std::min(expected_, max_steps_);
   }
 
   [[noreturn]] static void throw_not_finite() {
@@ -299,30 +298,6 @@ class DraftModel final : public Drafter {
     top_k_ = static_cast<int>(banned_.size()) + 1;
   }
 
-  // Which tokens can be drafted at all; laws over fewer tokens are laws all the same.
-  void trim_head(std::span<const TokenId> prompt) {
-    const int n_tokens = std::min(cache_.scorer().vocab_size(), setup_.vocab_size);
-    const int kept =
-        options_.head_tokens.value_or(n_tokens >= 2 * DraftModelOptions::kDefaultHeadTokens
-                                          ? DraftModelOptions::kDefaultHeadTokens
-                                          : 0);
-    blocks_.clear();
-    if (kept <= 0 || kept >= n_tokens) return;
-    for (int block = 0; block * kTokenBlock < kept; ++block) blocks_.push_back(block);
-    add_to_head(setup_.eog);
-    add_to_head(prompt);
-  }
-
-  void add_to_head(std::span<const TokenId> tokens) {
-    if (blocks_.empty()) return;
-    for (const TokenId token : tokens) {
-      const std::int32_t block = token / kTokenBlock;
-      if (token >= cache_.scorer().vocab_size()) continue;
-      const auto at = std::lower_bound(blocks_.begin(), blocks_.end(), block);
-      if (at == blocks_.end() || *at != block) blocks_.insert(at, block);
-    }
-  }
-
   void check_known(std::span<const TokenId> tokens) {
     const auto vocab_size = static_cast<TokenId>(cache_.scorer().vocab_size());
     for (const TokenId token : tokens) {
@@ -348,7 +323,7 @@ class DraftModel final : public Drafter {
     }
     throw_if_cancelled(setup_.cancel);
     // What a rule is going to say cannot be known before: no more steps than it wanted of late.
-    feed(lacking, setup_.length_rule != nullptr ? std::min(n, usual_length_) : n);
+    feed(lacking, setup_.length_rule != nullptr ? std::min(n, length_.watched()) : n);
   }
 
   // Feeds a chain, and as much of what follows as can be had at once, up to n tokens in all.
@@ -356,10 +331,10 @@ class DraftModel final : public Drafter {
     row_ = static_cast<int>(tokens.size()) - 1;
     const int n_steps = std::min(n, max_steps_);
     if (n_steps > 1) {
-      n_ahead_ = cache_.append_chain(tokens, n_steps, output_, top_k_, blocks_) - 1;
+      n_ahead_ = cache_.append_chain(tokens, n_steps, output_, top_k_, head_.blocks()) - 1;
     } else {
       n_ahead_ = 0;
-      cache_.append(tokens, output_, top_k_, blocks_);
+      cache_.append(tokens, output_, top_k_, head_.blocks());
     }
   }
 
@@ -373,19 +348,6 @@ class DraftModel final : public Drafter {
     // Another token than the best was chosen.
     if (n_ahead_ > 0) cache_.truncate(cache_.length() - n_ahead_);
     feed({&token, 1}, setup_.length_rule != nullptr ? 1 : n);
-  }
-
-  // A step too many costs more than a wait too many: the usual length is one that was not too long.
-  void note_length(int length, int limit) {
-    if (setup_.length_rule == nullptr) return;
-    if (length < limit) {
-      expected_ = expected_ == 0 ? length : std::max(1, (expected_ + length) / 2);
-    } else {
-      expected_ = std::max(expected_, length);
-    }
-    expected_ = std::min(expected_, max_steps_ + 1);
-    if (length > usual_length_) usual_length_ = std::min(usual_length_ + 1, max_steps_);
-    if (length < std::min(usual_length_, limit)) usual_length_ = length;
   }
 
   // The candidates of one depth, and the law they come from when the verifier wants it.
@@ -490,22 +452,21 @@ class DraftModel final : public Drafter {
   DraftSetup setup_;
   DraftMode mode_ = DraftMode::kGreedy;
   RowOutput output_ = RowOutput::kLogits;
-  int top_k_ = 0;                     // of RowOutput::kTop
-  bool carries_laws_ = false;         // proposals tell the laws
-  bool siblings_ = false;             // the length rule may ask for leaves beside the chain
-  int max_steps_ = 1;                 // that can be had at once
-  int usual_length_ = 1;              // of drafts that a rule ends
-  bool followed_ = false;             // the target can take what the model finds unseen
-  bool met_ban_ = false;              // the last draft did; the next one is best watched
-  int expected_ = 0;                  // length of such a draft that a rule ends; 0: not known yet
-  int n_wanted_ = 0;                  // tokens of the planned draft at most
-  int row_ = 0;                       // of the last forward, behind the last drafted token
-  int n_ahead_ = 0;                   // rows behind it that hold the best tokens already
-  bool fresh_ = true;                 // has not drafted in this request
-  int start_ = 0;                     // the cache holds the committed tokens from here on
-  std::vector<std::int32_t> blocks_;  // of token ids that the head computes; empty: all
-  std::vector<TokenId> banned_;       // left out of the best
-  double probability_ = 0.0;          // of the last token on the chain
+  int top_k_ = 0;              // of RowOutput::kTop
+  bool carries_laws_ = false;  // proposals tell the laws
+  bool siblings_ = false;      // the length rule may ask for leaves beside the chain
+  int max_steps_ = 1;          // that can be had at once
+  DraftLength length_;
+  bool followed_ = false;  // the target can take what the model finds unseen
+  bool met_ban_ = false;   // the last draft did; the next one is best watched
+  int n_wanted_ = 0;       // tokens of the planned draft at most
+  int row_ = 0;            // of the last forward, behind the last drafted token
+  int n_ahead_ = 0;        // rows behind it that hold the best tokens already
+  bool fresh_ = true;      // has not drafted in this request
+  int start_ = 0;          // the cache holds the committed tokens from here on
+  DraftHead head_;
+  std::vector<TokenId> banned_;  // left out of the best
+  double probability_ = 0.0;     // of the last token on the chain
 };
 
 }  // namespace
