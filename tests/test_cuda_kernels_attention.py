@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -155,6 +157,95 @@ def test_what_a_row_may_not_see_does_not_reach_it() -> None:
     got = caches[0].attention(q, 8)
     assert same_bits(got[:3], want[:3])
     assert np.isnan(got[3]).all()
+
+
+@pytest.fixture(params=[4, 8])
+def queries_per_block(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A device with many processors gets small blocks."""
+    gpu.set_processors(1000 if request.param == 4 else 0)
+    yield request.param
+    gpu.set_processors(1)
+
+
+@pytest.mark.usefixtures("queries_per_block")
+@pytest.mark.parametrize("kv_type", KV_TYPES)
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_usual_head_sizes_have_the_bits_of_the_cpu(kv_type: str, head_dim: int) -> None:
+    rng = np.random.default_rng(10)
+    caches = pair_of_caches(kv_type, 1, head_dim, 768)
+    fill(caches, 0, 620, 5, (1, head_dim), rng)
+    tree = np.array([-1, 0, 1, 0, 3, -1, 5], dtype=np.int32)
+    for first, n_rows, parents in (
+        (0, 1, None), (70, 1, None), (254, 4, None), (600, 3, None), (240, 40, None),
+        (250, 7, tree), (100, 7, tree), (535, 7, tree),
+    ):  # fmt: skip
+        q = rng.standard_normal((n_rows, 5, head_dim)).astype(np.float32)
+        want = caches[1].attention("scalar", 1, q, first, parents=parents)
+        n_chunks = (first + n_rows + 255) // 256
+        got = caches[0].attention(q, first, parents=parents, max_chunks=n_chunks)
+        assert same_bits(got, want), (first, n_rows)
+
+
+@pytest.mark.usefixtures("queries_per_block")
+@pytest.mark.parametrize("head_dim", [32, 64])
+def test_many_chunks_are_merged_as_on_the_cpu(head_dim: int) -> None:
+    rng = np.random.default_rng(11)
+    caches = pair_of_caches("f16", 1, head_dim, 11 * 256)
+    fill(caches, 0, 10 * 256 + 9, 2, (1, head_dim), rng)
+    for first in (7 * 256, 8 * 256 - 1, 8 * 256, 10 * 256 + 8):
+        q = rng.standard_normal((1, 2, head_dim)).astype(np.float32)
+        want = caches[1].attention("scalar", 1, q, first)
+        assert same_bits(caches[0].attention(q, first, max_chunks=11), want), first
+
+
+@pytest.mark.usefixtures("queries_per_block")
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("first", [8, 97, 251])
+def test_nan_behind_a_row_does_not_reach_it_in_batches_of_positions(
+    head_dim: int, first: int
+) -> None:
+    rng = np.random.default_rng(12)
+    caches = pair_of_caches("f16", 1, head_dim, 512)
+    fill(caches, 0, first + 4, 2, (1, head_dim), rng)
+    q = rng.standard_normal((4, 2, head_dim)).astype(np.float32)
+    want = caches[0].attention(q, first, max_chunks=2)
+    bad = np.full((1, 1, head_dim), np.nan, np.float32)
+    caches[0].rope_store(q[:1], bad, bad, first + 3)
+    got = caches[0].attention(q, first, max_chunks=2)
+    assert same_bits(got[:3], want[:3])
+    assert np.isnan(got[3]).all()
+
+
+@pytest.mark.usefixtures("queries_per_block")
+@pytest.mark.parametrize("kv_type", KV_TYPES)
+@pytest.mark.parametrize(
+    ("head_dim", "n_rot", "interleaved"), [(64, 64, False), (128, 64, True), (96, 32, False)]
+)
+def test_storing_on_the_way_equals_storing_before(
+    kv_type: str, head_dim: int, n_rot: int, interleaved: bool
+) -> None:
+    rng = np.random.default_rng(13)
+    tree = np.array([-1, 0, 1, 0, 3, -1, 5], dtype=np.int32)
+    for first, n, n_before, parents in (
+        (0, 1, 0, None), (255, 3, 0, None), (250, 16, 5, None), (300, 2, 1, None),
+        (252, 7, 0, tree), (256, 7, 0, tree), (12, 7, 0, tree),
+    ):  # fmt: skip
+        one_by_one, at_once = (gpu.Cache(kv_type, 2, head_dim, 512) for _ in range(2))
+        shape = (first, 2, head_dim)
+        old = [rng.standard_normal(shape).astype(np.float32) for _ in range(2)]
+        for cache in (one_by_one, at_once):
+            if first > 0:
+                cache.rope_store(np.zeros(shape, np.float32), *old, 0)
+        q = rng.standard_normal((n, 6, head_dim)).astype(np.float32)
+        k, v = (rng.standard_normal((n, 2, head_dim)).astype(np.float32) for _ in range(2))
+        rotation = {"cos_sin": table(np.arange(first, first + n), n_rot),
+                    "interleaved": interleaved}  # fmt: skip
+        rotated = one_by_one.rope_store(q, k, v, first, **rotation)
+        options = {"parents": parents, "scale": 0.1, "max_chunks": (first + n + 255) // 256}
+        want = one_by_one.attention(rotated[n_before:], first + n_before, **options)
+        got = at_once.store_and_attend(q, k, v, first, n_before=n_before, **rotation, **options)
+        assert same_bits(got, want), (first, n)
+        assert at_once.content() == one_by_one.content(), (first, n)
 
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)

@@ -110,6 +110,7 @@ class BlockRunner {
       thread.grid.block_y_ = block_y;
       thread.grid.thread_ = static_cast<int>(i);
       thread.grid.n_threads_ = static_cast<int>(threads_.size());
+      thread.grid.waited_ = false;
       thread.state = State::kReady;
       make_context(thread.context, stack(i), &BlockRunner::enter);
     }
@@ -234,6 +235,7 @@ class BlockRunner {
     Thread* self = runner->running_;
     try {
       runner->body_(runner->argument_, self->grid);
+      if (!self->grid.waited_) throw Failure("the end of a thread before wait_for_previous()");
     } catch (const std::exception& error) {
       runner->fail(error.what());
     }
@@ -295,6 +297,15 @@ void EmulatedGrid::check_access(const void* p, std::size_t n, std::size_t alignm
                   " bytes into a buffer of " + std::to_string(next->second));
   }
   throw Failure(std::string("a ") + what + " outside of device memory");
+}
+
+void EmulatedGrid::wait_for_previous() {
+  if (waited_) throw Failure("a second wait_for_previous()");
+  waited_ = true;
+}
+
+void EmulatedGrid::check_waited(const char* what) const {
+  if (!waited_) throw Failure(std::string("a ") + what + " before wait_for_previous()");
 }
 
 std::int32_t EmulatedGrid::dp4a(std::uint32_t a, std::uint32_t b, std::int32_t c) const {

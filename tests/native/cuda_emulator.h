@@ -4,6 +4,9 @@
 //   - loads and stores outside of the registered device memory, or misaligned
 //   - shared memory outside of what the launch asked for, and races on it: two threads, one of them
 //     writing, with no sync() between
+//   - loads and stores of what kernels may write before wait_for_previous(), threads that end
+//   without
+//     it or call it twice
 //   - warps whose lanes do not all reach a shuffle or mma, blocks whose threads do not all sync
 #pragma once
 
@@ -40,6 +43,7 @@ class EmulatedBuffer {
 
 struct EmulatorOptions {
   bool backwards = false;  // last block first, last warp first
+  int n_processors = 1;    // of the device: only kernels and grids depend on it, no bits
 };
 EmulatorOptions& emulator_options();
 
@@ -74,18 +78,33 @@ class EmulatedGrid {
 
   template <class T>
   [[nodiscard]] T load(const T* p) {
+    check_waited("load");
     check_access(p, sizeof(T), alignof(T), "load");
     return *p;
   }
   template <class T>
   [[nodiscard]] T load_weight(const T* p) {
-    return load(p);
+    check_access(p, sizeof(T), alignof(T), "load");
+    return *p;
+  }
+  template <class T>
+  [[nodiscard]] T load_fresh(const T* p) {
+    return load_weight(p);
   }
   template <class T>
   void store(T* p, T value) {
+    check_waited("store");
     check_access(p, sizeof(T), alignof(T), "store");
     *p = value;
   }
+  std::int32_t atomic_add(std::int32_t* p, std::int32_t value) {
+    const std::int32_t before = load(p);
+    store(p, before + value);
+    return before;
+  }
+  void fence() {}
+  void prefetch(const void* p) { check_access(p, 1, 1, "prefetch"); }
+  void wait_for_previous();
 
   template <class T>
   [[nodiscard]] EmulatedShared<T> shared(int offset) {
@@ -121,10 +140,12 @@ class EmulatedGrid {
   // Publishes words of this lane, waits for the warp, returns those of all lanes, kWords apart.
   const std::uint32_t* exchange(const std::uint32_t* words, int n, const char* what);
   void check_access(const void* p, std::size_t n, std::size_t alignment, const char* what);
+  void check_waited(const char* what) const;
   std::byte* shared_at(std::int64_t offset, std::size_t n, bool writes);
 
   class BlockRunner* runner_ = nullptr;
   int block_x_ = 0, block_y_ = 0, thread_ = 0, n_threads_ = 0;
+  bool waited_ = false;
 };
 
 template <class T>
@@ -147,6 +168,9 @@ void EmulatedShared<T>::set(int i, T value) const {
 void run_grid(int grid_x, int grid_y, int n_threads, int shared_bytes,
               void (*body)(const void* argument, EmulatedGrid& thread), const void* argument);
 
+template <class Body>
+concept EmulatedWaits = requires { requires Body::kWaits; };
+
 struct EmulatedLauncher {
   template <class Body>
   static void launch(const typename Body::Params& params, int grid_x, int grid_y, int n_threads,
@@ -154,11 +178,13 @@ struct EmulatedLauncher {
     run_grid(
         grid_x, grid_y, n_threads, shared_bytes,
         [](const void* argument, EmulatedGrid& thread) {
+          if constexpr (!EmulatedWaits<Body>) thread.wait_for_previous();
           Body::run(thread, *static_cast<const typename Body::Params*>(argument));
         },
         &params);
   }
   static void matmul(const MatmulLaunch& launch, Stream stream);
+  [[nodiscard]] static int n_processors() { return emulator_options().n_processors; }
 };
 
 // The table of launch.h over the emulator.

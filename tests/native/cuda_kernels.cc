@@ -115,20 +115,12 @@ struct Product {
 class Input {
  public:
   Input(const Floats& x, const std::vector<DType>& types, const NormSpec& spec,
-        const std::optional<Ints>& row_index, const std::optional<Floats>& gate,
-        const std::string& activation)
-      : x_(x),
-        index_(upload(row_index)),
-        gate_(upload(gate)),
-        weight_(upload(spec.weight)),
-        bias_(upload(spec.bias)) {
+        const std::optional<Ints>& row_index)
+      : x_(x), index_(upload(row_index)), weight_(upload(spec.weight)), bias_(upload(spec.bias)) {
     args_.x = x_.as<float>();
     args_.x_stride = args_.n_in = x.shape(1);
     args_.n_rows = static_cast<int>(row_index ? row_index->size() : x.shape(0));
     args_.row_index = index_.as<std::int32_t>();
-    args_.gate = gate_.as<float>();
-    args_.gate_stride = args_.n_in;
-    args_.activation = parse_activation(activation);
     args_.norm = {norm_kind(spec.kind), weight_.as<float>(), bias_.as<float>(), spec.epsilon};
     for (const DType type : types) {
       const InputKind kind = input_kind(type);
@@ -143,18 +135,17 @@ class Input {
   [[nodiscard]] int n_rows() const { return args_.n_rows; }
 
  private:
-  Upload x_, index_, gate_, weight_, bias_;
+  Upload x_, index_, weight_, bias_;
   std::unique_ptr<EmulatedBuffer> forms_[kInputKinds];
   PrepareArgs args_;
 };
 
 std::vector<Floats> linear(const Floats& x, const std::vector<Product>& products,
                            const NormSpec& norm, const std::optional<Ints>& row_index,
-                           const std::optional<Floats>& gate, const std::string& gate_activation,
                            bool use_dp4a) {
   std::vector<DType> types;
   for (const Product& product : products) types.push_back(static_cast<DType>(product.dtype));
-  const Input input(x, types, norm, row_index, gate, gate_activation);
+  const Input input(x, types, norm, row_index);
   LinearArgs args;
   args.input = input.prepared();
   args.n_rows = input.n_rows();
@@ -186,7 +177,7 @@ std::vector<Floats> linear(const Floats& x, const std::vector<Product>& products
   return out;
 }
 
-// The same on the CPU, without gate.
+// The same on the CPU.
 std::vector<Floats> cpu_linear(const Floats& x, const std::vector<Product>& products,
                                const NormSpec& norm, const std::optional<Ints>& row_index) {
   const auto backend = make_cpu_backend(1);
@@ -242,7 +233,7 @@ Floats gated(const Floats& x, const Product& gate, const Product& up, const Norm
     backend->gated_linear(task);
     return out;
   }
-  const Input input(x, {gate_type, up_type}, norm, {}, {}, "none");
+  const Input input(x, {gate_type, up_type}, norm, {});
   const Weight w_gate = make_weight(gate.dtype, gate.n_out, x.shape(1), gate.data);
   const Weight w_up = make_weight(up.dtype, up.n_out, x.shape(1), up.data);
   const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
@@ -292,7 +283,7 @@ py::tuple head(const Floats& x, const Product& product, const NormSpec& norm, st
     task.logits_stride = stride;
     backend->head(task);
   } else {
-    const Input input(x, {type}, norm, {}, {}, "none");
+    const Input input(x, {type}, norm, {});
     const Weight weight = make_weight(product.dtype, product.n_out, x.shape(1), product.data);
     const Upload bias = upload(product.bias);
     const Upload d_blocks = blocks.empty() ? Upload() : Upload(blocks.data(), blocks.size() * 4);
@@ -414,34 +405,11 @@ class Cache {
 
   Floats rope_store(const Floats& q, const Floats& k, const Floats& v, int first_slot,
                     const std::optional<Floats>& cos_sin, bool interleaved) {
-    const Upload d_q(q);
-    const Upload d_k(k);
-    const Upload d_v(v);
-    const Upload table = upload(cos_sin);
-    const std::int32_t base = first_slot - 1;
-    const Upload slot(&base, sizeof base);
-    RopeStoreArgs args;
-    args.n_rows = static_cast<int>(q.shape(0));
-    args.n_heads = static_cast<int>(q.shape(1));
-    args.n_kv_heads = layout_.n_kv_heads;
-    args.head_dim = layout_.head_dim;
-    args.n_rot = cos_sin ? static_cast<int>(cos_sin->shape(1)) : 0;
-    args.interleaved = interleaved;
-    args.cos_sin = table.as<float>();
-    args.q = d_q.as<float>();
-    args.k = d_k.as<float>();
-    args.v = d_v.as<float>();
-    args.q_stride = q.shape(1) * q.shape(2);
-    args.k_stride = args.v_stride = k.shape(1) * k.shape(2);
-    args.layout = layout_;
-    args.pages = pages_->as<std::byte*>();
-    args.page_offset = layout_.layer_bytes();
-    args.first_slot = slot.as<std::int32_t>();
-    args.slot_offset = 1;
-    emulated_kernels().rope_store(args, nullptr);
+    const NewRows rows(*this, q, k, v, first_slot, cos_sin, interleaved);
+    emulated_kernels().rope_store(rows.args, nullptr);
     check_emulator();
     Floats out(std::vector<py::ssize_t>(q.shape(), q.shape() + q.ndim()));
-    d_q.download(out.mutable_data());
+    rows.q.download(out.mutable_data());
     return out;
   }
 
@@ -449,34 +417,19 @@ class Cache {
                    int max_chunks) {
     const Upload d_q(q);
     const Upload d_parents = upload(parents);
-    const std::int32_t base = first_slot - 1;
-    const Upload slot(&base, sizeof base);
-    Floats out(std::vector<py::ssize_t>(q.shape(), q.shape() + q.ndim()));
-    const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
-    AttentionArgs args;
-    args.n_rows = static_cast<int>(q.shape(0));
-    args.n_heads = static_cast<int>(q.shape(1));
-    args.n_kv_heads = layout_.n_kv_heads;
-    args.head_dim = layout_.head_dim;
-    args.scale = scale;
-    args.q = d_q.as<float>();
-    args.out = dst.as<float>();
-    args.q_stride = args.out_stride = q.shape(1) * q.shape(2);
-    args.layout = layout_;
-    args.pages = pages_->as<std::byte*>();
-    args.page_offset = layout_.layer_bytes();
-    args.first_slot = slot.as<std::int32_t>();
-    args.slot_offset = 1;
-    args.parents = d_parents.as<std::int32_t>();
-    args.max_chunks = max_chunks;
-    const std::size_t n_scratch =
-        cuda::attention_scratch_bytes(args.n_rows, args.n_heads, args.head_dim, max_chunks);
-    const EmulatedBuffer scratch(n_scratch);
-    args.scratch = n_scratch == 0 ? nullptr : scratch.data();
-    emulated_kernels().attention(args, nullptr);
-    check_emulator();
-    std::memcpy(out.mutable_data(), dst.data(), dst.size());
-    return out;
+    return attend(static_cast<int>(q.shape(0)), static_cast<int>(q.shape(1)), d_q.as<float>(),
+                  first_slot, d_parents, scale, max_chunks, {}, 0);
+  }
+
+  // Both in one: the rows from n_before on attend.
+  Floats store_and_attend(const Floats& q, const Floats& k, const Floats& v, int first_slot,
+                          const std::optional<Floats>& cos_sin, bool interleaved, int n_before,
+                          const std::optional<Ints>& parents, float scale, int max_chunks) {
+    const NewRows rows(*this, q, k, v, first_slot, cos_sin, interleaved);
+    const Upload d_parents = upload(parents);
+    return attend(static_cast<int>(q.shape(0)) - n_before, static_cast<int>(q.shape(1)),
+                  rows.q.as<float>() + n_before * rows.args.q_stride, first_slot + n_before,
+                  d_parents, scale, max_chunks, rows.args, n_before);
   }
 
   // From slot to slot, of both layers.
@@ -503,6 +456,80 @@ class Cache {
   }
 
  private:
+  // Rows for the cache in device memory.
+  struct NewRows {
+    NewRows(const Cache& cache, const Floats& host_q, const Floats& host_k, const Floats& host_v,
+            int first_slot, const std::optional<Floats>& cos_sin, bool interleaved)
+        : q(host_q),
+          k(host_k),
+          v(host_v),
+          table(upload(cos_sin)),
+          base(first_slot - 1),
+          slot(&base, sizeof base) {
+      args.n_rows = static_cast<int>(host_q.shape(0));
+      args.n_heads = static_cast<int>(host_q.shape(1));
+      args.n_kv_heads = cache.layout_.n_kv_heads;
+      args.head_dim = cache.layout_.head_dim;
+      args.n_rot = cos_sin ? static_cast<int>(cos_sin->shape(1)) : 0;
+      args.interleaved = interleaved;
+      args.cos_sin = table.as<float>();
+      args.q = q.as<float>();
+      args.k = k.as<float>();
+      args.v = v.as<float>();
+      args.q_stride = host_q.shape(1) * host_q.shape(2);
+      args.k_stride = args.v_stride = host_k.shape(1) * host_k.shape(2);
+      args.layout = cache.layout_;
+      args.pages = cache.pages_->as<std::byte*>();
+      args.page_offset = cache.layout_.layer_bytes();
+      args.first_slot = slot.as<std::int32_t>();
+      args.slot_offset = 1;
+    }
+    Upload q, k, v, table;
+    std::int32_t base;
+    Upload slot;
+    RopeStoreArgs args;
+  };
+
+  Floats attend(int n_rows, int n_heads, const float* q, int first_slot, const Upload& parents,
+                float scale, int max_chunks, const RopeStoreArgs& rope, int n_before) {
+    const std::int32_t base = first_slot - 1;
+    const Upload slot(&base, sizeof base);
+    Floats out(std::vector<py::ssize_t>{n_rows, n_heads, layout_.head_dim});
+    const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
+    AttentionArgs args;
+    args.n_rows = n_rows;
+    args.n_heads = n_heads;
+    args.n_kv_heads = layout_.n_kv_heads;
+    args.head_dim = layout_.head_dim;
+    args.scale = scale;
+    args.q = q;
+    args.out = dst.as<float>();
+    args.q_stride = args.out_stride = std::int64_t{n_heads} * layout_.head_dim;
+    args.layout = layout_;
+    args.pages = pages_->as<std::byte*>();
+    args.page_offset = layout_.layer_bytes();
+    args.first_slot = slot.as<std::int32_t>();
+    args.slot_offset = 1;
+    args.parents = parents.as<std::int32_t>();
+    args.max_chunks = max_chunks;
+    const std::size_t n_scratch =
+        cuda::attention_scratch_bytes(n_rows, n_heads, args.head_dim, max_chunks);
+    const EmulatedBuffer scratch(n_scratch);
+    args.scratch = n_scratch == 0 ? nullptr : scratch.data();
+    const EmulatedBuffer counters(
+        static_cast<std::size_t>(n_heads) * kAttentionCounters * sizeof(std::int32_t), 0);
+    args.counters = counters.as<std::int32_t>();
+    args.rope = rope;
+    args.n_before = n_before;
+    emulated_kernels().attention(args, nullptr);
+    check_emulator();
+    for (std::size_t i = 0; i < counters.size(); ++i) {
+      if (counters.data()[i] != std::byte{0}) throw_invalid("attention left its counters set");
+    }
+    std::memcpy(out.mutable_data(), dst.data(), dst.size());
+    return out;
+  }
+
   KvLayout layout_;
   std::vector<std::unique_ptr<EmulatedBuffer>> buffers_;
   std::unique_ptr<Upload> pages_;
@@ -511,6 +538,7 @@ class Cache {
 // --- Kernels with mistakes, for the emulator itself ----------------------------------------------
 
 struct Faulty {
+  static constexpr bool kWaits = true;
   struct Params {
     int fault;
     float* data;  // 64 floats
@@ -519,6 +547,10 @@ struct Faulty {
   static void run(G& g, const Params& p) {
     const auto shared = g.template shared<float>(0);
     const int t = g.thread();
+    if (p.fault == 9) (void)g.load(static_cast<const float*>(p.data) + t);
+    if (p.fault == 10) return;
+    g.wait_for_previous();
+    if (p.fault == 11) g.wait_for_previous();
     switch (p.fault) {
       case 0:  // none: a rotation through shared memory
         shared.set(t, g.load(static_cast<const float*>(p.data) + t));
@@ -558,6 +590,9 @@ struct Faulty {
         }
         break;
       }
+      case 12:
+        g.prefetch(p.data + 64 + t);
+        break;
       default:
         break;
     }
@@ -592,8 +627,7 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
            py::arg("kind") = "none", py::arg("weight") = py::none(), py::arg("bias") = py::none(),
            py::arg("epsilon") = 0.0F);
   m.def("linear", &linear, py::arg("x"), py::arg("products"), py::arg("norm") = NormSpec{},
-        py::arg("row_index") = py::none(), py::arg("gate") = py::none(),
-        py::arg("gate_activation") = "none", py::arg("use_dp4a") = false);
+        py::arg("row_index") = py::none(), py::arg("use_dp4a") = false);
   m.def("cpu_linear", &cpu_linear, py::arg("x"), py::arg("products"), py::arg("norm") = NormSpec{},
         py::arg("row_index") = py::none());
   m.def("gated", &gated, py::arg("x"), py::arg("gate"), py::arg("up"), py::arg("norm") = NormSpec{},
@@ -612,6 +646,7 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
     for (int i = 0; i <= k_slices(type, n_in); ++i) out.push_back(k_slice_begin(type, n_in, i));
     return out;
   });
+  m.def("set_processors", [](int n) { emulator_options().n_processors = n; });
   m.def("set_backwards", [](bool backwards) { emulator_options().backwards = backwards; });
   m.def("n_blocks_run", &emulated_blocks);
   m.def("run_faulty", &run_faulty);
@@ -619,6 +654,10 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
       .def(py::init<const std::string&, int, int, int>())
       .def("rope_store", &Cache::rope_store, py::arg("q"), py::arg("k"), py::arg("v"),
            py::arg("first_slot"), py::arg("cos_sin") = py::none(), py::arg("interleaved") = false)
+      .def("store_and_attend", &Cache::store_and_attend, py::arg("q"), py::arg("k"), py::arg("v"),
+           py::arg("first_slot"), py::arg("cos_sin") = py::none(), py::arg("interleaved") = false,
+           py::arg("n_before") = 0, py::arg("parents") = py::none(), py::arg("scale") = 1.0F,
+           py::arg("max_chunks") = 1)
       .def("attention", &Cache::attention, py::arg("q"), py::arg("first_slot"),
            py::arg("parents") = py::none(), py::arg("scale") = 1.0F, py::arg("max_chunks") = 1)
       .def("copy", &Cache::copy)

@@ -226,6 +226,7 @@ class CudaBackend final : public DeviceBackend {
     const std::lock_guard lock(stats_mutex_);
     stats_.n_waits = runtime_->n_waits();
   }
+  void issue_rope();
   void note_first(const RecordingKey& key);
   // Host memory that copies of the present pass use.
   struct Staging {
@@ -269,8 +270,9 @@ class CudaBackend final : public DeviceBackend {
   DevicePass pass_;
   RecordingKey key_;
   bool recording_ = false, replaying_ = false;
-  int step_ = 0;       // of a chain
-  int head_rows_ = 0;  // results that wait on the device
+  RopeStoreArgs rope_;  // what rope_store() has left to attention
+  int step_ = 0;        // of a chain
+  int head_rows_ = 0;   // results that wait on the device
   int head_top_k_ = 0;
   const std::int32_t* first_slot_ = nullptr;  // device
   // The chain that the present pass follows.

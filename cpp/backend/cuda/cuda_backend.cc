@@ -17,6 +17,7 @@ int CudaBackend::reserve(std::size_t n_bytes, const WorkShape& shape) {
   RuntimeMemory work, pinned_in, pinned_out, chain_in, chain_out;
   if (moves) {
     work = RuntimeMemory(*runtime_, space.n_bytes, false);
+    runtime_->fill(work.data() + space.counters, 0, space.counters_bytes);
     pinned_in = RuntimeMemory(
         *runtime_,
         DeviceSlab::aligned(space.inputs_bytes) + rows * space.hidden_row * sizeof(float), true);

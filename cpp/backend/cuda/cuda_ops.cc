@@ -1,5 +1,6 @@
 // The operations of a pass as launches of kernels.
 #include <algorithm>
+#include <utility>
 
 #include "backend/cuda/backend_impl.h"
 #include "base/error.h"
@@ -27,6 +28,7 @@ PreparedInput CudaBackend::prepare(const float* x, std::int64_t x_stride, int n_
 }
 
 void CudaBackend::linear(const LinearTask& task) {
+  issue_rope();
   if (task.n_rows == 0 || task.segments.empty()) return;
   SPECDEC_CHECK(task.segments.size() <= kMaxSegments);
   LinearArgs args;
@@ -64,31 +66,40 @@ void CudaBackend::gated_linear(const GatedLinearTask& task) {
   launch("gated linear", kernels_.gated_linear, args);
 }
 
+// Few rows are left to the attention over them, which saves a kernel.
 void CudaBackend::rope_store(const RopeStoreTask& task) {
+  issue_rope();
   if (task.n_rows == 0) return;
-  launch("rope and store", kernels_.rope_store,
-         RopeStoreArgs{.n_rows = task.n_rows,
-                       .n_heads = task.n_heads,
-                       .n_kv_heads = task.n_kv_heads,
-                       .head_dim = task.head_dim,
-                       .n_rot = task.n_rot,
-                       .interleaved = task.interleaved,
-                       .cos_sin = task.cos_sin,
-                       .q = task.q,
-                       .k = task.k,
-                       .v = task.v,
-                       .q_stride = task.q_stride,
-                       .k_stride = task.k_stride,
-                       .v_stride = task.v_stride,
-                       .layout = task.cache.layout,
-                       .pages = task.cache.pages,
-                       .page_offset = task.cache.page_offset,
-                       .first_slot = first_slot_,
-                       .slot_offset = task.first_slot - pass_.first_slot});
+  rope_ = RopeStoreArgs{.n_rows = task.n_rows,
+                        .n_heads = task.n_heads,
+                        .n_kv_heads = task.n_kv_heads,
+                        .head_dim = task.head_dim,
+                        .n_rot = task.n_rot,
+                        .interleaved = task.interleaved,
+                        .cos_sin = task.cos_sin,
+                        .q = task.q,
+                        .k = task.k,
+                        .v = task.v,
+                        .q_stride = task.q_stride,
+                        .k_stride = task.k_stride,
+                        .v_stride = task.v_stride,
+                        .layout = task.cache.layout,
+                        .pages = task.cache.pages,
+                        .page_offset = task.cache.page_offset,
+                        .first_slot = first_slot_,
+                        .slot_offset = task.first_slot - pass_.first_slot};
+  if (task.n_rows > kMostNewRows) issue_rope();
+}
+
+// What rope_store() has left, when no attention took it.
+void CudaBackend::issue_rope() {
+  if (rope_.n_rows == 0) return;
+  launch("rope and store", kernels_.rope_store, std::exchange(rope_, {}));
 }
 
 void CudaBackend::attention(const AttentionTask& task) {
-  if (task.n_rows == 0) return;
+  if (task.n_rows == 0) return issue_rope();
+  const RopeStoreArgs rope = std::exchange(rope_, {});
   AttentionArgs args{.n_rows = task.n_rows,
                      .n_heads = task.n_heads,
                      .n_kv_heads = task.n_kv_heads,
@@ -105,12 +116,19 @@ void CudaBackend::attention(const AttentionTask& task) {
                      .slot_offset = task.first_slot - pass_.first_slot,
                      .parents = task.parents,
                      .max_chunks = key_.max_chunks,
-                     .scratch = at<std::byte>(space_.scratch)};
+                     .scratch = at<std::byte>(space_.scratch),
+                     .counters = at<std::int32_t>(space_.counters),
+                     .rope = rope,
+                     .n_before = rope.n_rows == 0 ? 0 : rope.n_rows - task.n_rows};
+  // The last rows of those that were to be stored, in the same layer.
+  SPECDEC_CHECK(rope.n_rows == 0 ||
+                (rope.page_offset == args.page_offset && rope.pages == args.pages &&
+                 args.n_before >= 0 && rope.slot_offset + args.n_before == args.slot_offset));
   // Of a chain, rows before a piece count as committed.
   int piece = task.n_rows;
   while (piece > 1 && attention_scratch_bytes(piece, task.n_heads, task.head_dim, args.max_chunks) >
                           space_.attention_bytes) {
-    SPECDEC_CHECK(task.parents == nullptr);
+    SPECDEC_CHECK(task.parents == nullptr && rope.n_rows == 0);
     piece = (piece + 1) / 2;
   }
   for (int row = 0; row < task.n_rows; row += piece) {

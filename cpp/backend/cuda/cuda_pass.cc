@@ -114,6 +114,7 @@ bool CudaBackend::follow_pass(const DevicePass& pass) {
 bool CudaBackend::start_pass(const DevicePass& pass) {
   recording_ = replaying_ = false;
   step_ = head_rows_ = 0;
+  rope_ = {};
   SPECDEC_CHECK(pass.n_rows >= 1 && pass.n_fed() <= shape_.max_rows && pass.n_steps >= 1 &&
                 pass.n_steps <= kMaxChainSteps &&
                 pass.hidden_stride <= static_cast<std::int64_t>(space_.hidden_row) &&
@@ -177,6 +178,7 @@ void CudaBackend::submit_pass() {
       head_top_k_ = pass_.key.top_k;
     }
   } else {
+    issue_rope();
     download_results();
     if (recording_) {
       std::unique_ptr<Recording> recording = runtime_->end_recording();

@@ -54,6 +54,8 @@ WorkSpace::WorkSpace(const WorkShape& shape) {
     prepared[kind] =
         place(n_bytes, input_bytes(static_cast<InputKind>(kind), shape.max_rows, shape.max_n_in));
   }
+  counters_bytes = size(shape.n_heads) * kAttentionCounters * sizeof(std::int32_t);
+  counters = place(n_bytes, counters_bytes);
   top = place(n_bytes, kHeadRows * kMaxHeadTopK * sizeof(TopToken));
   log_sum_exp = place(n_bytes, kHeadRows * sizeof(float));
   logits = place(n_bytes, kHeadRows * logits_row * sizeof(float));

@@ -28,6 +28,7 @@ struct WorkSpace {
   std::size_t inputs = 0, inputs_bytes = 0;  // what a pass uploads: PassInputs
   std::size_t hidden = 0, qkv = 0, attention = 0, ffn = 0;
   std::size_t prepared[kInputKinds] = {};
+  std::size_t counters = 0, counters_bytes = 0;  // of attention: zeros between passes
   std::size_t top = 0, log_sum_exp = 0, logits = 0;
   std::size_t scratch = 0, scratch_bytes = 0;
   std::size_t attention_bytes = 0;  // of scratch, for one launch of attention

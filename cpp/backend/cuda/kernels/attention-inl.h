@@ -1,94 +1,54 @@
 // Attention over the paged cache, in the order of operations of backend/cpu/attention-inl.h. A
-// block takes up to 8 queries (row, head) of one kv head. Split: one chunk of positions per block
-// and a merge afterwards; else the block walks all chunks and merges as it goes. Same bits.
+// block takes 4 or 8 queries (row, head) of one kv head. Split: one chunk of positions per block,
+// the last of which to end merges them; else the block walks all chunks and merges as it goes. Same
+// bits. New rows are stored on the way: by every block that reads them, since blocks cannot wait
+// for each other; all write the same.
 //   scores   one thread per position: a chain of multiply-adds over the dimensions
 //   softmax  half a warp per query
 //   values   one thread per dimension and group of queries: a chain over the positions
 #pragma once
 
-#include "backend/cuda/kernels/cache-inl.h"
+#include "backend/cuda/kernels/attention_parts-inl.h"
 
 namespace specdec::cuda {
 
-inline constexpr int kQueriesPerBlock = 8;
-
-struct AttentionParams {
-  int n_rows;
-  int group;      // query heads per kv head
-  int n_queries;  // n_rows * group, query t is row t / group
-  int queries_per_block;
-  int n_chunks;  // most that a row may see
-  float factor;  // scale * log2(e)
-  const float* q;
-  float* out;
-  std::int64_t q_stride, out_stride;
-  const std::int32_t* first_slot;
-  int slot_offset;
-  const std::int32_t* parents;
-  CacheParams cache;
-  // Partial results of split attention, [n_kv_heads * n_queries][n_chunks] and outputs [..
-  // ][head_dim]
-  float* partial_max;
-  float* partial_sum;
-  float* partial_out;
-};
-
-// Ancestors of a row within the batch.
-template <class G>
-SPECDEC_GPU int depth_of(G& g, const std::int32_t* parents, int row) {
-  if (parents == nullptr) return row;
-  int depth = 0;
-  for (int at = g.load(parents + row); at >= 0; at = g.load(parents + at)) ++depth;
-  return depth;
-}
-
-// Slot of a logical position of a row: its ancestor at depth position - first.
-template <class G>
-SPECDEC_GPU int slot_of(G& g, const std::int32_t* parents, int first, int row, int length,
-                        int logical) {
-  if (parents == nullptr || logical < first) return logical;
-  int at = row;
-  for (int up = length - 1 - logical; up > 0; --up) at = g.load(parents + at);
-  return first + at;
-}
-
-// (m, l) and what old and new outputs are multiplied with.
-struct Merge {
-  float m, l, old_factor, new_factor;
-};
-SPECDEC_GPU Merge merge_of(float m, float l, float chunk_m, float chunk_l) {
-  const float top = m < chunk_m ? chunk_m : m;
-  Merge out;
-  out.old_factor = exp2_nonpositive(m - top);
-  out.new_factor = exp2_nonpositive(chunk_m - top);
-  out.m = top;
-  out.l = l * out.old_factor + chunk_l * out.new_factor;
-  return out;
-}
-
-// kSubs: groups of threads that share the queries of a block, 256 / kSubs threads each for the
-// dimensions.
-template <int kType, bool kSplit, int kSubs>
+// kHeadDim: 64 or 128, or 0 for any. A block's queries are shared by kSubs groups of threads, each
+// of which has kDims threads for the dimensions.
+template <int kType, bool kSplit, int kHeadDim, int kQueries>
 struct Attention {
   using Params = AttentionParams;
+  static constexpr bool kWaits = true;
   static constexpr int kMaxThreads = 256;
   static constexpr int kMinBlocks = 2;
   static constexpr int kThreads = 256;
-  static constexpr int kOwn = kQueriesPerBlock / kSubs;  // queries of one thread
-  static constexpr int kDims = 256 / kSubs;
+  static constexpr int kDims = kHeadDim == 0 ? kThreads : kHeadDim;
+  static constexpr int kSubs = kThreads / kDims;
+  static constexpr int kOwn = kQueries / kSubs;  // queries of one thread
+
+  [[nodiscard]] static constexpr int shared_bytes(int head_dim) {
+    return 256 + kQueries * kChunk * 4 + (kSplit ? 1 : 2) * kQueries * head_dim * 4;
+  }
 
   // grid: split (chunks * query groups) x kv heads, else query groups x kv heads
   template <class G>
-  static SPECDEC_GPU void run(G& g, const Params& p) {
+  static SPECDEC_GPU void run(G& g, const Params& params) {
+    Params p = params;
+    if constexpr (kHeadDim != 0) p.cache.head_dim = p.cache.v_stride = kHeadDim;
+    if constexpr (kHeadDim != 0) p.cache.n_scales = kHeadDim / 32;
     Attention tile;
     tile.kv_head = g.block_y();
-    tile.begin = (kSplit ? g.block() / p.n_chunks : g.block()) * p.queries_per_block;
-    tile.n = smaller(p.queries_per_block, p.n_queries - tile.begin);
-    tile.first = g.load(p.first_slot) + p.slot_offset;
+    tile.begin = (kSplit ? g.block() / p.n_chunks : g.block()) * kQueries;
+    tile.n = smaller(kQueries, p.n_queries - tile.begin);
+    tile.first = g.load_fresh(p.first_slot) + p.slot_offset;
+    const int own_chunk = kSplit ? g.block() % p.n_chunks : 0;
+    if (tile.begin == 0) tile.prefetch_chunk(g, p, own_chunk);
+    g.wait_for_previous();
+    if (!kSplit || (own_chunk + 1) * kChunk > tile.first - p.n_before) tile.store_rows(g, p);
     tile.load_queries(g, p);
     const auto lengths = tile.lengths(g, p);
     if constexpr (kSplit) {
-      tile.run_chunk(g, p, g.block() % p.n_chunks);
+      tile.run_chunk(g, p, own_chunk);
+      tile.merge_chunks(g, p);
     } else {
       int longest = 0;
       for (int j = 0; j < tile.n; ++j) longest = larger(longest, lengths.get(j));
@@ -102,7 +62,7 @@ struct Attention {
   int kv_head, begin, n, first;
 
   // Shared memory: lengths [8], chunk maxima, sums, running m, l, factors [8] each, scores
-  // [8][256], queries [8][head_dim], running outputs [8][head_dim].
+  // [kQueries][256], queries [head_dim][kQueries], running outputs [kQueries][head_dim].
   template <class G>
   static SPECDEC_GPU auto lengths(G& g, const Params&) {
     return g.template shared<int>(0);
@@ -111,18 +71,31 @@ struct Attention {
   static SPECDEC_GPU auto stats(G& g) {
     return g.template shared<float>(32);  // [6][8]: chunk m, chunk l, m, l, old, new factor
   }
-  template <class G>
+  template <class T, class G>
   static SPECDEC_GPU auto scores(G& g) {
-    return g.template shared<float>(256);
+    return g.template shared<T>(256);
   }
-  template <class G>
+  template <class T, class G>
   static SPECDEC_GPU auto queries(G& g) {
-    return g.template shared<float>(256 + kQueriesPerBlock * kChunk * 4);
+    return g.template shared<T>(256 + kQueries * kChunk * 4);
   }
   template <class G>
   static SPECDEC_GPU auto sums(G& g, const Params& p) {
-    return g.template shared<float>(256 + kQueriesPerBlock * kChunk * 4 +
-                                    p.queries_per_block * p.cache.head_dim * 4);
+    return g.template shared<float>(256 + kQueries * (kChunk + p.cache.head_dim) * 4);
+  }
+
+  // What earlier passes left of a chunk: other kernels between then and now had the caches.
+  template <class G>
+  SPECDEC_GPU void prefetch_chunk(G& g, const Params& p, int chunk) const {
+    const int n_old = smaller(kChunk, first - chunk * kChunk);
+    if (n_old <= 0) return;
+    const CacheParams& c = p.cache;
+    const std::byte* part = g.load_fresh(c.pages + chunk) + c.page_offset + kv_head * c.head_bytes;
+    const int key_bytes = (n_old + 15) / 16 * 16 * c.head_dim * kElementBytes<kType>;
+    const int value_bytes = n_old * c.v_stride * kElementBytes<kType>;
+    for (int at = g.thread() * 128; at < key_bytes; at += kThreads * 128) g.prefetch(part + at);
+    for (int at = g.thread() * 128; at < value_bytes; at += kThreads * 128)
+      g.prefetch(part + c.v_offset + at);
   }
 
   SPECDEC_GPU int row(const Params& p, int j) const { return (begin + j) / p.group; }
@@ -135,13 +108,32 @@ struct Attention {
   }
 
   template <class G>
+  SPECDEC_GPU void store_rows(G& g, const Params& p) const {
+    const int of_key = (p.cache.head_dim + 31) / 32;  // pieces of 32
+    const int of_row = of_key + (p.cache.v_stride + 31) / 32;
+    for (int at = g.thread() / 32; at < p.n_new * of_row; at += kThreads / 32) {
+      const int r = at / of_row;
+      const int piece = at % of_row;
+      const bool is_key = piece < of_key;
+      store_new(g, p.rows, p.cache, kv_head, r, first - p.n_before + r, is_key,
+                32 * (is_key ? piece : piece - of_key));
+    }
+  }
+
+  template <class G>
   SPECDEC_GPU void load_queries(G& g, const Params& p) const {
+    constexpr int kWarps = kThreads / 32 / kQueries;  // per query
     const int dim = p.cache.head_dim;
-    const auto q = queries(g);
-    for (int at = g.thread(); at < n * dim; at += g.n_threads()) {
-      const int j = at / dim;
-      const float* src = p.q + row(p, j) * p.q_stride + std::int64_t{head(p, j)} * dim;
-      q.set(at, g.load(src + at % dim) * p.factor);
+    const auto q = queries<float>(g);
+    const int j = g.thread() / 32 / kWarps;
+    const float* src = nullptr;
+    if (j < n) src = p.q + row(p, j) * p.q_stride + std::int64_t{head(p, j)} * dim;
+    for (int d = g.thread() % (32 * kWarps); d < dim; d += 32 * kWarps) {
+      float value = 0;
+      if (src != nullptr) {
+        value = p.n_new == 0 ? g.load(src + d) : rotated(g, p.rows, p.n_before + row(p, j), src, d);
+      }
+      q.set(d * kQueries + j, value * p.factor);
     }
     const auto length = lengths(g, p);
     if (g.thread() < n)
@@ -152,10 +144,10 @@ struct Attention {
   template <class G>
   SPECDEC_GPU void run_chunk(G& g, const Params& p, int chunk) const {
     const auto length = lengths(g, p);
-    int visible[kQueriesPerBlock];
+    int visible[kQueries];
     int most = 0;
     SPECDEC_UNROLL
-    for (int j = 0; j < kQueriesPerBlock; ++j) {
+    for (int j = 0; j < kQueries; ++j) {
       visible[j] = j < n ? n_visible(length.get(j), chunk) : 0;
       most = larger(most, visible[j]);
     }
@@ -173,38 +165,54 @@ struct Attention {
     return p.parents == nullptr || logical < first;
   }
 
+  // Element d of all queries times a key.
+  template <class G>
+  static SPECDEC_GPU void add_key(G& g, int d, float key, float* acc) {
+    const auto q = queries<Float4>(g);
+    SPECDEC_UNROLL
+    for (int quarter = 0; quarter < kQueries / 4; ++quarter) {
+      const Float4 four = q.get(d * (kQueries / 4) + quarter);
+      SPECDEC_UNROLL
+      for (int j = 0; j < 4; ++j)
+        acc[4 * quarter + j] = fma_of(four.v[j], key, acc[4 * quarter + j]);
+    }
+  }
+
   template <class G>
   SPECDEC_GPU void score(G& g, const Params& p, int chunk, const int* visible, int most) const {
     const int position = g.thread();
     const int dim = p.cache.head_dim;
     const int logical = chunk * kChunk + position;
-    const auto q = queries(g);
-    const auto out = scores(g);
-    float acc[kQueriesPerBlock] = {};
+    const auto out = scores<float>(g);
+    float acc[kQueries] = {};
     if (position < most && is_shared(p, logical)) {
       const std::byte* part = head_part(g, p.cache, kv_head, logical);
-      for (int d = 0; d < dim; ++d) {
-        const float key = load_key<kType>(g, p.cache, part, position, d);
+      int d = 0;
+      for (; d + kKeyBatch <= dim; d += kKeyBatch) {
+        float key[kKeyBatch];
+        load_keys<kType, kKeyBatch>(g, p.cache, part, position, d, key);
         SPECDEC_UNROLL
-        for (int j = 0; j < kQueriesPerBlock; ++j) {
-          if (j < n) acc[j] = fma_of(q.get(j * dim + d), key, acc[j]);
-        }
+        for (int i = 0; i < kKeyBatch; ++i) add_key(g, d + i, key[i], acc);
+      }
+      if constexpr (kHeadDim % kKeyBatch != 0 || kHeadDim == 0) {
+        for (; d < dim; ++d) add_key(g, d, load_key<kType>(g, p.cache, part, position, d), acc);
       }
     } else if (position < most) {
       const auto length = lengths(g, p);
+      const auto q = queries<float>(g);
       SPECDEC_UNROLL
-      for (int j = 0; j < kQueriesPerBlock; ++j) {
+      for (int j = 0; j < kQueries; ++j) {
         if (position >= visible[j]) continue;
         const int slot = slot_of(g, p.parents, first, row(p, j), length.get(j), logical);
         const std::byte* part = head_part(g, p.cache, kv_head, slot);
         for (int d = 0; d < dim; ++d) {
-          acc[j] = fma_of(q.get(j * dim + d), load_key<kType>(g, p.cache, part, slot % kChunk, d),
-                          acc[j]);
+          acc[j] = fma_of(q.get(d * kQueries + j),
+                          load_key<kType>(g, p.cache, part, slot % kChunk, d), acc[j]);
         }
       }
     }
     SPECDEC_UNROLL
-    for (int j = 0; j < kQueriesPerBlock; ++j)
+    for (int j = 0; j < kQueries; ++j)
       out.set(j * kChunk + position, position < visible[j] ? acc[j] : -infinity());
   }
 
@@ -212,8 +220,9 @@ struct Attention {
   template <class G, class Lengths>
   SPECDEC_GPU void softmax(G& g, int chunk, const Lengths& length) const {
     const int j = g.thread() / 32;
+    if (j >= kQueries) return;
     const int lane = g.thread() % 16;
-    const auto score = scores(g);
+    const auto score = scores<float>(g);
     const auto stat = stats(g);
     float m = -infinity();
     const bool mine = g.thread() % 32 < 16;
@@ -270,9 +279,28 @@ struct Attention {
   SPECDEC_GPU void add_shared(G& g, const Params& p, int chunk, int d, int sub, const int* visible,
                               int n_shared, float* acc) const {
     if (n_shared == 0) return;
-    const auto weight = scores(g);
     const std::byte* part = head_part(g, p.cache, kv_head, chunk * kChunk);
-    for (int i = 0; i < n_shared; ++i) {
+    int all = n_shared;  // see the same; what a query without any adds up is not stored
+    SPECDEC_UNROLL
+    for (int j = 0; j < kOwn; ++j) all = visible[j] > 0 ? smaller(all, visible[j]) : all;
+    int i = 0;
+    const auto weights = scores<Float4>(g);
+    constexpr int kBatch = kValueBatch<kType>;
+    for (; i + kBatch <= all; i += kBatch) {
+      float value[kBatch];
+      load_values<kType, kBatch>(g, p.cache, part, i, d, value);
+      SPECDEC_UNROLL
+      for (int k = 0; k < kBatch; k += 4) {
+        SPECDEC_UNROLL
+        for (int j = 0; j < kOwn; ++j) {
+          const Float4 four = weights.get((sub * kOwn + j) * (kChunk / 4) + i / 4 + k / 4);
+          SPECDEC_UNROLL
+          for (int v = 0; v < 4; ++v) acc[j] = fma_of(four.v[v], value[k + v], acc[j]);
+        }
+      }
+    }
+    const auto weight = scores<float>(g);
+    for (; i < n_shared; ++i) {
       const float value = load_value<kType>(g, p.cache, part, i, d);
       SPECDEC_UNROLL
       for (int j = 0; j < kOwn; ++j) {
@@ -285,7 +313,7 @@ struct Attention {
   template <class G>
   SPECDEC_GPU void add_paths(G& g, const Params& p, int chunk, int d, int sub, const int* visible,
                              int n_shared, float* acc) const {
-    const auto weight = scores(g);
+    const auto weight = scores<float>(g);
     const auto length = lengths(g, p);
     SPECDEC_UNROLL
     for (int i = 0; i < kOwn; ++i) {
@@ -336,43 +364,31 @@ struct Attention {
       g.store(out + at % dim, sum.get(at) * divide(1.0F, stat.get(24 + j)));
     }
   }
-};
 
-// Merges the chunks of split attention: one block per query and kv head.
-struct AttentionMerge {
-  using Params = AttentionParams;
-  static constexpr int kMaxThreads = 128;
-  static constexpr int kMinBlocks = 2;
-
+  // By the last block of these queries to come here.
   template <class G>
-  static SPECDEC_GPU void run(G& g, const Params& p) {
-    const int t = g.block();
-    const int row = t / p.group;
-    const int head = g.block_y() * p.group + t % p.group;
-    const int first = g.load(p.first_slot) + p.slot_offset;
-    const int length = first + depth_of(g, p.parents, row) + 1;
-    const std::int64_t base = (std::int64_t{g.block_y()} * p.n_queries + t) * p.n_chunks;
-    const int dim = p.cache.head_dim;
-    for (int d = g.thread(); d < dim; d += g.n_threads()) {
-      float m = load(g, p.partial_max + base);
-      float l = load(g, p.partial_sum + base);
-      float o = load(g, p.partial_out + base * dim + d);
-      for (int chunk = 1; chunk * kChunk < length; ++chunk) {
-        const Merge merged = merge_of(m, l, load(g, p.partial_max + base + chunk),
-                                      load(g, p.partial_sum + base + chunk));
-        m = merged.m;
-        l = merged.l;
-        o = fma_of(o, merged.old_factor,
-                   load(g, p.partial_out + (base + chunk) * dim + d) * merged.new_factor);
-      }
-      g.store(p.out + row * p.out_stride + std::int64_t{head} * dim + d, o * divide(1.0F, l));
+  SPECDEC_GPU void merge_chunks(G& g, const Params& p) const {
+    const auto is_last = g.template shared<int>(224);
+    g.sync();  // all have written their part
+    if (g.thread() == 0) {
+      std::int32_t* counter =
+          p.counters + kv_head * ((p.n_queries + kQueries - 1) / kQueries) + begin / kQueries;
+      g.fence();
+      const bool last = g.atomic_add(counter, 1) == p.n_chunks - 1;
+      if (last) g.store(counter, 0);
+      g.fence();
+      is_last.set(0, last ? 1 : 0);
     }
-  }
-
- private:
-  template <class G>
-  static SPECDEC_GPU float load(G& g, const float* p) {
-    return g.load(p);
+    g.sync();
+    if (is_last.get(0) == 0) return;
+    const int dim = p.cache.head_dim;
+    const auto length = lengths(g, p);
+    for (int at = g.thread(); at < n * dim; at += kThreads) {
+      const int j = at / dim;
+      const std::int64_t base = (std::int64_t{kv_head} * p.n_queries + begin + j) * p.n_chunks;
+      float* out = p.out + row(p, j) * p.out_stride + std::int64_t{head(p, j)} * dim;
+      g.store(out + at % dim, merged_output(g, p, base, length.get(j), at % dim));
+    }
   }
 };
 

@@ -5,20 +5,25 @@
 
 namespace specdec::cuda {
 
-template <class L, int kType, bool kSplit, int kSubs>
+template <class L, int kType, bool kSplit, int kHeadDim, int kQueries>
 void run_attention(const AttentionParams& p, int n_kv_heads, Stream stream) {
-  const auto groups = static_cast<int>(div_up(p.n_queries, p.queries_per_block));
-  const int shared = 256 + kQueriesPerBlock * kChunk * 4 +
-                     (kSplit ? 1 : 2) * p.queries_per_block * p.cache.head_dim * 4;
-  L::template launch<Attention<kType, kSplit, kSubs>>(p, groups * (kSplit ? p.n_chunks : 1),
-                                                      n_kv_heads, 256, shared, stream);
+  using Body = Attention<kType, kSplit, kHeadDim, kQueries>;
+  const auto groups = static_cast<int>(div_up(p.n_queries, kQueries));
+  L::template launch<Body>(p, groups * (kSplit ? p.n_chunks : 1), n_kv_heads, Body::kThreads,
+                           Body::shared_bytes(p.cache.head_dim), stream);
 }
 
 template <class L, int kType, bool kSplit>
 void run_attention_dims(const AttentionParams& p, int n_kv_heads, Stream stream) {
-  if (p.cache.head_dim <= 64) return run_attention<L, kType, kSplit, 4>(p, n_kv_heads, stream);
-  if (p.cache.head_dim <= 128) return run_attention<L, kType, kSplit, 2>(p, n_kv_heads, stream);
-  run_attention<L, kType, kSplit, 1>(p, n_kv_heads, stream);
+  const std::int64_t n_blocks = div_up(p.n_queries, 8) * n_kv_heads * (kSplit ? p.n_chunks : 1);
+  const bool few = n_blocks < 2 * L::n_processors();
+  const auto run = [&]<int kHeadDim>() {
+    if (few) return run_attention<L, kType, kSplit, kHeadDim, 4>(p, n_kv_heads, stream);
+    run_attention<L, kType, kSplit, kHeadDim, 8>(p, n_kv_heads, stream);
+  };
+  if (p.cache.head_dim == 64) return run.template operator()<64>();
+  if (p.cache.head_dim == 128) return run.template operator()<128>();
+  run_attention<L, kType, kSplit, 0, 4>(p, n_kv_heads, stream);
 }
 
 template <class L, bool kSplit>
@@ -37,8 +42,6 @@ void attention(const AttentionArgs& args, Stream stream) {
   p.n_rows = args.n_rows;
   p.group = args.n_heads / args.n_kv_heads;
   p.n_queries = p.n_rows * p.group;
-  // 48 KiB of shared memory hold the queries and outputs of so many.
-  p.queries_per_block = args.head_dim <= 512 ? kQueriesPerBlock : kQueriesPerBlock / 2;
   p.n_chunks = args.max_chunks;
   p.factor = args.scale * 0x1.715476p+0F;
   p.q = args.q;
@@ -49,15 +52,19 @@ void attention(const AttentionArgs& args, Stream stream) {
   p.slot_offset = args.slot_offset;
   p.parents = args.parents;
   p.cache = cache_params(args.layout, args.pages, args.page_offset);
-  if (!splits_chunks(args.n_rows)) return run_attention_type<L, false>(p, args.n_kv_heads, stream);
+  p.n_new = args.rope.n_rows;
+  p.n_before = args.n_before;
+  p.rows = new_rows(args.rope);
+  if (!splits_chunks(args.n_rows, args.max_chunks))
+    return run_attention_type<L, false>(p, args.n_kv_heads, stream);
   const std::size_t n = static_cast<std::size_t>(p.n_rows) *
                         static_cast<std::size_t>(args.n_heads) *
                         static_cast<std::size_t>(p.n_chunks);
   p.partial_max = reinterpret_cast<float*>(args.scratch);
   p.partial_sum = reinterpret_cast<float*>(args.scratch + aligned(n * sizeof(float)));
   p.partial_out = reinterpret_cast<float*>(args.scratch + 2 * aligned(n * sizeof(float)));
+  p.counters = args.counters;
   run_attention_type<L, true>(p, args.n_kv_heads, stream);
-  L::template launch<AttentionMerge>(p, p.n_queries, args.n_kv_heads, 128, 0, stream);
 }
 
 }  // namespace specdec::cuda

@@ -37,6 +37,11 @@ SPECDEC_GPU float load_element(G& g, const std::byte* elements, int at) {
   return static_cast<float>(g.load(reinterpret_cast<const std::int8_t*>(elements) + at));
 }
 
+template <int kType>
+inline constexpr int kElementBytes = kType == kCacheF32   ? 4
+                                     : kType == kCacheF16 ? 2
+                                                          : 1;
+
 // part: of the head; position: within the page.
 template <int kType, class G>
 SPECDEC_GPU float load_key(G& g, const CacheParams& c, const std::byte* part, int position, int d) {
@@ -46,6 +51,20 @@ SPECDEC_GPU float load_key(G& g, const CacheParams& c, const std::byte* part, in
   return x * half_to_float(g.load(scales + k_scale(c, position, d)));
 }
 
+// Dimensions d .. d + n - 1 of a key, none of which is in another block of 32 than d.
+template <int kType, int n, class G>
+SPECDEC_GPU void load_keys(G& g, const CacheParams& c, const std::byte* part, int position, int d,
+                           float* out) {
+  static_assert(32 % n == 0);
+  SPECDEC_UNROLL
+  for (int i = 0; i < n; ++i) out[i] = load_element<kType>(g, part, k_element(c, position, d + i));
+  if constexpr (kType != kCacheQ8) return;
+  const auto* scales = reinterpret_cast<const std::uint16_t*>(part + c.k_scales_offset);
+  const float scale = half_to_float(g.load(scales + k_scale(c, position, d)));
+  SPECDEC_UNROLL
+  for (int i = 0; i < n; ++i) out[i] *= scale;
+}
+
 template <int kType, class G>
 SPECDEC_GPU float load_value(G& g, const CacheParams& c, const std::byte* part, int position,
                              int d) {
@@ -53,6 +72,22 @@ SPECDEC_GPU float load_value(G& g, const CacheParams& c, const std::byte* part, 
   if constexpr (kType != kCacheQ8) return x;
   const auto* scales = reinterpret_cast<const std::uint16_t*>(part + c.v_scales_offset);
   return x * half_to_float(g.load(scales + position * c.n_scales + d / 32));
+}
+
+// Dimension d of positions position .. position + n - 1 of a page.
+template <int kType, int n, class G>
+SPECDEC_GPU void load_values(G& g, const CacheParams& c, const std::byte* part, int position, int d,
+                             float* out) {
+  const std::byte* first =
+      part + c.v_offset +
+      std::int64_t{position * c.v_stride + d} * std::int64_t{kElementBytes<kType>};
+  SPECDEC_UNROLL
+  for (int i = 0; i < n; ++i) out[i] = load_element<kType>(g, first, i * c.v_stride);
+  if constexpr (kType != kCacheQ8) return;
+  const auto* scales = reinterpret_cast<const std::uint16_t*>(part + c.v_scales_offset) +
+                       std::int64_t{position * c.n_scales + d / 32};
+  SPECDEC_UNROLL
+  for (int i = 0; i < n; ++i) out[i] *= half_to_float(g.load(scales + i * c.n_scales));
 }
 
 }  // namespace specdec::cuda

@@ -23,25 +23,66 @@ struct CudaGrid {
 
   template <class T>
   __device__ __forceinline__ T load(const T* p) const {
+    __builtin_assume(__isGlobal(p));
     return *p;
   }
   template <class T>
   __device__ __forceinline__ void store(T* p, T value) const {
+    __builtin_assume(__isGlobal(p));
     *p = value;
   }
 
-  // Read once: past the first cache, which is for the activations.
-  __device__ __forceinline__ Word4 load_weight(const Word4* p) const {
-    Word4 out;
-    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-        : "=r"(out.w[0]), "=r"(out.w[1]), "=r"(out.w[2]), "=r"(out.w[3])
-        : "l"(p));
+  // What no kernel writes. Read once: past the first cache, which is for the activations.
+  template <class T>
+  __device__ __forceinline__ T load_weight(const T* p) const {
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16);
+    T out;
+    auto* w = reinterpret_cast<std::uint32_t*>(&out);
+    if constexpr (sizeof(T) == 16) {
+      asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+          : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3])
+          : "l"(p));
+    } else if constexpr (sizeof(T) == 8) {
+      asm("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(w[0]), "=r"(w[1]) : "l"(p));
+    } else {
+      asm("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(w[0]) : "l"(p));
+    }
     return out;
   }
-  __device__ __forceinline__ std::uint32_t load_weight(const std::uint32_t* p) const {
-    std::uint32_t out;
-    asm("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(out) : "l"(p));
+  // Past the first cache: what a pass uploads, and what other blocks have written.
+  template <class T>
+  __device__ __forceinline__ T load_fresh(const T* p) const {
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+    T out;
+    if constexpr (sizeof(T) == 8) {
+      asm volatile("ld.global.cg.u64 %0, [%1];"
+                   : "=l"(reinterpret_cast<std::uint64_t&>(out))
+                   : "l"(p));
+    } else {
+      asm volatile("ld.global.cg.u32 %0, [%1];"
+                   : "=r"(reinterpret_cast<std::uint32_t&>(out))
+                   : "l"(p));
+    }
     return out;
+  }
+  __device__ __forceinline__ std::int32_t atomic_add(std::int32_t* p, std::int32_t value) const {
+    return atomicAdd(p, value);
+  }
+  __device__ __forceinline__ void fence() const { __threadfence(); }
+  __device__ __forceinline__ void prefetch(const void* p) const {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+  }
+
+  // Both are nothing when the launch does not allow an early start.
+  __device__ __forceinline__ void wait_for_previous() const {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+  }
+  static __device__ __forceinline__ void let_next_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
   }
 
   template <class T>
@@ -100,22 +141,45 @@ struct CudaGrid {
 #endif
 };
 
+// Kernels that wait themselves, after they have asked for what does not depend on others.
+template <class Body>
+concept Waits = requires { requires Body::kWaits; };
+
 template <class Body>
 __global__ void __launch_bounds__(Body::kMaxThreads, Body::kMinBlocks)
     run_kernel(const __grid_constant__ typename Body::Params params) {
   CudaGrid g;
+  CudaGrid::let_next_start();
+  if constexpr (!Waits<Body>) g.wait_for_previous();
   Body::run(g, params);
 }
+
+// What launches need to know of the current device.
+struct DeviceTraits {
+  int n_processors = 1;
+  bool starts_early = false;  // kernels may start before the one before them has ended
+};
+[[nodiscard]] const DeviceTraits& device_traits();
 
 struct CudaLauncher {
   template <class Body>
   static void launch(const typename Body::Params& params, int grid_x, int grid_y, int n_threads,
                      int shared_bytes, Stream stream) {
-    run_kernel<Body><<<dim3(static_cast<unsigned>(grid_x), static_cast<unsigned>(grid_y)),
-                       static_cast<unsigned>(n_threads), static_cast<std::size_t>(shared_bytes),
-                       static_cast<cudaStream_t>(stream)>>>(params);
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(grid_x), static_cast<unsigned>(grid_y));
+    config.blockDim = dim3(static_cast<unsigned>(n_threads));
+    config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
+    config.stream = static_cast<cudaStream_t>(stream);
+    config.attrs = &attribute;
+    config.numAttrs = device_traits().starts_early ? 1 : 0;
+    // An error stays for cudaGetLastError(), which the runtime asks after every launch.
+    (void)cudaLaunchKernelEx(&config, run_kernel<Body>, params);
   }
   static void matmul(const MatmulLaunch& launch, Stream stream);
+  [[nodiscard]] static int n_processors() { return device_traits().n_processors; }
 };
 
 // One file per family, so that they compile side by side.

@@ -3,12 +3,19 @@
 // grid, on a GPU (cuda_grid.h) or in the emulator of the tests, and has
 //   block(), block_y(), thread(), n_threads()       1-D blocks of whole warps
 //   sync()                                          all threads of the block
-//   load(p), store(p, value), load_weight(p)        device memory, aligned to sizeof(T)
+//   load(p), store(p, value)                        device memory, aligned to sizeof(T)
+//   load_weight(p), load_fresh(p)                   what no kernel writes; past the first cache
+//   atomic_add(p, value), fence()                   between blocks
+//   prefetch(p)                                     the 128 bytes around p into the second cache
+//   wait_for_previous()                             until the kernels before this one are through
 //   shared<T>(byte offset) -> get(i), set(i, v)     memory of the block
 //   shuffle(v, lane), shuffle_xor(v, mask)          all 32 lanes of the warp
 //   dp4a(a, b, c), mma_k32(c, a, b0, b1), mma_k16(c, a0, a1, b)
-// The last two are products of int8 fragments of a warp, in the registers of mma.m16n8k32 and
-// m16n8k16: with g = lane / 4 and t = lane % 4
+// A kernel may start while the one before it still runs (Hopper). Until wait_for_previous(), which
+// every thread calls exactly once, it may only use what no kernel writes: load_weight(),
+// load_fresh() of what a pass uploads, prefetch(). Kernels that do not say kWaits have it called
+// before run(). The mma are products of int8 fragments of a warp, in the registers of mma.m16n8k32
+// and m16n8k16: with g = lane / 4 and t = lane % 4
 //   a[0], a[1]: rows g and g + 8, k = 4t .. 4t+3;  a[2], a[3]: the same rows, k = 16 + 4t ..
 //   b0, b1: column g, k = 4t ..; k = 16 + 4t ..    c[0..3]: (g, 2t) (g, 2t+1) (g+8, 2t) (g+8, 2t+1)
 #pragma once
@@ -19,6 +26,7 @@
 #if defined(__CUDACC__)
 #define SPECDEC_GPU __device__ __forceinline__
 #define SPECDEC_UNROLL _Pragma("unroll")
+#define SPECDEC_NO_UNROLL _Pragma("unroll 1")
 #else
 #include <bit>
 #include <cmath>
@@ -26,6 +34,7 @@
 #include "tensor/half.h"
 #define SPECDEC_GPU inline
 #define SPECDEC_UNROLL
+#define SPECDEC_NO_UNROLL
 #endif
 
 namespace specdec::cuda {

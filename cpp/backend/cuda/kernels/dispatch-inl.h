@@ -1,8 +1,9 @@
 // From the arguments of launch.h to kernels and grids. L launches: L::launch<Body>(params, grid x,
-// grid y, threads, bytes of shared memory, stream) and L::matmul(launch, stream).
+// grid y, threads, bytes of shared memory, stream), L::matmul(launch, stream), L::n_processors().
 #pragma once
 
 #include <algorithm>
+#include <bit>
 
 #include "backend/cuda/kernels/elementwise-inl.h"
 #include "backend/cuda/kernels/head-inl.h"
@@ -49,13 +50,10 @@ void prepare(const PrepareArgs& args, Stream stream) {
   p.x = args.x;
   p.x_stride = args.x_stride;
   p.row_index = args.row_index;
-  p.gate = args.gate;
-  p.gate_stride = args.gate_stride;
   p.weight = args.norm.weight;
   p.bias = args.norm.bias;
   p.epsilon = args.norm.epsilon;
   p.norm = static_cast<int>(args.norm.kind);
-  p.activation = static_cast<int>(args.activation);
   p.n_rows = args.n_rows;
   p.n_in = args.n_in;
   const auto view = [&](InputKind kind) {
@@ -92,11 +90,10 @@ void prepare(const PrepareArgs& args, Stream stream) {
   p.n_rows = n_rows;
   p.n_col_tiles = static_cast<int>(div_up(n_rows, kColsPerTile));
   launch.col_tiles = launch.use_dp4a ? 1 : p.n_col_tiles <= 2 ? p.n_col_tiles : 4;
-  p.n_col_groups = static_cast<int>(div_up(p.n_col_tiles, launch.col_tiles));
   const std::int64_t n_units = div_up(n_in, layout.unit);
   p.n_units = static_cast<int>(n_units);
   p.units_per_slice = static_cast<int>(units_per_slice(n_units));
-  launch.n_warps = k_slices(dtype, n_in);
+  p.n_slices = k_slices(dtype, n_in);
   return launch;
 }
 
@@ -109,11 +106,11 @@ inline void add_segment(MatmulLaunch& launch, const Segment& segment) {
   s.dst = segment.dst;
   s.dst_stride = segment.dst_stride;
   s.n_out = w.n_out;
-  s.first_tile = launch.n_tiles;
+  s.first_tile = launch.params.n_tiles;
   s.store = segment.accumulate ? kStoreAdd : kStorePlain;
   s.activation = static_cast<int>(segment.activation);
   launch.params.segments[launch.params.n_segments++] = s;
-  launch.n_tiles += static_cast<int>(div_up(w.n_out, kRowsPerTile));
+  launch.params.n_tiles += static_cast<int>(div_up(w.n_out, kRowsPerTile));
 }
 
 template <class L>
@@ -146,9 +143,9 @@ void gated_linear(const GatedArgs& args, Stream stream) {
   if (!args.use_dp4a && gates_at_once(args.n_rows, args.gate.dtype, args.up.dtype)) {
     gate.activation = args.activation;
     add_segment(first, gate);
-    const int n_tiles = first.n_tiles;
+    const int n_tiles = first.params.n_tiles;
     add_segment(first, up);
-    first.n_tiles = n_tiles;
+    first.params.n_tiles = n_tiles;
     first.gated = true;
     L::matmul(first, stream);
     return;
@@ -161,21 +158,27 @@ void gated_linear(const GatedArgs& args, Stream stream) {
   L::matmul(second, stream);
 }
 
+[[nodiscard]] inline NewRows new_rows(const RopeStoreArgs& args) {
+  NewRows rows{};
+  rows.n_rot = args.n_rot;
+  rows.interleaved = args.interleaved ? 1 : 0;
+  rows.cos_sin = args.cos_sin;
+  rows.k = args.k;
+  rows.v = args.v;
+  rows.k_stride = args.k_stride;
+  rows.v_stride = args.v_stride;
+  return rows;
+}
+
 template <class L>
 void rope_store(const RopeStoreArgs& args, Stream stream) {
   if (args.n_rows == 0) return;
   RopeStoreParams p{};
   p.n_heads = args.n_heads;
   p.n_kv_heads = args.n_kv_heads;
-  p.n_rot = args.n_rot;
-  p.interleaved = args.interleaved ? 1 : 0;
-  p.cos_sin = args.cos_sin;
+  p.rows = new_rows(args);
   p.q = args.q;
-  p.k = args.k;
-  p.v = args.v;
   p.q_stride = args.q_stride;
-  p.k_stride = args.k_stride;
-  p.v_stride = args.v_stride;
   p.first_slot = args.first_slot;
   p.slot_offset = args.slot_offset;
   p.cache = cache_params(args.layout, args.pages, args.page_offset);
@@ -220,7 +223,7 @@ void head(const HeadArgs& args, Stream stream) {
   p.n_rows = args.n_rows;
   p.n_scans = scratch.n_scans;
   p.top_k = args.top_k;
-  p.padded_k = scratch.padded_k;
+  p.log_k = std::countr_zero(static_cast<unsigned>(scratch.padded_k));
   p.keys = reinterpret_cast<std::uint64_t*>(args.scratch + scratch.keys);
   p.bad = reinterpret_cast<std::int32_t*>(args.scratch + scratch.bad);
   if (args.log_sum_exp != nullptr) {
@@ -241,7 +244,7 @@ void head(const HeadArgs& args, Stream stream) {
   segment.dst_stride = p.stride;
   add_segment(launch, segment);
   // Rows behind the last token are padding of the matrix; not computed unless in the last tile.
-  launch.n_tiles = static_cast<int>(scratch.n_columns / kHeadBlock);
+  launch.params.n_tiles = static_cast<int>(scratch.n_columns / kHeadBlock);
   launch.params.tiles = p.blocks;
   L::matmul(launch, stream);
 

@@ -19,8 +19,8 @@ struct HeadParams {
   int n_rows;
   int n_scans;  // blocks of kScanLogits
   int top_k;
-  int padded_k;         // power of two
-  std::uint64_t* keys;  // [n_rows][n_scans][padded_k]
+  int log_k;            // results are 2^log_k keys per scan
+  std::uint64_t* keys;  // [n_rows][n_scans][2^log_k]
   std::int32_t* bad;    // [n_rows][n_scans]
   float* group_max;     // [n_rows][n_scans * 16], null when no log-sum-exp is wanted
   float* group_sum;
@@ -46,18 +46,37 @@ SPECDEC_GPU std::uint32_t column_of(std::uint64_t key) {
   return 0xFFFFFFFFU - static_cast<std::uint32_t>(key & 0xFFFFFFFFU);
 }
 
-// Sorts runs of `run` keys, even runs best first, odd runs worst first; only the last merge step
-// when they are bitonic already.
+// The best key of all threads, in all of them. warps: memory for one key per warp.
 template <class G, class Keys>
-SPECDEC_GPU void sort_runs(G& g, const Keys& keys, int n, int run, bool bitonic) {
-  for (int size = bitonic ? run : 2; size <= run; size *= 2) {
-    for (int stride = size / 2; stride > 0; stride /= 2) {
+SPECDEC_GPU std::uint64_t best_of_block(G& g, const Keys& warps, std::uint64_t key) {
+  SPECDEC_UNROLL
+  for (int mask = 16; mask > 0; mask /= 2) {
+    const std::uint32_t high = g.shuffle_xor(static_cast<std::uint32_t>(key >> 32), mask);
+    const std::uint32_t low = g.shuffle_xor(static_cast<std::uint32_t>(key & 0xFFFFFFFFU), mask);
+    const std::uint64_t other = static_cast<std::uint64_t>(high) << 32 | low;
+    key = key < other ? other : key;
+  }
+  if (g.thread() % 32 == 0) warps.set(g.thread() / 32, key);
+  g.sync();
+  for (int w = 0; w < g.n_threads() / 32; ++w) {
+    const std::uint64_t other = warps.get(w);
+    key = key < other ? other : key;
+  }
+  return key;
+}
+
+// Sorts runs of 2^log_run keys, even runs best first, odd runs worst first; only the last merge
+// step when they are bitonic already.
+template <class G, class Keys>
+SPECDEC_GPU void sort_runs(G& g, const Keys& keys, int n, int log_run, bool bitonic) {
+  for (int size = bitonic ? log_run : 1; size <= log_run; ++size) {
+    for (int stride = size - 1; stride >= 0; --stride) {
       for (int i = g.thread(); i < n / 2; i += g.n_threads()) {
-        const int low = i / stride * stride * 2 + i % stride;
-        const int high = low + stride;
+        const int low = (i >> stride << (stride + 1)) + (i & ((1 << stride) - 1));
+        const int high = low + (1 << stride);
         const std::uint64_t a = keys.get(low);
         const std::uint64_t b = keys.get(high);
-        const bool descending = (low & size) == 0;
+        const bool descending = (low >> size & 1) == 0;
         if (descending ? a < b : a > b) {
           keys.set(low, b);
           keys.set(high, a);
@@ -68,10 +87,11 @@ SPECDEC_GPU void sort_runs(G& g, const Keys& keys, int n, int run, bool bitonic)
   }
 }
 
-// The best k of n keys to the front, best first; both powers of two, k <= n <= 8 * n_threads.
+// The best 2^log_k of n keys to the front, best first; n is a power of two, at most 8 * n_threads.
 template <class G, class Keys>
-SPECDEC_GPU void select_top(G& g, const Keys& keys, int n, int k) {
-  sort_runs(g, keys, n, k, false);
+SPECDEC_GPU void select_top(G& g, const Keys& keys, int n, int log_k) {
+  const int k = 1 << log_k;
+  sort_runs(g, keys, n, log_k, false);
   while (n > k) {
     n /= 2;
     std::uint64_t best[4] = {};  // set: the compiler cannot see that unset ones stay unread
@@ -79,7 +99,7 @@ SPECDEC_GPU void select_top(G& g, const Keys& keys, int n, int k) {
     for (int j = 0; j < 4; ++j) {
       const int i = g.thread() + j * g.n_threads();
       if (i >= n) continue;
-      const int at = i / k * 2 * k + i % k;
+      const int at = (i >> log_k << (log_k + 1)) + (i & (k - 1));
       const std::uint64_t a = keys.get(at);
       const std::uint64_t b = keys.get(at + k);
       best[j] = a < b ? b : a;
@@ -91,7 +111,7 @@ SPECDEC_GPU void select_top(G& g, const Keys& keys, int n, int k) {
       if (i < n) keys.set(i, best[j]);
     }
     g.sync();
-    sort_runs(g, keys, n, k, true);
+    sort_runs(g, keys, n, log_k, true);
   }
 }
 
@@ -110,11 +130,14 @@ struct HeadScan {
     const std::int64_t first = std::int64_t{g.block()} * kScanLogits;
     const std::int64_t scan = std::int64_t{g.block_y()} * p.n_scans + g.block();
     int bad = 0;
+    std::uint64_t best = 0;  // of this thread
     for (int i = g.thread(); i < kScanLogits; i += g.n_threads()) {
       const float x = logit(g, p, row, first + i);
       bad |= x != x || x == infinity() ? 1 : 0;
-      const bool counts = x > -infinity();
-      keys.set(i, counts ? key_of(x, static_cast<std::uint32_t>(first + i)) : 0);
+      const std::uint64_t key =
+          x > -infinity() ? key_of(x, static_cast<std::uint32_t>(first + i)) : 0;
+      best = best < key ? key : best;
+      if (p.log_k > 0) keys.set(i, key);
     }
     SPECDEC_UNROLL
     for (int mask = 16; mask > 0; mask /= 2) bad |= g.shuffle_xor(bad, mask);
@@ -129,9 +152,14 @@ struct HeadScan {
       for (int w = 1; w < g.n_threads() / 32; ++w) bad |= flag.get(w);
       g.store(p.bad + scan, bad);
     }
-    select_top(g, keys, kScanLogits, p.padded_k);
-    for (int i = g.thread(); i < p.padded_k; i += g.n_threads())
-      g.store(p.keys + scan * p.padded_k + i, keys.get(i));
+    if (p.log_k == 0) {
+      best = best_of_block(g, keys, best);
+      if (g.thread() == 0) g.store(p.keys + scan, best);
+      return;
+    }
+    select_top(g, keys, kScanLogits, p.log_k);
+    for (int i = g.thread(); i < 1 << p.log_k; i += g.n_threads())
+      g.store(p.keys + (scan << p.log_k) + i, keys.get(i));
   }
 
  private:
@@ -182,18 +210,19 @@ struct HeadMerge {
   static SPECDEC_GPU void run(G& g, const Params& p) {
     const int row = g.block();
     const auto keys = g.template shared<std::uint64_t>(0);
-    const std::uint64_t* lists = p.keys + std::int64_t{row} * p.n_scans * p.padded_k;
-    const int per_round = kScanLogits / p.padded_k - 1;  // lists beside the best so far
-    for (int i = g.thread(); i < p.padded_k; i += g.n_threads()) keys.set(i, 0);
-    for (int done = 0; done < p.n_scans; done += per_round) {
-      for (int i = p.padded_k + g.thread(); i < kScanLogits; i += g.n_threads()) {
-        const int list = done + i / p.padded_k - 1;
-        keys.set(i, list < p.n_scans
-                        ? g.load(lists + std::int64_t{list} * p.padded_k + i % p.padded_k)
-                        : 0);
+    const std::uint64_t* lists = p.keys + (std::int64_t{row} * p.n_scans << p.log_k);
+    if (p.log_k == 0) {
+      std::uint64_t best = 0;
+      for (int i = g.thread(); i < p.n_scans; i += g.n_threads()) {
+        const std::uint64_t key = g.load(lists + i);
+        best = best < key ? key : best;
       }
+      best = best_of_block(g, keys, best);
       g.sync();
-      select_top(g, keys, kScanLogits, p.padded_k);
+      if (g.thread() == 0) keys.set(0, best);
+      g.sync();
+    } else {
+      merge_lists(g, p, keys, lists);
     }
     int bad = 0;
     for (int i = 0; i < p.n_scans; ++i) bad |= g.load(p.bad + std::int64_t{row} * p.n_scans + i);
@@ -218,6 +247,25 @@ struct HeadMerge {
   }
 
  private:
+  // The best keys of all scans to the front.
+  template <class G, class Keys>
+  static SPECDEC_GPU void merge_lists(G& g, const Params& p, const Keys& keys,
+                                      const std::uint64_t* lists) {
+    const int k = 1 << p.log_k;
+    const int per_round = (kScanLogits >> p.log_k) - 1;  // lists beside the best so far
+    for (int i = g.thread(); i < k; i += g.n_threads()) keys.set(i, 0);
+    for (int done = 0; done < p.n_scans; done += per_round) {
+      for (int i = k + g.thread(); i < kScanLogits; i += g.n_threads()) {
+        const int list = done + (i >> p.log_k) - 1;
+        keys.set(i, list < p.n_scans
+                        ? g.load(lists + (std::int64_t{list} << p.log_k) + (i & (k - 1)))
+                        : 0);
+      }
+      g.sync();
+      select_top(g, keys, kScanLogits, p.log_k);
+    }
+  }
+
   // The groups' sums relative to the best logit, in double: 256 chains and a fixed tree.
   template <class G>
   static SPECDEC_GPU void sum_row(G& g, const Params& p, int row, std::uint64_t best) {

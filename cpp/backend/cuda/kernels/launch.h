@@ -64,7 +64,7 @@ struct PreparedInput {
   std::byte* data[kInputKinds] = {};  // device, indexed by InputKind
 };
 
-// Gathers rows, normalises and quantises them. With `gate`, a row is activation(gate) * x instead.
+// Gathers rows, normalises and quantises them.
 struct PrepareArgs {
   const float* x = nullptr;  // [.., x_stride]
   std::int64_t x_stride = 0;
@@ -72,9 +72,6 @@ struct PrepareArgs {
   std::int64_t n_in = 0;
   const std::int32_t* row_index = nullptr;  // device, [n_rows], or null
   Norm norm;                                // device pointers
-  const float* gate = nullptr;              // [n_rows, gate_stride] or null; not with a norm
-  std::int64_t gate_stride = 0;
-  Activation activation = Activation::kNone;
   PreparedInput out;
 };
 
@@ -150,7 +147,15 @@ struct AttentionArgs {
   // At least the chunks of kKvChunk positions that the longest row sees; changes no bits.
   int max_chunks = 0;
   std::byte* scratch = nullptr;  // attention_scratch_bytes(); may be null when that is 0
+  // Zeros, and zeros again afterwards: kAttentionCounters per head.
+  std::int32_t* counters = nullptr;
+  // What rope_store() would do is done in the same kernel, except that q stays as it is: of at most
+  // kMostNewRows rows, the first `n_before` of which are not attended. n_rows 0: nothing.
+  RopeStoreArgs rope;
+  int n_before = 0;
 };
+inline constexpr int kMostNewRows = 16;
+inline constexpr int kAttentionCounters = 8;
 [[nodiscard]] std::size_t attention_scratch_bytes(int n_rows, int n_heads, int head_dim,
                                                   int max_chunks);
 

@@ -7,7 +7,7 @@ namespace specdec::cuda {
 
 inline constexpr int kRowsPerTile = 16;  // rows of a matrix per block of threads
 inline constexpr int kColsPerTile = 8;   // rows of x side by side in a prepared input
-inline constexpr int kMaxSlices = 8;     // warps per block, each with a piece of k
+inline constexpr int kMaxSlices = 16;    // pieces of k of one dot product
 
 struct WeightLayout {
   InputKind kind = InputKind::kFloat;

@@ -1,44 +1,32 @@
-// Products of packed weights and prepared inputs. One block of threads computes 16 rows of the
-// matrix times kTiles * 8 rows of x; each of its warps has a piece of k and decodes it once for all
-// columns. The pieces are added in ascending order in shared memory. Columns do not share anything
-// but the decoded weights, so a column's bits depend on nothing but itself.
+// Products of packed weights and prepared inputs: 16 rows of the matrix (a tile) times kTiles * 8
+// rows of x. Weights are decoded once for all columns; columns share nothing else, so a column's
+// bits depend on nothing but itself. A dot product is cut into pieces of k, which are added in
+// ascending order; two kernels with the same bits differ in who computes them:
+//   sliced   one block per tile, one warp per piece or few: for matrices that are few tiles
+//   wide     one warp per tile, all pieces one after the other: for many tiles
 #pragma once
 
-#include "backend/cuda/kernels/formats.h"
-#include "backend/cuda/kernels/math-inl.h"
+#include "backend/cuda/kernels/matmul_units-inl.h"
 
 namespace specdec::cuda {
 
-struct InputParams {
-  const std::uint8_t* q;
-  const float* d;
-  const std::int32_t* sums;
-  const float* x;
-  std::int64_t n_k;  // padded
-};
-
-// dst = activation(y); dst += activation(y); dst = activation(dst) * y
-inline constexpr int kStorePlain = 0, kStoreAdd = 1, kStoreGate = 2;
-
-struct SegmentParams {
-  const std::uint8_t* headers;
-  const std::uint8_t* codes;
-  const float* bias;
-  float* dst;
-  std::int64_t dst_stride;
-  std::int64_t n_out;
-  int first_tile;  // in the numbering of the grid
-  int store;       // one of kStore..
-  int activation;
-};
+inline constexpr int kWideWarps = 8;  // of a block
+// A processor has registers for 16 warps of 128.
+template <class Unit>
+inline constexpr int kSlicedWarps = Unit::kMinBlocks == 2 ? 16 : 8;  // at most
 
 struct MatmulParams {
   InputParams input;
-  int n_rows;           // of x
-  int n_col_tiles;      // of the input
-  int n_col_groups;     // blocks side by side over the columns
-  int n_units;          // of k
-  int units_per_slice;  // a block has one warp per slice
+  int n_rows;       // of x
+  int n_col_tiles;  // of the input
+  int n_units;      // of k
+  int units_per_slice;
+  int n_slices;
+  int slices_per_warp;
+  int n_tiles;  // in the numbering of the grid
+  // Tiles that are computed at a time, about: weights of the one so many further on are asked for
+  // in advance.
+  int ahead;
   // Tiles of the matrix to compute, or null for all. Ones behind its last are left out: a list may
   // be padded with them.
   const std::int32_t* tiles;
@@ -46,327 +34,27 @@ struct MatmulParams {
   SegmentParams segments[4];  // gated: the gate and up
 };
 
-// c += a b with the fragments of device.h.
-struct TensorCores {
-  static constexpr bool kIsFast = true;
-  template <class G>
-  static SPECDEC_GPU void k32(G& g, std::int32_t* c, const std::uint32_t* a, Word2 b) {
-    g.mma_k32(c, a, b.w[0], b.w[1]);
-  }
-  template <class G>
-  static SPECDEC_GPU void k16(G& g, std::int32_t* c, const std::uint32_t* a, std::uint32_t b) {
-    g.mma_k16(c, a[0], a[1], b);
-  }
-};
-
-// The same sums from four-byte dot products: each lane computes the k it owns for all 8 columns,
-// then the four lanes of a row add up.
-struct DotProducts {
-  static constexpr bool kIsFast = false;
-  template <class G>
-  static SPECDEC_GPU void add(G& g, std::int32_t* c, const std::uint32_t* a, int n, Word2 b) {
-    const int lane = g.thread() % 32;
-    SPECDEC_UNROLL
-    for (int column = 0; column < 8; ++column) {
-      std::int32_t low = 0;
-      std::int32_t high = 0;
-      for (int i = 0; i < n; ++i) {
-        const std::uint32_t word = g.shuffle(b.w[i], 4 * column + lane % 4);
-        low = g.dp4a(a[2 * i], word, low);
-        high = g.dp4a(a[2 * i + 1], word, high);
-      }
-      SPECDEC_UNROLL
-      for (int mask = 1; mask <= 2; mask *= 2) {
-        low += g.shuffle_xor(low, mask);
-        high += g.shuffle_xor(high, mask);
-      }
-      if (column / 2 == lane % 4) {
-        c[column % 2] += low;
-        c[2 + column % 2] += high;
-      }
-    }
-  }
-  template <class G>
-  static SPECDEC_GPU void k32(G& g, std::int32_t* c, const std::uint32_t* a, Word2 b) {
-    add(g, c, a, 2, b);
-  }
-  template <class G>
-  static SPECDEC_GPU void k16(G& g, std::int32_t* c, const std::uint32_t* a, std::uint32_t b) {
-    add(g, c, a, 1, Word2{{b, 0}});
-  }
-};
-
-// Start of a dot: minus the codes' offset times the activations' sum.
-template <int zero_shift, class G>
-SPECDEC_GPU void dot_start(G& g, const std::int32_t* sums, std::int32_t* c) {
-  if constexpr (zero_shift < 0) {
-    c[0] = c[1] = c[2] = c[3] = 0;
-  } else {
-    const Int2 sum = g.load(reinterpret_cast<const Int2*>(sums));
-    c[0] = c[2] = -sum.v[0] * (1 << zero_shift);
-    c[1] = c[3] = -sum.v[1] * (1 << zero_shift);
-  }
-}
-
-SPECDEC_GPU int byte_of(std::uint32_t word, int i) {
-  return static_cast<int>((word >> (8 * i)) & 0xFFU);
-}
-SPECDEC_GPU int signed_byte_of(std::uint32_t word, int i) {
-  return static_cast<int>(static_cast<std::int8_t>((word >> (8 * i)) & 0xFFU));
-}
-
-// One unit of 64 k of a format with blocks of 32. tile: columns' tile of each accumulator.
-template <class F, int kTiles, class Dot>
-struct Unit32 {
-  static constexpr bool kAhead = kTiles <= 2;
-  static constexpr int kMinBlocks = 2;  // per processor: at most 128 registers
-  typename F::Raw raw;
-  Half4 d, m;
-
-  template <class G>
-  SPECDEC_GPU void load(G& g, const SegmentParams& s, std::int64_t at, int lane) {
-    F::load(g, s.codes + at * F::kCodeBytes, lane, raw);
-    const std::uint8_t* header =
-        s.headers + at * F::kHeaderBytes + lane / 4 * (F::kHasMin ? 16 : 8);
-    d = g.load(reinterpret_cast<const Half4*>(header));
-    if constexpr (F::kHasMin) m = g.load(reinterpret_cast<const Half4*>(header + 8));
-  }
-
-  template <class G>
-  SPECDEC_GPU void run(G& g, const InputParams& in, std::int64_t unit, const int* tile, int lane,
-                       float (*acc)[4]) const {
-    std::uint32_t w[8];
-    F::template decode<0>(raw, w);
-    const std::int64_t n_blocks = in.n_k / 32;
-    SPECDEC_UNROLL
-    for (int b = 0; b < 2; ++b) {
-      const float d_low = half_to_float(d.v[2 * b]);
-      const float d_high = half_to_float(d.v[2 * b + 1]);
-      SPECDEC_UNROLL
-      for (int n = 0; n < kTiles; ++n) {
-        const std::int64_t block = tile[n] * n_blocks + 2 * unit + b;
-        const Word2 x = g.load(reinterpret_cast<const Word2*>(in.q + (block * 32 + lane) * 8));
-        const std::int64_t at = block * 8 + lane % 4 * 2;
-        const Float2 da = g.load(reinterpret_cast<const Float2*>(in.d + at));
-        std::int32_t c[4];
-        dot_start<F::kZeroShift>(g, in.sums + at, c);
-        Dot::k32(g, c, w + 4 * b, x);
-        SPECDEC_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          acc[n][i] =
-              fma_of(static_cast<float>(c[i]), (i < 2 ? d_low : d_high) * da.v[i % 2], acc[n][i]);
-        }
-        if constexpr (F::kHasMin) {
-          const Int2 sum = g.load(reinterpret_cast<const Int2*>(in.sums + at));
-          SPECDEC_UNROLL
-          for (int i = 0; i < 4; ++i) {
-            acc[n][i] = fma_of(half_to_float(m.v[2 * b + i / 2]),
-                               da.v[i % 2] * static_cast<float>(sum.v[i % 2]), acc[n][i]);
-          }
-        }
-      }
-    }
-  }
-};
-
-// One unit of a K-quant: integers over 256 k, then one or two multiply-adds.
-template <class F, int kTiles, class Dot>
-struct Unit256 {
-  static constexpr bool kAhead = false;  // two units do not fit the registers
-  static constexpr int kMinBlocks = kTiles == 1 && Dot::kIsFast ? 2 : 1;
-  typename F::Raw raw;
-  Word2 d;          // f16 d of both rows, dmin of both
-  Word4 scales[2];  // kScales32: scales and mins of both rows; else all scales of each row
-
-  template <class G>
-  SPECDEC_GPU void load(G& g, const SegmentParams& s, std::int64_t at, int lane) {
-    F::load(g, s.codes + at * F::kCodeBytes, lane, raw);
-    const std::uint8_t* header = s.headers + at * F::kHeaderBytes;
-    const int row = lane / 4;
-    if constexpr (F::kHasMin) {
-      d = g.load(reinterpret_cast<const Word2*>(header + row * 8));
-    } else {
-      d.w[0] = g.load(reinterpret_cast<const std::uint32_t*>(header + row * 4));
-      d.w[1] = 0;
-    }
-    const auto* words = reinterpret_cast<const Word4*>(header + F::kScaleOffset);
-    scales[0] = g.load(words + row);
-    scales[1] = g.load(words + row + 8);
-  }
-
-  // Scale of sub-block s of row `high` (0: g, 1: g + 8).
-  SPECDEC_GPU int scale(int s, int high) const {
-    if constexpr (F::kScales == ScaleKind::kScales32)
-      return byte_of(scales[0].w[high * 2 + s / 4], s % 4);
-    if constexpr (F::kScales == ScaleKind::kScales16)
-      return signed_byte_of(scales[high].w[s / 4], s % 4);
-    return byte_of(scales[high].w[s / 4], s % 4) & 15;
-  }
-  SPECDEC_GPU int minimum(int s, int high) const {
-    if constexpr (F::kScales == ScaleKind::kScales32)
-      return byte_of(scales[1].w[high * 2 + s / 4], s % 4);
-    return byte_of(scales[high].w[s / 4], s % 4) >> 4;
-  }
-
-  template <int s, class G>
-  SPECDEC_GPU void add_64(G& g, const InputParams& in, std::int64_t unit, const int* tile, int lane,
-                          std::int32_t (*sum)[4]) const {
-    std::uint32_t w[8];
-    F::template decode<s>(raw, w);
-    const std::int64_t n_blocks = in.n_k / 32;
-    SPECDEC_UNROLL
-    for (int b = 2 * s; b < 2 * s + 2; ++b) {
-      SPECDEC_UNROLL
-      for (int n = 0; n < kTiles; ++n) {
-        const std::int64_t block = tile[n] * n_blocks + 8 * unit + b;
-        const Word2 x = g.load(reinterpret_cast<const Word2*>(in.q + (block * 32 + lane) * 8));
-        const std::int32_t* sums = in.sums + block * 16 + lane % 4 * 2;
-        std::int32_t c[4];
-        if constexpr (F::kSubBlock == 32) {
-          static_assert(F::kZeroShift < 0);
-          c[0] = c[1] = c[2] = c[3] = 0;
-          Dot::k32(g, c, w + b % 2 * 4, x);
-          SPECDEC_UNROLL
-          for (int i = 0; i < 4; ++i) sum[n][i] += scale(b, i / 2) * c[i];
-        } else {
-          SPECDEC_UNROLL
-          for (int h = 0; h < 2; ++h) {
-            dot_start<F::kZeroShift>(g, sums + 8 * h, c);
-            Dot::k16(g, c, w + b % 2 * 4 + 2 * h, x.w[h]);
-            SPECDEC_UNROLL
-            for (int i = 0; i < 4; ++i) sum[n][i] += scale(2 * b + h, i / 2) * c[i];
-          }
-        }
-      }
-    }
-  }
-
-  template <class G>
-  SPECDEC_GPU void run(G& g, const InputParams& in, std::int64_t unit, const int* tile, int lane,
-                       float (*acc)[4]) const {
-    std::int32_t sum[kTiles][4] = {};
-    add_64<0>(g, in, unit, tile, lane, sum);
-    add_64<1>(g, in, unit, tile, lane, sum);
-    add_64<2>(g, in, unit, tile, lane, sum);
-    add_64<3>(g, in, unit, tile, lane, sum);
-    const std::int64_t n_super = in.n_k / 256;
-    float da[kTiles][2];
-    SPECDEC_UNROLL
-    for (int n = 0; n < kTiles; ++n) {
-      const Float2 two = g.load(
-          reinterpret_cast<const Float2*>(in.d + (tile[n] * n_super + unit) * 8 + lane % 4 * 2));
-      SPECDEC_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const float dw = half_to_float(static_cast<std::uint16_t>(d.w[0] >> (i / 2 * 16)));
-        acc[n][i] = fma_of(static_cast<float>(sum[n][i]), dw * two.v[i % 2], acc[n][i]);
-        sum[n][i] = 0;
-      }
-      da[n][0] = two.v[0];
-      da[n][1] = two.v[1];
-    }
-    if constexpr (F::kHasMin) {
-      SPECDEC_UNROLL
-      for (int s = 0; s < 256 / F::kSubBlock; ++s) {
-        SPECDEC_UNROLL
-        for (int n = 0; n < kTiles; ++n) {
-          const Int2 a = sub_sum(g, in, (tile[n] * n_super + unit) * 16, s, lane);
-          SPECDEC_UNROLL
-          for (int i = 0; i < 4; ++i) sum[n][i] += minimum(s, i / 2) * a.v[i % 2];
-        }
-      }
-      SPECDEC_UNROLL
-      for (int n = 0; n < kTiles; ++n) {
-        SPECDEC_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          const float dmin = half_to_float(static_cast<std::uint16_t>(d.w[1] >> (i / 2 * 16)));
-          acc[n][i] = fma_of(-static_cast<float>(sum[n][i]), dmin * da[n][i % 2], acc[n][i]);
-        }
-      }
-    }
-  }
-
-  // Sum of the activations of sub-block s, of the lane's two columns.
-  template <class G>
-  static SPECDEC_GPU Int2 sub_sum(G& g, const InputParams& in, std::int64_t first, int s,
-                                  int lane) {
-    if constexpr (F::kSubBlock == 16)
-      return g.load(reinterpret_cast<const Int2*>(in.sums + (first + s) * 8 + lane % 4 * 2));
-    const std::int32_t* at = in.sums + (first + 2 * s) * 8 + lane % 4 * 2;
-    const Int2 a = g.load(reinterpret_cast<const Int2*>(at));
-    const Int2 b = g.load(reinterpret_cast<const Int2*>(at + 8));
-    return Int2{{a.v[0] + b.v[0], a.v[1] + b.v[1]}};
-  }
-};
-
-// --- What all products share ---------------------------------------------------------------------
-
 struct Place {
   int segment;
   int tile;      // of the matrix
   int dst_tile;  // where its rows go
-  int group;     // of columns
 };
 
+// at: a tile of the grid.
 template <class G>
-SPECDEC_GPU Place find_place(G& g, const MatmulParams& p) {
+SPECDEC_GPU Place find_place(G& g, const MatmulParams& p, int at) {
   Place out;
-  out.group = g.block() % p.n_col_groups;
-  const int tile = g.block() / p.n_col_groups;
   out.segment = 0;
   for (int i = 1; i < p.n_segments; ++i) {
-    if (tile >= p.segments[i].first_tile) out.segment = i;
+    if (at >= p.segments[i].first_tile) out.segment = i;
   }
-  out.dst_tile = tile - p.segments[out.segment].first_tile;
+  out.dst_tile = at - p.segments[out.segment].first_tile;
   out.tile = p.tiles == nullptr ? out.dst_tile : g.load(p.tiles + out.dst_tile);
   return out;
 }
 
-// The same for all threads of a block.
 SPECDEC_GPU bool is_padding(const MatmulParams& p, const Place& place) {
   return std::int64_t{place.tile} * 16 >= p.segments[place.segment].n_out;
-}
-
-// Sum over the warps of one value of [n_warps][n_values].
-template <class Shared>
-SPECDEC_GPU float sum_slices(const Shared& partial, int n_warps, int n_values, int at) {
-  float sum = partial.get(at);
-  for (int w = 1; w < n_warps; ++w) sum += partial.get(w * n_values + at);
-  return sum;
-}
-
-// Values of a block's [kTiles * 8 columns][16 rows], once all warps have put theirs.
-template <int kTiles, class G, class Shared>
-SPECDEC_GPU void write_tile(G& g, const MatmulParams& p, const Place& place,
-                            const Shared& partial) {
-  constexpr int kValues = kTiles * 128;
-  const SegmentParams& s = p.segments[place.segment];
-  for (int at = g.thread(); at < kValues; at += g.n_threads()) {
-    const int column = place.group * kTiles * 8 + at / 16;
-    const std::int64_t row = std::int64_t{place.tile} * 16 + at % 16;
-    if (column >= p.n_rows || row >= s.n_out) continue;
-    float y = sum_slices(partial, g.n_threads() / 32, kValues, at);
-    if (s.bias != nullptr) y += g.load(s.bias + row);
-    float* dst = s.dst + column * s.dst_stride + std::int64_t{place.dst_tile} * 16 + at % 16;
-    if (s.store == kStoreGate) {
-      y = activate(s.activation, g.load(static_cast<const float*>(dst))) * y;
-    } else {
-      y = activate(s.activation, y);
-      if (s.store == kStoreAdd) y = g.load(static_cast<const float*>(dst)) + y;
-    }
-    g.store(dst, y);
-  }
-}
-
-template <int kTiles, class Shared>
-SPECDEC_GPU void put_fragments(const Shared& partial, int first, int lane, const float (*acc)[4]) {
-  SPECDEC_UNROLL
-  for (int n = 0; n < kTiles; ++n) {
-    SPECDEC_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const int column = 8 * n + lane % 4 * 2 + i % 2;
-      partial.set(first + column * 16 + lane / 4 + i / 2 * 8, acc[n][i]);
-    }
-  }
 }
 
 template <int kTiles>
@@ -375,84 +63,229 @@ SPECDEC_GPU void find_columns(const MatmulParams& p, int group, int* tile) {
   for (int n = 0; n < kTiles; ++n) tile[n] = smaller(group * kTiles + n, p.n_col_tiles - 1);
 }
 
-// The warp's piece of k. Ahead: the next unit is loaded while one is computed.
-template <class Unit, int kTiles, class G>
-SPECDEC_GPU void run_slice(G& g, const MatmulParams& p, const SegmentParams& s, int tile_row,
-                           const int* tile, float (*acc)[4]) {
+// Units that are asked for together: some 2 KiB, which a warp does at once.
+template <class Unit>
+inline constexpr int kUnitsAhead =
+    Unit::kCodeBytes + Unit::kHeaderBytes >= 2048 ? 1
+                                                  : 2048 / (Unit::kCodeBytes + Unit::kHeaderBytes);
+
+// Asks for units [at, at + n) of a matrix, at most kUnitsAhead.
+template <class Unit, class G>
+SPECDEC_GPU void prefetch_some(G& g, const SegmentParams& s, std::int64_t at, int n) {
+  static_assert(kUnitsAhead<Unit> * Unit::kCodeBytes <= 32 * 128);
+  const int line = g.thread() % 32 * 128;
+  if (line < n * Unit::kCodeBytes) g.prefetch(s.codes + at * Unit::kCodeBytes + line);
+  if (line < n * Unit::kHeaderBytes) g.prefetch(s.headers + at * Unit::kHeaderBytes + line);
+}
+// Any number.
+template <class Unit, class G>
+SPECDEC_GPU void prefetch_units(G& g, const SegmentParams& s, std::int64_t at, int n) {
+  constexpr int kAsk = kUnitsAhead<Unit>;
+  SPECDEC_NO_UNROLL
+  for (int i = 0; i < n; i += kAsk) prefetch_some<Unit>(g, s, at + i, smaller(kAsk, n - i));
+}
+
+// The units [first, end) of a row of tiles, `unit` being loaded with the first. kGroups: whether
+// the units of later groups have still to be asked for. At the end of every piece of k, acc goes to
+// done(piece).
+template <class Unit, bool kGroups, class G, class Done>
+SPECDEC_GPU void run_units(G& g, const MatmulParams& p, const SegmentParams& s, std::int64_t base,
+                           int first, int end, const int* tile, Unit& unit, const Done& done) {
+  constexpr int kTiles = Unit::kTileCount;
+  constexpr int kAsk = kUnitsAhead<Unit>;
   const int lane = g.thread() % 32;
-  const int first = g.thread() / 32 * p.units_per_slice;
-  const int end = smaller(first + p.units_per_slice, p.n_units);
-  const std::int64_t base = std::int64_t{tile_row} * p.n_units;
-  Unit next;
-  if (Unit::kAhead && first < end) next.load(g, s, base + first, lane);
+  int next_end = smaller(first + p.units_per_slice, end);
+  float acc[kTiles][Unit::kSums] = {};
   for (int u = first; u < end; ++u) {
+    if (kGroups && (u - first) % kAsk == 0 && u + kAsk < end)
+      prefetch_some<Unit>(g, s, base + u + kAsk, smaller(kAsk, end - u - kAsk));
     if constexpr (Unit::kAhead) {
-      const Unit now = next;
-      if (u + 1 < end) next.load(g, s, base + u + 1, lane);
+      const Unit now = unit;
+      if (u + 1 < end) unit.load(g, s, base + u + 1, lane);
       now.run(g, p.input, u, tile, lane, acc);
     } else {
-      next.load(g, s, base + u, lane);
-      next.run(g, p.input, u, tile, lane, acc);
+      if (u > first) unit.load(g, s, base + u, lane);
+      unit.run(g, p.input, u, tile, lane, acc);
+    }
+    if (u + 1 < next_end) continue;
+    next_end = smaller(next_end + p.units_per_slice, end);
+    SPECDEC_UNROLL
+    for (int n = 0; n < kTiles; ++n) Unit::finish(g, acc[n]);
+    done(acc);
+    SPECDEC_UNROLL
+    for (int n = 0; n < kTiles; ++n) {
+      SPECDEC_UNROLL
+      for (int i = 0; i < Unit::kSums; ++i) acc[n][i] = 0;
     }
   }
 }
 
-template <class Unit, int kTileCount>
-struct Matmul {
+// Sums of a piece into shared memory, as [kTiles * 8 columns][16 rows] from `first` on.
+template <class Unit, class Shared>
+SPECDEC_GPU void put_sums(const Shared& partial, int first, int lane,
+                          const float (*acc)[Unit::kSums]) {
+  SPECDEC_UNROLL
+  for (int n = 0; n < Unit::kTileCount; ++n) {
+    SPECDEC_UNROLL
+    for (int i = 0; i < Unit::kSums; ++i) {
+      const int row = Unit::row(lane, i);
+      if (row >= 0) partial.set(first + (8 * n + Unit::column(lane, i)) * 16 + row, acc[n][i]);
+    }
+  }
+}
+
+// Sum over pieces of one value.
+template <class Shared>
+SPECDEC_GPU float sum_pieces(const Shared& partial, int n_pieces, int n_values, int at) {
+  float sum = partial.get(at);
+  for (int w = 1; w < n_pieces; ++w) sum += partial.get(w * n_values + at);
+  return sum;
+}
+
+// Values first, first + step, .. of a tile, whose pieces lie in shared memory from `base` on: of
+// the matrix, then of the second one of a gated pair.
+template <int kTiles, int kParts, class G, class Shared>
+SPECDEC_GPU void write_tile(G& g, const MatmulParams& p, const Place& place, int group,
+                            const Shared& partial, int base, int n_pieces, int first, int step) {
+  constexpr int kValues = kTiles * 128;
+  const SegmentParams& s = p.segments[place.segment];
+  for (int at = first; at < kValues; at += step) {
+    const int column = group * kTiles * 8 + at / 16;
+    const std::int64_t row = std::int64_t{place.tile} * 16 + at % 16;
+    if (column >= p.n_rows || row >= s.n_out) continue;
+    float y = sum_pieces(partial, n_pieces, kValues, base + at);
+    float* dst = s.dst + column * s.dst_stride + std::int64_t{place.dst_tile} * 16 + at % 16;
+    if constexpr (kParts == 2) {
+      y = activate(s.activation, y) *
+          sum_pieces(partial, n_pieces, kValues, base + n_pieces * kValues + at);
+    } else {
+      if (s.bias != nullptr) y += g.load(s.bias + row);
+      if (s.store == kStoreGate) {
+        y = activate(s.activation, g.load(static_cast<const float*>(dst))) * y;
+      } else {
+        y = activate(s.activation, y);
+        if (s.store == kStoreAdd) y = g.load(static_cast<const float*>(dst)) + y;
+      }
+    }
+    g.store(dst, y);
+  }
+}
+
+// grid: groups of columns x tiles; kParts 2: both matrices of a gated pair.
+template <class Unit, int kParts>
+struct SlicedMatmul {
   using Params = MatmulParams;
-  static constexpr int kMaxThreads = 256;
-  static constexpr int kMinBlocks = Unit::kMinBlocks;
-  static constexpr int kTiles = kTileCount;
+  static constexpr bool kWaits = true;
+  static constexpr int kMaxThreads = 32 * kSlicedWarps<Unit>;
+  static constexpr int kMinBlocks = 1;
 
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {
-    const Place place = find_place(g, p);
-    if (is_padding(p, place)) return;
+    constexpr int kTiles = Unit::kTileCount;
+    const bool listed = p.tiles != nullptr;
+    if (listed) g.wait_for_previous();
+    const Place place = find_place(g, p, g.block_y());
+    if (is_padding(p, place)) return;  // of a list only
+    const int lane = g.thread() % 32;
+    const int first_slice = g.thread() / 32 * p.slices_per_warp;
+    const int first = first_slice * p.units_per_slice;
+    const int end = smaller(first + p.slices_per_warp * p.units_per_slice, p.n_units);
+    const std::int64_t base = std::int64_t{place.tile} * p.n_units;
+
+    Unit unit;
+    unit.load(g, p.segments[place.segment], base + first, lane);
+    prefetch_units<Unit>(g, p.segments[place.segment], base + first + 1, end - first - 1);
+    if constexpr (kParts == 2) prefetch_units<Unit>(g, p.segments[1], base + first, end - first);
+    if (!listed && g.block() == 0 && g.block_y() + p.ahead < p.n_tiles) {
+      const Place later = find_place(g, p, g.block_y() + p.ahead);
+      const std::int64_t at = std::int64_t{later.tile} * p.n_units + first;
+      SPECDEC_UNROLL
+      for (int part = 0; part < kParts; ++part)
+        prefetch_units<Unit>(g, p.segments[kParts == 2 ? part : later.segment], at, end - first);
+    }
+    if (!listed) g.wait_for_previous();
+
     int tile[kTiles];
-    find_columns<kTiles>(p, place.group, tile);
-    float acc[kTiles][4] = {};
-    run_slice<Unit, kTiles>(g, p, p.segments[place.segment], place.tile, tile, acc);
+    find_columns<kTiles>(p, g.block(), tile);
     const auto partial = g.template shared<float>(0);
-    put_fragments<kTiles>(partial, g.thread() / 32 * kTiles * 128, g.thread() % 32, acc);
+    SPECDEC_UNROLL
+    for (int part = 0; part < kParts; ++part) {
+      const SegmentParams& s = p.segments[kParts == 2 ? part : place.segment];
+      if (part > 0) unit.load(g, s, base + first, lane);
+      int slice = part * p.n_slices + first_slice;
+      run_units<Unit, false>(g, p, s, base, first, end, tile, unit,
+                             [&](const float (*acc)[Unit::kSums]) {
+                               put_sums<Unit>(partial, slice++ * kTiles * 128, lane, acc);
+                             });
+    }
     g.sync();
-    write_tile<kTiles>(g, p, place, partial);
+    write_tile<kTiles, kParts>(g, p, place, g.block(), partial, 0, p.n_slices, g.thread(),
+                               g.n_threads());
   }
 };
 
-// Both matrices of a gated pair, then activation(gate) * up.
-template <class Unit, int kTileCount>
-struct GatedMatmul {
+// grid: groups of columns x tiles by the number of warps of a block.
+template <class Unit, int kParts>
+struct WideMatmul {
   using Params = MatmulParams;
-  static constexpr int kMaxThreads = 256;
+  static constexpr bool kWaits = true;
+  static constexpr int kMaxThreads = 32 * kWideWarps;
   static constexpr int kMinBlocks = Unit::kMinBlocks;
-  static constexpr int kTiles = kTileCount;
 
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {
-    constexpr int kValues = kTiles * 128;
-    const int group = g.block() % p.n_col_groups;
-    const int tile_row = g.block() / p.n_col_groups;
+    constexpr int kTiles = Unit::kTileCount;
+    const bool listed = p.tiles != nullptr;
+    if (listed) g.wait_for_previous();
+    const int lane = g.thread() % 32;
+    const int warp = g.thread() / 32;
+    const int at = g.block_y() * (g.n_threads() / 32) + warp;
+    const Place place = find_place(g, p, smaller(at, p.n_tiles - 1));
+    const bool computes = at < p.n_tiles && !is_padding(p, place);
+    const std::int64_t base = std::int64_t{place.tile} * p.n_units;
+
+    Unit unit;
+    if (computes) start(g, p, place, base, at, listed, unit);
+    if (!listed) g.wait_for_previous();
+
     int tile[kTiles];
-    find_columns<kTiles>(p, group, tile);
+    find_columns<kTiles>(p, g.block(), tile);
     const auto partial = g.template shared<float>(0);
+    const int mine = warp * kParts * kTiles * 128;
     SPECDEC_UNROLL
-    for (int part = 0; part < 2; ++part) {
-      float acc[kTiles][4] = {};
-      run_slice<Unit, kTiles>(g, p, p.segments[part], tile_row, tile, acc);
-      put_fragments<kTiles>(partial, (part * (g.n_threads() / 32) + g.thread() / 32) * kValues,
-                            g.thread() % 32, acc);
+    for (int part = 0; computes && part < kParts; ++part) {
+      const SegmentParams& s = p.segments[kParts == 2 ? part : place.segment];
+      if (part > 0) unit.load(g, s, base, lane);
+      float sum[kTiles][Unit::kSums] = {};
+      bool first_piece = true;
+      run_units<Unit, true>(g, p, s, base, 0, p.n_units, tile, unit,
+                            [&](const float (*acc)[Unit::kSums]) {
+                              SPECDEC_UNROLL
+                              for (int n = 0; n < kTiles; ++n) {
+                                SPECDEC_UNROLL
+                                for (int i = 0; i < Unit::kSums; ++i)
+                                  sum[n][i] = first_piece ? acc[n][i] : sum[n][i] + acc[n][i];
+                              }
+                              first_piece = false;
+                            });
+      put_sums<Unit>(partial, mine + part * kTiles * 128, lane, sum);
     }
     g.sync();
-    const SegmentParams& s = p.segments[0];
-    const int n_warps = g.n_threads() / 32;
-    for (int at = g.thread(); at < kValues; at += g.n_threads()) {
-      const int column = group * kTiles * 8 + at / 16;
-      const std::int64_t row = std::int64_t{tile_row} * 16 + at % 16;
-      if (column >= p.n_rows || row >= s.n_out) continue;
-      const float gate = sum_slices(partial, n_warps, kValues, at);
-      const float up = sum_slices(partial, n_warps, kValues, n_warps * kValues + at);
-      g.store(s.dst + column * s.dst_stride + row, activate(s.activation, gate) * up);
-    }
+    if (computes) write_tile<kTiles, kParts>(g, p, place, g.block(), partial, mine, 1, lane, 32);
+  }
+
+ private:
+  // Loads the first unit, asks for those that come next and for the beginning of a later tile.
+  template <class G>
+  static SPECDEC_GPU void start(G& g, const Params& p, const Place& place, std::int64_t base,
+                                int at, bool listed, Unit& unit) {
+    const int n = smaller(kUnitsAhead<Unit>, p.n_units);
+    unit.load(g, p.segments[place.segment], base, g.thread() % 32);
+    prefetch_some<Unit>(g, p.segments[place.segment], base + 1, n - 1);
+    if constexpr (kParts == 2) prefetch_some<Unit>(g, p.segments[1], base, n);
+    if (listed || g.block() != 0 || at + p.ahead >= p.n_tiles) return;
+    const Place later = find_place(g, p, at + p.ahead);
+    prefetch_some<Unit>(g, p.segments[later.segment], std::int64_t{later.tile} * p.n_units, n);
   }
 };
 

@@ -2,15 +2,28 @@
 // multiply-adds per column; the two parities are added at the end of a piece of k, as on the CPU.
 #pragma once
 
-#include "backend/cuda/kernels/matmul-inl.h"
+#include "backend/cuda/kernels/matmul_units-inl.h"
 
 namespace specdec::cuda {
 
 template <class F, int kTiles>
 struct FloatUnit {
-  static constexpr int kCodeBytes = 16 * kFloatUnit * F::kElementBytes;
+  static constexpr int kTileCount = kTiles;
+  static constexpr int kCodeBytes = 16 * kFloatUnit * F::kElementBytes, kHeaderBytes = 0;
+  static constexpr bool kAhead = kTiles <= 2;
+  static constexpr int kMinBlocks = kTiles <= 2 ? 2 : 1;
+  static constexpr int kSums = 8;
   static constexpr int kWords = F::kElementBytes / 2;  // groups of 16 bytes per lane
   Word4 words[kWords];
+
+  // Lane 16p + r: the 8 columns of row r.
+  template <class G>
+  static SPECDEC_GPU void finish(G& g, float* acc) {
+    SPECDEC_UNROLL
+    for (int c = 0; c < 8; ++c) acc[c] += g.shuffle_xor(acc[c], 16);
+  }
+  static SPECDEC_GPU int row(int lane, int) { return lane < 16 ? lane : -1; }
+  static SPECDEC_GPU int column(int, int i) { return i; }
 
   template <class G>
   SPECDEC_GPU void load(G& g, const SegmentParams& s, std::int64_t at, int lane) {
@@ -40,45 +53,6 @@ struct FloatUnit {
         }
       }
     }
-  }
-};
-
-template <class F, int kTileCount>
-struct FloatMatmul {
-  using Params = MatmulParams;
-  static constexpr int kMaxThreads = 256;
-  static constexpr int kMinBlocks = kTileCount <= 2 ? 2 : 1;
-  static constexpr int kTiles = kTileCount;
-
-  template <class G>
-  static SPECDEC_GPU void run(G& g, const Params& p) {
-    const Place place = find_place(g, p);
-    if (is_padding(p, place)) return;
-    const SegmentParams& s = p.segments[place.segment];
-    int tile[kTiles];
-    find_columns<kTiles>(p, place.group, tile);
-    float acc[kTiles][8] = {};
-    const int lane = g.thread() % 32;
-    const int first = g.thread() / 32 * p.units_per_slice;
-    const int end = smaller(first + p.units_per_slice, p.n_units);
-    const std::int64_t base = std::int64_t{place.tile} * p.n_units;
-    for (int u = first; u < end; ++u) {
-      FloatUnit<F, kTiles> unit;
-      unit.load(g, s, base + u, lane);
-      unit.run(g, p.input, u, tile, lane, acc);
-    }
-    const auto partial = g.template shared<float>(0);
-    const int at = g.thread() / 32 * kTiles * 128;
-    SPECDEC_UNROLL
-    for (int n = 0; n < kTiles; ++n) {
-      SPECDEC_UNROLL
-      for (int c = 0; c < 8; ++c) {
-        const float sum = acc[n][c] + g.shuffle_xor(acc[n][c], 16);
-        if (lane < 16) partial.set(at + (8 * n + c) * 16 + lane, sum);
-      }
-    }
-    g.sync();
-    write_tile<kTiles>(g, p, place, partial);
   }
 };
 

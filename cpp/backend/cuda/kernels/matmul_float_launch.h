@@ -7,9 +7,9 @@ namespace specdec::cuda {
 
 template <class L, class F>
 void run_float_format(const MatmulLaunch& launch, Stream stream) {
-  if (launch.col_tiles == 1) return run_matmul<L, FloatMatmul<F, 1>>(launch, stream);
-  if (launch.col_tiles == 2) return run_matmul<L, FloatMatmul<F, 2>>(launch, stream);
-  run_matmul<L, FloatMatmul<F, 4>>(launch, stream);
+  if (launch.col_tiles == 1) return run_matmul<L, FloatUnit<F, 1>, 1>(launch, stream);
+  if (launch.col_tiles == 2) return run_matmul<L, FloatUnit<F, 2>, 1>(launch, stream);
+  run_matmul<L, FloatUnit<F, 4>, 1>(launch, stream);
 }
 
 template <class L>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "backend/cuda/kernels/launch.h"
+#include "backend/cuda/kernels/layout.h"
 #include "backend/cuda/kernels/matmul-inl.h"
 
 namespace specdec::cuda {
@@ -9,34 +10,43 @@ namespace specdec::cuda {
 struct MatmulLaunch {
   DType dtype = DType::kF32;
   MatmulParams params{};
-  int n_tiles = 0;    // of the matrices
-  int n_warps = 0;    // pieces of k
   int col_tiles = 1;  // per block: 1, 2 or 4
   bool gated = false;
   bool use_dp4a = false;  // with one column tile, not gated
 };
 
 // L::launch<Body>(params, grid x, grid y, threads, bytes of shared memory, stream)
-template <class L, class Body>
+template <class L, class Unit, int kParts>
 void run_matmul(const MatmulLaunch& launch, Stream stream) {
-  const int n_values = Body::kTiles * 128 * launch.n_warps * (launch.gated ? 2 : 1);
-  L::template launch<Body>(launch.params, launch.n_tiles * launch.params.n_col_groups, 1,
-                           launch.n_warps * 32, n_values * static_cast<int>(sizeof(float)), stream);
+  MatmulParams p = launch.params;
+  const int n_groups = static_cast<int>(div_up(p.n_col_tiles, launch.col_tiles));
+  const int warps = kSlicedWarps<Unit> * L::n_processors();  // at work at a time
+  constexpr int kPieceBytes = kParts * Unit::kTileCount * 128 * static_cast<int>(sizeof(float));
+  // One warp per tile when that leaves few processors without work.
+  if (4 * std::int64_t{p.n_tiles} * n_groups >= 3 * std::int64_t{warps}) {
+    p.ahead = warps;
+    L::template launch<WideMatmul<Unit, kParts>>(p, n_groups,
+                                                 static_cast<int>(div_up(p.n_tiles, kWideWarps)),
+                                                 32 * kWideWarps, kWideWarps * kPieceBytes, stream);
+    return;
+  }
+  p.slices_per_warp = static_cast<int>(div_up(p.n_slices, kSlicedWarps<Unit>));
+  const auto n_warps = static_cast<int>(div_up(p.n_slices, p.slices_per_warp));
+  p.ahead = warps / n_warps;
+  L::template launch<SlicedMatmul<Unit, kParts>>(p, n_groups, p.n_tiles, 32 * n_warps,
+                                                 p.n_slices * kPieceBytes, stream);
 }
 
 template <class L, template <class, int, class> class Unit, class F>
 void run_format(const MatmulLaunch& launch, Stream stream) {
-  if (launch.use_dp4a) return run_matmul<L, Matmul<Unit<F, 1, DotProducts>, 1>>(launch, stream);
+  if (launch.use_dp4a) return run_matmul<L, Unit<F, 1, DotProducts>, 1>(launch, stream);
   if (launch.gated) {
-    return launch.col_tiles == 1
-               ? run_matmul<L, GatedMatmul<Unit<F, 1, TensorCores>, 1>>(launch, stream)
-               : run_matmul<L, GatedMatmul<Unit<F, 2, TensorCores>, 2>>(launch, stream);
+    return launch.col_tiles == 1 ? run_matmul<L, Unit<F, 1, TensorCores>, 2>(launch, stream)
+                                 : run_matmul<L, Unit<F, 2, TensorCores>, 2>(launch, stream);
   }
-  if (launch.col_tiles == 1)
-    return run_matmul<L, Matmul<Unit<F, 1, TensorCores>, 1>>(launch, stream);
-  if (launch.col_tiles == 2)
-    return run_matmul<L, Matmul<Unit<F, 2, TensorCores>, 2>>(launch, stream);
-  run_matmul<L, Matmul<Unit<F, 4, TensorCores>, 4>>(launch, stream);
+  if (launch.col_tiles == 1) return run_matmul<L, Unit<F, 1, TensorCores>, 1>(launch, stream);
+  if (launch.col_tiles == 2) return run_matmul<L, Unit<F, 2, TensorCores>, 1>(launch, stream);
+  run_matmul<L, Unit<F, 4, TensorCores>, 1>(launch, stream);
 }
 
 template <class L>

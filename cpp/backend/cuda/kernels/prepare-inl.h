@@ -1,4 +1,4 @@
-// Rows of activations to the form products want: gathered, gated or normalised, and quantised as
+// Rows of activations to the form products want: gathered, normalised, and quantised as
 // backend/cpu/quantize-inl.h does. One block per row (and per piece of k without a norm).
 #pragma once
 
@@ -10,13 +10,10 @@ struct PrepareParams {
   const float* x;
   std::int64_t x_stride;
   const std::int32_t* row_index;
-  const float* gate;
-  std::int64_t gate_stride;
   const float* weight;  // of the norm
   const float* bias;
   float epsilon;
   int norm;  // 0 none, 1 RMS, 2 layer
-  int activation;
   int n_rows;
   std::int64_t n_in;
   std::int64_t k_per_block;  // a multiple of 256
@@ -30,23 +27,31 @@ struct PrepareParams {
   std::int32_t* sums256;
 };
 
-// The row's values one by one.
 struct RowInput {
-  const float* x;
-  const float* gate;
+  const float* x;  // null: all zeros
   const float* weight;
   const float* bias;
   float mean, scale;
-  int activation;
   bool normalised;
 
-  template <class G>
-  SPECDEC_GPU float value(G& g, std::int64_t k) const {
-    const float raw = g.load(x + k);
-    if (gate != nullptr) return activate(activation, g.load(gate + k)) * raw;
-    if (!normalised) return raw;
-    const float y = (raw - mean) * scale * g.load(weight + k);
-    return bias != nullptr ? y + g.load(bias + k) : y;
+  // Values k, k + step, ..: loaded together, because each load takes long. Zero from `end` on.
+  template <int n, class G>
+  SPECDEC_GPU void values(G& g, std::int64_t k, std::int64_t step, std::int64_t end,
+                          float* out) const {
+    SPECDEC_UNROLL
+    for (int i = 0; i < n; ++i)
+      out[i] = x != nullptr && k + i * step < end ? g.load(x + k + i * step) : 0.0F;
+    if (x == nullptr || !normalised) return;
+    float w[n];
+    SPECDEC_UNROLL
+    for (int i = 0; i < n; ++i) w[i] = k + i * step < end ? g.load(weight + k + i * step) : 0.0F;
+    SPECDEC_UNROLL
+    for (int i = 0; i < n; ++i) out[i] = k + i * step < end ? (out[i] - mean) * scale * w[i] : 0.0F;
+    if (bias == nullptr) return;
+    SPECDEC_UNROLL
+    for (int i = 0; i < n; ++i) w[i] = k + i * step < end ? g.load(bias + k + i * step) : 0.0F;
+    SPECDEC_UNROLL
+    for (int i = 0; i < n; ++i) out[i] += w[i];
   }
 };
 
@@ -116,21 +121,22 @@ SPECDEC_GPU void store_codes(G& g, std::uint8_t* block, int column, int code) {
 
 struct Prepare {
   using Params = PrepareParams;
+  static constexpr bool kWaits = true;
   static constexpr int kMaxThreads = 256;
   static constexpr int kMinBlocks = 2;
 
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {
     const int row = g.block();
+    if (row == 0 && p.norm != 0) prefetch_norm(g, p);
+    g.wait_for_previous();
     const bool exists = row < p.n_rows;  // rows behind the last fill up a tile with zeros
     RowInput in{};
     if (exists) {
       const std::int64_t source = p.row_index == nullptr ? row : g.load(p.row_index + row);
       in.x = p.x + source * p.x_stride;
-      in.gate = p.gate == nullptr ? nullptr : p.gate + row * p.gate_stride;
       in.weight = p.weight;
       in.bias = p.norm == 2 ? p.bias : nullptr;
-      in.activation = p.activation;
       in.normalised = p.norm != 0;
       if (in.normalised) {
         const auto count = static_cast<float>(p.n_in);
@@ -141,60 +147,86 @@ struct Prepare {
     }
     const std::int64_t begin = g.block_y() * p.k_per_block;
     const std::int64_t end = begin + p.k_per_block;
-    if (p.x32 != nullptr) put_floats(g, p, in, row, exists, begin, end);
-    if (p.q32 != nullptr) put_q32(g, p, in, row, exists, begin, end);
-    if (p.q256 != nullptr) put_q256(g, p, in, row, exists, begin, end);
+    if (p.x32 != nullptr) put_floats(g, p, in, row, begin, end);
+    if (p.q32 != nullptr) put_q32(g, p, in, row, begin, end);
+    if (p.q256 != nullptr) put_q256(g, p, in, row, begin, end);
   }
 
  private:
+  template <class G>
+  static SPECDEC_GPU void prefetch_norm(G& g, const Params& p) {
+    for (std::int64_t k = g.thread() * 32; k < p.n_in; k += g.n_threads() * 32) {
+      g.prefetch(p.weight + k);
+      if (p.bias != nullptr) g.prefetch(p.bias + k);
+    }
+  }
+
   static SPECDEC_GPU std::int64_t clamp_end(std::int64_t end, std::int64_t n) {
     return end < n ? end : n;
   }
 
   template <class G>
   static SPECDEC_GPU void put_floats(G& g, const Params& p, const RowInput& in, int row,
-                                     bool exists, std::int64_t begin, std::int64_t end) {
+                                     std::int64_t begin, std::int64_t end) {
+    constexpr int kBatch = 4;
     const std::int64_t n_padded = (p.n_in + 15) / 16 * 16;
     float* out = p.x32 + row / 8 * n_padded * 8 + row % 8;
-    for (std::int64_t k = begin + g.thread(); k < clamp_end(end, n_padded); k += g.n_threads())
-      g.store(out + k * 8, exists && k < p.n_in ? in.value(g, k) : 0.0F);
+    const std::int64_t last = clamp_end(end, n_padded);
+    const int step = g.n_threads();
+    for (std::int64_t k = begin + g.thread(); k < last; k += kBatch * step) {
+      float v[kBatch];
+      in.values<kBatch>(g, k, step, p.n_in, v);
+      SPECDEC_UNROLL
+      for (int i = 0; i < kBatch; ++i) {
+        if (k + i * step < last) g.store(out + (k + i * step) * 8, v[i]);
+      }
+    }
   }
 
+  // A warp takes kBatch blocks of 32 at a time.
   template <class G>
-  static SPECDEC_GPU void put_q32(G& g, const Params& p, const RowInput& in, int row, bool exists,
+  static SPECDEC_GPU void put_q32(G& g, const Params& p, const RowInput& in, int row,
                                   std::int64_t begin, std::int64_t end) {
+    constexpr int kBatch = 4;
     const std::int64_t n_padded = (p.n_in + 63) / 64 * 64;
     const int lane = g.thread() % 32;
-    for (std::int64_t k = begin + g.thread() / 32 * 32; k < clamp_end(end, n_padded);
-         k += g.n_threads()) {
-      const float v = exists && k < p.n_in ? in.value(g, k + lane) : 0.0F;
-      const bool bad = warp_or(g, is_finite(v) ? 0 : 1) != 0;
-      const BlockScale scale = scale_of(warp_max(g, magnitude(v)), bad);
-      const int code = bad ? 0 : to_int8(v * scale.inverse);
-      int sum = code;
+    const std::int64_t last = clamp_end(end, n_padded);
+    for (std::int64_t k = begin + g.thread() / 32 * (32 * kBatch); k < last;
+         k += g.n_threads() * kBatch) {
+      float v[kBatch];
+      in.values<kBatch>(g, k + lane, 32, p.n_in, v);
       SPECDEC_UNROLL
-      for (int mask = 16; mask > 0; mask /= 2) sum += g.shuffle_xor(sum, mask);
-      const std::int64_t block = (row / 8 * n_padded + k) / 32;
-      store_codes(g, p.q32 + block * 256, row % 8, code);
-      if (lane == 0) {
-        g.store(p.d32 + block * 8 + row % 8, scale.d);
-        g.store(p.sums32 + block * 8 + row % 8, sum);
+      for (int i = 0; i < kBatch; ++i) {
+        const std::int64_t at = k + 32 * i;
+        if (at >= last) break;  // the same for the warp
+        const bool bad = warp_or(g, is_finite(v[i]) ? 0 : 1) != 0;
+        const BlockScale scale = scale_of(warp_max(g, magnitude(v[i])), bad);
+        const int code = bad ? 0 : to_int8(v[i] * scale.inverse);
+        int sum = code;
+        SPECDEC_UNROLL
+        for (int mask = 16; mask > 0; mask /= 2) sum += g.shuffle_xor(sum, mask);
+        const std::int64_t block = (row / 8 * n_padded + at) / 32;
+        store_codes(g, p.q32 + block * 256, row % 8, code);
+        if (lane == 0) {
+          g.store(p.d32 + block * 8 + row % 8, scale.d);
+          g.store(p.sums32 + block * 8 + row % 8, sum);
+        }
       }
     }
   }
 
   template <class G>
-  static SPECDEC_GPU void put_q256(G& g, const Params& p, const RowInput& in, int row, bool exists,
+  static SPECDEC_GPU void put_q256(G& g, const Params& p, const RowInput& in, int row,
                                    std::int64_t begin, std::int64_t end) {
     const int lane = g.thread() % 32;
     for (std::int64_t k = begin + g.thread() / 32 * 256; k < clamp_end(end, p.n_in);
          k += g.n_threads() / 32 * 256) {
       float v[8];
+      in.values<8>(g, k + lane, 32, p.n_in, v);
       float largest = 0;
       int bad = 0;
       SPECDEC_UNROLL
       for (int i = 0; i < 8; ++i) {
-        v[i] = exists ? in.value(g, k + 32 * i + lane) : 0.0F;
         largest = max_of(largest, magnitude(v[i]));
         bad |= is_finite(v[i]) ? 0 : 1;
       }

@@ -5,15 +5,87 @@
 
 namespace specdec::cuda {
 
-struct RopeStoreParams {
-  int n_heads, n_kv_heads;
+// Keys and values of new rows on their way into the cache.
+struct NewRows {
   int n_rot;
   int interleaved;
   const float* cos_sin;
-  float* q;
   const float* k;
   const float* v;
-  std::int64_t q_stride, k_stride, v_stride;
+  std::int64_t k_stride, v_stride;
+};
+
+// Element d of a rotated query or key x of a row.
+template <class G>
+SPECDEC_GPU float rotated(G& g, const NewRows& rows, int row, const float* x, int d) {
+  if (d >= rows.n_rot) return g.load(x + d);
+  const int half = rows.n_rot / 2;
+  const bool second = rows.interleaved != 0 ? d % 2 == 1 : d >= half;
+  const int i = rows.interleaved != 0 ? d / 2 : d % half;
+  const float* cosines = rows.cos_sin + std::int64_t{row} * rows.n_rot;
+  const float c = g.load(cosines + i);
+  const float s = g.load(cosines + half + i);
+  const float a = g.load(x + (rows.interleaved != 0 ? 2 * i : i));
+  const float b = g.load(x + (rows.interleaved != 0 ? 2 * i + 1 : i + half));
+  return second ? a * s + b * c : a * c - b * s;
+}
+
+// As backend/cpu/rope_store-inl.h: a NaN scale for what is not finite. By a warp, 32 elements.
+template <class G>
+SPECDEC_GPU void store_quantised(G& g, const CacheParams& c, float x, std::byte* part, int position,
+                                 int d, bool is_key, std::byte* element) {
+  float largest = magnitude(x);
+  int bad = is_finite(x) ? 0 : 1;
+  SPECDEC_UNROLL
+  for (int mask = 16; mask > 0; mask /= 2) {
+    largest = max_of(largest, g.shuffle_xor(largest, mask));
+    bad |= g.shuffle_xor(bad, mask);
+  }
+  if (d >= c.head_dim) return;
+  std::uint16_t scale = 0x7E00U;
+  if (bad == 0) scale = float_to_half(divide(largest, 127.0F));
+  if (scale == 0x7C00U) scale = 0x7BFFU;
+  int code = 0;
+  if (bad == 0 && scale != 0) {
+    const float ratio = divide(x, half_to_float(scale));
+    code = to_int8(max_of(min_of(ratio, 127.0F), -127.0F));
+  }
+  g.store(reinterpret_cast<std::int8_t*>(element), static_cast<std::int8_t>(code));
+  if (d % 32 != 0) return;
+  std::byte* scales = part + (is_key ? c.k_scales_offset : c.v_scales_offset);
+  const int at = is_key ? k_scale(c, position, d) : position * c.n_scales + d / 32;
+  g.store(reinterpret_cast<std::uint16_t*>(scales) + at, scale);
+}
+
+// Dimensions first .. first + 31 of a row's key or value into a slot, by a warp: the quantiser
+// needs 32 neighbours.
+template <class G>
+SPECDEC_GPU void store_new(G& g, const NewRows& rows, const CacheParams& c, int kv_head, int row,
+                           int slot, bool is_key, int first) {
+  const float* x = (is_key ? rows.k + row * rows.k_stride : rows.v + row * rows.v_stride) +
+                   std::int64_t{kv_head} * c.head_dim;
+  std::byte* part = head_part(g, c, kv_head, slot);
+  const int position = slot % kChunk;
+  const int d = first + g.thread() % 32;
+  const float value = d >= c.head_dim ? 0.0F : is_key ? rotated(g, rows, row, x, d) : g.load(x + d);
+  const int at = is_key ? k_element(c, position, d) : position * c.v_stride + d;
+  std::byte* elements = is_key ? part : part + c.v_offset;
+  if (c.type == kCacheQ8) {
+    store_quantised(g, c, value, part, position, d, is_key, elements + at);
+  } else if (d < (is_key ? c.head_dim : c.v_stride)) {
+    if (c.type == kCacheF32) {
+      g.store(reinterpret_cast<float*>(elements) + at, value);
+    } else {
+      g.store(reinterpret_cast<std::uint16_t*>(elements) + at, float_to_half(value));
+    }
+  }
+}
+
+struct RopeStoreParams {
+  int n_heads, n_kv_heads;
+  NewRows rows;
+  float* q;
+  std::int64_t q_stride;
   const std::int32_t* first_slot;
   int slot_offset;
   CacheParams cache;
@@ -35,21 +107,20 @@ struct RopeStore {
     }
     const int kv_head = (head - p.n_heads) % p.n_kv_heads;
     const bool is_key = head - p.n_heads < p.n_kv_heads;
-    const float* x = (is_key ? p.k + row * p.k_stride : p.v + row * p.v_stride) +
-                     std::int64_t{kv_head} * p.cache.head_dim;
     const int slot = g.load(p.first_slot) + p.slot_offset + row;
-    std::byte* part = head_part(g, p.cache, kv_head, slot);
-    store(g, p, row, x, part, slot % kChunk, is_key);
+    const int n = is_key ? p.cache.head_dim : p.cache.v_stride;
+    for (int first = g.thread() / 32 * 32; first < n; first += g.n_threads())
+      store_new(g, p.rows, p.cache, kv_head, row, slot, is_key, first);
   }
 
  private:
   template <class G>
   static SPECDEC_GPU void rotate_query(G& g, const Params& p, int row, float* x) {
-    const int half = p.n_rot / 2;
-    const float* cosines = p.cos_sin + std::int64_t{row} * p.n_rot;
+    const int half = p.rows.n_rot / 2;
+    const float* cosines = p.rows.cos_sin + std::int64_t{row} * p.rows.n_rot;
     for (int i = g.thread(); i < half; i += g.n_threads()) {
-      float* first = x + (p.interleaved != 0 ? 2 * i : i);
-      float* second = p.interleaved != 0 ? first + 1 : first + half;
+      float* first = x + (p.rows.interleaved != 0 ? 2 * i : i);
+      float* second = p.rows.interleaved != 0 ? first + 1 : first + half;
       const float a = g.load(static_cast<const float*>(first));
       const float b = g.load(static_cast<const float*>(second));
       const float c = g.load(cosines + i);
@@ -57,73 +128,6 @@ struct RopeStore {
       g.store(first, a * c - b * s);
       g.store(second, a * s + b * c);
     }
-  }
-
-  // Element d of a rotated key.
-  template <class G>
-  static SPECDEC_GPU float rotated(G& g, const Params& p, int row, const float* x, int d) {
-    if (d >= p.n_rot) return g.load(x + d);
-    const int half = p.n_rot / 2;
-    const bool second = p.interleaved != 0 ? d % 2 == 1 : d >= half;
-    const int i = p.interleaved != 0 ? d / 2 : d % half;
-    const float* cosines = p.cos_sin + std::int64_t{row} * p.n_rot;
-    const float c = g.load(cosines + i);
-    const float s = g.load(cosines + half + i);
-    const float a = g.load(x + (p.interleaved != 0 ? 2 * i : i));
-    const float b = g.load(x + (p.interleaved != 0 ? 2 * i + 1 : i + half));
-    return second ? a * s + b * c : a * c - b * s;
-  }
-
-  template <class G>
-  static SPECDEC_GPU void store(G& g, const Params& p, int row, const float* x, std::byte* part,
-                                int position, bool is_key) {
-    const CacheParams& c = p.cache;
-    const int n = is_key ? c.head_dim : c.v_stride;
-    std::byte* elements = is_key ? part : part + c.v_offset;
-    // Whole warps take part: the quantiser needs 32 neighbours.
-    for (int first = g.thread() / 32 * 32; first < n; first += g.n_threads()) {
-      const int d = first + g.thread() % 32;
-      const float value = d >= c.head_dim ? 0.0F
-                          : is_key        ? rotated(g, p, row, x, d)
-                                          : g.load(x + d);
-      const int at = is_key ? k_element(c, position, d) : position * c.v_stride + d;
-      if (c.type == kCacheQ8) {
-        store_quantised(g, c, value, part, position, d, is_key, elements + at);
-      } else if (d < n) {
-        if (c.type == kCacheF32) {
-          g.store(reinterpret_cast<float*>(elements) + at, value);
-        } else {
-          g.store(reinterpret_cast<std::uint16_t*>(elements) + at, float_to_half(value));
-        }
-      }
-    }
-  }
-
-  // As backend/cpu/rope_store-inl.h: a NaN scale for what is not finite.
-  template <class G>
-  static SPECDEC_GPU void store_quantised(G& g, const CacheParams& c, float x, std::byte* part,
-                                          int position, int d, bool is_key, std::byte* element) {
-    float largest = magnitude(x);
-    int bad = is_finite(x) ? 0 : 1;
-    SPECDEC_UNROLL
-    for (int mask = 16; mask > 0; mask /= 2) {
-      largest = max_of(largest, g.shuffle_xor(largest, mask));
-      bad |= g.shuffle_xor(bad, mask);
-    }
-    if (d >= c.head_dim) return;
-    std::uint16_t scale = 0x7E00U;
-    if (bad == 0) scale = float_to_half(divide(largest, 127.0F));
-    if (scale == 0x7C00U) scale = 0x7BFFU;
-    int code = 0;
-    if (bad == 0 && scale != 0) {
-      const float ratio = divide(x, half_to_float(scale));
-      code = to_int8(max_of(min_of(ratio, 127.0F), -127.0F));
-    }
-    g.store(reinterpret_cast<std::int8_t*>(element), static_cast<std::int8_t>(code));
-    if (d % 32 != 0) return;
-    std::byte* scales = part + (is_key ? c.k_scales_offset : c.v_scales_offset);
-    const int at = is_key ? k_scale(c, position, d) : position * c.n_scales + d / 32;
-    g.store(reinterpret_cast<std::uint16_t*>(scales) + at, scale);
   }
 };
 

@@ -10,10 +10,10 @@ bool gates_at_once(int n_rows, DType gate, DType up) {
   return gate == up && input_kind(gate) != InputKind::kFloat && n_rows <= kMaxSmallRows;
 }
 
-bool splits_chunks(int n_rows) { return n_rows <= kMaxSmallRows; }
+bool splits_chunks(int n_rows, int max_chunks) { return n_rows <= kMaxSmallRows && max_chunks > 1; }
 
 std::size_t attention_scratch_bytes(int n_rows, int n_heads, int head_dim, int max_chunks) {
-  if (!splits_chunks(n_rows)) return 0;
+  if (!splits_chunks(n_rows, max_chunks)) return 0;
   const std::size_t n = static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(n_heads) *
                         static_cast<std::size_t>(max_chunks);
   return 2 * aligned(n * sizeof(float)) +

@@ -12,7 +12,7 @@ inline constexpr int kSumColumns = 128;
 // Gate and up in one kernel; else one after the other.
 [[nodiscard]] bool gates_at_once(int n_rows, DType gate, DType up);
 // Attention with one block per chunk, else one for all chunks.
-[[nodiscard]] bool splits_chunks(int n_rows);
+[[nodiscard]] bool splits_chunks(int n_rows, int max_chunks);
 
 struct HeadScratch {
   std::int64_t n_columns = 0;

@@ -1,0 +1,107 @@
+// What attention is made of besides its loops: positions of trees, and chunks put together.
+#pragma once
+
+#include "backend/cuda/kernels/rope_store-inl.h"
+
+namespace specdec::cuda {
+
+inline constexpr int kKeyBatch = 16;   // dimensions whose keys are loaded before they are used
+inline constexpr int kMergeBatch = 8;  // chunks that are loaded before they are merged
+template <int kType>
+inline constexpr int kValueBatch = kType == kCacheF16 ? 32 : 16;  // positions whose values are
+
+struct AttentionParams {
+  int n_rows;
+  int group;      // query heads per kv head
+  int n_queries;  // n_rows * group, query t is row t / group
+  int n_chunks;   // most that a row may see
+  float factor;   // scale * log2(e)
+  const float* q;
+  float* out;
+  std::int64_t q_stride, out_stride;
+  const std::int32_t* first_slot;
+  int slot_offset;
+  const std::int32_t* parents;
+  CacheParams cache;
+  int n_new;     // rows to be rotated and stored
+  int n_before;  // of which are not attended
+  NewRows rows;
+  std::int32_t* counters;  // [n_kv_heads][groups of queries], of blocks that have ended
+  // Partial results of split attention, [n_kv_heads * n_queries][n_chunks] and outputs [..
+  // ][head_dim]
+  float* partial_max;
+  float* partial_sum;
+  float* partial_out;
+};
+
+// Ancestors of a row within the batch.
+template <class G>
+SPECDEC_GPU int depth_of(G& g, const std::int32_t* parents, int row) {
+  if (parents == nullptr) return row;
+  int depth = 0;
+  for (int at = g.load(parents + row); at >= 0; at = g.load(parents + at)) ++depth;
+  return depth;
+}
+
+// Slot of a logical position of a row: its ancestor at depth position - first.
+template <class G>
+SPECDEC_GPU int slot_of(G& g, const std::int32_t* parents, int first, int row, int length,
+                        int logical) {
+  if (parents == nullptr || logical < first) return logical;
+  int at = row;
+  for (int up = length - 1 - logical; up > 0; --up) at = g.load(parents + at);
+  return first + at;
+}
+
+// (m, l) and what old and new outputs are multiplied with.
+struct Merge {
+  float m, l, old_factor, new_factor;
+};
+SPECDEC_GPU Merge merge_of(float m, float l, float chunk_m, float chunk_l) {
+  const float top = m < chunk_m ? chunk_m : m;
+  Merge out;
+  out.old_factor = exp2_nonpositive(m - top);
+  out.new_factor = exp2_nonpositive(chunk_m - top);
+  out.m = top;
+  out.l = l * out.old_factor + chunk_l * out.new_factor;
+  return out;
+}
+
+// Dimension d of a query over all of its chunks.
+template <class G>
+SPECDEC_GPU float merged_output(G& g, const AttentionParams& p, std::int64_t base, int length,
+                                int d) {
+  float m = 0;
+  float l = 0;
+  float o = 0;
+  for (int chunk = 0; chunk * kChunk < length; chunk += kMergeBatch) {
+    float part_m[kMergeBatch], part_l[kMergeBatch], part_o[kMergeBatch];
+    SPECDEC_UNROLL
+    for (int i = 0; i < kMergeBatch; ++i) {
+      const bool seen = (chunk + i) * kChunk < length;
+      const std::int64_t at = base + chunk + i;
+      part_m[i] = seen ? g.load_fresh(static_cast<const float*>(p.partial_max + at)) : 0.0F;
+      part_l[i] = seen ? g.load_fresh(static_cast<const float*>(p.partial_sum + at)) : 0.0F;
+      part_o[i] =
+          seen ? g.load_fresh(static_cast<const float*>(p.partial_out + at * p.cache.head_dim + d))
+               : 0.0F;
+    }
+    SPECDEC_UNROLL
+    for (int i = 0; i < kMergeBatch; ++i) {
+      if ((chunk + i) * kChunk >= length) break;
+      if (chunk + i == 0) {
+        m = part_m[0];
+        l = part_l[0];
+        o = part_o[0];
+        continue;
+      }
+      const Merge next = merge_of(m, l, part_m[i], part_l[i]);
+      m = next.m;
+      l = next.l;
+      o = fma_of(o, next.old_factor, part_o[i] * next.new_factor);
+    }
+  }
+  return o * divide(1.0F, l);
+}
+
+}  // namespace specdec::cuda
