@@ -31,6 +31,10 @@ set(CMAKE_CUDA_EXTENSIONS OFF)
 # The same rounding as on the CPU: no contraction, no approximate division. Architectures side by side.
 string(APPEND CMAKE_CUDA_FLAGS
        " -fmad=false --threads=2 -Xcompiler=-ffp-contract=off,-fsigned-char,-fvisibility=hidden")
+# compute-sanitizer then names the line; the code is the same.
+if(SPECDEC_TESTS)
+  string(APPEND CMAKE_CUDA_FLAGS " -lineinfo")
+endif()
 # Kernels' sizes and spills in the build log.
 option(SPECDEC_CUDA_VERBOSE "Let ptxas report registers and spills" OFF)
 if(SPECDEC_CUDA_VERBOSE)

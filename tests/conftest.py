@@ -36,6 +36,17 @@ def device(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture
+def kernel_device(device: str) -> Iterator[str]:
+    """Where the kernels of `_testing_cuda_kernels` run."""
+    from helpers import native
+
+    kernels = native("cuda_kernels")
+    kernels.set_device(device)
+    yield device
+    kernels.set_device("emulated")
+
+
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A random llama with a byte-level vocabulary, a chat template and a long context."""

@@ -112,34 +112,34 @@ def test_the_embedding_on_the_device_changes_no_bits(model_file, device):
 
 def test_chains_are_recorded_and_played_with_one_wait_each(llama_file, device):
     model = on_device(llama_file, device)
-    single = on_device(llama_file, device).session(kv_type="f16")
+    single = on_device(llama_file, device).session(kv_type="f16")  # of a GPU the same device
     session = model.session(kv_type="f16")
     blocks = list(range(3))
     for i in range(6):
+        tokens = TOKENS[2 * i : 2 * i + 2]
+        expected = single_steps(single, tokens, 4, top_k=2, head_blocks=blocks)
         passes, replayed = model.device_passes
         waits = model.device_waits
-        tokens = TOKENS[2 * i : 2 * i + 2]
-        found = session.forward_chain(tokens, 4, top_k=2, head_blocks=blocks)
-        assert found == single_steps(single, tokens, 4, top_k=2, head_blocks=blocks)
+        assert session.forward_chain(tokens, 4, top_k=2, head_blocks=blocks) == expected
         # Run, recorded, then played, although the candidates are never the same.
         assert model.device_passes == (passes + 1, replayed + (i >= 2))
         assert model.device_waits == waits + 1
         blocks.append(4 + 2 * i)
     other = model.session(kv_type="f16")
-    replayed = model.device_passes[1]
     single.truncate(0)
-    assert other.forward_chain(TOKENS[40:42], 4, top_k=2, head_blocks=BLOCKS) == single_steps(
-        single, TOKENS[40:42], 4, top_k=2, head_blocks=BLOCKS
-    )
+    expected = single_steps(single, TOKENS[40:42], 4, top_k=2, head_blocks=BLOCKS)
+    replayed = model.device_passes[1]
+    assert other.forward_chain(TOKENS[40:42], 4, top_k=2, head_blocks=BLOCKS) == expected
     assert model.device_passes[1] == replayed + 1
 
 
 def test_a_set_of_candidates_that_grows_is_played_from_few_recordings(llama_file, device):
     model = on_device(llama_file, device)
     session = model.session(kv_type="f16")
+    passes, replayed = model.device_passes
     for n in range(1, 17):
         session.forward(TOKENS[n : n + 1], output="top", head_blocks=list(range(n)))
-    assert model.device_passes == (16, 14)
+    assert model.device_passes == (passes + 16, replayed + 14)
 
 
 def test_best_tokens_alone_can_be_had(llama_file, device):
@@ -213,7 +213,7 @@ def generate(target: Any, draft: Any = None, **options: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("layers", [2, 1])
 def test_a_draft_waits_once_when_all_layers_are_on_the_gpu(target_file, llama_file, device, layers):
     gpu = open_gpu(device)
-    target = engine.load(str(target_file))
+    target = engine.load(str(target_file), device="cpu")
     draft = engine.load(str(llama_file), gpu=gpu, n_gpu_layers=layers, n_ctx=512)
     plain = generate(target, drafter="none")["token_ids"]
     waits = gpu.n_waits
@@ -267,8 +267,8 @@ def test_a_head_that_is_rewritten_leaves_the_embedding_as_it_is(tmp_path, device
     path = tiny_models.write_tiny(tmp_path / "m.gguf", config, dtype="F16", seed=2)
     gpu = open_gpu(device)
     draft = engine.load(str(path), gpu=gpu, n_ctx=512, requantize="q4_0")
-    split = engine.load(str(path), requantize="q4_0")
-    target = engine.load(str(path))
+    split = engine.load(str(path), requantize="q4_0", device="cpu")
+    target = engine.load(str(path), device="cpu")
     plain = generate(target, drafter="none")["token_ids"]
     rounds = [generate(target, d, drafter="model", gamma=4) for d in (draft, split)]
     assert [r["token_ids"] for r in rounds] == [plain, plain]
@@ -277,7 +277,7 @@ def test_a_head_that_is_rewritten_leaves_the_embedding_as_it_is(tmp_path, device
 
 def test_a_cancelled_draft_leaves_a_session_that_goes_on(target_file, llama_file, device):
     gpu = open_gpu(device)
-    target = engine.load(str(target_file))
+    target = engine.load(str(target_file), device="cpu")
     draft = engine.load(str(llama_file), gpu=gpu, n_ctx=512)
     plain = generate(target, drafter="none")["token_ids"]
     session = engine.Session(target, draft, drafter="model", gamma=4, n_ctx=512)
@@ -294,9 +294,9 @@ def test_a_cancelled_draft_leaves_a_session_that_goes_on(target_file, llama_file
 
 def test_the_context_ends_where_it_ends_without_chains(target_file, llama_file, device):
     gpu = open_gpu(device)
-    target = engine.load(str(target_file))
+    target = engine.load(str(target_file), device="cpu")
     draft = engine.load(str(llama_file), gpu=gpu, n_ctx=512)
-    on_cpu = engine.load(str(llama_file))
+    on_cpu = engine.load(str(llama_file), device="cpu")
     found = []
     for d in (None, draft, on_cpu):
         session = engine.Session(target, d, drafter="model" if d else "none", n_ctx=24,

@@ -1,4 +1,5 @@
-"""The CUDA kernels' products, on the emulator of the grid, against the CPU backend bit for bit."""
+"""The CUDA kernels' products against the CPU backend, bit for bit: on the emulator of the grid and,
+with ``-m cuda``, on the first GPU."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from test_matmul import FORMATS, random_weights
 
 gpu = native("cuda_kernels")
 matmul = native("matmul")
+pytestmark = pytest.mark.usefixtures("kernel_device")
 
 QUANTISED = [name for name, (_, block, _) in FORMATS.items() if block > 1]
 
@@ -145,7 +147,7 @@ def test_the_plain_path_has_the_bits_of_the_tensor_cores(name: str) -> None:
 
 
 @pytest.fixture
-def processors() -> Iterator[Callable[[int], None]]:
+def processors(kernel_device: str) -> Iterator[Callable[[int], None]]:
     """Sets how many processors kernels and grids are chosen for."""
     yield gpu.set_processors
     gpu.set_processors(1)
@@ -198,7 +200,7 @@ def test_a_row_does_not_depend_on_its_neighbours_or_the_order_of_blocks(name: st
     got = one(poisoned, name, n_out, data)
     assert same_bits(got[kept], want[kept])
     assert np.isnan(got[5]).all()
-    gpu.set_backwards(True)
+    gpu.set_backwards(True)  # of the emulator; a GPU has its own order
     try:
         assert same_bits(one(x, name, n_out, data), want)
     finally:
@@ -329,12 +331,16 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_emulator_finds_mistakes(fault: int) -> None:
+def test_the_emulator_finds_mistakes(fault: int, device: str) -> None:
+    if device == "cuda":
+        pytest.skip("about the emulator")
     error, _ = gpu.run_faulty(fault)
     assert FAULTS[fault] in error
 
 
-def test_the_emulator_runs_what_is_right() -> None:
+def test_the_emulator_runs_what_is_right(device: str) -> None:
+    if device == "cuda":
+        pytest.skip("about the emulator")
     error, data = gpu.run_faulty(0)
     assert error == ""
     assert np.array_equal(data, np.roll(np.arange(64, dtype=np.float32), -1))

@@ -1,4 +1,5 @@
-"""The CUDA kernels of rope, cache, attention and head, on the emulator, against the CPU's bits."""
+"""The CUDA kernels of rope, cache, attention and head against the CPU's bits: on the emulator and,
+with ``-m cuda``, on the first GPU."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from test_matmul import random_weights
 
 gpu = native("cuda_kernels")
 ops = native("ops")
+pytestmark = pytest.mark.usefixtures("kernel_device")
 
 KV_TYPES = ["f32", "f16", "q8_0"]
 
@@ -160,7 +162,7 @@ def test_what_a_row_may_not_see_does_not_reach_it() -> None:
 
 
 @pytest.fixture(params=[4, 8])
-def queries_per_block(request: pytest.FixtureRequest) -> Iterator[int]:
+def queries_per_block(request: pytest.FixtureRequest, kernel_device: str) -> Iterator[int]:
     """A device with many processors gets small blocks."""
     gpu.set_processors(1000 if request.param == 4 else 0)
     yield request.param
@@ -297,7 +299,7 @@ def test_heads_give_what_the_cpu_gives(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["F32", "Q4_0", "Q6_K"])
-def test_blocks_that_no_head_has_change_no_bits(name: str) -> None:
+def test_blocks_that_no_head_has_change_no_bits(name: str, device: str) -> None:
     rng = np.random.default_rng(14)
     n_in, n_out = small_n_in(name), 600
     x = rows_of_x(3, n_in, rng)
@@ -308,7 +310,7 @@ def test_blocks_that_no_head_has_change_no_bits(name: str) -> None:
     for n in (1, 12, 150):  # 150: more than one piece of the scan
         blocks_run = gpu.n_blocks_run()
         got = gpu.head(x, spec, blocks=[*blocks, *[gpu.NO_HEAD_BLOCK] * n], **options)
-        assert gpu.n_blocks_run() > blocks_run
+        assert device == "cuda" or gpu.n_blocks_run() > blocks_run
         for a, b in zip(got, want, strict=True):
             assert a.tobytes() == b.tobytes(), n
 

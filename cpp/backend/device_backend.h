@@ -55,6 +55,7 @@ struct DeviceInfo {
   int n_processors = 0;
   std::uint64_t total_bytes = 0;
   std::uint64_t free_bytes = 0;      // of the system, when asked
+  std::uint64_t cache_bytes = 0;     // of its last cache; 0: unknown
   double copy_bytes_per_second = 0;  // the memory's nominal speed; 0: unknown
 };
 

@@ -1,4 +1,4 @@
-// The CUDA kernels, run by the emulator, to tests; beside them the CPU backend's operations.
+// The CUDA kernels to tests, run by the emulator or on a GPU; beside them the CPU's operations.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -11,6 +11,8 @@
 #include "backend/backend.h"
 #include "base/error.h"
 #include "cuda_emulator.h"
+#include "cuda_probe.h"
+#include "kernel_device.h"
 
 namespace py = pybind11;
 
@@ -18,6 +20,9 @@ namespace {
 
 using namespace specdec;
 using namespace specdec::cuda;
+using testing::device_kernels;
+using testing::DeviceBuffer;
+using testing::run_kernels;
 using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
 using Ints = py::array_t<std::int32_t, py::array::c_style | py::array::forcecast>;
 
@@ -35,11 +40,6 @@ KvType parse_type(const std::string& name) {
   throw_invalid("unknown type " + name);
 }
 
-void check_emulator() {
-  const std::string error = take_emulator_error();
-  if (!error.empty()) throw_invalid(error);
-}
-
 // Device memory with a copy of an array; null for none.
 class Upload {
  public:
@@ -47,9 +47,8 @@ class Upload {
   template <class Array>
   explicit Upload(const Array& array)
       : Upload(array.data(), static_cast<std::size_t>(array.nbytes())) {}
-  Upload(const void* data, std::size_t n_bytes)
-      : buffer_(std::make_unique<EmulatedBuffer>(n_bytes)) {
-    std::memcpy(buffer_->data(), data, n_bytes);
+  Upload(const void* data, std::size_t n_bytes) : buffer_(std::make_unique<DeviceBuffer>(n_bytes)) {
+    buffer_->upload(data);
   }
   template <class T>
   [[nodiscard]] T* as() const {
@@ -57,11 +56,11 @@ class Upload {
   }
   template <class T>
   void download(T* out) const {
-    std::memcpy(out, buffer_->data(), buffer_->size());
+    buffer_->download(out);
   }
 
  private:
-  std::unique_ptr<EmulatedBuffer> buffer_;
+  std::unique_ptr<DeviceBuffer> buffer_;
 };
 
 template <class Array>
@@ -126,17 +125,17 @@ class Input {
       const InputKind kind = input_kind(type);
       auto& form = forms_[static_cast<std::size_t>(kind)];
       if (form != nullptr) continue;
-      form = std::make_unique<EmulatedBuffer>(input_bytes(kind, args_.n_rows, args_.n_in));
+      form = std::make_unique<DeviceBuffer>(input_bytes(kind, args_.n_rows, args_.n_in));
       args_.out.data[static_cast<int>(kind)] = form->data();
     }
-    emulated_kernels().prepare(args_, nullptr);
+    run_kernels(device_kernels().prepare, args_);
   }
   [[nodiscard]] const PreparedInput& prepared() const { return args_.out; }
   [[nodiscard]] int n_rows() const { return args_.n_rows; }
 
  private:
   Upload x_, index_, weight_, bias_;
-  std::unique_ptr<EmulatedBuffer> forms_[kInputKinds];
+  std::unique_ptr<DeviceBuffer> forms_[kInputKinds];
   PrepareArgs args_;
 };
 
@@ -152,13 +151,13 @@ std::vector<Floats> linear(const Floats& x, const std::vector<Product>& products
   args.use_dp4a = use_dp4a;
   std::vector<Weight> weights;
   std::vector<Upload> biases;
-  std::vector<std::unique_ptr<EmulatedBuffer>> outputs;
+  std::vector<std::unique_ptr<DeviceBuffer>> outputs;
   for (const Product& product : products) {
     weights.push_back(make_weight(product.dtype, product.n_out, x.shape(1), product.data));
     biases.push_back(upload(product.bias));
     const auto n = static_cast<std::size_t>(args.n_rows * product.n_out);
-    outputs.push_back(std::make_unique<EmulatedBuffer>(n * sizeof(float)));
-    if (product.onto) std::memcpy(outputs.back()->data(), product.onto->data(), n * sizeof(float));
+    outputs.push_back(std::make_unique<DeviceBuffer>(n * sizeof(float)));
+    if (product.onto) outputs.back()->upload(product.onto->data());
     Segment& segment = args.segments[args.n_segments++];
     segment.weight = weights.back().packed;
     segment.bias = biases.back().as<float>();
@@ -167,12 +166,11 @@ std::vector<Floats> linear(const Floats& x, const std::vector<Product>& products
     segment.accumulate = product.onto.has_value();
     segment.activation = parse_activation(product.activation);
   }
-  emulated_kernels().linear(args, nullptr);
-  check_emulator();
+  run_kernels(device_kernels().linear, args);
   std::vector<Floats> out;
   for (std::size_t i = 0; i < products.size(); ++i) {
     out.emplace_back(std::vector<py::ssize_t>{args.n_rows, products[i].n_out});
-    std::memcpy(out.back().mutable_data(), outputs[i]->data(), outputs[i]->size());
+    outputs[i]->download(out.back().mutable_data());
   }
   return out;
 }
@@ -236,7 +234,7 @@ Floats gated(const Floats& x, const Product& gate, const Product& up, const Norm
   const Input input(x, {gate_type, up_type}, norm, {});
   const Weight w_gate = make_weight(gate.dtype, gate.n_out, x.shape(1), gate.data);
   const Weight w_up = make_weight(up.dtype, up.n_out, x.shape(1), up.data);
-  const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
+  const DeviceBuffer dst(static_cast<std::size_t>(out.nbytes()));
   GatedArgs args;
   args.input = input.prepared();
   args.n_rows = input.n_rows();
@@ -246,9 +244,8 @@ Floats gated(const Floats& x, const Product& gate, const Product& up, const Norm
   args.dst = dst.as<float>();
   args.dst_stride = gate.n_out;
   args.use_dp4a = use_dp4a;
-  emulated_kernels().gated_linear(args, nullptr);
-  check_emulator();
-  std::memcpy(out.mutable_data(), dst.data(), dst.size());
+  run_kernels(device_kernels().gated_linear, args);
+  dst.download(out.mutable_data());
   return out;
 }
 
@@ -287,11 +284,11 @@ py::tuple head(const Floats& x, const Product& product, const NormSpec& norm, st
     const Weight weight = make_weight(product.dtype, product.n_out, x.shape(1), product.data);
     const Upload bias = upload(product.bias);
     const Upload d_blocks = blocks.empty() ? Upload() : Upload(blocks.data(), blocks.size() * 4);
-    const EmulatedBuffer d_top(top.size() * sizeof(TopToken));
-    const EmulatedBuffer d_sum(static_cast<std::size_t>(log_sum_exp.nbytes()));
-    const EmulatedBuffer d_logits(logits.size() * sizeof(float));
+    const DeviceBuffer d_top(top.size() * sizeof(TopToken));
+    const DeviceBuffer d_sum(static_cast<std::size_t>(log_sum_exp.nbytes()));
+    const DeviceBuffer d_logits(logits.size() * sizeof(float));
     const auto n_blocks = static_cast<int>(blocks.size());
-    const EmulatedBuffer scratch(head_scratch_bytes(input.n_rows(), n_tokens, n_blocks, top_k));
+    const DeviceBuffer scratch(head_scratch_bytes(input.n_rows(), n_tokens, n_blocks, top_k));
     HeadArgs args;
     args.input = input.prepared();
     args.n_rows = input.n_rows();
@@ -307,11 +304,10 @@ py::tuple head(const Floats& x, const Product& product, const NormSpec& norm, st
     args.logits_stride = stride;
     args.scratch = scratch.data();
     args.use_dp4a = use_dp4a;
-    emulated_kernels().head(args, nullptr);
-    check_emulator();
-    std::memcpy(top.data(), d_top.data(), d_top.size());
-    std::memcpy(log_sum_exp.mutable_data(), d_sum.data(), d_sum.size());
-    std::memcpy(logits.data(), d_logits.data(), d_logits.size());
+    run_kernels(device_kernels().head, args);
+    d_top.download(top.data());
+    d_sum.download(log_sum_exp.mutable_data());
+    d_logits.download(logits.data());
   }
   Ints tokens({m, static_cast<py::ssize_t>(top_k)});
   Floats values({m, static_cast<py::ssize_t>(top_k)});
@@ -329,15 +325,13 @@ py::tuple head(const Floats& x, const Product& product, const NormSpec& norm, st
 void embed_into(Floats& out, const Product& product, std::int64_t n_in, const TokenId* tokens,
                 int n_rows) {
   const Weight weight = make_weight(product.dtype, product.n_out, n_in, product.data);
-  const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
-  emulated_kernels().embed({.weight = weight.packed,
-                            .tokens = tokens,
-                            .n_rows = n_rows,
-                            .dst = dst.as<float>(),
-                            .dst_stride = n_in},
-                           nullptr);
-  check_emulator();
-  std::memcpy(out.mutable_data(), dst.data(), dst.size());
+  const DeviceBuffer dst(static_cast<std::size_t>(out.nbytes()));
+  run_kernels(device_kernels().embed, EmbedArgs{.weight = weight.packed,
+                                                .tokens = tokens,
+                                                .n_rows = n_rows,
+                                                .dst = dst.as<float>(),
+                                                .dst_stride = n_in});
+  dst.download(out.mutable_data());
 }
 
 Floats embed(const Product& product, std::int64_t n_in, const Ints& tokens) {
@@ -363,28 +357,25 @@ Ints take_tokens(const Ints& tokens, const Ints& sources, const Ints& found) {
   const Upload dst(tokens);
   const Upload from(sources);
   const Upload top(results.data(), results.size() * sizeof(TopToken));
-  emulated_kernels().take_tokens({.tokens = dst.as<std::int32_t>(),
-                                  .n_rows = static_cast<int>(tokens.size()),
-                                  .sources = from.as<std::int32_t>(),
-                                  .found = top.as<TopToken>()},
-                                 nullptr);
-  check_emulator();
+  run_kernels(device_kernels().take_tokens,
+              TakeTokensArgs{.tokens = dst.as<std::int32_t>(),
+                             .n_rows = static_cast<int>(tokens.size()),
+                             .sources = from.as<std::int32_t>(),
+                             .found = top.as<TopToken>()});
   Ints out(tokens.size());
-  std::memcpy(out.mutable_data(), dst.as<std::int32_t>(), static_cast<std::size_t>(out.nbytes()));
+  dst.download(out.mutable_data());
   return out;
 }
 
 Floats add(const Floats& x, const Floats& y) {
   const Upload dst(x);
   const Upload src(y);
-  emulated_kernels().add({.dst = dst.as<float>(),
-                          .dst_stride = x.shape(1),
-                          .x = src.as<float>(),
-                          .x_stride = y.shape(1),
-                          .n_rows = static_cast<int>(x.shape(0)),
-                          .n = x.shape(1)},
-                         nullptr);
-  check_emulator();
+  run_kernels(device_kernels().add, AddArgs{.dst = dst.as<float>(),
+                                            .dst_stride = x.shape(1),
+                                            .x = src.as<float>(),
+                                            .x_stride = y.shape(1),
+                                            .n_rows = static_cast<int>(x.shape(0)),
+                                            .n = x.shape(1)});
   Floats out({x.shape(0), x.shape(1)});
   dst.download(out.mutable_data());
   return out;
@@ -397,7 +388,7 @@ class Cache {
     layout_ = {.type = parse_type(type), .n_kv_heads = n_kv_heads, .head_dim = head_dim};
     std::vector<std::byte*> pages;
     for (int slot = 0; slot < n_slots; slot += kKvChunk) {
-      buffers_.push_back(std::make_unique<EmulatedBuffer>(2 * layout_.layer_bytes()));
+      buffers_.push_back(std::make_unique<DeviceBuffer>(2 * layout_.layer_bytes()));
       pages.push_back(buffers_.back()->data());
     }
     pages_ = std::make_unique<Upload>(pages.data(), pages.size() * sizeof(std::byte*));
@@ -406,8 +397,7 @@ class Cache {
   Floats rope_store(const Floats& q, const Floats& k, const Floats& v, int first_slot,
                     const std::optional<Floats>& cos_sin, bool interleaved) {
     const NewRows rows(*this, q, k, v, first_slot, cos_sin, interleaved);
-    emulated_kernels().rope_store(rows.args, nullptr);
-    check_emulator();
+    run_kernels(device_kernels().rope_store, rows.args);
     Floats out(std::vector<py::ssize_t>(q.shape(), q.shape() + q.ndim()));
     rows.q.download(out.mutable_data());
     return out;
@@ -434,15 +424,13 @@ class Cache {
 
   // From slot to slot, of both layers.
   void copy(int from, int to) {
-    emulated_kernels().copy_position(
-        {.layout = layout_,
-         .n_layers = 2,
-         .src = buffers_[static_cast<std::size_t>(from / kKvChunk)]->data(),
-         .dst = buffers_[static_cast<std::size_t>(to / kKvChunk)]->data(),
-         .from = from % kKvChunk,
-         .to = to % kKvChunk},
-        nullptr);
-    check_emulator();
+    run_kernels(device_kernels().copy_position,
+                CopyPositionArgs{.layout = layout_,
+                                 .n_layers = 2,
+                                 .src = buffers_[static_cast<std::size_t>(from / kKvChunk)]->data(),
+                                 .dst = buffers_[static_cast<std::size_t>(to / kKvChunk)]->data(),
+                                 .from = from % kKvChunk,
+                                 .to = to % kKvChunk});
   }
 
   [[nodiscard]] py::bytes content(int layer) const {
@@ -495,7 +483,7 @@ class Cache {
     const std::int32_t base = first_slot - 1;
     const Upload slot(&base, sizeof base);
     Floats out(std::vector<py::ssize_t>{n_rows, n_heads, layout_.head_dim});
-    const EmulatedBuffer dst(static_cast<std::size_t>(out.nbytes()));
+    const DeviceBuffer dst(static_cast<std::size_t>(out.nbytes()));
     AttentionArgs args;
     args.n_rows = n_rows;
     args.n_heads = n_heads;
@@ -514,26 +502,46 @@ class Cache {
     args.max_chunks = max_chunks;
     const std::size_t n_scratch =
         cuda::attention_scratch_bytes(n_rows, n_heads, args.head_dim, max_chunks);
-    const EmulatedBuffer scratch(n_scratch);
+    const DeviceBuffer scratch(n_scratch);
     args.scratch = n_scratch == 0 ? nullptr : scratch.data();
-    const EmulatedBuffer counters(
-        static_cast<std::size_t>(n_heads) * kAttentionCounters * sizeof(std::int32_t), 0);
+    const std::vector<std::int32_t> zeros(static_cast<std::size_t>(n_heads * kAttentionCounters));
+    const Upload counters(zeros.data(), zeros.size() * sizeof(std::int32_t));
     args.counters = counters.as<std::int32_t>();
     args.rope = rope;
     args.n_before = n_before;
-    emulated_kernels().attention(args, nullptr);
-    check_emulator();
-    for (std::size_t i = 0; i < counters.size(); ++i) {
-      if (counters.data()[i] != std::byte{0}) throw_invalid("attention left its counters set");
-    }
-    std::memcpy(out.mutable_data(), dst.data(), dst.size());
+    run_kernels(device_kernels().attention, args);
+    std::vector<std::int32_t> left(zeros.size());
+    counters.download(left.data());
+    if (left != zeros) throw_invalid("attention left its counters set");
+    dst.download(out.mutable_data());
     return out;
   }
 
   KvLayout layout_;
-  std::vector<std::unique_ptr<EmulatedBuffer>> buffers_;
+  std::vector<std::unique_ptr<DeviceBuffer>> buffers_;
   std::unique_ptr<Upload> pages_;
 };
+
+// Fragments of a warp: a [32, 4], b [32, 2], c [32, 4] to c + a b in the fragment's layout.
+Ints multiply_fragments(int k, const Ints& a, const Ints& b, const Ints& c) {
+  if ((k != 16 && k != 32) || a.size() != 128 || b.size() != 64 || c.size() != 128)
+    throw_invalid("fragments are 32 x 4, 32 x 2 and 32 x 4, and k is 16 or 32");
+  const Upload d_a(a);
+  const Upload d_b(b);
+  const Upload d_c(c);
+  const ProbeParams params{k, d_a.as<const std::uint32_t>(), d_b.as<const std::uint32_t>(),
+                           d_c.as<std::int32_t>()};
+  testing::run_on_device([&](Stream stream) {
+    if (testing::device_runtime() != nullptr) {
+      gpu_probe(params, stream);
+    } else {
+      EmulatedLauncher::launch<Probe>(params, 1, 1, 32, 0, stream);
+    }
+  });
+  Ints out({32, 4});
+  d_c.download(out.mutable_data());
+  return out;
+}
 
 // --- Kernels with mistakes, for the emulator itself ----------------------------------------------
 
@@ -646,7 +654,9 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
     for (int i = 0; i <= k_slices(type, n_in); ++i) out.push_back(k_slice_begin(type, n_in, i));
     return out;
   });
-  m.def("set_processors", [](int n) { emulator_options().n_processors = n; });
+  m.def("multiply_fragments", &multiply_fragments);
+  m.def("set_device", &testing::set_kernel_device);
+  m.def("set_processors", &testing::set_processors);
   m.def("set_backwards", [](bool backwards) { emulator_options().backwards = backwards; });
   m.def("n_blocks_run", &emulated_blocks);
   m.def("run_faulty", &run_faulty);

@@ -1,3 +1,4 @@
-# The CUDA kernels on the emulator of the grid (emulated.cmake): needs neither CUDA nor a GPU.
+# The CUDA kernels on the emulator of the grid (emulated.cmake), which needs neither CUDA nor a GPU;
+# in builds with CUDA also on a GPU.
 specdec_test_module(cuda_kernels SOURCES "${CMAKE_CURRENT_LIST_DIR}/cuda_kernels.cc"
                     DEPENDS emulated_device)

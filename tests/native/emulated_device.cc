@@ -186,9 +186,14 @@ class EmulatedRuntime final : public cuda::Runtime {
 
 std::shared_ptr<DeviceBackend> make_emulated_device(std::size_t n_bytes,
                                                     std::shared_ptr<EmulatedFaults> faults) {
-  if (faults == nullptr) faults = std::make_shared<EmulatedFaults>();
-  return cuda::make_backend(std::make_unique<EmulatedRuntime>(n_bytes, std::move(faults)),
+  return cuda::make_backend(make_emulated_runtime(n_bytes, std::move(faults)),
                             cuda::emulated_kernels(), "emulated");
+}
+
+std::unique_ptr<cuda::Runtime> make_emulated_runtime(std::size_t n_bytes,
+                                                     std::shared_ptr<EmulatedFaults> faults) {
+  if (faults == nullptr) faults = std::make_shared<EmulatedFaults>();
+  return std::make_unique<EmulatedRuntime>(n_bytes, std::move(faults));
 }
 
 }  // namespace specdec::testing

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <memory>
 
+#include "backend/cuda/runtime.h"
 #include "backend/device_backend.h"
 
 namespace specdec::testing {
@@ -19,6 +20,9 @@ struct EmulatedFaults {
 
 // With n_bytes of memory.
 [[nodiscard]] std::shared_ptr<DeviceBackend> make_emulated_device(
+    std::size_t n_bytes, std::shared_ptr<EmulatedFaults> faults = nullptr);
+// Without a backend; its kernels are cuda::emulated_kernels().
+[[nodiscard]] std::unique_ptr<cuda::Runtime> make_emulated_runtime(
     std::size_t n_bytes, std::shared_ptr<EmulatedFaults> faults = nullptr);
 
 }  // namespace specdec::testing

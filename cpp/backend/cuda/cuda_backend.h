@@ -14,4 +14,11 @@ namespace specdec::cuda {
                                                           const Kernels& kernels, const char* name,
                                                           int n_threads = 0);
 
+// A CUDA device without a backend, for measuring its kernels. Throws as make_cuda_backend() does.
+struct OpenDevice {
+  std::unique_ptr<Runtime> runtime;
+  const Kernels* kernels = nullptr;
+};
+[[nodiscard]] OpenDevice open_cuda_device(int device);
+
 }  // namespace specdec::cuda

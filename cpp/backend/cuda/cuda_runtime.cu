@@ -5,6 +5,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/kernels/launch.h"
@@ -25,10 +26,14 @@ std::string version_text(int version) {
 const char* advice(cudaError_t error) {
   switch (error) {
     case cudaErrorInsufficientDriver:
+    case cudaErrorUnsupportedPtxVersion:
+    case cudaErrorSystemDriverMismatch:
+    case cudaErrorCompatNotSupportedOnDevice:
       return "; install a newer NVIDIA driver, or use device 'cpu'";
     case cudaErrorNoDevice:
       return "; check nvidia-smi and CUDA_VISIBLE_DEVICES, or use device 'cpu'";
     case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidDeviceFunction:
       return "; this build has no code for it: build with its architecture in "
              "CMAKE_CUDA_ARCHITECTURES";
     case cudaErrorIllegalAddress:
@@ -37,6 +42,8 @@ const char* advice(cudaError_t error) {
       return "; the device cannot be used again in this process: please report this";
     case cudaErrorDevicesUnavailable:
       return "; another process uses it exclusively";
+    case cudaErrorInitializationError:
+      return "; a process forked from one that used CUDA cannot use it: start processes afresh";
     default:
       return "";
   }
@@ -63,6 +70,7 @@ DeviceInfo properties_of(int device) {
   info.architecture = "sm_" + std::to_string(properties.major) + std::to_string(properties.minor);
   info.n_processors = properties.multiProcessorCount;
   info.total_bytes = properties.totalGlobalMem;
+  info.cache_bytes = static_cast<std::uint64_t>(properties.l2CacheSize);
   int clock_khz = 0;
   int bus_bits = 0;
   if (cudaDeviceGetAttribute(&clock_khz, cudaDevAttrMemoryClockRate, device) == cudaSuccess &&
@@ -82,10 +90,16 @@ class Graph final : public Recording {
   cudaGraphExec_t graph_;
 };
 
+// Nothing: whether there is code for a device is asked of it.
+__global__ void probe() {}
+
 class CudaRuntime final : public Runtime {
  public:
   explicit CudaRuntime(int device) : device_(device) {
     check(cudaSetDevice(device), "opening");
+    // Now rather than in the middle of the first pass, when nobody can turn to the CPU any more.
+    cudaFuncAttributes attributes;
+    check(cudaFuncGetAttributes(&attributes, probe), "looking for kernels");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
     check(cudaEventCreate(&begin_), "creating an event");
     check(cudaEventCreate(&middle_), "creating an event");
@@ -155,6 +169,7 @@ class CudaRuntime final : public Runtime {
     check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording a pass");
   }
   [[nodiscard]] std::unique_ptr<Recording> end_recording() override {
+    use();
     cudaGraph_t graph = nullptr;
     check(cudaStreamEndCapture(stream_, &graph), "recording a pass");
     cudaGraphExec_t executable = nullptr;
@@ -175,9 +190,9 @@ class CudaRuntime final : public Runtime {
           "starting a recorded pass");
   }
 
-  void mark_begin() override { check(cudaEventRecord(begin_, stream_), "recording an event"); }
-  void mark_middle() override { check(cudaEventRecord(middle_, stream_), "recording an event"); }
-  void mark_end() override { check(cudaEventRecord(end_, stream_), "recording an event"); }
+  void mark_begin() override { mark(begin_); }
+  void mark_middle() override { mark(middle_); }
+  void mark_end() override { mark(end_); }
   [[nodiscard]] double marked_ms() override { return ms_between(begin_, end_); }
   [[nodiscard]] double marked_first_ms() override { return ms_between(begin_, middle_); }
 
@@ -189,6 +204,10 @@ class CudaRuntime final : public Runtime {
       return 0;
     }
     return ms;
+  }
+  void mark(cudaEvent_t event) {
+    use();
+    check(cudaEventRecord(event, stream_), "recording an event");
   }
   void wait(const char* what) override {
     use();
@@ -243,25 +262,40 @@ std::vector<DeviceInfo> cuda_devices(std::string* reason) {
   return out;
 }
 
+namespace {
+
+void require_device(int device) {
+  std::string reason;
+  const std::vector<DeviceInfo> devices = cuda_devices(&reason);
+  for (const DeviceInfo& info : devices) {
+    if (info.index == device) return;
+  }
+  throw Error(
+      ErrorCode::kDevice,
+      "CUDA device " + std::to_string(device) + " cannot be used: " +
+          (devices.empty() ? reason
+                           : "there are " + std::to_string(devices.size()) + " usable ones") +
+          "; use device 'cpu' or no GPU layers");
+}
+
+}  // namespace
+
+namespace cuda {
+
+OpenDevice open_cuda_device(int device) {
+  require_device(device);
+  return {std::make_unique<CudaRuntime>(device), &gpu_kernels()};
+}
+
+}  // namespace cuda
+
 std::shared_ptr<DeviceBackend> make_cuda_backend(int device) {
   static std::mutex mutex;
   static std::map<int, std::weak_ptr<DeviceBackend>> open;
   const std::lock_guard lock(mutex);
   if (auto backend = open[device].lock()) return backend;
-  std::string reason;
-  const std::vector<DeviceInfo> devices = cuda_devices(&reason);
-  bool found = false;
-  for (const DeviceInfo& info : devices) found = found || info.index == device;
-  if (!found) {
-    throw Error(
-        ErrorCode::kDevice,
-        "CUDA device " + std::to_string(device) + " cannot be used: " +
-            (devices.empty() ? reason
-                             : "there are " + std::to_string(devices.size()) + " usable ones") +
-            "; use device 'cpu' or no GPU layers");
-  }
-  auto backend =
-      cuda::make_backend(std::make_unique<cuda::CudaRuntime>(device), cuda::gpu_kernels(), "cuda");
+  cuda::OpenDevice opened = cuda::open_cuda_device(device);
+  auto backend = cuda::make_backend(std::move(opened.runtime), *opened.kernels, "cuda");
   open[device] = backend;
   return backend;
 }

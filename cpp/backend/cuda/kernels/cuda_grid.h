@@ -179,7 +179,7 @@ struct CudaLauncher {
     (void)cudaLaunchKernelEx(&config, run_kernel<Body>, params);
   }
   static void matmul(const MatmulLaunch& launch, Stream stream);
-  [[nodiscard]] static int n_processors() { return device_traits().n_processors; }
+  [[nodiscard]] static int n_processors();
 };
 
 // One file per family, so that they compile side by side.

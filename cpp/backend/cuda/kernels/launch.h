@@ -240,5 +240,7 @@ struct Kernels {
 
 // Only in builds with CUDA: kernels/*.cu.
 [[nodiscard]] const Kernels& gpu_kernels();
+// For tests: kernels are chosen as for a device of so many processors; -1: as many as it has.
+void set_gpu_processors(int n);
 
 }  // namespace specdec::cuda

@@ -1,26 +1,54 @@
 // The small operations, and the table of all.
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 
 #include "backend/cuda/kernels/cuda_grid.h"
 #include "backend/cuda/kernels/dispatch-inl.h"
 
 namespace specdec::cuda {
 
-const DeviceTraits& device_traits() {
-  thread_local int known = -1;
-  thread_local DeviceTraits traits;
-  int device = 0;
-  if (cudaGetDevice(&device) != cudaSuccess || device == known) return traits;
-  int major = 0;
-  traits = {};
+namespace {
+
+constexpr int kMostDevices = 64;
+
+std::atomic<int>& chosen_processors() {
+  static std::atomic<int> n{-1};
+  return n;
+}
+
+DeviceTraits traits_of(int device) {
+  DeviceTraits traits;
   (void)cudaDeviceGetAttribute(&traits.n_processors, cudaDevAttrMultiProcessorCount, device);
-  (void)cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  // What the code was compiled for, not what runs it: PTX for an older GPU, compiled for this one
+  // when the program started, has no wait_for_previous().
+  cudaFuncAttributes code{};
+  const bool waits =
+      cudaFuncGetAttributes(&code, run_kernel<Add>) == cudaSuccess && code.ptxVersion >= 90;
   const char* early = std::getenv("SPECDEC_CUDA_EARLY_START");
-  traits.starts_early = major >= 9 && (early == nullptr || std::strcmp(early, "0") != 0);
-  known = device;
+  traits.starts_early = waits && (early == nullptr || std::strcmp(early, "0") != 0);
   return traits;
 }
+
+}  // namespace
+
+// Asked once per device, by the first launch, which is none of a recording.
+const DeviceTraits& device_traits() {
+  static std::once_flag once[kMostDevices];
+  static DeviceTraits traits[kMostDevices + 1];  // the last: an unknown device
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device >= kMostDevices) return traits[kMostDevices];
+  std::call_once(once[device], [device] { traits[device] = traits_of(device); });
+  return traits[device];
+}
+
+int CudaLauncher::n_processors() {
+  const int chosen = chosen_processors();
+  return chosen >= 0 ? chosen : device_traits().n_processors;
+}
+
+void set_gpu_processors(int n) { chosen_processors() = n; }
 
 void CudaLauncher::matmul(const MatmulLaunch& launch, Stream stream) {
   switch (input_kind(launch.dtype)) {
