@@ -285,3 +285,47 @@ def test_rows_of_siblings_count_in_the_cost_of_a_pass() -> None:
     before = c.target_ms(1)
     c.observe(1, 2, 0.1, c.target_ms(4), 2)  # as predicted for 1 + 1 + 2 rows
     assert c.target_ms(1) == pytest.approx(before, rel=1e-6)
+
+
+# ---------------------------------------------------------------- drafts that are taken unseen
+
+
+def test_rows_that_were_fed_for_nothing_are_rows() -> None:
+    machine = Machine()
+    c = model_control(machine)
+    c.begin()
+    before = c.target_ms(3)
+    for _ in range(30):
+        c.choose([(0, 7, 0, 1)], 15)
+        c.observe(2, 3, machine.draft(1, 7), machine.verify(8), n_unused=5)
+    assert c.target_ms(3) == pytest.approx(before, rel=0.02)
+    # A draft that came to nothing has cost what it has cost.
+    credit = c.credit
+    c.choose([(0, 7, 0, 1)], 15)
+    c.observe(0, 1, machine.draft(1, 7), machine.verify(8), n_unused=7)
+    assert c.credit < credit - 7 * DRAFT_MS - 0.3 * PLAIN_MS
+
+
+def test_second_choices_are_planned_where_rows_are_cheap() -> None:
+    def planned(shape: dict[int, float], rate: float, n_chain: int = 5) -> int:
+        machine = Machine(draft_ms=2.0, shape=shape)
+        c = model_control(machine)
+        c.begin()
+        rng = np.random.default_rng(1)
+        for _ in range(200):
+            for position in range(n_chain):
+                c.judge(0, position, 4, bool(rng.random() < rate))
+            c.judge_sibling(0, 1, 4, bool(rng.random() < 0.5))
+        for _ in range(30):  # they have earned something
+            c.choose([(0, 5, 0, 1)], 15)
+            c.observe(5, 4, machine.draft(1, 5), machine.verify(6))
+        assert c.choose([(0, n_chain, 0, 1)], 15)["source"] == 0
+        return c.planned_siblings(n_chain)
+
+    flat = {1: 1.0, 2: 1.0, 4: 1.0, 8: 1.01, 16: 1.02}
+    steep = {1: 1.0, 2: 1.2, 4: 1.6, 8: 2.4, 16: 4.0}
+    assert planned(flat, 0.8) == 5
+    assert planned(steep, 0.8) == 0
+    # The later ones are rarely reached.
+    middle = {1: 1.0, 2: 1.02, 4: 1.06, 8: 1.14, 16: 1.3}
+    assert 0 < planned(middle, 0.5) < 5

@@ -102,6 +102,16 @@ def test_what_a_head_finds_is_embedded_and_no_token_reads_no_memory(name: str) -
         assert same_bits(gpu.embed_found(matrix, n_in, token, np.nan), want[0]), token
 
 
+@pytest.mark.parametrize("n_rows", [1, 9, 32, 45])
+def test_tokens_of_a_head_take_the_places_of_those_that_were_unknown(n_rows: int) -> None:
+    rng = np.random.default_rng(16)
+    tokens = rng.integers(0, 1000, n_rows).astype(np.int32)
+    found = rng.integers(-1, 1000, 24).astype(np.int32)
+    sources = rng.integers(-1, 24, n_rows).astype(np.int32)
+    want = np.where(sources < 0, tokens, found[sources])
+    assert np.array_equal(gpu.take_tokens(tokens, sources, found), want)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_products_have_the_bits_of_the_cpu_for_every_row_count(name: str) -> None:
     rng = np.random.default_rng(2)

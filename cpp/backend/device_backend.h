@@ -92,6 +92,8 @@ struct WorkBuffers {
 
 // Steps of a chain at most.
 inline constexpr int kMaxChainSteps = 8;
+// Rows of a pass that follows a chain at most.
+inline constexpr int kMaxFollowingRows = 16;
 
 // Passes with equal keys issue the same operations with the same pointers of weights and buffers:
 // the second one can be played from a recording of the first. Numbers of head blocks need not be
@@ -106,6 +108,9 @@ struct DevicePassKey {
   int n_head_blocks = 0;
   int kv_type = 0;
   bool tree = false, embeds = false, wants_hidden = false;
+  // Its inputs and results are staged apart from those of other passes, so that one may follow.
+  bool chain = false;
+  bool follows = false;  // a chain, whose results are among its inputs
 
   auto operator<=>(const DevicePassKey&) const = default;
 };
@@ -121,6 +126,9 @@ struct DevicePass {
   // Host, [n_rows]: tokens for an embed(), when key.embeds says that there will be one; else
   // [n_rows, hidden_stride]: the residual stream so far.
   const TokenId* tokens = nullptr;
+  // Host, [n_rows], of a pass that follows a chain: a row whose source is not negative has, instead
+  // of its token, that of the chain's results: step * the chain's top_k + rank.
+  const std::int32_t* sources = nullptr;
   const float* hidden = nullptr;
   std::int64_t hidden_stride = 0;  // floats, also of the device's rows
   const float* cos_sin = nullptr;  // host, [n_rows + n_steps - 1, n_rot]
@@ -200,9 +208,14 @@ class DeviceBackend : public Backend, public std::enable_shared_from_this<Device
 
   // One pass at a time: begin_pass() waits for others, uploads the inputs and returns false when a
   // recording of the same key will be played, so that no operation is to be issued. finish_pass()
-  // waits for the device: the only wait of a pass. abort_pass() after an exception in between.
+  // waits for the device: the only wait of a pass. abort_pass() after an exception in between; then
+  // the device can be used again.
   [[nodiscard]] virtual bool begin_pass(const DevicePass& pass) = 0;
-  virtual void finish_pass() = 0;
+  // After the operations of a chain: another pass that is not to wait for it, as begin_pass().
+  // finish_pass() then completes both.
+  [[nodiscard]] virtual bool follow_pass(const DevicePass& pass) = 0;
+  // Returns the part of the device's time that a chain took which was followed; else 0.
+  virtual double finish_pass() = 0;
   virtual void abort_pass() noexcept = 0;
   [[nodiscard]] virtual const WorkBuffers& work() const = 0;
   // dst[r, :] = row tokens[r] of the matrix.

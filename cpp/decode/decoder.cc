@@ -31,6 +31,7 @@ class Run {
   [[nodiscard]] Draft draft();
   void check_proposal(const Draft& draft) const;
   void target_pass(const DraftProposal& proposal);
+  void pass_behind(Draft& draft);
   void take(const DraftProposal& proposal, const Verdict& verdict, WarpedRows& rows);
   [[nodiscard]] std::vector<TokenId> best_tokens(int row, int n) const;
   void settle_drafters(int n_new, std::span<const std::int32_t> accepted, double verify_ms);
@@ -182,6 +183,43 @@ void Run::target_pass(const DraftProposal& proposal) {
                            .top_k = top_k_});
 }
 
+// The same for a draft that comes with the pass: the draft model and the target wait once, for
+// both. Rows behind what is proposed have been fed for nothing.
+void Run::pass_behind(Draft& draft) {
+  const DraftPlan& plan = *draft.plan;
+  batch_tokens_.assign(plan.sources.size() + 1, 0);
+  batch_tokens_[0] = committed_.back();
+  std::vector<std::int32_t> sources = {-1};
+  sources.insert(sources.end(), plan.sources.begin(), plan.sources.end());
+  batch_parents_.clear();
+  if (!plan.parents.empty()) {
+    batch_parents_.push_back(-1);
+    for (const std::int32_t parent : plan.parents) batch_parents_.push_back(parent + 1);
+  }
+  const ScorerBatch batch = {.tokens = batch_tokens_,
+                             .parents = batch_parents_,
+                             .first_output_row = 0,
+                             .output = output_,
+                             .top_k = top_k_};
+  double ms = 0.0;
+  double conclude_ms = 0.0;
+  {
+    const ScopedMs timer(ms);
+    cache_.scorer().forward_behind(draft.plan->chain, batch, sources, [&] {
+      const ScopedMs conclude_timer(conclude_ms);
+      drafting_.conclude(draft);
+      check_proposal(draft);
+      return 1 + draft.proposal.size();
+    });
+  }
+  const double draft_ms = plan.chain.share * (ms - conclude_ms);
+  drafting_.add_draft_ms(draft_ms);
+  result_.stats.verify_ms += ms - conclude_ms - draft_ms;
+  batch_tokens_.resize(1);
+  batch_tokens_.insert(batch_tokens_.end(), draft.proposal.tokens.begin(),
+                       draft.proposal.tokens.end());
+}
+
 // Passes the verdict's tokens through the stop conditions one by one.
 void Run::take(const DraftProposal& proposal, const Verdict& verdict, WarpedRows& rows) {
   std::vector<int> per_depth;
@@ -269,11 +307,15 @@ void Run::decode() {
   DecodeStats& stats = result_.stats;
   while (n_generated() < limit_) {
     throw_if_cancelled(request_.cancel);
-    const Draft draft = this->draft();
+    Draft draft = this->draft();
     const DraftProposal& proposal = draft.proposal;
     const double before_ms = stats.verify_ms + stats.sample_ms;
     double callback_ms = 0.0;  // the caller's own time is no cost of a draft
-    target_pass(proposal);
+    if (draft.plan) {
+      pass_behind(draft);
+    } else {
+      target_pass(proposal);
+    }
     int n_new = 0;
     Verdict verdict;
     {
@@ -323,6 +365,7 @@ DecodeResult Run::finish_all() {
                      .eog = request_.eog,
                      .vocab_size = cache_.scorer().vocab_size(),
                      .verifier = verifier_.traits(),
+                     .target = &cache_.scorer(),
                      .cancel = request_.cancel},
                     request_.prompt);
     read_prompt();

@@ -32,6 +32,21 @@ class LengthRule {
   }
   // Then: shall it draft another token? probability as above.
   [[nodiscard]] virtual bool keep_going(int n_drafted, double probability) = 0;
+
+  // Of a draft whose rows are fixed before anything is known about it: beside how many of its first
+  // tokens the second choice is to stand. n_chain: tokens without them.
+  [[nodiscard]] virtual int n_planned_siblings(int /*n_chain*/) { return 0; }
+  // One of these was drafted. As wants_sibling(), before keep_going().
+  virtual void note_sibling(int /*n_drafted*/, double /*conditional*/) {}
+};
+
+// A draft that the target's pass takes as it is found.
+struct DraftPlan {
+  DraftChain chain;
+  // Of each token that the proposal can have, in its order: the chain's result, as in
+  // TokenScorer::forward_behind(), and the token it follows, as in DraftProposal.
+  std::vector<std::int32_t> sources;
+  std::vector<std::int32_t> parents;
 };
 
 // What holds for one request.
@@ -40,6 +55,7 @@ struct DraftSetup {
   std::vector<TokenId> eog;  // a draft ends with the first of them
   int vocab_size = 0;        // of the target: only lower ids may be proposed
   VerifierTraits verifier;
+  const TokenScorer* target = nullptr;  // that may follow the drafter's model; null: it does not
   const std::atomic<bool>* cancel = nullptr;
   LengthRule* length_rule = nullptr;  // null: as many tokens as asked for
   // The rule may ask for siblings: the verifier takes trees, and any candidates at that.
@@ -89,6 +105,15 @@ class Drafter {
   // nothing to say.
   [[nodiscard]] virtual DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
                                               Chance& chance) = 0;
+  // propose() in two halves, for a target that follows: what its model is to do; none: it has to be
+  // propose().
+  [[nodiscard]] virtual std::optional<DraftPlan> plan(std::span<const TokenId>,
+                                                      int /*max_tokens*/) {
+    return std::nullopt;
+  }
+  // When that is done: what is proposed, which is the first tokens of the plan. Throws the chain's
+  // error.
+  [[nodiscard]] virtual DraftProposal conclude(const DraftPlan&) { return {}; }
   virtual void commit(const CommitInfo&) {}
   // Brings own caches in line: afterwards they hold a part of `committed` without its last token: a
   // prefix, or what follows the start of a window.

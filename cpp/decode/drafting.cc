@@ -103,16 +103,32 @@ DraftProposal Drafting::ask(Source& source, std::span<const TokenId> committed, 
                   max_tokens * source.drafter->branch() + static_cast<int>(siblings_.size()));
     return proposal;
   } catch (const Error& error) {
-    if (!is_survivable(error.code())) throw;
-    source.active = false;
-    const std::string what = "the drafter failed: " + std::string(error.what());
-    if (any_active()) {
-      failures_ +=
-          (failures_.empty() ? "" : "; ") + std::string(source.drafter->name()) + ": " + what;
-    } else {
-      off_reason_ = what;
-    }
+    give_up(source, error);
     return {};
+  }
+}
+
+// None when the drafter has to propose, or failed.
+std::optional<DraftPlan> Drafting::ask_plan(Source& source, std::span<const TokenId> committed,
+                                            int max_tokens) {
+  try {
+    return source.drafter->plan(committed, max_tokens);
+  } catch (const Error& error) {
+    give_up(source, error);
+    return std::nullopt;
+  }
+}
+
+// The drafter drafts no more; called while its error is handled.
+void Drafting::give_up(Source& source, const Error& error) {
+  if (!is_survivable(error.code())) throw;
+  source.active = false;
+  const std::string what = "the drafter failed: " + std::string(error.what());
+  if (any_active()) {
+    failures_ +=
+        (failures_.empty() ? "" : "; ") + std::string(source.drafter->name()) + ": " + what;
+  } else {
+    off_reason_ = what;
   }
 }
 
@@ -139,6 +155,8 @@ Draft Drafting::next(std::span<const TokenId> committed, int max_tokens, int n_f
                      Chance& chance) {
   choice_ = {};
   n_drafted_ = 0;
+  n_unused_ = 0;
+  planned_ = nullptr;
   grades_.clear();
   siblings_.clear();
   if (!off_reason_.empty()) return {.proposal = {}, .source = {}, .reason = off_reason_};
@@ -156,6 +174,49 @@ Draft Drafting::next(std::span<const TokenId> committed, int max_tokens, int n_f
   return draft;
 }
 
+void Drafting::conclude(Draft& draft) {
+  SPECDEC_CHECK(draft.plan.has_value() && planned_ != nullptr);
+  double ms = 0.0;
+  {
+    const ScopedMs timer(ms);
+    try {
+      draft.proposal = planned_->drafter->conclude(*draft.plan);
+      SPECDEC_CHECK(draft.proposal.tokens.size() <= draft.plan->sources.size());
+    } catch (const Error& error) {
+      siblings_.clear();
+      give_up(*planned_, error);
+    }
+    accept(draft, *planned_, planned_limit_);
+    if (draft.proposal.empty()) siblings_.clear();
+  }
+  n_drafted_ = draft.proposal.size();
+  n_unused_ = static_cast<int>(draft.plan->sources.size()) - n_drafted_;
+  add_draft_ms(ms);
+}
+
+void Drafting::add_draft_ms(double ms) {
+  draft_ms_ += ms;
+  pass_draft_ms_ += ms;
+}
+
+void Drafting::accept(Draft& draft, const Source& source, int limit) {
+  // Allowed because it does not depend on drawn tokens.
+  if (draft.proposal.deterministic() && draft.proposal.size() < request_.draft_min)
+    draft.proposal = {};
+  if (adaptive()) {
+    if (!draft.proposal.empty()) draft.source = source.drafter->name();
+    return;
+  }
+  if (draft.proposal.empty()) {
+    draft.reason = off_reason_.empty() ? "nothing to propose" : std::string_view(off_reason_);
+    return;
+  }
+  draft.source = source.drafter->name();
+  draft.reason = draft.proposal.size() < limit ? "nothing more to propose"
+                 : limit < longest_of(source)  ? "tokens that are left"
+                                               : "fixed length";
+}
+
 // The first drafter that has something to say; models first.
 Draft Drafting::next_fixed(std::span<const TokenId> committed, int max_tokens, int n_free_slots,
                            Chance& chance) {
@@ -165,19 +226,15 @@ Draft Drafting::next_fixed(std::span<const TokenId> committed, int max_tokens, i
       if (!source.active || source.drafter->uses_model() != models) continue;
       const int limit = limit_of(source, max_tokens, n_free_slots);
       if (limit < 1) continue;
-      draft.proposal = ask(source, committed, limit, chance);
-      // Allowed because it does not depend on drawn tokens.
-      if (draft.proposal.deterministic() && draft.proposal.size() < request_.draft_min)
-        draft.proposal = {};
-      if (draft.proposal.empty()) {
-        draft.reason = off_reason_.empty() ? "nothing to propose" : std::string_view(off_reason_);
-        continue;
+      draft.plan = ask_plan(source, committed, limit);
+      if (draft.plan) {
+        planned_ = &source;
+        planned_limit_ = limit;
+        return draft;
       }
-      draft.source = source.drafter->name();
-      draft.reason = draft.proposal.size() < limit ? "nothing more to propose"
-                     : limit < longest_of(source)  ? "tokens that are left"
-                                                   : "fixed length";
-      return draft;
+      if (source.active) draft.proposal = ask(source, committed, limit, chance);
+      accept(draft, source, limit);
+      if (!draft.proposal.empty()) return draft;
     }
   }
   return draft;
@@ -212,7 +269,13 @@ Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens
   const auto chosen = static_cast<std::size_t>(choice_.source);
   Source& source = sources_[chosen];
   if (source.drafter->uses_model()) {
-    draft.proposal = ask(source, committed, choice_.length, chance);
+    draft.plan = ask_plan(source, committed, choice_.length);
+    if (draft.plan) {
+      planned_ = &source;
+      planned_limit_ = choice_.length;
+      return draft;
+    }
+    if (source.active) draft.proposal = ask(source, committed, choice_.length, chance);
   } else {
     draft.proposal = std::move(found[chosen]);
     source.pending = pending_of(draft.proposal);
@@ -220,10 +283,8 @@ Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens
     if (!draft.proposal.parents.empty())
       draft.proposal.parents.resize(static_cast<std::size_t>(choice_.length));
   }
-  if (draft.proposal.size() < request_.draft_min && draft.proposal.deterministic())
-    draft.proposal = {};
+  accept(draft, source, choice_.length);
   if (draft.proposal.empty()) siblings_.clear();
-  if (!draft.proposal.empty()) draft.source = source.drafter->name();
   return draft;
 }
 
@@ -265,6 +326,19 @@ bool Drafting::keep_going(int n_drafted, double probability) {
   grades_.push_back(AcceptanceModel::confidence_grade(probability));
   return n_drafted + static_cast<int>(siblings_.size()) < longest_ &&
          controller_->keep_going(n_drafted, probability);
+}
+
+int Drafting::n_planned_siblings(int n_chain) {
+  const int room = std::min(longest_, kAdaptiveMax) - n_chain;
+  return std::clamp(controller_->planned_siblings(n_chain), 0, std::max(room, 0));
+}
+
+void Drafting::note_sibling(int n_drafted, double conditional) {
+  siblings_.push_back({.index = n_drafted + static_cast<std::int32_t>(siblings_.size()),
+                       .depth = n_drafted - 1,
+                       .rank = 1,
+                       .grade = AcceptanceModel::confidence_grade(conditional)});
+  controller_->note_sibling();
 }
 
 // Compares what the lookups said, used or not, and what the model drafted, with the text.
@@ -313,6 +387,7 @@ void Drafting::settle(const CommitInfo& info, std::span<const std::int32_t> acce
     controller_->observe({.choice = choice_,
                           .n_drafted = n_drafted_ - static_cast<int>(siblings_.size()),
                           .n_siblings = static_cast<int>(siblings_.size()),
+                          .n_unused = n_unused_,
                           .n_emitted = info.n_new,
                           .draft_ms = pass_draft_ms_,
                           .verify_ms = verify_ms});

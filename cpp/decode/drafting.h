@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "decode/control/controller.h"
 #include "decode/drafter.h"
 #include "decode/request.h"
@@ -17,6 +19,8 @@ struct Draft {
   DraftProposal proposal;   // empty: a plain step
   std::string_view source;  // the drafter's name; empty when nothing was drafted
   std::string_view reason;  // why this length, or none
+  // The target's pass takes the draft as it is found: the proposal comes with conclude().
+  std::optional<DraftPlan> plan = {};
 };
 
 // With a controller (whose sources are the drafters, in order) it adapts; without, drafts have a
@@ -31,6 +35,10 @@ class Drafting final : private LengthRule {
   // At most max_tokens tokens; vocab_size and n_free_slots are the target's.
   [[nodiscard]] Draft next(std::span<const TokenId> committed, int max_tokens, int n_free_slots,
                            Chance& chance);
+  // Of a draft with a plan, when its chain is made: what is proposed.
+  void conclude(Draft& draft);
+  // What such a chain took of the time of a pass.
+  void add_draft_ms(double ms);
   // After the pass: what became of the last draft. committed holds n_new new tokens; accepted as in
   // Verdict.
   void settle(const CommitInfo& info, std::span<const std::int32_t> accepted, double verify_ms);
@@ -72,6 +80,12 @@ class Drafting final : private LengthRule {
   [[nodiscard]] bool any_active() const;
   [[nodiscard]] DraftProposal ask(Source& source, std::span<const TokenId> committed,
                                   int max_tokens, Chance& chance);
+  [[nodiscard]] std::optional<DraftPlan> ask_plan(Source& source,
+                                                  std::span<const TokenId> committed,
+                                                  int max_tokens);
+  void give_up(Source& source, const Error& error);
+  // Whether such a draft is one, and why it is that long.
+  void accept(Draft& draft, const Source& source, int limit);
   [[nodiscard]] static Pending pending_of(const DraftProposal& proposal);
   [[nodiscard]] int longest_of(const Source& source) const;
   [[nodiscard]] int limit_of(const Source& source, int max_tokens, int n_free_slots) const;
@@ -85,6 +99,8 @@ class Drafting final : private LengthRule {
   [[nodiscard]] bool wants_sibling(int n_drafted, int rank, double probability,
                                    double conditional) override;
   [[nodiscard]] bool keep_going(int n_drafted, double probability) override;
+  [[nodiscard]] int n_planned_siblings(int n_chain) override;
+  void note_sibling(int n_drafted, double conditional) override;
 
   Controller* controller_;
   const DecodeRequest& request_;
@@ -98,6 +114,9 @@ class Drafting final : private LengthRule {
   Choice choice_;               // of this pass
   int n_drafted_ = 0;           // of this pass, siblings included
   int longest_ = 0;             // that this may become
+  Source* planned_ = nullptr;   // whose plan this draft is
+  int planned_limit_ = 0;       // tokens it may have
+  int n_unused_ = 0;            // rows of the pass that no proposal used
   std::vector<int> grades_;     // of a model's tokens along the chain
   std::vector<Sibling> siblings_;
 };

@@ -41,19 +41,34 @@ void TokenCache::append(std::span<const TokenId> tokens, RowOutput last_row_outp
 
 int TokenCache::append_chain(std::span<const TokenId> tokens, int n_steps, RowOutput output,
                              int top_k, std::span<const std::int32_t> token_blocks) {
+  DraftChain made = chain(tokens, n_steps, output, top_k, token_blocks);
+  made.n_done = scorer_.forward_chain(made.batch, n_steps);
+  note(made);
+  return made.n_done;
+}
+
+DraftChain TokenCache::chain(std::span<const TokenId> tokens, int n_steps, RowOutput output,
+                             int top_k, std::span<const std::int32_t> token_blocks) {
   SPECDEC_CHECK(!tokens.empty() && n_steps >= 1 && scorer_.length() == length());
   tokens_.reserve(tokens_.size() + tokens.size() + static_cast<std::size_t>(n_steps));
+  DraftChain out;
+  out.scorer = &scorer_;
+  out.n_steps = n_steps;
+  out.batch = {.tokens = tokens,
+               .parents = {},
+               .first_output_row = static_cast<int>(tokens.size()) - 1,
+               .output = output,
+               .top_k = top_k,
+               .token_blocks = token_blocks};
+  return out;
+}
+
+void TokenCache::note(const DraftChain& chain) {
+  const std::span<const TokenId> tokens = chain.batch.tokens;
   const int last_row = static_cast<int>(tokens.size()) - 1;
-  const int n_done = scorer_.forward_chain({.tokens = tokens,
-                                            .parents = {},
-                                            .first_output_row = last_row,
-                                            .output = output,
-                                            .top_k = top_k,
-                                            .token_blocks = token_blocks},
-                                           n_steps);
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
-  for (int step = 0; step + 1 < n_done; ++step) tokens_.push_back(scorer_.argmax(last_row + step));
-  return n_done;
+  for (int step = 0; step + 1 < chain.n_done; ++step)
+    tokens_.push_back(scorer_.argmax(last_row + step));
 }
 
 void TokenCache::read(std::span<const TokenId> tokens, const std::atomic<bool>* cancel,

@@ -35,6 +35,11 @@ class TokenCache {
   // returns the steps.
   int append_chain(std::span<const TokenId> tokens, int n_steps, RowOutput output, int top_k,
                    std::span<const std::int32_t> token_blocks);
+  // What append_chain() would ask for, for somebody who does it himself; he says here what came of
+  // it.
+  [[nodiscard]] DraftChain chain(std::span<const TokenId> tokens, int n_steps, RowOutput output,
+                                 int top_k, std::span<const std::int32_t> token_blocks);
+  void note(const DraftChain& chain);
   // Drops all but the first n tokens.
   void truncate(int n) { align(tokens(), n); }
   // Feeds tokens without outputs, in pieces of at most kPieceRows, polling `cancel` (may be null)

@@ -3,8 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
+#include <functional>
 #include <span>
 
+#include "base/error.h"
 #include "base/token.h"
 
 namespace specdec {
@@ -28,10 +31,26 @@ struct ScorerBatch {
   // Blocks of kTokenBlock ids that count, ascending and distinct; the others are impossible. Empty:
   // all.
   std::span<const std::int32_t> token_blocks = {};
+
+  // Best tokens that a row of output has at most.
+  [[nodiscard]] int n_best() const { return output == RowOutput::kTop ? top_k : 1; }
 };
 
 inline constexpr int kMaxTopK = 256;
 inline constexpr int kTokenBlock = 16;
+
+class TokenScorer;
+
+// A chain that a draft's scorer makes on the way to a pass of its target, and what became of it.
+struct DraftChain {
+  TokenScorer* scorer = nullptr;
+  ScorerBatch batch = {};  // with n_steps, as for forward_chain()
+  int n_steps = 0;
+
+  int n_done = 0;                 // steps that were made
+  std::exception_ptr error = {};  // why there are none
+  double share = 0.0;             // of the time that both took
+};
 
 class TokenScorer {
  public:
@@ -57,6 +76,20 @@ class TokenScorer {
   virtual int forward_chain(const ScorerBatch& batch, int /*n_steps*/) {
     forward(batch);
     return 1;
+  }
+
+  // Whether it can feed what `draft` finds without anybody waiting for that.
+  [[nodiscard]] virtual bool can_follow(const TokenScorer& /*draft*/) const { return false; }
+  // Makes the chain, and feeds `batch` behind it, of which the row r has, instead of its token,
+  // that of the chain's result sources[r] = step * its n_best() + rank; rows without one (-1) come
+  // first. Then `n_used` is asked how many of the rows count, the chain's results being those of a
+  // forward_chain(): all is as after a forward() of these rows. Where the chain has failed they are
+  // those without a source. Errors as forward(), n_used's own included; then the chain may have
+  // been made or not. For scorers that can follow.
+  virtual void forward_behind(DraftChain& /*chain*/, const ScorerBatch& /*batch*/,
+                              std::span<const std::int32_t> /*sources*/,
+                              const std::function<int()>& /*n_used*/) {
+    SPECDEC_CHECK(false);
   }
 
   // Output of row r of the last forward (r >= first_output_row). Valid until the next forward.

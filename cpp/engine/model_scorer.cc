@@ -119,11 +119,82 @@ int ModelScorer::forward_chain(const ScorerBatch& batch, int n_steps) {
   const int n_done =
       model_->model().forward_chain(to_model_batch(batch), n_steps, cache_, scratch_, cancel_);
   first_row_ = before;
-  first_scratch_row_ = 0;
-  tokens_.insert(tokens_.end(), batch.tokens.begin(), batch.tokens.end());
-  for (int step = 0; step + 1 < n_done; ++step)
-    tokens_.push_back(scratch_.argmax(n_rows - 1 + step));
+  note_chain(batch.tokens, n_done);
   return n_done;
+}
+
+// Room for them was made before.
+void ModelScorer::note_chain(std::span<const TokenId> tokens, int n_done) {
+  first_scratch_row_ = 0;
+  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+  const int last_row = static_cast<int>(tokens.size()) - 1;
+  for (int step = 0; step + 1 < n_done; ++step) tokens_.push_back(scratch_.argmax(last_row + step));
+}
+
+bool ModelScorer::can_follow(const TokenScorer& draft) const {
+  const auto* other = dynamic_cast<const ModelScorer*>(&draft);
+  return other != nullptr && other != this && model_->model().can_follow(other->model_->model());
+}
+
+void ModelScorer::forward_behind(DraftChain& chain, const ScorerBatch& batch,
+                                 std::span<const std::int32_t> sources,
+                                 const std::function<int()>& n_used) {
+  auto* const draft = dynamic_cast<ModelScorer*>(chain.scorer);
+  SPECDEC_CHECK(draft != nullptr && draft != this);
+  const std::size_t n_rows = batch.tokens.size();
+  const std::size_t n_chain = chain.batch.tokens.size();
+  check_room(static_cast<int>(n_rows));
+  truncate_drafted(0);
+  draft->truncate_drafted(0);
+  // Room first: nothing may throw between the growth of a cache and of its list.
+  tokens_.reserve(tokens_.size() + n_rows);
+  draft->tokens_.reserve(draft->tokens_.size() + n_chain + static_cast<std::size_t>(chain.n_steps));
+  taken_.assign(batch.tokens.begin(), batch.tokens.end());
+  Batch model_batch = to_model_batch(batch);
+  model_batch.tokens = taken_;
+  LeadingChain leading;
+  leading.model = &draft->model_->model();
+  leading.batch = to_model_batch(chain.batch);
+  leading.n_steps = chain.n_steps;
+  leading.cache = &draft->cache_;
+  leading.scratch = &draft->scratch_;
+  const int before = length();
+  const int draft_before = draft->length();
+  std::size_t n_taken = 0;
+  const auto take = [&](const LeadingChain& made) {
+    chain.n_done = made.n_done;
+    chain.error = made.error;
+    chain.share = made.device_share;
+    if (made.n_done > 0) {
+      draft->first_row_ = draft_before;
+      draft->note_chain(chain.batch.tokens, made.n_done);
+    }
+    for (std::size_t r = 0; r < n_rows; ++r) {
+      const int step = sources[r] / chain.batch.n_best();
+      if (sources[r] < 0 || step >= made.n_done) continue;
+      const std::span<const TopToken> top =
+          draft->scratch_.top(static_cast<int>(n_chain) - 1 + step);
+      const auto rank = static_cast<std::size_t>(sources[r] % chain.batch.n_best());
+      if (rank < top.size()) taken_[r] = top[rank].token;
+    }
+    const int n = n_used();
+    n_taken = static_cast<std::size_t>(n);
+    return n;
+  };
+  if (model_->model().forward_behind(leading, model_batch, sources, cache_, scratch_, take,
+                                     cancel_)) {
+    first_row_ = before;
+    first_scratch_row_ = 0;
+    tokens_.insert(tokens_.end(), taken_.begin(),
+                   taken_.begin() + static_cast<std::ptrdiff_t>(n_taken));
+    return;
+  }
+  chain.n_done = 0;
+  chain.error = leading.error;
+  ScorerBatch known = batch;
+  known.tokens = known.tokens.first(static_cast<std::size_t>(n_used()));
+  known.parents = known.parents.first(std::min(known.parents.size(), known.tokens.size()));
+  forward(known);
 }
 
 void ModelScorer::forward(const ScorerBatch& batch) {

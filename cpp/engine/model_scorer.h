@@ -32,6 +32,11 @@ class ModelScorer final : public TokenScorer {
   void forward(const ScorerBatch& batch) override;
   [[nodiscard]] int max_chain_steps() const override;
   int forward_chain(const ScorerBatch& batch, int n_steps) override;
+  // When all of both models is on the same device.
+  [[nodiscard]] bool can_follow(const TokenScorer& draft) const override;
+  void forward_behind(DraftChain& chain, const ScorerBatch& batch,
+                      std::span<const std::int32_t> sources,
+                      const std::function<int()>& n_used) override;
   [[nodiscard]] std::span<const float> logits(int row) const override {
     return scratch_.logits(row - first_scratch_row_);
   }
@@ -76,6 +81,7 @@ class ModelScorer final : public TokenScorer {
   int n_ctx_;
   const std::atomic<bool>* cancel_;
   std::vector<TokenId> tokens_;
+  std::vector<TokenId> taken_;  // of forward_behind(): its tokens, when they are known
   Poll poll_;
   double ms_per_row_ = 0;              // of long batches; 0: not known yet
   std::vector<TokenId> drafted_;       // rows behind length(), through draft_layers_ layers only
@@ -86,6 +92,7 @@ class ModelScorer final : public TokenScorer {
   int first_scratch_row_ = 0;  // row of the last forward that is row 0 of scratch_
 
   void check_room(int n_rows) const;
+  void note_chain(std::span<const TokenId> tokens, int n_done);
   [[nodiscard]] Batch to_model_batch(const ScorerBatch& batch) const;
   void feed_drafted(Batch batch);
   void run(const Batch& batch);

@@ -1,5 +1,7 @@
 // What a device does of a forward pass, and chains of steps that never leave it.
 #include <algorithm>
+#include <new>
+#include <optional>
 #include <string>
 
 #include "model/pass.h"
@@ -9,8 +11,7 @@ namespace specdec {
 
 bool Model::can_chain() const noexcept { return weights_->device_embedding != nullptr; }
 
-int Model::forward_chain(const Batch& batch, int n_steps, KvCache& cache, Scratch& scratch,
-                         const std::atomic<bool>* cancel) const {
+void Model::check_chain(const Batch& batch, int n_steps, const KvCache& cache) const {
   if (!can_chain()) {
     throw Error(ErrorCode::kUnsupported,
                 file_->path() +
@@ -32,19 +33,112 @@ int Model::forward_chain(const Batch& batch, int n_steps, KvCache& cache, Scratc
         "a chain of steps begins with a chain of rows through all layers, with the best tokens "
         "after the last row as its output");
   }
+}
+
+int Model::forward_chain(const Batch& batch, int n_steps, KvCache& cache, Scratch& scratch,
+                         const std::atomic<bool>* cancel) const {
+  check_chain(batch, n_steps, cache);
   KvCache* const caches[] = {&cache};
   return forward_rows(batch, n_steps, caches, scratch, cancel);
+}
+
+bool Model::forward_behind(LeadingChain& chain, const Batch& batch,
+                           std::span<const std::int32_t> sources, KvCache& cache, Scratch& scratch,
+                           const std::function<int(const LeadingChain&)>& n_used,
+                           const std::atomic<bool>* cancel) const try {
+  const Model& draft = *chain.model;
+  if (!can_follow(draft)) {
+    throw Error(
+        ErrorCode::kUnsupported,
+        file_->path() + ": a pass follows a chain when all of both models is on one device");
+  }
+  check_batch(batch, cache);
+  const auto n_rows = static_cast<int>(batch.tokens.size());
+  const bool has_head = batch.output != OutputKind::kNone && batch.output != OutputKind::kHidden;
+  if (n_rows > kMaxFollowingRows || sources.size() != batch.tokens.size() || !has_head ||
+      batch.first_output_row >= n_rows || batch.keep_hidden || !batch.hidden.empty()) {
+    throw_invalid("a pass that follows a chain has at most " + std::to_string(kMaxFollowingRows) +
+                  " rows with a source each, and tokens as its output");
+  }
+  check_cancel(cancel);
+  chain.n_done = 0;
+  KvCache* const chain_caches[] = {chain.cache};
+  KvCache* const caches[] = {&cache};
+  std::optional<Pass> leading;
+  try {
+    draft.check_chain(chain.batch, chain.n_steps, *chain.cache);
+    leading = draft.begin_rows(chain.batch, chain.n_steps, chain_caches, *chain.scratch, cancel);
+    leading->chain = true;
+    draft.prepare_head(chain.batch, *leading, *chain.scratch);
+  } catch (const Error&) {
+    chain.error = std::current_exception();
+    return false;
+  }
+  for (const std::int32_t source : sources) {
+    if (source >= chain.n_steps * chain.scratch->top_k_) {
+      throw_invalid("source " + std::to_string(source) + " is not a result of the chain");
+    }
+  }
+  Pass pass = begin_rows(batch, 1, caches, scratch, cancel);
+  pass.sources = sources.data();
+  prepare_head(batch, pass, scratch);
+
+  bool on_chain = true;
+  try {
+    const bool issue_chain =
+        device_->begin_pass(draft.device_pass(chain.batch, *leading, *chain.scratch));
+    try {
+      if (issue_chain) draft.issue_on_device(chain.batch, *leading, *chain.scratch);
+      on_chain = false;
+      if (device_->follow_pass(device_pass(batch, pass, scratch)))
+        issue_on_device(batch, pass, scratch);
+      chain.device_share = device_->finish_pass();
+    } catch (...) {
+      device_->abort_pass();
+      throw;
+    }
+  } catch (const Error&) {
+    if (!on_chain) throw;
+    chain.error = std::current_exception();
+    return false;
+  }
+
+  try {
+    chain.n_done = draft.end_rows(chain.batch, *leading, *chain.scratch);
+    chain.cache->advance(leading->n_rows + chain.n_done - 1);
+  } catch (const Error&) {  // its first logits are not finite
+    chain.error = std::current_exception();
+  }
+  // Rows that nobody uses are as if they had never been fed.
+  pass.n_rows = n_used(chain);
+  SPECDEC_CHECK(pass.n_rows > batch.first_output_row && pass.n_rows <= n_rows);
+  (void)end_rows(batch, pass, scratch);
+  cache.advance(pass.n_rows);
+  return true;
+} catch (const std::bad_alloc&) {
+  throw Error(ErrorCode::kResource, "not enough memory for a pass that follows a chain");
 }
 
 // The layers from first_device_layer_ on and the head: rows go over once and results come back
 // once, also those of all steps of a chain.
 void Model::run_on_device(const Batch& batch, const Pass& pass, Scratch& scratch) const {
+  check_cancel(pass.cancel);
+  const bool issue = device_->begin_pass(device_pass(batch, pass, scratch));
+  try {
+    if (issue) issue_on_device(batch, pass, scratch);
+    device_->finish_pass();
+  } catch (...) {
+    device_->abort_pass();
+    throw;
+  }
+}
+
+DevicePass Model::device_pass(const Batch& batch, const Pass& pass, Scratch& scratch) const {
   const int first_layer = std::max(pass.first_layer, first_device_layer_);
   const int last_layer = std::max(pass.last_layer, first_layer);
-  check_cancel(pass.cancel);
   const bool wants_logits = pass.wants_head && batch.output == OutputKind::kLogits;
   const bool has_layers = pass.last_layer > first_device_layer_;
-  const DevicePass device_pass{
+  return {
       .key = {.model = id_,
               .first_layer = first_layer,
               .last_layer = last_layer,
@@ -57,11 +151,14 @@ void Model::run_on_device(const Batch& batch, const Pass& pass, Scratch& scratch
               .kv_type = static_cast<int>(pass.cache().shape().layout.type),
               .tree = pass.tree,
               .embeds = pass.embeds_on_device,
-              .wants_hidden = pass.wants_hidden},
+              .wants_hidden = pass.wants_hidden,
+              .chain = pass.chain,
+              .follows = pass.sources != nullptr},
       .n_rows = pass.n_rows,
       .n_steps = pass.n_steps,
       .first_slot = pass.first_slot,
       .tokens = batch.tokens.data(),
+      .sources = pass.sources,
       .hidden = scratch.hidden_.as<float>(),
       .hidden_stride = pass.hidden_stride,
       .cos_sin = scratch.cos_sin_.as<float>(),
@@ -78,14 +175,6 @@ void Model::run_on_device(const Batch& batch, const Pass& pass, Scratch& scratch
       .hidden_out = pass.wants_hidden && has_layers ? scratch.hidden_.as<float>() : nullptr,
       .first_hidden_row = pass.first_output_row,
   };
-  const bool issue = device_->begin_pass(device_pass);
-  try {
-    if (issue) issue_on_device(batch, pass, scratch);
-    device_->finish_pass();
-  } catch (...) {
-    device_->abort_pass();
-    throw;
-  }
 }
 
 void Model::issue_on_device(const Batch& batch, const Pass& pass, Scratch& scratch) const {

@@ -378,18 +378,14 @@ int Model::forward_rows(const Batch& batch, int n_steps, std::span<KvCache* cons
   return n_done;
 }
 
-int Model::run_rows(const Batch& batch, int n_steps, std::span<KvCache* const> caches,
-                    Scratch& scratch, const std::atomic<bool>* cancel) const {
+Model::Pass Model::begin_rows(const Batch& batch, int n_steps, std::span<KvCache* const> caches,
+                              Scratch& scratch, const std::atomic<bool>* cancel) const {
   scratch.has_logits_ = scratch.has_top_ = scratch.has_log_sum_exp_ = scratch.has_hidden_ = false;
   const int n_rows = static_cast<int>(batch.tokens.size());
   const bool each_own = caches.size() > 1;
   for (KvCache* cache : caches)
     cache->reserve(each_own ? 1 : n_rows - batch.n_present + n_steps - 1);
 
-  const std::int64_t hidden_stride = padded(config_.hidden_size);
-  const std::int64_t qkv_stride = padded(config_.q_size() + 2 * config_.kv_size());
-  const std::int64_t attention_stride = padded(config_.q_size());
-  const std::int64_t ffn_stride = padded(config_.intermediate_size);
   const bool tree = !is_chain(batch.parents);
   const int first_output_row = batch.output == OutputKind::kNone ? n_rows : batch.first_output_row;
   const bool has_output = first_output_row < n_rows;
@@ -408,24 +404,34 @@ int Model::run_rows(const Batch& batch, int n_steps, std::span<KvCache* const> c
       .wants_hidden = has_output && (batch.output == OutputKind::kHidden || batch.keep_hidden),
       .embeds_on_device =
           weights_->device_embedding != nullptr && batch.layers.first == 0 && batch.hidden.empty(),
-      .hidden_stride = hidden_stride,
-      .qkv_stride = qkv_stride,
-      .attention_stride = attention_stride,
-      .ffn_stride = ffn_stride,
+      .hidden_stride = padded(config_.hidden_size),
+      .qkv_stride = padded(config_.q_size() + 2 * config_.kv_size()),
+      .attention_stride = padded(config_.q_size()),
+      .ffn_stride = padded(config_.intermediate_size),
+      .chain = n_steps > 1,
   };
+  float* const hidden = rows_of(scratch.hidden_, n_rows, pass.hidden_stride);
+  (void)rows_of(scratch.cos_sin_, pass.n_fed(), config_.rope.n_rot);
+  if (!pass.embeds_on_device) embed(batch, hidden, pass.hidden_stride);
+  fill_rope(batch, pass, scratch);
+  return pass;
+}
+
+int Model::run_rows(const Batch& batch, int n_steps, std::span<KvCache* const> caches,
+                    Scratch& scratch, const std::atomic<bool>* cancel) const {
+  const Pass pass = begin_rows(batch, n_steps, caches, scratch, cancel);
   const bool on_cpu = pass.first_layer < first_device_layer_;
   const Rows rows{
       .backend = *backend_,
       .cancel = cancel,
-      .parents = tree ? batch.parents.data() : nullptr,
-      .hidden = rows_of(scratch.hidden_, n_rows, hidden_stride),
-      .qkv = on_cpu ? rows_of(scratch.qkv_, n_rows, qkv_stride) : nullptr,
-      .attention = on_cpu ? rows_of(scratch.attention_, n_rows, attention_stride) : nullptr,
-      .ffn = on_cpu ? rows_of(scratch.ffn_, n_rows, ffn_stride) : nullptr,
-      .cos_sin = rows_of(scratch.cos_sin_, pass.n_fed(), config_.rope.n_rot),
+      .parents = pass.tree ? batch.parents.data() : nullptr,
+      .hidden = scratch.hidden_.as<float>(),
+      .qkv = on_cpu ? rows_of(scratch.qkv_, pass.n_rows, pass.qkv_stride) : nullptr,
+      .attention =
+          on_cpu ? rows_of(scratch.attention_, pass.n_rows, pass.attention_stride) : nullptr,
+      .ffn = on_cpu ? rows_of(scratch.ffn_, pass.n_rows, pass.ffn_stride) : nullptr,
+      .cos_sin = scratch.cos_sin_.as<float>(),
   };
-  if (!pass.embeds_on_device) embed(batch, rows.hidden, hidden_stride);
-  fill_rope(batch, pass, scratch);
   const int last_on_cpu = std::min(pass.last_layer, first_device_layer_);
   for (int layer = pass.first_layer; layer < last_on_cpu; ++layer)
     run_layer(layer, pass, rows, nullptr);
@@ -436,14 +442,19 @@ int Model::run_rows(const Batch& batch, int n_steps, std::span<KvCache* const> c
   } else if (pass.wants_head) {
     run_head(batch, pass, rows, batch.head_blocks, scratch);
   }
+  return end_rows(batch, pass, scratch);
+}
+
+// Results can be read then. Returns the steps that were made.
+int Model::end_rows(const Batch& batch, const Pass& pass, Scratch& scratch) const {
   scratch.first_output_row_ = pass.first_output_row;
   if (pass.wants_hidden) {
-    scratch.hidden_stride_ = static_cast<std::size_t>(hidden_stride);
+    scratch.hidden_stride_ = static_cast<std::size_t>(pass.hidden_stride);
     scratch.n_hidden_ = static_cast<std::size_t>(config_.hidden_size);
     scratch.has_hidden_ = true;
   }
-  const int n_done = pass.wants_head ? check_head(batch, pass, scratch) : n_steps;
-  scratch.n_rows_ = n_rows + n_done - 1;
+  const int n_done = pass.wants_head ? check_head(batch, pass, scratch) : pass.n_steps;
+  scratch.n_rows_ = pass.n_rows + n_done - 1;
   return n_done;
 }
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -59,6 +60,22 @@ struct Batch {
 };
 
 inline constexpr int kMaxBatchRows = 512;
+
+class Model;
+
+// A chain of a draft model that a pass of its target follows: what Model::forward_chain() takes,
+// and what became of it.
+struct LeadingChain {
+  const Model* model = nullptr;
+  Batch batch = {};
+  int n_steps = 1;
+  KvCache* cache = nullptr;
+  Scratch* scratch = nullptr;
+
+  int n_done = 0;                 // steps that were made
+  std::exception_ptr error = {};  // why there are none
+  double device_share = 0.0;      // of the device's time for both
+};
 
 // One token for each of several sequences, which share the reading of the weights. A row has the
 // bits it has alone.
@@ -147,6 +164,23 @@ class Model {
   [[nodiscard]] bool can_chain() const noexcept;
   [[nodiscard]] int forward_chain(const Batch& batch, int n_steps, KvCache& cache, Scratch& scratch,
                                   const std::atomic<bool>* cancel = nullptr) const;
+  // Makes `chain` and, behind it, this model's pass over `batch`, of which row r with sources[r] >=
+  // 0 has, instead of its token, that of the chain's results: step * its top_k + rank. The host
+  // waits once, for both. Then the chain's results and cache are as after its forward_chain(), and
+  // n_used(chain) says how many of the batch's first rows count (at least the first that is
+  // output): results and cache are as after a forward() of those, and what is not finite matters
+  // only in them. At most kMaxFollowingRows rows, with output kArgmax, kTop or kLogits. Errors of
+  // the chain are told in it: then nothing has changed but that, unless its first step alone
+  // failed, when n_used() is asked all the same. All others as of forward(), n_used()'s own
+  // included. Returns whether there was a pass. kUnsupported unless can_follow(*chain.model).
+  [[nodiscard]] bool can_follow(const Model& draft) const noexcept {
+    return can_chain() && draft.can_chain() && device_ == draft.device_;
+  }
+  [[nodiscard]] bool forward_behind(LeadingChain& chain, const Batch& batch,
+                                    std::span<const std::int32_t> sources, KvCache& cache,
+                                    Scratch& scratch,
+                                    const std::function<int(const LeadingChain&)>& n_used,
+                                    const std::atomic<bool>* cancel = nullptr) const;
   // Likewise for one row of each sequence; when it throws, no cache has changed.
   void step(const StepBatch& batch, Scratch& scratch,
             const std::atomic<bool>* cancel = nullptr) const;
@@ -165,11 +199,18 @@ class Model {
   int run_rows(const Batch& batch, int n_steps, std::span<KvCache* const> caches, Scratch& scratch,
                const std::atomic<bool>* cancel) const;
   void check_batch(const Batch& batch, const KvCache& cache) const;
+  void check_chain(const Batch& batch, int n_steps, const KvCache& cache) const;
+  // Rows reserved, embedded where the CPU does that, and rotations.
+  [[nodiscard]] Pass begin_rows(const Batch& batch, int n_steps, std::span<KvCache* const> caches,
+                                Scratch& scratch, const std::atomic<bool>* cancel) const;
+  [[nodiscard]] int end_rows(const Batch& batch, const Pass& pass, Scratch& scratch) const;
   void embed(const Batch& batch, float* out, std::int64_t stride) const;
   void fill_rope(const Batch& batch, const Pass& pass, Scratch& scratch) const;
   // device_view: of the layer's cache on the device; null: the layer is on the CPU.
   void run_layer(int layer, const Pass& pass, const Rows& rows,
                  const KvLayerView* device_view) const;
+  [[nodiscard]] DevicePass device_pass(const Batch& batch, const Pass& pass,
+                                       Scratch& scratch) const;
   void run_on_device(const Batch& batch, const Pass& pass, Scratch& scratch) const;
   void issue_on_device(const Batch& batch, const Pass& pass, Scratch& scratch) const;
   void prepare_head(const Batch& batch, const Pass& pass, Scratch& scratch) const;

@@ -25,6 +25,11 @@ struct Model::Pass {
   bool embeds_on_device;
   std::int64_t hidden_stride, qkv_stride, attention_stride, ffn_stride;
 
+  // Staged apart from other passes of the device, or behind one that is: the rows' places in its
+  // results.
+  bool chain = false;
+  const std::int32_t* sources = nullptr;
+
   [[nodiscard]] int n_fed() const { return n_rows + n_steps - 1; }
   [[nodiscard]] int n_outputs() const { return n_fed() - first_output_row; }
   // What is done to one row more of a chain.

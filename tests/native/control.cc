@@ -55,10 +55,13 @@ class Control {
   double rate(int source, int position, int grade) {
     return controller_.acceptance(source).rate(position, grade);
   }
-  void observe(int n_drafted, int n_emitted, double draft_ms, double verify_ms, int n_siblings) {
+  int planned_siblings(int n_chain) { return controller_.planned_siblings(n_chain); }
+  void observe(int n_drafted, int n_emitted, double draft_ms, double verify_ms, int n_siblings,
+               int n_unused) {
     controller_.observe({.choice = choice_,
                          .n_drafted = n_drafted,
                          .n_siblings = n_siblings,
+                         .n_unused = n_unused,
                          .n_emitted = n_emitted,
                          .draft_ms = draft_ms,
                          .verify_ms = verify_ms});
@@ -90,7 +93,9 @@ PYBIND11_MODULE(_testing_control, m) {
       .def("wants_sibling", &Control::wants_sibling)
       .def("judge_sibling", &Control::judge_sibling)
       .def("observe", &Control::observe, py::arg("n_drafted"), py::arg("n_emitted"),
-           py::arg("draft_ms"), py::arg("verify_ms"), py::arg("n_siblings") = 0)
+           py::arg("draft_ms"), py::arg("verify_ms"), py::arg("n_siblings") = 0,
+           py::arg("n_unused") = 0)
+      .def("planned_siblings", &Control::planned_siblings)
       .def("begin", &Control::begin)
       .def("end", &Control::end)
       .def("target_ms", &Control::target_ms)

@@ -29,6 +29,7 @@ const Kernels& emulated_kernels() {
       .add = add<EmulatedLauncher>,
       .head = head<EmulatedLauncher>,
       .embed = embed<EmulatedLauncher>,
+      .take_tokens = take_tokens<EmulatedLauncher>,
   };
   return kernels;
 }

@@ -350,6 +350,23 @@ Floats embed_found(const Product& product, std::int64_t n_in, TokenId token, flo
   return out;
 }
 
+// found: tokens of a head's results.
+Ints take_tokens(const Ints& tokens, const Ints& sources, const Ints& found) {
+  std::vector<TopToken> results;
+  for (py::ssize_t i = 0; i < found.size(); ++i) results.push_back({found.data()[i], 1.5F});
+  const Upload dst(tokens);
+  const Upload from(sources);
+  const Upload top(results.data(), results.size() * sizeof(TopToken));
+  run_kernels(device_kernels().take_tokens,
+              TakeTokensArgs{.tokens = dst.as<std::int32_t>(),
+                             .n_rows = static_cast<int>(tokens.size()),
+                             .sources = from.as<std::int32_t>(),
+                             .found = top.as<TopToken>()});
+  Ints out(tokens.size());
+  dst.download(out.mutable_data());
+  return out;
+}
+
 Floats add(const Floats& x, const Floats& y) {
   const Upload dst(x);
   const Upload src(y);
@@ -628,6 +645,7 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
         py::arg("wants_logits") = false, py::arg("use_dp4a") = false, py::arg("on_cpu") = false);
   m.def("embed", &embed);
   m.def("embed_found", &embed_found);
+  m.def("take_tokens", &take_tokens);
   m.attr("NO_HEAD_BLOCK") = kNoHeadBlock;
   m.def("add", &add);
   m.def("k_slice_begins", [](std::uint32_t dtype, std::int64_t n_in) {

@@ -65,6 +65,7 @@ inline ToySpec to_toy(const py::dict& dict) {
   f.read("mix_seed", s.mix_seed);
   f.read("mix", s.mix);
   f.read("chain_steps", s.chain_steps);
+  f.read("follows", s.follows);
   f.done();
   return s;
 }

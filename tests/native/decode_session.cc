@@ -200,6 +200,31 @@ class Session {
     ToyScorer& toy = model == "target" ? target_ : *draft_;
     return std::exchange(toy.batch_sizes, {});
   }
+  std::vector<std::pair<int, int>> followed() { return std::exchange(target_.followed, {}); }
+  // As propose_all(), by a plan that the target follows where there is one; whether there was.
+  std::pair<DraftProposal, bool> propose_ahead(const std::vector<TokenId>& committed,
+                                               int max_tokens) {
+    std::optional<DraftPlan> plan = drafter_->plan(committed, max_tokens);
+    if (!plan) return {propose_all(committed, max_tokens), false};
+    std::vector<TokenId> tokens(plan->sources.size() + 1, 0);
+    tokens[0] = committed.back();
+    std::vector<std::int32_t> sources = {-1};
+    sources.insert(sources.end(), plan->sources.begin(), plan->sources.end());
+    std::vector<std::int32_t> parents;
+    if (!plan->parents.empty()) parents.push_back(-1);
+    for (const std::int32_t parent : plan->parents) parents.push_back(parent + 1);
+    ScorerBatch batch;
+    batch.tokens = tokens;
+    batch.parents = parents;
+    batch.output = RowOutput::kArgmax;
+    DraftProposal proposal;
+    target_.truncate(0);
+    target_.forward_behind(plan->chain, batch, sources, [&] {
+      proposal = drafter_->conclude(*plan);
+      return 1 + proposal.size();
+    });
+    return {std::move(proposal), true};
+  }
   std::vector<int> chains() { return std::exchange(draft_->chain_sizes, {}); }
   std::vector<float> logits(const std::string& model, const std::vector<TokenId>& path) const {
     return (model == "target" ? target_ : *draft_).logits_after(path);
@@ -229,6 +254,7 @@ class Session {
                      .eog = eog,
                      .vocab_size = target_.vocab_size(),
                      .verifier = traits,
+                     .target = &target_,
                      .length_rule = min_probability >= 0 ? &rule_ : nullptr,
                      .siblings = n_siblings > 0,
                      .first_window = first_window},
@@ -263,6 +289,10 @@ class Session {
     bool wants_sibling(int n, int rank, double probability, double conditional) override {
       questions.emplace_back(n, rank, probability, conditional);
       return rank <= n_siblings;
+    }
+    int n_planned_siblings(int n_chain) override { return n_siblings > 0 ? n_chain : 0; }
+    void note_sibling(int n, double conditional) override {
+      questions.emplace_back(n, 1, -1.0, conditional);
     }
     bool keep_going(int, double probability) override {
       seen.push_back(probability);
@@ -424,6 +454,12 @@ void bind_session(py::module_& m) {
       .def("sibling_questions", &Session::sibling_questions)
       .def("probabilities", &Session::probabilities)
       .def("chains", &Session::chains)
+      .def("followed", &Session::followed)
+      .def("propose_ahead",
+           [](Session& s, const std::vector<TokenId>& committed, int max_tokens) {
+             const auto [p, ahead] = s.propose_ahead(committed, max_tokens);
+             return std::tuple(p.tokens, p.parents, ahead);
+           })
       .def("n_behind", &Session::n_behind)
       .def("n_unread", &Session::n_unread)
       .def("read_all", &Session::read_all)

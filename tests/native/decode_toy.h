@@ -8,6 +8,7 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -26,6 +27,7 @@ struct ToySpec {
   std::uint64_t mix_seed = 0;  // another toy's seed ...
   double mix = 0.0;            // ... whose logits make up this share of ours (a good draft: near 1)
   int chain_steps = 1;         // that it makes at once
+  bool follows = false;        // can feed a draft unseen
 };
 
 class ToyScorer final : public TokenScorer {
@@ -40,8 +42,9 @@ class ToyScorer final : public TokenScorer {
   std::atomic<bool> cancel_flag{false};
   // What was asked of it.
   int n_forwards = 0;
-  std::vector<int> batch_sizes;  // of chains their first rows only
-  std::vector<int> chain_sizes;  // steps asked for
+  std::vector<int> batch_sizes;               // of chains their first rows only
+  std::vector<int> chain_sizes;               // steps asked for
+  std::vector<std::pair<int, int>> followed;  // rows fed behind a chain, and those that counted
 
   [[nodiscard]] static std::uint64_t mix64(std::uint64_t x) {
     x += 0x9E3779B97F4A7C15ULL;
@@ -136,6 +139,58 @@ class ToyScorer final : public TokenScorer {
       parents_.push_back(n + step - 2);
     }
     return n_steps;
+  }
+
+  bool can_follow(const TokenScorer& draft) const override {
+    return spec_.follows && dynamic_cast<const ToyScorer*>(&draft) != nullptr;
+  }
+  void forward_behind(DraftChain& chain, const ScorerBatch& batch,
+                      std::span<const std::int32_t> sources,
+                      const std::function<int()>& n_used) override {
+    require(can_follow(*chain.scorer) && chain.scorer != this, "a chain it cannot follow");
+    require(sources.size() == batch.tokens.size() && sources[0] == -1, "sources that are none");
+    chain.n_done = 0;
+    try {
+      chain.n_done = chain.scorer->forward_chain(chain.batch, chain.n_steps);
+    } catch (const Error&) {
+      chain.error = std::current_exception();
+    }
+    chain.share = 0.5;
+    std::vector<TokenId> tokens(batch.tokens.begin(), batch.tokens.end());
+    const int n_best = chain.batch.n_best();
+    int n_known = 0;
+    for (std::size_t r = 0; r < tokens.size(); ++r) {
+      const int step = sources[r] / n_best;
+      require(step < chain.n_steps, "a source behind the chain");
+      if (sources[r] < 0) ++n_known;
+      if (sources[r] < 0 || step >= chain.n_done) continue;
+      const int row = static_cast<int>(chain.batch.tokens.size()) - 1 + step;
+      const int rank = sources[r] % n_best;
+      const TokenId token = rank == 0
+                                ? chain.scorer->argmax(row)
+                                : chain.scorer->top(row)[static_cast<std::size_t>(rank)].token;
+      tokens[r] = token >= 0 && token < spec_.vocab_size ? token : 0;
+    }
+    ScorerBatch seen = batch;
+    seen.tokens = tokens;
+    forward(seen);
+    int n = 0;
+    try {
+      n = n_used();
+      require(n >= n_known && n <= static_cast<int>(tokens.size()),
+              "a number of rows that is none");
+      for (int r = 0; r < n; ++r)
+        require(sources[static_cast<std::size_t>(r)] / n_best < std::max(chain.n_done, 1),
+                "rows of steps that were not made");
+    } catch (...) {
+      cache_.resize(static_cast<std::size_t>(base_));
+      throw;
+    }
+    followed.emplace_back(static_cast<int>(tokens.size()), n);
+    cache_.resize(static_cast<std::size_t>(base_ + n));
+    tokens_.resize(static_cast<std::size_t>(n));
+    parents_.resize(static_cast<std::size_t>(n));
+    rows_.resize(static_cast<std::size_t>(n));
   }
 
   std::span<const float> logits(int row) const override {

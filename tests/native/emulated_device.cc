@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <chrono>
 #include <cstring>
 #include <functional>
 #include <map>
@@ -50,7 +51,8 @@ class Memory {
 
 class EmulatedRuntime final : public cuda::Runtime {
  public:
-  explicit EmulatedRuntime(std::size_t capacity) : capacity_(capacity) {}
+  EmulatedRuntime(std::size_t capacity, std::shared_ptr<EmulatedFaults> faults)
+      : capacity_(capacity), faults_(std::move(faults)) {}
   ~EmulatedRuntime() override { protect(PROT_READ | PROT_WRITE); }
 
   [[nodiscard]] DeviceInfo info() const override {
@@ -77,6 +79,10 @@ class EmulatedRuntime final : public cuda::Runtime {
   void free(std::byte* data) noexcept override {
     const auto found = memory_.find(data);
     if (found == memory_.end()) return;
+    try {
+      execute();
+    } catch (...) {  // it was somebody's who has gone
+    }
     used_ -= found->second.n_bytes();
     found->second.protect(PROT_READ | PROT_WRITE);
     memory_.erase(found);
@@ -117,49 +123,77 @@ class EmulatedRuntime final : public cuda::Runtime {
     recorded_.clear();
   }
   void play(cuda::Recording& recording) override {
-    for (const auto& work : static_cast<EmulatedRecording&>(recording).work()) run(work);
+    count(faults_->issues, "issuing");
+    for (const auto& work : static_cast<EmulatedRecording&>(recording).work())
+      queue_.push_back(work);
   }
 
-  void mark_begin() override {}
-  void mark_end() override {}
-  [[nodiscard]] double marked_ms() override { return 0; }
+  void mark_begin() override { mark(begin_); }
+  void mark_middle() override { mark(middle_); }
+  void mark_end() override { mark(end_); }
+  [[nodiscard]] double marked_ms() override { return ms(end_ - begin_); }
+  [[nodiscard]] double marked_first_ms() override { return ms(middle_ - begin_); }
 
  private:
+  using Clock = std::chrono::steady_clock;
+  static double ms(Clock::duration time) {
+    return std::chrono::duration<double, std::milli>(time).count();
+  }
+
   void wait(const char*) override {
     if (recording_) throw Error(ErrorCode::kDevice, "waiting while recording");
+    execute();
+    count(faults_->waits, "waiting");
   }
-  // What was asked for, at once or kept.
-  void run(std::function<void()> work) {
-    if (recording_) {
-      recorded_.push_back(std::move(work));
-      return;
-    }
+  // Nothing is executed before somebody waits, so that host memory that is written too early or
+  // read without a wait shows.
+  void execute() {
+    const Work queue = std::exchange(queue_, {});
+    if (queue.empty()) return;
     protect(PROT_READ | PROT_WRITE);
-    work();
+    for (const auto& work : queue) work();
     protect(PROT_NONE);
     const std::string error = cuda::take_emulator_error();
     if (!error.empty()) throw Error(ErrorCode::kDevice, "the grid emulator: " + error);
+  }
+  void run(std::function<void()> work) {
+    count(faults_->issues, "issuing");
+    (recording_ ? recorded_ : queue_).push_back(std::move(work));
+  }
+  void mark(Clock::time_point& point) {
+    queue_.emplace_back([&point] { point = Clock::now(); });
+  }
+  // Fails when a fault is due.
+  static void count(std::atomic<int>& left, const char* what) {
+    if (left > 0 && --left == 0)
+      throw Error(ErrorCode::kDevice, std::string("injected: ") + what + " failed");
   }
   void protect(int rights) {
     for (auto& [data, memory] : memory_) memory.protect(rights);
   }
 
   std::size_t capacity_;
+  std::shared_ptr<EmulatedFaults> faults_;
   std::size_t used_ = 0;
   std::map<std::byte*, Memory> memory_;
   std::vector<std::vector<std::byte>> pinned_;  // moving a vector keeps its data in place
   bool recording_ = false;
-  Work recorded_;
+  Work recorded_, queue_;
+  Clock::time_point begin_, middle_, end_;
 };
 
 }  // namespace
 
-std::shared_ptr<DeviceBackend> make_emulated_device(std::size_t n_bytes) {
-  return cuda::make_backend(make_emulated_runtime(n_bytes), cuda::emulated_kernels(), "emulated");
+std::shared_ptr<DeviceBackend> make_emulated_device(std::size_t n_bytes,
+                                                    std::shared_ptr<EmulatedFaults> faults) {
+  return cuda::make_backend(make_emulated_runtime(n_bytes, std::move(faults)),
+                            cuda::emulated_kernels(), "emulated");
 }
 
-std::unique_ptr<cuda::Runtime> make_emulated_runtime(std::size_t n_bytes) {
-  return std::make_unique<EmulatedRuntime>(n_bytes);
+std::unique_ptr<cuda::Runtime> make_emulated_runtime(std::size_t n_bytes,
+                                                     std::shared_ptr<EmulatedFaults> faults) {
+  if (faults == nullptr) faults = std::make_shared<EmulatedFaults>();
+  return std::make_unique<EmulatedRuntime>(n_bytes, std::move(faults));
 }
 
 }  // namespace specdec::testing

@@ -1,8 +1,9 @@
 // A device in host memory, for tests of everything around the kernels: its memory cannot be touched
 // but through the runtime and kernels, copies and launches are recorded and played as a CUDA graph
-// is, and it can be short of memory.
+// is, nothing is executed before the host waits, and it can be short of memory or fail.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 
@@ -11,9 +12,17 @@
 
 namespace specdec::testing {
 
+// The n-th launch, copy or replay, or the n-th wait, from when n was set, fails once; 0: none.
+struct EmulatedFaults {
+  std::atomic<int> issues{0};
+  std::atomic<int> waits{0};
+};
+
 // With n_bytes of memory.
-[[nodiscard]] std::shared_ptr<DeviceBackend> make_emulated_device(std::size_t n_bytes);
+[[nodiscard]] std::shared_ptr<DeviceBackend> make_emulated_device(
+    std::size_t n_bytes, std::shared_ptr<EmulatedFaults> faults = nullptr);
 // Without a backend; its kernels are cuda::emulated_kernels().
-[[nodiscard]] std::unique_ptr<cuda::Runtime> make_emulated_runtime(std::size_t n_bytes);
+[[nodiscard]] std::unique_ptr<cuda::Runtime> make_emulated_runtime(
+    std::size_t n_bytes, std::shared_ptr<EmulatedFaults> faults = nullptr);
 
 }  // namespace specdec::testing

@@ -29,6 +29,7 @@ struct Handle {
 };
 struct Gpu {
   std::shared_ptr<DeviceBackend> backend;
+  std::shared_ptr<testing::EmulatedFaults> faults = {};  // null: a real one
 };
 
 Handle load(const std::string& path, int n_threads, const std::string& kv_type, bool check_tensors,
@@ -278,6 +279,10 @@ PYBIND11_MODULE(_testing_engine, m) {
       .def_property_readonly("free_bytes", [](const Gpu& gpu) { return gpu.backend->free_bytes(); })
       .def_property_readonly("n_waits",
                              [](const Gpu& gpu) { return gpu.backend->device_stats().n_waits; })
+      // The n-th launch, copy or replay from now on fails, or the n-th wait; 0: none. Returns how
+      // many were left.
+      .def("fail_issue", [](Gpu& gpu, int n) { return gpu.faults->issues.exchange(n); })
+      .def("fail_wait", [](Gpu& gpu, int n) { return gpu.faults->waits.exchange(n); })
       .def_property_readonly("stats", [](const Gpu& gpu) {
         const DeviceStats s = gpu.backend->device_stats();
         return std::tuple(s.n_passes, s.n_replayed, s.device_ms);
@@ -285,9 +290,12 @@ PYBIND11_MODULE(_testing_engine, m) {
   // A device in host memory: every kernel thread by thread.
   m.def(
       "emulated_gpu",
-      [](std::size_t n_bytes) { return Gpu{testing::make_emulated_device(n_bytes)}; },
+      [](std::size_t n_bytes) {
+        auto faults = std::make_shared<testing::EmulatedFaults>();
+        return Gpu{testing::make_emulated_device(n_bytes, faults), faults};
+      },
       py::arg("n_bytes"));
-  m.def("cuda_gpu", [] { return Gpu{make_cuda_backend(0)}; });
+  m.def("cuda_gpu", [] { return Gpu{make_cuda_backend(0), nullptr}; });
   m.def("cuda_devices", [] {
     std::string reason;
     std::vector<std::string> names;

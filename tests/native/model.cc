@@ -111,17 +111,13 @@ class Session {
                        .hidden = hidden},
                       cache_, scratch_, &cancel);
     }
+    return results(kind, first_output_row, static_cast<int>(tokens.size()));
+  }
+  py::object results(OutputKind kind, int first_row, int n_rows) const {
     if (kind == OutputKind::kNone) return py::none();
+    if (kind == OutputKind::kTop) return top_results(kind, first_row, n_rows);
     py::list rows;
-    if (kind == OutputKind::kTop) {
-      for (int r = first_output_row; r < static_cast<int>(tokens.size()); ++r) {
-        py::list best;
-        for (const TopToken& t : scratch_.top(r)) best.append(py::make_tuple(t.token, t.logit));
-        rows.append(py::make_tuple(best, scratch_.log_sum_exp(r)));
-      }
-      return rows;
-    }
-    for (int r = first_output_row; r < static_cast<int>(tokens.size()); ++r) {
+    for (int r = first_row; r < n_rows; ++r) {
       if (kind == OutputKind::kLogits) rows.append(to_array(scratch_.logits(r)));
       if (kind == OutputKind::kHidden) rows.append(to_array(scratch_.hidden(r)));
       if (kind == OutputKind::kArgmax) rows.append(scratch_.argmax(r));
@@ -144,17 +140,61 @@ class Session {
                                       .head_blocks = head_blocks},
                                      n_steps, cache_, scratch_, &cancel);
     }
-    py::list steps;
-    for (int r = last_row; r < last_row + n_done; ++r) {
+    return top_results(kind, last_row, last_row + n_done);
+  }
+  py::list top_results(OutputKind kind, int first_row, int n_rows) const {
+    py::list rows;
+    for (int r = first_row; r < n_rows; ++r) {
       if (kind == OutputKind::kArgmax) {
-        steps.append(scratch_.argmax(r));
+        rows.append(scratch_.argmax(r));
         continue;
       }
       py::list best;
       for (const TopToken& t : scratch_.top(r)) best.append(py::make_tuple(t.token, t.logit));
-      steps.append(py::make_tuple(best, scratch_.log_sum_exp(r)));
+      rows.append(py::make_tuple(best, scratch_.log_sum_exp(r)));
     }
-    return steps;
+    return rows;
+  }
+  // A chain of `draft` as by its forward_chain(), and a pass of this model behind it, of which
+  // n_used rows are used (fewer where the chain was shorter). Returns the chain's results, those of
+  // the pass (None: there was none), and the chain's error or None.
+  py::tuple forward_behind(Session& draft, const std::vector<TokenId>& draft_tokens, int n_steps,
+                           const std::vector<TokenId>& tokens,
+                           const std::vector<std::int32_t>& sources,
+                           const std::vector<std::int32_t>& parents, int n_used, int chain_top_k,
+                           const std::string& output, int top_k, bool cancelled,
+                           const std::vector<std::int32_t>& head_blocks) {
+    const OutputKind kind = output_named(output);
+    const std::atomic<bool> cancel{cancelled};
+    const int last_row = static_cast<int>(draft_tokens.size()) - 1;
+    LeadingChain chain{.model = draft.model_.get(),
+                       .batch = {.tokens = draft_tokens,
+                                 .first_output_row = last_row,
+                                 .output = OutputKind::kTop,
+                                 .top_k = chain_top_k,
+                                 .head_blocks = head_blocks},
+                       .n_steps = n_steps,
+                       .cache = &draft.cache_,
+                       .scratch = &draft.scratch_};
+    int n_rows = 0;
+    bool done = false;
+    {
+      const py::gil_scoped_release release;
+      done = model_->forward_behind(
+          chain, {.tokens = tokens, .parents = parents, .output = kind, .top_k = top_k}, sources,
+          cache_, scratch_,
+          [&](const LeadingChain& c) { return n_rows = c.n_done < n_steps ? 1 : n_used; }, &cancel);
+    }
+    py::object error = py::none();
+    try {
+      if (chain.error) std::rethrow_exception(chain.error);
+    } catch (const Error& e) {
+      error = py::str(e.what());
+    }
+    if (done && (chain.device_share <= 0 || chain.device_share >= 1))
+      throw py::value_error("a share of " + std::to_string(chain.device_share));
+    return py::make_tuple(draft.top_results(OutputKind::kTop, last_row, last_row + chain.n_done),
+                          done ? results(kind, 0, n_rows) : py::object(py::none()), error);
   }
 
   [[nodiscard]] TokenId argmax(int row) const { return scratch_.argmax(row); }
@@ -195,14 +235,15 @@ class Session {
 class TestModel {
  public:
   TestModel(const std::string& path, const std::string& backend, int n_threads, bool check_tensors,
-            int stop_after, int n_device_layers, bool device_embedding) {
+            int stop_after, int n_device_layers, bool device_embedding, const TestModel* beside) {
     const py::gil_scoped_release release;
-    LoadOptions options{.device = make_device(backend),
-                        .n_device_layers = n_device_layers,
-                        .n_device_ctx = 4096,
-                        .device_embedding = device_embedding,
-                        .device_kv_type = KvType::kF32,
-                        .check_tensors = check_tensors};
+    LoadOptions options{
+        .device = beside != nullptr ? beside->model_->device() : make_device(backend),
+        .n_device_layers = n_device_layers,
+        .n_device_ctx = 4096,
+        .device_embedding = device_embedding,
+        .device_kv_type = KvType::kF32,
+        .check_tensors = check_tensors};
     options.on_progress = [&](const LoadProgress& progress) {
       progress_.emplace_back(progress.n_bytes_done, progress.n_bytes_total);
       return stop_after < 0 || static_cast<int>(progress_.size()) <= stop_after;
@@ -253,6 +294,11 @@ PYBIND11_MODULE(_testing_model, module) {
       .def("forward_chain", &Session::forward_chain, py::arg("tokens"), py::arg("n_steps"),
            py::arg("output") = "top", py::arg("cancelled") = false, py::arg("top_k") = 1,
            py::arg("head_blocks") = std::vector<std::int32_t>{})
+      .def("forward_behind", &Session::forward_behind, py::arg("draft"), py::arg("draft_tokens"),
+           py::arg("n_steps"), py::arg("tokens"), py::arg("sources"),
+           py::arg("parents") = std::vector<std::int32_t>{}, py::arg("n_used"),
+           py::arg("chain_top_k") = 1, py::arg("output") = "logits", py::arg("top_k") = 1,
+           py::arg("cancelled") = false, py::arg("head_blocks") = std::vector<std::int32_t>{})
       .def("argmax", &Session::argmax)
       .def("logits", &Session::logits)
       .def("truncate", &Session::truncate)
@@ -264,10 +310,12 @@ PYBIND11_MODULE(_testing_model, module) {
       .def_property_readonly("length", &Session::length);
 
   py::class_<TestModel>(module, "Model", py::module_local())
-      .def(py::init<const std::string&, const std::string&, int, bool, int, int, bool>(),
+      .def(py::init<const std::string&, const std::string&, int, bool, int, int, bool,
+                    const TestModel*>(),
            py::arg("path"), py::arg("backend") = "cpu", py::arg("n_threads") = 2,
            py::arg("check_tensors") = false, py::arg("stop_after") = -1,
-           py::arg("n_device_layers") = 0, py::arg("device_embedding") = true)
+           py::arg("n_device_layers") = 0, py::arg("device_embedding") = true,
+           py::arg("beside") = py::none())
       .def("session", &TestModel::session, py::arg("n_ctx") = 1024, py::arg("kv_type") = "f32")
       .def("kv_bytes_per_token",
            [](const TestModel& m, const std::string& type) {

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -161,7 +162,8 @@ class CudaBackend final : public DeviceBackend {
 
   // --- passes
   [[nodiscard]] bool begin_pass(const DevicePass& pass) override;
-  void finish_pass() override;
+  [[nodiscard]] bool follow_pass(const DevicePass& pass) override;
+  double finish_pass() override;
   void abort_pass() noexcept override;
   [[nodiscard]] const WorkBuffers& work() const override { return buffers_; }
   void forget(std::uint64_t model) noexcept override {
@@ -226,10 +228,22 @@ class CudaBackend final : public DeviceBackend {
   }
   void issue_rope();
   void note_first(const RecordingKey& key);
+  // Host memory that copies of the present pass use.
+  struct Staging {
+    std::byte* in;
+    std::byte* out;
+  };
+  [[nodiscard]] Staging staging() const {
+    if (pass_.key.chain) return {chain_in_.data(), chain_out_.data()};
+    return {pinned_in_.data(), pinned_out_.data()};
+  }
+  [[nodiscard]] bool start_pass(const DevicePass& pass);
+  void submit_pass();
   [[nodiscard]] PassInputs put_inputs();
   void upload_inputs(const PassInputs& inputs);
   void download_results();
   void copy_results(int first_row, int n_rows);
+  void hand_over();
   [[nodiscard]] PreparedInput prepare(const float* x, std::int64_t x_stride, int n_rows,
                                       std::int64_t n_in, const std::int32_t* row_index,
                                       const Norm& norm, std::initializer_list<DType> dtypes);
@@ -248,8 +262,10 @@ class CudaBackend final : public DeviceBackend {
   WorkShape shape_;
   WorkSpace space_;
   RuntimeMemory work_memory_, pinned_in_, pinned_out_;
+  RuntimeMemory chain_in_, chain_out_;  // of chains: a pass may follow before they are done
   WorkBuffers buffers_;
   std::map<RecordingKey, std::unique_ptr<Recording>> recordings_;  // null: seen once
+  std::map<RecordingKey, std::unique_ptr<Recording>> retired_;     // until the next wait
 
   DevicePass pass_;
   RecordingKey key_;
@@ -259,6 +275,13 @@ class CudaBackend final : public DeviceBackend {
   int head_rows_ = 0;   // results that wait on the device
   int head_top_k_ = 0;
   const std::int32_t* first_slot_ = nullptr;  // device
+  // The chain that the present pass follows.
+  struct Followed {
+    DevicePass pass;
+    bool replaying = false;
+    int head_rows = 0, head_top_k = 0;
+  };
+  std::optional<Followed> followed_;
 
   mutable std::mutex stats_mutex_;
   DeviceStats stats_;

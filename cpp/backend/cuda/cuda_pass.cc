@@ -17,8 +17,9 @@ constexpr std::size_t kMostRecordedSteps = 512;  // of all recordings: they take
 PassInputs CudaBackend::put_inputs() {
   const DevicePass& pass = pass_;
   const PassInputs inputs(pass.n_rows, pass.n_fed(), pass.n_rot, key_.max_chunks,
-                          pass.parents != nullptr, key_.pass.n_head_blocks);
-  const auto in = [&](std::size_t offset) { return pinned_in_.data() + offset; };
+                          pass.parents != nullptr, key_.pass.n_head_blocks,
+                          pass.key.follows ? pass.n_rows : 0);
+  const auto in = [area = staging().in](std::size_t offset) { return area + offset; };
   const auto rows = static_cast<std::size_t>(pass.n_rows);
   const std::int32_t first_slot = pass.first_slot;
   std::memcpy(in(inputs.first_slot), &first_slot, sizeof first_slot);
@@ -40,6 +41,7 @@ PassInputs CudaBackend::put_inputs() {
       std::memcpy(blocks + i * sizeof(std::int32_t), &kNoHeadBlock, sizeof(std::int32_t));
     }
   }
+  if (pass.key.follows) std::memcpy(in(inputs.sources), pass.sources, rows * sizeof(std::int32_t));
   if (pass.key.embeds) {
     std::memcpy(in(inputs.tokens), pass.tokens, rows * sizeof(TokenId));
   } else {
@@ -56,10 +58,17 @@ PassInputs CudaBackend::put_inputs() {
 }
 
 void CudaBackend::upload_inputs(const PassInputs& inputs) {
-  runtime_->upload(at<std::byte>(space_.inputs), pinned_in_.data(), inputs.n_bytes);
+  runtime_->upload(at<std::byte>(space_.inputs), staging().in, inputs.n_bytes);
+  if (pass_.key.follows) {
+    launch("taking the chain's tokens", kernels_.take_tokens,
+           TakeTokensArgs{.tokens = at<std::int32_t>(space_.inputs + inputs.tokens),
+                          .n_rows = pass_.n_rows,
+                          .sources = at<const std::int32_t>(space_.inputs + inputs.sources),
+                          .found = at<const TopToken>(space_.top)});
+  }
   if (pass_.key.embeds) return;
   runtime_->upload(at<std::byte>(space_.hidden),
-                   pinned_in_.data() + DeviceSlab::aligned(space_.inputs_bytes),
+                   staging().in + DeviceSlab::aligned(space_.inputs_bytes),
                    static_cast<std::size_t>(pass_.n_rows) *
                        static_cast<std::size_t>(pass_.hidden_stride) * sizeof(float));
 }
@@ -69,16 +78,49 @@ void CudaBackend::note_first(const RecordingKey& key) {
   std::size_t n_steps = static_cast<std::size_t>(key.pass.n_steps);
   for (const auto& [other, recording] : recordings_)
     n_steps += static_cast<std::size_t>(other.pass.n_steps);
-  if (n_steps > kMostRecordedSteps) recordings_.clear();
+  if (n_steps > kMostRecordedSteps) {
+    // One of them may still be running.
+    retired_.merge(recordings_);
+    recordings_.clear();
+  }
   recordings_[key] = nullptr;
 }
 
 bool CudaBackend::begin_pass(const DevicePass& pass) {
   std::unique_lock lock(stream_mutex_);
+  SPECDEC_CHECK(!pass.key.follows);
+  followed_.reset();
+  runtime_->mark_begin();
+  const bool issue = start_pass(pass);
+  lock.release();  // until finish_pass()
+  return issue;
+}
+
+// In stream order everything on the device is safe: the chain's results are taken and downloaded
+// before anything overwrites them. The host's memory is another for chains.
+bool CudaBackend::follow_pass(const DevicePass& pass) {
+  SPECDEC_CHECK(pass_.key.chain && !followed_ && pass.key.follows && !pass.key.chain &&
+                pass.key.embeds && pass.n_rows <= kMaxFollowingRows && pass.n_steps == 1);
+  submit_pass();
+  followed_ = {
+      .pass = pass_, .replaying = replaying_, .head_rows = head_rows_, .head_top_k = head_top_k_};
+  for (int row = 0; row < pass.n_rows; ++row)
+    SPECDEC_CHECK(pass.sources[row] < head_rows_ * head_top_k_);
+  runtime_->mark_middle();
+  return start_pass(pass);
+}
+
+// Begins the pass on the stream; false when it will be played.
+bool CudaBackend::start_pass(const DevicePass& pass) {
+  recording_ = replaying_ = false;
+  step_ = head_rows_ = 0;
+  rope_ = {};
   SPECDEC_CHECK(pass.n_rows >= 1 && pass.n_fed() <= shape_.max_rows && pass.n_steps >= 1 &&
                 pass.n_steps <= kMaxChainSteps &&
                 pass.hidden_stride <= static_cast<std::int64_t>(space_.hidden_row) &&
-                pass.n_rot <= shape_.n_rot);
+                pass.n_rot <= shape_.n_rot &&
+                (!pass.key.chain ||
+                 (pass.key.embeds && pass.logits == nullptr && pass.hidden_out == nullptr)));
   const int n_positions = pass.first_slot + pass.n_fed();
   if (pass.key.tree && pass.n_rows > kTreeRows) {
     throw Error(ErrorCode::kUnsupported, "a tree of " + std::to_string(pass.n_rows) +
@@ -96,21 +138,16 @@ bool CudaBackend::begin_pass(const DevicePass& pass) {
   key_.pass.n_head_blocks =
       head_block_bucket(static_cast<int>(pass.head_blocks.size()),
                         static_cast<int>((shape_.n_tokens + kHeadBlock - 1) / kHeadBlock));
-  recording_ = replaying_ = false;
-  step_ = head_rows_ = 0;
-  rope_ = {};
   const PassInputs inputs = put_inputs();
 
   // The first pass of a kind runs as it is, the second one is recorded: what comes once is not
   // worth a recording.
-  runtime_->mark_begin();
   if (pass.key.model != 0 && pass.n_rows <= kMostRecordedRows && pass.n_outputs() <= kHeadRows) {
     const auto found = recordings_.find(key_);
     if (found == recordings_.end()) {
       note_first(key_);
     } else if (found->second != nullptr) {
       replaying_ = true;
-      lock.release();  // until finish_pass()
       return false;
     } else {
       runtime_->begin_recording();
@@ -121,9 +158,9 @@ bool CudaBackend::begin_pass(const DevicePass& pass) {
     upload_inputs(inputs);
   } catch (...) {
     if (recording_) runtime_->abandon_recording();
+    recording_ = false;
     throw;
   }
-  lock.release();
   return true;
 }
 
@@ -132,7 +169,8 @@ const TokenId* CudaBackend::next_step() {
   return &at<TopToken>(space_.top)[step_++ * head_top_k_].token;
 }
 
-void CudaBackend::finish_pass() {
+// Everything of the pass is on the stream then, its downloads too.
+void CudaBackend::submit_pass() {
   if (replaying_) {
     runtime_->play(*recordings_.at(key_));
     if (pass_.top != nullptr) {
@@ -149,23 +187,52 @@ void CudaBackend::finish_pass() {
       recordings_[key_] = std::move(recording);
     }
   }
+}
+
+double CudaBackend::finish_pass() {
+  submit_pass();
   runtime_->mark_end();
   wait("a forward pass");
+  retired_.clear();
+  hand_over();
+  const double ms = runtime_->marked_ms();
+  const double first_ms = followed_ ? runtime_->marked_first_ms() : 0;
+  {
+    const std::lock_guard lock(stats_mutex_);
+    stats_.n_passes += followed_ ? 2 : 1;
+    stats_.n_replayed += (replaying_ ? 1 : 0) + (followed_ && followed_->replaying ? 1 : 0);
+    stats_.device_ms += ms;
+  }
+  double share = 0;
+  if (followed_) {
+    // Without a clock: as if all rows took the same time.
+    const double n_fed = followed_->pass.n_fed();
+    share = ms > 0 ? std::clamp(first_ms / ms, 0.0, 1.0) : n_fed / (n_fed + pass_.n_rows);
+  }
+  followed_.reset();
+  stream_mutex_.unlock();
+  return share;
+}
+
+// Results from the staging to where the callers want them.
+void CudaBackend::hand_over() {
   copy_results(0, head_rows_);
   if (pass_.hidden_out != nullptr) {
     const auto stride = static_cast<std::size_t>(pass_.hidden_stride);
     const auto first = static_cast<std::size_t>(pass_.first_hidden_row);
     const std::size_t n = (static_cast<std::size_t>(pass_.n_rows) - first) * stride;
-    std::memcpy(pass_.hidden_out + first * stride,
-                pinned_out_.data() + (space_.scratch - space_.top), n * sizeof(float));
+    std::memcpy(pass_.hidden_out + first * stride, staging().out + (space_.scratch - space_.top),
+                n * sizeof(float));
   }
-  {
-    const std::lock_guard lock(stats_mutex_);
-    ++stats_.n_passes;
-    if (replaying_) ++stats_.n_replayed;
-    stats_.device_ms += runtime_->marked_ms();
+  if (!followed_) return;
+  const std::byte* const out = chain_out_.data();
+  const DevicePass& chain = followed_->pass;
+  const auto rows = static_cast<std::size_t>(followed_->head_rows);
+  std::memcpy(chain.top, out,
+              rows * static_cast<std::size_t>(followed_->head_top_k) * sizeof(TopToken));
+  if (chain.log_sum_exp != nullptr) {
+    std::memcpy(chain.log_sum_exp, out + (space_.log_sum_exp - space_.top), rows * sizeof(float));
   }
-  stream_mutex_.unlock();
 }
 
 void CudaBackend::abort_pass() noexcept {
@@ -177,12 +244,16 @@ void CudaBackend::abort_pass() noexcept {
     wait("ending a pass that failed");
   } catch (...) {  // what failed is on its way to the caller already
   }
+  retired_.clear();
+  followed_.reset();
   stream_mutex_.unlock();
 }
 
 // Results of the head lie together: one copy for all but logits.
 void CudaBackend::download_results() {
-  const auto out = [&](std::size_t offset) { return pinned_out_.data() + (offset - space_.top); };
+  const auto out = [this, area = staging().out](std::size_t offset) {
+    return area + (offset - space_.top);
+  };
   if (head_rows_ > 0) {
     runtime_->download(out(space_.top), at<std::byte>(space_.top), space_.logits - space_.top);
     if (pass_.logits != nullptr) {
@@ -194,7 +265,7 @@ void CudaBackend::download_results() {
   if (pass_.hidden_out != nullptr) {
     const auto stride = static_cast<std::size_t>(pass_.hidden_stride);
     const auto first = static_cast<std::size_t>(pass_.first_hidden_row);
-    runtime_->download(pinned_out_.data() + (space_.scratch - space_.top),
+    runtime_->download(staging().out + (space_.scratch - space_.top),
                        at<float>(space_.hidden) + first * stride,
                        (static_cast<std::size_t>(pass_.n_rows) - first) * stride * sizeof(float));
   }
@@ -203,7 +274,9 @@ void CudaBackend::download_results() {
 // To where the caller wants them, as output rows from first_row on.
 void CudaBackend::copy_results(int first_row, int n_rows) {
   if (n_rows == 0) return;
-  const auto out = [&](std::size_t offset) { return pinned_out_.data() + (offset - space_.top); };
+  const auto out = [this, area = staging().out](std::size_t offset) {
+    return area + (offset - space_.top);
+  };
   const auto first = static_cast<std::size_t>(first_row);
   const auto rows = static_cast<std::size_t>(n_rows);
   const auto k = static_cast<std::size_t>(head_top_k_);

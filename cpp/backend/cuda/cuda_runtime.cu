@@ -102,10 +102,12 @@ class CudaRuntime final : public Runtime {
     check(cudaFuncGetAttributes(&attributes, probe), "looking for kernels");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
     check(cudaEventCreate(&begin_), "creating an event");
+    check(cudaEventCreate(&middle_), "creating an event");
     check(cudaEventCreate(&end_), "creating an event");
   }
   ~CudaRuntime() override {
     (void)cudaEventDestroy(begin_);
+    (void)cudaEventDestroy(middle_);
     (void)cudaEventDestroy(end_);
     (void)cudaStreamDestroy(stream_);
   }
@@ -189,17 +191,20 @@ class CudaRuntime final : public Runtime {
   }
 
   void mark_begin() override { mark(begin_); }
+  void mark_middle() override { mark(middle_); }
   void mark_end() override { mark(end_); }
-  [[nodiscard]] double marked_ms() override {
+  [[nodiscard]] double marked_ms() override { return ms_between(begin_, end_); }
+  [[nodiscard]] double marked_first_ms() override { return ms_between(begin_, middle_); }
+
+ private:
+  static double ms_between(cudaEvent_t begin, cudaEvent_t end) {
     float ms = 0;
-    if (cudaEventElapsedTime(&ms, begin_, end_) != cudaSuccess) {
+    if (cudaEventElapsedTime(&ms, begin, end) != cudaSuccess) {
       (void)cudaGetLastError();
       return 0;
     }
     return ms;
   }
-
- private:
   void mark(cudaEvent_t event) {
     use();
     check(cudaEventRecord(event, stream_), "recording an event");
@@ -216,7 +221,7 @@ class CudaRuntime final : public Runtime {
 
   int device_;
   cudaStream_t stream_ = nullptr;
-  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  cudaEvent_t begin_ = nullptr, middle_ = nullptr, end_ = nullptr;
 };
 
 }  // namespace

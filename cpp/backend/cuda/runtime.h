@@ -51,10 +51,12 @@ class Runtime {
   virtual void abandon_recording() noexcept = 0;
   virtual void play(Recording& recording) = 0;
 
-  // The device's clock between two points of the stream; read after synchronize(). 0: none.
+  // The device's clock between points of the stream; read after synchronize(). 0: none.
   virtual void mark_begin() = 0;
+  virtual void mark_middle() = 0;
   virtual void mark_end() = 0;
   [[nodiscard]] virtual double marked_ms() = 0;
+  [[nodiscard]] virtual double marked_first_ms() = 0;  // to the middle
 
  private:
   virtual void wait(const char* what) = 0;

@@ -42,7 +42,8 @@ WorkSpace::WorkSpace(const WorkShape& shape) {
   const auto rows = [n_rows](std::size_t row) { return n_rows * row * sizeof(float); };
   inputs_bytes = PassInputs(shape.max_rows, shape.max_rows, shape.n_rot,
                             chunk_bucket(n_pages * kKvChunk, n_pages), true,
-                            static_cast<int>((shape.n_tokens + kHeadBlock - 1) / kHeadBlock))
+                            static_cast<int>((shape.n_tokens + kHeadBlock - 1) / kHeadBlock),
+                            kMaxFollowingRows)
                      .n_bytes;
   inputs = place(n_bytes, inputs_bytes);
   hidden = place(n_bytes, rows(hidden_row));
@@ -64,14 +65,15 @@ WorkSpace::WorkSpace(const WorkShape& shape) {
   scratch = place(n_bytes, scratch_bytes);
 }
 
-PassInputs::PassInputs(int n_rows, int n_fed, int n_rot, int n_pages, bool tree,
-                       int n_head_blocks) {
+PassInputs::PassInputs(int n_rows, int n_fed, int n_rot, int n_pages, bool tree, int n_head_blocks,
+                       int n_sources) {
   first_slot = place(n_bytes, sizeof(std::int32_t));
   pages = place(n_bytes, size(n_pages) * sizeof(std::byte*));
   tokens = place(n_bytes, size(n_rows) * sizeof(std::int32_t));
   parents = place(n_bytes, tree ? size(n_rows) * sizeof(std::int32_t) : 0);
   cos_sin = place(n_bytes, size(n_fed) * size(n_rot) * sizeof(float));
   head_blocks = place(n_bytes, size(n_head_blocks) * sizeof(std::int32_t));
+  sources = place(n_bytes, size(n_sources) * sizeof(std::int32_t));
 }
 
 int chunk_bucket(int n_positions, int n_pages) {

@@ -189,6 +189,25 @@ bool Controller::wants_sibling(int n_drafted, int rank, double probability, doub
   return true;
 }
 
+int Controller::planned_siblings(int n_chain) const {
+  if (choice_.source < 0) return 0;
+  const Source& source = sources_[static_cast<std::size_t>(choice_.source)];
+  double path_rate = 1.0;
+  int n = 0;
+  for (; n < n_chain; ++n) {
+    const int n_rows = 1 + n_chain + n;
+    const double rate = source.acceptance.rate(n);
+    const double gain = path_rate * (1.0 - rate) * source.siblings.rate(0);
+    const double row_ms = target_.ms(n_rows + 1) - target_.ms(n_rows);
+    if (gain * target_.ms(1) < choice_.speedup * row_ms) break;
+    const double cost_ms =
+        draft_ms(source, choice_.n_behind, n_chain) + target_.ms(n_rows + 1) - target_.ms(1);
+    if (!allowed(cost_ms, choice_.speedup)) break;
+    path_rate *= rate;
+  }
+  return n;
+}
+
 bool Controller::keep_going(int n_drafted, double probability) {
   if (choice_.source < 0 || n_drafted >= choice_.length) return false;
   const Source& source = at(choice_.source);
@@ -210,7 +229,7 @@ void Controller::earn(double ms) {
 
 void Controller::observe(const PassOutcome& outcome) {
   const Choice& choice = outcome.choice;
-  const int n_rows = 1 + outcome.n_drafted + outcome.n_siblings;
+  const int n_rows = 1 + outcome.n_drafted + outcome.n_siblings + outcome.n_unused;
   const double predicted_verify = target_.ms(n_rows);
   double draft_ms = outcome.draft_ms;
   target_.observe(n_rows, outcome.verify_ms);
@@ -233,7 +252,12 @@ void Controller::observe(const PassOutcome& outcome) {
   request_plain_ms_ += outcome.n_emitted * plain_ms;
   if (outcome.n_drafted == 0) {
     earn(-std::max(draft_ms - kFreeLookupMs, 0.0));  // looking in vain is paid for too
-    passes_since_plain_ = 0;
+    if (outcome.n_unused > 0) {                      // so are rows for a draft that came to nothing
+      earn(-std::clamp(outcome.verify_ms - plain_ms, 0.0, kOutlier * predicted_verify));
+      ++passes_since_plain_;
+    } else {
+      passes_since_plain_ = 0;
+    }
     ++plain_in_a_row_;
     if (choice.reason != kNoRoom) plain_reason_ = choice.reason;  // every text has a last token
     return;

@@ -38,6 +38,7 @@ struct PassOutcome {
   Choice choice;
   int n_drafted = 0;   // along the chain
   int n_siblings = 0;  // and beside it
+  int n_unused = 0;    // rows that the pass had besides them
   int n_emitted = 1;
   double draft_ms = 0.0;   // of all sources, lookups that were not chosen included
   double verify_ms = 0.0;  // the target's pass, and taking the tokens from it
@@ -78,6 +79,10 @@ class Controller {
   [[nodiscard]] Choice choose(const std::vector<Offer>& offers, int budget);
   // Is a leaf beside the last of n_drafted tokens worth a row? As LengthRule::wants_sibling().
   [[nodiscard]] bool wants_sibling(int n_drafted, int rank, double probability, double conditional);
+  // Beside how many of the first of n_chain tokens a leaf is worth its row, before anything is
+  // known of them.
+  [[nodiscard]] int planned_siblings(int n_chain) const;
+  void note_sibling() { ++n_siblings_; }
   // The chosen model drafted its n-th token with this probability: is the next one worth it?
   [[nodiscard]] bool keep_going(int n_drafted, double probability);
   void observe(const PassOutcome& outcome);

@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "decode/drafter.h"
+#include "decode/drafters/draft_head.h"
+#include "decode/drafters/draft_length.h"
 #include "decode/token_cache.h"
 #include "sampling/candidates.h"
 #include "sampling/logprobs.h"
@@ -105,27 +108,21 @@ class DraftModel final : public Drafter {
     const bool takes_best =
         mode_ == DraftMode::kGreedy && options_.branch == 1 && output_ != RowOutput::kLogits;
     max_steps_ = takes_best && !carries_laws_ ? cache_.scorer().max_chain_steps() : 1;
-    trim_head(prompt);
+    followed_ =
+        max_steps_ > 1 && setup_.target != nullptr && setup_.target->can_follow(cache_.scorer());
+    met_ban_ = false;
+    length_.begin(max_steps_);
+    head_.begin(std::min(vocab_size, setup_.vocab_size), options_.head_tokens);
+    head_.add(setup_.eog, vocab_size);
+    head_.add(prompt, vocab_size);
   }
 
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
                         Chance& chance) override {
-    TokenScorer& scorer = cache_.scorer();
-    // The last drafted token is never fed, so committed + n - 1 rows are needed.
-    const auto room = [&] {
-      return scorer.n_ctx() - static_cast<int>(committed.size()) + start_ + 1;
-    };
     DraftProposal proposal;
-    align(committed);
-    const int lag = static_cast<int>(committed.size()) - start_ - cache_.length();
-    if (wants_window(lag) || (setup_.first_window > 0 && room() < max_tokens)) {
-      const int window = std::min(setup_.first_window, scorer.n_ctx() / 2);
-      start_ = std::max(0, static_cast<int>(committed.size()) - window);
-      cache_.clear();
-    }
-    fresh_ = false;
-    const int n = std::min(max_tokens, room());
+    const int n = prepare(committed, max_tokens);
     if (n < 1) return proposal;
+    met_ban_ = false;
     catch_up(committed, n);
 
     std::vector<TokenId> path;  // committed + drafted, only when penalties look at it
@@ -136,13 +133,14 @@ class DraftModel final : public Drafter {
       const auto first = static_cast<std::int32_t>(proposal.size());
       add_candidates(row_, path, committed.size(), depth, parent, proposal, chance);
       const TokenId token = proposal.tokens[static_cast<std::size_t>(first)];
+      if (!banned_.empty() && cache_.scorer().argmax(row_) != token) met_ban_ = true;
       const bool ends = std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end();
       const bool goes_on = !ends && depth + 1 < n &&
                            (setup_.length_rule == nullptr ||
                             setup_.length_rule->keep_going(depth + 1, probability_));
       if (!goes_on) {
         if (siblings_ && proposal.is_chain()) proposal.parents.clear();
-        note_length(depth + 1, n);
+        if (setup_.length_rule != nullptr) length_.note(depth + 1, n);
         return proposal;
       }
       if (setup_.sampling.has_penalties()) path.push_back(token);
@@ -152,8 +150,80 @@ class DraftModel final : public Drafter {
     }
   }
 
+  // Where one chain is a draft, and a short enough one, the target can take it unseen. What a rule
+  // is going to say is guessed from what it said of late.
+  std::optional<DraftPlan> plan(std::span<const TokenId> committed, int max_tokens) override {
+    const bool has_rule = setup_.length_rule != nullptr;
+    const int usual = has_rule ? length_.unseen() : max_tokens;
+    if (!followed_ || met_ban_ || (has_rule && (usual == 0 || usual > max_steps_)))
+      return std::nullopt;
+    const int n = prepare(committed, max_tokens);
+    const int n_steps = std::min(n, usual);
+    const std::span<const TokenId> lacking =
+        committed.subspan(static_cast<std::size_t>(start_ + cache_.length()));
+    if (n < 1 || n_steps > max_steps_ || lacking.size() > kMaxUnseenRows) return std::nullopt;
+    check_known(lacking);
+    throw_if_cancelled(setup_.cancel);
+    n_wanted_ = n;
+    DraftPlan plan;
+    plan.chain = cache_.chain(lacking, n_steps, output_, top_k_, head_.blocks());
+    const int n_best = plan.chain.batch.n_best();
+    const int n_siblings = siblings_ ? setup_.length_rule->n_planned_siblings(n_steps) : 0;
+    std::int32_t parent = -1;
+    for (int depth = 0; depth < n_steps; ++depth) {
+      const auto at = static_cast<std::int32_t>(plan.sources.size());
+      for (int rank = 0; rank < (depth < n_siblings ? 2 : 1); ++rank) {
+        plan.sources.push_back(depth * n_best + rank);
+        if (n_siblings > 0) plan.parents.push_back(parent);
+      }
+      parent = at;
+    }
+    return plan;
+  }
+
+  DraftProposal conclude(const DraftPlan& plan) override {
+    const DraftChain& chain = plan.chain;
+    if (chain.error) std::rethrow_exception(chain.error);
+    cache_.note(chain);
+    DraftProposal proposal;
+    proposal.chosen = true;
+    const auto planned = [&](int i) {
+      return static_cast<std::size_t>(i) < plan.parents.size()
+                 ? plan.parents[static_cast<std::size_t>(i)]
+                 : i - 1;
+    };
+    for (int depth = 0; depth < chain.n_done; ++depth) {
+      const int row = static_cast<int>(chain.batch.tokens.size()) - 1 + depth;
+      const TokenId token = cache_.scorer().argmax(row);
+      if (token < 0) throw_not_finite();
+      // The chain has gone where the draft must not go.
+      met_ban_ = std::find(banned_.begin(), banned_.end(), token) != banned_.end();
+      if (met_ban_ || token >= setup_.vocab_size) break;
+      const int at = proposal.size();
+      proposal.tokens.push_back(token);
+      if (setup_.length_rule != nullptr) probability_ = best_probability(row);
+      // The next row is a leaf beside this token's.
+      const bool has_sibling =
+          static_cast<std::size_t>(at) + 1 < plan.sources.size() && planned(at + 1) == planned(at);
+      if (has_sibling && !add_planned_sibling(row, depth, proposal)) break;
+      if (std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end()) break;
+      if (depth + 1 == n_wanted_) break;
+      if (setup_.length_rule != nullptr) {
+        const bool goes_on = setup_.length_rule->keep_going(depth + 1, probability_);
+        length_.note_unseen(depth + 1, chain.n_steps, goes_on);
+        if (!goes_on) break;
+      }
+    }
+    if (proposal.size() > 0 && !plan.parents.empty()) {
+      proposal.parents.assign(plan.parents.begin(), plan.parents.begin() + proposal.size());
+      if (proposal.is_chain()) proposal.parents.clear();
+    }
+    return proposal;
+  }
+
   void commit(const CommitInfo& info) override {
-    add_to_head(info.committed.last(static_cast<std::size_t>(info.n_new)));
+    head_.add(info.committed.last(static_cast<std::size_t>(info.n_new)),
+              cache_.scorer().vocab_size());
   }
 
   void align(std::span<const TokenId> committed) override {
@@ -171,6 +241,40 @@ class DraftModel final : public Drafter {
   }
 
  private:
+  // Lines the cache up, and returns how many tokens it has room to draft.
+  int prepare(std::span<const TokenId> committed, int max_tokens) {
+    const TokenScorer& scorer = cache_.scorer();
+    // The last drafted token is never fed, so committed + n - 1 rows are needed.
+    const auto room = [&] {
+      return scorer.n_ctx() - static_cast<int>(committed.size()) + start_ + 1;
+    };
+    align(committed);
+    const int lag = static_cast<int>(committed.size()) - start_ - cache_.length();
+    if (wants_window(lag) || (setup_.first_window > 0 && room() < max_tokens)) {
+      const int window = std::min(setup_.first_window, scorer.n_ctx() / 2);
+      start_ = std::max(0, static_cast<int>(committed.size()) - window);
+      cache_.clear();
+    }
+    fresh_ = false;
+    return std::min(max_tokens, room());
+  }
+
+  [[noreturn]] static void throw_not_finite() {
+    throw Error(ErrorCode::kNumerical, "the draft model's logits are not finite");
+  }
+
+  // The second choice of a row; false when there is none.
+  bool add_planned_sibling(int row, int depth, DraftProposal& proposal) {
+    const std::span<const TopToken> top = cache_.scorer().top(row);
+    if (top.size() < 2 || top[1].token >= setup_.vocab_size) return false;
+    const double probability = std::exp(static_cast<double>(top[1].logit) -
+                                        static_cast<double>(cache_.scorer().log_sum_exp(row)));
+    const double left = 1.0 - probability_;
+    proposal.tokens.push_back(top[1].token);
+    setup_.length_rule->note_sibling(depth + 1, left > 0 ? std::min(probability / left, 1.0) : 1.0);
+    return true;
+  }
+
   [[nodiscard]] bool wants_window(int lag) const {
     // What it has read of this text is worth keeping for a while.
     return setup_.first_window > 0 &&
@@ -192,30 +296,6 @@ class DraftModel final : public Drafter {
     }
     output_ = RowOutput::kTop;
     top_k_ = static_cast<int>(banned_.size()) + 1;
-  }
-
-  // Which tokens can be drafted at all; laws over fewer tokens are laws all the same.
-  void trim_head(std::span<const TokenId> prompt) {
-    const int n_tokens = std::min(cache_.scorer().vocab_size(), setup_.vocab_size);
-    const int kept =
-        options_.head_tokens.value_or(n_tokens >= 2 * DraftModelOptions::kDefaultHeadTokens
-                                          ? DraftModelOptions::kDefaultHeadTokens
-                                          : 0);
-    blocks_.clear();
-    if (kept <= 0 || kept >= n_tokens) return;
-    for (int block = 0; block * kTokenBlock < kept; ++block) blocks_.push_back(block);
-    add_to_head(setup_.eog);
-    add_to_head(prompt);
-  }
-
-  void add_to_head(std::span<const TokenId> tokens) {
-    if (blocks_.empty()) return;
-    for (const TokenId token : tokens) {
-      const std::int32_t block = token / kTokenBlock;
-      if (token >= cache_.scorer().vocab_size()) continue;
-      const auto at = std::lower_bound(blocks_.begin(), blocks_.end(), block);
-      if (at == blocks_.end() || *at != block) blocks_.insert(at, block);
-    }
   }
 
   void check_known(std::span<const TokenId> tokens) {
@@ -243,7 +323,7 @@ class DraftModel final : public Drafter {
     }
     throw_if_cancelled(setup_.cancel);
     // What a rule is going to say cannot be known before: no more steps than it wanted of late.
-    feed(lacking, setup_.length_rule != nullptr ? std::min(n, usual_length_) : n);
+    feed(lacking, setup_.length_rule != nullptr ? std::min(n, length_.watched()) : n);
   }
 
   // Feeds a chain, and as much of what follows as can be had at once, up to n tokens in all.
@@ -251,10 +331,10 @@ class DraftModel final : public Drafter {
     row_ = static_cast<int>(tokens.size()) - 1;
     const int n_steps = std::min(n, max_steps_);
     if (n_steps > 1) {
-      n_ahead_ = cache_.append_chain(tokens, n_steps, output_, top_k_, blocks_) - 1;
+      n_ahead_ = cache_.append_chain(tokens, n_steps, output_, top_k_, head_.blocks()) - 1;
     } else {
       n_ahead_ = 0;
-      cache_.append(tokens, output_, top_k_, blocks_);
+      cache_.append(tokens, output_, top_k_, head_.blocks());
     }
   }
 
@@ -270,13 +350,6 @@ class DraftModel final : public Drafter {
     feed({&token, 1}, setup_.length_rule != nullptr ? 1 : n);
   }
 
-  // A step too many costs more than a wait too many: the usual length is one that was not too long.
-  void note_length(int length, int limit) {
-    if (setup_.length_rule == nullptr) return;
-    if (length > usual_length_) usual_length_ = std::min(usual_length_ + 1, max_steps_);
-    if (length < std::min(usual_length_, limit)) usual_length_ = length;
-  }
-
   // The candidates of one depth, and the law they come from when the verifier wants it.
   void add_candidates(int row, std::span<const TokenId> path, std::size_t n_committed, int depth,
                       std::int32_t parent, DraftProposal& proposal, Chance& chance) {
@@ -285,8 +358,7 @@ class DraftModel final : public Drafter {
     Distribution law;
     if (output_ == RowOutput::kArgmax) {
       tokens = {scorer.argmax(row)};
-      if (tokens[0] < 0)
-        throw Error(ErrorCode::kNumerical, "the draft model's logits are not finite");
+      if (tokens[0] < 0) throw_not_finite();
     } else {
       law = law_of(row, path, n_committed + static_cast<std::size_t>(depth));
       switch (mode_) {
@@ -373,24 +445,28 @@ class DraftModel final : public Drafter {
   static constexpr int kMaxBranch = 16;
   static constexpr int kMaxLag = 64;
   static constexpr int kMaxSiblings = 3;
+  static constexpr std::size_t kMaxUnseenRows = 32;  // more: a wait is no matter
 
   TokenCache cache_;
   DraftModelOptions options_;
   DraftSetup setup_;
   DraftMode mode_ = DraftMode::kGreedy;
   RowOutput output_ = RowOutput::kLogits;
-  int top_k_ = 0;                     // of RowOutput::kTop
-  bool carries_laws_ = false;         // proposals tell the laws
-  bool siblings_ = false;             // the length rule may ask for leaves beside the chain
-  int max_steps_ = 1;                 // that can be had at once
-  int usual_length_ = 1;              // of drafts that a rule ends
-  int row_ = 0;                       // of the last forward, behind the last drafted token
-  int n_ahead_ = 0;                   // rows behind it that hold the best tokens already
-  bool fresh_ = true;                 // has not drafted in this request
-  int start_ = 0;                     // the cache holds the committed tokens from here on
-  std::vector<std::int32_t> blocks_;  // of token ids that the head computes; empty: all
-  std::vector<TokenId> banned_;       // left out of the best
-  double probability_ = 0.0;          // of the last token on the chain
+  int top_k_ = 0;              // of RowOutput::kTop
+  bool carries_laws_ = false;  // proposals tell the laws
+  bool siblings_ = false;      // the length rule may ask for leaves beside the chain
+  int max_steps_ = 1;          // that can be had at once
+  DraftLength length_;
+  bool followed_ = false;  // the target can take what the model finds unseen
+  bool met_ban_ = false;   // the last draft did; the next one is best watched
+  int n_wanted_ = 0;       // tokens of the planned draft at most
+  int row_ = 0;            // of the last forward, behind the last drafted token
+  int n_ahead_ = 0;        // rows behind it that hold the best tokens already
+  bool fresh_ = true;      // has not drafted in this request
+  int start_ = 0;          // the cache holds the committed tokens from here on
+  DraftHead head_;
+  std::vector<TokenId> banned_;  // left out of the best
+  double probability_ = 0.0;     // of the last token on the chain
 };
 
 }  // namespace

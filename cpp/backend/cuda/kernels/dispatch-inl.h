@@ -261,6 +261,16 @@ void head(const HeadArgs& args, Stream stream) {
 }
 
 template <class L>
+void take_tokens(const TakeTokensArgs& args, Stream stream) {
+  if (args.n_rows == 0) return;
+  static_assert(sizeof(TopToken) == 2 * sizeof(std::int32_t));
+  const TakeTokensParams p{args.tokens, args.sources, &args.found->token, args.n_rows};
+  constexpr int kThreads = TakeTokens::kMaxThreads;
+  L::template launch<TakeTokens>(p, (args.n_rows + kThreads - 1) / kThreads, 1, kThreads, 0,
+                                 stream);
+}
+
+template <class L>
 void embed(const EmbedArgs& args, Stream stream) {
   if (args.n_rows == 0) return;
   const PackedWeight& w = args.weight;

@@ -1,4 +1,4 @@
-// Addition, and rows of packed matrices.
+// Addition, rows of packed matrices, and tokens from one pass to the next.
 #pragma once
 
 #include "backend/cuda/kernels/formats.h"
@@ -26,6 +26,27 @@ struct Add {
     float* dst = p.dst + g.block_y() * p.dst_stride + i;
     g.store(dst,
             g.load(static_cast<const float*>(dst)) + g.load(p.x + g.block_y() * p.x_stride + i));
+  }
+};
+
+struct TakeTokensParams {
+  std::int32_t* tokens;
+  const std::int32_t* sources;
+  const std::int32_t* found;  // TopToken pairs: token, bits of the logit
+  int n_rows;
+};
+
+// grid: pieces of rows
+struct TakeTokens {
+  using Params = TakeTokensParams;
+  static constexpr int kMaxThreads = 32;
+  static constexpr int kMinBlocks = 1;
+  template <class G>
+  static SPECDEC_GPU void run(G& g, const Params& p) {
+    const int row = g.block() * g.n_threads() + g.thread();
+    if (row >= p.n_rows) return;
+    const std::int32_t source = g.load(p.sources + row);
+    if (source >= 0) g.store(p.tokens + row, g.load(p.found + std::int64_t{source} * 2));
   }
 };
 

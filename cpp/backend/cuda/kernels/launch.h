@@ -215,6 +215,15 @@ struct EmbedArgs {
   std::int64_t dst_stride = 0;
 };
 
+// tokens[r] = that of found[sources[r]] where the source is not negative: what a head found becomes
+// the input of the next pass.
+struct TakeTokensArgs {
+  std::int32_t* tokens = nullptr;  // device, [n_rows]
+  int n_rows = 0;
+  const std::int32_t* sources = nullptr;  // device, [n_rows]
+  const TopToken* found = nullptr;        // device
+};
+
 struct Kernels {
   const char* name;
   void (*prepare)(const PrepareArgs& args, Stream stream);
@@ -226,6 +235,7 @@ struct Kernels {
   void (*add)(const AddArgs& args, Stream stream);
   void (*head)(const HeadArgs& args, Stream stream);
   void (*embed)(const EmbedArgs& args, Stream stream);
+  void (*take_tokens)(const TakeTokensArgs& args, Stream stream);
 };
 
 // Only in builds with CUDA: kernels/*.cu.

@@ -73,6 +73,7 @@ const Kernels& gpu_kernels() {
       .add = add<CudaLauncher>,
       .head = head<CudaLauncher>,
       .embed = embed<CudaLauncher>,
+      .take_tokens = take_tokens<CudaLauncher>,
   };
   return kernels;
 }
