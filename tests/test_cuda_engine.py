@@ -343,3 +343,19 @@ def test_a_gpu_that_was_asked_for_and_is_not_there_is_an_error(llama_file):
     assert model.info["n_gpu_layers"] == 0
     assert model.info["cpu_reason"] == reason
     assert engine.load(str(llama_file), n_gpu_layers=0).info["cpu_reason"] == ""
+
+
+def test_without_memory_for_a_recording_passes_run_as_they_are(llama_file: pathlib.Path) -> None:
+    gpu = open_gpu("emulated")
+    target = engine.load(str(llama_file), gpu=gpu, n_gpu_layers=99, n_ctx=512)
+    plain = generate(engine.load(str(llama_file), gpu=open_gpu("emulated"), n_gpu_layers=99,
+                                 n_ctx=512), drafter="none")["token_ids"]  # fmt: skip
+    session = engine.Session(target, None, drafter="none", n_ctx=512)
+    request: dict[str, Any] = {"prompt": PROMPT, "max_tokens": N_TOKENS, "ignore_eos": True}
+    gpu.fail_recording(1)
+    with pytest.raises(engine.Error, match="no longer recorded from now on: try again") as error:
+        session.generate(**request)
+    assert error.value.code == "resource"
+    n_replayed = gpu.stats[1]
+    assert session.generate(**request)["token_ids"] == plain
+    assert gpu.stats[1] == n_replayed

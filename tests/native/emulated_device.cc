@@ -116,7 +116,9 @@ class EmulatedRuntime final : public cuda::Runtime {
   }
   [[nodiscard]] std::unique_ptr<cuda::Recording> end_recording() override {
     recording_ = false;
-    return std::make_unique<EmulatedRecording>(std::exchange(recorded_, {}));
+    auto recording = std::make_unique<EmulatedRecording>(std::exchange(recorded_, {}));
+    count(faults_->recordings, "recording", ErrorCode::kResource);
+    return recording;
   }
   void abandon_recording() noexcept override {
     recording_ = false;
@@ -164,9 +166,8 @@ class EmulatedRuntime final : public cuda::Runtime {
     queue_.emplace_back([&point] { point = Clock::now(); });
   }
   // Fails when a fault is due.
-  static void count(std::atomic<int>& left, const char* what) {
-    if (left > 0 && --left == 0)
-      throw Error(ErrorCode::kDevice, std::string("injected: ") + what + " failed");
+  static void count(std::atomic<int>& left, const char* what, ErrorCode code = ErrorCode::kDevice) {
+    if (left > 0 && --left == 0) throw Error(code, std::string("injected: ") + what + " failed");
   }
   void protect(int rights) {
     for (auto& [data, memory] : memory_) memory.protect(rights);

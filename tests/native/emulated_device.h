@@ -12,10 +12,12 @@
 
 namespace specdec::testing {
 
-// The n-th launch, copy or replay, or the n-th wait, from when n was set, fails once; 0: none.
+// The n-th launch, copy or replay, wait or end of a recording, from when n was set, fails once; 0:
+// none.
 struct EmulatedFaults {
   std::atomic<int> issues{0};
   std::atomic<int> waits{0};
+  std::atomic<int> recordings{0};  // for want of memory
 };
 
 // With n_bytes of memory.

@@ -282,6 +282,7 @@ PYBIND11_MODULE(_testing_engine, m) {
       // The n-th launch, copy or replay from now on fails, or the n-th wait; 0: none. Returns how
       // many were left.
       .def("fail_issue", [](Gpu& gpu, int n) { return gpu.faults->issues.exchange(n); })
+      .def("fail_recording", [](Gpu& gpu, int n) { return gpu.faults->recordings.exchange(n); })
       .def("fail_wait", [](Gpu& gpu, int n) { return gpu.faults->waits.exchange(n); })
       .def_property_readonly("stats", [](const Gpu& gpu) {
         const DeviceStats s = gpu.backend->device_stats();

@@ -238,6 +238,7 @@ class CudaBackend final : public DeviceBackend {
     return {pinned_in_.data(), pinned_out_.data()};
   }
   [[nodiscard]] bool start_pass(const DevicePass& pass);
+  [[nodiscard]] std::unique_ptr<Recording> end_recording();
   void submit_pass();
   [[nodiscard]] PassInputs put_inputs();
   void upload_inputs(const PassInputs& inputs);
@@ -266,6 +267,7 @@ class CudaBackend final : public DeviceBackend {
   WorkBuffers buffers_;
   std::map<RecordingKey, std::unique_ptr<Recording>> recordings_;  // null: seen once
   std::map<RecordingKey, std::unique_ptr<Recording>> retired_;     // until the next wait
+  bool records_ = true;                                            // until memory for one was short
 
   DevicePass pass_;
   RecordingKey key_;

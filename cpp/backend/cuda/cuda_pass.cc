@@ -1,6 +1,7 @@
 // A pass: inputs go up, operations run or are played from a recording, results come down.
 #include <algorithm>
 #include <cstring>
+#include <string>
 
 #include "backend/cuda/backend_impl.h"
 #include "base/error.h"
@@ -142,7 +143,8 @@ bool CudaBackend::start_pass(const DevicePass& pass) {
 
   // The first pass of a kind runs as it is, the second one is recorded: what comes once is not
   // worth a recording.
-  if (pass.key.model != 0 && pass.n_rows <= kMostRecordedRows && pass.n_outputs() <= kHeadRows) {
+  if (records_ && pass.key.model != 0 && pass.n_rows <= kMostRecordedRows &&
+      pass.n_outputs() <= kHeadRows) {
     const auto found = recordings_.find(key_);
     if (found == recordings_.end()) {
       note_first(key_);
@@ -169,6 +171,21 @@ const TokenId* CudaBackend::next_step() {
   return &at<TopToken>(space_.top)[step_++ * head_top_k_].token;
 }
 
+// Recordings are the one thing that takes memory after the models are loaded, the driver's: without
+// it this pass is lost, and later ones run as they are.
+std::unique_ptr<Recording> CudaBackend::end_recording() {
+  recording_ = false;
+  try {
+    return runtime_->end_recording();
+  } catch (const Error& error) {
+    retired_.merge(recordings_);
+    recordings_.clear();
+    records_ = false;
+    throw Error(error.code(), std::string(error.what()) +
+                                  "; passes are no longer recorded from now on: try again");
+  }
+}
+
 // Everything of the pass is on the stream then, its downloads too.
 void CudaBackend::submit_pass() {
   if (replaying_) {
@@ -181,8 +198,9 @@ void CudaBackend::submit_pass() {
     issue_rope();
     download_results();
     if (recording_) {
-      std::unique_ptr<Recording> recording = runtime_->end_recording();
-      recording_ = false;
+      std::unique_ptr<Recording> recording = end_recording();
+      // Preparing it took the host long, and nothing ran.
+      followed_ ? runtime_->mark_middle() : runtime_->mark_begin();
       runtime_->play(*recording);
       recordings_[key_] = std::move(recording);
     }
