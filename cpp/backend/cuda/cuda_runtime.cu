@@ -145,18 +145,22 @@ class CudaRuntime final : public Runtime {
   void upload(void* device, const void* host, std::size_t n_bytes) override {
     use();
     check(cudaMemcpyAsync(device, host, n_bytes, cudaMemcpyHostToDevice, stream_), "an upload");
+    note_gpu_copy();
   }
   void download(void* host, const void* device, std::size_t n_bytes) override {
     use();
     check(cudaMemcpyAsync(host, device, n_bytes, cudaMemcpyDeviceToHost, stream_), "a download");
+    note_gpu_copy();
   }
   void copy(void* dst, const void* src, std::size_t n_bytes) override {
     use();
     check(cudaMemcpyAsync(dst, src, n_bytes, cudaMemcpyDeviceToDevice, stream_), "a copy");
+    note_gpu_copy();
   }
   void fill(void* device, int byte, std::size_t n_bytes) override {
     use();
     check(cudaMemsetAsync(device, byte, n_bytes, stream_), "filling memory");
+    note_gpu_copy();
   }
   void launch(const char* what, const std::function<void(void*)>& issue) override {
     use();

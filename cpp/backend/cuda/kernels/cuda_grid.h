@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include <utility>
+
 #include "backend/cuda/kernels/matmul_launch.h"
 
 namespace specdec::cuda {
@@ -165,6 +167,9 @@ struct DeviceTraits {
 };
 [[nodiscard]] const DeviceTraits& device_traits();
 
+// Of this thread's next launch: not behind a copy, whose end it could not wait for in the kernel.
+[[nodiscard]] bool& next_may_start_early();
+
 struct CudaLauncher {
   template <class Body>
   static void launch(const typename Body::Params& params, int grid_x, int grid_y, int n_threads,
@@ -178,7 +183,8 @@ struct CudaLauncher {
     config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
     config.stream = static_cast<cudaStream_t>(stream);
     config.attrs = &attribute;
-    config.numAttrs = device_traits().starts_early ? 1 : 0;
+    const bool behind_kernel = std::exchange(next_may_start_early(), true);
+    config.numAttrs = behind_kernel && device_traits().starts_early ? 1 : 0;
     // An error stays for cudaGetLastError(), which the runtime asks after every launch.
     (void)cudaLaunchKernelEx(&config, run_kernel<Body>, params);
   }

@@ -240,6 +240,8 @@ struct Kernels {
 
 // Only in builds with CUDA: kernels/*.cu.
 [[nodiscard]] const Kernels& gpu_kernels();
+// To be called after a copy on the stream: the next launch of this thread does not start early.
+void note_gpu_copy();
 // For tests: kernels are chosen as for a device of so many processors; -1: as many as it has.
 void set_gpu_processors(int n);
 

@@ -43,10 +43,17 @@ const DeviceTraits& device_traits() {
   return traits[device];
 }
 
+bool& next_may_start_early() {
+  thread_local bool may = false;
+  return may;
+}
+
 int CudaLauncher::n_processors() {
   const int chosen = chosen_processors();
   return chosen >= 0 ? chosen : device_traits().n_processors;
 }
+
+void note_gpu_copy() { next_may_start_early() = false; }
 
 void set_gpu_processors(int n) { chosen_processors() = n; }
 
