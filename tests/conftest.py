@@ -44,7 +44,9 @@ def kernel_device(device: str) -> Iterator[str]:
 
     kernels = native("cuda_kernels")
     kernels.set_device(device)
+    kernels.set_check_blocks(device == "emulated")
     yield device
+    kernels.set_check_blocks(False)
     kernels.set_device("emulated")
 
 

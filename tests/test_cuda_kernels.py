@@ -327,6 +327,9 @@ FAULTS = {
     10: "the end of a thread before wait_for_previous()",
     11: "a second wait_for_previous()",
     12: "a prefetch 256 bytes into a buffer of 256",
+    13: "a load of what block 0 of the launch writes",
+    14: "a store that changes what block 0 of the launch writes",
+    15: "a store to what another block of the launch has read",
 }
 
 

@@ -1,5 +1,7 @@
 #include "cuda_emulator.h"
 
+#include "cuda_block_conflicts.h"
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -28,9 +30,17 @@ std::string& first_error() {
   static std::string error;
   return error;
 }
-std::map<std::uintptr_t, std::size_t>& buffers() {
-  static std::map<std::uintptr_t, std::size_t> map;
+struct Known {
+  std::size_t n_bytes = 0;
+  std::unique_ptr<BlockConflicts> conflicts;  // made when it is asked for
+};
+std::map<std::uintptr_t, Known>& buffers() {
+  static std::map<std::uintptr_t, Known> map;
   return map;
+}
+int& launch_count() {
+  static int n = 0;
+  return n;
 }
 std::int64_t& block_count() {
   static std::int64_t n = 0;
@@ -292,9 +302,9 @@ void EmulatedGrid::check_access(const void* p, std::size_t n, std::size_t alignm
   auto next = known.upper_bound(at);
   if (next != known.begin()) {
     --next;
-    if (at + n <= next->first + next->second) return;
+    if (at + n <= next->first + next->second.n_bytes) return;
     throw Failure(std::string("a ") + what + " " + std::to_string(at - next->first) +
-                  " bytes into a buffer of " + std::to_string(next->second));
+                  " bytes into a buffer of " + std::to_string(next->second.n_bytes));
   }
   throw Failure(std::string("a ") + what + " outside of device memory");
 }
@@ -306,6 +316,24 @@ void EmulatedGrid::wait_for_previous() {
 
 void EmulatedGrid::check_waited(const char* what) const {
   if (!waited_) throw Failure(std::string("a ") + what + " before wait_for_previous()");
+}
+
+// Of an access that check_access() has passed.
+void EmulatedGrid::check_conflict(const void* p, const void* stored, std::size_t n) const {
+  const auto at = reinterpret_cast<std::uintptr_t>(p);
+  auto buffer = buffers().upper_bound(at);
+  if (buffer == buffers().begin()) return;
+  --buffer;
+  Known& known = buffer->second;
+  if (known.conflicts == nullptr) known.conflicts = std::make_unique<BlockConflicts>(known.n_bytes);
+  const std::size_t first = at - buffer->first;
+  const int block = block_y_ << 16 | block_x_;
+  const std::string error =
+      stored == nullptr ? known.conflicts->load(first, n, block, launch_count())
+                        : known.conflicts->store(first, static_cast<const unsigned char*>(p),
+                                                 static_cast<const unsigned char*>(stored), n,
+                                                 block, launch_count());
+  if (!error.empty()) throw Failure(error);
 }
 
 std::int32_t EmulatedGrid::dp4a(std::uint32_t a, std::uint32_t b, std::int32_t c) const {
@@ -352,7 +380,7 @@ EmulatedBuffer::EmulatedBuffer(std::size_t n_bytes, int fill) : data_(nullptr), 
   if (memory == nullptr) throw std::bad_alloc();
   data_ = memory + kGuardBytes;
   std::memset(data_, fill, n_bytes);
-  buffers()[reinterpret_cast<std::uintptr_t>(data_)] = n_bytes;
+  buffers()[reinterpret_cast<std::uintptr_t>(data_)].n_bytes = n_bytes;
 }
 
 EmulatedBuffer::~EmulatedBuffer() {
@@ -379,6 +407,7 @@ void run_grid(int grid_x, int grid_y, int n_threads, int shared_bytes,
                     std::to_string(shared_bytes) + " bytes of shared memory";
     return;
   }
+  ++launch_count();
   BlockRunner runner(n_threads, shared_bytes);
   const std::int64_t n_blocks = std::int64_t{grid_x} * grid_y;
   for (std::int64_t i = 0; i < n_blocks && first_error().empty(); ++i) {

@@ -7,6 +7,7 @@
 //   - loads and stores of what kernels may write before wait_for_previous(), threads that end
 //   without
 //     it or call it twice
+//   - blocks of a launch that touch what others of it write (when asked to: it is slow)
 //   - warps whose lanes do not all reach a shuffle or mma, blocks whose threads do not all sync
 #pragma once
 
@@ -44,6 +45,7 @@ class EmulatedBuffer {
 struct EmulatorOptions {
   bool backwards = false;  // last block first, last warp first
   int n_processors = 1;    // of the device: only kernels and grids depend on it, no bits
+  bool check_blocks = false;
 };
 EmulatorOptions& emulator_options();
 
@@ -79,28 +81,31 @@ class EmulatedGrid {
   template <class T>
   [[nodiscard]] T load(const T* p) {
     check_waited("load");
-    check_access(p, sizeof(T), alignof(T), "load");
-    return *p;
+    return load_weight(p);
   }
   template <class T>
   [[nodiscard]] T load_weight(const T* p) {
     check_access(p, sizeof(T), alignof(T), "load");
+    if (emulator_options().check_blocks) check_conflict(p, nullptr, sizeof(T));
     return *p;
   }
   template <class T>
   [[nodiscard]] T load_fresh(const T* p) {
-    return load_weight(p);
+    check_access(p, sizeof(T), alignof(T), "load");
+    return *p;
   }
   template <class T>
   void store(T* p, T value) {
     check_waited("store");
     check_access(p, sizeof(T), alignof(T), "store");
+    if (emulator_options().check_blocks) check_conflict(p, &value, sizeof(T));
     *p = value;
   }
   std::int32_t atomic_add(std::int32_t* p, std::int32_t value) {
-    const std::int32_t before = load(p);
-    store(p, before + value);
-    return before;
+    check_waited("store");
+    check_access(p, sizeof *p, alignof(std::int32_t), "store");
+    *p += value;
+    return *p - value;
   }
   void fence() {}
   void prefetch(const void* p) { check_access(p, 1, 1, "prefetch"); }
@@ -141,6 +146,7 @@ class EmulatedGrid {
   const std::uint32_t* exchange(const std::uint32_t* words, int n, const char* what);
   void check_access(const void* p, std::size_t n, std::size_t alignment, const char* what);
   void check_waited(const char* what) const;
+  void check_conflict(const void* p, const void* stored, std::size_t n) const;
   std::byte* shared_at(std::int64_t offset, std::size_t n, bool writes);
 
   class BlockRunner* runner_ = nullptr;

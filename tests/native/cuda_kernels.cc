@@ -6,6 +6,7 @@
 #include <cstring>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backend/backend.h"
@@ -598,6 +599,21 @@ struct Faulty {
         }
         break;
       }
+      case 13:  // what the other block writes
+        if (g.block() == 0) g.store(p.data + t, 1.0F);
+        if (g.block() == 1) (void)g.load(static_cast<const float*>(p.data) + t);
+        break;
+      case 14:  // not the same
+        g.store(p.data + t, static_cast<float>(g.block()));
+        break;
+      case 15:  // written after it was read
+        if (g.block() == 0) (void)g.load(static_cast<const float*>(p.data) + t);
+        if (g.block() == 1) g.store(p.data + t, -1.0F);
+        break;
+      case 16:  // all the same, and read only by who wrote it: allowed
+        g.store(p.data + t, 1.0F);
+        (void)g.load(static_cast<const float*>(p.data) + t);
+        break;
       case 12:
         g.prefetch(p.data + 64 + t);
         break;
@@ -611,7 +627,10 @@ struct Faulty {
 py::tuple run_faulty(int fault) {
   const EmulatedBuffer buffer(64 * sizeof(float));
   for (int i = 0; i < 64; ++i) buffer.as<float>()[i] = static_cast<float>(i);
-  EmulatedLauncher::launch<Faulty>({fault, buffer.as<float>()}, 1, 1, 64, 64 * 4, nullptr);
+  const bool check_blocks = std::exchange(emulator_options().check_blocks, true);
+  EmulatedLauncher::launch<Faulty>({fault, buffer.as<float>()}, fault < 13 ? 1 : 2, 1, 64, 64 * 4,
+                                   nullptr);
+  emulator_options().check_blocks = check_blocks;
   Floats data(64);
   std::memcpy(data.mutable_data(), buffer.data(), buffer.size());
   return py::make_tuple(take_emulator_error(), data);
@@ -657,6 +676,7 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
   m.def("multiply_fragments", &multiply_fragments);
   m.def("set_device", &testing::set_kernel_device);
   m.def("set_processors", &testing::set_processors);
+  m.def("set_check_blocks", [](bool check) { emulator_options().check_blocks = check; });
   m.def("set_backwards", [](bool backwards) { emulator_options().backwards = backwards; });
   m.def("n_blocks_run", &emulated_blocks);
   m.def("run_faulty", &run_faulty);
