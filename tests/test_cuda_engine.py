@@ -134,6 +134,19 @@ def test_a_recorded_pass_gives_the_bits_of_the_first(llama_file, device):
     assert model.device_passes[1] == n_replayed + 3
 
 
+@pytest.mark.parametrize("n_rows", [1, 5, 16])
+def test_a_layer_is_few_kernels(llama_file, n_rows):
+    """A large GPU spends longer between small kernels than in them."""
+    model = testing.Model(str(llama_file), backend="emulated", n_device_layers=4)
+    session = model.session()
+    session.forward(TOKENS[:3], output="none")
+    before = testing.emulated_launches()
+    session.forward(TOKENS[3 : 3 + n_rows], output="argmax")
+    # Prepare, q k v, attention with all around it, prepare, o, prepare, gate and up, prepare, down;
+    # the embedding, prepare, logits, and the best of them in two stages.
+    assert testing.emulated_launches() - before == 9 * 4 + 5
+
+
 def test_every_kind_of_output_comes_back(llama_file, device):
     cpu = testing.Model(str(llama_file)).session()
     for n in (2, 4):

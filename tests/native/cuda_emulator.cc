@@ -396,6 +396,7 @@ EmulatorOptions& emulator_options() {
 std::string take_emulator_error() { return std::exchange(first_error(), std::string()); }
 
 std::int64_t emulated_blocks() { return block_count(); }
+int emulated_launches() { return launch_count(); }
 
 void run_grid(int grid_x, int grid_y, int n_threads, int shared_bytes,
               void (*body)(const void* argument, EmulatedGrid& thread), const void* argument) {

@@ -54,6 +54,8 @@ std::string take_emulator_error();
 
 // Blocks run so far.
 std::int64_t emulated_blocks();
+// The same of launches.
+int emulated_launches();
 
 class EmulatedGrid;
 

@@ -197,4 +197,6 @@ std::unique_ptr<cuda::Runtime> make_emulated_runtime(std::size_t n_bytes,
   return std::make_unique<EmulatedRuntime>(n_bytes, std::move(faults));
 }
 
+int emulated_launches() { return cuda::emulated_launches(); }
+
 }  // namespace specdec::testing

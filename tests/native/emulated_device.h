@@ -27,4 +27,7 @@ struct EmulatedFaults {
 [[nodiscard]] std::unique_ptr<cuda::Runtime> make_emulated_runtime(
     std::size_t n_bytes, std::shared_ptr<EmulatedFaults> faults = nullptr);
 
+// Kernels run so far.
+[[nodiscard]] int emulated_launches();
+
 }  // namespace specdec::testing

@@ -266,6 +266,7 @@ class TestModel {
 }  // namespace
 
 PYBIND11_MODULE(_testing_model, module) {
+  module.def("emulated_launches", &testing::emulated_launches);
   // NativeError(code, reason, key, tensor, message)
   static py::object error_type =
       py::module_::import("builtins")
