@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -302,3 +304,22 @@ def test_nothing_measured_is_no_gate_met() -> None:
     assert all(g["passed"] is None for g in report.gates(empty))
     skipped = {"emulated": False, "tests": {"tests": {"passed": 0, "failed": 0, "skipped": 90}}}
     assert [g["passed"] for g in report.gates(skipped)] == [None]
+
+
+def test_ending_it_ends_what_it_started(tmp_path: pathlib.Path) -> None:
+    pid_file = tmp_path / "pid"
+    child = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(90)"
+    program = (
+        f"import sys; sys.path.insert(0, {str(TOOLS)!r})\n"
+        "from gpu_check import outside\n"
+        "outside.exit_when_ended()\n"
+        f"outside.run_limited([sys.executable, '-c', {child!r}], 80)\n"
+    )
+    running = subprocess.Popen([sys.executable, "-c", program])
+    while not (pid_file.exists() and pid_file.read_text()):
+        assert running.poll() is None
+        time.sleep(0.02)
+    running.terminate()
+    assert running.wait(timeout=60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)

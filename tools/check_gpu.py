@@ -48,6 +48,8 @@ def find_pairs(args: argparse.Namespace) -> list[dict[str, Any]]:
     if args.model:
         pairs.append(pair(args.model, args.draft or ""))
     pairs += [pair("", "", name) for name in args.synthetic]
+    if not pairs and args.emulated:
+        pairs.append(pair("", "", "tiny"))
     if pairs:
         return pairs
     from specdec_native import embedded, embedded_draft
@@ -182,6 +184,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
+    outside.exit_when_ended()
     if given[:1] == ["--section"]:
         work(*given[1:])
         return 0

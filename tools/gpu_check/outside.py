@@ -53,9 +53,28 @@ def run_limited(command: list[str], seconds: float, **more: Any) -> tuple[int | 
         output, _ = child.communicate(timeout=seconds)
         return child.returncode, output
     except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        output, _ = child.communicate()
-        return None, output
+        return None, end(child)
+    except BaseException:  # Ctrl-C, or this program is ended: what it started goes with it
+        end(child)
+        raise
+
+
+def end(child: subprocess.Popen[str]) -> str:
+    """Ends a child of run_limited() with all it started; the rest of its output."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, number)
+            return child.communicate(timeout=2 if number == signal.SIGTERM else None)[0]
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    return child.communicate()[0]
+
+
+def exit_when_ended() -> None:
+    """SIGTERM becomes an exception, so that children are ended too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def pytest_cuda(
