@@ -45,11 +45,14 @@ def driver() -> dict[str, str]:
 
 def run_limited(command: list[str], seconds: float, **more: Any) -> tuple[int | None, str]:
     """Exit code (None: it took too long, and was ended with all it started) and output."""
+    termination.starting = True
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
         start_new_session=True, **more,
     )  # fmt: skip
     try:
+        termination.starting = False
+        termination.check()
         output, _ = child.communicate(timeout=seconds)
         return child.returncode, output
     except subprocess.TimeoutExpired:
@@ -72,9 +75,30 @@ def end(child: subprocess.Popen[str]) -> str:
     return child.communicate()[0]
 
 
+class Termination:
+    """SIGTERM as an exception, so that children are ended too; not while one is being started,
+    when nobody knows it yet."""
+
+    def __init__(self) -> None:
+        self.starting = False
+        self.due = False
+
+    def handle(self, *_: object) -> None:
+        self.due = True
+        if not self.starting:
+            self.check()
+
+    def check(self) -> None:
+        if self.due:
+            sys.exit(128 + signal.SIGTERM)
+
+
+termination = Termination()
+
+
 def exit_when_ended() -> None:
-    """SIGTERM becomes an exception, so that children are ended too."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Lets SIGTERM end this program with all it has started."""
+    signal.signal(signal.SIGTERM, termination.handle)
 
 
 def pytest_cuda(
