@@ -240,18 +240,22 @@ def test_auto_gives_the_plain_text_and_chains(target_file, llama_file, device):
     assert generate(target, draft, drafter="model", gamma=3, **sampled)["token_ids"] == plain
 
 
-def test_a_text_ends_inside_a_chain_as_without(tmp_path, device):
-    """The draft is the target, so the end of the text comes in the middle of a draft."""
+def load_ending(tmp_path: pathlib.Path, gpu: Any) -> tuple[Any, int]:
+    """A model that comes to its end of text, and that token."""
     config = CONFIGS["llama"]
     path = tiny_models.write_tiny(tmp_path / "m.gguf", config, dtype="Q4_0", seed=12)
-    gpu = open_gpu(device)
     ids = generate(engine.load(str(path), gpu=gpu, n_ctx=512), drafter="none")["token_ids"]
     eos = next(t for i, t in enumerate(ids) if i >= 3 and t not in ids[:i])
     path = tiny_models.write_tiny(
         tmp_path / "ends.gguf", config, dtype="Q4_0", seed=12,
         extra={"tokenizer.ggml.eos_token_id": eos},
     )  # fmt: skip
-    model = engine.load(str(path), gpu=gpu, n_ctx=1024)
+    return engine.load(str(path), gpu=gpu, n_ctx=1024), eos
+
+
+def test_a_text_ends_inside_a_chain_as_without(tmp_path, device):
+    """The draft is the target, so the end of the text comes in the middle of a draft."""
+    model, _ = load_ending(tmp_path, open_gpu(device))
     plain = generate(model, drafter="none", ignore_eos=False)
     assert plain["finish_reason"] == "stop"
     found = generate(model, model, drafter="model", gamma=6, ignore_eos=False)

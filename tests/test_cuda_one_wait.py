@@ -15,7 +15,7 @@ import pytest
 
 import tiny_models
 from helpers import native
-from test_cuda_chain import BLOCKS, CONFIGS, generate, on_device, single_steps
+from test_cuda_chain import BLOCKS, CONFIGS, generate, load_ending, on_device, single_steps
 from test_cuda_engine import N_TOKENS, PROMPT, TOKENS, open_gpu
 from tiny_models import TinyConfig
 
@@ -299,16 +299,8 @@ def test_sampled_targets_draw_the_same_tokens(padded_file, llama_file, device, v
 
 def test_an_end_of_text_inside_a_draft_ends_it(tmp_path, device):
     """The draft is the target, so the end of the text comes in the middle of a draft."""
-    config = CONFIGS["llama"]
-    path = tiny_models.write_tiny(tmp_path / "m.gguf", config, dtype="Q4_0", seed=12)
     gpu = open_gpu(device)
-    ids = generate(engine.load(str(path), gpu=gpu, n_ctx=512), drafter="none")["token_ids"]
-    eos = next(t for i, t in enumerate(ids) if i >= 3 and t not in ids[:i])
-    path = tiny_models.write_tiny(
-        tmp_path / "ends.gguf", config, dtype="Q4_0", seed=12,
-        extra={"tokenizer.ggml.eos_token_id": eos},
-    )  # fmt: skip
-    model = engine.load(str(path), gpu=gpu, n_ctx=1024)
+    model, eos = load_ending(tmp_path, gpu)
     plain = generate(model, drafter="none", ignore_eos=False)
     found, waits, n_passes = waits_of(gpu, model, model, drafter="model", gamma=6, ignore_eos=False)
     assert waits == n_passes

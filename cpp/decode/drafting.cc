@@ -108,14 +108,20 @@ DraftProposal Drafting::ask(Source& source, std::span<const TokenId> committed, 
   }
 }
 
-// None when the drafter has to propose, or failed.
-std::optional<DraftPlan> Drafting::ask_plan(Source& source, std::span<const TokenId> committed,
-                                            int max_tokens) {
+// A plan, or else a proposal, which is empty when the drafter failed.
+void Drafting::ask_or_plan(Draft& draft, Source& source, std::span<const TokenId> committed,
+                           int max_tokens, Chance& chance) {
   try {
-    return source.drafter->plan(committed, max_tokens);
+    draft.plan = source.drafter->plan(committed, max_tokens);
   } catch (const Error& error) {
     give_up(source, error);
-    return std::nullopt;
+    return;
+  }
+  if (draft.plan) {
+    planned_ = &source;
+    planned_limit_ = max_tokens;
+  } else {
+    draft.proposal = ask(source, committed, max_tokens, chance);
   }
 }
 
@@ -226,13 +232,8 @@ Draft Drafting::next_fixed(std::span<const TokenId> committed, int max_tokens, i
       if (!source.active || source.drafter->uses_model() != models) continue;
       const int limit = limit_of(source, max_tokens, n_free_slots);
       if (limit < 1) continue;
-      draft.plan = ask_plan(source, committed, limit);
-      if (draft.plan) {
-        planned_ = &source;
-        planned_limit_ = limit;
-        return draft;
-      }
-      if (source.active) draft.proposal = ask(source, committed, limit, chance);
+      ask_or_plan(draft, source, committed, limit, chance);
+      if (draft.plan) return draft;
       accept(draft, source, limit);
       if (!draft.proposal.empty()) return draft;
     }
@@ -269,13 +270,8 @@ Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens
   const auto chosen = static_cast<std::size_t>(choice_.source);
   Source& source = sources_[chosen];
   if (source.drafter->uses_model()) {
-    draft.plan = ask_plan(source, committed, choice_.length);
-    if (draft.plan) {
-      planned_ = &source;
-      planned_limit_ = choice_.length;
-      return draft;
-    }
-    if (source.active) draft.proposal = ask(source, committed, choice_.length, chance);
+    ask_or_plan(draft, source, committed, choice_.length, chance);
+    if (draft.plan) return draft;
   } else {
     draft.proposal = std::move(found[chosen]);
     source.pending = pending_of(draft.proposal);

@@ -80,9 +80,8 @@ class Drafting final : private LengthRule {
   [[nodiscard]] bool any_active() const;
   [[nodiscard]] DraftProposal ask(Source& source, std::span<const TokenId> committed,
                                   int max_tokens, Chance& chance);
-  [[nodiscard]] std::optional<DraftPlan> ask_plan(Source& source,
-                                                  std::span<const TokenId> committed,
-                                                  int max_tokens);
+  void ask_or_plan(Draft& draft, Source& source, std::span<const TokenId> committed, int max_tokens,
+                   Chance& chance);
   void give_up(Source& source, const Error& error);
   // Whether such a draft is one, and why it is that long.
   void accept(Draft& draft, const Source& source, int limit);

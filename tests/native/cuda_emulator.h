@@ -176,9 +176,6 @@ void EmulatedShared<T>::set(int i, T value) const {
 void run_grid(int grid_x, int grid_y, int n_threads, int shared_bytes,
               void (*body)(const void* argument, EmulatedGrid& thread), const void* argument);
 
-template <class Body>
-concept EmulatedWaits = requires { requires Body::kWaits; };
-
 struct EmulatedLauncher {
   template <class Body>
   static void launch(const typename Body::Params& params, int grid_x, int grid_y, int n_threads,
@@ -186,7 +183,7 @@ struct EmulatedLauncher {
     run_grid(
         grid_x, grid_y, n_threads, shared_bytes,
         [](const void* argument, EmulatedGrid& thread) {
-          if constexpr (!EmulatedWaits<Body>) thread.wait_for_previous();
+          if constexpr (!Waits<Body>) thread.wait_for_previous();
           Body::run(thread, *static_cast<const typename Body::Params*>(argument));
         },
         &params);

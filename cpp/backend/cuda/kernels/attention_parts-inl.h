@@ -80,11 +80,9 @@ SPECDEC_GPU float merged_output(G& g, const AttentionParams& p, std::int64_t bas
     for (int i = 0; i < kMergeBatch; ++i) {
       const bool seen = (chunk + i) * kChunk < length;
       const std::int64_t at = base + chunk + i;
-      part_m[i] = seen ? g.load_fresh(static_cast<const float*>(p.partial_max + at)) : 0.0F;
-      part_l[i] = seen ? g.load_fresh(static_cast<const float*>(p.partial_sum + at)) : 0.0F;
-      part_o[i] =
-          seen ? g.load_fresh(static_cast<const float*>(p.partial_out + at * p.cache.head_dim + d))
-               : 0.0F;
+      part_m[i] = seen ? g.load_fresh(p.partial_max + at) : 0.0F;
+      part_l[i] = seen ? g.load_fresh(p.partial_sum + at) : 0.0F;
+      part_o[i] = seen ? g.load_fresh(p.partial_out + at * p.cache.head_dim + d) : 0.0F;
     }
     SPECDEC_UNROLL
     for (int i = 0; i < kMergeBatch; ++i) {

@@ -147,10 +147,6 @@ struct CudaGrid {
 #endif
 };
 
-// Kernels that wait themselves, after they have asked for what does not depend on others.
-template <class Body>
-concept Waits = requires { requires Body::kWaits; };
-
 template <class Body>
 __global__ void __launch_bounds__(Body::kMaxThreads, Body::kMinBlocks)
     run_kernel(const __grid_constant__ typename Body::Params params) {

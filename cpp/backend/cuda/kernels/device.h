@@ -39,6 +39,10 @@
 
 namespace specdec::cuda {
 
+// Kernels that wait themselves, after they have asked for what does not depend on others.
+template <class Body>
+concept Waits = requires { requires Body::kWaits; };
+
 // Loaded and stored at once.
 struct alignas(16) Word4 {
   std::uint32_t w[4];
