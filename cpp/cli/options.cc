@@ -1,17 +1,15 @@
 #include "cli/options.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <cmath>
-#include <cstdio>
-#include <cstring>
 #include <limits>
 #include <random>
 
 #include "base/error.h"
 #include "cli/interrupt.h"
 #include "cli/terminal.h"
+#include "cli/text_input.h"
 #include "engine/pair.h"
 
 namespace specdec::cli {
@@ -281,20 +279,7 @@ void check_model_flags(const ModelFlags& flags) {
 }
 
 std::string read_file(const std::string& path) {
-  const bool is_stdin = path == "-";
-  std::FILE* file = is_stdin ? stdin : std::fopen(path.c_str(), "rb");
-  const auto fail = [&path]() {
-    throw Error(ErrorCode::kIo, printable(path, 400) + ": " + std::strerror(errno));
-  };
-  if (file == nullptr) fail();
-  std::string text;
-  char buffer[65536];
-  for (std::size_t n; (n = std::fread(buffer, 1, sizeof buffer, file)) > 0;) text.append(buffer, n);
-  const bool failed = std::ferror(file) != 0;
-  const int reason = errno;
-  if (!is_stdin) std::fclose(file);
-  errno = reason;
-  if (failed) fail();
+  std::string text = read_all(path);
   if (text.ends_with("\r\n")) {
     text.resize(text.size() - 2);
   } else if (text.ends_with('\n')) {
@@ -360,6 +345,11 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path, const Mod
     print_placement(model->info());
   }
   return model;
+}
+
+Session make_session(const LoadedPair& pair) {
+  const AbortOnInterrupt abort;
+  return Session(pair.target, pair.options);
 }
 
 LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft, const OutputFlags& output) {

@@ -64,7 +64,7 @@ void add_output_flags(ArgParser& parser, OutputFlags& flags, bool with_json);
 void check_model_flags(const ModelFlags& flags);
 
 // The text of -p or -f ("-": standard input); one final newline of a file is dropped. UsageError
-// unless exactly one was given.
+// unless exactly one was given. Ctrl-C ends the process.
 [[nodiscard]] std::string read_prompt(const ArgParser& parser, const PromptFlags& flags);
 [[nodiscard]] std::string read_file(const std::string& path);
 
@@ -84,6 +84,8 @@ struct LoadedPair {
   SessionOptions options;  // with the draft model, n_ctx and kv_type filled in
   double load_ms = 0;      // both models
 };
+// Ctrl-C ends the process.
+[[nodiscard]] Session make_session(const LoadedPair& pair);
 [[nodiscard]] LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft,
                                    const OutputFlags& output);
 

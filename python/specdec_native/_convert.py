@@ -29,6 +29,7 @@ def measure_bandwidth(n_threads: int) -> None:
 class Call(NamedTuple):
     """A request, and how many alternatives to show per token (None: no log-probabilities)."""
 
+    session: _core.Session  # of the decoder, which may be closed meanwhile
     request: _core.GenerateRequest
     n_top: int | None
 

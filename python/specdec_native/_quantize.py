@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from . import _core
 from .errors import InvalidArgumentError
-from .model import StrPath
+from .model import StrPath, on_main_thread
 from .options import check_number
 from .results import QuantizedTensor, QuantizeResult
 
@@ -81,7 +80,7 @@ def quantize(
         output_tensor_type=names["output_tensor_type"],
         token_embedding_type=names["token_embedding_type"],
         on_progress=on_progress,
-        poll_signals=threading.current_thread() is threading.main_thread(),
+        poll_signals=on_main_thread(),
     )
     found["tensors"] = tuple(QuantizedTensor(**tensor) for tensor in found["tensors"])
     return QuantizeResult(**found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -13,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, get_args
 from . import _core
 from ._convert import Call, round_callback, to_check, to_chunk, to_result
 from .errors import ClosedError, InvalidArgumentError, OutputMismatchError, SessionBusyError
-from .model import Message, Model, check_token_ids, flush_log, refuse_copy, to_bytes
+from .model import (
+    Message,
+    Model,
+    check_token_ids,
+    flush_log,
+    on_main_thread,
+    refuse_copy,
+    to_bytes,
+)
 from .options import (
     MAX_LOGPROBS,
     MAX_STOP_STRINGS,
@@ -101,6 +108,10 @@ class Decoder:
     thread at a time: a second call while one runs raises `SessionBusyError`. Make one decoder per
     thread; they share the model.
 
+    It keeps what it needs alive: models may be closed once it exists. Whatever ends a call or a
+    stream (the end, an error, an exception of a callback, `cancel`, Ctrl-C), the decoder can be used
+    again.
+
     Args:
         target: the model whose text this is.
         drafter: "auto": each pass uses what is expected to be fastest of n-gram and suffix lookup
@@ -131,6 +142,7 @@ class Decoder:
         n_ctx: int | None = None,
         kv_type: KvType | None = None,
     ) -> None:
+        self._slot = _core.CallSlot()
         self._session: _core.Session | None = None
         self._worker: StreamWorker | None = None
         if not isinstance(target, Model):
@@ -152,13 +164,18 @@ class Decoder:
             options.kv_type = kv_type
         draft = _set_drafters(options, drafter, draft)
         self._target = target
+        self._model = target._keep()
         self._session = _core.Session(
-            target._native, None if draft is None else draft._native, options
+            target._native,
+            None if draft is None else draft._native,
+            options,
+            poll_signals=on_main_thread(),
         )
         flush_log()
 
     @property
     def target(self) -> Model:
+        """The model object given; it may have been closed meanwhile."""
         return self._target
 
     @property
@@ -173,8 +190,10 @@ class Decoder:
 
     @property
     def busy(self) -> bool:
-        """Whether a call is running, on this thread or another."""
-        return self._native.busy
+        """Whether a call or a stream is running, on this thread or another."""
+        self._native  # noqa: B018  # ClosedError comes first
+        worker = self._worker
+        return self._slot.busy or (worker is not None and not worker.finished.is_set())
 
     def generate(
         self,
@@ -207,9 +226,10 @@ class Decoder:
 
         Ctrl-C ends the call with KeyboardInterrupt; the decoder can be used again.
         """
-        call = self._call(options, max_tokens)
-        self._set_prompt(call.request, prompt, parse_special)
-        return self._run(call, on_token, options, verify_output)
+        with self._slot as cancel:
+            call = self._call(options, max_tokens)
+            self._set_prompt(call.request, prompt, parse_special)
+            return self._run(call, cancel, on_token, options, verify_output)
 
     def stream(
         self,
@@ -224,9 +244,10 @@ class Decoder:
         Closing or dropping the iterator ends the generation; then its `result` tells what there
         was. `on_progress` is called on another thread.
         """
-        call = self._call(options, max_tokens)
-        self._set_prompt(call.request, prompt, parse_special)
-        return self._start(call, options)
+        with self._slot as cancel:
+            call = self._call(options, max_tokens)
+            self._set_prompt(call.request, prompt, parse_special)
+            return self._start(call, cancel, options)
 
     def chat(
         self,
@@ -248,8 +269,9 @@ class Decoder:
             TemplateError: no template, or it is wrong, refuses the messages or exceeds its limits.
             Others as `generate`.
         """
-        call = self._chat_call(messages, options, max_tokens)
-        return self._run(call, on_token, options, verify_output)
+        with self._slot as cancel:
+            call = self._chat_call(messages, options, max_tokens)
+            return self._run(call, cancel, on_token, options, verify_output)
 
     def stream_chat(
         self,
@@ -259,37 +281,51 @@ class Decoder:
         **options: Unpack[ChatOptions],
     ) -> Stream:
         """As `chat`, but returns an iterator as `stream` does."""
-        call = self._chat_call(messages, options, max_tokens)
-        return self._start(call, options)
+        with self._slot as cancel:
+            call = self._chat_call(messages, options, max_tokens)
+            return self._start(call, cancel, options)
 
     def cancel(self) -> None:
-        """Ends the running call at its next token, from any thread; else has no effect."""
-        worker, session = self._worker, self._session
+        """Ends the running call or stream soon, from any thread; without one it has no effect.
+
+        It counts from the first line of the call on: also while options are checked, a template is
+        rendered or the model's speed is measured.
+        """
+        self._slot.cancel()
+        worker = self._worker
         if worker is not None:
             worker.cancel.set()
-        if session is not None:
-            session.cancel()
 
     def fork(self) -> Decoder:
         """A second conversation that starts with this one's content, which is stored once."""
-        self._wait_for_stream()
-        other = Decoder.__new__(Decoder)
-        other._worker = None
-        other._target = self._target
-        other._session = self._native.fork()
-        return other
+        with self._slot:
+            self._wait_for_stream()
+            other = Decoder.__new__(Decoder)
+            other._slot = _core.CallSlot()
+            other._worker = None
+            other._target = self._target
+            other._model = self._model
+            other._session = self._native.fork()
+            return other
 
     def reset(self) -> None:
         """Forgets the conversation: the next prompt is read from its start."""
-        self._wait_for_stream()
-        self._native.reset()
+        with self._slot:
+            self._wait_for_stream()
+            self._native.reset()
 
     def close(self) -> None:
-        """Ends a running call and releases the caches; may be called again."""
-        self.cancel()
-        worker, self._worker, self._session = self._worker, None, None
+        """Ends a running call or stream and releases the caches; may be called again.
+
+        A stream is waited for. A call of another thread gets "cancelled" as soon as it can, and the
+        caches are released when it has returned.
+        """
+        self._slot.close()
+        worker, self._session = self._worker, None
         if worker is not None:
+            worker.cancel.set()
             worker.wait()
+            self._worker = None
 
     @property
     def closed(self) -> bool:
@@ -303,7 +339,7 @@ class Decoder:
 
     def _call(self, options: GenerateOptions, max_tokens: int | None) -> Call:
         """Checks options and makes a request without a prompt."""
-        self._native  # noqa: B018  # ClosedError comes first
+        session = self._native
         for name in options:
             if name not in _OPTIONS:
                 raise TypeError(f"{name!r} is not an option of generation")
@@ -311,7 +347,7 @@ class Decoder:
         if max_tokens is not None:
             check_number("max_tokens", max_tokens, 0, 2**31 - 1, whole=True)
             request.max_tokens = max_tokens
-        request.sampling = native_sampling(options, self._target.info.vocab_size)
+        request.sampling = native_sampling(options, self._model.info.vocab_size)
         request.stop = _stop_strings(options.get("stop"))
         request.ignore_eos = bool(options.get("ignore_eos", False))
         request.render_special = bool(options.get("render_special", False))
@@ -319,7 +355,7 @@ class Decoder:
         if n_top is not None:
             check_number("logprobs", n_top, 0, MAX_LOGPROBS, whole=True)
             request.n_logprobs = n_top
-        return Call(request, n_top)
+        return Call(session, request, n_top)
 
     def _set_prompt(
         self, request: _core.GenerateRequest, prompt: Prompt, parse_special: bool
@@ -328,7 +364,7 @@ class Decoder:
             request.set_prompt(to_bytes(prompt))
             request.parse_special = bool(parse_special)
             return
-        request.prompt_ids = check_token_ids("prompt", prompt, self._target.info.vocab_size)
+        request.prompt_ids = check_token_ids("prompt", prompt, self._model.info.vocab_size)
         if not request.prompt_ids:
             raise InvalidArgumentError("prompt is empty: give at least one token id")
 
@@ -340,25 +376,26 @@ class Decoder:
             rest.pop(name, None) for name in ("tools", "template", "template_args")
         )
         call = self._call(rest, max_tokens)  # type: ignore[arg-type]
-        pieces = self._target._chat_pieces(messages, True, tools, template, args)  # type: ignore[arg-type]
+        pieces = self._model._chat_pieces(messages, True, tools, template, args)  # type: ignore[arg-type]
         call.request.set_pieces([(to_bytes(text), special) for text, special in pieces])
-        bos = self._target.bos_token_id
-        if bos is not None and pieces and pieces[0][0].startswith(self._target.token_text(bos)):
+        bos = self._model.bos_token_id
+        if bos is not None and pieces and pieces[0][0].startswith(self._model.token_text(bos)):
             call.request.add_bos = 0  # the template wrote it
         return call
 
     def _run(
         self,
         call: Call,
+        cancel: _core.CancelFlag,
         on_token: OnToken | None,
         options: GenerateOptions,
         verify_output: bool,
     ) -> GenerationResult:
         self._wait_for_stream()
-        session = self._native
+        session = call.session
         if verify_output:
             session.require_checkable(call.request)
-        poll_signals = threading.current_thread() is threading.main_thread()
+        poll_signals = on_main_thread()
         check = None
         on_chunk = None if on_token is None else lambda chunk: on_token(to_chunk(chunk, call))
         try:
@@ -367,12 +404,12 @@ class Decoder:
                 on_chunk=on_chunk,
                 on_progress=options.get("on_progress"),
                 on_round=round_callback(options.get("on_round")),
-                cancel=_core.CancelFlag(),
+                cancel=cancel,
                 poll_signals=poll_signals,
             )
             if verify_output and result.finish_reason != "cancelled":
                 check = session.check_output(
-                    call.request, result, cancel=_core.CancelFlag(), poll_signals=poll_signals
+                    call.request, result, cancel=cancel, poll_signals=poll_signals
                 )
         finally:
             flush_log()
@@ -388,23 +425,29 @@ class Decoder:
             raise error
         return converted
 
-    def _start(self, call: Call, options: GenerateOptions) -> Stream:
+    def _start(self, call: Call, cancel: _core.CancelFlag, options: GenerateOptions) -> Stream:
         self._wait_for_stream()
-        session = self._native
-        if session.busy:
-            raise SessionBusyError("the decoder is running another call")
-        self._worker = StreamWorker(
-            session, call, options.get("on_progress"), options.get("on_round")
+        worker = StreamWorker(
+            call.session, call, cancel, options.get("on_progress"), options.get("on_round")
         )
-        return Stream(self._worker)
+        stream = Stream(worker)  # nothing runs without somebody who can end it
+        try:
+            self._worker = worker
+            worker.thread.start()
+            return stream
+        except BaseException:  # KeyboardInterrupt, no more threads
+            cancel.set()
+            raise
 
     def _wait_for_stream(self) -> None:
         """Lets a stream that ended or was given up come to its end."""
         worker = self._worker
         if worker is None:
             return
-        if not (worker.finished.is_set() or worker.cancel.is_set()):
-            raise SessionBusyError("the decoder is streaming: read the stream out or close it")
+        if worker.open:
+            raise SessionBusyError(
+                "the decoder is streaming: read the stream out, close it, or end it with cancel()"
+            )
         worker.wait()
         self._worker = None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from . import _core
 from ._convert import logprobs_of
 from .decoder import GenerateOptions, native_sampling
 from .errors import InvalidArgumentError
-from .model import Model, check_token_ids, flush_log
+from .model import Model, check_token_ids, flush_log, on_main_thread
 from .options import MAX_LOGPROBS, check_number
 from .results import FinishReason, PositionLogprobs
 
@@ -71,6 +70,7 @@ def generate_many(
         on_done: called with (sequences that have ended, prompts).
         options: `temperature`, `top_k` and the other options of sampling, `logprobs`, `ignore_eos`.
     """
+    model = model._keep()  # may be closed meanwhile
     for name in options:
         if name in _REFUSED or name not in GenerateOptions.__annotations__:
             raise TypeError(f"{name!r} is not an option of generate_many")
@@ -110,7 +110,7 @@ def generate_many(
             n_parallel=n_parallel,
             n_ctx=n_ctx or 0,
             on_progress=on_done,
-            poll_signals=threading.current_thread() is threading.main_thread(),
+            poll_signals=on_main_thread(),
         )
     finally:
         flush_log()

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -30,6 +31,10 @@ struct Handle {
 struct Gpu {
   std::shared_ptr<DeviceBackend> backend;
   std::shared_ptr<testing::EmulatedFaults> faults = {};  // null: a real one
+};
+
+struct Token {
+  std::atomic<bool> set{false};
 };
 
 Handle load(const std::string& path, int n_threads, const std::string& kv_type, bool check_tensors,
@@ -178,6 +183,7 @@ py::dict generate(Session& session, const py::kwargs& kwargs) {
       return f().cast<bool>();
     };
   }
+  if (kwargs.contains("cancel")) r.cancel = &kwargs["cancel"].cast<Token&>().set;
   GenerateResult result;
   {
     const py::gil_scoped_release release;
@@ -338,10 +344,12 @@ PYBIND11_MODULE(_testing_engine, m) {
       .def_property_readonly("free_bytes", &DeviceSlab::free_bytes)
       .def_property_readonly("largest_free", &DeviceSlab::largest_free);
 
+  py::class_<Token>(m, "Token", py::module_local())
+      .def(py::init())
+      .def("set", [](Token& token) { token.set = true; });
   py::class_<Session>(m, "Session", py::module_local())
       .def(py::init(&make_session), py::arg("target"), py::arg("draft") = py::none())
       .def("generate", &generate)
-      .def("cancel", &Session::cancel)
       .def("fork", &Session::fork)
       .def("reset", &Session::reset)
       .def("cached_tokens", &Session::cached_tokens)
