@@ -90,13 +90,12 @@ def maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 @st.composite
 def lengths(draw: st.DrawFn, in_list: bool) -> dict[str, Any]:
+    fixed = None if in_list else draw(maybe(st.sampled_from([0, 1, 3, 9])))
+    if fixed is not None:
+        return {"gamma": fixed}
     longest = draw(maybe(st.sampled_from([1, 2, 5, 20])))
     options: dict[str, Any] = {} if longest is None else {"draft_max": longest}
-    if in_list:
-        return options
-    options["draft_min"] = draw(st.sampled_from([0, 0, 1]))
-    fixed = draw(maybe(st.sampled_from([0, 1, 3, 9])))
-    return options if fixed is None else options | {"gamma": fixed}
+    return options if in_list else options | {"draft_min": draw(st.sampled_from([0, 0, 1]))}
 
 
 @st.composite
