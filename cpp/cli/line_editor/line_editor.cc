@@ -17,6 +17,8 @@ namespace {
 
 // An Escape after which nothing comes for so long was the key itself.
 constexpr int kEscapeMs = 60;
+// A signal may arrive just before a wait, or at another thread: flags are looked at so often.
+constexpr int kLookMs = 200;
 
 }  // namespace
 
@@ -58,17 +60,13 @@ ReadMessage LineEditor::read() {
       if (done) return *done;
     }
     draw();
-    pollfd wanted = {in_fd_, POLLIN, 0};
-    const int ready = ::poll(&wanted, 1, keys_.undecided() ? kEscapeMs : -1);
-    if (options_.should_stop && options_.should_stop()) {
+    if (!wait_for_input()) {
       finish_line();
       return {ReadEnd::kStopped, {}};
     }
-    if (ready < 0) continue;  // a signal: the window may have another size
-    if (ready == 0) {
-      if (const std::optional<Key> key = keys_.flush()) {
-        if (std::optional<ReadMessage> done = handle(*key)) return *done;
-      }
+    if (const std::optional<Key> key = lone_) {
+      lone_.reset();
+      if (std::optional<ReadMessage> done = handle(*key)) return *done;
       continue;
     }
     char chunk[65536];
@@ -79,6 +77,21 @@ ReadMessage LineEditor::read() {
       return {ReadEnd::kEndOfInput, {}};
     }
     keys_.feed({chunk, static_cast<std::size_t>(n)});
+  }
+}
+
+// False when the caller shall stop. Draws the message anew in a window that changed its size.
+bool LineEditor::wait_for_input() {
+  while (true) {
+    pollfd wanted = {in_fd_, POLLIN, 0};
+    const int ready = ::poll(&wanted, 1, keys_.undecided() ? kEscapeMs : kLookMs);
+    if (options_.should_stop && options_.should_stop()) return false;
+    if (ready > 0) return true;
+    if (RawTerminal::resized()) draw();
+    if (ready == 0) {
+      lone_ = keys_.flush();
+      if (lone_) return true;
+    }
   }
 }
 

@@ -46,6 +46,7 @@ class LineEditor {
   [[nodiscard]] static bool usable(int in_fd, int out_fd);
 
  private:
+  [[nodiscard]] bool wait_for_input();
   [[nodiscard]] std::optional<ReadMessage> handle(const Key& key);
   [[nodiscard]] std::optional<ReadMessage> interrupt();
   [[nodiscard]] std::optional<ReadMessage> accept();
@@ -65,6 +66,7 @@ class LineEditor {
   History& history_;
   LineEditorOptions options_;
   KeyDecoder keys_;
+  std::optional<Key> lone_;  // an Escape that turned out to be one
   EditBuffer buffer_;
 
   std::vector<int> drawn_widths_;  // of the rows on the screen

@@ -10,10 +10,10 @@
 namespace specdec::cli {
 namespace {
 
-std::atomic<bool> resized{false};
+std::atomic<bool> size_changed{false};
 static_assert(std::atomic<bool>::is_always_lock_free);
 
-extern "C" void on_resize(int) { resized.store(true); }
+extern "C" void on_resize(int) { size_changed.store(true); }
 
 struct sigaction resize_action(void (*handler)(int)) {
   struct sigaction action = {};
@@ -61,7 +61,9 @@ void RawTerminal::suspend() {
   enter();
 }
 
-bool RawTerminal::take_resized() noexcept { return resized.exchange(false); }
+bool RawTerminal::resized() noexcept { return size_changed.load(); }
+
+bool RawTerminal::take_resized() noexcept { return size_changed.exchange(false); }
 
 TerminalSize terminal_size(int fd) noexcept {
   winsize size = {};

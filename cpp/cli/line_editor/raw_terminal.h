@@ -16,8 +16,9 @@ class RawTerminal {
   [[nodiscard]] bool ok() const noexcept { return raw_; }
   // Stops the process as Ctrl-Z does, with the terminal as it was, until it goes on.
   void suspend();
-  // Whether the window's size changed since the last question.
-  [[nodiscard]] static bool take_resized() noexcept;
+  // Whether the window's size changed since take_resized() was asked.
+  [[nodiscard]] static bool resized() noexcept;
+  static bool take_resized() noexcept;
 
  private:
   void enter();
