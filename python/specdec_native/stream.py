@@ -5,14 +5,22 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable
+<<<<<<< HEAD
+=======
+import weakref
+from collections.abc import Iterator
+>>>>>>> main
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from . import _core
 from ._convert import Call, round_callback, to_chunk, to_result
+<<<<<<< HEAD
 from .model import refuse_copy
-from .results import Chunk, GenerationResult, Round
+from .results import Chunk, GenerationResult
+=======
+from .results import Chunk, GenerationResult
+>>>>>>> main
 
 _QUEUE_LENGTH = 64  # chunks made but not taken; then the generation waits
 _POLL_SECONDS = 0.05
@@ -21,24 +29,17 @@ _POLL_SECONDS = 0.05
 class StreamWorker:
     """Runs one generation on its own thread. Holds no `Stream`, so that one can be dropped."""
 
-    def __init__(
-        self,
-        session: _core.Session,
-        call: Call,
-        cancel: _core.CancelFlag,
-        on_progress: Callable[[int, int], object] | None,
-        on_round: Callable[[Round], object] | None,
-    ) -> None:
+<<<<<<< HEAD
+    def __init__(self, call: Call) -> None:
         self.chunks: queue.Queue[Chunk] = queue.Queue(_QUEUE_LENGTH)
-        self.cancel = cancel
+        self.cancel = call.cancel
         self.finished = threading.Event()
         self.result: GenerationResult | None = None
         self.error: BaseException | None = None
-        self._session = session
         self._call = call
-        self._on_progress = on_progress
-        self._on_round = round_callback(on_round)
         self._begin = threading.Lock()  # whoever gets it decides whether the work begins
+=======
+>>>>>>> main
         self.thread = threading.Thread(target=self._run, name="specdec-stream")
 
     @property
@@ -49,16 +50,22 @@ class StreamWorker:
     def _run(self) -> None:
         if not self._begin.acquire(blocking=False):
             return
+        call = self._call
         try:
-            native = self._session.generate(
-                self._call.request,
+            native = call.session.generate(
+                call.request,
                 on_chunk=self._put,
+<<<<<<< HEAD
                 on_progress=self._progress,
-                on_round=self._on_round,
+                on_round=round_callback(call.on_round),
+=======
+                on_progress=self._call.on_progress,
+                on_round=round_callback(self._call.on_round),
+>>>>>>> main
                 cancel=self.cancel,
                 poll_signals=False,
             )
-            self.result = to_result(self._session, native, self._call)
+            self.result = to_result(call.session, native, call)
         except BaseException as error:  # handed to the reader
             self.error = error
         finally:
@@ -66,8 +73,8 @@ class StreamWorker:
 
     def _progress(self, n_read: int, n_total: int) -> None:
         self._end_with_the_interpreter()
-        if self._on_progress is not None:
-            self._on_progress(n_read, n_total)
+        if self._call.on_progress is not None:
+            self._call.on_progress(n_read, n_total)
 
     def _put(self, native: _core.OutputChunk) -> bool:
         chunk = to_chunk(native, self._call)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import native
-from .architectures import build_targets, read_model
+from .architectures import read_model
 from .atomic_file import complete_or_nothing, temporary_beside
 from .checkpoint import Checkpoint
+from .checkpoint_tensors import build_targets
 from .element_types import (
     FILE_TYPES,
     NATIVE_OUTTYPES,
@@ -63,8 +64,8 @@ def make_plan(
     pre_tokenizer: str | None = None,
     ignored_keys: tuple[str, ...] = (),
 ) -> Plan:
-    config = Config.load(checkpoint.folder)
-    model = read_model(config, ignored_keys)
+    config = Config.load(checkpoint.folder, ignored_keys)
+    model = read_model(config)
     targets = build_targets(model, checkpoint.tensors, str(checkpoint.folder))
     vocab = load_vocabulary(checkpoint.folder, config.values, pre=pre_tokenizer)
     vocab.pad_to(model.n_vocab, str(checkpoint.folder))
@@ -78,7 +79,7 @@ def make_plan(
         "general.quantization_version": 2,
     }
     keys |= model.keys | vocab.keys()
-    return Plan(outtype, written, keys, targets, vocab.notes)
+    return Plan(outtype, written, keys, targets, model.notes + vocab.notes)
 
 
 def _default_name(folder: pathlib.Path, config: Config) -> str:
