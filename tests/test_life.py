@@ -48,8 +48,8 @@ USES = {
     "logprobs": lambda d: d.generate(PROMPT, logprobs=2, **SHORT).logprobs,
     "verified": lambda d: d.generate(PROMPT, verify_output=True, **SHORT).check,
     "chat": lambda d: d.chat(MESSAGES, **SHORT).token_ids,
-    "stream": lambda d: [c.text for c in d.stream(PROMPT, **SHORT)],
-    "stream_chat": lambda d: [c.text for c in d.stream_chat(MESSAGES, **SHORT)],
+    "stream": lambda d: "".join(c.text for c in d.stream(PROMPT, **SHORT)),
+    "stream_chat": lambda d: "".join(c.text for c in d.stream_chat(MESSAGES, **SHORT)),
     "fork": lambda d: d.fork().generate(PROMPT, **SHORT).token_ids,
     "sizes": lambda d: (d.n_ctx, d.memory_bytes > 0, d.busy),
 }
@@ -74,7 +74,9 @@ def test_decoders_go_on_when_their_models_are_closed(tiny, tiny_draft, tiny_path
     for name, use in USES.items():
         with sd.Model(tiny_path) as model, sd.Model(tiny_draft_path) as draft:
             decoder = make(model, draft)
-        assert decoder.target is model and model.closed and draft.closed
+        assert decoder.target is model
+        assert model.closed
+        assert draft.closed
         assert result_of(use, decoder) == expected[name], name
         with pytest.raises(sd.ClosedError):
             model.tokenize("x")
@@ -117,7 +119,7 @@ def test_a_decoder_in_its_own_callback(decoder):
         decoder.cancel()
 
     assert decoder.generate(PROMPT, on_token=inside, **ENDLESS).finish_reason == "cancelled"
-    assert seen == [True]
+    assert set(seen) == {True}
     assert not decoder.busy
     result = decoder.generate(PROMPT, on_token=lambda _: decoder.close(), **ENDLESS)
     assert result.finish_reason == "cancelled"

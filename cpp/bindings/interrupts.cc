@@ -29,7 +29,7 @@ void SignalPoll::rethrow() {
 
 void SignalPoll::raise() {
   rethrow();
-  PyErr_SetString(PyExc_RuntimeError, "the interpreter is exiting");
+  PyErr_SetString(PyExc_SystemExit, "the interpreter is exiting");  // a thread ends by it quietly
   throw py::error_already_set();
 }
 

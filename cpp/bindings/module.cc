@@ -102,6 +102,5 @@ PYBIND11_MODULE(_core, m) {
   m.attr("__version__") = SPECDEC_VERSION;
   m.def("build_info", &build_info);
   m.def("take_log", [] { return LogQueue::instance().take(); });
-  m.def("read_bandwidth", &read_bandwidth, py::arg("n_threads") = 0,
-        py::call_guard<NativeCall>());
+  m.def("read_bandwidth", &read_bandwidth, py::arg("n_threads") = 0, py::call_guard<NativeCall>());
 }

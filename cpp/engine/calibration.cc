@@ -196,7 +196,8 @@ bool CalibrationFile::read(Calibration& out) const {
   }
   if (found.target.empty() || found.target[0].first != 1) return false;
   const ControllerState& state = found.state;
-  if (!(state.plain_ms >= 0.0 && state.plain_ms <= kMostMs && std::fabs(state.credit_ms) <= kMostMs))
+  if (!(state.plain_ms >= 0.0 && state.plain_ms <= kMostMs &&
+        std::fabs(state.credit_ms) <= kMostMs))
     return false;
   out = std::move(found);
   return true;

@@ -28,8 +28,8 @@ struct ManyRequest {
   int n_ctx = 0;          // positions of each sequence; 0: the model's own, at most 4096
   std::string kv_type;    // "": the model's
   bool keep_eos = false;  // the result ends with the token that ended it
-  // The token of this call: true, from any thread and at any time, ends all with "cancelled", within
-  // a pass too. It is also set when should_cancel says so.
+  // The token of this call: true, from any thread and at any time, ends all with "cancelled",
+  // within a pass too. It is also set when should_cancel says so.
   std::atomic<bool>* cancel = nullptr;
   // Asked before every pass and a few times a second while prompts are read; true ends all with
   // "cancelled".

@@ -271,8 +271,8 @@ const std::string& LoadedModel::chat_template() const noexcept {
   return tokenizer_->chat_template();
 }
 
-std::vector<TokenId> LoadedModel::encode(const std::vector<PromptPiece>& pieces,
-                                         int add_bos, const std::function<void()>& poll) const {
+std::vector<TokenId> LoadedModel::encode(const std::vector<PromptPiece>& pieces, int add_bos,
+                                         const std::function<void()>& poll) const {
   if (add_bos < -1 || add_bos > 1) {
     throw_invalid("add_bos must be -1 (as the file says), 0 or 1, got " + std::to_string(add_bos));
   }

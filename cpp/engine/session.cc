@@ -396,8 +396,8 @@ Session::Session(std::shared_ptr<const LoadedModel> target, const SessionOptions
   if (draft != nullptr) require_pair(*impl.target, *draft);
 
   if (!impl.options.suffix_corpus.empty()) {
-    impl.suffix_corpus =
-        make_suffix_corpus(impl.target->encode({{impl.options.suffix_corpus, false}}, 0, poll), poll);
+    impl.suffix_corpus = make_suffix_corpus(
+        impl.target->encode({{impl.options.suffix_corpus, false}}, 0, poll), poll);
     impl.options.suffix_corpus.clear();
   }
 

@@ -95,7 +95,7 @@ struct GenerateRequest {
   std::function<void(const OutputChunk&)> on_chunk;
   // Tokens of the prompt; the last call, before the first chunk, says (total, total).
   std::function<void(int n_read, int n_total)> on_progress;
-  std::function<void(const RoundInfo&)> on_round;            // each target pass, before any stop
+  std::function<void(const RoundInfo&)> on_round;  // each target pass, before any stop
   // The token of this call: true ends it with "cancelled", within a pass too. Any thread may set it
   // at any time, also before the call, and no request is lost: the session never clears it.
   // It also sets it, when should_cancel says so.
@@ -121,8 +121,8 @@ struct GenerateResult {
 class Session {
  public:
   // Throws kInvalidArgument (names the option), kUnsupported (draft of another vocabulary),
-  // kResource (memory for n_ctx). `poll` is called many times a second while a long suffix_corpus is
-  // read; what it throws passes through.
+  // kResource (memory for n_ctx). `poll` is called many times a second while a long suffix_corpus
+  // is read; what it throws passes through.
   Session(std::shared_ptr<const LoadedModel> target, const SessionOptions& options = {},
           const std::function<void()>& poll = {});
   ~Session();

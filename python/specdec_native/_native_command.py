@@ -34,9 +34,9 @@ def find_program() -> pathlib.Path:
         if os.access(path, os.X_OK) and path.is_file():
             return path
         tried.append(str(path))
+    where = ", ".join(dict.fromkeys(tried))
     raise UnsupportedModelError(
-        f"the program `{PROGRAM}` is not installed: it is not at {', '.join(dict.fromkeys(tried))}; "
-        "install the package again"
+        f"the program `{PROGRAM}` is missing, looked for at {where}; install the package again"
     )
 
 

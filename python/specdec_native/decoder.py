@@ -64,8 +64,8 @@ class Decoder:
     thread; they share the model.
 
     It keeps what it needs alive: models may be closed once it exists. Whatever ends a call or a
-    stream (the end, an error, an exception of a callback, `cancel`, Ctrl-C), the decoder can be used
-    again.
+    stream (the end, an error, an exception of a callback, `cancel`, Ctrl-C), the decoder can be
+    used again.
 
     Args:
         target: the model whose text this is.

@@ -62,7 +62,7 @@ def models_dir() -> pathlib.Path:
         home = pathlib.Path.home()
     except (OSError, RuntimeError, KeyError) as error:  # no such user, no current folder
         raise _unusable(folder or "~", f"cannot be found: {error}") from None
-    if not os.path.isabs(os.environ.get("HOME", "/")):
+    if not os.environ.get("HOME", "/").startswith("/"):
         raise _unusable("~", f"is no absolute path: HOME is {os.environ['HOME']!r}")
     return home / ".cache" / "specdec-native" / "models"
 
@@ -226,17 +226,15 @@ def _pull_from_hub(repo: str, file: str | None, notify: Notify) -> pathlib.Path:
             f"hf:{repo} needs the Hugging Face client: pip install 'specdec-native[hub]'"
         ) from None
     folder = models_dir() / repo.replace("/", "--")
-    if file is not None and os.path.exists(folder / file):
-        return folder / file
     try:
-        if file is None:
-            file = _only_gguf(huggingface_hub.list_repo_files(repo), repo)
-            if os.path.exists(folder / file):
-                return folder / file
+        file = file or _only_gguf(huggingface_hub.list_repo_files(repo), repo)
+        target = folder / file
+        if target.exists():
+            return target
         with _work_folder(folder) as work:
             notify(f"fetching {file} from {repo}")
             partial = huggingface_hub.hf_hub_download(repo, file, local_dir=str(work))
-            _put(pathlib.Path(partial), folder / file)
+            _put(pathlib.Path(partial), target)
     except DownloadError:
         raise
     except Exception as error:  # whatever the client and its HTTP library raise

@@ -64,9 +64,9 @@ class Model:
 
     Immutable: any number of decoders and threads may share it. It cannot be used in a process made
     by ``fork`` after it was loaded, and cannot be pickled: open it in each process. Closing it, or
-    leaving its ``with`` block, only ends the use of this object. Decoders that were made before, for
-    which it is the target or drafts, go on, and so do their forks; its memory is released with the
-    last of them.
+    leaving its ``with`` block, only ends the use of this object. Decoders that were made before,
+    for which it is the target or drafts, go on, and so do their forks; its memory is released with
+    the last of them.
 
     Args:
         path: a GGUF file.

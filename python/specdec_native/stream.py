@@ -5,22 +5,13 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-<<<<<<< HEAD
-=======
-import weakref
-from collections.abc import Iterator
->>>>>>> main
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from . import _core
 from ._convert import Call, round_callback, to_chunk, to_result
-<<<<<<< HEAD
 from .model import refuse_copy
 from .results import Chunk, GenerationResult
-=======
-from .results import Chunk, GenerationResult
->>>>>>> main
 
 _QUEUE_LENGTH = 64  # chunks made but not taken; then the generation waits
 _POLL_SECONDS = 0.05
@@ -29,7 +20,6 @@ _POLL_SECONDS = 0.05
 class StreamWorker:
     """Runs one generation on its own thread. Holds no `Stream`, so that one can be dropped."""
 
-<<<<<<< HEAD
     def __init__(self, call: Call) -> None:
         self.chunks: queue.Queue[Chunk] = queue.Queue(_QUEUE_LENGTH)
         self.cancel = call.cancel
@@ -38,8 +28,6 @@ class StreamWorker:
         self.error: BaseException | None = None
         self._call = call
         self._begin = threading.Lock()  # whoever gets it decides whether the work begins
-=======
->>>>>>> main
         self.thread = threading.Thread(target=self._run, name="specdec-stream")
 
     @property
@@ -55,13 +43,8 @@ class StreamWorker:
             native = call.session.generate(
                 call.request,
                 on_chunk=self._put,
-<<<<<<< HEAD
                 on_progress=self._progress,
                 on_round=round_callback(call.on_round),
-=======
-                on_progress=self._call.on_progress,
-                on_round=round_callback(self._call.on_round),
->>>>>>> main
                 cancel=self.cancel,
                 poll_signals=False,
             )

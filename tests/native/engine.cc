@@ -238,13 +238,13 @@ PYBIND11_MODULE(_testing_engine, m) {
                              [](const Handle& h) { return h.model->info().kv_bytes_per_token; })
       .def(
           "encode",
-          [](const Handle& h, const std::vector<std::pair<std::string, bool>>& pieces,
-             int add_bos) {
+          [](const Handle& h, const std::vector<std::pair<std::string, bool>>& pieces, int add_bos,
+             const std::function<void()>& poll) {
             std::vector<PromptPiece> all;
             for (const auto& [text, special] : pieces) all.push_back({text, special});
-            return h.model->encode(all, add_bos);
+            return h.model->encode(all, add_bos, poll);
           },
-          py::arg("pieces"), py::arg("add_bos") = -1)
+          py::arg("pieces"), py::arg("add_bos") = -1, py::arg("poll") = py::none())
       .def_property_readonly("info",
                              [](const Handle& h) {
                                const ModelInfo& info = h.model->info();
@@ -344,9 +344,9 @@ PYBIND11_MODULE(_testing_engine, m) {
       .def_property_readonly("free_bytes", &DeviceSlab::free_bytes)
       .def_property_readonly("largest_free", &DeviceSlab::largest_free);
 
-  py::class_<Token>(m, "Token", py::module_local())
-      .def(py::init())
-      .def("set", [](Token& token) { token.set = true; });
+  py::class_<Token>(m, "Token", py::module_local()).def(py::init()).def("set", [](Token& token) {
+    token.set = true;
+  });
   py::class_<Session>(m, "Session", py::module_local())
       .def(py::init(&make_session), py::arg("target"), py::arg("draft") = py::none())
       .def("generate", &generate)
