@@ -31,7 +31,7 @@ py::object next_chunk(const py::object& self) {
   }
 }
 
-void exit_stream(const py::object& self, const py::args&) {
+void exit_stream(const py::object& self, const py::object&, const py::object&, const py::object&) {
   self.cast<StreamBase&>().end();
   self.attr("close")();
 }
@@ -59,7 +59,12 @@ void bind_call_slot(py::module_& m) {
   py::class_<CallSlot>(m, "CallSlot", py::module_local())
       .def(py::init<>())
       .def("__enter__", &CallSlot::enter)
-      .def("__exit__", [](CallSlot& slot, const py::args&) { slot.leave(); })
+      .def(
+          "__exit__",
+          [](CallSlot& slot, const py::object&, const py::object&, const py::object&) {
+            slot.leave();
+          },
+          py::arg("kind"), py::arg("error"), py::arg("traceback"))
       .def("cancel", &CallSlot::cancel)
       .def("close", &CallSlot::close)
       .def_property_readonly("busy", &CallSlot::busy)
@@ -68,7 +73,7 @@ void bind_call_slot(py::module_& m) {
   py::class_<StreamBase>(m, "StreamBase", py::module_local())
       .def(py::init<std::shared_ptr<CancelFlag>>(), py::arg("cancel"))
       .def("__next__", &next_chunk)
-      .def("__exit__", &exit_stream);
+      .def("__exit__", &exit_stream, py::arg("kind"), py::arg("error"), py::arg("traceback"));
 }
 
 }  // namespace specdec::bindings
