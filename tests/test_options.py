@@ -5,6 +5,8 @@ from __future__ import annotations
 import fractions
 import inspect
 import pathlib
+import re
+import subprocess
 import sys
 import types
 import typing
@@ -18,9 +20,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 import gen_options  # noqa: E402
+import helpers  # noqa: E402
 from options_schema import OPTIONS  # noqa: E402
 from options_schema.python import CALLABLES, options_of  # noqa: E402
-from options_schema.schema import REQUIRED, Choice, Real, Text, Truth, Whole  # noqa: E402
+from options_schema.schema import REQUIRED, Callback, Choice, Real, Text, Truth, Whole  # noqa: E402
 
 PROMPT = "the cat in the hat the cat in the hat the cat in the "
 NAMES = [name for names in CALLABLES.values() for name in names]
@@ -228,3 +231,54 @@ def test_wrong_values_are_refused_by_the_name_of_the_option(name, tiny, tiny_pat
                 option.id, value, text,
             )  # fmt: skip
             assert "e+" not in text.partition("not ")[0], text
+
+
+# ---------------------------------------------------------------- the command line
+
+
+COMMANDS = sorted({c for o in OPTIONS if o.flag for c in o.flag.commands.split()})
+
+
+def helped(command):
+    done = subprocess.run(
+        [helpers.specdec_binary(), command, "--help"], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_the_flags_of_the_table_and_no_others(command):
+    text = helped(command)
+    shown = re.findall(r"^  ((?:-{1,2}[\w-]+, )*-{1,2}[\w-]+)(?: |$)", text, re.MULTILINE)
+    names = {name for line in shown for name in line.split(", ")}
+    wanted = {
+        name
+        for option in OPTIONS
+        if option.flag and command in option.flag.commands.split()
+        for name in option.flag.names.split()
+    }
+    assert names - {"-h", "--help"} == wanted, "put flags into tools/options_schema"
+    flat = " ".join(text.split())
+    for option in OPTIONS:
+        if option.flag and command in option.flag.commands.split():
+            assert " ".join(option.flag_help().split()) in flat, option.id
+
+
+def test_every_option_of_python_that_a_shell_can_say_has_a_flag():
+    """What has none is listed, with the reason."""
+    without = {o.id for o in OPTIONS if o.flag is None and not isinstance(o.kind, Callback)}
+    assert without == {
+        "Model.n_ctx",  # -c
+        "Decoder.draft", "DraftModel.model",  # -md
+        "Decoder.kv_type",  # --kv-type is of both models
+        "quantize.n_threads",  # -t
+        "LayerSkip.sampling", "LayerSkip.temperature",  # --draft-sampling, --draft-temp
+        "call.params",  # a bundle
+        "call.tools", "call.template", "call.template_args",
+        "many.max_tokens", "many.seeds", "many.keep_eos", "many.n_parallel", "many.n_ctx",
+        # A process has one session: nothing to keep.
+        "NGram.keep", "SuffixAutomaton.keep", "TokenRecycling.keep",
+        # --draft-max, --draft-min, --gamma are for all drafters.
+        *(f"{d}.{n}" for d in ("NGram", "SuffixAutomaton", "TokenRecycling", "LayerSkip")
+          for n in ("draft_max", "draft_min", "gamma")),
+    }  # fmt: skip
