@@ -138,16 +138,11 @@ XP = ["-m", "x", "-p", "a"]
         (["generate", *XP, "--drafter", "suffix", "--ngram-n", "3"], ["--ngram-n is for"]),
         (["generate", *XP, "--recycling-top-k", "3"], ["drafter recycling, and --drafter is auto"]),
         (["generate", *XP, "--draft-layers", "3"], ["--draft-layers is for the drafter layerskip"]),
-        (["generate", *XP, "-md", "y", "--drafter", "ngram"], ["-md is not used with --drafter"]),
         (
             ["generate", *XP, "-md", "y", "--draft-top-k", "2", "--draft-branch", "3"],
             ["--draft-top-k must be at least --draft-branch, 3, got 2"],
         ),
         (["generate", "-m", "x", "-f", "y", "-e"], ["--escape is for -p, not for -f"]),
-        (
-            ["quantize", "x", "y", "q8_0", "--leave-output-tensor", "--output-tensor-type", "q8_0"],
-            ["leave_output_tensor", "output_tensor_type"],
-        ),
         (["generate", "--gamma", "65"], ["--gamma", "0 to 64"]),
         (["generate", "--json=yes"], ["--json"]),
         (["generate", "--drafter", "hope"], ["none", "model", "ngram", "auto", "suffix", "hope"]),

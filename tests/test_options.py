@@ -282,3 +282,59 @@ def test_every_option_of_python_that_a_shell_can_say_has_a_flag():
         *(f"{d}.{n}" for d in ("NGram", "SuffixAutomaton", "TokenRecycling", "LayerSkip")
           for n in ("draft_max", "draft_min", "gamma")),
     }  # fmt: skip
+
+
+# ---------------------------------------------------------------- contradictions
+
+
+def test_what_contradicts_itself_is_refused(tiny, tiny_draft, tiny_path):
+    for make, words in [
+        (lambda: sd.NGram(draft_max=2, draft_min=3), "draft_min must be at most draft_max, 2"),
+        (lambda: sd.NGram(draft_min=8), "draft_min must be at most draft_max, 7, not 8"),
+        (lambda: sd.LayerSkip(draft_min=4), "draft_min must be at most draft_max, 3, not 4"),
+        (lambda: sd.TokenRecycling(gamma=3, draft_max=3), "either gamma, or draft_max"),
+        (lambda: sd.SuffixAutomaton(gamma=3, draft_min=1), "either gamma, or draft_max"),
+        (lambda: sd.DraftModel(tiny_draft, branch=3, draft_top_k=2), "draft_top_k .* branch, 3"),
+        (lambda: sd.Decoder(tiny, drafter="ngram", draft=tiny_draft), "draft is not used"),
+        (lambda: sd.Decoder(tiny, drafter="none", draft=tiny_draft), "draft is not used"),
+        (lambda: sd.Decoder(tiny, drafter=None, draft=tiny_draft), "draft is not used"),
+        (lambda: sd.Decoder(tiny, drafter=[sd.NGram(gamma=2)]), "gamma and draft_min do not"),
+        (
+            lambda: sd.quantize(
+                tiny_path, "-", "q4_0", leave_output_tensor=True, output_tensor_type="q8_0"
+            ),
+            "either it or output_tensor_type",
+        ),
+    ]:
+        with pytest.raises(sd.InvalidArgumentError, match=words):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("drafter", "made"),
+    [
+        ("none", None),
+        ("ngram", sd.NGram()),
+        ("suffix", sd.SuffixAutomaton()),
+        ("recycling", sd.TokenRecycling()),
+        ("layerskip", sd.LayerSkip()),
+        ("model", "draft"),
+        ("model,ngram", "draft and ngram"),
+        (["suffix", sd.NGram()], [sd.SuffixAutomaton(), sd.NGram()]),
+    ],
+)
+def test_drafters_have_the_names_of_the_command_line(tiny, tiny_draft, drafter, made):
+    draft = tiny_draft if "model" in drafter else None
+    if made == "draft":
+        made = sd.DraftModel(tiny_draft)
+    if made == "draft and ngram":
+        made = [sd.DraftModel(tiny_draft), sd.NGram()]
+    natives = []
+    for options in ({"drafter": drafter, "draft": draft}, {"drafter": made}):
+        with sd.Decoder(tiny, n_ctx=256, **options) as decoder:
+            natives.append(decoder._native.drafter)
+            rounds = []
+            decoder.generate(PROMPT, max_tokens=24, ignore_eos=True, on_round=rounds.append)
+            if not isinstance(drafter, list) and "," not in drafter:
+                assert {r.source for r in rounds} - {""} == {drafter} - {"none"}
+    assert natives[0] == natives[1]

@@ -139,9 +139,6 @@ void check_draft_flags(const ArgParser& parser, const ModelFlags& model, const D
   const std::vector<std::string> drafters = drafters_of(flags, !model.draft.empty());
   if (contains(drafters, "model") && model.draft.empty())
     throw UsageError("--drafter " + flags.drafter + " needs a draft model: -md FILE");
-  if (!drafters.empty() && !model.draft.empty() && !contains(drafters, "model"))
-    throw UsageError("-md is not used with --drafter " + flags.drafter +
-                     "; name model among the drafters, or leave one of the two out");
   for (const Taker& taker : takers()) {
     if (drafters.empty() || taker.drafters.empty() || !parser.was_given(taker.spec)) continue;
     const auto is_used = [&](const std::string& name) { return contains(drafters, name); };
