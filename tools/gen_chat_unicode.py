@@ -1,8 +1,8 @@
-"""Writes cpp/chat_template/unicode_table.inc: character properties and case mappings of Python's str.
+"""Writes cpp/chat_template/unicode_table.inc: properties and case mappings of characters.
 
 Usage: python tools/gen_chat_unicode.py [OUTPUT]
 
-Chat templates are written for Python, so its answers (str.isalpha, str.upper, ...) are the reference.
+Chat templates are written for Python, so the answers of its str (isalpha, upper, ...) are right.
 """
 
 from __future__ import annotations
@@ -85,9 +85,7 @@ def main() -> None:
             before = bits
     text += [*lines(entries), "};", ""]
     digits = [
-        hex(c)
-        for c in range(LAST)
-        if chr(c).isdecimal() and unicodedata.decimal(chr(c)) == 0
+        hex(c) for c in range(LAST) if chr(c).isdecimal() and unicodedata.decimal(chr(c)) == 0
     ]
     text += ["// Zeros of the decimal digits.", "constexpr char32_t kZeros[] = {", *lines(digits)]
     text += ["};", ""]

@@ -253,6 +253,23 @@ std::string Rendered::text() const {
   return all;
 }
 
+std::string json_text(std::string_view text) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string out = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      out += {'\\', c};
+    } else if (byte < 0x20) {
+      out += "\\u00";
+      out += {kDigits[byte >> 4], kDigits[byte & 15]};
+    } else {
+      out += c;
+    }
+  }
+  return out + '"';
+}
+
 Rendered render_template(std::string_view source, std::string_view variables_json, bool callers,
                          const RenderOptions& options) {
   Rendering rendering(source.size() + variables_json.size(), options);

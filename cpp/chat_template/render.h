@@ -48,6 +48,9 @@ struct ChatInput {
   std::vector<std::pair<std::string, std::string>> tokens;  // "bos_token" -> "<s>"
 };
 
+// A text as JSON, in quotes; bytes that are not UTF-8 stay as they are.
+[[nodiscard]] std::string json_text(std::string_view text);
+
 // A conversation as transformers' apply_chat_template() hands it to a template: keys that are null
 // are left out, reasoning is found under each of its names. Content that is a list of text parts
 // becomes one text where the template has no notion of parts. Throws TemplateError, or

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "cli/args.h"
-#include "cli/chat_prompt.h"
+#include "cli/chat_flags.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/json.h"
@@ -43,7 +43,7 @@ ArgParser make_parser(GenerateFlags& flags) {
   add_model_flags(parser, flags.model);
   add_draft_model_flags(parser, flags.model);
   add_prompt_flags(parser, flags.prompt);
-  parser.flag("--chat", &flags.chat.enabled, "Put the prompt into the model's chat format.");
+  add_chat_switches(parser, flags.chat);
   add_chat_flags(parser, flags.chat);
   parser.section("Generation");
   parser.integer(
@@ -135,8 +135,9 @@ int run_generate(const Arguments& arguments) {
   Session session(pair.target, pair.options);
 
   GenerateRequest request;
-  if (flags.chat.enabled || !flags.chat.system.empty() || !flags.chat.format.empty()) {
-    request.pieces = chat_prompt(*pair.target, flags.chat, {{"user", prompt}});
+  if (flags.chat.wanted()) {
+    request.prompt_ids =
+        chat_prompt(pair.target->file(), pair.target->tokenizer(), flags.chat, prompt).ids;
   } else {
     request.prompt = prompt;
   }

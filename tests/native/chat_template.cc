@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "chat_template/formats.h"
 #include "chat_template/render.h"
 #include "error_code.h"
 
@@ -43,8 +44,8 @@ void register_errors(py::module_& m) {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& caught) {
       const py::bytes message(caught.what());
-      const auto value =
-          py::reinterpret_borrow<py::object>(error_class)(message.attr("decode")("utf-8", "replace"));
+      const auto value = py::reinterpret_borrow<py::object>(error_class)(
+          message.attr("decode")("utf-8", "replace"));
       value.attr("code") = testing::code_name(caught.code());
       value.attr("reason") = caught.detail().reason;
       PyErr_SetObject(error_class, value.ptr());
@@ -78,4 +79,8 @@ PYBIND11_MODULE(_testing_chat_template, m) {
       py::arg("arguments") = "", py::arg("add_generation_prompt") = true,
       py::arg("tokens") = std::vector<std::pair<std::string, std::string>>{},
       py::arg("now") = std::nullopt);
+  m.def("format_source",
+        [](const std::string& name) { return std::string(chat::find_named_format(name)); });
+  m.def("recognise_format",
+        [](const std::string& source) { return std::string(chat::recognise_format(source)); });
 }
