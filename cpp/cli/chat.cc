@@ -12,6 +12,7 @@
 #include "cli/args.h"
 #include "cli/chat_flags.h"
 #include "cli/commands.h"
+#include "cli/draft_flags.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/report.h"
@@ -168,20 +169,20 @@ int run_chat(const Arguments& arguments) {
       "A conversation: each line of standard input is a message. What was said before is "
       "not read again. Commands: /reset /stats /exit.");
   add_model_flags(parser, flags.model);
+  parser.add(opt::kDecoderNCtx, &flags.model.n_ctx);
   add_draft_model_flags(parser, flags.model);
   parser.section("Chat");
   add_chat_flags(parser, flags.chat);
-  parser.integer(
-      "-n --n-predict --max-tokens", "N", &flags.max_tokens, -1, 1 << 30,
-      "Tokens per answer at most (default -1: until the model ends or the context is full).");
-  add_sampling_flags(parser, flags.sampling, 0.7);
+  parser.add(opt::kCallMaxTokens, &flags.max_tokens);
+  add_sampling_flags(parser, flags.sampling);
   add_draft_flags(parser, flags.draft);
   add_output_flags(parser, flags.output, false);
   if (!parser.parse(arguments)) {
     write_stdout(parser.help());
     return kExitOk;
   }
-  check_model_flags(flags.model);
+  check_model_flags(parser, flags.model);
+  check_draft_flags(parser, flags.model, flags.draft);
   flags.sampling.params = resolve_sampling(flags.sampling);
   return ChatCommand(flags, load_pair(flags.model, flags.draft, flags.output)).run();
 }

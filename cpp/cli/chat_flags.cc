@@ -11,22 +11,16 @@ bool ChatFlags::wanted() const {
 }
 
 void add_chat_switches(ArgParser& parser, ChatFlags& flags) {
-  parser.flag("--chat", &flags.enabled, "Put the prompt into the model's chat format.");
-  parser.flag("--messages", &flags.messages,
-              "The prompt is a conversation: a JSON list of objects with role and content.");
+  parser.add(opt::kPromptChat, &flags.enabled);
+  parser.add(opt::kPromptMessages, &flags.messages);
 }
 
 void add_chat_flags(ArgParser& parser, ChatFlags& flags) {
-  parser.text("--chat-template --chat-format", "NAME", &flags.chat_template,
-              "Chat template: chatml, llama2, llama3, zephyr, raw, one that the file names, or a "
-              "jinja template itself (default: the file's own).");
-  parser.text("--chat-template-file", "FILE", &flags.template_file,
-              "A file with the jinja template to use.");
-  parser.text("-sys --system", "TEXT", &flags.system, "The system message of a chat.");
-  parser.text("--tools", "FILE", &flags.tools_file,
-              "A JSON list of descriptions of tools, for templates that know them.");
-  parser.text("--chat-template-kwargs", "JSON", &flags.arguments,
-              "Further variables of the template, e.g. '{\"enable_thinking\": false}'.");
+  parser.add(opt::kPromptChatTemplate, &flags.chat_template);
+  parser.add(opt::kPromptTemplateFile, &flags.template_file);
+  parser.add(opt::kPromptSystem, &flags.system);
+  parser.add(opt::kPromptToolsFile, &flags.tools_file);
+  parser.add(opt::kPromptArguments, &flags.arguments);
 }
 
 ChatOptions chat_options(const ChatFlags& flags) {

@@ -32,7 +32,7 @@ COMMANDS = (
         "A JSON list of descriptions of tools, for templates that know them.",
         flag=Flag("--tools", "generate chat tokenize", "FILE")),
     Option("prompt", "arguments", Text(), "",
-        "Further variables of the template, e.g. '{\"enable_thinking\": false}'.",
+        "Further variables of the template, as a JSON object.",
         flag=Flag("--chat-template-kwargs", "generate chat tokenize", "JSON")),
     Option("output", "json", Truth(), False, "Print one JSON object on standard output.",
         flag=Flag("--json", "generate bench perplexity quantize tokenize inspect")),
