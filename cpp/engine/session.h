@@ -86,7 +86,7 @@ struct GenerateRequest {
   int max_tokens = -1;  // -1: until the context is full
   SamplingParams sampling;
   std::vector<std::string> stop;  // the text ends before the first one that appears
-  bool ignore_eos = false;
+  bool ignore_eos = false;  // forbids the tokens that end a generation, as llama.cpp does
   int n_logprobs = -1;          // >= 0: log-probabilities, with so many alternatives per token
   bool render_special = false;  // show special tokens in the text
 

@@ -49,7 +49,9 @@ class GenerateOptions(TypedDict, total=False):
         presence_penalty, frequency_penalty, penalty_last_n, logit_bias.
     Where it ends:
         stop: the text ends before the first of these strings that appears.
-        ignore_eos: go on after the end-of-sequence token.
+        ignore_eos: forbid the tokens that end a generation (`</s>`, `<|im_end|>`, ...), as
+            llama.cpp's --ignore-eos does: the model must choose others and goes on until
+            `max_tokens`, a stop string or a full context.
     What is reported:
         logprobs: 0 to 100; log-probabilities, and so many alternatives per token.
         render_special: spell control tokens out in the text.
