@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import json
 import math
 import pathlib
@@ -388,7 +389,10 @@ def test_bad_prompts_are_refused(decoder, prompt):
         ({"n_ctx": 1}, "n_ctx"),
         ({"n_ctx": 1.5}, "n_ctx"),
         ({"kv_type": "q4"}, "kv_type"),
-        ({"drafter": "suffix"}, "drafter"),
+        ({"drafter": "sufix"}, "drafter"),
+        ({"drafter": "ngram,auto"}, "drafter"),
+        ({"drafter": "model"}, "drafter"),
+        ({"drafter": []}, "drafter"),
         ({"drafter": 3}, "drafter"),
     ],
 )
@@ -439,8 +443,14 @@ def test_a_missing_file_is_file_not_found(tmp_path):
         sd.Model(path)
     assert isinstance(caught.value, sd.ModelFileError)
     assert "\n" not in str(caught.value)
-    with pytest.raises(OSError):
+    assert caught.value.errno == errno.ENOENT
+    assert caught.value.filename == caught.value.path == str(path)
+    with pytest.raises(OSError) as caught:
         sd.inspect(tmp_path)
+    assert (caught.value.errno, caught.value.filename) == (errno.EISDIR, str(tmp_path))
+    with pytest.raises(FileNotFoundError) as caught:
+        sd.quantize(path, tmp_path / "out.gguf", "q8_0")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOENT, str(path))
 
 
 def test_a_damaged_file_is_described(tmp_path, tiny_path):

@@ -307,6 +307,18 @@ def test_draft_options_reach_the_drafter(model, draft):
     assert none["speculation"].startswith("off")
 
 
+@pytest.mark.parametrize("verifier", ["standard", "block", "topk_importance", "match"])
+@pytest.mark.parametrize("drafter", ["model", "layerskip"])
+def test_sampled_drafts_at_temperature_zero_are_the_best_tokens(model, draft, drafter, verifier):
+    done = generate_json(
+        *(model, "-md", draft, "-p", PROMPT, "-n", "20", "--temp", "0", "--drafter", drafter),
+        *("--draft-sampling", "sampled", "--verify", verifier),
+    )
+    plain = generate_json(model, "-p", PROMPT, "-n", "20", "--temp", "0", "--drafter", "none")
+    assert done["token_ids"] == plain["token_ids"]
+    assert done["stats"]["drafted"] > 10
+
+
 def test_a_draft_model_that_is_not_used_is_mentioned(model, draft):
     arguments = ["generate", "-m", model, "-md", draft, "-p", "a", "-n", "1", "--drafter", "none"]
     assert "-md" in specdec(*arguments).stderr

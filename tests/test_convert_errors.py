@@ -95,6 +95,8 @@ def point_index(file_name: str) -> Break:
     return shards(lambda folder: hf.write_json(folder / "model.safetensors.index.json", index))
 
 
+MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
 EMBED = "model.embed_tokens.weight"
 DEEP = "[" * 200_000 + "]" * 200_000
 BAD: dict[str, tuple[Break, str]] = {
@@ -136,7 +138,18 @@ BAD: dict[str, tuple[Break, str]] = {
         change_config(architectures=["GPT2LMHeadModel"]),
         "'GPT2LMHeadModel' is not supported; supported are LlamaForCausalLM, MistralForCausalLM",
     ),
-    "no architecture": (drop_config("architectures"), "'architectures' should be"),
+    "no architecture": (
+        change_config(architectures=None, model_type="gpt2"),
+        "'architectures' is missing and 'model_type' is 'gpt2'; supported are LlamaForCausalLM",
+    ),
+    "two architectures": (
+        change_config(architectures=["LlamaForCausalLM", "Qwen2ForCausalLM"]),
+        "'architectures' should be a list with one name",
+    ),
+    "an architecture and another model_type": (
+        change_config(model_type="qwen2"),
+        "says LlamaForCausalLM but 'model_type' qwen2; correct the one",
+    ),
     "a missing key": (drop_config("hidden_size"), "'hidden_size' should be .* found nothing"),
     "a key of the wrong type": (change_config(num_hidden_layers="2"), "'num_hidden_layers'"),
     "too many layers": (change_config(num_hidden_layers=10**9), "at most 4096"),
@@ -146,7 +159,7 @@ BAD: dict[str, tuple[Break, str]] = {
         change_config(quantization_config={"bits": 4}),
         "'quantization_config' should be None",
     ),
-    "another activation": (change_config(hidden_act="gelu"), "'hidden_act' should be 'silu'"),
+    "another activation": (change_config(hidden_act="gelu"), "'hidden_act' should be 'silu', "),
     "dynamic rope": (
         change_config(rope_scaling={"type": "dynamic", "factor": 2.0}),
         "rope scaling 'dynamic' is not supported",
@@ -156,12 +169,20 @@ BAD: dict[str, tuple[Break, str]] = {
         "unknown rope parameters: mscale",
     ),
     "a sliding window": (
-        change_config(architectures=["MistralForCausalLM"], sliding_window=128),
-        "sliding_window is 128, less than the context of 512",
+        change_config(**MISTRAL, sliding_window=128),
+        "sliding_window is 128, less than the context of 512 tokens, and applies from layer 0 of 2",
     ),
     "a sliding window that the architecture has by itself": (
-        change_config(architectures=["MistralForCausalLM"], max_position_embeddings=8192),
+        change_config(**MISTRAL, max_position_embeddings=8192),
         "sliding_window is 4096",
+    ),
+    "a sliding window of some layers": (
+        change_config(**QWEN2, use_sliding_window=True, sliding_window=64, max_window_layers=1),
+        "applies from layer 1 of 2",
+    ),
+    "a sliding window that is no number": (
+        change_config(**MISTRAL, sliding_window="all"),
+        "'sliding_window' should be a whole number from 1, or null, found 'all'",
     ),
     "a tensor is missing": (
         change_state(lambda state: state.pop("model.layers.1.mlp.up_proj.weight")),
@@ -219,7 +240,7 @@ BAD: dict[str, tuple[Break, str]] = {
     ),
     "more tokens than rows": (
         lambda folder: hf.add_bpe(folder, 400),
-        "has 400 tokens but the embedding 320 rows",
+        "has 400 tokens but the embedding 320 rows; 80 of those beyond it are more than padding",
     ),
     "a tokenizer of another model": (
         lambda folder: hf.write_checkpoint(folder, hf.llama_config(vocab_size=4000)),
@@ -228,13 +249,6 @@ BAD: dict[str, tuple[Break, str]] = {
     "a special token that does not exist": (
         write("tokenizer_config.json", '{"eos_token": "<end>"}'),
         "eos_token is '<end>', which is not in the vocabulary",
-    ),
-    "a special id that does not exist": (
-        lambda folder: (
-            remove("tokenizer_config.json")(folder),
-            change_config(eos_token_id=999)(folder),
-        ),
-        "eos_token_id is 999, but there are 300 tokens",
     ),
     "BOS is added but not named": (
         write("tokenizer_config.json", '{"add_bos_token": true}'),

@@ -218,6 +218,23 @@ def test_sampled_drafts_are_not_repeated_after_a_rejection() -> None:
     assert same < 0.5 * total
 
 
+def test_tokens_that_were_drawn_stand_although_the_model_fails_behind_them() -> None:
+    """Dropped, those behind which it fails would be emitted too seldom."""
+    for what in ("fail", "nan"):
+        for mode, kept in (("sampled", 2), ("greedy", 0)):
+            session = m.Session(TARGET, {"kind": "model", "toy": DRAFT, "mode": mode})
+            session.inject("draft", what, 3)
+            out = session.run(
+                prompt=[1, 2],
+                max_tokens=20,
+                gamma=5,
+                verifier="standard",
+                sampling={"temperature": 1.0, "seed": 1, "top_p": 0.999},
+            )
+            assert [len(drafted) for drafted, _, _ in out["rounds"]][:2] == [kept, 0]
+            assert out["stats"]["speculation"].startswith("off: the drafter failed")
+
+
 def test_a_draft_ends_with_an_end_of_sequence_token() -> None:
     equal = {**TARGET, "mix": 0.0}
     truth = plain_greedy(m.Session(TARGET), [1, 2], 20)

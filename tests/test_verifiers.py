@@ -204,6 +204,43 @@ def test_the_published_rule_makes_a_perfect_draft_uniform() -> None:
     assert all(abs(p - 0.25) < 1e-12 for p in first.values())
 
 
+HALF = [0.5, 0.5, 0.0]
+NO_LAW: list[float] = []
+
+
+@pytest.mark.parametrize(
+    ("takers", "tokens", "parents", "laws", "message"),
+    [
+        ("chains", [2], [], [HALF], "does not carry the law"),
+        ("chains", [0, 1], [], [HALF, NO_LAW], "does not carry the law"),
+        ("chains", [7], [], [HALF], "does not carry the law"),
+        ("chains", [0, 1], [], [HALF], "is missing, or its law is"),
+        ("chains", [0, 1], [-1], [], "is missing, or its parent is"),
+        ("chains", [0, 1], [-1, 1], [], "follows a later one"),
+        ("chains", [0], [-2], [], "follows a later one"),
+        ("only chains", [0, 1], [-1, -1], [], "takes chains only"),
+        ("combs", [0, 1], [-1, -1], [HALF, HALF], "a law beside its sibling's"),
+        ("combs", [0, 0], [-1, -1], [HALF, NO_LAW], "was drawn twice"),
+        ("combs", [0, 2], [-1, -1], [HALF, NO_LAW], "does not carry the law"),
+    ],
+)
+def test_drafts_without_the_laws_they_were_drawn_from_are_refused(
+    takers: str,
+    tokens: list[int],
+    parents: list[int],
+    laws: list[list[float]],
+    message: str,
+) -> None:
+    names = {
+        "chains": ["standard", "block", "topk_importance", "topk_importance_published"],
+        "only chains": ["standard", "block"],
+        "combs": ["topk_importance", "topk_importance_published"],
+    }[takers]
+    for name in names:
+        with pytest.raises(m.Error, match=f"internal: .*{message}"):
+            m.verdict_law(name, tokens, parents, laws, [HALF] * (len(tokens) + 1))
+
+
 def test_auto_is_greedy_at_zero_and_match_above() -> None:
     assert m.resolve_verifier("auto", 0.0) == "greedy"
     assert m.resolve_verifier("auto", 0.5) == "match"

@@ -3,6 +3,10 @@
 Also other_numbers.inc beside it: the numbers (No, as in "½") that are no part of words.
 
 Usage: python tools/gen_unicode_table.py [OUTPUT]
+       python tools/gen_unicode_table.py --wide [OUTPUT]
+
+With --wide it writes cpp/cli/line_editor/wide_table.inc: the characters that take two columns of a
+terminal (East_Asian_Width W and F).
 
 The classes come from Python's `unicodedata`, or from `unicodedata2` when it is installed; the first
 line of the table names the Unicode version. The `tokenizers` package splits by 16.0, which a test
@@ -69,8 +73,50 @@ def other_numbers() -> list[tuple[int, int]]:
     return out
 
 
+def wide_ranges() -> list[tuple[int, int]]:
+    """(first, last) of every range of characters two columns wide; unassigned ones do not break it.
+
+    Marks have no width of their own and are left out.
+    """
+    out: list[tuple[int, int]] = []
+    unassigned = False  # only unassigned characters since the last range
+    for code_point in range(0x110000):
+        char = chr(code_point)
+        category = unicodedata.category(char)
+        # Old versions of the table call unassigned characters wide.
+        wide = unicodedata.east_asian_width(char) in "WF" and category not in ("Cn", "Mn", "Me")
+        if wide:
+            if out and (out[-1][1] == code_point - 1 or unassigned):
+                out[-1] = (out[-1][0], code_point)
+            else:
+                out.append((code_point, code_point))
+            unassigned = True
+        elif category != "Cn":
+            unassigned = False
+    return out
+
+
+def write_wide(path: pathlib.Path) -> None:
+    """Write the table of wide characters."""
+    entries = [f"{{0x{first:x}, 0x{last:x}}}," for first, last in wide_ranges()]
+    version = unicodedata.unidata_version
+    lines = [
+        f"// Made by tools/gen_unicode_table.py --wide from Unicode {version}; do not edit.",
+        "// Entries: first and last of a range.",
+    ]
+    for start in range(0, len(entries), 5):
+        lines.append(" ".join(entries[start : start + 5]))
+    path.write_text("\n".join(lines) + "\n", encoding="ascii")
+    print(f"{path}: {len(entries)} ranges, Unicode {version}")
+
+
 def main() -> None:
     """Write the table."""
+    if sys.argv[1:2] == ["--wide"]:
+        cpp = pathlib.Path(__file__).parent.parent / "cpp"
+        default = cpp / "cli" / "line_editor" / "wide_table.inc"
+        write_wide(pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else default)
+        return
     default = pathlib.Path(__file__).parent.parent / "cpp" / "tokenizer" / "unicode_table.inc"
     path = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else default
     entries = [f"0x{first << 8 | bits:x}," for first, bits in ranges()]

@@ -4,9 +4,7 @@
 
 #include "base/error.h"
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#elif defined(__aarch64__)
+#if defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
@@ -14,16 +12,63 @@
 namespace specdec {
 namespace {
 
+using Names = std::vector<const char*>;
+
+// Everything that target.h lets the compiler use for an instruction set and this machine lacks.
+// The compiler's library also asks the operating system whether it saves the registers.
 #if defined(__x86_64__)
-// CPUID leaf 7.1, EAX bit 4. It needs no more state than AVX2.
-bool has_avx_vnni() {
-  unsigned eax = 0;
-  unsigned ebx = 0;
-  unsigned ecx = 0;
-  unsigned edx = 0;
-  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1U << 4)) != 0;
+#define SPECDEC_NEED(feature)                                     \
+  do {                                                            \
+    if (!__builtin_cpu_supports(feature)) out.push_back(feature); \
+  } while (false)
+
+Names missing_features(CpuIsa isa) {
+  Names out;
+  if (isa == CpuIsa::kNeonDotprod) return {"a 64-bit Arm processor"};
+  if (isa == CpuIsa::kScalar) return out;
+  SPECDEC_NEED("avx");
+  SPECDEC_NEED("avx2");
+  SPECDEC_NEED("fma");
+  SPECDEC_NEED("f16c");
+  SPECDEC_NEED("bmi2");
+  SPECDEC_NEED("popcnt");
+  if (isa == CpuIsa::kAvxVnni) SPECDEC_NEED("avxvnni");
+  if (isa == CpuIsa::kAvx512Vnni) {
+    SPECDEC_NEED("avx512f");
+    SPECDEC_NEED("avx512bw");
+    SPECDEC_NEED("avx512vl");
+    SPECDEC_NEED("avx512dq");
+    SPECDEC_NEED("avx512vnni");
+  }
+  return out;
+}
+#elif defined(__aarch64__)
+Names missing_features(CpuIsa isa) {
+  if (isa == CpuIsa::kScalar) return {};
+  if (isa != CpuIsa::kNeonDotprod) return {"an x86-64 processor"};
+  Names out;
+  const unsigned long has = ::getauxval(AT_HWCAP);
+  if ((has & HWCAP_ASIMDDP) == 0) out.push_back("asimddp");
+  // Parts of Armv8.2-A that the compiler may use as well.
+  if ((has & HWCAP_ATOMICS) == 0) out.push_back("atomics");
+  if ((has & HWCAP_ASIMDRDM) == 0) out.push_back("asimdrdm");
+  if ((has & HWCAP_CRC32) == 0) out.push_back("crc32");
+  return out;
+}
+#else
+Names missing_features(CpuIsa isa) {
+  return isa == CpuIsa::kScalar ? Names{} : Names{"another processor architecture"};
 }
 #endif
+
+constexpr CpuIsa kAllIsas[] = {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvxVnni,
+                               CpuIsa::kAvx512Vnni, CpuIsa::kNeonDotprod};
+
+std::string joined(const Names& names) {
+  std::string out;
+  for (const char* name : names) out += std::string(out.empty() ? "" : ", ") + name;
+  return out;
+}
 
 }  // namespace
 
@@ -44,31 +89,26 @@ const char* cpu_isa_name(CpuIsa isa) {
 }
 
 std::vector<CpuIsa> supported_cpu_isas() {
-  std::vector<CpuIsa> out{CpuIsa::kScalar};
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("f16c")) {
-    out.push_back(CpuIsa::kAvx2);
-    if (has_avx_vnni()) out.push_back(CpuIsa::kAvxVnni);
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vnni")) {
-      out.push_back(CpuIsa::kAvx512Vnni);
-    }
+  std::vector<CpuIsa> out;
+  for (const CpuIsa isa : kAllIsas) {
+    if (missing_features(isa).empty()) out.push_back(isa);
   }
-#elif defined(__aarch64__)
-  if ((::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0) out.push_back(CpuIsa::kNeonDotprod);
-#endif
   return out;
 }
 
 CpuIsa parse_cpu_isa(const std::string& name) {
-  std::string valid;
+  Names valid;
   for (const CpuIsa isa : supported_cpu_isas()) {
     if (name == cpu_isa_name(isa)) return isa;
-    valid += std::string(valid.empty() ? "" : ", ") + cpu_isa_name(isa);
+    valid.push_back(cpu_isa_name(isa));
   }
-  throw_invalid("SPECDEC_CPU_ISA is '" + printable(name) + "'; this machine can run: " + valid);
+  std::string why = "is unknown";
+  for (const CpuIsa isa : kAllIsas) {
+    if (name == cpu_isa_name(isa))
+      why = "needs what is missing here: " + joined(missing_features(isa));
+  }
+  throw_invalid("SPECDEC_CPU_ISA: '" + printable(name) + "' " + why +
+                "; this machine can run: " + joined(valid));
 }
 
 CpuIsa active_cpu_isa() {

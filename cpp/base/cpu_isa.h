@@ -15,8 +15,8 @@ enum class CpuIsa { kScalar, kAvx2, kAvxVnni, kAvx512Vnni, kNeonDotprod };
 [[nodiscard]] std::vector<CpuIsa> supported_cpu_isas();
 
 // The best one, or what SPECDEC_CPU_ISA asks for; decided once per process.
-// Throws Error(kInvalidArgument) listing the valid names when that is unknown or not supported
-// here.
+// Throws Error(kInvalidArgument) when that is unknown, or when this machine cannot run it: with
+// what it lacks and what it can run.
 [[nodiscard]] CpuIsa active_cpu_isa();
 
 // Parses a name; throws as above.

@@ -14,9 +14,23 @@
 namespace specdec {
 namespace {
 
+const char* reason_of(int error_number) {
+  switch (error_number) {
+    case ENOENT:
+      return "not_found";
+    case EACCES:
+    case EPERM:
+      return "permission_denied";
+    case EISDIR:
+      return "is_directory";
+    default:
+      return "io";
+  }
+}
+
 [[noreturn]] void throw_io(const std::string& path, const char* what, int error_number) {
   ErrorDetail detail;
-  detail.reason = error_number == ENOENT ? "not_found" : "io";
+  detail.reason = reason_of(error_number);
   detail.path = path;
   throw Error(ErrorCode::kIo,
               printable(path, 512) + ": " + what + ": " + std::strerror(error_number),

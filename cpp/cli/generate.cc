@@ -51,7 +51,7 @@ ArgParser make_parser(GenerateFlags& flags) {
       "Tokens to generate at most (default -1: until the model ends or the context is full).");
   parser.list("-r --reverse-prompt --stop", "TEXT", &flags.stop,
               "End before this text. Repeatable.");
-  parser.flag("--ignore-eos", &flags.ignore_eos, "Forbid the tokens that end a generation: it goes on until -n, a stop or the context.");
+  parser.flag("--ignore-eos", &flags.ignore_eos, "Never let the model end by itself.");
   parser.flag("--special", &flags.special, "Show special tokens in the text.");
   add_sampling_flags(parser, flags.sampling, 0.0);
   add_draft_flags(parser, flags.draft);

@@ -35,10 +35,21 @@ class Verifier {
   virtual ~Verifier() = default;
   [[nodiscard]] virtual std::string_view name() const = 0;
   [[nodiscard]] virtual VerifierTraits traits() const = 0;
-  // An empty proposal is plain decoding: one token from row -1.
-  [[nodiscard]] virtual Verdict verify(const DraftProposal& proposal, TargetRows& rows,
+  // An empty proposal is plain decoding: one token from row -1. Throws Error(kInternal) for a
+  // proposal that is not what its type says: nothing exact can be made of that.
+  [[nodiscard]] Verdict verify(const DraftProposal& proposal, TargetRows& rows,
+                               Chance& chance) const;
+
+ private:
+  // The proposal is one that check_proposal() lets pass.
+  [[nodiscard]] virtual Verdict decide(const DraftProposal& proposal, TargetRows& rows,
                                        Chance& chance) const = 0;
 };
+
+// Throws Error(kInternal) naming the token unless the proposal is a chain or, for those who take
+// them, a tree; and, for those who read draft laws, every drawn token carries the law that it can
+// have been drawn from.
+void check_proposal(const DraftProposal& proposal, const VerifierTraits& traits);
 
 // Every verifier of verifiers/verifiers.def.
 [[nodiscard]] std::span<const Verifier* const> all_verifiers();

@@ -4,46 +4,12 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "sampling/exp_rows.h"
 #include "sampling/fixed_math.h"
 #include "sampling/row_buffers.h"
 
 namespace specdec {
 namespace {
-
-template <std::size_t kLanes>
-[[gnu::always_inline]] inline void exp_loop(const double* log_weights, double max, double* out,
-                                            std::size_t n) {
-  std::size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) fixed_exp_lanes<kLanes>(log_weights + i, max, out + i);
-  for (; i < n; ++i) out[i] = fixed_exp(log_weights[i] - max);
-}
-
-// exp over whole vocabularies is compiled for wide vectors too. No version fuses multiplications
-// and additions, so all give the same bits.
-using ExpLoop = void (*)(const double*, double, double*, std::size_t);
-void exp_default(const double* in, double max, double* out, std::size_t n) {
-  exp_loop<2>(in, max, out, n);
-}
-#if defined(__x86_64__)
-[[gnu::target("avx2")]] void exp_avx2(const double* in, double max, double* out, std::size_t n) {
-  exp_loop<4>(in, max, out, n);
-}
-[[gnu::target("avx512f,avx512dq")]] void exp_avx512(const double* in, double max, double* out,
-                                                    std::size_t n) {
-  exp_loop<8>(in, max, out, n);
-}
-ExpLoop best_exp_loop() {
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return exp_avx512;
-  return __builtin_cpu_supports("avx2") ? exp_avx2 : exp_default;
-}
-#else
-ExpLoop best_exp_loop() { return exp_default; }
-#endif
-
-void exp_all(const double* log_weights, double max, double* out, std::size_t n) {
-  static const ExpLoop kLoop = best_exp_loop();
-  kLoop(log_weights, max, out, n);
-}
 
 void scale_all(double* values, double factor, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) values[i] *= factor;
@@ -134,7 +100,7 @@ std::span<const double> Distribution::probs() const {
   if (!probs_.empty() || log_weights_.empty()) return probs_;
   const std::size_t n = log_weights_.size();
   probs_ = take_row_buffer(n);
-  exp_all(log_weights_.data(), log_weights_[best_], probs_.data(), n);
+  exp_row(log_weights_.data(), log_weights_[best_], probs_.data(), n);
   scale_all(probs_.data(), 1.0 / fixed_sum(probs_), n);
   return probs_;
 }

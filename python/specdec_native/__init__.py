@@ -16,7 +16,7 @@ from ._embedded import (
 )
 from ._quantize import quantize
 from ._version import __version__
-from .decoder import ChatOptions, Decoder, GenerateOptions
+from .decoder import Decoder
 from .errors import (
     ClosedError,
     ContextFullError,
@@ -66,7 +66,6 @@ from .stream import Stream
 
 __all__ = [
     "Cascade",
-    "ChatOptions",
     "Chunk",
     "ClosedError",
     "ContextFullError",
@@ -78,7 +77,6 @@ __all__ = [
     "EmbeddedPair",
     "FileInfo",
     "ForkError",
-    "GenerateOptions",
     "GenerationResult",
     "InternalError",
     "InvalidArgumentError",

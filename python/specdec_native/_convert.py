@@ -27,10 +27,17 @@ def measure_bandwidth(n_threads: int) -> None:
 
 
 class Call(NamedTuple):
-    """A request, and how many alternatives to show per token (None: no log-probabilities)."""
+    """A request, and what Python does with its results.
+
+    n_top: how many alternatives to show per token (None: no log-probabilities).
+    """
 
     request: _core.GenerateRequest
     n_top: int | None
+    on_progress: Callable[[int, int], object] | None = None
+    on_round: Callable[[Round], object] | None = None
+    on_token: Callable[[Chunk], object] | None = None
+    verify_output: bool = False
 
 
 def to_chunk(chunk: _core.OutputChunk, call: Call) -> Chunk:

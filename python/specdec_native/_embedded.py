@@ -111,5 +111,7 @@ def _check_present(path: pathlib.Path) -> None:
     if not path.is_file():
         raise ModelFileNotFoundError(
             f"{path} is missing: this installation was built without the embedded models; "
-            "install the package again from a complete source tree"
+            "install the package again from a complete source tree",
+            reason="not_found",
+            path=str(path),
         )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from . import _core
-from .errors import InvalidArgumentError
-from .model import StrPath
-from .options import check_number
+from ._checks import Text, check_all
+from ._option_table import CHECKS
+from .model import StrPath, path_bytes
 from .results import QuantizedTensor, QuantizeResult
 
 
@@ -40,15 +39,16 @@ def quantize(
         source: a GGUF file of any architecture, best in F16, BF16 or F32.
         target: the file to write.
         type: "Q4_K_M", "q8_0", ... in any case; an unknown one raises an error that lists them.
-        n_threads: 1 to 256; None: one per core this process may use.
+        n_threads: 1 to 256; threads; the bytes do not depend on them; None: one per core this
+            process may use.
         dry_run: only plan: nothing is written, and errors of tensors are 0.
         overwrite: replace `target` if it exists.
         pure: no mix: every matrix gets the type itself, where its rows fit.
         allow_requantize: quantise what is quantised already.
         leave_output_tensor: keep ``output.weight`` as it is.
         output_tensor_type: weight format of ``output.weight``, or of the embedding that stands in
-            for it.
-        token_embedding_type: weight format of ``token_embd.weight``.
+            for it; None: as `type` says.
+        token_embedding_type: weight format of ``token_embd.weight``; None: as `type` says.
         on_progress: called with 0..1; an exception it raises ends the run.
 
     Raises:
@@ -58,29 +58,25 @@ def quantize(
         ModelFileNotFoundError, ModelFileError: a file cannot be read or written; the disk is full.
         UnsupportedModelError: the source has weight formats that this version does not know.
     """
-    names = {
-        "type": type,
-        "output_tensor_type": output_tensor_type or "",
-        "token_embedding_type": token_embedding_type or "",
+    given = {
+        "n_threads": n_threads,
+        "dry_run": dry_run,
+        "overwrite": overwrite,
+        "pure": pure,
+        "allow_requantize": allow_requantize,
+        "leave_output_tensor": leave_output_tensor,
+        "output_tensor_type": output_tensor_type,
+        "token_embedding_type": token_embedding_type,
+        "on_progress": on_progress,
     }
-    for name, value in names.items():
-        if not isinstance(value, str):
-            raise InvalidArgumentError(f"{name} must be a str, not {value!r}")
-    if n_threads is not None:
-        check_number("n_threads", n_threads, 1, 256, whole=True)
+    checked = check_all(CHECKS["quantize"], given)
+    for name in ("n_threads", "output_tensor_type", "token_embedding_type"):
+        checked[name] = checked[name] or ("" if name.endswith("type") else 0)
     found: dict[str, Any] = _core.quantize(
-        os.fsencode(source),
-        os.fsencode(target),
-        type,
-        n_threads=n_threads or 0,
-        dry_run=bool(dry_run),
-        overwrite=bool(overwrite),
-        pure=bool(pure),
-        allow_requantize=bool(allow_requantize),
-        leave_output_tensor=bool(leave_output_tensor),
-        output_tensor_type=names["output_tensor_type"],
-        token_embedding_type=names["token_embedding_type"],
-        on_progress=on_progress,
+        path_bytes("source", source),
+        path_bytes("target", target),
+        Text()("type", type),
+        **checked,
         poll_signals=threading.current_thread() is threading.main_thread(),
     )
     found["tensors"] = tuple(QuantizedTensor(**tensor) for tensor in found["tensors"])

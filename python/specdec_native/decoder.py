@@ -8,32 +8,36 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, get_args
+from typing import Any, NoReturn, get_args
 
 from . import _core
+from ._checks import Unset, check_all, check_choice, check_whole, unset
 from ._convert import Call, round_callback, to_check, to_chunk, to_result
+from ._option_table import CHECKS
 from .errors import ClosedError, InvalidArgumentError, OutputMismatchError, SessionBusyError
-from .model import Message, Model, check_token_ids, flush_log, refuse_copy, to_bytes
+from .model import (
+    KvType,
+    Message,
+    Model,
+    check_model,
+    check_token_ids,
+    flush_log,
+    refuse_copy,
+    to_bytes,
+)
 from .options import (
-    MAX_LOGPROBS,
     MAX_STOP_STRINGS,
     Cascade,
     Drafter,
     DraftModel,
-    KvType,
     LayerSkip,
     NGram,
     SamplingParams,
     SuffixAutomaton,
     TokenRecycling,
-    check_choice,
-    check_number,
 )
 from .results import Chunk, GenerationResult, Round
 from .stream import Stream, StreamWorker
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 Prompt = str | Sequence[int]
 OnToken = Callable[[Chunk], object]
@@ -41,59 +45,15 @@ OnProgress = Callable[[int, int], object]
 OnRound = Callable[[Round], object]
 
 
-class GenerateOptions(TypedDict, total=False):
-    """Keyword arguments of `Decoder.generate`, `stream`, `chat` and `stream_chat`.
-
-    Sampling, each overriding the field of `params`; see `SamplingParams` for ranges:
-        params, temperature, top_k, top_p, min_p, noise_scale, seed, repetition_penalty,
-        presence_penalty, frequency_penalty, penalty_last_n, logit_bias.
-    Where it ends:
-        stop: the text ends before the first of these strings that appears.
-        ignore_eos: forbid the tokens that end a generation (`</s>`, `<|im_end|>`, ...), as
-            llama.cpp's --ignore-eos does: the model must choose others and goes on until
-            `max_tokens`, a stop string or a full context.
-    What is reported:
-        logprobs: 0 to 100; log-probabilities, and so many alternatives per token.
-        render_special: spell control tokens out in the text.
-        on_progress: called with (tokens read, tokens of the prompt) while the prompt is read.
-        on_round: called with a `Round` after each pass of the target model.
-    """
-
-    params: SamplingParams | None
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    noise_scale: float
-    seed: int | None
-    repetition_penalty: float
-    presence_penalty: float
-    frequency_penalty: float
-    penalty_last_n: int
-    logit_bias: Mapping[int, float]
-    stop: str | Sequence[str] | None
-    ignore_eos: bool
-    logprobs: int | None
-    render_special: bool
-    on_progress: OnProgress | None
-    on_round: OnRound | None
-
-
-class ChatOptions(GenerateOptions, total=False):
-    """Keyword arguments of `Decoder.chat` and `stream_chat`, besides `GenerateOptions`.
-
-    tools: function descriptions, for templates that know them.
-    template: a jinja2 template instead of the file's own.
-    template_args: further variables for the template.
-    """
-
-    tools: Sequence[Mapping[str, Any]] | None
-    template: str | None
-    template_args: Mapping[str, Any] | None
-
-
-_OPTIONS = frozenset(GenerateOptions.__annotations__)
-_SAMPLING = frozenset(field.name for field in dataclasses.fields(SamplingParams))
+_SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingParams))
+_DRAFTERS: dict[str, Callable[..., Drafter]] = {
+    "model": DraftModel,
+    "ngram": NGram,
+    "suffix": SuffixAutomaton,
+    "recycling": TokenRecycling,
+    "layerskip": LayerSkip,
+}
+DrafterChoice = Drafter | Cascade | Sequence[Drafter | str] | str
 
 
 class Decoder:
@@ -108,13 +68,15 @@ class Decoder:
         drafter: "auto": each pass uses what is expected to be fastest of n-gram and suffix lookup
             and the `draft` model, or decodes plainly, from measured costs and acceptance; a
             `Cascade` or list of drafters: the same among them; one of `DraftModel`, `NGram`,
-            `SuffixAutomaton`, `TokenRecycling`, `LayerSkip`: drafts of its
-            own fixed length; None: plain decoding.
-        draft: a smaller model of the same vocabulary, for "auto".
+            `SuffixAutomaton`, `TokenRecycling`, `LayerSkip`: drafts of its own fixed length. The
+            names of the command line mean those with their defaults: "model" (which is `draft`),
+            "ngram", "suffix", "recycling", "layerskip", several with commas, "none"; None: plain
+            decoding.
+        draft: a smaller model of the same vocabulary, for "auto" and "model"; None: none.
         verifier: "auto" (greedy at temperature 0, match above), "greedy", "match", "standard",
             "block" or "topk_importance"; docs/verifiers.md compares them.
             "topk_importance_published" is for comparison only: it is not lossless, and warns.
-        n_ctx: positions of the context; None: the model's own, at most 4096.
+        n_ctx: 2 or more; positions of the context; None: the model's.
         kv_type: elements of the caches; None: the model's.
 
     Raises:
@@ -127,7 +89,7 @@ class Decoder:
         self,
         target: Model,
         *,
-        drafter: DrafterChoice = "auto",
+        drafter: DrafterChoice | None = "auto",
         draft: Model | None = None,
         verifier: str = "auto",
         n_ctx: int | None = None,
@@ -135,10 +97,10 @@ class Decoder:
     ) -> None:
         self._session: _core.Session | None = None
         self._worker: StreamWorker | None = None
-        if not isinstance(target, Model):
-            raise InvalidArgumentError(f"target must be a Model, not {type(target).__name__}")
+        check_model("target", target)
+        checked = check_all(CHECKS["Decoder"], {"n_ctx": n_ctx, "kv_type": kv_type})
         options = _core.SessionOptions()
-        check_choice("verifier", verifier, _core.verifier_names())
+        check_choice("verifier", verifier, tuple(_core.verifier_names()))
         options.verifier = verifier
         if verifier == "topk_importance_published":
             warnings.warn(
@@ -146,12 +108,8 @@ class Decoder:
                 UserWarning,
                 stacklevel=2,
             )
-        if n_ctx is not None:
-            check_number("n_ctx", n_ctx, 2, 2**31 - 1, whole=True)
-            options.n_ctx = n_ctx
-        if kv_type is not None:
-            check_choice("kv_type", kv_type, get_args(KvType))
-            options.kv_type = kv_type
+        options.n_ctx = checked["n_ctx"] or 0
+        options.kv_type = checked["kv_type"] or ""
         draft = _set_drafters(options, drafter, draft)
         self._target = target
         self._session = _core.Session(
@@ -183,23 +141,61 @@ class Decoder:
         prompt: Prompt,
         *,
         max_tokens: int | None = 128,
+        params: SamplingParams | None = None,
+        logit_bias: Mapping[int, float] = unset({}),
+        repetition_penalty: float = unset(1.0),
+        presence_penalty: float = unset(0.0),
+        frequency_penalty: float = unset(0.0),
+        penalty_last_n: int = unset(64),
+        temperature: float = unset(0.0),
+        top_k: int = unset(0),
+        top_p: float = unset(1.0),
+        min_p: float = unset(0.0),
+        noise_scale: float = unset(0.0),
+        seed: int | None = unset(None),
+        stop: str | Sequence[str] | None = None,
+        ignore_eos: bool = False,
+        logprobs: int | None = None,
+        render_special: bool = False,
         parse_special: bool = True,
+        on_progress: OnProgress | None = None,
+        on_round: OnRound | None = None,
         on_token: OnToken | None = None,
         verify_output: bool = False,
-        **options: Unpack[GenerateOptions],
     ) -> GenerationResult:
         """Continues a prompt.
 
         Args:
             prompt: text, to which no chat template is applied (see `chat`), or token ids.
-            max_tokens: at most so many; None: until the context is full.
+            max_tokens: 0 or more; at most so many; None: until the context is full.
+            params: a `SamplingParams`; single options override its fields; None: its defaults.
+            logit_bias: token id -> what is added to its logit, -inf bans the token.
+            repetition_penalty: (0, 100]; divides positive logits of seen tokens, multiplies
+                negative ones.
+            presence_penalty: [-100, 100]; subtracted once from the logits of seen tokens.
+            frequency_penalty: [-100, 100]; subtracted once per occurrence.
+            penalty_last_n: -1 or more; how many of the last tokens count as seen; -1: all, 0: none.
+            temperature: [0, 1000000]; 0 takes the best token, ties to the lowest id.
+            top_k: 0 or more; keep the best so many tokens; 0: all.
+            top_p: (0, 1]; keep the best tokens that make up this probability; 1: all.
+            min_p: [0, 1); drop tokens below this share of the best one's probability; 0: none.
+            noise_scale: [0, 100]; two-stage sampling: standard deviation of Gaussian noise on the
+                survivors' logits.
+            seed: 0 or more; the same one gives the same tokens; None: a new one, which the result
+                reports.
+            stop: a string or up to 64; the text ends before the first that appears; None: no
+                string.
+            ignore_eos: never let the model end by itself: end-of-sequence tokens are banned.
+            logprobs: 0 to 100; log-probabilities, and so many alternatives per token; None: none.
+            render_special: spell control tokens out in the text.
             parse_special: recognise control tokens that a text prompt spells out.
+            on_progress: called with (tokens read, tokens of the prompt) while the prompt is read.
+            on_round: called with a `Round` after each pass of the target model.
             on_token: called with each `Chunk`; returning False ends the generation, and an
                 exception ends it and passes through.
             verify_output: decode once more without a drafter, from the start of the prompt, and
                 compare; `result.check` tells. Above temperature 0 only the verifier `match` can be
                 checked so: the others keep the distribution, not the tokens.
-            **options: see `GenerateOptions`; the default is greedy.
 
         Raises:
             InvalidArgumentError: names the option and its range.
@@ -209,60 +205,201 @@ class Decoder:
 
         Ctrl-C ends the call with KeyboardInterrupt; the decoder can be used again.
         """
-        call = self._call(options, max_tokens)
-        self._set_prompt(call.request, prompt, parse_special)
-        return self._run(call, on_token, options, verify_output)
+        call = self._call(locals())
+        self._set_prompt(call.request, prompt)
+        return self._run(call)
 
     def stream(
         self,
         prompt: Prompt,
         *,
         max_tokens: int | None = 128,
+        params: SamplingParams | None = None,
+        logit_bias: Mapping[int, float] = unset({}),
+        repetition_penalty: float = unset(1.0),
+        presence_penalty: float = unset(0.0),
+        frequency_penalty: float = unset(0.0),
+        penalty_last_n: int = unset(64),
+        temperature: float = unset(0.0),
+        top_k: int = unset(0),
+        top_p: float = unset(1.0),
+        min_p: float = unset(0.0),
+        noise_scale: float = unset(0.0),
+        seed: int | None = unset(None),
+        stop: str | Sequence[str] | None = None,
+        ignore_eos: bool = False,
+        logprobs: int | None = None,
+        render_special: bool = False,
         parse_special: bool = True,
-        **options: Unpack[GenerateOptions],
+        on_progress: OnProgress | None = None,
+        on_round: OnRound | None = None,
     ) -> Stream:
         """As `generate`, but returns an iterator over `Chunk`s that is also a context manager.
 
         Closing or dropping the iterator ends the generation; then its `result` tells what there
-        was. `on_progress` is called on another thread.
+        was. `on_progress` and `on_round` are called on another thread.
+
+        Args:
+            prompt: text, to which no chat template is applied, or token ids.
+            max_tokens: 0 or more; at most so many; None: until the context is full.
+            params: a `SamplingParams`; single options override its fields; None: its defaults.
+            logit_bias: token id -> what is added to its logit, -inf bans the token.
+            repetition_penalty: (0, 100]; divides positive logits of seen tokens, multiplies
+                negative ones.
+            presence_penalty: [-100, 100]; subtracted once from the logits of seen tokens.
+            frequency_penalty: [-100, 100]; subtracted once per occurrence.
+            penalty_last_n: -1 or more; how many of the last tokens count as seen; -1: all, 0: none.
+            temperature: [0, 1000000]; 0 takes the best token, ties to the lowest id.
+            top_k: 0 or more; keep the best so many tokens; 0: all.
+            top_p: (0, 1]; keep the best tokens that make up this probability; 1: all.
+            min_p: [0, 1); drop tokens below this share of the best one's probability; 0: none.
+            noise_scale: [0, 100]; two-stage sampling: standard deviation of Gaussian noise on the
+                survivors' logits.
+            seed: 0 or more; the same one gives the same tokens; None: a new one, which the result
+                reports.
+            stop: a string or up to 64; the text ends before the first that appears; None: no
+                string.
+            ignore_eos: never let the model end by itself: end-of-sequence tokens are banned.
+            logprobs: 0 to 100; log-probabilities, and so many alternatives per token; None: none.
+            render_special: spell control tokens out in the text.
+            parse_special: recognise control tokens that a text prompt spells out.
+            on_progress: called with (tokens read, tokens of the prompt) while the prompt is read.
+            on_round: called with a `Round` after each pass of the target model.
         """
-        call = self._call(options, max_tokens)
-        self._set_prompt(call.request, prompt, parse_special)
-        return self._start(call, options)
+        call = self._call(locals())
+        self._set_prompt(call.request, prompt)
+        return self._start(call)
 
     def chat(
         self,
         messages: Sequence[Message],
         *,
         max_tokens: int | None = 512,
+        params: SamplingParams | None = None,
+        logit_bias: Mapping[int, float] = unset({}),
+        repetition_penalty: float = unset(1.0),
+        presence_penalty: float = unset(0.0),
+        frequency_penalty: float = unset(0.0),
+        penalty_last_n: int = unset(64),
+        temperature: float = unset(0.0),
+        top_k: int = unset(0),
+        top_p: float = unset(1.0),
+        min_p: float = unset(0.0),
+        noise_scale: float = unset(0.0),
+        seed: int | None = unset(None),
+        stop: str | Sequence[str] | None = None,
+        ignore_eos: bool = False,
+        logprobs: int | None = None,
+        render_special: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: str | None = None,
+        template_args: Mapping[str, Any] | None = None,
+        on_progress: OnProgress | None = None,
+        on_round: OnRound | None = None,
         on_token: OnToken | None = None,
         verify_output: bool = False,
-        **options: Unpack[ChatOptions],
     ) -> GenerationResult:
         """Answers a conversation, with the chat template of the model file.
 
         Args:
             messages: dicts with "role" and "content"; message text cannot forge control tokens.
-            max_tokens, on_token, verify_output: as of `generate`.
-            **options: see `ChatOptions` and `GenerateOptions`.
+            max_tokens: 0 or more; at most so many; None: until the context is full.
+            params: a `SamplingParams`; single options override its fields; None: its defaults.
+            logit_bias: token id -> what is added to its logit, -inf bans the token.
+            repetition_penalty: (0, 100]; divides positive logits of seen tokens, multiplies
+                negative ones.
+            presence_penalty: [-100, 100]; subtracted once from the logits of seen tokens.
+            frequency_penalty: [-100, 100]; subtracted once per occurrence.
+            penalty_last_n: -1 or more; how many of the last tokens count as seen; -1: all, 0: none.
+            temperature: [0, 1000000]; 0 takes the best token, ties to the lowest id.
+            top_k: 0 or more; keep the best so many tokens; 0: all.
+            top_p: (0, 1]; keep the best tokens that make up this probability; 1: all.
+            min_p: [0, 1); drop tokens below this share of the best one's probability; 0: none.
+            noise_scale: [0, 100]; two-stage sampling: standard deviation of Gaussian noise on the
+                survivors' logits.
+            seed: 0 or more; the same one gives the same tokens; None: a new one, which the result
+                reports.
+            stop: a string or up to 64; the text ends before the first that appears; None: no
+                string.
+            ignore_eos: never let the model end by itself: end-of-sequence tokens are banned.
+            logprobs: 0 to 100; log-probabilities, and so many alternatives per token; None: none.
+            render_special: spell control tokens out in the text.
+            tools: function descriptions, for templates that know them; None: none.
+            template: a jinja2 template instead of the file's own; None: the file's.
+            template_args: further variables for the template; None: none.
+            on_progress: called with (tokens read, tokens of the prompt) while the prompt is read.
+            on_round: called with a `Round` after each pass of the target model.
+            on_token: called with each `Chunk`; returning False ends the generation, and an
+                exception ends it and passes through.
+            verify_output: decode once more without a drafter, from the start of the prompt, and
+                compare; `result.check` tells. Above temperature 0 only the verifier `match` can be
+                checked so: the others keep the distribution, not the tokens.
 
         Raises:
             TemplateError: no template, or it is wrong, refuses the messages or exceeds its limits.
             Others as `generate`.
         """
-        call = self._chat_call(messages, options, max_tokens)
-        return self._run(call, on_token, options, verify_output)
+        return self._run(self._chat_call(locals()))
 
     def stream_chat(
         self,
         messages: Sequence[Message],
         *,
         max_tokens: int | None = 512,
-        **options: Unpack[ChatOptions],
+        params: SamplingParams | None = None,
+        logit_bias: Mapping[int, float] = unset({}),
+        repetition_penalty: float = unset(1.0),
+        presence_penalty: float = unset(0.0),
+        frequency_penalty: float = unset(0.0),
+        penalty_last_n: int = unset(64),
+        temperature: float = unset(0.0),
+        top_k: int = unset(0),
+        top_p: float = unset(1.0),
+        min_p: float = unset(0.0),
+        noise_scale: float = unset(0.0),
+        seed: int | None = unset(None),
+        stop: str | Sequence[str] | None = None,
+        ignore_eos: bool = False,
+        logprobs: int | None = None,
+        render_special: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: str | None = None,
+        template_args: Mapping[str, Any] | None = None,
+        on_progress: OnProgress | None = None,
+        on_round: OnRound | None = None,
     ) -> Stream:
-        """As `chat`, but returns an iterator as `stream` does."""
-        call = self._chat_call(messages, options, max_tokens)
-        return self._start(call, options)
+        """As `chat`, but returns an iterator as `stream` does.
+
+        Args:
+            messages: dicts with "role" and "content"; message text cannot forge control tokens.
+            max_tokens: 0 or more; at most so many; None: until the context is full.
+            params: a `SamplingParams`; single options override its fields; None: its defaults.
+            logit_bias: token id -> what is added to its logit, -inf bans the token.
+            repetition_penalty: (0, 100]; divides positive logits of seen tokens, multiplies
+                negative ones.
+            presence_penalty: [-100, 100]; subtracted once from the logits of seen tokens.
+            frequency_penalty: [-100, 100]; subtracted once per occurrence.
+            penalty_last_n: -1 or more; how many of the last tokens count as seen; -1: all, 0: none.
+            temperature: [0, 1000000]; 0 takes the best token, ties to the lowest id.
+            top_k: 0 or more; keep the best so many tokens; 0: all.
+            top_p: (0, 1]; keep the best tokens that make up this probability; 1: all.
+            min_p: [0, 1); drop tokens below this share of the best one's probability; 0: none.
+            noise_scale: [0, 100]; two-stage sampling: standard deviation of Gaussian noise on the
+                survivors' logits.
+            seed: 0 or more; the same one gives the same tokens; None: a new one, which the result
+                reports.
+            stop: a string or up to 64; the text ends before the first that appears; None: no
+                string.
+            ignore_eos: never let the model end by itself: end-of-sequence tokens are banned.
+            logprobs: 0 to 100; log-probabilities, and so many alternatives per token; None: none.
+            render_special: spell control tokens out in the text.
+            tools: function descriptions, for templates that know them; None: none.
+            template: a jinja2 template instead of the file's own; None: the file's.
+            template_args: further variables for the template; None: none.
+            on_progress: called with (tokens read, tokens of the prompt) while the prompt is read.
+            on_round: called with a `Round` after each pass of the target model.
+        """
+        return self._start(self._chat_call(locals()))
 
     def cancel(self) -> None:
         """Ends the running call at its next token, from any thread; else has no effect."""
@@ -303,76 +440,72 @@ class Decoder:
             raise ClosedError("the decoder is closed")
         return self._session
 
-    def _call(self, options: GenerateOptions, max_tokens: int | None) -> Call:
-        """Checks options and makes a request without a prompt."""
+    def _call(self, options: Mapping[str, Any]) -> Call:
+        """Checks the options of a call, given by name, and makes a request without a prompt."""
         self._native  # noqa: B018  # ClosedError comes first
-        for name in options:
-            if name not in _OPTIONS:
-                raise TypeError(f"{name!r} is not an option of generation")
+        checked = check_all(CHECKS["call"], options)
         request = _core.GenerateRequest()
-        if max_tokens is not None:
-            check_number("max_tokens", max_tokens, 0, 2**31 - 1, whole=True)
-            request.max_tokens = max_tokens
+        if checked["max_tokens"] is not None:
+            request.max_tokens = checked["max_tokens"]
         request.sampling = native_sampling(options, self._target.info.vocab_size)
-        request.stop = _stop_strings(options.get("stop"))
-        request.ignore_eos = bool(options.get("ignore_eos", False))
-        request.render_special = bool(options.get("render_special", False))
-        n_top = options.get("logprobs")
+        request.stop = _stop_strings(checked["stop"])
+        request.ignore_eos = checked["ignore_eos"]
+        request.render_special = checked["render_special"]
+        request.parse_special = checked.get("parse_special", True)
+        n_top = checked["logprobs"]
         if n_top is not None:
-            check_number("logprobs", n_top, 0, MAX_LOGPROBS, whole=True)
             request.n_logprobs = n_top
-        return Call(request, n_top)
+        return Call(
+            request,
+            n_top,
+            on_progress=checked["on_progress"],
+            on_round=checked["on_round"],
+            on_token=checked.get("on_token"),
+            verify_output=checked.get("verify_output", False),
+        )
 
-    def _set_prompt(
-        self, request: _core.GenerateRequest, prompt: Prompt, parse_special: bool
-    ) -> None:
+    def _set_prompt(self, request: _core.GenerateRequest, prompt: Prompt) -> None:
         if isinstance(prompt, str):
             request.set_prompt(to_bytes(prompt))
-            request.parse_special = bool(parse_special)
             return
         request.prompt_ids = check_token_ids("prompt", prompt, self._target.info.vocab_size)
         if not request.prompt_ids:
             raise InvalidArgumentError("prompt is empty: give at least one token id")
 
-    def _chat_call(
-        self, messages: Sequence[Message], options: ChatOptions, max_tokens: int | None
-    ) -> Call:
-        rest = dict(options)
-        tools, template, args = (
-            rest.pop(name, None) for name in ("tools", "template", "template_args")
+    def _chat_call(self, options: Mapping[str, Any]) -> Call:
+        call = self._call(options)
+        pieces = self._target._chat_pieces(
+            options["messages"],
+            True,
+            options["tools"],
+            options["template"],
+            options["template_args"],
         )
-        call = self._call(rest, max_tokens)  # type: ignore[arg-type]
-        pieces = self._target._chat_pieces(messages, True, tools, template, args)  # type: ignore[arg-type]
         call.request.set_pieces([(to_bytes(text), special) for text, special in pieces])
         bos = self._target.bos_token_id
         if bos is not None and pieces and pieces[0][0].startswith(self._target.token_text(bos)):
             call.request.add_bos = 0  # the template wrote it
         return call
 
-    def _run(
-        self,
-        call: Call,
-        on_token: OnToken | None,
-        options: GenerateOptions,
-        verify_output: bool,
-    ) -> GenerationResult:
+    def _run(self, call: Call) -> GenerationResult:
         self._wait_for_stream()
         session = self._native
-        if verify_output:
+        if call.verify_output:
             session.require_checkable(call.request)
         poll_signals = threading.current_thread() is threading.main_thread()
         check = None
+        on_token = call.on_token
         on_chunk = None if on_token is None else lambda chunk: on_token(to_chunk(chunk, call))
         try:
             result = session.generate(
                 call.request,
                 on_chunk=on_chunk,
-                on_progress=options.get("on_progress"),
-                on_round=round_callback(options.get("on_round")),
+                on_progress=call.on_progress,
+                on_round=round_callback(call.on_round),
                 cancel=_core.CancelFlag(),
                 poll_signals=poll_signals,
             )
-            if verify_output and result.finish_reason != "cancelled":
+            if call.verify_output and result.finish_reason != "cancelled":
                 check = session.check_output(
                     call.request, result, cancel=_core.CancelFlag(), poll_signals=poll_signals
                 )
@@ -390,14 +523,12 @@ class Decoder:
             raise error
         return converted
 
-    def _start(self, call: Call, options: GenerateOptions) -> Stream:
+    def _start(self, call: Call) -> Stream:
         self._wait_for_stream()
         session = self._native
         if session.busy:
             raise SessionBusyError("the decoder is running another call")
-        self._worker = StreamWorker(
-            session, call, options.get("on_progress"), options.get("on_round")
-        )
+        self._worker = StreamWorker(session, call)
         return Stream(self._worker)
 
     def _wait_for_stream(self) -> None:
@@ -431,71 +562,90 @@ class Decoder:
         refuse_copy("Decoder")
 
 
-DrafterChoice = Drafter | Cascade | Sequence[Drafter] | Literal["auto"] | None
-
-
 def _set_drafters(
-    options: _core.SessionOptions, drafter: DrafterChoice, draft: Model | None
+    options: _core.SessionOptions, drafter: DrafterChoice | None, draft: Model | None
 ) -> Model | None:
     """Fills the drafters' options; returns the draft model if there is one."""
     if draft is not None:
-        if not isinstance(draft, Model):
-            raise InvalidArgumentError(f"draft must be a Model, not {type(draft).__name__}")
-        if not (isinstance(drafter, str) and drafter == "auto"):
-            raise InvalidArgumentError(
-                "draft goes with drafter='auto'; otherwise give drafter=DraftModel(draft)"
-            )
-    if drafter is None:
+        check_model("draft", draft)
+    if drafter is None or (isinstance(drafter, str) and drafter == "none"):
+        _refuse_draft(draft, "None")
         options.drafter = "none"
         return None
-    if isinstance(drafter, str):
-        check_choice("drafter", drafter, ("auto",))
+    if isinstance(drafter, str) and drafter == "auto":
         options.drafter = "auto"
         return draft
-    if isinstance(drafter, Drafter):
-        options.drafter = drafter_name(drafter)
-        return _set_drafter(options, drafter)
-    if isinstance(drafter, Cascade):
-        drafter = drafter.drafters
-    if not isinstance(drafter, Sequence) or not drafter:
-        names = ", ".join(kind.__name__ for kind in get_args(Drafter))
-        raise InvalidArgumentError(
-            f"drafter must be None, 'auto', one of {names}, a Cascade or list of them, "
-            f"not {type(drafter).__name__}"
-        )
+    items = [_drafter(item, draft) for item in _items(drafter)]
+    if not any(isinstance(item, DraftModel) and item.model is draft for item in items):
+        _refuse_draft(draft, repr(drafter) if isinstance(drafter, str) else "drafters of your own")
+    if isinstance(drafter, Drafter) or (isinstance(drafter, str) and "," not in drafter):
+        options.drafter = drafter_name(items[0])
+        return _set_drafter(options, items[0])
     options.adaptive = True
-    names_used: list[str] = []
-    items: list[Drafter] = []
-    for item in drafter:
-        if not isinstance(item, Drafter):
-            raise InvalidArgumentError(f"a list of drafters contains {type(item).__name__}")
+    names: list[str] = []
+    for item in items:
         if item.gamma is not None or item.draft_min:
             raise InvalidArgumentError(
                 f"{type(item).__name__} is in a list: its length is chosen while running, "
                 "so gamma and draft_min do not apply"
             )
-        if drafter_name(item) in names_used:
+        name = drafter_name(item)
+        if name in names:
             raise InvalidArgumentError(f"{type(item).__name__} is in the list twice")
-        names_used.append(drafter_name(item))
-        items.append(item)
+        names.append(name)
+    model = None
     for item in items:
-        model = _set_drafter(options, item)
-        draft = model if model is not None else draft
+        model = _set_drafter(options, item) or model
     lengths = [item.draft_max for item in items if item.draft_max is not None]
     options.draft_max = max(lengths) if lengths else -1
-    options.drafter = ",".join(names_used)
-    return draft
+    options.drafter = ",".join(names)
+    return model
+
+
+def _items(drafter: object) -> list[object]:
+    """The drafters of a choice, each as an object or a name."""
+    if isinstance(drafter, Drafter):
+        return [drafter]
+    if isinstance(drafter, Cascade):
+        return list(drafter.drafters)
+    if isinstance(drafter, str):
+        return list(drafter.split(","))
+    if isinstance(drafter, Sequence) and drafter:
+        return list(drafter)
+    kinds = ", ".join(kind.__name__ for kind in get_args(Drafter))
+    raise InvalidArgumentError(
+        f"drafter must be None, one of {kinds}, a Cascade or list of them, or a name: "
+        f"{', '.join(_core.drafter_names())}; not {drafter!r}"
+    )
+
+
+def _drafter(item: object, draft: Model | None) -> Drafter:
+    if isinstance(item, Drafter):
+        return item
+    if isinstance(item, str):
+        if item not in _DRAFTERS:
+            raise InvalidArgumentError(
+                f"drafter contains {item!r}, expected one of {', '.join(_core.drafter_names())}, "
+                "or several of them with commas, without none and auto"
+            )
+        if item == "model":
+            if draft is None:
+                raise InvalidArgumentError("drafter 'model' needs a draft model: draft=Model(...)")
+            return DraftModel(draft)
+        return _DRAFTERS[item]()
+    raise InvalidArgumentError(f"drafter: a list of drafters contains {type(item).__name__}")
+
+
+def _refuse_draft(draft: Model | None, drafter: str) -> None:
+    if draft is not None:
+        raise InvalidArgumentError(
+            f"draft is not used with drafter={drafter}: it goes with 'auto' and 'model', or give "
+            "drafter=DraftModel(draft)"
+        )
 
 
 def drafter_name(drafter: Drafter) -> str:
-    names: dict[type, str] = {
-        DraftModel: "model",
-        NGram: "ngram",
-        SuffixAutomaton: "suffix",
-        TokenRecycling: "recycling",
-        LayerSkip: "layerskip",
-    }
-    return names[type(drafter)]
+    return next(name for name, kind in _DRAFTERS.items() if type(drafter) is kind)
 
 
 def _set_drafter(options: _core.SessionOptions, drafter: Drafter) -> Model | None:
@@ -540,25 +690,37 @@ def _set_drafter(options: _core.SessionOptions, drafter: Drafter) -> Model | Non
     return drafter.model
 
 
-def native_sampling(options: GenerateOptions, vocab_size: int) -> _core.SamplingParams:
-    given = {name: value for name, value in options.items() if name in _SAMPLING}
-    params = options.get("params") or SamplingParams()
+def native_sampling(options: Mapping[str, Any], vocab_size: int) -> _core.SamplingParams:
+    """Of `params` and what overrides it."""
+    params = options["params"]
+    if params is None:
+        params = SamplingParams()
     if not isinstance(params, SamplingParams):
         raise InvalidArgumentError(f"params must be SamplingParams, not {type(params).__name__}")
-    params = dataclasses.replace(params, **given)  # type: ignore[arg-type]
+    given = {
+        name: options[name]
+        for name in _SAMPLING
+        if name in options and not isinstance(options[name], Unset)
+    }
+    params = dataclasses.replace(params, **given)
     native = _core.SamplingParams()
-    for name in _SAMPLING - {"seed", "logit_bias"}:
-        setattr(native, name, getattr(params, name))
+    for name in _SAMPLING:
+        if name not in ("seed", "logit_bias"):
+            setattr(native, name, getattr(params, name))
     native.seed = secrets.randbits(32) if params.seed is None else params.seed
     for token in params.logit_bias:
-        check_number("logit_bias key", token, 0, vocab_size - 1, whole=True)
+        check_whole("a token id in logit_bias", token, 0, vocab_size - 1)
     native.logit_bias = list(params.logit_bias.items())
     return native
 
 
-def _stop_strings(stop: str | Sequence[str] | None) -> list[str]:
-    strings = [stop] if isinstance(stop, str) else list(stop or ())
-    if len(strings) > MAX_STOP_STRINGS or not all(isinstance(s, str) and s for s in strings):
+def _stop_strings(stop: object) -> list[str]:
+    strings = [stop] if isinstance(stop, str) else [] if stop is None else stop
+    if (
+        not isinstance(strings, Sequence)
+        or len(strings) > MAX_STOP_STRINGS
+        or not all(isinstance(s, str) and s for s in strings)
+    ):
         raise InvalidArgumentError(
             f"stop must be a str or at most {MAX_STOP_STRINGS} of them, none empty, not {stop!r}"
         )

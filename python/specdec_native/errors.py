@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import errno
 
-if TYPE_CHECKING:
-    from .results import GenerationResult
+from .results import GenerationResult
 
 
 class SpecdecError(Exception):
@@ -73,9 +72,38 @@ class ContextFullError(SpecdecError, ValueError):
 
 
 class ModelFileError(SpecdecError, OSError):
-    """The operating system refused to open or read a file."""
+    """The operating system refused to open, read or write a file.
+
+    Attributes:
+        errno, filename: as of any OSError; ``None`` when unknown.
+    """
 
     code = "io"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        path: str | None = None,
+        key: str | None = None,
+        tensor: str | None = None,
+        offset: int | None = None,
+    ) -> None:
+        super().__init__(message, reason=reason, path=path, key=key, tensor=tensor, offset=offset)
+        self.filename = path
+        self.errno = _ERRNO.get(reason)
+        if self.errno is None and isinstance(self, FileNotFoundError):
+            self.errno = errno.ENOENT
+
+
+_ERRNO = {
+    "not_found": errno.ENOENT,
+    "permission_denied": errno.EACCES,
+    "is_directory": errno.EISDIR,
+    "disk_full": errno.ENOSPC,
+    "io": errno.EIO,
+}
 
 
 class ModelFileNotFoundError(ModelFileError, FileNotFoundError):

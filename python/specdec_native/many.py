@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from . import _core
+from ._checks import check_all, check_whole, unset
 from ._convert import logprobs_of
-from .decoder import GenerateOptions, native_sampling
+from ._option_table import CHECKS
+from .decoder import native_sampling
 from .errors import InvalidArgumentError
-from .model import Model, check_token_ids, flush_log
-from .options import MAX_LOGPROBS, check_number
+from .model import Model, check_model, check_token_ids, flush_log
+from .options import SamplingParams
 from .results import FinishReason, PositionLogprobs
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-MAX_PARALLEL = 64
 
 
 @dataclass(frozen=True)
@@ -40,9 +36,6 @@ class ManyResult:
     seed: int
 
 
-_REFUSED = frozenset({"stop", "render_special", "on_progress", "on_round", "seed"})
-
-
 def generate_many(
     model: Model,
     prompts: Sequence[str | Sequence[int]],
@@ -53,7 +46,19 @@ def generate_many(
     n_parallel: int = 16,
     n_ctx: int | None = None,
     on_done: Callable[[int, int], object] | None = None,
-    **options: Unpack[GenerateOptions],
+    params: SamplingParams | None = None,
+    logit_bias: Mapping[int, float] = unset({}),
+    repetition_penalty: float = unset(1.0),
+    presence_penalty: float = unset(0.0),
+    frequency_penalty: float = unset(0.0),
+    penalty_last_n: int = unset(64),
+    temperature: float = unset(0.0),
+    top_k: int = unset(0),
+    top_p: float = unset(1.0),
+    min_p: float = unset(0.0),
+    noise_scale: float = unset(0.0),
+    ignore_eos: bool = False,
+    logprobs: int | None = None,
 ) -> list[ManyResult]:
     """Continues every prompt; sequences go through the model `n_parallel` at a time.
 
@@ -62,26 +67,41 @@ def generate_many(
     a single prompt gains nothing.
 
     Args:
+        model: a loaded model.
         prompts: texts, or token ids as they are.
         max_tokens: of each result, or one number per prompt; None: until its context is full.
-        seeds: one per prompt; None draws them.
+        seeds: one per prompt; None: new ones, which the results report.
         keep_eos: results that end with an end-of-sequence token contain it.
-        n_parallel: 1 to 64 sequences in one pass of the model; each has a cache of its own.
-        n_ctx: positions of each sequence; None: the model's own, at most 4096.
+        n_parallel: 1 to 64; sequences in one pass of the model; each has a cache of its own.
+        n_ctx: 2 or more; positions of each sequence; None: the model's.
         on_done: called with (sequences that have ended, prompts).
-        options: `temperature`, `top_k` and the other options of sampling, `logprobs`, `ignore_eos`.
+        params: a `SamplingParams`; single options override its fields; None: its defaults.
+        logit_bias: token id -> what is added to its logit, -inf bans the token.
+        repetition_penalty: (0, 100]; divides positive logits of seen tokens, multiplies negative
+            ones.
+        presence_penalty: [-100, 100]; subtracted once from the logits of seen tokens.
+        frequency_penalty: [-100, 100]; subtracted once per occurrence.
+        penalty_last_n: -1 or more; how many of the last tokens count as seen; -1: all, 0: none.
+        temperature: [0, 1000000]; 0 takes the best token, ties to the lowest id.
+        top_k: 0 or more; keep the best so many tokens; 0: all.
+        top_p: (0, 1]; keep the best tokens that make up this probability; 1: all.
+        min_p: [0, 1); drop tokens below this share of the best one's probability; 0: none.
+        noise_scale: [0, 100]; two-stage sampling: standard deviation of Gaussian noise on the
+            survivors' logits.
+        ignore_eos: never let the model end by itself: end-of-sequence tokens are banned.
+        logprobs: 0 to 100; log-probabilities, and so many alternatives per token; None: none.
     """
-    for name in options:
-        if name in _REFUSED or name not in GenerateOptions.__annotations__:
-            raise TypeError(f"{name!r} is not an option of generate_many")
-    if n_ctx is not None:
-        check_number("n_ctx", n_ctx, 1, model.info.context_length, whole=True)
-    check_number("n_parallel", n_parallel, 1, MAX_PARALLEL, whole=True)
-    n_top = options.get("logprobs")
-    if n_top is not None:
-        check_number("logprobs", n_top, 0, MAX_LOGPROBS, whole=True)
+    given = locals()
+    check_model("model", model)
+    calls = {name: CHECKS["call"][name] for name in ("ignore_eos", "logprobs")}
+    checked = check_all(CHECKS["many"] | calls, given)
+    n_top = checked["logprobs"]
     if isinstance(prompts, (str, bytes)):
         raise InvalidArgumentError("prompts must be a sequence of prompts, not one text")
+    if not isinstance(prompts, Iterable):
+        raise InvalidArgumentError(
+            f"prompts must be a sequence of prompts, not {type(prompts).__name__}"
+        )
     ids = [
         model.tokenize(prompt)
         if isinstance(prompt, str)
@@ -89,14 +109,14 @@ def generate_many(
         for i, prompt in enumerate(prompts)
     ]
     limits = [-1] * len(ids)
-    if isinstance(max_tokens, Sequence):
+    if isinstance(max_tokens, Iterable):
         limits = _one_each("max_tokens", max_tokens, ids, 2**31 - 1)
     elif max_tokens is not None:
-        limits = _one_each("max_tokens", [max_tokens] * len(ids), ids, 2**31 - 1)
+        limits = [check_whole("max_tokens", max_tokens, 0, 2**31 - 1)] * len(ids)
     if seeds is None:
         seeds = [secrets.randbits(32) for _ in ids]
     seeds = _one_each("seeds", seeds, ids, 2**64 - 1)
-    sampling = native_sampling(options, model.info.vocab_size)
+    sampling = native_sampling(given, model.info.vocab_size)
     try:
         found = _core.generate_many(
             model._native,
@@ -104,12 +124,12 @@ def generate_many(
             seeds=seeds,
             sampling=sampling,
             max_tokens=limits,
-            ignore_eos=bool(options.get("ignore_eos", False)),
-            keep_eos=keep_eos,
+            ignore_eos=checked["ignore_eos"],
+            keep_eos=checked["keep_eos"],
             n_logprobs=-1 if n_top is None else n_top,
-            n_parallel=n_parallel,
-            n_ctx=n_ctx or 0,
-            on_progress=on_done,
+            n_parallel=checked["n_parallel"],
+            n_ctx=checked["n_ctx"] or 0,
+            on_progress=checked["on_done"],
             poll_signals=threading.current_thread() is threading.main_thread(),
         )
     finally:
@@ -126,13 +146,12 @@ def generate_many(
     ]
 
 
-def _one_each(
-    name: str, numbers: Sequence[int], prompts: Sequence[object], highest: int
-) -> list[int]:
-    if len(numbers) != len(prompts):
+def _one_each(name: str, numbers: object, prompts: Sequence[object], highest: int) -> list[int]:
+    if not isinstance(numbers, Iterable) or isinstance(numbers, (str, bytes)):
+        raise InvalidArgumentError(f"{name} must be a sequence of numbers, not {numbers!r}")
+    found = [check_whole(f"{name}[{i}]", number, 0, highest) for i, number in enumerate(numbers)]
+    if len(found) != len(prompts):
         raise InvalidArgumentError(
-            f"{name} has {len(numbers)} numbers for {len(prompts)} prompts: give one per prompt"
+            f"{name} has {len(found)} numbers for {len(prompts)} prompts: give one per prompt"
         )
-    for number in numbers:
-        check_number(name, number, 0, highest, whole=True)
-    return list(numbers)
+    return found

@@ -8,16 +8,19 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn
 
 from . import _core
 from ._chat import ControlTokens, Piece, chat_pieces, template_variables
+from ._checks import check_all, check_whole
+from ._option_table import CHECKS
 from .errors import ClosedError, InvalidArgumentError, TemplateError
-from .options import KvType, Requantize, check_choice, check_number
 from .results import FileInfo, ModelInfo, PairReport, TensorEntry
 
 StrPath = str | os.PathLike[str]
 Message = Mapping[str, Any]
+KvType = Literal["f32", "f16", "q8_0"]
+Requantize = Literal["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
 
 logger = logging.getLogger("specdec_native")
 logger.addHandler(logging.NullHandler())
@@ -32,6 +35,16 @@ def flush_log() -> None:
 def to_bytes(text: str) -> bytes:
     """UTF-8; a lone surrogate becomes bytes that are not UTF-8, which tokenizers accept."""
     return text.encode("utf-8", "surrogatepass")
+
+
+def path_bytes(name: str, path: object) -> bytes:
+    """A file's name as the native code takes it."""
+    try:
+        return os.fsencode(path)  # type: ignore[arg-type]
+    except TypeError:
+        raise InvalidArgumentError(
+            f"{name} must be a str or os.PathLike, not {type(path).__name__}"
+        ) from None
 
 
 def refuse_copy(what: str) -> NoReturn:
@@ -53,20 +66,21 @@ class Model:
         device: "cpu"; "cuda": as `n_gpu_layers` says, an error without a usable GPU; "auto": the
             same, but quietly on the CPU where there is no GPU, unless layers are asked for by
             number. `info.cpu_reason` says why.
-        n_threads: 1 to 256; None: one per core this process may use.
-        n_gpu_layers: the last so many layers, and with them the output head, run on the GPU;
-            "auto": as many as fit. Load a draft model first: it gets its place first.
-        vram_budget: GPU memory that the models of this process may take together: weights, caches,
-            work space. Bytes or a text such as "4GiB"; None: what is free.
-        n_ctx: positions whose cache is reserved on the GPU, where it cannot grow later; a decoder
-            on such a model cannot have a longer context. None: the model's own, at most 4096.
+        n_threads: 1 to 256; threads; None: one per core this process may use.
+        n_gpu_layers: 0 to 100000; the last so many layers, and with them the output head, run on
+            the GPU; "auto": as many as fit. Load a draft model first: it gets its place first.
+        vram_budget: 1 or more; GPU memory that the models of this process may take together:
+            weights, caches, work space. Bytes or a text such as "4GiB"; None: what is free.
+        n_ctx: 2 or more; positions of the context of its decoders, unless they are given their own.
+            On a GPU their cache is reserved now and cannot grow: a longer context is an error
+            there; None: the model's own, at most 4096.
         kv_type: elements of the key-value cache, "f32", "f16" or "q8_0".
-        repack: "auto" keeps the weights in memory as the kernels want them. "off" leaves them in
+        repack: "auto" keeps the weights in memory as the kernels want them; "off" leaves them in
             the file and packs them in every pass: slower, in little memory, the same results.
         check_tensors: read all weights now and refuse NaN and infinity.
-        requantize: rewrite matrices in this coarser format where that makes them smaller. The
-            model gets faster and less exact: meant for draft models, whose mistakes cost time but
-            never change the text.
+        requantize: rewrite matrices in this coarser format, "q4_0", "q4_1", "q5_0", "q5_1" or
+            "q8_0", where that makes them smaller. The model gets faster and less exact: meant for
+            draft models, whose mistakes cost time but never change the text; None: as they are.
         on_progress: called with 0..1 while loading; an exception it raises ends the load.
 
     Raises:
@@ -92,34 +106,36 @@ class Model:
         on_progress: Callable[[float], object] | None = None,
     ) -> None:
         self._handle: _core.Model | None = None
-        check_choice("device", device, ("auto", "cpu", "cuda"))
-        check_choice("kv_type", kv_type, get_args(KvType))
-        check_choice("repack", repack, ("auto", "off"))
-        if requantize is not None:
-            check_choice("requantize", requantize, get_args(Requantize))
-        if n_threads is not None:
-            check_number("n_threads", n_threads, 1, 256, whole=True)
+        given = {
+            "device": device,
+            "n_threads": n_threads,
+            "n_ctx": n_ctx,
+            "kv_type": kv_type,
+            "repack": repack,
+            "check_tensors": check_tensors,
+            "requantize": requantize,
+            "on_progress": on_progress,
+        }
+        checked = check_all(CHECKS["Model"], given)
         if n_gpu_layers != "auto":
-            check_number("n_gpu_layers", n_gpu_layers, 0, 100_000, whole=True)
+            n_gpu_layers = CHECKS["Model"]["n_gpu_layers"]("n_gpu_layers", n_gpu_layers)
         if isinstance(vram_budget, str):
             if not vram_budget.strip():
                 raise InvalidArgumentError("vram_budget is an empty text; expected one like '4GiB'")
-        elif vram_budget is not None:
-            check_number("vram_budget", vram_budget, 1, 2**60, whole=True)
-        if n_ctx is not None:
-            check_number("n_ctx", n_ctx, 1, 2**31 - 1, whole=True)
+        else:
+            vram_budget = CHECKS["Model"]["vram_budget"]("vram_budget", vram_budget)
         self._handle = _core.Model(
-            os.fsencode(path),
-            device=device,
-            n_threads=n_threads or 0,
-            kv_type=kv_type,
-            repack=repack,
-            check_tensors=bool(check_tensors),
-            requantize=requantize or "",
+            path_bytes("path", path),
+            device=checked["device"],
+            n_threads=checked["n_threads"] or 0,
+            kv_type=checked["kv_type"],
+            repack=checked["repack"],
+            check_tensors=checked["check_tensors"],
+            requantize=checked["requantize"] or "",
             n_gpu_layers=-1 if n_gpu_layers == "auto" else n_gpu_layers,
             vram_budget="" if vram_budget is None else str(vram_budget),
-            n_ctx=n_ctx or 0,
-            on_progress=on_progress,
+            n_ctx=checked["n_ctx"] or 0,
+            on_progress=checked["on_progress"],
             poll_signals=threading.current_thread() is threading.main_thread(),
         )
         flush_log()
@@ -186,7 +202,7 @@ class Model:
 
     def token_text(self, token_id: int) -> str:
         """A token as the vocabulary spells it."""
-        check_number("token_id", token_id, 0, self.info.vocab_size - 1, whole=True)
+        token_id = check_whole("token_id", token_id, 0, self.info.vocab_size - 1)
         return self._native.token_text(token_id)
 
     @property
@@ -277,10 +293,19 @@ class Model:
         return f"<specdec_native.Model {name!r}: {info.architecture}, {info.quantisation}>"
 
 
+def check_model(name: str, model: object) -> None:
+    if not isinstance(model, Model):
+        raise InvalidArgumentError(f"{name} must be a Model, not {type(model).__name__}")
+
+
 def check_token_ids(name: str, token_ids: Iterable[object], vocab_size: int) -> list[int]:
     """A list of ids; raises InvalidArgumentError naming the first one outside the vocabulary."""
     if isinstance(token_ids, (str, bytes)):
         raise InvalidArgumentError(f"{name} must be a sequence of token ids, not text")
+    if not isinstance(token_ids, Iterable):
+        raise InvalidArgumentError(
+            f"{name} must be a sequence of token ids, not {type(token_ids).__name__}"
+        )
     ids = []
     for i, token in enumerate(token_ids):
         try:
@@ -305,8 +330,8 @@ def inspect(path: StrPath, *, max_array: int = 1024) -> FileInfo:
     Raises:
         ModelFormatError, ModelFileError, UnsupportedModelError: it cannot be read as GGUF.
     """
-    check_number("max_array", max_array, 0, 2**40, whole=True)
-    found = _core.inspect(os.fsencode(path), max_array=max_array)
+    max_array = check_whole("max_array", max_array, 0, 2**40)
+    found = _core.inspect(path_bytes("path", path), max_array=max_array)
     metadata: dict[str, Any] = found["metadata"]
     return FileInfo(
         path=os.fspath(path),
@@ -323,6 +348,8 @@ def inspect(path: StrPath, *, max_array: int = 1024) -> FileInfo:
 
 def check_pair(target: Model, draft: Model) -> PairReport:
     """Whether `draft` may draft for `target`, and whether that is likely to pay."""
+    check_model("target", target)
+    check_model("draft", draft)
     values = _core.check_pair(target._native, draft._native)
     if values["first_difference"] < 0:
         values["first_difference"] = None

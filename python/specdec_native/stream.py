@@ -5,12 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 
 from . import _core
 from ._convert import Call, round_callback, to_chunk, to_result
-from .results import Chunk, GenerationResult, Round
+from .results import Chunk, GenerationResult
 
 _QUEUE_LENGTH = 64  # chunks made but not taken; then the generation waits
 _POLL_SECONDS = 0.05
@@ -19,13 +19,7 @@ _POLL_SECONDS = 0.05
 class StreamWorker:
     """Runs one generation on its own thread. Holds no `Stream`, so that one can be dropped."""
 
-    def __init__(
-        self,
-        session: _core.Session,
-        call: Call,
-        on_progress: Callable[[int, int], object] | None,
-        on_round: Callable[[Round], object] | None,
-    ) -> None:
+    def __init__(self, session: _core.Session, call: Call) -> None:
         self.chunks: queue.Queue[Chunk] = queue.Queue(_QUEUE_LENGTH)
         self.cancel = _core.CancelFlag()
         self.finished = threading.Event()
@@ -33,8 +27,6 @@ class StreamWorker:
         self.error: BaseException | None = None
         self._session = session
         self._call = call
-        self._on_progress = on_progress
-        self._on_round = round_callback(on_round)
         self.thread = threading.Thread(target=self._run, name="specdec-stream")
         self.thread.start()
 
@@ -43,8 +35,8 @@ class StreamWorker:
             native = self._session.generate(
                 self._call.request,
                 on_chunk=self._put,
-                on_progress=self._on_progress,
-                on_round=self._on_round,
+                on_progress=self._call.on_progress,
+                on_round=round_callback(self._call.on_round),
                 cancel=self.cancel,
                 poll_signals=False,
             )

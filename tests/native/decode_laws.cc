@@ -106,8 +106,10 @@ class BrokenVerifier final : public Verifier {
  public:
   explicit BrokenVerifier(const std::string& fault) : fault_(fault) {}
   std::string_view name() const override { return fault_; }
-  VerifierTraits traits() const override { return {}; }
-  Verdict verify(const DraftProposal& proposal, TargetRows& rows, Chance& chance) const override {
+  VerifierTraits traits() const override { return {.trees = true}; }
+
+ private:
+  Verdict decide(const DraftProposal& proposal, TargetRows& rows, Chance& chance) const override {
     if (fault_.starts_with("block_")) return block(proposal, rows, chance);
     if (fault_.starts_with("comb_")) return comb(proposal, rows, chance);
     Verdict verdict;
@@ -131,7 +133,6 @@ class BrokenVerifier final : public Verifier {
     return verdict;
   }
 
- private:
   // Block verification; the residual without its scale, or every prefix decided by itself.
   Verdict block(const DraftProposal& proposal, TargetRows& rows, Chance& chance) const {
     const int n = proposal.size();
@@ -221,7 +222,8 @@ std::map<Outcome, double> verdict_law(const Verifier& verifier, const std::vecto
                                       const std::vector<std::vector<double>>& draft_probs,
                                       const std::vector<std::vector<double>>& target_rows) {
   DraftProposal proposal{.tokens = tokens, .parents = parents, .probs = {}};
-  for (const auto& row : draft_probs) proposal.probs.push_back(Distribution::from_probs(row));
+  for (const auto& row : draft_probs)
+    proposal.probs.push_back(row.empty() ? Distribution() : Distribution::from_probs(row));
   FixedRows rows(target_rows);
   return enumerate([&](Chance& chance) {
     const Verdict v = verifier.verify(proposal, rows, chance);

@@ -94,7 +94,7 @@ class Matmul {
     const auto n = x.shape(0);
     AlignedBuffer memory(panel_bytes(panel_kind, n, 1));
     const Panel panel = panel_view(panel_kind, n, 1, memory.data());
-    matmul_kernels(parse_cpu_isa(isa)).quantize[kind](x.data(), n, 0, panel);
+    matmul_kernels(parse_cpu_isa(isa)).quantize(panel_kind)(x.data(), n, 0, panel);
     const auto n_blocks = n / (panel_kind == PanelKind::kQ32 ? 32 : 256);
     return py::make_tuple(py::array_t<std::int8_t>(n, panel.q),
                           py::array_t<float>(n_blocks, panel.d));

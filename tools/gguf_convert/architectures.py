@@ -1,12 +1,11 @@
 """What each supported architecture's checkpoint holds, and what becomes of it.
 
-An architecture turns config.json into GGUF keys and a list of expected tensors. `build_targets`
-then checks the list against the checkpoint: nothing missing, nothing unknown, every shape right.
+An architecture turns config.json into GGUF keys and a list of expected tensors, which
+`checkpoint_tensors` then compares with the checkpoint.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from .errors import ConvertError, short
 from .hf_config import Config
 from .rope import read_rope
-from .tensors import Computed, Source, Target, fused_qkv_order, rope_pairs_order
+from .tensors import Computed, Target, fused_qkv_order, rope_pairs_order
 
 
 @dataclass
@@ -24,7 +23,6 @@ class Expected:
     target: str
     sources: tuple[str, ...]  # names it may have
     shape: tuple[int, ...]
-    optional: bool = False
     row_order: np.ndarray | None = None
 
 
@@ -38,8 +36,10 @@ class Model:
     expected: list[Expected] = field(default_factory=list)
     computed: list[Target] = field(default_factory=list)
     tied: bool = False
+    base: str = "model."  # what names of all tensors but the head begin with
     heads: tuple[str, ...] = ()  # names of an own output matrix
     copy_tied_head: bool = False  # the file must hold the output matrix even when it is tied
+    notes: list[str] = field(default_factory=list)
 
     def expect(
         self,
@@ -47,19 +47,29 @@ class Model:
         source: str,
         shape: tuple[int, ...],
         *,
-        optional: bool = False,
         row_order: np.ndarray | None = None,
     ) -> None:
-        self.expected.append(Expected(target, (source,), shape, optional, row_order))
+        self.expected.append(Expected(target, (source,), shape, row_order))
 
 
-# Buffers that older transformers saved along with the weights.
-SKIPPED = re.compile(
-    r"(.*\.)?(rotary_emb\.(inv_freq|cos_cached|sin_cached)|attention\.(masked_)?bias|rope\.freqs)"
-)
+@dataclass(frozen=True)
+class Defaults:
+    """What transformers takes where config.json is silent (of the keys that files leave out)."""
+
+    context: int
+    n_kv_heads: int | None = None  # None: as many as heads
+    window: int | None = None
 
 
-def _read_sizes(config: Config, arch: str) -> tuple[Model, int, int, int, int]:
+def _context(config: Config, default: int) -> int:
+    """The first conversions of LLaMA have max_sequence_length instead, or neither."""
+    old = config.get("max_sequence_length")
+    if old is not None and not config.has("max_position_embeddings"):
+        return config.integer("max_sequence_length")
+    return config.integer("max_position_embeddings", default)
+
+
+def _read_sizes(config: Config, arch: str, context: int) -> tuple[Model, int, int, int, int]:
     hidden = config.integer("hidden_size")
     n_layers = config.integer("num_hidden_layers")
     n_heads = config.integer("num_attention_heads")
@@ -67,7 +77,7 @@ def _read_sizes(config: Config, arch: str) -> tuple[Model, int, int, int, int]:
     model.tied = config.flag("tie_word_embeddings", False)
     model.keys = {
         f"{arch}.vocab_size": model.n_vocab,
-        f"{arch}.context_length": config.integer("max_position_embeddings"),
+        f"{arch}.context_length": context,
         f"{arch}.embedding_length": hidden,
         f"{arch}.block_count": n_layers,
         f"{arch}.feed_forward_length": config.integer("intermediate_size"),
@@ -77,55 +87,82 @@ def _read_sizes(config: Config, arch: str) -> tuple[Model, int, int, int, int]:
         raise config.fail("num_hidden_layers", "at most 4096")
     if not config.has("head_dim") and hidden % n_heads != 0:
         raise config.fail("num_attention_heads", f"a divisor of hidden_size {hidden}")
-    head_dim = config.integer("head_dim", hidden // n_heads, low=2)
+    head_dim = config.integer("head_dim", max(hidden // n_heads, 1))
     if head_dim % 2 or head_dim * n_heads > 1 << 20:
+        where = "head_dim" if config.has("head_dim") else "hidden_size / num_attention_heads"
         raise config.fail(
-            "head_dim", f"an even number that with {n_heads} heads makes at most 2^20"
+            where, f"an even number that with {n_heads} heads makes at most 2^20", head_dim
         )
     return model, hidden, n_layers, n_heads, head_dim
 
 
-def _refuse_windows(config: Config, default_window: int | None) -> None:
-    """A sliding window that a context can outgrow changes the attention."""
-    context = config.integer("max_position_embeddings")
-    window: Any = config.values.get("sliding_window", default_window)
+def _refuse_windows(config: Config, arch: str, n_layers: int, context: int, default: Any) -> None:
+    """A sliding window that a context can outgrow changes the attention, where one applies."""
+    window: Any = config.values.get("sliding_window", default)
     config.has("sliding_window")
-    switched_on = config.flag("use_sliding_window", True)
-    config.has("max_window_layers")
+    if "sliding_window" in config.ignored:
+        window = None
     layer_types = config.get("layer_types", [])
     if not isinstance(layer_types, list) or set(map(str, layer_types)) - {
         "full_attention",
         "sliding_attention",
     }:
         raise config.fail("layer_types", "a list of full_attention and sliding_attention")
-    if layer_types and "sliding_attention" not in layer_types:
+    if layer_types and len(layer_types) != n_layers:
+        raise config.fail("layer_types", f"a list of {n_layers} layers", len(layer_types))
+    first = 0  # the first layer with the window
+    if arch == "qwen2":
+        if not config.flag("use_sliding_window", False):
+            window = None
+        first = config.integer("max_window_layers", 28, low=0)
+        if "sliding_attention" in layer_types:
+            first = layer_types.index("sliding_attention")
+        elif layer_types:
+            first = n_layers
+    else:
+        config.has("use_sliding_window")
+        config.has("max_window_layers")
+        if layer_types and "sliding_attention" not in layer_types:
+            first = n_layers
+    if window is None or first >= n_layers:
         return
-    if window is None or not switched_on:
-        return
-    if isinstance(window, bool) or not isinstance(window, int) or window < context:
+    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+        raise config.fail("sliding_window", "a whole number from 1, or null")
+    if window < context:
         raise ConvertError(
             f"{config.path}: sliding-window attention is not supported: sliding_window is "
-            f"{short(repr(window))}, less than the context of {context} tokens"
+            f"{short(repr(window))}, less than the context of {context} tokens, and applies from "
+            f"layer {first} of {n_layers} on"
         )
 
 
-def _llama_like(config: Config, arch: str, default_window: int | None) -> Model:
-    model, hidden, n_layers, n_heads, head_dim = _read_sizes(config, arch)
-    # Only llama's configuration defaults to one key-value head per head.
-    default_kv = n_heads if config.values.get("model_type", "llama") == "llama" else None
+def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
+    """`name`: llama, mistral or qwen2, by what transformers calls it."""
+    arch = "llama" if name == "mistral" else name
+    context = _context(config, defaults.context)
+    model, hidden, n_layers, n_heads, head_dim = _read_sizes(config, arch, context)
+    default_kv = defaults.n_kv_heads
+    if default_kv is None or "num_key_value_heads" in config.values:  # null: as many as heads
+        default_kv = n_heads
     n_kv_heads = config.integer("num_key_value_heads", default_kv)
     if n_heads % n_kv_heads:
-        raise config.fail("num_key_value_heads", f"a divisor of {n_heads} heads")
-    config.require("hidden_act", ("silu",), "only SiLU is supported", "silu")
+        raise config.fail("num_key_value_heads", f"a divisor of {n_heads} heads", n_kv_heads)
+    config.require("hidden_act", ("silu", "swish"), "only SiLU is supported", "silu")
     config.require("mlp_bias", (False,), "biases there are not supported", False)
-    _refuse_windows(config, default_window)
+    if name == "llama":
+        # transformers' Llama has no window: such keys are left over from another model.
+        for key in ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types"):
+            if config.has(key):
+                model.notes.append(f"'{key}' means nothing for Llama: left out")
+    else:
+        _refuse_windows(config, name, n_layers, context, defaults.window)
     permuted = arch == "llama"
-    qkv_bias = config.flag("attention_bias", False) if permuted else True
-    if not permuted:
-        config.require("attention_bias", (True,), "Qwen2 has these biases", True)
-    rope = read_rope(config, head_dim, config.integer("max_position_embeddings"), divisors=permuted)
+    # Qwen2 has biases whatever the key says; whether they are there is checked below.
+    qkv_bias = config.flag("attention_bias", False) or not permuted
+    rope = read_rope(config, head_dim, context, divisors=permuted)
     if rope.rotated_share not in (None, 1.0):
-        raise config.fail("partial_rotary_factor", "1")
+        problem = config.fail("partial_rotary_factor", f"1 for {name}", rope.rotated_share)
+        raise ConvertError(f"{problem}: rotating a part of each head is not supported there")
     model.keys |= {
         f"{arch}.attention.head_count_kv": n_kv_heads,
         f"{arch}.attention.key_length": head_dim,
@@ -171,28 +208,27 @@ def _llama_like(config: Config, arch: str, default_window: int | None) -> Model:
 
 
 def llama(config: Config) -> Model:
-    return _llama_like(config, "llama", None)
+    return _llama_like(config, "llama", Defaults(2048))
 
 
 def mistral(config: Config) -> Model:
-    return _llama_like(config, "llama", 4096)  # its configuration's default
+    return _llama_like(config, "mistral", Defaults(131072, 8, 4096))
 
 
 def qwen2(config: Config) -> Model:
-    config.get("use_sliding_window", False)
-    config.values.setdefault("use_sliding_window", False)  # its configuration's default
-    return _llama_like(config, "qwen2", None)
+    return _llama_like(config, "qwen2", Defaults(32768, 32, 4096))
 
 
 def gptneox(config: Config) -> Model:
     arch = "gptneox"
-    model, hidden, n_layers, n_heads, head_dim = _read_sizes(config, arch)
+    context = _context(config, 2048)
+    model, hidden, n_layers, n_heads, head_dim = _read_sizes(config, arch, context)
     if head_dim * n_heads != hidden:
         raise config.fail("hidden_size", f"{n_heads} heads of {head_dim}")
-    config.require("hidden_act", ("gelu",), "only the exact GELU is supported", "gelu")
+    exact = ("gelu", "gelu_python")
+    config.require("hidden_act", exact, "only the exact GELU is supported", "gelu")
     config.require("attention_bias", (True,), "its biases are expected", True)
     share = config.number("rotary_pct", 0.25)
-    context = config.integer("max_position_embeddings")
     base = config.get("rotary_emb_base")
     if base is not None:
         config.values.setdefault("rope_theta", base)
@@ -200,7 +236,8 @@ def gptneox(config: Config) -> Model:
     share = share if rope.rotated_share is None else rope.rotated_share
     n_rot = int(head_dim * share)
     if not 2 <= n_rot <= head_dim or n_rot % 2:
-        raise config.fail("rotary_pct", f"an even part of the head's {head_dim} dimensions")
+        where = "rotary_pct" if rope.rotated_share is None else "partial_rotary_factor"
+        raise config.fail(where, f"an even part of the head's {head_dim} dimensions", share)
     model.keys |= {
         f"{arch}.attention.head_count_kv": n_heads,
         f"{arch}.attention.layer_norm_epsilon": config.number("layer_norm_eps", 1e-5),
@@ -211,6 +248,7 @@ def gptneox(config: Config) -> Model:
 
     ffn = model.keys[f"{arch}.feed_forward_length"]
     order = fused_qkv_order(n_heads, head_dim)
+    model.base = "gpt_neox."
     model.heads = ("embed_out.weight", "lm_head.weight")
     model.copy_tied_head = True  # llama.cpp wants it
 
@@ -233,72 +271,61 @@ def gptneox(config: Config) -> Model:
     return model
 
 
-ARCHITECTURES: dict[str, Callable[[Config], Model]] = {
-    "LlamaForCausalLM": llama,
-    "LLaMAForCausalLM": llama,  # the first conversions of LLaMA 1 spelt it so
-    "MistralForCausalLM": mistral,
-    "Qwen2ForCausalLM": qwen2,
-    "GPTNeoXForCausalLM": gptneox,
+# By model_type; the classes of transformers, with and without an output head, begin with a name.
+KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
+    "llama": ("Llama", llama),
+    "mistral": ("Mistral", mistral),
+    "qwen2": ("Qwen2", qwen2),
+    "gpt_neox": ("GPTNeoX", gptneox),
 }
+ARCHITECTURES = {
+    f"{name}{ending}": kind
+    for kind, (name, _) in KINDS.items()
+    for ending in ("ForCausalLM", "Model")
+}
+ARCHITECTURES["LLaMAForCausalLM"] = "llama"  # the first conversions of LLaMA 1 spelt it so
 
 
-def read_model(config: Config, ignored_keys: tuple[str, ...] = ()) -> Model:
-    names = config.get("architectures", [])
-    if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
+def _kind(config: Config, notes: list[str]) -> str:
+    """Which of KINDS it is: `architectures` says so, or `model_type` alone."""
+    names = config.get("architectures") or []
+    model_type = config.get("model_type")
+    if not isinstance(names, list) or len(names) > 1 or not all(isinstance(n, str) for n in names):
         raise config.fail("architectures", "a list with one name")
-    build = ARCHITECTURES.get(names[0])
-    if build is None:
+    supported = ", ".join(f"{name}ForCausalLM" for name, _ in KINDS.values())
+    if not names:
+        if model_type not in KINDS:
+            raise ConvertError(
+                f"{config.path}: 'architectures' is missing and 'model_type' is "
+                f"{short(repr(model_type))}; supported are {supported}, or a model_type of "
+                + ", ".join(KINDS)
+            )
+        notes.append(f"'architectures' is missing: taken for {KINDS[model_type][0]} by model_type")
+        return str(model_type)
+    kind = ARCHITECTURES.get(names[0])
+    if kind is None:
         raise ConvertError(
             f"{config.path}: architecture '{short(names[0])}' is not supported; supported are "
-            + ", ".join(name for name in ARCHITECTURES if name != "LLaMAForCausalLM")
+            + supported
         )
-    model = build(config)
-    config.refuse_unknown(ignored_keys)
+    if model_type in KINDS and model_type != kind:
+        raise ConvertError(
+            f"{config.path}: 'architectures' says {names[0]} but 'model_type' {model_type}; "
+            "correct the one that is wrong"
+        )
+    if model_type not in (None, kind):
+        notes.append(
+            f"model_type is {short(repr(model_type))}: converted as {names[0]} all the same"
+        )
+    return kind
+
+
+def read_model(config: Config) -> Model:
+    notes: list[str] = []
+    kind = _kind(config, notes)
+    if config.has("auto_map"):
+        notes.append(f"the code that 'auto_map' names is not looked at: converted as {kind}")
+    model = KINDS[kind][1](config)
+    config.refuse_unknown()
+    model.notes = config.notes + notes + model.notes
     return model
-
-
-def _find(expected: Expected, tensors: dict[str, Source], where: str) -> Source | None:
-    for name in expected.sources:
-        if name in tensors:
-            source = tensors[name]
-            break
-    else:
-        if expected.optional:
-            return None
-        names = " or ".join(f"'{name}'" for name in expected.sources)
-        raise ConvertError(f"{where}: tensor {names} {list(expected.shape)} is missing")
-    if source.shape != expected.shape:
-        raise ConvertError(
-            f"{where}: tensor '{source.name}' should have the shape {list(expected.shape)} by "
-            f"config.json, found {list(source.shape)}"
-        )
-    if source.dtype not in ("F64", "F32", "F16", "BF16"):
-        raise ConvertError(
-            f"{where}: tensor '{source.name}' has the type {source.dtype}; only F64, F32, F16 and "
-            "BF16 can be converted, not checkpoints that are quantised already"
-        )
-    return source
-
-
-def build_targets(model: Model, tensors: dict[str, Source], where: str) -> list[Target]:
-    """The tensors of the GGUF file in order; refuses what is missing, unknown or misshapen."""
-    targets: list[Target] = []
-    expected = list(model.expected)
-    shape = expected[0].shape
-    if not model.tied:
-        expected.append(Expected("output.weight", model.heads, shape))
-    elif model.copy_tied_head:
-        expected.append(Expected("output.weight", expected[0].sources, shape))
-    used = set(model.heads) if model.tied else set()  # a saved copy of the embedding
-    for entry in expected:
-        source = _find(entry, tensors, where)
-        if source is not None:
-            used.add(source.name)
-            targets.append(Target(entry.target, source, entry.row_order))
-    unknown = sorted(name for name in set(tensors) - used if not SKIPPED.fullmatch(name))
-    if unknown:
-        raise ConvertError(
-            f"{where}: {len(unknown)} tensors do not belong in a {model.arch} model: "
-            + short(", ".join(unknown), 400)
-        )
-    return model.computed + targets

@@ -54,6 +54,11 @@ class Checkpoint:
             else:
                 self._add(kind(path))
             return
+        if (self.folder / "adapter_config.json").is_file():
+            raise ConvertError(
+                f"{self.folder}: an adapter (peft), not a checkpoint: merge it into its base model "
+                "and save that, with merge_and_unload() and save_pretrained()"
+            )
         there = sorted(p.name for p in self.folder.iterdir())[:12]
         raise ConvertError(
             f"{self.folder}: no weights: expected one of {', '.join(n for n, _ in LAYOUTS)}; "

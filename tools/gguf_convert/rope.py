@@ -11,6 +11,8 @@ import numpy as np
 from .errors import ConvertError, short
 from .hf_config import Config
 
+LEAST_THETA = 1.001  # the engine's
+
 
 @dataclass
 class Rope:
@@ -33,14 +35,14 @@ def _parameters(config: Config) -> dict[str, Any]:
 
 def _number(config: Config, parameters: dict[str, Any], key: str, default: Any = None) -> float:
     value = parameters.pop(key, default)
-    if value is None:
-        value = default
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ConvertError(
-            f"{config.path}: rope parameter '{key}' should be a positive number, "
-            f"found {short(repr(value))}"
-        )
-    return float(value)
+    return config.checked_number(key, default if value is None else value)
+
+
+def _whole(config: Config, parameters: dict[str, Any], key: str, default: int) -> int:
+    value = _number(config, parameters, key, default)
+    if not 1 <= value < 1 << 31:
+        raise config.fail(key, "a whole number from 1", value)
+    return int(value)
 
 
 def llama3_divisors(
@@ -62,8 +64,8 @@ def llama3_divisors(
 
 def _add_yarn(config: Config, parameters: dict[str, Any], rope: Rope, context: int) -> None:
     factor = rope.keys["scaling.factor"]
-    original = _number(config, parameters, "original_max_position_embeddings", context)
-    rope.keys["scaling.original_context_length"] = int(original)
+    original = _whole(config, parameters, "original_max_position_embeddings", context)
+    rope.keys["scaling.original_context_length"] = original
     if parameters.get("beta_fast") is not None or parameters.get("beta_slow") is not None:
         rope.keys["scaling.yarn_beta_fast"] = _number(config, parameters, "beta_fast", 32.0)
         rope.keys["scaling.yarn_beta_slow"] = _number(config, parameters, "beta_slow", 1.0)
@@ -84,11 +86,14 @@ def read_rope(config: Config, n_rot: int, context: int, *, divisors: bool) -> Ro
     """`divisors`: whether the architecture has rope_freqs.weight."""
     parameters = _parameters(config)
     theta = _number(config, parameters, "rope_theta", config.get("rope_theta", 10000.0))
+    if theta < LEAST_THETA:
+        raise config.fail("rope_theta", f"at least {LEAST_THETA}", theta)
     rope = Rope(theta)
     kind = parameters.pop("rope_type", None) or parameters.pop("type", None) or "default"
     parameters.pop("type", None)
     share = parameters.pop("partial_rotary_factor", config.get("partial_rotary_factor"))
-    rope.rotated_share = None if share is None else float(share)
+    if share is not None:
+        rope.rotated_share = config.checked_number("partial_rotary_factor", share)
     if kind == "default":
         parameters.pop("factor", None)
     elif kind in ("linear", "yarn"):
@@ -97,14 +102,13 @@ def read_rope(config: Config, n_rot: int, context: int, *, divisors: bool) -> Ro
         if kind == "yarn":
             _add_yarn(config, parameters, rope, context)
     elif kind == "llama3" and divisors:
-        rope.divisors = llama3_divisors(
-            theta,
-            n_rot,
-            _number(config, parameters, "factor", 8.0),
-            _number(config, parameters, "low_freq_factor", 1.0),
-            _number(config, parameters, "high_freq_factor", 4.0),
-            _number(config, parameters, "original_max_position_embeddings", 8192),
-        )
+        factor = _number(config, parameters, "factor", 8.0)
+        low = _number(config, parameters, "low_freq_factor", 1.0)
+        high = _number(config, parameters, "high_freq_factor", 4.0)
+        if not low < high:
+            raise config.fail("high_freq_factor", f"more than low_freq_factor {low:g}", high)
+        original = _whole(config, parameters, "original_max_position_embeddings", 8192)
+        rope.divisors = llama3_divisors(theta, n_rot, factor, low, high, original)
     else:
         raise ConvertError(
             f"{config.path}: rope scaling '{short(kind)}' is not supported; supported are default, "

@@ -81,7 +81,7 @@ class TokenizerFiles:
             key = f"{name}_token"
             text = _content(self.config.get(key)) or _content(self._special_map.get(key))
             if text is not None:
-                if text not in ids and name in ("pad", "sep", "mask"):
+                if text not in ids and name not in ("bos", "eos"):
                     vocab.notes.append(f"{key} '{short(text)}' is not in the vocabulary: left out")
                     continue
                 if text not in ids:
@@ -95,10 +95,11 @@ class TokenizerFiles:
                 token_id = token_id[0]
             if isinstance(token_id, int) and not isinstance(token_id, bool) and token_id >= 0:
                 if token_id >= len(vocab.tokens):
-                    raise ConvertError(
-                        f"{self.folder / 'config.json'}: {name}_token_id is {token_id}, but there "
-                        f"are {len(vocab.tokens)} tokens"
+                    vocab.notes.append(
+                        f"config.json: {name}_token_id is {token_id}, but there are "
+                        f"{len(vocab.tokens)} tokens: left out"
                     )
+                    continue
                 vocab.special_ids.setdefault(gguf_name, token_id)
 
     def chat_templates(self) -> dict[str, str]:

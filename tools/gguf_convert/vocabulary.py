@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,12 @@ from .errors import ConvertError, short
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 MAX_TOKENS = 1 << 20
+# What fine-tuning adds where the model has no padding token: [PAD], <pad>, <|pad|>, <pad_token>.
+PADDING = re.compile(r"[\[<|]+_*pad(ding)?(_?token)?[0-9_]*[\]>|]+", re.IGNORECASE)
+
+
+def _shown(token: str | bytes) -> str:
+    return token.decode(errors="replace") if isinstance(token, bytes) else token
 
 
 @dataclass
@@ -27,14 +34,11 @@ class Vocabulary:
     notes: list[str] = field(default_factory=list)  # what a user should know
 
     def pad_to(self, n_rows: int, where: str) -> None:
-        """Gives every row of the embedding a token."""
+        """Gives every row of the embedding a token, and no token that has no row."""
+        if len(self.tokens) > n_rows:
+            self._drop_padding(n_rows, where)
         n_tokens = len(self.tokens)
         missing = n_rows - n_tokens
-        if missing < 0:
-            raise ConvertError(
-                f"{where}: the tokenizer has {n_tokens} tokens but the embedding {n_rows} rows; "
-                "it belongs to another model, or tokens were added without resizing"
-            )
         if missing > max(1024, n_rows // 50):
             raise ConvertError(
                 f"{where}: the embedding has {n_rows} rows but the tokenizer only {n_tokens} "
@@ -48,6 +52,34 @@ class Vocabulary:
             self.notes.append(
                 f"{missing} rows of the embedding are padding: unused tokens fill them"
             )
+
+    def _drop_padding(self, n_rows: int, where: str) -> None:
+        """Drops the tokens beyond the embedding if they only pad: no model was trained on them."""
+        texts = [_shown(token) for token in self.tokens]
+        padding = {self.special_ids.get("padding")}
+        padding |= {i for i, kind in enumerate(self.types) if kind == UNUSED}
+        padding |= {
+            i
+            for i, kind in enumerate(self.types)
+            if kind in (CONTROL, USER_DEFINED) and PADDING.fullmatch(texts[i])
+        }
+        beyond = range(n_rows, len(texts))
+        others = [i for i in beyond if i not in padding]
+        if others:
+            names = ", ".join(f"{i} '{short(texts[i], 40)}'" for i in others[:4])
+            raise ConvertError(
+                f"{where}: the tokenizer has {len(texts)} tokens but the embedding {n_rows} rows; "
+                f"{len(others)} of those beyond it are more than padding ({names}): it belongs to "
+                "another model, or tokens were added without resizing the embedding"
+            )
+        for values in (self.tokens, self.types, self.scores):
+            if values is not None:
+                del values[n_rows:]
+        self.special_ids = {k: i for k, i in self.special_ids.items() if i < n_rows}
+        self.notes.append(
+            f"the tokenizer has {len(texts)} tokens but the embedding {n_rows} rows: left out are "
+            + short(", ".join(texts[i] for i in beyond), 200)
+        )
 
     def check(self, where: str) -> None:
         for name, token in self.special_ids.items():
@@ -116,7 +148,7 @@ def place_added(
             tokens[token.id] = token.text
             types[token.id] = kind
             continue
-        text = there.decode(errors="replace") if isinstance(there, bytes) else there
+        text = _shown(there)
         if text != token.text:
             raise ConvertError(
                 f"{where}: id {token.id} is both '{short(text)}' and '{short(token.text)}'"

@@ -48,7 +48,9 @@ def _set_ends(vocab: Vocabulary, files: TokenizerFiles, json: TokenizerJson | No
                 f"the {name.upper()} token can be added there"
             )
         said = files.flag(f"add_{name}_token")
-        default = vocab.model == "llama" and name == "bos" if json is None else bool(texts)
+        default = bool(texts)
+        if json is None:  # sentencepiece's LLaMA adds BOS, where the model has one
+            default = vocab.model == "llama" and name == "bos" and token is not None
         setattr(vocab, f"add_{name}", default if said is None else said)
 
 

@@ -193,7 +193,7 @@ class CpuBackend final : public Backend {
 
   void multiply(const PackedMatrix& matrix, const std::uint8_t* tiles, const Panel& panel,
                 float* out) const {
-    matmul_.tile[static_cast<std::size_t>(matrix.dtype())][panel.n_cols - 1](tiles, panel, out);
+    matmul_.tile(matrix.panel_kind(), matrix.dtype(), panel.n_cols)(tiles, panel, out);
   }
 
   void run_chunk(const LinearSegment& segment, const Panels& panels, std::int64_t chunk) const {

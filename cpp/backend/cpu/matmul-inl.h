@@ -247,7 +247,7 @@ void tile_float(const std::uint8_t* tiles, const Panel& panel, float* out) {
     S::f_store(out + i, S::f_add(S::f_load(out + i), S::f_load(odd + i)));
 }
 
-// table.tile[dtype][c - 1] = kernel<tile, c> for every column count.
+// Sets the kernels of one format for every number of columns.
 #define SPECDEC_FILL(table, dtype, KernelName, TileName)                              \
   [&]<int... kC>(std::integer_sequence<int, kC...>) {                                 \
     ((table.tile[static_cast<int>(dtype)][kC] = &KernelName<TileName, kC + 1>), ...); \

@@ -1,52 +1,33 @@
 #include "backend/cpu/matmul.h"
 
-#include "base/error.h"
+#include "backend/cpu/matmul_isa.h"
 
 namespace specdec {
+namespace {
 
-#define SPECDEC_DECLARE_FILL(isa)        \
-  namespace isa {                        \
-  void fill_q32(MatmulKernels& table);   \
-  void fill_q256(MatmulKernels& table);  \
-  void fill_float(MatmulKernels& table); \
-  }
-SPECDEC_DECLARE_FILL(scalar)
-SPECDEC_DECLARE_FILL(avx2)
-SPECDEC_DECLARE_FILL(avx512)
-namespace avxvnni {
-void fill_q32(MatmulKernels& table);
-void fill_q256(MatmulKernels& table);
-}  // namespace avxvnni
-SPECDEC_DECLARE_FILL(neon)
+constexpr MatmulKernels kScalar(scalar::kMatmulFloat, scalar::kMatmulQ32, scalar::kMatmulQ256);
+#if defined(__x86_64__)
+constexpr MatmulKernels kAvx2(avx2::kMatmulFloat, avx2::kMatmulQ32, avx2::kMatmulQ256);
+// Floats and activations are those of AVX2.
+constexpr MatmulKernels kAvxVnni(avx2::kMatmulFloat, avxvnni::kMatmulQ32, avxvnni::kMatmulQ256,
+                                 avx2::kMatmulQ32, avx2::kMatmulQ256);
+constexpr MatmulKernels kAvx512(avx512::kMatmulFloat, avx512::kMatmulQ32, avx512::kMatmulQ256);
+#elif defined(__aarch64__)
+constexpr MatmulKernels kNeon(neon::kMatmulFloat, neon::kMatmulQ32, neon::kMatmulQ256);
+#endif
 
-#define SPECDEC_FILL_TABLE(isa) \
-  [] {                          \
-    MatmulKernels table{};      \
-    isa::fill_q32(table);       \
-    isa::fill_q256(table);      \
-    isa::fill_float(table);     \
-    return table;               \
-  }()
+}  // namespace
 
 const MatmulKernels& matmul_kernels(CpuIsa isa) {
-  static const MatmulKernels scalar_table = SPECDEC_FILL_TABLE(scalar);
 #if defined(__x86_64__)
-  static const MatmulKernels avx2_table = SPECDEC_FILL_TABLE(avx2);
-  static const MatmulKernels avxvnni_table = [] {
-    MatmulKernels table = avx2_table;  // floats and activations
-    avxvnni::fill_q32(table);
-    avxvnni::fill_q256(table);
-    return table;
-  }();
-  static const MatmulKernels avx512_table = SPECDEC_FILL_TABLE(avx512);
-  if (isa == CpuIsa::kAvx2) return avx2_table;
-  if (isa == CpuIsa::kAvxVnni) return avxvnni_table;
-  if (isa == CpuIsa::kAvx512Vnni) return avx512_table;
+  if (isa == CpuIsa::kAvx2) return kAvx2;
+  if (isa == CpuIsa::kAvxVnni) return kAvxVnni;
+  if (isa == CpuIsa::kAvx512Vnni) return kAvx512;
 #elif defined(__aarch64__)
-  static const MatmulKernels neon_table = SPECDEC_FILL_TABLE(neon);
-  if (isa == CpuIsa::kNeonDotprod) return neon_table;
+  if (isa == CpuIsa::kNeonDotprod) return kNeon;
 #endif
-  return scalar_table;
+  (void)isa;
+  return kScalar;
 }
 
 }  // namespace specdec

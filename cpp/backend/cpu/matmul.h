@@ -16,9 +16,32 @@ using TileKernel = void (*)(const std::uint8_t* tiles, const Panel& panel, float
 // Writes column `col` of the panel from one row of activations.
 using QuantizeKernel = void (*)(const float* x, std::int64_t n_in, int col, const Panel& panel);
 
-struct MatmulKernels {
+// The kernels of one instruction set for the formats that want one kind of panel. Plain data which
+// the compiler fills: code of an instruction set runs only where the machine has it.
+struct MatmulPart {
   TileKernel tile[31][kMaxColumns];  // [DType id][n_cols - 1]
-  QuantizeKernel quantize[3];        // [PanelKind]
+  QuantizeKernel quantize;           // nullptr: that of a slower instruction set
+};
+
+class MatmulKernels {
+ public:
+  // Of the kinds of panels in their order; `quantize`: whose activations the tiles take.
+  constexpr MatmulKernels(const MatmulPart& of_float, const MatmulPart& q32, const MatmulPart& q256,
+                          const MatmulPart& quantize32, const MatmulPart& quantize256)
+      : tiles_{&of_float, &q32, &q256}, quantize_{&of_float, &quantize32, &quantize256} {}
+  constexpr MatmulKernels(const MatmulPart& of_float, const MatmulPart& q32, const MatmulPart& q256)
+      : MatmulKernels(of_float, q32, q256, q32, q256) {}
+
+  [[nodiscard]] TileKernel tile(PanelKind kind, DType dtype, int n_cols) const {
+    return tiles_[static_cast<int>(kind)]->tile[static_cast<int>(dtype)][n_cols - 1];
+  }
+  [[nodiscard]] QuantizeKernel quantize(PanelKind kind) const {
+    return quantize_[static_cast<int>(kind)]->quantize;
+  }
+
+ private:
+  const MatmulPart* tiles_[3];     // [PanelKind]
+  const MatmulPart* quantize_[3];  // [PanelKind]
 };
 
 [[nodiscard]] const MatmulKernels& matmul_kernels(CpuIsa isa);

@@ -6,7 +6,7 @@
 #include <limits>
 #include <utility>
 
-#include "backend/cpu/matmul.h"
+#include "backend/cpu/matmul_isa.h"
 #include "backend/cpu/target.h"
 #include "tensor/half.h"
 
@@ -25,12 +25,14 @@ SPECDEC_TARGET_AVX512_BEGIN
 
 namespace specdec::avx512 {
 
-void fill_float(MatmulKernels& table) {
+constinit const MatmulPart kMatmulFloat = [] {
+  MatmulPart table{};
   SPECDEC_FILL(table, DType::kF32, tile_float, TileF32);
   SPECDEC_FILL(table, DType::kF16, tile_float, TileF16);
   SPECDEC_FILL(table, DType::kBF16, tile_float, TileBF16);
-  table.quantize[static_cast<int>(PanelKind::kFloat)] = &quantize_float;
-}
+  table.quantize = &quantize_float;
+  return table;
+}();
 
 }  // namespace specdec::avx512
 SPECDEC_TARGET_END

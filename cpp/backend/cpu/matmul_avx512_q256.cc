@@ -6,7 +6,7 @@
 #include <limits>
 #include <utility>
 
-#include "backend/cpu/matmul.h"
+#include "backend/cpu/matmul_isa.h"
 #include "backend/cpu/target.h"
 #include "tensor/half.h"
 
@@ -30,14 +30,16 @@ SPECDEC_TARGET_AVX512_BEGIN
 
 namespace specdec::avx512 {
 
-void fill_q256(MatmulKernels& table) {
+constinit const MatmulPart kMatmulQ256 = [] {
+  MatmulPart table{};
   SPECDEC_FILL(table, DType::kQ2_K, tile_q256, TileQ2_K);
   SPECDEC_FILL(table, DType::kQ3_K, tile_q256, TileQ3_K);
   SPECDEC_FILL(table, DType::kQ4_K, tile_q256, TileQ4_K);
   SPECDEC_FILL(table, DType::kQ5_K, tile_q256, TileQ5_K);
   SPECDEC_FILL(table, DType::kQ6_K, tile_q256, TileQ6_K);
-  table.quantize[static_cast<int>(PanelKind::kQ256)] = &quantize_q256;
-}
+  table.quantize = &quantize_q256;
+  return table;
+}();
 
 }  // namespace specdec::avx512
 SPECDEC_TARGET_END

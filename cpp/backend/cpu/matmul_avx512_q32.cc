@@ -6,7 +6,7 @@
 #include <limits>
 #include <utility>
 
-#include "backend/cpu/matmul.h"
+#include "backend/cpu/matmul_isa.h"
 #include "backend/cpu/target.h"
 #include "tensor/half.h"
 
@@ -30,14 +30,16 @@ SPECDEC_TARGET_AVX512_BEGIN
 
 namespace specdec::avx512 {
 
-void fill_q32(MatmulKernels& table) {
+constinit const MatmulPart kMatmulQ32 = [] {
+  MatmulPart table{};
   SPECDEC_FILL(table, DType::kQ4_0, tile_q32, TileQ4_0);
   SPECDEC_FILL(table, DType::kQ4_1, tile_q32, TileQ4_1);
   SPECDEC_FILL(table, DType::kQ5_0, tile_q32, TileQ5_0);
   SPECDEC_FILL(table, DType::kQ5_1, tile_q32, TileQ5_1);
   SPECDEC_FILL(table, DType::kQ8_0, tile_q32, TileQ8_0);
-  table.quantize[static_cast<int>(PanelKind::kQ32)] = &quantize_q32;
-}
+  table.quantize = &quantize_q32;
+  return table;
+}();
 
 }  // namespace specdec::avx512
 SPECDEC_TARGET_END

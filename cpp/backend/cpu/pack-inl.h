@@ -293,7 +293,9 @@ inline void pack_32bit(const std::byte* const* rows, std::uint8_t* tiles) {
   }
 }
 
-void fill_pack(PackKernels& table) {
+// Plain data which the compiler fills, as in matmul.h.
+constinit const PackKernels kPack = [] {
+  PackKernels table;
   const auto set = [&](DType dtype, auto* pack, int n_units) {
     table.of[static_cast<int>(dtype)] = {pack, n_units};
   };
@@ -310,6 +312,7 @@ void fill_pack(PackKernels& table) {
   set(DType::kQ4_K, pack_q4_k, 1);
   set(DType::kQ5_K, pack_q5_k, 1);
   set(DType::kQ6_K, pack_q6_k, 1);
-}
+  return table;
+}();
 
 }  // namespace specdec::SPECDEC_ISA

@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "backend/cpu/pack.h"
+#include "backend/cpu/pack_isa.h"
 #include "backend/cpu/target.h"
 #include "quant/pack_blocks.h"
 #include "quant/q2_k/block.h"

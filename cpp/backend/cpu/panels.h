@@ -68,8 +68,8 @@ class Panels {
     const int group = split_.group_of(row);
     for (std::size_t kind = 0; kind < 3; ++kind) {
       if (!wanted_[kind]) continue;
-      kernels.quantize[kind](x, n_in_, row - split_.first(group),
-                             views_[kind][static_cast<std::size_t>(group)]);
+      kernels.quantize(static_cast<PanelKind>(kind))(x, n_in_, row - split_.first(group),
+                                                     views_[kind][static_cast<std::size_t>(group)]);
     }
   }
 

@@ -2,9 +2,11 @@
 // the first of which continues the chain.
 #include <algorithm>
 #include <cmath>
+#include <exception>
 #include <limits>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -76,6 +78,8 @@ class DraftModel final : public Drafter {
     if (mode_ == DraftMode::kCoupled && !setup.verifier.position_noise) {
       throw_invalid("coupled drafts need a verifier that draws with the same noise ('match')");
     }
+    // All on the best token: there is nothing to draw, and no law to carry.
+    if (params.greedy()) mode_ = DraftMode::kGreedy;
     if (options_.branch > 1 && !setup.verifier.trees) {
       throw_invalid("branch " + std::to_string(options_.branch) +
                     " needs a verifier that takes trees, such as 'topk_importance'; got one that "
@@ -97,7 +101,7 @@ class DraftModel final : public Drafter {
       output_ = RowOutput::kLogits;
     } else {
       // The length rule wants probabilities.
-      const bool best_suffices = params.greedy() && setup_.length_rule == nullptr;
+      const bool best_suffices = params.greedy() && setup_.length_rule == nullptr && !carries_laws_;
       output_ = best_suffices ? RowOutput::kArgmax : RowOutput::kTop;
     }
     note_bans(vocab_size);
@@ -111,6 +115,7 @@ class DraftModel final : public Drafter {
     followed_ =
         max_steps_ > 1 && setup_.target != nullptr && setup_.target->can_follow(cache_.scorer());
     met_ban_ = false;
+    failure_ = nullptr;
     length_.begin(max_steps_);
     head_.begin(std::min(vocab_size, setup_.vocab_size), options_.head_tokens);
     head_.add(setup_.eog, vocab_size);
@@ -119,6 +124,7 @@ class DraftModel final : public Drafter {
 
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
                         Chance& chance) override {
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
     DraftProposal proposal;
     const int n = prepare(committed, max_tokens);
     if (n < 1) return proposal;
@@ -131,7 +137,10 @@ class DraftModel final : public Drafter {
     std::int32_t parent = -1;
     for (int depth = 0;; ++depth) {
       const auto first = static_cast<std::int32_t>(proposal.size());
-      add_candidates(row_, path, committed.size(), depth, parent, proposal, chance);
+      const auto add = [&] {
+        add_candidates(row_, path, committed.size(), depth, parent, proposal, chance);
+      };
+      if (!succeeds(proposal, add)) return proposal;
       const TokenId token = proposal.tokens[static_cast<std::size_t>(first)];
       if (!banned_.empty() && cache_.scorer().argmax(row_) != token) met_ban_ = true;
       const bool ends = std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end();
@@ -145,7 +154,7 @@ class DraftModel final : public Drafter {
       }
       if (setup_.sampling.has_penalties()) path.push_back(token);
       throw_if_cancelled(setup_.cancel);
-      go_on(token, n - depth - 1);
+      if (!succeeds(proposal, [&] { go_on(token, n - depth - 1); })) return proposal;
       parent = first;
     }
   }
@@ -241,6 +250,21 @@ class DraftModel final : public Drafter {
   }
 
  private:
+  // Whether a step behind the proposal could be made. Tokens that were drawn stand although what
+  // follows fails: without them, those for which it does would come too seldom. The failure is
+  // thrown when it is the turn of the next draft.
+  template <typename Step>
+  [[nodiscard]] bool succeeds(const DraftProposal& proposal, Step&& step) {
+    try {
+      step();
+    } catch (const Error& error) {
+      if (proposal.empty() || proposal.deterministic() || error.code() == ErrorCode::kCancelled)
+        throw;
+      failure_ = std::current_exception();
+    }
+    return failure_ == nullptr;
+  }
+
   // Lines the cache up, and returns how many tokens it has room to draft.
   int prepare(std::span<const TokenId> committed, int max_tokens) {
     const TokenScorer& scorer = cache_.scorer();
@@ -467,6 +491,7 @@ class DraftModel final : public Drafter {
   DraftHead head_;
   std::vector<TokenId> banned_;  // left out of the best
   double probability_ = 0.0;     // of the last token on the chain
+  std::exception_ptr failure_;   // behind the last drawn draft
 };
 
 }  // namespace

@@ -3,7 +3,6 @@
 // behind the accepted part, so none of them may be used again in a later round.
 #include <algorithm>
 
-#include "base/error.h"
 #include "decode/verifiers/draft_law.h"
 
 namespace specdec {
@@ -13,8 +12,9 @@ class BlockVerifier final : public Verifier {
  public:
   std::string_view name() const override { return "block"; }
   VerifierTraits traits() const override { return {.lossless = true, .reads_draft_probs = true}; }
-  Verdict verify(const DraftProposal& proposal, TargetRows& rows, Chance& chance) const override {
-    check_chain(proposal);
+
+ private:
+  Verdict decide(const DraftProposal& proposal, TargetRows& rows, Chance& chance) const override {
     const int n = proposal.size();
     // cover[i]: the share of drafts with these i first tokens that the target needs, p~_i there.
     std::vector<double> cover = {1.0};
@@ -23,7 +23,6 @@ class BlockVerifier final : public Verifier {
       const TokenId token = proposal.tokens[static_cast<std::size_t>(i)];
       const DraftLaw draft(proposal, i);
       const double draft_prob = draft->prob(token);
-      SPECDEC_CHECK(draft_prob > 0.0);
       cover.push_back(std::min(1.0, cover.back() * rows.at(i - 1).prob(token) / draft_prob));
     }
     // The longest prefix whose coin succeeds. Coins are independent, so the longest comes first and

@@ -3,7 +3,6 @@
 
 #include <optional>
 
-#include "base/error.h"
 #include "decode/verifier.h"
 
 namespace specdec {
@@ -27,10 +26,5 @@ class DraftLaw {
   const Distribution* law_ = nullptr;
   std::optional<Distribution> one_hot_;
 };
-
-inline void check_chain(const DraftProposal& proposal) {
-  SPECDEC_CHECK(proposal.is_chain());
-  SPECDEC_CHECK(proposal.probs.empty() || proposal.probs.size() == proposal.tokens.size());
-}
 
 }  // namespace specdec

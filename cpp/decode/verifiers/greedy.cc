@@ -10,7 +10,9 @@ class GreedyVerifier final : public Verifier {
   VerifierTraits traits() const override {
     return {.lossless = true, .trees = true, .greedy_only = true};
   }
-  Verdict verify(const DraftProposal& proposal, TargetRows& rows, Chance&) const override {
+
+ private:
+  Verdict decide(const DraftProposal& proposal, TargetRows& rows, Chance&) const override {
     Verdict verdict;
     while (true) {
       verdict.next_token = rows.at(verdict.next_row).best_token();

@@ -12,7 +12,9 @@ class MatchVerifier final : public Verifier {
   VerifierTraits traits() const override {
     return {.lossless = true, .trees = true, .position_noise = true};
   }
-  Verdict verify(const DraftProposal& proposal, TargetRows& rows, Chance& chance) const override {
+
+ private:
+  Verdict decide(const DraftProposal& proposal, TargetRows& rows, Chance& chance) const override {
     Verdict verdict;
     while (true) {
       const int depth = static_cast<int>(verdict.accepted.size());

@@ -2,7 +2,6 @@
 // (arXiv:2302.01318). Accept a drafted token with probability min(1, target / draft); at the first
 // rejection emit from the normalised positive part of target - draft; after full acceptance emit a
 // bonus token. A deterministic draft is a draw from its one-hot law.
-#include "base/error.h"
 #include "decode/verifiers/draft_law.h"
 
 namespace specdec {
@@ -12,15 +11,15 @@ class StandardVerifier final : public Verifier {
  public:
   std::string_view name() const override { return "standard"; }
   VerifierTraits traits() const override { return {.lossless = true, .reads_draft_probs = true}; }
-  Verdict verify(const DraftProposal& proposal, TargetRows& rows, Chance& chance) const override {
-    check_chain(proposal);
+
+ private:
+  Verdict decide(const DraftProposal& proposal, TargetRows& rows, Chance& chance) const override {
     Verdict verdict;
     for (int i = 0; i < proposal.size(); ++i) {
       const TokenId token = proposal.tokens[static_cast<std::size_t>(i)];
       const Distribution& target = rows.at(i - 1);
       const DraftLaw draft(proposal, i);
       const double draft_prob = draft->prob(token);
-      SPECDEC_CHECK(draft_prob > 0.0);
       if (!chance.accept(target.prob(token) / draft_prob)) {
         verdict.next_token = target.token(chance.draw(residual_weights(target, *draft)));
         return verdict;

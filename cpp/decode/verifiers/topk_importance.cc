@@ -9,7 +9,6 @@
 // that carries the token is a hit. Each stage leaves the target's law unchanged, hence lossless.
 #include <algorithm>
 
-#include "base/error.h"
 #include "decode/verifiers/draft_law.h"
 
 namespace specdec {
@@ -31,7 +30,6 @@ class Recursion {
   [[nodiscard]] bool accept(TokenId candidate, Chance& chance) {
     const std::size_t k = entry_of(candidate);
     const double s_sum = fixed_sum(s_);
-    SPECDEC_CHECK(s_[k] > 0.0);
     if (chance.accept(r_[k] * s_sum / s_[k])) return true;
     if (off_.empty()) find_off_support();
     double mass = off_factor_ * off_mass_;
@@ -63,7 +61,6 @@ class Recursion {
     if (draft_.is_dense()) return static_cast<std::size_t>(token);
     const std::span<const TokenId> tokens = draft_.tokens();
     const auto found = std::lower_bound(tokens.begin(), tokens.end(), token);
-    SPECDEC_CHECK(found != tokens.end() && *found == token);
     return static_cast<std::size_t>(found - tokens.begin());
   }
 
@@ -96,8 +93,9 @@ class TopKImportanceVerifier final : public Verifier {
   VerifierTraits traits() const override {
     return {.lossless = true, .trees = true, .reads_draft_probs = true, .reads_top_k = true};
   }
-  Verdict verify(const DraftProposal& proposal, TargetRows& rows, Chance& chance) const override {
-    SPECDEC_CHECK(proposal.probs.empty() || proposal.probs.size() == proposal.tokens.size());
+
+ private:
+  Verdict decide(const DraftProposal& proposal, TargetRows& rows, Chance& chance) const override {
     Verdict verdict;
     while (true) {
       const std::vector<std::int32_t> children = children_of(proposal, verdict.next_row);
@@ -142,7 +140,6 @@ class TopKImportanceVerifier final : public Verifier {
     verdict.candidates.in_set += recursion.in_set();
     for (const std::int32_t child : children) {
       const auto index = static_cast<std::size_t>(child);
-      SPECDEC_CHECK(child == children.front() || proposal.probs[index].size() == 0);
       if (recursion.accept(proposal.tokens[index], chance)) return child;
     }
     verdict.next_token = recursion.draw(chance);

@@ -7,7 +7,6 @@
 // later rows were computed for another text.
 #include <algorithm>
 
-#include "base/error.h"
 #include "decode/verifiers/draft_law.h"
 
 namespace specdec {
@@ -19,8 +18,9 @@ class PublishedVerifier final : public Verifier {
   VerifierTraits traits() const override {
     return {.lossless = false, .trees = true, .reads_draft_probs = true, .reads_top_k = true};
   }
-  Verdict verify(const DraftProposal& proposal, TargetRows& rows, Chance& chance) const override {
-    SPECDEC_CHECK(proposal.probs.empty() || proposal.probs.size() == proposal.tokens.size());
+
+ private:
+  Verdict decide(const DraftProposal& proposal, TargetRows& rows, Chance& chance) const override {
     Verdict verdict;
     while (true) {
       const Distribution& target = rows.at(verdict.next_row);
@@ -39,7 +39,6 @@ class PublishedVerifier final : public Verifier {
     return verdict;
   }
 
- private:
   // Laws are read even when no token was drawn from them: that is how the rule is published.
   static DraftLaw law_of(const DraftProposal& proposal, int i) {
     return DraftLaw(proposal, i, /*as_drawn=*/false);

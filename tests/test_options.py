@@ -1,0 +1,230 @@
+"""The table of options, and what is made of it: keywords, checks, flags, tables of the docs."""
+
+from __future__ import annotations
+
+import fractions
+import inspect
+import pathlib
+import sys
+import types
+import typing
+
+import numpy as np
+import pytest
+
+sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import gen_options  # noqa: E402
+from options_schema import OPTIONS  # noqa: E402
+from options_schema.python import CALLABLES, options_of  # noqa: E402
+from options_schema.schema import REQUIRED, Choice, Real, Text, Truth, Whole  # noqa: E402
+
+PROMPT = "the cat in the hat the cat in the hat the cat in the "
+NAMES = [name for names in CALLABLES.values() for name in names]
+
+
+def public(name: str):
+    found = sd
+    for part in name.removesuffix(".__init__").split("."):
+        found = getattr(found, part)
+    return found
+
+
+# ---------------------------------------------------------------- what is generated
+
+
+def test_what_is_made_of_the_table_is_fresh():
+    assert not gen_options.stale(ROOT), "run: python tools/gen_options.py --write"
+
+
+def test_a_stale_file_is_noticed(tmp_path):
+    for name in gen_options.outputs(ROOT):
+        copy = tmp_path / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text((ROOT / name).read_text("utf-8"), "utf-8")
+    assert not gen_options.stale(tmp_path)
+    edited = tmp_path / "python/specdec_native/decoder.py"
+    edited.write_text(edited.read_text("utf-8").replace("min_p: float", "min_p: int"), "utf-8")
+    assert list(gen_options.stale(tmp_path)) == ["python/specdec_native/decoder.py"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signatures_show_every_option_with_its_default(name):
+    parameters = inspect.signature(public(name)).parameters
+    wanted = options_of(name, OPTIONS)
+    assert wanted
+    assert not [p for p in parameters.values() if p.kind == p.VAR_KEYWORD]
+    for option in wanted:
+        parameter = parameters[option.name]
+        default = option.defaults.get(name, option.default)
+        if default is REQUIRED:
+            assert parameter.default is parameter.empty
+        elif option.factory:
+            if name != "SamplingParams":
+                assert str(parameter).endswith(f"= {default!r}")
+        else:
+            assert parameter.default == default
+            assert str(parameter).endswith(f"= {default!r}")
+        if not option.positional:
+            assert parameter.kind == parameter.KEYWORD_ONLY
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstrings_describe_every_option(name):
+    documented = public(name).__doc__
+    for option in options_of(name, OPTIONS):
+        assert documented.count(f"\n    {option.name}: ") == 1 or (
+            documented.count(f"\n            {option.name}: ") == 1
+            or documented.count(f"\n        {option.name}: ") == 1
+        ), option.id
+
+
+def test_type_hints_of_everything_public_can_be_had():
+    seen = 0
+    for name in sd.__all__:
+        item = getattr(sd, name)
+        if isinstance(item, types.FunctionType):
+            typing.get_type_hints(item)
+            seen += 1
+        if not isinstance(item, type):
+            continue
+        typing.get_type_hints(item)
+        for member in vars(item).values():
+            function = member.fget if isinstance(member, property) else member
+            if isinstance(function, types.FunctionType):
+                typing.get_type_hints(function)
+                seen += 1
+    assert seen > 100
+
+
+# ---------------------------------------------------------------- "not given" is not the default
+
+
+def test_a_default_that_is_given_overrides_params(tiny):
+    params = sd.SamplingParams(
+        temperature=1.5, top_k=3, seed=3, repetition_penalty=1.7, logit_bias={97: -5.0}
+    )
+    with sd.Decoder(tiny, drafter=None, n_ctx=512) as decoder:
+
+        def ids(**options):
+            return decoder.generate(PROMPT, max_tokens=24, ignore_eos=True, **options).token_ids
+
+        assert ids(params=params) == ids(
+            temperature=1.5, top_k=3, seed=3, repetition_penalty=1.7, logit_bias={97: -5.0}
+        )
+        # Each default, given.
+        assert ids(params=params, top_k=0) == ids(
+            temperature=1.5, seed=3, repetition_penalty=1.7, logit_bias={97: -5.0}
+        )
+        assert ids(params=params, logit_bias={}) == ids(
+            temperature=1.5, top_k=3, seed=3, repetition_penalty=1.7
+        )
+        seeds = {
+            decoder.generate("a", max_tokens=1, params=params, seed=None).seed for _ in range(4)
+        }
+        assert len(seeds) > 1
+        assert decoder.generate("a", max_tokens=1, params=params).seed == 3
+
+
+# ---------------------------------------------------------------- values
+
+
+def test_numpy_numbers_are_numbers(tiny, tiny_path):
+    def ids(number, real):
+        with sd.Decoder(tiny, drafter=sd.NGram(number(3), gamma=number(2)), n_ctx=number(512)) as d:
+            return d.generate(
+                PROMPT,
+                max_tokens=number(12),
+                temperature=real(1.25),
+                top_k=number(20),
+                seed=number(5),
+                logprobs=number(2),
+                logit_bias={number(97): real(0.5)},
+            ).token_ids
+
+    expected = ids(int, float)
+    for number in (np.int64, np.int32, np.uint16):
+        assert ids(number, np.float32) == expected
+    assert ids(int, fractions.Fraction) == expected
+    assert ids(int, lambda x: np.float64(x)) == expected
+    with sd.Model(tiny_path, n_threads=np.int8(1), check_tensors=np.bool_(True)) as model:
+        assert model.info.n_threads == 1
+    many = sd.generate_many(
+        tiny,
+        ["a", "b"],
+        max_tokens=np.array([3, 4]),
+        seeds=np.array([1, 2], dtype=np.uint64),
+        n_parallel=np.int64(2),
+    )
+    assert [len(result.token_ids) for result in many] == [3, 4]
+    kept = sd.TokenRecycling(np.int64(4), draft_max=np.int32(3))
+    assert type(kept.top_k) is int
+    assert type(kept.draft_max) is int
+
+
+def wrong_values(option):
+    kind = option.kind
+    if isinstance(kind, Whole):
+        wrong = [1.5, True, "x", [1], float("nan")]
+        if "str" not in kind.annotation and "Literal" not in kind.annotation:
+            wrong += [kind.high + 1, kind.low - 1, "1"]
+    elif isinstance(kind, Real):
+        wrong = ["1", True, float("nan"), float("inf"), 10**400, kind.high + 1, kind.low - 1, []]
+        wrong += [kind.low] if kind.open_low else []
+        wrong += [kind.high] if kind.open_high else []
+    elif isinstance(kind, Choice):
+        wrong = ["", "nonsense", 1, kind.values]
+    elif isinstance(kind, Truth):
+        wrong = ["no", 2, [], 0.5]
+    elif isinstance(kind, Text):
+        wrong = [1, b"x", ["x"]]
+    else:
+        wrong = [object()] if option.name != "drafter" else [object(), 3, "nonsense", [], [3]]
+    return [*wrong, object()] if option.may_be_none else [*wrong, object(), None]
+
+
+class Given:
+    """Calls what takes an option, with one option."""
+
+    def __init__(self, name, tiny, tiny_path):
+        self.name, self.tiny, self.path = name, tiny, tiny_path
+
+    def __call__(self, **options):
+        name, messages = self.name, [{"role": "user", "content": "a"}]
+        if name == "Model.__init__":
+            sd.Model(self.path, **options).close()
+        elif name == "Decoder.__init__":
+            sd.Decoder(self.tiny, **options).close()
+        elif name == "generate_many":
+            sd.generate_many(self.tiny, ["a"], **{"max_tokens": 1, **options})
+        elif name == "quantize":
+            sd.quantize(self.path, "-", "q8_0", **options)
+        elif name.startswith("Decoder."):
+            with sd.Decoder(self.tiny, drafter=None, n_ctx=64) as decoder:
+                prompt = messages if "chat" in name else "a"
+                out = getattr(decoder, name.partition(".")[2])(
+                    prompt, **{"max_tokens": 1, **options}
+                )
+                if "stream" in name:
+                    list(out)
+        elif name == "DraftModel":
+            sd.Decoder(self.tiny, drafter=sd.DraftModel(**{"model": self.tiny, **options})).close()
+        else:
+            getattr(sd, name)(**options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_values_are_refused_by_the_name_of_the_option(name, tiny, tiny_path):
+    give = Given(name, tiny, tiny_path)
+    for option in options_of(name, OPTIONS):
+        for value in wrong_values(option):
+            with pytest.raises(sd.InvalidArgumentError) as caught:
+                give(**{option.name: value})
+            text = str(caught.value)
+            assert option.name in text or (option.name == "model" and "Model" in text), (
+                option.id, value, text,
+            )  # fmt: skip
+            assert "e+" not in text.partition("not ")[0], text

@@ -1,0 +1,146 @@
+"""The tensors of a checkpoint against those that its architecture has: names, shapes, the head.
+
+Names that a wrapper lengthened or that lack the model's own prefix are put right where there is
+only one way to read them; all else that is missing, unknown or misshapen is refused.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from .architectures import Expected, Model
+from .errors import ConvertError, short
+from .tensors import Source, Target
+
+ANCHOR = "layers.0.input_layernorm.weight"  # every architecture has it once
+CHILDREN = re.compile(r"(embed_tokens|embed_in|layers|norm|final_layer_norm|rotary_emb)\.")
+# Buffers that older transformers saved along with the weights.
+SKIPPED = re.compile(
+    r"(.*\.)?(rotary_emb\.(inv_freq|cos_cached|sin_cached)|attention\.(masked_)?bias|rope\.freqs)"
+)
+ADAPTER = re.compile(
+    r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|base_layer|modules_to_save)\."
+)
+
+
+def plain_names(model: Model, tensors: dict[str, Source], where: str) -> dict[str, Source]:
+    """By the names that transformers gives: "model.layers.0...", "lm_head.weight"."""
+    adapters = sorted(name for name in tensors if ADAPTER.search(name))
+    if adapters:
+        raise ConvertError(
+            f"{where}: {len(adapters)} tensors belong to an adapter that is not merged into the "
+            f"weights, as '{short(adapters[0])}'; merge it first (merge_and_unload() of peft)"
+        )
+    found = {
+        name[: -len(ANCHOR)] for name in tensors if name == ANCHOR or name.endswith("." + ANCHOR)
+    }
+    if len(found) > 1:
+        raise ConvertError(
+            f"{where}: the tensors of {len(found)} models, below "
+            + " and ".join(f"'{short(prefix)}'" for prefix in sorted(found)[:4])
+            + "; keep the files of one"
+        )
+    prefix = found.pop() if found else model.base
+    if prefix == model.base:
+        return tensors
+    wrapper = prefix.removesuffix(model.base) if prefix.endswith("." + model.base) else prefix
+    renamed: dict[str, Source] = {}
+    for name, tensor in tensors.items():
+        rest = name.removeprefix(wrapper)
+        if CHILDREN.match(rest) and name.startswith(prefix):
+            rest = model.base + rest
+        if rest in renamed:
+            raise ConvertError(
+                f"{where}: two tensors are '{short(rest)}' without '{short(prefix)}'"
+            )
+        renamed[rest] = tensor
+    model.notes.append(
+        f"names of tensors begin with '{short(prefix)}': read as '{model.base}'"
+        if prefix
+        else f"names of tensors lack '{model.base}': added"
+    )
+    return renamed
+
+
+def _is_same(one: Source, other: Source) -> bool:
+    if one.shape != other.shape:
+        return False
+    blocks = zip(Target("", one).blocks(), Target("", other).blocks(), strict=True)
+    return all(np.array_equal(a, b) for a, b in blocks)
+
+
+def _head(model: Model, tensors: dict[str, Source], where: str) -> Expected | None:
+    """The output matrix, None where the embedding serves as one. The weights have the last word:
+    merged adapters have a trained head while config.json still says that it is tied."""
+    embedding = model.expected[0]
+    own = Expected("output.weight", model.heads, embedding.shape)
+    copied = Expected("output.weight", embedding.sources, embedding.shape)
+    heads = [tensors[head] for head in model.heads if head in tensors]
+    for head in heads:
+        _check(head, embedding.shape, where)
+    if len(heads) > 1 and not _is_same(*heads):
+        raise ConvertError(f"{where}: {' and '.join(model.heads)} differ; remove the wrong one")
+    if not model.tied:
+        if not heads:
+            raise ConvertError(
+                f"{where}: tensor {_names(model.heads)} {list(embedding.shape)} is missing: the "
+                "checkpoint has no output head, and config.json does not say tie_word_embeddings"
+            )
+        return own
+    saved = next((tensors[name] for name in embedding.sources if name in tensors), None)
+    if heads and saved is None:  # the one that was saved serves as both
+        model.notes.append(f"{_names(embedding.sources)} is missing: the tied head is taken for it")
+        embedding.sources = copied.sources = (*embedding.sources, *model.heads)
+    elif heads and saved is not None and not _is_same(saved, heads[0]):
+        model.notes.append(
+            f"'{heads[0].name}' differs from the embedding although config.json says "
+            "tie_word_embeddings: written as an output matrix of its own"
+        )
+        return own
+    return copied if model.copy_tied_head else None
+
+
+def _names(names: tuple[str, ...]) -> str:
+    return " or ".join(f"'{name}'" for name in names)
+
+
+def _check(source: Source, shape: tuple[int, ...], where: str) -> None:
+    if source.shape != shape:
+        raise ConvertError(
+            f"{where}: tensor '{short(source.name)}' should have the shape {list(shape)} by "
+            f"config.json, found {list(source.shape)}"
+        )
+    if source.dtype not in ("F64", "F32", "F16", "BF16"):
+        raise ConvertError(
+            f"{where}: tensor '{short(source.name)}' has the type {source.dtype}; only F64, F32, "
+            "F16 and BF16 can be converted, not checkpoints that are quantised already"
+        )
+
+
+def _find(expected: Expected, tensors: dict[str, Source], where: str) -> Source:
+    for name in expected.sources:
+        if name in tensors:
+            _check(tensors[name], expected.shape, where)
+            return tensors[name]
+    shape = list(expected.shape)
+    raise ConvertError(f"{where}: tensor {_names(expected.sources)} {shape} is missing")
+
+
+def build_targets(model: Model, found: dict[str, Source], where: str) -> list[Target]:
+    """The tensors of the GGUF file in order."""
+    tensors = plain_names(model, found, where)
+    head = _head(model, tensors, where)
+    expected = model.expected + ([] if head is None else [head])
+    targets = [
+        Target(entry.target, _find(entry, tensors, where), entry.row_order) for entry in expected
+    ]
+    used = {name for entry in expected for name in entry.sources} | set(model.heads)
+    unknown = sorted(name for name in set(tensors) - used if not SKIPPED.fullmatch(name))
+    if unknown:
+        raise ConvertError(
+            f"{where}: {len(unknown)} tensors do not belong in a {model.arch} model: "
+            + short(", ".join(unknown), 400)
+        )
+    return model.computed + targets

@@ -1,0 +1,66 @@
+"""Options that only the command line has: prompts, output, and those of one command."""
+
+from __future__ import annotations
+
+from .schema import Choice, Flag, Option, Text, Truth, Whole
+
+PROMPTS = "generate tokenize perplexity"
+REPORTS = "generate chat bench perplexity quantize"
+
+COMMANDS = (
+    Option("prompt", "prompt", Text(), "", "The prompt. Special tokens are recognised.",
+        flag=Flag("-p --prompt", PROMPTS, "TEXT")),
+    Option("prompt", "file", Text(), "",
+        "Read the prompt from a file (-: standard input); one final newline is dropped.",
+        flag=Flag("-f --file", PROMPTS, "FILE")),
+    Option("prompt", "escape", Truth(), False, "Understand \\n, \\t, \\xHH and so on in -p.",
+        flag=Flag("-e --escape", PROMPTS)),
+    Option("prompt", "chat", Truth(), False, "Put the prompt into the model's chat format.",
+        flag=Flag("--chat", "generate")),
+    Option("prompt", "chat_format", Choice(("chatml", "llama2", "llama3", "zephyr", "raw")), "",
+        "Chat format: chatml, llama2, llama3, zephyr, raw (default: the one the file's own "
+        "template writes).",
+        flag=Flag("--chat-format", "generate chat", "NAME")),
+    Option("prompt", "system", Text(), "", "The system message of a chat.",
+        flag=Flag("-sys --system", "generate chat", "TEXT")),
+    Option("output", "json", Truth(), False, "Print one JSON object on standard output.",
+        flag=Flag("--json", "generate bench perplexity quantize tokenize inspect")),
+    Option("output", "quiet", Truth(), False,
+        "Nothing on standard error but warnings and errors.",
+        flag=Flag("-q --quiet", REPORTS)),
+    Option("output", "verbose", Truth(), False, "Also say what is odd about the files.",
+        flag=Flag("-v --verbose", REPORTS)),
+    Option("output", "no_color", Truth(), False,
+        "No colours; NO_COLOR in the environment does the same.",
+        flag=Flag("--no-color", REPORTS)),
+    Option("bench", "rows", Text(), "1,2,3,4,6,8,12,16,32,512",
+        "Row counts, separated by commas (default {default}).",
+        flag=Flag("--rows", "bench", "LIST")),
+    Option("bench", "ctx", Whole(0, 1 << 20), 256,
+        "Positions in the cache before each pass (default {default}).",
+        flag=Flag("--ctx", "bench", "N")),
+    Option("bench", "rounds", Whole(1, 1000), 7, "Rounds after one warm-up (default {default}).",
+        flag=Flag("--rounds", "bench", "N")),
+    Option("bench", "kernels", Truth(), False,
+        "Also every weight format's matmul on synthetic matrices.",
+        flag=Flag("--kernels", "bench")),
+    Option("inspect", "n_ctx", Whole(1, 1 << 30), 4096,
+        "Reckon the memory of caches of N tokens (default {default}).",
+        flag=Flag("-c --ctx-size", "inspect", "N")),
+    Option("inspect", "keys", Truth(), False, "Also list all metadata.",
+        flag=Flag("--keys", "inspect")),
+    Option("inspect", "tensors", Truth(), False, "Also list all tensors.",
+        flag=Flag("--tensors", "inspect")),
+    Option("inspect", "chat_template", Truth(), False, "Print only the chat template.",
+        flag=Flag("--chat-template", "inspect")),
+    Option("tokenize", "ids", Truth(), False, "Print only the ids, on one line.",
+        flag=Flag("--ids", "tokenize")),
+    Option("tokenize", "bos", Truth(), True,
+        "No beginning-of-sequence token, whatever the file says.",
+        flag=Flag("--no-bos", "tokenize", sets=False)),
+    Option("perplexity", "window", Whole(2), 512, "Tokens of each window (default {default}).",
+        flag=Flag("-c --ctx-size", "perplexity", "N")),
+    Option("perplexity", "chunks", Whole(-1, 1 << 30), -1,
+        "Windows to score (default {default}: all).",
+        flag=Flag("--chunks", "perplexity", "N")),
+)  # fmt: skip

@@ -1,0 +1,153 @@
+"""Options of decoders and drafters."""
+
+from __future__ import annotations
+
+from .model import KV_TYPES
+from .schema import REQUIRED, Choice, Flag, Option, Other, Real, Text, Truth, Whole
+
+TEXT = "generate chat"
+DRAFT_SAMPLING = ("auto", "greedy", "sampled", "coupled")
+
+DECODER = (
+    Option("Decoder", "drafter", Other("DrafterChoice"), "auto",
+        '"auto": each pass uses what is expected to be fastest of n-gram and suffix lookup and '
+        "the `draft` model, or decodes plainly, from measured costs and acceptance; a `Cascade` or "
+        "list of drafters: the same among them; one of `DraftModel`, `NGram`, `SuffixAutomaton`, "
+        "`TokenRecycling`, `LayerSkip`: drafts of its own fixed length. The names of the command "
+        'line mean those with their defaults: "model" (which is `draft`), "ngram", "suffix", '
+        '"recycling", "layerskip", several with commas, "none"',
+        none="plain decoding",
+        flag=Flag("--drafter", TEXT, "NAME[,NAME...]",
+            "none: plain decoding; model: the -md model; ngram, suffix: repetitions in prompt and "
+            "output; recycling: the model's second choices; layerskip: its own first layers; auto "
+            "(default): ngram, suffix and, with -md, model. Of auto and of a list each pass uses "
+            "who is expected to be fastest, or none; a single one drafts at a fixed length.")),
+    Option("Decoder", "draft", Other("Model"), None,
+        'a smaller model of the same vocabulary, for "auto" and "model"', none="none"),
+    Option("Decoder", "verifier", Other("str"), "auto",
+        '"auto" (greedy at temperature 0, match above), "greedy", "match", "standard", "block" or '
+        '"topk_importance"; docs/verifiers.md compares them. "topk_importance_published" is for '
+        "comparison only: it is not lossless, and warns",
+        flag=Flag("--verify", TEXT, "NAME",
+            "How drafts are checked (default {default}: greedy at temperature 0, match above). "
+            "topk_importance_published is not lossless.")),
+    Option("Decoder", "n_ctx", Whole(2), None, "positions of the context",
+        none="the model's",
+        flag=Flag("-c --ctx-size", "generate chat bench", "N",
+            "Context length in tokens (default {default}: the model's own, at most 4096).",
+            none=0)),
+    Option("Decoder", "kv_type", Choice(KV_TYPES, "KvType"), None, "elements of the caches",
+        none="the model's"),
+)  # fmt: skip
+
+
+def lengths(place: str, longest: str) -> tuple[Option, ...]:
+    first = place == "DraftModel"
+    return (
+        Option(place, "draft_max", Whole(1, 64), None, "the longest draft", none=longest,
+            flag=Flag("--draft --draft-n --spec-draft-n-max --draft-max", TEXT, "N",
+                "Longest draft, 1 to 64 (default: 4 for model, 3 for layerskip, 7 for ngram, 15 "
+                "for the others).", none=-1) if first else None),
+        Option(place, "draft_min", Whole(0, 64), 0,
+            "shorter drafts are not verified; at most the longest",
+            flag=Flag("--spec-draft-n-min --draft-min", TEXT, "N",
+                "Shorter drafts are not used (default {default}).") if first else None),
+        Option(place, "gamma", Whole(0, 64), None,
+            "a fixed draft length, for experiments; not with draft_max or draft_min", none="off",
+            flag=Flag("--gamma", TEXT, "N", "Fix the draft length; 0 decodes plainly.", none=-1)
+            if first else None),
+    )  # fmt: skip
+
+
+DRAFT_MODEL = (
+    Option("DraftModel", "model", Other("Model"), REQUIRED, "the draft model", positional=True),
+    *lengths("DraftModel", "4"),
+    Option("DraftModel", "sampling", Choice(DRAFT_SAMPLING, "DraftSampling"), "auto",
+        'how it picks tokens: "greedy", "sampled", "coupled" (with the target\'s own noise, under '
+        '`match`), or "auto": greedy at temperature 0, coupled for `match`, else sampled',
+        flag=Flag("--draft-sampling", TEXT, "NAME",
+            "How the draft model and layerskip pick tokens: auto, greedy, sampled, coupled "
+            "(default {default}).")),
+    Option("DraftModel", "temperature", Real(0, 1_000_000), None, "of its sampling",
+        none="the target's",
+        flag=Flag("--draft-temp", TEXT, "T",
+            "Temperature of sampled and coupled drafts (default: the target's).", none=-1)),
+    Option("DraftModel", "head_tokens", Whole(0, 2**30), None,
+        "only token ids below this are drafted, and those of the text so far, which makes the "
+        "output head cheap; 0: all",
+        none="what the file says, else 32768 when the vocabulary is at least twice that",
+        flag=Flag("--draft-head", TEXT, "N",
+            "Draft only token ids below N and those of the text: a shorter output head (default "
+            "{default}: as the file says, else 32768 for large vocabularies; 0: all).", none=-1)),
+    Option("DraftModel", "draft_top_k", Whole(1), None, "drafts come from its best so many tokens",
+        none="the target's top_k, or 50 for the `topk_importance` verifiers",
+        flag=Flag("--draft-top-k", TEXT, "K",
+            "Draft from the draft model's K best tokens (default {default}: as --top-k; 50 for "
+            "topk_importance).", none=0)),
+    Option("DraftModel", "branch", Whole(1, 16), 1,
+        "candidates per position; above 1 a comb, for verifiers that take trees",
+        flag=Flag("--draft-branch", TEXT, "B",
+            "Candidates per position; above 1 with greedy, match or topk_importance (default "
+            "{default}).")),
+)  # fmt: skip
+
+NGRAM = (
+    Option("NGram", "n", Whole(2, 16), 5,
+        "the longest context looked up; the longest one that matches decides", positional=True,
+        flag=Flag("--ngram-n", TEXT, "N", "Longest n-gram that is looked up (default {default}).")),
+    Option("NGram", "min_count", Whole(1, 1_000_000), 1,
+        "continuations seen less often are not drafted",
+        flag=Flag("--ngram-min-count", TEXT, "N",
+            "Use continuations seen at least N times (default {default}).")),
+    Option("NGram", "filler_top_k", Whole(1, 64), 1,
+        "above 1 also count the best so many tokens of each position",
+        flag=Flag("--filler-top-k", TEXT, "K",
+            "Above 1, ngram also learns from the target's K best tokens of each position (default "
+            "{default}).")),
+    Option("NGram", "keep", Truth(), False, "keep what was learnt between calls"),
+    *lengths("NGram", "7"),
+)  # fmt: skip
+
+SUFFIX = (
+    Option("SuffixAutomaton", "min_match", Whole(1, 64), 1,
+        "shorter matches are not drafted from", positional=True,
+        flag=Flag("--suffix-min-match", TEXT, "N",
+            "Shortest match that suffix drafts from (default {default}).")),
+    Option("SuffixAutomaton", "corpus", Text(), None,
+        "a static text to find matches in as well, for example the files being worked on",
+        none="none",
+        flag=Flag("--suffix-corpus", TEXT, "FILE",
+            "A text in which suffix looks for matches as well.")),
+    Option("SuffixAutomaton", "keep", Truth(), False, "keep prompts and outputs between calls"),
+    Option("SuffixAutomaton", "max_store", Whole(1024, 1 << 26), 1 << 18,
+        "tokens remembered, about 100 bytes each; beyond that the older half is forgotten",
+        flag=Flag("--suffix-max-store", TEXT, "N",
+            "Tokens that suffix remembers, about 100 bytes each (default {default}).")),
+    *lengths("SuffixAutomaton", "15"),
+)  # fmt: skip
+
+RECYCLING = (
+    Option("TokenRecycling", "top_k", Whole(1, 32), 8, "successors remembered per token",
+        positional=True,
+        flag=Flag("--recycling-top-k", TEXT, "K",
+            "Successors that recycling remembers per token (default {default}).")),
+    Option("TokenRecycling", "tree", Truth(), True,
+        "draft a tree of alternatives where the verifier takes one, instead of a chain",
+        flag=Flag("--recycling-chain", TEXT,
+            text="Let recycling draft chains where it could draft trees.", sets=False)),
+    Option("TokenRecycling", "keep", Truth(), False, "keep the successors between calls"),
+    *lengths("TokenRecycling", "15 tokens of the whole tree"),
+)  # fmt: skip
+
+LAYER_SKIP = (
+    Option("LayerSkip", "n_layers", Whole(1, 1000), None,
+        "layers that draft, fewer than the model has", none="a quarter of them", positional=True,
+        flag=Flag("--draft-layers", TEXT, "N",
+            "Layers that layerskip drafts with (default {default}: a quarter of the model's).",
+            none=0)),
+    Option("LayerSkip", "sampling", Choice(DRAFT_SAMPLING, "DraftSampling"), "auto",
+        "as of `DraftModel`"),
+    Option("LayerSkip", "temperature", Real(0, 1_000_000), None, "as of `DraftModel`",
+        none="the target's"),
+    *lengths("LayerSkip", "3"),
+)  # fmt: skip
