@@ -240,6 +240,53 @@ def test_a_bad_vocabulary_is_refused_with_its_reason(name: str) -> None:
     assert "memory.gguf" in str(error)
 
 
+OWN = "specdec.tokenizer."
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "text"),
+    [
+        ({OWN + "added_tokens": ("[u32]", [0])}, "added_token_flags", "0 flags for 1 added"),
+        (
+            {
+                OWN + "added_tokens": ("[u32]", [SPM_SIZE]),
+                OWN + "added_token_flags": ("[u32]", [1]),
+            },
+            "added_tokens",
+            f"{SPM_SIZE} is not a token",
+        ),
+        (
+            {OWN + "added_tokens": ("[u32]", [5]), OWN + "added_token_flags": ("[u32]", [64])},
+            "added_token_flags",
+            "token 5 are 64",
+        ),
+        (
+            {OWN + "added_tokens": ("[i32]", [-1]), OWN + "added_token_flags": ("[u32]", [1])},
+            "added_tokens",
+            "",
+        ),
+        ({OWN + "added_tokens": "x", OWN + "added_token_flags": "x"}, "added_tokens", ""),
+        ({OWN + "space_prefix": "sometimes"}, "space_prefix", "'sometimes'"),
+        ({OWN + "fuse_unknown": 1}, "fuse_unknown", ""),
+    ],
+)
+def test_bad_values_of_our_own_keys_are_refused(changes: Any, key: str, text: str) -> None:
+    with pytest.raises(native_tokenizer.NativeError) as caught:
+        parse(spm_file(**changes))
+    assert caught.value.code in ("model_format", "unsupported")
+    assert caught.value.key == OWN + key
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [bpe_file, spm_file])
+def test_a_table_that_normalises_texts_is_refused(make: Any) -> None:
+    key = "tokenizer.ggml.precompiled_charsmap"
+    assert parse(make(precompiled_charsmap=("[u8]", []))).n_tokens
+    with pytest.raises(native_tokenizer.NativeError, match="normalises text") as caught:
+        parse(make(precompiled_charsmap=("[u8]", [1, 2, 3])))
+    assert (caught.value.code, caught.value.key) == ("unsupported", key)
+
+
 @pytest.mark.parametrize("make", [bpe_file, spm_file])
 @pytest.mark.parametrize("name", ["bos", "eos", "eot", "padding", "unknown", "fim_pad", "mask"])
 @pytest.mark.parametrize("value", [("i32", -1), ("u32", 2**32 - 1), ("i64", -(2**63)), None])
@@ -427,4 +474,4 @@ def test_damaged_files_are_refused_or_work(make: Any) -> None:
         tokens = tokenizer.encode("hello <|im_end|> aé\xff".encode(), parse_special=True)
         tokenizer.decode(tokens, render_special=True)
         tokenizer.stream([rng.randrange(tokenizer.n_tokens) for _ in range(20)])
-    assert n_loaded > 50
+    assert n_loaded > 25

@@ -168,7 +168,8 @@ std::vector<std::string> placement_of(const InspectFlags& flags) {
 }
 
 void print_json(const GgufFile& file, const ModelInfo& info, const ModelInfo* draft,
-                const FileTokenizer& tokenizer, const PairReport* pair, const InspectFlags& flags, const std::vector<std::string>& placement) {
+                const FileTokenizer& tokenizer, const PairReport* pair, const InspectFlags& flags,
+                const std::vector<std::string>& placement) {
   JsonWriter json;
   json.begin_object();
   json.member("path", info.path)
@@ -309,8 +310,9 @@ int run_inspect(const Arguments& arguments) {
   parser.positional("FILE", &file_argument, "The file; -m FILE does the same.");
   parser.section("Options");
   parser.text("-m --model", "FILE", &flags.model, "The file.");
-  parser.text("-md --model-draft", "FILE", &flags.draft,
-              "A draft model: also tell whether it can draft for FILE and what both take in memory.");
+  parser.text(
+      "-md --model-draft", "FILE", &flags.draft,
+      "A draft model: also tell whether it can draft for FILE and what both take in memory.");
   parser.integer("-c --ctx-size", "N", &flags.n_ctx, 1, 1 << 30,
                  "Reckon the memory of caches of N tokens (default 4096).");
   parser.choice("-ctk --cache-type-k --kv-type", "TYPE", &flags.gpu.kv_type, {"f32", "f16", "q8_0"},
@@ -355,7 +357,8 @@ int run_inspect(const Arguments& arguments) {
     print_json(*file, info, draft_info, tokenizer, pair_report, flags, placement);
     return kExitOk;
   }
-  std::string out = summary(*file, info, draft_info, tokenizer, pair_report, flags.n_ctx, placement);
+  std::string out =
+      summary(*file, info, draft_info, tokenizer, pair_report, flags.n_ctx, placement);
   if (flags.keys) {
     out += "\n";
     for (const GgufEntry& entry : file->entries()) {

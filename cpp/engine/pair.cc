@@ -46,8 +46,7 @@ std::shared_ptr<const Tokenizer> check_file(const GgufFile& file) {
 }  // namespace
 
 PairReport check_pair(const LoadedModel& target, const LoadedModel& draft) {
-  PairReport report =
-      compare(target.tokenizer(), target.info(), draft.tokenizer(), draft.info());
+  PairReport report = compare(target.tokenizer(), target.info(), draft.tokenizer(), draft.info());
   if (&target == &draft) report.memory_bytes = target.info().weight_bytes;
   return report;
 }

@@ -21,7 +21,8 @@ bool is_padding_name(std::string_view text) {
     }
   }
   return word.empty() ? text.empty()
-                      : word == "pad" || word == "padding" || word == "unused" || word == "dummy";
+                      : word == "pad" || word == "padding" || word == "padtoken" ||
+                            word == "unused" || word == "dummy";
 }
 
 std::optional<std::uint64_t> embedding_rows(const GgufFile& file) {

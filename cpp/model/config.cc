@@ -25,8 +25,9 @@ constexpr double kMaxFloat = std::numeric_limits<float>::max();
 
 // Keys of model variants whose arithmetic differs. The value must be 0, false or absent.
 void refuse_variants(const HparamReader& hparams) {
-  for (const char* suffix : {"expert_count", "expert_used_count", "expert_group_count",
-                             "attention.q_lora_rank", "attention.kv_lora_rank", "nextn_predict_layers", "pooling_type"}) {
+  for (const char* suffix :
+       {"expert_count", "expert_used_count", "expert_group_count", "attention.q_lora_rank",
+        "attention.kv_lora_rank", "nextn_predict_layers", "pooling_type"}) {
     if (hparams.has(suffix) &&
         hparams.get_int(suffix, 0, 0, std::numeric_limits<std::int64_t>::max()) != 0) {
       hparams.unsupported(suffix, "this kind of model");

@@ -80,15 +80,17 @@ void read_whitespace(const GgufFile& file, VocabData& data) {
     data.space_prefix = SpacePrefix::kFirst;
   } else if (scheme != "segments") {
     throw file.make_error(ErrorCode::kUnsupported, "tokenizer_space_prefix",
-                          std::string(kSpacePrefix) + ": expected segments, always or first, found '" +
-                              printable(scheme) + "'",
+                          std::string(kSpacePrefix) +
+                              ": expected segments, always or first, found '" + printable(scheme) +
+                              "'",
                           kSpacePrefix);
   }
   // llama.cpp ignores the table in these vocabularies; then texts become other tokens than the ones
   // that the model was trained with.
   constexpr std::string_view kCharsmap = "tokenizer.ggml.precompiled_charsmap";
   const GgufValue* charsmap = file.find(kCharsmap);
-  if (charsmap != nullptr && (!charsmap->is_array() || charsmap->count() > 0)) {
+  const bool ours = data.model == "llama" || data.model == "gpt2";
+  if (ours && charsmap != nullptr && (!charsmap->is_array() || charsmap->count() > 0)) {
     throw file.make_error(ErrorCode::kUnsupported, "tokenizer_charsmap",
                           std::string(kCharsmap) +
                               ": a table that normalises text is not supported; convert a "
@@ -155,8 +157,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_gguf(const GgufFile& file) {
   drop_padding(file, data);
   data.add_bos = read_bool(file, "tokenizer.ggml.add_bos_token");
   for (const std::int32_t id : file.get_i32_array("tokenizer.ggml.suppress_tokens")) {
-    if (id >= 0 && static_cast<std::size_t>(id) < data.tokens.size())
-      data.suppressed.push_back(id);
+    if (id >= 0 && static_cast<std::size_t>(id) < data.tokens.size()) data.suppressed.push_back(id);
   }
   data.add_eos = read_bool(file, "tokenizer.ggml.add_eos_token");
   read_whitespace(file, data);

@@ -18,7 +18,8 @@ bool is_inside(std::span<const ByteRange> ranges, std::size_t begin, std::size_t
 // Where the character begins that ends at `end` > 0.
 std::size_t char_before(std::string_view text, std::size_t end) {
   for (std::size_t n = 1; n <= 4 && n <= end; ++n) {
-    if (decode_utf8(text.substr(0, end), end - n).n_bytes == n) return end - n;
+    const Utf8Char found = decode_utf8(text.substr(0, end), end - n);
+    if (found.code_point != kInvalidByte && found.n_bytes == n) return end - n;
   }
   return end - 1;
 }

@@ -1,6 +1,6 @@
-// SentencePiece-style BPE: in the prepared text (spm_text.h) the adjacent pair whose joined text is the
-// token with the highest score is merged, again and again; characters that are no token become byte
-// tokens.
+// SentencePiece-style BPE: in the prepared text (spm_text.h) the adjacent pair whose joined text is
+// the token with the highest score is merged, again and again; characters that are no token become
+// byte tokens.
 
 #include <algorithm>
 #include <array>
@@ -88,7 +88,7 @@ void SpmEncoder::load_bytes(const VocabData& data, std::vector<std::string>& war
     const std::string text = std::string("<0x") + kDigits[byte / 16] + kDigits[byte % 16] + ">";
     if (const auto id = vocabulary_.find(text)) {
       byte_tokens_[byte] = *id;
-      } else {
+    } else {
       ++n_missing;
     }
   }

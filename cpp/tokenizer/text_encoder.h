@@ -16,8 +16,8 @@ class TextEncoder {
  public:
   virtual ~TextEncoder() = default;
 
-  // Appends the tokens of `text`, which is any bytes, under 2^28 of them, and prepared if spm_text()
-  // is there. Thread-safe.
+  // Appends the tokens of `text`, which is any bytes, under 2^28 of them, and prepared if
+  // spm_text() is there. Thread-safe.
   virtual void encode(std::string_view text, std::vector<TokenId>& out) const = 0;
   // How texts are prepared; nullptr: not at all.
   [[nodiscard]] virtual const SpmText* spm_text() const noexcept { return nullptr; }

@@ -154,8 +154,8 @@ void Tokenizer::encode_between(std::string_view prompt, const PromptPart& part,
     prepared = preparation->prepare(text, part.begin == 0, ranges.empty() ? nullptr : &origins);
     text = prepared;
     const auto moved = [&origins](std::size_t position) {
-      return static_cast<std::size_t>(
-          std::lower_bound(origins.begin(), origins.end(), position) - origins.begin());
+      return static_cast<std::size_t>(std::lower_bound(origins.begin(), origins.end(), position) -
+                                      origins.begin());
     };
     for (ByteRange& range : ranges) range = {moved(range.begin), moved(range.end)};
   }

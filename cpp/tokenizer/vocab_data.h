@@ -22,8 +22,8 @@ enum AddedTokenFlag : std::uint8_t {
   kTakesLeftSpaces = 2,
   kTakesRightSpaces = 4,
   kSingleWord = 8,
-  kAsSpelt = 16,       // a symbol of the SentencePiece model: in the prepared text, as it is spelt
-  kNeverMerged = 32,   // no merges make it: it is not in the model's own vocabulary
+  kAsSpelt = 16,      // a symbol of the SentencePiece model: in the prepared text, as it is spelt
+  kNeverMerged = 32,  // no merges make it: it is not in the model's own vocabulary
   kAllAddedFlags = 63,
 };
 

@@ -49,7 +49,7 @@ constexpr std::string_view kFimEndTexts[] = {
 };
 constexpr std::string_view kEndIdNames[] = {"eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep"};
 constexpr std::string_view kTurnEndTexts[] = {
-    "<|eot_id|>", "<|im_end|>",         "<|end|>",       "<end_of_turn>",   "<EOT>", "_<EOT>",
+    "<|eot_id|>", "<|im_end|>",         "<|end|>",       "<end_of_turn>",   "<EOT>",      "_<EOT>",
     "[EOT]",      "<end_of_utterance>", "<|endoftext|>", "<|end_of_text|>", kDeepSeekEnd,
 };
 
