@@ -6,13 +6,13 @@
 #include "backend/backend.h"
 #include "backend/device_backend.h"
 #include "base/error.h"
+#include "chat_template/formats.h"
 #include "engine/session.h"
 #include "gguf/reader.h"
 #include "model/config.h"
 #include "model/device_sizes.h"
 #include "model/model.h"
 #include "quant/requantize.h"
-#include "tokenizer/chat_format.h"
 #include "tokenizer/tokenizer.h"
 
 namespace specdec {
@@ -171,6 +171,7 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
   check_options(options);
   const std::shared_ptr<LoadedModel> loaded(new LoadedModel());
   loaded->kv_type_ = parse_kv_type(options.kv_type);
+  loaded->n_ctx_ = options.n_ctx;
   loaded->file_ = GgufFile::open(path);
   // First what the model is: an unknown architecture is no tokenizer problem.
   const ModelConfig config = read_model_config(*loaded->file_);
@@ -243,9 +244,7 @@ void LoadedModel::fill_info(const ModelOptions& options, const std::string& cpu_
     info.bytes_per_step -= saved;
     info.quantisation += std::string(" as ") + dtype_traits(*type).name;
   }
-  if (const auto format = detect_chat_format(tokenizer_->chat_template())) {
-    info.chat_format = chat_format_name(*format);
-  }
+  info.chat_format = chat::recognise_format(tokenizer_->chat_template());
   info.kv_type = options.kv_type;
   info.kv_bytes_per_token = model_->kv_bytes_per_token(kv_type_);
   info.warnings = model_->warnings();

@@ -185,7 +185,9 @@ class Decoder:
                 reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
-            ignore_eos: never let the model end by itself: end-of-sequence tokens are banned.
+            ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
+                they are never drawn, and the model goes on until `max_tokens`, a stop string or a
+                full context.
             logprobs: 0 to 100; log-probabilities, and so many alternatives per token; None: none.
             render_special: spell control tokens out in the text.
             parse_special: recognise control tokens that a text prompt spells out.
@@ -259,7 +261,9 @@ class Decoder:
                 reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
-            ignore_eos: never let the model end by itself: end-of-sequence tokens are banned.
+            ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
+                they are never drawn, and the model goes on until `max_tokens`, a stop string or a
+                full context.
             logprobs: 0 to 100; log-probabilities, and so many alternatives per token; None: none.
             render_special: spell control tokens out in the text.
             parse_special: recognise control tokens that a text prompt spells out.
@@ -321,7 +325,9 @@ class Decoder:
                 reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
-            ignore_eos: never let the model end by itself: end-of-sequence tokens are banned.
+            ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
+                they are never drawn, and the model goes on until `max_tokens`, a stop string or a
+                full context.
             logprobs: 0 to 100; log-probabilities, and so many alternatives per token; None: none.
             render_special: spell control tokens out in the text.
             tools: function descriptions, for templates that know them; None: none.
@@ -390,7 +396,9 @@ class Decoder:
                 reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
-            ignore_eos: never let the model end by itself: end-of-sequence tokens are banned.
+            ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
+                they are never drawn, and the model goes on until `max_tokens`, a stop string or a
+                full context.
             logprobs: 0 to 100; log-probabilities, and so many alternatives per token; None: none.
             render_special: spell control tokens out in the text.
             tools: function descriptions, for templates that know them; None: none.
@@ -474,17 +482,13 @@ class Decoder:
 
     def _chat_call(self, options: Mapping[str, Any]) -> Call:
         call = self._call(options)
-        pieces = self._target._chat_pieces(
+        _, call.request.prompt_ids = self._target._chat_prompt(
             options["messages"],
             True,
             options["tools"],
             options["template"],
             options["template_args"],
         )
-        call.request.set_pieces([(to_bytes(text), special) for text, special in pieces])
-        bos = self._target.bos_token_id
-        if bos is not None and pieces and pieces[0][0].startswith(self._target.token_text(bos)):
-            call.request.add_bos = 0  # the template wrote it
         return call
 
     def _run(self, call: Call) -> GenerationResult:
