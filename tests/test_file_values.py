@@ -322,3 +322,42 @@ def test_inspect_shows_special_tokens_and_warnings(tmp_path: pathlib.Path) -> No
         assert model.bos_token_id is None
         assert model.info.add_bos is False
         assert model.tokenize("hi") == [104, 105]
+
+
+# ---------------------------------------------------------------- hostile values
+
+HOSTILE: list[Any] = [
+    *(0, 1, -1, 2**31 - 1, 2**32 - 1, -(2**31)),
+    *(float("nan"), float("inf"), -1.0, 1e30),
+    *(True, "", "x", "none", ["a"], [""], [1, 2], [1.5], [True]),
+]
+KEYS = [
+    *(key for key in tiny_models.metadata(TinyConfig()) if key != "general.architecture"),
+    *tiny_models.byte_tokenizer(),
+    *(f"tokenizer.ggml.{name}_token_id" for name in ("eot", "unknown", "padding", "fim_pad")),
+    *("tokenizer.ggml.scores", "tokenizer.ggml.add_eos_token", "tokenizer.ggml.suppress_tokens"),
+    *("tokenizer.ggml.add_space_prefix", "tokenizer.ggml.remove_extra_whitespaces"),
+    *("tokenizer.ggml.precompiled_charsmap", "tokenizer.chat_template", "general.type"),
+    *("llama.rope.scaling.attn_factor", "llama.rope.scaling.factor", "llama.rope.scaling.type"),
+    *("llama.attention.scale", "llama.attention.sliding_window", "llama.expert_count"),
+    *("specdec.tokenizer.added_tokens", "specdec.tokenizer.added_token_flags"),
+    *("specdec.tokenizer.space_prefix", "specdec.tokenizer.fuse_unknown"),
+]
+
+
+@pytest.mark.parametrize("key", sorted(set(KEYS)))
+def test_any_value_of_any_key_is_refused_by_name_or_works(key: str, tmp_path: pathlib.Path) -> None:
+    tensors = tiny_models.random_tensors(TinyConfig(n_layers=1))
+    sound = tiny_models.metadata(TinyConfig(n_layers=1)) | tiny_models.byte_tokenizer()
+    for i, value in enumerate(HOSTILE):
+        path = tmp_path / f"{i}.gguf"
+        tiny_models.write_gguf(path, sound | {key: value}, tensors)
+        try:
+            with sd.Model(path, n_threads=1) as model, sd.Decoder(model, n_ctx=32) as decoder:
+                result = decoder.generate("the <|endoftext|> cat", max_tokens=4)
+                assert len(result.token_ids) <= 4
+        except sd.SpecdecError as error:
+            assert not isinstance(error, sd.InternalError), (value, error)  # noqa: PT017
+            named = path.name in str(error) or key.split(".")[-1] in str(error)
+            assert named, (value, str(error))
+        path.unlink()
