@@ -253,6 +253,8 @@ void LoadedModel::fill_info(const ModelOptions& options, const std::string& cpu_
   info.device = backend.name + ": " + backend.description;
   info.n_threads = backend.n_threads;
   info.repack = options.repack;
+  info.n_ctx = options.n_ctx;
+  info.vram_budget = options.vram_budget;
   info.cpu_reason = cpu_reason;
   if (!placement) return;
   const BackendInfo gpu = model_->device()->info();
