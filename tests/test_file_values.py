@@ -359,5 +359,5 @@ def test_any_value_of_any_key_is_refused_by_name_or_works(key: str, tmp_path: pa
         except sd.SpecdecError as error:
             assert not isinstance(error, sd.InternalError), (value, error)  # noqa: PT017
             named = path.name in str(error) or key.split(".")[-1] in str(error)
-            assert named, (value, str(error))
+            assert named, (value, str(error))  # noqa: PT017
         path.unlink()
