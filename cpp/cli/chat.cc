@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "cli/args.h"
-#include "cli/chat_prompt.h"
+#include "cli/chat_flags.h"
 #include "cli/commands.h"
 #include "cli/draft_flags.h"
 #include "cli/interrupt.h"
@@ -61,15 +61,16 @@ struct ChatCommandFlags {
   int max_tokens = -1;
 };
 
-class Conversation {
+class ChatCommand {
  public:
-  Conversation(const ChatCommandFlags& flags, LoadedPair pair)
+  ChatCommand(const ChatCommandFlags& flags, LoadedPair pair)
       : flags_(flags),
         pair_(std::move(pair)),
         session_(pair_.target, pair_.options),
         color_(wants_color(STDOUT_FILENO, flags.output.no_color)),
-        interactive_(is_terminal(STDIN_FILENO) && !flags.output.quiet) {
-    (void)choose_chat_format(*pair_.target, flags_.chat);  // fails before the first question
+        interactive_(is_terminal(STDIN_FILENO) && !flags.output.quiet),
+        conversation_(pair_.target, chat_options(flags.chat)) {
+    conversation_.set_system(flags.chat.system);
   }
 
   int run() {
@@ -106,7 +107,7 @@ class Conversation {
 
   void command(const std::string& name) {
     if (name == "/reset") {
-      messages_.clear();
+      conversation_.clear();
       session_.reset();
       print_note("the conversation starts anew");
     } else if (name == "/stats") {
@@ -121,13 +122,13 @@ class Conversation {
   }
 
   void answer(const std::string& question) {
-    messages_.push_back({"user", question});
+    conversation_.add("user", question);
     GenerateRequest request;
-    request.pieces = chat_prompt(*pair_.target, flags_.chat, messages_);
+    request.prompt_ids = conversation_.prompt().ids;
     request.max_tokens = flags_.max_tokens;
     request.sampling = flags_.sampling.params;
     // Another seed for every turn, the same ones for the same --seed.
-    request.sampling.seed += messages_.size() / 2;
+    request.sampling.seed += conversation_.messages().size() / 2;
     request.should_cancel = interrupted;
     ProgressBar bar("reading", !flags_.output.quiet);
     request.on_progress = [&bar](int n_read, int n_total) {
@@ -141,13 +142,13 @@ class Conversation {
       const InterruptTarget target(session_);
       last_ = session_.generate(request);
     } catch (const Error& error) {
-      messages_.pop_back();
+      conversation_.remove_last();
       if (error.code() != ErrorCode::kContextFull) throw;
       print_warning(std::string(error.what()) + "; /reset starts anew");
       return;
     }
     write_stdout("\n");
-    messages_.push_back({"assistant", last_->text});
+    conversation_.add("assistant", last_->text);
     if (last_->finish_reason == "length") print_note("cut off: " + last_->stats.note);
   }
 
@@ -155,7 +156,7 @@ class Conversation {
   LoadedPair pair_;
   Session session_;
   bool color_, interactive_;
-  std::vector<ChatMessage> messages_;
+  Conversation conversation_;
   std::optional<GenerateResult> last_;
 };
 
@@ -175,7 +176,8 @@ int run_chat(const Arguments& arguments) {
   parser.add(opt::kCallMaxTokens, &flags.max_tokens);
   add_sampling_flags(parser, flags.sampling);
   add_draft_flags(parser, flags.draft);
-  add_output_flags(parser, flags.output, false);
+  add_output_flags(parser, flags.output);
+  parser.add(opt::kOutputNoColor, &flags.output.no_color);
   if (!parser.parse(arguments)) {
     write_stdout(parser.help());
     return kExitOk;
@@ -183,7 +185,7 @@ int run_chat(const Arguments& arguments) {
   check_model_flags(parser, flags.model);
   check_draft_flags(parser, flags.model, flags.draft);
   flags.sampling.params = resolve_sampling(flags.sampling);
-  return Conversation(flags, load_pair(flags.model, flags.draft, flags.output)).run();
+  return ChatCommand(flags, load_pair(flags.model, flags.draft, flags.output)).run();
 }
 
 }  // namespace specdec::cli

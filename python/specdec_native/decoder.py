@@ -474,17 +474,13 @@ class Decoder:
 
     def _chat_call(self, options: Mapping[str, Any]) -> Call:
         call = self._call(options)
-        pieces = self._target._chat_pieces(
+        _, call.request.prompt_ids = self._target._chat_prompt(
             options["messages"],
             True,
             options["tools"],
             options["template"],
             options["template_args"],
         )
-        call.request.set_pieces([(to_bytes(text), special) for text, special in pieces])
-        bos = self._target.bos_token_id
-        if bos is not None and pieces and pieces[0][0].startswith(self._target.token_text(bos)):
-            call.request.add_bos = 0  # the template wrote it
         return call
 
     def _run(self, call: Call) -> GenerationResult:

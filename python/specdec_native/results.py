@@ -179,6 +179,7 @@ class ModelInfo:
     """What a model is and, from `kv_type` on, how it was loaded.
 
     Attributes:
+        n_ctx, vram_budget: as given to `Model`.
         device: what runs it, e.g. "cuda: NVIDIA L4, sm_89; cpu: avx2, 8 threads".
         n_gpu_layers: the last so many layers, and the output head, are on the GPU.
         gpu_context: positions whose cache is reserved there.
@@ -213,6 +214,8 @@ class ModelInfo:
     device: str
     n_threads: int
     repack: str
+    n_ctx: int | None
+    vram_budget: int | None
     load_ms: float
     n_gpu_layers: int
     gpu_context: int
