@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from .errors import ConvertError, short
+from .pre_tokenizers import check_name
 from .sentencepiece_model import SentencePieceModel, read_model
 from .special_tokens import TokenizerFiles
 from .spm_vocabulary import check_same, pieces_of_json, pieces_of_model, space_prefix
@@ -62,7 +63,7 @@ def _byte_level(json: TokenizerJson, files: TokenizerFiles, pre: str | None) -> 
     vocab = Vocabulary("gpt2", [], types)
     vocab.tokens = fill_holes(tokens, vocab.notes)
     vocab.merges = [f"{left} {right}" for left, right in json.merges]
-    vocab.pre = pre or json.pre_tokenizer_name()
+    vocab.pre = check_name(pre, str(json.path)) if pre else json.pre_tokenizer_name()
     if normalizers:
         vocab.notes.append(
             "the tokenizer normalises text to NFC; GGUF cannot say so: compose text beforehand"
@@ -130,6 +131,8 @@ def load_vocabulary(
                 "model; remove the one that does not belong to the checkpoint"
             )
         vocab = _sentencepiece(model, json, files)
+        if pre:
+            vocab.notes.append(f"--pre-tokenizer {short(pre)}: SentencePiece needs none, left out")
     else:
         assert json is not None
         vocab = _byte_level(json, files, pre)
