@@ -32,6 +32,9 @@ BINARY = specdec_binary()
 CODE = (
     "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n\n\ndef mul(a, b):\n"
 )
+# What a chat about code begins with, and how the small model goes on.
+MESSAGE = "class Inventory: def add(self, part, count): self.parts"
+ANSWER = "[0] = part\n        self.smtp = self.smtptptp_type\n\n    def _smtp_type(self, name"
 PROMPT = "the cat in the hat the cat in the hat the cat in the "
 SHOW = "{{ messages[0].content }}{{ tools }}{{ extra }}"
 TIMES = re.compile(r"(_ms|_per_second|gb_s|gmac_s|bandwidth_share|bytes_per_second|^ratio|^seed)$")
@@ -77,7 +80,7 @@ def files(tmp_path_factory, tiny_path, tiny_draft_path):
         + "".join(chr(33 + (7 * i + i * i // 11) % 90) for i in range(1500))
         + "abc",
     }
-    found["corpus"].write_text(CODE + "    return a * b\n\n\n")
+    found["corpus"].write_text(CODE + "    return a * b\n\n\n" + MESSAGE + ANSWER)
     found["prompt"].write_text("x" + PROMPT)
     found["text"].write_text(PROMPT * 12)
     found["template"].write_text(SHOW)
@@ -97,9 +100,8 @@ def pruned(value: Any) -> Any:
 
 def without_times(line: str) -> str:
     if "tokens/s" in line or re.search(r"error .* on \d+ thread", line):
-        kept = re.search(r"speculation[^|]*", line)
-        threads = re.search(r"on \d+ thread", line)
-        return (kept or threads)[0] if kept or threads else ""
+        kept = re.findall(r"prompt \d+|speculation[^|]*|on \d+ thread", line)
+        return "figures: " + " ".join(kept)
     return "" if "loading" in line or "GB/s" in line else line
 
 
@@ -254,6 +256,9 @@ PERPLEXITY = ("perplexity", "-f", "{text}", "-c", "64", "--json")
 TOKENIZE = ("tokenize", "-m", "{bos}", "-p", r"ab\n<|endoftext|>")
 QUANTIZE = ("quantize", "{f32}", "{new}", "q4_k_m", "--json")
 
+CHAT_NGRAM = ("chat", "-m", "{code}", "--chat-template", "raw", "--drafter", "ngram",
+              "--message", "{code_prompt}")  # fmt: skip
+
 OTHERS: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("generate", "files.draft"): (
         (*DRAFT, "-m", "{tiny}", "--drafter", "model"), ("-md", "{tinydraft}"), ("-md", "{tiny}"),
@@ -265,13 +270,25 @@ OTHERS: dict[tuple[str, str], tuple[Any, Any, Any]] = {
         ("chat", "-m", "{tiny}", "-n", "16", "-v", "--drafter", "model"),
         ("-md", "{tinydraft}"), ("-md", "{tiny}"),
     ),
+    ("chat", "DraftModel.draft_min"): (
+        (*CHAT_NGRAM, "-n", "27", "--draft-max", "3"), (), ("--draft-min", "3"),
+    ),
+    ("chat", "DraftModel.head_tokens"): (
+        ("chat", "-m", "{tiny}", "-md", "{tiny}", "-n", "40", "--drafter", "model", "--message",
+         "{cat}"),
+        ("--draft-head", "0"), ("--draft-head", "90"),
+    ),
+    ("chat", "NGram.n"): ((*CHAT_NGRAM, "-n", "80"), ("--ngram-n", "2"), ("--ngram-n", "6")),
+    ("chat", "NGram.filler_top_k"): (
+        (*CHAT_NGRAM, "-n", "120", "--temp", "0.7", "-s", "3"), (), ("--filler-top-k", "8"),
+    ),
     ("chat", "Decoder.n_ctx"): (("chat", "-m", "{tiny}", *PLAIN), ("-c", "80"), ("-c", "90")),
     ("bench", "files.draft"): ((*BENCH, "-m", "{tiny}"), (), ("-md", "{tinydraft}")),
     ("bench", "bench.rows"): ((*BENCH, "-m", "{tiny}"), (), ("--rows", "1,2")),
     ("bench", "bench.ctx"): ((*BENCH, "-m", "{tiny}"), (), ("--ctx", "9")),
     ("bench", "bench.rounds"): ((*BENCH, "-m", "{tiny}"), (), ("--rounds", "2")),
     ("bench", "bench.kernels"): ((*BENCH, "-m", "{tiny}"), (), ("--kernels",)),
-    ("bench", "output.json"): ((*BENCH[:-1], "-m", "{tiny}"), (), ("--json",)),
+    ("bench", "output.json"): ((*BENCH[:-1], "-m", "{tiny}"), ("--json",), ()),
     ("perplexity", "perplexity.window"): (
         (*PERPLEXITY, "-m", "{tiny}"), (), ("-c", "96"),
     ),
@@ -372,6 +389,8 @@ def cases() -> dict[tuple[str, str], tuple[Any, Any, Any]]:
         found["chat", i] = (("chat", "-m", "{tiny}", "-n", "9", *PLAIN, *before), a, b)
     for i, (before, a, b) in GENERATING.items():
         found["generate", i] = ((*GENERATE_TEXT, *before), a, b)
+    for command in ("bench", "chat"):
+        del found[command, "output.quiet"]
     return {**found, **OTHERS}
 
 
@@ -385,7 +404,8 @@ def test_another_value_of_a_flag_changes_something(files, command, option):
     stdin = "ab\nabc\n/stats\n" if command == "chat" else ""
     if "--message" in arguments:
         at = arguments.index("--message")
-        message = files[arguments[at + 1][1:-1]].replace("\n", "; ")
+        message = MESSAGE if arguments[at + 1] == "{code_prompt}" else files["long"]
+        message = files["cat"] if arguments[at + 1] == "{cat}" else message
         arguments[at : at + 2] = []
         stdin = f"{message}\n/stats\n"
     start = tuple(arguments)
@@ -404,6 +424,8 @@ def test_every_flag_of_every_command_has_a_case():
         if option.flag is not None
         for command in option.flag.commands.split()
     }
-    # Needs a terminal: test_accepted_drafts_are_coloured_on_a_terminal_only.
-    wanted -= {("generate", "output.no_color"), ("chat", "output.no_color")}
+    # Need a terminal: test_accepted_drafts_are_coloured_on_a_terminal_only.
+    wanted -= {(command, "output.no_color") for command in ("generate", "chat")}
+    # On a terminal no progress bar; here nothing.
+    wanted -= {(command, "output.quiet") for command in ("bench", "chat")}
     assert set(CASES) == wanted
