@@ -335,8 +335,7 @@ int run_inspect(const Arguments& arguments) {
     throw UsageError("give either --chat-template or --json, which holds it, not both");
   if (flags.draft.empty() && parser.was_given(opt::kFilesNGpuLayersDraft))
     throw UsageError(flag_name(opt::kFilesNGpuLayersDraft) + " needs a draft model: -md FILE");
-  for (const OptionSpec* spec :
-       {&opt::kModelNGpuLayers, &opt::kFilesNGpuLayersDraft, &opt::kModelDevice}) {
+  for (const OptionSpec* spec : {&opt::kModelNGpuLayers, &opt::kFilesNGpuLayersDraft}) {
     if (parser.was_given(*spec) && !parser.was_given(opt::kModelVramBudget))
       throw UsageError(flag_name(*spec) + " needs --vram-budget, which asks for a plan");
   }
