@@ -99,7 +99,6 @@ std::uint64_t parse_seed(const std::string& text) {
 }  // namespace
 
 void add_gpu_flags(ArgParser& parser, ModelFlags& flags) {
-  parser.add(opt::kModelDevice, &flags.device);
   parser.add(opt::kModelNGpuLayers,
              [&flags](const std::string& v) { flags.n_gpu_layers = parse_layers("-ngl", v); });
   parser.add(opt::kModelVramBudget, [&flags](const std::string& v) {
@@ -124,6 +123,7 @@ void add_model_flags(ArgParser& parser, ModelFlags& flags) {
   parser.add(opt::kModelKvType, &flags.kv_type);
   parser.add(opt::kModelRepack, &flags.repack);
   parser.add(opt::kModelCheckTensors, &flags.check_tensors);
+  parser.add(opt::kModelDevice, &flags.device);
   add_gpu_flags(parser, flags);
 }
 
