@@ -358,7 +358,7 @@ def test_a_byte_fallback_tokenizer_that_scores_cannot_express_is_refused(
     [
         ({"model_type": "unigram"}, "unigram are not supported"),
         ({"normalization_rule_name": "nmt_nfkc"}, "normalises text"),
-        ({"remove_extra_whitespaces": True}, "remove_extra_whitespaces = True"),
+        ({"treat_whitespace_as_suffix": True}, "whitespace_as_suffix = True"),
     ],
 )
 def test_sentencepiece_models_of_another_kind_are_refused(

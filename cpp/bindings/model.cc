@@ -81,6 +81,10 @@ Fields info_dict(const ModelHandle& handle) {
   result["gpu_bytes"] = info.gpu_bytes;
   result["placement"] = info.placement;
   result["cpu_reason"] = to_text(info.cpu_reason);
+  result["add_bos"] = handle.model->tokenizer().add_bos();
+  py::list warnings;
+  for (const std::string& warning : info.warnings) warnings.append(to_text(warning));
+  result["warnings"] = std::move(warnings);
   return result;
 }
 

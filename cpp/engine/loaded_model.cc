@@ -67,7 +67,7 @@ std::optional<DType> requantize_type(const ModelOptions& options) {
 }
 
 int gpu_context(const ModelConfig& config, int n_ctx) {
-  return std::min(config.context_length, n_ctx > 0 ? n_ctx : kDefaultContext);
+  return n_ctx > 0 ? n_ctx : std::min(config.context_length, kDefaultContext);
 }
 
 DeviceDemand device_demand(const GgufFile& file, const ModelConfig& config,

@@ -186,6 +186,8 @@ class ModelInfo:
         gpu_bytes: weights and reserved cache there.
         placement: the plan in words, one line each; empty without a GPU.
         cpu_reason: why nothing is on a GPU; empty when something is, or nothing was to be.
+        add_bos: does a prompt begin with the BOS token, as the file says?
+        warnings: what is odd about the file but harmless; loading hands them to `logging` too.
     """
 
     path: str
@@ -222,6 +224,8 @@ class ModelInfo:
     gpu_bytes: int
     placement: tuple[str, ...]
     cpu_reason: str
+    add_bos: bool
+    warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
