@@ -309,7 +309,7 @@ def test_what_contradicts_itself_is_refused(tiny, tiny_draft, tiny_path):
         (lambda: sd.Decoder(tiny, drafter="ngram", draft=tiny_draft), "draft is not used"),
         (lambda: sd.Decoder(tiny, drafter="none", draft=tiny_draft), "draft is not used"),
         (lambda: sd.Decoder(tiny, drafter=None, draft=tiny_draft), "draft is not used"),
-        (lambda: sd.Decoder(tiny, drafter=[sd.NGram(gamma=2)]), "gamma and draft_min do not"),
+        (lambda: sd.Decoder(tiny, drafter=[sd.NGram(gamma=2)]), "gamma does not"),
         (
             lambda: sd.quantize(
                 tiny_path, "-", "q4_0", leave_output_tensor=True, output_tensor_type="q8_0"

@@ -87,6 +87,7 @@ void bind_stats(py::module_& m) {
       .def_readonly("verify_ms", &DecodeStats::verify_ms)
       .def_readonly("sample_ms", &DecodeStats::sample_ms)
       .def_readonly("time_to_first_token_ms", &DecodeStats::time_to_first_token_ms)
+      .def_readonly("reproducible", &DecodeStats::reproducible)
       .def_readonly("speculation", &DecodeStats::speculation)
       .def_readonly("note", &DecodeStats::note);
 }

@@ -4,7 +4,7 @@ The native part of specdec_native; use the package instead.
 from __future__ import annotations
 import collections.abc
 import typing
-__all__: list[str] = ['CancelFlag', 'DecodeStats', 'GenerateRequest', 'GenerateResult', 'Model', 'OutputCheck', 'OutputChunk', 'SamplingParams', 'Session', 'SessionOptions', 'build_info', 'check_pair', 'drafter_names', 'generate_many', 'inspect', 'quantize', 'read_bandwidth', 'take_log', 'verifier_names']
+__all__: list[str] = ['CancelFlag', 'DecodeStats', 'DraftModelOptions', 'GenerateRequest', 'GenerateResult', 'LayerSkipOptions', 'Model', 'NGramOptions', 'OutputCheck', 'OutputChunk', 'RecyclingOptions', 'SamplingParams', 'Session', 'SessionOptions', 'SuffixOptions', 'build_info', 'check_pair', 'drafter_names', 'generate_many', 'inspect', 'parse_drafters', 'quantize', 'read_bandwidth', 'take_log', 'verifier_names']
 class Model:
     def __init__(self, path: bytes, *, device: str, n_threads: typing.SupportsInt | typing.SupportsIndex, kv_type: str, repack: str, check_tensors: bool, requantize: str, n_gpu_layers: typing.SupportsInt | typing.SupportsIndex, vram_budget: str, n_ctx: typing.SupportsInt | typing.SupportsIndex, on_progress: typing.Any, poll_signals: bool) -> None:
         ...
@@ -205,6 +205,9 @@ class DecodeStats:
     def prompt_tokens(self) -> int:
         ...
     @property
+    def reproducible(self) -> bool:
+        ...
+    @property
     def reused_prompt_tokens(self) -> int:
         ...
     @property
@@ -285,109 +288,207 @@ class OutputCheck:
     @property
     def plain(self) -> GenerateResult:
         ...
-class SessionOptions:
-    adaptive: bool
-    draft_sampling: str
-    drafter: str
-    kv_type: str
-    ngram_keep: bool
-    recycling_keep: bool
-    recycling_tree: bool
-    suffix_keep: bool
-    verifier: str
+class DraftModelOptions:
+    sampling: str
     def __init__(self) -> None:
         ...
-    def set_suffix_corpus(self, text: bytes) -> None:
+    @property
+    def branch(self) -> int:
+        ...
+    @branch.setter
+    def branch(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
-    def draft_branch(self) -> int:
-        ...
-    @draft_branch.setter
-    def draft_branch(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def draft_head(self) -> int:
-        ...
-    @draft_head.setter
-    def draft_head(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def draft_layers(self) -> int:
-        ...
-    @draft_layers.setter
-    def draft_layers(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def draft_max(self) -> int:
+    def draft_max(self) -> int | None:
         ...
     @draft_max.setter
-    def draft_max(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def draft_max(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
         ...
     @property
     def draft_min(self) -> int:
         ...
     @draft_min.setter
-    def draft_min(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def draft_min(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
-    def draft_temperature(self) -> float:
-        ...
-    @draft_temperature.setter
-    def draft_temperature(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def draft_top_k(self) -> int:
+    def draft_top_k(self) -> int | None:
         ...
     @draft_top_k.setter
-    def draft_top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def draft_top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex | None) -> None:
         ...
     @property
-    def gamma(self) -> int:
+    def gamma(self) -> int | None:
         ...
     @gamma.setter
-    def gamma(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def gamma(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def head_tokens(self) -> int | None:
+        ...
+    @head_tokens.setter
+    def head_tokens(self, arg0: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def temperature(self) -> float | None:
+        ...
+    @temperature.setter
+    def temperature(self, arg0: typing.SupportsFloat | typing.SupportsIndex | None) -> None:
+        ...
+class NGramOptions:
+    keep: bool
+    def __init__(self) -> None:
+        ...
+    @property
+    def draft_max(self) -> int | None:
+        ...
+    @draft_max.setter
+    def draft_max(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def draft_min(self) -> int:
+        ...
+    @draft_min.setter
+    def draft_min(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def filler_top_k(self) -> int:
+        ...
+    @filler_top_k.setter
+    def filler_top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def gamma(self) -> int | None:
+        ...
+    @gamma.setter
+    def gamma(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def min_count(self) -> int:
+        ...
+    @min_count.setter
+    def min_count(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def n(self) -> int:
+        ...
+    @n.setter
+    def n(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+class SuffixOptions:
+    corpus: bytes
+    keep: bool
+    def __init__(self) -> None:
+        ...
+    @property
+    def draft_max(self) -> int | None:
+        ...
+    @draft_max.setter
+    def draft_max(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def draft_min(self) -> int:
+        ...
+    @draft_min.setter
+    def draft_min(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def gamma(self) -> int | None:
+        ...
+    @gamma.setter
+    def gamma(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def max_store(self) -> int:
+        ...
+    @max_store.setter
+    def max_store(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def min_match(self) -> int:
+        ...
+    @min_match.setter
+    def min_match(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+class RecyclingOptions:
+    keep: bool
+    tree: bool
+    def __init__(self) -> None:
+        ...
+    @property
+    def draft_max(self) -> int | None:
+        ...
+    @draft_max.setter
+    def draft_max(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def draft_min(self) -> int:
+        ...
+    @draft_min.setter
+    def draft_min(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def gamma(self) -> int | None:
+        ...
+    @gamma.setter
+    def gamma(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def top_k(self) -> int:
+        ...
+    @top_k.setter
+    def top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+class LayerSkipOptions:
+    sampling: str
+    def __init__(self) -> None:
+        ...
+    @property
+    def draft_max(self) -> int | None:
+        ...
+    @draft_max.setter
+    def draft_max(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def draft_min(self) -> int:
+        ...
+    @draft_min.setter
+    def draft_min(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def gamma(self) -> int | None:
+        ...
+    @gamma.setter
+    def gamma(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def n_layers(self) -> int | None:
+        ...
+    @n_layers.setter
+    def n_layers(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def temperature(self) -> float | None:
+        ...
+    @temperature.setter
+    def temperature(self, arg0: typing.SupportsFloat | typing.SupportsIndex | None) -> None:
+        ...
+class SessionOptions:
+    adaptive: bool
+    kv_type: str
+    verifier: str
+    def __init__(self) -> None:
+        ...
+    @property
+    def drafters(self) -> list[DraftModelOptions | NGramOptions | SuffixOptions | RecyclingOptions | LayerSkipOptions]:
+        ...
+    @drafters.setter
+    def drafters(self, arg0: collections.abc.Sequence[DraftModelOptions | NGramOptions | SuffixOptions | RecyclingOptions | LayerSkipOptions]) -> None:
         ...
     @property
     def n_ctx(self) -> int:
         ...
     @n_ctx.setter
     def n_ctx(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def ngram_filler_top_k(self) -> int:
-        ...
-    @ngram_filler_top_k.setter
-    def ngram_filler_top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def ngram_min_count(self) -> int:
-        ...
-    @ngram_min_count.setter
-    def ngram_min_count(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def ngram_n(self) -> int:
-        ...
-    @ngram_n.setter
-    def ngram_n(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def recycling_top_k(self) -> int:
-        ...
-    @recycling_top_k.setter
-    def recycling_top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def suffix_max_store(self) -> int:
-        ...
-    @suffix_max_store.setter
-    def suffix_max_store(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def suffix_min_match(self) -> int:
-        ...
-    @suffix_min_match.setter
-    def suffix_min_match(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
 class CancelFlag:
     def __init__(self) -> None:
@@ -438,6 +539,8 @@ def drafter_names() -> list[str]:
 def generate_many(model: Model, *, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], sampling: SamplingParams, max_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], ignore_eos: bool, keep_eos: bool, n_logprobs: typing.SupportsInt | typing.SupportsIndex, n_parallel: typing.SupportsInt | typing.SupportsIndex, n_ctx: typing.SupportsInt | typing.SupportsIndex, on_progress: typing.Any, poll_signals: bool) -> list[tuple[list[int], str, list[tuple[float, list[tuple[int, float]]]]]]:
     ...
 def inspect(path: bytes, *, max_array: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:
+    ...
+def parse_drafters(names: str, has_draft_model: bool) -> list[DraftModelOptions | NGramOptions | SuffixOptions | RecyclingOptions | LayerSkipOptions]:
     ...
 def quantize(source: bytes, target: bytes, type: str, *, n_threads: typing.SupportsInt | typing.SupportsIndex, dry_run: bool, overwrite: bool, pure: bool, allow_requantize: bool, leave_output_tensor: bool, output_tensor_type: str, token_embedding_type: str, on_progress: typing.Any, poll_signals: bool) -> dict[str, typing.Any]:
     ...
