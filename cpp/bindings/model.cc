@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "bindings/common.h"
 #include "bindings/interrupts.h"
+#include "bindings/native_call.h"
 #include "engine/chat_prompt.h"
 #include "engine/pair.h"
 #include "tokenizer/tokenizer.h"
@@ -20,25 +21,22 @@ py::str to_python_text(const std::string& bytes) {
   return py::reinterpret_steal<py::str>(text);
 }
 
-// Ctrl-C and an exception of the callback end the load.
-struct LoadStopped {};
-
 ModelHandle load(const std::string& path, ModelOptions options, const py::object& on_progress,
                  bool poll_signals) {
   require_same_process();
   SignalPoll signals(poll_signals);
   options.on_progress = [&](double fraction) {
-    if (signals.interrupted()) throw LoadStopped{};
+    signals.throw_if_interrupted();
     if (on_progress.is_none()) return;
     py::gil_scoped_acquire gil;
     on_progress(fraction);
   };
   ModelHandle handle;
   try {
-    py::gil_scoped_release release;
+    const NativeCall call;
     handle.model = LoadedModel::load(path, options);
-  } catch (const LoadStopped&) {
-    signals.rethrow();
+  } catch (const SignalPoll::Interrupted&) {
+    signals.raise();
   }
   return handle;
 }
@@ -103,11 +101,11 @@ std::pair<py::str, std::vector<TokenId>> chat_prompt(
   const std::string messages_json = messages;
   ChatPrompt prompt;
   try {
-    py::gil_scoped_release release;
+    const NativeCall call;
     prompt =
         make_chat_prompt(handle.model->file(), handle.model->tokenizer(), messages_json, options);
   } catch (const Error& error) {
-    if (error.code() == ErrorCode::kCancelled) signals.rethrow();
+    if (error.code() == ErrorCode::kCancelled) signals.raise();
     throw;
   }
   return {to_python_text(prompt.text()), std::move(prompt.ids)};
@@ -122,13 +120,19 @@ std::map<std::string, py::str> named_templates(const ModelHandle& handle) {
 }
 
 std::vector<TokenId> tokenize(const ModelHandle& handle, const py::bytes& bytes, bool add_special,
-                              bool parse_special) {
+                              bool parse_special, bool poll_signals) {
   const std::string text = bytes;
+  SignalPoll signals(poll_signals);
   EncodeOptions options;
+  options.poll = [&] { signals.throw_if_interrupted(); };
   if (!add_special) options.add_bos = false;
   options.parse_special = parse_special;
-  py::gil_scoped_release release;
-  return handle.model->tokenizer().encode(text, options);
+  try {
+    const NativeCall call;
+    return handle.model->tokenizer().encode(text, options);
+  } catch (const SignalPoll::Interrupted&) {
+    signals.raise();
+  }
 }
 
 py::str detokenize(const ModelHandle& handle, const std::vector<TokenId>& tokens,
@@ -138,7 +142,7 @@ py::str detokenize(const ModelHandle& handle, const std::vector<TokenId>& tokens
   options.strip_space_prefix = strip_space_prefix;
   std::string text;
   {
-    py::gil_scoped_release release;
+    const NativeCall call;
     text = handle.model->tokenizer().decode(tokens, options);
   }
   return to_text(text);
@@ -147,7 +151,7 @@ py::str detokenize(const ModelHandle& handle, const std::vector<TokenId>& tokens
 Fields pair_dict(const ModelHandle& target, const ModelHandle& draft) {
   PairReport report;
   {
-    py::gil_scoped_release release;
+    const NativeCall call;
     report = check_pair(*target.model, *draft.model);
   }
   Fields result;
@@ -207,7 +211,7 @@ void bind_model(py::module_& m) {
            py::arg("chat_template"), py::arg("arguments"), py::arg("add_generation_prompt"),
            py::arg("poll_signals"))
       .def("tokenize", &tokenize, py::arg("text"), py::kw_only(), py::arg("add_special"),
-           py::arg("parse_special"))
+           py::arg("parse_special"), py::arg("poll_signals"))
       .def("detokenize", &detokenize, py::arg("tokens"), py::kw_only(), py::arg("render_special"),
            py::arg("strip_space_prefix"))
       .def(

@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <cerrno>
 #include <optional>
 #include <string>
 #include <utility>
@@ -17,40 +16,10 @@
 #include "cli/options.h"
 #include "cli/report.h"
 #include "cli/terminal.h"
+#include "cli/text_input.h"
 
 namespace specdec::cli {
 namespace {
-
-// Lines of standard input.
-class LineReader {
- public:
-  // Nothing at the end of the input or on Ctrl-C.
-  std::optional<std::string> next() {
-    while (true) {
-      const std::size_t newline = buffer_.find('\n');
-      if (newline != std::string::npos) {
-        std::string line = buffer_.substr(0, newline);
-        buffer_.erase(0, newline + 1);
-        if (line.ends_with('\r')) line.pop_back();
-        return line;
-      }
-      char chunk[4096];
-      const ssize_t n = at_end_ ? 0 : ::read(STDIN_FILENO, chunk, sizeof chunk);
-      if (n < 0 && errno == EINTR && !interrupted()) continue;
-      if (n < 0) return std::nullopt;
-      if (n == 0) {
-        at_end_ = true;
-        if (buffer_.empty()) return std::nullopt;
-        return std::exchange(buffer_, {});
-      }
-      buffer_.append(chunk, static_cast<std::size_t>(n));
-    }
-  }
-
- private:
-  std::string buffer_;
-  bool at_end_ = false;
-};
 
 struct ChatCommandFlags {
   ModelFlags model;
@@ -66,7 +35,7 @@ class ChatCommand {
   ChatCommand(const ChatCommandFlags& flags, LoadedPair pair)
       : flags_(flags),
         pair_(std::move(pair)),
-        session_(pair_.target, pair_.options),
+        session_(make_session(pair_)),
         color_(wants_color(STDOUT_FILENO, flags.output.no_color)),
         interactive_(is_terminal(STDIN_FILENO) && !flags.output.quiet),
         conversation_(pair_.target, chat_options(flags.chat)) {
@@ -79,14 +48,10 @@ class ChatCommand {
                    ". /reset forgets, /stats explains the "
                    "speed, /exit ends; Ctrl-C stops an answer.\n");
     }
-    LineReader lines;
+    LineReader lines(STDIN_FILENO);
     while (true) {
       if (interactive_) write_stderr("\n> ");
       const std::optional<std::string> line = lines.next();
-      if (interrupted()) {
-        if (interactive_) write_stderr("\n");
-        return kExitInterrupted;
-      }
       if (!line || *line == "/exit" || *line == "/quit") return kExitOk;
       if (line->empty()) continue;
       if (line->starts_with('/')) {
@@ -94,7 +59,7 @@ class ChatCommand {
         continue;
       }
       answer(*line);
-      if (interrupted() && !interactive_) return kExitInterrupted;
+      if (terminated() || (interrupted() && !interactive_)) return interrupt_exit_code();
       clear_interrupt();
     }
   }
@@ -129,7 +94,7 @@ class ChatCommand {
     request.sampling = flags_.sampling.params;
     // Another seed for every turn, the same ones for the same --seed.
     request.sampling.seed += conversation_.messages().size() / 2;
-    request.should_cancel = interrupted;
+    request.cancel = &interrupt_flag();
     ProgressBar bar("reading", !flags_.output.quiet);
     request.on_progress = [&bar](int n_read, int n_total) {
       bar.update(static_cast<double>(n_read) / n_total);
@@ -139,7 +104,6 @@ class ChatCommand {
       write_chunk(chunk, color_);
     };
     try {
-      const InterruptTarget target(session_);
       last_ = session_.generate(request);
     } catch (const Error& error) {
       conversation_.remove_last();

@@ -8,6 +8,7 @@
 #include "cli/args.h"
 #include "cli/chat_flags.h"
 #include "cli/commands.h"
+#include "cli/interrupt.h"
 #include "cli/json.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
@@ -42,6 +43,7 @@ int run_tokenize(const Arguments& arguments) {
   }
   if (model.empty()) throw UsageError("no model: give a GGUF file with -m");
   if (ids_only && json_output) throw UsageError("give either --ids or --json, not both");
+  const AbortOnInterrupt abort;
   const std::string text = read_prompt(parser, prompt_flags);
   const std::shared_ptr<const GgufFile> file = GgufFile::open(model);
   const auto tokenizer = Tokenizer::from_gguf(*file);

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "decode/token_cache.h"
 #include "kv/kv_cache.h"
 #include "model/model.h"
 #include "model/perplexity.h"
@@ -18,7 +19,9 @@ TextPerplexity measure_text_perplexity(const LoadedModel& model, const std::stri
   if (!warning.empty()) log_message(LogLevel::kWarning, warning);
   const KvType kv_type = options.kv_type.empty() ? model.kv_type() : parse_kv_type(options.kv_type);
   const Tokenizer& tokenizer = model.tokenizer();
-  const std::vector<TokenId> tokens = tokenizer.encode(text, {});
+  EncodeOptions encode;
+  encode.poll = [&options] { throw_if_cancelled(options.cancel); };
+  const std::vector<TokenId> tokens = tokenizer.encode(text, encode);
 
   PerplexityOptions measure;
   measure.n_ctx = options.n_ctx;

@@ -57,7 +57,8 @@ class SpmEncoder final : public TextEncoder {
     load_pairs(data, vocabulary.warnings());
   }
 
-  void encode(std::string_view text, std::vector<TokenId>& out) const override;
+  void encode(std::string_view text, const std::function<void()>& poll,
+              std::vector<TokenId>& out) const override;
   [[nodiscard]] const SpmText* spm_text() const noexcept override { return &text_; }
 
  private:
@@ -184,7 +185,8 @@ void SpmEncoder::load_pairs(const VocabData& data, std::vector<std::string>& war
   merges_ = MergeTable(std::move(rules));
 }
 
-void SpmEncoder::encode(std::string_view text, std::vector<TokenId>& out) const {
+void SpmEncoder::encode(std::string_view text, const std::function<void()>& poll,
+                        std::vector<TokenId>& out) const {
   std::vector<PlacedSymbol> symbols;
   symbols.reserve(text.size());
   for (std::size_t i = 0; i < text.size();) {
@@ -193,6 +195,7 @@ void SpmEncoder::encode(std::string_view text, std::vector<TokenId>& out) const 
     i += n_bytes;
   }
   MergeTable::Scratch scratch;
+  if (poll) scratch.poll = &poll;
   merges_.merge(symbols, scratch);
   bool after_unknown = false;
   for (std::size_t i = 0; i < symbols.size(); ++i) {

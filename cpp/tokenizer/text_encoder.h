@@ -1,6 +1,7 @@
 // Text without special tokens -> tokens: the interface of the two tokenizer kinds.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -17,8 +18,10 @@ class TextEncoder {
   virtual ~TextEncoder() = default;
 
   // Appends the tokens of `text`, which is any bytes, under 2^28 of them, and prepared if
-  // spm_text() is there. Thread-safe.
-  virtual void encode(std::string_view text, std::vector<TokenId>& out) const = 0;
+  // spm_text() is there. `poll` (may be empty) is called now and then while a long text is read; it
+  // may throw. Thread-safe.
+  virtual void encode(std::string_view text, const std::function<void()>& poll,
+                      std::vector<TokenId>& out) const = 0;
   // How texts are prepared; nullptr: not at all.
   [[nodiscard]] virtual const SpmText* spm_text() const noexcept { return nullptr; }
 };

@@ -15,6 +15,8 @@ namespace {
 
 // Encoding needs up to 40 bytes of memory for each byte of text.
 constexpr std::size_t kMaxTextBytes = std::size_t{128} << 20;
+constexpr std::size_t kPollBytes = 1 << 16;  // a shorter text is read in a moment
+constexpr std::size_t kPollParts = 1 << 12;
 constexpr std::size_t kMaxSpecialBytes = std::size_t{4} << 20;
 
 }  // namespace
@@ -124,11 +126,13 @@ std::vector<TokenId> Tokenizer::encode_ranges(std::string_view text,
   if (options.add_bos.value_or(add_bos_)) tokens.push_back(require(bos_, "bos"));
   std::vector<PromptPart> parts;
   special_.cut(text, control_ranges, parts);
+  std::size_t n_parts = 0;
   for (const PromptPart& part : parts) {
     if (part.token >= 0) {
       tokens.push_back(part.token);
     } else {
-      encode_between(text, part, control_ranges, tokens);
+      if (options.poll && ++n_parts % kPollParts == 0) options.poll();
+      encode_between(text, part, control_ranges, options.poll, tokens);
     }
   }
   if (tokens.size() > 1 && bos_ && tokens[0] == *bos_ && tokens[1] == *bos_ &&
@@ -144,6 +148,7 @@ std::vector<TokenId> Tokenizer::encode_ranges(std::string_view text,
 
 void Tokenizer::encode_between(std::string_view prompt, const PromptPart& part,
                                std::span<const ByteRange> control_ranges,
+                               const std::function<void()>& poll,
                                std::vector<TokenId>& tokens) const {
   const SpmText* preparation = encoder_->spm_text();
   const bool prepares_first = preparation != nullptr && preparation->before_added_tokens();
@@ -169,14 +174,18 @@ void Tokenizer::encode_between(std::string_view prompt, const PromptPart& part,
   }
   std::vector<PromptPart> pieces;
   later_.cut(text, ranges, pieces);
+  const std::function<void()> no_poll;
+  std::size_t n_pieces = 0;
   for (const PromptPart& piece : pieces) {
+    if (poll && ++n_pieces % kPollParts == 0) poll();
     const std::string_view words = text.substr(piece.begin, piece.end - piece.begin);
     if (piece.token >= 0) {
       tokens.push_back(piece.token);
     } else if (preparation == nullptr || prepares_first) {
-      encoder_->encode(words, tokens);
+      encoder_->encode(words, words.size() < kPollBytes ? no_poll : poll, tokens);
     } else {
-      encoder_->encode(preparation->prepare(words, part.begin + piece.begin == 0), tokens);
+      encoder_->encode(preparation->prepare(words, part.begin + piece.begin == 0),
+                       words.size() < kPollBytes ? no_poll : poll, tokens);
     }
   }
 }
