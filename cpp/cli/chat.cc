@@ -2,161 +2,51 @@
 
 #include <unistd.h>
 
-#include <cerrno>
 #include <optional>
 #include <string>
 #include <utility>
-#include <vector>
 
-#include "base/error.h"
 #include "cli/args.h"
+#include "cli/chat_commands.h"
+#include "cli/chat_input.h"
 #include "cli/chat_prompt.h"
+#include "cli/chat_session.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
-#include "cli/report.h"
 #include "cli/terminal.h"
 
 namespace specdec::cli {
 namespace {
 
-// Lines of standard input.
-class LineReader {
- public:
-  // Nothing at the end of the input or on Ctrl-C.
-  std::optional<std::string> next() {
-    while (true) {
-      const std::size_t newline = buffer_.find('\n');
-      if (newline != std::string::npos) {
-        std::string line = buffer_.substr(0, newline);
-        buffer_.erase(0, newline + 1);
-        if (line.ends_with('\r')) line.pop_back();
-        return line;
-      }
-      char chunk[4096];
-      const ssize_t n = at_end_ ? 0 : ::read(STDIN_FILENO, chunk, sizeof chunk);
-      if (n < 0 && errno == EINTR && !interrupted()) continue;
-      if (n < 0) return std::nullopt;
-      if (n == 0) {
-        at_end_ = true;
-        if (buffer_.empty()) return std::nullopt;
-        return std::exchange(buffer_, {});
-      }
-      buffer_.append(chunk, static_cast<std::size_t>(n));
-    }
+void greet(const ChatSession& chat, const ChatCommandFlags& flags) {
+  const ModelInfo& info = chat.target().info();
+  const std::string title = info.name.empty() ? printable(info.path, 400) : info.name;
+  write_stderr(
+      "Chatting with " + title +
+      ". /help lists the commands; Ctrl-C stops an answer, Alt-Enter begins a new line.\n");
+  if (wants_color(STDOUT_FILENO, flags.output.no_color)) {
+    write_stderr(std::string(kDraftColor) + "Words in this colour" + std::string(kResetColor) +
+                 " were guessed ahead and confirmed by the model.\n");
   }
+}
 
- private:
-  std::string buffer_;
-  bool at_end_ = false;
-};
-
-struct ChatCommandFlags {
-  ModelFlags model;
-  SamplingFlags sampling;
-  DraftFlags draft;
-  OutputFlags output;
-  ChatFlags chat;
-  int max_tokens = -1;
-};
-
-class Conversation {
- public:
-  Conversation(const ChatCommandFlags& flags, LoadedPair pair)
-      : flags_(flags),
-        pair_(std::move(pair)),
-        session_(pair_.target, pair_.options),
-        color_(wants_color(STDOUT_FILENO, flags.output.no_color)),
-        interactive_(is_terminal(STDIN_FILENO) && !flags.output.quiet) {
-    (void)choose_chat_format(*pair_.target, flags_.chat);  // fails before the first question
-  }
-
-  int run() {
-    if (interactive_) {
-      write_stderr("Chatting with " + title() +
-                   ". /reset forgets, /stats explains the "
-                   "speed, /exit ends; Ctrl-C stops an answer.\n");
-    }
-    LineReader lines;
-    while (true) {
-      if (interactive_) write_stderr("\n> ");
-      const std::optional<std::string> line = lines.next();
-      if (interrupted()) {
-        if (interactive_) write_stderr("\n");
-        return kExitInterrupted;
-      }
-      if (!line || *line == "/exit" || *line == "/quit") return kExitOk;
-      if (line->empty()) continue;
-      if (line->starts_with('/')) {
-        command(*line);
-        continue;
-      }
-      answer(*line);
-      if (interrupted() && !interactive_) return kExitInterrupted;
-      clear_interrupt();
-    }
-  }
-
- private:
-  [[nodiscard]] std::string title() const {
-    const ModelInfo& info = pair_.target->info();
-    return info.name.empty() ? printable(info.path, 400) : info.name;
-  }
-
-  void command(const std::string& name) {
-    if (name == "/reset") {
-      messages_.clear();
-      session_.reset();
-      print_note("the conversation starts anew");
-    } else if (name == "/stats") {
-      if (last_) {
-        print_speed(*last_, *pair_.target);
-      } else {
-        print_note("nothing was generated yet");
-      }
+int converse(ChatSession& chat, ChatInput& input) {
+  while (true) {
+    const std::optional<std::string> line = input.next();
+    if (interrupted()) return interrupt_exit_code();
+    if (!line) return kExitOk;
+    if (line->empty()) continue;
+    if (line->starts_with('/')) {
+      if (run_chat_command(chat, *line) == AfterCommand::kExit) return kExitOk;
     } else {
-      print_note("unknown command " + quoted(name) + "; there are /reset /stats /exit");
+      (void)chat.ask(*line);
     }
+    // Ctrl-C ends an answer; where nobody sits, and on SIGTERM, everything.
+    if (terminated() || (interrupted() && !input.interactive())) return interrupt_exit_code();
+    clear_interrupt();
   }
-
-  void answer(const std::string& question) {
-    messages_.push_back({"user", question});
-    GenerateRequest request;
-    request.pieces = chat_prompt(*pair_.target, flags_.chat, messages_);
-    request.max_tokens = flags_.max_tokens;
-    request.sampling = flags_.sampling.params;
-    // Another seed for every turn, the same ones for the same --seed.
-    request.sampling.seed += messages_.size() / 2;
-    request.should_cancel = interrupted;
-    ProgressBar bar("reading", !flags_.output.quiet);
-    request.on_progress = [&bar](int n_read, int n_total) {
-      bar.update(static_cast<double>(n_read) / n_total);
-    };
-    request.on_chunk = [&](const OutputChunk& chunk) {
-      bar.finish();
-      write_chunk(chunk, color_);
-    };
-    try {
-      const InterruptTarget target(session_);
-      last_ = session_.generate(request);
-    } catch (const Error& error) {
-      messages_.pop_back();
-      if (error.code() != ErrorCode::kContextFull) throw;
-      print_warning(std::string(error.what()) + "; /reset starts anew");
-      return;
-    }
-    write_stdout("\n");
-    messages_.push_back({"assistant", last_->text});
-    if (last_->finish_reason == "length") print_note("cut off: " + last_->stats.note);
-  }
-
-  const ChatCommandFlags& flags_;
-  LoadedPair pair_;
-  Session session_;
-  bool color_, interactive_;
-  std::vector<ChatMessage> messages_;
-  std::optional<GenerateResult> last_;
-};
+}
 
 }  // namespace
 
@@ -164,8 +54,9 @@ int run_chat(const Arguments& arguments) {
   ChatCommandFlags flags;
   ArgParser parser(
       "chat", "-m FILE [OPTIONS]",
-      "A conversation: each line of standard input is a message. What was said before is "
-      "not read again. Commands: /reset /stats /exit.");
+      "A conversation: each line of standard input is a message. On a terminal messages can be "
+      "edited, Alt-Enter begins another line of one, and several lines pasted at once are one. "
+      "What was said before is not read again.");
   add_model_flags(parser, flags.model);
   add_draft_model_flags(parser, flags.model);
   parser.section("Chat");
@@ -173,16 +64,27 @@ int run_chat(const Arguments& arguments) {
   parser.integer(
       "-n --n-predict --max-tokens", "N", &flags.max_tokens, -1, 1 << 30,
       "Tokens per answer at most (default -1: until the model ends or the context is full).");
-  add_sampling_flags(parser, flags.sampling, 0.7);
+  parser.text("--history", "FILE", &flags.history,
+              "Where messages typed on a terminal are kept for the next time (default: "
+              "~/.local/state/specdec/chat_history).");
+  parser.flag("--no-history", &flags.no_history, "Keep no messages for the next time.");
+  add_sampling_flags(parser, flags.sampling);
   add_draft_flags(parser, flags.draft);
   add_output_flags(parser, flags.output, false);
+  parser.epilogue("Commands in a chat:\n" + chat_commands_help());
   if (!parser.parse(arguments)) {
     write_stdout(parser.help());
     return kExitOk;
   }
   check_model_flags(flags.model);
   flags.sampling.params = resolve_sampling(flags.sampling);
-  return Conversation(flags, load_pair(flags.model, flags.draft, flags.output)).run();
+  std::string history = flags.history.empty() ? History::default_path() : flags.history;
+  if (flags.no_history) history.clear();
+  LoadedPair pair = load_pair(flags.model, flags.draft, flags.output);
+  ChatSession chat(flags, std::move(pair));
+  ChatInput input(history, complete_chat_command);
+  if (input.interactive() && !flags.output.quiet) greet(chat, flags);
+  return converse(chat, input);
 }
 
 }  // namespace specdec::cli
