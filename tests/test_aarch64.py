@@ -6,10 +6,14 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import check_isa  # noqa: E402
 
 
 def need(*names: str) -> str:
@@ -67,3 +71,10 @@ def test_without_the_dot_product_instructions_only_scalar_code_is_offered(selfte
     done = run(selftest, "cortex-a53")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "neon_dotprod" not in done.stdout
+
+
+def test_no_later_instruction_lies_outside_of_the_neon_kernels(selftest: str) -> None:
+    objdump = need("aarch64-linux-gnu-objdump")
+    report = check_isa.check(objdump, check_isa.binaries([pathlib.Path(selftest).parent]))
+    assert [str(finding) for finding in report.findings] == []
+    assert "dotprod" in report.used["neon"]

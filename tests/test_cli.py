@@ -92,6 +92,9 @@ def test_version():
     assert re.fullmatch(r"specdec \d+\.\d+\.\d+\S* \(\w+\)\n", specdec("--version").stdout)
 
 
+XP = ["-m", "x", "-p", "a"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -107,6 +110,39 @@ def test_version():
         (["generate", "--temp", "-1"], ["--temp", "-1"]),
         (["generate", "--temp", "nan"], ["--temp"]),
         (["generate", "--top-p", "2"], ["--top-p", "2"]),
+        (["generate", "--top-p", "0"], ["--top-p must be 0 to 1, without 0, got 0"]),
+        (["generate", "--min-p", "1"], ["--min-p must be 0 to 1, without 1, got 1"]),
+        (["generate", "--temp", "2e6"], ["--temperature must be 0 to 1000000, got 2e6"]),
+        (["generate", "--top-k", "9999999999"], ["--top-k must be 0 to 2147483647, got"]),
+        (["generate", "-n", "-2"], ["--max-tokens must be 0 to 2147483647, or -1, got -2"]),
+        (["generate", "-s", "18446744073709551616"], ["--seed", "2^64 - 1"]),
+        (
+            ["generate", *XP, "--draft-min", "3", "--draft-max", "2"],
+            ["--draft-min must be at most --draft-max, 2, got 3"],
+        ),
+        (["generate", *XP, "--drafter", "ngram", "--draft-min", "8"], ["--draft-max, 7, got 8"]),
+        (["chat", *XP[:2], "--gamma", "3", "--draft-max", "2"], ["either --gamma, or --draft-max"]),
+        (["chat", *XP[:2], "--gamma", "3", "--draft-min", "2"], ["either --gamma, or --draft-max"]),
+        (["generate", *XP, "--draft-quant", "q4_0"], ["--draft-quant needs a draft model: -md"]),
+        (["bench", *XP[:2], "--draft-quant", "q4_0"], ["--draft-quant needs a draft model: -md"]),
+        (["generate", *XP, "-ngld", "3"], ["--n-gpu-layers-draft needs a draft model: -md FILE"]),
+        (["inspect", "x", "-ngld", "3"], ["--n-gpu-layers-draft needs a draft model: -md FILE"]),
+        (["inspect", "x", "-m", "y"], ["FILE", "-m"]),
+        (["inspect", "x", "-ngl", "1"], ["--n-gpu-layers needs --vram-budget"]),
+        (["inspect", "x", "--chat-template", "--json"], ["--chat-template", "--json"]),
+        (["generate", *XP, "--draft-top-k", "5"], ["--draft-top-k is for the drafter model"]),
+        (
+            ["generate", *XP, "--drafter", "suffix", "--draft-temp", "1"],
+            ["--draft-temp is for the drafters model and layerskip, and --drafter is suffix"],
+        ),
+        (["generate", *XP, "--drafter", "suffix", "--ngram-n", "3"], ["--ngram-n is for"]),
+        (["generate", *XP, "--recycling-top-k", "3"], ["drafter recycling, and --drafter is auto"]),
+        (["generate", *XP, "--draft-layers", "3"], ["--draft-layers is for the drafter layerskip"]),
+        (
+            ["generate", *XP, "-md", "y", "--draft-top-k", "2", "--draft-branch", "3"],
+            ["--draft-top-k must be at least --draft-branch, 3, got 2"],
+        ),
+        (["generate", "-m", "x", "-f", "y", "-e"], ["--escape is for -p, not for -f"]),
         (["generate", "--gamma", "65"], ["--gamma", "0 to 64"]),
         (["generate", "--json=yes"], ["--json"]),
         (["generate", "--drafter", "hope"], ["none", "model", "ngram", "auto", "suffix", "hope"]),
@@ -291,6 +327,7 @@ def test_every_drafter_gives_the_plain_tokens(model, draft, sampling):
         assert tokens("--drafter", "ngram", "--draft-max", draft_max) == plain
         assert tokens("-md", draft, "--drafter", "model", "--draft-max", draft_max) == plain
     assert tokens("-md", draft, "--spec-draft-n-max", "2", "--draft-min", "1") == plain
+    assert tokens("--drafter", "none", "--draft-max", "2", "--draft-top-k", "3") == plain
     assert tokens("-md", draft, "--gamma", "5") == plain
 
 

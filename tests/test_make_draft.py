@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import pathlib
+import re
+import resource
+import shutil
+import signal
 import subprocess
 import sys
 
@@ -157,35 +161,37 @@ def test_state_and_data_of_others_are_refused(made, tmp_path, monkeypatch):
     import draft_data
     import draft_job
     import draft_net
+    from training_safety import ToolError
 
     target, out, _, _ = made
     state = out.with_name("draft.gguf.state")
     shape = draft_net.DraftShape(272, 32, 1, 2, 64)
     assert draft_job.load_state(state, shape)["n_steps"] > 0
-    with pytest.raises(SystemExit, match="give the same sizes"):
+    with pytest.raises(ToolError, match="give the same sizes"):
         draft_job.load_state(state, draft_net.DraftShape(272, 64, 1, 2, 64))
     broken = tmp_path / "broken.state"
     broken.write_bytes(b"not a state")
-    with pytest.raises(SystemExit, match=r"broken\.state: cannot be read"):
+    with pytest.raises(ToolError, match=r"broken\.state: cannot be read"):
         draft_job.load_state(broken, shape)
-    with pytest.raises(SystemExit, match="nothing to resume"):
-        draft_job.load_state(tmp_path / "none.state", shape)
+    assert draft_job.load_state(tmp_path / "none.state", shape) is None
+    with pytest.raises(ToolError, match="a target with another vocabulary"):
+        draft_job.load_state(state, shape, "of another")
 
     data, settings = out.with_name("draft.gguf.data"), {"seed": 0, "answer_tokens": 24}
     ours = draft_data.fingerprint(target)
     assert draft_data.Store(data, ours, settings).n_written() >= 3000
     other = draft_data.fingerprint(write_target(tmp_path / "other.gguf", arch="gptneox"))
     for wrong in ((other, settings), (ours, {**settings, "seed": 1})):
-        with pytest.raises(SystemExit, match="another --data"):
+        with pytest.raises(ToolError, match="another --data"):
             draft_data.Store(data, *wrong)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
-    with pytest.raises(SystemExit, match="is not empty"):
+    with pytest.raises(ToolError, match="is not empty"):
         draft_data.Store(tmp_path / "full", ours, settings)
     half = tmp_path / "half"
     store = draft_data.Store(half, ours, settings)
     (half / "round-00000.npz").write_bytes(b"PK")
-    with pytest.raises(SystemExit, match=r"round-00000\.npz: cannot be read"):
+    with pytest.raises(ToolError, match=r"round-00000\.npz: cannot be read"):
         list(store.load())
 
 
@@ -237,11 +243,29 @@ def test_the_loss_is_cross_entropy_and_so_are_its_gradients(monkeypatch):
         (["--outtype", "q3_k"], "invalid choice"),
         (["--head-tokens", -1], "--head-tokens must be 0 to"),
         (["--eval", "nowhere.jsonl"], "there is no such file"),
+        (["--threads", -3], "--threads must be 1 to 1024, got -3"),
+        (["--threads", 0], "--threads must be 1 to 1024, got 0"),
+        (["--learning-rate", "inf"], "--learning-rate must be above 0 and at most 1, got inf"),
+        (["--learning-rate", "nan"], "--learning-rate must be above 0 and at most 1, got nan"),
+        (["--learning-rate", -0.1], "--learning-rate must be above 0"),
+        (["--minutes", "inf"], "--minutes must be above 0 and at most 1000000, got inf"),
+        (["--text-minutes", "nan"], "--text-minutes must be above 0"),
+        (["--epochs=-inf"], "--epochs must be above 0"),
+        (["--dropout", "nan"], "--dropout must be 0 to less than 1, got nan"),
+        (["--data", TOOL], "--data .*make_draft.py: is no folder"),
+        (["--report", "no/where.json"], "--report: no: there is no such folder"),
+        (["--report", TOOL.parent], "--report: .* is there and is no file"),
+        (["--report", "x.gguf"], "--report and the draft are both x.gguf"),
+        (["--report", "x.gguf.state"], "--report and its state are both x.gguf.state"),
+        (["--report", "target.gguf"], "--report and the target are both target.gguf"),
+        (["--name", "\udcff"], "--name is not Unicode"),
     ],
 )
-def test_bad_options_are_named(tmp_path, arguments, text):
-    done = tool(tmp_path / "target.gguf", tmp_path / "x.gguf", *arguments, code=2)
-    assert text in done.stderr
+def test_bad_options_are_named(tmp_path, arguments, text, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = tool("target.gguf", "x.gguf", *arguments, code=2)
+    assert re.search(text, done.stderr.replace("\n", " ")), done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_torch
@@ -253,6 +277,161 @@ def test_bad_files_are_named(tmp_path):
     assert "no such folder" in tool(target, tmp_path / "no" / "x.gguf", code=2).stderr
     assert "overwrite its target" in tool(target, target, code=2).stderr
     assert not (tmp_path / "x.gguf").exists()
+
+
+def started(*arguments):
+    return subprocess.Popen(
+        [sys.executable, TOOL, *map(str, arguments)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+LONG = ["--epochs", 10**5, "--minutes", 60]  # the last of an option counts
+
+
+@needs_torch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_training_is_saved_at_once(made, tmp_path, number):
+    import torch
+
+    target, first, _, _ = made
+    data, out = first.with_name("draft.gguf.data"), tmp_path / "x.gguf"
+    state = tmp_path / "x.gguf.state"
+    steps = []
+    # The first time there is nothing to resume; the second time it goes on.
+    for _ in range(2 if number == signal.SIGINT else 1):
+        process = started(target, out, *SMALL, *LONG, "--data", data, "--resume")
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "training:" in line:
+                process.send_signal(number)
+                break
+        rest = process.communicate(timeout=120)[1]
+        assert process.returncode == (130 if number == signal.SIGINT else 143), rest
+        assert "Traceback" not in rest
+        assert "saved as" in rest
+        assert rest.splitlines()[-1].startswith("make_draft.py: ")
+        assert rest.splitlines()[-1].endswith("the same command with --resume goes on")
+        assert any("nothing was saved yet, begins afresh" in line for line in lines) != bool(steps)
+        steps.append(torch.load(state, weights_only=True)["n_steps"])
+        assert sd.Model(out).info.hidden_size == 32
+        assert {path.name for path in tmp_path.iterdir()} == {"x.gguf", "x.gguf.state"}
+    assert 0 < steps[0] <= steps[-1]
+    assert len(steps) == 1 or steps[0] < steps[1]
+
+
+@needs_torch
+def test_a_full_disk_is_one_message_and_spoils_nothing(made, tmp_path):
+    target, first, _, _ = made
+    for name, begin, what in (
+        ("state", ["--data", first.with_name("draft.gguf.data")], "x.gguf.state"),
+        ("texts", ["--data", tmp_path / "texts"], "round-00000.npz"),
+    ):
+        (tmp_path / "x.gguf").write_bytes(b"older")
+        (tmp_path / "x.gguf.state").write_bytes(b"older")
+        done = subprocess.run(
+            [sys.executable, TOOL, *map(str, [target, tmp_path / "x.gguf", *SMALL, *begin])],
+            capture_output=True, text=True, timeout=300, check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+        )  # fmt: skip
+        assert done.returncode == 1, name
+        assert "Traceback" not in done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("make_draft.py: ")
+        assert f"{what}: cannot be written: File too large" in last
+        assert (tmp_path / "x.gguf").read_bytes() == b"older"
+        assert (tmp_path / "x.gguf.state").read_bytes() == b"older"
+        assert not list(tmp_path.rglob("*.partial"))
+
+
+@needs_torch
+def test_a_damaged_round_is_named_and_written_again(made, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    import numpy as np
+
+    import draft_data
+    from training_safety import ToolError
+
+    target, first, _, _ = made
+    data = tmp_path / "data"
+    shutil.copytree(first.with_name("draft.gguf.data"), data)
+    settings = {"seed": 0, "answer_tokens": 24}
+    store = draft_data.Store(data, draft_data.fingerprint(target), settings)
+    path = data / "round-00000.npz"
+    whole = path.read_bytes()
+    for n_bytes in [0, 1, 30, *range(100, len(whole), len(whole) // 12), len(whole) - 1]:
+        path.write_bytes(whole[:n_bytes])
+        with pytest.raises(ToolError, match=r"round-00000\.npz: cannot be read .* delete it"):
+            list(store.load())
+    path.write_bytes(whole)
+    with np.load(path) as file:
+        parts = {name: file[name] for name in file.files}
+    for name, wrong in (
+        ("tokens", parts["tokens"] + 10**6),
+        ("top_ids", parts["top_ids"][:, :3]),
+        ("lengths", parts["lengths"] + 1),
+        ("part", parts["part"] + 7),
+    ):
+        np.savez_compressed(path, **parts | {name: wrong})
+        with pytest.raises(ToolError, match="do not fit together"):
+            list(store.load())
+    path.unlink()
+    assert store.next_round() == 0
+    tool(target, tmp_path / "x.gguf", *SMALL, "--data", data, "--text-only")
+    with np.load(path) as file:
+        assert all(np.array_equal(file[name], parts[name]) for name in parts)
+
+
+@needs_torch
+def test_a_training_that_diverges_keeps_the_last_good_state(made, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    import torch
+
+    import draft_data
+    import draft_job
+    import draft_net
+    import draft_train
+    from training_safety import ToolError, check_finite
+
+    target, first, _, _ = made
+    settings = {"seed": 0, "answer_tokens": 24}
+    data = first.with_name("draft.gguf.data")
+    store = draft_data.Store(data, draft_data.fingerprint(target), settings)
+    texts = [text for _, text in store.load()]
+    shape = draft_net.DraftShape(272, 32, 1, 2, 64)
+    options = draft_train.TrainOptions(1, 1, n_common=64)
+    trainer = draft_train.Trainer(draft_net.Draft(shape), texts, options)
+    with torch.no_grad():
+        trainer.draft.embedding[3] = float("nan")
+    saved = []
+    with pytest.raises(ToolError, match="diverged in step 1: the loss is nan"):
+        trainer.run(lambda _: None, lambda: saved.append(1))
+    assert not saved
+    with pytest.raises(ToolError, match="no longer numbers"):
+        check_finite(iter(trainer.draft.parameters()), "it")
+
+    state = torch.load(first.with_name("draft.gguf.state"), weights_only=True)
+    path = tmp_path / "x.state"
+    vocabulary = state["vocabulary"]
+    for change in (
+        lambda s: s.pop("optimizer"),
+        lambda s: s["draft"].pop("embedding"),
+        lambda s: s["draft"].update(embedding=torch.full((272, 32), float("nan"))),
+        lambda s: s.update(n_steps="many"),
+        lambda s: s.update(optimizer=[1]),
+    ):
+        broken = {**state, "draft": dict(state["draft"])}
+        change(broken)
+        torch.save(broken, path)
+        trainer = draft_train.Trainer(draft_net.Draft(shape), texts, options)
+        with pytest.raises(ToolError, match=r"is damaged|has diverged"):
+            draft_job.begin(trainer, path, shape, vocabulary)
+    raw = first.with_name("draft.gguf.state").read_bytes()
+    for n_bytes in (0, 10, len(raw) // 2, len(raw) - 1):
+        path.write_bytes(raw[:n_bytes])
+        with pytest.raises(ToolError, match=r"cannot be read .* train without --resume"):
+            draft_job.load_state(path, shape)
 
 
 SHIPPED = TOOL.parent.parent / "models" / "smollm2-135m-draft.q8_0.gguf"

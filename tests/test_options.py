@@ -5,6 +5,8 @@ from __future__ import annotations
 import fractions
 import inspect
 import pathlib
+import re
+import subprocess
 import sys
 import types
 import typing
@@ -18,9 +20,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 import gen_options  # noqa: E402
+import helpers  # noqa: E402
 from options_schema import OPTIONS  # noqa: E402
 from options_schema.python import CALLABLES, options_of  # noqa: E402
-from options_schema.schema import REQUIRED, Choice, Real, Text, Truth, Whole  # noqa: E402
+from options_schema.schema import REQUIRED, Callback, Choice, Real, Text, Truth, Whole  # noqa: E402
 
 PROMPT = "the cat in the hat the cat in the hat the cat in the "
 NAMES = [name for names in CALLABLES.values() for name in names]
@@ -228,3 +231,110 @@ def test_wrong_values_are_refused_by_the_name_of_the_option(name, tiny, tiny_pat
                 option.id, value, text,
             )  # fmt: skip
             assert "e+" not in text.partition("not ")[0], text
+
+
+# ---------------------------------------------------------------- the command line
+
+
+COMMANDS = sorted({c for o in OPTIONS if o.flag for c in o.flag.commands.split()})
+
+
+def helped(command):
+    done = subprocess.run(
+        [helpers.specdec_binary(), command, "--help"], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_the_flags_of_the_table_and_no_others(command):
+    text = helped(command)
+    shown = re.findall(r"^  ((?:-{1,2}[\w-]+, )*-{1,2}[\w-]+)(?: |$)", text, re.MULTILINE)
+    names = {name for line in shown for name in line.split(", ")}
+    wanted = {
+        name
+        for option in OPTIONS
+        if option.flag and command in option.flag.commands.split()
+        for name in option.flag.names.split()
+    }
+    assert names - {"-h", "--help"} == wanted, "put flags into tools/options_schema"
+    flat = " ".join(text.split())
+    for option in OPTIONS:
+        if option.flag and command in option.flag.commands.split():
+            assert " ".join(option.flag_help().split()) in flat, option.id
+
+
+def test_every_option_of_python_that_a_shell_can_say_has_a_flag():
+    """What has none is listed, with the reason."""
+    without = {o.id for o in OPTIONS if o.flag is None and not isinstance(o.kind, Callback)}
+    assert without == {
+        "Model.n_ctx",  # -c
+        "Decoder.draft", "DraftModel.model",  # -md
+        "Decoder.kv_type",  # --kv-type is of both models
+        "quantize.n_threads",  # -t
+        "LayerSkip.sampling", "LayerSkip.temperature",  # --draft-sampling, --draft-temp
+        "call.params",  # a bundle
+        "call.tools", "call.template", "call.template_args",
+        "many.max_tokens", "many.seeds", "many.keep_eos", "many.n_parallel", "many.n_ctx",
+        # A process has one session: nothing to keep.
+        "NGram.keep", "SuffixAutomaton.keep", "TokenRecycling.keep",
+        # --draft-max, --draft-min, --gamma are for all drafters.
+        *(f"{d}.{n}" for d in ("NGram", "SuffixAutomaton", "TokenRecycling", "LayerSkip")
+          for n in ("draft_max", "draft_min", "gamma")),
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------- contradictions
+
+
+def test_what_contradicts_itself_is_refused(tiny, tiny_draft, tiny_path):
+    for make, words in [
+        (lambda: sd.NGram(draft_max=2, draft_min=3), "draft_min must be at most draft_max, 2"),
+        (lambda: sd.NGram(draft_min=8), "draft_min must be at most draft_max, 7, not 8"),
+        (lambda: sd.LayerSkip(draft_min=4), "draft_min must be at most draft_max, 3, not 4"),
+        (lambda: sd.TokenRecycling(gamma=3, draft_max=3), "either gamma, or draft_max"),
+        (lambda: sd.SuffixAutomaton(gamma=3, draft_min=1), "either gamma, or draft_max"),
+        (lambda: sd.DraftModel(tiny_draft, branch=3, draft_top_k=2), "draft_top_k .* branch, 3"),
+        (lambda: sd.Decoder(tiny, drafter="ngram", draft=tiny_draft), "draft is not used"),
+        (lambda: sd.Decoder(tiny, drafter="none", draft=tiny_draft), "draft is not used"),
+        (lambda: sd.Decoder(tiny, drafter=None, draft=tiny_draft), "draft is not used"),
+        (lambda: sd.Decoder(tiny, drafter=[sd.NGram(gamma=2)]), "gamma and draft_min do not"),
+        (
+            lambda: sd.quantize(
+                tiny_path, "-", "q4_0", leave_output_tensor=True, output_tensor_type="q8_0"
+            ),
+            "either it or output_tensor_type",
+        ),
+    ]:
+        with pytest.raises(sd.InvalidArgumentError, match=words):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("drafter", "made"),
+    [
+        ("none", None),
+        ("ngram", sd.NGram()),
+        ("suffix", sd.SuffixAutomaton()),
+        ("recycling", sd.TokenRecycling()),
+        ("layerskip", sd.LayerSkip()),
+        ("model", "draft"),
+        ("model,ngram", "draft and ngram"),
+        (["suffix", sd.NGram()], [sd.SuffixAutomaton(), sd.NGram()]),
+    ],
+)
+def test_drafters_have_the_names_of_the_command_line(tiny, tiny_draft, drafter, made):
+    draft = tiny_draft if "model" in drafter else None
+    if made == "draft":
+        made = sd.DraftModel(tiny_draft)
+    if made == "draft and ngram":
+        made = [sd.DraftModel(tiny_draft), sd.NGram()]
+    natives = []
+    for options in ({"drafter": drafter, "draft": draft}, {"drafter": made}):
+        with sd.Decoder(tiny, n_ctx=256, **options) as decoder:
+            natives.append(decoder._native.drafter)
+            rounds = []
+            decoder.generate(PROMPT, max_tokens=24, ignore_eos=True, on_round=rounds.append)
+            if not isinstance(drafter, list) and "," not in drafter:
+                assert {r.source for r in rounds} - {""} == {drafter} - {"none"}
+    assert natives[0] == natives[1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import pathlib
 import random
@@ -21,6 +22,7 @@ import numpy as np
 
 import draft_topics
 import specdec_native as sd
+from training_safety import ToolError, save_bytes
 
 N_TOP = 8  # alternatives kept per token
 CONVERSATIONS = 64  # of a round
@@ -177,7 +179,7 @@ class Writer:
             return self._frame(None)
         before, _, between = whole.partition(MARK)
         if not between:
-            raise SystemExit("the chat template leaves the user's words out")
+            raise ToolError("the chat template leaves the user's words out")
         return before, between
 
 
@@ -200,27 +202,38 @@ class Store:
 
     def __init__(self, folder: pathlib.Path, target: dict[str, Any], settings: dict[str, Any]):
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        self.n_ids = int(target["n_tokens"])
         meta = folder / "data.json"
         wanted = {"target": target, **settings}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            there = [p for p in folder.iterdir() if p.suffix not in (".partial", ".tmp")]
+        except OSError as error:
+            raise ToolError(f"--data {folder}: {error.strerror}; give another --data") from None
         if not meta.exists():
-            if any(folder.iterdir()):
-                raise SystemExit(f"{folder}: is not empty, without data.json: give another --data")
-            _replace(meta, json.dumps(wanted, indent=1).encode())
+            if there:
+                raise ToolError(f"{folder}: is not empty, without data.json: give another --data")
+            save_bytes(meta, json.dumps(wanted, indent=1).encode())
             return
         try:
-            found = json.loads(meta.read_text("utf-8"))
-        except ValueError as error:
-            raise SystemExit(f"{meta}: is not JSON ({error}); give another --data") from None
+            found = dict(json.loads(meta.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ToolError(f"{meta}: cannot be read ({error}); give another --data") from None
         for key, value in wanted.items():
             if found.get(key) != value:
-                raise SystemExit(
+                raise ToolError(
                     f"{meta}: {key} is {found.get(key)!r}, expected {value!r}: this data was made "
                     "by another target or with other options; give another --data"
                 )
 
     def rounds(self) -> list[int]:
-        return sorted(int(path.stem[6:]) for path in self.folder.glob("round-*.npz"))
+        names = [path.stem[6:] for path in self.folder.glob("round-*.npz")]
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def next_round(self) -> int:
+        """The first that is not there: one that was deleted is written again, the same."""
+        there = set(self.rounds())
+        return next(index for index in range(len(there) + 1) if index not in there)
 
     def save(self, index: int, texts: Sequence[Text]) -> None:
         parts = {
@@ -228,35 +241,52 @@ class Store:
             for field in dataclasses.fields(Text)
         }
         lengths = np.array([len(text.tokens) for text in texts], np.int32)
-        path = self.folder / f"round-{index:05d}.npz"
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, lengths=lengths, **parts)
-        temporary.replace(path)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, lengths=lengths, **parts)
+        save_bytes(self.folder / f"round-{index:05d}.npz", buffer.getvalue())
 
     def load(self) -> Iterator[tuple[int, Text]]:
         for index in self.rounds():
             path = self.folder / f"round-{index:05d}.npz"
             try:
-                with np.load(path, allow_pickle=False) as file:
-                    parts = {name: file[name] for name in file.files}
-                ends = np.cumsum(parts.pop("lengths"))
-                columns = [parts[field.name] for field in dataclasses.fields(Text)]
-                pieces = zip(*(np.split(c, ends[:-1]) for c in columns), strict=True)
-                texts = [Text(*piece) for piece in pieces]
-            except (OSError, ValueError, KeyError) as error:
-                raise SystemExit(f"{path}: cannot be read ({error}); delete it") from None
+                texts = self._read(path)
+            except (MemoryError, KeyboardInterrupt):
+                raise
+            except Exception as error:  # a damaged archive raises whatever its bytes lead to
+                raise ToolError(
+                    f"{path}: cannot be read ({error!r}); delete it, the same command writes it "
+                    "again"
+                ) from None
             for text in texts:
                 yield index, text
 
+    def _read(self, path: pathlib.Path) -> list[Text]:
+        with np.load(path, allow_pickle=False) as file:
+            parts = {name: file[name] for name in file.files}
+        lengths = parts.pop("lengths")
+        columns = [parts[field.name] for field in dataclasses.fields(Text)]
+        ids = parts["top_ids"]
+        n = len(parts["tokens"])
+        if (
+            lengths.ndim != 1
+            or (lengths < 0).any()
+            or lengths.sum() != n
+            or ids.shape != (n, N_TOP)
+            or parts["top_logprobs"].shape != (n, N_TOP)
+            or parts["part"].shape != (n,)
+            or parts["part"].max(initial=0) > ANSWER
+            or not 0
+            <= parts["tokens"].min(initial=0)
+            <= parts["tokens"].max(initial=0)
+            < self.n_ids
+            or not -1 <= ids.min(initial=0) <= ids.max(initial=0) < self.n_ids
+        ):
+            raise ValueError("its parts do not fit together or hold ids of another vocabulary")
+        pieces = zip(*(np.split(c, np.cumsum(lengths)[:-1]) for c in columns), strict=True)
+        return [Text(*piece) for piece in pieces]
+
     def n_written(self) -> int:
         return sum(int((text.part != FRAME).sum()) for _, text in self.load())
-
-
-def _replace(path: pathlib.Path, content: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def generate(
@@ -269,13 +299,13 @@ def generate(
 ) -> int:
     """Writes rounds until there are n_tokens or time is over. At least one; returns the tokens."""
     done = store.n_written()
-    index = (store.rounds() or [-1])[-1] + 1
+    index = store.next_round()
     start, begun_with = time.monotonic(), done
     while done < n_tokens and (index == 0 or time.monotonic() < deadline):
         texts = writer.round(index)
         store.save(index, texts)
         done += sum(int((text.part != FRAME).sum()) for text in texts)
-        index += 1
+        index = store.next_round()
         rate = (done - begun_with) / (time.monotonic() - start)
         progress(f"text: {done} of {n_tokens} tokens, {rate:.0f} a second")
     return done

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 
 from draft_net import Draft
+from gguf_convert.atomic_file import complete_or_nothing
+from gguf_convert.errors import ConvertError
+from training_safety import ToolError
 
 # So many of the first ids, and those of the text, are drafted unless the user says otherwise.
 HEAD_TOKENS_KEY = "specdec.draft.head_tokens"
@@ -51,8 +54,19 @@ def write_draft(
     draft: Draft, target: Target, path: pathlib.Path, outtype: str, name: str, head_tokens: int = 0
 ) -> None:
     """To a temporary file first: the path never holds half a file."""
+    try:
+        with complete_or_nothing(path) as temporary:
+            _write(draft, target, temporary, outtype, name, head_tokens)
+    except ConvertError as error:
+        raise ToolError(str(error)) from None
+    except OSError as error:
+        raise ToolError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _write(
+    draft: Draft, target: Target, temporary: pathlib.Path, outtype: str, name: str, head_tokens: int
+) -> None:
     shape = draft.shape
-    temporary = path.with_name(path.name + ".tmp")
     writer = gguf.GGUFWriter(temporary, "llama")
     writer.add_name(name)
     writer.add_description(
@@ -95,7 +109,5 @@ def write_draft(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-        writer.close()
-        temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        writer.close()

@@ -16,6 +16,7 @@ import draft_data
 import draft_train
 import specdec_native as sd
 from bench_common import geometric_mean
+from training_safety import ToolError
 
 LENGTH = 4  # tokens of a draft when acceptance is measured
 Prompts = list[list[int]]
@@ -37,7 +38,7 @@ def file_prompts(model: sd.Model, path: pathlib.Path, count: int) -> Prompts:
     try:
         content = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SystemExit(f"--eval {path}: cannot be read as text ({error})") from None
+        raise ToolError(f"--eval {path}: cannot be read as text ({error})") from None
     if path.suffix not in (".jsonl", ".json"):
         return [model.tokenize(content)]
     prompts: Prompts = []
@@ -47,12 +48,12 @@ def file_prompts(model: sd.Model, path: pathlib.Path, count: int) -> Prompts:
         try:
             prompts.append(_prompt_of(model, json.loads(line)))
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise SystemExit(
+            raise ToolError(
                 f"--eval {path}: line {number}: {error!r}; expected a JSON object with `prompt`, "
                 "`turns` or `messages`"
             ) from None
     if not prompts:
-        raise SystemExit(f"--eval {path}: has no prompts")
+        raise ToolError(f"--eval {path}: has no prompts")
     random.Random(0).shuffle(prompts)
     return prompts[:count]
 
@@ -115,7 +116,7 @@ def speeds(model: sd.Model, draft: sd.Model, prompts: Prompts, max_tokens: int) 
             found[name] = methods[name].generate(prompt, max_tokens=max_tokens)
         rates = {name: r.stats.tokens_per_second for name, r in found.items()}
         if len({r.token_ids for r in found.values()}) > 1:
-            raise SystemExit("the methods gave different tokens: this is a bug, please report it")
+            raise ToolError("the methods gave different tokens: this is a bug, please report it")
         if None in rates.values() or len(found["plain"].token_ids) < 8:
             continue
         plain.append(rates["plain"])  # type: ignore[arg-type]  # no None among them
@@ -139,10 +140,9 @@ def measure(
     target_embedding: torch.Tensor,
     write: Callable[..., None],
     say: Callable[[str], None],
+    prompts_of_files: dict[str, Prompts],
 ) -> dict[str, Any]:
-    sets = {"held-out texts": generated_prompts(held_out, args.eval_count)}
-    if args.eval is not None:
-        sets[args.eval.name] = file_prompts(model, args.eval, args.eval_count)
+    sets = {"held-out texts": generated_prompts(held_out, args.eval_count), **prompts_of_files}
     trained = trainer.draft
     untrained = draft_train.new_draft(trained.shape, target_embedding, trainer.counts, args.seed)
     report: dict[str, Any] = {
@@ -172,7 +172,7 @@ def measure(
                 say(f"measuring {name} on {kind}")
                 found[name], tokens = acceptance(model, prompts, drafter, args.eval_tokens)
                 if tokens != plain:
-                    raise SystemExit(f"{name} changed the text: this is a bug, please report it")
+                    raise ToolError(f"{name} changed the text: this is a bug, please report it")
             found["speed"] = speeds(model, models["trained"], prompts, args.eval_tokens)
             report["prompts"][kind] = found
     return report

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from draft_data import ANSWER, FRAME, TURN, Text
 from draft_net import Draft, DraftShape, project
+from training_safety import ToolError
 
 EMBEDDING_RATE = 0.25  # it begins with something to lose, and most weights are its
 LEAST_PROBABILITY = 0.02  # of an id to be learnt
@@ -238,8 +239,14 @@ class Trainer:
             * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress())))
         )
 
-    def run(self, report: Callable[[str], None], save: Callable[[], None]) -> None:
-        """Trains until time or epochs are over; `save` is called now and then."""
+    def run(
+        self,
+        report: Callable[[str], None],
+        save: Callable[[], None],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Trains until time or epochs are over or `stopped`; `save` is called now and then, but
+        not at the end."""
         losses: list[float] = []
         last = saved = time.monotonic()
         said = 0.0
@@ -260,6 +267,11 @@ class Trainer:
                 self.spent_s += min(now - last, LONGEST_STEP_S)
                 last = now
                 losses.append(loss.item())
+                if not math.isfinite(losses[-1]):
+                    raise ToolError(
+                        f"training diverged in step {self.n_steps}: the loss is {losses[-1]}. What "
+                        "was saved before is kept; train anew with a lower --learning-rate"
+                    )
                 if now - said > 20:
                     report(
                         f"training: {self.progress():.0%}, epoch {self.epoch:.1f}, step "
@@ -271,9 +283,10 @@ class Trainer:
                     save()
                     saved = time.monotonic()
                     last = saved
+                if stopped():
+                    return
                 if self.progress() >= 1:
                     break
-        save()
 
     def state(self) -> dict[str, Any]:
         return {
@@ -322,12 +335,6 @@ def evaluate(draft: Draft, texts: Sequence[Text], max_tokens: int = 20000) -> di
         if n >= max_tokens:
             break
     return {"loss": losses / max(n, 1), "agreement": agree / max(n, 1), "tokens": n}
-
-
-def save_state(path: pathlib.Path, state: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
 
 
 def has_bf16() -> bool:

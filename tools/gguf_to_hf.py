@@ -24,14 +24,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         with signals_as_exceptions():
-            gguf_to_hf(
+            notes = gguf_to_hf(
                 options.input,
                 options.output,
                 dtype=options.dtype.upper(),
                 progress=not options.quiet,
             )
-    except (ConvertError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not options.quiet:
+            for note in notes:
+                print(f"note: {note}", file=sys.stderr)
+    except (ConvertError, OSError, MemoryError) as error:
+        print(f"error: {error or type(error).__name__}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
         return 130

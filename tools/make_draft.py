@@ -9,13 +9,17 @@ has learnt to say what the target says.
 The target writes texts (--tokens, --text-minutes), kept in the folder --data; the draft is trained
 on them for --minutes and compared with an untrained one and with n-grams on texts it has not seen
 and on your own prompts (--eval). Every stage can be interrupted: text is kept round by round,
-training with --resume. Needs PyTorch and gguf: pip install torch gguf. See docs/make_draft.md.
+training is saved at once (Ctrl-C, SIGTERM) and goes on with --resume. Needs PyTorch and gguf:
+pip install torch gguf. See docs/make_draft.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import pathlib
+import sys
 
 OUTTYPES = ("f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 
@@ -71,7 +75,7 @@ def arguments() -> argparse.Namespace:
         metavar="N",
         help="the N most frequent ids are in every training step's output head, others by chance",
     )
-    add("--resume", action="store_true", help="go on from OUT.state")
+    add("--resume", action="store_true", help="go on from OUT.state, if it is there")
     add("--seed", type=int, default=0)
     add("--threads", type=int, help="of target and training; default: one per core")
     measure = parser.add_argument_group("measurement")
@@ -105,9 +109,15 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if not low <= value <= high:
             parser.error(f"--{name.replace('_', '-')} must be {low} to {high}, got {value}")
-    for name in ("text_minutes", "minutes", "epochs", "learning_rate"):
-        if not getattr(args, name) > 0:
-            parser.error(f"--{name.replace('_', '-')} must be above 0, got {getattr(args, name)}")
+    for name, most in (
+        ("text_minutes", 10**6), ("minutes", 10**6), ("epochs", 10**6), ("learning_rate", 1),
+    ):  # fmt: skip
+        value = getattr(args, name)
+        if not (math.isfinite(value) and 0 < value <= most):
+            option = name.replace("_", "-")
+            parser.error(f"--{option} must be above 0 and at most {most}, got {value}")
+    if args.threads is not None and not 1 <= args.threads <= 1024:
+        parser.error(f"--threads must be 1 to 1024, got {args.threads}")
     if not 0 <= args.dropout < 1:
         parser.error(f"--dropout must be 0 to less than 1, got {args.dropout}")
     head_dim, rest = divmod(args.hidden_size, args.heads)
@@ -120,25 +130,61 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             f"--outtype {args.outtype} needs sizes that are multiples of 32, got --hidden-size "
             f"{args.hidden_size} and --intermediate {args.intermediate}; or use f16"
         )
-    if not args.out.absolute().parent.is_dir():
-        parser.error(f"{args.out.parent}: there is no such folder")
-    if args.out.exists() and args.target.exists() and args.out.samefile(args.target):
-        parser.error("the draft would overwrite its target")
+    check_paths(parser, args)
+
+
+def check_paths(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Before hours of work: what is read is there, what is written can be, and none is another."""
+    args.state = args.out.with_name(args.out.name + ".state")
+    written = {"the draft": args.out, "its state": args.state, "--report": args.report}
+    for what, path in written.items():
+        if path is None:
+            continue
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            parser.error(f"{what}: {path.parent}: there is no such folder")
+        if not os.access(folder, os.W_OK):
+            parser.error(f"{what}: {path.parent}: nothing can be written there")
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            parser.error(f"{what}: {path}: is there and is no file")
+    if args.data.exists() and not args.data.is_dir():
+        parser.error(f"--data {args.data}: is no folder")
     if args.eval is not None and not args.eval.is_file():
         parser.error(f"--eval {args.eval}: there is no such file")
+    places: dict[pathlib.Path, str] = {}
+    named = {"the target": args.target, "--data": args.data, "--eval": args.eval, **written}
+    for what, path in named.items():
+        if path is None:
+            continue
+        other = places.setdefault(path.resolve(), what)
+        if (what, other) == ("the draft", "the target"):
+            parser.error("the draft would overwrite its target")
+        if other != what:
+            parser.error(f"{what} and {other} are both {path}")
+    if args.out.exists() and args.target.exists() and args.out.samefile(args.target):
+        parser.error("the draft would overwrite its target")
+    if args.name is not None:
+        try:
+            args.name.encode()
+        except UnicodeEncodeError:
+            parser.error("--name is not Unicode text")
 
 
-def main() -> None:
+def main() -> int:
     args = arguments()
     try:
         import draft_job
+        from training_safety import run_tool
     except ImportError as error:
         raise SystemExit(f"{error}: make_draft.py needs pip install torch gguf numpy") from None
-    try:
-        draft_job.run(args)
-    except draft_job.sd.SpecdecError as error:
-        raise SystemExit(f"make_draft.py: {error}") from None
+    except KeyboardInterrupt:
+        return 130
+    return run_tool(
+        "make_draft.py",
+        lambda: draft_job.run(args),
+        "the same command with --resume goes on",
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

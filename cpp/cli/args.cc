@@ -55,28 +55,49 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
   return row[b.size()];
 }
 
-std::int64_t parse_integer(const std::string& name, const std::string& value, std::int64_t min,
-                           std::int64_t max) {
-  std::int64_t number = 0;
-  const char* end = value.data() + value.size();
-  const auto result = std::from_chars(value.data(), end, number);
-  if (result.ec != std::errc() || result.ptr != end) {
-    throw UsageError(name + " takes a whole number, got " + quoted(value));
-  }
-  if (number < min || number > max) {
-    throw UsageError(name + " must be " + std::to_string(min) + " to " + std::to_string(max) +
-                     ", got " + value);
-  }
-  return number;
-}
-
 std::string short_number(double value) {
   std::ostringstream out;
+  out.precision(15);
   out << value;
   return out.str();
 }
 
+// "0 to 64", "0 to 1, without 1"
+std::string range_text(const OptionSpec& spec) {
+  std::string text = short_number(spec.min) + " to " + short_number(spec.max);
+  if (spec.open_min) text += ", without " + short_number(spec.min);
+  if (spec.open_max) text += ", without " + short_number(spec.max);
+  if (spec.has_none()) text += ", or " + short_number(spec.none);
+  return text;
+}
+
+template <typename Number>
+Number parse_number(const OptionSpec& spec, const std::string& text, const char* kind) {
+  Number number = 0;
+  const char* end = text.data() + text.size();
+  const auto result = std::from_chars(text.data(), end, number);
+  const auto value = static_cast<double>(number);
+  // A number too large for its type is out of the range too.
+  const bool is_number = result.ptr == end && result.ec != std::errc::invalid_argument;
+  if (!is_number || !std::isfinite(value))
+    throw UsageError(flag_name(spec) + " takes " + kind + ", got " + quoted(text));
+  const bool none = spec.has_none() && value == spec.none;
+  if (result.ec != std::errc() || (!none && !spec.allows(value)))
+    throw UsageError(flag_name(spec) + " must be " + range_text(spec) + ", got " + text);
+  return number;
+}
+
 }  // namespace
+
+std::string flag_name(const OptionSpec& spec) { return split_words(spec.flags).back(); }
+
+void check_choice(const OptionSpec& spec, const std::string& value,
+                  const std::vector<std::string>& choices) {
+  if (std::find(choices.begin(), choices.end(), value) != choices.end()) return;
+  std::string message = flag_name(spec) + " must be one of";
+  for (const std::string& choice : choices) message += " " + choice;
+  throw UsageError(message + ", got " + quoted(value));
+}
 
 std::string quoted(const std::string& text) { return "'" + printable(text, 80) + "'"; }
 
@@ -85,81 +106,47 @@ ArgParser::ArgParser(std::string command, std::string usage, std::string summary
 
 void ArgParser::section(std::string title) { pending_section_ = std::move(title); }
 
-void ArgParser::add(const std::string& names, std::string metavar, std::string help,
-                    std::function<void(const std::string&)> set) {
+void ArgParser::add(const OptionSpec& spec, std::function<void(const std::string&)> parse) {
   Option option;
-  option.names = split_words(names);
-  option.metavar = std::move(metavar);
-  option.help = std::move(help);
+  option.names = split_words(spec.flags);
+  option.metavar = spec.metavar;
+  option.help = spec.help;
   option.section = std::move(pending_section_);
-  option.set = std::move(set);
+  option.set = std::move(parse);
   pending_section_.clear();
   options_.push_back(std::move(option));
 }
 
-void ArgParser::flag(const std::string& names, bool* value, std::string help, bool store) {
-  add(names, "", std::move(help), [value, store](const std::string&) { *value = store; });
+void ArgParser::add(const OptionSpec& spec, bool* value) {
+  *value = spec.default_value != 0;
+  add(spec, [value, &spec](const std::string&) { *value = spec.store; });
 }
 
-void ArgParser::text(const std::string& names, std::string metavar, std::string* value,
-                     std::string help) {
-  add(names, std::move(metavar), std::move(help), [value](const std::string& v) { *value = v; });
-}
-
-void ArgParser::list(const std::string& names, std::string metavar,
-                     std::vector<std::string>* values, std::string help) {
-  add(names, std::move(metavar), std::move(help),
-      [values](const std::string& v) { values->push_back(v); });
-}
-
-void ArgParser::integer(const std::string& names, std::string metavar, std::int64_t* value,
-                        std::int64_t min, std::int64_t max, std::string help) {
-  const std::string name = split_words(names).back();
-  add(names, std::move(metavar), std::move(help),
-      [=](const std::string& v) { *value = parse_integer(name, v, min, max); });
-}
-
-void ArgParser::integer(const std::string& names, std::string metavar, int* value, int min, int max,
-                        std::string help) {
-  const std::string name = split_words(names).back();
-  add(names, std::move(metavar), std::move(help),
-      [=](const std::string& v) { *value = static_cast<int>(parse_integer(name, v, min, max)); });
-}
-
-void ArgParser::number(const std::string& names, std::string metavar, double* value, double min,
-                       double max, std::string help) {
-  const std::string name = split_words(names).back();
-  add(names, std::move(metavar), std::move(help), [=](const std::string& v) {
-    double number = 0;
-    const char* end = v.data() + v.size();
-    const auto result = std::from_chars(v.data(), end, number);
-    if (result.ec != std::errc() || result.ptr != end || !std::isfinite(number)) {
-      throw UsageError(name + " takes a number, got " + quoted(v));
-    }
-    if (number < min || number > max) {
-      throw UsageError(name + " must be " + short_number(min) + " to " + short_number(max) +
-                       ", got " + v);
-    }
-    *value = number;
+void ArgParser::add(const OptionSpec& spec, int* value) {
+  *value = static_cast<int>(spec.default_value);
+  add(spec, [value, &spec](const std::string& text) {
+    *value = parse_number<int>(spec, text, "a whole number");
   });
 }
 
-void ArgParser::choice(const std::string& names, std::string metavar, std::string* value,
-                       std::vector<std::string> choices, std::string help) {
-  const std::string name = split_words(names).back();
-  add(names, std::move(metavar), std::move(help), [=](const std::string& v) {
-    if (std::find(choices.begin(), choices.end(), v) == choices.end()) {
-      std::string message = name + " must be one of";
-      for (const std::string& c : choices) message += " " + c;
-      throw UsageError(message + ", got " + quoted(v));
-    }
-    *value = v;
+void ArgParser::add(const OptionSpec& spec, double* value) {
+  *value = spec.default_value;
+  add(spec, [value, &spec](const std::string& text) {
+    *value = parse_number<double>(spec, text, "a number");
   });
 }
 
-void ArgParser::custom(const std::string& names, std::string metavar,
-                       std::function<void(const std::string&)> parse, std::string help) {
-  add(names, std::move(metavar), std::move(help), std::move(parse));
+void ArgParser::add(const OptionSpec& spec, std::string* value) {
+  *value = spec.default_text;
+  add(spec, [value, &spec](const std::string& text) {
+    const std::vector<std::string> choices = split_words(spec.choices);
+    if (!choices.empty()) check_choice(spec, text, choices);
+    *value = text;
+  });
+}
+
+void ArgParser::add(const OptionSpec& spec, std::vector<std::string>* values) {
+  add(spec, [values](const std::string& text) { values->push_back(text); });
 }
 
 void ArgParser::positional(std::string metavar, std::string* value, std::string help) {
@@ -175,7 +162,8 @@ ArgParser::Option* ArgParser::find(const std::string& name) {
   return nullptr;
 }
 
-bool ArgParser::was_given(const std::string& name) const {
+bool ArgParser::was_given(const OptionSpec& spec) const {
+  const std::string name = flag_name(spec);
   for (const Option& option : options_) {
     if (option.given &&
         std::find(option.names.begin(), option.names.end(), name) != option.names.end()) {

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "base/option_spec.h"
+
 namespace specdec::cli {
 
 // What the user typed makes no sense: exit code 2.
@@ -20,22 +22,14 @@ class ArgParser {
   ArgParser(std::string command, std::string usage, std::string summary);
 
   void section(std::string title);
-  // `names` separated by spaces, e.g. "-m --model"; the last long one names the option in messages.
-  void flag(const std::string& names, bool* value, std::string help, bool store = true);
-  void text(const std::string& names, std::string metavar, std::string* value, std::string help);
-  void list(const std::string& names, std::string metavar, std::vector<std::string>* values,
-            std::string help);
-  void integer(const std::string& names, std::string metavar, std::int64_t* value, std::int64_t min,
-               std::int64_t max, std::string help);
-  void integer(const std::string& names, std::string metavar, int* value, int min, int max,
-               std::string help);
-  void number(const std::string& names, std::string metavar, double* value, double min, double max,
-              std::string help);
-  // One of `choices`; the message for another value lists them.
-  void choice(const std::string& names, std::string metavar, std::string* value,
-              std::vector<std::string> choices, std::string help);
-  void custom(const std::string& names, std::string metavar,
-              std::function<void(const std::string&)> parse, std::string help);
+  // An option of the table: its names, range, default and help. Sets *value to the default; a
+  // string takes one of the option's choices, if it has some.
+  void add(const OptionSpec& spec, bool* value);
+  void add(const OptionSpec& spec, int* value);
+  void add(const OptionSpec& spec, double* value);
+  void add(const OptionSpec& spec, std::string* value);
+  void add(const OptionSpec& spec, std::vector<std::string>* values);  // repeatable
+  void add(const OptionSpec& spec, std::function<void(const std::string&)> parse);
   // Lines under the options, e.g. examples.
   void epilogue(std::string text) { epilogue_ = std::move(text); }
 
@@ -43,7 +37,7 @@ class ArgParser {
   // were declared, in order, and more are refused.
   [[nodiscard]] bool parse(const std::vector<std::string>& arguments);
   void positional(std::string metavar, std::string* value, std::string help);
-  [[nodiscard]] bool was_given(const std::string& name) const;
+  [[nodiscard]] bool was_given(const OptionSpec& spec) const;
   [[nodiscard]] std::string help() const;
 
  private:
@@ -62,8 +56,6 @@ class ArgParser {
   };
 
   Option* find(const std::string& name);
-  void add(const std::string& names, std::string metavar, std::string help,
-           std::function<void(const std::string&)> set);
   [[nodiscard]] std::string suggestion(const std::string& name) const;
 
   std::string command_, usage_, summary_, epilogue_;
@@ -71,6 +63,12 @@ class ArgParser {
   std::vector<Option> options_;
   std::vector<Positional> positionals_;
 };
+
+// How messages call an option: "--top-k".
+[[nodiscard]] std::string flag_name(const OptionSpec& spec);
+// One of `choices`, or a UsageError that lists them.
+void check_choice(const OptionSpec& spec, const std::string& value,
+                  const std::vector<std::string>& choices);
 
 // Shown by messages about an option's value.
 [[nodiscard]] std::string quoted(const std::string& text);

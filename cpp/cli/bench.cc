@@ -138,8 +138,8 @@ int run_bench(const Arguments& arguments) {
   ModelFlags model_flags;
   OutputFlags output;
   BenchOptions options;
-  std::string rows = "1,2,3,4,6,8,12,16,32,512";
-  int n_ctx = 256;
+  std::string rows;
+  int n_ctx = 0;
   bool kernels = false;
   ArgParser parser("bench", "-m FILE [-md FILE] [OPTIONS]",
                    "Times whole forward passes of M rows, all row counts in turn in every round: "
@@ -148,22 +148,19 @@ int run_bench(const Arguments& arguments) {
   add_model_flags(parser, model_flags);
   add_draft_model_flags(parser, model_flags);
   parser.section("Benchmark");
-  parser.text("--rows", "LIST", &rows, "Row counts, separated by commas (default " + rows + ").");
-  parser.integer("--ctx", "N", &n_ctx, 0, 1 << 20,
-                 "Positions in the cache before each pass (default 256).");
-  parser.integer("--rounds", "N", &options.n_rounds, 1, 1000,
-                 "Rounds after one warm-up (default 7).");
-  parser.flag("--kernels", &kernels, "Also every weight format's matmul on synthetic matrices.");
+  parser.add(opt::kBenchRows, &rows);
+  parser.add(opt::kBenchCtx, &n_ctx);
+  parser.add(opt::kBenchRounds, &options.n_rounds);
+  parser.add(opt::kBenchKernels, &kernels);
   add_output_flags(parser, output, true);
   if (!parser.parse(arguments)) {
     write_stdout(parser.help());
     return kExitOk;
   }
-  check_model_flags(model_flags);
+  check_model_flags(parser, model_flags);
   options.rows = parse_rows(rows);
   // The cache that a GPU reserves.
-  model_flags.n_ctx = std::max(model_flags.n_ctx,
-                               n_ctx + *std::max_element(options.rows.begin(), options.rows.end()));
+  model_flags.n_ctx = n_ctx + *std::max_element(options.rows.begin(), options.rows.end());
   options.n_ctx = n_ctx;
   options.kv_type = model_flags.kv_type;
   options.cancel = &interrupt_flag();

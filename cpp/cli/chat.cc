@@ -12,6 +12,7 @@
 #include "cli/chat_prompt.h"
 #include "cli/chat_session.h"
 #include "cli/commands.h"
+#include "cli/draft_flags.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
@@ -58,16 +59,13 @@ int run_chat(const Arguments& arguments) {
       "edited, Alt-Enter begins another line of one, and several lines pasted at once are one. "
       "What was said before is not read again.");
   add_model_flags(parser, flags.model);
+  parser.add(opt::kDecoderNCtx, &flags.model.n_ctx);
   add_draft_model_flags(parser, flags.model);
   parser.section("Chat");
   add_chat_flags(parser, flags.chat);
-  parser.integer(
-      "-n --n-predict --max-tokens", "N", &flags.max_tokens, -1, 1 << 30,
-      "Tokens per answer at most (default -1: until the model ends or the context is full).");
-  parser.text("--history", "FILE", &flags.history,
-              "Where messages typed on a terminal are kept for the next time (default: "
-              "~/.local/state/specdec/chat_history).");
-  parser.flag("--no-history", &flags.no_history, "Keep no messages for the next time.");
+  parser.add(opt::kCallMaxTokens, &flags.max_tokens);
+  parser.add(opt::kChatHistory, &flags.history);
+  parser.add(opt::kChatNoHistory, &flags.no_history);
   add_sampling_flags(parser, flags.sampling);
   add_draft_flags(parser, flags.draft);
   add_output_flags(parser, flags.output, false);
@@ -76,7 +74,8 @@ int run_chat(const Arguments& arguments) {
     write_stdout(parser.help());
     return kExitOk;
   }
-  check_model_flags(flags.model);
+  check_model_flags(parser, flags.model);
+  check_draft_flags(parser, flags.model, flags.draft);
   flags.sampling.params = resolve_sampling(flags.sampling);
   std::string history = flags.history.empty() ? History::default_path() : flags.history;
   if (flags.no_history) history.clear();

@@ -144,10 +144,12 @@ AfterCommand set(ChatSession& chat, const std::string& argument) {
   // The command line's own parser: the same ranges, the same messages.
   ArgParser parser("chat", "", "");
   SamplingFlags sampling;
-  int max_tokens = chat.flags().max_tokens;
+  int max_tokens = 0;
   add_sampling_flags(parser, sampling);
+  parser.add(opt::kCallMaxTokens, &max_tokens);
+  // Adding an option sets its default: what holds now comes after.
   sampling.params = chat.flags().sampling.params;
-  parser.integer("--max-tokens", "N", &max_tokens, -1, 1 << 30, "");
+  max_tokens = chat.flags().max_tokens;
   (void)parser.parse({"--" + name, value});
   if (name == "seed") sampling.params = resolve_sampling(sampling);
   chat.flags().sampling.params = sampling.params;

@@ -5,11 +5,8 @@
 namespace specdec::cli {
 
 void add_chat_flags(ArgParser& parser, ChatFlags& flags) {
-  parser.choice("--chat-format", "NAME", &flags.format,
-                {"chatml", "llama2", "llama3", "zephyr", "raw"},
-                "Chat format: chatml, llama2, llama3, zephyr, raw (default: the one the file's own "
-                "template writes).");
-  parser.text("-sys --system", "TEXT", &flags.system, "The system message of a chat.");
+  parser.add(opt::kPromptChatFormat, &flags.format);
+  parser.add(opt::kPromptSystem, &flags.system);
 }
 
 ChatFormat choose_chat_format(const LoadedModel& model, const ChatFlags& flags) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cli/chat_prompt.h"
+#include "cli/draft_flags.h"
 #include "cli/options.h"
 #include "engine/session.h"
 

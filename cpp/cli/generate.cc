@@ -9,6 +9,7 @@
 #include "cli/args.h"
 #include "cli/chat_prompt.h"
 #include "cli/commands.h"
+#include "cli/draft_flags.h"
 #include "cli/interrupt.h"
 #include "cli/json.h"
 #include "cli/options.h"
@@ -29,6 +30,7 @@ struct GenerateFlags {
   int max_tokens = -1;
   bool ignore_eos = false;
   bool special = false;
+  bool parse_special = true;
   bool trace = false;
   bool check = false;
   int n_logprobs = -1;
@@ -41,31 +43,23 @@ ArgParser make_parser(GenerateFlags& flags) {
       "Continues a prompt. The text goes to standard output, everything else to standard "
       "error. On a terminal, tokens that a draft got right are green.");
   add_model_flags(parser, flags.model);
+  parser.add(opt::kDecoderNCtx, &flags.model.n_ctx);
   add_draft_model_flags(parser, flags.model);
   add_prompt_flags(parser, flags.prompt);
-  parser.flag("--chat", &flags.chat.enabled, "Put the prompt into the model's chat format.");
+  parser.add(opt::kCallParseSpecial, &flags.parse_special);
+  parser.add(opt::kPromptChat, &flags.chat.enabled);
   add_chat_flags(parser, flags.chat);
   parser.section("Generation");
-  parser.integer(
-      "-n --n-predict --max-tokens", "N", &flags.max_tokens, -1, 1 << 30,
-      "Tokens to generate at most (default -1: until the model ends or the context is full).");
-  parser.list("-r --reverse-prompt --stop", "TEXT", &flags.stop,
-              "End before this text. Repeatable.");
-  parser.flag("--ignore-eos", &flags.ignore_eos, "Never let the model end by itself.");
-  parser.flag("--special", &flags.special, "Show special tokens in the text.");
-  add_sampling_flags(parser, flags.sampling, 0.0);
+  parser.add(opt::kCallMaxTokens, &flags.max_tokens);
+  parser.add(opt::kCallStop, &flags.stop);
+  parser.add(opt::kCallIgnoreEos, &flags.ignore_eos);
+  parser.add(opt::kCallRenderSpecial, &flags.special);
+  add_sampling_flags(parser, flags.sampling);
   add_draft_flags(parser, flags.draft);
   add_output_flags(parser, flags.output, true);
-  parser.integer("--logprobs", "N", &flags.n_logprobs, 0, 1000,
-                 "With --json: log-probability of each token and of the N best ones.");
-  parser.flag("--trace", &flags.trace,
-              "Tell each target pass on standard error: what was drafted, by whom and why so much, "
-              "what was accepted, and the target's own token. The text comes at the end.");
-  parser.flag(
-      "--check", &flags.check,
-      "Decode again without a drafter, from the start of the prompt, and compare: exit code "
-      "1 and the first difference unless every token is the same. Above temperature 0 this "
-      "needs --verify match (the default).");
+  parser.add(opt::kCallLogprobs, &flags.n_logprobs);
+  parser.add(opt::kCallOnRound, &flags.trace);
+  parser.add(opt::kCallVerifyOutput, &flags.check);
   parser.epilogue(
       "Examples:\n"
       "  specdec generate -m model.gguf -p 'Once upon a time' -n 64\n"
@@ -126,10 +120,11 @@ int run_generate(const Arguments& arguments) {
     write_stdout(parser.help());
     return kExitOk;
   }
-  check_model_flags(flags.model);
+  check_model_flags(parser, flags.model);
+  check_draft_flags(parser, flags.model, flags.draft);
   if (flags.n_logprobs >= 0 && !flags.output.json) throw UsageError("--logprobs needs --json");
   const SamplingParams sampling = resolve_sampling(flags.sampling);
-  if (flags.check) require_checkable(flags.draft.options, sampling);
+  if (flags.check) require_checkable(session_options(flags.draft), sampling);
   const std::string prompt = read_prompt(parser, flags.prompt);
   const LoadedPair pair = load_pair(flags.model, flags.draft, flags.output);
   Session session(pair.target, pair.options);
@@ -139,6 +134,7 @@ int run_generate(const Arguments& arguments) {
     request.pieces = chat_prompt(*pair.target, flags.chat, {{"user", prompt}});
   } else {
     request.prompt = prompt;
+    request.parse_special = flags.parse_special;
   }
   request.max_tokens = flags.max_tokens;
   request.sampling = sampling;
@@ -177,7 +173,7 @@ int run_generate(const Arguments& arguments) {
   }
   if (flags.output.json) print_json(flags, result, pair, prompt, check);
   if (!flags.output.quiet) {
-    if (sampling.temperature > 0 && flags.sampling.seed < 0) {
+    if (sampling.temperature > 0 && !flags.sampling.seed) {
       print_note("seed " + std::to_string(result.seed));
     }
     print_speed(result, *pair.target);

@@ -239,27 +239,36 @@ int run_inspect(const Arguments& arguments) {
   std::string file_argument;
   parser.positional("FILE", &file_argument, "The file; -m FILE does the same.");
   parser.section("Options");
-  parser.text("-m --model", "FILE", &flags.model, "The file.");
-  parser.text("-md --model-draft", "FILE", &flags.draft,
-              "A draft model: also tell what both take in memory.");
-  parser.integer("-c --ctx-size", "N", &flags.n_ctx, 1, 1 << 30,
-                 "Reckon the memory of caches of N tokens (default 4096).");
-  parser.choice("-ctk --cache-type-k --kv-type", "TYPE", &flags.gpu.kv_type, {"f32", "f16", "q8_0"},
-                "Elements of the caches on the GPU (default f16).");
+  parser.add(opt::kFilesModel, &flags.model);
+  parser.add(opt::kFilesDraft, &flags.draft);
+  parser.add(opt::kInspectNCtx, &flags.n_ctx);
+  parser.add(opt::kModelKvType, &flags.gpu.kv_type);
   add_gpu_flags(parser, flags.gpu);
   add_draft_gpu_flag(parser, flags.gpu);
   parser.epilogue(
       "With --vram-budget it also tells how the models would be placed on a GPU, about.");
-  parser.flag("--json", &flags.json, "Print one JSON object.");
-  parser.flag("--keys", &flags.keys, "Also list all metadata.");
-  parser.flag("--tensors", &flags.tensors, "Also list all tensors.");
-  parser.flag("--chat-template", &flags.chat_template, "Print only the chat template.");
+  parser.add(opt::kOutputJson, &flags.json);
+  parser.add(opt::kInspectKeys, &flags.keys);
+  parser.add(opt::kInspectTensors, &flags.tensors);
+  parser.add(opt::kInspectChatTemplate, &flags.chat_template);
   if (!parser.parse(arguments)) {
     write_stdout(parser.help());
     return kExitOk;
   }
+  if (!flags.model.empty() && !file_argument.empty())
+    throw UsageError("give the file to inspect either as FILE or with -m, not both");
   if (flags.model.empty()) flags.model = file_argument;
   if (flags.model.empty()) throw UsageError("no file to inspect");
+
+  if (flags.json && flags.chat_template)
+    throw UsageError("give either --chat-template or --json, which holds it, not both");
+  if (flags.draft.empty() && parser.was_given(opt::kFilesNGpuLayersDraft))
+    throw UsageError(flag_name(opt::kFilesNGpuLayersDraft) + " needs a draft model: -md FILE");
+  for (const OptionSpec* spec :
+       {&opt::kModelNGpuLayers, &opt::kFilesNGpuLayersDraft, &opt::kModelDevice}) {
+    if (parser.was_given(*spec) && !parser.was_given(opt::kModelVramBudget))
+      throw UsageError(flag_name(*spec) + " needs --vram-budget, which asks for a plan");
+  }
 
   const auto file = GgufFile::open(flags.model);
   if (flags.chat_template) {

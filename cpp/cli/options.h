@@ -5,11 +5,11 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "cli/args.h"
-#include "engine/session.h"
+#include "engine/loaded_model.h"
+#include "sampling/params.h"
 
 namespace specdec::cli {
 
@@ -41,27 +41,21 @@ struct PromptFlags {
 
 struct SamplingFlags {
   SamplingParams params;
-  std::int64_t seed = -1;
+  std::optional<std::uint64_t> seed;  // empty: a new one
 };
 
-struct DraftFlags {
-  SessionOptions options;
-  std::string suffix_corpus;  // a file
-};
-
+// Model and threads, without the context length, whose meaning differs between commands.
 void add_model_flags(ArgParser& parser, ModelFlags& flags);
 void add_draft_model_flags(ArgParser& parser, ModelFlags& flags);
 // Parts of both, for commands that load nothing.
 void add_gpu_flags(ArgParser& parser, ModelFlags& flags);
 void add_draft_gpu_flag(ArgParser& parser, ModelFlags& flags);
 void add_prompt_flags(ArgParser& parser, PromptFlags& flags);
-// `temperature` is the default of --temp.
-void add_sampling_flags(ArgParser& parser, SamplingFlags& flags, double temperature);
-void add_draft_flags(ArgParser& parser, DraftFlags& flags);
+void add_sampling_flags(ArgParser& parser, SamplingFlags& flags);
 void add_output_flags(ArgParser& parser, OutputFlags& flags, bool with_json);
 
-// Throws UsageError when -m is missing.
-void check_model_flags(const ModelFlags& flags);
+// Throws UsageError when -m is missing, or flags of a draft model were given without one.
+void check_model_flags(const ArgParser& parser, const ModelFlags& flags);
 
 // The text of -p or -f ("-": standard input); one final newline of a file is dropped. UsageError
 // unless exactly one was given.
@@ -78,13 +72,5 @@ void check_model_flags(const ModelFlags& flags);
                                                             bool is_draft = false);
 // How the flags say a model is loaded.
 [[nodiscard]] ModelOptions model_options(const ModelFlags& flags, bool is_draft);
-
-struct LoadedPair {
-  std::shared_ptr<const LoadedModel> target;
-  SessionOptions options;  // with the draft model, n_ctx and kv_type filled in
-  double load_ms = 0;      // both models
-};
-[[nodiscard]] LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft,
-                                   const OutputFlags& output);
 
 }  // namespace specdec::cli

@@ -19,23 +19,21 @@ int run_perplexity(const Arguments& arguments) {
   PromptFlags prompt_flags;
   OutputFlags output;
   TextPerplexityOptions options;
-  model_flags.n_ctx = 512;
   ArgParser parser(
       "perplexity", "-m FILE -f FILE [OPTIONS]",
       "Reads a text in windows that do not overlap and scores the second half of each. "
       "Special tokens in the text are not recognised. Here -c is the window (default 512).");
   add_model_flags(parser, model_flags);
+  parser.add(opt::kPerplexityWindow, &model_flags.n_ctx);
   add_prompt_flags(parser, prompt_flags);
   parser.section("Perplexity");
-  parser.integer("--chunks", "N", &options.n_chunks, -1, 1 << 30,
-                 "Windows to score (default -1: all).");
+  parser.add(opt::kPerplexityChunks, &options.n_chunks);
   add_output_flags(parser, output, true);
   if (!parser.parse(arguments)) {
     write_stdout(parser.help());
     return kExitOk;
   }
-  check_model_flags(model_flags);
-  if (model_flags.n_ctx == 0) model_flags.n_ctx = 512;
+  check_model_flags(parser, model_flags);
   const std::string text = read_prompt(parser, prompt_flags);
   const auto model = load_model(model_flags.model, model_flags, output);
 

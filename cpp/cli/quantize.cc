@@ -123,29 +123,20 @@ int run_quantize(const Arguments& arguments) {
   std::string types;
   for (const FileType& known : file_types()) types += std::string(" ") + known.name;
   parser.positional("TYPE", &type, "One of" + types + "; Q4_K and Q5_K mean Q4_K_S and Q5_K_S.");
-  parser.integer("-t --threads", "N", &options.n_threads, 0, 256,
-                 "Threads (default 0: one per core). The bytes of OUT do not depend on it.");
-  parser.flag("--dry-run", &options.dry_run, "Show what each tensor would become, and the size.");
-  parser.flag("--force", &options.overwrite, "Replace OUT if it exists.");
+  parser.add(opt::kModelNThreads, &options.n_threads);
+  parser.add(opt::kQuantizeDryRun, &options.dry_run);
+  parser.add(opt::kQuantizeOverwrite, &options.overwrite);
   parser.section("Which type each tensor gets");
-  parser.flag("--pure", &options.choices.pure,
-              "No mix: every matrix gets the type itself, where its rows fit.");
-  parser.flag("--allow-requantize", &options.choices.allow_requantize,
-              "Quantise what is quantised already; worse than starting from F16.");
-  parser.flag("--leave-output-tensor", &options.choices.leave_output,
-              "Keep output.weight as it is.");
-  parser.custom(
-      "--output-tensor-type", "TYPE",
-      [&](const std::string& name) {
-        options.choices.output_type = weight_format("--output-tensor-type", name);
-      },
-      "Type of output.weight, or of the embedding that stands in for it.");
-  parser.custom(
-      "--token-embedding-type", "TYPE",
-      [&](const std::string& name) {
-        options.choices.token_embedding_type = weight_format("--token-embedding-type", name);
-      },
-      "Type of token_embd.weight.");
+  parser.add(opt::kQuantizePure, &options.choices.pure);
+  parser.add(opt::kQuantizeAllowRequantize, &options.choices.allow_requantize);
+  parser.add(opt::kQuantizeLeaveOutputTensor, &options.choices.leave_output);
+  const auto format = [](const OptionSpec& spec, std::optional<DType>& to) {
+    return [&spec, &to](const std::string& name) { to = weight_format(flag_name(spec), name); };
+  };
+  parser.add(opt::kQuantizeOutputTensorType,
+             format(opt::kQuantizeOutputTensorType, options.choices.output_type));
+  parser.add(opt::kQuantizeTokenEmbeddingType,
+             format(opt::kQuantizeTokenEmbeddingType, options.choices.token_embedding_type));
   add_output_flags(parser, output, true);
   parser.epilogue(
       "Example: specdec quantize model-f16.gguf model-q4_k_m.gguf Q4_K_M\n"

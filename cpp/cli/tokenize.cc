@@ -22,15 +22,13 @@ int run_tokenize(const Arguments& arguments) {
       "tokenize", "-m FILE (-p TEXT | -f FILE) [OPTIONS]",
       "Shows the tokens of a text, one per line: id and text. The weights are not read.");
   parser.section("Options");
-  parser.text("-m --model", "FILE", &model, "The model, a GGUF file.");
+  parser.add(opt::kFilesModel, &model);
   add_prompt_flags(parser, prompt_flags);
   parser.section("Output");
-  parser.flag("--ids", &ids_only, "Print only the ids, on one line.");
-  parser.flag("--json", &json_output, "Print one JSON object on standard output.");
-  parser.flag("--no-special", &parse_special, "Take special tokens in the text as plain text.",
-              false);
-  parser.flag("--no-bos", &add_bos, "No beginning-of-sequence token, whatever the file says.",
-              false);
+  parser.add(opt::kTokenizeIds, &ids_only);
+  parser.add(opt::kOutputJson, &json_output);
+  parser.add(opt::kCallParseSpecial, &parse_special);
+  parser.add(opt::kTokenizeBos, &add_bos);
   if (!parser.parse(arguments)) {
     write_stdout(parser.help());
     return kExitOk;

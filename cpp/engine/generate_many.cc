@@ -67,7 +67,8 @@ Many::Many(const LoadedModel& loaded, const ManyRequest& request)
       kv_type_(request.kv_type.empty() ? loaded.kv_type() : parse_kv_type(request.kv_type)) {
   sampling_.validate();
   const ModelConfig& config = model_.config();
-  n_ctx_ = request.n_ctx == 0 ? std::min(config.context_length, kDefaultContext) : request.n_ctx;
+  n_ctx_ = request.n_ctx != 0 ? request.n_ctx : loaded.n_ctx();
+  if (n_ctx_ == 0) n_ctx_ = std::min(config.context_length, kDefaultContext);
   const auto check_range = [](const char* option, int value, int min, int max) {
     if (value >= min && value <= max) return;
     throw_invalid(std::string(option) + " must be " + std::to_string(min) + " to " +

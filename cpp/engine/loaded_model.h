@@ -33,7 +33,9 @@ struct ModelOptions {
   std::string device = "auto";
   int n_gpu_layers = -1;          // the last so many layers and the head; -1: as many as fit
   std::uint64_t vram_budget = 0;  // bytes that all models of this process may take; 0: what is free
-  int n_ctx = 0;  // positions whose cache is reserved on the GPU; 0: as SessionOptions::n_ctx
+  // Positions of the context of sessions that do not say; on a GPU their cache is reserved at once.
+  // 0: the model's context length, at most kDefaultContext.
+  int n_ctx = 0;
   // The GPU to use instead of the first CUDA device.
   std::shared_ptr<DeviceBackend> gpu;
   std::string kv_type =
@@ -80,6 +82,8 @@ class LoadedModel {
   [[nodiscard]] const Model& model() const noexcept { return *model_; }
   [[nodiscard]] const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
   [[nodiscard]] KvType kv_type() const noexcept { return kv_type_; }
+  // As ModelOptions::n_ctx.
+  [[nodiscard]] int n_ctx() const noexcept { return n_ctx_; }
   // Where layers are besides the CPU; null: nowhere.
   [[nodiscard]] const std::shared_ptr<DeviceBackend>& gpu() const noexcept;
   // The tokens of a prompt. add_bos: -1 as the file says, 0, 1.
@@ -98,6 +102,7 @@ class LoadedModel {
   std::shared_ptr<const Model> model_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   KvType kv_type_ = KvType::kF16;
+  int n_ctx_ = 0;
   ModelInfo info_;
 };
 

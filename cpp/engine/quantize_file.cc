@@ -265,6 +265,10 @@ QuantizeResult quantize_file(const std::string& source, const std::string& targe
     throw_invalid("n_threads must be 1 to 256, or 0 for one per core, got " +
                   std::to_string(options.n_threads));
   }
+  if (options.choices.leave_output && options.choices.output_type) {
+    throw_invalid(
+        "leave_output_tensor keeps output.weight as it is: give either it or output_tensor_type");
+  }
   const FileType& type = parse_file_type(type_name);
   const std::shared_ptr<const GgufFile> file = GgufFile::open(source);
   if (!options.dry_run) check_target(source, target, options.overwrite);

@@ -165,6 +165,10 @@ SessionOptions resolve(const LoadedModel& target, SessionOptions options) {
     options.n_ctx = std::min(context_length, kDefaultContext);
     options.n_ctx = static_cast<int>(std::min<std::uint64_t>(
         static_cast<std::uint64_t>(options.n_ctx), std::max<std::uint64_t>(affordable, 256)));
+    if (target.n_ctx() > 0) {
+      check_range("n_ctx", target.n_ctx(), 1, context_length);
+      options.n_ctx = target.n_ctx();
+    }
     // What was reserved on a GPU decides too.
     for (const LoadedModel* model : {&target, static_cast<const LoadedModel*>(options.draft.get())})
       if (model != nullptr && model->info().n_gpu_layers > 0)

@@ -25,7 +25,8 @@ struct SessionOptions {
   std::shared_ptr<const LoadedModel> draft;  // for "model"; ignored by the others
   std::string verifier = "auto";             // "auto": greedy at temperature 0, match above
 
-  // Positions each cache can hold. 0: the model's context length, at most kDefaultContext.
+  // Positions each cache can hold. 0: ModelOptions::n_ctx, else the model's context length, at most
+  // kDefaultContext.
   int n_ctx = 0;
   std::string kv_type;  // "": the target model's
 

@@ -6,43 +6,44 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/option_spec.h"
 
 namespace specdec {
 namespace {
 
 template <typename T>
-[[noreturn]] void out_of_range(const char* option, const T& value, const char* range) {
+[[noreturn]] void out_of_range(const char* option, const T& value, const std::string& range) {
   std::ostringstream text;
+  text.precision(15);
   text << option << " must be " << range << ", got " << value;
   throw_invalid(text.str());
+}
+
+std::string range_of(const OptionSpec& spec) {
+  std::ostringstream text;
+  text.precision(15);
+  text << "in " << (spec.open_min ? '(' : '[') << spec.min << ", " << spec.max
+       << (spec.open_max ? ')' : ']');
+  return text.str();
+}
+
+template <typename T>
+void check(const OptionSpec& spec, T value) {
+  if (!spec.allows(static_cast<double>(value))) out_of_range(spec.name, value, range_of(spec));
 }
 
 }  // namespace
 
 void SamplingParams::validate() const {
-  const double kInf = std::numeric_limits<double>::infinity();
-  // Written so that NaN fails too.
-  if (!(temperature >= 0.0 && temperature < kInf)) {
-    out_of_range("temperature", temperature, "a finite number >= 0");
-  }
-  if (top_k < 0) out_of_range("top_k", top_k, ">= 0 (0 is off)");
-  if (!(top_p > 0.0 && top_p <= 1.0)) out_of_range("top_p", top_p, "in (0, 1] (1 is off)");
-  if (!(min_p >= 0.0 && min_p < 1.0)) out_of_range("min_p", min_p, "in [0, 1) (0 is off)");
-  if (!(noise_scale >= 0.0 && noise_scale <= 100.0)) {
-    out_of_range("noise_scale", noise_scale, "in [0, 100] (0 is off)");
-  }
-  if (!(repetition_penalty > 0.0 && repetition_penalty <= 100.0)) {
-    out_of_range("repetition_penalty", repetition_penalty, "in (0, 100] (1 is off)");
-  }
-  if (!(presence_penalty >= -100.0 && presence_penalty <= 100.0)) {
-    out_of_range("presence_penalty", presence_penalty, "in [-100, 100] (0 is off)");
-  }
-  if (!(frequency_penalty >= -100.0 && frequency_penalty <= 100.0)) {
-    out_of_range("frequency_penalty", frequency_penalty, "in [-100, 100] (0 is off)");
-  }
-  if (penalty_last_n < -1) {
-    out_of_range("penalty_last_n", penalty_last_n, ">= -1 (-1: the whole prefix, 0: off)");
-  }
+  check(opt::kSamplingParamsTemperature, temperature);
+  check(opt::kSamplingParamsTopK, top_k);
+  check(opt::kSamplingParamsTopP, top_p);
+  check(opt::kSamplingParamsMinP, min_p);
+  check(opt::kSamplingParamsNoiseScale, noise_scale);
+  check(opt::kSamplingParamsRepetitionPenalty, repetition_penalty);
+  check(opt::kSamplingParamsPresencePenalty, presence_penalty);
+  check(opt::kSamplingParamsFrequencyPenalty, frequency_penalty);
+  check(opt::kSamplingParamsPenaltyLastN, penalty_last_n);
   for (const auto& [token, bias] : logit_bias) {
     if (token < 0) out_of_range("logit_bias token id", token, ">= 0");
     if (std::isnan(bias) || bias == std::numeric_limits<float>::infinity()) {

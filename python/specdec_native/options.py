@@ -286,6 +286,6 @@ def _check_lengths(drafter: Drafter) -> None:
         longest = _LONGEST[type(drafter)]
     if drafter.draft_min > longest:
         raise InvalidArgumentError(
-            f"draft_min ({drafter.draft_min}) must be at most draft_max ({longest}): "
+            f"draft_min must be at most draft_max, {longest}, not {drafter.draft_min}: "
             "no draft would be verified"
         )

@@ -1,20 +1,28 @@
-"""A file that appears under its name only when it is complete."""
+"""A file that appears under its name only when it is complete.
+
+Until then it is `NAME.XXXXXXXX.partial` beside it, locked by its writer. SIGKILL or a power cut can
+leave that behind; the next writer of the same name removes what nobody holds a lock on.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pathlib
+import re
 import signal
+import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 from .errors import ConvertError
 
-SUFFIX = ".partial"  # what only SIGKILL or a power cut can leave behind
+SUFFIX = ".partial"
+LOCK = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
 class Terminated(BaseException):
@@ -45,18 +53,70 @@ def signals_as_exceptions() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _create(final: pathlib.Path) -> pathlib.Path:
+def refuse_special(final: pathlib.Path) -> None:
+    """A device, a FIFO or a symbolic link would be replaced by the file, not written to."""
     try:
-        handle, name = tempfile.mkstemp(prefix=final.name + ".", suffix=SUFFIX, dir=final.parent)
-    except OSError as error:
-        raise ConvertError(f"{final}: cannot write there: {error.strerror}") from None
+        mode = final.lstat().st_mode
+    except OSError:
+        return
+    if stat.S_ISDIR(mode):
+        raise ConvertError(f"{final}: is a folder, expected the name of a file")
+    if not stat.S_ISREG(mode):
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
+        raise ConvertError(f"{final}: is {kind}, which would be replaced; give another name")
+
+
+def _try_lock(handle: int) -> bool:
+    """False where another writer holds the lock, or where the file system has no locks."""
     try:
+        fcntl.flock(handle, LOCK)
+    except OSError:
+        return False
+    return True
+
+
+def remove_stale(final: pathlib.Path) -> list[pathlib.Path]:
+    """Removes partial files of `final` whose writers are dead; none while one of them lives."""
+    name = re.compile(re.escape(final.name) + r"\.[a-z0-9_]{8}" + re.escape(SUFFIX))
+    held: list[tuple[int, pathlib.Path]] = []
+    alive = False
+    try:
+        for path in final.parent.iterdir():
+            if not name.fullmatch(path.name):
+                continue
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            held.append((handle, path))
+            found = os.fstat(handle)
+            is_ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+            alive |= not (is_ours and _try_lock(handle))
+        if alive:
+            return []
+        for _, path in held:
+            path.unlink(missing_ok=True)
+        return [path for _, path in held]
+    except OSError:  # tidying up is no reason to fail
+        return []
+    finally:
+        for handle, _ in held:
+            os.close(handle)
+
+
+def _create(final: pathlib.Path) -> tuple[int, pathlib.Path]:
+    """The lock lasts as long as the handle is open, and no longer than the process."""
+    while True:
+        try:
+            handle, name = tempfile.mkstemp(
+                prefix=final.name + ".", suffix=SUFFIX, dir=final.parent
+            )
+        except OSError as error:
+            raise ConvertError(f"{final}: cannot write there: {error.strerror}") from None
         umask = os.umask(0)
         os.umask(umask)
         os.fchmod(handle, 0o666 & ~umask)
-    finally:
-        os.close(handle)
-    return pathlib.Path(name)
+        _try_lock(handle)
+        if os.fstat(handle).st_nlink > 0:
+            return handle, pathlib.Path(name)
+        os.close(handle)  # another writer took it for stale before it was locked
 
 
 def _sync(path: pathlib.Path) -> None:
@@ -70,11 +130,14 @@ def _sync(path: pathlib.Path) -> None:
 @contextlib.contextmanager
 def temporary_beside(final: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary path in the same folder, removed at the end unless it was moved away."""
-    path = _create(final)
+    refuse_special(final)
+    remove_stale(final)
+    handle, path = _create(final)
     try:
         yield path
     finally:
         path.unlink(missing_ok=True)
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -85,3 +148,38 @@ def complete_or_nothing(final: pathlib.Path) -> Iterator[pathlib.Path]:
         _sync(path)
         path.replace(final)
         _sync(final.parent)
+
+
+class OutputFile:
+    """A file to write, whose errors name the file that it will be."""
+
+    def __init__(self, path: pathlib.Path, final: pathlib.Path) -> None:
+        self._final = final
+        self._file = self._named(lambda: path.open("wb", buffering=1 << 20))
+
+    def _named(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except OSError as error:
+            raise ConvertError(
+                f"{self._final}: cannot be written: {error.strerror}; a file that was there "
+                "before is unchanged"
+            ) from None
+
+    def write(self, content: bytes | bytearray) -> None:
+        self._named(lambda: self._file.write(content))
+
+    def __enter__(self) -> OutputFile:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._named(self._file.close)
+        else:
+            with contextlib.suppress(OSError):  # the error that matters is on its way
+                self._file.close()
+
+
+def write_atomically(final: pathlib.Path, content: bytes) -> None:
+    with complete_or_nothing(final) as path, OutputFile(path, final) as file:
+        file.write(content)

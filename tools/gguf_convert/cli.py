@@ -10,6 +10,7 @@ from .atomic_file import Terminated, signals_as_exceptions
 from .checkpoint import Checkpoint
 from .element_types import OUTTYPES, tensor_bytes
 from .errors import ConvertError, short
+from .gguf_file import Typed
 from .hub import resolve
 from .pipeline import Plan, check_outtype, make_plan, run
 
@@ -53,6 +54,8 @@ def print_plan(plan: Plan) -> None:
     arch = plan.keys["general.architecture"]
     print(f"architecture {arch}, {len(plan.targets)} tensors")
     for key, value in plan.keys.items():
+        if isinstance(value, Typed):
+            value = value.value
         if isinstance(value, (list, bytes)) or "chat_template" in key:
             value = f"{type(value).__name__} of {len(value)}"
         print(f"  {key} = {short(value)}")

@@ -4,15 +4,40 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from dataclasses import dataclass
+from typing import Any
 
 from .element_types import TYPES, tensor_bytes
 from .errors import ConvertError, short
 from .tensors import Target
 
 ALIGNMENT = 32
-# Value types of the format.
+# Value types of the format: number, code of struct.
+KINDS: dict[str, tuple[int, str]] = {
+    "uint8": (0, "B"),
+    "int8": (1, "b"),
+    "uint16": (2, "H"),
+    "int16": (3, "h"),
+    "uint32": (4, "I"),
+    "int32": (5, "i"),
+    "float32": (6, "f"),
+    "bool": (7, "?"),
+    "string": (8, ""),
+    "array": (9, ""),
+    "uint64": (10, "Q"),
+    "int64": (11, "q"),
+    "float64": (12, "d"),
+}
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64 = 4, 5, 6, 7, 8, 9, 10
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A value whose type is not left to Python's."""
+
+    kind: str  # a name of KINDS
+    value: Any
+    item: str | None = None  # of an array
 
 
 def _string(text: str | bytes, key: str) -> bytes:
@@ -38,9 +63,28 @@ def _array(key: str, values: Sequence[Any]) -> bytes:
     return struct.pack("<IIQ", ARRAY, kind, len(values)) + content
 
 
+def _typed_items(key: str, kind: str, values: Sequence[Any]) -> bytes:
+    if kind == "string":
+        return b"".join(_string(value, key) for value in values)
+    wanted = {"bool": bool, "float32": (int, float), "float64": (int, float)}.get(kind, int)
+    if not all(isinstance(v, wanted) and isinstance(v, bool) == (kind == "bool") for v in values):
+        raise TypeError(f"{key}: not all {kind}")
+    return struct.pack(f"<{len(values)}{KINDS[kind][1]}", *values)
+
+
+def _typed(key: str, typed: Typed) -> bytes:
+    number = struct.pack("<I", KINDS[typed.kind][0])
+    if typed.item is None:
+        return number + _typed_items(key, typed.kind, [typed.value])
+    head = number + struct.pack("<IQ", KINDS[typed.item][0], len(typed.value))
+    return head + _typed_items(key, typed.item, typed.value)
+
+
 def encode_key(key: str, value: Any) -> bytes:
     """The Python type chooses the GGUF type: int u32 or u64, float f32, lists of one kind."""
     name = _string(key, key)
+    if isinstance(value, Typed):
+        return name + _typed(key, value)
     if isinstance(value, bool):
         return name + struct.pack("<I?", BOOL, value)
     if isinstance(value, int):
@@ -78,5 +122,6 @@ def file_bytes(keys: dict[str, Any], targets: list[Target]) -> int:
     return len(header(keys, targets)) + sum(padded(tensor_bytes(t)) for t in targets)
 
 
-def pad_tensor(file: BinaryIO, n_bytes: int) -> None:
-    file.write(b"\0" * (padded(n_bytes) - n_bytes))
+def padding(n_bytes: int) -> bytes:
+    """What follows the data of a tensor of so many bytes."""
+    return b"\0" * (padded(n_bytes) - n_bytes)

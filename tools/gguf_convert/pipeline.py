@@ -8,8 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import native
-from .architectures import read_model
-from .atomic_file import complete_or_nothing, temporary_beside
+from .architectures import Model, read_model
+from .atomic_file import (
+    OutputFile,
+    complete_or_nothing,
+    refuse_special,
+    remove_stale,
+    temporary_beside,
+)
 from .checkpoint import Checkpoint
 from .checkpoint_tensors import build_targets
 from .element_types import (
@@ -22,10 +28,12 @@ from .element_types import (
     tensor_bytes,
 )
 from .errors import ConvertError
-from .gguf_file import file_bytes, header, pad_tensor
+from .gguf_file import file_bytes, header, padding
+from .gguf_metadata import restore
 from .hf_config import Config
 from .progress import Progress
 from .tensors import Target
+from .vocabulary import Vocabulary
 from .vocabulary_loader import load_vocabulary
 
 
@@ -71,15 +79,23 @@ def make_plan(
     vocab.pad_to(model.n_vocab, str(checkpoint.folder))
     written = lossless_type(targets) if outtype in NATIVE_OUTTYPES else outtype
     choose_types(targets, written)
+    keys = file_keys(model, vocab, written)
+    keys["general.name"] = name or _default_name(checkpoint.folder, config)
+    notes = model.notes + vocab.notes
+    keys = restore(checkpoint.folder, keys, notes, named=bool(name))
+    return Plan(outtype, written, keys, targets, notes)
+
+
+def file_keys(model: Model, vocab: Vocabulary, written: str) -> dict[str, Any]:
+    """All keys, in order, with an empty name."""
     keys: dict[str, Any] = {
         "general.architecture": model.arch,
         "general.type": "model",
-        "general.name": name or _default_name(checkpoint.folder, config),
+        "general.name": "",
         "general.file_type": FILE_TYPES[written],
         "general.quantization_version": 2,
     }
-    keys |= model.keys | vocab.keys()
-    return Plan(outtype, written, keys, targets, model.notes + vocab.notes)
+    return keys | model.keys | vocab.keys()
 
 
 def _default_name(folder: pathlib.Path, config: Config) -> str:
@@ -89,11 +105,13 @@ def _default_name(folder: pathlib.Path, config: Config) -> str:
     return folder.resolve().name
 
 
-def write_file(plan: Plan, path: pathlib.Path, *, progress: bool) -> None:
-    """Overwrites `path`, which should be a temporary one."""
+def write_file(
+    plan: Plan, path: pathlib.Path, *, progress: bool, output: pathlib.Path | None = None
+) -> None:
+    """Overwrites `path`, which should be a temporary one; messages name `output`."""
     sizes = [tensor_bytes(target) for target in plan.targets]
     shown = Progress(sum(sizes), enabled=progress)
-    with path.open("wb", buffering=1 << 20) as file:
+    with OutputFile(path, output or path) as file:
         file.write(header(plan.keys, plan.targets))
         for target, expected in zip(plan.targets, sizes, strict=True):
             n_bytes = 0
@@ -104,17 +122,17 @@ def write_file(plan: Plan, path: pathlib.Path, *, progress: bool) -> None:
                 shown.add(len(raw), target.name)
             if n_bytes != expected:
                 raise AssertionError(f"{target.name}: {n_bytes} bytes, planned {expected}")
-            pad_tensor(file, n_bytes)
+            file.write(padding(n_bytes))
     shown.finish()
 
 
 def _check_output(output: pathlib.Path, checkpoint: Checkpoint, n_bytes: int) -> None:
-    if output.is_dir():
-        raise ConvertError(f"{output}: is a folder, expected the name of a file")
+    refuse_special(output)
     if not output.parent.is_dir():
         raise ConvertError(f"{output.parent}: no such folder")
     if output.exists() and any(output.samefile(file.path) for file in checkpoint.files):
         raise ConvertError(f"{output}: is a file of the checkpoint")
+    remove_stale(output)  # they may take the space that is needed
     free = shutil.disk_usage(output.parent).free
     if n_bytes > free:
         raise ConvertError(f"{output.parent}: {n_bytes} bytes are needed, {free} are free")
@@ -124,12 +142,12 @@ def run(plan: Plan, checkpoint: Checkpoint, output: pathlib.Path, *, progress: b
     _check_output(output, checkpoint, plan.n_bytes)
     if not plan.is_native:
         with complete_or_nothing(output) as path:
-            write_file(plan, path, progress=progress)
+            write_file(plan, path, progress=progress, output=output)
         return
     if not native.is_available():
         native.quantize(output, output, plan.outtype)  # words the error before an hour of work
     with temporary_beside(output) as plain:
-        write_file(plan, plain, progress=progress)
+        write_file(plan, plain, progress=progress, output=output)
         with complete_or_nothing(output) as path:
             native.quantize(plain, path, plan.outtype)
 

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TextIO
+
+BAR = 20  # columns
+
+
+def fitted(text: str, permille: int, columns: int) -> str:
+    """With a bar where there is room, and never a full line: that would begin a new one."""
+    room = max(0, (columns or 80) - 1)
+    bar = f"[{'#' * (permille * BAR // 1000):<{BAR}}] "
+    shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
+    return (bar + shown if len(bar) + 8 <= room else shown.lstrip())[:room]
 
 
 class Progress:
@@ -29,11 +40,17 @@ class Progress:
         text = f"{permille / 10:5.1f} %  {self._done / 1e9:.2f} of {self._total / 1e9:.2f} GB"
         text += f"  {rate:.0f} MB/s  {label}"
         if self._is_tty:
-            bar = "#" * (permille // 50)
-            self._stream.write(f"\r\033[K[{bar:<20}] {text}"[:118])
+            self._stream.write("\r\033[K" + fitted(text, permille, self._columns()))
         else:
             self._stream.write(text + "\n")
         self._stream.flush()
+
+    def _columns(self) -> int:
+        """Asked every time: a window can change its size."""
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns
+        except (OSError, ValueError):
+            return 80
 
     def finish(self) -> None:
         if self._enabled and self._is_tty and self._shown:

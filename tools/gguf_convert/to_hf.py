@@ -6,24 +6,33 @@ The lists of tensors are those of the converter, read from right to left.
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import struct
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .architectures import Expected, read_model
+from .architectures import Expected, Model, read_model
+from .atomic_file import OutputFile, complete_or_nothing, write_atomically
 from .element_types import encode_rows, tensor_bytes
 from .errors import ConvertError, short
+from .gguf_metadata import FILE_NAME, difference, read_typed
 from .hf_config import Config
+from .pipeline import file_keys
 from .progress import Progress
-from .rope import llama3_divisors
 from .tensors import Rows, Target, row_length
+from .to_hf_config import make_config
 from .to_hf_tokenizer import tokenizer_files
+from .vocabulary_loader import load_vocabulary
 
 SAFETENSORS_TYPES = {"F32": "F32", "F16": "F16", "BF16": "BF16"}
+WRITTEN = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", FILE_NAME)
+FOREIGN = (
+    "model.safetensors.index.json pytorch_model*.bin* special_tokens_map.json added_tokens.json "
+    "chat_template.jinja additional_chat_templates adapter_config.json"
+).split()
 
 
 @dataclass
@@ -44,105 +53,6 @@ class GgufSource:
         rows = self.tensor.data[first : first + count]
         values = gguf.quants.dequantize(np.ascontiguousarray(rows), self.tensor.tensor_type)
         return values.astype(np.float32).reshape(count, row_length(self.shape))
-
-
-def read_keys(reader: Any) -> dict[str, Any]:
-    return {key: field.contents() for key, field in reader.fields.items() if "." in key}
-
-
-class _Keys:
-    def __init__(self, keys: dict[str, Any], path: pathlib.Path) -> None:
-        self.values, self.path = keys, path
-        self.arch = str(keys.get("general.architecture"))
-
-    def need(self, suffix: str) -> Any:
-        return self.get(suffix, required=True)
-
-    def get(self, suffix: str, default: Any = None, *, required: bool = False) -> Any:
-        key = f"{self.arch}.{suffix}"
-        if key not in self.values and required:
-            raise ConvertError(f"{self.path}: key '{key}' is missing")
-        return self.values.get(key, default)
-
-
-def _rope_scaling(keys: _Keys, divisors: np.ndarray | None, head_dim: int) -> Any:
-    theta = float(keys.get("rope.freq_base", 10000.0))
-    if divisors is not None:
-        # The file has only the result; try the parameters of the published models.
-        factor = float(divisors.max())
-        for context in (8192.0, 4096.0, 16384.0):
-            if np.allclose(llama3_divisors(theta, head_dim, factor, 1, 4, context), divisors, 1e-4):
-                return {
-                    "rope_type": "llama3",
-                    "factor": round(factor, 4),
-                    "low_freq_factor": 1.0,
-                    "high_freq_factor": 4.0,
-                    "original_max_position_embeddings": int(context),
-                }
-        raise ConvertError(f"{keys.path}: unknown rope factors in 'rope_freqs.weight'")
-    kind = keys.get("rope.scaling.type", "none")
-    factor = float(keys.get("rope.scaling.factor", 1.0))
-    if kind == "none" or (kind == "linear" and factor == 1.0):
-        return None
-    if kind not in ("linear", "yarn"):
-        raise ConvertError(f"{keys.path}: rope scaling '{short(kind)}' is not supported")
-    found = {"rope_type": kind, "factor": factor}
-    if kind == "yarn":
-        context = keys.get("rope.scaling.original_context_length", keys.need("context_length"))
-        found["original_max_position_embeddings"] = int(context)
-    return found
-
-
-def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib.Path) -> dict:
-    """config.json of a GGUF file."""
-    keys = _Keys(all_keys, path)
-    arch = keys.arch
-    if arch not in ("llama", "qwen2", "gptneox"):
-        raise ConvertError(f"{path}: architecture '{short(arch)}' is not supported")
-    if "token_embd.weight" not in tensors:
-        raise ConvertError(f"{path}: tensor 'token_embd.weight' is missing")
-    hidden, n_heads = int(keys.need("embedding_length")), int(keys.need("attention.head_count"))
-    head_dim = int(keys.get("attention.key_length", hidden // n_heads))
-    config: dict[str, Any] = {
-        "hidden_size": hidden,
-        "num_hidden_layers": int(keys.need("block_count")),
-        "num_attention_heads": n_heads,
-        "intermediate_size": int(keys.need("feed_forward_length")),
-        "max_position_embeddings": int(keys.need("context_length")),
-        "vocab_size": int(tensors["token_embd.weight"].shape[1]),
-        "tie_word_embeddings": "output.weight" not in tensors,
-        "rope_theta": float(keys.get("rope.freq_base", 10000.0)),
-    }
-    for name in ("bos", "eos"):
-        token = all_keys.get(f"tokenizer.ggml.{name}_token_id")
-        config[f"{name}_token_id"] = None if token is None else int(token)
-    if arch == "gptneox":
-        n_rot = int(keys.get("rope.dimension_count", head_dim))
-        return config | {
-            "architectures": ["GPTNeoXForCausalLM"],
-            "model_type": "gpt_neox",
-            "hidden_act": "gelu",
-            "rotary_emb_base": config.pop("rope_theta"),
-            "rotary_pct": n_rot / head_dim,
-            "layer_norm_eps": float(keys.need("attention.layer_norm_epsilon")),
-            "use_parallel_residual": bool(keys.get("use_parallel_residual", True)),
-        }
-    divisors = tensors.get("rope_freqs.weight")
-    values = None if divisors is None else np.array(divisors.data, np.float32)
-    config |= {
-        "num_key_value_heads": int(keys.get("attention.head_count_kv", n_heads)),
-        "head_dim": head_dim,
-        "hidden_act": "silu",
-        "rms_norm_eps": float(keys.need("attention.layer_norm_rms_epsilon")),
-        "rope_scaling": _rope_scaling(keys, values, head_dim),
-    }
-    if arch == "llama":
-        bias = "blk.0.attn_q.bias" in tensors
-        names = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
-        return config | names | {"attention_bias": bias}
-    if config["rope_scaling"] is None:
-        del config["rope_scaling"]
-    return config | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
 
 
 def _targets(expected: list[Expected], tensors: dict[str, Any], path: pathlib.Path, dtype: str):
@@ -166,7 +76,9 @@ def _targets(expected: list[Expected], tensors: dict[str, Any], path: pathlib.Pa
         raise ConvertError(f"{path}: unknown tensors: {short(', '.join(sorted(left)), 300)}")
 
 
-def write_safetensors(path: pathlib.Path, targets: list[Target], *, progress: bool) -> None:
+def write_safetensors(
+    path: pathlib.Path, final: pathlib.Path, targets: list[Target], *, progress: bool
+) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for target in targets:
@@ -180,7 +92,7 @@ def write_safetensors(path: pathlib.Path, targets: list[Target], *, progress: bo
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw = raw.ljust((len(raw) + 7) // 8 * 8)
     shown = Progress(at, enabled=progress)
-    with path.open("wb", buffering=1 << 20) as file:
+    with OutputFile(path, final) as file:
         file.write(struct.pack("<Q", len(raw)) + raw)
         for target in targets:
             for rows in target.blocks():
@@ -190,20 +102,52 @@ def write_safetensors(path: pathlib.Path, targets: list[Target], *, progress: bo
     shown.finish()
 
 
+def _derived_keys(files: dict[str, bytes], model: Model) -> dict[str, Any]:
+    """What the converter would make of these files; nothing where it refuses them."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        for file_name, content in files.items():
+            (folder / file_name).write_bytes(content)
+        try:
+            vocab = load_vocabulary(folder, json.loads(files["config.json"]))
+            vocab.pad_to(model.n_vocab, str(folder))
+        except ConvertError:
+            return {}
+        return file_keys(model, vocab, "F32")
+
+
+def _check_folder(out_dir: pathlib.Path, source: pathlib.Path) -> None:
+    """Refuses files of another checkpoint that a reader would take for parts of this one."""
+    if out_dir.exists() and not out_dir.is_dir():
+        raise ConvertError(f"{out_dir}: is not a folder")
+    for pattern in FOREIGN:
+        there = sorted(out_dir.glob(pattern))
+        if there:
+            raise ConvertError(
+                f"{out_dir}: holds {there[0].name} of another checkpoint; give an empty folder"
+            )
+    if source.parent.resolve() == out_dir.resolve() and source.name in WRITTEN:
+        raise ConvertError(f"{source}: would be overwritten; give another folder")
+
+
 def gguf_to_hf(
     path: str | pathlib.Path,
     out_dir: str | pathlib.Path,
     *,
     dtype: str = "F32",
     progress: bool = False,
-) -> None:
-    """Writes config.json, model.safetensors and the tokenizer's files into `out_dir`."""
+) -> list[str]:
+    """Writes config.json, model.safetensors, the tokenizer's files and gguf_metadata.json into
+    `out_dir`; returns notes."""
     import gguf
 
     path, out_dir = pathlib.Path(path), pathlib.Path(out_dir)
+    if not path.is_file():
+        raise ConvertError(f"{path}: not a readable GGUF file: no such file")
     try:
         reader = gguf.GGUFReader(path)
-        keys = read_keys(reader)
+        typed, notes = read_typed(reader)
+        keys = {key: value.value for key, value in typed.items()}
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise ConvertError(f"{path}: not a readable GGUF file: {short(error)}") from None
     tensors = {tensor.name: tensor for tensor in reader.tensors}
@@ -216,12 +160,15 @@ def gguf_to_hf(
     targets = list(_targets(expected, tensors, path, dtype))
     files = tokenizer_files(keys, path, config["max_position_embeddings"])
     files["config.json"] = json.dumps(config, indent=2).encode() + b"\n"
-    out_dir.mkdir(parents=True, exist_ok=True)
-    temporary = out_dir / f"model.safetensors.{os.getpid()}.partial"
+    files[FILE_NAME] = difference(typed, _derived_keys(files, model))
+    _check_folder(out_dir, path)
     try:
-        write_safetensors(temporary, targets, progress=progress)
+        out_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConvertError(f"{out_dir}: cannot be made: {error.strerror}") from None
+    weights = out_dir / "model.safetensors"
+    with complete_or_nothing(weights) as temporary:
+        write_safetensors(temporary, weights, targets, progress=progress)
         for name, content in files.items():
-            (out_dir / name).write_bytes(content)
-        temporary.replace(out_dir / "model.safetensors")
-    finally:
-        temporary.unlink(missing_ok=True)
+            write_atomically(out_dir / name, content)
+    return notes

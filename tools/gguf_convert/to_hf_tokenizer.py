@@ -9,7 +9,9 @@ from typing import Any
 from .errors import ConvertError, short
 from .pre_tokenizers import describe
 from .sentencepiece_model import BPE, Piece, SentencePieceModel, encode_model
+from .special_tokens import SPECIAL_NAMES
 from .spm_vocabulary import SPACE_MARK
+from .to_hf_config import token_id
 from .vocabulary import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 
 Json = dict[str, Any]
@@ -27,11 +29,16 @@ class _Tokens:
         if not self.texts:
             raise ConvertError(f"{path}: the file has no tokenizer")
         self.types: list[int] = self.keys.get("token_type") or [NORMAL] * len(self.texts)
-        self.template: str | None = keys.get("tokenizer.chat_template")
+        self.ids = {kind: token_id(keys, kind) for kind in SPECIAL_NAMES.values()}
+        self.templates = {
+            key.removeprefix("tokenizer.chat_template").removeprefix(".") or "default": value
+            for key, value in keys.items()
+            if key == "tokenizer.chat_template" or key.startswith("tokenizer.chat_template.")
+        }
 
     def name(self, kind: str) -> str | None:
-        token = self.keys.get(f"{kind}_token_id")
-        return None if token is None else self.texts[int(token)]
+        token = self.ids.get(kind)
+        return None if token is None else self.texts[token]
 
     def vocab(self) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -59,8 +66,7 @@ class _Tokens:
                 continue
             token = {"SpecialToken": {"id": text, "type_id": 0}}
             parts.insert(0 if kind == "bos" else len(parts), token)
-            ids = [int(self.keys[f"{kind}_token_id"])]
-            special[text] = {"id": text, "ids": ids, "tokens": [text]}
+            special[text] = {"id": text, "ids": [self.ids[kind]], "tokens": [text]}
         if not special:
             return None
         return {
@@ -162,7 +168,8 @@ def _model_file(tokens: _Tokens) -> bytes:
     model.remove_extra_whitespaces = False
     model.add_dummy_prefix = bool(tokens.keys.get("add_space_prefix", True))
     for kind, name in (("unknown", "unk"), ("bos", "bos"), ("eos", "eos"), ("padding", "pad")):
-        setattr(model, f"{name}_id", int(tokens.keys.get(f"{kind}_token_id", -1)))
+        token = tokens.ids[kind]
+        setattr(model, f"{name}_id", -1 if token is None else token)
     return encode_model(model)
 
 
@@ -190,10 +197,13 @@ def tokenizer_files(keys: Json, path: pathlib.Path, context: int) -> dict[str, b
         "add_bos_token": bool(tokens.keys.get("add_bos_token", default_bos)),
         "add_eos_token": bool(tokens.keys.get("add_eos_token", False)),
     }
-    for name, gguf_name in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
+    for name, gguf_name in SPECIAL_NAMES.items():
         if (text_of := tokens.name(gguf_name)) is not None:
             config[f"{name}_token"] = text_of
-    if tokens.template is not None:
-        config["chat_template"] = tokens.template
+    if set(tokens.templates) == {"default"}:
+        config["chat_template"] = tokens.templates["default"]
+    elif tokens.templates:
+        named = [{"name": name, "template": text} for name, text in tokens.templates.items()]
+        config["chat_template"] = named
     files["tokenizer_config.json"] = json.dumps(config, ensure_ascii=False, indent=1).encode()
     return files

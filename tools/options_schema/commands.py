@@ -23,6 +23,12 @@ COMMANDS = (
         flag=Flag("--chat-format", "generate chat", "NAME")),
     Option("prompt", "system", Text(), "", "The system message of a chat.",
         flag=Flag("-sys --system", "generate chat", "TEXT")),
+    Option("chat", "history", Text(), "",
+        "Where messages typed on a terminal are kept for the next time (default: "
+        "~/.local/state/specdec/chat_history).",
+        flag=Flag("--history", "chat", "FILE")),
+    Option("chat", "no_history", Truth(), False, "Keep no messages for the next time.",
+        flag=Flag("--no-history", "chat")),
     Option("output", "json", Truth(), False, "Print one JSON object on standard output.",
         flag=Flag("--json", "generate bench perplexity quantize tokenize inspect")),
     Option("output", "quiet", Truth(), False,

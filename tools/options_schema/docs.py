@@ -9,7 +9,7 @@ from .python import default_of, options_of
 from .schema import REQUIRED, Option
 
 Row = Sequence[str]
-MARK = re.compile(r"(<!-- options: ([\w., -]+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- options: ([\w., |-]+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
 
 
 def _escaped(text: str) -> str:
@@ -40,7 +40,7 @@ def _flag(option: Option) -> str:
 def python_table(places: str, options: Sequence[Option]) -> str:
     """Of classes, functions or methods, with the flag of the same meaning."""
     names = places.split(", ")
-    chosen = list(dict.fromkeys(o for name in names for o in options_of(name, options)))
+    chosen = list({o.id: o for name in names for o in options_of(name, options)}.values())
     rows = []
     for option in chosen:
         takers = [call for call in names if call in option.calls]
@@ -54,27 +54,33 @@ def python_table(places: str, options: Sequence[Option]) -> str:
     return _table(("option", "default", "meaning", "flag"), rows)
 
 
-def flag_table(commands: str, options: Sequence[Option]) -> str:
-    """Of commands: all flags."""
-    names = commands.split(", ")
+def flag_table(what: str, options: Sequence[Option]) -> str:
+    """Flags of commands: "generate, chat | call Decoder.n_ctx" names commands, then options or
+    places."""
+    commands, _, places = what.partition(" | ")
+    names, wanted = commands.split(", "), places.split()
     rows: list[Row] = []
-    for option in options:
+    for option in sorted(options, key=lambda o: _rank(o, wanted)):
         flag = option.flag
-        if flag is None or not set(flag.commands.split()) & set(names):
+        if flag is None or not {option.place, option.id} & set(wanted):
             continue
+        having = [name for name in names if name in flag.commands.split()]
         spelled = ", ".join(f"`{name}`" for name in flag.names.split())
         value = f" {flag.metavar}" if flag.metavar else ""
-        with_it = [name for name in names if name in flag.commands.split()]
-        only = "" if len(with_it) == len(names) else ", ".join(f"`{n}`" for n in with_it)
-        rows.append((_escaped(spelled + value), only or "all", _escaped(option.flag_help())))
-    return _table(("flag", "commands", "meaning"), rows)
+        only = "" if len(having) == len(names) else ", ".join(having)
+        rows.append((_escaped(spelled + value), only, _escaped(option.flag_help())))
+    return _table(("flag", "only", "meaning"), rows)
+
+
+def _rank(option: Option, wanted: Sequence[str]) -> int:
+    return next((i for i, w in enumerate(wanted) if w in (option.place, option.id)), len(wanted))
 
 
 TABLES: dict[str, Callable[[str, Sequence[Option]], str]] = {
     "python": python_table,
     "flags": flag_table,
 }
-FILES = ("docs/api.md", "docs/cli.md", "docs/drafters.md")
+FILES = ("docs/api.md", "docs/cli.md", "docs/drafters.md", "docs/quantize.md")
 
 
 def rewrite(file: str, text: str, options: Sequence[Option]) -> str:

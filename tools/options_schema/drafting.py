@@ -33,7 +33,7 @@ DECODER = (
             "topk_importance_published is not lossless.")),
     Option("Decoder", "n_ctx", Whole(2), None, "positions of the context",
         none="the model's",
-        flag=Flag("-c --ctx-size", "generate chat bench", "N",
+        flag=Flag("-c --ctx-size", TEXT, "N",
             "Context length in tokens (default {default}: the model's own, at most 4096).",
             none=0)),
     Option("Decoder", "kv_type", Choice(KV_TYPES, "KvType"), None, "elements of the caches",

@@ -1,0 +1,44 @@
+// Options of speculative decoding, and the session that they and the models make.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "cli/args.h"
+#include "cli/options.h"
+#include "engine/session.h"
+
+namespace specdec::cli {
+
+struct DraftFlags {
+  std::string drafter, verifier;
+  int draft_max = -1, draft_min = 0, gamma = -1;  // -1: not given
+  std::string sampling;
+  double temperature = -1;
+  int head_tokens = -1, top_k = 0, branch = 1;
+  int ngram_n = 0, ngram_min_count = 0, ngram_filler_top_k = 0;
+  int suffix_min_match = 0, suffix_max_store = 0;
+  std::string suffix_corpus;  // a file
+  int recycling_top_k = 0;
+  bool recycling_tree = true;
+  int n_layers = 0;
+};
+
+void add_draft_flags(ArgParser& parser, DraftFlags& flags);
+
+// Throws UsageError for flags that contradict each other or that no drafter of the session takes.
+// With --drafter none all of them are ignored, so that it can be added to any command.
+void check_draft_flags(const ArgParser& parser, const ModelFlags& model, const DraftFlags& flags);
+
+// What the engine makes of the flags, but for what comes from files.
+[[nodiscard]] SessionOptions session_options(const DraftFlags& flags);
+
+struct LoadedPair {
+  std::shared_ptr<const LoadedModel> target;
+  SessionOptions options;  // with the draft model, n_ctx and kv_type filled in
+  double load_ms = 0;      // both models
+};
+[[nodiscard]] LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft,
+                                   const OutputFlags& output);
+
+}  // namespace specdec::cli
