@@ -12,7 +12,7 @@ import torch
 from draft_net import Draft
 from gguf_convert.atomic_file import complete_or_nothing
 from gguf_convert.errors import ConvertError
-from training_safety import ToolError
+from training_safety import NotSaved
 
 # So many of the first ids, and those of the text, are drafted unless the user says otherwise.
 HEAD_TOKENS_KEY = "specdec.draft.head_tokens"
@@ -58,9 +58,9 @@ def write_draft(
         with complete_or_nothing(path) as temporary:
             _write(draft, target, temporary, outtype, name, head_tokens)
     except ConvertError as error:
-        raise ToolError(str(error)) from None
+        raise NotSaved(str(error)) from None
     except OSError as error:
-        raise ToolError(f"{path}: cannot be written: {error.strerror}") from None
+        raise NotSaved(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _write(

@@ -18,11 +18,19 @@ import draft_train
 import specdec_native as sd
 from draft_gguf import Target, write_draft
 from draft_net import Draft, DraftShape
-from training_safety import ToolError, check_finite, save_bytes, save_torch, stop_on_request
+from training_safety import (
+    NotSaved,
+    ToolError,
+    check_finite,
+    save_bytes,
+    save_torch,
+    stop_on_request,
+    tell,
+)
 
 
 def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+    tell(f"{time.strftime('%H:%M:%S')} {text}", sys.stderr)
 
 
 def write_texts(args: argparse.Namespace, model: sd.Model) -> draft_data.Store:
@@ -78,7 +86,7 @@ def begin(
         trainer.restore(state)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ToolError(f"{path}: is damaged ({error!r}); train without --resume") from None
-    check_finite(iter(trainer.draft.parameters()), f"{path}: the training")
+    check_finite(trainer.draft.parameters(), f"{path}: the training")
 
 
 def train(
@@ -114,17 +122,16 @@ def train(
         begin(trainer, args.state, shape, vocabulary)
 
     def save_all() -> None:
-        check_finite(iter(draft.parameters()), "the training")
+        check_finite(draft.parameters(), "the training")
         save_torch(args.state, trainer.state() | {"vocabulary": vocabulary})
         write(draft)
 
     def save_now_and_then() -> None:
         found = draft_train.evaluate(draft, held_out, 4000)
         say(f"held out: loss {found['loss']:.3f}, best token found {found['agreement']:.3f}")
-        check_finite(iter(draft.parameters()), "the training")
         try:
             save_all()
-        except ToolError as error:  # there may be room again in three minutes
+        except NotSaved as error:  # there may be room again in three minutes
             say(f"{error}; goes on all the same")
 
     n_parameters = sum(p.numel() for p in draft.parameters())

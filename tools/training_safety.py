@@ -8,9 +8,9 @@ import pathlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from gguf_convert.atomic_file import Terminated, signals_as_exceptions, write_atomically
 from gguf_convert.errors import ConvertError
@@ -18,6 +18,16 @@ from gguf_convert.errors import ConvertError
 
 class ToolError(Exception):
     """One message for the user."""
+
+
+class NotSaved(ToolError):
+    """A file could not be written; what was there before is unchanged."""
+
+
+def tell(text: str, stream: TextIO) -> None:
+    """A terminal that went away must not end hours of work before they are saved."""
+    with contextlib.suppress(OSError):
+        print(text, file=stream, flush=True)
 
 
 class StopRequest:
@@ -74,12 +84,12 @@ def save_bytes(path: pathlib.Path, content: bytes) -> None:
     try:
         write_atomically(path, content)
     except ConvertError as error:
-        raise ToolError(str(error)) from None
+        raise NotSaved(str(error)) from None
     except OSError as error:
-        raise ToolError(f"{path}: cannot be written: {error.strerror}") from None
+        raise NotSaved(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def check_finite(tensors: Iterator[Any], what: str) -> None:
+def check_finite(tensors: Iterable[Any], what: str) -> None:
     """Before a good state is replaced: a training that has diverged saves nothing."""
     if not all(bool(tensor.isfinite().all()) for tensor in tensors):
         raise ToolError(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from training import recipes
+from training import licences, recipes
 
 LICENCES = {
-    "python": "the Python Software Foundation License 2",
+    "python": f"{licences.PSF}; some files have terms of their own, see below",
     "manuals": "Python: PSF License 2; PostgreSQL: PostgreSQL License; SQLite: public domain; "
     "Django: BSD-3-Clause; Apache HTTP Server: Apache-2.0",
 }
@@ -73,17 +73,13 @@ def card(recipe: recipes.Recipe, which: str, facts: dict[str, Any]) -> str:
             lines.append(f"| {run['temperature']:g} | {title} | {_speed(run['methods'][name])} |")
     lines += [
         "",
-        "## Make it again",
-        "",
-        "```sh",
-        'pip install ".[reference]"',
-        f"python tools/train_models.py {recipe.name} --work /tmp/{recipe.name} all",
-        "```",
-        "",
-        f"Trainings end after `--minutes` of running ({own['seconds'] / 60:.0f} here), so another "
-        "machine gives another number of steps and other weights of the same kind.",
+        *make_again(
+            recipe, facts["target"]["step"], facts["draft"]["step"], facts["written_tokens"]
+        ),
         "",
     ]
+    if recipe.corpus == "python":
+        lines += [*own_terms(), ""]
     if which == "target":
         lines += ["## Samples", "", "A held-out piece of text:", "", "```"]
         lines += [*measured["prompt"].rstrip("\n").split("\n"), "```", ""]
@@ -91,6 +87,42 @@ def card(recipe: recipes.Recipe, which: str, facts: dict[str, Any]) -> str:
             lines += [f"Continued at temperature {run['temperature']:g}:", "", "```"]
             lines += [*run["sample"].rstrip().split("\n"), "```", ""]
     return "\n".join(lines)
+
+
+def own_terms() -> list[str]:
+    return [
+        "## Files with terms of their own",
+        "",
+        "Of Python's standard library, as the files themselves say. All others, and what was "
+        f"contributed to Python of these, are under {licences.PSF}.",
+        "",
+        *licences.table(),
+    ]
+
+
+def make_again(recipe: recipes.Recipe, target: int, draft: int, written: int) -> list[str]:
+    """The commands for as many steps and tokens; without them where they are the defaults."""
+    command = f"python tools/train_models.py {recipe.name} --work /tmp/{recipe.name}"
+    defaults = (recipe.target_steps, recipe.draft_steps, recipe.written)
+    commands = [f"{command} all"]
+    if (target, draft, written) != defaults:
+        commands = [
+            f"{command} --steps {target} corpus vocabulary target",
+            f"{command} --steps {draft} --written {written} texts draft export report card",
+        ]
+    return [
+        "## Make it again",
+        "",
+        "```sh",
+        'pip install ".[train]"',
+        *commands,
+        "```",
+        "",
+        f"This trains the target for {target} steps and the draft for {draft}, on its texts and on "
+        f"{written} tokens that the target writes, and leaves files and cards in "
+        f"`/tmp/{recipe.name}/models`. `--minutes` ends a training earlier. Other versions of the "
+        "texts and of PyTorch, and other processors, give other weights of the same kind.",
+    ]
 
 
 def _percent(part: float | None) -> str:

@@ -11,6 +11,8 @@ import subprocess
 import sysconfig
 from dataclasses import dataclass
 
+from training_safety import ToolError
+
 
 @dataclass(frozen=True)
 class Document:
@@ -79,13 +81,26 @@ def manuals(folder: pathlib.Path) -> list[Document]:
 def fetch_debian(folder: pathlib.Path, packages: tuple[str, ...] = DOC_PACKAGES) -> list[str]:
     """Downloads and unpacks Debian packages; returns the file names, which hold the versions."""
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["apt-get", "download", *packages], cwd=folder, check=True)
+    _run(["apt-get", "download", *packages], folder)
     files = sorted(folder.glob("*.deb"))
     for file in files:
         target = folder / "x" / file.name.split("_")[0]
-        subprocess.run(["dpkg-deb", "-x", str(file), str(target)], check=True)
+        _run(["dpkg-deb", "-x", file.name, str(target.absolute())], folder)
         shutil.rmtree(target / "usr" / "share" / "locale", ignore_errors=True)
     return [file.name for file in files]
+
+
+def _run(command: list[str], folder: pathlib.Path) -> None:
+    try:
+        code = subprocess.run(command, cwd=folder).returncode
+        problem = f"exit code {code}"
+    except OSError as error:
+        code, problem = 1, f"{error.strerror}"
+    if code != 0:
+        raise ToolError(
+            f"{' '.join(command[:2])} failed ({problem}): the manuals are those of Debian 12 with "
+            "network; elsewhere give a folder of .html files with --texts"
+        )
 
 
 def split(documents: list[Document]) -> tuple[list[Document], list[Document]]:

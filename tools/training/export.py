@@ -9,12 +9,22 @@ import transformers
 from gguf_convert.checkpoint import Checkpoint
 from gguf_convert.pipeline import make_plan, run
 from training import recipes, vocabulary
+from training_safety import ToolError
 
 
 def save_checkpoint(
     model: transformers.PreTrainedModel, tokenizer_file: pathlib.Path, folder: pathlib.Path
 ) -> None:
     """A folder that transformers and convert_hf_to_gguf.py read."""
+    try:
+        _save(model, tokenizer_file, folder)
+    except Exception as error:  # safetensors, tokenizers and transformers have kinds of their own
+        raise ToolError(f"{folder}: cannot be written: {error}") from None
+
+
+def _save(
+    model: transformers.PreTrainedModel, tokenizer_file: pathlib.Path, folder: pathlib.Path
+) -> None:
     model.save_pretrained(folder)
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(tokenizer_file),

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from training_safety import NotSaved, ToolError, check_finite, save_torch, stop_on_request
+
 WARM_UP = 40  # steps
 COOL_DOWN = 0.5  # last part of the run, over which the rate falls to zero
 LONG_PART = 0.3  # last part of the run, with windows of twice the length
@@ -28,7 +30,9 @@ def autocast() -> torch.autocast:
 def windows(row: np.ndarray, window: int, batch: int, seed: int) -> Iterator[torch.Tensor]:
     """Batches of window + 1 tokens without end; every epoch cuts the row at other places."""
     if len(row) < (batch + 1) * window + 2:
-        raise ValueError(f"{len(row)} tokens are too few for {batch} windows of {window}")
+        raise ToolError(
+            f"{len(row)} tokens are too few for {batch} windows of {window}: give more text"
+        )
     rng = np.random.default_rng(seed)
     while True:
         starts = np.arange(int(rng.integers(window)), len(row) - window - 1, window)
@@ -76,15 +80,54 @@ def train(
     """Trains until the minutes or the steps are used up; continues a checkpoint that is there.
 
     batches_of(are_long, seed) gives the batches; the seed is another one after each continuation.
+    Ctrl-C, SIGTERM and SIGHUP end it after a step, with everything saved.
     """
-    opts = optimizers(model, *rates)
-    state = {"step": 0, "tokens": 0, "seconds": 0.0}
-    if checkpoint.exists():
+    with stop_on_request(log) as stopped:
+        state = _train(
+            model, batches_of, loss_of, rates, minutes, max_steps, checkpoint, log, evaluate, label,
+            stopped,
+        )  # fmt: skip
+        stopped.raise_again()
+    return state | {"minutes": minutes}
+
+
+def _restore(
+    checkpoint: pathlib.Path, model: nn.Module, opts: list[torch.optim.Optimizer]
+) -> dict[str, float]:
+    try:
         saved = torch.load(checkpoint, map_location=device(), weights_only=True)
         model.load_state_dict(saved["model"])
         for opt, content in zip(opts, saved["optimizers"], strict=True):
             opt.load_state_dict(content)
-        state = saved["state"]
+        state = {name: saved["state"][name] for name in ("step", "tokens", "seconds")}
+        check_finite(model.parameters(), f"{checkpoint}: the training")
+    except ToolError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ToolError(
+            f"{checkpoint}: cannot be continued ({reason}); delete it to begin anew"
+        ) from None
+    return state
+
+
+def _train(
+    model: nn.Module,
+    batches_of: Callable[[bool, int], Iterator[torch.Tensor]],
+    loss_of: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+    rates: tuple[float, float],
+    minutes: float,
+    max_steps: int,
+    checkpoint: pathlib.Path,
+    log: Callable[[str], None],
+    evaluate: Callable[[], float],
+    label: str,
+    stopped: Callable[[], bool],
+) -> dict[str, float]:
+    opts = optimizers(model, *rates)
+    state = {"step": 0, "tokens": 0, "seconds": 0.0}
+    if checkpoint.exists():
+        state = _restore(checkpoint, model, opts)
         log(f"continues at step {state['step']}")
     batches = [batches_of(are_long, state["step"]) for are_long in (False, True)]
     model.train()
@@ -96,14 +139,23 @@ def train(
         state["seconds"] += min(now - last_step, 15.0)
         last_step = now
         progress = max(state["step"] / max_steps, state["seconds"] / (60 * minutes))
+        if stopped():
+            _save(checkpoint, model, opts, state)
+            log(f"step {state['step']}: saved as {checkpoint}")
+            return state
         done = progress >= 1.0
         if done or now - last_save > SAVE_SECONDS:
-            _save(checkpoint, model, opts, state)
+            try:
+                _save(checkpoint, model, opts, state)
+            except NotSaved as error:
+                if done:
+                    raise
+                log(f"{error}; goes on all the same")  # there may be room again next time
             last_save = now
             log(f"step {state['step']}: {label} {evaluate():.4f}")
             model.train()
         if done:
-            return state | {"minutes": minutes}
+            return state
         batch = next(batches[progress > 1.0 - LONG_PART])
         factor = rate_at(state["step"], progress)
         for opt in opts:
@@ -117,6 +169,11 @@ def train(
             opt.step()
             opt.zero_grad(set_to_none=True)
         value = loss.item()
+        if not math.isfinite(value):
+            raise ToolError(
+                f"training diverged after step {state['step']}: the loss is {value}. What was "
+                "saved before is kept"
+            )
         running = value if math.isnan(running) else 0.95 * running + 0.05 * value
         state["step"] += 1
         state["tokens"] += batch.shape[0] * (batch.shape[1] - 1)
@@ -156,6 +213,5 @@ def _save(
         "optimizers": [opt.state_dict() for opt in opts],
         "state": state,
     }
-    partial = path.with_suffix(".partial")
-    torch.save(content, partial)
-    partial.replace(path)
+    check_finite(model.parameters(), "the training")
+    save_torch(path, content)

@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 from training.corpus import Document
+from training_safety import ToolError
 
 N_PROMPTS, MAX_TOKENS, REPEATS = 5, 128, 3
 # Greedy text of a small model soon repeats itself, which is easy to guess; sampled text is not.
@@ -16,6 +17,8 @@ TEMPERATURES = (0.0, 0.8)
 def prompts(held_out: list[Document]) -> list[str]:
     """Some 300 characters out of the middle of documents, whole paragraphs at their beginning."""
     fit = [d.text for d in held_out if len(d.text) > 3000]
+    if not fit:
+        raise ToolError("no held-out document has 3000 characters to begin from: give more text")
     chosen = []
     for i in range(N_PROMPTS):
         text = fit[i * len(fit) // N_PROMPTS]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-import transformers
-
+STAGES = ("corpus", "vocabulary", "target", "texts", "draft", "export", "report", "card")
 CONTEXT = 512  # the longest window of training
 LICENCE = "apache-2.0"
 
@@ -32,6 +30,9 @@ class Recipe:
     split_digits: bool
     target: Shape
     draft: Shape
+    target_steps: int  # of training, those of the shipped files; so are the next two
+    draft_steps: int
+    written: int = 36_864  # tokens that the target writes for the draft
     window: int = 256
     batch: int = 8
     matrix_rate: float = 0.01
@@ -50,6 +51,8 @@ RECIPES = {
         split_digits=True,
         target=Shape(hidden=256, layers=6, heads=4, kv_heads=2, inner=704),
         draft=Shape(hidden=128, layers=2, heads=2, kv_heads=1, inner=384),
+        target_steps=3233,
+        draft_steps=592,
     ),
     "manuals": Recipe(
         name="manuals",
@@ -62,34 +65,7 @@ RECIPES = {
         split_digits=False,
         target=Shape(hidden=256, layers=6, heads=4, kv_heads=4, inner=1024),
         draft=Shape(hidden=96, layers=1, heads=3, kv_heads=3, inner=384),
+        target_steps=3226,
+        draft_steps=617,
     ),
 }
-
-
-def build(recipe: Recipe, shape: Shape) -> transformers.PreTrainedModel:
-    """A freshly initialised model of the recipe's architecture; token 0 ends a document."""
-    common = {
-        "vocab_size": recipe.vocab,
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.inner,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "max_position_embeddings": CONTEXT,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-        "use_cache": False,
-        "initializer_range": 0.02,
-    }
-    if recipe.architecture == "llama":
-        config = transformers.LlamaConfig(
-            **common, num_key_value_heads=shape.kv_heads, tie_word_embeddings=True
-        )
-        model = transformers.LlamaForCausalLM(config)
-    else:
-        config = transformers.GPTNeoXConfig(
-            **common, use_parallel_residual=True, tie_word_embeddings=False
-        )
-        model = transformers.GPTNeoXForCausalLM(config)
-    # On a CPU and for windows this short, plain matrix products beat the fused attention.
-    model.set_attn_implementation("sdpa" if torch.cuda.is_available() else "eager")
-    return model

@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from training.corpus import Document
+from training_safety import ToolError
 
 END = "<|endoftext|>"
 
@@ -31,7 +32,9 @@ def train(documents: list[Document], size: int, *, split_digits: bool) -> tokeni
     )
     tokenizer.train_from_iterator((document.text for document in documents), trainer)
     if tokenizer.get_vocab_size() != size:
-        raise ValueError(f"the corpus gives only {tokenizer.get_vocab_size()} of {size} tokens")
+        raise ToolError(
+            f"the texts give only {tokenizer.get_vocab_size()} of {size} tokens: give more text"
+        )
     return tokenizer
 
 
