@@ -286,9 +286,10 @@ def test_a_cancelled_draft_leaves_a_session_that_goes_on(target_file, llama_file
     plain = generate(target, drafter="none")["token_ids"]
     session = engine.Session(target, draft, drafter="model", gamma=4, n_ctx=512)
     chunks: list[Any] = []
+    token = engine.Token()
     stopped = session.generate(
-        prompt=PROMPT, max_tokens=N_TOKENS, ignore_eos=True,
-        on_chunk=lambda c: (chunks.append(c), session.cancel()),
+        prompt=PROMPT, max_tokens=N_TOKENS, ignore_eos=True, cancel=token,
+        on_chunk=lambda c: (chunks.append(c), token.set()),
     )  # fmt: skip
     assert stopped["finish_reason"] == "cancelled"
     assert chunks

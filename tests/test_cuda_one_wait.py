@@ -370,10 +370,11 @@ def test_a_cancelled_round_leaves_a_session_that_goes_on(padded_file, llama_file
     session = engine.Session(target, draft, drafter="model", gamma=4, n_ctx=512)
     for n in (1, 2):
         chunks: list[Any] = []
+        token = engine.Token()
         stopped = session.generate(
-            prompt=PROMPT, max_tokens=N_TOKENS, ignore_eos=True,
-            on_chunk=lambda c, chunks=chunks, n=n: (
-                chunks.append(c), session.cancel() if len(chunks) == n else None
+            prompt=PROMPT, max_tokens=N_TOKENS, ignore_eos=True, cancel=token,
+            on_chunk=lambda c, chunks=chunks, token=token, n=n: (
+                chunks.append(c), token.set() if len(chunks) == n else None
             ),
         )  # fmt: skip
         assert stopped["finish_reason"] == "cancelled"

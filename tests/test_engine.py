@@ -356,14 +356,17 @@ def test_cancel_from_another_thread_ends_the_call(target, draft, drafter):
     seen = threading.Semaphore(0)
     results = []
     ids = target.encode([(PROMPT, True)])
+    token = engine.Token()
     thread = threading.Thread(
         target=lambda: results.append(
-            s.generate(prompt_ids=ids, ignore_eos=True, on_chunk=lambda _: seen.release())
+            s.generate(
+                prompt_ids=ids, ignore_eos=True, on_chunk=lambda _: seen.release(), cancel=token
+            )
         )
     )
     thread.start()
     assert seen.acquire(timeout=60)
-    s.cancel()
+    token.set()
     thread.join(60)
     (result,) = results
     assert result["finish_reason"] == "cancelled"
@@ -376,13 +379,16 @@ def test_cancel_from_another_thread_ends_the_call(target, draft, drafter):
         == (result["token_ids"])
     )
     again = s.generate(prompt_ids=ids, max_tokens=5, ignore_eos=True)
-    assert again["finish_reason"] == "length"  # an old cancel has no effect
+    assert again["finish_reason"] == "length"  # a token is its call's own
 
 
 def test_cancel_while_reading_the_prompt(target):
     s = session(target, n_ctx=1024)
     ids = [(7 * i * i + i) % 200 for i in range(900)]
-    result = s.generate(prompt_ids=ids, on_progress=lambda n, _: s.cancel() if n > 0 else None)
+    token = engine.Token()
+    result = s.generate(
+        prompt_ids=ids, on_progress=lambda n, _: token.set() if n > 0 else None, cancel=token
+    )
     assert (result["finish_reason"], result["token_ids"]) == ("cancelled", [])
     n = len(s.cached_tokens())
     assert s.cached_tokens() == ids[:n]

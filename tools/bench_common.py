@@ -65,11 +65,19 @@ def specdec_version(binary: str) -> str:
     return done.stdout.split()[1]  # specdec 1.2.3 (isa)
 
 
+# Without the current folder, which -c puts on the path: a llama_cpp.py there is nobody's peer.
+PEER_VERSION = (
+    "import sys; sys.path[:] = filter(None, sys.path); import llama_cpp; "
+    "print(llama_cpp.__version__)"
+)
+
+
 def peer_version(python: str) -> str:
     """Of llama-cpp-python; ends the script with the way to install it when it is not there."""
-    code = "import llama_cpp; print(llama_cpp.__version__)"
     try:
-        done = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            [python, "-c", PEER_VERSION], check=True, capture_output=True, text=True
+        )
     except (OSError, subprocess.CalledProcessError):
         raise SystemExit(f"{python} has no llama-cpp-python.\n\n{INSTALL_PEER}") from None
     return "llama-cpp-python " + done.stdout.strip()

@@ -18,10 +18,11 @@ from collections.abc import Sequence
 
 
 def keep_busy(duty: float, cpu: int) -> None:
-    """Computes for `duty` of every 20 milliseconds on one core, until it is stopped."""
+    """Computes for `duty` of every 20 milliseconds on one core, until it is stopped or alone."""
     os.sched_setaffinity(0, {cpu})
     period = 0.02
-    while True:
+    parent = os.getppid()
+    while os.getppid() == parent:
         start = time.perf_counter()
         while time.perf_counter() - start < duty * period:
             pass
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.neighbour is not None:
         keep_busy(args.duty, args.neighbour)
+        return 0
     if not 0 < args.duty <= 1:
         parser.error("--duty must be above 0 and at most 1")
     binary = shutil.which(args.specdec)

@@ -62,7 +62,7 @@ def run(command: list[str]) -> str:
 
 
 def peer_version(python: str) -> str | None:
-    command = [python, "-c", "import llama_cpp; print(llama_cpp.__version__)"]
+    command = [python, "-c", bench_common.PEER_VERSION]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:

@@ -1,21 +1,17 @@
 // Session as _core.Session.
-#include <atomic>
 #include <optional>
 #include <span>
 
+#include "bindings/call_slot.h"
 #include "bindings/common.h"
 #include "bindings/interrupts.h"
+#include "bindings/native_call.h"
 #include "engine/check_output.h"
 #include "engine/session.h"
 #include "engine/speed.h"
 
 namespace specdec::bindings {
 namespace {
-
-// Set from any thread, also before the call it is for has begun.
-struct CancelFlag {
-  std::atomic<bool> set{false};
-};
 
 template <typename T>
 py::tuple to_tuple(std::span<const T> items) {
@@ -29,10 +25,9 @@ py::tuple to_tuple(std::span<const T> items) {
 // call and passes through. on_chunk returning False cancels.
 GenerateResult generate(Session& session, GenerateRequest request, const py::object& on_chunk,
                         const py::object& on_progress, const py::object& on_round,
-                        const CancelFlag& cancel, bool poll_signals) {
+                        CancelFlag& cancel, bool poll_signals) {
   require_same_process();
   SignalPoll signals(poll_signals);
-  bool stopped = false;
   if (!on_round.is_none()) {
     request.on_round = [&](const RoundInfo& round) {
       py::gil_scoped_acquire gil;
@@ -46,7 +41,7 @@ GenerateResult generate(Session& session, GenerateRequest request, const py::obj
       py::gil_scoped_acquire gil;
       // A copy: Python may keep it.
       const py::object answer = on_chunk(py::cast(chunk, py::return_value_policy::copy));
-      if (answer.is(py::bool_(false))) stopped = true;
+      if (answer.is(py::bool_(false))) cancel.set = true;
     };
   }
   if (!on_progress.is_none()) {
@@ -55,11 +50,12 @@ GenerateResult generate(Session& session, GenerateRequest request, const py::obj
       on_progress(n_read, n_total);
     };
   }
-  request.should_cancel = [&] { return stopped || cancel.set || signals.interrupted(); };
+  request.cancel = &cancel.set;
+  request.should_cancel = [&] { return signals.interrupted(); };
 
   GenerateResult result;
   {
-    py::gil_scoped_release release;
+    const NativeCall call;
     result = session.generate(request);
   }
   signals.rethrow();
@@ -67,13 +63,14 @@ GenerateResult generate(Session& session, GenerateRequest request, const py::obj
 }
 
 OutputCheck check(const Session& session, GenerateRequest request, const GenerateResult& result,
-                  const CancelFlag& cancel, bool poll_signals) {
+                  CancelFlag& cancel, bool poll_signals) {
   require_same_process();
   SignalPoll signals(poll_signals);
-  request.should_cancel = [&] { return cancel.set || signals.interrupted(); };
+  request.cancel = &cancel.set;
+  request.should_cancel = [&] { return signals.interrupted(); };
   OutputCheck checked;
   {
-    py::gil_scoped_release release;
+    const NativeCall call;
     checked = check_output(session.shared_target(), session.options(), request, result);
   }
   signals.rethrow();
@@ -82,17 +79,23 @@ OutputCheck check(const Session& session, GenerateRequest request, const Generat
 
 std::unique_ptr<Session> make_session(const ModelHandle& target,
                                       const std::optional<ModelHandle>& draft,
-                                      SessionOptions options) {
+                                      SessionOptions options, bool poll_signals) {
   require_same_process();
   if (draft) options.draft = draft->model;
-  py::gil_scoped_release release;
-  return std::make_unique<Session>(target.model, options);
+  SignalPoll signals(poll_signals);
+  try {
+    const NativeCall call;
+    return std::make_unique<Session>(target.model, options,
+                                     [&] { signals.throw_if_interrupted(); });
+  } catch (const SignalPoll::Interrupted&) {
+    signals.raise();
+  }
 }
 
 // Frees the caches without the GIL: they can be large.
 struct SessionDeleter {
   void operator()(Session* session) const {
-    py::gil_scoped_release release;
+    const NativeCall call;
     delete session;
   }
 };
@@ -138,17 +141,13 @@ void bind_decoder(py::module_& m) {
   m.def("drafter_names", &drafter_names);
   m.def("verifier_names", &verifier_names);
 
-  py::class_<CancelFlag>(m, "CancelFlag", py::module_local())
-      .def(py::init<>())
-      .def("set", [](CancelFlag& flag) { flag.set = true; })
-      .def("is_set", [](const CancelFlag& flag) { return flag.set.load(); });
-
   py::class_<Session, SessionHolder>(m, "Session", py::module_local())
       .def(py::init([](const ModelHandle& target, const std::optional<ModelHandle>& draft,
-                       const SessionOptions& options) {
-             return SessionHolder(make_session(target, draft, options).release());
+                       const SessionOptions& options, bool poll_signals) {
+             return SessionHolder(make_session(target, draft, options, poll_signals).release());
            }),
-           py::arg("target"), py::arg("draft"), py::arg("options"))
+           py::arg("target"), py::arg("draft"), py::arg("options"), py::kw_only(),
+           py::arg("poll_signals"))
       .def("generate", &generate, py::arg("request"), py::kw_only(), py::arg("on_chunk"),
            py::arg("on_progress"), py::arg("on_round"), py::arg("cancel"), py::arg("poll_signals"))
       .def(
@@ -159,16 +158,15 @@ void bind_decoder(py::module_& m) {
           py::arg("request"))
       .def("check_output", &check, py::arg("request"), py::arg("result"), py::kw_only(),
            py::arg("cancel"), py::arg("poll_signals"))
-      .def("cancel", &Session::cancel)
       .def("fork",
            [](Session& session) {
              require_same_process();
-             py::gil_scoped_release release;
+             const NativeCall call;
              return SessionHolder(session.fork().release());
            })
-      .def("reset", &Session::reset, py::call_guard<py::gil_scoped_release>())
+      .def("reset", &Session::reset, py::call_guard<NativeCall>())
       .def("encode_prompt", &Session::encode_prompt, py::arg("request"),
-           py::call_guard<py::gil_scoped_release>())
+           py::call_guard<NativeCall>())
       .def("cached_tokens", &Session::cached_tokens)
       .def_property_readonly("n_ctx", &Session::n_ctx)
       .def_property_readonly("memory_bytes", &Session::memory_bytes)

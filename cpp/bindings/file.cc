@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "bindings/common.h"
+#include "bindings/native_call.h"
 #include "gguf/reader.h"
 #include "model/config.h"
 
@@ -67,7 +68,7 @@ void bind_file(py::module_& m) {
         std::vector<std::string> warnings;
         std::string problem;
         {
-          py::gil_scoped_release release;
+          const NativeCall call;
           file = GgufFile::open(path);
           warnings = file->warnings();
           try {

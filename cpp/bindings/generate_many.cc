@@ -3,6 +3,7 @@
 
 #include "bindings/common.h"
 #include "bindings/interrupts.h"
+#include "bindings/native_call.h"
 
 namespace specdec::bindings {
 namespace {
@@ -37,10 +38,11 @@ Found run(const ModelHandle& handle, std::vector<std::vector<TokenId>> prompts,
   }
   std::vector<ManyResult> results;
   {
-    py::gil_scoped_release release;
+    const NativeCall call;
     results = generate_many(*handle.model, request);
   }
   signals.rethrow();
+  if (interpreter_exits()) signals.raise();
   Found found;
   for (ManyResult& result : results) {
     std::vector<std::pair<double, Alternatives>> logprobs;

@@ -15,10 +15,15 @@ class SignalPoll {
   // `enabled` only on Python's main thread: signal handlers run nowhere else.
   explicit SignalPoll(bool enabled) : enabled_(enabled) {}
 
-  // True once a handler raised. Without the GIL.
+  // True once a handler raised, and while the interpreter exits. Without the GIL.
   bool interrupted();
+  // Throws Interrupted then: for work that can only be ended by an exception.
+  struct Interrupted {};
+  void throw_if_interrupted();
   // Raises what the handler raised, if anything. With the GIL.
   void rethrow();
+  // The same for the catcher of an Interrupted: always raises.
+  [[noreturn]] void raise();
 
  private:
   using Clock = std::chrono::steady_clock;

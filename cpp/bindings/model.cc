@@ -1,31 +1,29 @@
 // LoadedModel as _core.Model, and check_pair().
 #include "bindings/common.h"
 #include "bindings/interrupts.h"
+#include "bindings/native_call.h"
 #include "engine/pair.h"
 #include "tokenizer/tokenizer.h"
 
 namespace specdec::bindings {
 namespace {
 
-// Ctrl-C and an exception of the callback end the load.
-struct LoadStopped {};
-
 ModelHandle load(const std::string& path, ModelOptions options, const py::object& on_progress,
                  bool poll_signals) {
   require_same_process();
   SignalPoll signals(poll_signals);
   options.on_progress = [&](double fraction) {
-    if (signals.interrupted()) throw LoadStopped{};
+    signals.throw_if_interrupted();
     if (on_progress.is_none()) return;
     py::gil_scoped_acquire gil;
     on_progress(fraction);
   };
   ModelHandle handle;
   try {
-    py::gil_scoped_release release;
+    const NativeCall call;
     handle.model = LoadedModel::load(path, options);
-  } catch (const LoadStopped&) {
-    signals.rethrow();
+  } catch (const SignalPoll::Interrupted&) {
+    signals.raise();
   }
   return handle;
 }
@@ -79,13 +77,19 @@ py::typing::List<py::str> control_token_texts(const ModelHandle& handle) {
 }
 
 std::vector<TokenId> tokenize(const ModelHandle& handle, const py::bytes& bytes, bool add_special,
-                              bool parse_special) {
+                              bool parse_special, bool poll_signals) {
   const std::string text = bytes;
+  SignalPoll signals(poll_signals);
   EncodeOptions options;
+  options.poll = [&] { signals.throw_if_interrupted(); };
   if (!add_special) options.add_bos = false;
   options.parse_special = parse_special;
-  py::gil_scoped_release release;
-  return handle.model->tokenizer().encode(text, options);
+  try {
+    const NativeCall call;
+    return handle.model->tokenizer().encode(text, options);
+  } catch (const SignalPoll::Interrupted&) {
+    signals.raise();
+  }
 }
 
 py::str detokenize(const ModelHandle& handle, const std::vector<TokenId>& tokens,
@@ -95,7 +99,7 @@ py::str detokenize(const ModelHandle& handle, const std::vector<TokenId>& tokens
   options.strip_space_prefix = strip_space_prefix;
   std::string text;
   {
-    py::gil_scoped_release release;
+    const NativeCall call;
     text = handle.model->tokenizer().decode(tokens, options);
   }
   return to_text(text);
@@ -104,7 +108,7 @@ py::str detokenize(const ModelHandle& handle, const std::vector<TokenId>& tokens
 Fields pair_dict(const ModelHandle& target, const ModelHandle& draft) {
   PairReport report;
   {
-    py::gil_scoped_release release;
+    const NativeCall call;
     report = check_pair(*target.model, *draft.model);
   }
   Fields result;
@@ -161,7 +165,7 @@ void bind_model(py::module_& m) {
            [](const ModelHandle& handle) { return to_text(handle.model->chat_template()); })
       .def("control_token_texts", &control_token_texts)
       .def("tokenize", &tokenize, py::arg("text"), py::kw_only(), py::arg("add_special"),
-           py::arg("parse_special"))
+           py::arg("parse_special"), py::arg("poll_signals"))
       .def("detokenize", &detokenize, py::arg("tokens"), py::kw_only(), py::arg("render_special"),
            py::arg("strip_space_prefix"))
       .def(

@@ -7,7 +7,9 @@
 #include "base/cpu_isa.h"
 #include "base/log.h"
 #include "base/thread_pool.h"
+#include "bindings/call_slot.h"
 #include "bindings/common.h"
+#include "bindings/native_call.h"
 #include "engine/placement.h"
 #include "engine/speed.h"
 #include "model/config.h"
@@ -88,16 +90,17 @@ PYBIND11_MODULE(_core, m) {
   set_log_sink([](LogLevel level, const std::string& message) {
     LogQueue::instance().push(level, message);
   });
+  bind_native_call(m);
   bind_errors(m);
   bind_file(m);
   bind_model(m);
   bind_generation(m);
+  bind_call_slot(m);
   bind_decoder(m);
   bind_quantize(m);
   bind_generate_many(m);
   m.attr("__version__") = SPECDEC_VERSION;
   m.def("build_info", &build_info);
   m.def("take_log", [] { return LogQueue::instance().take(); });
-  m.def("read_bandwidth", &read_bandwidth, py::arg("n_threads") = 0,
-        py::call_guard<py::gil_scoped_release>());
+  m.def("read_bandwidth", &read_bandwidth, py::arg("n_threads") = 0, py::call_guard<NativeCall>());
 }

@@ -2,13 +2,11 @@
 #include "base/error.h"
 #include "bindings/common.h"
 #include "bindings/interrupts.h"
+#include "bindings/native_call.h"
 #include "engine/quantize_file.h"
 
 namespace specdec::bindings {
 namespace {
-
-// Ctrl-C and an exception of the callback end the run.
-struct QuantizeStopped {};
 
 std::optional<DType> format_named(const std::string& name) {
   if (name.empty()) return std::nullopt;
@@ -54,17 +52,17 @@ void bind_quantize(py::module_& m) {
         options.choices.output_type = format_named(output_type);
         options.choices.token_embedding_type = format_named(embedding_type);
         options.on_progress = [&](std::uint64_t done, std::uint64_t total, const std::string&) {
-          if (signals.interrupted()) throw QuantizeStopped{};
+          signals.throw_if_interrupted();
           if (on_progress.is_none()) return;
           py::gil_scoped_acquire gil;
           on_progress(static_cast<double>(done) / static_cast<double>(total));
         };
         QuantizeResult found;
         try {
-          py::gil_scoped_release release;
+          const NativeCall call;
           found = quantize_file(source, target, type, options);
-        } catch (const QuantizeStopped&) {
-          signals.rethrow();
+        } catch (const SignalPoll::Interrupted&) {
+          signals.raise();
         }
         py::list tensors;
         for (const QuantizedTensor& tensor : found.tensors) tensors.append(tensor_dict(tensor));

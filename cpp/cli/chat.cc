@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "base/error.h"
 #include "cli/args.h"
 #include "cli/chat_commands.h"
 #include "cli/chat_input.h"

@@ -135,7 +135,7 @@ AfterCommand set(ChatSession& chat, const std::string& argument) {
   std::replace(name.begin(), name.end(), '_', '-');
   if (name == "temperature") name = "temp";
   if (std::find(std::begin(kSettings), std::end(kSettings), name) == std::end(kSettings)) {
-    std::string text = "unknown setting " + quoted(name) + "; there are";
+    std::string text = "unknown setting " + cli::quoted(name) + "; there are";
     for (const char* setting : kSettings) text += std::string(" ") + setting;
     throw UsageError(text);
   }

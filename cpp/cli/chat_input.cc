@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "base/error.h"
 #include "cli/interrupt.h"
 #include "cli/terminal.h"
 

@@ -14,7 +14,7 @@ inline constexpr int kExitUsage = 2;
 inline constexpr int kExitBadFile = 3;
 inline constexpr int kExitUnsupported = 4;
 inline constexpr int kExitResource = 5;
-inline constexpr int kExitInterrupted = 130;
+// And interrupt_exit_code().
 
 [[nodiscard]] int run_generate(const Arguments& arguments);
 [[nodiscard]] int run_bench(const Arguments& arguments);

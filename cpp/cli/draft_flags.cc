@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "cli/interrupt.h"
 #include "cli/terminal.h"
 #include "engine/pair.h"
 
@@ -196,6 +197,11 @@ LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft, const Out
     for (const std::string& warning : report.warnings) print_warning(warning);
   }
   return pair;
+}
+
+Session make_session(const LoadedPair& pair) {
+  const AbortOnInterrupt abort;
+  return Session(pair.target, pair.options);
 }
 
 }  // namespace specdec::cli

@@ -40,5 +40,7 @@ struct LoadedPair {
 };
 [[nodiscard]] LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft,
                                    const OutputFlags& output);
+// Ctrl-C ends the process.
+[[nodiscard]] Session make_session(const LoadedPair& pair);
 
 }  // namespace specdec::cli

@@ -127,7 +127,7 @@ int run_generate(const Arguments& arguments) {
   if (flags.check) require_checkable(session_options(flags.draft), sampling);
   const std::string prompt = read_prompt(parser, flags.prompt);
   const LoadedPair pair = load_pair(flags.model, flags.draft, flags.output);
-  Session session(pair.target, pair.options);
+  Session session = make_session(pair);
 
   GenerateRequest request;
   if (flags.chat.enabled || !flags.chat.system.empty() || !flags.chat.format.empty()) {
@@ -142,7 +142,7 @@ int run_generate(const Arguments& arguments) {
   request.ignore_eos = flags.ignore_eos;
   request.render_special = flags.special;
   if (flags.n_logprobs >= 0) request.n_logprobs = flags.n_logprobs;
-  request.should_cancel = interrupted;
+  request.cancel = &interrupt_flag();
 
   const bool color = wants_color(STDOUT_FILENO, flags.output.no_color);
   ProgressBar bar("reading the prompt", !flags.output.quiet);
@@ -160,11 +160,7 @@ int run_generate(const Arguments& arguments) {
       print_round(round, *pair.target);
     };
   }
-  GenerateResult result;
-  {
-    const InterruptTarget target(session);
-    result = session.generate(request);
-  }
+  GenerateResult result = session.generate(request);
   bar.finish();
   if (!flags.output.json) write_stdout(flags.trace ? result.text + "\n" : "\n");
   std::optional<OutputCheck> check;
@@ -178,7 +174,8 @@ int run_generate(const Arguments& arguments) {
     }
     print_speed(result, *pair.target);
   }
-  if (result.finish_reason == "cancelled" || (check && check->cancelled)) return kExitInterrupted;
+  if (result.finish_reason == "cancelled" || (check && check->cancelled))
+    return interrupt_exit_code();
   return check ? report_check(*check, flags.output.quiet) : kExitOk;
 }
 

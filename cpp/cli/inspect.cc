@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/interrupt.h"
 #include "cli/json.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
@@ -270,6 +271,7 @@ int run_inspect(const Arguments& arguments) {
       throw UsageError(flag_name(*spec) + " needs --vram-budget, which asks for a plan");
   }
 
+  const AbortOnInterrupt abort;
   const auto file = GgufFile::open(flags.model);
   if (flags.chat_template) {
     const std::string text = chat_template_of(*file);

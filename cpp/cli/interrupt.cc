@@ -3,53 +3,69 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <atomic>
-
-#include "engine/session.h"
-
 namespace specdec::cli {
 namespace {
 
-std::atomic<bool> flag{false};
-std::atomic<bool> abort_at_once{false};
-std::atomic<Session*> target{nullptr};
-static_assert(std::atomic<Session*>::is_always_lock_free);
+// Whatever waits where no flag is looked at: a supervisor's SIGTERM is obeyed all the same.
+constexpr unsigned kPatienceSeconds = 5;
 
-extern "C" void on_interrupt(int) {
-  if (abort_at_once.load()) {
-    constexpr char kMessage[] = "\nspecdec: interrupted\n";
-    // Only what a signal handler may call; whether it can be printed does not matter.
-    [[maybe_unused]] const auto n = ::write(STDERR_FILENO, kMessage, sizeof kMessage - 1);
-    ::_exit(130);
+std::atomic<bool> flag{false};
+std::atomic<bool> term{false};
+std::atomic<int> last_signal{SIGINT};
+std::atomic<int> n_abort_at_once{0};
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
+
+// Only what a signal handler may call.
+[[noreturn]] void abort_now() {
+  constexpr char kMessage[] = "\nspecdec: interrupted\n";
+  // Whether it can be printed does not matter.
+  [[maybe_unused]] const auto n = ::write(STDERR_FILENO, kMessage, sizeof kMessage - 1);
+  ::_exit(128 + last_signal.load());
+}
+
+extern "C" void on_alarm(int) { ::_exit(128 + SIGTERM); }
+
+extern "C" void on_interrupt(int number) {
+  last_signal.store(number);
+  if (n_abort_at_once.load() > 0) abort_now();
+  if (number == SIGTERM) {
+    term.store(true);
+    ::alarm(kPatienceSeconds);
   }
-  if (flag.exchange(true)) ::_exit(130);
-  // cancel() only stores to a lock-free atomic.
-  if (Session* session = target.load()) session->cancel();
+  if (flag.exchange(true)) ::_exit(128 + number);
+}
+
+void handle(int number, void (*handler)(int)) {
+  struct sigaction action = {};
+  action.sa_handler = handler;
+  sigemptyset(&action.sa_mask);
+  // No SA_RESTART: a read from the terminal returns, so that `chat` can react.
+  ::sigaction(number, &action, nullptr);
 }
 
 }  // namespace
 
 void install_interrupt_handler() {
-  struct sigaction action = {};
-  action.sa_handler = on_interrupt;
-  sigemptyset(&action.sa_mask);
-  // No SA_RESTART: a read from the terminal returns, so that `chat` can react.
-  ::sigaction(SIGINT, &action, nullptr);
-  ::sigaction(SIGTERM, &action, nullptr);
+  handle(SIGINT, on_interrupt);
+  handle(SIGTERM, on_interrupt);
+  handle(SIGALRM, on_alarm);
 }
 
 bool interrupted() noexcept { return flag.load(); }
 
-const std::atomic<bool>& interrupt_flag() noexcept { return flag; }
+bool terminated() noexcept { return term.load(); }
 
-void clear_interrupt() noexcept { flag.store(false); }
+std::atomic<bool>& interrupt_flag() noexcept { return flag; }
 
-AbortOnInterrupt::AbortOnInterrupt() noexcept { abort_at_once.store(true); }
+void clear_interrupt() noexcept { flag.store(terminated()); }
 
-AbortOnInterrupt::~AbortOnInterrupt() { abort_at_once.store(false); }
+int interrupt_exit_code() noexcept { return 128 + last_signal.load(); }
 
-InterruptTarget::InterruptTarget(Session& session) noexcept { target.store(&session); }
+AbortOnInterrupt::AbortOnInterrupt() noexcept {
+  n_abort_at_once.fetch_add(1);
+  if (flag.load()) abort_now();
+}
 
-InterruptTarget::~InterruptTarget() { target.store(nullptr); }
+AbortOnInterrupt::~AbortOnInterrupt() { n_abort_at_once.fetch_sub(1); }
 
 }  // namespace specdec::cli

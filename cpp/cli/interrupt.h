@@ -1,36 +1,30 @@
-// Ctrl-C: the first one asks the running call to stop, the second one ends the process.
+// Ctrl-C and SIGTERM: the first asks the running call to stop, the second ends the process. What
+// ends because of one has the exit code 128 + its number.
 #pragma once
 
 #include <atomic>
-
-namespace specdec {
-class Session;
-}
 
 namespace specdec::cli {
 
 void install_interrupt_handler();
 [[nodiscard]] bool interrupted() noexcept;
-[[nodiscard]] const std::atomic<bool>& interrupt_flag() noexcept;
+// By SIGTERM, which clear_interrupt() does not undo.
+[[nodiscard]] bool terminated() noexcept;
+// The token of calls that a signal is to end, within a forward pass too. Signals set it; so may the
+// call.
+[[nodiscard]] std::atomic<bool>& interrupt_flag() noexcept;
 void clear_interrupt() noexcept;
+// 128 + the signal that came; 130 when none did.
+[[nodiscard]] int interrupt_exit_code() noexcept;
 
-// While it lives there is nothing worth finishing: Ctrl-C ends the process at once with exit code
-// 130.
+// While it lives there is nothing worth finishing: a signal ends the process at once, also one that
+// came before.
 class AbortOnInterrupt {
  public:
   AbortOnInterrupt() noexcept;
   ~AbortOnInterrupt();
   AbortOnInterrupt(const AbortOnInterrupt&) = delete;
   AbortOnInterrupt& operator=(const AbortOnInterrupt&) = delete;
-};
-
-// While it lives, Ctrl-C also cancels this session, within a forward pass too.
-class InterruptTarget {
- public:
-  explicit InterruptTarget(Session& session) noexcept;
-  ~InterruptTarget();
-  InterruptTarget(const InterruptTarget&) = delete;
-  InterruptTarget& operator=(const InterruptTarget&) = delete;
 };
 
 }  // namespace specdec::cli

@@ -47,7 +47,7 @@ std::string main_help() {
          "  --version      Show the version.\n\n"
          "Exit codes: 0 ok, 1 internal error, 2 usage, 3 bad file, 4 unsupported, 5 out of memory "
          "or\n"
-         "context, 130 interrupted.\n";
+         "context, 130 interrupted, 143 terminated.\n";
 }
 
 int exit_code(ErrorCode code) {
@@ -65,7 +65,7 @@ int exit_code(ErrorCode code) {
     case ErrorCode::kDevice:
       return kExitResource;
     case ErrorCode::kCancelled:
-      return kExitInterrupted;
+      return interrupt_exit_code();
     default:
       return kExitInternal;
   }

@@ -1,14 +1,13 @@
 #include "cli/options.h"
 
-#include <cerrno>
+#include <algorithm>
 #include <charconv>
-#include <cstdio>
-#include <cstring>
 #include <random>
 
 #include "base/error.h"
 #include "cli/interrupt.h"
 #include "cli/terminal.h"
+#include "cli/text_input.h"
 
 namespace specdec::cli {
 namespace {
@@ -179,20 +178,7 @@ void check_model_flags(const ArgParser& parser, const ModelFlags& flags) {
 }
 
 std::string read_file(const std::string& path) {
-  const bool is_stdin = path == "-";
-  std::FILE* file = is_stdin ? stdin : std::fopen(path.c_str(), "rb");
-  const auto fail = [&path]() {
-    throw Error(ErrorCode::kIo, printable(path, 400) + ": " + std::strerror(errno));
-  };
-  if (file == nullptr) fail();
-  std::string text;
-  char buffer[65536];
-  for (std::size_t n; (n = std::fread(buffer, 1, sizeof buffer, file)) > 0;) text.append(buffer, n);
-  const bool failed = std::ferror(file) != 0;
-  const int reason = errno;
-  if (!is_stdin) std::fclose(file);
-  errno = reason;
-  if (failed) fail();
+  std::string text = read_all(path);
   if (text.ends_with("\r\n")) {
     text.resize(text.size() - 2);
   } else if (text.ends_with('\n')) {

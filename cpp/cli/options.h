@@ -58,7 +58,7 @@ void add_output_flags(ArgParser& parser, OutputFlags& flags, bool with_json);
 void check_model_flags(const ArgParser& parser, const ModelFlags& flags);
 
 // The text of -p or -f ("-": standard input); one final newline of a file is dropped. UsageError
-// unless exactly one was given.
+// unless exactly one was given. Ctrl-C ends the process.
 [[nodiscard]] std::string read_prompt(const ArgParser& parser, const PromptFlags& flags);
 [[nodiscard]] std::string read_file(const std::string& path);
 

@@ -1,5 +1,6 @@
 #include "cli/terminal.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,16 +10,21 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "cli/interrupt.h"
 
 namespace specdec::cli {
 namespace {
 
-// False on an error other than an interrupted call.
+// False on an error; EINTR when a signal came while nobody took the text.
 bool write_all(int fd, std::string_view text) {
   while (!text.empty()) {
     const ssize_t n = ::write(fd, text.data(), text.size());
     if (n < 0) {
-      if (errno == EINTR) continue;
+      if (errno == EAGAIN) {  // a pipe that its owner made non-blocking
+        pollfd ready = {fd, POLLOUT, 0};
+        if (::poll(&ready, 1, -1) >= 0) continue;
+      }
+      if (errno == EINTR && !interrupted()) continue;
       return false;
     }
     text.remove_prefix(static_cast<std::size_t>(n));
@@ -40,6 +46,7 @@ bool wants_color(int fd, bool no_color_flag) {
 
 void write_stdout(std::string_view text) {
   if (!write_all(STDOUT_FILENO, text)) {
+    if (errno == EINTR) throw Error(ErrorCode::kCancelled, "interrupted");
     throw Error(ErrorCode::kIo,
                 std::string("cannot write to standard output: ") + std::strerror(errno));
   }

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/interrupt.h"
 #include "cli/json.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
@@ -35,6 +36,7 @@ int run_tokenize(const Arguments& arguments) {
   }
   if (model.empty()) throw UsageError("no model: give a GGUF file with -m");
   if (ids_only && json_output) throw UsageError("give either --ids or --json, not both");
+  const AbortOnInterrupt abort;
   const std::string text = read_prompt(parser, prompt_flags);
   const auto tokenizer = Tokenizer::from_gguf(*GgufFile::open(model));
   EncodeOptions options;

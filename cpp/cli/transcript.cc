@@ -64,6 +64,10 @@ void save_transcript(const std::string& path, const std::vector<ChatMessage>& me
 }
 
 std::vector<ChatMessage> load_transcript(const std::string& path) {
+  struct stat info = {};
+  if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+    fail(path, "is not a regular file");
+  }
   const std::string text = read_all(path);
   const JsonValue document = parse_json(text, path);
   const JsonValue* list = &document;

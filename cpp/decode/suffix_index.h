@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -78,6 +79,8 @@ class SuffixIndex {
 };
 
 // An index of a text that will not grow, or null for an empty one.
-[[nodiscard]] std::shared_ptr<const SuffixIndex> make_suffix_corpus(std::span<const TokenId> text);
+// `poll` is called many times a second; it may throw.
+[[nodiscard]] std::shared_ptr<const SuffixIndex> make_suffix_corpus(
+    std::span<const TokenId> text, const std::function<void()>& poll = {});
 
 }  // namespace specdec

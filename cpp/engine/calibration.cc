@@ -1,16 +1,23 @@
 #include "engine/calibration.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <locale>
+#include <optional>
 #include <sstream>
+#include <string_view>
 #include <thread>
-
-#include <unistd.h>
 
 #include "decode/stats.h"
 
@@ -21,6 +28,8 @@ constexpr const char* kHeader = "specdec calibration 2";
 constexpr double kTargetBudgetMs = 330.0;  // after the first look at every row count
 constexpr double kDraftBudgetMs = 100.0;
 constexpr int kMostRounds = 5;
+constexpr off_t kMostBytes = 1 << 16;  // of the file
+constexpr double kMostMs = 1e9;        // gained or lost by speculation so far
 
 std::uint64_t fnv1a(std::span<const std::byte> bytes, std::uint64_t hash) {
   for (const std::byte b : bytes) {
@@ -63,15 +72,41 @@ std::string folder() {
   if (const char* chosen = std::getenv("SPECDEC_CALIBRATION"); chosen != nullptr && *chosen != 0)
     return std::string(chosen) == "off" ? "" : chosen;
   const char* home = std::getenv("HOME");
-  if (home == nullptr || *home == 0) return {};
+  if (home == nullptr || *home != '/') return {};
   return std::string(home) + "/.cache/specdec-native/calibration";
+}
+
+// The text of a small regular file; nothing otherwise. Never waits, as opening a FIFO would.
+std::optional<std::string> read_small(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return std::nullopt;
+  std::string text;
+  struct stat status = {};
+  if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_size <= kMostBytes) {
+    text.resize(static_cast<std::size_t>(status.st_size));
+    const ssize_t n = ::read(fd, text.data(), text.size());
+    text.resize(static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
+  }
+  ::close(fd);
+  return text;
+}
+
+bool write_all(int fd, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t n = ::write(fd, text.data(), text.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    text.remove_prefix(static_cast<std::size_t>(n));
+  }
+  return true;
 }
 
 // Milliseconds of passes behind an empty cache: the least of several, because others use the
 // machine too.
 // n_layers > 0: of that many first layers and the head, as self-speculation runs them.
 std::vector<std::pair<int, double>> time_passes(ModelScorer& scorer, const std::vector<int>& rows,
-                                                double budget_ms, int n_layers = 0) {
+                                                double budget_ms, const std::function<void()>& poll,
+                                                int n_layers = 0) {
   const int n_ctx = scorer.n_ctx();
   std::vector<std::pair<int, double>> best;
   for (const int n : rows) {
@@ -79,6 +114,7 @@ std::vector<std::pair<int, double>> time_passes(ModelScorer& scorer, const std::
   }
   double spent = 0.0;
   const auto pass = [&](int n) {
+    poll();
     const std::vector<TokenId> tokens(static_cast<std::size_t>(n), 1 % scorer.vocab_size());
     double ms = 0.0;
     {
@@ -147,7 +183,10 @@ CalibrationFile::CalibrationFile(const LoadedModel& target, const LoadedModel* d
 
 bool CalibrationFile::read(Calibration& out) const {
   if (folder_.empty()) return false;
-  std::ifstream in(path_);
+  const std::optional<std::string> text = read_small(path_);
+  if (!text) return false;
+  std::istringstream in(*text);
+  in.imbue(std::locale::classic());
   std::string header;
   Calibration found;
   if (!std::getline(in, header) || header != kHeader || !read_passes(in, found.target) ||
@@ -156,7 +195,10 @@ bool CalibrationFile::read(Calibration& out) const {
     return false;
   }
   if (found.target.empty() || found.target[0].first != 1) return false;
-  if (!(found.state.plain_ms >= 0.0)) return false;
+  const ControllerState& state = found.state;
+  if (!(state.plain_ms >= 0.0 && state.plain_ms <= kMostMs &&
+        std::fabs(state.credit_ms) <= kMostMs))
+    return false;
   out = std::move(found);
   return true;
 }
@@ -164,37 +206,37 @@ bool CalibrationFile::read(Calibration& out) const {
 void CalibrationFile::write(const Calibration& calibration) const noexcept {
   if (folder_.empty()) return;
   try {
+    std::ostringstream out;
+    out.imbue(std::locale::classic());
+    out.precision(9);
+    out << kHeader << '\n';
+    write_passes(out, calibration.target);
+    write_passes(out, calibration.draft);
+    out << calibration.n_draft_layers << ' ';
+    write_passes(out, calibration.layers);
+    out << calibration.state.credit_ms << ' ' << calibration.state.plain_ms << '\n';
     std::filesystem::create_directories(folder_);
-    // Others may write it at the same time: whole files only.
-    const std::string temporary = path_ + "." + std::to_string(::getpid());
-    {
-      std::ofstream out(temporary, std::ios::trunc);
-      out.precision(9);
-      out << kHeader << '\n';
-      write_passes(out, calibration.target);
-      write_passes(out, calibration.draft);
-      out << calibration.n_draft_layers << ' ';
-      write_passes(out, calibration.layers);
-      out << calibration.state.credit_ms << ' ' << calibration.state.plain_ms << '\n';
-      if (!out.flush()) {
-        out.close();
-        std::filesystem::remove(temporary);
-        return;
-      }
-    }
-    std::filesystem::rename(temporary, path_);
-  } catch (...) {  // a full disk or a read-only home: measured again next time
+    // Threads, processes and machines may write it at the same time: each a file of its own, and
+    // whole files only.
+    std::string temporary = path_ + ".XXXXXX";
+    const int fd = ::mkostemp(temporary.data(), O_CLOEXEC);
+    if (fd < 0) return;
+    const bool written = write_all(fd, out.str()) && ::fchmod(fd, 0644) == 0;
+    if (::close(fd) != 0 || !written || std::rename(temporary.c_str(), path_.c_str()) != 0)
+      ::unlink(temporary.c_str());
+  } catch (...) {  // no memory, a file in place of the folder: measured again next time
   }
 }
 
-Calibration calibrate(ModelScorer& target, ModelScorer* draft, int n_draft_layers) {
+Calibration calibrate(ModelScorer& target, ModelScorer* draft, int n_draft_layers,
+                      const std::function<void()>& poll) {
   Calibration result;
   const ScopedMs timer(result.measured_ms);
-  result.target = time_passes(target, {1, 2, 4, 8, 16}, kTargetBudgetMs);
-  if (draft != nullptr) result.draft = time_passes(*draft, {1, 2, 8, 64}, kDraftBudgetMs);
+  result.target = time_passes(target, {1, 2, 4, 8, 16}, kTargetBudgetMs, poll);
+  if (draft != nullptr) result.draft = time_passes(*draft, {1, 2, 8, 64}, kDraftBudgetMs, poll);
   if (n_draft_layers > 0) {
     result.n_draft_layers = n_draft_layers;
-    result.layers = time_passes(target, {1, 2}, kDraftBudgetMs, n_draft_layers);
+    result.layers = time_passes(target, {1, 2}, kDraftBudgetMs, poll, n_draft_layers);
   }
   return result;
 }

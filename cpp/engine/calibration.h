@@ -1,6 +1,7 @@
 // What passes of a target and its draft model cost here, measured once and kept on disk.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -40,7 +41,9 @@ class CalibrationFile {
 };
 
 // Times passes of both, and of the target's first n_draft_layers layers if there are any, in under
-// half a second. Scorers must be empty, and are so afterwards.
-[[nodiscard]] Calibration calibrate(ModelScorer& target, ModelScorer* draft, int n_draft_layers);
+// half a second. Scorers must be empty, and are so afterwards. `poll` is called between passes and
+// may throw, and a pass may be cancelled: then scorers may hold something.
+[[nodiscard]] Calibration calibrate(ModelScorer& target, ModelScorer* draft, int n_draft_layers,
+                                    const std::function<void()>& poll);
 
 }  // namespace specdec

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "engine/memory.h"
+#include "engine/reading_pace.h"
 #include "engine/session.h"
 #include "kv/kv_cache.h"
 #include "model/model.h"
@@ -40,13 +41,19 @@ class Many {
   // False when the sequence has ended.
   bool take(Sequence& sequence, int row);
   [[nodiscard]] TokenLogprobs logprobs_of(int row, TokenId token) const;
-  [[nodiscard]] bool cancelled() const {
-    return request_.should_cancel && request_.should_cancel();
+  void read(std::span<const TokenId> unread, KvCache& cache);
+  void finish_all();
+  // Throws Error(kCancelled).
+  void poll() {
+    if (request_.should_cancel && request_.should_cancel()) cancel_.store(true);
+    if (cancel_.load()) throw Error(ErrorCode::kCancelled, "cancelled by the caller");
   }
 
   const LoadedModel& loaded_;
   const Model& model_;
   const ManyRequest& request_;
+  std::atomic<bool> own_cancel_{false};
+  std::atomic<bool>& cancel_;
   SamplingParams sampling_;
   KvType kv_type_;
   int n_ctx_ = 0;
@@ -54,6 +61,7 @@ class Many {
   int top_k_ = 1;
   std::shared_ptr<KvArena> arena_ = KvArena::create();
   Scratch scratch_;
+  ReadingPace pace_;
   std::vector<std::unique_ptr<Sequence>> active_;
   std::vector<ManyResult> results_;
   std::size_t n_done_ = 0;
@@ -63,6 +71,7 @@ Many::Many(const LoadedModel& loaded, const ManyRequest& request)
     : loaded_(loaded),
       model_(loaded.model()),
       request_(request),
+      cancel_(request.cancel != nullptr ? *request.cancel : own_cancel_),
       sampling_(request.sampling),
       kv_type_(request.kv_type.empty() ? loaded.kv_type() : parse_kv_type(request.kv_type)) {
   sampling_.validate();
@@ -152,14 +161,20 @@ void Many::start(std::size_t index) {
   std::span<const TokenId> unread = std::span<const TokenId>(prompt).first(prompt.size() - 1);
   auto sequence = std::make_unique<Sequence>(
       Sequence{.index = index, .cache = cache_for(unread), .tokens = prompt, .limit = limit});
-  unread = unread.subspan(static_cast<std::size_t>(sequence->cache.length()));
+  read(unread.subspan(static_cast<std::size_t>(sequence->cache.length())), sequence->cache);
+  active_.push_back(std::move(sequence));
+}
+
+void Many::read(std::span<const TokenId> unread, KvCache& cache) {
   while (!unread.empty()) {
-    const std::size_t n = std::min<std::size_t>(unread.size(), kMaxBatchRows);
-    model_.forward({.tokens = unread.first(n), .output = OutputKind::kNone}, sequence->cache,
-                   scratch_);
+    poll();
+    const std::size_t n = std::min(unread.size(), static_cast<std::size_t>(pace_.rows()));
+    pace_.time(n, [&] {
+      model_.forward({.tokens = unread.first(n), .output = OutputKind::kNone}, cache, scratch_,
+                     &cancel_);
+    });
     unread = unread.subspan(n);
   }
-  active_.push_back(std::move(sequence));
 }
 
 TokenLogprobs Many::logprobs_of(int row, TokenId token) const {
@@ -214,7 +229,8 @@ void Many::pass() {
     tokens.push_back(sequence->tokens.back());
     caches.push_back(&sequence->cache);
   }
-  model_.step({.tokens = tokens, .caches = caches, .output = output_, .top_k = top_k_}, scratch_);
+  model_.step({.tokens = tokens, .caches = caches, .output = output_, .top_k = top_k_}, scratch_,
+              &cancel_);
   std::vector<std::unique_ptr<Sequence>> left;
   for (std::size_t i = 0; i < active_.size(); ++i) {
     if (take(*active_[i], static_cast<int>(i))) {
@@ -226,11 +242,11 @@ void Many::pass() {
   active_ = std::move(left);
 }
 
-std::vector<ManyResult> Many::run() {
+void Many::finish_all() {
   std::size_t next = 0;
   const std::size_t n = request_.prompts.size();
   while (next < n || !active_.empty()) {
-    if (cancelled()) break;
+    poll();
     const std::size_t done_before = n_done_;
     if (next < n && active_.size() < static_cast<std::size_t>(request_.n_parallel)) {
       start(next++);
@@ -241,6 +257,14 @@ std::vector<ManyResult> Many::run() {
     }
     if (!active_.empty()) pass();
     if (n_done_ != done_before && request_.on_progress) request_.on_progress(n_done_);
+  }
+}
+
+std::vector<ManyResult> Many::run() {
+  try {
+    finish_all();
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kCancelled) throw;
   }
   for (ManyResult& result : results_) {
     if (result.finish_reason.empty()) result.finish_reason = "cancelled";

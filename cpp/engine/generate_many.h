@@ -2,6 +2,7 @@
 // the weights serves all of them. For making data, not for the first token to come soon.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -27,7 +28,11 @@ struct ManyRequest {
   int n_ctx = 0;          // positions of each sequence; 0: the model's own, at most 4096
   std::string kv_type;    // "": the model's
   bool keep_eos = false;  // the result ends with the token that ended it
-  // Asked before every pass; true ends all with "cancelled".
+  // The token of this call: true, from any thread and at any time, ends all with "cancelled",
+  // within a pass too. It is also set when should_cancel says so.
+  std::atomic<bool>* cancel = nullptr;
+  // Asked before every pass and a few times a second while prompts are read; true ends all with
+  // "cancelled".
   std::function<bool()> should_cancel;
   std::function<void(std::size_t n_done)> on_progress;  // sequences that have ended
 };

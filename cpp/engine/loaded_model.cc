@@ -272,13 +272,14 @@ const std::string& LoadedModel::chat_template() const noexcept {
   return tokenizer_->chat_template();
 }
 
-std::vector<TokenId> LoadedModel::encode(const std::vector<PromptPiece>& pieces,
-                                         int add_bos) const {
+std::vector<TokenId> LoadedModel::encode(const std::vector<PromptPiece>& pieces, int add_bos,
+                                         const std::function<void()>& poll) const {
   if (add_bos < -1 || add_bos > 1) {
     throw_invalid("add_bos must be -1 (as the file says), 0 or 1, got " + std::to_string(add_bos));
   }
   EncodeOptions options;
   if (add_bos >= 0) options.add_bos = add_bos == 1;
+  options.poll = poll;
   return tokenizer_->encode_chat(pieces, options);
 }
 

@@ -86,9 +86,9 @@ class LoadedModel {
   [[nodiscard]] int n_ctx() const noexcept { return n_ctx_; }
   // Where layers are besides the CPU; null: nowhere.
   [[nodiscard]] const std::shared_ptr<DeviceBackend>& gpu() const noexcept;
-  // The tokens of a prompt. add_bos: -1 as the file says, 0, 1.
-  [[nodiscard]] std::vector<TokenId> encode(const std::vector<PromptPiece>& pieces,
-                                            int add_bos) const;
+  // The tokens of a prompt. add_bos: -1 as the file says, 0, 1. `poll` as in EncodeOptions.
+  [[nodiscard]] std::vector<TokenId> encode(const std::vector<PromptPiece>& pieces, int add_bos,
+                                            const std::function<void()>& poll = {}) const;
   // The file's own template, "" when it has none.
   [[nodiscard]] const std::string& chat_template() const noexcept;
 

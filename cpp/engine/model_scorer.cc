@@ -1,7 +1,6 @@
 #include "engine/model_scorer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <string>
 #include <utility>
 
@@ -9,8 +8,6 @@
 
 namespace specdec {
 namespace {
-
-constexpr int kFirstPiece = 32;  // rows of the first piece of a long batch
 
 bool is_chain(std::span<const std::int32_t> parents) {
   for (std::size_t r = 0; r < parents.size(); ++r) {
@@ -21,13 +18,12 @@ bool is_chain(std::span<const std::int32_t> parents) {
 
 }  // namespace
 
-ModelScorer::ModelScorer(std::shared_ptr<const LoadedModel> model, KvCache cache, int n_ctx,
-                         const std::atomic<bool>* cancel)
-    : model_(std::move(model)), cache_(std::move(cache)), n_ctx_(n_ctx), cancel_(cancel) {}
+ModelScorer::ModelScorer(std::shared_ptr<const LoadedModel> model, KvCache cache, int n_ctx)
+    : model_(std::move(model)), cache_(std::move(cache)), n_ctx_(n_ctx) {}
 
-std::unique_ptr<ModelScorer> ModelScorer::fork(const std::atomic<bool>* cancel) {
+std::unique_ptr<ModelScorer> ModelScorer::fork() {
   truncate_drafted(0);
-  auto scorer = std::make_unique<ModelScorer>(model_, cache_.fork(), n_ctx_, cancel);
+  auto scorer = std::make_unique<ModelScorer>(model_, cache_.fork(), n_ctx_);
   scorer->tokens_ = tokens_;
   return scorer;
 }
@@ -108,7 +104,7 @@ int ModelScorer::max_chain_steps() const {
 int ModelScorer::forward_chain(const ScorerBatch& batch, int n_steps) {
   const auto n_rows = static_cast<int>(batch.tokens.size());
   // Reading a text is long enough to be worth no more than a step.
-  if (n_steps == 1 || n_rows > kFirstPiece || !model_->model().can_chain()) {
+  if (n_steps == 1 || n_rows > ReadingPace::kFirstRows || !model_->model().can_chain()) {
     forward(batch);
     return 1;
   }
@@ -236,8 +232,8 @@ void ModelScorer::forward(const ScorerBatch& batch) {
     const int n_silent = batch.output == RowOutput::kNone
                              ? n_rows - 1
                              : std::min(batch.first_output_row, n_rows - 1);
-    while (poll_ && batch.parents.empty() && n_silent - fed > piece_rows()) {
-      const int n = piece_rows();
+    while (poll_ && batch.parents.empty() && n_silent - fed > pace_.rows()) {
+      const int n = pace_.rows();
       Batch piece;
       piece.tokens =
           batch.tokens.subspan(static_cast<std::size_t>(fed), static_cast<std::size_t>(n));
@@ -262,21 +258,8 @@ void ModelScorer::forward(const ScorerBatch& batch) {
 }
 
 void ModelScorer::run(const Batch& batch) {
-  const auto start = std::chrono::steady_clock::now();
-  model_->model().forward(batch, cache_, scratch_, cancel_);
-  if (batch.tokens.size() >= kFirstPiece) {
-    const std::chrono::duration<double, std::milli> elapsed =
-        std::chrono::steady_clock::now() - start;
-    ms_per_row_ = elapsed.count() / static_cast<double>(batch.tokens.size());
-  }
-}
-
-// About a tenth of a second.
-int ModelScorer::piece_rows() const {
-  if (ms_per_row_ <= 0) return kFirstPiece;
-  return static_cast<int>(
-             std::clamp(100.0 / ms_per_row_, 16.0, static_cast<double>(kMaxBatchRows))) /
-         16 * 16;
+  pace_.time(batch.tokens.size(),
+             [&] { model_->model().forward(batch, cache_, scratch_, cancel_); });
 }
 
 void ModelScorer::truncate(int n) {

@@ -11,6 +11,7 @@
 #include "base/token.h"
 #include "decode/token_scorer.h"
 #include "engine/loaded_model.h"
+#include "engine/reading_pace.h"
 #include "kv/kv_cache.h"
 #include "model/model.h"
 #include "model/scratch.h"
@@ -19,12 +20,11 @@ namespace specdec {
 
 class ModelScorer final : public TokenScorer {
  public:
-  // n_ctx: rows the cache may hold. `cancel` (may be null) is polled inside forward passes.
-  ModelScorer(std::shared_ptr<const LoadedModel> model, KvCache cache, int n_ctx,
-              const std::atomic<bool>* cancel);
+  // n_ctx: rows the cache may hold.
+  ModelScorer(std::shared_ptr<const LoadedModel> model, KvCache cache, int n_ctx);
 
   // A scorer over a fork of the cache.
-  [[nodiscard]] std::unique_ptr<ModelScorer> fork(const std::atomic<bool>* cancel);
+  [[nodiscard]] std::unique_ptr<ModelScorer> fork();
 
   [[nodiscard]] int vocab_size() const override;
   [[nodiscard]] int n_ctx() const override { return n_ctx_; }
@@ -67,6 +67,8 @@ class ModelScorer final : public TokenScorer {
   // being invariant.
   using Poll = std::function<void(int length)>;
   void set_poll(Poll poll) { poll_ = std::move(poll); }
+  // Asked inside forward passes; null: never.
+  void set_cancel(const std::atomic<bool>* cancel) { cancel_ = cancel; }
 
   // What the cache holds, [length()].
   [[nodiscard]] const std::vector<TokenId>& tokens() const noexcept { return tokens_; }
@@ -79,11 +81,11 @@ class ModelScorer final : public TokenScorer {
   KvCache cache_;
   Scratch scratch_;
   int n_ctx_;
-  const std::atomic<bool>* cancel_;
+  const std::atomic<bool>* cancel_ = nullptr;
   std::vector<TokenId> tokens_;
   std::vector<TokenId> taken_;  // of forward_behind(): its tokens, when they are known
   Poll poll_;
-  double ms_per_row_ = 0;              // of long batches; 0: not known yet
+  ReadingPace pace_;
   std::vector<TokenId> drafted_;       // rows behind length(), through draft_layers_ layers only
   std::vector<float> drafted_hidden_;  // [drafted_.size(), hidden_size] after them
   int draft_layers_ = 0;
@@ -96,7 +98,22 @@ class ModelScorer final : public TokenScorer {
   [[nodiscard]] Batch to_model_batch(const ScorerBatch& batch) const;
   void feed_drafted(Batch batch);
   void run(const Batch& batch);
-  [[nodiscard]] int piece_rows() const;
+};
+
+// Passes of a scorer (null: nothing) can be cancelled by this flag while it lives.
+class CancelScope {
+ public:
+  CancelScope(ModelScorer* scorer, const std::atomic<bool>& cancel) : scorer_(scorer) {
+    if (scorer_ != nullptr) scorer_->set_cancel(&cancel);
+  }
+  ~CancelScope() {
+    if (scorer_ != nullptr) scorer_->set_cancel(nullptr);
+  }
+  CancelScope(const CancelScope&) = delete;
+  CancelScope& operator=(const CancelScope&) = delete;
+
+ private:
+  ModelScorer* scorer_;
 };
 
 // Sets a scorer's poll function (null: nothing) while it lives.

@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "base/error.h"
+#include "decode/token_cache.h"
 #include "kv/kv_cache.h"
 #include "model/model.h"
 #include "model/perplexity.h"
@@ -20,7 +21,9 @@ TextPerplexity measure_text_perplexity(const LoadedModel& model, const std::stri
   }
   const KvType kv_type = options.kv_type.empty() ? model.kv_type() : parse_kv_type(options.kv_type);
   const Tokenizer& tokenizer = model.tokenizer();
-  const std::vector<TokenId> tokens = tokenizer.encode(text, {});
+  EncodeOptions encode;
+  encode.poll = [&options] { throw_if_cancelled(options.cancel); };
+  const std::vector<TokenId> tokens = tokenizer.encode(text, encode);
 
   PerplexityOptions measure;
   measure.n_ctx = options.n_ctx;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "decode/control/controller.h"
 #include "decode/decoder.h"
 #include "decode/drafter.h"
+#include "decode/token_cache.h"
 #include "decode/verifier.h"
 #include "engine/calibration.h"
 #include "engine/layer_skip_scorer.h"
@@ -223,7 +225,6 @@ struct Session::Impl {
   std::shared_ptr<KvArena> arena;
   // Declared in the order of dependence: destroyed in reverse.
   std::atomic<bool> busy{false};
-  std::atomic<bool> cancelled{false};
   std::unique_ptr<ModelScorer> scorer, draft_scorer;
   std::unique_ptr<LayerSkipScorer> layer_scorer;
   std::shared_ptr<const SuffixIndex> suffix_corpus;  // shared by forks
@@ -235,10 +236,13 @@ struct Session::Impl {
 
   [[nodiscard]] DrafterSource drafter_source() const;
   void make_decoder();
-  void calibrate_once();
+  void calibrate_once(const std::function<void()>& poll);
   void keep_calibration() noexcept;
-  [[nodiscard]] std::vector<TokenId> prompt_tokens(const GenerateRequest& request) const;
-  [[nodiscard]] DecodeRequest decode_request(const GenerateRequest& request) const;
+  using Poll = std::function<void()>;
+  [[nodiscard]] std::vector<TokenId> prompt_tokens(const GenerateRequest& request,
+                                                   const Poll& poll) const;
+  [[nodiscard]] DecodeRequest decode_request(const GenerateRequest& request,
+                                             const Poll& poll) const;
 };
 
 DrafterSource Session::Impl::drafter_source() const {
@@ -293,8 +297,9 @@ void Session::Impl::make_decoder() {
                                       scorer->tokens());
 }
 
-// Before the first request, because it feeds the caches.
-void Session::Impl::calibrate_once() {
+// Before the first request, because it feeds the caches. A request that is cancelled meanwhile goes
+// on uncalibrated, to its end; the next one measures again.
+void Session::Impl::calibrate_once(const std::function<void()>& poll) {
   if (!controller || calibration || options.gamma >= 0 || scorer->length() > 0) return;
   if (draft_scorer && draft_scorer->length() > 0) return;
   calibration.emplace();
@@ -304,7 +309,21 @@ void Session::Impl::calibrate_once() {
   const bool usable = file.read(*calibration) && calibration->draft.empty() == !draft_scorer &&
                       (n_layers == 0 || calibration->n_draft_layers == n_layers);
   if (!usable) {
-    *calibration = calibrate(*scorer, draft_scorer.get(), n_layers);
+    const auto forget = [&] {
+      calibration.reset();
+      scorer->truncate(0);
+      if (draft_scorer) draft_scorer->truncate(0);
+    };
+    try {
+      *calibration = calibrate(*scorer, draft_scorer.get(), n_layers, poll);
+    } catch (const Error& error) {
+      forget();
+      if (error.code() == ErrorCode::kCancelled) return;
+      throw;
+    } catch (...) {
+      forget();
+      throw;
+    }
     file.write(*calibration);
   }
   controller->target_cost().calibrate(calibration->target);
@@ -334,7 +353,8 @@ void Session::Impl::keep_calibration() noexcept {
   }
 }
 
-std::vector<TokenId> Session::Impl::prompt_tokens(const GenerateRequest& request) const {
+std::vector<TokenId> Session::Impl::prompt_tokens(const GenerateRequest& request,
+                                                  const Poll& poll) const {
   if (!request.prompt_ids.empty()) {
     if (!request.pieces.empty() || !request.prompt.empty()) {
       throw_invalid("give prompt_ids, pieces or prompt, not several of them");
@@ -344,12 +364,13 @@ std::vector<TokenId> Session::Impl::prompt_tokens(const GenerateRequest& request
   return target->encode(request.pieces.empty()
                             ? std::vector<PromptPiece>{{request.prompt, request.parse_special}}
                             : request.pieces,
-                        request.add_bos);
+                        request.add_bos, poll);
 }
 
-DecodeRequest Session::Impl::decode_request(const GenerateRequest& request) const {
+DecodeRequest Session::Impl::decode_request(const GenerateRequest& request,
+                                            const Poll& poll) const {
   DecodeRequest out;
-  out.prompt = prompt_tokens(request);
+  out.prompt = prompt_tokens(request, poll);
   if (request.max_tokens < -1) {
     throw_invalid("max_tokens must be >= 0, or -1 for no limit, got " +
                   std::to_string(request.max_tokens));
@@ -365,11 +386,11 @@ DecodeRequest Session::Impl::decode_request(const GenerateRequest& request) cons
   if (options.gamma >= 0) out.gamma = options.gamma;
   if (options.draft_max >= 0) out.draft_max = options.draft_max;
   out.draft_min = options.draft_min;
-  out.cancel = &cancelled;
   return out;
 }
 
-Session::Session(std::shared_ptr<const LoadedModel> target, const SessionOptions& options)
+Session::Session(std::shared_ptr<const LoadedModel> target, const SessionOptions& options,
+                 const std::function<void()>& poll)
     : impl_(std::make_unique<Impl>()) {
   if (!target) throw_invalid("a session needs a model");
   impl_->options = resolve(*target, options);
@@ -379,8 +400,8 @@ Session::Session(std::shared_ptr<const LoadedModel> target, const SessionOptions
   if (draft != nullptr) require_pair(*impl.target, *draft);
 
   if (!impl.options.suffix_corpus.empty()) {
-    impl.suffix_corpus =
-        make_suffix_corpus(impl.target->encode({{impl.options.suffix_corpus, false}}, 0));
+    impl.suffix_corpus = make_suffix_corpus(
+        impl.target->encode({{impl.options.suffix_corpus, false}}, 0, poll), poll);
     impl.options.suffix_corpus.clear();
   }
 
@@ -390,13 +411,12 @@ Session::Session(std::shared_ptr<const LoadedModel> target, const SessionOptions
   check_gpu_memory(*impl.target, impl.options, kv_type);
   impl.arena = KvArena::create({.device = gpu_of(*impl.target, impl.options)});
   impl.scorer = std::make_unique<ModelScorer>(
-      impl.target, KvCache(impl.arena, impl.target->model().kv_shape(kv_type), n_ctx), n_ctx,
-      &impl.cancelled);
+      impl.target, KvCache(impl.arena, impl.target->model().kv_shape(kv_type), n_ctx), n_ctx);
   if (draft != nullptr) {
     const int draft_ctx = std::min(n_ctx, draft->model().config().context_length);
     impl.draft_scorer = std::make_unique<ModelScorer>(
         impl.options.draft, KvCache(impl.arena, draft->model().kv_shape(kv_type), draft_ctx),
-        draft_ctx, &impl.cancelled);
+        draft_ctx);
   }
   impl.make_decoder();
 }
@@ -409,43 +429,62 @@ Session& Session::operator=(Session&&) noexcept = default;
 GenerateResult Session::generate(const GenerateRequest& request) {
   Impl& impl = *impl_;
   const BusyGuard guard(impl.busy, "generate()");
-  impl.cancelled.store(false);
+  std::atomic<bool> own{false};
+  std::atomic<bool>& cancelled = request.cancel != nullptr ? *request.cancel : own;
+  const CancelScope target_cancel(impl.scorer.get(), cancelled);
+  const CancelScope draft_cancel(impl.draft_scorer.get(), cancelled);
 
-  DecodeRequest decode = impl.decode_request(request);
+  const auto poll = [&] {
+    if (request.should_cancel && request.should_cancel()) cancelled.store(true);
+  };
+  GenerateResult result;
+  DecodeRequest decode;
+  try {
+    decode = impl.decode_request(request, [&] {
+      poll();
+      throw_if_cancelled(&cancelled);
+    });
+  } catch (const Error& error) {  // in the middle of a long text
+    if (error.code() != ErrorCode::kCancelled) throw;
+    result.finish_reason = to_string(FinishReason::kCancelled);
+    result.seed = request.sampling.seed;
+    return result;
+  }
   const OutputPieces pieces(impl.target->tokenizer(), request.render_special);
   decode.pieces = &pieces;
   OutputText text(pieces);
-  GenerateResult result;
   const auto deliver = [&](OutputChunk chunk) {
     result.text += chunk.text;
     if (request.on_chunk) request.on_chunk(chunk);
   };
-  const auto poll = [&] {
-    if (request.should_cancel && request.should_cancel()) impl.cancelled.store(true);
-  };
   decode.on_chunk = [&](const Chunk& chunk) {
     deliver(text.push(chunk));
     poll();
-    return !impl.cancelled.load();
-  };
-  decode.on_round = [&](const RoundInfo& round) {
-    if (request.on_round) request.on_round(round);
-    poll();
+    return !cancelled.load();
   };
   const auto n_prompt = static_cast<int>(decode.prompt.size());
+  int n_told = -1;
   const auto progress = [&](int done) {
     poll();
-    if (request.on_progress) request.on_progress(std::min(done, n_prompt), n_prompt);
+    done = std::min(done, n_prompt);
+    if (request.on_progress && done > n_told) request.on_progress(done, n_prompt);
+    n_told = std::max(n_told, done);
+  };
+  decode.on_round = [&](const RoundInfo& round) {
+    progress(n_prompt);  // the first pass reads the last token
+    if (request.on_round) request.on_round(round);
   };
   decode.on_prompt = [&](int done, int) { progress(done); };
-  const PollScope target_poll(impl.scorer.get(), progress);
-  const PollScope draft_poll(impl.draft_scorer.get(), [&](int) { poll(); });
+  decode.cancel = &cancelled;
   poll();
 
   const DeviceBackend* const gpu = impl.arena->device().get();
   const double gpu_ms = gpu != nullptr ? gpu->device_stats().device_ms : 0.0;
-  impl.calibrate_once();
+  impl.calibrate_once(poll);
+  const PollScope target_poll(impl.scorer.get(), progress);
+  const PollScope draft_poll(impl.draft_scorer.get(), [&](int) { poll(); });
   DecodeResult decoded = impl.decoder->run(decode);
+  if (decoded.finish_reason != FinishReason::kCancelled) progress(n_prompt);
   impl.keep_calibration();
   if (gpu != nullptr) decoded.stats.device_ms = gpu->device_stats().device_ms - gpu_ms;
   if (OutputChunk rest = text.flush(); !rest.text.empty()) deliver(std::move(rest));
@@ -464,11 +503,6 @@ GenerateResult Session::generate(const GenerateRequest& request) {
   return result;
 }
 
-void Session::cancel() noexcept {
-  // While idle it has no effect: the next generate() clears the flag first.
-  impl_->cancelled.store(true);
-}
-
 std::unique_ptr<Session> Session::fork() {
   Impl& impl = *impl_;
   const BusyGuard guard(impl.busy, "fork()");
@@ -480,8 +514,8 @@ std::unique_ptr<Session> Session::fork() {
   copy->controller = impl.controller;
   copy->calibration_file = impl.calibration_file;
   copy->calibration = impl.calibration;
-  copy->scorer = impl.scorer->fork(&copy->cancelled);
-  if (impl.draft_scorer) copy->draft_scorer = impl.draft_scorer->fork(&copy->cancelled);
+  copy->scorer = impl.scorer->fork();
+  if (impl.draft_scorer) copy->draft_scorer = impl.draft_scorer->fork();
   copy->make_decoder();
   return std::unique_ptr<Session>(new Session(std::move(copy)));
 }
@@ -492,7 +526,7 @@ void Session::reset() {
 }
 
 std::vector<TokenId> Session::encode_prompt(const GenerateRequest& request) const {
-  return impl_->prompt_tokens(request);
+  return impl_->prompt_tokens(request, {});
 }
 
 std::vector<TokenId> Session::cached_tokens() const {

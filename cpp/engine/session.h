@@ -1,6 +1,7 @@
 // One conversation: text in, text out, plainly or speculatively.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -93,9 +94,14 @@ struct GenerateRequest {
 
   // All run on the calling thread; an exception thrown from them ends the call and passes through.
   std::function<void(const OutputChunk&)> on_chunk;
-  std::function<void(int n_read, int n_total)> on_progress;  // tokens of the prompt
-  std::function<void(const RoundInfo&)> on_round;            // each target pass, before any stop
-  // Asked several times a second; true ends the call with "cancelled". Besides Session::cancel().
+  // Tokens of the prompt; the last call, before the first chunk, says (total, total).
+  std::function<void(int n_read, int n_total)> on_progress;
+  std::function<void(const RoundInfo&)> on_round;  // each target pass, before any stop
+  // The token of this call: true ends it with "cancelled", within a pass too. Any thread may set it
+  // at any time, also before the call, and no request is lost: the session never clears it.
+  // It also sets it, when should_cancel says so.
+  std::atomic<bool>* cancel = nullptr;
+  // Asked several times a second; true ends the call with "cancelled".
   std::function<bool()> should_cancel;
 };
 
@@ -112,12 +118,14 @@ struct GenerateResult {
   DecodeStats stats;
 };
 
-// Not thread-safe but for cancel(): a second call while one is running gets Error(kBusy).
+// Not thread-safe: a second call while one is running gets Error(kBusy).
 class Session {
  public:
   // Throws kInvalidArgument (names the option), kUnsupported (draft of another vocabulary),
-  // kResource (memory for n_ctx).
-  Session(std::shared_ptr<const LoadedModel> target, const SessionOptions& options = {});
+  // kResource (memory for n_ctx). `poll` is called many times a second while a long suffix_corpus
+  // is read; what it throws passes through.
+  Session(std::shared_ptr<const LoadedModel> target, const SessionOptions& options = {},
+          const std::function<void()>& poll = {});
   ~Session();
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
@@ -125,9 +133,6 @@ class Session {
   // Runs to the end. Whatever the prompt shares with what the session holds is not read again.
   // kContextFull when prompt + 1 do not fit. After an exception the session can be used again.
   GenerateResult generate(const GenerateRequest& request);
-
-  // Ends the running generate() at the next token, from any thread; no effect when none is running.
-  void cancel() noexcept;
 
   // A second conversation that starts with this one's content; the common part is stored once.
   [[nodiscard]] std::unique_ptr<Session> fork();

@@ -18,6 +18,7 @@ namespace {
 
 constexpr std::string_view kMergesKey = "tokenizer.ggml.merges";
 constexpr std::size_t kMaxMerges = std::size_t{1} << 22;
+constexpr std::uint32_t kPollWords = 1 << 14;  // some milliseconds
 
 struct MergeTexts {
   std::string_view left;
@@ -77,15 +78,22 @@ class BpeEncoder final : public TextEncoder {
     if (pre.ignore_merges) index_words();
   }
 
-  void encode(std::string_view text, bool starts, std::vector<TokenId>& out) const override {
+  void encode(std::string_view text, bool starts, const std::function<void()>& poll,
+              std::vector<TokenId>& out) const override {
     (void)starts;
     SplitScratch split;
     MergeTable::Scratch merge;
     std::vector<std::uint32_t> word_ends;
     std::vector<PlacedSymbol> symbols;
+    if (poll) {
+      merge.poll = &poll;
+      poll();
+    }
     split_words(rule_, text, split, word_ends);
     std::uint32_t begin = 0;
+    std::uint32_t n_words = 0;
     for (const std::uint32_t end : word_ends) {
+      if (++n_words % kPollWords == 0 && poll) poll();
       encode_word(text.substr(begin, end - begin), symbols, merge, out);
       begin = end;
     }

@@ -9,6 +9,7 @@ namespace {
 constexpr std::uint32_t kNone = 0xffffffff;
 // Up to here a scan of all pairs per step beats the queues.
 constexpr std::size_t kShortWord = 24;
+constexpr std::uint32_t kPollMerges = 1 << 16;  // some milliseconds
 
 }  // namespace
 
@@ -134,8 +135,11 @@ void MergeTable::merge_long(std::vector<PlacedSymbol>& word, Scratch& scratch) c
     previous[i] = i == 0 ? kNone : i - 1;
     next[i] = i + 1 == n ? kNone : i + 1;
     if (i + 1 < n) add_candidate(i, find(word[i].symbol, word[i + 1].symbol), scratch);
+    if ((i + 1) % kPollMerges == 0 && scratch.poll != nullptr) (*scratch.poll)();
   }
+  std::uint32_t n_merges = 0;
   for (std::uint32_t left = 0; (left = take_candidate(scratch)) != kNone;) {
+    if (++n_merges % kPollMerges == 0 && scratch.poll != nullptr) (*scratch.poll)();
     const std::uint32_t right = next[left];
     const std::uint32_t after = next[right];
     const std::uint32_t before = previous[left];

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -45,6 +46,8 @@ class MergeTable {
     std::vector<Bucket> buckets;
     std::size_t n_buckets = 0;
     std::vector<std::uint32_t> ranks;  // heap of (rank, smallest on top)
+    // Called now and then in a long word; may throw, which ends the merge.
+    const std::function<void()>* poll = nullptr;
   };
 
   MergeTable() = default;

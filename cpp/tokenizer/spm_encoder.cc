@@ -56,7 +56,8 @@ class SpmEncoder final : public TextEncoder {
     load_pairs(data, vocabulary.warnings());
   }
 
-  void encode(std::string_view text, bool starts, std::vector<TokenId>& out) const override;
+  void encode(std::string_view text, bool starts, const std::function<void()>& poll,
+              std::vector<TokenId>& out) const override;
   [[nodiscard]] bool adds_space_prefix() const noexcept override { return add_space_prefix_; }
 
  private:
@@ -191,7 +192,8 @@ void SpmEncoder::load_pairs(const VocabData& data, std::vector<std::string>& war
   merges_ = MergeTable(std::move(rules));
 }
 
-void SpmEncoder::encode(std::string_view text, bool starts, std::vector<TokenId>& out) const {
+void SpmEncoder::encode(std::string_view text, bool starts, const std::function<void()>& poll,
+                        std::vector<TokenId>& out) const {
   std::string marked;
   marked.reserve(text.size() + kSpaceMark.size());
   if (starts && add_space_prefix_) marked += kSpaceMark;
@@ -210,6 +212,7 @@ void SpmEncoder::encode(std::string_view text, bool starts, std::vector<TokenId>
     i += n_bytes;
   }
   MergeTable::Scratch scratch;
+  if (poll) scratch.poll = &poll;
   merges_.merge(symbols, scratch);
   for (std::size_t i = 0; i < symbols.size(); ++i) {
     if (symbols[i].symbol < n_tokens_) {

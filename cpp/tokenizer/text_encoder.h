@@ -1,6 +1,7 @@
 // Text without special tokens -> tokens: the interface of the two tokenizer kinds.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -16,8 +17,10 @@ class TextEncoder {
   virtual ~TextEncoder() = default;
 
   // Appends the tokens of `text`, which is any bytes, under 2^28 of them. `starts` says that the
-  // text stands at the beginning of the prompt or behind a special token. Thread-safe.
-  virtual void encode(std::string_view text, bool starts, std::vector<TokenId>& out) const = 0;
+  // text stands at the beginning of the prompt or behind a special token. `poll` (may be empty) is
+  // called now and then while a long text is read; it may throw. Thread-safe.
+  virtual void encode(std::string_view text, bool starts, const std::function<void()>& poll,
+                      std::vector<TokenId>& out) const = 0;
   // Does encode() put a space in front of a text that `starts`?
   [[nodiscard]] virtual bool adds_space_prefix() const noexcept { return false; }
 };

@@ -13,6 +13,8 @@ namespace {
 
 // Encoding needs up to 40 bytes of memory for each byte of text.
 constexpr std::size_t kMaxTextBytes = std::size_t{128} << 20;
+constexpr std::size_t kPollBytes = 1 << 16;  // a shorter text is read in a moment
+constexpr std::size_t kPollParts = 1 << 12;
 constexpr std::size_t kMaxSpecialBytes = std::size_t{4} << 20;
 
 }  // namespace
@@ -110,12 +112,16 @@ std::vector<TokenId> Tokenizer::encode_ranges(std::string_view text,
   if (options.add_bos.value_or(add_bos_)) tokens.push_back(require(bos_, "bos"));
   std::vector<PromptPart> parts;
   special_.cut(text, control_ranges, parts);
+  const std::function<void()> no_poll;
+  std::size_t n_parts = 0;
   bool starts = true;
   for (const PromptPart& part : parts) {
     if (part.token >= 0) {
       tokens.push_back(part.token);
     } else {
-      encoder_->encode(text.substr(part.begin, part.end - part.begin), starts, tokens);
+      const std::string_view words = text.substr(part.begin, part.end - part.begin);
+      if (options.poll && ++n_parts % kPollParts == 0) options.poll();
+      encoder_->encode(words, starts, words.size() < kPollBytes ? no_poll : options.poll, tokens);
     }
     starts = part.token >= 0;
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -25,6 +26,8 @@ struct EncodeOptions {
   // Turn the texts of control tokens ("<|im_end|>") into those tokens. Leave off for text that a
   // user typed. User-defined tokens are recognised always.
   bool parse_special = false;
+  // Called some hundred times a second while a long text is read; what it throws passes through.
+  std::function<void()> poll;
 };
 
 // A part of a prompt, and whether control tokens may be recognised in it.

@@ -32,6 +32,8 @@ class Call(NamedTuple):
     n_top: how many alternatives to show per token (None: no log-probabilities).
     """
 
+    session: _core.Session  # of the decoder, which may be closed meanwhile
+    cancel: _core.CancelFlag
     request: _core.GenerateRequest
     n_top: int | None
     on_progress: Callable[[int, int], object] | None = None

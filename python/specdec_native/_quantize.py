@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from . import _core
 from ._checks import Text, check_all
 from ._option_table import CHECKS
-from .model import StrPath, path_bytes
+from .model import StrPath, on_main_thread, path_bytes
 from .results import QuantizedTensor, QuantizeResult
 
 
@@ -77,7 +76,7 @@ def quantize(
         path_bytes("target", target),
         Text()("type", type),
         **checked,
-        poll_signals=threading.current_thread() is threading.main_thread(),
+        poll_signals=on_main_thread(),
     )
     found["tensors"] = tuple(QuantizedTensor(**tensor) for tensor in found["tensors"])
     return QuantizeResult(**found)

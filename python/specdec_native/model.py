@@ -32,6 +32,11 @@ def flush_log() -> None:
         logger.log(level, "%s", text)
 
 
+def on_main_thread() -> bool:
+    """Signal handlers run on this thread only."""
+    return threading.current_thread() is threading.main_thread()
+
+
 def to_bytes(text: str) -> bytes:
     """UTF-8; a lone surrogate becomes bytes that are not UTF-8, which tokenizers accept."""
     return text.encode("utf-8", "surrogatepass")
@@ -58,8 +63,10 @@ class Model:
     """A GGUF model, ready to run.
 
     Immutable: any number of decoders and threads may share it. It cannot be used in a process made
-    by ``fork`` after it was loaded, and cannot be pickled: open it in each process. Closing it does
-    not disturb decoders made from it; its memory is released with the last of them.
+    by ``fork`` after it was loaded, and cannot be pickled: open it in each process. Closing it, or
+    leaving its ``with`` block, only ends the use of this object. Decoders that were made before,
+    for which it is the target or drafts, go on, and so do their forks; its memory is released with
+    the last of them.
 
     Args:
         path: a GGUF file.
@@ -136,7 +143,7 @@ class Model:
             vram_budget="" if vram_budget is None else str(vram_budget),
             n_ctx=checked["n_ctx"] or 0,
             on_progress=checked["on_progress"],
-            poll_signals=threading.current_thread() is threading.main_thread(),
+            poll_signals=on_main_thread(),
         )
         flush_log()
 
@@ -177,7 +184,10 @@ class Model:
         if not isinstance(text, str):
             raise InvalidArgumentError(f"text must be a str, not {type(text).__name__}")
         return self._native.tokenize(
-            to_bytes(text), add_special=add_special, parse_special=parse_special
+            to_bytes(text),
+            add_special=add_special,
+            parse_special=parse_special,
+            poll_signals=on_main_thread(),
         )
 
     def detokenize(
@@ -257,8 +267,15 @@ class Model:
     def _control_tokens(self) -> ControlTokens:
         return ControlTokens(self._native.control_token_texts())
 
+    def _keep(self) -> Model:
+        """The same model for somebody who goes on when this object is closed."""
+        self._native  # noqa: B018  # ClosedError now, not later
+        kept = Model.__new__(Model)
+        kept.__dict__.update(self.__dict__)
+        return kept
+
     def close(self) -> None:
-        """Ends the use of this object; may be called again."""
+        """Ends the use of this object, not of decoders made from it; may be called again."""
         self._handle = None
 
     @property

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-import weakref
-from collections.abc import Iterator
 from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn
 
 from . import _core
 from ._convert import Call, round_callback, to_chunk, to_result
+from .model import refuse_copy
 from .results import Chunk, GenerationResult
 
 _QUEUE_LENGTH = 64  # chunks made but not taken; then the generation waits
@@ -19,39 +20,49 @@ _POLL_SECONDS = 0.05
 class StreamWorker:
     """Runs one generation on its own thread. Holds no `Stream`, so that one can be dropped."""
 
-    def __init__(self, session: _core.Session, call: Call) -> None:
+    def __init__(self, call: Call) -> None:
         self.chunks: queue.Queue[Chunk] = queue.Queue(_QUEUE_LENGTH)
-        self.cancel = _core.CancelFlag()
+        self.cancel = call.cancel
         self.finished = threading.Event()
         self.result: GenerationResult | None = None
         self.error: BaseException | None = None
-        self._session = session
         self._call = call
+        self._begin = threading.Lock()  # whoever gets it decides whether the work begins
         self.thread = threading.Thread(target=self._run, name="specdec-stream")
-        self.thread.start()
+
+    @property
+    def open(self) -> bool:
+        """Whether there is something left to read, and nobody gave it up."""
+        return not (self.finished.is_set() or self.cancel.is_set())
 
     def _run(self) -> None:
+        if not self._begin.acquire(blocking=False):
+            return
+        call = self._call
         try:
-            native = self._session.generate(
-                self._call.request,
+            native = call.session.generate(
+                call.request,
                 on_chunk=self._put,
-                on_progress=self._call.on_progress,
-                on_round=round_callback(self._call.on_round),
+                on_progress=self._progress,
+                on_round=round_callback(call.on_round),
                 cancel=self.cancel,
                 poll_signals=False,
             )
-            self.result = to_result(self._session, native, self._call)
+            self.result = to_result(call.session, native, call)
         except BaseException as error:  # handed to the reader
             self.error = error
         finally:
             self.finished.set()
 
+    def _progress(self, n_read: int, n_total: int) -> None:
+        self._end_with_the_interpreter()
+        if self._call.on_progress is not None:
+            self._call.on_progress(n_read, n_total)
+
     def _put(self, native: _core.OutputChunk) -> bool:
         chunk = to_chunk(native, self._call)
         while not self.cancel.is_set():
-            # The interpreter waits for this thread at exit, so it must end when the main one has.
-            if not threading.main_thread().is_alive():
-                return False
+            self._end_with_the_interpreter()
             try:
                 self.chunks.put(chunk, timeout=_POLL_SECONDS)
             except queue.Full:
@@ -59,27 +70,50 @@ class StreamWorker:
             return True
         return False
 
+    def _end_with_the_interpreter(self) -> None:
+        # It waits for this thread at exit, so this thread must end when the main one has.
+        if not threading.main_thread().is_alive():
+            self.cancel.set()
+
     def wait(self) -> None:
-        if threading.current_thread() is not self.thread:
-            self.thread.join()
+        """Until nothing runs any more. `cancel` must be set, or the work finished."""
+        if self._begin.acquire(blocking=False):  # not begun: then it never will
+            self.finished.set()
+        elif threading.current_thread() is not self.thread:
+            with contextlib.suppress(RuntimeError):  # never started
+                self.thread.join()
 
 
-class Stream(Iterator[Chunk]):
+class Stream(_core.StreamBase):
     """Iterates over the chunks of a generation that runs on another thread.
 
-    Closing it, leaving its ``with`` block or dropping the last reference ends the generation. An
-    error of the generation is raised by the iteration.
+    Closing it, leaving its ``with`` block, dropping the last reference and an exception while it
+    waits for the next chunk (Ctrl-C, most of all) end the generation: then the decoder can be used
+    again. An error of the generation is raised by the iteration. Several threads may read one.
     """
 
     def __init__(self, worker: StreamWorker) -> None:
+        super().__init__(worker.cancel)
         self._worker = worker
         self._closed = False
-        weakref.finalize(self, worker.cancel.set).atexit = False
 
     def __iter__(self) -> Stream:
         return self
 
-    def __next__(self) -> Chunk:
+    # Native, so that no KeyboardInterrupt comes between the caller and what ends the generation.
+    if TYPE_CHECKING:
+
+        def __next__(self) -> Chunk: ...
+
+        def __exit__(
+            self,
+            kind: type[BaseException] | None,
+            error: BaseException | None,
+            traceback: TracebackType | None,
+        ) -> None: ...
+
+    def _take(self) -> Chunk:
+        """What __next__ does."""
         worker = self._worker
         while not self._closed:
             finished = worker.finished.is_set()  # before looking: nothing comes after it
@@ -110,10 +144,11 @@ class Stream(Iterator[Chunk]):
     def __enter__(self) -> Stream:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    def __reduce__(self) -> NoReturn:
+        refuse_copy("Stream")
+
+    def __copy__(self) -> NoReturn:
+        refuse_copy("Stream")
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        refuse_copy("Stream")

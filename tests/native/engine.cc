@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -30,6 +31,10 @@ struct Handle {
 struct Gpu {
   std::shared_ptr<DeviceBackend> backend;
   std::shared_ptr<testing::EmulatedFaults> faults = {};  // null: a real one
+};
+
+struct Token {
+  std::atomic<bool> set{false};
 };
 
 Handle load(const std::string& path, int n_threads, const std::string& kv_type, bool check_tensors,
@@ -178,6 +183,7 @@ py::dict generate(Session& session, const py::kwargs& kwargs) {
       return f().cast<bool>();
     };
   }
+  if (kwargs.contains("cancel")) r.cancel = &kwargs["cancel"].cast<Token&>().set;
   GenerateResult result;
   {
     const py::gil_scoped_release release;
@@ -232,13 +238,13 @@ PYBIND11_MODULE(_testing_engine, m) {
                              [](const Handle& h) { return h.model->info().kv_bytes_per_token; })
       .def(
           "encode",
-          [](const Handle& h, const std::vector<std::pair<std::string, bool>>& pieces,
-             int add_bos) {
+          [](const Handle& h, const std::vector<std::pair<std::string, bool>>& pieces, int add_bos,
+             const std::function<void()>& poll) {
             std::vector<PromptPiece> all;
             for (const auto& [text, special] : pieces) all.push_back({text, special});
-            return h.model->encode(all, add_bos);
+            return h.model->encode(all, add_bos, poll);
           },
-          py::arg("pieces"), py::arg("add_bos") = -1)
+          py::arg("pieces"), py::arg("add_bos") = -1, py::arg("poll") = py::none())
       .def_property_readonly("info",
                              [](const Handle& h) {
                                const ModelInfo& info = h.model->info();
@@ -338,10 +344,12 @@ PYBIND11_MODULE(_testing_engine, m) {
       .def_property_readonly("free_bytes", &DeviceSlab::free_bytes)
       .def_property_readonly("largest_free", &DeviceSlab::largest_free);
 
+  py::class_<Token>(m, "Token", py::module_local()).def(py::init()).def("set", [](Token& token) {
+    token.set = true;
+  });
   py::class_<Session>(m, "Session", py::module_local())
       .def(py::init(&make_session), py::arg("target"), py::arg("draft") = py::none())
       .def("generate", &generate)
-      .def("cancel", &Session::cancel)
       .def("fork", &Session::fork)
       .def("reset", &Session::reset)
       .def("cached_tokens", &Session::cached_tokens)

@@ -1,0 +1,141 @@
+"""What is measured once and kept: shared by threads and processes, and never trusted."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+
+sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+
+PROMPT = "the cat in the hat the cat in the hat the cat in the "
+SHORT = {"max_tokens": 12, "ignore_eos": True}
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("SPECDEC_CALIBRATION", str(tmp_path / "kept"))
+    return tmp_path / "kept"
+
+
+@pytest.fixture(scope="module")
+def expected(tiny):
+    return sd.Decoder(tiny, drafter=None).generate(PROMPT, **SHORT).token_ids
+
+
+def generate(model):
+    result = sd.Decoder(model).generate(PROMPT, **SHORT)
+    return result.token_ids, result.stats.calibration_ms
+
+
+def test_threads_that_calibrate_at_once_leave_one_whole_file(tiny, folder, expected):
+    n_threads = 12
+    together = threading.Barrier(n_threads)
+    found = []
+
+    def work():
+        together.wait()
+        for _ in range(5):
+            found.append(generate(tiny)[0])
+
+    threads = [threading.Thread(target=work) for _ in range(n_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * (5 * n_threads)
+    (file,) = folder.iterdir()
+    assert file.suffix == ".txt"
+    assert generate(tiny) == (expected, 0.0)  # read, not measured
+
+
+def test_processes_that_calibrate_at_once_leave_one_whole_file(tiny_path, folder, expected):
+    code = """
+        import sys
+        import specdec_native as sd
+        model = sd.Model(sys.argv[1], n_threads=2)
+        for _ in range(5):
+            sd.Decoder(model).generate("the cat", max_tokens=3)
+    """
+    children = [
+        subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), str(tiny_path)])
+        for _ in range(3)
+    ]
+    assert [child.wait(240) for child in children] == [0, 0, 0]
+    assert [file.suffix for file in folder.iterdir()] == [".txt"]
+
+
+HEADER = "specdec calibration 2\n"
+DAMAGE = {
+    "empty": b"",
+    "garbage": bytes(range(256)) * 40,
+    "other header": b"specdec calibration 99\n1 1 1.0\n0\n0 0\n0 0\n",
+    "only a header": HEADER.encode(),
+    "no end": (HEADER + "2 1 1.0 2").encode(),
+    "negative": (HEADER + "1 1 -1.0\n0\n0 0\n0 0\n").encode(),
+    "too many": (HEADER + "999999999 1 1.0\n").encode(),
+    "not a number": (HEADER + "1 1 nan\n0\n0 0\n0 0\n").encode(),
+    "credit": (HEADER + "1 1 1.0\n0\n0 0\n1e300 0\n").encode(),
+    "large": HEADER.encode() + b"1 " * (1 << 20),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_file_is_measured_again_and_written_again(tiny, folder, expected, content):
+    assert generate(tiny)[0] == expected
+    (file,) = folder.iterdir()
+    file.write_bytes(content)
+    tokens, ms = generate(tiny)
+    assert (tokens, ms > 0) == (expected, True)
+    assert file.read_text().startswith(HEADER)
+    assert generate(tiny) == (expected, 0.0)
+
+
+@pytest.mark.parametrize("obstacle", ["folder", "fifo", "dangling link"])
+def test_whatever_stands_in_its_place_is_no_error(tiny, folder, expected, obstacle):
+    generate(tiny)
+    (file,) = folder.iterdir()
+    file.unlink()
+    if obstacle == "folder":
+        (file / "inside").mkdir(parents=True)
+    elif obstacle == "fifo":
+        os.mkfifo(file)
+    else:
+        file.symlink_to(folder / "nowhere")
+    assert generate(tiny)[0] == expected
+    assert generate(tiny)[0] == expected
+    assert [left.name for left in folder.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("where", ["a file", "no such device", "off", "relative"])
+def test_a_folder_that_cannot_be_written_is_no_error(tiny, tmp_path, monkeypatch, expected, where):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    places = {
+        "a file": str(tmp_path / "file"),
+        "no such device": "/proc/self/nothing/here",
+        "off": "off",
+        "relative": "kept/here",
+    }
+    monkeypatch.setenv("SPECDEC_CALIBRATION", places[where])
+    assert generate(tiny)[0] == expected
+    assert (tmp_path / "file").read_text() == "mine"
+    kept = list(pathlib.Path("kept").rglob("*.txt"))
+    assert len(kept) == (where == "relative")
+
+
+@pytest.mark.parametrize("home", [None, "", "relative", "/proc/self/nothing"])
+def test_without_a_usable_home_nothing_is_kept(tiny, tmp_path, monkeypatch, expected, home):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPECDEC_CALIBRATION")
+    if home is None:
+        monkeypatch.delenv("HOME")
+    else:
+        monkeypatch.setenv("HOME", home)
+    assert generate(tiny)[0] == expected
+    assert list(tmp_path.iterdir()) == []
