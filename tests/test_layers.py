@@ -14,12 +14,13 @@ ALLOWED["tensor"] = {"base"}
 ALLOWED["gguf"] = {"base", "tensor"}
 ALLOWED["quant"] = {"base", "tensor"}
 ALLOWED["tokenizer"] = {"base", "gguf"}
+ALLOWED["chat_template"] = {"base"}
 ALLOWED["sampling"] = {"base", "tensor"}
 ALLOWED["backend"] = {"base", "tensor", "gguf", "quant"}
 ALLOWED["kv"] = ALLOWED["backend"] | {"backend"}
 ALLOWED["model"] = ALLOWED["kv"] | {"kv"}
 ALLOWED["decode"] = ALLOWED["model"] | {"model", "sampling"}
-ALLOWED["engine"] = ALLOWED["decode"] | {"decode", "tokenizer"}
+ALLOWED["engine"] = ALLOWED["decode"] | {"decode", "tokenizer", "chat_template"}
 ALLOWED["cli"] = ALLOWED["engine"] | {"engine"}
 ALLOWED["bindings"] = ALLOWED["engine"] | {"engine"}
 

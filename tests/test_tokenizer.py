@@ -196,7 +196,11 @@ def test_user_text_in_a_chat_cannot_make_control_tokens() -> None:
 def test_encoding_a_chat_equals_encoding_its_text_when_users_write_plainly(name: str) -> None:
     tokenizer = native_tokenizer.Tokenizer.open(str(model_path(name)))
     messages = [("system", "Be brief.\n"), ("user", "\n\n  What's 12 + 30?"), ("assistant", "42")]
-    pieces = native_tokenizer.apply_chat_format("chatml", messages)
+    pieces = []
+    for role, content in messages:
+        pieces += [(f"<|im_start|>{role}\n".encode(), True), (content.encode(), False)]
+        pieces += [(b"<|im_end|>\n", True)]
+    pieces += [(b"<|im_start|>assistant\n", True)]
     joined = b"".join(text for text, _ in pieces)
     tokens = tokenizer.encode_chat(pieces)
     assert tokens == tokenizer.encode(joined, parse_special=True)

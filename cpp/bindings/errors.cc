@@ -6,11 +6,13 @@
 
 #include "base/error.h"
 #include "bindings/common.h"
+#include "chat_template/budget.h"
 
 namespace specdec::bindings {
 namespace {
 
 const char* class_name(const Error& error) {
+  if (dynamic_cast<const chat::TemplateError*>(&error) != nullptr) return "TemplateError";
   switch (error.code()) {
     case ErrorCode::kInvalidArgument:
       return "InvalidArgumentError";

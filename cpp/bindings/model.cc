@@ -1,12 +1,25 @@
 // LoadedModel as _core.Model, and check_pair().
+#include "base/error.h"
 #include "bindings/common.h"
 #include "bindings/interrupts.h"
 #include "bindings/native_call.h"
+#include "engine/chat_prompt.h"
 #include "engine/pair.h"
 #include "tokenizer/tokenizer.h"
 
 namespace specdec::bindings {
 namespace {
+
+// Lone surrogates of Python's texts come back as they went in.
+py::str to_python_text(const std::string& bytes) {
+  PyObject* text =
+      PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "surrogatepass");
+  if (text == nullptr) {
+    PyErr_Clear();  // bytes of a template that are not UTF-8
+    return to_text(bytes);
+  }
+  return py::reinterpret_steal<py::str>(text);
+}
 
 ModelHandle load(const std::string& path, ModelOptions options, const py::object& on_progress,
                  bool poll_signals) {
@@ -66,14 +79,37 @@ Fields info_dict(const ModelHandle& handle) {
   return result;
 }
 
-// The texts that a prompt with control tokens may turn into single tokens.
-py::typing::List<py::str> control_token_texts(const ModelHandle& handle) {
-  const Tokenizer& tokenizer = handle.model->tokenizer();
-  py::typing::List<py::str> texts;
-  for (TokenId token = 0; token < tokenizer.n_tokens(); ++token) {
-    if (tokenizer.is_hidden(token)) texts.append(to_text(tokenizer.token_text(token)));
+// A conversation, as JSON, to the text and the tokens of its prompt.
+std::pair<py::str, std::vector<TokenId>> chat_prompt(
+    const ModelHandle& handle, const py::bytes& messages, const py::bytes& tools,
+    const py::bytes& chat_template, const py::bytes& arguments, bool add_generation_prompt,
+    bool poll_signals) {
+  ChatOptions options;
+  options.tools_json = tools;
+  options.chat_template = chat_template;
+  options.arguments_json = arguments;
+  options.add_generation_prompt = add_generation_prompt;
+  SignalPoll signals(poll_signals);
+  options.should_cancel = [&signals] { return signals.interrupted(); };
+  const std::string messages_json = messages;
+  ChatPrompt prompt;
+  try {
+    const NativeCall call;
+    prompt =
+        make_chat_prompt(handle.model->file(), handle.model->tokenizer(), messages_json, options);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kCancelled) signals.raise();
+    throw;
   }
-  return texts;
+  return {to_python_text(prompt.text()), std::move(prompt.ids)};
+}
+
+std::map<std::string, py::str> named_templates(const ModelHandle& handle) {
+  std::map<std::string, py::str> result;
+  for (const auto& [name, source] : chat_templates(handle.model->file())) {
+    result.emplace(name, to_text(source));
+  }
+  return result;
 }
 
 std::vector<TokenId> tokenize(const ModelHandle& handle, const py::bytes& bytes, bool add_special,
@@ -163,7 +199,10 @@ void bind_model(py::module_& m) {
           py::kw_only(), py::arg("max_array"))
       .def("chat_template",
            [](const ModelHandle& handle) { return to_text(handle.model->chat_template()); })
-      .def("control_token_texts", &control_token_texts)
+      .def("chat_templates", &named_templates)
+      .def("chat_prompt", &chat_prompt, py::arg("messages"), py::kw_only(), py::arg("tools"),
+           py::arg("chat_template"), py::arg("arguments"), py::arg("add_generation_prompt"),
+           py::arg("poll_signals"))
       .def("tokenize", &tokenize, py::arg("text"), py::kw_only(), py::arg("add_special"),
            py::arg("parse_special"), py::arg("poll_signals"))
       .def("detokenize", &detokenize, py::arg("tokens"), py::kw_only(), py::arg("render_special"),

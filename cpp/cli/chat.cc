@@ -10,7 +10,6 @@
 #include "cli/args.h"
 #include "cli/chat_commands.h"
 #include "cli/chat_input.h"
-#include "cli/chat_prompt.h"
 #include "cli/chat_session.h"
 #include "cli/commands.h"
 #include "cli/draft_flags.h"

@@ -43,7 +43,7 @@ AfterCommand set_system(ChatSession& chat, const std::string& text) {
 }
 
 AfterCommand regenerate(ChatSession& chat, const std::string&) {
-  if (chat.size() == 0) {
+  if (chat.messages().empty() || chat.messages().back().role == "system") {
     print_note("there is no answer yet");
     return AfterCommand::kGoOn;
   }
@@ -68,7 +68,7 @@ AfterCommand reset(ChatSession& chat, const std::string&) {
 }
 
 AfterCommand save(ChatSession& chat, const std::string& path) {
-  save_transcript(path, chat.transcript());
+  save_transcript(path, chat.messages());
   print_note("saved " + printable(path, 400));
   return AfterCommand::kGoOn;
 }
@@ -76,11 +76,10 @@ AfterCommand save(ChatSession& chat, const std::string& path) {
 AfterCommand load(ChatSession& chat, const std::string& path) {
   std::vector<ChatMessage> messages = load_transcript(path);
   const std::size_t n = messages.size();
-  const bool unanswered = !messages.empty() && messages.back().role == "user";
-  chat.set_transcript(std::move(messages));
+  chat.set_messages(std::move(messages));
   print_note("loaded " + std::to_string(n) + (n == 1 ? " message" : " messages") + " from " +
              printable(path, 400) +
-             (unanswered ? "; /regen answers the last one" : std::string()));
+             (chat.unanswered() ? "; /regen answers the last one" : std::string()));
   return AfterCommand::kGoOn;
 }
 

@@ -7,9 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "cli/chat_prompt.h"
+#include "cli/chat_flags.h"
 #include "cli/draft_flags.h"
 #include "cli/options.h"
+#include "engine/chat_prompt.h"
 #include "engine/session.h"
 
 namespace specdec::cli {
@@ -41,31 +42,33 @@ class ChatSession {
   void reset();
 
   // With the system message, if there is one.
-  [[nodiscard]] std::vector<ChatMessage> transcript() const;
-  void set_transcript(std::vector<ChatMessage> messages);
-  [[nodiscard]] const std::string& system() const noexcept { return flags_.chat.system; }
-  void set_system(std::string text) { flags_.chat.system = std::move(text); }
+  [[nodiscard]] const std::vector<ChatMessage>& messages() const noexcept {
+    return conversation_.messages();
+  }
+  void set_messages(std::vector<ChatMessage> messages);
+  [[nodiscard]] std::string system() const;  // "": none of the user's
+  void set_system(std::string text) { conversation_.set_system(std::move(text)); }
+  // The last message is a question.
+  [[nodiscard]] bool unanswered() const noexcept;
 
   [[nodiscard]] ChatCommandFlags& flags() noexcept { return flags_; }
   [[nodiscard]] const std::optional<GenerateResult>& last() const noexcept { return last_; }
   [[nodiscard]] const LoadedModel& target() const noexcept { return *pair_.target; }
-  [[nodiscard]] std::size_t size() const noexcept { return messages_.size(); }
   // Tokens of the conversation so far, and of the context.
   [[nodiscard]] std::size_t n_tokens() const { return session_.cached_tokens().size(); }
   [[nodiscard]] int n_ctx() const noexcept { return session_.n_ctx(); }
 
  private:
-  // Answers messages_, whose last one is the user's.
+  // Answers the last message, the user's.
   bool answer();
-  void make_room(GenerateRequest& request);
-  // Takes out the oldest question and its answer; false when only the last question is left.
-  bool forget_oldest();
+  // The prompt, without the oldest turns where they leave no room for an answer.
+  [[nodiscard]] std::vector<TokenId> prompt_with_room();
 
   ChatCommandFlags flags_;
   LoadedPair pair_;
   Session session_;
   bool color_;
-  std::vector<ChatMessage> messages_;  // without the system message
+  Conversation conversation_;
   std::optional<GenerateResult> last_;
   std::uint64_t n_answers_ = 0;  // also those that were taken back: each has another seed
 };

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "cli/args.h"
-#include "cli/chat_prompt.h"
+#include "cli/chat_flags.h"
 #include "cli/commands.h"
 #include "cli/draft_flags.h"
 #include "cli/interrupt.h"
@@ -47,7 +47,7 @@ ArgParser make_parser(GenerateFlags& flags) {
   add_draft_model_flags(parser, flags.model);
   add_prompt_flags(parser, flags.prompt);
   parser.add(opt::kCallParseSpecial, &flags.parse_special);
-  parser.add(opt::kPromptChat, &flags.chat.enabled);
+  add_chat_switches(parser, flags.chat);
   add_chat_flags(parser, flags.chat);
   parser.section("Generation");
   parser.add(opt::kCallMaxTokens, &flags.max_tokens);
@@ -130,8 +130,9 @@ int run_generate(const Arguments& arguments) {
   Session session = make_session(pair);
 
   GenerateRequest request;
-  if (flags.chat.enabled || !flags.chat.system.empty() || !flags.chat.format.empty()) {
-    request.pieces = chat_prompt(*pair.target, flags.chat, {{"user", prompt}});
+  if (flags.chat.wanted()) {
+    request.prompt_ids =
+        chat_prompt(pair.target->file(), pair.target->tokenizer(), flags.chat, prompt).ids;
   } else {
     request.prompt = prompt;
     request.parse_special = flags.parse_special;

@@ -1,10 +1,12 @@
 // `specdec tokenize`: the tokens of a text.
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "cli/args.h"
+#include "cli/chat_flags.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/json.h"
@@ -18,14 +20,19 @@ namespace specdec::cli {
 int run_tokenize(const Arguments& arguments) {
   std::string model;
   PromptFlags prompt_flags;
-  bool ids_only = false, json_output = false, parse_special = true, add_bos = true;
+  bool show_prompt = false, ids_only = false, json_output = false, parse_special = true,
+       add_bos = true;
   ArgParser parser(
       "tokenize", "-m FILE (-p TEXT | -f FILE) [OPTIONS]",
       "Shows the tokens of a text, one per line: id and text. The weights are not read.");
   parser.section("Options");
   parser.add(opt::kFilesModel, &model);
   add_prompt_flags(parser, prompt_flags);
+  ChatFlags chat;
+  add_chat_switches(parser, chat);
+  add_chat_flags(parser, chat);
   parser.section("Output");
+  parser.add(opt::kTokenizeShowPrompt, &show_prompt);
   parser.add(opt::kTokenizeIds, &ids_only);
   parser.add(opt::kOutputJson, &json_output);
   parser.add(opt::kCallParseSpecial, &parse_special);
@@ -38,11 +45,28 @@ int run_tokenize(const Arguments& arguments) {
   if (ids_only && json_output) throw UsageError("give either --ids or --json, not both");
   const AbortOnInterrupt abort;
   const std::string text = read_prompt(parser, prompt_flags);
-  const auto tokenizer = Tokenizer::from_gguf(*GgufFile::open(model));
+  const std::shared_ptr<const GgufFile> file = GgufFile::open(model);
+  const auto tokenizer = Tokenizer::from_gguf(*file);
   EncodeOptions options;
   options.parse_special = parse_special;
   if (!add_bos) options.add_bos = false;
-  const std::vector<TokenId> ids = tokenizer->encode(text, options);
+  std::vector<TokenId> ids;
+  if (chat.wanted()) {
+    if (!parse_special || !add_bos) {
+      throw UsageError("--no-special and --no-bos are for plain text, not for a conversation");
+    }
+    const ChatPrompt prompt = chat_prompt(*file, *tokenizer, chat, text);
+    if (show_prompt) {
+      write_stdout(prompt.text());
+      return kExitOk;
+    }
+    ids = prompt.ids;
+  } else if (show_prompt) {
+    write_stdout(text);
+    return kExitOk;
+  } else {
+    ids = tokenizer->encode(text, options);
+  }
 
   if (json_output) {
     JsonWriter json;

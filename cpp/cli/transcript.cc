@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "base/error.h"
+#include "chat_template/json_reader.h"
 #include "cli/json.h"
-#include "cli/json_reader.h"
 #include "cli/text_input.h"
 
 namespace specdec::cli {
@@ -69,34 +69,36 @@ std::vector<ChatMessage> load_transcript(const std::string& path) {
     fail(path, "is not a regular file");
   }
   const std::string text = read_all(path);
-  const JsonValue document = parse_json(text, path);
-  const JsonValue* list = &document;
-  if (document.kind == JsonValue::Kind::kObject) list = document.find("messages");
-  const auto wrong = [&path](std::size_t i, const std::string& what) {
-    throw Error(ErrorCode::kModelFormat,
-                printable(path, 400) + ": messages[" + std::to_string(i) + "] " + what);
-  };
-  if (list == nullptr || list->kind != JsonValue::Kind::kArray) {
-    throw Error(ErrorCode::kModelFormat,
-                printable(path, 400) + ": holds no conversation: expected {\"messages\": [...]}");
+  const std::string name = printable(path, 400);
+  chat::Budget budget({});
+  const chat::Value document = chat::read_json(budget, text, 0, name);
+  const chat::Value* list = &document;
+  if (document.is(chat::Kind::kDict)) list = document.as_dict().find_ascii("messages");
+  if (list == nullptr || !list->is(chat::Kind::kList)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                name + ": holds no conversation: expected {\"messages\": [...]}");
   }
   std::vector<ChatMessage> out;
-  for (std::size_t i = 0; i < list->items.size(); ++i) {
-    const JsonValue* role = list->items[i].find("role");
-    const JsonValue* content = list->items[i].find("content");
-    const auto is_text = [](const JsonValue* value) {
-      return value != nullptr && value->kind == JsonValue::Kind::kText;
+  for (const chat::Value& item : list->as_list().items) {
+    const std::string place = name + ": messages[" + std::to_string(out.size()) + "]";
+    const auto text_of = [&](std::string_view key) {
+      const chat::Value* value =
+          item.is(chat::Kind::kDict) ? item.as_dict().find_ascii(key) : nullptr;
+      if (value == nullptr || !value->is(chat::Kind::kText)) {
+        throw Error(ErrorCode::kInvalidArgument,
+                    place + " must have \"role\" and \"content\", both texts");
+      }
+      return chat::to_bytes(value->as_text());
     };
-    if (!is_text(role) || !is_text(content)) {
-      wrong(i, "must have \"role\" and \"content\", both texts");
-    }
-    const bool known =
-        role->text == "user" || role->text == "assistant" || (role->text == "system" && i == 0);
+    ChatMessage message{text_of("role"), text_of("content")};
+    const bool known = message.role == "user" || message.role == "assistant" ||
+                       (message.role == "system" && out.empty());
     if (!known) {
-      wrong(i, "has the role \"" + printable(role->text, 40) +
-                   "\", expected user or assistant, or system for the first");
+      throw Error(ErrorCode::kInvalidArgument,
+                  place + " has the role \"" + printable(message.role, 40) +
+                      "\", expected user or assistant, or system for the first");
     }
-    out.push_back({role->text, content->text});
+    out.push_back(std::move(message));
   }
   return out;
 }

@@ -6,13 +6,13 @@
 #include "backend/backend.h"
 #include "backend/device_backend.h"
 #include "base/error.h"
+#include "chat_template/formats.h"
 #include "engine/session.h"
 #include "gguf/reader.h"
 #include "model/config.h"
 #include "model/device_sizes.h"
 #include "model/model.h"
 #include "quant/requantize.h"
-#include "tokenizer/chat_format.h"
 #include "tokenizer/tokenizer.h"
 
 namespace specdec {
@@ -244,9 +244,7 @@ void LoadedModel::fill_info(const ModelOptions& options, const std::string& cpu_
     info.bytes_per_step -= saved;
     info.quantisation += std::string(" as ") + dtype_traits(*type).name;
   }
-  if (const auto format = detect_chat_format(tokenizer_->chat_template())) {
-    info.chat_format = chat_format_name(*format);
-  }
+  info.chat_format = chat::recognise_format(tokenizer_->chat_template());
   info.kv_type = options.kv_type;
   info.kv_bytes_per_token = model_->kv_bytes_per_token(kv_type_);
   info.warnings = model_->warnings();

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "tokenizer/pre_tokenizer.h"
 #include "tokenizer/text_encoder.h"
 #include "tokenizer/utf8.h"
@@ -124,6 +125,13 @@ std::vector<TokenId> Tokenizer::encode_ranges(std::string_view text,
       encoder_->encode(words, starts, words.size() < kPollBytes ? no_poll : options.poll, tokens);
     }
     starts = part.token >= 0;
+  }
+  if (tokens.size() > 1 && bos_ && tokens[0] == *bos_ && tokens[1] == *bos_ &&
+      options.add_bos.value_or(add_bos_)) {
+    log_message(LogLevel::kWarning,
+                "the prompt spells the beginning-of-sequence token '" +
+                    printable(vocabulary_->text(*bos_)) +
+                    "', and the file adds another: the model sees two; leave it out of the prompt");
   }
   if (options.add_eos) tokens.push_back(require(eos_, "eos"));
   return tokens;

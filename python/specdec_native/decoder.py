@@ -509,17 +509,13 @@ class Decoder:
 
     def _chat_call(self, options: Mapping[str, Any], cancel: _core.CancelFlag) -> Call:
         call = self._call(options, cancel)
-        pieces = self._model._chat_pieces(
+        _, call.request.prompt_ids = self._model._chat_prompt(
             options["messages"],
             True,
             options["tools"],
             options["template"],
             options["template_args"],
         )
-        call.request.set_pieces([(to_bytes(text), special) for text, special in pieces])
-        bos = self._model.bos_token_id
-        if bos is not None and pieces and pieces[0][0].startswith(self._model.token_text(bos)):
-            call.request.add_bos = 0  # the template wrote it
         return call
 
     def _run(self, call: Call) -> GenerationResult:

@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn
 
 from . import _core
-from ._chat import ControlTokens, Piece, chat_pieces, template_variables
+from ._chat import arguments_json, messages_json, tools_json
 from ._checks import check_all, check_whole
 from ._option_table import CHECKS
-from .errors import ClosedError, InvalidArgumentError, TemplateError
+from .errors import ClosedError, InvalidArgumentError
 from .results import FileInfo, ModelInfo, PairReport, TensorEntry
 
 StrPath = str | os.PathLike[str]
@@ -171,6 +171,11 @@ class Model:
         """The file's own template (jinja2), if it has one."""
         return self._native.chat_template() or None
 
+    @property
+    def chat_templates(self) -> dict[str, str]:
+        """The file's templates by name; the default one is called ""."""
+        return dict(self._native.chat_templates())
+
     def tokenize(
         self, text: str, *, add_special: bool = True, parse_special: bool = True
     ) -> list[int]:
@@ -183,12 +188,15 @@ class Model:
         """
         if not isinstance(text, str):
             raise InvalidArgumentError(f"text must be a str, not {type(text).__name__}")
-        return self._native.tokenize(
-            to_bytes(text),
-            add_special=add_special,
-            parse_special=parse_special,
-            poll_signals=on_main_thread(),
-        )
+        try:
+            return self._native.tokenize(
+                to_bytes(text),
+                add_special=add_special,
+                parse_special=parse_special,
+                poll_signals=on_main_thread(),
+            )
+        finally:
+            flush_log()
 
     def detokenize(
         self,
@@ -232,40 +240,47 @@ class Model:
         template: str | None = None,
         template_args: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt that `Decoder.chat` makes of the messages, as text."""
-        pieces = self._chat_pieces(messages, add_generation_prompt, tools, template, template_args)
-        return "".join(text for text, _ in pieces)
+        """The prompt that `Decoder.chat` makes of the messages, as text.
 
-    def _chat_pieces(
+        The same native code renders for the command line, with the results of transformers.
+
+        Args:
+            messages: dicts with "role" and "content".
+            add_generation_prompt: end where the assistant's answer begins.
+            tools: function descriptions. A file with a template called "tool_use" has it used.
+            template: the name of one of `chat_templates`, a format (chatml, llama2, llama3, zephyr,
+                raw) or a jinja2 template; None: the file's own.
+            template_args: further variables of the template.
+
+        Raises:
+            TemplateError: no template, or it is wrong, refuses the messages or exceeds its limits.
+        """
+        return self._chat_prompt(messages, add_generation_prompt, tools, template, template_args)[0]
+
+    def _chat_prompt(
         self,
         messages: Sequence[Message],
         add_generation_prompt: bool,
         tools: Sequence[Mapping[str, Any]] | None,
         template: str | None,
         template_args: Mapping[str, Any] | None,
-    ) -> list[Piece]:
-        source = template if template is not None else self.chat_template
-        if source is None:
-            raise TemplateError(
-                "the model file has no chat template: give one with template=, or use generate()",
-                reason="missing",
+    ) -> tuple[str, list[int]]:
+        """Text and token ids."""
+        if template is not None and not (isinstance(template, str) and template):
+            raise InvalidArgumentError(
+                f"template must be a str that is not empty, not {template!r}"
             )
-        bos, eos = (
-            "" if token is None else self.token_text(token)
-            for token in (self.bos_token_id, self.eos_token_id)
-        )
-        return chat_pieces(
-            source,
-            messages,
-            self._control_tokens,
-            add_generation_prompt=add_generation_prompt,
-            tools=tools,
-            variables=template_variables(bos, eos, template_args),
-        )
-
-    @functools.cached_property
-    def _control_tokens(self) -> ControlTokens:
-        return ControlTokens(self._native.control_token_texts())
+        try:
+            return self._native.chat_prompt(
+                messages_json(messages),
+                tools=tools_json(tools),
+                chat_template=to_bytes(template or ""),
+                arguments=arguments_json(template_args),
+                add_generation_prompt=bool(add_generation_prompt),
+                poll_signals=on_main_thread(),
+            )
+        finally:
+            flush_log()
 
     def _keep(self) -> Model:
         """The same model for somebody who goes on when this object is closed."""

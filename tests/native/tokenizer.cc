@@ -11,7 +11,6 @@
 
 #include "error_code.h"
 #include "gguf/reader.h"
-#include "tokenizer/chat_format.h"
 #include "tokenizer/compare.h"
 #include "tokenizer/pre_tokenizer.h"
 #include "tokenizer/stream_decoder.h"
@@ -66,12 +65,6 @@ std::vector<ChatPiece> to_pieces(const std::vector<std::pair<py::bytes, bool>>& 
     out.push_back({std::string(to_view(text)), parse_special});
   }
   return out;
-}
-
-ChatFormat format_of(const std::string& name) {
-  const auto format = find_chat_format(name);
-  if (!format) throw py::value_error("unknown chat format " + name);
-  return *format;
 }
 
 py::list stream(const PyTokenizer& self, const std::vector<TokenId>& tokens, bool render_special,
@@ -231,24 +224,4 @@ PYBIND11_MODULE(_testing_tokenizer, m) {
     for (std::uint32_t c = 0; c < 0x110000; ++c) classes += static_cast<char>(char_class(c));
     return to_bytes(classes);
   });
-  m.def("detect_chat_format", [](const std::string& text) -> std::optional<std::string> {
-    const auto format = detect_chat_format(text);
-    if (!format) return std::nullopt;
-    return std::string(chat_format_name(*format));
-  });
-  m.def(
-      "apply_chat_format",
-      [](const std::string& name, const std::vector<std::pair<std::string, std::string>>& messages,
-         bool add_generation_prompt, const std::string& eos_text) {
-        std::vector<ChatMessage> list;
-        for (const auto& [role, content] : messages) list.push_back({role, content});
-        py::list pieces;
-        for (const ChatPiece& piece :
-             apply_chat_format(format_of(name), list, add_generation_prompt, eos_text)) {
-          pieces.append(py::make_tuple(to_bytes(piece.text), piece.parse_special));
-        }
-        return pieces;
-      },
-      py::arg("format"), py::arg("messages"), py::arg("add_generation_prompt") = true,
-      py::arg("eos_text") = "</s>");
 }

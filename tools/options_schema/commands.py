@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .schema import Choice, Flag, Option, Text, Truth, Whole
+from .schema import Flag, Option, Text, Truth, Whole
 
 PROMPTS = "generate tokenize perplexity"
 REPORTS = "generate chat bench perplexity quantize"
@@ -16,13 +16,24 @@ COMMANDS = (
     Option("prompt", "escape", Truth(), False, "Understand \\n, \\t, \\xHH and so on in -p.",
         flag=Flag("-e --escape", PROMPTS)),
     Option("prompt", "chat", Truth(), False, "Put the prompt into the model's chat format.",
-        flag=Flag("--chat", "generate")),
-    Option("prompt", "chat_format", Choice(("chatml", "llama2", "llama3", "zephyr", "raw")), "",
-        "Chat format: chatml, llama2, llama3, zephyr, raw (default: the one the file's own "
-        "template writes).",
-        flag=Flag("--chat-format", "generate chat", "NAME")),
+        flag=Flag("--chat", "generate tokenize")),
+    Option("prompt", "messages", Truth(), False,
+        "The prompt is a conversation: a JSON list of objects with role and content.",
+        flag=Flag("--messages", "generate tokenize")),
+    Option("prompt", "chat_template", Text(), "",
+        "Chat template: chatml, llama2, llama3, zephyr, raw, one that the file names, or a "
+        "jinja template itself (default: the file's own).",
+        flag=Flag("--chat-template --chat-format", "generate chat tokenize", "NAME")),
+    Option("prompt", "template_file", Text(), "", "A file with the jinja template to use.",
+        flag=Flag("--chat-template-file", "generate chat tokenize", "FILE")),
     Option("prompt", "system", Text(), "", "The system message of a chat.",
-        flag=Flag("-sys --system", "generate chat", "TEXT")),
+        flag=Flag("-sys --system", "generate chat tokenize", "TEXT")),
+    Option("prompt", "tools_file", Text(), "",
+        "A JSON list of descriptions of tools, for templates that know them.",
+        flag=Flag("--tools", "generate chat tokenize", "FILE")),
+    Option("prompt", "arguments", Text(), "",
+        "Further variables of the template, as a JSON object.",
+        flag=Flag("--chat-template-kwargs", "generate chat tokenize", "JSON")),
     Option("chat", "history", Text(), "",
         "Where messages typed on a terminal are kept for the next time (default: "
         "~/.local/state/specdec/chat_history).",
@@ -59,6 +70,9 @@ COMMANDS = (
         flag=Flag("--tensors", "inspect")),
     Option("inspect", "chat_template", Truth(), False, "Print only the chat template.",
         flag=Flag("--chat-template", "inspect")),
+    Option("tokenize", "show_prompt", Truth(), False,
+        "Print the text that becomes the tokens, as a template writes it, and nothing else.",
+        flag=Flag("--show-prompt", "tokenize")),
     Option("tokenize", "ids", Truth(), False, "Print only the ids, on one line.",
         flag=Flag("--ids", "tokenize")),
     Option("tokenize", "bos", Truth(), True,
