@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "bindings/native_call.h"
+
 namespace specdec::bindings {
 namespace {
 
@@ -23,6 +25,8 @@ class StreamBase {
 };
 
 py::object next_chunk(const py::object& self) {
+  const Inside inside;
+  if (interpreter_exits()) throw py::stop_iteration();
   try {
     return self.attr("_take")();
   } catch (const py::error_already_set&) {
@@ -32,8 +36,9 @@ py::object next_chunk(const py::object& self) {
 }
 
 void exit_stream(const py::object& self, const py::object&, const py::object&, const py::object&) {
+  const Inside inside;
   self.cast<StreamBase&>().end();
-  self.attr("close")();
+  if (!interpreter_exits()) self.attr("close")();
 }
 
 }  // namespace

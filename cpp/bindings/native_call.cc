@@ -26,14 +26,12 @@ void at_exit() {
 
 }  // namespace
 
-NativeCall::NativeCall() {
-  n_inside.fetch_add(1);
-  if (!exits.load()) release_.emplace();
-}
+Inside::Inside() { n_inside.fetch_add(1); }
 
-NativeCall::~NativeCall() {
-  release_.reset();
-  n_inside.fetch_sub(1);
+Inside::~Inside() { n_inside.fetch_sub(1); }
+
+NativeCall::NativeCall() {
+  if (!interpreter_exits()) release_.emplace();
 }
 
 bool interpreter_exits() noexcept { return exits.load(std::memory_order_relaxed); }

@@ -7,17 +7,25 @@
 
 namespace specdec::bindings {
 
-// Releases the GIL while it lives. Every call that may take long has one. When the interpreter
-// exits while other threads (daemon ones, say) are inside, they are asked to come back, and waited
-// for: Python ends a thread that wants the GIL afterwards, and nothing in C++ survives that.
+// Lives in every function of C++ during which another thread may get the GIL. When the interpreter
+// exits while other threads (daemon ones, say) are in such a function, they are asked to come back,
+// and waited for: Python ends a thread that wants the GIL afterwards, and nothing in C++ survives
+// that.
+class Inside {
+ public:
+  Inside();
+  ~Inside();
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+};
+
+// Releases the GIL while it lives: for work that may take long.
 class NativeCall {
  public:
   NativeCall();
-  ~NativeCall();
-  NativeCall(const NativeCall&) = delete;
-  NativeCall& operator=(const NativeCall&) = delete;
 
  private:
+  Inside inside_;
   std::optional<py::gil_scoped_release> release_;  // none once the interpreter exits
 };
 

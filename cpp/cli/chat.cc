@@ -68,7 +68,8 @@ int run_chat(const Arguments& arguments) {
   parser.add(opt::kChatNoHistory, &flags.no_history);
   add_sampling_flags(parser, flags.sampling);
   add_draft_flags(parser, flags.draft);
-  add_output_flags(parser, flags.output, false);
+  add_output_flags(parser, flags.output);
+  parser.add(opt::kOutputNoColor, &flags.output.no_color);
   parser.epilogue("Commands in a chat:\n" + chat_commands_help());
   if (!parser.parse(arguments)) {
     write_stdout(parser.help());

@@ -140,6 +140,10 @@ ChatPrompt make_chat_prompt(const GgufFile& file, const Tokenizer& tokenizer,
   }
   EncodeOptions encode_options;
   encode_options.add_bos = false;
+  encode_options.poll = [&options] {
+    if (options.should_cancel && options.should_cancel())
+      throw Error(ErrorCode::kCancelled, "cancelled by the caller");
+  };
   prompt.ids = tokenizer.encode_chat(prompt.pieces, encode_options);
   const std::optional<TokenId> bos = tokenizer.bos_id();
   const bool written = bos && !prompt.ids.empty() && prompt.ids[0] == *bos;

@@ -78,9 +78,8 @@ class BpeEncoder final : public TextEncoder {
     if (pre.ignore_merges) index_words();
   }
 
-  void encode(std::string_view text, bool starts, const std::function<void()>& poll,
+  void encode(std::string_view text, const std::function<void()>& poll,
               std::vector<TokenId>& out) const override {
-    (void)starts;
     SplitScratch split;
     MergeTable::Scratch merge;
     std::vector<std::uint32_t> word_ends;
