@@ -349,3 +349,11 @@ def test_drafters_have_the_names_of_the_command_line(tiny, tiny_draft, drafter, 
             if not isinstance(drafter, list) and "," not in drafter:
                 assert {r.source for r in rounds} - {""} == {drafter} - {"none"}
     assert natives[0] == natives[1]
+
+
+def test_defaults_of_the_native_side_are_those_of_the_table():
+    native = sd._core.SamplingParams()
+    for option in OPTIONS:
+        if option.place == "SamplingParams" and option.name not in ("seed", "logit_bias"):
+            assert getattr(native, option.name) == option.default, option.id
+    assert native.logit_bias == []
