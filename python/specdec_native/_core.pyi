@@ -35,74 +35,93 @@ class SamplingParams:
         ...
     @property
     def frequency_penalty(self) -> float:
-        ...
+        """
+        [-100, 100]; subtracted once per occurrence.
+        """
     @frequency_penalty.setter
     def frequency_penalty(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def logit_bias(self) -> list[tuple[int, float]]:
-        ...
+        """
+        token id -> what is added to its logit, -inf bans the token.
+        """
     @logit_bias.setter
     def logit_bias(self, arg0: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex]]) -> None:
         ...
     @property
     def min_p(self) -> float:
-        ...
+        """
+        [0, 1); drop tokens below this share of the best one's probability; 0: none.
+        """
     @min_p.setter
     def min_p(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def noise_scale(self) -> float:
-        ...
+        """
+        [0, 100]; two-stage sampling: standard deviation of Gaussian noise on the survivors' logits.
+        """
     @noise_scale.setter
     def noise_scale(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def penalty_last_n(self) -> int:
-        ...
+        """
+        -1 or more; how many of the last tokens count as seen; -1: all, 0: none.
+        """
     @penalty_last_n.setter
     def penalty_last_n(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
     def presence_penalty(self) -> float:
-        ...
+        """
+        [-100, 100]; subtracted once from the logits of seen tokens.
+        """
     @presence_penalty.setter
     def presence_penalty(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def repetition_penalty(self) -> float:
-        ...
+        """
+        (0, 100]; divides positive logits of seen tokens, multiplies negative ones.
+        """
     @repetition_penalty.setter
     def repetition_penalty(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def seed(self) -> int:
-        ...
+        """
+        0 or more; the same one gives the same tokens; None: a new one, which the result reports.
+        """
     @seed.setter
     def seed(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
     def temperature(self) -> float:
-        ...
+        """
+        [0, 1000000]; 0 takes the best token, ties to the lowest id.
+        """
     @temperature.setter
     def temperature(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def top_k(self) -> int:
-        ...
+        """
+        0 or more; keep the best so many tokens; 0: all.
+        """
     @top_k.setter
     def top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
     def top_p(self) -> float:
-        ...
+        """
+        (0, 1]; keep the best tokens that make up this probability; 1: all.
+        """
     @top_p.setter
     def top_p(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
 class GenerateRequest:
-    ignore_eos: bool
-    parse_special: bool
-    render_special: bool
     sampling: SamplingParams
     def __init__(self) -> None:
         ...
@@ -117,16 +136,36 @@ class GenerateRequest:
     def add_bos(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
-    def max_tokens(self) -> int:
+    def ignore_eos(self) -> bool:
+        """
+        forbid the tokens that end a generation, as llama.cpp's --ignore-eos does: they are never drawn, and the model goes on until `max_tokens`, a stop string or a full context.
+        """
+    @ignore_eos.setter
+    def ignore_eos(self, arg0: bool) -> None:
         ...
+    @property
+    def max_tokens(self) -> int:
+        """
+        0 or more; at most so many; None: until the context is full.
+        """
     @max_tokens.setter
     def max_tokens(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
     def n_logprobs(self) -> int:
-        ...
+        """
+        0 to 100; log-probabilities, and so many alternatives per token; None: none.
+        """
     @n_logprobs.setter
     def n_logprobs(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def parse_special(self) -> bool:
+        """
+        recognise control tokens that a text prompt spells out.
+        """
+    @parse_special.setter
+    def parse_special(self, arg0: bool) -> None:
         ...
     @property
     def prompt_ids(self) -> list[int]:
@@ -135,8 +174,18 @@ class GenerateRequest:
     def prompt_ids(self, arg0: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None:
         ...
     @property
-    def stop(self) -> list[str]:
+    def render_special(self) -> bool:
+        """
+        spell control tokens out in the text.
+        """
+    @render_special.setter
+    def render_special(self, arg0: bool) -> None:
         ...
+    @property
+    def stop(self) -> list[str]:
+        """
+        a string or up to 64; the text ends before the first that appears; None: no string.
+        """
     @stop.setter
     def stop(self, arg0: collections.abc.Sequence[str]) -> None:
         ...
