@@ -366,6 +366,8 @@ def test_seeds_make_a_run_repeatable(model):
         return specdec("generate", "-m", model, "-p", "a", "-n", "20", "--temp", "1", *arguments)
 
     first = run()
+    seeds = {re.findall(r"seed (\d+)$", run().stderr, re.MULTILINE)[0] for _ in range(3)}
+    assert len(seeds) > 1
     (seed,) = re.findall(r"^specdec: seed (\d+)$", first.stderr, re.MULTILINE)
     assert run("-s", seed).stdout == first.stdout
     assert run("-s", int(seed) + 1).stdout != first.stdout

@@ -315,9 +315,11 @@ def test_wrong_arguments(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[s
     ]:
         assert main([*arguments, "--quiet"]) == 3
         assert message in capsys.readouterr().err
-    with pytest.raises(SystemExit) as caught:
-        main([str(tmp_path / "c")])
-    assert caught.value.code == 2
+    for wrong in ([str(tmp_path / "c")], [str(tmp_path / "c"), out, "--revision", "v1"]):
+        with pytest.raises(SystemExit) as caught:
+            main(wrong)
+        assert caught.value.code == 2
+    assert "--revision is for a repository id" in capsys.readouterr().err
 
 
 def test_a_repository_that_cannot_be_reached(

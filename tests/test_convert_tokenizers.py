@@ -26,7 +26,13 @@ sentencepiece = pytest.importorskip("sentencepiece", reason="sentencepiece is no
 native_tokenizer = native("tokenizer")
 
 from gguf_convert import ConvertError, convert  # noqa: E402
-from gguf_convert.pre_tokenizers import KNOWN, describe, identify, known_names  # noqa: E402
+from gguf_convert.pre_tokenizers import (  # noqa: E402
+    BY_NAME_ONLY,
+    KNOWN,
+    describe,
+    identify,
+    known_names,
+)
 from test_tokenizer_peers import assert_equal, random_texts  # noqa: E402
 
 N_STRINGS = 10_000
@@ -281,7 +287,22 @@ BYTE_FLAGS = {"add_prefix_space": False, "trim_offsets": True}
 def test_every_name_of_a_pre_tokenizer_is_known_to_the_tokenizer() -> None:
     names = native_tokenizer.known_pre_tokenizers()
     known = set(names.split(", ") if isinstance(names, str) else names)
-    assert set(known_names()) <= known
+    assert {*known_names(), *BY_NAME_ONLY.split()} == known
+
+
+def test_a_pre_tokenizer_that_nobody_knows_is_refused(tmp_path: pathlib.Path) -> None:
+    write_checkpoint(tmp_path)
+    with pytest.raises(
+        ConvertError, match=r"--pre-tokenizer 'gpt9' is not known; known are .*gpt-2"
+    ):
+        convert(tmp_path, tmp_path / "out.gguf", pre_tokenizer="gpt9")
+    plan = convert(tmp_path, tmp_path / "out.gguf", pre_tokenizer="viking")
+    assert plan.keys["tokenizer.ggml.pre"] == "viking"
+    write_checkpoint(tmp_path / "s", llama_config(vocab_size=700), tokenizer=False)
+    (tmp_path / "s" / "tokenizer.model").write_bytes(trained_spm())
+    plan = convert(tmp_path / "s", tmp_path / "out.gguf", pre_tokenizer="gpt-2")
+    assert plan.keys["tokenizer.ggml.pre"] == "default"
+    assert any("SentencePiece needs none" in note for note in plan.notes)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +358,7 @@ def test_a_byte_fallback_tokenizer_that_scores_cannot_express_is_refused(
     [
         ({"model_type": "unigram"}, "unigram are not supported"),
         ({"normalization_rule_name": "nmt_nfkc"}, "normalises text"),
-        ({"remove_extra_whitespaces": True}, "remove_extra_whitespaces = True"),
+        ({"treat_whitespace_as_suffix": True}, "whitespace_as_suffix = True"),
     ],
 )
 def test_sentencepiece_models_of_another_kind_are_refused(

@@ -95,7 +95,7 @@ def test_an_exception_of_the_callback_passes_through(tiny):
     [
         ({"n_parallel": 0}, sd.InvalidArgumentError, "n_parallel"),
         ({"n_parallel": 65}, sd.InvalidArgumentError, "n_parallel"),
-        ({"n_ctx": 10**6}, sd.InvalidArgumentError, "n_ctx"),
+        ({"n_ctx": 2**30 + 1}, sd.InvalidArgumentError, "n_ctx"),
         ({"max_tokens": -1}, sd.InvalidArgumentError, "max_tokens"),
         ({"logprobs": 101}, sd.InvalidArgumentError, "logprobs"),
         ({"seeds": [1]}, sd.InvalidArgumentError, "one per prompt"),

@@ -307,7 +307,10 @@ def test_interrupted_training_is_saved_at_once(made, tmp_path, number):
             if "training:" in line:
                 process.send_signal(number)
                 break
-        rest = process.communicate(timeout=120)[1]
+        try:
+            rest = process.communicate(timeout=120)[1]
+        finally:
+            process.kill()
         assert process.returncode == (130 if number == signal.SIGINT else 143), rest
         assert "Traceback" not in rest
         assert "saved as" in rest

@@ -85,6 +85,8 @@ BAD_NUMBERS = [
     ("attention.layer_norm_rms_epsilon", 0.0),
     ("attention.layer_norm_rms_epsilon", NAN),
     ("attention.scale", INF),
+    ("rope.scaling.attn_factor", 0.0),
+    ("rope.scaling.attn_factor", NAN),
 ]
 
 
@@ -150,6 +152,9 @@ UNSUPPORTED = [
     ("rope.scaling.type", "longrope"),
     ("final_logit_softcapping", 30.0),
     ("logit_scale", 0.5),
+    ("attention.scale", 0.5),
+    ("rope.dimension_count", 8),
+    ("expert_group_count", 2),
     ("attention.causal", False),
 ]
 
@@ -163,7 +168,7 @@ def test_variants_that_would_compute_wrongly_are_refused_by_name(
     assert "not supported" in message
 
 
-@pytest.mark.parametrize("suffix", ["yarn_ext_factor", "yarn_attn_factor", "attn_factor"])
+@pytest.mark.parametrize("suffix", ["yarn_ext_factor", "yarn_attn_factor"])
 def test_unusual_yarn_settings_are_refused(suffix: str, tmp_path: pathlib.Path) -> None:
     changes = [set_key("rope.scaling.type", "yarn"), set_key(f"rope.scaling.{suffix}", 0.5)]
     code, _, key, *_ = refusal(write(tmp_path, LLAMA, *changes))
@@ -289,12 +294,26 @@ def test_defaults_follow_the_format(tmp_path: pathlib.Path) -> None:
         ("expert_count", 0),
         ("rope.scaling.type", "none"),
         ("attention.causal", True),
+        ("attention.scale", 0.25),
+        ("rope.scaling.finetuned", True),
+        ("rope.scaling.alpha", 1000.0),
     ],
 )
 def test_harmless_oddities_are_accepted(suffix: str, value: Any, tmp_path: pathlib.Path) -> None:
     found, _ = testing.read_config(write(tmp_path, LLAMA, set_key(suffix, value)))
     assert found["n_kv_heads"] == 2
     assert 0 < found["context_length"] <= 2**30
+
+
+def test_tokens_beyond_the_embedding_are_left_out_when_they_are_padding(
+    tmp_path: pathlib.Path,
+) -> None:
+    def change(keys: Metadata, _: Tensors) -> None:
+        keys.update(tiny_models.byte_tokenizer(274))
+        keys["tokenizer.ggml.tokens"][-2:] = ["[PAD]", "<pad>"]
+
+    found, _ = testing.read_config(write(tmp_path, LLAMA, change))
+    assert found["n_tokens"] == found["vocab_size"] == 272
 
 
 def test_only_the_declared_architecture_is_read(tmp_path: pathlib.Path) -> None:

@@ -132,6 +132,17 @@ def test_a_default_that_is_given_overrides_params(tiny):
         assert decoder.generate("a", max_tokens=1, params=params).seed == 3
 
 
+def test_seeds_that_are_not_given_are_drawn(tiny):
+    with sd.Decoder(tiny, drafter=None, n_ctx=64) as decoder:
+        for call in (decoder.generate, lambda *a, **o: decoder.chat([CHAT], **o)):
+            assert len({call("a", max_tokens=1).seed for _ in range(4)}) > 1
+    many = sd.generate_many(tiny, ["a"] * 4, max_tokens=1)
+    assert len({result.seed for result in many}) > 1
+
+
+CHAT = {"role": "user", "content": "a"}
+
+
 # ---------------------------------------------------------------- values
 
 

@@ -127,36 +127,20 @@ def test_text_never_becomes_a_control_token_by_merging() -> None:
 
 
 def cut_plainly(text: str, special: list[str], allowed: list[bool]) -> list[str]:
-    """The definition: for every special text, the longest first, cut it out of what is left."""
-    parts: list[tuple[int, str, bool]] = [(0, text, False)]
-    for wanted in sorted(special, key=len, reverse=True):
-        done = []
-        for begin, part, is_token in parts:
-            at = -1 if is_token else 0
-            start = 0
-            while at >= 0:
-                at = part.find(wanted, at)
-                if at < 0:
-                    break
-                if not all(allowed[begin + at : begin + at + len(wanted)]):
-                    at += 1
-                    continue
-                done.append((begin + start, part[start:at], False))
-                done.append((begin + at, wanted, True))
-                at = start = at + len(wanted)
-            done.append((begin + start, part[start:], is_token))
-        parts = done
+    """The definition: from the left, at each place the longest that is allowed there."""
     out: list[str] = []
-    for _, part, is_token in parts:
-        out.extend([part] if is_token else part)
+    at = 0
+    while at < len(text):
+        found = [s for s in special if text.startswith(s, at) and all(allowed[at : at + len(s)])]
+        out.append(max(found, key=len, default=text[at]))
+        at += len(out[-1])
     return out
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_special_tokens_are_cut_out_longest_first(seed: int) -> None:
+def test_special_tokens_are_cut_out_from_the_left_the_longest_first(seed: int) -> None:
     rng = random.Random(seed)
-    # One length each, because among equally long ones the leftmost counts.
-    special = ["".join(rng.choices("ab<", k=length)) for length in rng.sample(range(2, 9), 4)]
+    special = ["".join(rng.choices("ab<", k=rng.randint(2, 8))) for _ in range(5)]
     tokenizer = parse(bpe_file([], special=[(text, CONTROL) for text in special]))
     for _ in range(40):
         text = "".join(rng.choices("ab<", k=rng.randint(0, 40)))

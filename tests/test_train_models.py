@@ -250,6 +250,12 @@ def test_too_little_text_is_said_before_the_training(shop, tmp_path):
         shop.vocabulary()
 
 
+def test_too_few_written_tokens_are_said_at_once(tmp_path):
+    args = train_models.arguments(["pycode", "all", "--work", str(tmp_path), "--written", "1025"])
+    with pytest.raises(ToolError, match="--written 1025: at least 1026 are needed for a draft"):
+        workshop.Workshop(args)
+
+
 def test_files_go_below_the_working_folder_unless_said_otherwise(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = train_models.arguments(["pycode", "all", "--work", "w"])

@@ -26,14 +26,19 @@ def in_alphabet(text: str | bytes) -> str:
 
 
 def file_of(keys: dict[str, Any], changes: dict[str, Any]) -> bytes:
-    """A file with keys "tokenizer.ggml.NAME"; a value is (kind, value) or inferred."""
+    """A file with keys "tokenizer.ggml.NAME"; a value is (kind, value) or inferred.
+
+    `n_rows` adds an embedding of so many rows.
+    """
     items: list[Any] = [("general.architecture", "llama")]
+    rows = changes.pop("n_rows", None)
     for name, value in {**keys, **changes}.items():
-        key = name if name.startswith("tokenizer.") else f"tokenizer.ggml.{name}"
+        key = name if "." in name else f"tokenizer.ggml.{name}"
         if value is REMOVED:
             continue
         items.append((key, *value) if isinstance(value, tuple) else (key, value))
-    return fx.build(kv=items)
+    tensors = [] if rows is None else [fx.Tensor("token_embd.weight", (8, rows))]
+    return fx.build(kv=items, tensors=tensors)
 
 
 def bpe_file(

@@ -1,5 +1,7 @@
 """Writes cpp/tokenizer/unicode_table.inc: the character classes that pre-tokenizers split by.
 
+Also other_numbers.inc beside it: the numbers (No, as in "½") that are no part of words.
+
 Usage: python tools/gen_unicode_table.py [OUTPUT]
        python tools/gen_unicode_table.py --wide [OUTPUT]
 
@@ -55,6 +57,19 @@ def ranges() -> list[tuple[int, int]]:
         bits = class_bits(code_point)
         if not out or out[-1][1] != bits:
             out.append((code_point, bits))
+    return out
+
+
+def other_numbers() -> list[tuple[int, int]]:
+    """First and last code point of every maximal range of category No."""
+    out: list[tuple[int, int]] = []
+    for code_point in range(0x110000):
+        if unicodedata.category(chr(code_point)) != "No":
+            continue
+        if out and out[-1][1] == code_point - 1:
+            out[-1] = (out[-1][0], code_point)
+        else:
+            out.append((code_point, code_point))
     return out
 
 
@@ -114,6 +129,13 @@ def main() -> None:
         lines.append(" ".join(entries[start : start + 9]))
     path.write_text("\n".join(lines) + "\n", encoding="ascii")
     print(f"{path}: {len(entries)} ranges, Unicode {version}")
+    others = path.with_name("other_numbers.inc")
+    lines = [lines[0], "// First and last code point of each range."]
+    pairs = [f"{{0x{first:x}, 0x{last:x}}}," for first, last in other_numbers()]
+    for start in range(0, len(pairs), 5):
+        lines.append(" ".join(pairs[start : start + 5]))
+    others.write_text("\n".join(lines) + "\n", encoding="ascii")
+    print(f"{others}: {len(pairs)} ranges")
 
 
 if __name__ == "__main__":

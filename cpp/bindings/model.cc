@@ -72,12 +72,19 @@ Fields info_dict(const ModelHandle& handle) {
   result["device"] = to_text(info.device);
   result["n_threads"] = info.n_threads;
   result["repack"] = to_text(info.repack);
+  result["n_ctx"] = info.n_ctx > 0 ? py::object(py::int_(info.n_ctx)) : py::none();
+  result["vram_budget"] =
+      info.vram_budget > 0 ? py::object(py::int_(info.vram_budget)) : py::none();
   result["load_ms"] = info.load_ms;
   result["n_gpu_layers"] = info.n_gpu_layers;
   result["gpu_context"] = info.gpu_context;
   result["gpu_bytes"] = info.gpu_bytes;
   result["placement"] = info.placement;
   result["cpu_reason"] = to_text(info.cpu_reason);
+  result["add_bos"] = handle.model->tokenizer().add_bos();
+  py::list warnings;
+  for (const std::string& warning : info.warnings) warnings.append(to_text(warning));
+  result["warnings"] = std::move(warnings);
   return result;
 }
 

@@ -152,7 +152,8 @@ int run_bench(const Arguments& arguments) {
   parser.add(opt::kBenchCtx, &n_ctx);
   parser.add(opt::kBenchRounds, &options.n_rounds);
   parser.add(opt::kBenchKernels, &kernels);
-  add_output_flags(parser, output, true);
+  add_output_flags(parser, output);
+  parser.add(opt::kOutputJson, &output.json);
   if (!parser.parse(arguments)) {
     write_stdout(parser.help());
     return kExitOk;

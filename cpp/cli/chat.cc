@@ -176,7 +176,8 @@ int run_chat(const Arguments& arguments) {
   parser.add(opt::kCallMaxTokens, &flags.max_tokens);
   add_sampling_flags(parser, flags.sampling);
   add_draft_flags(parser, flags.draft);
-  add_output_flags(parser, flags.output, false);
+  add_output_flags(parser, flags.output);
+  parser.add(opt::kOutputNoColor, &flags.output.no_color);
   if (!parser.parse(arguments)) {
     write_stdout(parser.help());
     return kExitOk;

@@ -56,7 +56,9 @@ ArgParser make_parser(GenerateFlags& flags) {
   parser.add(opt::kCallRenderSpecial, &flags.special);
   add_sampling_flags(parser, flags.sampling);
   add_draft_flags(parser, flags.draft);
-  add_output_flags(parser, flags.output, true);
+  add_output_flags(parser, flags.output);
+  parser.add(opt::kOutputNoColor, &flags.output.no_color);
+  parser.add(opt::kOutputJson, &flags.output.json);
   parser.add(opt::kCallLogprobs, &flags.n_logprobs);
   parser.add(opt::kCallOnRound, &flags.trace);
   parser.add(opt::kCallVerifyOutput, &flags.check);

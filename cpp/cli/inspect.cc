@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,8 +15,10 @@
 #include "cli/options.h"
 #include "cli/terminal.h"
 #include "engine/model_info.h"
+#include "engine/pair.h"
 #include "engine/session.h"
 #include "gguf/reader.h"
+#include "tokenizer/tokenizer.h"
 #include "tokenizer/utf8.h"
 
 namespace specdec::cli {
@@ -32,6 +35,51 @@ std::string chat_template_of(const GgufFile& file) {
   const GgufValue* value = file.find("tokenizer.chat_template");
   if (value == nullptr || value->type() != GgufType::kString) return {};
   return std::string(value->as_string());
+}
+
+// A file's tokenizer, or why it cannot be read.
+struct FileTokenizer {
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::vector<std::string> warnings;
+
+  explicit FileTokenizer(const GgufFile& file) : warnings(file.warnings()) {
+    try {
+      tokenizer = Tokenizer::from_gguf(file);
+      for (const std::string& warning : tokenizer->warnings()) warnings.push_back(warning);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kModelFormat && error.code() != ErrorCode::kUnsupported) throw;
+      warnings.push_back(std::string("tokenizer: ") + error.what());
+    }
+  }
+};
+
+std::string token_text(const Tokenizer& tokenizer, const std::optional<TokenId>& id) {
+  if (!id) return "none";
+  return std::to_string(*id) + " '" + printable(tokenizer.token_text(*id), 40) + "'";
+}
+
+std::string special_tokens_text(const Tokenizer& tokenizer) {
+  std::string text = "BOS " + token_text(tokenizer, tokenizer.bos_id());
+  text += tokenizer.add_bos() ? ", put before a prompt; ends:" : ", not put before a prompt; ends:";
+  for (const TokenId id : tokenizer.eog_ids()) text += " " + token_text(tokenizer, id);
+  return text + (tokenizer.eog_ids().empty() ? " none" : "");
+}
+
+void write_special_tokens(JsonWriter& json, const Tokenizer* tokenizer) {
+  json.key("special_tokens");
+  if (tokenizer == nullptr) {
+    json.null();
+    return;
+  }
+  json.begin_object()
+      .member("bos_id", tokenizer->bos_id())
+      .member("add_bos", tokenizer->add_bos())
+      .member("eos_id", tokenizer->eos_id())
+      .member("eot_id", tokenizer->eot_id())
+      .member("unknown_id", tokenizer->unknown_id())
+      .member("padding_id", tokenizer->padding_id())
+      .member("end_ids", tokenizer->eog_ids())
+      .end_object();
 }
 
 std::string shape_text(const TensorInfo& tensor) {
@@ -120,7 +168,8 @@ std::vector<std::string> placement_of(const InspectFlags& flags) {
 }
 
 void print_json(const GgufFile& file, const ModelInfo& info, const ModelInfo* draft,
-                const InspectFlags& flags, const std::vector<std::string>& placement) {
+                const FileTokenizer& tokenizer, const PairReport* pair, const InspectFlags& flags,
+                const std::vector<std::string>& placement) {
   JsonWriter json;
   json.begin_object();
   json.member("path", info.path)
@@ -146,6 +195,7 @@ void print_json(const GgufFile& file, const ModelInfo& info, const ModelInfo* dr
       .member("head_dim", info.head_dim)
       .member("tied_head", info.tied_head)
       .member("tokenizer", info.tokenizer);
+  write_special_tokens(json, tokenizer.tokenizer.get());
   json.key("chat_template");
   const std::string chat_template = chat_template_of(file);
   chat_template.empty() ? json.null() : json.value(chat_template);
@@ -175,8 +225,21 @@ void print_json(const GgufFile& file, const ModelInfo& info, const ModelInfo* dr
     json.key("draft_memory");
     write_memory(json, memory_of(*draft), flags.n_ctx);
   }
+  if (pair != nullptr) {
+    json.key("pair").begin_object();
+    json.member("compatible", pair->compatible)
+        .member("identical", pair->identical)
+        .member("reason", pair->reason)
+        .member("n_target_tokens", pair->n_target_tokens)
+        .member("n_draft_tokens", pair->n_draft_tokens)
+        .member("n_shared_tokens", pair->n_shared_tokens)
+        .member("first_difference", pair->first_difference)
+        .member("cost_ratio", pair->cost_ratio)
+        .member("warnings", pair->warnings)
+        .end_object();
+  }
   if (!placement.empty()) json.member("placement", placement);
-  json.member("warnings", file.warnings());
+  json.member("warnings", tokenizer.warnings);
   json.end_object();
   write_stdout(json.text() + "\n");
 }
@@ -186,7 +249,8 @@ std::string padded(std::string text, std::size_t width) {
   return text;
 }
 
-std::string summary(const GgufFile& file, const ModelInfo& info, const ModelInfo* draft, int n_ctx,
+std::string summary(const GgufFile& file, const ModelInfo& info, const ModelInfo* draft,
+                    const FileTokenizer& tokenizer, const PairReport* pair, int n_ctx,
                     const std::vector<std::string>& placement) {
   std::string out;
   const auto line = [&out](const char* label, const std::string& text) {
@@ -214,6 +278,8 @@ std::string summary(const GgufFile& file, const ModelInfo& info, const ModelInfo
   line("vocabulary",
        count(info.vocab_size) + (info.tied_head ? " (head shared with the embedding)" : ""));
   line("tokenizer", info.tokenizer);
+  if (tokenizer.tokenizer != nullptr)
+    line("special tokens", special_tokens_text(*tokenizer.tokenizer));
   line("chat template", chat_template_of(file).empty() ? "none" : "yes (--chat-template shows it)");
   line("GGUF", "version " + std::to_string(file.version()) + ", " +
                    std::to_string(file.entries().size()) + " keys, " +
@@ -225,8 +291,12 @@ std::string summary(const GgufFile& file, const ModelInfo& info, const ModelInfo
     line("together",
          human_bytes(total_bytes(memory_of(info), n_ctx) + total_bytes(memory_of(*draft), n_ctx)));
   }
+  if (pair != nullptr) {
+    line("pair", (pair->compatible ? "yes: " : "no: ") + pair->reason);
+    for (const std::string& text : pair->warnings) line("", text);
+  }
   for (const std::string& text : placement) line("on a GPU", text);
-  for (const std::string& warning : file.warnings()) line("warning", warning);
+  for (const std::string& warning : tokenizer.warnings) line("warning", warning);
   return out;
 }
 
@@ -246,6 +316,7 @@ int run_inspect(const Arguments& arguments) {
   add_gpu_flags(parser, flags.gpu);
   add_draft_gpu_flag(parser, flags.gpu);
   parser.epilogue(
+      "With -md it also tells whether that model can draft for FILE, and why not. "
       "With --vram-budget it also tells how the models would be placed on a GPU, about.");
   parser.add(opt::kOutputJson, &flags.json);
   parser.add(opt::kInspectKeys, &flags.keys);
@@ -264,8 +335,7 @@ int run_inspect(const Arguments& arguments) {
     throw UsageError("give either --chat-template or --json, which holds it, not both");
   if (flags.draft.empty() && parser.was_given(opt::kFilesNGpuLayersDraft))
     throw UsageError(flag_name(opt::kFilesNGpuLayersDraft) + " needs a draft model: -md FILE");
-  for (const OptionSpec* spec :
-       {&opt::kModelNGpuLayers, &opt::kFilesNGpuLayersDraft, &opt::kModelDevice}) {
+  for (const OptionSpec* spec : {&opt::kModelNGpuLayers, &opt::kFilesNGpuLayersDraft}) {
     if (parser.was_given(*spec) && !parser.was_given(opt::kModelVramBudget))
       throw UsageError(flag_name(*spec) + " needs --vram-budget, which asks for a plan");
   }
@@ -281,14 +351,22 @@ int run_inspect(const Arguments& arguments) {
   }
   const ModelInfo info = describe_model(*file);
   std::optional<ModelInfo> draft;
-  if (!flags.draft.empty()) draft = describe_model(*GgufFile::open(flags.draft));
+  std::optional<PairReport> pair;
+  if (!flags.draft.empty()) {
+    const auto draft_file = GgufFile::open(flags.draft);
+    draft = describe_model(*draft_file);
+    pair = check_pair(*file, *draft_file);
+  }
+  const FileTokenizer tokenizer(*file);
   const ModelInfo* draft_info = draft ? &*draft : nullptr;
+  const PairReport* pair_report = pair ? &*pair : nullptr;
   const std::vector<std::string> placement = placement_of(flags);
   if (flags.json) {
-    print_json(*file, info, draft_info, flags, placement);
+    print_json(*file, info, draft_info, tokenizer, pair_report, flags, placement);
     return kExitOk;
   }
-  std::string out = summary(*file, info, draft_info, flags.n_ctx, placement);
+  std::string out =
+      summary(*file, info, draft_info, tokenizer, pair_report, flags.n_ctx, placement);
   if (flags.keys) {
     out += "\n";
     for (const GgufEntry& entry : file->entries()) {

@@ -100,7 +100,6 @@ std::uint64_t parse_seed(const std::string& text) {
 }  // namespace
 
 void add_gpu_flags(ArgParser& parser, ModelFlags& flags) {
-  parser.add(opt::kModelDevice, &flags.device);
   parser.add(opt::kModelNGpuLayers,
              [&flags](const std::string& v) { flags.n_gpu_layers = parse_layers("-ngl", v); });
   parser.add(opt::kModelVramBudget, [&flags](const std::string& v) {
@@ -125,6 +124,7 @@ void add_model_flags(ArgParser& parser, ModelFlags& flags) {
   parser.add(opt::kModelKvType, &flags.kv_type);
   parser.add(opt::kModelRepack, &flags.repack);
   parser.add(opt::kModelCheckTensors, &flags.check_tensors);
+  parser.add(opt::kModelDevice, &flags.device);
   add_gpu_flags(parser, flags);
 }
 
@@ -161,12 +161,10 @@ void add_sampling_flags(ArgParser& parser, SamplingFlags& flags) {
              [&p](const std::string& v) { p.logit_bias.push_back(parse_logit_bias(v)); });
 }
 
-void add_output_flags(ArgParser& parser, OutputFlags& flags, bool with_json) {
+void add_output_flags(ArgParser& parser, OutputFlags& flags) {
   parser.section("Output");
-  if (with_json) parser.add(opt::kOutputJson, &flags.json);
   parser.add(opt::kOutputQuiet, &flags.quiet);
   parser.add(opt::kOutputVerbose, &flags.verbose);
-  parser.add(opt::kOutputNoColor, &flags.no_color);
 }
 
 void check_model_flags(const ArgParser& parser, const ModelFlags& flags) {
@@ -234,6 +232,11 @@ ModelOptions model_options(const ModelFlags& flags, bool is_draft) {
 }
 
 void print_placement(const ModelInfo& info) {
+  std::string how = std::to_string(info.n_threads) + " threads, repack " + info.repack +
+                    ", KV cache " + info.kv_type;
+  if (info.n_ctx > 0) how += ", context " + std::to_string(info.n_ctx);
+  if (info.vram_budget > 0) how += ", GPU budget " + bytes_text(info.vram_budget);
+  print_note(printable(info.path, 400) + ": " + info.quantisation + ", " + how);
   for (const std::string& line : info.placement) print_note(line);
   if (!info.cpu_reason.empty()) print_note("on the CPU: " + info.cpu_reason);
 }

@@ -52,7 +52,8 @@ void add_gpu_flags(ArgParser& parser, ModelFlags& flags);
 void add_draft_gpu_flag(ArgParser& parser, ModelFlags& flags);
 void add_prompt_flags(ArgParser& parser, PromptFlags& flags);
 void add_sampling_flags(ArgParser& parser, SamplingFlags& flags);
-void add_output_flags(ArgParser& parser, OutputFlags& flags, bool with_json);
+// --quiet and --verbose; which of the others a command has is its own affair.
+void add_output_flags(ArgParser& parser, OutputFlags& flags);
 
 // Throws UsageError when -m is missing, or flags of a draft model were given without one.
 void check_model_flags(const ArgParser& parser, const ModelFlags& flags);

@@ -28,7 +28,8 @@ int run_perplexity(const Arguments& arguments) {
   add_prompt_flags(parser, prompt_flags);
   parser.section("Perplexity");
   parser.add(opt::kPerplexityChunks, &options.n_chunks);
-  add_output_flags(parser, output, true);
+  add_output_flags(parser, output);
+  parser.add(opt::kOutputJson, &output.json);
   if (!parser.parse(arguments)) {
     write_stdout(parser.help());
     return kExitOk;

@@ -137,7 +137,9 @@ int run_quantize(const Arguments& arguments) {
              format(opt::kQuantizeOutputTensorType, options.choices.output_type));
   parser.add(opt::kQuantizeTokenEmbeddingType,
              format(opt::kQuantizeTokenEmbeddingType, options.choices.token_embedding_type));
-  add_output_flags(parser, output, true);
+  parser.section("Output");
+  parser.add(opt::kOutputQuiet, &output.quiet);
+  parser.add(opt::kOutputJson, &output.json);
   parser.epilogue(
       "Example: specdec quantize model-f16.gguf model-q4_k_m.gguf Q4_K_M\n"
       "The error is the root of sum (y - x)^2 / sum x^2 over the weights x and what they became.");

@@ -36,7 +36,7 @@ struct DecodeRequest {
   std::optional<int> max_tokens;  // >= 0; not set: until the context is full
   SamplingParams sampling;
   std::vector<TokenId> eog;       // end-of-generation tokens; they are not part of the result
-  bool ignore_eos = false;        // forbids the eog tokens instead
+  bool ignore_eos = false;        // forbids the eog tokens: they are never drawn
   std::vector<std::string> stop;  // needs `pieces`; not part of the result
   const TokenPieces* pieces = nullptr;
   std::optional<int> n_logprobs;  // >= 0: log-probabilities, with so many alternatives per token

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "engine/memory.h"
 #include "engine/session.h"
 #include "kv/kv_cache.h"
@@ -75,7 +76,7 @@ Many::Many(const LoadedModel& loaded, const ManyRequest& request)
                   std::to_string(max) + ", got " + std::to_string(value));
   };
   check_range("n_parallel", request.n_parallel, 1, kMaxParallel);
-  check_range("n_ctx", n_ctx_, 1, config.context_length);
+  check_range("n_ctx", n_ctx_, 1, kMaxContextLength);
   check_range("n_logprobs", request.n_logprobs, -1, kMaxHeadTopK);
   if (request.seeds.size() != request.prompts.size() ||
       request.max_tokens.size() != request.prompts.size()) {
@@ -104,6 +105,10 @@ Many::Many(const LoadedModel& loaded, const ManyRequest& request)
                                           std::to_string(available >> 20) +
                                           " MiB are available; use a smaller n_parallel or n_ctx");
   }
+  const std::string warning = context_warning(config, n_ctx_);
+  if (!warning.empty()) log_message(LogLevel::kWarning, warning);
+  for (const TokenId token : loaded.tokenizer().suppressed_ids())
+    sampling_.logit_bias.emplace_back(token, -std::numeric_limits<float>::infinity());
   if (request.ignore_eos) {
     for (const TokenId token : loaded.tokenizer().eog_ids())
       sampling_.logit_bias.emplace_back(token, -std::numeric_limits<float>::infinity());

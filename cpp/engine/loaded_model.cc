@@ -67,7 +67,7 @@ std::optional<DType> requantize_type(const ModelOptions& options) {
 }
 
 int gpu_context(const ModelConfig& config, int n_ctx) {
-  return std::min(config.context_length, n_ctx > 0 ? n_ctx : kDefaultContext);
+  return n_ctx > 0 ? n_ctx : std::min(config.context_length, kDefaultContext);
 }
 
 DeviceDemand device_demand(const GgufFile& file, const ModelConfig& config,
@@ -253,6 +253,8 @@ void LoadedModel::fill_info(const ModelOptions& options, const std::string& cpu_
   info.device = backend.name + ": " + backend.description;
   info.n_threads = backend.n_threads;
   info.repack = options.repack;
+  info.n_ctx = options.n_ctx;
+  info.vram_budget = options.vram_budget;
   info.cpu_reason = cpu_reason;
   if (!placement) return;
   const BackendInfo gpu = model_->device()->info();

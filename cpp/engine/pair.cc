@@ -1,13 +1,18 @@
 #include "engine/pair.h"
 
 #include "base/error.h"
+#include "gguf/reader.h"
+#include "model/config.h"
 #include "tokenizer/compare.h"
 #include "tokenizer/tokenizer.h"
 
 namespace specdec {
 
-PairReport check_pair(const LoadedModel& target, const LoadedModel& draft) {
-  const VocabDifference difference = compare_vocabularies(target.tokenizer(), draft.tokenizer());
+namespace {
+
+PairReport compare(const Tokenizer& target, const ModelInfo& t, const Tokenizer& draft,
+                   const ModelInfo& d) {
+  const VocabDifference difference = compare_vocabularies(target, draft);
   PairReport report;
   report.compatible = difference.compatible;
   report.identical = difference.compatible && difference.target_size == difference.draft_size;
@@ -19,13 +24,10 @@ PairReport check_pair(const LoadedModel& target, const LoadedModel& draft) {
   report.draft_text = printable(difference.draft_text);
   report.reason = difference.message();
   report.warnings = difference.notes;
-
-  const ModelInfo& t = target.info();
-  const ModelInfo& d = draft.info();
   report.cost_ratio = t.bytes_per_step == 0 ? 0
                                             : static_cast<double>(d.bytes_per_step) /
                                                   static_cast<double>(t.bytes_per_step);
-  report.memory_bytes = t.weight_bytes + (&target == &draft ? 0 : d.weight_bytes);
+  report.memory_bytes = t.weight_bytes + d.weight_bytes;
   report.kv_bytes_per_token = t.kv_bytes_per_token + d.kv_bytes_per_token;
   if (report.cost_ratio > 0.7) {
     report.warnings.push_back("a draft step reads " +
@@ -33,6 +35,32 @@ PairReport check_pair(const LoadedModel& target, const LoadedModel& draft) {
                               " % of the bytes of a target step: drafting will hardly pay");
   }
   return report;
+}
+
+// What runs a file needs, without the weights; what() of the Error says why it does not run.
+std::shared_ptr<const Tokenizer> check_file(const GgufFile& file) {
+  (void)read_model_config(file);
+  return Tokenizer::from_gguf(file);
+}
+
+}  // namespace
+
+PairReport check_pair(const LoadedModel& target, const LoadedModel& draft) {
+  PairReport report = compare(target.tokenizer(), target.info(), draft.tokenizer(), draft.info());
+  if (&target == &draft) report.memory_bytes = target.info().weight_bytes;
+  return report;
+}
+
+PairReport check_pair(const GgufFile& target, const GgufFile& draft) {
+  try {
+    return compare(*check_file(target), describe_model(target), *check_file(draft),
+                   describe_model(draft));
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kModelFormat && error.code() != ErrorCode::kUnsupported) throw;
+    PairReport report;
+    report.reason = error.what();
+    return report;
+  }
 }
 
 void require_pair(const LoadedModel& target, const LoadedModel& draft) {

@@ -26,6 +26,8 @@ struct PairReport {
 };
 
 [[nodiscard]] PairReport check_pair(const LoadedModel& target, const LoadedModel& draft);
+// Of files, without reading the weights. A file that does not run cannot pair, and reason says why.
+[[nodiscard]] PairReport check_pair(const GgufFile& target, const GgufFile& draft);
 
 // Error(kUnsupported) with the report's reason unless compatible.
 void require_pair(const LoadedModel& target, const LoadedModel& draft);

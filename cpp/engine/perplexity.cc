@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "kv/kv_cache.h"
 #include "model/model.h"
 #include "model/perplexity.h"
@@ -13,11 +14,8 @@ namespace specdec {
 
 TextPerplexity measure_text_perplexity(const LoadedModel& model, const std::string& text,
                                        const TextPerplexityOptions& options) {
-  const int context_length = model.model().config().context_length;
-  if (options.n_ctx > context_length) {
-    throw_invalid("n_ctx must be at most the model's context length " +
-                  std::to_string(context_length) + ", got " + std::to_string(options.n_ctx));
-  }
+  const std::string warning = context_warning(model.model().config(), options.n_ctx);
+  if (!warning.empty()) log_message(LogLevel::kWarning, warning);
   const KvType kv_type = options.kv_type.empty() ? model.kv_type() : parse_kv_type(options.kv_type);
   const Tokenizer& tokenizer = model.tokenizer();
   const std::vector<TokenId> tokens = tokenizer.encode(text, {});

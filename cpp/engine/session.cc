@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <optional>
 #include <string_view>
 #include <utility>
 
 #include "backend/device_backend.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "decode/control/controller.h"
 #include "decode/decoder.h"
 #include "decode/drafter.h"
@@ -174,7 +176,7 @@ SessionOptions resolve(const LoadedModel& target, SessionOptions options) {
       if (model != nullptr && model->info().n_gpu_layers > 0)
         options.n_ctx = std::min(options.n_ctx, static_cast<int>(model->info().gpu_context));
   } else {
-    check_range("n_ctx", options.n_ctx, 1, context_length);
+    check_range("n_ctx", options.n_ctx, 1, kMaxContextLength);
   }
   return options;
 }
@@ -356,6 +358,8 @@ DecodeRequest Session::Impl::decode_request(const GenerateRequest& request) cons
   }
   if (request.max_tokens >= 0) out.max_tokens = request.max_tokens;
   out.sampling = request.sampling;
+  for (const TokenId token : target->tokenizer().suppressed_ids())
+    out.sampling.logit_bias.emplace_back(token, -std::numeric_limits<float>::infinity());
   const auto& eog = target->tokenizer().eog_ids();
   out.eog.assign(eog.begin(), eog.end());
   out.ignore_eos = request.ignore_eos;
@@ -377,6 +381,8 @@ Session::Session(std::shared_ptr<const LoadedModel> target, const SessionOptions
   Impl& impl = *impl_;
   const LoadedModel* draft = impl.options.draft.get();
   if (draft != nullptr) require_pair(*impl.target, *draft);
+  const std::string warning = context_warning(impl.target->model().config(), impl.options.n_ctx);
+  if (!warning.empty()) log_message(LogLevel::kWarning, warning);
 
   if (!impl.options.suffix_corpus.empty()) {
     impl.suffix_corpus =
@@ -393,7 +399,7 @@ Session::Session(std::shared_ptr<const LoadedModel> target, const SessionOptions
       impl.target, KvCache(impl.arena, impl.target->model().kv_shape(kv_type), n_ctx), n_ctx,
       &impl.cancelled);
   if (draft != nullptr) {
-    const int draft_ctx = std::min(n_ctx, draft->model().config().context_length);
+    const int draft_ctx = std::min(n_ctx, draft->model().config().usable_context());
     impl.draft_scorer = std::make_unique<ModelScorer>(
         impl.options.draft, KvCache(impl.arena, draft->model().kv_shape(kv_type), draft_ctx),
         draft_ctx, &impl.cancelled);

@@ -87,9 +87,9 @@ struct GenerateRequest {
   int max_tokens = -1;  // -1: until the context is full
   SamplingParams sampling;
   std::vector<std::string> stop;  // the text ends before the first one that appears
-  bool ignore_eos = false;
-  int n_logprobs = -1;          // >= 0: log-probabilities, with so many alternatives per token
-  bool render_special = false;  // show special tokens in the text
+  bool ignore_eos = false;        // forbids the tokens that end a generation, as llama.cpp does
+  int n_logprobs = -1;            // >= 0: log-probabilities, with so many alternatives per token
+  bool render_special = false;    // show special tokens in the text
 
   // All run on the calling thread; an exception thrown from them ends the call and passes through.
   std::function<void(const OutputChunk&)> on_chunk;

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numbers>
 
+#include "gguf/vocab_rows.h"
 #include "model/arch/arch.h"
 #include "model/hparams.h"
 #include "model/tensor_plan.h"
@@ -19,13 +20,14 @@ constexpr std::int64_t kMaxLayers = 4096;
 constexpr std::int64_t kMaxWidth = std::int64_t{1} << 20;
 constexpr std::int64_t kMaxHeads = std::int64_t{1} << 14;
 constexpr std::int64_t kMaxHeadDim = 1024;
-constexpr std::int64_t kMaxContext = std::int64_t{1} << 30;
+constexpr std::int64_t kMaxContext = kMaxContextLength;
 constexpr double kMaxFloat = std::numeric_limits<float>::max();
 
 // Keys of model variants whose arithmetic differs. The value must be 0, false or absent.
 void refuse_variants(const HparamReader& hparams) {
-  for (const char* suffix : {"expert_count", "expert_used_count", "attention.q_lora_rank",
-                             "attention.kv_lora_rank", "nextn_predict_layers", "pooling_type"}) {
+  for (const char* suffix :
+       {"expert_count", "expert_used_count", "expert_group_count", "attention.q_lora_rank",
+        "attention.kv_lora_rank", "nextn_predict_layers", "pooling_type"}) {
     if (hparams.has(suffix) &&
         hparams.get_int(suffix, 0, 0, std::numeric_limits<std::int64_t>::max()) != 0) {
       hparams.unsupported(suffix, "this kind of model");
@@ -80,9 +82,14 @@ void read_heads(const HparamReader& hparams, ModelConfig& c) {
                      std::to_string(c.head_dim),
                  std::to_string(c.n_heads));
   }
-  c.attention_scale = static_cast<float>(hparams.get_float("attention.scale", 0, 0, 1e6));
-  if (c.attention_scale == 0)
-    c.attention_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
+  c.attention_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
+  // No other scale belongs to these architectures; llama.cpp does not read the key there, so a file
+  // that has another one gives other logits there than its author meant.
+  const double scale = hparams.get_float("attention.scale", 0, 0, 1e6);
+  if (scale != 0 && std::abs(scale / static_cast<double>(c.attention_scale) - 1) > 1e-5) {
+    hparams.unsupported("attention.scale", "a value other than 1/sqrt(key_length) = " +
+                                               std::to_string(c.attention_scale));
+  }
 }
 
 void refuse_unless(const HparamReader& hparams, const char* suffix, double neutral) {
@@ -97,6 +104,10 @@ void read_rope_scaling(const HparamReader& hparams, const ModelConfig& c, RopeCo
   if (rope.factor == 0) rope.factor = 1;
   if (rope.factor < smallest)
     hparams.fail("rope.scaling.factor", "at least 1e-06", std::to_string(rope.factor));
+  // Of cos and sin, whatever the type, "none" included.
+  rope.attn_factor = hparams.get_float("rope.scaling.attn_factor", 1, smallest, 1e6);
+  rope.original_context = static_cast<int>(
+      hparams.get_int("rope.scaling.original_context_length", c.context_length, 1, kMaxContext));
   const std::string_view type = hparams.get_string("rope.scaling.type", "linear");
   if (type == "none") {
     rope.factor = 1;
@@ -104,13 +115,10 @@ void read_rope_scaling(const HparamReader& hparams, const ModelConfig& c, RopeCo
     if (rope.factor != 1) rope.scaling = RopeScaling::kLinear;
   } else if (type == "yarn") {
     rope.scaling = RopeScaling::kYarn;
-    rope.original_context = static_cast<int>(
-        hparams.get_int("rope.scaling.original_context_length", c.context_length, 1, kMaxContext));
     rope.beta_fast = hparams.get_float("rope.scaling.yarn_beta_fast", 32, smallest, 1e6);
     rope.beta_slow = hparams.get_float("rope.scaling.yarn_beta_slow", 1, smallest, 1e6);
     refuse_unless(hparams, "rope.scaling.yarn_ext_factor", 1);
     refuse_unless(hparams, "rope.scaling.yarn_attn_factor", 1);
-    refuse_unless(hparams, "rope.scaling.attn_factor", 1);
     refuse_unless(hparams, "rope.scaling.yarn_log_multiplier", 0);
   } else {
     hparams.unsupported("rope.scaling.type", printable(type));
@@ -124,6 +132,11 @@ void read_rope(const HparamReader& hparams, const ArchSpec& spec, ModelConfig& c
   rope.n_rot = static_cast<int>(hparams.get_int("rope.dimension_count", c.head_dim, 1, largest));
   if (rope.n_rot % 2 != 0) {
     hparams.fail("rope.dimension_count", "an even number", std::to_string(rope.n_rot));
+  }
+  if (!spec.partial_rope && rope.n_rot != c.head_dim) {
+    hparams.unsupported("rope.dimension_count", std::to_string(rope.n_rot) + " of the " +
+                                                    std::to_string(c.head_dim) +
+                                                    " dimensions of a head");
   }
   rope.theta = hparams.get_float("rope.freq_base", 10000.0, 1.001, 1e30);
   read_rope_scaling(hparams, c, rope);
@@ -164,13 +177,14 @@ void read_vocabulary(const HparamReader& hparams, ModelConfig& c,
   // Checkpoints pad the embedding to a multiple of up to 256 rows; more says that the two do not
   // match.
   const std::uint64_t largest_padding = std::max<std::uint64_t>(rows / 100, 255);
-  if (count == 0 || count > rows || rows - count > largest_padding) {
+  const bool beyond = count > rows && first_token_beyond(file, rows).has_value();
+  if (count == 0 || beyond || (count < rows && rows - count > largest_padding)) {
     throw file.make_error(ErrorCode::kModelFormat, "shape_mismatch",
                           "tensor 'token_embd.weight' has " + std::to_string(rows) + " rows, but " +
                               key + " holds " + std::to_string(count) + " tokens",
                           key, "token_embd.weight");
   }
-  c.n_tokens = static_cast<int>(count);
+  c.n_tokens = static_cast<int>(std::min(count, rows));
   if (count < rows && warnings != nullptr) {
     warnings->push_back("padded_vocabulary: the embedding has " + std::to_string(rows - count) +
                         " rows more than there are tokens; they are never produced");
@@ -224,6 +238,19 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
   return c;
 }
 
+std::string context_warning(const ModelConfig& config, int n_ctx) {
+  if (n_ctx <= config.usable_context()) return {};
+  return "a context of " + std::to_string(n_ctx) + " tokens is more than the " +
+         std::to_string(config.usable_context()) +
+         " the model was trained for: beyond those its output may be nonsense";
+}
+
+int ModelConfig::usable_context() const {
+  if (rope.scaling == RopeScaling::kNone) return context_length;
+  const double stretched = std::min(rope.factor * rope.original_context, 1.0 * kMaxContext);
+  return std::max(context_length, static_cast<int>(stretched));
+}
+
 RopeFrequencies rope_frequencies(const RopeConfig& rope) {
   RopeFrequencies out;
   const int n_pairs = rope.n_rot / 2;
@@ -242,6 +269,7 @@ RopeFrequencies rope_frequencies(const RopeConfig& rope) {
     high = std::min(std::ceil(pair_of_turns(rope.beta_slow)), rope.n_rot - 1.0);
     out.magnitude = 1.0 + 0.1 * std::log(std::max(rope.factor, 1.0));
   }
+  out.magnitude *= rope.attn_factor;
   for (int i = 0; i < n_pairs; ++i) {
     const auto at = static_cast<std::size_t>(i);
     double angle = std::pow(rope.theta, -2.0 * i / rope.n_rot);

@@ -18,7 +18,8 @@ struct RopeConfig {
   bool interleaved = false;  // pairs (2i, 2i+1) instead of (i, i + n_rot/2)
   RopeScaling scaling = RopeScaling::kNone;
   double factor = 1.0;       // positions are divided by it (linear, yarn)
-  int original_context = 0;  // yarn only
+  double attn_factor = 1.0;  // cos and sin are multiplied with it, beside yarn's own factor
+  int original_context = 0;  // before scaling
   double beta_fast = 32.0;   // yarn only
   double beta_slow = 1.0;
   std::vector<float> divisors;  // [n_rot/2] each frequency is divided by, or empty (rope_freqs)
@@ -45,6 +46,8 @@ struct ModelConfig {
   float attention_scale = 0;
   bool tied_head = false;  // the head is the embedding matrix
 
+  // What the model was made for or, where rope is scaled, what the scaling stretches it to.
+  [[nodiscard]] int usable_context() const;
   [[nodiscard]] int q_size() const { return n_heads * head_dim; }
   [[nodiscard]] int kv_size() const { return n_kv_heads * head_dim; }
 };
@@ -59,6 +62,10 @@ struct ModelConfig {
 // given.
 [[nodiscard]] ModelConfig read_model_config(const GgufFile& file,
                                             std::vector<std::string>* warnings = nullptr);
+
+// A longer context than usable_context() is allowed; this is what to tell a user, or "".
+[[nodiscard]] std::string context_warning(const ModelConfig& config, int n_ctx);
+inline constexpr int kMaxContextLength = 1 << 30;
 
 // Angle per position of each rotated pair, [n_rot/2], and what cos and sin are multiplied with.
 struct RopeFrequencies {

@@ -77,8 +77,7 @@ class BpeEncoder final : public TextEncoder {
     if (pre.ignore_merges) index_words();
   }
 
-  void encode(std::string_view text, bool starts, std::vector<TokenId>& out) const override {
-    (void)starts;
+  void encode(std::string_view text, std::vector<TokenId>& out) const override {
     SplitScratch split;
     MergeTable::Scratch merge;
     std::vector<std::uint32_t> word_ends;

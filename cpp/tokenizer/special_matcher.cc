@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "tokenizer/unicode.h"
+#include "tokenizer/utf8.h"
+
 namespace specdec {
 namespace {
 
@@ -11,6 +14,51 @@ bool is_inside(std::span<const ByteRange> ranges, std::size_t begin, std::size_t
       [](std::size_t position, const ByteRange& range) { return position < range.begin; });
   return after != ranges.begin() && end <= std::prev(after)->end;
 }
+
+// Where the character begins that ends at `end` > 0.
+std::size_t char_before(std::string_view text, std::size_t end) {
+  for (std::size_t n = 1; n <= 4 && n <= end; ++n) {
+    const Utf8Char found = decode_utf8(text.substr(0, end), end - n);
+    if (found.code_point != kInvalidByte && found.n_bytes == n) return end - n;
+  }
+  return end - 1;
+}
+
+bool is_word_at(std::string_view text, std::size_t position) {
+  return is_word_char(decode_utf8(text, position).code_point);
+}
+
+// Runs of white space, each looked at once however often they are asked for.
+class Spaces {
+ public:
+  explicit Spaces(std::string_view text) : text_(text) {}
+
+  std::size_t end_of_run(std::size_t from) {
+    if (from >= run_begin_ && from < run_end_) return run_end_;
+    run_begin_ = from;
+    run_end_ = from;
+    while (run_end_ < text_.size()) {
+      const auto [code_point, n_bytes] = decode_utf8(text_, run_end_);
+      if ((char_class(code_point) & kSpace) == 0) break;
+      run_end_ += n_bytes;
+    }
+    return run_end_;
+  }
+
+  [[nodiscard]] std::size_t begin_of_run(std::size_t end, std::size_t limit) const {
+    while (end > limit) {
+      const std::size_t begin = char_before(text_, end);
+      if ((char_class(decode_utf8(text_, begin).code_point) & kSpace) == 0) break;
+      end = begin;
+    }
+    return std::max(end, limit);
+  }
+
+ private:
+  std::string_view text_;
+  std::size_t run_begin_ = 0;
+  std::size_t run_end_ = 0;
+};
 
 }  // namespace
 
@@ -25,8 +73,8 @@ SpecialMatcher::SpecialMatcher(std::span<const Pattern> patterns) {
   nodes_.emplace_back();
   for (const Pattern& pattern : patterns) {
     std::uint32_t at = 0;
-    for (const char c : pattern.text) {
-      const auto byte = static_cast<unsigned char>(c);
+    for (std::size_t i = pattern.text.size(); i-- > 0;) {
+      const auto byte = static_cast<unsigned char>(pattern.text[i]);
       std::uint32_t next = child(at, byte);
       if (next == 0) {
         next = static_cast<std::uint32_t>(nodes_.size());
@@ -43,9 +91,15 @@ SpecialMatcher::SpecialMatcher(std::span<const Pattern> patterns) {
       }
       at = next;
     }
-    if (nodes_[at].token >= 0) continue;  // equal texts: the first one counts
-    nodes_[at].token = pattern.token;
-    nodes_[at].everywhere = pattern.everywhere;
+    Node& node = nodes_[at];
+    if (node.token >= 0) continue;  // equal texts: the first one counts
+    node.token = pattern.token;
+    node.everywhere = pattern.everywhere;
+    node.left_spaces = pattern.left_spaces;
+    node.right_spaces = pattern.right_spaces;
+    node.single_word = pattern.single_word;
+    has_control_ = has_control_ || !pattern.everywhere;
+    has_everywhere_ = has_everywhere_ || pattern.everywhere;
   }
   // Suffix links, breadth first.
   std::vector<std::uint32_t> queue;
@@ -69,15 +123,15 @@ SpecialMatcher::SpecialMatcher(std::span<const Pattern> patterns) {
 bool SpecialMatcher::is_allowed(const Match& match,
                                 std::span<const ByteRange> control_ranges) const noexcept {
   const Node& node = nodes_[match.node];
-  return node.everywhere || is_inside(control_ranges, match.end - node.depth, match.end);
+  return node.everywhere || is_inside(control_ranges, match.begin, match.begin + node.depth);
 }
 
-// For every position where allowed tokens end, the longest of them.
+// For every position where allowed tokens begin, from the last, the longest of them.
 std::vector<SpecialMatcher::Match> SpecialMatcher::find_matches(
     std::string_view text, std::span<const ByteRange> control_ranges) const {
   std::vector<Match> matches;
   std::uint32_t at = 0;
-  for (std::size_t i = 0; i < text.size(); ++i) {
+  for (std::size_t i = text.size(); i-- > 0;) {
     const auto byte = static_cast<unsigned char>(text[i]);
     std::uint32_t next = child(at, byte);
     while (next == 0 && at != 0) {
@@ -85,7 +139,7 @@ std::vector<SpecialMatcher::Match> SpecialMatcher::find_matches(
       next = child(at, byte);
     }
     at = next;
-    Match match{i + 1, nodes_[at].token >= 0 ? at : nodes_[at].next_match};
+    Match match{i, nodes_[at].token >= 0 ? at : nodes_[at].next_match};
     while (match.node != 0 && !is_allowed(match, control_ranges)) {
       match.node = nodes_[match.node].next_match;
     }
@@ -94,81 +148,33 @@ std::vector<SpecialMatcher::Match> SpecialMatcher::find_matches(
   return matches;
 }
 
-std::vector<PromptPart> SpecialMatcher::choose(std::size_t n_bytes, std::vector<Match> matches,
-                                               std::span<const ByteRange> control_ranges) const {
-  const auto length_of = [this](const Match& match) { return nodes_[match.node].depth; };
-  // They come in the order of their ends, so equally long ones stay in the order of their
-  // beginnings.
-  std::stable_sort(matches.begin(), matches.end(),
-                   [&](const Match& a, const Match& b) { return length_of(a) > length_of(b); });
-  // Matches whose longest token did not fit wait until all of that length are done, because few of
-  // them are still free then; the rest get the next token that ends there, in a heap.
-  std::vector<Match> waiting;
-  std::uint32_t waiting_length = 0;
-  std::vector<Match> shortened;
-  const auto later = [&](const Match& a, const Match& b) {
-    return length_of(a) != length_of(b) ? length_of(a) < length_of(b) : a.end > b.end;
-  };
-  std::vector<PromptPart> found;
-  std::vector<bool> taken(n_bytes);
-  const auto shorten = [&](Match match) {
-    if (taken[match.end - 1]) return;
-    do {
-      match.node = nodes_[match.node].next_match;
-    } while (match.node != 0 &&
-             (taken[match.end - length_of(match)] || !is_allowed(match, control_ranges)));
-    if (match.node == 0) return;
-    shortened.push_back(match);
-    std::push_heap(shortened.begin(), shortened.end(), later);
-  };
-  for (std::size_t i = 0; i < matches.size() || !shortened.empty() || !waiting.empty();) {
-    const bool from_heap =
-        !shortened.empty() && (i == matches.size() || later(matches[i], shortened.front()));
-    const bool is_last = i == matches.size() && !from_heap;
-    const Match match = is_last ? Match{} : from_heap ? shortened.front() : matches[i];
-    if (!waiting.empty() && (is_last || length_of(match) < waiting_length)) {
-      for (const Match& one : waiting) shorten(one);
-      waiting.clear();
-      continue;
-    }
-    if (from_heap) {
-      std::pop_heap(shortened.begin(), shortened.end(), later);
-      shortened.pop_back();
-    } else {
-      ++i;
-    }
-    // What was cut out before is at least as long, so looking at both ends is enough.
-    if (taken[match.end - 1]) continue;
-    const std::size_t begin = match.end - length_of(match);
-    if (taken[begin]) {
-      waiting.push_back(match);
-      waiting_length = length_of(match);
-      continue;
-    }
-    std::fill(taken.begin() + static_cast<std::ptrdiff_t>(begin),
-              taken.begin() + static_cast<std::ptrdiff_t>(match.end), true);
-    found.push_back({begin, match.end, nodes_[match.node].token});
-  }
-  std::sort(found.begin(), found.end(),
-            [](const PromptPart& a, const PromptPart& b) { return a.begin < b.begin; });
-  return found;
-}
-
 void SpecialMatcher::cut(std::string_view text, std::span<const ByteRange> control_ranges,
                          std::vector<PromptPart>& out) const {
   std::vector<Match> matches;
-  if (!nodes_.empty()) matches = find_matches(text, control_ranges);
-  std::vector<PromptPart> found;
-  if (!matches.empty()) {
-    found = choose(text.size(), std::move(matches), control_ranges);
+  if (!nodes_.empty() && (has_everywhere_ || !control_ranges.empty()))
+    matches = find_matches(text, control_ranges);
+  Spaces spaces(text);
+  std::size_t searched = 0;  // no token may begin before
+  std::size_t emitted = 0;   // the text before has its part
+  for (std::size_t i = matches.size(); i-- > 0;) {
+    if (matches[i].begin < searched) continue;
+    const Node& node = nodes_[matches[i].node];
+    std::size_t begin = matches[i].begin;
+    std::size_t end = begin + node.depth;
+    searched = end;
+    if (node.single_word && ((begin > 0 && is_word_at(text, char_before(text, begin))) ||
+                             (end < text.size() && is_word_at(text, end)))) {
+      continue;
+    }
+    if (node.left_spaces) begin = spaces.begin_of_run(begin, std::min(emitted, begin));
+    if (node.right_spaces) end = spaces.end_of_run(end);
+    if (emitted < begin) out.push_back({emitted, begin, -1});
+    out.push_back({begin, end, node.token});
+    // Not the larger of the two: a token of white space may lie within the spaces that the one
+    // before has taken, and then what is behind it counts again, as in `tokenizers`.
+    emitted = end;
   }
-  std::size_t position = 0;
-  for (const PromptPart& part : found) {
-    if (position < part.begin) out.push_back({position, part.begin, -1});
-    out.push_back(part);
-    position = part.end;
-  }
-  if (position < text.size()) out.push_back({position, text.size(), -1});
+  if (emitted < text.size()) out.push_back({emitted, text.size(), -1});
 }
 
 }  // namespace specdec

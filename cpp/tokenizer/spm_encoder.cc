@@ -1,6 +1,6 @@
-// SentencePiece-style BPE: spaces become U+2581, then the adjacent pair whose joined text is the
-// token with the highest score is merged, again and again; characters that are no token become byte
-// tokens.
+// SentencePiece-style BPE: in the prepared text (spm_text.h) the adjacent pair whose joined text is
+// the token with the highest score is merged, again and again; characters that are no token become
+// byte tokens.
 
 #include <algorithm>
 #include <array>
@@ -51,13 +51,14 @@ class SpmEncoder final : public TextEncoder {
       : vocabulary_(vocabulary),
         n_tokens_(static_cast<Symbol>(vocabulary.size())),
         unknown_(vocabulary.special_id("unknown")),
-        add_space_prefix_(data.add_space_prefix.value_or(true)) {
+        fuse_unknown_(data.fuse_unknown),
+        text_(data) {
     load_bytes(data, vocabulary.warnings());
     load_pairs(data, vocabulary.warnings());
   }
 
-  void encode(std::string_view text, bool starts, std::vector<TokenId>& out) const override;
-  [[nodiscard]] bool adds_space_prefix() const noexcept override { return add_space_prefix_; }
+  void encode(std::string_view text, std::vector<TokenId>& out) const override;
+  [[nodiscard]] const SpmText* spm_text() const noexcept override { return &text_; }
 
  private:
   void load_bytes(const VocabData& data, std::vector<std::string>& warnings);
@@ -67,8 +68,8 @@ class SpmEncoder final : public TextEncoder {
   const Vocabulary& vocabulary_;
   Symbol n_tokens_;
   std::optional<TokenId> unknown_;
-  bool add_space_prefix_;
-  bool has_bytes_ = false;
+  bool fuse_unknown_;
+  SpmText text_;
   std::array<TokenId, 256> byte_tokens_{};  // -1: none
   CharSymbols char_symbols_;
   MergeTable merges_;
@@ -79,7 +80,6 @@ void SpmEncoder::load_bytes(const VocabData& data, std::vector<std::string>& war
   for (TokenId id = vocabulary_.size() - 1; id >= 0; --id) {
     if (vocabulary_.type(id) != TokenType::kByte) continue;
     byte_tokens_[static_cast<unsigned char>(vocabulary_.bytes(id)[0])] = id;
-    has_bytes_ = true;
   }
   std::size_t n_missing = 0;
   for (unsigned byte = 0; byte < 256; ++byte) {
@@ -88,7 +88,6 @@ void SpmEncoder::load_bytes(const VocabData& data, std::vector<std::string>& war
     const std::string text = std::string("<0x") + kDigits[byte / 16] + kDigits[byte % 16] + ">";
     if (const auto id = vocabulary_.find(text)) {
       byte_tokens_[byte] = *id;
-      has_bytes_ = true;
     } else {
       ++n_missing;
     }
@@ -124,13 +123,7 @@ void SpmEncoder::load_pairs(const VocabData& data, std::vector<std::string>& war
                       "a SentencePiece vocabulary needs its scores");
   }
   const auto n_tokens = static_cast<std::size_t>(vocabulary_.size());
-  if (data.scores->size() < n_tokens) {
-    throw vocab_error(data, ErrorCode::kModelFormat, "bad_vocab", kScoresKey,
-                      std::to_string(data.scores->size()) + " scores for " +
-                          std::to_string(n_tokens) + " tokens");
-  }
-  std::vector<float> scores(data.scores->begin(),
-                            data.scores->begin() + static_cast<std::ptrdiff_t>(n_tokens));
+  const std::vector<float>& scores = *data.scores;  // one for each token: Vocabulary saw to it
   std::uint64_t work = 0;
   for (std::size_t i = 0; i < n_tokens; ++i) {
     const std::uint64_t length = vocabulary_.text(static_cast<TokenId>(i)).size();
@@ -191,40 +184,33 @@ void SpmEncoder::load_pairs(const VocabData& data, std::vector<std::string>& war
   merges_ = MergeTable(std::move(rules));
 }
 
-void SpmEncoder::encode(std::string_view text, bool starts, std::vector<TokenId>& out) const {
-  std::string marked;
-  marked.reserve(text.size() + kSpaceMark.size());
-  if (starts && add_space_prefix_) marked += kSpaceMark;
-  for (const char c : text) {
-    if (c == ' ') {
-      marked += kSpaceMark;
-    } else {
-      marked += c;
-    }
-  }
+void SpmEncoder::encode(std::string_view text, std::vector<TokenId>& out) const {
   std::vector<PlacedSymbol> symbols;
-  symbols.reserve(marked.size());
-  for (std::size_t i = 0; i < marked.size();) {
-    const auto [code_point, n_bytes] = decode_utf8(marked, i);
+  symbols.reserve(text.size());
+  for (std::size_t i = 0; i < text.size();) {
+    const auto [code_point, n_bytes] = decode_utf8(text, i);
     symbols.push_back({char_symbols_.find(code_point), static_cast<std::uint32_t>(i)});
     i += n_bytes;
   }
   MergeTable::Scratch scratch;
   merges_.merge(symbols, scratch);
+  bool after_unknown = false;
   for (std::size_t i = 0; i < symbols.size(); ++i) {
     if (symbols[i].symbol < n_tokens_) {
       out.push_back(static_cast<TokenId>(symbols[i].symbol));
+      after_unknown = false;
       continue;
     }
-    if (!has_bytes_) {
-      out.push_back(*unknown_);
+    const std::size_t end = i + 1 < symbols.size() ? symbols[i + 1].begin : text.size();
+    const std::string_view bytes = text.substr(symbols[i].begin, end - symbols[i].begin);
+    const auto token_of = [this](char c) { return byte_tokens_[static_cast<unsigned char>(c)]; };
+    if (std::all_of(bytes.begin(), bytes.end(), [&](char c) { return token_of(c) >= 0; })) {
+      for (const char c : bytes) out.push_back(token_of(c));
+      after_unknown = false;
       continue;
     }
-    const std::size_t end = i + 1 < symbols.size() ? symbols[i + 1].begin : marked.size();
-    for (std::size_t at = symbols[i].begin; at < end; ++at) {
-      const TokenId id = byte_tokens_[static_cast<unsigned char>(marked[at])];
-      out.push_back(id >= 0 ? id : *unknown_);
-    }
+    if (!after_unknown || !fuse_unknown_) out.push_back(*unknown_);
+    after_unknown = true;
   }
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/token.h"
+#include "tokenizer/spm_text.h"
 #include "tokenizer/vocab_data.h"
 #include "tokenizer/vocabulary.h"
 
@@ -15,11 +16,11 @@ class TextEncoder {
  public:
   virtual ~TextEncoder() = default;
 
-  // Appends the tokens of `text`, which is any bytes, under 2^28 of them. `starts` says that the
-  // text stands at the beginning of the prompt or behind a special token. Thread-safe.
-  virtual void encode(std::string_view text, bool starts, std::vector<TokenId>& out) const = 0;
-  // Does encode() put a space in front of a text that `starts`?
-  [[nodiscard]] virtual bool adds_space_prefix() const noexcept { return false; }
+  // Appends the tokens of `text`, which is any bytes, under 2^28 of them, and prepared if
+  // spm_text() is there. Thread-safe.
+  virtual void encode(std::string_view text, std::vector<TokenId>& out) const = 0;
+  // How texts are prepared; nullptr: not at all.
+  [[nodiscard]] virtual const SpmText* spm_text() const noexcept { return nullptr; }
 };
 
 // Byte-level BPE ("gpt2"). Throws Error(kModelFormat: missing_key bad_merge limit) or

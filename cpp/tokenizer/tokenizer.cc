@@ -1,6 +1,7 @@
 #include "tokenizer/tokenizer.h"
 
 #include <algorithm>
+#include <deque>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -21,6 +22,7 @@ constexpr std::size_t kMaxSpecialBytes = std::size_t{4} << 20;
 Tokenizer::Tokenizer(const VocabData& data)
     : model_(data.model),
       chat_template_(data.chat_template),
+      suppressed_(data.suppressed),
       vocabulary_(std::make_unique<Vocabulary>(data)) {
   bos_ = vocabulary_->special_id("bos");
   eos_ = vocabulary_->special_id("eos");
@@ -41,27 +43,37 @@ Tokenizer::Tokenizer(const VocabData& data)
 Tokenizer::~Tokenizer() = default;
 
 void Tokenizer::load_special(const VocabData& data) {
-  const auto require = [&](bool wanted, const std::optional<TokenId>& id, std::string_view name) {
-    if (!wanted || id) return;
-    throw vocab_error(
-        data, ErrorCode::kModelFormat, "bad_special_id",
-        "tokenizer.ggml." + std::string(name) + "_token_id",
-        "tokenizer.ggml.add_" + std::string(name) + "_token is set, but there is no such token");
-  };
-  require(data.add_bos.value_or(false), bos_, "bos");
-  require(data.add_eos.value_or(false), eos_, "eos");
+  if (data.add_bos.value_or(false) && !bos_) {
+    throw vocab_error(data, ErrorCode::kModelFormat, "bad_special_id",
+                      "tokenizer.ggml.bos_token_id",
+                      "tokenizer.ggml.add_bos_token is set, but there is no such token");
+  }
+  if (data.add_eos.value_or(false) && !eos_) {
+    vocabulary_->warnings().push_back(
+        "no_eos: tokenizer.ggml.add_eos_token is set, but there is no such token; none is added");
+  }
   add_bos_ = data.add_bos.value_or(add_bos_ && bos_);
 
+  const SpmText* prepared = encoder_->spm_text();
+  if (prepared != nullptr && !prepared->before_added_tokens()) prepared = nullptr;
   std::vector<SpecialMatcher::Pattern> patterns;
+  std::vector<SpecialMatcher::Pattern> later;  // looked for in what the first ones leave
+  std::deque<std::string> spellings;
   std::size_t n_bytes = 0;
   for (TokenId id = 0; id < vocabulary_->size(); ++id) {
     const TokenType type = vocabulary_->type(id);
-    const std::string_view text = vocabulary_->text(id);
+    const unsigned flags = vocabulary_->added_flags(id);
     const bool user_defined = type == TokenType::kUserDefined;
     if (!user_defined && type != TokenType::kControl && type != TokenType::kUnknown) continue;
-    if (text.empty()) continue;
-    n_bytes += text.size();
-    patterns.push_back({text, id, user_defined});
+    SpecialMatcher::Pattern pattern{vocabulary_->text(id), id, user_defined};
+    if (pattern.text.empty()) continue;
+    pattern.left_spaces = (flags & kTakesLeftSpaces) != 0;
+    pattern.right_spaces = (flags & kTakesRightSpaces) != 0;
+    pattern.single_word = (flags & kSingleWord) != 0;
+    if (prepared != nullptr && (flags & (kInPreparedText | kAsSpelt)) == kInPreparedText)
+      pattern.text = spellings.emplace_back(prepared->prepare_token(pattern.text));
+    n_bytes += pattern.text.size();
+    ((flags & (kInPreparedText | kAsSpelt)) != 0 ? later : patterns).push_back(pattern);
   }
   if (n_bytes > kMaxSpecialBytes) {
     throw vocab_error(data, ErrorCode::kModelFormat, "limit", "tokenizer.ggml.tokens",
@@ -69,6 +81,7 @@ void Tokenizer::load_special(const VocabData& data) {
                           " bytes together, at most " + std::to_string(kMaxSpecialBytes));
   }
   if (!patterns.empty()) special_ = SpecialMatcher(patterns);
+  if (!later.empty()) later_ = SpecialMatcher(later);
 }
 
 std::vector<TokenId> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
@@ -111,14 +124,12 @@ std::vector<TokenId> Tokenizer::encode_ranges(std::string_view text,
   if (options.add_bos.value_or(add_bos_)) tokens.push_back(require(bos_, "bos"));
   std::vector<PromptPart> parts;
   special_.cut(text, control_ranges, parts);
-  bool starts = true;
   for (const PromptPart& part : parts) {
     if (part.token >= 0) {
       tokens.push_back(part.token);
     } else {
-      encoder_->encode(text.substr(part.begin, part.end - part.begin), starts, tokens);
+      encode_between(text, part, control_ranges, tokens);
     }
-    starts = part.token >= 0;
   }
   if (tokens.size() > 1 && bos_ && tokens[0] == *bos_ && tokens[1] == *bos_ &&
       options.add_bos.value_or(add_bos_)) {
@@ -129,6 +140,45 @@ std::vector<TokenId> Tokenizer::encode_ranges(std::string_view text,
   }
   if (options.add_eos) tokens.push_back(require(eos_, "eos"));
   return tokens;
+}
+
+void Tokenizer::encode_between(std::string_view prompt, const PromptPart& part,
+                               std::span<const ByteRange> control_ranges,
+                               std::vector<TokenId>& tokens) const {
+  const SpmText* preparation = encoder_->spm_text();
+  const bool prepares_first = preparation != nullptr && preparation->before_added_tokens();
+  std::string_view text = prompt.substr(part.begin, part.end - part.begin);
+  std::vector<ByteRange> ranges;
+  if (later_.has_control()) {
+    for (const ByteRange& range : control_ranges) {
+      if (range.end <= part.begin || range.begin >= part.end) continue;
+      ranges.push_back({std::max(range.begin, part.begin) - part.begin,
+                        std::min(range.end, part.end) - part.begin});
+    }
+  }
+  std::string prepared;
+  if (prepares_first) {
+    std::vector<std::uint32_t> origins;
+    prepared = preparation->prepare(text, part.begin == 0, ranges.empty() ? nullptr : &origins);
+    text = prepared;
+    const auto moved = [&origins](std::size_t position) {
+      return static_cast<std::size_t>(std::lower_bound(origins.begin(), origins.end(), position) -
+                                      origins.begin());
+    };
+    for (ByteRange& range : ranges) range = {moved(range.begin), moved(range.end)};
+  }
+  std::vector<PromptPart> pieces;
+  later_.cut(text, ranges, pieces);
+  for (const PromptPart& piece : pieces) {
+    const std::string_view words = text.substr(piece.begin, piece.end - piece.begin);
+    if (piece.token >= 0) {
+      tokens.push_back(piece.token);
+    } else if (preparation == nullptr || prepares_first) {
+      encoder_->encode(words, tokens);
+    } else {
+      encoder_->encode(preparation->prepare(words, part.begin + piece.begin == 0), tokens);
+    }
+  }
 }
 
 void Tokenizer::check(TokenId token, std::size_t position) const {
@@ -187,7 +237,10 @@ std::optional<TokenId> Tokenizer::find_token(std::string_view text) const {
 
 const std::vector<TokenId>& Tokenizer::eog_ids() const noexcept { return vocabulary_->eog_ids(); }
 
-bool Tokenizer::adds_space_prefix() const noexcept { return encoder_->adds_space_prefix(); }
+bool Tokenizer::adds_space_prefix() const noexcept {
+  const SpmText* text = encoder_->spm_text();
+  return text != nullptr && text->adds_prefix();
+}
 
 const std::vector<std::string>& Tokenizer::warnings() const noexcept {
   return vocabulary_->warnings();

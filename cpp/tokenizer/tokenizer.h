@@ -88,6 +88,8 @@ class Tokenizer {
   [[nodiscard]] std::optional<TokenId> unknown_id() const noexcept { return unknown_; }
   [[nodiscard]] std::optional<TokenId> padding_id() const noexcept { return padding_; }
   [[nodiscard]] const std::vector<TokenId>& eog_ids() const noexcept;  // sorted
+  // Never to be generated, whatever their logits (tokenizer.ggml.suppress_tokens).
+  [[nodiscard]] const std::vector<TokenId>& suppressed_ids() const noexcept { return suppressed_; }
   [[nodiscard]] bool add_bos() const noexcept { return add_bos_; }
   [[nodiscard]] bool adds_space_prefix() const noexcept;
 
@@ -103,13 +105,18 @@ class Tokenizer {
   [[nodiscard]] std::vector<TokenId> encode_ranges(std::string_view text,
                                                    std::span<const ByteRange> control_ranges,
                                                    const EncodeOptions& options) const;
+  void encode_between(std::string_view prompt, const PromptPart& part,
+                      std::span<const ByteRange> control_ranges,
+                      std::vector<TokenId>& tokens) const;
 
   std::string model_;
   std::string pre_;
   std::string chat_template_;
+  std::vector<TokenId> suppressed_;
   std::unique_ptr<Vocabulary> vocabulary_;
   std::unique_ptr<const TextEncoder> encoder_;
-  SpecialMatcher special_;
+  SpecialMatcher special_;  // in the prompt as it is
+  SpecialMatcher later_;    // in what it leaves, prepared for the encoder
   std::optional<TokenId> bos_;
   std::optional<TokenId> eos_;
   std::optional<TokenId> eot_;

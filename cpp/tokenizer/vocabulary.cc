@@ -13,6 +13,10 @@ constexpr std::size_t kMaxTokens = std::size_t{1} << 20;
 constexpr std::size_t kMaxTokenBytes = std::size_t{64} << 10;
 constexpr std::size_t kMaxVocabularyBytes = std::size_t{1} << 30;
 
+constexpr std::string_view kDeepSeekEnd =  // with full-width bars
+    "<\xef\xbd\x9c"
+    "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>";
+
 // Texts that end a generation in the chat formats of the known model families.
 constexpr std::string_view kEndTexts[] = {
     "<|eot_id|>",
@@ -33,8 +37,10 @@ constexpr std::string_view kEndTexts[] = {
     "<|end_of_text|>",
     "<end_of_utterance>",
     "<eos>",
-    "<\xef\xbd\x9c"
-    "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",  // DeepSeek, full-width bars
+    "<turn|>",           // Gemma 4
+    "<|tool_response>",  // Gemma 4
+    "[e~[",              // MiniMax
+    kDeepSeekEnd,
 };
 // Fill-in-the-middle padding and file separators: nothing after them belongs to the answer.
 constexpr std::string_view kFimEndTexts[] = {
@@ -43,8 +49,8 @@ constexpr std::string_view kFimEndTexts[] = {
 };
 constexpr std::string_view kEndIdNames[] = {"eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep"};
 constexpr std::string_view kTurnEndTexts[] = {
-    "<|eot_id|>", "<|im_end|>",         "<|end|>",       "<end_of_turn>",   "<EOT>", "_<EOT>",
-    "[EOT]",      "<end_of_utterance>", "<|endoftext|>", "<|end_of_text|>",
+    "<|eot_id|>", "<|im_end|>",         "<|end|>",       "<end_of_turn>",   "<EOT>",      "_<EOT>",
+    "[EOT]",      "<end_of_utterance>", "<|endoftext|>", "<|end_of_text|>", kDeepSeekEnd,
 };
 
 // byte_alphabet() backwards.
@@ -103,6 +109,13 @@ bool is_merged(const VocabData& data, std::string_view text) {
   });
 }
 
+void check_count(const VocabData& data, std::string_view key, std::size_t n, const char* what) {
+  if (n == data.tokens.size()) return;
+  throw vocab_error(data, ErrorCode::kModelFormat, "bad_vocab", key,
+                    std::to_string(n) + " " + what + " for " + std::to_string(data.tokens.size()) +
+                        " tokens; expected one for each");
+}
+
 VocabularyKind kind_of(const VocabData& data) {
   if (data.model == "gpt2") return VocabularyKind::kBytePair;
   if (data.model == "llama") return VocabularyKind::kSentencePiece;
@@ -151,9 +164,14 @@ std::optional<unsigned char> parse_byte_token(std::string_view text) noexcept {
   return static_cast<unsigned char>(value);
 }
 
-Vocabulary::Vocabulary(const VocabData& data) : kind_(kind_of(data)) {
+Vocabulary::Vocabulary(const VocabData& data) : kind_(kind_of(data)), warnings_(data.notes) {
   load_texts(data);
   load_types(data);
+  if (!data.added_tokens.empty()) {
+    added_flags_.resize(types_.size());
+    for (const VocabData::AddedToken& token : data.added_tokens)
+      added_flags_[static_cast<std::size_t>(token.id)] = token.flags;
+  }
   load_special_ids(data);
   find_end_tokens(data);
   decode_texts(data);
@@ -213,20 +231,18 @@ void Vocabulary::load_texts(const VocabData& data) {
 
 void Vocabulary::load_types(const VocabData& data) {
   constexpr std::string_view kKey = "tokenizer.ggml.token_type";
+  if (data.scores) check_count(data, "tokenizer.ggml.scores", data.scores->size(), "scores");
   const std::size_t n_tokens = data.tokens.size();
   types_.assign(n_tokens, TokenType::kNormal);
   if (!data.token_types) return;
-  if (data.token_types->size() < n_tokens) {
-    throw vocab_error(data, ErrorCode::kModelFormat, "bad_vocab", kKey,
-                      std::to_string(data.token_types->size()) + " types for " +
-                          std::to_string(n_tokens) + " tokens");
-  }
+  check_count(data, kKey, data.token_types->size(), "types");
   for (std::size_t i = 0; i < n_tokens; ++i) {
     const std::int32_t type = (*data.token_types)[i];
-    if (type < 0 || type > static_cast<std::int32_t>(TokenType::kByte)) {
+    if (type < static_cast<std::int32_t>(TokenType::kNormal) ||
+        type > static_cast<std::int32_t>(TokenType::kByte)) {
       throw vocab_error(data, ErrorCode::kModelFormat, "bad_vocab", kKey,
                         "token " + std::to_string(i) + " has type " + std::to_string(type) +
-                            ", types are 0 to 6");
+                            (type == 0 ? " (undefined)" : "") + ", types are 1 to 6");
     }
     types_[i] = static_cast<TokenType>(type);
   }
@@ -234,11 +250,13 @@ void Vocabulary::load_types(const VocabData& data) {
 
 void Vocabulary::load_special_ids(const VocabData& data) {
   for (const auto& [name, id] : data.special_ids) {
+    // Files in use say "none" with -1 or 4294967295, or name a padding token that the checkpoint's
+    // tokenizer has and its vocabulary has not.
     if (id < 0 || id >= size()) {
-      throw vocab_error(
-          data, ErrorCode::kModelFormat, "bad_special_id",
-          "tokenizer.ggml." + std::string(name) + "_token_id",
-          std::to_string(id) + " is not a token, there are " + std::to_string(size()));
+      warnings_.push_back("special_id: tokenizer.ggml." + std::string(name) + "_token_id is " +
+                          std::to_string(id) + ", there are " + std::to_string(size()) +
+                          " tokens; the file counts as one without this key");
+      continue;
     }
     const auto stored = std::find(std::begin(kSpecialIdNames), std::end(kSpecialIdNames), name);
     if (stored != std::end(kSpecialIdNames)) {
@@ -332,7 +350,8 @@ void Vocabulary::decode_texts(const VocabData& data) {
 bool Vocabulary::is_plain(TokenId id) const noexcept {
   const TokenType token_type = type(id);
   return token_type != TokenType::kControl && token_type != TokenType::kUnknown &&
-         token_type != TokenType::kByte && !text(id).empty();
+         token_type != TokenType::kByte && !text(id).empty() &&
+         (added_flags(id) & kNeverMerged) == 0;
 }
 
 std::optional<TokenId> Vocabulary::find(std::string_view wanted) const {

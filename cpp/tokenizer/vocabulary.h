@@ -16,7 +16,6 @@ namespace specdec {
 
 // As stored in tokenizer.ggml.token_type.
 enum class TokenType : std::uint8_t {
-  kUndefined = 0,
   kNormal = 1,
   kUnknown = 2,
   kControl = 3,
@@ -48,6 +47,10 @@ class Vocabulary {
   [[nodiscard]] std::string_view bytes(TokenId id) const noexcept { return bytes_.at(id); }
   [[nodiscard]] TokenType type(TokenId id) const noexcept {
     return types_[static_cast<std::size_t>(id)];
+  }
+  // AddedTokenFlag bits.
+  [[nodiscard]] unsigned added_flags(TokenId id) const noexcept {
+    return added_flags_.empty() ? 0u : added_flags_[static_cast<std::size_t>(id)];
   }
   // May plain text become this token? Not for control, unknown, byte and empty tokens.
   [[nodiscard]] bool is_plain(TokenId id) const noexcept;
@@ -95,6 +98,7 @@ class Vocabulary {
   Strings bytes_;
   std::vector<TokenType> types_;
   std::vector<bool> in_alphabet_;
+  std::vector<std::uint8_t> added_flags_;  // empty: all 0
   std::size_t longest_text_ = 0;
   NameIndex index_;
   std::vector<std::pair<std::string_view, TokenId>> special_ids_;

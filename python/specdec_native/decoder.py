@@ -185,7 +185,9 @@ class Decoder:
                 reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
-            ignore_eos: never let the model end by itself: end-of-sequence tokens are banned.
+            ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
+                they are never drawn, and the model goes on until `max_tokens`, a stop string or a
+                full context.
             logprobs: 0 to 100; log-probabilities, and so many alternatives per token; None: none.
             render_special: spell control tokens out in the text.
             parse_special: recognise control tokens that a text prompt spells out.
@@ -259,7 +261,9 @@ class Decoder:
                 reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
-            ignore_eos: never let the model end by itself: end-of-sequence tokens are banned.
+            ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
+                they are never drawn, and the model goes on until `max_tokens`, a stop string or a
+                full context.
             logprobs: 0 to 100; log-probabilities, and so many alternatives per token; None: none.
             render_special: spell control tokens out in the text.
             parse_special: recognise control tokens that a text prompt spells out.
@@ -321,7 +325,9 @@ class Decoder:
                 reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
-            ignore_eos: never let the model end by itself: end-of-sequence tokens are banned.
+            ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
+                they are never drawn, and the model goes on until `max_tokens`, a stop string or a
+                full context.
             logprobs: 0 to 100; log-probabilities, and so many alternatives per token; None: none.
             render_special: spell control tokens out in the text.
             tools: function descriptions, for templates that know them; None: none.
@@ -390,7 +396,9 @@ class Decoder:
                 reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
-            ignore_eos: never let the model end by itself: end-of-sequence tokens are banned.
+            ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
+                they are never drawn, and the model goes on until `max_tokens`, a stop string or a
+                full context.
             logprobs: 0 to 100; log-probabilities, and so many alternatives per token; None: none.
             render_special: spell control tokens out in the text.
             tools: function descriptions, for templates that know them; None: none.

@@ -88,7 +88,9 @@ def generate_many(
         min_p: [0, 1); drop tokens below this share of the best one's probability; 0: none.
         noise_scale: [0, 100]; two-stage sampling: standard deviation of Gaussian noise on the
             survivors' logits.
-        ignore_eos: never let the model end by itself: end-of-sequence tokens are banned.
+        ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does: they
+            are never drawn, and the model goes on until `max_tokens`, a stop string or a full
+            context.
         logprobs: 0 to 100; log-probabilities, and so many alternatives per token; None: none.
     """
     given = locals()

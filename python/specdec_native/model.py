@@ -139,6 +139,8 @@ class Model:
             poll_signals=threading.current_thread() is threading.main_thread(),
         )
         flush_log()
+        for warning in self.info.warnings:
+            logger.warning("%s: %s", os.fsdecode(path), warning)
 
     @property
     def _native(self) -> _core.Model:
@@ -152,6 +154,7 @@ class Model:
         values = self._native.info()
         values["tensor_types"] = tuple((str(name), int(n)) for name, n in values["tensor_types"])
         values["placement"] = tuple(values["placement"])
+        values["warnings"] = tuple(values["warnings"])
         return ModelInfo(**values)
 
     @functools.cached_property

@@ -179,12 +179,15 @@ class ModelInfo:
     """What a model is and, from `kv_type` on, how it was loaded.
 
     Attributes:
+        n_ctx, vram_budget: as given to `Model`.
         device: what runs it, e.g. "cuda: NVIDIA L4, sm_89; cpu: avx2, 8 threads".
         n_gpu_layers: the last so many layers, and the output head, are on the GPU.
         gpu_context: positions whose cache is reserved there.
         gpu_bytes: weights and reserved cache there.
         placement: the plan in words, one line each; empty without a GPU.
         cpu_reason: why nothing is on a GPU; empty when something is, or nothing was to be.
+        add_bos: does a prompt begin with the BOS token, as the file says?
+        warnings: what is odd about the file but harmless; loading hands them to `logging` too.
     """
 
     path: str
@@ -213,12 +216,16 @@ class ModelInfo:
     device: str
     n_threads: int
     repack: str
+    n_ctx: int | None
+    vram_budget: int | None
     load_ms: float
     n_gpu_layers: int
     gpu_context: int
     gpu_bytes: int
     placement: tuple[str, ...]
     cpu_reason: str
+    add_bos: bool
+    warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -82,6 +82,8 @@ def _main(arguments: list[str] | None) -> int:
     if options.output is None and not options.dry_run:
         p.error("an output file is needed, or --dry-run")
     outtype = check_outtype(options.outtype)
+    if options.revision is not None and pathlib.Path(options.checkpoint).exists():
+        p.error(f"--revision is for a repository id, but {options.checkpoint} is a path")
     folder = resolve(options.checkpoint, options.revision)
     with Checkpoint(folder) as checkpoint:
         plan = make_plan(

@@ -142,7 +142,8 @@ class Config:
             )
         for key, neutral in NEUTRAL.items():
             if key in self.values and key not in self._used:
-                self.require(key, neutral, "this changes the arithmetic and is not supported")
+                reason = "this changes the arithmetic and is not supported; if it surely does not"
+                self.require(key, neutral, f"{reason} here, pass --ignore-key {key}")
         unknown = sorted(set(self.values) - self._used - HARMLESS)
         if unknown:
             raise ConvertError(

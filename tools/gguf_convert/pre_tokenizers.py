@@ -128,6 +128,20 @@ ALIASES = {
 }
 
 
+# The tokenizer knows these too; no tokenizer.json is recognised as one of them.
+BY_NAME_ONLY = "bloom deepseek-llm default falcon gpt3-finnish poro-chat viking"
+
+
+def check_name(name: str, where: str) -> str:
+    """Of --pre-tokenizer: a name that no tokenizer knows would make a file that nobody loads."""
+    names = sorted({*known_names(), *BY_NAME_ONLY.split()})
+    if name not in names:
+        raise ConvertError(
+            f"{where}: --pre-tokenizer '{short(name)}' is not known; known are {', '.join(names)}"
+        )
+    return name
+
+
 def known_names() -> list[str]:
     names = {n for pair in KNOWN.values() for n in pair if n}
     return sorted(names.union(*(aliases.split() for aliases in ALIASES.values())))

@@ -157,13 +157,8 @@ def read_model(path: pathlib.Path) -> SentencePieceModel:
             f"{path}: the model normalises text (a table of {model.charsmap_bytes} bytes), which "
             "GGUF cannot express; only 'identity' normalisation is supported"
         )
-    for name, expected in (
-        ("remove_extra_whitespaces", False),
-        ("escape_whitespaces", True),
-        ("whitespace_as_suffix", False),
-    ):
-        if getattr(model, name) is not expected:
-            raise ConvertError(f"{path}: {name} = {not expected} is not supported")
+    if model.whitespace_as_suffix:
+        raise ConvertError(f"{path}: whitespace_as_suffix = True is not supported")
     for i, piece in enumerate(model.pieces):
         if not math.isfinite(piece.score) or not 1 <= piece.type <= BYTE:
             raise ConvertError(f"{path}: piece {i} '{short(piece.text)}' has a bad score or type")

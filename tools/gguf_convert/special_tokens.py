@@ -152,5 +152,12 @@ def parse_added(entry: Any, where: str) -> AddedToken:
     token_id, text = entry.get("id"), entry.get("content")
     if isinstance(token_id, bool) or not isinstance(token_id, int) or not isinstance(text, str):
         raise ConvertError(f"{where}: an added token needs id and content: {short(entry)}")
-    strips = any(entry.get(key) is True for key in ("lstrip", "rstrip", "single_word"))
-    return AddedToken(token_id, text, entry.get("special") is True, strips)
+    return AddedToken(
+        token_id,
+        text,
+        entry.get("special") is True,
+        normalized=entry.get("normalized") is True,
+        lstrip=entry.get("lstrip") is True,
+        rstrip=entry.get("rstrip") is True,
+        single_word=entry.get("single_word") is True,
+    )

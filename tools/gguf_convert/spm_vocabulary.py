@@ -27,6 +27,10 @@ class Pieces:
     types: list[int]
     scores: list[float]
     add_space_prefix: bool
+    space_prefix: str = "segments"
+    remove_extra_whitespaces: bool = False
+    escape_whitespaces: bool = True
+    fuse_unknown: bool = True
     notes: list[str] = field(default_factory=list)
 
 
@@ -36,6 +40,8 @@ def pieces_of_model(model: SentencePieceModel) -> Pieces:
         [piece.type for piece in model.pieces],
         [piece.score for piece in model.pieces],
         model.add_dummy_prefix,
+        remove_extra_whitespaces=model.remove_extra_whitespaces,
+        escape_whitespaces=model.escape_whitespaces,
     )
 
 
@@ -50,8 +56,8 @@ def check_same(pieces: Pieces, json: TokenizerJson) -> None:
             )
 
 
-def space_prefix(json: TokenizerJson, notes: list[str]) -> bool:
-    """Whether a text gets a space in front; refuses other ways to prepare a text."""
+def space_prefix(json: TokenizerJson, notes: list[str]) -> tuple[bool, str]:
+    """Whether and when a text gets a space in front; refuses other ways to prepare a text."""
     node = json.values.get("normalizer")
     nodes = [] if node is None else [node]
     if isinstance(node, dict) and node.get("type") == "Sequence":
@@ -73,7 +79,7 @@ def space_prefix(json: TokenizerJson, notes: list[str]) -> bool:
     if split is None:
         if not replaced:
             raise json.fail("expected a normalizer that replaces spaces")
-        return prefix
+        return prefix, "segments"
     if (
         not isinstance(split, dict)
         or split.get("type") != "Metaspace"
@@ -84,13 +90,15 @@ def space_prefix(json: TokenizerJson, notes: list[str]) -> bool:
     scheme = split.get("prepend_scheme", "always")
     if scheme not in ("always", "first", "never"):
         raise json.fail(f"the prepend_scheme '{short(scheme)}' is not supported")
+    if prefix or replaced:
+        raise json.fail("a Metaspace step after a normalizer for spaces is not supported")
     if scheme != "never":
         notes.append(
             "transformers puts no space before a text that begins with one"
             + (", nor after special tokens" if scheme == "first" else "")
-            + "; GGUF's SentencePiece tokenizer always does"
+            + "; only specdec reads the key that says so"
         )
-    return scheme != "never" or prefix
+    return scheme != "never", "first" if scheme == "first" else "always"
 
 
 def _shown(node: Any) -> str:
@@ -99,13 +107,18 @@ def _shown(node: Any) -> str:
 
 def pieces_of_json(json: TokenizerJson) -> Pieces:
     if json.ignore_merges:
-        raise json.fail("byte_fallback together with ignore_merges is not supported")
+        raise json.fail("ignore_merges in a tokenizer of this kind is not supported")
     notes: list[str] = []
-    prefix = space_prefix(json, notes)
+    if not json.byte_fallback and json.unknown not in json.vocab:
+        raise json.fail(
+            "neither byte_fallback nor an unk_token of the vocabulary: characters without a token "
+            "would be lost, which is not supported"
+        )
+    prefix, scheme = space_prefix(json, notes)
     tokens, types = json.base_tokens()
     special = {token.text for token in json.added if token.special}
     for text, token in json.vocab.items():
-        if BYTE_TOKEN.fullmatch(text):
+        if json.byte_fallback and BYTE_TOKEN.fullmatch(text):
             types[token] = BYTE
         elif text == json.unknown:
             types[token] = UNKNOWN
@@ -128,7 +141,9 @@ def pieces_of_json(json: TokenizerJson) -> Pieces:
     for token, kind in enumerate(types):
         if kind == UNUSED:
             scores[token] = -1000.0
-    return Pieces(tokens, types, scores, prefix, notes)
+    return Pieces(
+        tokens, types, scores, prefix, scheme, fuse_unknown=json.fuse_unknown, notes=notes
+    )
 
 
 def _token_order(json: TokenizerJson) -> dict[str, int]:

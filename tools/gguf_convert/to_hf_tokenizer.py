@@ -12,7 +12,19 @@ from .sentencepiece_model import BPE, Piece, SentencePieceModel, encode_model
 from .special_tokens import SPECIAL_NAMES
 from .spm_vocabulary import SPACE_MARK
 from .to_hf_config import token_id
-from .vocabulary import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from .vocabulary import (
+    AS_SPELT,
+    BYTE,
+    CONTROL,
+    IN_PREPARED_TEXT,
+    NORMAL,
+    SINGLE_WORD,
+    TAKES_LEFT_SPACES,
+    TAKES_RIGHT_SPACES,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+)
 
 Json = dict[str, Any]
 
@@ -28,6 +40,13 @@ class _Tokens:
         self.texts: list[str] = self.keys.get("tokens") or []
         if not self.texts:
             raise ConvertError(f"{path}: the file has no tokenizer")
+        own = {k.removeprefix("specdec.tokenizer."): v for k, v in keys.items()}
+        self.flags: dict[int, int] = dict(
+            zip(own.get("added_tokens") or [], own.get("added_token_flags") or [], strict=False)
+        )
+        self.space_prefix: str = own.get("space_prefix", "segments")
+        self.escape_whitespaces: bool = own.get("escape_whitespaces", True)
+        self.fuse_unknown: bool = own.get("fuse_unknown", True)
         self.types: list[int] = self.keys.get("token_type") or [NORMAL] * len(self.texts)
         self.ids = {kind: token_id(keys, kind) for kind in SPECIAL_NAMES.values()}
         self.templates = {
@@ -35,6 +54,15 @@ class _Tokens:
             for key, value in keys.items()
             if key == "tokenizer.chat_template" or key.startswith("tokenizer.chat_template.")
         }
+
+    @property
+    def only_sentencepiece(self) -> bool:
+        """Does it prepare texts in a way that no tokenizer.json can?"""
+        return (
+            any(flags & AS_SPELT for flags in self.flags.values())
+            or bool(self.keys.get("remove_extra_whitespaces"))
+            or not self.escape_whitespaces
+        )
 
     def name(self, kind: str) -> str | None:
         token = self.ids.get(kind)
@@ -48,9 +76,16 @@ class _Tokens:
         return found
 
     def added(self) -> list[Json]:
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
         return [
-            {"id": token, "content": text, **flags, "special": self.types[token] != USER_DEFINED}
+            {
+                "id": token,
+                "content": text,
+                "single_word": bool(self.flags.get(token, 0) & SINGLE_WORD),
+                "lstrip": bool(self.flags.get(token, 0) & TAKES_LEFT_SPACES),
+                "rstrip": bool(self.flags.get(token, 0) & TAKES_RIGHT_SPACES),
+                "normalized": bool(self.flags.get(token, 0) & IN_PREPARED_TEXT),
+                "special": self.types[token] != USER_DEFINED,
+            }
             for token, text in enumerate(self.texts)
             if self.types[token] in (CONTROL, UNKNOWN, USER_DEFINED)
         ]
@@ -113,12 +148,19 @@ def _split(merge: str) -> list[str]:
 
 def _spm_merges(tokens: _Tokens) -> list[list[str]]:
     """All pairs of tokens that make a token, the best score first."""
-    plain = {text for text, i in tokens.vocab().items() if tokens.types[i] == NORMAL}
+
+    def merged(token: int) -> bool:
+        """May merges make it? Also an added token that the model's own vocabulary has."""
+        flags = tokens.flags.get(token, 0)
+        added = tokens.types[token] == USER_DEFINED and 0 < flags < AS_SPELT
+        return added or tokens.types[token] == NORMAL
+
+    plain = {text for text, i in tokens.vocab().items() if merged(i)}
     scores = tokens.keys.get("scores") or []
     found: list[list[str]] = []
     for i in sorted(range(len(tokens.texts)), key=lambda i: -scores[i]):
         text = tokens.texts[i]
-        if text not in plain or tokens.types[i] != NORMAL:
+        if text not in plain or not merged(i):
             continue
         for cut in range(1, len(text)):
             if text[:cut] in plain and text[cut:] in plain:
@@ -140,15 +182,22 @@ def _sentencepiece(tokens: _Tokens) -> Json:
         "unk_token": tokens.name("unknown"),
         "continuing_subword_prefix": None,
         "end_of_word_suffix": None,
-        "fuse_unk": True,
-        "byte_fallback": True,
+        "fuse_unk": tokens.fuse_unknown,
+        "byte_fallback": BYTE in tokens.types,
         "ignore_merges": False,
         "vocab": tokens.vocab(),
         "merges": _spm_merges(tokens),
     }
+    normalizer: Json | None = {"type": "Sequence", "normalizers": steps if prefix else steps[1:]}
+    split: Json | None = None
+    if tokens.space_prefix != "segments":
+        normalizer = None
+        scheme = tokens.space_prefix if prefix else "never"
+        split = {"type": "Metaspace", "replacement": SPACE_MARK, "prepend_scheme": scheme}
+        split["split"] = False
     return {
-        "normalizer": {"type": "Sequence", "normalizers": steps if prefix else steps[1:]},
-        "pre_tokenizer": None,
+        "normalizer": normalizer,
+        "pre_tokenizer": split,
         "post_processor": tokens.template_processing(True),
         "decoder": {
             "type": "Sequence",
@@ -165,7 +214,8 @@ def _model_file(tokens: _Tokens) -> bytes:
         n_tokens -= 1
     rows = zip(tokens.texts, tokens.keys["scores"], tokens.types, strict=True)
     model = SentencePieceModel([Piece(*row) for row in rows][:n_tokens], BPE)
-    model.remove_extra_whitespaces = False
+    model.remove_extra_whitespaces = bool(tokens.keys.get("remove_extra_whitespaces"))
+    model.escape_whitespaces = tokens.escape_whitespaces
     model.add_dummy_prefix = bool(tokens.keys.get("add_space_prefix", True))
     for kind, name in (("unknown", "unk"), ("bos", "bos"), ("eos", "eos"), ("padding", "pad")):
         token = tokens.ids[kind]
@@ -188,10 +238,13 @@ def tokenizer_files(keys: Json, path: pathlib.Path, context: int) -> dict[str, b
     else:
         raise ConvertError(f"{path}: the tokenizer '{short(kind)}' is not supported")
     head = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": tokens.added()}
-    text = json.dumps(head | body, ensure_ascii=False, indent=1)
-    files["tokenizer.json"] = text.encode()
+    if not tokens.only_sentencepiece:
+        text = json.dumps(head | body, ensure_ascii=False, indent=1)
+        files["tokenizer.json"] = text.encode()
     config: Json = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        "tokenizer_class": "LlamaTokenizer"
+        if tokens.only_sentencepiece
+        else "PreTrainedTokenizerFast",
         "model_max_length": context,
         "clean_up_tokenization_spaces": False,
         "add_bos_token": bool(tokens.keys.get("add_bos_token", default_bos)),

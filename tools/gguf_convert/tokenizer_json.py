@@ -26,6 +26,7 @@ class TokenizerJson:
         if kind != "BPE":
             raise self.fail(f"tokenizer models of type '{short(kind)}' are not supported, only BPE")
         self.byte_fallback = model.get("byte_fallback") is True
+        self.fuse_unknown = model.get("fuse_unk") is True
         self.ignore_merges = model.get("ignore_merges") is True
         self.unknown: str | None = model.get("unk_token")
         if model.get("dropout"):
@@ -39,6 +40,16 @@ class TokenizerJson:
         if not isinstance(added, list):
             raise self.fail("'added_tokens' should be a list")
         self.added: list[AddedToken] = [parse_added(entry, str(path)) for entry in added]
+
+    @property
+    def like_sentencepiece(self) -> bool:
+        """Are its tokens texts with marks for spaces, not bytes?"""
+        if self.byte_fallback:
+            return True
+        split, normalizer = self.values.get("pre_tokenizer"), self.values.get("normalizer")
+        if isinstance(split, dict):
+            return split.get("type") == "Metaspace"
+        return split is None and isinstance(normalizer, dict)
 
     def fail(self, what: str) -> ConvertError:
         return ConvertError(f"{self.path}: {what}")

@@ -10,6 +10,9 @@ from .errors import ConvertError, short
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 MAX_TOKENS = 1 << 20
+# Bits of specdec.tokenizer.added_token_flags: cpp/tokenizer/vocab_data.h says what they mean.
+IN_PREPARED_TEXT, TAKES_LEFT_SPACES, TAKES_RIGHT_SPACES, SINGLE_WORD = 1, 2, 4, 8
+AS_SPELT, NEVER_MERGED = 16, 32
 # What fine-tuning adds where the model has no padding token: [PAD], <pad>, <|pad|>, <pad_token>.
 PADDING = re.compile(r"[\[<|]+_*pad(ding)?(_?token)?[0-9_]*[\]>|]+", re.IGNORECASE)
 
@@ -27,6 +30,11 @@ class Vocabulary:
     merges: list[str] | None = None
     pre: str | None = None
     add_space_prefix: bool | None = None
+    space_prefix: str = "segments"  # when: or "always", "first", as Metaspace has them
+    remove_extra_whitespaces: bool = False
+    escape_whitespaces: bool = True
+    fuse_unknown: bool = True
+    added_flags: dict[int, int] = field(default_factory=dict)  # by id, those that are not 0
     add_bos: bool = False
     add_eos: bool = False
     special_ids: dict[str, int] = field(default_factory=dict)  # by the name in GGUF: bos, eos, ...
@@ -75,6 +83,7 @@ class Vocabulary:
         for values in (self.tokens, self.types, self.scores):
             if values is not None:
                 del values[n_rows:]
+        self.added_flags = {i: flags for i, flags in self.added_flags.items() if i < n_rows}
         self.special_ids = {k: i for k, i in self.special_ids.items() if i < n_rows}
         self.notes.append(
             f"the tokenizer has {len(texts)} tokens but the embedding {n_rows} rows: left out are "
@@ -111,6 +120,17 @@ class Vocabulary:
         found["tokenizer.ggml.add_eos_token"] = self.add_eos
         if self.add_space_prefix is not None:
             found["tokenizer.ggml.add_space_prefix"] = self.add_space_prefix
+        if self.remove_extra_whitespaces:
+            found["tokenizer.ggml.remove_extra_whitespaces"] = True
+        if self.space_prefix != "segments":
+            found["specdec.tokenizer.space_prefix"] = self.space_prefix
+        if not self.escape_whitespaces:
+            found["specdec.tokenizer.escape_whitespaces"] = False
+        if not self.fuse_unknown:
+            found["specdec.tokenizer.fuse_unknown"] = False
+        if self.added_flags:
+            found["specdec.tokenizer.added_tokens"] = list(self.added_flags)
+            found["specdec.tokenizer.added_token_flags"] = list(self.added_flags.values())
         if "default" in self.chat_templates:
             found["tokenizer.chat_template"] = self.chat_templates["default"]
         others = sorted(set(self.chat_templates) - {"default"})
@@ -126,7 +146,16 @@ class AddedToken:
     id: int
     text: str
     special: bool
-    strips: bool = False  # also takes the spaces beside it, or only matches whole words
+    normalized: bool = False  # found in the prepared text, and prepared itself
+    lstrip: bool = False  # takes the white space before it
+    rstrip: bool = False
+    single_word: bool = False
+
+    def flags(self) -> int:
+        """As specdec.tokenizer.added_token_flags holds them."""
+        names = ((self.normalized, IN_PREPARED_TEXT), (self.lstrip, TAKES_LEFT_SPACES))
+        names += ((self.rstrip, TAKES_RIGHT_SPACES), (self.single_word, SINGLE_WORD))
+        return sum(flag for is_set, flag in names if is_set)
 
 
 def place_added(

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import pathlib
 import re
+from collections.abc import Container
 from typing import Any
 
 from .errors import ConvertError, short
+from .pre_tokenizers import check_name
 from .sentencepiece_model import SentencePieceModel, read_model
 from .special_tokens import TokenizerFiles
 from .spm_vocabulary import check_same, pieces_of_json, pieces_of_model, space_prefix
 from .tokenizer_json import TokenizerJson
-from .vocabulary import AddedToken, Vocabulary, fill_holes, place_added
+from .vocabulary import (
+    AS_SPELT,
+    BYTE,
+    IN_PREPARED_TEXT,
+    NEVER_MERGED,
+    USER_DEFINED,
+    AddedToken,
+    Vocabulary,
+    fill_holes,
+    place_added,
+)
 
 
 def _merge_added(first: list[AddedToken], second: list[AddedToken], where: str) -> list[AddedToken]:
@@ -27,12 +39,23 @@ def _merge_added(first: list[AddedToken], second: list[AddedToken], where: str) 
     return [found[i] for i in sorted(found)]
 
 
-def _note_added(vocab: Vocabulary, added: list[AddedToken]) -> None:
-    strips = [token.text for token in added if token.strips]
-    if strips:
+def _set_flags(vocab: Vocabulary, added: list[AddedToken], own: Container[str]) -> None:
+    """What added tokens match; `own`: texts that the model itself has and may be merged."""
+    for token in added:
+        flags = token.flags()
+        if flags and token.text not in own:
+            flags |= NEVER_MERGED
+        if flags:
+            vocab.added_flags[token.id] = flags
+    if vocab.model == "gpt2" and all(token.normalized for token in added):
+        # Nothing is prepared there: it only says which tokens are looked for first.
+        for i in vocab.added_flags:
+            vocab.added_flags[i] &= ~IN_PREPARED_TEXT
+    special = [token.text for token in added if token.flags()]
+    if any(flags & ~NEVER_MERGED for flags in vocab.added_flags.values()):
         vocab.notes.append(
-            "these added tokens also take the spaces beside them in transformers, not here: "
-            + short(", ".join(strips), 200)
+            "only specdec reads the keys that say where these added tokens match (normalized, "
+            "lstrip, rstrip, single_word): " + short(", ".join(special), 200)
         )
 
 
@@ -62,12 +85,12 @@ def _byte_level(json: TokenizerJson, files: TokenizerFiles, pre: str | None) -> 
     vocab = Vocabulary("gpt2", [], types)
     vocab.tokens = fill_holes(tokens, vocab.notes)
     vocab.merges = [f"{left} {right}" for left, right in json.merges]
-    vocab.pre = pre or json.pre_tokenizer_name()
+    vocab.pre = check_name(pre, str(json.path)) if pre else json.pre_tokenizer_name()
     if normalizers:
         vocab.notes.append(
             "the tokenizer normalises text to NFC; GGUF cannot say so: compose text beforehand"
         )
-    _note_added(vocab, added)
+    _set_flags(vocab, added, json.vocab)
     return vocab
 
 
@@ -79,7 +102,9 @@ def _sentencepiece(
         pieces = pieces_of_model(model)
         if json is not None:
             check_same(pieces, json)
-            pieces.add_space_prefix = space_prefix(json, pieces.notes)
+            pieces.add_space_prefix, pieces.space_prefix = space_prefix(json, pieces.notes)
+            pieces.remove_extra_whitespaces, pieces.escape_whitespaces = False, True
+            pieces.fuse_unknown = json.fuse_unknown
         elif files.flag("add_prefix_space") is False:
             pieces.add_space_prefix = False
     else:
@@ -94,11 +119,23 @@ def _sentencepiece(
     vocab.tokens = fill_holes(pieces.tokens, vocab.notes)
     vocab.scores = pieces.scores + [-1000.0] * (len(vocab.tokens) - n_pieces)
     vocab.add_space_prefix = pieces.add_space_prefix
+    vocab.space_prefix = pieces.space_prefix
+    vocab.remove_extra_whitespaces = pieces.remove_extra_whitespaces
+    vocab.escape_whitespaces = pieces.escape_whitespaces
+    vocab.fuse_unknown = pieces.fuse_unknown or vocab.types.count(BYTE) == 256
     if model is not None:
         ids = {"bos": model.bos_id, "eos": model.eos_id, "unknown": model.unk_id}
         ids["padding"] = model.pad_id
         vocab.special_ids = {name: i for name, i in ids.items() if 0 <= i < n_pieces}
-    _note_added(vocab, [token for token in added if token.id >= n_pieces])
+    elif json is not None and json.unknown in json.vocab:
+        vocab.special_ids["unknown"] = json.vocab[json.unknown]
+    own = {text for text in vocab.tokens[:n_pieces] if isinstance(text, str)}
+    _set_flags(vocab, added, own if json is None else json.vocab)
+    if json is None:
+        placed = {token.id for token in added}
+        for i, kind in enumerate(vocab.types[:n_pieces]):
+            if kind == USER_DEFINED and i not in placed:
+                vocab.added_flags[i] = AS_SPELT
     return vocab
 
 
@@ -123,13 +160,15 @@ def load_vocabulary(
             f"{folder}: no tokenizer: expected tokenizer.json, or a sentencepiece tokenizer.model; "
             "transformers writes one: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
-    if model is not None or (json is not None and json.byte_fallback):
-        if json is not None and not json.byte_fallback:
+    if model is not None or (json is not None and json.like_sentencepiece):
+        if json is not None and not json.like_sentencepiece:
             raise ConvertError(
                 f"{folder}: tokenizer.json is a byte-level BPE but tokenizer.model a sentencepiece "
                 "model; remove the one that does not belong to the checkpoint"
             )
         vocab = _sentencepiece(model, json, files)
+        if pre:
+            vocab.notes.append(f"--pre-tokenizer {short(pre)}: SentencePiece needs none, left out")
     else:
         assert json is not None
         vocab = _byte_level(json, files, pre)

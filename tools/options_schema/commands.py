@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .model import LOADS
 from .schema import Flag, Option, Text, Truth, Whole
 
 PROMPTS = "generate tokenize perplexity"
@@ -39,11 +40,12 @@ COMMANDS = (
     Option("output", "quiet", Truth(), False,
         "Nothing on standard error but warnings and errors.",
         flag=Flag("-q --quiet", REPORTS)),
-    Option("output", "verbose", Truth(), False, "Also say what is odd about the files.",
-        flag=Flag("-v --verbose", REPORTS)),
+    Option("output", "verbose", Truth(), False,
+        "Also say how models are loaded and what is odd about their files.",
+        flag=Flag("-v --verbose", LOADS)),
     Option("output", "no_color", Truth(), False,
         "No colours; NO_COLOR in the environment does the same.",
-        flag=Flag("--no-color", REPORTS)),
+        flag=Flag("--no-color", "generate chat")),
     Option("bench", "rows", Text(), "1,2,3,4,6,8,12,16,32,512",
         "Row counts, separated by commas (default {default}).",
         flag=Flag("--rows", "bench", "LIST")),

@@ -91,9 +91,12 @@ REPORT = (
         flag=Flag("-r --reverse-prompt --stop", "generate", "TEXT",
             "End before this text. Repeatable.", default="none")),
     Option("call", "ignore_eos", Truth(), False,
-        "never let the model end by itself: end-of-sequence tokens are banned",
+        "forbid the tokens that end a generation, as llama.cpp's --ignore-eos does: they are never "
+        "drawn, and the model goes on until `max_tokens`, a stop string or a full context",
         calls=CALLS + MANY,
-        flag=Flag("--ignore-eos", "generate", text="Never let the model end by itself.")),
+        flag=Flag("--ignore-eos", "generate",
+            text="Forbid the tokens that end a generation: it goes on until -n, --stop or the "
+            "context ends it.")),
     Option("call", "logprobs", Whole(0, 100), None,
         "log-probabilities, and so many alternatives per token", none="none",
         calls=CALLS + MANY,

@@ -16,7 +16,7 @@ MODEL = (
         '"cpu"; "cuda": as `n_gpu_layers` says, an error without a usable GPU; "auto": the same, '
         "but quietly on the CPU where there is no GPU, unless layers are asked for by number. "
         "`info.cpu_reason` says why",
-        flag=Flag("--device", LOADS + " inspect", "NAME",
+        flag=Flag("--device", LOADS, "NAME",
             "auto: the first CUDA GPU, where there is one; cpu; cuda: fail without (default "
             "{default}).")),
     Option("Model", "n_threads", Whole(1, 256), None, "threads",

@@ -47,6 +47,9 @@ class Workshop:
         self.folder: pathlib.Path = args.work
         self.out: pathlib.Path = args.out or args.work / "models"
         self.written = args.written or self.recipe.written
+        least = (self.own_windows(are_long=False) + 1) * self.recipe.window + 2
+        if self.written < least:
+            raise ToolError(f"--written {self.written}: at least {least} are needed for a draft")
         for folder in (self.folder, self.out):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +58,10 @@ class Workshop:
             if not os.access(folder, os.W_OK):
                 raise ToolError(f"{folder}: nothing can be written there")
         self._claim()
+
+    def own_windows(self, *, are_long: bool) -> int:
+        """Of a draft's batch, those that the target wrote."""
+        return self.recipe.batch * 3 // 8 >> are_long
 
     def _claim(self) -> None:
         """One working folder holds one recipe."""
@@ -205,7 +212,7 @@ class Workshop:
 
         def batches_of(are_long: bool, seed: int) -> Iterator[torch.Tensor]:
             window = recipe.window << are_long
-            size, own = recipe.batch >> are_long, recipe.batch * 3 // 8 >> are_long
+            size, own = recipe.batch >> are_long, self.own_windows(are_long=are_long)
             texts = loop.windows(train, window, size - own, seed=seed)
             return distil.mixed(texts, loop.windows(written, window, own, seed=seed + 1))
 

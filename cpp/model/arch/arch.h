@@ -15,6 +15,7 @@ struct ArchSpec {
   Activation activation;
   bool gated_ffn;
   bool rope_interleaved;
+  bool partial_rope;    // rope may turn a part of each head only
   bool fused_qkv_only;  // attn_q, attn_k, attn_v are not accepted
   Presence qkv_bias;
   Presence attention_out_bias;

@@ -19,6 +19,7 @@ const ArchSpec k_arch_gptneox = {
     .activation = Activation::kGeluErf,
     .gated_ffn = false,
     .rope_interleaved = false,
+    .partial_rope = true,
     .fused_qkv_only = true,
     .qkv_bias = Presence::kRequired,
     .attention_out_bias = Presence::kRequired,

@@ -11,6 +11,7 @@ const ArchSpec k_arch_llama = {
     .activation = Activation::kSilu,
     .gated_ffn = true,
     .rope_interleaved = true,
+    .partial_rope = false,
     .fused_qkv_only = false,
     .qkv_bias = Presence::kOptional,
     .attention_out_bias = Presence::kOptional,

@@ -9,6 +9,7 @@ const ArchSpec k_arch_qwen2 = {
     .activation = Activation::kSilu,
     .gated_ffn = true,
     .rope_interleaved = false,
+    .partial_rope = false,
     .fused_qkv_only = false,
     .qkv_bias = Presence::kRequired,
     .attention_out_bias = Presence::kNever,
