@@ -28,7 +28,7 @@ MEMORY = 192 << 20
 REASONS = {"limit", "syntax", "failed", "refused"}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def outcome(source: str, work: int = WORK) -> tuple[str, dict]:
     """ "done" or the reason, and what it used."""
     try:
