@@ -7,6 +7,7 @@
 #include <random>
 
 #include "base/error.h"
+#include "base/open_file.h"
 #include "cli/interrupt.h"
 #include "cli/terminal.h"
 
@@ -177,20 +178,27 @@ void check_model_flags(const ArgParser& parser, const ModelFlags& flags) {
 }
 
 std::string read_file(const std::string& path) {
+  constexpr std::size_t kMaxTextBytes = std::size_t{1} << 30;
   const bool is_stdin = path == "-";
   std::FILE* file = is_stdin ? stdin : std::fopen(path.c_str(), "rb");
-  const auto fail = [&path]() {
-    throw Error(ErrorCode::kIo, printable(path, 400) + ": " + std::strerror(errno));
-  };
-  if (file == nullptr) fail();
+  if (file == nullptr) throw_file_error(path, "cannot open", errno);
   std::string text;
   char buffer[65536];
-  for (std::size_t n; (n = std::fread(buffer, 1, sizeof buffer, file)) > 0;) text.append(buffer, n);
-  const bool failed = std::ferror(file) != 0;
-  const int reason = errno;
+  int error_number = 0;
+  // A pipe may be as good as a file, but /dev/zero has no end.
+  while (text.size() <= kMaxTextBytes) {
+    const std::size_t n = std::fread(buffer, 1, sizeof buffer, file);
+    text.append(buffer, n);
+    if (n > 0) continue;
+    if (std::ferror(file) != 0) error_number = errno;
+    break;
+  }
   if (!is_stdin) std::fclose(file);
-  errno = reason;
-  if (failed) fail();
+  if (error_number != 0) throw_file_error(path, "cannot read", error_number);
+  if (text.size() > kMaxTextBytes) {
+    throw Error(ErrorCode::kResource, printable(path, 400) + ": a text has at most " +
+                                          std::to_string(kMaxTextBytes >> 20) + " MiB");
+  }
   if (text.ends_with("\r\n")) {
     text.resize(text.size() - 2);
   } else if (text.ends_with('\n')) {

@@ -82,10 +82,12 @@ def pull(
 def _pull_known(model: KnownModel, notify: Notify, show_progress: bool) -> pathlib.Path:
     folder = models_dir()
     target = folder / model.file_name
-    if target.exists():
+    if target.is_file():
         if target.stat().st_size == model.size_bytes and _sha256(target) == model.sha256:
             return target
         notify(f"{target} is damaged, fetching it again")
+    if target.is_symlink() or (target.exists() and not target.is_file()):
+        raise DownloadError(f"{target} is not a regular file and is not replaced; remove it first")
     folder.mkdir(parents=True, exist_ok=True)
     notify(f"fetching {model.file_name} ({model.size_bytes / 1e6:.0f} MB, {model.licence}) once")
     # On the same file system as the target, so that the last step is a rename.
