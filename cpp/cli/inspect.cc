@@ -384,6 +384,7 @@ int run_inspect(const Arguments& arguments) {
              "\n";
     }
   }
+  file->check_whole();
   write_stdout(out);
   return kExitOk;
 }

@@ -1,25 +1,20 @@
 #include "cli/transcript.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <string_view>
 #include <utility>
 
 #include "base/error.h"
+#include "base/open_file.h"
 #include "chat_template/json_reader.h"
 #include "cli/json.h"
 #include "cli/text_input.h"
 
 namespace specdec::cli {
 namespace {
-
-[[noreturn]] void fail(const std::string& path, const std::string& what) {
-  throw Error(ErrorCode::kIo, printable(path, 400) + ": " + what);
-}
 
 bool write_whole(int fd, std::string_view text) {
   while (!text.empty()) {
@@ -43,14 +38,10 @@ void save_transcript(const std::string& path, const std::vector<ChatMessage>& me
         .end_object();
   }
   json.end_array().end_object();
-  // What is there already is replaced only when it is a file: not a device, not somebody's link.
-  struct stat info = {};
-  if (::lstat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
-    fail(path, "is not a regular file, so it is not replaced");
-  }
+  require_replaceable(path);
   const std::string partial = path + "." + std::to_string(::getpid()) + ".partial";
   const int fd = ::open(partial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (fd < 0) fail(path, std::string("cannot be written: ") + std::strerror(errno));
+  if (fd < 0) throw_file_error(path, "cannot write", errno);
   bool written = write_whole(fd, json.text() + "\n");
   int reason = errno;
   if (::close(fd) != 0 && written) {
@@ -60,14 +51,12 @@ void save_transcript(const std::string& path, const std::vector<ChatMessage>& me
   if (written && ::rename(partial.c_str(), path.c_str()) == 0) return;
   if (written) reason = errno;
   ::unlink(partial.c_str());
-  fail(path, std::string("cannot be written: ") + std::strerror(reason));
+  throw_file_error(path, "cannot write", reason);
 }
 
 std::vector<ChatMessage> load_transcript(const std::string& path) {
-  struct stat info = {};
-  if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
-    fail(path, "is not a regular file");
-  }
+  // Refuses what is no regular file: a pipe would be waited for.
+  (void)OpenFile(path);
   const std::string text = read_all(path);
   const std::string name = printable(path, 400);
   chat::Budget budget({});
