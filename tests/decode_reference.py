@@ -121,16 +121,14 @@ def chi_square_z(counts: dict[Any, int], law: dict[Any, float]) -> float:
 
 
 class NGramReference:
-    """Counts of what followed every context of 1..n-1 tokens, recomputed from the event list."""
+    """Counts of what followed every context of 1..n tokens, recomputed from the event list."""
 
     def __init__(self, n: int, min_count: int = 1) -> None:
         self.n, self.min_count = n, min_count
-        self.events: list[
-            tuple[tuple[int, ...], int]
-        ] = []  # (context of up to n-1 tokens, follower)
+        self.events: list[tuple[tuple[int, ...], int]] = []  # (context of up to n tokens, follower)
 
     def count(self, context: Sequence[int], follower: int) -> None:
-        self.events.append((tuple(context[max(0, len(context) - self.n + 1) :]), follower))
+        self.events.append((tuple(context[max(0, len(context) - self.n) :]), follower))
 
     def begin(self, prompt: Sequence[int]) -> None:
         self.events.clear()
@@ -138,7 +136,7 @@ class NGramReference:
             self.count(prompt[:i], prompt[i])
 
     def query(self, text: Sequence[int]) -> int | None:
-        for length in range(min(self.n - 1, len(text)), 0, -1):
+        for length in range(min(self.n, len(text)), 0, -1):
             context = tuple(text[len(text) - length :])
             counts: dict[int, int] = {}
             best, best_count = None, 0

@@ -404,7 +404,7 @@ def test_bad_options_of_a_decoder_are_named(tiny, options, word):
 @pytest.mark.parametrize(
     ("make", "word"),
     [
-        (lambda: sd.NGram(n=1), "n must"),
+        (lambda: sd.NGram(n=0), "n must"),
         (lambda: sd.NGram(n=17), "n must"),
         (lambda: sd.NGram(min_count=0), "min_count"),
         (lambda: sd.NGram(draft_max=0), "draft_max"),

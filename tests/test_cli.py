@@ -617,7 +617,7 @@ def test_chat_does_not_read_again_what_was_said(model):
 def test_a_full_chat_says_so_and_goes_on(model):
     lines = "x" * 60 + "\n" + "y" * 60 + "\n/reset\nhi\n"
     done = specdec("chat", "-m", model, "-c", "128", "-n", "8", "--temp", "0", stdin=lines)
-    assert "/reset" in done.stderr
+    assert "the context of 128 tokens is full" in done.stderr
     alone = specdec("chat", "-m", model, "-c", "128", "-n", "8", "--temp", "0", stdin="hi\n")
     assert done.stdout.endswith(alone.stdout)
 

@@ -95,7 +95,7 @@ def lengths(draw: st.DrawFn, in_list: bool) -> dict[str, Any]:
         return {"gamma": fixed}
     longest = draw(maybe(st.sampled_from([1, 2, 5, 20])))
     options: dict[str, Any] = {} if longest is None else {"draft_max": longest}
-    return options if in_list else options | {"draft_min": draw(st.sampled_from([0, 0, 1]))}
+    return options | {"draft_min": draw(st.sampled_from([0, 0, 1]))}
 
 
 @st.composite

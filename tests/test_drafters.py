@@ -18,7 +18,7 @@ m = native("decode")
 # --- n-gram ---
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 7])
+@pytest.mark.parametrize("n", [1, 2, 4, 6])
 @pytest.mark.parametrize("min_count", [1, 2])
 @pytest.mark.parametrize("filler", [1, 3])
 def test_ngram_equals_the_slow_reference(n: int, min_count: int, filler: int) -> None:
@@ -31,7 +31,6 @@ def test_ngram_equals_the_slow_reference(n: int, min_count: int, filler: int) ->
                 "n": n,
                 "min_count": min_count,
                 "filler_top_k": filler,
-                "draft_max": 9,
             },
         )
         reference = NGramReference(n, min_count)
@@ -40,7 +39,7 @@ def test_ngram_equals_the_slow_reference(n: int, min_count: int, filler: int) ->
         reference.begin(text)
         for _ in range(25):
             limit = int(rng.integers(1, 12))
-            assert session.propose(text, limit) == reference.propose(text, min(limit, 9))
+            assert session.propose(text, limit) == reference.propose(text, limit)
             new = rng.integers(0, vocab, size=int(rng.integers(1, 5))).tolist()
             top = []
             for token in new:
@@ -55,7 +54,7 @@ def test_ngram_equals_the_slow_reference(n: int, min_count: int, filler: int) ->
 
 
 def test_ngram_takes_the_longest_match_first_and_the_most_recent_on_ties() -> None:
-    session = m.Session({"vocab_size": 10}, {"kind": "ngram", "n": 3})
+    session = m.Session({"vocab_size": 10}, {"kind": "ngram", "n": 2})
     session.begin([1, 2, 3, 9, 2, 4, 9, 2, 4, 1, 2])  # after (1, 2): 3; after 2 alone: mostly 4
     assert session.propose([1, 2], 1) == [3]
     assert session.propose([5, 2], 1) == [4]
@@ -64,13 +63,13 @@ def test_ngram_takes_the_longest_match_first_and_the_most_recent_on_ties() -> No
     assert session.propose([7], 3) == []  # nothing known: no draft
 
 
-def test_ngram_stops_after_an_end_of_sequence_token_and_at_its_own_limit() -> None:
+def test_ngram_stops_after_an_end_of_sequence_token_and_at_the_limit() -> None:
     session = m.Session({"vocab_size": 10}, {"kind": "ngram"})
     cycle = [1, 2, 3, 4] * 5
     session.begin(cycle, [3])
     assert session.propose(cycle, 7) == [1, 2, 3]
     session.begin(cycle)
-    assert session.propose(cycle, 100) == [1, 2, 3, 4, 1, 2, 3]
+    assert session.propose(cycle, 64) == [1, 2, 3, 4] * 16
     assert session.propose(cycle, 2) == [1, 2]
 
 
@@ -87,8 +86,8 @@ def test_ngram_forgets_between_requests_unless_asked_to_keep() -> None:
 
 def test_filler_counts_come_from_the_target() -> None:
     target = {"vocab_size": 6, "seed": 4, "order": 1, "n_ctx": 128}
-    plain = m.Session(target, {"kind": "ngram", "n": 2})
-    filled = m.Session(target, {"kind": "ngram", "n": 2, "filler_top_k": 3})
+    plain = m.Session(target, {"kind": "ngram", "n": 1})
+    filled = m.Session(target, {"kind": "ngram", "n": 1, "filler_top_k": 3})
     outs = [
         run(s, prompt=[0], max_tokens=60, gamma=4, sampling={"temperature": 2.0, "seed": 1})
         for s in (plain, filled)
@@ -99,7 +98,7 @@ def test_filler_counts_come_from_the_target() -> None:
 
 @pytest.mark.parametrize(
     ("option", "bad"),
-    [("n", 1), ("n", 17), ("draft_max", 0), ("filler_top_k", 0), ("min_count", 0)],
+    [("n", 0), ("n", 17), ("filler_top_k", 0), ("min_count", 0)],
 )
 def test_ngram_options_are_named_with_their_range(option: str, bad: int) -> None:
     with pytest.raises(m.Error, match=f"invalid_argument: ngram {option} must be in"):

@@ -63,16 +63,19 @@ def test_suffix_drafts_follow_the_most_recent_longest_match(vocab: int, min_matc
 
 
 def test_suffix_drafts_grow_with_the_match_and_go_round_in_circles() -> None:
-    session = suffix(draft_max=9, min_match=2)
+    session = suffix(min_match=2)
     session.begin([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
     text = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 3]
     assert session.propose(text, 64) == []  # one token is not enough
     assert session.propose([*text, 4], 64) == [5, 6, 7]
     assert session.propose([*text, 4, 5], 64) == [6, 7, 8, 9, 10]
     assert session.propose([*text, 4, 5, 6], 64) == [7, 8, 9, 10, 11, 12, 3]
-    assert session.propose([*text, 4, 5, 6, 7, 8, 9], 64) == [10, 11, 12, 3, 4, 5, 6, 7, 8]
+    assert session.propose([*text, 4, 5, 6, 7, 8, 9], 9) == [10, 11, 12, 3, 4, 5, 6, 7, 8]
     session.begin([1, 2] * 4)
-    assert session.propose([1, 2] * 4, 64) == [1, 2] * 4 + [1]
+    assert session.propose([1, 2] * 4, 64) == ([1, 2] * 6)[:11]
+    fixed = suffix(min_match=2, gamma=20)  # whatever is expected of it
+    fixed.begin([1, 2, 3, 4])
+    assert fixed.propose([1, 2, 3, 4, 1, 2], 20) == [3, 4, 1, 2] * 5
 
 
 def test_suffix_drafts_end_with_an_end_of_sequence_token() -> None:
@@ -175,9 +178,7 @@ def test_long_texts_of_every_kind_are_indexed() -> None:
         assert session.propose([*ids, *ids[-50:]], 1)
 
 
-@pytest.mark.parametrize(
-    ("option", "bad"), [("min_match", 0), ("draft_max", 0), ("draft_max", 65), ("max_store", 5)]
-)
+@pytest.mark.parametrize(("option", "bad"), [("min_match", 0), ("min_match", 65), ("max_store", 5)])
 def test_suffix_options_are_named_with_their_range(option: str, bad: int) -> None:
     with pytest.raises(m.Error, match=f"invalid_argument: suffix {option} must be in"):
         suffix(**{option: bad})
@@ -230,10 +231,10 @@ def test_recycling_learns_from_rejected_rows_too() -> None:
 
 
 def test_recycling_builds_a_tree_of_the_likeliest_paths() -> None:
-    session = recycling(draft_max=6)
+    session = recycling()
     session.begin([1], [], True)
     session.commit([1, 2], 1, [[2, 3, 4]], [1, 2, 3], [[2, 3, 4], [5, 6], [7, 8]])
-    tokens, parents, _ = session.propose_tree([1], 9)
+    tokens, parents, _ = session.propose_tree([1], 6)
     paths = []
     for i, parent in enumerate(parents):
         assert -1 <= parent < i
@@ -251,7 +252,7 @@ def test_recycling_builds_a_tree_of_the_likeliest_paths() -> None:
 
 def test_recycling_trees_widen_where_the_second_best_is_right() -> None:
     def children_of_the_root(right: int) -> int:
-        session = recycling(draft_max=15)
+        session = recycling()
         session.begin([0], [], True)
         text = [0]
         for _ in range(200):
@@ -279,9 +280,7 @@ def test_recycling_forgets_between_requests_unless_asked_to_keep() -> None:
         assert session.propose([1], 9) == []
 
 
-@pytest.mark.parametrize(
-    ("option", "bad"), [("successors", 0), ("successors", 33), ("draft_max", 0)]
-)
+@pytest.mark.parametrize(("option", "bad"), [("successors", 0), ("successors", 33)])
 def test_recycling_options_are_named_with_their_range(option: str, bad: int) -> None:
     name = "top_k" if option == "successors" else option
     with pytest.raises(m.Error, match=f"invalid_argument: recycling {name} must be in"):

@@ -47,6 +47,28 @@ def test_every_result_equals_the_one_of_a_decoder(tiny, options, n_parallel):
             assert [t.token_id for t in ours.top] == [t.token_id for t in theirs.top]
 
 
+def test_the_seed_of_params_is_that_of_every_prompt(tiny):
+    params = sd.SamplingParams(temperature=1.0, seed=9)
+    results = sd.generate_many(tiny, PROMPTS, params=params, max_tokens=12, n_ctx=256)
+    for prompt, result in zip(PROMPTS, results, strict=True):
+        assert result.seed == 9
+        expected = alone(tiny, prompt, 9, max_tokens=12, temperature=1.0)
+        assert result.token_ids == expected.token_ids
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_not_finite_are_a_numerical_error(tmp_path, temperature):
+    config = tiny_models.TinyConfig()
+    tensors = tiny_models.random_tensors(config, 1)
+    tensors["output.weight"][5] = float("nan")
+    keys = tiny_models.metadata(config) | tiny_models.byte_tokenizer(config.vocab_size)
+    with sd.Model(tiny_models.write_gguf(tmp_path / "nan.gguf", keys, tensors)) as model:
+        for options in ({}, {"top_k": 5}):
+            call = {"max_tokens": 4, "temperature": temperature, "n_ctx": 64, **options}
+            with pytest.raises(sd.NumericalError, match="finite"):
+                sd.generate_many(model, ["ab", "c"], **call)
+
+
 @pytest.mark.parametrize("arch", ["gptneox", "qwen2"])
 def test_other_architectures(tmp_path, arch):
     config = tiny_models.TinyConfig(arch=arch, n_kv_heads=4 if arch == "gptneox" else 2)

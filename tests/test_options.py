@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fractions
 import inspect
+import json
 import pathlib
 import re
 import subprocess
@@ -309,7 +310,7 @@ def test_what_contradicts_itself_is_refused(tiny, tiny_draft, tiny_path):
         (lambda: sd.Decoder(tiny, drafter="ngram", draft=tiny_draft), "draft is not used"),
         (lambda: sd.Decoder(tiny, drafter="none", draft=tiny_draft), "draft is not used"),
         (lambda: sd.Decoder(tiny, drafter=None, draft=tiny_draft), "draft is not used"),
-        (lambda: sd.Decoder(tiny, drafter=[sd.NGram(gamma=2)]), "gamma and draft_min do not"),
+        (lambda: sd.Decoder(tiny, drafter=[sd.NGram(gamma=2)]), "gamma does not"),
         (
             lambda: sd.quantize(
                 tiny_path, "-", "q4_0", leave_output_tensor=True, output_tensor_type="q8_0"
@@ -349,3 +350,30 @@ def test_drafters_have_the_names_of_the_command_line(tiny, tiny_draft, drafter, 
             if not isinstance(drafter, list) and "," not in drafter:
                 assert {r.source for r in rounds} - {""} == {drafter} - {"none"}
     assert natives[0] == natives[1]
+
+
+def test_defaults_of_the_native_side_are_those_of_the_table():
+    native = sd._core.SamplingParams()
+    for option in OPTIONS:
+        if option.place == "SamplingParams" and option.name not in ("seed", "logit_bias"):
+            assert getattr(native, option.name) == option.default, option.id
+    assert native.logit_bias == []
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_seed_means_the_same_tokens_in_python_and_in_the_shell(tiny, tiny_path, temperature):
+    """With the defaults of both."""
+    flags = ["-p", PROMPT, "-n", "24", "-s", "5", "--json"]
+    if temperature:
+        flags += ["--temp", str(temperature)]
+    options = {"temperature": temperature} if temperature else {}
+    for chat in (False, True):
+        done = subprocess.run(
+            [helpers.specdec_binary(), "generate", "-m", tiny_path, *flags, *["--chat"][:chat]],
+            capture_output=True, text=True, check=True, errors="replace",
+        )  # fmt: skip
+        with sd.Decoder(tiny) as decoder:
+            prompt = [{"role": "user", "content": PROMPT}] if chat else PROMPT
+            call = decoder.chat if chat else decoder.generate
+            found = call(prompt, max_tokens=24, seed=5, **options)
+        assert json.loads(done.stdout)["token_ids"] == list(found.token_ids)

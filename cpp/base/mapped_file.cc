@@ -1,79 +1,69 @@
 #include "base/mapped_file.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
+#include <cstdint>
 #include <utility>
 
 #include "base/error.h"
+#include "base/mapped_faults.h"
+#include "base/open_file.h"
 
 namespace specdec {
-namespace {
-
-const char* reason_of(int error_number) {
-  switch (error_number) {
-    case ENOENT:
-      return "not_found";
-    case EACCES:
-    case EPERM:
-      return "permission_denied";
-    case EISDIR:
-      return "is_directory";
-    default:
-      return "io";
-  }
-}
-
-[[noreturn]] void throw_io(const std::string& path, const char* what, int error_number) {
-  ErrorDetail detail;
-  detail.reason = reason_of(error_number);
-  detail.path = path;
-  throw Error(ErrorCode::kIo,
-              printable(path, 512) + ": " + what + ": " + std::strerror(error_number),
-              std::move(detail));
-}
-
-struct FileDescriptor {
-  int fd;
-  ~FileDescriptor() {
-    if (fd >= 0) ::close(fd);
-  }
-};
-
-}  // namespace
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {
-  const FileDescriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0) throw_io(path, "cannot open", errno);
-  struct stat info{};
-  if (::fstat(file.fd, &info) != 0) throw_io(path, "cannot read its size", errno);
-  if (S_ISDIR(info.st_mode)) throw_io(path, "cannot open", EISDIR);
-  if (!S_ISREG(info.st_mode)) throw_io(path, "is not a regular file", EINVAL);
-  size_ = static_cast<std::size_t>(info.st_size);
+  OpenFile file(path);
+  size_ = static_cast<std::size_t>(file.size());
   if (size_ == 0) return;
-  void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd, 0);
-  if (mapped == MAP_FAILED) throw_io(path, "cannot map", errno);
+  void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd(), 0);
+  if (mapped == MAP_FAILED) throw_file_error(path, "cannot map", errno);
   data_ = static_cast<const std::byte*>(mapped);
+  watch_ = watch_mapping(data_, size_);
+  fd_ = file.release();
 }
 
 MappedFile::~MappedFile() {
+  unwatch_mapping(watch_);
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (fd_ >= 0) ::close(fd_);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
       data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)) {}
+      size_(std::exchange(other.size_, 0)),
+      fd_(std::exchange(other.fd_, -1)),
+      watch_(std::exchange(other.watch_, nullptr)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(fd_, other.fd_);
+  std::swap(watch_, other.watch_);
   return *this;
+}
+
+void MappedFile::check_whole() const {
+  if (data_ == nullptr) return;
+  watch_faults();  // somebody may have put another handler over it
+  struct stat info{};
+  const bool known = ::fstat(fd_, &info) == 0;
+  const bool cut = known && static_cast<std::uint64_t>(info.st_size) < size_;
+  if (!cut && (watch_ == nullptr || !watch_->faulted.load(std::memory_order_acquire))) return;
+  ErrorDetail detail;
+  detail.reason = "changed";
+  detail.path = path_;
+  const std::string what =
+      cut ? "the file was cut off while it was in use: it has " + std::to_string(info.st_size) +
+                " of " + std::to_string(size_) +
+                " bytes; write a new file beside it and rename that, and load the model again"
+          : "the file could not be read while it was in use (a failing disk, or it was cut off and "
+            "written again); load the model again";
+  throw Error(ErrorCode::kIo, printable(path_, 512) + ": " + what, std::move(detail));
 }
 
 namespace {

@@ -1,4 +1,5 @@
-// A read-only private mapping of a whole file.
+// A read-only private mapping of a whole file. A file that is cut off while it is mapped does not
+// end the process: zeros are read where it has no bytes any more, until check_whole() throws.
 #pragma once
 
 #include <cstddef>
@@ -7,9 +8,12 @@
 
 namespace specdec {
 
+struct WatchedMapping;
+
 class MappedFile {
  public:
   // Throws Error(kIo) naming the path and the system's reason; an empty file maps to an empty span.
+  // Anything but a regular file is refused, without waiting for somebody to write into a pipe.
   explicit MappedFile(const std::string& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
@@ -20,6 +24,10 @@ class MappedFile {
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data_, size_}; }
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
 
+  // Throws Error(kIo, changed) if the file has become shorter since it was mapped, or could not be
+  // read: whatever was made from bytes() meanwhile is worthless.
+  void check_whole() const;
+
   // Tells the system that [offset, offset + n_bytes) will be read soon / is no longer needed in
   // memory. Hints: failures are ignored.
   void will_need(std::size_t offset, std::size_t n_bytes) const noexcept;
@@ -29,6 +37,8 @@ class MappedFile {
   std::string path_;
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
+  int fd_ = -1;
+  WatchedMapping* watch_ = nullptr;
 };
 
 }  // namespace specdec

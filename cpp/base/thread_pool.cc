@@ -4,17 +4,17 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
-#include <cmath>
-#include <cstdio>
 #include <fstream>
 #include <mutex>
 #include <set>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
+#include "base/control_groups.h"
 #include "base/error.h"
+#include "base/log.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -51,20 +51,6 @@ class Backoff {
   int n_ = 0;
 };
 
-// CPU time limit of the cgroup in cores; 0 when there is none.
-double cgroup_cores() {
-  std::ifstream v2("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  double period = 0;
-  if (v2 >> quota >> period && quota != "max" && period > 0)
-    return std::atof(quota.c_str()) / period;
-  std::ifstream q1("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-  std::ifstream p1("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  double quota_us = 0;
-  if (q1 >> quota_us && p1 >> period && quota_us > 0 && period > 0) return quota_us / period;
-  return 0;
-}
-
 }  // namespace
 
 // Everything the threads share. Fields written by different threads sit on their own cache lines.
@@ -82,6 +68,7 @@ struct ThreadPool::State {
   std::atomic<int> n_waiters{0};  // workers asleep in epoch.wait
   std::mutex run_mutex;
   std::vector<std::thread> workers;
+  bool refused = false;  // the system did not start a thread: not asked again for every task
   pid_t pid = ::getpid();
 
   void worker(int index, std::uint32_t seen) {
@@ -94,6 +81,23 @@ struct ThreadPool::State {
       (*task)(context);
       n_running.fetch_sub(1, std::memory_order_release);
     }
+  }
+
+  // With run_mutex held. Starts workers up to n_threads - 1 or what the system allows; the reason
+  // when it refuses.
+  std::string start_workers(int n_threads) {
+    while (static_cast<int>(workers.size()) < n_threads - 1) {
+      const int index = static_cast<int>(workers.size()) + 1;
+      const auto seen = epoch.load();
+      workers.reserve(workers.size() + 1);  // a started thread must find its place
+      try {
+        workers.emplace_back([this, index, seen] { worker(index, seen); });
+      } catch (const std::system_error& error) {
+        refused = true;
+        return error.code().message();
+      }
+    }
+    return {};
   }
 
   // Spins, then yields for a while (a decode loop calls again soon), then sleeps.
@@ -157,24 +161,48 @@ ThreadPool& ThreadPool::shared() {
   return pool;
 }
 
-void ThreadPool::run(int n_threads, const std::function<void(TaskContext&)>& task) {
+namespace {
+
+void check_run(int n_threads, pid_t owner) {
   if (n_threads < 1 || n_threads > kMaxThreads) {
     throw_invalid("n_threads is " + std::to_string(n_threads) + "; expected 1 to " +
                   std::to_string(kMaxThreads));
   }
-  State& state = *state_;
-  if (::getpid() != state.pid) {
+  if (::getpid() != owner) {
     throw Error(
         ErrorCode::kInternal,
         "specdec was used in a forked child of the process that loaded it; start workers with the "
         "'spawn' method and open the model there");
   }
-  const std::lock_guard lock(state.run_mutex);
-  while (static_cast<int>(state.workers.size()) < n_threads - 1) {
-    const int index = static_cast<int>(state.workers.size()) + 1;
-    const auto seen = state.epoch.load();
-    state.workers.emplace_back([&state, index, seen] { state.worker(index, seen); });
+}
+
+}  // namespace
+
+int ThreadPool::start(int n_threads) {
+  State& state = *state_;
+  check_run(n_threads, state.pid);
+  int n_started = 0;
+  std::string reason;
+  {
+    const std::lock_guard lock(state.run_mutex);
+    reason = state.start_workers(n_threads);
+    n_started = std::min(n_threads, static_cast<int>(state.workers.size()) + 1);
   }
+  if (n_started < n_threads) {
+    log_message(LogLevel::kWarning,
+                "the system started only " + std::to_string(n_started) + " of " +
+                    std::to_string(n_threads) + " threads (" + reason +
+                    "), so that many are used; see 'ulimit -u' and pids.max of the control group");
+  }
+  return n_started;
+}
+
+void ThreadPool::run(int n_threads, const std::function<void(TaskContext&)>& task) {
+  State& state = *state_;
+  check_run(n_threads, state.pid);
+  const std::lock_guard lock(state.run_mutex);
+  if (!state.refused) (void)state.start_workers(n_threads);
+  n_threads = std::min(n_threads, static_cast<int>(state.workers.size()) + 1);
   state.next_chunk.store(0, std::memory_order_relaxed);
   if (n_threads == 1) {
     TaskContext context(0, 1, &state);
@@ -208,8 +236,8 @@ int ThreadPool::default_n_threads() {
     cores.insert(std::getline(siblings, line) ? line : std::to_string(cpu));
   }
   int n = static_cast<int>(cores.size());
-  const double limit = cgroup_cores();
-  if (limit > 0) n = std::min(n, static_cast<int>(std::ceil(limit)));
+  if (const auto cores_left = read_control_groups().cpu_cores)
+    n = std::min(n, threads_for_cores(*cores_left));
   return std::clamp(n, 1, kMaxThreads);
 }
 

@@ -32,12 +32,18 @@ class ThreadPool {
  public:
   static ThreadPool& shared();
 
-  // Physical cores this process may use, by affinity mask and cgroup quota; at least 1.
+  // Physical cores this process may use, by affinity mask and the quota of its control groups; at
+  // least 1.
   [[nodiscard]] static int default_n_threads();
 
-  // Runs task on n_threads threads (the caller is thread 0) and returns when all are done.
-  // `task` must not throw. Calls from several threads take turns. Throws Error(kInvalidArgument)
-  // unless 1 <= n_threads <= 256, Error(kInternal) in a forked child.
+  // Starts what n_threads threads need and returns how many there are: fewer where the system
+  // refuses to start one (ulimit -u, pids.max), which is logged as a warning. Throws as run().
+  int start(int n_threads);
+
+  // Runs task on n_threads threads, or as many as could be started (the caller is thread 0), and
+  // returns when all are done. `task` must not throw. Calls from several threads take turns.
+  // Throws Error(kInvalidArgument) unless 1 <= n_threads <= 256, Error(kInternal) in a forked
+  // child.
   void run(int n_threads, const std::function<void(TaskContext&)>& task);
 
   ThreadPool(const ThreadPool&) = delete;

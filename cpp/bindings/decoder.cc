@@ -6,6 +6,7 @@
 #include "bindings/common.h"
 #include "bindings/interrupts.h"
 #include "bindings/native_call.h"
+#include "decode/drafter_options.h"
 #include "engine/check_output.h"
 #include "engine/session.h"
 #include "engine/speed.h"
@@ -103,42 +104,21 @@ struct SessionDeleter {
 void bind_options(py::module_& m) {
   py::class_<SessionOptions>(m, "SessionOptions", py::module_local())
       .def(py::init<>())
-      .def_readwrite("drafter", &SessionOptions::drafter)
+      .def_readwrite("drafters", &SessionOptions::drafters)
       .def_readwrite("adaptive", &SessionOptions::adaptive)
-      .def_readwrite("draft_head", &SessionOptions::draft_head)
       .def_readwrite("verifier", &SessionOptions::verifier)
       .def_readwrite("n_ctx", &SessionOptions::n_ctx)
-      .def_readwrite("kv_type", &SessionOptions::kv_type)
-      .def_readwrite("draft_max", &SessionOptions::draft_max)
-      .def_readwrite("draft_min", &SessionOptions::draft_min)
-      .def_readwrite("gamma", &SessionOptions::gamma)
-      .def_readwrite("draft_sampling", &SessionOptions::draft_sampling)
-      .def_readwrite("draft_temperature", &SessionOptions::draft_temperature)
-      .def_readwrite("draft_top_k", &SessionOptions::draft_top_k)
-      .def_readwrite("draft_branch", &SessionOptions::draft_branch)
-      .def_readwrite("ngram_n", &SessionOptions::ngram_n)
-      .def_readwrite("ngram_min_count", &SessionOptions::ngram_min_count)
-      .def_readwrite("ngram_filler_top_k", &SessionOptions::ngram_filler_top_k)
-      .def_readwrite("ngram_keep", &SessionOptions::ngram_keep)
-      .def_readwrite("draft_layers", &SessionOptions::draft_layers)
-      .def_readwrite("suffix_min_match", &SessionOptions::suffix_min_match)
-      .def_readwrite("suffix_max_store", &SessionOptions::suffix_max_store)
-      .def_readwrite("suffix_keep", &SessionOptions::suffix_keep)
-      .def(
-          "set_suffix_corpus",
-          [](SessionOptions& options, const py::bytes& text) { options.suffix_corpus = text; },
-          py::arg("text"))
-      .def_readwrite("recycling_top_k", &SessionOptions::recycling_top_k)
-      .def_readwrite("recycling_tree", &SessionOptions::recycling_tree)
-      .def_readwrite("recycling_keep", &SessionOptions::recycling_keep);
+      .def_readwrite("kv_type", &SessionOptions::kv_type);
 }
 
 }  // namespace
 
 void bind_decoder(py::module_& m) {
   using SessionHolder = std::unique_ptr<Session, SessionDeleter>;
+  bind_drafters(m);
   bind_options(m);
   m.def("drafter_names", &drafter_names);
+  m.def("parse_drafters", &parse_drafters, py::arg("names"), py::arg("has_draft_model"));
   m.def("verifier_names", &verifier_names);
 
   py::class_<Session, SessionHolder>(m, "Session", py::module_local())
@@ -153,7 +133,7 @@ void bind_decoder(py::module_& m) {
       .def(
           "require_checkable",
           [](const Session& session, const GenerateRequest& request) {
-            require_checkable(session.options(), request.sampling);
+            require_checkable(session.options().verifier, request.sampling);
           },
           py::arg("request"))
       .def("check_output", &check, py::arg("request"), py::arg("result"), py::kw_only(),
@@ -172,7 +152,13 @@ void bind_decoder(py::module_& m) {
       .def_property_readonly("memory_bytes", &Session::memory_bytes)
       .def_property_readonly("busy", &Session::busy)
       .def_property_readonly("drafter",
-                             [](const Session& session) { return session.options().drafter; })
+                             [](const Session& session) {
+                               std::string names;
+                               for (const DrafterOptions& drafter : session.options().drafters)
+                                 names += (names.empty() ? "" : ",") +
+                                          std::string(drafter_name(drafter));
+                               return names.empty() ? std::string("none") : names;
+                             })
       .def(
           "speed_line",
           [](const Session& session, const DecodeStats& stats, double bandwidth) {

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <exception>
+#include <new>
 
 #include "base/error.h"
 #include "bindings/common.h"
@@ -90,7 +91,10 @@ void bind_errors(py::module_&) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& error) {
-      set_python_error(error);
+      set_python_error(error);  // without memory for it: the next translator makes a MemoryError
+    } catch (const std::bad_alloc&) {
+      py::object type = error_class("ResourceLimitError");
+      PyErr_SetString(type.ptr(), "out of memory");
     }
   });
 }

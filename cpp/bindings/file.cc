@@ -56,6 +56,7 @@ Fields metadata_dict(const GgufFile& file, std::uint64_t max_array) {
     }
     result[to_text(entry.key)] = value;
   }
+  file.check_whole();
   return result;
 }
 

@@ -1,4 +1,5 @@
 // What goes into a generation and what comes out, field by field.
+#include "base/option_spec.h"
 #include "bindings/common.h"
 #include "engine/check_output.h"
 #include "engine/session.h"
@@ -26,17 +27,23 @@ LogprobList logprob_list(const std::vector<TokenLogprobs>& positions) {
 void bind_sampling(py::module_& m) {
   py::class_<SamplingParams>(m, "SamplingParams", py::module_local())
       .def(py::init<>())
-      .def_readwrite("temperature", &SamplingParams::temperature)
-      .def_readwrite("top_k", &SamplingParams::top_k)
-      .def_readwrite("top_p", &SamplingParams::top_p)
-      .def_readwrite("min_p", &SamplingParams::min_p)
-      .def_readwrite("noise_scale", &SamplingParams::noise_scale)
-      .def_readwrite("seed", &SamplingParams::seed)
-      .def_readwrite("repetition_penalty", &SamplingParams::repetition_penalty)
-      .def_readwrite("presence_penalty", &SamplingParams::presence_penalty)
-      .def_readwrite("frequency_penalty", &SamplingParams::frequency_penalty)
-      .def_readwrite("penalty_last_n", &SamplingParams::penalty_last_n)
-      .def_readwrite("logit_bias", &SamplingParams::logit_bias);
+      .def_readwrite("temperature", &SamplingParams::temperature,
+                     opt::kSamplingParamsTemperature.doc)
+      .def_readwrite("top_k", &SamplingParams::top_k, opt::kSamplingParamsTopK.doc)
+      .def_readwrite("top_p", &SamplingParams::top_p, opt::kSamplingParamsTopP.doc)
+      .def_readwrite("min_p", &SamplingParams::min_p, opt::kSamplingParamsMinP.doc)
+      .def_readwrite("noise_scale", &SamplingParams::noise_scale,
+                     opt::kSamplingParamsNoiseScale.doc)
+      .def_readwrite("seed", &SamplingParams::seed, opt::kSamplingParamsSeed.doc)
+      .def_readwrite("repetition_penalty", &SamplingParams::repetition_penalty,
+                     opt::kSamplingParamsRepetitionPenalty.doc)
+      .def_readwrite("presence_penalty", &SamplingParams::presence_penalty,
+                     opt::kSamplingParamsPresencePenalty.doc)
+      .def_readwrite("frequency_penalty", &SamplingParams::frequency_penalty,
+                     opt::kSamplingParamsFrequencyPenalty.doc)
+      .def_readwrite("penalty_last_n", &SamplingParams::penalty_last_n,
+                     opt::kSamplingParamsPenaltyLastN.doc)
+      .def_readwrite("logit_bias", &SamplingParams::logit_bias, opt::kSamplingParamsLogitBias.doc);
 }
 
 void bind_request(py::module_& m) {
@@ -48,14 +55,15 @@ void bind_request(py::module_& m) {
           [](GenerateRequest& request, const py::bytes& text) { request.prompt = text; },
           py::arg("text"))
       .def("set_pieces", &set_pieces, py::arg("pieces"))
-      .def_readwrite("parse_special", &GenerateRequest::parse_special)
+      .def_readwrite("parse_special", &GenerateRequest::parse_special, opt::kCallParseSpecial.doc)
       .def_readwrite("add_bos", &GenerateRequest::add_bos)
-      .def_readwrite("max_tokens", &GenerateRequest::max_tokens)
+      .def_readwrite("max_tokens", &GenerateRequest::max_tokens, opt::kCallMaxTokens.doc)
       .def_readwrite("sampling", &GenerateRequest::sampling)
-      .def_readwrite("stop", &GenerateRequest::stop)
-      .def_readwrite("ignore_eos", &GenerateRequest::ignore_eos)
-      .def_readwrite("n_logprobs", &GenerateRequest::n_logprobs)
-      .def_readwrite("render_special", &GenerateRequest::render_special);
+      .def_readwrite("stop", &GenerateRequest::stop, opt::kCallStop.doc)
+      .def_readwrite("ignore_eos", &GenerateRequest::ignore_eos, opt::kCallIgnoreEos.doc)
+      .def_readwrite("n_logprobs", &GenerateRequest::n_logprobs, opt::kCallLogprobs.doc)
+      .def_readwrite("render_special", &GenerateRequest::render_special,
+                     opt::kCallRenderSpecial.doc);
 }
 
 void bind_stats(py::module_& m) {
@@ -87,6 +95,7 @@ void bind_stats(py::module_& m) {
       .def_readonly("verify_ms", &DecodeStats::verify_ms)
       .def_readonly("sample_ms", &DecodeStats::sample_ms)
       .def_readonly("time_to_first_token_ms", &DecodeStats::time_to_first_token_ms)
+      .def_readonly("reproducible", &DecodeStats::reproducible)
       .def_readonly("speculation", &DecodeStats::speculation)
       .def_readonly("note", &DecodeStats::note);
 }

@@ -239,8 +239,12 @@ Value Interpreter::subscript(const Value& object, const Value& index) {
   return Value::undefined_part(budget_, object, index);
 }
 
-Value Interpreter::attribute_path(const Value& object, const Value& path) {
-  if (!path.is(Kind::kText)) return subscript(object, path);
+Value Interpreter::attribute_path(const Value& object, const Value& path, const Value* otherwise) {
+  const auto defined = [&](Value found) {
+    const bool replaced = found.is(Kind::kUndefined) && otherwise != nullptr;
+    return replaced ? *otherwise : std::move(found);
+  };
+  if (!path.is(Kind::kText)) return defined(subscript(object, path));
   Value current = object;
   TextView rest = path.as_text();
   while (true) {
@@ -251,8 +255,8 @@ Value Interpreter::attribute_path(const Value& object, const Value& path) {
                            std::all_of(
                                part.begin(), part.end(),
                                [](Unit c) { return code_of(c) >= '0' && code_of(c) <= '9'; });
-    current = subscript(current, is_number ? Value::integer(std::stoll(to_bytes(part)))
-                                           : Value::text(budget_, Text(part)));
+    current = defined(subscript(current, is_number ? Value::integer(std::stoll(to_bytes(part)))
+                                                   : Value::text(budget_, Text(part))));
     if (end == rest.size()) return current;
     rest.remove_prefix(end + 1);
   }

@@ -33,11 +33,12 @@ class TemplateError : public Error {
 struct Limits {
   // A unit is about a nanosecond: a character copied or compared is one, a step of the interpreter
   // kStepWork.
-  std::uint64_t work = 600'000'000;
-  std::uint64_t memory_bytes = std::uint64_t{256} << 20;  // of values that live at the same time
+  std::uint64_t work = 400'000'000;
+  std::uint64_t memory_bytes = std::uint64_t{192} << 20;  // of values that live at the same time
 };
 
 inline constexpr std::uint64_t kStepWork = 40;
+inline constexpr std::uint64_t kAllocationWork = 80;  // of a value, and its release
 
 class Budget {
  public:

@@ -112,8 +112,7 @@ Value groupby(Interpreter& interpreter, Arguments& arguments) {
   const Values items = iterate(budget, bound[0]);
   const bool ignore_case = !bound.flag(3, false);
   const auto real_key = [&](const Value& item) {
-    Value key = interpreter.attribute_path(item, bound[1]);
-    return key.is(Kind::kUndefined) && given(bound, 2) ? bound[2] : key;
+    return interpreter.attribute_path(item, bound[1], given(bound, 2) ? bound.get(2) : nullptr);
   };
   Values keys;
   for (const Value& item : items) {

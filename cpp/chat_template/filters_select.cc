@@ -17,17 +17,14 @@ Value map_attribute(Interpreter& interpreter, Arguments& arguments) {
     if (name == "attribute") {
       path = &value;
     } else if (name == "default") {
-      otherwise = &value;
+      otherwise = value.is(Kind::kNone) ? nullptr : &value;
     } else {
       fail("Unexpected keyword argument '" + printable(name) + "'");
     }
   }
   Values mapped;
   for (const Value& item : iterate(interpreter.budget(), arguments.positional[0])) {
-    Value found = interpreter.attribute_path(item, *path);
-    const bool replaced =
-        found.is(Kind::kUndefined) && otherwise != nullptr && !otherwise->is(Kind::kNone);
-    mapped.push_back(replaced ? *otherwise : std::move(found));
+    mapped.push_back(interpreter.attribute_path(item, *path, otherwise));
   }
   return Value::generator(interpreter.budget(), std::move(mapped));
 }

@@ -11,7 +11,10 @@ namespace specdec::chat {
 
 class Heap {
  public:
-  explicit Heap(Budget& budget, std::size_t n_bytes) : budget_(budget) { hold(n_bytes); }
+  explicit Heap(Budget& budget, std::size_t n_bytes) : budget_(budget) {
+    budget.work(kAllocationWork);
+    hold(n_bytes);
+  }
   Heap(const Heap&) = delete;
   Heap& operator=(const Heap&) = delete;
   virtual ~Heap() { budget_.release(held_); }

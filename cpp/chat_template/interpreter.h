@@ -60,8 +60,9 @@ class Interpreter {
   // object.name and object[index], as jinja looks them up.
   [[nodiscard]] Value attribute(const Value& object, const Value& name);
   [[nodiscard]] Value subscript(const Value& object, const Value& index);
-  // "a.b.0", as filters take it.
-  [[nodiscard]] Value attribute_path(const Value& object, const Value& path);
+  // "a.b.0", as filters take it; `otherwise` stands for each part that is undefined.
+  [[nodiscard]] Value attribute_path(const Value& object, const Value& path,
+                                     const Value* otherwise = nullptr);
   [[nodiscard]] Value call(const Value& callee, Arguments& arguments);
   [[nodiscard]] Value call_macro(const MacroState& macro, Arguments& arguments);
   [[nodiscard]] Value call_filter(std::string_view name, Arguments& arguments);

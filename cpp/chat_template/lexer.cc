@@ -58,7 +58,7 @@ class Lexer {
   }
 
   void add(TokenKind kind, std::string word = {}, Text text = {}) {
-    budget_.step();
+    budget_.work(kAllocationWork);
     if (tokens_.size() >= kMaxTokens) {
       throw TemplateError(Problem::kLimit,
                           "it has more than " + std::to_string(kMaxTokens) + " parts");
@@ -142,6 +142,7 @@ class Lexer {
   }
 
   void comment(std::size_t inside) {
+    if (inside == source_.size()) return move_to(inside);  // jinja sees no comment to end
     for (std::size_t i = inside;; ++i) {
       i = source_.find(U'#', i);
       if (i == Text::npos) fail_syntax("Missing end of comment tag", line_);
@@ -170,6 +171,7 @@ class Lexer {
 
   void raw(std::size_t inside) {
     move_to(inside);
+    if (inside == source_.size()) return;
     for (std::size_t i = at_;; ++i) {
       i = source_.find(U'{', i);
       if (i == Text::npos) fail_syntax("Missing end of raw directive", line_);

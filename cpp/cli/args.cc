@@ -14,10 +14,15 @@ namespace {
 constexpr std::size_t kHelpColumn = 34;
 constexpr std::size_t kHelpWidth = 96;
 
+// Not with a stream: without memory, one ends early instead of throwing.
 std::vector<std::string> split_words(const std::string& text) {
-  std::istringstream in(text);
+  constexpr const char* kSpace = " \t\n";
   std::vector<std::string> words;
-  for (std::string word; in >> word;) words.push_back(word);
+  for (std::size_t at = text.find_first_not_of(kSpace); at != std::string::npos;) {
+    const std::size_t end = std::min(text.find_first_of(kSpace, at), text.size());
+    words.push_back(text.substr(at, end - at));
+    at = text.find_first_not_of(kSpace, end);
+  }
   return words;
 }
 

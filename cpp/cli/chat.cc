@@ -5,124 +5,49 @@
 #include <optional>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "base/error.h"
 #include "cli/args.h"
-#include "cli/chat_flags.h"
+#include "cli/chat_commands.h"
+#include "cli/chat_input.h"
+#include "cli/chat_session.h"
 #include "cli/commands.h"
 #include "cli/draft_flags.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
-#include "cli/report.h"
 #include "cli/terminal.h"
-#include "cli/text_input.h"
 
 namespace specdec::cli {
 namespace {
 
-struct ChatCommandFlags {
-  ModelFlags model;
-  SamplingFlags sampling;
-  DraftFlags draft;
-  OutputFlags output;
-  ChatFlags chat;
-  int max_tokens = -1;
-};
-
-class ChatCommand {
- public:
-  ChatCommand(const ChatCommandFlags& flags, LoadedPair pair)
-      : flags_(flags),
-        pair_(std::move(pair)),
-        session_(make_session(pair_)),
-        color_(wants_color(STDOUT_FILENO, flags.output.no_color)),
-        interactive_(is_terminal(STDIN_FILENO) && !flags.output.quiet),
-        conversation_(pair_.target, chat_options(flags.chat)) {
-    conversation_.set_system(flags.chat.system);
+void greet(const ChatSession& chat, const ChatCommandFlags& flags) {
+  const ModelInfo& info = chat.target().info();
+  const std::string title = info.name.empty() ? printable(info.path, 400) : info.name;
+  write_stderr(
+      "Chatting with " + title +
+      ". /help lists the commands; Ctrl-C stops an answer, Alt-Enter begins a new line.\n");
+  if (wants_color(STDOUT_FILENO, flags.output.no_color)) {
+    write_stderr(std::string(kDraftColor) + "Words in this colour" + std::string(kResetColor) +
+                 " were guessed ahead and confirmed by the model.\n");
   }
+}
 
-  int run() {
-    if (interactive_) {
-      write_stderr("Chatting with " + title() +
-                   ". /reset forgets, /stats explains the "
-                   "speed, /exit ends; Ctrl-C stops an answer.\n");
-    }
-    LineReader lines(STDIN_FILENO);
-    while (true) {
-      if (interactive_) write_stderr("\n> ");
-      const std::optional<std::string> line = lines.next();
-      if (!line || *line == "/exit" || *line == "/quit") return kExitOk;
-      if (line->empty()) continue;
-      if (line->starts_with('/')) {
-        command(*line);
-        continue;
-      }
-      answer(*line);
-      if (terminated() || (interrupted() && !interactive_)) return interrupt_exit_code();
-      clear_interrupt();
-    }
-  }
-
- private:
-  [[nodiscard]] std::string title() const {
-    const ModelInfo& info = pair_.target->info();
-    return info.name.empty() ? printable(info.path, 400) : info.name;
-  }
-
-  void command(const std::string& name) {
-    if (name == "/reset") {
-      conversation_.clear();
-      session_.reset();
-      print_note("the conversation starts anew");
-    } else if (name == "/stats") {
-      if (last_) {
-        print_speed(*last_, *pair_.target);
-      } else {
-        print_note("nothing was generated yet");
-      }
+int converse(ChatSession& chat, ChatInput& input) {
+  while (true) {
+    const std::optional<std::string> line = input.next();
+    if (interrupted()) return interrupt_exit_code();
+    if (!line) return kExitOk;
+    if (line->empty()) continue;
+    if (line->starts_with('/')) {
+      if (run_chat_command(chat, *line) == AfterCommand::kExit) return kExitOk;
     } else {
-      print_note("unknown command " + quoted(name) + "; there are /reset /stats /exit");
+      (void)chat.ask(*line);
     }
+    // Ctrl-C ends an answer; where nobody sits, and on SIGTERM, everything.
+    if (terminated() || (interrupted() && !input.interactive())) return interrupt_exit_code();
+    clear_interrupt();
   }
-
-  void answer(const std::string& question) {
-    conversation_.add("user", question);
-    GenerateRequest request;
-    request.prompt_ids = conversation_.prompt().ids;
-    request.max_tokens = flags_.max_tokens;
-    request.sampling = flags_.sampling.params;
-    // Another seed for every turn, the same ones for the same --seed.
-    request.sampling.seed += conversation_.messages().size() / 2;
-    request.cancel = &interrupt_flag();
-    ProgressBar bar("reading", !flags_.output.quiet);
-    request.on_progress = [&bar](int n_read, int n_total) {
-      bar.update(static_cast<double>(n_read) / n_total);
-    };
-    request.on_chunk = [&](const OutputChunk& chunk) {
-      bar.finish();
-      write_chunk(chunk, color_);
-    };
-    try {
-      last_ = session_.generate(request);
-    } catch (const Error& error) {
-      conversation_.remove_last();
-      if (error.code() != ErrorCode::kContextFull) throw;
-      print_warning(std::string(error.what()) + "; /reset starts anew");
-      return;
-    }
-    write_stdout("\n");
-    conversation_.add("assistant", last_->text);
-    if (last_->finish_reason == "length") print_note("cut off: " + last_->stats.note);
-  }
-
-  const ChatCommandFlags& flags_;
-  LoadedPair pair_;
-  Session session_;
-  bool color_, interactive_;
-  Conversation conversation_;
-  std::optional<GenerateResult> last_;
-};
+}
 
 }  // namespace
 
@@ -130,18 +55,22 @@ int run_chat(const Arguments& arguments) {
   ChatCommandFlags flags;
   ArgParser parser(
       "chat", "-m FILE [OPTIONS]",
-      "A conversation: each line of standard input is a message. What was said before is "
-      "not read again. Commands: /reset /stats /exit.");
+      "A conversation: each line of standard input is a message. On a terminal messages can be "
+      "edited, Alt-Enter begins another line of one, and several lines pasted at once are one. "
+      "What was said before is not read again.");
   add_model_flags(parser, flags.model);
   parser.add(opt::kDecoderNCtx, &flags.model.n_ctx);
   add_draft_model_flags(parser, flags.model);
   parser.section("Chat");
   add_chat_flags(parser, flags.chat);
   parser.add(opt::kCallMaxTokens, &flags.max_tokens);
+  parser.add(opt::kChatHistory, &flags.history);
+  parser.add(opt::kChatNoHistory, &flags.no_history);
   add_sampling_flags(parser, flags.sampling);
   add_draft_flags(parser, flags.draft);
   add_output_flags(parser, flags.output);
   parser.add(opt::kOutputNoColor, &flags.output.no_color);
+  parser.epilogue("Commands in a chat:\n" + chat_commands_help());
   if (!parser.parse(arguments)) {
     write_stdout(parser.help());
     return kExitOk;
@@ -149,7 +78,13 @@ int run_chat(const Arguments& arguments) {
   check_model_flags(parser, flags.model);
   check_draft_flags(parser, flags.model, flags.draft);
   flags.sampling.params = resolve_sampling(flags.sampling);
-  return ChatCommand(flags, load_pair(flags.model, flags.draft, flags.output)).run();
+  std::string history = flags.history.empty() ? History::default_path() : flags.history;
+  if (flags.no_history) history.clear();
+  LoadedPair pair = load_pair(flags.model, flags.draft, flags.output);
+  ChatSession chat(flags, std::move(pair));
+  ChatInput input(history, complete_chat_command);
+  if (input.interactive() && !flags.output.quiet) greet(chat, flags);
+  return converse(chat, input);
 }
 
 }  // namespace specdec::cli

@@ -1,6 +1,7 @@
 #include "cli/draft_flags.h"
 
 #include <algorithm>
+#include <variant>
 #include <vector>
 
 #include "base/error.h"
@@ -152,35 +153,73 @@ void check_draft_flags(const ArgParser& parser, const ModelFlags& model, const D
   if (!drafters.empty()) check_lengths(flags, drafters);
 }
 
-SessionOptions session_options(const DraftFlags& flags) {
+namespace {
+
+// Each drafter takes the flags that it has.
+void fill(const DraftFlags& flags, DraftLengths& lengths) {
+  if (flags.draft_max >= 0) lengths.draft_max = flags.draft_max;
+  lengths.draft_min = flags.draft_min;
+  if (flags.gamma >= 0) lengths.gamma = flags.gamma;
+}
+
+template <typename Options>
+void fill_sampling(const DraftFlags& flags, Options& options) {
+  options.mode = parse_draft_mode(flags.sampling);
+  if (flags.temperature >= 0) options.temperature = flags.temperature;
+}
+
+void fill(const DraftFlags& flags, DraftModelOptions& options) {
+  fill_sampling(flags, options);
+  if (flags.head_tokens >= 0) options.head_tokens = flags.head_tokens;
+  if (flags.top_k > 0) options.top_k = flags.top_k;
+  options.branch = flags.branch;
+}
+
+void fill(const DraftFlags& flags, LayerSkipOptions& options) {
+  fill_sampling(flags, options);
+  options.n_layers = flags.n_layers;
+}
+
+void fill(const DraftFlags& flags, NGramOptions& options) {
+  options.n = flags.ngram_n;
+  options.min_count = flags.ngram_min_count;
+  options.filler_top_k = flags.ngram_filler_top_k;
+}
+
+void fill(const DraftFlags& flags, SuffixOptions& options) {
+  options.min_match = flags.suffix_min_match;
+  options.max_store = flags.suffix_max_store;
+  if (!flags.suffix_corpus.empty()) options.corpus_text = read_file(flags.suffix_corpus);
+}
+
+void fill(const DraftFlags& flags, RecyclingOptions& options) {
+  options.top_k = flags.recycling_top_k;
+  options.tree = flags.recycling_tree;
+}
+
+}  // namespace
+
+SessionOptions session_options(const DraftFlags& flags, bool has_draft_model) {
   SessionOptions options;
-  options.drafter = flags.drafter;
   options.verifier = flags.verifier;
-  options.draft_max = flags.draft_max;
-  options.draft_min = flags.draft_min;
-  options.gamma = flags.gamma;
-  options.draft_sampling = flags.sampling;
-  options.draft_temperature = flags.temperature;
-  options.draft_head = flags.head_tokens;
-  options.draft_top_k = flags.top_k;
-  options.draft_branch = flags.branch;
-  options.ngram_n = flags.ngram_n;
-  options.ngram_min_count = flags.ngram_min_count;
-  options.ngram_filler_top_k = flags.ngram_filler_top_k;
-  options.suffix_min_match = flags.suffix_min_match;
-  options.suffix_max_store = flags.suffix_max_store;
-  options.recycling_top_k = flags.recycling_top_k;
-  options.recycling_tree = flags.recycling_tree;
-  options.draft_layers = flags.n_layers;
+  options.drafters = parse_drafters(flags.drafter, has_draft_model);
+  options.adaptive = flags.drafter == "auto";
+  for (DrafterOptions& drafter : options.drafters) {
+    std::visit(
+        [&](auto& o) {
+          fill(flags, o);
+          fill(flags, o.lengths);
+        },
+        drafter);
+  }
   return options;
 }
 
 LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft, const OutputFlags& output) {
   LoadedPair pair;
-  pair.options = session_options(draft);
+  pair.options = session_options(draft, !flags.draft.empty());
   pair.options.n_ctx = flags.n_ctx;
   pair.options.kv_type = flags.kv_type;
-  if (!draft.suffix_corpus.empty()) pair.options.suffix_corpus = read_file(draft.suffix_corpus);
   const bool drafts = !flags.draft.empty() && contains(drafters_of(draft, true), "model");
   if (!flags.draft.empty() && !drafts && !output.quiet)
     print_note("-md is not used with --drafter " + draft.drafter);

@@ -30,8 +30,8 @@ void add_draft_flags(ArgParser& parser, DraftFlags& flags);
 // With --drafter none all of them are ignored, so that it can be added to any command.
 void check_draft_flags(const ArgParser& parser, const ModelFlags& model, const DraftFlags& flags);
 
-// What the engine makes of the flags, but for what comes from files.
-[[nodiscard]] SessionOptions session_options(const DraftFlags& flags);
+// What the engine makes of the flags, but for the models.
+[[nodiscard]] SessionOptions session_options(const DraftFlags& flags, bool has_draft_model);
 
 struct LoadedPair {
   std::shared_ptr<const LoadedModel> target;

@@ -126,7 +126,7 @@ int run_generate(const Arguments& arguments) {
   check_draft_flags(parser, flags.model, flags.draft);
   if (flags.n_logprobs >= 0 && !flags.output.json) throw UsageError("--logprobs needs --json");
   const SamplingParams sampling = resolve_sampling(flags.sampling);
-  if (flags.check) require_checkable(session_options(flags.draft), sampling);
+  if (flags.check) require_checkable(flags.draft.verifier, sampling);
   const std::string prompt = read_prompt(parser, flags.prompt);
   const LoadedPair pair = load_pair(flags.model, flags.draft, flags.output);
   Session session = make_session(pair);
@@ -173,7 +173,8 @@ int run_generate(const Arguments& arguments) {
   if (flags.output.json) print_json(flags, result, pair, prompt, check);
   if (!flags.output.quiet) {
     if (sampling.temperature > 0 && !flags.sampling.seed) {
-      print_note("seed " + std::to_string(result.seed));
+      print_note("seed " + std::to_string(result.seed) +
+                 (result.stats.reproducible ? "" : ", which alone does not give this text again"));
     }
     print_speed(result, *pair.target);
   }

@@ -317,7 +317,7 @@ int run_inspect(const Arguments& arguments) {
   add_gpu_flags(parser, flags.gpu);
   add_draft_gpu_flag(parser, flags.gpu);
   parser.epilogue(
-      "With -md it also tells whether that model can draft for FILE, and why not. "
+      "With -md it also tells whether that model can draft for FILE, and why not.\n"
       "With --vram-budget it also tells how the models would be placed on a GPU, about.");
   parser.add(opt::kOutputJson, &flags.json);
   parser.add(opt::kInspectKeys, &flags.keys);
@@ -384,6 +384,7 @@ int run_inspect(const Arguments& arguments) {
              "\n";
     }
   }
+  file->check_whole();
   write_stdout(out);
   return kExitOk;
 }

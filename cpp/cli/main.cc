@@ -4,6 +4,7 @@
 #include <iterator>
 #include <new>
 #include <string>
+#include <string_view>
 
 #include "base/cpu_isa.h"
 #include "base/error.h"
@@ -45,13 +46,15 @@ std::string main_help() {
          "\nOptions:\n"
          "  -h, --help     Show this text; after a command, its options.\n"
          "  --version      Show the version.\n\n"
-         "Exit codes: 0 ok, 1 internal error, 2 usage, 3 bad file, 4 unsupported, 5 out of memory "
-         "or\n"
-         "context, 130 interrupted, 143 terminated.\n";
+         "Exit codes: 0 ok, 1 internal error, 2 usage, 3 bad file, 4 unsupported, 5 out of "
+         "memory,\n"
+         "disk space or context, 130 interrupted, 143 terminated.\n";
 }
 
-int exit_code(ErrorCode code) {
-  switch (code) {
+int exit_code(const Error& error) {
+  const std::string& reason = error.detail().reason;
+  if (reason == "disk_full" || reason == "too_many_files") return kExitResource;
+  switch (error.code()) {
     case ErrorCode::kInvalidArgument:
       return kExitUsage;
     case ErrorCode::kModelFormat:
@@ -71,7 +74,10 @@ int exit_code(ErrorCode code) {
   }
 }
 
-void print_error(const std::string& text) { write_stderr("specdec: error: " + text + "\n"); }
+// Without allocating: memory may be what ran out.
+void print_error(std::string_view text, std::string_view prefix = "") noexcept {
+  write_stderr({"specdec: error: ", prefix, text, "\n"});
+}
 
 int dispatch(const Arguments& arguments) {
   if (arguments.empty()) {
@@ -96,17 +102,18 @@ int dispatch(const Arguments& arguments) {
   throw UsageError(message);
 }
 
-}  // namespace
-
-int run(const Arguments& arguments) {
+// Runs `action`, which may throw anything, and says what was wrong.
+template <typename Action>
+int report_errors(const Arguments& arguments, Action action) {
   try {
-    return dispatch(arguments);
+    return action();
   } catch (const UsageError& error) {
     print_error(error.what());
-    const bool has_command = !arguments.empty() && !arguments[0].starts_with('-');
-    bool known = false;
-    for (const Command& command : kCommands) known |= has_command && arguments[0] == command.name;
-    write_stderr("Try 'specdec " + (known ? arguments[0] + " " : std::string()) + "--help'.\n");
+    std::string_view command;
+    for (const Command& known : kCommands) {
+      if (!arguments.empty() && arguments[0] == known.name) command = known.name;
+    }
+    write_stderr({"Try 'specdec ", command, command.empty() ? "" : " ", "--help'.\n"});
     return kExitUsage;
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kCancelled) {
@@ -114,23 +121,29 @@ int run(const Arguments& arguments) {
     } else {
       print_error(error.what());
     }
-    return exit_code(error.code());
+    return exit_code(error);
   } catch (const std::bad_alloc&) {
     print_error("out of memory");
     return kExitResource;
   } catch (const std::exception& error) {
-    print_error(std::string("internal error: ") + error.what());
+    print_error(error.what(), "internal error: ");
     return kExitInternal;
   }
 }
+
+}  // namespace
 
 }  // namespace specdec::cli
 
 int main(int argc, char** argv) {
   using namespace specdec;
-  set_log_sink([](LogLevel level, const std::string& message) {
-    if (level == LogLevel::kWarning) cli::print_warning(message);
+  cli::Arguments arguments;
+  return cli::report_errors(arguments, [&] {
+    arguments.assign(argv + (argc > 0 ? 1 : 0), argv + argc);
+    set_log_sink([](LogLevel level, const std::string& message) {
+      if (level == LogLevel::kWarning) cli::print_warning(message);
+    });
+    cli::install_interrupt_handler();
+    return cli::dispatch(arguments);
   });
-  cli::install_interrupt_handler();
-  return cli::run({argv + (argc > 0 ? 1 : 0), argv + argc});
 }

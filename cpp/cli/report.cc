@@ -20,6 +20,7 @@ void write_stats(JsonWriter& json, const DecodeStats& stats, double load_ms) {
       .member("emitted", stats.emitted)
       .member("prompt_tokens", stats.prompt_tokens)
       .member("reused_prompt_tokens", stats.reused_prompt_tokens)
+      .member("reproducible", stats.reproducible)
       .member("speculation", stats.speculation)
       .member("rounds", stats.rounds)
       .member("plain_steps", stats.plain_steps)

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/open_file.h"
 #include "cli/interrupt.h"
 
 namespace specdec::cli {
@@ -46,13 +47,31 @@ bool wants_color(int fd, bool no_color_flag) {
 
 void write_stdout(std::string_view text) {
   if (!write_all(STDOUT_FILENO, text)) {
-    if (errno == EINTR) throw Error(ErrorCode::kCancelled, "interrupted");
+    const int error_number = errno;
+    if (error_number == EINTR) throw Error(ErrorCode::kCancelled, "interrupted");
+    ErrorDetail detail;
+    detail.reason = file_error_reason(error_number);
     throw Error(ErrorCode::kIo,
-                std::string("cannot write to standard output: ") + std::strerror(errno));
+                std::string("cannot write to standard output: ") + std::strerror(error_number),
+                std::move(detail));
   }
 }
 
-void write_stderr(std::string_view text) { (void)write_all(STDERR_FILENO, text); }
+void write_stderr(std::string_view text) noexcept { (void)write_all(STDERR_FILENO, text); }
+
+void write_stderr(std::initializer_list<std::string_view> pieces) noexcept {
+  // One call where possible, so that lines of several processes do not mix.
+  char line[4096];
+  std::size_t n = 0;
+  for (const std::string_view piece : pieces) n += piece.size();
+  if (n > sizeof line) {
+    for (const std::string_view piece : pieces) write_stderr(piece);
+    return;
+  }
+  char* next = line;
+  for (const std::string_view piece : pieces) next = std::copy(piece.begin(), piece.end(), next);
+  write_stderr(std::string_view(line, n));
+}
 
 void print_note(std::string_view text) { write_stderr("specdec: " + std::string(text) + "\n"); }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 
@@ -20,7 +21,9 @@ inline constexpr std::string_view kResetColor = "\033[0m";
 // pipe).
 void write_stdout(std::string_view text);
 // Best effort.
-void write_stderr(std::string_view text);
+void write_stderr(std::string_view text) noexcept;
+// Without allocating.
+void write_stderr(std::initializer_list<std::string_view> pieces) noexcept;
 
 // "specdec: <text>" on its own line of stderr.
 void print_note(std::string_view text);

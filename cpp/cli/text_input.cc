@@ -4,9 +4,9 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 
 #include "base/error.h"
+#include "base/open_file.h"
 #include "cli/interrupt.h"
 
 namespace specdec::cli {
@@ -22,8 +22,7 @@ bool read_some(int fd, const std::string& name, std::string& out) {
   do {
     n = ::read(fd, chunk, sizeof chunk);
   } while (n < 0 && errno == EINTR);
-  if (n < 0)
-    throw Error(ErrorCode::kIo, "cannot read " + name + ": " + std::string(std::strerror(errno)));
+  if (n < 0) throw_file_error(name, "cannot read", errno);
   out.append(chunk, static_cast<std::size_t>(n));
   return n > 0;
 }
@@ -64,7 +63,7 @@ std::string read_all(const std::string& path) {
     do {
       fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     } while (fd < 0 && errno == EINTR);
-    if (fd < 0) throw Error(ErrorCode::kIo, name + ": " + std::strerror(errno));
+    if (fd < 0) throw_file_error(path, "cannot open", errno);
   }
   struct Closer {
     int fd;

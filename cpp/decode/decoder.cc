@@ -368,6 +368,8 @@ DecodeResult Run::finish_all() {
                      .target = &cache_.scorer(),
                      .cancel = request_.cancel},
                     request_.prompt);
+    stats.reproducible =
+        sampling_.greedy() || verifier_.traits().position_noise || !drafting_.varies();
     read_prompt();
     decode();
   } catch (const Error& error) {
@@ -379,6 +381,14 @@ DecodeResult Run::finish_all() {
   stats.draft_ms = drafting_.draft_ms();
   stats.speculation = drafting_.speculation();
   stats.note = drafting_.failures();
+  if (!stats.reproducible) {
+    stats.note += (stats.note.empty() ? "" : "; ") +
+                  std::string(
+                      "the seed alone does not give this "
+                      "text again: under verifier '") +
+                  std::string(verifier_.name()) +
+                  "' it depends on the drafts, and these on measured times or earlier calls";
+  }
   if (callback_stopped_) {
     stop_.drop_after(n_released_);
     cancelled = true;

@@ -6,13 +6,17 @@
 
 namespace specdec {
 
-#define SPECDEC_DRAFTER(name, needs_model, function) \
-  std::unique_ptr<Drafter> function(const DrafterSource&);
+#define SPECDEC_DRAFTER(name, Options, needs_model, function) \
+  std::unique_ptr<Drafter> function(const Options&, const DrafterModels&);
 #include "decode/drafters/drafters.def"
 #undef SPECDEC_DRAFTER
 
 std::span<const DrafterInfo> all_drafters() {
-#define SPECDEC_DRAFTER(name, needs_model, function) DrafterInfo{name, needs_model, function},
+#define SPECDEC_DRAFTER(name, Options, needs_model, function)                  \
+  DrafterInfo{name, needs_model, [] { return DrafterOptions(Options()); },     \
+              [](const DrafterOptions& options, const DrafterModels& models) { \
+                return function(std::get<Options>(options), models);           \
+              }},
   static const std::array kDrafters = {
 #include "decode/drafters/drafters.def"
   };
@@ -20,18 +24,9 @@ std::span<const DrafterInfo> all_drafters() {
   return kDrafters;
 }
 
-std::unique_ptr<Drafter> make_drafter(std::string_view name, const DrafterSource& source) {
-  std::string known;
-  for (const DrafterInfo& info : all_drafters()) {
-    if (info.name == name) {
-      if (info.needs_model && source.draft_scorer == nullptr && source.layer_scorer == nullptr) {
-        throw_invalid("drafter '" + std::string(name) + "' needs a draft model");
-      }
-      return info.make(source);
-    }
-    known += (known.empty() ? "" : ", ") + std::string(info.name);
-  }
-  throw_invalid("drafter must be one of " + known + "; got '" + printable(name) + "'");
+std::unique_ptr<Drafter> make_drafter(const DrafterOptions& options, const DrafterModels& models) {
+  draft_lengths(options).validate();
+  return all_drafters()[options.index()].make(options, models);
 }
 
 }  // namespace specdec

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/token.h"
-#include "decode/suffix_index.h"
+#include "decode/drafter_options.h"
 #include "decode/token_scorer.h"
 #include "decode/verifier.h"
 #include "sampling/chance.h"
@@ -82,6 +82,8 @@ class Drafter {
   virtual ~Drafter() = default;
 
   [[nodiscard]] virtual std::string_view name() const = 0;
+  // As it was told; and its longest draft where it was told none.
+  [[nodiscard]] virtual DraftLengths lengths() const = 0;
   [[nodiscard]] virtual int default_draft_max() const = 0;
   // How many of the target's best tokens per emitted position commit() wants to see.
   [[nodiscard]] virtual int wanted_top_k() const { return 0; }
@@ -121,75 +123,31 @@ class Drafter {
   virtual void align(std::span<const TokenId>) {}
   // Forgets everything.
   virtual void reset() = 0;
+  // Whether what it proposes depends on earlier requests too.
+  [[nodiscard]] virtual bool keeps() const { return false; }
+  // Of one that keeps: a copy that goes on by itself, for a fork. Null: a new one will do.
+  [[nodiscard]] virtual std::unique_ptr<Drafter> fork() const { return nullptr; }
 };
 
-// How a draft model chooses its tokens.
-enum class DraftMode {
-  kAuto,  // greedy at temperature 0; coupled under `match`; sampled when draft laws are used
-  kGreedy,
-  kSampled,
-  kCoupled,  // with the target's own noise of the position; only for verifiers that use it
-};
-
-struct DraftModelOptions {
-  static constexpr int kDefaultTopK = 50;
-
-  DraftMode mode = DraftMode::kAuto;
-  std::optional<double> temperature;  // default: the request's
-  std::optional<int> top_k;  // default: the request's, or kDefaultTopK for verifiers that read it
-  int branch = 1;            // 1..16 candidates per depth: a comb; for verifiers that take trees
-  // Ids below this can be drafted, besides those of the text so far; ids of byte-level BPE are in
-  // the order of their frequency. 0: all. Default: kDefaultHeadTokens for vocabularies of twice
-  // that.
-  std::optional<int> head_tokens;
-  static constexpr int kDefaultHeadTokens = 32768;
-};
-
-struct NGramOptions {
-  int n = 5;                // longest level, 2..16: context of n - 1 tokens
-  int draft_max = 7;        // 1..64
-  int filler_top_k = 1;     // 1..64; above 1 the target's best tokens per position are counted too
-  int min_count = 1;        // >= 1: rarer followers are not drafted
-  bool keep_store = false;  // keep the counts from request to request
-};
-
-struct SuffixOptions {
-  int min_match = 1;        // 1..64: shorter matches are not drafted from
-  int draft_max = 15;       // 1..64; a match of m tokens drafts at most 2 m - 1
-  int max_store = 1 << 18;  // 1024..2^26 tokens are remembered, about 100 bytes each
-  bool keep_store = false;  // keep what was seen from request to request
-  std::shared_ptr<const SuffixIndex> corpus;  // a static text, finished; or null
-};
-
-struct RecyclingOptions {
-  int top_k = 8;            // 1..32 successors remembered per token
-  int draft_max = 15;       // 1..64 tokens of a chain or tree
-  bool tree = true;         // a tree where the verifier takes one
-  bool keep_store = false;  // keep the successors from request to request
-};
-
-struct DrafterSource {
-  TokenScorer* draft_scorer = nullptr;  // for drafters that need a model
-  std::span<const TokenId>
-      draft_cached;  // what its cache holds already, for a fork; read by make() only
-  TokenScorer* layer_scorer = nullptr;  // the target's first layers, in its own cache
-  DraftModelOptions model;
-  NGramOptions ngram;
-  SuffixOptions suffix;
-  RecyclingOptions recycling;
+// What drafters may stand on; those that need nothing ignore it.
+struct DrafterModels {
+  TokenScorer* draft = nullptr;
+  // What its cache holds already, for a fork; read by make_drafter() only.
+  std::span<const TokenId> draft_cached;
+  TokenScorer* layers = nullptr;  // the target's first layers, in its own cache
 };
 
 struct DrafterInfo {
   std::string_view name;
   bool needs_model;
-  std::unique_ptr<Drafter> (*make)(const DrafterSource&);
+  DrafterOptions (*defaults)();
+  std::unique_ptr<Drafter> (*make)(const DrafterOptions&, const DrafterModels&);
 };
 
-// Every drafter of drafters/drafters.def.
+// Every drafter of drafters/drafters.def, in the order of DrafterOptions.
 [[nodiscard]] std::span<const DrafterInfo> all_drafters();
-// By name; throws Error(kInvalidArgument) for an unknown one, a missing model or an option out of
-// range.
-[[nodiscard]] std::unique_ptr<Drafter> make_drafter(std::string_view name,
-                                                    const DrafterSource& source);
+// Throws Error(kInvalidArgument) for a missing model or an option out of range.
+[[nodiscard]] std::unique_ptr<Drafter> make_drafter(const DrafterOptions& options,
+                                                    const DrafterModels& models);
 
 }  // namespace specdec

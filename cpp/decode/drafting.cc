@@ -30,27 +30,35 @@ bool is_survivable(ErrorCode code) {
 
 Drafting::Drafting(std::span<Drafter* const> drafters, Controller* controller,
                    const DecodeRequest& request)
-    : controller_(controller), request_(request), fixed_(request.gamma.has_value()) {
+    : controller_(controller) {
+  const auto is_fixed = [](const Source& source) { return source.lengths.gamma.has_value(); };
+  const auto drafts_nothing = [](const Source& source) { return longest_of(source) == 0; };
   for (Drafter* drafter : drafters) {
     sources_.emplace_back();
     sources_.back().drafter = drafter;
+    sources_.back().lengths = drafter->lengths();
   }
+  fixed_ = std::all_of(sources_.begin(), sources_.end(), is_fixed);
   SPECDEC_CHECK(controller == nullptr ||
                 controller->n_sources() == static_cast<int>(sources_.size()));
   if (sources_.empty()) {
     off_reason_ = "no drafter";
   } else if (!request.speculate) {
     off_reason_ = "switched off for this request";
-  } else if (request.gamma.value_or(1) == 0 || request.draft_max.value_or(1) == 0) {
+  } else if (std::all_of(sources_.begin(), sources_.end(), drafts_nothing)) {
     off_reason_ = "the draft length is 0";
   }
-  if (!off_reason_.empty()) {
-    for (Source& source : sources_) source.active = false;
-  }
+  for (Source& source : sources_) source.active = off_reason_.empty() && !drafts_nothing(source);
 }
 
 bool Drafting::any_active() const {
   return std::any_of(sources_.begin(), sources_.end(), [](const Source& s) { return s.active; });
+}
+
+bool Drafting::varies() const {
+  return off_reason_.empty() &&
+         (adaptive() || std::any_of(sources_.begin(), sources_.end(),
+                                    [](const Source& s) { return s.begun && s.drafter->keeps(); }));
 }
 
 void Drafting::begin(DraftSetup setup, std::span<const TokenId> prompt) {
@@ -62,11 +70,13 @@ void Drafting::begin(DraftSetup setup, std::span<const TokenId> prompt) {
     // reckons with chains else.
     setup.siblings =
         setup.verifier.trees && !setup.verifier.reads_draft_probs && !setup.verifier.reads_top_k;
-    setup.verifier.trees = false;
     controller_->begin_request();
   }
+  const bool trees = setup.verifier.trees;
   for (Source& source : sources_) {
     if (!source.active) continue;
+    // A comb is as many rows per token as it was told; what a tree costs and brings nobody knows.
+    setup.verifier.trees = trees && (!adaptive() || source.drafter->branch() > 1);
     source.drafter->begin(setup, prompt);
     source.begun = true;
   }
@@ -145,22 +155,30 @@ Drafting::Pending Drafting::pending_of(const DraftProposal& proposal) {
 }
 
 // Of a drafter without the controller.
-int Drafting::longest_of(const Source& source) const {
-  return request_.gamma.value_or(request_.draft_max.value_or(source.drafter->default_draft_max()));
+int Drafting::longest_of(const Source& source) {
+  const DraftLengths& lengths = source.lengths;
+  return lengths.gamma.value_or(lengths.draft_max.value_or(source.drafter->default_draft_max()));
 }
 
-int Drafting::limit_of(const Source& source, int max_tokens, int n_free_slots) const {
+// A model goes on as long as it seems worth it.
+int Drafting::adaptive_longest(const Source& source) {
+  if (!source.lengths.draft_max && source.drafter->uses_model()) return kAdaptiveMax;
+  return longest_of(source);
+}
+
+int Drafting::limit_of(const Source& source, int max_tokens, int n_free_slots) {
   int limit = std::min(longest_of(source), max_tokens);
   // Rows of siblings need room in the cache until they are dropped.
   const int branch = source.drafter->branch();
   if (branch > 1) limit = std::min(limit, n_free_slots / branch);
-  return limit < request_.draft_min ? 0 : limit;
+  return limit < source.lengths.draft_min ? 0 : limit;
 }
 
 Draft Drafting::next(std::span<const TokenId> committed, int max_tokens, int n_free_slots,
                      Chance& chance) {
   choice_ = {};
   n_drafted_ = 0;
+  chain_.clear();
   n_unused_ = 0;
   planned_ = nullptr;
   grades_.clear();
@@ -176,7 +194,7 @@ Draft Drafting::next(std::span<const TokenId> committed, int max_tokens, int n_f
   }
   draft_ms_ += ms;
   pass_draft_ms_ += ms - reading_ms_;
-  n_drafted_ = draft.proposal.size();
+  note_chain(draft.proposal);
   return draft;
 }
 
@@ -195,9 +213,18 @@ void Drafting::conclude(Draft& draft) {
     accept(draft, *planned_, planned_limit_);
     if (draft.proposal.empty()) siblings_.clear();
   }
-  n_drafted_ = draft.proposal.size();
+  note_chain(draft.proposal);
   n_unused_ = static_cast<int>(draft.plan->sources.size()) - n_drafted_;
   add_draft_ms(ms);
+}
+
+void Drafting::note_chain(const DraftProposal& proposal) {
+  n_drafted_ = proposal.size();
+  chain_.clear();
+  // Siblings stand one behind the other.
+  for (int i = 0; i < n_drafted_; ++i) {
+    if (i == 0 || proposal.parent(i) != proposal.parent(i - 1)) chain_.push_back(i);
+  }
 }
 
 void Drafting::add_draft_ms(double ms) {
@@ -207,7 +234,7 @@ void Drafting::add_draft_ms(double ms) {
 
 void Drafting::accept(Draft& draft, const Source& source, int limit) {
   // Allowed because it does not depend on drawn tokens.
-  if (draft.proposal.deterministic() && draft.proposal.size() < request_.draft_min)
+  if (draft.proposal.deterministic() && draft.proposal.size() < source.lengths.draft_min)
     draft.proposal = {};
   if (adaptive()) {
     if (!draft.proposal.empty()) draft.source = source.drafter->name();
@@ -243,32 +270,35 @@ Draft Drafting::next_fixed(std::span<const TokenId> committed, int max_tokens, i
 
 Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens, int n_free_slots,
                               Chance& chance) {
-  const int limit = std::min(max_tokens, request_.draft_max.value_or(kAdaptiveMax));
-  longest_ = std::min(request_.draft_max.value_or(kAdaptiveMax), n_free_slots);
   read_more(committed, max_tokens);
   std::vector<DraftProposal> found(sources_.size());
   std::vector<Offer> offers;
-  for (std::size_t i = 0; i < sources_.size() && limit > 0; ++i) {
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
     Source& source = sources_[i];
-    if (!source.active) continue;
-    Offer offer{.source = static_cast<int>(i)};
+    const int branch = source.drafter->branch();
+    const int limit = std::min({max_tokens, adaptive_longest(source), n_free_slots / branch});
+    const int least = std::max(source.lengths.draft_min, 1);
+    if (!source.active || limit < least) continue;
+    Offer offer{.source = static_cast<int>(i), .n_least = least, .n_candidates = branch};
     if (source.drafter->uses_model()) {
       offer.n_tokens = limit;
       offer.n_behind = source.drafter->n_behind(committed);
     } else {
       found[i] = ask(source, committed, limit, chance);
-      if (found[i].empty() || !found[i].is_chain()) continue;
+      if (found[i].size() < least || !found[i].is_chain()) continue;
       offer.n_tokens = found[i].size();
       offer.match_length = found[i].strength;
       if (source.pending.tokens.empty()) source.pending = pending_of(found[i]);
     }
     offers.push_back(offer);
   }
-  choice_ = controller_->choose(offers, limit);
+  choice_ = controller_->choose(offers, max_tokens);
   Draft draft{.proposal = {}, .source = {}, .reason = choice_.reason};
   if (choice_.source < 0) return draft;
   const auto chosen = static_cast<std::size_t>(choice_.source);
   Source& source = sources_[chosen];
+  longest_ = std::min(adaptive_longest(source), n_free_slots / source.drafter->branch());
+  shortest_ = source.lengths.draft_min;
   if (source.drafter->uses_model()) {
     ask_or_plan(draft, source, committed, choice_.length, chance);
     if (draft.plan) return draft;
@@ -320,8 +350,9 @@ bool Drafting::wants_sibling(int n_drafted, int rank, double probability, double
 
 bool Drafting::keep_going(int n_drafted, double probability) {
   grades_.push_back(AcceptanceModel::confidence_grade(probability));
+  const bool goes_on = controller_->keep_going(n_drafted, probability);
   return n_drafted + static_cast<int>(siblings_.size()) < longest_ &&
-         controller_->keep_going(n_drafted, probability);
+         (goes_on || n_drafted < shortest_);
 }
 
 int Drafting::n_planned_siblings(int n_chain) {
@@ -359,9 +390,10 @@ void Drafting::judge_model(std::span<const std::int32_t> accepted) {
   const auto is_last = [&](const Sibling& sibling) {
     return !accepted.empty() && sibling.index == accepted.back();
   };
-  const bool by_sibling = std::any_of(siblings_.begin(), siblings_.end(), is_last);
+  const bool by_sibling =
+      !accepted.empty() && !std::binary_search(chain_.begin(), chain_.end(), accepted.back());
   const int n_right = static_cast<int>(accepted.size()) - (by_sibling ? 1 : 0);  // of the chain
-  const int n_chain = n_drafted_ - static_cast<int>(siblings_.size());
+  const int n_chain = static_cast<int>(chain_.size());
   AcceptanceModel& acceptance = controller_->acceptance(choice_.source);
   for (int i = 0; i < n_chain && i <= n_right; ++i) {
     const auto at = static_cast<std::size_t>(i);
@@ -381,8 +413,8 @@ void Drafting::settle(const CommitInfo& info, std::span<const std::int32_t> acce
   double ms = 0.0;
   if (adaptive() && off_reason_.empty()) {
     controller_->observe({.choice = choice_,
-                          .n_drafted = n_drafted_ - static_cast<int>(siblings_.size()),
-                          .n_siblings = static_cast<int>(siblings_.size()),
+                          .n_drafted = static_cast<int>(chain_.size()),
+                          .n_siblings = n_drafted_ - static_cast<int>(chain_.size()),
                           .n_unused = n_unused_,
                           .n_emitted = info.n_new,
                           .draft_ms = pass_draft_ms_,

@@ -50,6 +50,9 @@ class Drafting final : private LengthRule {
   [[nodiscard]] int wanted_top_k() const;
   [[nodiscard]] bool wants_all_rows() const;
   [[nodiscard]] double draft_ms() const { return draft_ms_; }
+  // Whether another run of the request may draft other tokens: lengths follow measured times, or
+  // drafters remember what came before.
+  [[nodiscard]] bool varies() const;
   // "on" or "off: reason".
   [[nodiscard]] std::string speculation() const;
   // Drafters that failed while others went on; empty: none.
@@ -71,6 +74,7 @@ class Drafting final : private LengthRule {
   };
   struct Source {
     Drafter* drafter = nullptr;
+    DraftLengths lengths;
     bool active = true;
     bool begun = false;
     Pending pending;
@@ -85,15 +89,18 @@ class Drafting final : private LengthRule {
   void give_up(Source& source, const Error& error);
   // Whether such a draft is one, and why it is that long.
   void accept(Draft& draft, const Source& source, int limit);
+  // Tokens that drafts of this source may have under the controller.
+  [[nodiscard]] static int adaptive_longest(const Source& source);
   [[nodiscard]] static Pending pending_of(const DraftProposal& proposal);
-  [[nodiscard]] int longest_of(const Source& source) const;
-  [[nodiscard]] int limit_of(const Source& source, int max_tokens, int n_free_slots) const;
+  [[nodiscard]] static int longest_of(const Source& source);
+  [[nodiscard]] static int limit_of(const Source& source, int max_tokens, int n_free_slots);
   [[nodiscard]] Draft next_fixed(std::span<const TokenId> committed, int max_tokens,
                                  int n_free_slots, Chance& chance);
   [[nodiscard]] Draft next_adaptive(std::span<const TokenId> committed, int max_tokens,
                                     int n_free_slots, Chance& chance);
   void read_more(std::span<const TokenId> committed, int max_tokens);
   void judge(std::span<const TokenId> fresh, std::span<const std::int32_t> accepted);
+  void note_chain(const DraftProposal& proposal);
   void judge_model(std::span<const std::int32_t> accepted);
   [[nodiscard]] bool wants_sibling(int n_drafted, int rank, double probability,
                                    double conditional) override;
@@ -102,8 +109,7 @@ class Drafting final : private LengthRule {
   void note_sibling(int n_drafted, double conditional) override;
 
   Controller* controller_;
-  const DecodeRequest& request_;
-  bool fixed_;  // the request names a length
+  bool fixed_ = false;  // every drafter has a fixed length
   std::vector<Source> sources_;
   std::string off_reason_;  // not empty: nothing drafts
   std::string failures_;
@@ -112,11 +118,13 @@ class Drafting final : private LengthRule {
   double reading_ms_ = 0.0;     // of it, a draft model's reading of more context: debited apart
   Choice choice_;               // of this pass
   int n_drafted_ = 0;           // of this pass, siblings included
-  int longest_ = 0;             // that this may become
-  Source* planned_ = nullptr;   // whose plan this draft is
-  int planned_limit_ = 0;       // tokens it may have
-  int n_unused_ = 0;            // rows of the pass that no proposal used
-  std::vector<int> grades_;     // of a model's tokens along the chain
+  std::vector<std::int32_t> chain_;  // of these, the first candidates
+  int longest_ = 0;                  // that this may become, siblings included
+  int shortest_ = 0;                 // that is of any use
+  Source* planned_ = nullptr;        // whose plan this draft is
+  int planned_limit_ = 0;            // tokens it may have
+  int n_unused_ = 0;                 // rows of the pass that no proposal used
+  std::vector<int> grades_;          // of a model's tokens along the chain
   std::vector<Sibling> siblings_;
 };
 

@@ -44,9 +44,6 @@ void DecodeRequest::validate(int vocab_size) const {
     }
   }
   if (max_tokens) check_at_least("max_tokens", *max_tokens, 0);
-  if (gamma) check_at_least("gamma", *gamma, 0);
-  if (draft_max) check_at_least("draft_max", *draft_max, 0);
-  check_at_least("draft_min", draft_min, 0);
   if (n_logprobs && (*n_logprobs < 0 || *n_logprobs > vocab_size)) {
     throw_invalid("n_logprobs must be in [0, " + std::to_string(vocab_size) + "], got " +
                   std::to_string(*n_logprobs));

@@ -43,9 +43,6 @@ struct DecodeRequest {
 
   std::string verifier = "auto";  // decode/verifiers/verifiers.def
   bool speculate = true;          // false: plain decoding, the drafter rests
-  std::optional<int> gamma;       // >= 0: fixed draft length; 0 is plain decoding
-  std::optional<int> draft_max;   // >= 0: longest draft; default: the drafter's
-  int draft_min = 0;              // no draft when fewer than this could be proposed
 
   const std::atomic<bool>* cancel = nullptr;   // polled between passes and pieces of the prompt
   std::function<bool(const Chunk&)> on_chunk;  // false cancels; tokens not handed out are dropped

@@ -38,6 +38,10 @@ struct DecodeStats {
   double time_to_first_token_ms = 0.0;  // 0 when there is none
   // By the clock of the GPU that runs layers, of both models and of all sessions in that time.
   double device_ms = 0.0;
+  // Whether the same request with the same seed gives the same tokens again: always at temperature
+  // 0 and under `match`; else the tokens depend on the drafts, and these must not depend on the
+  // clock or on earlier requests.
+  bool reproducible = true;
   std::string speculation = "off: no drafter";  // "on" or "off: reason"
   std::string note;                             // what else the caller should know; often empty
 

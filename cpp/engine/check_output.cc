@@ -19,8 +19,8 @@ std::string describe(const LoadedModel& model, const std::vector<TokenId>& token
 
 }  // namespace
 
-void require_checkable(const SessionOptions& options, const SamplingParams& sampling) {
-  const Verifier& verifier = resolve_verifier(options.verifier, sampling);
+void require_checkable(const std::string& verifier_name, const SamplingParams& sampling) {
+  const Verifier& verifier = resolve_verifier(verifier_name, sampling);
   if (sampling.temperature == 0 || verifier.traits().position_noise) return;
   throw_invalid("verifier '" + std::string(verifier.name()) +
                 "' does not draw the tokens that plain decoding draws above temperature 0: the "
@@ -30,9 +30,9 @@ void require_checkable(const SessionOptions& options, const SamplingParams& samp
 OutputCheck check_output(const std::shared_ptr<const LoadedModel>& target,
                          const SessionOptions& options, GenerateRequest request,
                          const GenerateResult& result) {
-  require_checkable(options, request.sampling);
+  require_checkable(options.verifier, request.sampling);
   SessionOptions plain = options;
-  plain.drafter = "none";
+  plain.drafters.clear();
   plain.draft.reset();
   Session session(target, plain);
   request.on_chunk = nullptr;

@@ -20,7 +20,7 @@ struct OutputCheck {
 
 // Throws Error(kInvalidArgument) when plain decoding need not give the same tokens: above
 // temperature 0 only `match` ties each token to seed and position.
-void require_checkable(const SessionOptions& options, const SamplingParams& sampling);
+void require_checkable(const std::string& verifier, const SamplingParams& sampling);
 
 // Decodes `request` again, in a new session without a drafter that reads the whole prompt itself.
 // Of the request's callbacks only should_cancel is called.

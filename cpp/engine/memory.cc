@@ -6,16 +6,9 @@
 #include <fstream>
 #include <string>
 
+#include "base/control_groups.h"
+
 namespace specdec {
-namespace {
-
-// The number in a file of one word; false for "max" or no file.
-bool read_number(const char* path, std::uint64_t& value) {
-  std::ifstream in(path);
-  return static_cast<bool>(in >> value);
-}
-
-}  // namespace
 
 std::uint64_t available_memory_bytes() {
   std::uint64_t available = 0;
@@ -32,16 +25,7 @@ std::uint64_t available_memory_bytes() {
                     ? static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(page_size) / 2
                     : std::uint64_t{1} << 30;
   }
-  std::uint64_t limit = 0, used = 0;
-  if (read_number("/sys/fs/cgroup/memory.max", limit) &&
-      read_number("/sys/fs/cgroup/memory.current", used)) {
-    // File pages, mapped models above all, are counted there but can be dropped.
-    std::ifstream stat("/sys/fs/cgroup/memory.stat");
-    for (std::uint64_t value = 0; stat >> word >> value;) {
-      if (word == "file") used -= std::min(used, value);
-    }
-    available = std::min(available, limit - std::min(used, limit));
-  }
+  if (const auto left = read_control_groups().free_bytes) available = std::min(available, *left);
   return available;
 }
 

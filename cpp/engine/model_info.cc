@@ -93,6 +93,7 @@ ModelInfo describe_model(const GgufFile& file) {
   info.bytes_per_step = info.weight_bytes;
   if (!info.tied_head && embedding != nullptr) info.bytes_per_step -= embedding->n_bytes;
   info.tokenizer = tokenizer_name(file);
+  file.check_whole();
   return info;
 }
 

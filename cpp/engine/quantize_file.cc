@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/open_file.h"
 #include "base/thread_pool.h"
 #include "gguf/reader.h"
 #include "gguf/writer.h"
@@ -171,6 +172,7 @@ class Job {
 
   void advance(const TensorInfo& tensor, std::uint64_t offset, std::uint64_t n_bytes) {
     if (const MappedFile* mapping = file_.mapping()) {
+      mapping->check_whole();
       mapping->release(tensor.offset + offset, n_bytes);
     }
     done_bytes_ += n_bytes;
@@ -211,6 +213,7 @@ void check_target(const std::string& source, const std::string& target, bool ove
                 printable(target, 512) + " is a folder; give the name of a file",
                 std::move(detail));
   }
+  require_replaceable(target);
   if (!overwrite) {
     detail.reason = "exists";
     throw Error(ErrorCode::kInvalidArgument,
@@ -275,12 +278,13 @@ QuantizeResult quantize_file(const std::string& source, const std::string& targe
 
   QuantizeResult result;
   result.type = type.name;
-  result.n_threads = options.n_threads > 0 ? options.n_threads : ThreadPool::default_n_threads();
+  result.n_threads = ThreadPool::shared().start(
+      options.n_threads > 0 ? options.n_threads : ThreadPool::default_n_threads());
   result.source_bytes = file->file_size();
-  const std::vector<PlannedTensor> plan = plan_quantization(*file, type, options.choices);
+  const std::vector<TensorConversion> plan = plan_quantization(*file, type, options.choices);
   result.tensors.reserve(plan.size());
   std::uint64_t tensor_bytes = 0;
-  for (const PlannedTensor& planned : plan) {
+  for (const TensorConversion& planned : plan) {
     const TensorInfo& tensor = *planned.source;
     result.tensors.push_back({tensor.name, tensor.shape, tensor.dtype, planned.to, tensor.n_bytes,
                               planned.n_bytes, planned.note, 0, 0});

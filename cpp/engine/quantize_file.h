@@ -28,7 +28,7 @@ struct QuantizedTensor {
   DType to = DType::kF32;
   std::uint64_t source_bytes = 0;
   std::uint64_t target_bytes = 0;
-  std::string note;           // PlannedTensor::note
+  std::string note;           // TensorConversion::note
   double relative_error = 0;  // root of sum (y - x)^2 / sum x^2; 0 for a copy and in a dry run
   double largest_error = 0;   // of |y - x|
 };

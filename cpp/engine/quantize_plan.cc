@@ -150,13 +150,13 @@ const FileType& parse_file_type(const std::string& name) {
                 "'");
 }
 
-std::vector<PlannedTensor> plan_quantization(const GgufFile& file, const FileType& type,
-                                             const QuantizeChoices& choices) {
+std::vector<TensorConversion> plan_quantization(const GgufFile& file, const FileType& type,
+                                                const QuantizeChoices& choices) {
   const Planner planner(file, type, choices);
-  std::vector<PlannedTensor> plan;
+  std::vector<TensorConversion> plan;
   plan.reserve(file.tensors().size());
   for (const TensorInfo& tensor : file.tensors()) {
-    PlannedTensor planned{.source = &tensor, .to = tensor.dtype, .n_bytes = 0, .note = {}};
+    TensorConversion planned{.source = &tensor, .to = tensor.dtype, .n_bytes = 0, .note = {}};
     if (choices.leave_output && tensor.name == "output.weight") {
       planned.note = "left as it is";
     } else if (is_quantisable(tensor)) {

@@ -36,7 +36,7 @@ struct QuantizeChoices {
   std::optional<DType> token_embedding_type;
 };
 
-struct PlannedTensor {
+struct TensorConversion {
   const TensorInfo* source = nullptr;
   DType to = DType::kF32;
   std::uint64_t n_bytes = 0;
@@ -47,8 +47,8 @@ struct PlannedTensor {
 // The rules are llama.cpp's. Vectors become F32 if they are F16 or BF16; matrices that route
 // experts and the like stay as they are. Throws Error(kInvalidArgument, requantize) for a quantised
 // matrix that would become one of another quantised type, without allow_requantize.
-[[nodiscard]] std::vector<PlannedTensor> plan_quantization(const GgufFile& file,
-                                                           const FileType& type,
-                                                           const QuantizeChoices& choices);
+[[nodiscard]] std::vector<TensorConversion> plan_quantization(const GgufFile& file,
+                                                              const FileType& type,
+                                                              const QuantizeChoices& choices);
 
 }  // namespace specdec

@@ -50,16 +50,7 @@ void check_range(const char* option, int value, int min, int max) {
   }
 }
 
-constexpr int kMaxDraft = 64;
 constexpr std::string_view kHeadTokensKey = "specdec.draft.head_tokens";
-
-DraftMode parse_draft_mode(const std::string& name) {
-  if (name == "auto") return DraftMode::kAuto;
-  if (name == "greedy") return DraftMode::kGreedy;
-  if (name == "sampled") return DraftMode::kSampled;
-  if (name == "coupled") return DraftMode::kCoupled;
-  bad_choice("draft_sampling", name, {"auto", "greedy", "sampled", "coupled"});
-}
 
 // Of the target's and the draft's cache, without layers on a GPU.
 std::uint64_t kv_bytes_per_token(const LoadedModel& target, const SessionOptions& options,
@@ -118,30 +109,29 @@ std::vector<std::string> split_names(const std::string& list) {
   return names;
 }
 
-// Decides "auto", and whether the length of drafts is adapted.
+const DraftModelOptions* draft_model_of(const SessionOptions& options) {
+  for (const DrafterOptions& drafter : options.drafters)
+    if (const auto* model = std::get_if<DraftModelOptions>(&drafter)) return model;
+  return nullptr;
+}
+
+// What contradicts itself in a list, and whether the length of drafts is adapted.
 void resolve_drafters(SessionOptions& options) {
-  const std::vector<std::string> names = split_names(options.drafter);
-  if (names.size() > 1) {
-    std::vector<std::string> choices;
-    for (const DrafterInfo& info : all_drafters()) choices.emplace_back(info.name);
-    for (std::size_t i = 0; i < names.size(); ++i) {
-      check_choice("each drafter of a list", names[i], choices);
-      if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) !=
-          names.begin() + static_cast<std::ptrdiff_t>(i)) {
-        throw_invalid("drafter '" + names[i] + "' is in the list twice");
-      }
+  std::size_t n_fixed = 0;
+  for (std::size_t i = 0; i < options.drafters.size(); ++i) {
+    for (std::size_t k = 0; k < i; ++k) {
+      if (options.drafters[k].index() == options.drafters[i].index())
+        throw_invalid("drafter '" + std::string(drafter_name(options.drafters[i])) +
+                      "' is in the list twice");
     }
-    options.adaptive = true;
-  } else {
-    check_choice("drafter", options.drafter, drafter_names());
+    if (draft_lengths(options.drafters[i]).gamma) ++n_fixed;
   }
-  if (options.drafter == "auto") {
-    options.drafter = options.draft ? "model,ngram,suffix" : "ngram,suffix";
-    options.adaptive = true;
-  }
-  if (options.drafter == "none") options.adaptive = false;
-  const std::vector<std::string> chosen = split_names(options.drafter);
-  if (std::find(chosen.begin(), chosen.end(), "model") == chosen.end()) {
+  if (n_fixed > 0 && n_fixed < options.drafters.size())
+    throw_invalid(
+        "gamma fixes the length of drafts: give it to all drafters of a list, or to none");
+  options.adaptive = (options.adaptive || options.drafters.size() > 1) && n_fixed == 0 &&
+                     !options.drafters.empty();
+  if (draft_model_of(options) == nullptr) {
     options.draft.reset();
   } else if (!options.draft) {
     throw_invalid("drafter 'model' needs a draft model");
@@ -151,11 +141,6 @@ void resolve_drafters(SessionOptions& options) {
 // Options with every "auto" of construction time decided, or Error(kInvalidArgument).
 SessionOptions resolve(const LoadedModel& target, SessionOptions options) {
   check_choice("verifier", options.verifier, verifier_names());
-  (void)parse_draft_mode(options.draft_sampling);
-  if (options.draft_max != -1) check_range("draft_max", options.draft_max, 0, kMaxDraft);
-  check_range("draft_min", options.draft_min, 0, kMaxDraft);
-  if (options.gamma != -1) check_range("gamma", options.gamma, 0, kMaxDraft);
-  if (options.draft_head != -1) check_range("draft_head", options.draft_head, 0, 1 << 30);
   resolve_drafters(options);
   if (options.kv_type.empty()) options.kv_type = kv_type_name(target.kv_type());
   const KvType kv_type = parse_kv_type(options.kv_type);
@@ -212,6 +197,23 @@ const std::vector<std::string>& drafter_names() {
   return kNames;
 }
 
+std::vector<DrafterOptions> parse_drafters(const std::string& names, bool has_draft_model) {
+  if (names == "none") return {};
+  std::vector<std::string> list = split_names(names);
+  if (names == "auto") {
+    list = {"ngram", "suffix"};
+    if (has_draft_model) list.insert(list.begin(), "model");
+  }
+  std::vector<DrafterOptions> drafters;
+  for (const std::string& name : list) {
+    check_choice(list.size() > 1 ? "each drafter of a list" : "drafter", name, drafter_names());
+    if (name == "none" || name == "auto")
+      throw_invalid("drafter '" + name + "' stands alone, got '" + printable(names) + "'");
+    drafters.push_back(default_drafter_options(name));
+  }
+  return drafters;
+}
+
 const std::vector<std::string>& verifier_names() {
   static const std::vector<std::string> kNames = [] {
     std::vector<std::string> names = {"auto"};
@@ -229,15 +231,15 @@ struct Session::Impl {
   std::atomic<bool> busy{false};
   std::unique_ptr<ModelScorer> scorer, draft_scorer;
   std::unique_ptr<LayerSkipScorer> layer_scorer;
-  std::shared_ptr<const SuffixIndex> suffix_corpus;  // shared by forks
   std::vector<std::unique_ptr<Drafter>> drafters;
   std::optional<Controller> controller;  // of adaptive drafting
   std::optional<CalibrationFile> calibration_file;
   std::optional<Calibration> calibration;
   std::unique_ptr<Decoder> decoder;
 
-  [[nodiscard]] DrafterSource drafter_source() const;
-  void make_decoder();
+  void fill_head_tokens();
+  void make_corpus(const std::function<void()>& poll);
+  void make_decoder(const Impl* origin = nullptr);
   void calibrate_once(const std::function<void()>& poll);
   void keep_calibration() noexcept;
   using Poll = std::function<void()>;
@@ -247,52 +249,47 @@ struct Session::Impl {
                                              const Poll& poll) const;
 };
 
-DrafterSource Session::Impl::drafter_source() const {
-  DrafterSource source;
-  source.draft_scorer = draft_scorer.get();
-  if (draft_scorer) source.draft_cached = draft_scorer->tokens();
-  source.layer_scorer = layer_scorer.get();
-  source.model.mode = parse_draft_mode(options.draft_sampling);
-  if (options.draft_temperature >= 0) source.model.temperature = options.draft_temperature;
-  if (options.draft_top_k > 0) source.model.top_k = options.draft_top_k;
-  source.model.branch = options.draft_branch;
-  if (options.draft_head >= 0) {
-    source.model.head_tokens = options.draft_head;
-  } else if (options.draft) {  // what the draft was made for, if its file says so
+// What the draft was made for, if its file says so.
+void Session::Impl::fill_head_tokens() {
+  for (DrafterOptions& drafter : options.drafters) {
+    auto* model = std::get_if<DraftModelOptions>(&drafter);
+    if (model == nullptr || model->head_tokens) continue;
     const std::uint64_t kept = options.draft->file().get_u64(kHeadTokensKey, 0);
-    if (kept > 0 && kept < (1U << 30)) source.model.head_tokens = static_cast<int>(kept);
+    if (kept > 0 && kept < (1U << 30)) model->head_tokens = static_cast<int>(kept);
   }
-  source.ngram.n = options.ngram_n;
-  source.ngram.filler_top_k = options.ngram_filler_top_k;
-  source.ngram.min_count = options.ngram_min_count;
-  source.ngram.keep_store = options.ngram_keep;
-  source.suffix.min_match = options.suffix_min_match;
-  source.suffix.max_store = options.suffix_max_store;
-  source.suffix.keep_store = options.suffix_keep;
-  source.suffix.corpus = suffix_corpus;
-  source.recycling.top_k = options.recycling_top_k;
-  source.recycling.tree = options.recycling_tree;
-  source.recycling.keep_store = options.recycling_keep;
-  return source;
 }
 
-// The scorers are there; builds what stands on them.
-void Session::Impl::make_decoder() {
+// Shared by forks.
+void Session::Impl::make_corpus(const std::function<void()>& poll) {
+  for (DrafterOptions& drafter : options.drafters) {
+    auto* suffix = std::get_if<SuffixOptions>(&drafter);
+    if (suffix == nullptr || suffix->corpus_text.empty()) continue;
+    suffix->corpus =
+        make_suffix_corpus(target->encode({{suffix->corpus_text, false}}, 0, poll), poll);
+    suffix->corpus_text.clear();
+  }
+}
+
+// The scorers are there; builds what stands on them. Of a fork what its origin had learnt goes on.
+void Session::Impl::make_decoder(const Impl* origin) {
   std::vector<Drafter*> list;
   std::vector<SourceTraits> traits;
-  if (options.drafter != "none") {
-    const std::vector<std::string> names = split_names(options.drafter);
-    if (std::find(names.begin(), names.end(), "layerskip") != names.end()) {
-      const int n_layers = options.draft_layers;
+  DrafterModels models{.draft = draft_scorer.get(), .draft_cached = {}, .layers = nullptr};
+  if (draft_scorer) models.draft_cached = draft_scorer->tokens();
+  for (std::size_t i = 0; i < options.drafters.size(); ++i) {
+    const DrafterOptions& drafter = options.drafters[i];
+    if (const auto* layers = std::get_if<LayerSkipOptions>(&drafter)) {
+      const int n_layers = layers->n_layers;
       layer_scorer = std::make_unique<LayerSkipScorer>(
           *scorer, n_layers != 0 ? n_layers : std::max(scorer->n_layers() / 4, 1));
+      models.layers = layer_scorer.get();
     }
-    const DrafterSource source = drafter_source();
-    for (const std::string& name : names) {
-      drafters.push_back(make_drafter(name, source));
-      list.push_back(drafters.back().get());
-      traits.push_back({.name = name, .lookup = !drafters.back()->uses_model()});
-    }
+    std::unique_ptr<Drafter> made;
+    if (origin != nullptr) made = origin->drafters[i]->fork();
+    if (made == nullptr) made = make_drafter(drafter, models);
+    list.push_back(made.get());
+    traits.push_back({.name = std::string(made->name()), .lookup = !made->uses_model()});
+    drafters.push_back(std::move(made));
   }
   if (options.adaptive && !controller) controller.emplace(std::move(traits));
   decoder = std::make_unique<Decoder>(*scorer, std::move(list), controller ? &*controller : nullptr,
@@ -302,15 +299,16 @@ void Session::Impl::make_decoder() {
 // Before the first request, because it feeds the caches. A request that is cancelled meanwhile goes
 // on uncalibrated, to its end; the next one measures again.
 void Session::Impl::calibrate_once(const std::function<void()>& poll) {
-  if (!controller || calibration || options.gamma >= 0 || scorer->length() > 0) return;
+  if (!controller || calibration || scorer->length() > 0) return;
   if (draft_scorer && draft_scorer->length() > 0) return;
   calibration.emplace();
   const CalibrationFile& file =
       calibration_file.emplace(*target, options.draft.get(), parse_kv_type(options.kv_type));
   const int n_layers = layer_scorer ? layer_scorer->n_layers() : 0;
-  const bool usable = file.read(*calibration) && calibration->draft.empty() == !draft_scorer &&
-                      (n_layers == 0 || calibration->n_draft_layers == n_layers);
-  if (!usable) {
+  const bool is_there = file.read(*calibration) && calibration->draft.empty() == !draft_scorer;
+  if (!is_there || (n_layers > 0 && calibration->n_draft_layers != n_layers)) {
+    // Of other layers than the last time; what was earned and lost before still counts.
+    const ControllerState earned = is_there ? calibration->state : ControllerState();
     const auto forget = [&] {
       calibration.reset();
       scorer->truncate(0);
@@ -326,6 +324,7 @@ void Session::Impl::calibrate_once(const std::function<void()>& poll) {
       forget();
       throw;
     }
+    calibration->state = earned;
     file.write(*calibration);
   }
   controller->target_cost().calibrate(calibration->target);
@@ -387,9 +386,6 @@ DecodeRequest Session::Impl::decode_request(const GenerateRequest& request,
   out.stop = request.stop;
   if (request.n_logprobs >= 0) out.n_logprobs = request.n_logprobs;
   out.verifier = options.verifier;
-  if (options.gamma >= 0) out.gamma = options.gamma;
-  if (options.draft_max >= 0) out.draft_max = options.draft_max;
-  out.draft_min = options.draft_min;
   return out;
 }
 
@@ -405,11 +401,8 @@ Session::Session(std::shared_ptr<const LoadedModel> target, const SessionOptions
   const std::string warning = context_warning(impl.target->model().config(), impl.options.n_ctx);
   if (!warning.empty()) log_message(LogLevel::kWarning, warning);
 
-  if (!impl.options.suffix_corpus.empty()) {
-    impl.suffix_corpus = make_suffix_corpus(
-        impl.target->encode({{impl.options.suffix_corpus, false}}, 0, poll), poll);
-    impl.options.suffix_corpus.clear();
-  }
+  impl.fill_head_tokens();
+  impl.make_corpus(poll);
 
   const KvType kv_type = parse_kv_type(impl.options.kv_type);
   const int n_ctx = impl.options.n_ctx;
@@ -516,13 +509,12 @@ std::unique_ptr<Session> Session::fork() {
   copy->target = impl.target;
   copy->options = impl.options;
   copy->arena = impl.arena;
-  copy->suffix_corpus = impl.suffix_corpus;
   copy->controller = impl.controller;
   copy->calibration_file = impl.calibration_file;
   copy->calibration = impl.calibration;
   copy->scorer = impl.scorer->fork();
   if (impl.draft_scorer) copy->draft_scorer = impl.draft_scorer->fork();
-  copy->make_decoder();
+  copy->make_decoder(&impl);
   return std::unique_ptr<Session>(new Session(std::move(copy)));
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/token.h"
+#include "decode/drafter_options.h"
 #include "decode/round_info.h"
 #include "decode/stats.h"
 #include "engine/loaded_model.h"
@@ -17,54 +18,30 @@
 
 namespace specdec {
 
+// With the options that drafters have by themselves: "none"; one name of drafters.def; several with
+// commas between them; "auto": ngram, suffix and, where there is a draft model, model. Throws
+// Error(kInvalidArgument).
+[[nodiscard]] std::vector<DrafterOptions> parse_drafters(const std::string& names,
+                                                         bool has_draft_model);
+
 struct SessionOptions {
-  // "none"; one of decode/drafters/drafters.def, whose drafts have a fixed length; or several with
-  // commas between them, or "auto" (ngram, suffix, and model when a draft model is given): then a
-  // controller chooses pass by pass who drafts and how much, and never to lose much.
-  std::string drafter = "auto";
+  // Who drafts, each kind at most once; empty: nobody. One drafts with a length of its own; of
+  // several a controller chooses, pass by pass, who drafts and how much, and never to lose much,
+  // unless all have a fixed length (`gamma`).
+  std::vector<DrafterOptions> drafters = parse_drafters("auto", false);
   bool adaptive = false;  // let the controller choose the length of a single drafter too
-  std::shared_ptr<const LoadedModel> draft;  // for "model"; ignored by the others
+  std::shared_ptr<const LoadedModel> draft;  // for DraftModelOptions; ignored by the others
   std::string verifier = "auto";             // "auto": greedy at temperature 0, match above
 
   // Positions each cache can hold. 0: ModelOptions::n_ctx, else the model's context length, at most
   // kDefaultContext.
   int n_ctx = 0;
   std::string kv_type;  // "": the target model's
-
-  int draft_max = -1;  // longest draft; -1: the drafter's default
-  int draft_min = 0;   // shorter drafts are not verified
-  int gamma = -1;      // fixed draft length; -1: off
-
-  // How a draft model picks its tokens: "greedy", "sampled", "coupled" (the same noise as the
-  // target under `match`), "auto" (greedy at temperature 0, coupled for match, sampled otherwise).
-  std::string draft_sampling = "auto";
-  double draft_temperature = -1;  // for sampled and coupled; -1: the target's
-  int draft_head = -1;  // ids below this can be drafted, and those of the text; 0: all; -1: default
-  int draft_top_k =
-      0;  // draft from its best K tokens; 0: the target's top_k, 50 for topk verifiers
-  int draft_branch = 1;  // 1..16 candidates per position; above 1 for verifiers that take trees
-
-  int ngram_n = 5;             // longest context looked up, 2..
-  int ngram_min_count = 1;     // seen at least so often
-  int ngram_filler_top_k = 1;  // above 1: also count the target's top k of each position
-  bool ngram_keep = false;     // keep what was learnt between calls
-
-  int draft_layers = 0;  // "layerskip": the target's first so many layers; 0: a quarter of them
-
-  int suffix_min_match = 1;        // shorter matches are not drafted from, 1..64
-  int suffix_max_store = 1 << 18;  // tokens remembered, 1024..2^26
-  bool suffix_keep = false;        // keep what was seen between calls
-  std::string suffix_corpus;       // a static text to find matches in as well
-
-  int recycling_top_k = 8;      // successors remembered per token, 1..32
-  bool recycling_tree = true;   // draft a tree where the verifier takes one
-  bool recycling_keep = false;  // keep the successors between calls
 };
 
 inline constexpr int kDefaultContext = 4096;
 
-[[nodiscard]] const std::vector<std::string>&
-drafter_names();  // what SessionOptions::drafter is made of
+[[nodiscard]] const std::vector<std::string>& drafter_names();   // what parse_drafters() knows
 [[nodiscard]] const std::vector<std::string>& verifier_names();  // "auto" first
 
 // A piece of output; concatenated chunks are the result. Text is valid UTF-8: a character spread
@@ -146,7 +123,7 @@ class Session {
   [[nodiscard]] int n_ctx() const noexcept;
   [[nodiscard]] std::uint64_t memory_bytes() const;  // caches (of all forks) and work space
   [[nodiscard]] bool busy() const noexcept;
-  [[nodiscard]] const SessionOptions& options() const noexcept;  // as resolved: no "auto" drafter
+  [[nodiscard]] const SessionOptions& options() const noexcept;  // as resolved
   [[nodiscard]] const LoadedModel& target() const noexcept;
   [[nodiscard]] const std::shared_ptr<const LoadedModel>& shared_target() const noexcept;
 

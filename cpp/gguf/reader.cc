@@ -12,8 +12,18 @@ std::shared_ptr<const GgufFile> GgufFile::open(const std::string& path, const Gg
   file->path_ = path;
   file->mapping_.emplace(path);
   file->bytes_ = file->mapping_->bytes();
-  GgufParser(file.get(), limits).parse();
+  try {
+    GgufParser(file.get(), limits).parse();
+  } catch (const Error&) {
+    file->check_whole();  // if it was cut off meanwhile, that is what to say
+    throw;
+  }
+  file->check_whole();
   return file;
+}
+
+void GgufFile::check_whole() const {
+  if (mapping_) mapping_->check_whole();
 }
 
 std::shared_ptr<const GgufFile> GgufFile::parse(std::span<const std::byte> bytes,

@@ -69,6 +69,8 @@ class GgufFile {
   [[nodiscard]] const MappedFile* mapping() const noexcept {
     return mapping_ ? &*mapping_ : nullptr;
   }
+  // After use of what was read: throws as MappedFile::check_whole().
+  void check_whole() const;
   // "trailing_bytes: ..." and the like, for the load report.
   [[nodiscard]] const std::vector<std::string>& warnings() const noexcept { return warnings_; }
 

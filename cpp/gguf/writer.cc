@@ -6,12 +6,12 @@
 
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <random>
 #include <utility>
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/open_file.h"
 #include "gguf/reader.h"
 #include "gguf/rules.h"
 
@@ -34,6 +34,7 @@ constexpr std::string_view kAlignmentKey = "general.alignment";
 class AtomicFile {
  public:
   explicit AtomicFile(const std::string& path) : path_(path) {
+    require_replaceable(path);
     const std::size_t slash = path.rfind('/');
     folder_ = slash == std::string::npos ? "." : path.substr(0, slash + 1);
     fd_ = ::open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
@@ -116,15 +117,7 @@ class AtomicFile {
     fail("cannot name the finished file");
   }
 
-  [[noreturn]] void fail(const char* what) const {
-    const int error_number = errno;
-    ErrorDetail detail;
-    detail.reason = error_number == ENOSPC ? "disk_full" : "io";
-    detail.path = path_;
-    throw Error(ErrorCode::kIo,
-                printable(path_, 512) + ": " + what + ": " + std::strerror(error_number),
-                std::move(detail));
-  }
+  [[noreturn]] void fail(const char* what) const { throw_file_error(path_, what, errno); }
 
   std::string path_;
   std::string folder_;

@@ -143,6 +143,7 @@ class Loader {
   }
 
   void done(const TensorInfo& tensor) {
+    file_.check_whole();
     progress_.n_bytes_done += tensor.n_bytes;
     report();
   }

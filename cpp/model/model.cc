@@ -313,6 +313,7 @@ void Model::run_head(const Batch& batch, const Pass& pass, const Rows& rows,
 
 // Steps with finite logits. Whatever else is not finite is an error.
 int Model::check_head(const Batch& batch, const Pass& pass, Scratch& scratch) const {
+  file_->check_whole();
   int n_done = pass.n_steps;
   for (int i = 0; i < pass.n_outputs(); ++i) {
     if (scratch.top_[static_cast<std::size_t>(i * scratch.top_k_)].token >= 0) continue;
@@ -368,6 +369,7 @@ int Model::forward_rows(const Batch& batch, int n_steps, std::span<KvCache* cons
   int n_done = 1;
   try {
     n_done = run_rows(batch, n_steps, caches, scratch, cancel);
+    file_->check_whole();  // also after passes without a head
   } catch (const std::bad_alloc&) {
     throw Error(ErrorCode::kResource,
                 "not enough memory for a forward pass of " + std::to_string(n_rows) + " rows");

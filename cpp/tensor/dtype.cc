@@ -1,13 +1,14 @@
 #include "tensor/dtype.h"
 
 #include <cctype>
+#include <iterator>
 
 #include "base/error.h"
 
 namespace specdec {
 namespace {
 // Sizes are repeated in quant/<format>/block.h and checked against these there.
-const std::vector<DTypeTraits> kTraits = {
+constexpr DTypeTraits kTraits[] = {
     {DType::kF32, "F32", 1, 4},       {DType::kF16, "F16", 1, 2},
     {DType::kBF16, "BF16", 1, 2},     {DType::kQ4_0, "Q4_0", 32, 18},
     {DType::kQ4_1, "Q4_1", 32, 20},   {DType::kQ5_0, "Q5_0", 32, 22},
@@ -55,7 +56,10 @@ constexpr IdName kOtherNames[] = {
 };
 }  // namespace
 
-const std::vector<DTypeTraits>& all_dtypes() { return kTraits; }
+const std::vector<DTypeTraits>& all_dtypes() {
+  static const std::vector<DTypeTraits> list(std::begin(kTraits), std::end(kTraits));
+  return list;
+}
 
 const DTypeTraits* find_dtype(std::uint32_t id) noexcept {
   for (const auto& traits : kTraits) {

@@ -162,7 +162,9 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_gguf(const GgufFile& file) {
   data.add_eos = read_bool(file, "tokenizer.ggml.add_eos_token");
   read_whitespace(file, data);
   data.chat_template = file.get_string("tokenizer.chat_template", "");
-  return std::make_shared<const Tokenizer>(data);
+  auto tokenizer = std::make_shared<const Tokenizer>(data);
+  file.check_whole();
+  return tokenizer;
 }
 
 }  // namespace specdec

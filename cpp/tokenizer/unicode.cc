@@ -49,7 +49,7 @@ struct FlatTable {
 
 }  // namespace
 
-std::uint8_t char_class(std::uint32_t code_point) noexcept {
+std::uint8_t char_class(std::uint32_t code_point) {
   static const FlatTable table;
   return code_point < kEnd ? table.classes[code_point] : 0;
 }

@@ -18,7 +18,7 @@ enum CharClass : std::uint8_t {
 };
 
 // 0 for code points that are unassigned or above U+10FFFF.
-[[nodiscard]] std::uint8_t char_class(std::uint32_t code_point) noexcept;
+[[nodiscard]] std::uint8_t char_class(std::uint32_t code_point);
 
 // \w as Unicode's regular expressions have it: letters, marks, decimal and letter numbers,
 // connectors such as "_", joiners and circled letters.

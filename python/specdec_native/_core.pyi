@@ -4,7 +4,7 @@ The native part of specdec_native; use the package instead.
 from __future__ import annotations
 import collections.abc
 import typing
-__all__: list[str] = ['CallSlot', 'CancelFlag', 'DecodeStats', 'GenerateRequest', 'GenerateResult', 'Model', 'OutputCheck', 'OutputChunk', 'SamplingParams', 'Session', 'SessionOptions', 'StreamBase', 'build_info', 'check_pair', 'drafter_names', 'generate_many', 'inspect', 'quantize', 'read_bandwidth', 'take_log', 'verifier_names']
+__all__: list[str] = ['CancelFlag', 'DecodeStats', 'DraftModelOptions', 'GenerateRequest', 'GenerateResult', 'LayerSkipOptions', 'Model', 'NGramOptions', 'OutputCheck', 'OutputChunk', 'RecyclingOptions', 'SamplingParams', 'Session', 'SessionOptions', 'SuffixOptions', 'build_info', 'check_pair', 'drafter_names', 'generate_many', 'inspect', 'parse_drafters', 'quantize', 'read_bandwidth', 'take_log', 'verifier_names']
 class Model:
     def __init__(self, path: bytes, *, device: str, n_threads: typing.SupportsInt | typing.SupportsIndex, kv_type: str, repack: str, check_tensors: bool, requantize: str, n_gpu_layers: typing.SupportsInt | typing.SupportsIndex, vram_budget: str, n_ctx: typing.SupportsInt | typing.SupportsIndex, on_progress: typing.Any, poll_signals: bool) -> None:
         ...
@@ -22,7 +22,7 @@ class Model:
         ...
     def token_text(self, token: typing.SupportsInt | typing.SupportsIndex) -> str:
         ...
-    def tokenize(self, text: bytes, *, add_special: bool, parse_special: bool, poll_signals: bool) -> list[int]:
+    def tokenize(self, text: bytes, *, add_special: bool, parse_special: bool) -> list[int]:
         ...
     @property
     def bos_id(self) -> int | None:
@@ -35,74 +35,93 @@ class SamplingParams:
         ...
     @property
     def frequency_penalty(self) -> float:
-        ...
+        """
+        [-100, 100]; subtracted once per occurrence.
+        """
     @frequency_penalty.setter
     def frequency_penalty(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def logit_bias(self) -> list[tuple[int, float]]:
-        ...
+        """
+        token id -> what is added to its logit, -inf bans the token.
+        """
     @logit_bias.setter
     def logit_bias(self, arg0: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex]]) -> None:
         ...
     @property
     def min_p(self) -> float:
-        ...
+        """
+        [0, 1); drop tokens below this share of the best one's probability; 0: none.
+        """
     @min_p.setter
     def min_p(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def noise_scale(self) -> float:
-        ...
+        """
+        [0, 100]; two-stage sampling: standard deviation of Gaussian noise on the survivors' logits.
+        """
     @noise_scale.setter
     def noise_scale(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def penalty_last_n(self) -> int:
-        ...
+        """
+        -1 or more; how many of the last tokens count as seen; -1: all, 0: none.
+        """
     @penalty_last_n.setter
     def penalty_last_n(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
     def presence_penalty(self) -> float:
-        ...
+        """
+        [-100, 100]; subtracted once from the logits of seen tokens.
+        """
     @presence_penalty.setter
     def presence_penalty(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def repetition_penalty(self) -> float:
-        ...
+        """
+        (0, 100]; divides positive logits of seen tokens, multiplies negative ones.
+        """
     @repetition_penalty.setter
     def repetition_penalty(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def seed(self) -> int:
-        ...
+        """
+        0 or more; the same one gives the same tokens; None: a new one, which the result reports.
+        """
     @seed.setter
     def seed(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
     def temperature(self) -> float:
-        ...
+        """
+        [0, 1000000]; 0 takes the best token, ties to the lowest id.
+        """
     @temperature.setter
     def temperature(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def top_k(self) -> int:
-        ...
+        """
+        0 or more; keep the best so many tokens; 0: all.
+        """
     @top_k.setter
     def top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
     def top_p(self) -> float:
-        ...
+        """
+        (0, 1]; keep the best tokens that make up this probability; 1: all.
+        """
     @top_p.setter
     def top_p(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
 class GenerateRequest:
-    ignore_eos: bool
-    parse_special: bool
-    render_special: bool
     sampling: SamplingParams
     def __init__(self) -> None:
         ...
@@ -117,16 +136,36 @@ class GenerateRequest:
     def add_bos(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
-    def max_tokens(self) -> int:
+    def ignore_eos(self) -> bool:
+        """
+        forbid the tokens that end a generation, as llama.cpp's --ignore-eos does: they are never drawn, and the model goes on until `max_tokens`, a stop string or a full context.
+        """
+    @ignore_eos.setter
+    def ignore_eos(self, arg0: bool) -> None:
         ...
+    @property
+    def max_tokens(self) -> int:
+        """
+        0 or more; at most so many; None: until the context is full.
+        """
     @max_tokens.setter
     def max_tokens(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
     def n_logprobs(self) -> int:
-        ...
+        """
+        0 to 100; log-probabilities, and so many alternatives per token; None: none.
+        """
     @n_logprobs.setter
     def n_logprobs(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def parse_special(self) -> bool:
+        """
+        recognise control tokens that a text prompt spells out.
+        """
+    @parse_special.setter
+    def parse_special(self, arg0: bool) -> None:
         ...
     @property
     def prompt_ids(self) -> list[int]:
@@ -135,8 +174,18 @@ class GenerateRequest:
     def prompt_ids(self, arg0: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None:
         ...
     @property
-    def stop(self) -> list[str]:
+    def render_special(self) -> bool:
+        """
+        spell control tokens out in the text.
+        """
+    @render_special.setter
+    def render_special(self, arg0: bool) -> None:
         ...
+    @property
+    def stop(self) -> list[str]:
+        """
+        a string or up to 64; the text ends before the first that appears; None: no string.
+        """
     @stop.setter
     def stop(self, arg0: collections.abc.Sequence[str]) -> None:
         ...
@@ -203,6 +252,9 @@ class DecodeStats:
         ...
     @property
     def prompt_tokens(self) -> int:
+        ...
+    @property
+    def reproducible(self) -> bool:
         ...
     @property
     def reused_prompt_tokens(self) -> int:
@@ -285,98 +337,201 @@ class OutputCheck:
     @property
     def plain(self) -> GenerateResult:
         ...
-class CancelFlag:
+class DraftModelOptions:
+    sampling: str
     def __init__(self) -> None:
         ...
-    def is_set(self) -> bool:
+    @property
+    def branch(self) -> int:
         ...
-    def set(self) -> None:
-        ...
-class CallSlot:
-    def __enter__(self) -> CancelFlag:
-        ...
-    def __exit__(self, kind: typing.Any, error: typing.Any, traceback: typing.Any) -> None:
-        ...
-    def __init__(self) -> None:
-        ...
-    def cancel(self) -> None:
-        ...
-    def close(self) -> None:
+    @branch.setter
+    def branch(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
-    def busy(self) -> bool:
-        ...
-    @property
-    def closed(self) -> bool:
-        ...
-class StreamBase:
-    def __exit__(self, kind: typing.Any, error: typing.Any, traceback: typing.Any) -> None:
-        ...
-    def __init__(self, cancel: CancelFlag) -> None:
-        ...
-    def __next__(self) -> typing.Any:
-        ...
-class SessionOptions:
-    adaptive: bool
-    draft_sampling: str
-    drafter: str
-    kv_type: str
-    ngram_keep: bool
-    recycling_keep: bool
-    recycling_tree: bool
-    suffix_keep: bool
-    verifier: str
-    def __init__(self) -> None:
-        ...
-    def set_suffix_corpus(self, text: bytes) -> None:
-        ...
-    @property
-    def draft_branch(self) -> int:
-        ...
-    @draft_branch.setter
-    def draft_branch(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def draft_head(self) -> int:
-        ...
-    @draft_head.setter
-    def draft_head(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def draft_layers(self) -> int:
-        ...
-    @draft_layers.setter
-    def draft_layers(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def draft_max(self) -> int:
+    def draft_max(self) -> int | None:
         ...
     @draft_max.setter
-    def draft_max(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def draft_max(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
         ...
     @property
     def draft_min(self) -> int:
         ...
     @draft_min.setter
-    def draft_min(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def draft_min(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
-    def draft_temperature(self) -> float:
-        ...
-    @draft_temperature.setter
-    def draft_temperature(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def draft_top_k(self) -> int:
+    def draft_top_k(self) -> int | None:
         ...
     @draft_top_k.setter
-    def draft_top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def draft_top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex | None) -> None:
         ...
     @property
-    def gamma(self) -> int:
+    def gamma(self) -> int | None:
         ...
     @gamma.setter
-    def gamma(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def gamma(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def head_tokens(self) -> int | None:
+        ...
+    @head_tokens.setter
+    def head_tokens(self, arg0: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def temperature(self) -> float | None:
+        ...
+    @temperature.setter
+    def temperature(self, arg0: typing.SupportsFloat | typing.SupportsIndex | None) -> None:
+        ...
+class NGramOptions:
+    keep: bool
+    def __init__(self) -> None:
+        ...
+    @property
+    def draft_max(self) -> int | None:
+        ...
+    @draft_max.setter
+    def draft_max(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def draft_min(self) -> int:
+        ...
+    @draft_min.setter
+    def draft_min(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def filler_top_k(self) -> int:
+        ...
+    @filler_top_k.setter
+    def filler_top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def gamma(self) -> int | None:
+        ...
+    @gamma.setter
+    def gamma(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def min_count(self) -> int:
+        ...
+    @min_count.setter
+    def min_count(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def n(self) -> int:
+        ...
+    @n.setter
+    def n(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+class SuffixOptions:
+    corpus: bytes
+    keep: bool
+    def __init__(self) -> None:
+        ...
+    @property
+    def draft_max(self) -> int | None:
+        ...
+    @draft_max.setter
+    def draft_max(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def draft_min(self) -> int:
+        ...
+    @draft_min.setter
+    def draft_min(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def gamma(self) -> int | None:
+        ...
+    @gamma.setter
+    def gamma(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def max_store(self) -> int:
+        ...
+    @max_store.setter
+    def max_store(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def min_match(self) -> int:
+        ...
+    @min_match.setter
+    def min_match(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+class RecyclingOptions:
+    keep: bool
+    tree: bool
+    def __init__(self) -> None:
+        ...
+    @property
+    def draft_max(self) -> int | None:
+        ...
+    @draft_max.setter
+    def draft_max(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def draft_min(self) -> int:
+        ...
+    @draft_min.setter
+    def draft_min(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def gamma(self) -> int | None:
+        ...
+    @gamma.setter
+    def gamma(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def top_k(self) -> int:
+        ...
+    @top_k.setter
+    def top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+class LayerSkipOptions:
+    sampling: str
+    def __init__(self) -> None:
+        ...
+    @property
+    def draft_max(self) -> int | None:
+        ...
+    @draft_max.setter
+    def draft_max(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def draft_min(self) -> int:
+        ...
+    @draft_min.setter
+    def draft_min(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def gamma(self) -> int | None:
+        ...
+    @gamma.setter
+    def gamma(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def n_layers(self) -> int | None:
+        ...
+    @n_layers.setter
+    def n_layers(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def temperature(self) -> float | None:
+        ...
+    @temperature.setter
+    def temperature(self, arg0: typing.SupportsFloat | typing.SupportsIndex | None) -> None:
+        ...
+class SessionOptions:
+    adaptive: bool
+    kv_type: str
+    verifier: str
+    def __init__(self) -> None:
+        ...
+    @property
+    def drafters(self) -> list[DraftModelOptions | NGramOptions | SuffixOptions | RecyclingOptions | LayerSkipOptions]:
+        ...
+    @drafters.setter
+    def drafters(self, arg0: collections.abc.Sequence[DraftModelOptions | NGramOptions | SuffixOptions | RecyclingOptions | LayerSkipOptions]) -> None:
         ...
     @property
     def n_ctx(self) -> int:
@@ -384,46 +539,19 @@ class SessionOptions:
     @n_ctx.setter
     def n_ctx(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
-    @property
-    def ngram_filler_top_k(self) -> int:
+class CancelFlag:
+    def __init__(self) -> None:
         ...
-    @ngram_filler_top_k.setter
-    def ngram_filler_top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def is_set(self) -> bool:
         ...
-    @property
-    def ngram_min_count(self) -> int:
-        ...
-    @ngram_min_count.setter
-    def ngram_min_count(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def ngram_n(self) -> int:
-        ...
-    @ngram_n.setter
-    def ngram_n(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def recycling_top_k(self) -> int:
-        ...
-    @recycling_top_k.setter
-    def recycling_top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def suffix_max_store(self) -> int:
-        ...
-    @suffix_max_store.setter
-    def suffix_max_store(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
-        ...
-    @property
-    def suffix_min_match(self) -> int:
-        ...
-    @suffix_min_match.setter
-    def suffix_min_match(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def set(self) -> None:
         ...
 class Session:
-    def __init__(self, target: Model, draft: Model | None, options: SessionOptions, *, poll_signals: bool) -> None:
+    def __init__(self, target: Model, draft: Model | None, options: SessionOptions) -> None:
         ...
     def cached_tokens(self) -> list[int]:
+        ...
+    def cancel(self) -> None:
         ...
     def check_output(self, request: GenerateRequest, result: GenerateResult, *, cancel: CancelFlag, poll_signals: bool) -> OutputCheck:
         ...
@@ -460,6 +588,8 @@ def drafter_names() -> list[str]:
 def generate_many(model: Model, *, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], sampling: SamplingParams, max_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], ignore_eos: bool, keep_eos: bool, n_logprobs: typing.SupportsInt | typing.SupportsIndex, n_parallel: typing.SupportsInt | typing.SupportsIndex, n_ctx: typing.SupportsInt | typing.SupportsIndex, on_progress: typing.Any, poll_signals: bool) -> list[tuple[list[int], str, list[tuple[float, list[tuple[int, float]]]]]]:
     ...
 def inspect(path: bytes, *, max_array: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:
+    ...
+def parse_drafters(names: str, has_draft_model: bool) -> list[DraftModelOptions | NGramOptions | SuffixOptions | RecyclingOptions | LayerSkipOptions]:
     ...
 def quantize(source: bytes, target: bytes, type: str, *, n_threads: typing.SupportsInt | typing.SupportsIndex, dry_run: bool, overwrite: bool, pure: bool, allow_requantize: bool, leave_output_tensor: bool, output_tensor_type: str, token_embedding_type: str, on_progress: typing.Any, poll_signals: bool) -> dict[str, typing.Any]:
     ...

@@ -34,7 +34,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "branch": Whole(1, 16),
     },
     "NGram": {
-        "n": Whole(2, 16),
+        "n": Whole(1, 16),
         "min_count": Whole(1, 1000000),
         "filler_top_k": Whole(1, 64),
         "keep": Truth(),

@@ -193,8 +193,8 @@ class Decoder:
             min_p: [0, 1); drop tokens below this share of the best one's probability; 0: none.
             noise_scale: [0, 100]; two-stage sampling: standard deviation of Gaussian noise on the
                 survivors' logits.
-            seed: 0 or more; the same one gives the same tokens; None: a new one, which the result
-                reports.
+            seed: 0 or more; the same one gives the same tokens, unless `stats.reproducible` says
+                no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
@@ -271,8 +271,8 @@ class Decoder:
             min_p: [0, 1); drop tokens below this share of the best one's probability; 0: none.
             noise_scale: [0, 100]; two-stage sampling: standard deviation of Gaussian noise on the
                 survivors' logits.
-            seed: 0 or more; the same one gives the same tokens; None: a new one, which the result
-                reports.
+            seed: 0 or more; the same one gives the same tokens, unless `stats.reproducible` says
+                no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
@@ -337,8 +337,8 @@ class Decoder:
             min_p: [0, 1); drop tokens below this share of the best one's probability; 0: none.
             noise_scale: [0, 100]; two-stage sampling: standard deviation of Gaussian noise on the
                 survivors' logits.
-            seed: 0 or more; the same one gives the same tokens; None: a new one, which the result
-                reports.
+            seed: 0 or more; the same one gives the same tokens, unless `stats.reproducible` says
+                no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
@@ -410,8 +410,8 @@ class Decoder:
             min_p: [0, 1); drop tokens below this share of the best one's probability; 0: none.
             noise_scale: [0, 100]; two-stage sampling: standard deviation of Gaussian noise on the
                 survivors' logits.
-            seed: 0 or more; the same one gives the same tokens; None: a new one, which the result
-                reports.
+            seed: 0 or more; the same one gives the same tokens, unless `stats.reproducible` says
+                no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
@@ -615,36 +615,34 @@ def _set_drafters(
         check_model("draft", draft)
     if drafter is None or (isinstance(drafter, str) and drafter == "none"):
         _refuse_draft(draft, "None")
-        options.drafter = "none"
+        options.drafters = []
         return None
     if isinstance(drafter, str) and drafter == "auto":
-        options.drafter = "auto"
+        options.drafters = _core.parse_drafters("auto", draft is not None)
+        options.adaptive = True
         return draft
     items = [_drafter(item, draft) for item in _items(drafter)]
     if not any(isinstance(item, DraftModel) and item.model is draft for item in items):
         _refuse_draft(draft, repr(drafter) if isinstance(drafter, str) else "drafters of your own")
-    if isinstance(drafter, Drafter) or (isinstance(drafter, str) and "," not in drafter):
-        options.drafter = drafter_name(items[0])
-        return _set_drafter(options, items[0])
-    options.adaptive = True
+    in_list = not isinstance(drafter, Drafter | str) or (
+        isinstance(drafter, str) and "," in drafter
+    )
     names: list[str] = []
     for item in items:
-        if item.gamma is not None or item.draft_min:
+        if isinstance(item, DraftModel):
+            check_model("DraftModel's model", item.model)
+        if in_list and item.gamma is not None:
             raise InvalidArgumentError(
                 f"{type(item).__name__} is in a list: its length is chosen while running, "
-                "so gamma and draft_min do not apply"
+                "so gamma does not apply"
             )
         name = drafter_name(item)
         if name in names:
             raise InvalidArgumentError(f"{type(item).__name__} is in the list twice")
         names.append(name)
-    model = None
-    for item in items:
-        model = _set_drafter(options, item) or model
-    lengths = [item.draft_max for item in items if item.draft_max is not None]
-    options.draft_max = max(lengths) if lengths else -1
-    options.drafter = ",".join(names)
-    return model
+    options.adaptive = in_list
+    options.drafters = [_native_drafter(item) for item in items]
+    return next((item.model for item in items if isinstance(item, DraftModel)), None)
 
 
 def _items(drafter: object) -> list[object]:
@@ -693,46 +691,33 @@ def drafter_name(drafter: Drafter) -> str:
     return next(name for name, kind in _DRAFTERS.items() if type(drafter) is kind)
 
 
-def _set_drafter(options: _core.SessionOptions, drafter: Drafter) -> Model | None:
-    """Fills one drafter's options; returns its model if it has one."""
-    options.draft_min = drafter.draft_min
-    if drafter.draft_max is not None:
-        options.draft_max = drafter.draft_max
-    if drafter.gamma is not None:
-        options.gamma = drafter.gamma
-    if isinstance(drafter, NGram):
-        options.ngram_n = drafter.n
-        options.ngram_min_count = drafter.min_count
-        options.ngram_filler_top_k = drafter.filler_top_k
-        options.ngram_keep = drafter.keep
-        return None
-    if isinstance(drafter, SuffixAutomaton):
-        options.suffix_min_match = drafter.min_match
-        options.suffix_max_store = drafter.max_store
-        options.suffix_keep = drafter.keep
-        if drafter.corpus is not None:
-            options.set_suffix_corpus(to_bytes(drafter.corpus))
-        return None
-    if isinstance(drafter, TokenRecycling):
-        options.recycling_top_k = drafter.top_k
-        options.recycling_tree = drafter.tree
-        options.recycling_keep = drafter.keep
-        return None
-    if isinstance(drafter, LayerSkip):
-        options.draft_layers = drafter.n_layers or 0
-        options.draft_sampling = drafter.sampling
-        if drafter.temperature is not None:
-            options.draft_temperature = drafter.temperature
-        return None
-    if not isinstance(drafter.model, Model):
-        raise InvalidArgumentError(f"DraftModel takes a Model, not {type(drafter.model).__name__}")
-    options.draft_sampling = drafter.sampling
-    if drafter.temperature is not None:
-        options.draft_temperature = drafter.temperature
-    options.draft_head = -1 if drafter.head_tokens is None else drafter.head_tokens
-    options.draft_top_k = drafter.draft_top_k or 0
-    options.draft_branch = drafter.branch
-    return drafter.model
+_NativeDrafter = (
+    _core.DraftModelOptions
+    | _core.NGramOptions
+    | _core.SuffixOptions
+    | _core.RecyclingOptions
+    | _core.LayerSkipOptions
+)
+_NATIVE_DRAFTERS: dict[type[Drafter], Callable[[], _NativeDrafter]] = {
+    DraftModel: _core.DraftModelOptions,
+    NGram: _core.NGramOptions,
+    SuffixAutomaton: _core.SuffixOptions,
+    TokenRecycling: _core.RecyclingOptions,
+    LayerSkip: _core.LayerSkipOptions,
+}
+
+
+def _native_drafter(drafter: Drafter) -> _NativeDrafter:
+    """Every option of a drafter, under its own name; a model goes with the session."""
+    native = _NATIVE_DRAFTERS[type(drafter)]()
+    for field in dataclasses.fields(drafter):
+        value = getattr(drafter, field.name)
+        if field.name == "model":
+            continue
+        if field.name == "corpus":
+            value = to_bytes(value or "")
+        setattr(native, field.name, value)
+    return native
 
 
 def native_sampling(options: Mapping[str, Any], vocab_size: int) -> _core.SamplingParams:

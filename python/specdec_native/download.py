@@ -135,10 +135,14 @@ def _pull_known(model: KnownModel, notify: Notify, show_progress: bool) -> pathl
     folder = models_dir()
     target = folder / model.file_name
     try:
-        if target.exists():
+        if target.is_file():
             if target.stat().st_size == model.size_bytes and _sha256(target) == model.sha256:
                 return target
             notify(f"{target} is damaged, fetching it again")
+        if target.is_symlink() or (target.exists() and not target.is_file()):
+            raise DownloadError(
+                f"{target} is not a regular file and is not replaced; remove it first"
+            )
     except OSError as error:
         raise _unusable(folder, f"cannot be used: {target.name}: {error.strerror}") from None
     with _work_folder(folder) as work:

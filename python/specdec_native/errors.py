@@ -102,6 +102,7 @@ _ERRNO = {
     "permission_denied": errno.EACCES,
     "is_directory": errno.EISDIR,
     "disk_full": errno.ENOSPC,
+    "too_many_files": errno.EMFILE,
     "io": errno.EIO,
 }
 

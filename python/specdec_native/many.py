@@ -69,7 +69,8 @@ def generate_many(
         model: a loaded model.
         prompts: texts, or token ids as they are.
         max_tokens: of each result, or one number per prompt; None: until its context is full.
-        seeds: one per prompt; None: new ones, which the results report.
+        seeds: one per prompt; None: that of `params` for all, or new ones, which the results
+            report.
         keep_eos: results that end with an end-of-sequence token contain it.
         n_parallel: 1 to 64; sequences in one pass of the model; each has a cache of its own.
         n_ctx: 2 or more; positions of each sequence; None: the model's.
@@ -115,10 +116,11 @@ def generate_many(
         limits = _one_each("max_tokens", max_tokens, ids, 2**31 - 1)
     elif max_tokens is not None:
         limits = [check_whole("max_tokens", max_tokens, 0, 2**31 - 1)] * len(ids)
-    if seeds is None:
-        seeds = [secrets.randbits(32) for _ in ids]
-    seeds = _one_each("seeds", seeds, ids, 2**64 - 1)
     sampling = native_sampling(given, model.info.vocab_size)
+    if seeds is None:
+        seed = None if params is None else params.seed
+        seeds = [secrets.randbits(32) if seed is None else seed for _ in ids]
+    seeds = _one_each("seeds", seeds, ids, 2**64 - 1)
     try:
         found = _core.generate_many(
             model._native,

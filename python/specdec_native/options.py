@@ -41,8 +41,8 @@ class SamplingParams:
         min_p: [0, 1); drop tokens below this share of the best one's probability; 0: none.
         noise_scale: [0, 100]; two-stage sampling: standard deviation of Gaussian noise on the
             survivors' logits.
-        seed: 0 or more; the same one gives the same tokens; None: a new one, which the result
-            reports.
+        seed: 0 or more; the same one gives the same tokens, unless `stats.reproducible` says no;
+            None: a new one, which the result reports.
     """
 
     logit_bias: Mapping[int, float] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class NGram:
     """Drafts by looking up the last tokens in the prompt and the output so far; needs no model.
 
     Attributes:
-        n: 2 to 16; the longest context looked up; the longest one that matches decides.
+        n: 1 to 16; the longest context looked up, in tokens; the longest one that matches decides.
         min_count: 1 to 1000000; continuations seen less often are not drafted.
         filler_top_k: 1 to 64; above 1 also count the best so many tokens of each position.
         keep: keep what was learnt between calls.
@@ -136,7 +136,7 @@ class NGram:
             None: off.
     """
 
-    n: int = field(default=5, kw_only=False)
+    n: int = field(default=4, kw_only=False)
     min_count: int = 1
     filler_top_k: int = 1
     keep: bool = False
@@ -246,7 +246,7 @@ class Cascade:
 
     Args:
         drafters: one or more, each kind at most once; their lengths are chosen while running, so
-            `gamma` and `draft_min` do not apply, and `draft_max` caps them.
+            `gamma` does not apply, within the `draft_min` and `draft_max` of each.
 
     Raises:
         InvalidArgumentError: no drafter, or something that is none.

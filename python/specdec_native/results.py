@@ -80,6 +80,7 @@ class DecodeStats:
     sample_ms: float
     time_to_first_token_ms: float
     device_ms: float
+    reproducible: bool
     speculation: str
     note: str
 

@@ -2,10 +2,20 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <atomic>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
+#include "base/control_groups.h"
+#include "base/error.h"
+#include "base/mapped_file.h"
 #include "base/rng.h"
 #include "base/thread_pool.h"
 
@@ -66,11 +76,58 @@ int run_concurrently(int n_callers, int n_tasks, int n_threads) {
   return sum.load();
 }
 
+py::dict control_groups(const std::string& root) {
+  const ControlGroupLimits limits = read_control_groups(root);
+  py::dict out;
+  out["cpu_cores"] = limits.cpu_cores;
+  out["memory_bytes"] = limits.memory_bytes;
+  out["free_bytes"] = limits.free_bytes;
+  return out;
+}
+
+// Maps a file, makes it `left` bytes long and reads all of the mapping with n_threads threads:
+// what the file says afterwards, and the bytes.
+py::tuple read_cut_file(const std::string& path, std::int64_t left, int n_threads) {
+  const MappedFile file(path);
+  if (::truncate(path.c_str(), left) != 0) throw std::runtime_error("truncate");
+  std::string bytes(file.bytes().size(), '?');
+  std::string error;
+  {
+    const py::gil_scoped_release release;
+    constexpr std::size_t kPiece = 10000;
+    const std::size_t n_pieces = (bytes.size() + kPiece - 1) / kPiece;
+    ThreadPool::shared().run(n_threads, [&](TaskContext& context) {
+      for (auto i = static_cast<std::size_t>(context.next_chunk()); i < n_pieces;
+           i = static_cast<std::size_t>(context.next_chunk())) {
+        const std::size_t n = std::min(kPiece, bytes.size() - i * kPiece);
+        std::memcpy(bytes.data() + i * kPiece, file.bytes().data() + i * kPiece, n);
+      }
+    });
+    try {
+      file.check_whole();
+    } catch (const Error& e) {
+      error = e.what();
+    }
+  }
+  return py::make_tuple(error, py::bytes(bytes));
+}
+
+int map_and_unmap(const std::string& path, int n) {
+  std::vector<std::unique_ptr<MappedFile>> files;
+  for (int i = 0; i < n; ++i) files.push_back(std::make_unique<MappedFile>(path));
+  for (const auto& file : files) file->check_whole();
+  return n;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_testing_base, m) {
   m.def("run_task", &run_task);
   m.def("run_concurrently", &run_concurrently);
+  m.def("read_cut_file", &read_cut_file);
+  m.def("map_and_unmap", &map_and_unmap);
+  m.def("control_groups", &control_groups);
+  m.def("threads_for_cores", &threads_for_cores);
   m.def("default_n_threads", &ThreadPool::default_n_threads);
   m.def("random_bits",
         [](std::uint64_t seed, std::uint32_t stream, std::uint64_t position, std::uint32_t index) {

@@ -38,7 +38,10 @@ class Control {
   py::dict choose(const std::vector<std::tuple<int, int, int, int>>& offers, int budget) {
     std::vector<Offer> list;
     for (const auto& [source, n_tokens, match_length, n_behind] : offers)
-      list.push_back({source, n_tokens, match_length, n_behind});
+      list.push_back({.source = source,
+                      .n_tokens = n_tokens,
+                      .match_length = match_length,
+                      .n_behind = n_behind});
     choice_ = controller_.choose(list, budget);
     return to_dict(choice_);
   }

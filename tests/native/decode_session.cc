@@ -7,6 +7,7 @@
 #include "decode_bindings.h"
 #include "decode_chance.h"
 #include "decode_convert.h"
+#include "decode_lengths.h"
 
 namespace py = pybind11;
 using namespace specdec;
@@ -30,6 +31,7 @@ class PyDrafter final : public Drafter {
  public:
   explicit PyDrafter(py::object function) : function_(std::move(function)) {}
   std::string_view name() const override { return "python"; }
+  DraftLengths lengths() const override { return {}; }
   int default_draft_max() const override { return 4; }
   void begin(const DraftSetup&, std::span<const TokenId>) override {}
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens, Chance&) override {
@@ -59,6 +61,7 @@ class LyingDrafter final : public Drafter {
  public:
   explicit LyingDrafter(int vocab_size) : vocab_size_(static_cast<std::size_t>(vocab_size)) {}
   std::string_view name() const override { return "lying"; }
+  DraftLengths lengths() const override { return {}; }
   int default_draft_max() const override { return 2; }
   void begin(const DraftSetup&, std::span<const TokenId>) override {}
   DraftProposal propose(std::span<const TokenId>, int max_tokens, Chance& chance) override {
@@ -78,12 +81,50 @@ class LyingDrafter final : public Drafter {
   std::size_t vocab_size_;
 };
 
-DraftMode to_mode(const std::string& name) {
-  if (name == "auto") return DraftMode::kAuto;
-  if (name == "greedy") return DraftMode::kGreedy;
-  if (name == "sampled") return DraftMode::kSampled;
-  if (name == "coupled") return DraftMode::kCoupled;
-  throw py::key_error("unknown draft mode " + name);
+void read_lengths(Fields& f, DraftLengths& lengths) {
+  f.read("draft_max", lengths.draft_max);
+  f.read("draft_min", lengths.draft_min);
+  f.read("gamma", lengths.gamma);
+}
+void read_mode(Fields& f, DraftMode& mode) {
+  std::string name = "auto";
+  f.read("mode", name);
+  mode = parse_draft_mode(name);
+}
+void read_drafter(Fields& f, DraftModelOptions& o) {
+  read_lengths(f, o.lengths);
+  read_mode(f, o.mode);
+  f.read("temperature", o.temperature);
+  f.read("top_k", o.top_k);
+  f.read("branch", o.branch);
+  f.read("head_tokens", o.head_tokens);
+}
+void read_drafter(Fields& f, LayerSkipOptions& o) {
+  read_lengths(f, o.lengths);
+  read_mode(f, o.mode);
+  f.read("temperature", o.temperature);
+}
+void read_drafter(Fields& f, NGramOptions& o) {
+  read_lengths(f, o.lengths);
+  f.read("n", o.n);
+  f.read("filler_top_k", o.filler_top_k);
+  f.read("min_count", o.min_count);
+  f.read("keep_store", o.keep);
+}
+void read_drafter(Fields& f, SuffixOptions& o) {
+  read_lengths(f, o.lengths);
+  f.read("min_match", o.min_match);
+  f.read("max_store", o.max_store);
+  f.read("keep_store", o.keep);
+  std::vector<TokenId> corpus;
+  f.read("corpus", corpus);
+  if (!corpus.empty()) o.corpus = make_suffix_corpus(corpus);
+}
+void read_drafter(Fields& f, RecyclingOptions& o) {
+  read_lengths(f, o.lengths);
+  f.read("successors", o.top_k);
+  f.read("tree", o.tree);
+  f.read("keep_store", o.keep);
 }
 
 // A target, perhaps a drafter, and the decoder between them.
@@ -300,55 +341,39 @@ class Session {
     }
   };
 
-  void make(const py::dict& options) {
+  void make(const py::dict& dict) {
     std::string kind;
-    std::string mode = "auto";
     py::dict toy;
     py::object propose = py::none();
-    DrafterSource source;
-    Fields f(options);
+    DrafterModels models;
+    DrafterOptions options;
+    std::unique_ptr<Drafter> made;
+    Fields f(dict);
     f.read("kind", kind);
     f.read("toy", toy);
-    f.read("mode", mode);
     f.read("propose", propose);
-    f.read("temperature", source.model.temperature);
-    f.read("top_k", source.model.top_k);
-    f.read("branch", source.model.branch);
-    f.read("head_tokens", source.model.head_tokens);
-    f.read("n", source.ngram.n);
-    f.read("draft_max", source.ngram.draft_max);
-    f.read("filler_top_k", source.ngram.filler_top_k);
-    f.read("min_count", source.ngram.min_count);
-    f.read("keep_store", source.ngram.keep_store);
-    source.suffix.keep_store = source.ngram.keep_store;
-    if (options.contains("draft_max")) source.suffix.draft_max = source.ngram.draft_max;
-    source.recycling.keep_store = source.ngram.keep_store;
-    if (options.contains("draft_max")) source.recycling.draft_max = source.ngram.draft_max;
-    f.read("successors", source.recycling.top_k);
-    f.read("tree", source.recycling.tree);
-    f.read("min_match", source.suffix.min_match);
-    f.read("max_store", source.suffix.max_store);
-    std::vector<TokenId> corpus;
-    f.read("corpus", corpus);
-    if (!corpus.empty()) source.suffix.corpus = make_suffix_corpus(corpus);
-    f.done();
-    source.model.mode = to_mode(mode);
-    if (kind == "python") {
-      drafter_ = std::make_unique<PyDrafter>(propose);
-    } else if (kind == "lying") {
-      drafter_ = std::make_unique<LyingDrafter>(target_.vocab_size());
-    } else {
-      if (options.contains("toy")) {
-        draft_ = std::make_unique<ToyScorer>(to_toy(toy));
-        source.draft_scorer = source.layer_scorer = draft_.get();
-      }
-      drafter_ = make_drafter(kind, source);
+    const bool is_listed = kind != "python" && kind != "lying";
+    if (is_listed) {
+      options = default_drafter_options(kind);
+      std::visit([&](auto& o) { read_drafter(f, o); }, options);
     }
+    f.done();
+    if (kind == "python") {
+      made = std::make_unique<PyDrafter>(propose);
+    } else if (kind == "lying") {
+      made = std::make_unique<LyingDrafter>(target_.vocab_size());
+    } else {
+      if (dict.contains("toy")) {
+        draft_ = std::make_unique<ToyScorer>(to_toy(toy));
+        models.draft = models.layers = draft_.get();
+      }
+      made = make_drafter(options, models);
+    }
+    drafter_ = std::make_unique<WithLengths>(std::move(made));
   }
 
-  static void read_request(const py::dict& options, DecodeRequest& r,
-                           std::optional<ToyPieces>& pieces, int& stop_after_chunks,
-                           int& raise_at_chunk) {
+  void read_request(const py::dict& options, DecodeRequest& r, std::optional<ToyPieces>& pieces,
+                    int& stop_after_chunks, int& raise_at_chunk) {
     py::dict sampling;
     std::vector<std::string> piece_list;
     Fields f(options);
@@ -362,9 +387,15 @@ class Session {
     f.read("n_logprobs", r.n_logprobs);
     f.read("verifier", r.verifier);
     f.read("speculate", r.speculate);
-    f.read("gamma", r.gamma);
-    f.read("draft_max", r.draft_max);
-    f.read("draft_min", r.draft_min);
+    DraftLengths lengths;
+    f.read("gamma", lengths.gamma);
+    f.read("draft_max", lengths.draft_max);
+    f.read("draft_min", lengths.draft_min);
+    lengths.validate();
+    if (drafter_ != nullptr) {
+      drafter_->told.reset();
+      if (lengths.gamma || lengths.draft_max || lengths.draft_min > 0) drafter_->told = lengths;
+    }
     f.read("stop_after_chunks", stop_after_chunks);
     f.read("raise_at_chunk", raise_at_chunk);
     f.done();
@@ -420,7 +451,7 @@ class Session {
   ToyScorer target_;
   std::unique_ptr<ToyScorer> draft_;
   Rule rule_;
-  std::unique_ptr<Drafter> drafter_;
+  std::unique_ptr<WithLengths> drafter_;
   std::optional<Decoder> decoder_;
 };
 

@@ -60,31 +60,65 @@ void set(const py::kwargs& kwargs, const char* name, T& field) {
   if (kwargs.contains(name)) field = kwargs[name].cast<T>();
 }
 
+// Every drafter of a session that has an option takes it.
+void set_lengths(const py::kwargs& kwargs, DraftLengths& lengths) {
+  set(kwargs, "draft_max", lengths.draft_max);
+  set(kwargs, "draft_min", lengths.draft_min);
+  set(kwargs, "gamma", lengths.gamma);
+}
+template <typename Options>
+void set_sampling(const py::kwargs& kwargs, Options& o) {
+  if (kwargs.contains("draft_sampling"))
+    o.mode = parse_draft_mode(kwargs["draft_sampling"].cast<std::string>());
+  set(kwargs, "draft_temperature", o.temperature);
+}
+void set_drafter(const py::kwargs& kwargs, DraftModelOptions& o) {
+  set_lengths(kwargs, o.lengths);
+  set_sampling(kwargs, o);
+  int top_k = 0;
+  set(kwargs, "draft_top_k", top_k);
+  if (top_k > 0) o.top_k = top_k;
+  set(kwargs, "draft_branch", o.branch);
+}
+void set_drafter(const py::kwargs& kwargs, LayerSkipOptions& o) {
+  set_lengths(kwargs, o.lengths);
+  set_sampling(kwargs, o);
+  set(kwargs, "draft_layers", o.n_layers);
+}
+void set_drafter(const py::kwargs& kwargs, NGramOptions& o) {
+  set_lengths(kwargs, o.lengths);
+  set(kwargs, "ngram_n", o.n);
+  set(kwargs, "ngram_filler_top_k", o.filler_top_k);
+  set(kwargs, "ngram_keep", o.keep);
+}
+void set_drafter(const py::kwargs& kwargs, SuffixOptions& o) {
+  set_lengths(kwargs, o.lengths);
+  set(kwargs, "suffix_min_match", o.min_match);
+  set(kwargs, "suffix_keep", o.keep);
+  set(kwargs, "suffix_corpus", o.corpus_text);
+}
+void set_drafter(const py::kwargs& kwargs, RecyclingOptions& o) {
+  set_lengths(kwargs, o.lengths);
+  set(kwargs, "recycling_top_k", o.top_k);
+  set(kwargs, "recycling_tree", o.tree);
+  set(kwargs, "recycling_keep", o.keep);
+}
+
 std::unique_ptr<Session> make_session(const Handle& target, const Handle* draft,
                                       const py::kwargs& kwargs) {
   SessionOptions o;
   if (draft != nullptr) o.draft = draft->model;
-  set(kwargs, "drafter", o.drafter);
+  std::string names = "auto";
+  set(kwargs, "drafter", names);
+  o.drafters = parse_drafters(names, draft != nullptr);
+  o.adaptive = names == "auto";
+  if (kwargs.contains("draft_sampling"))  // whoever drafts
+    (void)parse_draft_mode(kwargs["draft_sampling"].cast<std::string>());
+  for (DrafterOptions& drafter : o.drafters)
+    std::visit([&](auto& d) { set_drafter(kwargs, d); }, drafter);
   set(kwargs, "verifier", o.verifier);
   set(kwargs, "n_ctx", o.n_ctx);
   set(kwargs, "kv_type", o.kv_type);
-  set(kwargs, "draft_max", o.draft_max);
-  set(kwargs, "draft_min", o.draft_min);
-  set(kwargs, "gamma", o.gamma);
-  set(kwargs, "draft_sampling", o.draft_sampling);
-  set(kwargs, "draft_temperature", o.draft_temperature);
-  set(kwargs, "draft_top_k", o.draft_top_k);
-  set(kwargs, "draft_branch", o.draft_branch);
-  set(kwargs, "ngram_n", o.ngram_n);
-  set(kwargs, "ngram_filler_top_k", o.ngram_filler_top_k);
-  set(kwargs, "ngram_keep", o.ngram_keep);
-  set(kwargs, "draft_layers", o.draft_layers);
-  set(kwargs, "suffix_min_match", o.suffix_min_match);
-  set(kwargs, "suffix_keep", o.suffix_keep);
-  set(kwargs, "suffix_corpus", o.suffix_corpus);
-  set(kwargs, "recycling_top_k", o.recycling_top_k);
-  set(kwargs, "recycling_tree", o.recycling_tree);
-  set(kwargs, "recycling_keep", o.recycling_keep);
   return std::make_unique<Session>(target.model, o);
 }
 
@@ -356,7 +390,12 @@ PYBIND11_MODULE(_testing_engine, m) {
       .def_property_readonly("memory_bytes", &Session::memory_bytes)
       .def_property_readonly("n_ctx", &Session::n_ctx)
       .def_property_readonly("busy", &Session::busy)
-      .def_property_readonly("drafter", [](const Session& s) { return s.options().drafter; });
+      .def_property_readonly("drafters", [](const Session& s) {
+        std::vector<std::string> names;
+        for (const DrafterOptions& drafter : s.options().drafters)
+          names.emplace_back(drafter_name(drafter));
+        return names;
+      });
   m.def("drafter_names", &drafter_names);
   m.def("verifier_names", &verifier_names);
 

@@ -144,7 +144,8 @@ py::dict generate(Session& session, const std::string& prompt, int max_tokens) {
 std::unique_ptr<Session> make_session(const Loaded& target, const Loaded* draft,
                                       const std::string& drafter, int n_ctx) {
   SessionOptions options;
-  options.drafter = drafter;
+  options.drafters = parse_drafters(drafter, draft != nullptr);
+  options.adaptive = drafter == "auto";
   options.n_ctx = n_ctx;
   if (draft != nullptr) options.draft = draft->model;
   return std::make_unique<Session>(target.model, options);

@@ -35,6 +35,12 @@ COMMANDS = (
     Option("prompt", "arguments", Text(), "",
         "Further variables of the template, as a JSON object.",
         flag=Flag("--chat-template-kwargs", "generate chat tokenize", "JSON")),
+    Option("chat", "history", Text(), "",
+        "Where messages typed on a terminal are kept for the next time (default: "
+        "~/.local/state/specdec/chat_history).",
+        flag=Flag("--history", "chat", "FILE")),
+    Option("chat", "no_history", Truth(), False, "Keep no messages for the next time.",
+        flag=Flag("--no-history", "chat")),
     Option("output", "json", Truth(), False, "Print one JSON object on standard output.",
         flag=Flag("--json", "generate bench perplexity quantize tokenize inspect")),
     Option("output", "quiet", Truth(), False,

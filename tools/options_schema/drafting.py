@@ -46,8 +46,9 @@ def lengths(place: str, longest: str) -> tuple[Option, ...]:
     return (
         Option(place, "draft_max", Whole(1, 64), None, "the longest draft", none=longest,
             flag=Flag("--draft --draft-n --spec-draft-n-max --draft-max", TEXT, "N",
-                "Longest draft, 1 to 64 (default: 4 for model, 3 for layerskip, 7 for ngram, 15 "
-                "for the others).", none=-1) if first else None),
+                "Longest draft of each drafter, 1 to 64 (default: 4 for model and 3 for layerskip, "
+                "15 for both where lengths are chosen while running; 7 for ngram, 15 for the "
+                "others).", none=-1) if first else None),
         Option(place, "draft_min", Whole(0, 64), 0,
             "shorter drafts are not verified; at most the longest",
             flag=Flag("--spec-draft-n-min --draft-min", TEXT, "N",
@@ -92,9 +93,11 @@ DRAFT_MODEL = (
 )  # fmt: skip
 
 NGRAM = (
-    Option("NGram", "n", Whole(2, 16), 5,
-        "the longest context looked up; the longest one that matches decides", positional=True,
-        flag=Flag("--ngram-n", TEXT, "N", "Longest n-gram that is looked up (default {default}).")),
+    Option("NGram", "n", Whole(1, 16), 4,
+        "the longest context looked up, in tokens; the longest one that matches decides",
+        positional=True,
+        flag=Flag("--ngram-n", TEXT, "N",
+            "Most tokens of a context that ngram looks up (default {default}).")),
     Option("NGram", "min_count", Whole(1, 1_000_000), 1,
         "continuations seen less often are not drafted",
         flag=Flag("--ngram-min-count", TEXT, "N",

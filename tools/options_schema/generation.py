@@ -64,7 +64,7 @@ SAMPLING = (
             "Two-stage sampling: Gaussian noise on the logits that are left (default {default}: "
             "off).")),
     Option("SamplingParams", "seed", Whole(0, 2**64 - 1), None,
-        "the same one gives the same tokens",
+        "the same one gives the same tokens, unless `stats.reproducible` says no",
         none="a new one, which the result reports",
         calls=CALLS, overrides=True,
         flag=Flag("-s --seed", TEXT, "N",
@@ -145,7 +145,7 @@ MANY_ONLY = (
         "of each result, or one number per prompt", none="until its context is full",
         calls=MANY),
     Option("many", "seeds", Other("Sequence[int]"), None, "one per prompt",
-        none="new ones, which the results report", calls=MANY),
+        none="that of `params` for all, or new ones, which the results report", calls=MANY),
     Option("many", "keep_eos", Truth(), False,
         "results that end with an end-of-sequence token contain it", calls=MANY),
     Option("many", "n_parallel", Whole(1, 64), 16,

@@ -288,8 +288,10 @@ std::shared_ptr<Backend> make_cpu_backend(int n_threads, CpuIsa isa, Repack repa
     throw_invalid("n_threads is " + std::to_string(n_threads) +
                   "; expected 1 to 256, or 0 to choose");
   }
-  return std::make_shared<CpuBackend>(
-      isa, n_threads == 0 ? ThreadPool::default_n_threads() : n_threads, repack);
+  // What is not started counts for nothing: work is split by this number.
+  const int n_started =
+      ThreadPool::shared().start(n_threads == 0 ? ThreadPool::default_n_threads() : n_threads);
+  return std::make_shared<CpuBackend>(isa, n_started, repack);
 }
 
 std::shared_ptr<Backend> make_cpu_backend(int n_threads, Repack repack) {

@@ -103,14 +103,15 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
     all_right *=
         source.traits.lookup ? source.acceptance.rate(n - 1, grade) : source.acceptance.rate(n - 1);
     expected += all_right;
-    const double cost_ms = draft_ms(source, offer.n_behind, n) + target_.ms(n + 1);
+    const double pass_ms = target_.ms(n * offer.n_candidates + 1);
+    const double cost_ms = draft_ms(source, offer.n_behind, n) + pass_ms;
     // Reading up serves the rounds after this one too.
-    const double usual_ms = draft_ms(source, std::min(offer.n_behind, 2), n) + target_.ms(n + 1);
+    const double usual_ms = draft_ms(source, std::min(offer.n_behind, 2), n) + pass_ms;
     double speedup = expected * plain_ms / (usual_ms + (cost_ms - usual_ms) / kCatchUpRounds);
     // Stopping where it gets unsure, a model does better than any fixed length.
     if (!source.traits.lookup && source.n_rounds >= kGainRounds)
       speedup = std::max(speedup, source.gained);
-    if (speedup < least || speedup <= best.speedup) continue;
+    if (n < offer.n_least || speedup < least || speedup <= best.speedup) continue;
     if (!allowed(cost_ms - plain_ms, speedup)) {
       refused = true;  // a longer draft may be a clearer gain
       continue;
@@ -118,22 +119,27 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
     best = {.source = offer.source,
             .length = n,
             .n_behind = offer.n_behind,
+            .n_candidates = offer.n_candidates,
             .speedup = speedup,
             .reason = "best expected speed"};
   }
 }
 
-// A model that has not drafted for long may have become good: one token tells.
+// A model that has not drafted for long may have become good: one token tells, or as few as it may
+// draft.
 Choice Controller::probe(const std::vector<Offer>& offers, int budget, Choice plain) {
   for (const Offer& offer : offers) {
     const Source& source = at(offer.source);
-    if (source.traits.lookup || offer.n_tokens < 1 || budget < 1) continue;
+    const int length = std::max(offer.n_least, 1);
+    if (source.traits.lookup || std::min(offer.n_tokens, budget) < length) continue;
     if (source.idle_tokens < kProbeAfter) continue;
-    const double loss_ms = draft_ms(source, offer.n_behind, 1) + target_.ms(2) - target_.ms(1);
+    const double loss_ms = draft_ms(source, offer.n_behind, length) +
+                           target_.ms(length * offer.n_candidates + 1) - target_.ms(1);
     if (!allowed(loss_ms, 1.0)) continue;
     return {.source = offer.source,
-            .length = 1,
+            .length = length,
             .n_behind = offer.n_behind,
+            .n_candidates = offer.n_candidates,
             .speedup = 1.0,
             .reason = "probe"};
   }
@@ -214,11 +220,12 @@ bool Controller::keep_going(int n_drafted, double probability) {
   path_rate_ *=
       source.acceptance.rate(n_drafted - 1, AcceptanceModel::confidence_grade(probability));
   const double gain = path_rate_ * source.acceptance.rate(n_drafted);
-  const int n_rows = 1 + n_drafted + n_siblings_;
-  const double step_ms = draft_ms(source, 1, 1) + target_.ms(n_rows + 1) - target_.ms(n_rows);
+  const int n_rows = 1 + n_drafted * choice_.n_candidates + n_siblings_;
+  const double more_ms = target_.ms(n_rows + choice_.n_candidates);
+  const double step_ms = draft_ms(source, 1, 1) + more_ms - target_.ms(n_rows);
   // Worth it when it brings tokens faster than passes do on average.
   if (gain * target_.ms(1) < choice_.speedup * step_ms) return false;
-  const double cost_ms = draft_ms(source, choice_.n_behind, n_drafted + 1) + target_.ms(n_rows + 1);
+  const double cost_ms = draft_ms(source, choice_.n_behind, n_drafted + 1) + more_ms;
   return allowed(cost_ms - target_.ms(1), choice_.speedup);
 }
 

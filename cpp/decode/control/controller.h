@@ -21,6 +21,8 @@ struct SourceTraits {
 struct Offer {
   int source = 0;
   int n_tokens = 0;      // lookup: of its proposal; model: at most
+  int n_least = 1;       // shorter drafts are of no use
+  int n_candidates = 1;  // rows that each token of the chain adds to the pass
   int match_length = 0;  // lookup: what the proposal rests on, 0 unknown
   int n_behind = 1;      // model: committed tokens it has to read first, >= 1
 };
@@ -29,6 +31,7 @@ struct Choice {
   int source = -1;  // -1: a plain step
   int length = 0;   // tokens to draft; a model stops earlier when keep_going() says so
   int n_behind = 1;
+  int n_candidates = 1;
   double speedup = 1.0;  // expected: tokens per time, relative to plain
   std::string_view reason;
 };

@@ -23,8 +23,8 @@ namespace {
 
 class DraftModel final : public Drafter {
  public:
-  explicit DraftModel(const DrafterSource& source)
-      : cache_(*source.draft_scorer, source.draft_cached), options_(source.model) {
+  DraftModel(const DraftModelOptions& options, const DrafterModels& models)
+      : cache_(*models.draft, models.draft_cached), options_(options) {
     SamplingParams probe;  // its validation names the options
     if (options_.temperature) probe.temperature = *options_.temperature;
     if (options_.top_k) probe.top_k = *options_.top_k;
@@ -40,6 +40,7 @@ class DraftModel final : public Drafter {
   }
 
   std::string_view name() const override { return "model"; }
+  DraftLengths lengths() const override { return options_.lengths; }
   int default_draft_max() const override { return 4; }
   int branch() const override { return options_.branch; }
   bool uses_model() const override { return true; }
@@ -496,9 +497,10 @@ class DraftModel final : public Drafter {
 
 }  // namespace
 
-std::unique_ptr<Drafter> make_draft_model(const DrafterSource& source) {
-  if (source.draft_scorer == nullptr) throw_invalid("drafter 'model' needs a draft model");
-  return std::make_unique<DraftModel>(source);
+std::unique_ptr<Drafter> make_draft_model(const DraftModelOptions& options,
+                                          const DrafterModels& models) {
+  if (models.draft == nullptr) throw_invalid("drafter 'model' needs a draft model");
+  return std::make_unique<DraftModel>(options, models);
 }
 
 }  // namespace specdec

@@ -1,23 +1,24 @@
 // Self-speculation: the target's own first layers and head draft. The scorer that the engine gives
 // shares the target's cache, so there is nothing to catch up on; all else is as with a draft model.
+#include <utility>
+
 #include "base/error.h"
 #include "decode/drafter.h"
 
 namespace specdec {
 
-std::unique_ptr<Drafter> make_draft_model(const DrafterSource& source);
+std::unique_ptr<Drafter> make_draft_model(const DraftModelOptions&, const DrafterModels&);
 
 namespace {
 
 class LayerSkip final : public Drafter {
  public:
-  explicit LayerSkip(const DrafterSource& source) : inner_(make_draft_model(source)) {}
+  LayerSkip(const DraftLengths& lengths, std::unique_ptr<Drafter> inner)
+      : lengths_(lengths), inner_(std::move(inner)) {}
 
   std::string_view name() const override { return "layerskip"; }
+  DraftLengths lengths() const override { return lengths_; }
   int default_draft_max() const override { return 3; }
-  int wanted_top_k() const override { return inner_->wanted_top_k(); }
-  bool wants_all_rows() const override { return inner_->wants_all_rows(); }
-  int branch() const override { return inner_->branch(); }
   bool uses_model() const override { return true; }
 
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
@@ -35,18 +36,23 @@ class LayerSkip final : public Drafter {
   void reset() override { inner_->reset(); }
 
  private:
+  DraftLengths lengths_;
   std::unique_ptr<Drafter> inner_;
 };
 
 }  // namespace
 
-std::unique_ptr<Drafter> make_layer_skip(const DrafterSource& source) {
-  if (source.layer_scorer == nullptr)
+// How many layers draft was decided with the scorer.
+std::unique_ptr<Drafter> make_layer_skip(const LayerSkipOptions& options,
+                                         const DrafterModels& models) {
+  if (models.layers == nullptr)
     throw_invalid("drafter 'layerskip' needs a target of which layers can be left out");
-  DrafterSource own = source;
-  own.draft_scorer = source.layer_scorer;
-  own.draft_cached = {};
-  return std::make_unique<LayerSkip>(own);
+  DraftModelOptions inner;
+  inner.mode = options.mode;
+  inner.temperature = options.temperature;
+  return std::make_unique<LayerSkip>(
+      options.lengths,
+      make_draft_model(inner, {.draft = models.layers, .draft_cached = {}, .layers = nullptr}));
 }
 
 }  // namespace specdec

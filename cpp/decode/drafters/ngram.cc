@@ -1,5 +1,5 @@
 // Adaptive n-gram parallel decoding (Ou, Chen, Tian 2024, arXiv:2404.08698): counts of what
-// followed every context of 1..N-1 tokens so far; the longest known context decides.
+// followed every context of 1..N tokens so far; the longest known context decides.
 #include <algorithm>
 #include <string>
 #include <unordered_map>
@@ -31,21 +31,21 @@ class NGram final : public Drafter {
                       std::to_string(high) + "], got " + std::to_string(value));
       }
     };
-    check("ngram n", options.n, 2, 16);
-    check("ngram draft_max", options.draft_max, 1, 64);
+    check("ngram n", options.n, 1, 16);
     check("ngram filler_top_k", options.filler_top_k, 1, 64);
     check("ngram min_count", options.min_count, 1, 1 << 30);
     reset();
   }
 
   std::string_view name() const override { return "ngram"; }
-  int default_draft_max() const override { return options_.draft_max; }
+  DraftLengths lengths() const override { return options_.lengths; }
+  int default_draft_max() const override { return 7; }
   int wanted_top_k() const override {
     return options_.filler_top_k > 1 ? options_.filler_top_k : 0;
   }
 
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
-    if (!options_.keep_store) reset();
+    if (!options_.keep) reset();
     eog_ = setup.eog;
     vocab_size_ = setup.vocab_size;
     for (std::size_t i = 1; i < prompt.size(); ++i) count(prompt.first(i), prompt[i]);
@@ -53,12 +53,11 @@ class NGram final : public Drafter {
 
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens, Chance&) override {
     DraftProposal proposal;
-    // Only the last n - 1 tokens matter.
-    const std::size_t keep = std::min(committed.size(), static_cast<std::size_t>(options_.n - 1));
+    // Only the last n tokens matter.
+    const std::size_t keep = std::min(committed.size(), levels_.size());
     std::vector<TokenId> context(committed.end() - static_cast<std::ptrdiff_t>(keep),
                                  committed.end());
-    const int limit = std::min(max_tokens, options_.draft_max);
-    while (proposal.size() < limit) {
+    while (proposal.size() < max_tokens) {
       int level = 0;
       const TokenId next = query(context, level);
       if (next < 0) break;
@@ -84,7 +83,11 @@ class NGram final : public Drafter {
     }
   }
 
-  void reset() override { levels_.assign(static_cast<std::size_t>(options_.n - 1), {}); }
+  void reset() override { levels_.assign(static_cast<std::size_t>(options_.n), {}); }
+  bool keeps() const override { return options_.keep; }
+  std::unique_ptr<Drafter> fork() const override {
+    return options_.keep ? std::make_unique<NGram>(*this) : nullptr;
+  }
 
  private:
   struct Follower {
@@ -136,13 +139,13 @@ class NGram final : public Drafter {
   NGramOptions options_;
   std::vector<TokenId> eog_;
   int vocab_size_ = 0;
-  std::vector<Level> levels_;  // [n - 1], level i: contexts of i + 1 tokens
+  std::vector<Level> levels_;  // [n], level i: contexts of i + 1 tokens
 };
 
 }  // namespace
 
-std::unique_ptr<Drafter> make_ngram(const DrafterSource& source) {
-  return std::make_unique<NGram>(source.ngram);
+std::unique_ptr<Drafter> make_ngram(const NGramOptions& options, const DrafterModels&) {
+  return std::make_unique<NGram>(options);
 }
 
 }  // namespace specdec

@@ -20,12 +20,12 @@ class SuffixAutomaton final : public Drafter {
       }
     };
     check("min_match", options.min_match, 1, 64);
-    check("draft_max", options.draft_max, 1, 64);
     check("max_store", options.max_store, 1024, 1 << 26);
   }
 
   std::string_view name() const override { return "suffix"; }
-  int default_draft_max() const override { return options_.draft_max; }
+  DraftLengths lengths() const override { return options_.lengths; }
+  int default_draft_max() const override { return 15; }
 
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
     eog_ = setup.eog;
@@ -35,7 +35,7 @@ class SuffixAutomaton final : public Drafter {
     const bool continues = !truncated_ && known.size() <= prompt.size() &&
                            std::equal(known.begin(), known.end(), prompt.begin());
     if (!continues) {
-      if (!options_.keep_store) {
+      if (!options_.keep) {
         index_ = SuffixIndex();
       } else {
         index_.append_separator();
@@ -59,7 +59,9 @@ class SuffixAutomaton final : public Drafter {
     DraftProposal proposal;
     if (match.length < options_.min_match) return proposal;
     proposal.strength = match.length;
-    const int limit = std::min(max_tokens, draft_length(match.length));
+    // The longer the match, the likelier that it goes on.
+    const int limit =
+        options_.lengths.gamma ? max_tokens : std::min(max_tokens, 2 * match.length - 1);
     const std::span<const TokenId> text = source->text();
     for (auto at = static_cast<std::size_t>(match.next); proposal.size() < limit; ++at) {
       // A match that ends at most a few tokens ago: the text goes round in a circle.
@@ -79,13 +81,12 @@ class SuffixAutomaton final : public Drafter {
     index_ = SuffixIndex();
     start_document();
   }
-
- private:
-  // The longer the match, the likelier that it goes on.
-  [[nodiscard]] int draft_length(int match_length) const {
-    return std::min(options_.draft_max, 2 * match_length - 1);
+  bool keeps() const override { return options_.keep; }
+  std::unique_ptr<Drafter> fork() const override {
+    return options_.keep ? std::make_unique<SuffixAutomaton>(*this) : nullptr;
   }
 
+ private:
   [[nodiscard]] std::span<const TokenId> current() const {
     return index_.text().subspan(document_);
   }
@@ -138,8 +139,8 @@ class SuffixAutomaton final : public Drafter {
 
 }  // namespace
 
-std::unique_ptr<Drafter> make_suffix_automaton(const DrafterSource& source) {
-  return std::make_unique<SuffixAutomaton>(source.suffix);
+std::unique_ptr<Drafter> make_suffix_automaton(const SuffixOptions& options, const DrafterModels&) {
+  return std::make_unique<SuffixAutomaton>(options);
 }
 
 }  // namespace specdec

@@ -25,12 +25,12 @@ class TokenRecycling final : public Drafter {
       }
     };
     check("top_k", options.top_k, 1, 32);
-    check("draft_max", options.draft_max, 1, 64);
     reset();
   }
 
   std::string_view name() const override { return "recycling"; }
-  int default_draft_max() const override { return options_.draft_max; }
+  DraftLengths lengths() const override { return options_.lengths; }
+  int default_draft_max() const override { return 15; }
   int wanted_top_k() const override { return options_.top_k; }
   bool wants_all_rows() const override { return true; }
 
@@ -39,7 +39,8 @@ class TokenRecycling final : public Drafter {
     tree_ = options_.tree && setup.verifier.trees;
     const std::size_t size =
         static_cast<std::size_t>(setup.vocab_size) * static_cast<std::size_t>(options_.top_k);
-    if (!options_.keep_store || successors_.size() != size) successors_.assign(size, -1);
+    if (!options_.keep) reset();
+    if (successors_.size() != size) successors_.assign(size, -1);
     // Until there are logits, what followed in the prompt.
     for (std::size_t i = 1; i < prompt.size(); ++i) put_first(prompt[i - 1], prompt[i]);
   }
@@ -47,18 +48,18 @@ class TokenRecycling final : public Drafter {
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens, Chance&) override {
     DraftProposal proposal;
     if (successors_.empty()) return proposal;
-    const int limit = std::min(max_tokens, options_.draft_max);
+    const double least = options_.lengths.gamma ? 0.0 : kMinReach;
     // The likeliest token to be reached next, its sibling and its child are candidates then.
     std::priority_queue<Candidate> queue;
     const auto offer = [&](std::int32_t parent, TokenId after, int rank, double parent_reach) {
       if (rank >= (tree_ ? options_.top_k : 1)) return;
       const TokenId token = row_of(after)[static_cast<std::size_t>(rank)];
       const double reach = parent_reach * hit_rate(rank);
-      if (token >= 0 && reach >= kMinReach)
+      if (token >= 0 && reach >= least)
         queue.push({reach, parent_reach, parent, rank, after, token});
     };
     offer(-1, committed.back(), 0, 1.0);
-    while (!queue.empty() && proposal.size() < limit) {
+    while (!queue.empty() && proposal.size() < max_tokens) {
       const Candidate best = queue.top();
       queue.pop();
       const auto node = static_cast<std::int32_t>(proposal.size());
@@ -89,6 +90,10 @@ class TokenRecycling final : public Drafter {
     successors_.clear();
     hit_rates_.clear();
     for (int r = 0; r < options_.top_k; ++r) hit_rates_.push_back(r == 0 ? 0.45 : 0.3 / (2 * r));
+  }
+  bool keeps() const override { return options_.keep; }
+  std::unique_ptr<Drafter> fork() const override {
+    return options_.keep ? std::make_unique<TokenRecycling>(*this) : nullptr;
   }
 
  private:
@@ -146,8 +151,9 @@ class TokenRecycling final : public Drafter {
 
 }  // namespace
 
-std::unique_ptr<Drafter> make_token_recycling(const DrafterSource& source) {
-  return std::make_unique<TokenRecycling>(source.recycling);
+std::unique_ptr<Drafter> make_token_recycling(const RecyclingOptions& options,
+                                              const DrafterModels&) {
+  return std::make_unique<TokenRecycling>(options);
 }
 
 }  // namespace specdec

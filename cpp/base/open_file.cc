@@ -1,0 +1,106 @@
+#include "base/open_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/error.h"
+
+namespace specdec {
+namespace {
+
+const char* kind_of(mode_t mode) {
+  if (S_ISDIR(mode)) return "a folder";
+  if (S_ISFIFO(mode)) return "a named pipe";
+  if (S_ISSOCK(mode)) return "a socket";
+  if (S_ISLNK(mode)) return "a symbolic link";
+  return "a device";
+}
+
+Error not_a_file(ErrorCode code, const std::string& path, const std::string& text) {
+  ErrorDetail detail;
+  detail.reason = "not_a_file";
+  detail.path = path;
+  return {code, printable(path, 512) + ": " + text, std::move(detail)};
+}
+
+}  // namespace
+
+const char* file_error_reason(int error_number) {
+  switch (error_number) {
+    case ENOENT:
+      return "not_found";
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return "permission_denied";
+    case EISDIR:
+      return "is_directory";
+    case ENOSPC:
+    case EDQUOT:
+      return "disk_full";
+    case EMFILE:
+    case ENFILE:
+      return "too_many_files";
+    default:
+      return "io";
+  }
+}
+
+void throw_file_error(const std::string& path, const char* what, int error_number) {
+  ErrorDetail detail;
+  detail.reason = file_error_reason(error_number);
+  detail.path = path;
+  throw Error(error_number == ENOMEM ? ErrorCode::kResource : ErrorCode::kIo,
+              printable(path, 512) + ": " + what + ": " + std::strerror(error_number),
+              std::move(detail));
+}
+
+OpenFile::OpenFile(const std::string& path) {
+  // O_NONBLOCK means nothing for a regular file. ENXIO: a socket, or a device without a driver.
+  fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  struct stat info{};
+  if (fd_ < 0) {
+    const int error_number = errno;
+    if (error_number == ENXIO && ::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+      throw not_a_file(ErrorCode::kIo, path,
+                       std::string("is ") + kind_of(info.st_mode) + ", not a file");
+    }
+    throw_file_error(path, "cannot open", error_number);
+  }
+  try {
+    if (::fstat(fd_, &info) != 0) throw_file_error(path, "cannot read its size", errno);
+    if (S_ISDIR(info.st_mode)) throw_file_error(path, "cannot open", EISDIR);
+    if (!S_ISREG(info.st_mode)) {
+      throw not_a_file(ErrorCode::kIo, path,
+                       std::string("is ") + kind_of(info.st_mode) + ", not a file");
+    }
+  } catch (...) {
+    ::close(fd_);
+    throw;
+  }
+  size_ = static_cast<std::uint64_t>(info.st_size);
+}
+
+OpenFile::~OpenFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+int OpenFile::release() noexcept { return std::exchange(fd_, -1); }
+
+void require_replaceable(const std::string& path) {
+  struct stat info{};
+  if (::lstat(path.c_str(), &info) != 0 || S_ISREG(info.st_mode)) return;
+  const std::string text =
+      S_ISLNK(info.st_mode)
+          ? "is a symbolic link; replacing it would leave the file it points to as it is: remove "
+            "the link, or name that file"
+          : std::string("is ") + kind_of(info.st_mode) + "; give the name of a file";
+  throw not_a_file(ErrorCode::kInvalidArgument, path, text);
+}
+
+}  // namespace specdec

@@ -1,0 +1,38 @@
+// Opening files that a user names.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace specdec {
+
+// ErrorDetail::reason of a failed call: not_found, permission_denied, is_directory, disk_full,
+// too_many_files, io.
+[[nodiscard]] const char* file_error_reason(int error_number);
+
+// Throws Error(kIo), or kResource without memory, naming the path and the system's reason.
+[[noreturn]] void throw_file_error(const std::string& path, const char* what, int error_number);
+
+// A regular file open for reading. A pipe is refused at once, where open() would wait for a writer.
+class OpenFile {
+ public:
+  explicit OpenFile(const std::string& path);
+  ~OpenFile();
+  OpenFile(const OpenFile&) = delete;
+  OpenFile& operator=(const OpenFile&) = delete;
+
+  [[nodiscard]] int fd() const noexcept { return fd_; }
+  [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+  // The descriptor is the caller's from now on.
+  [[nodiscard]] int release() noexcept;
+
+ private:
+  int fd_ = -1;
+  std::uint64_t size_ = 0;
+};
+
+// For a path that a file is to be written to: throws Error(kInvalidArgument, not_a_file) if it
+// names something that must not be replaced: a folder, a device, a pipe, a socket, a symbolic link.
+void require_replaceable(const std::string& path);
+
+}  // namespace specdec

@@ -1,0 +1,143 @@
+#include "cli/chat_session.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "cli/interrupt.h"
+#include "cli/report.h"
+#include "cli/terminal.h"
+
+namespace specdec::cli {
+namespace {
+
+// Kept free for an answer without a limit of its own.
+constexpr int kRoomForAnswer = 512;
+
+std::string count(std::size_t n, const char* noun) {
+  return std::to_string(n) + " " + noun + (n == 1 ? "" : "s");
+}
+
+}  // namespace
+
+ChatSession::ChatSession(ChatCommandFlags flags, LoadedPair pair)
+    : flags_(std::move(flags)),
+      pair_(std::move(pair)),
+      session_(make_session(pair_)),
+      color_(wants_color(STDOUT_FILENO, flags_.output.no_color)),
+      conversation_(pair_.target, chat_options(flags_.chat)) {
+  conversation_.set_system(flags_.chat.system);
+}
+
+bool ChatSession::unanswered() const noexcept {
+  return !messages().empty() && messages().back().role == "user";
+}
+
+std::string ChatSession::system() const {
+  const bool has = !messages().empty() && messages().front().role == "system";
+  return has ? messages().front().content : std::string();
+}
+
+bool ChatSession::ask(const std::string& question) {
+  // A loaded conversation may end with a question: the new one takes its place.
+  if (unanswered()) conversation_.remove_last();
+  conversation_.add("user", question);
+  return answer();
+}
+
+bool ChatSession::regenerate() {
+  if (!messages().empty() && messages().back().role == "assistant") conversation_.remove_last();
+  return unanswered() && answer();
+}
+
+std::optional<std::string> ChatSession::undo() {
+  while (!messages().empty() && messages().back().role != "system") {
+    const ChatMessage last = messages().back();
+    conversation_.remove_last();
+    if (last.role == "user") return last.content;
+  }
+  return std::nullopt;
+}
+
+void ChatSession::reset() {
+  conversation_.clear();
+  session_.reset();
+  last_.reset();
+}
+
+void ChatSession::set_messages(std::vector<ChatMessage> messages) {
+  reset();
+  conversation_.set_system({});
+  for (ChatMessage& message : messages) {
+    if (message.role == "system") {
+      conversation_.set_system(std::move(message.content));
+    } else {
+      conversation_.add(std::move(message.role), std::move(message.content));
+    }
+  }
+}
+
+std::vector<TokenId> ChatSession::prompt_with_room() {
+  const int n_ctx = session_.n_ctx();
+  const int wanted = flags_.max_tokens > 0 ? flags_.max_tokens : kRoomForAnswer;
+  const auto room = static_cast<std::size_t>(std::max(1, std::min(wanted, n_ctx / 4)));
+  const std::size_t n_before = messages().size();
+  std::vector<TokenId> ids = conversation_.prompt().ids;
+  while (ids.size() + room > static_cast<std::size_t>(n_ctx) && conversation_.drop_oldest_turn()) {
+    ids = conversation_.prompt().ids;
+  }
+  if (const std::size_t n = n_before - messages().size(); n > 0) {
+    print_note("the context of " + std::to_string(n_ctx) + " tokens is full: the oldest " +
+               count(n, "message") + " of this conversation " + (n == 1 ? "is" : "are") +
+               " forgotten");
+  }
+  return ids;
+}
+
+bool ChatSession::answer() {
+  GenerateRequest request;
+  try {
+    request.prompt_ids = prompt_with_room();
+  } catch (const Error& error) {
+    // What the template refuses is said and not kept.
+    if (error.code() == ErrorCode::kCancelled) throw;
+    conversation_.remove_last();
+    print_warning(error.what());
+    return false;
+  }
+  request.max_tokens = flags_.max_tokens;
+  request.sampling = flags_.sampling.params;
+  // Another seed for every answer, the same ones for the same --seed.
+  request.sampling.seed += n_answers_++;
+  request.cancel = &interrupt_flag();
+  ProgressBar bar("reading", !flags_.output.quiet);
+  request.on_progress = [&bar](int n_read, int n_total) {
+    bar.update(static_cast<double>(n_read) / n_total);
+  };
+  request.on_chunk = [&](const OutputChunk& chunk) {
+    bar.finish();
+    write_chunk(chunk, color_);
+  };
+  try {
+    last_ = session_.generate(request);
+  } catch (const Error& error) {
+    conversation_.remove_last();
+    if (error.code() != ErrorCode::kContextFull) throw;
+    print_warning(std::string(error.what()) + "; ask for less, or give more context with -c");
+    return false;
+  }
+  write_stdout("\n");
+  conversation_.add("assistant", last_->text);
+  if (last_->finish_reason == "length") {
+    const bool by_limit = flags_.max_tokens >= 0 &&
+                          std::cmp_greater_equal(last_->token_ids.size(), flags_.max_tokens);
+    print_note(by_limit ? "cut off after " + count(last_->token_ids.size(), "token") + " (-n)"
+                        : "cut off: the context of " + std::to_string(session_.n_ctx()) +
+                              " tokens is full");
+  }
+  return true;
+}
+
+}  // namespace specdec::cli

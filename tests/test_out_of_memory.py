@@ -1,0 +1,107 @@
+"""Memory that runs out is exit code 5 and ResourceLimitError, at whatever allocation it does."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from helpers import specdec_binary
+
+HERE = pathlib.Path(__file__).parent
+MODELS = HERE.parent / "models"
+PAIR = [
+    *("-m", MODELS / "pycode-llama-draft.q8_0.gguf"),
+    *("-md", MODELS / "pycode-llama-draft.q8_0.gguf"),
+]
+COMMANDS = {
+    "generate": ["generate", *PAIR, "-p", "def add(a, b):", "-n", "12", "-t", "2", "--json"],
+    "chat text": ["generate", *PAIR[:2], "-p", "a", "-n", "4", "--drafter", "ngram,suffix"],
+    "usage": ["generate", "--no-such-option"],
+    "sampled": ["generate", *PAIR[:2], "-p", "a b", "-n", "4", "--temp", "0.7"],
+    "inspect": ["inspect", PAIR[1], "--json"],
+}
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    compiler = shutil.which("c++") or shutil.which("g++")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("needs a C++ compiler on Linux")
+    target = tmp_path_factory.mktemp("alloc") / "alloc_failure.so"
+    source = HERE / "native" / "alloc_failure.cc"
+    subprocess.run(
+        [compiler, "-std=c++20", "-O1", "-shared", "-fPIC", source, "-o", target], check=True
+    )
+    return target
+
+
+def run(library: pathlib.Path, command: list[object], **settings: object) -> tuple[int, str]:
+    done = subprocess.run(
+        [specdec_binary(), *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "LD_PRELOAD": str(library), **{k: str(v) for k, v in settings.items()}},
+    )
+    return done.returncode, done.stderr
+
+
+def allocations(library: pathlib.Path, command: list[object], tmp_path: pathlib.Path) -> int:
+    count = tmp_path / "count"
+    run(library, command, SPECDEC_COUNT_TO=count)
+    return int(count.read_text())
+
+
+def points(n_allocations: int, n_points: int) -> list[int]:
+    """All of the first and last, and an even choice of the others."""
+    ends = n_points // 4
+    step = max(1, n_allocations // (n_points // 2))
+    chosen = {*range(1, ends), *range(n_allocations - ends, n_allocations)}
+    return sorted(n for n in chosen | set(range(1, n_allocations, step)) if n > 0)
+
+
+def check_all(library: pathlib.Path, name: str, tmp_path: pathlib.Path, n_points: int) -> None:
+    command = COMMANDS[name]
+    n = allocations(library, command, tmp_path)
+    normal = 2 if name == "usage" else 0
+    codes: collections.Counter[int] = collections.Counter()
+    bad = []
+    for at in points(n, n_points):
+        code, errors = run(library, command, SPECDEC_FAIL_AT=at)
+        codes[code] += 1
+        # A cache that is not kept or a draft that is given up is not the end of the generation.
+        if code not in (5, normal) or (code == 5 and "memory" not in errors):
+            bad.append((at, code, errors[-300:]))
+    assert not bad, (len(bad), bad[:5], codes)
+    assert codes[5] > 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_failed_allocation_is_reported(library, tmp_path, name):
+    check_all(library, name, tmp_path, 40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_hundreds_of_failed_allocations_are_reported(library, tmp_path, name):
+    check_all(library, name, tmp_path, 800)
+
+
+def test_the_output_is_untouched_where_nothing_fails(library):
+    done = subprocess.run(
+        [specdec_binary(), *map(str, COMMANDS["generate"])],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env={**os.environ, "LD_PRELOAD": str(library), "SPECDEC_FAIL_AT": "1000000000"},
+    )
+    assert json.loads(done.stdout)["text"]

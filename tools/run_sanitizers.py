@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""Build the command, the extension and the test modules with sanitizers and run the tests.
+
+    python tools/run_sanitizers.py                 # everything: an hour or two on two cores
+    python tools/run_sanitizers.py --quick         # what CI runs: about ten minutes
+    python tools/run_sanitizers.py asan -- -k gguf # one sanitizer, arguments for pytest
+
+`asan` is address and undefined behaviour, `tsan` threads. GCC or Clang, CMake, Ninja and the
+package's test dependencies must be there. Builds in build/asan and build/tsan, with a copy of the
+package in build/asan/stage; nothing is installed. The kernels of each instruction set this machine
+has are run by themselves, and a generation with each.
+
+Ends with 1 at the first finding. Leaks are looked for in the command only: Python keeps memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ROOT / "models"
+RUNTIME = {"asan": "libasan.so", "tsan": "libtsan.so"}
+OPTIONS = {
+    "asan": {
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=99:allocator_may_return_null=1"
+        ":detect_stack_use_after_return=1:strict_string_checks=1:handle_abort=0",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1:exitcode=99",
+    },
+    "tsan": {"TSAN_OPTIONS": "halt_on_error=1:exitcode=99:second_deadlock_stack=1"},
+}
+# The files of the quick run: untrusted input, memory and threads.
+QUICK_TARGETS = {
+    "asan": ["specdec", "specdec_kernel_selftest", "_core", "_testing_base", "_testing_gguf"],
+    "tsan": ["specdec", "_testing_base"],
+}
+QUICK_TESTS = {
+    "asan": [
+        *("tests/test_thread_pool.py", "tests/test_gguf_malformed.py", "tests/test_file_kinds.py"),
+        "tests/test_model_cut_off.py",
+    ],
+    "tsan": ["tests/test_thread_pool.py"],
+}
+# They limit memory, which sanitizers need much of, or measure it; or look at the built package.
+DESELECT = {
+    "asan": ["tests/test_out_of_memory.py", "tests/test_package.py", "tests/test_cuda_build.py"],
+    "tsan": ["tests/test_out_of_memory.py", "tests/test_package.py", "tests/test_cuda_build.py"],
+}
+
+
+def run(command: list[str], **settings: str) -> None:
+    print("+", " ".join(command), flush=True)
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **settings}, check=False)
+    if done.returncode != 0:
+        sys.exit(f"exit status {done.returncode}: {' '.join(command)}")
+
+
+def build(name: str, targets: list[str], jobs: int) -> Path:
+    folder = ROOT / "build" / name
+    run(
+        [
+            *("cmake", "--preset", name, "-DSPECDEC_PYTHON=ON"),
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11_dir()}",
+        ]
+    )
+    command = ["cmake", "--build", str(folder), "--parallel", str(jobs)]
+    run([*command, "--target", *targets] if targets else command)
+    return folder
+
+
+def pybind11_dir() -> str:
+    command = [sys.executable, "-m", "pybind11", "--cmakedir"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def stage(name: str, folder: Path) -> Path:
+    """A package of the Python files and what was built, to stand before the installed one."""
+    target = folder / "stage"
+    shutil.rmtree(target, ignore_errors=True)
+    package = target / "specdec_native"
+    shutil.copytree(ROOT / "python" / "specdec_native", package)
+    shutil.copytree(MODELS, package / "models")
+    for library in [*folder.glob("cpp/bindings/*.so"), *folder.glob("tests/native/*.so")]:
+        shutil.copy(library, package)
+    # Leaks of the command count; the options of Python's own process do not ask for them.
+    wrapper = target / "specdec"
+    options = OPTIONS[name].get("ASAN_OPTIONS", "").replace("detect_leaks=0", "detect_leaks=1")
+    setting = f'ASAN_OPTIONS="{options}" ' if options else ""
+    wrapper.write_text(
+        f'#!/bin/sh\nunset LD_PRELOAD\n{setting}exec {prefix()}{folder}/cpp/cli/specdec "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    return target
+
+
+def prefix() -> str:
+    """Without it the thread sanitizer may find its memory taken."""
+    return f"setarch {platform.machine()} -R " if shutil.which("setarch") else ""
+
+
+def instruction_sets(binary: Path) -> list[str]:
+    done = subprocess.run(
+        [str(binary), "--version"],
+        env={**os.environ, "SPECDEC_CPU_ISA": "none"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.search(r"can run: (.*)", done.stderr)
+    return found[1].strip().split(", ") if found else [""]
+
+
+def kernels_and_generations(name: str, folder: Path) -> None:
+    settings = dict(OPTIONS[name])
+    selftest = folder / "specdec_kernel_selftest"
+    if selftest.exists():
+        run([*prefix().split(), str(selftest)], **settings)
+    wrapper = folder / "stage" / "specdec"
+    pair = [*("-m", str(MODELS / "pycode-llama-5m.q8_0.gguf"))]
+    pair += ["-md", str(MODELS / "pycode-llama-draft.q8_0.gguf")]
+    for isa in instruction_sets(wrapper):
+        for repack in ("auto", "off"):
+            command = [str(wrapper), "generate", *pair, "-p", "def add(a, b):", "-n", "16"]
+            command += ["-t", "3", "-q", "--repack", repack]
+            run(command, SPECDEC_CPU_ISA=isa, **settings)
+
+
+def pytest(name: str, staged: Path, arguments: list[str]) -> None:
+    compiler = os.environ.get("CXX", "g++")
+    runtime = subprocess.run(
+        [compiler, f"-print-file-name={RUNTIME[name]}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    modules = staged / "specdec_native"
+    # `env` sets LD_PRELOAD for Python alone: setarch must not load it.
+    command = [*prefix().split(), "env", f"LD_PRELOAD={Path(runtime).resolve()}", sys.executable]
+    command += ["-m", "pytest", "-q", "-p", "no:faulthandler", "-p", "no:cacheprovider", *arguments]
+    run(
+        command,
+        PYTHONPATH=os.pathsep.join([str(staged), os.environ.get("PYTHONPATH", "")]),
+        PYTHONMALLOC="malloc",
+        SPECDEC_BIN=str(staged / "specdec"),
+        SPECDEC_TEST_MODULES=str(modules),
+        **OPTIONS[name],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sanitizers", nargs="*", help="asan, tsan (default: both)")
+    parser.add_argument("--quick", action="store_true", help="the part that CI runs")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    args = parser.parse_args(sys.argv[1:split])
+    extra = sys.argv[split + 1 :]
+    unknown = set(args.sanitizers) - set(RUNTIME)
+    if unknown:
+        parser.error(f"there are {', '.join(RUNTIME)}, not {', '.join(sorted(unknown))}")
+    for name in args.sanitizers or list(RUNTIME):
+        folder = build(name, QUICK_TARGETS[name] if args.quick else [], args.jobs)
+        staged = stage(name, folder)
+        kernels_and_generations(name, folder)
+        if args.quick:
+            pytest(name, staged, [*QUICK_TESTS[name], *extra])
+        else:
+            skipped = [f"--deselect={path}" for path in DESELECT[name]]
+            pytest(name, staged, [*skipped, *(extra or ["tests"])])
+    print("no findings")
+
+
+if __name__ == "__main__":
+    main()
