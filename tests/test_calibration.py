@@ -54,6 +54,19 @@ def test_threads_that_calibrate_at_once_leave_one_whole_file(tiny, folder, expec
     assert generate(tiny) == (expected, 0.0)  # read, not measured
 
 
+def test_a_temporary_file_is_nobody_elses(tiny, folder, expected):
+    generate(tiny)
+    (file,) = folder.iterdir()
+    file.unlink()
+    # What another thread of this process, or another machine, may be writing.
+    others = [folder / f"{file.name}.{end}" for end in (os.getpid(), "tmp", "partial")]
+    for other in others:
+        other.write_text("somebody else's")
+    assert generate(tiny)[0] == expected
+    assert {path.name for path in folder.iterdir()} == {file.name, *(o.name for o in others)}
+    assert {other.read_text() for other in others} == {"somebody else's"}
+
+
 def test_processes_that_calibrate_at_once_leave_one_whole_file(tiny_path, folder, expected):
     code = """
         import sys
