@@ -92,7 +92,7 @@ class SamplingParams:
     @property
     def seed(self) -> int:
         """
-        0 or more; the same one gives the same tokens; None: a new one, which the result reports.
+        0 or more; the same one gives the same tokens, unless `stats.reproducible` says no; None: a new one, which the result reports.
         """
     @seed.setter
     def seed(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
