@@ -15,15 +15,16 @@ import pytest
 def native(area: str) -> ModuleType:
     """The test-only extension module of one area; skips the caller when it was not built."""
     name = f"_testing_{area}"
-    try:
-        return importlib.import_module(f"specdec_native.{name}")
-    except ModuleNotFoundError:
-        pass
+    # What is named wins over what is installed: a build with sanitizers, say.
     for folder in os.environ.get("SPECDEC_TEST_MODULES", "").split(os.pathsep):
         if folder and folder not in sys.path:
-            sys.path.append(folder)
+            sys.path.insert(0, folder)
     try:
         return importlib.import_module(name)
+    except ModuleNotFoundError:
+        pass
+    try:
+        return importlib.import_module(f"specdec_native.{name}")
     except ModuleNotFoundError:
         pytest.skip(
             f"{name} is not built: install with --config-settings=cmake.define.SPECDEC_TESTS=ON",

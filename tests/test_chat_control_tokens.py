@@ -103,6 +103,15 @@ def test_numbers_of_the_caller_are_marked_too() -> None:
         (" ", True), ("True", False), (" 8", True),
     ]  # fmt: skip
     assert marked("<extra_{{ messages[0].content | int }}>", " 12 ")[1] == ("12", False)
+    for written in (
+        "n | tojson",
+        "'%d' % n",
+        "'{}'.format(n)",
+        "n | string",
+        "[n] | join",
+        "-n | abs",
+    ):
+        assert marked("<{{ " + written + " }}>", "x", arguments=arguments)[1] == ("7", False)
 
 
 def test_known_roles_are_the_templates_words_and_others_the_callers() -> None:

@@ -30,8 +30,12 @@ TOOLS = [
                 "type": "object",
                 "properties": {
                     "city": {"type": "string", "description": "where", "enum": ["a", "b"]},
-                    "days": {"type": "integer"},
-                    "opt": {"type": "array", "items": {"type": "number"}},
+                    "days": {"type": "integer", "description": "how many"},
+                    "opt": {
+                        "type": "array",
+                        "description": "more",
+                        "items": {"type": "number"},
+                    },
                 },
                 "required": ["city"],
             },

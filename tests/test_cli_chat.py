@@ -178,7 +178,7 @@ def test_help_lists_every_command(model):
         ("/set top_p 2", ["--top-p", "2"]),
         ("/load /nonexistent/x.json", ["/nonexistent/x.json"]),
         ("/save /nonexistent/x.json", ["/nonexistent/x.json"]),
-        ("/save /dev/null", ["/dev/null", "regular file"]),
+        ("/save /dev/null", ["/dev/null", "device"]),
         ("/regen", ["no answer yet"]),
         ("/undo", ["nothing to take back"]),
     ],
@@ -258,7 +258,7 @@ def test_save_replaces_files_whole_and_keeps_links(model, tmp_path):
     saved.write_text("old")
     link.symlink_to(saved)
     done = chat(model, f"hi\n/save {link}\n")
-    assert "regular file" in done.stderr
+    assert "symbolic link" in done.stderr
     assert saved.read_text() == "old"
     chat(model, f"hi\n/save {saved}\n")
     assert json.loads(saved.read_text())["messages"]

@@ -7,12 +7,6 @@
 namespace specdec::bindings {
 namespace {
 
-// Text, and whether control tokens are recognised in it.
-void set_pieces(GenerateRequest& request, const std::vector<std::pair<py::bytes, bool>>& pieces) {
-  request.pieces.clear();
-  for (const auto& [text, parse_special] : pieces) request.pieces.push_back({text, parse_special});
-}
-
 // (logprob, [(token, logprob), ...]) per position.
 using LogprobList = std::vector<std::pair<double, std::vector<std::pair<TokenId, double>>>>;
 
@@ -54,7 +48,6 @@ void bind_request(py::module_& m) {
           "set_prompt",
           [](GenerateRequest& request, const py::bytes& text) { request.prompt = text; },
           py::arg("text"))
-      .def("set_pieces", &set_pieces, py::arg("pieces"))
       .def_readwrite("parse_special", &GenerateRequest::parse_special, opt::kCallParseSpecial.doc)
       .def_readwrite("add_bos", &GenerateRequest::add_bos)
       .def_readwrite("max_tokens", &GenerateRequest::max_tokens, opt::kCallMaxTokens.doc)
