@@ -103,6 +103,7 @@ HOSTILE |= {
     "double a list's text": doubled("[1]", "[x, x]", "{{ x }}"),
     "double a list's json": doubled("[1]", "[x, x]", "{{ x | tojson(indent=9) }}"),
     "double a list's hash": doubled("(1,)", "(x, x)", "{{ {x: 1} }}"),
+    "double a list's hash in a subscript": doubled("(1,)", "(x, x)", "{{ {}[x] }}{{ {1: 2}[x] }}"),
     "double a list's order": doubled("[1]", "[x, x]", "{{ x < x }}"),
     "double a dict": doubled("1", "{'a': x, 'b': x}", "{{ x | tojson }}"),
     "double a dict sorted": doubled("1", "{'a': x, 'b': x}", "{{ x | tojson(sort_keys=true) }}"),

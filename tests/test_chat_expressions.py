@@ -46,13 +46,10 @@ REFUSALS = (
     "cannot be compared",
     "2**60",
     "limits",
-    # Constant slices that Python refuses become undefined where jinja2 computes them beforehand.
-    "slice indices must be",
-    "cannot be sliced",
-    "slice step",
 )
 
 
+SLICE = re.compile(r"\[.*:.*\]")
 LAZY = re.compile(r"\| (?:batch|slice|map|select|reject|unique|items)")
 
 
@@ -76,6 +73,8 @@ def check(source: str) -> None:
         return
     if got is None and LAZY.search(source):
         return  # what is never read has no error in jinja2
+    if got is None and SLICE.search(source):
+        return  # constant slices that Python refuses are undefined where jinja2 computes them first
     if want is not None and (" at 0x" in want or "<generator" in want):
         assert got is None, (source, want, got)
         return

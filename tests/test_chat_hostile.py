@@ -92,7 +92,8 @@ x[1:]; '%s' % x; '%90000d' % 1; '{}'.format(x); '{:90000}'.format(1); (x | tojso
 (x | float); (x | reverse); {x: 1}; 1 in l; l.index(2); l.count(1); l == m; l + l; l * 2;
 l[1:]; (l | sort); (l | join); (l | sum); (l | max); (l | unique); (l | map('string'));
 (l | select); (l | reject('odd')); (l | batch(2)); (l | slice(2)); (l | tojson); (l | string);
-(l | reverse); (l | list); (l | groupby('a', default=1)); dict(range(n) | batch(2)); (range(n) | list)
+(l | reverse); (l | list); (l | groupby('a', default=1)); (range(n) | list);
+dict(range(n) | batch(2))
 """
 
 

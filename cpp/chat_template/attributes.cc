@@ -167,7 +167,7 @@ std::optional<Value> item(Interpreter& interpreter, const Value& object, const V
   Budget& budget = interpreter.budget();
   require_defined(object);
   if (object.is(Kind::kDict)) {
-    if (index.is(Kind::kList) || index.is(Kind::kDict)) return std::nullopt;
+    if (!is_hashable(budget, index)) return std::nullopt;
     const Value* found = object.as_dict().find(index);
     if (found != nullptr) return *found;
     return std::nullopt;

@@ -163,6 +163,15 @@ bool contains(Budget& budget, const Value& container, const Value& item) {
   }
 }
 
+bool is_hashable(Budget& budget, const Value& value) {
+  budget.work(8);  // of each item: tuples may share parts, and so hold more than memory does
+  if (value.is(Kind::kList) || value.is(Kind::kDict)) return false;
+  if (!value.is(Kind::kTuple)) return true;
+  const Values& items = value.as_list().items;
+  return std::all_of(items.begin(), items.end(),
+                     [&](const Value& item) { return is_hashable(budget, item); });
+}
+
 std::uint64_t hash_of(Budget& budget, const Value& value) {
   budget.work(8);
   switch (value.kind()) {

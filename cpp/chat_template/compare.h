@@ -14,6 +14,8 @@ namespace specdec::chat {
 [[nodiscard]] bool less_equal(Budget& budget, const Value& a, const Value& b,
                               const char* op = "<=");
 [[nodiscard]] bool contains(Budget& budget, const Value& container, const Value& item);
+// Neither a list or dict nor a tuple with one in it.
+[[nodiscard]] bool is_hashable(Budget& budget, const Value& value);
 [[nodiscard]] std::uint64_t hash_of(Budget& budget, const Value& value);
 
 // Where `wanted` first stands at or behind `from`; npos: nowhere. Every comparison is counted.

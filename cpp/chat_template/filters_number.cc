@@ -218,8 +218,9 @@ Value round(Interpreter&, Arguments& arguments) {
 Value filesizeformat(Interpreter& interpreter, Arguments& arguments) {
   const Bound bound("filesizeformat", arguments, "value | binary");
   Arguments inner;
-  inner.positional.push_back(bound[0]);
+  inner.positional = {bound[0], Value::none()};
   const Value number = to_float(interpreter, inner);
+  if (number.is(Kind::kNone)) fail("could not convert this " + type_name(bound[0]) + " to float");
   const double bytes = number.as_double();
   const bool binary_units = bound.flag(1, false);
   const double base = binary_units ? 1024 : 1000;
