@@ -426,6 +426,8 @@ def test_every_flag_of_every_command_has_a_case():
     }
     # Need a terminal: test_accepted_drafts_are_coloured_on_a_terminal_only.
     wanted -= {(command, "output.no_color") for command in ("generate", "chat")}
+    # test_cli_chat.py::test_history_can_be_elsewhere_or_nowhere
+    wanted -= {("chat", "chat.history"), ("chat", "chat.no_history")}
     # On a terminal no progress bar; here nothing.
     wanted -= {(command, "output.quiet") for command in ("bench", "chat")}
     assert set(CASES) == wanted
