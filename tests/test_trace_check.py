@@ -122,28 +122,31 @@ def test_a_difference_is_found_and_located(tiny):
     from specdec_native._convert import to_check
 
     with sd.Decoder(tiny) as decoder:
-        call = decoder._call({"ignore_eos": True, "seed": 1}, 6)
-        decoder._set_prompt(call.request, PROMPT, True)
+        request = _core.GenerateRequest()
+        request.set_prompt(PROMPT.encode())
+        request.max_tokens = 6
+        request.ignore_eos = True
+        request.sampling.seed = 1
 
         def run(**changes):
             for name, value in changes.items():
-                setattr(call.request, name, value)
+                setattr(request, name, value)
             return decoder._native.generate(
-                call.request, on_chunk=None, on_progress=None, on_round=None,
+                request, on_chunk=None, on_progress=None, on_round=None,
                 cancel=_core.CancelFlag(), poll_signals=False,
             )  # fmt: skip
 
         def check(result):
             return to_check(
                 decoder._native.check_output(
-                    call.request, result, cancel=_core.CancelFlag(), poll_signals=False
+                    request, result, cancel=_core.CancelFlag(), poll_signals=False
                 )
             )
 
         whole = run()
         assert check(whole).identical
         short = run(max_tokens=4)
-        call.request.max_tokens = 6
+        request.max_tokens = 6
         found = check(short)
         assert not found.identical
         assert found.first_difference == 4
@@ -151,8 +154,8 @@ def test_a_difference_is_found_and_located(tiny):
         banned = _core.SamplingParams()
         banned.logit_bias = [(whole.token_ids[2], -100.0)]
         other = run(sampling=banned)
-        call.request.sampling = _core.SamplingParams()
-        call.request.sampling.temperature = 0
+        request.sampling = _core.SamplingParams()
+        request.sampling.temperature = 0
         found = check(other)
         assert found.first_difference == next(
             i for i, t in enumerate(other.token_ids) if t != whole.token_ids[i]
@@ -160,7 +163,7 @@ def test_a_difference_is_found_and_located(tiny):
         assert found.plain_token_ids == tuple(whole.token_ids)
         flag = _core.CancelFlag()
         flag.set()
-        native = decoder._native.check_output(call.request, whole, cancel=flag, poll_signals=False)
+        native = decoder._native.check_output(request, whole, cancel=flag, poll_signals=False)
         assert native.cancelled
         assert not native.identical
 
