@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace specdec {
 
@@ -30,6 +31,9 @@ class OpenFile {
   int fd_ = -1;
   std::uint64_t size_ = 0;
 };
+
+// All of it, whatever interrupts; false, with errno, where that fails.
+[[nodiscard]] bool write_all(int fd, std::string_view text) noexcept;
 
 // For a path that a file is to be written to: throws Error(kInvalidArgument, not_a_file) if it
 // names something that must not be replaced: a folder, a device, a pipe, a socket, a symbolic link.

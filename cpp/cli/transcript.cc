@@ -14,20 +14,6 @@
 #include "cli/text_input.h"
 
 namespace specdec::cli {
-namespace {
-
-bool write_whole(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t n = ::write(fd, text.data(), text.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    text.remove_prefix(static_cast<std::size_t>(n));
-  }
-  return true;
-}
-
-}  // namespace
-
 void save_transcript(const std::string& path, const std::vector<ChatMessage>& messages) {
   JsonWriter json;
   json.begin_object().key("messages").begin_array();
@@ -42,7 +28,7 @@ void save_transcript(const std::string& path, const std::vector<ChatMessage>& me
   const std::string partial = path + "." + std::to_string(::getpid()) + ".partial";
   const int fd = ::open(partial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (fd < 0) throw_file_error(path, "cannot write", errno);
-  bool written = write_whole(fd, json.text() + "\n");
+  bool written = write_all(fd, json.text() + "\n");
   int reason = errno;
   if (::close(fd) != 0 && written) {
     written = false;

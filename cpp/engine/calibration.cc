@@ -19,6 +19,7 @@
 #include <string_view>
 #include <thread>
 
+#include "base/open_file.h"
 #include "decode/stats.h"
 
 namespace specdec {
@@ -89,16 +90,6 @@ std::optional<std::string> read_small(const std::string& path) {
   }
   ::close(fd);
   return text;
-}
-
-bool write_all(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t n = ::write(fd, text.data(), text.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    text.remove_prefix(static_cast<std::size_t>(n));
-  }
-  return true;
 }
 
 // Milliseconds of passes behind an empty cache: the least of several, because others use the

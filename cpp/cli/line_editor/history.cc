@@ -13,6 +13,7 @@
 
 #include <filesystem>
 
+#include "base/open_file.h"
 #include "tokenizer/utf8.h"
 
 namespace specdec::cli {
@@ -21,16 +22,6 @@ namespace {
 constexpr std::size_t kMaxFileBytes = std::size_t{32} << 20;
 // Longer messages can be repeated in this session only.
 constexpr std::size_t kMaxEntryBytes = std::size_t{256} << 10;
-
-bool write_whole(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t n = ::write(fd, text.data(), text.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    text.remove_prefix(static_cast<std::size_t>(n));
-  }
-  return true;
-}
 
 }  // namespace
 
@@ -118,7 +109,7 @@ void History::rewrite() {
   if (fd < 0) return;
   std::string all;
   for (const std::string& entry : entries_) all += escape_entry(entry) + "\n";
-  const bool written = write_whole(fd, all);
+  const bool written = write_all(fd, all);
   ::close(fd);
   if (!written || ::rename(partial.c_str(), path_.c_str()) != 0) ::unlink(partial.c_str());
 }
@@ -128,7 +119,7 @@ void History::append(const std::string& entry) {
   const int fd =
       ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600);
   if (fd < 0) return;
-  (void)write_whole(fd, escape_entry(entry) + "\n");
+  (void)write_all(fd, escape_entry(entry) + "\n");
   ::close(fd);
 }
 

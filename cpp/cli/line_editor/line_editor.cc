@@ -9,6 +9,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/open_file.h"
 #include "cli/line_editor/layout.h"
 #include "cli/line_editor/raw_terminal.h"
 
@@ -31,14 +32,7 @@ bool LineEditor::usable(int in_fd, int out_fd) {
          std::strcmp(term, "dumb") != 0;
 }
 
-void LineEditor::write(std::string_view text) const {
-  while (!text.empty()) {
-    const ssize_t n = ::write(out_fd_, text.data(), text.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return;
-    text.remove_prefix(static_cast<std::size_t>(n));
-  }
-}
+void LineEditor::write(std::string_view text) const { (void)write_all(out_fd_, text); }
 
 ReadMessage LineEditor::read() {
   RawTerminal terminal(in_fd_, out_fd_);
