@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -89,6 +90,9 @@ def tiny_draft(tiny_draft_path: pathlib.Path) -> Iterator[Any]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell lets its background jobs ignore Ctrl-C, and children inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Tests of the CPU stay there on a machine with a GPU.
     if "cuda" not in config.getoption("-m"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
