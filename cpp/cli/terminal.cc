@@ -17,7 +17,7 @@ namespace specdec::cli {
 namespace {
 
 // False on an error; EINTR when a signal came while nobody took the text.
-bool write_all(int fd, std::string_view text) {
+bool write_or_stop(int fd, std::string_view text) {
   while (!text.empty()) {
     const ssize_t n = ::write(fd, text.data(), text.size());
     if (n < 0) {
@@ -46,7 +46,7 @@ bool wants_color(int fd, bool no_color_flag) {
 }
 
 void write_stdout(std::string_view text) {
-  if (!write_all(STDOUT_FILENO, text)) {
+  if (!write_or_stop(STDOUT_FILENO, text)) {
     const int error_number = errno;
     if (error_number == EINTR) throw Error(ErrorCode::kCancelled, "interrupted");
     ErrorDetail detail;
@@ -57,7 +57,7 @@ void write_stdout(std::string_view text) {
   }
 }
 
-void write_stderr(std::string_view text) noexcept { (void)write_all(STDERR_FILENO, text); }
+void write_stderr(std::string_view text) noexcept { (void)write_or_stop(STDERR_FILENO, text); }
 
 void write_stderr(std::initializer_list<std::string_view> pieces) noexcept {
   // One call where possible, so that lines of several processes do not mix.

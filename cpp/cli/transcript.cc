@@ -14,6 +14,7 @@
 #include "cli/text_input.h"
 
 namespace specdec::cli {
+
 void save_transcript(const std::string& path, const std::vector<ChatMessage>& messages) {
   JsonWriter json;
   json.begin_object().key("messages").begin_array();
