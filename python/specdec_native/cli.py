@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -80,9 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments and arguments[0] in NATIVE_COMMANDS:
             run_program(arguments)
-        args = _parser().parse_args(arguments)
+        if arguments and arguments[0] == "study":
+            run = functools.partial(_study, arguments[1:])
+        else:
+            args = _parser().parse_args(arguments)
+            run = functools.partial(args.run, args)
         with _terminable():
-            code: int = args.run(args)
+            code: int = run()
             sys.stdout.flush()
         return code
     except SpecdecError as error:
@@ -102,6 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _study(arguments: Sequence[str]) -> int:
+    from .studies.command import main  # imports much
+
+    return main(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,7 +173,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="one JSON object on standard output")
     command.set_defaults(run=_info)
 
-    # Only for the help: main() passes them on before anything is parsed.
+    # Only for the help: main() passes these on before anything is parsed.
+    commands.add_parser(
+        "study",
+        help="measure drafters on prompts: tables, plots, a report",
+        add_help=False,
+    )
     for name, summary in NATIVE_COMMANDS.items():
         commands.add_parser(name, help=f"{summary} (`specdec {name}`)", add_help=False)
     return parser
