@@ -11,8 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .._embedded import embedded, embedded_draft, embedded_drafts, embedded_models
-from ..download import KNOWN_MODELS, models_dir
+from .._names import find_model
 from ..errors import InvalidArgumentError, ModelFileError, ModelFileNotFoundError
 from . import machine
 from .engines import Workbench
@@ -118,27 +117,6 @@ def _check(args: argparse.Namespace) -> None:
         raise InvalidArgumentError(f"--limit must be at least 1, not {args.limit}")
 
 
-def resolve(name: str) -> str:
-    """A path, or the name of a model that `pull` or the package has."""
-    if pathlib.Path(name).exists():
-        return name
-    base = name.removesuffix("-draft")
-    own = {pair.name for pair in embedded_models()}
-    if base in own:
-        pair = embedded(base)
-        return str(pair.draft if name != base else pair.target)
-    if name != base and base in embedded_drafts():
-        return str(embedded_draft(base))
-    if name in KNOWN_MODELS:
-        path = models_dir() / KNOWN_MODELS[name].file_name
-        if path.is_file():
-            return str(path)
-        raise ModelFileNotFoundError(
-            f"{name} is not here yet: specdec-native pull {name}", path=str(path)
-        )
-    raise ModelFileNotFoundError(f"{name}: no such file", reason="not_found", path=name)
-
-
 def pairs_of(study: Study, args: argparse.Namespace) -> list[Pair]:
     given: list[tuple[str, str | None]] = [(t, d) for t, d in args.pair]
     if args.target is not None:
@@ -151,12 +129,19 @@ def pairs_of(study: Study, args: argparse.Namespace) -> list[Pair]:
     for target, draft in given:
         if draft is None and study.needs_draft:
             raise InvalidArgumentError(f"the study {study.name} needs a draft model: --draft")
-        paths = (resolve(target), None if draft is None else resolve(draft))
+        paths = (_file(target), None if draft is None else _file(draft))
         name = " + ".join(pathlib.Path(p).name.removesuffix(".gguf") for p in paths if p)
         if any(pair.name == name for pair in pairs):
             raise InvalidArgumentError(f"the pair {name} is given twice")
         pairs.append(Pair(name, *paths))
     return pairs
+
+
+def _file(name: str) -> str:
+    path = str(find_model(name, notify=lambda text: print(text, file=sys.stderr)))
+    if not pathlib.Path(path).is_file():
+        raise ModelFileNotFoundError(f"{path}: no such file", reason="not_found", path=path)
+    return path
 
 
 def settings_of(study: Study, args: argparse.Namespace, blocks: Sequence[Block]) -> dict[str, Any]:
