@@ -52,7 +52,8 @@ DESELECT = {
 
 
 def run(command: list[str], **settings: str) -> None:
-    print("+", " ".join(command), flush=True)
+    shown = [f"{k}={v}" for k, v in settings.items() if k.startswith("SPECDEC_CPU")]
+    print("+", *shown, *command, flush=True)
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **settings}, check=False)
     if done.returncode != 0:
         sys.exit(f"exit status {done.returncode}: {' '.join(command)}")
