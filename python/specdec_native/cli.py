@@ -9,11 +9,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from . import __version__, demo, info
 from ._embedded import embedded, embedded_draft, embedded_drafts, embedded_models
+from ._names import own_model, own_names
 from ._native_command import NATIVE_COMMANDS, run_program
 from .download import KNOWN_MODELS, models_dir, pull
 from .errors import (
@@ -75,18 +76,15 @@ def _terminable() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
+def run_guarded(program: str, action: Callable[[], int]) -> int:
+    """The exit code of `action`; what ends it early is said in one line on standard error."""
     try:
-        if arguments and arguments[0] in NATIVE_COMMANDS:
-            run_program(arguments)
-        args = _parser().parse_args(arguments)
         with _terminable():
-            code: int = args.run(args)
+            code = action()
             sys.stdout.flush()
         return code
     except SpecdecError as error:
-        print(f"specdec-native: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return exit_code(error)
     except BrokenPipeError:
         # The reader went away; keep Python from complaining when it closes standard output.
@@ -94,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except OSError as error:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        print(f"specdec-native: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"{program}: {where}{error.strerror or error}", file=sys.stderr)
         return EXIT_BAD_FILE
     except _Terminated as stop:
         print("terminated", file=sys.stderr)
@@ -102,6 +100,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    return run_guarded("specdec-native", lambda: _run(given))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if arguments and arguments[0] in NATIVE_COMMANDS:
+        run_program(arguments)
+    if arguments and arguments[0] == "study":
+        return _study(arguments[1:])
+    args = _parser().parse_args(arguments)
+    code: int = args.run(args)
+    return code
+
+
+def _study(arguments: Sequence[str]) -> int:
+    from .studies.command import main  # imports much
+
+    return main(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,8 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "name",
         help=f"{', '.join(KNOWN_MODELS)}, hf:ORG/REPO[:FILE.gguf] for the Hugging Face Hub, or a "
-        "model that comes with the package and needs no download: pycode, pycode-draft, manuals, "
-        "manuals-draft, smollm2-draft",
+        "model that comes with the package and needs no download: " + ", ".join(own_names()),
     )
     command.add_argument("-q", "--quiet", action="store_true", help="no messages, no progress bar")
     command.set_defaults(run=_pull)
@@ -162,7 +180,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="one JSON object on standard output")
     command.set_defaults(run=_info)
 
-    # Only for the help: main() passes them on before anything is parsed.
+    # Only for the help: main() passes these on before anything is parsed.
+    commands.add_parser(
+        "study",
+        help="measure drafters on prompts: tables, plots, a report",
+        add_help=False,
+    )
     for name, summary in NATIVE_COMMANDS.items():
         commands.add_parser(name, help=f"{summary} (`specdec {name}`)", add_help=False)
     return parser
@@ -174,14 +197,8 @@ def _note(text: str) -> None:
 
 def _pull(args: argparse.Namespace) -> int:
     show = sys.stderr.isatty() and not args.quiet
-    own = {pair.name: pair.target for pair in embedded_models()}
-    own |= {f"{pair.name}-draft": pair.draft for pair in embedded_models()}
-    own |= {f"{name}-draft": path for name, path in embedded_drafts().items()}
-    if args.name in own:
-        name = args.name.removesuffix("-draft")
-        find = embedded_draft if name in embedded_drafts() else embedded
-        find(name)  # an error if the file is missing
-        print(own[args.name])
+    if args.name in own_names():
+        print(own_model(args.name))
         return 0
     path = pull(args.name, notify=(lambda text: None) if args.quiet else _note, show_progress=show)
     print(path)

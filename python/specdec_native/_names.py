@@ -1,0 +1,75 @@
+"""Models by name: a file, one that comes with the package, or one that `pull` fetches."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+
+from ._embedded import embedded, embedded_draft, embedded_drafts, embedded_models
+from .download import KNOWN_MODELS, Notify, pull
+from .errors import InvalidArgumentError
+from .model import StrPath
+
+_HUB_REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+
+
+def own_names() -> list[str]:
+    """Of the models inside the package."""
+    return [
+        *(name for pair in embedded_models() for name in (pair.name, f"{pair.name}-draft")),
+        *(f"{name}-draft" for name in embedded_drafts()),
+    ]
+
+
+def own_model(name: str) -> pathlib.Path:
+    """One of `own_names`, checked to be there."""
+    base = name.removesuffix("-draft")
+    if base in embedded_drafts():
+        return embedded_draft(base)
+    pair = embedded(base)
+    return pair.target if name == base else pair.draft
+
+
+def find_model(name: StrPath, *, notify: Notify = lambda text: None) -> pathlib.Path:
+    """The GGUF file that a name means; fetches it if need be.
+
+    Raises:
+        InvalidArgumentError: nothing of that name; says what to do about a checkpoint.
+        DownloadError: it could not be fetched.
+    """
+    if not isinstance(name, str):
+        try:
+            return pathlib.Path(os.fspath(name))
+        except TypeError:
+            raise InvalidArgumentError(
+                f"a model is named by a str or os.PathLike, not {type(name).__name__}"
+            ) from None
+    path = pathlib.Path(name)
+    try:
+        is_file, is_folder = path.is_file(), name != "" and path.is_dir()
+    except (OSError, ValueError):  # too long, a zero in it, a folder that cannot be looked into
+        is_file = is_folder = False
+    if is_file or (name.endswith(".gguf") and not name.startswith("hf:")):
+        return path  # what is wrong with it is said when it is loaded
+    if name in own_names():
+        return own_model(name)
+    if name in KNOWN_MODELS or name.startswith("hf:"):
+        return pull(name, notify=notify)
+    convert = f"`python tools/convert_hf_to_gguf.py {name} model.gguf` in a checkout"
+    if is_folder:
+        raise InvalidArgumentError(
+            f"{name!r} is a folder, and a model is one GGUF file: {convert} makes one of a "
+            "checkpoint (docs/convert.md)"
+        )
+    if _HUB_REPOSITORY.fullmatch(name):
+        raise InvalidArgumentError(
+            f"{name!r} is no file; if it is a checkpoint on the Hugging Face Hub, {convert} makes "
+            f"a GGUF file of it (docs/convert.md), and hf:{name}:FILE.gguf fetches a GGUF file "
+            "that is there already"
+        )
+    known = ", ".join([*KNOWN_MODELS, *own_names()])
+    shown = repr(name if len(name) <= 200 else name[:197] + "...")
+    raise InvalidArgumentError(
+        f"there is no model {shown}: expected a GGUF file, hf:ORG/REPO:FILE.gguf or one of {known}"
+    )
