@@ -73,8 +73,8 @@ struct GatedLinearTask {
   std::int64_t dst_stride = 0;
 };
 
-// dst[r, g n + i] = norm(x[r, g n ..])[i] for the n_groups groups of n values of each row; dst may be
-// x.
+// dst[r, g n + i] = norm(x[r, g n ..])[i] for the n_groups groups of n values of each row; dst may
+// be x.
 struct NormTask {
   const float* x = nullptr;  // [n_rows, x_stride]
   std::int64_t x_stride = 0;

@@ -377,8 +377,8 @@ Floats norm(const Floats& x, int n_groups, const NormSpec& spec, const std::opti
   task.n_groups = n_groups;
   task.n = x.shape(1) / n_groups;
   task.accumulate = to.has_value();
-  task.norm = {norm_kind(spec.kind), spec.weight->data(),
-               spec.bias ? spec.bias->data() : nullptr, spec.epsilon};
+  task.norm = {norm_kind(spec.kind), spec.weight->data(), spec.bias ? spec.bias->data() : nullptr,
+               spec.epsilon};
   Floats out({x.shape(0), x.shape(1)});
   const Floats& start = to ? *to : x;
   std::copy(start.data(), start.data() + start.size(), out.mutable_data());
