@@ -21,6 +21,11 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         "Mine",
         "which drafter is fastest on my prompts, and the settings to write down",
     ),
+    "topk-importance": (
+        "topk_importance",
+        "TopkImportance",
+        "candidates from the draft's best K, the published rule beside its lossless form",
+    ),
 }
 
 Item = TypeVar("Item")
