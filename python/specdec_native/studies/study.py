@@ -31,6 +31,11 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         "HumanEval",
         "the functions of HumanEval",
     ),
+    "edits": (
+        "edits",
+        "Edits",
+        "code-editing sessions: the whole file back, turn after turn",
+    ),
     "mine": (
         "mine",
         "Mine",
