@@ -328,6 +328,14 @@ def test_which_methods_must_emit_the_tokens_of_plain():
     assert not Method("x", engine="llama.cpp").is_exact(0.0)
 
 
+def test_bandwidth_is_that_of_plain_runs(tmp_path, prompts):
+    row = {"drafter": "none", "engine": "specdec", "bytes_per_step": 2e9, "tokens_per_second": 10.0}
+    rows = [row, {**row, "drafter": "ngram"}, {**row, "tokens_per_second": None}]
+    assert figures.read_gb_s(rows) == [20.0]
+    study(tmp_path / "out", prompts)
+    assert "Plain decoding read weights at" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_errors_are_rows_and_the_report_tells_them(tmp_path):
     pair = Pair("pycode", str(sd.embedded().target))
     block = Block(pair, Task("long", ("x" * 4000,)), (plain(),), 4, 1)
