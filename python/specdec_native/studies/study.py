@@ -21,6 +21,16 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         "Mine",
         "which drafter is fastest on my prompts, and the settings to write down",
     ),
+    "pairs": (
+        "pairs",
+        "Pairs",
+        "pairs of models on three prompts: greedy and sampled drafts, with and without caches",
+    ),
+    "sweep": (
+        "sweep",
+        "Sweep",
+        "prompt length, output length and draft length, one at a time",
+    ),
 }
 
 Item = TypeVar("Item")
@@ -32,7 +42,8 @@ class Study(ABC):
     Attributes:
         name: as in `STUDIES`.
         needs_draft: does it make no sense without a draft model?
-        defaults: of the shared options, where a study has its own: rounds, max_tokens, limit, ctx.
+        defaults: of the shared options, where a study has its own: rounds, max_tokens, limit, ctx,
+            out.
     """
 
     name: ClassVar[str]
