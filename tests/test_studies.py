@@ -12,7 +12,8 @@ import time
 import pytest
 
 import specdec_native as sd
-from specdec_native.studies import command, figures, runner
+from specdec_native.studies import command, engines, figures, runner
+from specdec_native.studies.data import own_prompts
 from specdec_native.studies.engines import OwnEngine, Workbench
 from specdec_native.studies.plan import Block, Method, Pair, Task, plain
 from specdec_native.studies.report import Report, Table, Text, common_parts
@@ -223,6 +224,13 @@ def test_a_bad_prompt_file_is_one_line(tmp_path, content, error):
     assert "\n" not in str(caught.value)
 
 
+def test_json_lines_end_with_line_feeds_alone(tmp_path):
+    """A text may hold U+2028 and other ends of lines; a file may begin with a byte order mark."""
+    path = tmp_path / "lines.jsonl"
+    path.write_text('\ufeff{"prompt": "a\u2028b\x85c"}\r\n{"prompt": "d"}\n', newline="")
+    assert [task.turns for task in own_prompts(path)] == [("a\u2028b\x85c",), ("d",)]
+
+
 @pytest.mark.parametrize(
     "arguments,error",
     [
@@ -320,6 +328,14 @@ def test_which_methods_must_emit_the_tokens_of_plain():
     assert not Method("x", engine="llama.cpp").is_exact(0.0)
 
 
+def test_bandwidth_is_that_of_plain_runs(tmp_path, prompts):
+    row = {"drafter": "none", "engine": "specdec", "bytes_per_step": 2e9, "tokens_per_second": 10.0}
+    rows = [row, {**row, "drafter": "ngram"}, {**row, "tokens_per_second": None}]
+    assert figures.read_gb_s(rows) == [20.0]
+    study(tmp_path / "out", prompts)
+    assert "Plain decoding read weights at" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_errors_are_rows_and_the_report_tells_them(tmp_path):
     pair = Pair("pycode", str(sd.embedded().target))
     block = Block(pair, Task("long", ("x" * 4000,)), (plain(),), 4, 1)
@@ -342,6 +358,27 @@ def test_tables_survive_bars_in_cells(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "<td>x|y</td>" in page
     assert "<code>a</code> &amp; <strong>b</strong>" in page
+
+
+def test_an_engine_made_again_is_warmed_again(monkeypatch):
+    monkeypatch.setattr(engines, "MOST_ENGINES", 1)
+    pair = Pair("pycode", str(sd.embedded().target))
+    request = engines.Request((1, 2, 3), 4, 0)
+    with Workbench([pair]) as bench:
+        warmed = []
+        real = bench.engine
+        monkeypatch.setattr(bench, "engine", lambda p, m: warmed.append(m.name) or real(p, m))
+        for name in ("a", "a", "b", "a"):
+            bench.warm_up(pair, Method(name), request)
+    assert warmed == ["a", "b", "a"]
+
+
+def test_the_lossy_verifier_does_not_warn_in_a_study(recwarn):
+    shipped = sd.embedded()
+    pair = Pair("pycode", str(shipped.target), str(shipped.draft))
+    with Workbench([pair]) as bench:
+        bench.engine(pair, Method("x", "model", verifier="topk_importance_published"))
+    assert not recwarn.list
 
 
 # ---------------------------------------------------------------- compare

@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     study = find_study(arguments[0])
     args = parser_of(study).parse_args(arguments[1:])
-    need_extra(*getattr(study, "extra", ()))
+    need_extra(*study.extra)
     _check(args)
     return run(study, args)
 
@@ -257,12 +257,13 @@ def _runs(
 
 def conclude(study: Study, args: argparse.Namespace, rows: Sequence[Row], n_planned: int) -> int:
     """Report, exit code."""
-    whole = tidy(rows)
+    whole = [{**row, **study.columns(row)} for row in tidy(rows)]
     own = study.report(whole, args)
     parts = [*common_parts(whole, n_planned, args.notes), *own.parts]
     parts.append(Text("", heading="Machine"))
     parts.append(where_measured(whole))
     write(args.out, Report(own.title, parts), whole)
+    study.files(whole, args)
     wrong = different(whole)
     if not args.quiet:
         for part in parts:

@@ -12,17 +12,22 @@ from .plan import Task
 
 def read_text(path: pathlib.Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8").removeprefix("\ufeff")
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InvalidArgumentError(f"{path}, byte {error.start}: not UTF-8 text") from None
 
 
+def lines_of(path: pathlib.Path) -> list[str]:
+    """Ended by line feeds alone: U+2028 and the like may stand in the texts of JSON lines."""
+    return read_text(path).split("\n")
+
+
 def read_json_lines(path: pathlib.Path) -> list[tuple[int, dict[str, Any]]]:
     """(line number, object) of each line that is not empty."""
     entries = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(lines_of(path), 1):
         if not line.strip():
             continue
         try:

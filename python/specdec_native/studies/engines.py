@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import importlib
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -179,9 +180,11 @@ class Workbench:
             self._engines.move_to_end(key)
             return self._engines[key]
         while len(self._engines) >= MOST_ENGINES:
-            self._engines.popitem(last=False)[1].close()
+            oldest, engine = self._engines.popitem(last=False)
+            engine.close()
+            self._warm.discard(oldest)
         if method.engine == "specdec":
-            engine: Engine = OwnEngine(self._decoder(pair, method))
+            engine = OwnEngine(self._decoder(pair, method))
         elif method.engine in ENGINES:
             module, _, function = ENGINES[method.engine].partition(":")
             engine = getattr(importlib.import_module(module), function)(self, pair, method)
@@ -209,7 +212,9 @@ class Workbench:
         if method.drafter == "auto":
             draft = None if pair.draft is None else self.draft(pair)
             return Decoder(target, drafter="auto", draft=draft, **more)
-        return Decoder(target, drafter=self._drafter(pair, method), **more)
+        with warnings.catch_warnings():  # a study runs the lossy verifier on purpose, and says so
+            warnings.filterwarnings("ignore", message=".*is not lossless", category=UserWarning)
+            return Decoder(target, drafter=self._drafter(pair, method), **more)
 
     def _drafter(self, pair: Pair, method: Method) -> Drafter | None:
         try:

@@ -140,6 +140,15 @@ def by(rows: Iterable[Row], *names: str) -> list[tuple[Group, dict[str, Any]]]:
     return [(key, summary(group)) for key, group in grouped(rows, *names).items()]
 
 
+def read_gb_s(rows: Iterable[Row]) -> list[float]:
+    """Bandwidth at which each plain run read the weights: what the memory gave in those minutes."""
+    return [
+        row["bytes_per_step"] * row["tokens_per_second"] / 1e9
+        for row in rows
+        if row["drafter"] == "none" and row["engine"] == "specdec" and row["tokens_per_second"]
+    ]
+
+
 # ---------------------------------------------------------------- cells of tables
 
 

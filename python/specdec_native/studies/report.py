@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .figures import different, errors
+from .figures import different, errors, read_gb_s
 from .runner import Row
 from .store import whole_file
 
@@ -109,7 +109,14 @@ def where_measured(rows: Sequence[Row]) -> Table:
     found = list(dict.fromkeys(tuple(str(row.get(c, "")) for c in columns) for row in rows))
     days = sorted({row["started"][:10] for row in rows})
     cells = [[*machine, ", ".join(days)] for machine in found]
-    return Table("machine", "Where it was measured", [*columns, "days"], cells)
+    note = ""
+    if rates := sorted(read_gb_s(rows)):
+        middle = rates[len(rates) // 2]
+        note = (
+            f"Plain decoding read weights at {rates[0]:.1f} to {rates[-1]:.1f} GB/s, the middle "
+            f"run at {middle:.1f}: what memory and neighbours gave in the minutes of this study."
+        )
+    return Table("machine", "Where it was measured", [*columns, "days"], cells, note)
 
 
 # ---------------------------------------------------------------- files

@@ -144,6 +144,7 @@ def _settings(workbench: Workbench, block: Block, method: Method) -> Row:
         "max_tokens": block.max_tokens,
         "ignore_eos": block.ignore_eos,
         "n_ctx": workbench.n_ctx(block.pair),
+        "bytes_per_step": workbench.target(block.pair).info.bytes_per_step,
         **block.axes,
         **method.axes,
     }

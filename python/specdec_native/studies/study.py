@@ -44,11 +44,13 @@ class Study(ABC):
         needs_draft: does it make no sense without a draft model?
         defaults: of the shared options, where a study has its own: rounds, max_tokens, limit, ctx,
             out.
+        extra: modules it imports beyond those that every study does.
     """
 
     name: ClassVar[str]
     needs_draft: ClassVar[bool] = False
     defaults: ClassVar[dict[str, Any]] = {}
+    extra: ClassVar[tuple[str, ...]] = ()
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:  # noqa: B027
         """Options of its own. They may not be called as a shared one."""
@@ -58,9 +60,16 @@ class Study(ABC):
         """What to run. The same arguments give the same blocks; `args.notes` takes what a reader
         should know, such as prompts that were left out and why."""
 
+    def columns(self, row: Row) -> Row:
+        """Further columns that follow from what a tidy row holds; the same keys for every row."""
+        return {}
+
     @abstractmethod
     def report(self, rows: Sequence[Row], args: argparse.Namespace) -> Report:
         """Of tidy rows (figures.tidy), perhaps not yet all."""
+
+    def files(self, rows: Sequence[Row], args: argparse.Namespace) -> None:  # noqa: B027
+        """Writes what else belongs into the folder `args.out`."""
 
 
 def find_study(name: str) -> Study:

@@ -6,7 +6,7 @@ import argparse
 import csv
 import functools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 from ..errors import InvalidArgumentError
@@ -63,11 +63,11 @@ own making, and they will serve us as well as we care to build them.
 ABOUT = (
     "One setting is varied while the others stay at their base: the length of the prompt (an "
     "essay, repeated and cut to so many tokens), the tokens to generate, and n, the tokens drafted "
-    "in a round, with the draft model's best tokens and a temperature of 0. Plain decoding is measured "
-    "anew for each prompt length and each output length, and once for all n. Times are of whole "
-    "calls, the prompt included; time_std is the population's standard deviation over the samples. "
-    "Every run makes exactly max_tokens tokens: what would end a text is never chosen, because the "
-    "study whose experiment this is ended plain decoding there and speculation not."
+    "in a round, with the draft model's best tokens and a temperature of 0. Plain decoding is "
+    "measured anew for each prompt length and each output length, and once for all n. Times are of "
+    "whole calls, the prompt included; time_std is the population's standard deviation over the "
+    "samples. Every run makes exactly max_tokens tokens: what would end a text is never chosen, "
+    "because the study whose experiment this is ended plain decoding there and speculation not."
 )
 
 
@@ -110,15 +110,20 @@ class Sweep(Study):
         parts: list[Text | Table | Plot] = [Text(ABOUT)]
         for index, ((pair,), group) in enumerate(grouped(rows, "pair").items()):
             lines = lines_of(group)
-            # The files of the first pair have the names of the original.
-            more = f"-{_slug(pair)}" if index else ""
-            write_csv(args.out / CSV.replace(".csv", f"{more}.csv"), lines)
-            if args.output is not None and not index:
-                write_csv(args.output, lines)
+            more = _suffix(index, pair)
             parts.append(Text("", heading=pair))
             parts.append(_table(lines, more))
             parts += plots(lines, more, pair if several else "")
         return Report("Prompt length, output length and draft length", parts)
+
+    def files(self, rows: Sequence[Row], args: argparse.Namespace) -> None:
+        for index, ((pair,), group) in enumerate(grouped(rows, "pair").items()):
+            lines = lines_of(group)
+            name = pathlib.Path(CSV)
+            write_csv(args.out / f"{name.stem}{_suffix(index, pair)}{name.suffix}", lines)
+            if args.output is not None:
+                output: pathlib.Path = args.output
+                write_csv(output.with_stem(output.stem + _suffix(index, pair)), lines)
 
 
 def essay(workbench: Workbench, pair: Pair, n_tokens: int) -> str:
@@ -254,30 +259,29 @@ def _table(lines: Sequence[dict[str, Any]], more: str) -> Table:
     return Table(f"settings{more}", f"{len(lines)} settings", header, cells)
 
 
-def _slug(pair: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in pair)
+def _suffix(index: int, pair: str) -> str:
+    """Files of the first pair have the names of the original."""
+    return "-" + "".join(c if c.isalnum() else "-" for c in pair) if index else ""
 
 
 def plots(lines: Sequence[dict[str, Any]], more: str, pair: str) -> list[Plot]:
     """Five, by the names of the original."""
     of = {name: [line for line in lines if line["experiment"] == name] for name in EXPERIMENTS}
-    add = f", {pair}" if pair else ""
-    times = functools.partial
+
+    def plot(name: str, title: str, draw: Callable[..., None], **how: Any) -> Plot:
+        whole = title + (f", {pair}" if pair else "")
+        return Plot(name + more, whole, functools.partial(draw, **how), f"{whole}.", SIZE)
+
     return [
-        Plot(f"prompt_length_effect{more}", f"Effect of the prompt's length{add}",
-             times(_times, lines=of["prompt_length"], axis="prompt_length",
-                   label="tokens of the prompt"), size=SIZE),
-        Plot(f"max_tokens_effect{more}", f"Effect of the number of tokens{add}",
-             times(_times, lines=of["max_tokens"], axis="max_tokens",
-                   label="tokens generated"), size=SIZE),
-        Plot(f"n_effect{more}", f"Effect of n{add}", times(_n_effect, lines=of["n_value"]),
-             size=SIZE),
-        Plot(f"acceptance_rate{more}", f"Acceptance by n{add}",
-             times(_by_n, lines=of["n_value"], column="acceptance_rate",
-                   label="share of drafted tokens that were accepted"), size=SIZE),
-        Plot(f"speedup{more}", f"Speed-up by n{add}",
-             times(_by_n, lines=of["n_value"], column="speedup", label="times plain decoding",
-                   one=True), size=SIZE),
+        plot("prompt_length_effect", "Effect of the prompt's length", _times,
+             lines=of["prompt_length"], axis="prompt_length", label="tokens of the prompt"),
+        plot("max_tokens_effect", "Effect of the number of tokens", _times,
+             lines=of["max_tokens"], axis="max_tokens", label="tokens generated"),
+        plot("n_effect", "Effect of n", _n_effect, lines=of["n_value"]),
+        plot("acceptance_rate", "Acceptance by n", _by_n, lines=of["n_value"],
+             column="acceptance_rate", label="share of drafted tokens that were accepted"),
+        plot("speedup", "Speed-up by n", _by_n, lines=of["n_value"], column="speedup",
+             label="times plain decoding", one=True),
     ]  # fmt: skip
 
 
