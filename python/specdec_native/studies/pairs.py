@@ -89,10 +89,23 @@ class Pairs(Study):
         for pair in args.pairs:
             axes = _axes(pair, workbench)
             for name in spread_out(list(PROMPTS), args.limit):
+                n_tokens = self._within(name, pair, args, workbench)
                 yield Block(
-                    pair, Task(name, (PROMPTS[name],)), chosen, args.max_tokens, args.rounds,
+                    pair, Task(name, (PROMPTS[name],)), chosen, n_tokens, args.rounds,
                     sampling={"temperature": 0.0}, axes=axes,
                 )  # fmt: skip
+
+    def _within(self, name: str, pair: Pair, args: argparse.Namespace, workbench: Workbench) -> int:
+        """Tokens to generate, as many as the context holds."""
+        n_ctx = workbench.n_ctx(pair)
+        room = max(n_ctx - len(workbench.target(pair).tokenize(PROMPTS[name])), 1)
+        n_tokens: int = min(args.max_tokens, room)
+        if n_tokens < args.max_tokens:
+            args.notes.append(
+                f"{pair.name}, {name}: {n_tokens} tokens instead of {args.max_tokens}, because the "
+                f"context has {n_ctx}."
+            )
+        return n_tokens
 
     def report(self, rows: Sequence[Row], args: argparse.Namespace) -> Report:
         parts: list[Text | Table | Plot] = [

@@ -185,7 +185,8 @@ def _within(
 ) -> list[int]:
     """The values of one axis, shrunk to what the context holds; each once."""
     found: list[int] = []
-    for wanted in spread_out([max(int(base * factor), SHORTEST) for factor in FACTORS], limit):
+    values = list(dict.fromkeys(max(int(base * factor), SHORTEST) for factor in FACTORS))
+    for wanted in spread_out(values, limit):
         value = min(wanted, most)
         if value not in found:
             found.append(value)
@@ -196,8 +197,8 @@ def _within(
                 )
         else:
             args.notes.append(
-                f"{pair.name}: {what} {wanted} is left out: shrunk to the context it would be "
-                f"{value} once more."
+                f"{pair.name}: {what} {wanted} is left out: in this context it would be {value} "
+                "once more."
             )
     return found
 
