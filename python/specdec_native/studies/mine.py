@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from .data import own_prompts
-from .engines import Workbench, impossible
+from .engines import Workbench
 from .figures import by, equal_cell, grouped, number, percent, ranged
-from .plan import PLAIN, Block, Method, Pair, plain
+from .methods import possible
+from .plan import PLAIN, Block, Method, plain
 from .report import Plot, Report, Table, Text, speedup_bars
 from .runner import Row
 from .study import Study, spread_out
@@ -85,24 +86,12 @@ class Mine(Study):
     def blocks(self, args: argparse.Namespace, workbench: Workbench) -> Iterable[Block]:
         tasks = spread_out(own_prompts(args.prompts), args.limit)
         for pair in args.pairs:
-            methods = self._possible(args, workbench, pair)
+            methods = possible(args, workbench, pair, all_methods(pair.draft is not None))
             for task in tasks:
                 yield Block(
                     pair, task, methods, args.max_tokens, args.rounds,
                     sampling={"temperature": args.temperature},
                 )  # fmt: skip
-
-    def _possible(
-        self, args: argparse.Namespace, workbench: Workbench, pair: Pair
-    ) -> tuple[Method, ...]:
-        methods = []
-        for method in all_methods(pair.draft is not None):
-            reason = impossible(workbench, pair, method)
-            if reason:
-                args.notes.append(f"{pair.name}: {method.name} is left out: {reason}")
-            else:
-                methods.append(method)
-        return tuple(methods)
 
     def report(self, rows: Sequence[Row], args: argparse.Namespace) -> Report:
         parts: list[Text | Table | Plot] = []

@@ -38,7 +38,7 @@ def prompt_ids(workbench: Workbench, block: Block, answers: Sequence[str]) -> tu
             messages.append({"role": "user", "content": user})
             if answer is not None:
                 messages.append({"role": "assistant", "content": answer})
-        return tuple(target.tokenize(target.apply_chat_template(messages)))
+        return tuple(target._chat_prompt(messages, True, None, None, None)[1])
     text = "".join(
         turn + ("" if answer is None else f"{answer}\n\n")
         for turn, answer in zip(task.turns, [*answers, None], strict=False)
@@ -131,6 +131,7 @@ def _settings(workbench: Workbench, block: Block, method: Method) -> Row:
         "pair": block.pair.name,
         "task": task.id,
         "category": task.category,
+        "turns": len(task.turns),
         "form": form_of(workbench, block),
         "method": method.name,
         "baseline": method.baseline,

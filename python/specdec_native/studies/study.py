@@ -16,6 +16,26 @@ from .runner import Row
 
 # name: (module, class, what `specdec-native study` says about it)
 STUDIES: dict[str, tuple[str, str, str]] = {
+    "spec-bench": (
+        "benchmarks",
+        "SpecBench",
+        "the prompts of Spec-Bench: speed-up per task, beside its own protocol's figure",
+    ),
+    "speed-bench": (
+        "benchmarks",
+        "SpeedBench",
+        "the prompts of SPEED-Bench: speed-up and acceptance per domain",
+    ),
+    "humaneval": (
+        "benchmarks",
+        "HumanEval",
+        "the functions of HumanEval",
+    ),
+    "edits": (
+        "edits",
+        "Edits",
+        "code-editing sessions: the whole file back, turn after turn",
+    ),
     "mine": (
         "mine",
         "Mine",
