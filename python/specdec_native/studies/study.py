@@ -46,6 +46,16 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         "TopkImportance",
         "candidates from the draft's best K, the published rule beside its lossless form",
     ),
+    "pairs": (
+        "pairs",
+        "Pairs",
+        "pairs of models on three prompts: greedy and sampled drafts, with and without caches",
+    ),
+    "sweep": (
+        "sweep",
+        "Sweep",
+        "prompt length, output length and draft length, one at a time",
+    ),
 }
 
 Item = TypeVar("Item")
@@ -57,7 +67,8 @@ class Study(ABC):
     Attributes:
         name: as in `STUDIES`.
         needs_draft: does it make no sense without a draft model?
-        defaults: of the shared options, where a study has its own: rounds, max_tokens, limit, ctx.
+        defaults: of the shared options, where a study has its own: rounds, max_tokens, limit, ctx,
+            out.
         extra: modules it imports beyond those that every study does.
     """
 
