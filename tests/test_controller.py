@@ -329,3 +329,45 @@ def test_second_choices_are_planned_where_rows_are_cheap() -> None:
     # The later ones are rarely reached.
     middle = {1: 1.0, 2: 1.02, 4: 1.06, 8: 1.14, 16: 1.3}
     assert 0 < planned(middle, 0.5) < 5
+
+
+def test_without_a_cache_a_pass_costs_what_all_its_rows_do() -> None:
+    """Where each row costs the same, a draft pays only beside a context that is read anyway."""
+    rows = [(1, 1.0), (2, 2.0), (16, 16.0), (64, 64.0)]
+    for n_reread, pays in ((0, False), (300, True)):
+        c = control.Control([("lookup", True), ("model", False)])
+        c.calibrate(rows)
+        c.calibrate_source(1, [(n, 0.01 * ms) for n, ms in rows])
+        c.begin()
+        for _ in range(40):  # plain steps, as dear as they are
+            c.set_reread(n_reread)
+            assert c.choose([], 9)["source"] == -1
+            c.observe(0, 1, 0.0, n_reread + 1.0)
+        assert c.target_ms(1) == pytest.approx(1.0)  # nothing new was seen
+        for _ in range(200):
+            c.judge(0, 0, control.match_grade(8), True)
+        choice = c.choose([(0, 1, 8, 1)], 9)
+        assert (choice["source"] == 0) == pays
+        if pays:
+            assert choice["speedup"] == pytest.approx(2 * 301 / 302, rel=0.05)
+            c.observe(1, 2, 0.0, n_reread + 2.0)
+            assert c.target_ms(1) == pytest.approx(1.0)
+
+
+def test_without_a_cache_each_step_of_a_draft_reads_the_context() -> None:
+    rows = [(1, 1.0), (2, 2.0), (16, 16.0), (64, 64.0)]
+    speedup = []
+    for n_reread in (0, 300):
+        c = control.Control([("model", False)])
+        c.calibrate([(n, 10.0 + 0.001 * n) for n, _ in rows])  # more rows cost next to nothing
+        c.calibrate_source(0, rows)
+        c.begin()
+        for _ in range(40):
+            c.set_reread(n_reread)
+            c.choose([], 9)
+            c.observe(0, 1, 0.0, c.target_ms(n_reread + 1))
+        for _ in range(200):
+            c.judge(0, 0, control.confidence_grade(1.0), True)
+        speedup.append(c.choose([(0, 1, 0, 1)], 9)["speedup"])
+    assert speedup[0] > 1.5  # a step of 1 ms beside a pass of 10
+    assert speedup[1] == 1.0  # one of 301 ms

@@ -232,6 +232,9 @@ def test_speculative_text_is_plain_text(llama_file, draft_file, device, layers):
             {"drafter": "auto"},
             {"drafter": "model", "draft_branch": 2},
             {"drafter": "layerskip", "draft_layers": 3},
+            {"drafter": "none", "use_cache": False},
+            {"drafter": "model", "draft_branch": 2, "use_cache": False},
+            {"drafter": "layerskip", "draft_layers": 3, "use_cache": False},
         ):
             assert generate(target, draft, **options)["token_ids"] == plain, options
     n_passes, n_replayed, _ = gpu.stats

@@ -208,13 +208,17 @@ def walk(
         drafter=drafters(models, kind),
         verifier=st.sampled_from(VERIFIERS),
         n_ctx=st.sampled_from([32, 40, 200]),
+        use_cache=st.sampled_from([True, True, True, False]),
         calls=st.lists(st.tuples(st.sampled_from(PROMPTS), samplings()), min_size=1, max_size=2),
     )
-    def case(drafter: Any, verifier: str, n_ctx: int, calls: list[Any]) -> None:
+    def case(drafter: Any, verifier: str, n_ctx: int, use_cache: bool, calls: list[Any]) -> None:
         make_drafts_look_free(folder)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the verifier that is not lossless
-            decoder = sd.Decoder(models["target"], drafter=drafter, verifier=verifier, n_ctx=n_ctx)
+            decoder = sd.Decoder(
+                models["target"], drafter=drafter, verifier=verifier, n_ctx=n_ctx,
+                use_cache=use_cache,
+            )  # fmt: skip
         for prompt, request in calls:
             rounds: list[Any] = []
             try:

@@ -182,12 +182,19 @@ def remembered(kit: Kit, **options: Any) -> Any:
         return decoder.n_ctx, decoder.memory_bytes, out.logprobs
 
 
+def reread(kit: Kit, **options: Any) -> Any:
+    with sd.Decoder(kit.code, drafter=sd.DraftModel(kit.code_draft), **options) as decoder:
+        stats = decoder.generate(CODE, max_tokens=8).stats
+        return stats.reread_tokens, stats.draft_reread_tokens
+
+
 DECODER = {
     "drafter": (fixed_choice, "ngram", "suffix"),
     "draft": (fixed_choice, None, "given"),
     "verifier": (verified, "standard", "match"),
     "n_ctx": (remembered, 256, 300),
     "kv_type": (remembered, None, "q8_0"),
+    "use_cache": (reread, True, False),
 }
 
 

@@ -100,7 +100,7 @@ def pruned(value: Any) -> Any:
 
 def without_times(line: str) -> str:
     if "tokens/s" in line or re.search(r"error .* on \d+ thread", line):
-        kept = re.findall(r"prompt \d+|speculation[^|]*|on \d+ thread", line)
+        kept = re.findall(r"prompt \d+|\d+ read again|speculation[^|]*|on \d+ thread", line)
         return "figures: " + " ".join(kept)
     return "" if "loading" in line or "GB/s" in line else line
 
@@ -171,6 +171,7 @@ DRAFTING: dict[str, tuple[Any, Any, Any]] = {
     "Decoder.verifier": (
         (*MODEL_DRAFT, *WARM), ("--verify", "standard"), ("--verify", "match"),
     ),
+    "Decoder.use_cache": (MODEL_DRAFT, (), ("--no-cache",)),
     "DraftModel.draft_max": (NGRAM, (), ("--draft-max", "2")),
     "DraftModel.draft_min": ((*NGRAM, "-n", "6", "--draft-max", "3"), (), ("--draft-min", "3")),
     "DraftModel.gamma": (NGRAM, ("--gamma", "1"), ("--gamma", "2")),

@@ -108,7 +108,8 @@ void bind_options(py::module_& m) {
       .def_readwrite("adaptive", &SessionOptions::adaptive)
       .def_readwrite("verifier", &SessionOptions::verifier)
       .def_readwrite("n_ctx", &SessionOptions::n_ctx)
-      .def_readwrite("kv_type", &SessionOptions::kv_type);
+      .def_readwrite("kv_type", &SessionOptions::kv_type)
+      .def_readwrite("use_cache", &SessionOptions::use_cache);
 }
 
 }  // namespace

@@ -79,6 +79,8 @@ void bind_stats(py::module_& m) {
       .def_property_readonly("tokens_per_second", &DecodeStats::tokens_per_second)
       .def_readonly("prompt_tokens", &DecodeStats::prompt_tokens)
       .def_readonly("reused_prompt_tokens", &DecodeStats::reused_prompt_tokens)
+      .def_readonly("reread_tokens", &DecodeStats::reread_tokens)
+      .def_readonly("draft_reread_tokens", &DecodeStats::draft_reread_tokens)
       .def_readonly("total_ms", &DecodeStats::total_ms)
       .def_readonly("calibration_ms", &DecodeStats::calibration_ms)
       .def_readonly("device_ms", &DecodeStats::device_ms)

@@ -122,6 +122,7 @@ void add_draft_flags(ArgParser& parser, DraftFlags& flags) {
     check_choice(opt::kDecoderVerifier, v, verifier_names());
     flags.verifier = v;
   });
+  parser.add(opt::kDecoderUseCache, &flags.use_cache);
   parser.add(opt::kDraftModelDraftMax, &flags.draft_max);
   parser.add(opt::kDraftModelDraftMin, &flags.draft_min);
   parser.add(opt::kDraftModelGamma, &flags.gamma);
@@ -209,6 +210,7 @@ void fill(const DraftFlags& flags, RecyclingOptions& options) {
 SessionOptions session_options(const DraftFlags& flags, bool has_draft_model) {
   SessionOptions options;
   options.verifier = flags.verifier;
+  options.use_cache = flags.use_cache;
   options.drafters = parse_drafters(flags.drafter, has_draft_model);
   options.adaptive = flags.drafter == "auto";
   for (DrafterOptions& drafter : options.drafters) {

@@ -12,6 +12,7 @@ namespace specdec::cli {
 
 struct DraftFlags {
   std::string drafter, verifier;
+  bool use_cache = true;
   int draft_max = -1, draft_min = 0, gamma = -1;  // -1: not given
   std::string sampling;
   double temperature = -1;

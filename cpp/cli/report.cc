@@ -20,6 +20,8 @@ void write_stats(JsonWriter& json, const DecodeStats& stats, double load_ms) {
       .member("emitted", stats.emitted)
       .member("prompt_tokens", stats.prompt_tokens)
       .member("reused_prompt_tokens", stats.reused_prompt_tokens)
+      .member("reread_tokens", stats.reread_tokens)
+      .member("draft_reread_tokens", stats.draft_reread_tokens)
       .member("reproducible", stats.reproducible)
       .member("speculation", stats.speculation)
       .member("rounds", stats.rounds)

@@ -63,9 +63,11 @@ bool Drafting::varies() const {
 
 void Drafting::begin(DraftSetup setup, std::span<const TokenId> prompt) {
   const ScopedMs timer(draft_ms_);
+  rereads_ = setup.target != nullptr && setup.target->rereads();
   if (adaptive()) {
     setup.length_rule = this;
-    setup.first_window = kFirstWindow;
+    // Without a cache a model is to read all there is, again and again.
+    setup.first_window = rereads_ ? 0 : kFirstWindow;
     // Any candidates may stand beside a chain where the rule looks at tokens only; the controller
     // reckons with chains else.
     setup.siblings =
@@ -270,6 +272,7 @@ Draft Drafting::next_fixed(std::span<const TokenId> committed, int max_tokens, i
 
 Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens, int n_free_slots,
                               Chance& chance) {
+  controller_->set_reread(rereads_ ? static_cast<int>(committed.size()) - 1 : 0);
   read_more(committed, max_tokens);
   std::vector<DraftProposal> found(sources_.size());
   std::vector<Offer> offers;

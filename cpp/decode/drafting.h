@@ -109,7 +109,8 @@ class Drafting final : private LengthRule {
   void note_sibling(int n_drafted, double conditional) override;
 
   Controller* controller_;
-  bool fixed_ = false;  // every drafter has a fixed length
+  bool fixed_ = false;    // every drafter has a fixed length
+  bool rereads_ = false;  // passes read the whole context again
   std::vector<Source> sources_;
   std::string off_reason_;  // not empty: nothing drafts
   std::string failures_;

@@ -28,7 +28,10 @@ struct DecodeStats {
   double candidate_hits = 0.0;           // tokens taken from the candidates
   std::int64_t prompt_tokens = 0;
   std::int64_t reused_prompt_tokens = 0;  // found in the target's cache
-  double total_ms = 0.0;                  // from the call to the last token
+  // Without a cache: tokens that passes of the target and of the draft model read again.
+  std::int64_t reread_tokens = 0;
+  std::int64_t draft_reread_tokens = 0;
+  double total_ms = 0.0;        // from the call to the last token
   double calibration_ms = 0.0;  // measuring both models before the first request; not in total_ms
   double prompt_ms = 0.0;       // the target's reading of the prompt (all but its last token)
   double decode_ms = 0.0;  // total - prompt: everything else, the draft's reading of the prompt too

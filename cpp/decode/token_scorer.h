@@ -62,6 +62,9 @@ class TokenScorer {
   // Rows in the cache, those of the last forward included until truncate() or keep_path().
   [[nodiscard]] virtual int length() const = 0;
 
+  // Whether each pass reads again what is before its rows, for want of a cache.
+  [[nodiscard]] virtual bool rereads() const { return false; }
+
   // Feeds the rows after the cache's content. Strong guarantee: when it throws (context full,
   // cancelled, out of memory), length() is what it was before.
   virtual void forward(const ScorerBatch& batch) = 0;

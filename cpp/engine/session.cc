@@ -14,6 +14,7 @@
 #include "decode/control/controller.h"
 #include "decode/decoder.h"
 #include "decode/drafter.h"
+#include "decode/reread_scorer.h"
 #include "decode/token_cache.h"
 #include "decode/verifier.h"
 #include "engine/calibration.h"
@@ -231,6 +232,7 @@ struct Session::Impl {
   std::atomic<bool> busy{false};
   std::unique_ptr<ModelScorer> scorer, draft_scorer;
   std::unique_ptr<LayerSkipScorer> layer_scorer;
+  std::vector<std::unique_ptr<RereadScorer>> rereaders;  // without a cache; the target's first
   std::vector<std::unique_ptr<Drafter>> drafters;
   std::optional<Controller> controller;  // of adaptive drafting
   std::optional<CalibrationFile> calibration_file;
@@ -240,6 +242,8 @@ struct Session::Impl {
   void fill_head_tokens();
   void make_corpus(const std::function<void()>& poll);
   void make_decoder(const Impl* origin = nullptr);
+  [[nodiscard]] TokenScorer* seen(TokenScorer* with_cache);
+  void count_rereads(DecodeStats& stats) const;
   void calibrate_once(const std::function<void()>& poll);
   void keep_calibration() noexcept;
   using Poll = std::function<void()>;
@@ -270,11 +274,26 @@ void Session::Impl::make_corpus(const std::function<void()>& poll) {
   }
 }
 
+// As the decoding loop sees a scorer (null: none), with its cache or without.
+TokenScorer* Session::Impl::seen(TokenScorer* with_cache) {
+  if (options.use_cache || with_cache == nullptr) return with_cache;
+  rereaders.push_back(std::make_unique<RereadScorer>(*with_cache));
+  return rereaders.back().get();
+}
+
+void Session::Impl::count_rereads(DecodeStats& stats) const {
+  for (const auto& rereader : rereaders) {
+    (rereader == rereaders.front() ? stats.reread_tokens : stats.draft_reread_tokens) +=
+        rereader->n_reread();
+  }
+}
+
 // The scorers are there; builds what stands on them. Of a fork what its origin had learnt goes on.
 void Session::Impl::make_decoder(const Impl* origin) {
   std::vector<Drafter*> list;
   std::vector<SourceTraits> traits;
-  DrafterModels models{.draft = draft_scorer.get(), .draft_cached = {}, .layers = nullptr};
+  TokenScorer* const target_seen = seen(scorer.get());
+  DrafterModels models{.draft = seen(draft_scorer.get()), .draft_cached = {}, .layers = nullptr};
   if (draft_scorer) models.draft_cached = draft_scorer->tokens();
   for (std::size_t i = 0; i < options.drafters.size(); ++i) {
     const DrafterOptions& drafter = options.drafters[i];
@@ -282,7 +301,7 @@ void Session::Impl::make_decoder(const Impl* origin) {
       const int n_layers = layers->n_layers;
       layer_scorer = std::make_unique<LayerSkipScorer>(
           *scorer, n_layers != 0 ? n_layers : std::max(scorer->n_layers() / 4, 1));
-      models.layers = layer_scorer.get();
+      models.layers = seen(layer_scorer.get());
     }
     std::unique_ptr<Drafter> made;
     if (origin != nullptr) made = origin->drafters[i]->fork();
@@ -292,8 +311,8 @@ void Session::Impl::make_decoder(const Impl* origin) {
     drafters.push_back(std::move(made));
   }
   if (options.adaptive && !controller) controller.emplace(std::move(traits));
-  decoder = std::make_unique<Decoder>(*scorer, std::move(list), controller ? &*controller : nullptr,
-                                      scorer->tokens());
+  decoder = std::make_unique<Decoder>(*target_seen, std::move(list),
+                                      controller ? &*controller : nullptr, scorer->tokens());
 }
 
 // Before the first request, because it feeds the caches. A request that is cancelled meanwhile goes
@@ -334,12 +353,13 @@ void Session::Impl::calibrate_once(const std::function<void()>& poll) {
     if (controller->traits(i).name == "layerskip")
       controller->source_cost(i).calibrate(calibration->layers);
   }
-  controller->restore(calibration->state);
+  if (options.use_cache) controller->restore(calibration->state);
 }
 
-// What earlier runs learnt, lost and gained counts in later ones.
+// What earlier runs learnt, lost and gained counts in later ones; but what passes cost without a
+// cache is of no use to others.
 void Session::Impl::keep_calibration() noexcept {
-  if (!controller || !calibration || !calibration_file) return;
+  if (!controller || !calibration || !calibration_file || !options.use_cache) return;
   try {
     Calibration now = *calibration;
     now.target = controller->target_cost().table();
@@ -473,7 +493,8 @@ GenerateResult Session::generate(const GenerateRequest& request) {
     progress(n_prompt);  // the first pass reads the last token
     if (request.on_round) request.on_round(round);
   };
-  decode.on_prompt = [&](int done, int) { progress(done); };
+  // Without a cache the prompt is read by the first pass.
+  decode.on_prompt = [&](int done, int) { progress(impl.options.use_cache ? done : 0); };
   decode.cancel = &cancelled;
   poll();
 
@@ -482,7 +503,9 @@ GenerateResult Session::generate(const GenerateRequest& request) {
   impl.calibrate_once(poll);
   const PollScope target_poll(impl.scorer.get(), progress);
   const PollScope draft_poll(impl.draft_scorer.get(), [&](int) { poll(); });
+  for (const auto& rereader : impl.rereaders) rereader->clear();
   DecodeResult decoded = impl.decoder->run(decode);
+  impl.count_rereads(decoded.stats);
   if (decoded.finish_reason != FinishReason::kCancelled) progress(n_prompt);
   impl.keep_calibration();
   if (gpu != nullptr) decoded.stats.device_ms = gpu->device_stats().device_ms - gpu_ms;

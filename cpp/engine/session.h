@@ -37,6 +37,11 @@ struct SessionOptions {
   // kDefaultContext.
   int n_ctx = 0;
   std::string kv_type;  // "": the target model's
+
+  // false: for experiments, every pass of a model, the drafts' too, reads its whole context again,
+  // and nothing is kept between calls. The same tokens, slower; prompt_ms is then next to 0, as
+  // passes read the prompt.
+  bool use_cache = true;
 };
 
 inline constexpr int kDefaultContext = 4096;

@@ -60,6 +60,8 @@ std::string speed_line(const DecodeStats& stats, const ModelInfo& target, double
     }
     line += format(" in %.0f ms", stats.prompt_ms);
   }
+  if (const std::int64_t n = stats.reread_tokens + stats.draft_reread_tokens; n > 0)
+    line += format(" | no cache: %lld read again", static_cast<long long>(n));
   line += " | speculation " + stats.speculation;
   if (const auto mean = stats.mean_acceptance_length()) {
     line += format(": %.2f tokens/round", *mean);

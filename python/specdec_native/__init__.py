@@ -63,11 +63,13 @@ from .results import (
     TokenLogprob,
 )
 from .stream import Stream
+from .studies import Comparison, compare
 
 __all__ = [
     "Cascade",
     "Chunk",
     "ClosedError",
+    "Comparison",
     "ContextFullError",
     "DecodeStats",
     "Decoder",
@@ -109,6 +111,7 @@ __all__ = [
     "UnsupportedModelError",
     "__version__",
     "check_pair",
+    "compare",
     "embedded",
     "embedded_draft",
     "embedded_drafts",

@@ -225,6 +225,9 @@ class DecodeStats:
     def draft_ms(self) -> float:
         ...
     @property
+    def draft_reread_tokens(self) -> int:
+        ...
+    @property
     def drafted(self) -> int:
         ...
     @property
@@ -253,6 +256,9 @@ class DecodeStats:
         ...
     @property
     def reproducible(self) -> bool:
+        ...
+    @property
+    def reread_tokens(self) -> int:
         ...
     @property
     def reused_prompt_tokens(self) -> int:
@@ -553,6 +559,7 @@ class LayerSkipOptions:
 class SessionOptions:
     adaptive: bool
     kv_type: str
+    use_cache: bool
     verifier: str
     def __init__(self) -> None:
         ...

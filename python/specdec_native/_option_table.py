@@ -22,6 +22,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     "Decoder": {
         "n_ctx": Whole(2, 2147483647, optional=True),
         "kv_type": Choice(('f32', 'f16', 'q8_0'), optional=True),
+        "use_cache": Truth(),
     },
     "DraftModel": {
         "draft_max": Whole(1, 64, optional=True),

@@ -110,9 +110,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] in NATIVE_COMMANDS:
         run_program(arguments)
+    if arguments and arguments[0] == "study":
+        return _study(arguments[1:])
     args = _parser().parse_args(arguments)
     code: int = args.run(args)
     return code
+
+
+def _study(arguments: Sequence[str]) -> int:
+    from .studies.command import main  # imports much
+
+    return main(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -172,7 +180,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="one JSON object on standard output")
     command.set_defaults(run=_info)
 
-    # Only for the help: main() passes them on before anything is parsed.
+    # Only for the help: main() passes these on before anything is parsed.
+    commands.add_parser(
+        "study",
+        help="measure drafters on prompts: tables, plots, a report",
+        add_help=False,
+    )
     for name, summary in NATIVE_COMMANDS.items():
         commands.add_parser(name, help=f"{summary} (`specdec {name}`)", add_help=False)
     return parser

@@ -82,6 +82,8 @@ class Decoder:
             "topk_importance_published" is for comparison only: it is not lossless, and warns.
         n_ctx: 2 or more; positions of the context; None: the model's.
         kv_type: elements of the caches; None: the model's.
+        use_cache: False, for experiments: every pass of the target and of the draft model reads its
+            whole context again, and nothing is kept between calls; the same tokens, slower.
 
     Raises:
         InvalidArgumentError: names the option and its range.
@@ -98,12 +100,15 @@ class Decoder:
         verifier: str = "auto",
         n_ctx: int | None = None,
         kv_type: KvType | None = None,
+        use_cache: bool = True,
     ) -> None:
         self._slot = _core.CallSlot()
         self._session: _core.Session | None = None
         self._worker: StreamWorker | None = None
         check_model("target", target)
-        checked = check_all(CHECKS["Decoder"], {"n_ctx": n_ctx, "kv_type": kv_type})
+        checked = check_all(
+            CHECKS["Decoder"], {"n_ctx": n_ctx, "kv_type": kv_type, "use_cache": use_cache}
+        )
         options = _core.SessionOptions()
         check_choice("verifier", verifier, tuple(_core.verifier_names()))
         options.verifier = verifier
@@ -115,6 +120,7 @@ class Decoder:
             )
         options.n_ctx = checked["n_ctx"] or 0
         options.kv_type = checked["kv_type"] or ""
+        options.use_cache = checked["use_cache"]
         draft = _set_drafters(options, drafter, draft)
         self._target = target
         self._model = target._keep()

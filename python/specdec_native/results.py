@@ -71,6 +71,8 @@ class DecodeStats:
     tokens_per_second: float | None
     prompt_tokens: int
     reused_prompt_tokens: int
+    reread_tokens: int
+    draft_reread_tokens: int
     total_ms: float
     calibration_ms: float
     prompt_ms: float

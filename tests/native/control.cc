@@ -70,6 +70,7 @@ class Control {
                          .verify_ms = verify_ms});
   }
   void begin() { controller_.begin_request(); }
+  void set_reread(int n) { controller_.set_reread(n); }
   void end() { controller_.end_request(); }
   [[nodiscard]] double credit() const { return controller_.state().credit_ms; }
   [[nodiscard]] double target_ms(int rows) { return controller_.target_cost().ms(rows); }
@@ -100,6 +101,7 @@ PYBIND11_MODULE(_testing_control, m) {
            py::arg("n_unused") = 0)
       .def("planned_siblings", &Control::planned_siblings)
       .def("begin", &Control::begin)
+      .def("set_reread", &Control::set_reread)
       .def("end", &Control::end)
       .def("target_ms", &Control::target_ms)
       .def_property_readonly("credit", &Control::credit)

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "decode/decoder.h"
+#include "decode/reread_scorer.h"
 #include "decode_bindings.h"
 #include "decode_chance.h"
 #include "decode_convert.h"
@@ -130,9 +131,12 @@ void read_drafter(Fields& f, RecyclingOptions& o) {
 // A target, perhaps a drafter, and the decoder between them.
 class Session {
  public:
-  Session(const py::dict& target, const py::object& drafter) : target_(to_toy(target)) {
+  Session(const py::dict& target, const py::object& drafter, bool use_cache)
+      : target_(to_toy(target)), use_cache_(use_cache) {
     if (!drafter.is_none()) make(py::cast<py::dict>(drafter));
-    decoder_.emplace(target_, drafter_.get());
+    if (!use_cache) target_reread_.emplace(target_);
+    decoder_.emplace(use_cache ? static_cast<TokenScorer&>(target_) : *target_reread_,
+                     drafter_.get());
   }
 
   py::dict run(const py::dict& options) {
@@ -366,6 +370,7 @@ class Session {
       if (dict.contains("toy")) {
         draft_ = std::make_unique<ToyScorer>(to_toy(toy));
         models.draft = models.layers = draft_.get();
+        if (!use_cache_) models.draft = models.layers = &draft_reread_.emplace(*draft_);
       }
       made = make_drafter(options, models);
     }
@@ -449,7 +454,9 @@ class Session {
   }
 
   ToyScorer target_;
+  bool use_cache_;
   std::unique_ptr<ToyScorer> draft_;
+  std::optional<RereadScorer> target_reread_, draft_reread_;
   Rule rule_;
   std::unique_ptr<WithLengths> drafter_;
   std::optional<Decoder> decoder_;
@@ -465,8 +472,8 @@ void bind_session(py::module_& m) {
     return all;
   });
   py::class_<Session>(m, "Session", py::module_local())
-      .def(py::init<const py::dict&, const py::object&>(), py::arg("target"),
-           py::arg("drafter") = py::none())
+      .def(py::init<const py::dict&, const py::object&, bool>(), py::arg("target"),
+           py::arg("drafter") = py::none(), py::arg("use_cache") = true)
       .def("run", [](Session& s, const py::kwargs& options) { return s.run(options); })
       .def("law", [](Session& s, const py::kwargs& options) { return s.law(options); })
       .def("counts", &Session::counts, py::arg("options"), py::arg("first_seed"), py::arg("n"),

@@ -119,6 +119,7 @@ std::unique_ptr<Session> make_session(const Handle& target, const Handle* draft,
   set(kwargs, "verifier", o.verifier);
   set(kwargs, "n_ctx", o.n_ctx);
   set(kwargs, "kv_type", o.kv_type);
+  set(kwargs, "use_cache", o.use_cache);
   return std::make_unique<Session>(target.model, o);
 }
 
@@ -153,6 +154,8 @@ py::dict result_dict(const GenerateResult& r) {
   d["emitted"] = s.emitted;
   d["accepted_cut"] = s.accepted_cut;
   d["cut"] = s.cut;
+  d["reread_tokens"] = s.reread_tokens;
+  d["draft_reread_tokens"] = s.draft_reread_tokens;
   d["speculation"] = s.speculation;
   d["note"] = s.note;
   return d;

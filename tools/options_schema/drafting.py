@@ -38,6 +38,12 @@ DECODER = (
             none=0)),
     Option("Decoder", "kv_type", Choice(KV_TYPES, "KvType"), None, "elements of the caches",
         none="the model's"),
+    Option("Decoder", "use_cache", Truth(), True,
+        "False, for experiments: every pass of the target and of the draft model reads its whole "
+        "context again, and nothing is kept between calls; the same tokens, slower",
+        flag=Flag("--no-cache", TEXT,
+            text="For experiments: every pass of the model and of the draft reads its whole "
+            "context again. The same tokens, slower.", sets=False)),
 )  # fmt: skip
 
 

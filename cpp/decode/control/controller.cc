@@ -61,7 +61,7 @@ void Controller::begin_request() {
   plain_reason_ = "nothing was drafted yet";
 }
 
-void Controller::end_request() { credit_ms_ = std::min(credit_ms_, kCarriedSteps * target_.ms(1)); }
+void Controller::end_request() { credit_ms_ = std::min(credit_ms_, kCarriedSteps * target_ms(1)); }
 
 void Controller::restore(const ControllerState& state) {
   credit_ms_ = state.credit_ms;
@@ -69,7 +69,7 @@ void Controller::restore(const ControllerState& state) {
 }
 
 bool Controller::allowed(double loss_ms, double speedup) const {
-  const double step_ms = target_.ms(1);
+  const double step_ms = target_ms(1);
   const bool clear = speedup >= kClearGain;
   const double first_share = clear ? kClearShare : kUnclearShare;
   const double first_steps = clear ? kRequestLossSteps : kUnclearSteps;
@@ -85,14 +85,17 @@ bool Controller::allowed(double loss_ms, double speedup) const {
 
 double Controller::draft_ms(const Source& source, int n_behind, int length) const {
   if (source.traits.lookup) return 0.0;
-  if (!source.cost.known())
-    return kUnknownDraft * target_.ms(1) * (source.cost.ratio(n_behind) + length - 1);
-  return source.cost.ms(n_behind) + (length - 1) * source.cost.ms(1);
+  const CostModel& cost = source.cost;
+  // In passes of one row. What lacks is read with all that is read again.
+  double steps = cost.ratio(n_reread_ > 0 ? n_reread_ + 1 : n_behind);
+  for (int step = 1; step < length; ++step)
+    steps += n_reread_ > 0 ? cost.ratio(n_reread_ + 1 + step) : 1.0;
+  return steps * (cost.known() ? cost.ms(1) : kUnknownDraft * target_.ms(1));
 }
 
 void Controller::consider(const Offer& offer, int budget, Choice& best, bool& refused) {
   const Source& source = at(offer.source);
-  const double plain_ms = target_.ms(1);
+  const double plain_ms = target_ms(1);
   const int grade = AcceptanceModel::match_grade(offer.match_length);
   double expected = 1.0;  // tokens
   double all_right = 1.0;
@@ -103,7 +106,7 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
     all_right *=
         source.traits.lookup ? source.acceptance.rate(n - 1, grade) : source.acceptance.rate(n - 1);
     expected += all_right;
-    const double pass_ms = target_.ms(n * offer.n_candidates + 1);
+    const double pass_ms = target_ms(n * offer.n_candidates + 1);
     const double cost_ms = draft_ms(source, offer.n_behind, n) + pass_ms;
     // Reading up serves the rounds after this one too.
     const double usual_ms = draft_ms(source, std::min(offer.n_behind, 2), n) + pass_ms;
@@ -134,7 +137,7 @@ Choice Controller::probe(const std::vector<Offer>& offers, int budget, Choice pl
     if (source.traits.lookup || std::min(offer.n_tokens, budget) < length) continue;
     if (source.idle_tokens < kProbeAfter) continue;
     const double loss_ms = draft_ms(source, offer.n_behind, length) +
-                           target_.ms(length * offer.n_candidates + 1) - target_.ms(1);
+                           target_ms(length * offer.n_candidates + 1) - target_ms(1);
     if (!allowed(loss_ms, 1.0)) continue;
     return {.source = offer.source,
             .length = length,
@@ -183,12 +186,12 @@ bool Controller::wants_sibling(int n_drafted, int rank, double probability, doub
   const double right =
       source.siblings.rate(rank - 1, AcceptanceModel::confidence_grade(conditional));
   const int n_rows = 1 + n_drafted + n_siblings_;
-  const double row_ms = target_.ms(n_rows + 1) - target_.ms(n_rows);
+  const double row_ms = target_ms(n_rows + 1) - target_ms(n_rows);
   // A leaf that is right brings one token: without it the target would say it itself.
   const double gain = path_rate_ * miss_rate_ * right;
-  if (gain * target_.ms(1) < choice_.speedup * row_ms) return false;
+  if (gain * target_ms(1) < choice_.speedup * row_ms) return false;
   const double cost_ms =
-      draft_ms(source, choice_.n_behind, n_drafted) + target_.ms(n_rows + 1) - target_.ms(1);
+      draft_ms(source, choice_.n_behind, n_drafted) + target_ms(n_rows + 1) - target_ms(1);
   if (!allowed(cost_ms, choice_.speedup)) return false;
   miss_rate_ *= 1.0 - right;
   ++n_siblings_;
@@ -204,10 +207,10 @@ int Controller::planned_siblings(int n_chain) const {
     const int n_rows = 1 + n_chain + n;
     const double rate = source.acceptance.rate(n);
     const double gain = path_rate * (1.0 - rate) * source.siblings.rate(0);
-    const double row_ms = target_.ms(n_rows + 1) - target_.ms(n_rows);
-    if (gain * target_.ms(1) < choice_.speedup * row_ms) break;
+    const double row_ms = target_ms(n_rows + 1) - target_ms(n_rows);
+    if (gain * target_ms(1) < choice_.speedup * row_ms) break;
     const double cost_ms =
-        draft_ms(source, choice_.n_behind, n_chain) + target_.ms(n_rows + 1) - target_.ms(1);
+        draft_ms(source, choice_.n_behind, n_chain) + target_ms(n_rows + 1) - target_ms(1);
     if (!allowed(cost_ms, choice_.speedup)) break;
     path_rate *= rate;
   }
@@ -221,12 +224,12 @@ bool Controller::keep_going(int n_drafted, double probability) {
       source.acceptance.rate(n_drafted - 1, AcceptanceModel::confidence_grade(probability));
   const double gain = path_rate_ * source.acceptance.rate(n_drafted);
   const int n_rows = 1 + n_drafted * choice_.n_candidates + n_siblings_;
-  const double more_ms = target_.ms(n_rows + choice_.n_candidates);
-  const double step_ms = draft_ms(source, 1, 1) + more_ms - target_.ms(n_rows);
+  const double more_ms = target_ms(n_rows + choice_.n_candidates);
+  const double step_ms = draft_ms(source, 1, 1) + more_ms - target_ms(n_rows);
   // Worth it when it brings tokens faster than passes do on average.
-  if (gain * target_.ms(1) < choice_.speedup * step_ms) return false;
+  if (gain * target_ms(1) < choice_.speedup * step_ms) return false;
   const double cost_ms = draft_ms(source, choice_.n_behind, n_drafted + 1) + more_ms;
-  return allowed(cost_ms - target_.ms(1), choice_.speedup);
+  return allowed(cost_ms - target_ms(1), choice_.speedup);
 }
 
 void Controller::earn(double ms) {
@@ -237,9 +240,9 @@ void Controller::earn(double ms) {
 void Controller::observe(const PassOutcome& outcome) {
   const Choice& choice = outcome.choice;
   const int n_rows = 1 + outcome.n_drafted + outcome.n_siblings + outcome.n_unused;
-  const double predicted_verify = target_.ms(n_rows);
+  const double predicted_verify = target_ms(n_rows);
   double draft_ms = outcome.draft_ms;
-  target_.observe(n_rows, outcome.verify_ms);
+  target_.observe(n_reread_ + n_rows, outcome.verify_ms);
   if (choice.source >= 0 && outcome.n_drafted > 0) {
     Source& source = at(choice.source);
     if (!source.traits.lookup) {
@@ -248,13 +251,18 @@ void Controller::observe(const PassOutcome& outcome) {
         source.cost.observe_sum(predicted, draft_ms);
         draft_ms = std::min(draft_ms, kOutlier * predicted);
       } else {
-        source.cost.observe(choice.n_behind + outcome.n_drafted - 1, draft_ms);
+        // Of passes that are all about as long, one.
+        if (n_reread_ > 0) {
+          source.cost.observe(n_reread_ + 1, draft_ms / outcome.n_drafted);
+        } else {
+          source.cost.observe(choice.n_behind + outcome.n_drafted - 1, draft_ms);
+        }
       }
     }
   }
   for (Source& source : sources_) source.idle_tokens += outcome.n_emitted;
 
-  const double plain_ms = target_.ms(1);
+  const double plain_ms = target_ms(1);
   plain_total_ms_ += outcome.n_emitted * plain_ms;
   request_plain_ms_ += outcome.n_emitted * plain_ms;
   if (outcome.n_drafted == 0) {
@@ -288,7 +296,7 @@ void Controller::observe(const PassOutcome& outcome) {
 bool Controller::worth_reading(int source, double ms, int n_left) const {
   return choice_.source == source &&
          std::min(request_credit_ms_, credit_ms_) >= kReadingCredit * ms &&
-         ms <= kReadingGain * n_left * target_.ms(1);
+         ms <= kReadingGain * n_left * target_ms(1);
 }
 
 std::string Controller::speculation() const {

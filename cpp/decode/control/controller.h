@@ -75,6 +75,8 @@ class Controller {
 
   void begin_request();
   void end_request();
+  // Without caches: tokens before the last committed one, which each pass of any model reads again.
+  void set_reread(int n_tokens) { n_reread_ = n_tokens; }
   [[nodiscard]] ControllerState state() const { return {credit_ms_, plain_total_ms_}; }
   void restore(const ControllerState& state);
 
@@ -108,6 +110,8 @@ class Controller {
     int n_rounds = 0;
   };
   [[nodiscard]] Source& at(int source) { return sources_[static_cast<std::size_t>(source)]; }
+  // A pass of the target over so many new rows.
+  [[nodiscard]] double target_ms(int n_rows) const { return target_.ms(n_reread_ + n_rows); }
   [[nodiscard]] double draft_ms(const Source& source, int n_behind, int length) const;
   [[nodiscard]] bool allowed(double loss_ms, double speedup) const;
   void earn(double ms);
@@ -116,6 +120,7 @@ class Controller {
 
   std::vector<Source> sources_;
   CostModel target_;
+  int n_reread_ = 0;
   double credit_ms_ = 0.0;
   double plain_total_ms_ = 0.0;  // of everything emitted so far
   double request_credit_ms_ = 0.0;
