@@ -18,8 +18,8 @@ DRAFT = MODELS / "pycode-llama-draft.q8_0.gguf"
 PAIR = ["-m", TARGET, "-md", DRAFT]
 QUESTION = "x = [1, 2\n"
 COMMANDS = (
-    "speculative drafter ngram target gamma length processor top_k_filler reset_in_between debug "
-    "clear quit"
+    "speculative drafter ngram cache target gamma length processor top_k_filler reset_in_between "
+    "debug clear quit"
 ).split()
 
 
@@ -209,6 +209,20 @@ def test_top_k_filler_changes_what_ngrams_learn():
         assert done.stdout == same.stdout
     assert found[1] != found[64]
     assert "it does not draft now: /ngram" in chat("/drafter model\n/top_k_filler 3\n").stderr
+
+
+def test_cache_off_lets_every_pass_read_its_whole_context(plain):
+    turn = f"{QUESTION}/stats\n"
+    done = chat(f"/target\n/cache\n{turn}/cache\n{turn}/cache off\n{turn}", "--drafter", "model")
+    assert done.stdout == chat(QUESTION * 3, "--drafter", "model").stdout
+    assert done.stdout.startswith(plain)
+    assert done.stderr.count("tokens: the same 16") == 3
+    speed = [line for line in done.stderr.splitlines() if "tokens/s, " in line and "|" in line]
+    assert ["read again" in line for line in speed] == [True, False, True]
+    flagged = chat(turn, "--drafter", "model", "--no-cache").stderr
+    again = re.search(r"no cache: (\d+) read again", flagged)
+    assert again is not None
+    assert again[0] in speed[0]
 
 
 # ---------------------------------------------------------------- sampling and length

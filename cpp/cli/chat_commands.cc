@@ -131,6 +131,8 @@ constexpr Command kCommands[] = {
      changing<set_gamma>},
     {"/top_k_filler", "N", "n-grams learn from the N best tokens of each position",
      changing<set_top_k_filler>},
+    {"/cache", "[on|off]", "off: every pass reads its whole context again, for experiments",
+     changing<toggle_cache>},
     {"/target", "[on|off]", "show the target's own answer too, and compare",
      changing<toggle_target>},
     {"/reset_in_between", "[on|off]",

@@ -49,9 +49,13 @@ void ChatSession::set_drafting(const DraftFlags& draft, bool speculative) {
     throw UsageError(error.what());
   }
   pair_ = std::move(changed);
+  const bool same_passes = draft.use_cache == flags_.draft.use_cache;
   if (draft.drafter != flags_.draft.drafter) drafter_before_ = flags_.draft.drafter;
   flags_.draft = draft;
   speculative_ = speculative;
+  if (same_passes) return;
+  set_target_alone(target_alone());
+  if (draft_alone()) set_draft_alone(true);
 }
 
 bool ChatSession::drafts_with(const std::string& name) const {

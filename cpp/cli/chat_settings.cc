@@ -258,6 +258,14 @@ void set_top_k_filler(ChatSession& chat, const std::string& argument) {
              (chat.drafts_with("ngram") ? "" : "; it does not draft now: /ngram"));
 }
 
+void toggle_cache(ChatSession& chat, const std::string& argument) {
+  DraftFlags draft = chat.flags().draft;
+  draft.use_cache = switched("/cache", draft.use_cache, argument);
+  chat.set_drafting(draft, chat.speculative());
+  print_note(draft.use_cache ? "passes read what is new to them"
+                             : "every pass reads its whole context again" + std::string(kFromNow));
+}
+
 void toggle_target(ChatSession& chat, const std::string& argument) {
   const bool on = switched("/target", chat.target_alone(), argument);
   chat.set_target_alone(on);
@@ -292,7 +300,7 @@ std::vector<std::string> words_after(const std::string& command) {
     for (const Processor& processor : processors()) words.emplace_back(processor.name);
   }
   if (command == "/gamma") words = {"auto"};
-  for (const char* toggle : {"/speculative", "/target", "/reset_in_between", "/debug"}) {
+  for (const char* toggle : {"/speculative", "/cache", "/target", "/reset_in_between", "/debug"}) {
     if (command == toggle) words = {"on", "off"};
   }
   return words;

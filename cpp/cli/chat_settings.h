@@ -17,6 +17,7 @@ void set_drafter(ChatSession& chat, const std::string& argument);         // /dr
 void set_ngram(ChatSession& chat, const std::string& argument);           // /ngram
 void set_gamma(ChatSession& chat, const std::string& argument);           // /gamma
 void set_top_k_filler(ChatSession& chat, const std::string& argument);    // /top_k_filler
+void toggle_cache(ChatSession& chat, const std::string& argument);        // /cache
 void toggle_target(ChatSession& chat, const std::string& argument);       // /target
 void toggle_reset(ChatSession& chat, const std::string& argument);        // /reset_in_between
 void toggle_debug(ChatSession& chat, const std::string& argument);        // /debug
