@@ -31,10 +31,30 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         "HumanEval",
         "the functions of HumanEval",
     ),
+    "edits": (
+        "edits",
+        "Edits",
+        "code-editing sessions: the whole file back, turn after turn",
+    ),
     "mine": (
         "mine",
         "Mine",
         "which drafter is fastest on my prompts, and the settings to write down",
+    ),
+    "topk-importance": (
+        "topk_importance",
+        "TopkImportance",
+        "candidates from the draft's best K, the published rule beside its lossless form",
+    ),
+    "pairs": (
+        "pairs",
+        "Pairs",
+        "pairs of models on three prompts: greedy and sampled drafts, with and without caches",
+    ),
+    "sweep": (
+        "sweep",
+        "Sweep",
+        "prompt length, output length and draft length, one at a time",
     ),
 }
 
@@ -47,7 +67,8 @@ class Study(ABC):
     Attributes:
         name: as in `STUDIES`.
         needs_draft: does it make no sense without a draft model?
-        defaults: of the shared options, where a study has its own: rounds, max_tokens, limit, ctx.
+        defaults: of the shared options, where a study has its own: rounds, max_tokens, limit, ctx,
+            out.
         extra: modules it imports beyond those that every study does.
     """
 
