@@ -36,6 +36,11 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         "Edits",
         "code-editing sessions: the whole file back, turn after turn",
     ),
+    "peers": (
+        "peers",
+        "Peers",
+        "the same prompts and files through llama.cpp and transformers, in the same minutes",
+    ),
     "mine": (
         "mine",
         "Mine",
@@ -53,12 +58,14 @@ class Study(ABC):
         name: as in `STUDIES`.
         needs_draft: does it make no sense without a draft model?
         defaults: of the shared options, where a study has its own: rounds, max_tokens, limit, ctx.
+        free: its own options that do not change what is run.
         extra: modules it imports beyond those that every study does.
     """
 
     name: ClassVar[str]
     needs_draft: ClassVar[bool] = False
     defaults: ClassVar[dict[str, Any]] = {}
+    free: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[tuple[str, ...]] = ()
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:  # noqa: B027
