@@ -1,15 +1,16 @@
 #include "cli/chat_commands.h"
 
+#include <unistd.h>
+
 #include <algorithm>
-#include <cstdio>
 #include <filesystem>
 #include <iterator>
-#include <limits>
 #include <system_error>
 #include <utility>
 
 #include "base/error.h"
 #include "cli/args.h"
+#include "cli/chat_settings.h"
 #include "cli/interrupt.h"
 #include "cli/report.h"
 #include "cli/terminal.h"
@@ -83,77 +84,15 @@ AfterCommand load(ChatSession& chat, const std::string& path) {
   return AfterCommand::kGoOn;
 }
 
-std::string shown(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%g", value);
-  return text;
+// Of chat_settings.h.
+template <void (*change)(ChatSession&, const std::string&)>
+AfterCommand changing(ChatSession& chat, const std::string& argument) {
+  change(chat, argument);
+  return AfterCommand::kGoOn;
 }
 
-constexpr const char* kSettings[] = {"temp",
-                                     "top-k",
-                                     "top-p",
-                                     "min-p",
-                                     "noise-scale",
-                                     "repeat-penalty",
-                                     "repeat-last-n",
-                                     "presence-penalty",
-                                     "frequency-penalty",
-                                     "seed",
-                                     "max-tokens"};
-
-void show_settings(ChatSession& chat) {
-  const SamplingParams& p = chat.flags().sampling.params;
-  const std::string values[] = {shown(p.temperature),
-                                std::to_string(p.top_k),
-                                shown(p.top_p),
-                                shown(p.min_p),
-                                shown(p.noise_scale),
-                                shown(p.repetition_penalty),
-                                std::to_string(p.penalty_last_n),
-                                shown(p.presence_penalty),
-                                shown(p.frequency_penalty),
-                                std::to_string(p.seed),
-                                std::to_string(chat.flags().max_tokens)};
-  static_assert(std::size(kSettings) == std::size(values));
-  std::string out;
-  for (std::size_t i = 0; i < std::size(kSettings); ++i) {
-    std::string name = kSettings[i];
-    name.resize(20, ' ');
-    out += "  " + name + values[i] + "\n";
-  }
-  write_stderr(out);
-}
-
-AfterCommand set(ChatSession& chat, const std::string& argument) {
-  const std::size_t space = argument.find(' ');
-  std::string name = argument.substr(0, space);
-  if (name.empty()) {
-    show_settings(chat);
-    return AfterCommand::kGoOn;
-  }
-  std::replace(name.begin(), name.end(), '_', '-');
-  if (name == "temperature") name = "temp";
-  if (std::find(std::begin(kSettings), std::end(kSettings), name) == std::end(kSettings)) {
-    std::string text = "unknown setting " + cli::quoted(name) + "; there are";
-    for (const char* setting : kSettings) text += std::string(" ") + setting;
-    throw UsageError(text);
-  }
-  if (space == std::string::npos) throw UsageError("/set " + name + " needs a value");
-  const std::string value = argument.substr(argument.find_first_not_of(' ', space));
-  // The command line's own parser: the same ranges, the same messages.
-  ArgParser parser("chat", "", "");
-  SamplingFlags sampling;
-  int max_tokens = 0;
-  add_sampling_flags(parser, sampling);
-  parser.add(opt::kCallMaxTokens, &max_tokens);
-  // Adding an option sets its default: what holds now comes after.
-  sampling.params = chat.flags().sampling.params;
-  max_tokens = chat.flags().max_tokens;
-  (void)parser.parse({"--" + name, value});
-  if (name == "seed") sampling.params = resolve_sampling(sampling);
-  chat.flags().sampling.params = sampling.params;
-  chat.flags().max_tokens = max_tokens;
-  print_note(name + " is " + value + " from the next answer on");
+AfterCommand clear_screen(ChatSession&, const std::string&) {
+  if (is_terminal(STDERR_FILENO)) write_stderr("\033[H\033[2J");
   return AfterCommand::kGoOn;
 }
 
@@ -178,8 +117,29 @@ constexpr Command kCommands[] = {
     {"/reset", "", "forget the conversation", reset},
     {"/save", "FILE", "write the conversation to a JSON file", save},
     {"/load", "FILE", "go on with a conversation from a file", load},
-    {"/set", "[NAME VALUE]", "show the settings, or change one: /set temp 0.2", set},
+    {"/set", "[NAME VALUE]", "show the settings, or change one: /set temp 0.2",
+     changing<set_setting>},
+    {"/length", "N", "tokens of an answer at most; -1: no limit", changing<set_length>},
+    {"/processor", "[NAME ARGS]",
+     "sampling: greedy, multinomial, topk, nucleus, topknucleus or twostage",
+     changing<set_processor>},
+    {"/speculative", "[on|off]", "speculate, or decode plainly", changing<toggle_speculative>},
+    {"/drafter", "[NAMES]", "show who drafts, or choose; alone: show the draft model's own answers",
+     changing<set_drafter>},
+    {"/ngram", "[N]", "draft by n-grams of N tokens, or no longer", changing<set_ngram>},
+    {"/gamma", "[N]", "tokens of every draft; auto: as many as the drafters choose",
+     changing<set_gamma>},
+    {"/top_k_filler", "N", "n-grams learn from the N best tokens of each position",
+     changing<set_top_k_filler>},
+    {"/cache", "[on|off]", "off: every pass reads its whole context again, for experiments",
+     changing<toggle_cache>},
+    {"/target", "[on|off]", "show the target's own answer too, and compare",
+     changing<toggle_target>},
+    {"/reset_in_between", "[on|off]",
+     "on: every question stands alone; off: keep all that was learnt", changing<toggle_reset>},
+    {"/debug", "[on|off]", "tell what each pass drafted and accepted", changing<toggle_debug>},
     {"/stats", "", "explain the speed of the last answer", stats},
+    {"/clear", "", "clear the screen", clear_screen},
     {"/exit", "", "leave; so do /quit, Ctrl-D and Ctrl-C twice", leave},
     {"/quit", "", nullptr, leave},
 };
@@ -198,7 +158,7 @@ std::string chat_commands_help() {
     if (command.help == nullptr) continue;
     std::string line = std::string("  ") + command.name + (*command.argument != '\0' ? " " : "") +
                        command.argument;
-    line.resize(24, ' ');
+    line.resize(30, ' ');
     out += line + command.help + "\n";
   }
   return out;
@@ -222,14 +182,14 @@ AfterCommand run_chat_command(ChatSession& chat, const std::string& line) {
       throw UsageError(name + " takes nothing after it, got " + quoted(argument));
     }
     if (*found->argument != '\0' && *found->argument != '[' && argument.empty()) {
-      throw UsageError(name + " needs a " + found->argument);
+      throw UsageError(name + " needs something after it: " + found->argument);
     }
     return found->run(chat, argument);
   } catch (const UsageError& error) {
     print_note(error.what());
   } catch (const Error& error) {
     // The conversation goes on after a file that could not be read, not after one of the model's.
-    if (name != "/save" && name != "/load" && name != "/set") throw;
+    if (name != "/save" && name != "/load") throw;
     print_warning(error.what());
   }
   return AfterCommand::kGoOn;
@@ -247,12 +207,11 @@ std::vector<std::string> complete_chat_command(const std::string& text) {
     return out;
   }
   const std::string name = text.substr(0, space);
-  if (name == "/set") {
-    for (const char* setting : kSettings) {
-      const std::string whole = name + " " + setting + " ";
-      if (whole.starts_with(text)) out.push_back(whole);
-    }
-  } else if (name == "/save" || name == "/load") {
+  for (const std::string& word : words_after(name)) {
+    const std::string whole = name + " " + word + " ";
+    if (whole.starts_with(text)) out.push_back(whole);
+  }
+  if (name == "/save" || name == "/load") {
     const std::filesystem::path typed = text.substr(space + 1);
     const std::string folder = typed.parent_path().string();
     std::error_code error;

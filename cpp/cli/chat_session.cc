@@ -9,6 +9,7 @@
 #include "cli/interrupt.h"
 #include "cli/report.h"
 #include "cli/terminal.h"
+#include "decode/verifier.h"
 
 namespace specdec::cli {
 namespace {
@@ -29,6 +30,62 @@ ChatSession::ChatSession(ChatCommandFlags flags, LoadedPair pair)
       color_(wants_color(STDOUT_FILENO, flags_.output.no_color)),
       conversation_(pair_.target, chat_options(flags_.chat)) {
   conversation_.set_system(flags_.chat.system);
+  if (flags_.draft.drafter == "none") {  // what it becomes when speculation is switched on
+    flags_.draft.drafter = "auto";
+    speculative_ = false;
+  }
+}
+
+void ChatSession::set_drafting(const DraftFlags& draft, bool speculative) {
+  DraftFlags effective = draft;
+  if (!speculative) effective.drafter = "none";
+  LoadedPair changed = with_drafting(pair_, flags_.model, effective, flags_.output);
+  // One context at a time: there may not be memory for two.
+  session_.reset();
+  try {
+    session_.emplace(make_session(changed));
+  } catch (const Error& error) {
+    session_.emplace(make_session(pair_));
+    throw UsageError(error.what());
+  }
+  pair_ = std::move(changed);
+  const bool same_passes = draft.use_cache == flags_.draft.use_cache;
+  if (draft.drafter != flags_.draft.drafter) drafter_before_ = flags_.draft.drafter;
+  flags_.draft = draft;
+  speculative_ = speculative;
+  if (same_passes) return;
+  set_target_alone(target_alone());
+  if (draft_alone()) set_draft_alone(true);
+}
+
+bool ChatSession::drafts_with(const std::string& name) const {
+  return speculative_ && cli::drafts_with(flags_.draft, !flags_.model.draft.empty(), name);
+}
+
+void ChatSession::set_target_alone(bool shown) {
+  target_alone_.reset();
+  if (shown) target_alone_.emplace(pair_.target, pair_.options);
+}
+
+void ChatSession::set_draft_alone(bool shown) {
+  draft_alone_.reset();
+  if (!shown) return;
+  if (!pair_.options.draft) {
+    throw UsageError(flags_.model.draft.empty()
+                         ? "there is no draft model: start the chat with -md FILE"
+                         : "the draft model is not in use: /drafter model");
+  }
+  draft_alone_.emplace(pair_.options.draft, pair_.options);
+}
+
+void ChatSession::set_between_answers(BetweenAnswers kept) {
+  const bool keep = kept == BetweenAnswers::kEverything;
+  if (keep != flags_.draft.keep) {
+    DraftFlags draft = flags_.draft;
+    draft.keep = keep;
+    set_drafting(draft, speculative_);
+  }
+  between_ = kept;
 }
 
 bool ChatSession::unanswered() const noexcept {
@@ -41,6 +98,7 @@ std::string ChatSession::system() const {
 }
 
 bool ChatSession::ask(const std::string& question) {
+  if (between_ == BetweenAnswers::kNothing) reset();
   // A loaded conversation may end with a question: the new one takes its place.
   if (unanswered()) conversation_.remove_last();
   conversation_.add("user", question);
@@ -63,7 +121,7 @@ std::optional<std::string> ChatSession::undo() {
 
 void ChatSession::reset() {
   conversation_.clear();
-  session_.reset();
+  session_->reset();
   last_.reset();
 }
 
@@ -80,7 +138,7 @@ void ChatSession::set_messages(std::vector<ChatMessage> messages) {
 }
 
 std::vector<TokenId> ChatSession::prompt_with_room() {
-  const int n_ctx = session_.n_ctx();
+  const int n_ctx = session_->n_ctx();
   const int wanted = flags_.max_tokens > 0 ? flags_.max_tokens : kRoomForAnswer;
   const auto room = static_cast<std::size_t>(std::max(1, std::min(wanted, n_ctx / 4)));
   const std::size_t n_before = messages().size();
@@ -116,28 +174,71 @@ bool ChatSession::answer() {
   request.on_progress = [&bar](int n_read, int n_total) {
     bar.update(static_cast<double>(n_read) / n_total);
   };
+  std::vector<OutputChunk> held;  // a trace would tear the text apart
   request.on_chunk = [&](const OutputChunk& chunk) {
     bar.finish();
-    write_chunk(chunk, color_);
+    if (trace_) {
+      held.push_back(chunk);
+    } else {
+      write_chunk(chunk, color_);
+    }
   };
+  if (trace_) {
+    request.on_round = [&](const RoundInfo& round) {
+      bar.finish();
+      print_round(round, *pair_.target);
+    };
+  }
   try {
-    last_ = session_.generate(request);
+    last_ = session_->generate(request);
   } catch (const Error& error) {
     conversation_.remove_last();
     if (error.code() != ErrorCode::kContextFull) throw;
     print_warning(std::string(error.what()) + "; ask for less, or give more context with -c");
     return false;
   }
+  for (const OutputChunk& chunk : held) write_chunk(chunk, color_);
   write_stdout("\n");
   conversation_.add("assistant", last_->text);
   if (last_->finish_reason == "length") {
     const bool by_limit = flags_.max_tokens >= 0 &&
                           std::cmp_greater_equal(last_->token_ids.size(), flags_.max_tokens);
     print_note(by_limit ? "cut off after " + count(last_->token_ids.size(), "token") + " (-n)"
-                        : "cut off: the context of " + std::to_string(session_.n_ctx()) +
+                        : "cut off: the context of " + std::to_string(session_->n_ctx()) +
                               " tokens is full");
   }
+  show_beside(request);
   return true;
+}
+
+void ChatSession::show_beside(const GenerateRequest& request) {
+  const auto ask = [&](std::optional<AloneAnswer>& model,
+                       const char* title) -> std::optional<GenerateResult> {
+    if (!model || interrupted()) return std::nullopt;
+    try {
+      GenerateResult result = model->generate(request, *session_);
+      if (result.finish_reason == "cancelled") return std::nullopt;
+      write_stderr(std::string(title) + " alone: " + result.text + "\n");
+      return result;
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::kCancelled) throw;
+      print_warning(std::string(title) + " alone: " + error.what());
+      return std::nullopt;
+    }
+  };
+  if (speculative_) {
+    if (const std::optional<GenerateResult> plain = ask(target_alone_, "target")) {
+      const Verifier& verifier = resolve_verifier(pair_.options.verifier, request.sampling);
+      std::string excuse;
+      if (!verifier.traits().lossless) {
+        excuse = "this verifier is not lossless";
+      } else if (request.sampling.temperature > 0 && !verifier.traits().position_noise) {
+        excuse = "both are draws from the same distribution (--verify match gives the same ones)";
+      }
+      print_comparison(*last_, *plain, excuse);
+    }
+  }
+  (void)ask(draft_alone_, "draft model");
 }
 
 }  // namespace specdec::cli

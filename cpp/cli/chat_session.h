@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/chat_comparison.h"
 #include "cli/chat_flags.h"
 #include "cli/draft_flags.h"
 #include "cli/options.h"
@@ -24,6 +25,13 @@ struct ChatCommandFlags {
   int max_tokens = -1;
   std::string history;  // "": the default file
   bool no_history = false;
+};
+
+// What outlives an answer.
+enum class BetweenAnswers {
+  kConversation,  // what was said; lookups learn from it again
+  kNothing,       // every question stands alone
+  kEverything,    // what was said, and what lookups learnt, from taken back answers too
 };
 
 // What was said is not read again: the model's cache holds it, in both models.
@@ -51,23 +59,51 @@ class ChatSession {
   // The last message is a question.
   [[nodiscard]] bool unanswered() const noexcept;
 
+  // Who drafts, and how, from the next answer on. Throws UsageError, and everything is as before,
+  // where models or memory do not allow it; Error where there is no way back.
+  void set_drafting(const DraftFlags& draft, bool speculative);
+  // The drafters that were chosen before those of now.
+  [[nodiscard]] const std::string& drafter_before() const noexcept { return drafter_before_; }
+  // Off: the target decodes plainly, whatever the flags say.
+  [[nodiscard]] bool speculative() const noexcept { return speculative_; }
+  // Whether drafts come from the drafter of this name.
+  [[nodiscard]] bool drafts_with(const std::string& name) const;
+
+  // The answer of the target, or of the draft model, alone beside each answer. Throws UsageError
+  // when there is no draft model.
+  void set_target_alone(bool shown);
+  void set_draft_alone(bool shown);
+  [[nodiscard]] bool target_alone() const noexcept { return target_alone_.has_value(); }
+  [[nodiscard]] bool draft_alone() const noexcept { return draft_alone_.has_value(); }
+  // Each pass of the target is told; the text comes at the end.
+  void set_trace(bool trace) noexcept { trace_ = trace; }
+  [[nodiscard]] bool trace() const noexcept { return trace_; }
+  void set_between_answers(BetweenAnswers kept);
+  [[nodiscard]] BetweenAnswers between_answers() const noexcept { return between_; }
+
   [[nodiscard]] ChatCommandFlags& flags() noexcept { return flags_; }
   [[nodiscard]] const std::optional<GenerateResult>& last() const noexcept { return last_; }
   [[nodiscard]] const LoadedModel& target() const noexcept { return *pair_.target; }
   // Tokens of the conversation so far, and of the context.
-  [[nodiscard]] std::size_t n_tokens() const { return session_.cached_tokens().size(); }
-  [[nodiscard]] int n_ctx() const noexcept { return session_.n_ctx(); }
+  [[nodiscard]] std::size_t n_tokens() const { return session_->cached_tokens().size(); }
+  [[nodiscard]] int n_ctx() const noexcept { return session_->n_ctx(); }
 
  private:
   // Answers the last message, the user's.
   bool answer();
   // The prompt, without the oldest turns where they leave no room for an answer.
   [[nodiscard]] std::vector<TokenId> prompt_with_room();
+  // What was asked for beside the answer to this request.
+  void show_beside(const GenerateRequest& request);
 
   ChatCommandFlags flags_;
   LoadedPair pair_;
-  Session session_;
+  std::optional<Session> session_;  // always there, but for a moment while it is replaced
   bool color_;
+  bool speculative_ = true, trace_ = false;
+  std::string drafter_before_ = "auto";
+  BetweenAnswers between_ = BetweenAnswers::kConversation;
+  std::optional<AloneAnswer> target_alone_, draft_alone_;
   Conversation conversation_;
   std::optional<GenerateResult> last_;
   std::uint64_t n_answers_ = 0;  // also those that were taken back: each has another seed

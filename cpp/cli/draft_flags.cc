@@ -26,18 +26,6 @@ bool contains(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-void check_drafters(const std::string& list) {
-  const std::vector<std::string> names = split_names(list);
-  for (const std::string& name : names) {
-    const std::vector<std::string>& known = drafter_names();
-    const bool alone = name == "none" || name == "auto";
-    if (contains(known, name) && !(alone && names.size() > 1)) continue;
-    std::string text = "--drafter is " + printable(list, 100) + ", expected one of";
-    for (const std::string& choice : known) text += " " + choice;
-    throw UsageError(text + ", or several of them with commas, without none and auto");
-  }
-}
-
 // Who drafts; empty: nobody.
 std::vector<std::string> drafters_of(const DraftFlags& flags, bool has_draft_model) {
   if (flags.drafter == "none") return {};
@@ -105,6 +93,22 @@ void check_lengths(const DraftFlags& flags, const std::vector<std::string>& draf
 }
 
 }  // namespace
+
+void check_drafters(const std::string& list) {
+  const std::vector<std::string> names = split_names(list);
+  for (const std::string& name : names) {
+    const std::vector<std::string>& known = drafter_names();
+    const bool alone = name == "none" || name == "auto";
+    if (contains(known, name) && !(alone && names.size() > 1)) continue;
+    std::string text = "--drafter is " + printable(list, 100) + ", expected one of";
+    for (const std::string& choice : known) text += " " + choice;
+    throw UsageError(text + ", or several of them with commas, without none and auto");
+  }
+}
+
+bool drafts_with(const DraftFlags& flags, bool has_draft_model, const std::string& name) {
+  return contains(drafters_of(flags, has_draft_model), name);
+}
 
 void add_draft_flags(ArgParser& parser, DraftFlags& flags) {
   parser.section("Speculative decoding");
@@ -185,17 +189,20 @@ void fill(const DraftFlags& flags, NGramOptions& options) {
   options.n = flags.ngram_n;
   options.min_count = flags.ngram_min_count;
   options.filler_top_k = flags.ngram_filler_top_k;
+  options.keep = flags.keep;
 }
 
 void fill(const DraftFlags& flags, SuffixOptions& options) {
   options.min_match = flags.suffix_min_match;
   options.max_store = flags.suffix_max_store;
+  options.keep = flags.keep;
   if (!flags.suffix_corpus.empty()) options.corpus_text = read_file(flags.suffix_corpus);
 }
 
 void fill(const DraftFlags& flags, RecyclingOptions& options) {
   options.top_k = flags.recycling_top_k;
   options.tree = flags.recycling_tree;
+  options.keep = flags.keep;
 }
 
 }  // namespace
@@ -217,12 +224,27 @@ SessionOptions session_options(const DraftFlags& flags, bool has_draft_model) {
   return options;
 }
 
+namespace {
+
+SessionOptions whole_options(const ModelFlags& flags, const DraftFlags& draft) {
+  SessionOptions options = session_options(draft, !flags.draft.empty());
+  options.n_ctx = flags.n_ctx;
+  options.kv_type = flags.kv_type;
+  return options;
+}
+
+void warn_about(const LoadedPair& pair, const OutputFlags& output) {
+  const PairReport report = check_pair(*pair.target, *pair.options.draft);
+  if (!report.compatible || output.quiet) return;
+  for (const std::string& warning : report.warnings) print_warning(warning);
+}
+
+}  // namespace
+
 LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft, const OutputFlags& output) {
   LoadedPair pair;
-  pair.options = session_options(draft, !flags.draft.empty());
-  pair.options.n_ctx = flags.n_ctx;
-  pair.options.kv_type = flags.kv_type;
-  const bool drafts = !flags.draft.empty() && contains(drafters_of(draft, true), "model");
+  pair.options = whole_options(flags, draft);
+  const bool drafts = !flags.draft.empty() && drafts_with(draft, true, "model");
   if (!flags.draft.empty() && !drafts && !output.quiet)
     print_note("-md is not used with --drafter " + draft.drafter);
   // The draft model runs most often: it is the first to be placed on a GPU.
@@ -232,12 +254,21 @@ LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft, const Out
   }
   pair.target = load_model(flags.model, flags, output);
   pair.load_ms += pair.target->info().load_ms;
-  if (!drafts) return pair;
-  const PairReport report = check_pair(*pair.target, *pair.options.draft);
-  if (report.compatible && !output.quiet) {
-    for (const std::string& warning : report.warnings) print_warning(warning);
-  }
+  if (drafts) warn_about(pair, output);
   return pair;
+}
+
+LoadedPair with_drafting(const LoadedPair& pair, const ModelFlags& flags, const DraftFlags& draft,
+                         const OutputFlags& output) {
+  LoadedPair changed = pair;
+  changed.options = whole_options(flags, draft);
+  changed.options.draft = pair.options.draft;
+  if (changed.options.draft || !drafts_with(draft, !flags.draft.empty(), "model")) return changed;
+  if (flags.draft.empty())
+    throw UsageError("the drafter model needs a draft model: start the chat with -md FILE");
+  changed.options.draft = load_model(flags.draft, flags, output, true);
+  warn_about(changed, output);
+  return changed;
 }
 
 Session make_session(const LoadedPair& pair) {

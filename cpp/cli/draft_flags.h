@@ -23,9 +23,16 @@ struct DraftFlags {
   int recycling_top_k = 0;
   bool recycling_tree = true;
   int n_layers = 0;
+  bool keep = false;  // what lookups learnt, from request to request
 };
 
 void add_draft_flags(ArgParser& parser, DraftFlags& flags);
+
+// What --drafter takes: a name, or several with commas; a UsageError lists them.
+void check_drafters(const std::string& list);
+// Whether the drafter of this name is among those that the flags mean.
+[[nodiscard]] bool drafts_with(const DraftFlags& flags, bool has_draft_model,
+                               const std::string& name);
 
 // Throws UsageError for flags that contradict each other or that no drafter of the session takes.
 // With --drafter none all of them are ignored, so that it can be added to any command.
@@ -41,6 +48,9 @@ struct LoadedPair {
 };
 [[nodiscard]] LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft,
                                    const OutputFlags& output);
+// The same models with other flags of drafting. Loads the draft model if it is needed only now.
+[[nodiscard]] LoadedPair with_drafting(const LoadedPair& pair, const ModelFlags& flags,
+                                       const DraftFlags& draft, const OutputFlags& output);
 // Ctrl-C ends the process.
 [[nodiscard]] Session make_session(const LoadedPair& pair);
 

@@ -27,7 +27,7 @@ from .study import STUDIES, Study, find_study
 EXTRA = ("pandas", "matplotlib", "rich")
 # Options that do not change what is run.
 _FREE = {"study", "out", "workers", "ray", "restart", "report", "quiet", "pairs", "notes", "target",
-         "draft", "pair", "threads_given"}  # fmt: skip
+         "draft", "pair", "threads_given", "output"}  # fmt: skip
 
 
 def need_extra(*more: str) -> None:
@@ -57,7 +57,10 @@ def parser_of(study: Study) -> argparse.ArgumentParser:
         "--pair", nargs=2, action="append", default=[], metavar=("TARGET", "DRAFT"),
         help="a further pair; may be given several times, instead of --target and --draft",
     )  # fmt: skip
-    add("--out", type=pathlib.Path, required=True, metavar="DIR", help="the study's folder")
+    out = default.get("out")
+    add("--out", type=pathlib.Path, required=out is None, metavar="DIR",
+        default=None if out is None else pathlib.Path(out),
+        help="the study's folder" + (f" (default {out})" if out else ""))  # fmt: skip
     add("--limit", type=int, default=default["limit"], metavar="N",
         help=f"prompts of each kind, at most (default {default['limit'] or 'all'})")  # fmt: skip
     add("--rounds", type=int, default=default["rounds"], metavar="N",

@@ -32,7 +32,7 @@ def read_json_lines(path: pathlib.Path) -> list[tuple[int, dict[str, Any]]]:
             continue
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidArgumentError(f"{path}, line {number}: not JSON: {error}") from None
         if not isinstance(entry, dict):
             raise InvalidArgumentError(

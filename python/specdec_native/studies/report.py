@@ -73,6 +73,11 @@ class Report:
     parts: Sequence[Text | Table | Plot]
 
 
+def slug(text: str) -> str:
+    """As part of a file's name."""
+    return "".join(c if c.isalnum() else "-" for c in text)
+
+
 def _escape(cell: str) -> str:
     return str(cell).replace("|", "\\|").replace("\n", " ")
 

@@ -18,9 +18,9 @@ Key = tuple[str, str, int]  # block, method, round
 STATS = (
     "emitted", "rounds", "plain_steps", "drafted", "accepted", "acceptance_rate",
     "mean_acceptance_length", "candidate_positions", "candidate_acceptance", "in_set",
-    "reused_prompt_tokens", "tokens_per_second", "total_ms", "prompt_ms", "decode_ms",
-    "calibration_ms", "draft_ms", "verify_ms", "sample_ms", "time_to_first_token_ms",
-    "reproducible", "speculation", "note",
+    "reused_prompt_tokens", "reread_tokens", "draft_reread_tokens", "tokens_per_second",
+    "total_ms", "prompt_ms", "decode_ms", "calibration_ms", "draft_ms", "verify_ms", "sample_ms",
+    "time_to_first_token_ms", "reproducible", "speculation", "note",
 )  # fmt: skip
 # Columns that depend on what else the machine was doing.
 TIMINGS = (

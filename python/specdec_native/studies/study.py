@@ -16,6 +16,11 @@ from .runner import Row
 
 # name: (module, class, what `specdec-native study` says about it)
 STUDIES: dict[str, tuple[str, str, str]] = {
+    "mine": (
+        "mine",
+        "Mine",
+        "which drafter is fastest on my prompts, and the settings to write down",
+    ),
     "spec-bench": (
         "benchmarks",
         "SpecBench",
@@ -41,10 +46,20 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         "Peers",
         "the same prompts and files through llama.cpp and transformers, in the same minutes",
     ),
-    "mine": (
-        "mine",
-        "Mine",
-        "which drafter is fastest on my prompts, and the settings to write down",
+    "topk-importance": (
+        "topk_importance",
+        "TopkImportance",
+        "candidates from the draft's best K, the published rule beside its lossless form",
+    ),
+    "pairs": (
+        "pairs",
+        "Pairs",
+        "pairs of models on three prompts: greedy and sampled drafts, with and without caches",
+    ),
+    "sweep": (
+        "sweep",
+        "Sweep",
+        "prompt length, output length and draft length, one at a time",
     ),
 }
 
@@ -57,7 +72,8 @@ class Study(ABC):
     Attributes:
         name: as in `STUDIES`.
         needs_draft: does it make no sense without a draft model?
-        defaults: of the shared options, where a study has its own: rounds, max_tokens, limit, ctx.
+        defaults: of the shared options, where a study has its own: rounds, max_tokens, limit, ctx,
+            out.
         free: its own options that do not change what is run.
         extra: modules it imports beyond those that every study does.
     """
