@@ -147,6 +147,9 @@ def test_several_pairs_are_one_study(tmp_path):
                models=models)  # fmt: skip
     assert len({r["pair"] for r in rows}) == 2
     assert {r["gamma"] for r in rows} == {2, 4, None}
+    with (tmp_path / "tables" / "pairs.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["pair"] for line in lines} == {r["pair"] for r in rows}
     shares = {r["pair"].split("-")[0]: r["draft_share"] for r in rows}
     assert shares == {"pycode": pytest.approx(0.168, abs=1e-3),
                       "manuals": pytest.approx(0.131, abs=1e-3)}  # fmt: skip
