@@ -56,6 +56,11 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         "TopkImportance",
         "candidates from the draft's best K, the published rule beside its lossless form",
     ),
+    "samplers": (
+        "samplers",
+        "Samplers",
+        "greedy, multinomial, top-k and noise, times plain, speculative and n-gram decoding",
+    ),
     "pairs": (
         "pairs",
         "Pairs",
