@@ -147,6 +147,9 @@ def test_several_pairs_are_one_study(tmp_path):
                models=models)  # fmt: skip
     assert len({r["pair"] for r in rows}) == 2
     assert {r["gamma"] for r in rows} == {2, 4, None}
+    with (tmp_path / "tables" / "pairs.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["pair"] for line in lines} == {r["pair"] for r in rows}
     shares = {r["pair"].split("-")[0]: r["draft_share"] for r in rows}
     assert shares == {"pycode": pytest.approx(0.168, abs=1e-3),
                       "manuals": pytest.approx(0.131, abs=1e-3)}  # fmt: skip
@@ -347,6 +350,19 @@ def test_spread_over_processes_it_has_the_same_settings_without_times(tmp_path):
     assert all(line.pop("time") and line.pop("time_std") for line in alone)
     assert all((line.pop("time"), line.pop("time_std")) == ("", "") for line in shared)
     assert alone == shared
+
+
+def test_a_second_pair_has_files_of_its_own(tmp_path):
+    models = ["--pair", "pycode", "pycode-draft", "--pair", "manuals", "manuals-draft"]
+    small = ["-n", 8, "--prompt-length", 8, "--depths", 1, "--rounds", 1, "--limit", 1]
+    run("sweep", tmp_path / "out", "--output", tmp_path / "own.csv", *small, models=models)
+    mark = "-manuals-neox-7m-q8-0---manuals-neox-draft-q8-0"
+    for folder, stem in ((tmp_path, "own"), (tmp_path / "out", "experiment_results")):
+        found = {path.name for path in folder.glob("*.csv")} - {"rows.csv"}
+        assert found == {f"{stem}.csv", f"{stem}{mark}.csv"}
+    names = {path.stem for path in (tmp_path / "out" / "plots").glob("*.png")}
+    assert len(names) == 10
+    assert {"speedup", f"speedup{mark}"} <= names
 
 
 @pytest.mark.parametrize(

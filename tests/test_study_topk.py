@@ -201,7 +201,9 @@ def test_the_acceptance_of_so_many_tokens_a_pass():
     solve = topk_tables.lossless_acceptance
     assert solve((1 - 0.6**5) / 0.4, 4) == pytest.approx(0.6)
     assert solve(1.0, 4) == pytest.approx(0, abs=1e-9)
-    assert solve(5.0, 4) == pytest.approx(1)
+    assert solve(5.0, 4) == 1
+    assert solve(4.9999999, 4) == pytest.approx(1)
+    assert solve(3.1, 2.1) == 1
     assert solve(1.75, 2) == pytest.approx(0.5)
 
 

@@ -152,7 +152,7 @@ def settings_of(study: Study, args: argparse.Namespace, blocks: Sequence[Block])
     options = {
         name: _content(value) if isinstance(value, pathlib.Path) else value
         for name, value in vars(args).items()
-        if name not in _FREE
+        if name not in _FREE and name not in study.free
     }
     models = [
         {"pair": pair.name, "files": [_model_mark(p) for p in (pair.target, pair.draft) if p]}

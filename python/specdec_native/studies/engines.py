@@ -111,7 +111,11 @@ class OwnEngine:
 
 # Other engines, by the name in Method.engine: "module:function", called with (workbench, pair,
 # method). Imported when first used: what they need is optional.
-ENGINES: dict[str, str] = {}
+ENGINES: dict[str, str] = {
+    "llama.cpp": "specdec_native.studies.peer_engines:process_engine",
+    "transformers": "specdec_native.studies.peer_engines:process_engine",
+    "llama-server": "specdec_native.studies.peer_engines:server_engine",
+}
 
 
 class Workbench:
@@ -128,6 +132,7 @@ class Workbench:
         self.pairs = {pair.name: pair for pair in pairs}
         self.n_threads = n_threads
         self.device = device
+        self.outside: dict[str, str] = {}  # where other engines are: "python", "server"
         self._n_ctx = n_ctx
         self._models: dict[str, Model] = {}
         self._engines: collections.OrderedDict[str, Engine] = collections.OrderedDict()

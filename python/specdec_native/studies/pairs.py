@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ..errors import InvalidArgumentError
 from .engines import Workbench
-from .figures import by, equal_cell, grouped, number, percent, share
+from .figures import by, equal_cell, geometric_mean, grouped, number, percent, share
 from .plan import PLAIN, Block, Method, Pair, Scalar, Task, plain
 from .report import Plot, Report, Table, Text, speedup_bars
 from .runner import Row
@@ -117,21 +117,7 @@ class Pairs(Study):
             _published(),
             Text(DIFFERENT),
         ]
-        for (pair,), group in grouped(rows, "pair").items():
-            slug = "".join(c if c.isalnum() else "-" for c in pair)
-            bars = [
-                (f"{key[0]}", figures) for key, figures in by(group, "method") if key[0] != PLAIN
-            ]
-            parts.append(
-                Plot(
-                    f"speedup-{slug}",
-                    f"Speed-up of each method, {pair}",
-                    functools.partial(speedup_bars, groups=bars, label="times its baseline"),
-                    "Tokens per second while decoding over those of the baseline, which is plain "
-                    "decoding with a cache, for `no cache` without. Bars: mean over prompts; "
-                    "lines: from the slowest prompt to the fastest.",
-                )
-            )
+        parts += [_bars(pair, cells_of(group)) for (pair,), group in grouped(rows, "pair").items()]
         return Report("Pairs of models, greedy and sampled drafts, with and without caches", parts)
 
 
@@ -168,25 +154,50 @@ def cells_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _whole_table(rows: Sequence[Row]) -> Table:
+    names = list(dict.fromkeys(row["pair"] for row in rows))
+    several = len(names) > 1
     lines = []
     for cell in cells_of(rows):
         (_, figures), *_ = by(cell["rows"], "method")
         lines.append(
             [
-                cell["pair"], cell["task"], cell["method"], str(cell["tokens"]),
+                *([cell["pair"]] if several else []), cell["task"], cell["method"],
+                str(cell["tokens"]),
                 number(cell["seconds"], 3), number(cell["deviation"], 3),
                 number(figures["tokens_per_second"], 1), percent(cell["acceptance"]),
                 "1" if cell["method"] == PLAIN else number(cell["speedup"]),
                 percent(cell["saved"]), equal_cell(figures),
             ]
         )  # fmt: skip
-    header = ["pair", "prompt", "method", "tokens", "seconds", "deviation", "tokens/s",
-              "acceptance", "speed-up", "latency reduction", "same tokens"]  # fmt: skip
+    header = [*(["pair"] if several else []), "prompt", "method", "tokens", "seconds", "deviation",
+              "tokens/s", "acceptance", "speed-up", "latency reduction", "same tokens"]  # fmt: skip
+    title = "Target x draft x prompt" + ("" if several else f": {names[0]}")
     return Table(
-        "pairs", "Target x draft x prompt", header, lines,
+        "pairs", title, header, lines,
         f"Speed-ups are over `{PLAIN}`, those of drafts without a cache over `{UNCACHED}`. "
         "tokens/s counts decoding only, seconds the prompt too.",
     )  # fmt: skip
+
+
+def _bars(pair: str, cells: Sequence[dict[str, Any]]) -> Plot:
+    """The table's speed-ups: mean over prompts, slowest and fastest."""
+    bars = []
+    for method in dict.fromkeys(cell["method"] for cell in cells if cell["method"] != PLAIN):
+        values = [c["speedup"] for c in cells if c["method"] == method and c["speedup"]]
+        figures = {
+            "speedup": geometric_mean(values),
+            "speedup_min": min(values, default=None),
+            "speedup_max": max(values, default=None),
+        }
+        bars.append((method, figures))
+    slug = "".join(c if c.isalnum() else "-" for c in pair)
+    return Plot(
+        f"speedup-{slug}",
+        f"Speed-up of each method, {pair}",
+        functools.partial(speedup_bars, groups=bars, label="times its baseline"),
+        f"{pair}: the speed-ups of the table. Bars: geometric mean over prompts; lines: from the "
+        "slowest prompt to the fastest.",
+    )
 
 
 def _like_the_published(rows: Sequence[Row]) -> Table:

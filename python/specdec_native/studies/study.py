@@ -16,6 +16,11 @@ from .runner import Row
 
 # name: (module, class, what `specdec-native study` says about it)
 STUDIES: dict[str, tuple[str, str, str]] = {
+    "mine": (
+        "mine",
+        "Mine",
+        "which drafter is fastest on my prompts, and the settings to write down",
+    ),
     "spec-bench": (
         "benchmarks",
         "SpecBench",
@@ -36,15 +41,25 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         "Edits",
         "code-editing sessions: the whole file back, turn after turn",
     ),
-    "mine": (
-        "mine",
-        "Mine",
-        "which drafter is fastest on my prompts, and the settings to write down",
+    "peers": (
+        "peers",
+        "Peers",
+        "the same prompts and files through llama.cpp and transformers, in the same minutes",
+    ),
+    "adversarial": (
+        "adversarial",
+        "Adversarial",
+        "a draft model that is always wrong: what it costs at the worst",
     ),
     "topk-importance": (
         "topk_importance",
         "TopkImportance",
         "candidates from the draft's best K, the published rule beside its lossless form",
+    ),
+    "samplers": (
+        "samplers",
+        "Samplers",
+        "greedy, multinomial, top-k and noise, times plain, speculative and n-gram decoding",
     ),
     "pairs": (
         "pairs",
@@ -69,12 +84,14 @@ class Study(ABC):
         needs_draft: does it make no sense without a draft model?
         defaults: of the shared options, where a study has its own: rounds, max_tokens, limit, ctx,
             out.
+        free: its own options that do not change what is run.
         extra: modules it imports beyond those that every study does.
     """
 
     name: ClassVar[str]
     needs_draft: ClassVar[bool] = False
     defaults: ClassVar[dict[str, Any]] = {}
+    free: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[tuple[str, ...]] = ()
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:  # noqa: B027

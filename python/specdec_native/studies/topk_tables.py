@@ -58,8 +58,10 @@ WHY_NOT = (
 def lossless_acceptance(tokens: float, length: float) -> float:
     """The acceptance a at which drafts of a length give so many tokens a pass:
     (1 - a^(length + 1)) / (1 - a)."""
+    if tokens >= length + 1:
+        return 1.0
     low, high = 0.0, 1.0
-    for _ in range(60):
+    for _ in range(50):
         a = (low + high) / 2
         per_pass = (1 - a ** (length + 1)) / (1 - a)
         low, high = (a, high) if per_pass < tokens else (low, a)

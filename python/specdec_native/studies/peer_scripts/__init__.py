@@ -1,0 +1,1 @@
+"""What runs in the interpreter of another engine: needs nothing of this package."""
