@@ -352,6 +352,19 @@ def test_spread_over_processes_it_has_the_same_settings_without_times(tmp_path):
     assert alone == shared
 
 
+def test_a_second_pair_has_files_of_its_own(tmp_path):
+    models = ["--pair", "pycode", "pycode-draft", "--pair", "manuals", "manuals-draft"]
+    small = ["-n", 8, "--prompt-length", 8, "--depths", 1, "--rounds", 1, "--limit", 1]
+    run("sweep", tmp_path / "out", "--output", tmp_path / "own.csv", *small, models=models)
+    mark = "-manuals-neox-7m-q8-0---manuals-neox-draft-q8-0"
+    for folder, stem in ((tmp_path, "own"), (tmp_path / "out", "experiment_results")):
+        found = {path.name for path in folder.glob("*.csv")} - {"rows.csv"}
+        assert found == {f"{stem}.csv", f"{stem}{mark}.csv"}
+    names = {path.stem for path in (tmp_path / "out" / "plots").glob("*.png")}
+    assert len(names) == 10
+    assert {"speedup", f"speedup{mark}"} <= names
+
+
 @pytest.mark.parametrize(
     "arguments,error",
     [

@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, cast
 
 from ..errors import InvalidArgumentError, SpecdecError
-from . import benchmark_data
 from .benchmark_report import slowest
-from .data import own_prompts
 from .engines import Workbench
 from .figures import by, grouped, number, percent, ranged, summary, tidy
 from .methods import HELP, fitting, parse_methods, possible, sampling_of
 from .peer_engines import MissingPeerError, ProcessEngine, ServerEngine
-from .plan import PLAIN, Block, Method, Pair, Task
+from .plan import PLAIN, Block, Method, Pair
+from .prompt_sources import add_prompt_sources, tasks_of
 from .report import Plot, Report, Table, Text
 from .runner import Row
 from .study import Study, spread_out
@@ -33,10 +31,8 @@ class Peers(Study):
     free: ClassVar[tuple[str, ...]] = ("peer_python", "llama_server")  # versions are in the rows
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        add_prompt_sources(parser)
         add = parser.add_argument
-        add("prompts", type=pathlib.Path, nargs="?", help="own prompts, as of the study mine")
-        add("--spec-bench", type=pathlib.Path, metavar="FILE")
-        add("--humaneval", type=pathlib.Path, metavar="FILE")
         add("--methods", default="plain,auto,ngram,suffix,model", metavar="LIST", help=HELP)
         add("--temperature", type=float, default=0.0, help="default 0")
         add("--peer-python", metavar="PYTHON",
@@ -61,7 +57,7 @@ class Peers(Study):
         for pair in args.pairs:
             methods = possible(args, workbench, pair, parse_methods(args.methods))
             methods += tuple(_peers(args, workbench, pair))
-            kinds = _tasks(args, has_template=workbench.target(pair).chat_template is not None)
+            kinds = tasks_of(args, has_template=workbench.target(pair).chat_template is not None)
             for tasks in kinds.values():
                 for task in spread_out(fitting(args, workbench, pair, tasks), args.limit):
                     yield Block(
@@ -75,26 +71,6 @@ class Peers(Study):
             parts.append(Text(_who(group), heading=pair))
             parts += [engines_table(group, slug), like_table(group, slug), _plot(group, slug)]
         return Report("Beside other engines", parts)
-
-
-def _tasks(args: argparse.Namespace, *, has_template: bool) -> dict[str, list[Task]]:
-    """Prompts by kind."""
-    tasks: list[Task] = []
-    if args.prompts is not None:
-        tasks += [
-            task if task.category else dataclasses.replace(task, category="own")
-            for task in own_prompts(args.prompts)
-        ]
-    if args.spec_bench is not None:
-        tasks += [task for task, _ in benchmark_data.spec_bench(args.spec_bench)]
-    if args.humaneval is not None:
-        tasks += [t for t, _ in benchmark_data.humaneval(args.humaneval, chat=has_template)]
-    if not tasks:
-        raise InvalidArgumentError("no prompts: give a file, --spec-bench or --humaneval")
-    kinds: dict[str, list[Task]] = {}
-    for task in tasks:
-        kinds.setdefault(task.category, []).append(task)
-    return kinds
 
 
 def _peers(args: argparse.Namespace, workbench: Workbench, pair: Pair) -> list[Method]:

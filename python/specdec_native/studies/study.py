@@ -46,6 +46,11 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         "Peers",
         "the same prompts and files through llama.cpp and transformers, in the same minutes",
     ),
+    "adversarial": (
+        "adversarial",
+        "Adversarial",
+        "a draft model that is always wrong: what it costs at the worst",
+    ),
     "topk-importance": (
         "topk_importance",
         "TopkImportance",
