@@ -8,7 +8,7 @@ import pytest
 
 import specdec_native as sd
 import tiny_models
-from specdec_native.studies import benchmark_data, benchmark_report, figures, runner
+from specdec_native.studies import benchmark_data, benchmark_report, command, figures, runner
 from specdec_native.studies.engines import Workbench
 from specdec_native.studies.methods import parse_methods
 from specdec_native.studies.plan import Block, Pair, Task, plain
@@ -73,6 +73,32 @@ def test_spec_bench_asks_every_turn_and_compares_every_token(tmp_path, spec_benc
     assert "looks at the first of several answers only" in page
     plots = {path.name.split("-categories")[0] for path in (tmp_path / "out/plots").glob("*.png")}
     assert {"speedup", "tokens-per-pass"} <= plots
+
+
+def test_questions_go_through_the_chat_template(tmp_path, spec_bench):
+    keys = {"tokenizer.chat_template": "{% for m in messages %}[{{ m['content'] }}]{% endfor %}"}
+    model = tiny_models.write_tiny(tmp_path / "tiny.gguf", dtype="Q8_0", seed=1, extra=keys)
+    pair = Pair("tiny", str(model))
+    with Workbench([pair]) as bench:
+        (task, _), *_ = benchmark_data.spec_bench(spec_bench)
+        block = Block(pair, task, (plain(),), 4)
+        first = bench.target(pair).detokenize(runner.prompt_ids(bench, block, ()))
+        second = bench.target(pair).detokenize(runner.prompt_ids(bench, block, ("its answer",)))
+    assert first == "[You are a helpful assistant.][def first(]"
+    assert second == f"{first}[its answer][def second(]"
+
+
+def test_a_method_without_its_draft_model_is_left_out_and_named(tmp_path, spec_bench):
+    arguments = ["spec-bench", str(spec_bench), "-m", "pycode", "--out", str(tmp_path / "out")]
+    arguments += ["--methods", "model,ngram", "--limit", "1", "--turns", "1", "-n", "4", "-q"]
+    assert command.main([*arguments, "--rounds", "1"]) == 0
+    lines_ = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines_]
+    assert {(r["method"], r["turn"]) for r in rows} == {("plain", 0), ("ngram", 0)}
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "model is left out: no draft model: --draft" in page
+    with pytest.raises(sd.InvalidArgumentError, match="--turns must be at least 1, not 0"):
+        command.main([*arguments, "--turns", "0"])
 
 
 def test_limit_counts_prompts_of_each_category(tmp_path, spec_bench):

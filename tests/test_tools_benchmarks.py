@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 import tiny_models
@@ -107,10 +106,17 @@ def test_the_page_holds_what_was_measured(docs):
     assert "| Q4_K | 41.2 | 333.0 |" in page
     assert "| some-model | 1.100 | 1.210 | 1.10 | 0.55 | 0.50 |" in page
     assert page.count("Not measured yet.") == 1  # speculation
-    plot = (docs / "benchmarks" / "some-model.svg").read_text()
-    assert plot.count("<polyline") == 2
-    assert "llama.cpp 16.0" in plot
-    assert ">512<" not in plot
+    assert (docs / "benchmarks" / "some-model.svg").read_text().startswith("<?xml")
+
+
+def test_a_plot_shows_both_engines_up_to_16_rows():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    load_tool("make_performance_page").draw_ratios(figure, forward())
+    (axes,) = figure.axes
+    assert [list(line.get_xdata()) for line in axes.lines] == [[1, 4, 16]] * 2
+    assert list(axes.lines[1].get_ydata()) == [1.0, 4.0, 16.0]
+    assert [text.get_text() for text in axes.texts] == ["specdec 1.8", "llama.cpp 16.0"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "4", "16"]
 
 
 def test_check_notices_every_kind_of_staleness(docs):
@@ -191,92 +197,51 @@ def test_the_driver_runs_parts_and_says_what_it_left_out(model, docs):
     )
 
 
-# ---------------------------------------------------------------- speculation
+# ---------------------------------------------------------------- presets of studies
 
 
-@pytest.fixture
-def prompt(tmp_path):
-    path = tmp_path / "cat.txt"
-    path.write_text("the cat in the hat the cat in the hat the cat in the \n")
-    return path
-
-
-def test_methods_are_compared_and_unknown_ones_reported(model, prompt, tmp_path):
-    pytest.importorskip("specdec_native", reason="the package is not installed")
-    out = tmp_path / "out.json"
-    done = tool(
-        "bench_speculation.py", "-m", model, "--prompt", prompt, "--methods", "ngram,model,bogus",
-        "--rounds", 2, "--max-tokens", 12, "--ctx", 256, "--json", out, "--temperature", 0.8,
-    )  # fmt: skip
-    report = json.loads(out.read_text())
-    assert report["methods"] == {
-        "plain": "ok",
-        "ngram": "ok",
-        "model": "needs a draft model: -md",
-        "bogus": "no such method",
-    }
-    assert "tokens: identical" in done.stdout
-    (entry,) = report["prompts"]
-    assert entry["different"] == []
-    speedups = entry["methods"]["ngram"]["speedup"]["values"]
-    plain, ngram = (entry["methods"][m]["tokens_per_second"]["values"] for m in ("plain", "ngram"))
-    assert speedups == pytest.approx([a / b for a, b in zip(ngram, plain, strict=True)], rel=1e-2)
-    assert report["summary"]["ngram"]["min"] == entry["methods"]["ngram"]["speedup"]["median"]
-
-
-def test_data_sets_are_asked_through_the_chat_template(model, tmp_path):
+def test_the_driver_runs_studies_and_keeps_their_figures(docs, tmp_path):
+    """The recorded figures are those of the study's rows; the page shows them."""
+    for name in ("pandas", "matplotlib", "rich", "gguf"):
+        pytest.importorskip(name)
     sd = pytest.importorskip("specdec_native", reason="the package is not installed")
-    bench = load_tool("bench_speculation")
-    spec_bench, humaneval = tmp_path / "s.jsonl", tmp_path / "h.jsonl"
-    lines = [
-        {"question_id": i, "category": category, "turns": [f"Question {i}", "no"]}
-        for i, category in enumerate(["writing", "coding", "qa", "qa", "qa", "rag"])
-    ]
-    spec_bench.write_text("\n".join(map(json.dumps, lines)))
-    humaneval.write_text(json.dumps({"task_id": "HumanEval/0", "prompt": "def f():\n"}))
-    options = bench.argparse.Namespace(
-        prompt=[], spec_bench=spec_bench, humaneval=humaneval, per_task=2, count=None
-    )
-    with sd.Model(model) as target:
-        prompts = list(bench.read_prompts(target, options))
-        texts = [target.detokenize(p.token_ids) for p in prompts]
-    assert [p.id for p in prompts] == [
-        "mt_bench/0", "mt_bench/1", "qa/2", "qa/3", "rag/5", "HumanEval/0",
-    ]  # fmt: skip
-    assert texts[0].endswith("Question 0")
-    assert texts[-1].endswith("Complete this function:\n```python\ndef f():\n\n```")
-
-
-def test_shuffled_weights_are_the_same_blocks_in_another_order(model, tmp_path):
-    gguf = pytest.importorskip("gguf")
-    out = tmp_path / "shuffled.gguf"
-    load_tool("bench_speculation").shuffle_weights(model, out)
-    assert out.stat().st_size == model.stat().st_size
-    moved = 0
-    for a, b in zip(gguf.GGUFReader(model).tensors, gguf.GGUFReader(out).tensors, strict=True):
-        assert (a.name, a.tensor_type) == (b.name, b.tensor_type)
-        same = np.array_equal(a.data, b.data)
-        assert same == (len(a.shape) < 2), a.name
-        moved += not same
-        assert sorted(np.asarray(a.data).tobytes()) == sorted(np.asarray(b.data).tobytes())
-    assert moved > 0
-
-
-def test_adversarial_runs_report_total_and_worst(model, prompt, tmp_path):
-    pytest.importorskip("specdec_native", reason="the package is not installed")
-    out = tmp_path / "out.json"
-    tool(
-        "bench_speculation.py", "-m", model, "-md", model, "--prompt", prompt, "--adversarial",
-        "--attacked", "model:3", "--count", 3, "--max-tokens", 8, "--ctx", 256, "--json", out,
+    prompt, questions = tmp_path / "cat.txt", tmp_path / "spec_bench.jsonl"
+    prompt.write_text("def add(a, b):\n    return a + b\n\n\ndef add3(a, b, c):\n")
+    entries = [{"question_id": i, "category": "qa", "turns": ["import os\n", "no"]} for i in (1, 2)]
+    questions.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    pair, studies, out = sd.embedded(), tmp_path / "studies", docs / "benchmarks"
+    done = tool(
+        "run_benchmarks.py", "-m", pair.target, "-md", pair.draft, "--quick", "--out", out,
+        "--studies", studies, "--prompt", prompt, "--spec-bench", questions, "--temperatures", "0",
+        "--only", "prompts,spec-bench,humaneval,adversarial",
     )  # fmt: skip
-    report = json.loads(out.read_text())
-    useless, alternating = report["cases"]
-    assert report["different"] == []
-    for case in report["cases"]:
+    assert "done: prompts, spec-bench, adversarial" in done.stderr
+    assert "left out: humaneval (no --humaneval)" in done.stderr
+    report = json.loads((out / "speculation-prompts.json").read_text())
+    (entry,) = report["prompts"]
+    assert (entry["id"], entry["different"]) == ("cat", [])
+    assert {"plain", "auto", "ngram", "suffix", "model:2", "model:4", "model:7"} <= set(
+        entry["methods"]
+    )
+    rows = [json.loads(r) for r in (studies / "prompts" / "rows.jsonl").read_text().splitlines()]
+    (ngram,) = [r for r in rows if r["method"] == "ngram"]
+    assert entry["methods"]["ngram"]["drafted"] == ngram["drafted"] > 0
+    assert entry["methods"]["ngram"]["speedup"]["median"] == pytest.approx(
+        ngram["speedup"], rel=1e-3
+    )
+    spec_bench = json.loads((out / "speculation-spec-bench-t0.json").read_text())
+    assert [p["id"] for p in spec_bench["prompts"]] == ["qa/1"]  # one of its kind, its first turn
+    adversarial = json.loads((out / "adversarial.json").read_text())
+    assert adversarial["different"] == []
+    for case in adversarial["cases"]:
         assert len(case["per_request"]) == 3
         assert case["worst_over_plain"] == max(case["per_request"])
-    # The real draft is the target itself here: right whenever it is asked.
-    assert alternating["accepted"] > useless["accepted"]
+    tool("make_performance_page.py", "--docs", docs)
+    page = (docs / "performance.md").read_text()
+    assert "**single prompts**: pycode-llama-5m.q8_0, draft pycode-llama-draft" in page
+    assert "| real and shuffled in turn |" in page
+    for path in out.glob("*.json"):
+        assert str(tmp_path) not in path.read_text()
 
 
 def test_reports_survive_their_own_writer(tmp_path):

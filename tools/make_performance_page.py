@@ -4,17 +4,20 @@
     python tools/make_performance_page.py [--check]
 
 The text around the tables is docs/performance.md.in. --check writes nothing and fails when a file
-is out of date. Needs nothing but Python: the plots are plain SVG.
+is out of date; a plot is, when it was drawn from other figures. Plots are drawn as of studies:
+pip install "specdec-native[studies]".
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import hashlib
 import json
-import math
 import pathlib
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -299,66 +302,58 @@ def speculation_cell(entry: Report) -> str:
 
 # ---------------------------------------------------------------- plots
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 560, 300, 52, 42, 34, 92
 COLORS = {"ours": "#0b7285", "peer": "#c92a2a"}
+NAMES = {"ours": "specdec", "peer": "llama.cpp"}
+
+
+def series_of(report: Report) -> dict[str, list[tuple[int, float]]]:
+    """T(M)/T(1) of both engines, up to 16 rows."""
+    entries = [e for e in report["table"] if e["rows"] <= 16]
+    return {
+        engine: [(e["rows"], e[f"{engine}_over_first"]["median"]) for e in entries]
+        for engine in NAMES
+        if f"{engine}_over_first" in entries[0]
+    }
+
+
+def draw_ratios(figure: Any, report: Report) -> None:
+    """Rows on a logarithmic axis."""
+    axes = figure.subplots()
+    series = series_of(report)
+    for engine, points in series.items():
+        rows, ratios = zip(*points, strict=True)
+        axes.plot(rows, ratios, color=COLORS[engine], marker="o", label=NAMES[engine])
+        axes.annotate(
+            f"{NAMES[engine]} {ratios[-1]:.1f}", (rows[-1], ratios[-1]), (6, -3),
+            textcoords="offset points", color=COLORS[engine],
+        )  # fmt: skip
+    axes.set_xscale("log", base=2)
+    ticks = [rows for rows, _ in next(iter(series.values()))]
+    axes.set_xticks(ticks, [str(rows) for rows in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.12)
+    axes.set_xlabel("rows M")
+    axes.set_title(
+        f"{title(report)}: T(M)/T(1), {report['isa']}, {report['machine']['n_threads']} threads",
+        fontsize=10, loc="left",
+    )  # fmt: skip
+
+
+def mark_of(report: Report) -> str:
+    """What a plot was drawn from; the bytes of a plot depend on the version of matplotlib."""
+    shown = [title(report), report["isa"], report["machine"]["n_threads"], series_of(report)]
+    return f"<!-- drawn from {hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]} -->"
 
 
 def plot(report: Report) -> str:
-    """T(M)/T(1) up to 16 rows, rows on a logarithmic axis."""
-    entries = [e for e in report["table"] if e["rows"] <= 16]
-    series = {
-        engine: [(e["rows"], e[f"{engine}_over_first"]["median"]) for e in entries]
-        for engine in ("ours", "peer")
-        if f"{engine}_over_first" in entries[0]
-    }
-    top = max(2.0, math.ceil(max(y for points in series.values() for _, y in points)))
-    most = math.log2(max(2, *(e["rows"] for e in entries)))
+    from specdec_native.studies.report import Plot, draw
 
-    def x_of(rows: int) -> float:
-        return float(LEFT + (WIDTH - LEFT - RIGHT) * math.log2(rows) / most)
-
-    def y_of(ratio: float) -> float:
-        return float(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * ratio / top)
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" font-size="12">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-        f'<text x="{LEFT}" y="20" font-size="13">{title(report)}: T(M)/T(1), {report["isa"]}, '
-        f"{report['machine']['n_threads']} threads</text>",
-    ]
-    step = 1 if top <= 8 else 2
-    for tick in range(0, int(top) + 1, step):
-        y = y_of(tick)
-        parts.append(
-            f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#dddddd"/>'
-            f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick}</text>'
-        )
-    for entry in entries:
-        x = x_of(entry["rows"])
-        parts.append(
-            f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">'
-            f"{entry['rows']}</text>"
-        )
-    parts.append(
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">'
-        f"rows M</text>"
-    )
-    for engine, points in series.items():
-        line = " ".join(f"{x_of(m):.1f},{y_of(r):.1f}" for m, r in points)
-        color = COLORS[engine]
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
-        parts += [
-            f'<circle cx="{x_of(m):.1f}" cy="{y_of(r):.1f}" r="3" fill="{color}"/>'
-            for m, r in points
-        ]
-        m, r = points[-1]
-        name = "specdec" if engine == "ours" else "llama.cpp"
-        parts.append(
-            f'<text x="{x_of(m) + 8:.1f}" y="{y_of(r) + 4:.1f}" fill="{color}">{name} '
-            f"{r:.1f}</text>"
-        )
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = Plot("ratios", title(report), functools.partial(draw_ratios, report=report),
+                     size=(6.4, 3.6))  # fmt: skip
+        svg = draw(pathlib.Path(folder), drawn)
+    return f"{svg.rstrip()}\n{mark_of(report)}\n"
 
 
 # ---------------------------------------------------------------- files
@@ -374,8 +369,8 @@ SECTIONS: dict[str, Callable[[list[Report]], str]] = {
 }
 
 
-def render(docs: pathlib.Path) -> dict[pathlib.Path, str]:
-    """What each generated file should hold."""
+def render(docs: pathlib.Path) -> tuple[str, dict[pathlib.Path, Report]]:
+    """The page, and what each plot is drawn from."""
     folder = docs / "benchmarks"
     reports = load_reports(folder)
     template = (docs / "performance.md.in").read_text("utf-8")
@@ -383,10 +378,21 @@ def render(docs: pathlib.Path) -> dict[pathlib.Path, str]:
     if unknown:
         raise SystemExit(f"performance.md.in names unknown sections: {', '.join(sorted(unknown))}")
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: SECTIONS[match[1]](reports), template)
-    files = {docs / "performance.md": page}
-    for report in main_forward(reports):
-        files[folder / f"{slug(report)}.svg"] = plot(report)
-    return files
+    return page, {folder / f"{slug(report)}.svg": report for report in main_forward(reports)}
+
+
+def out_of_date(docs: pathlib.Path, page: str, plots: dict[pathlib.Path, Report]) -> list[str]:
+    def text_of(path: pathlib.Path) -> str:
+        return path.read_text("utf-8") if path.exists() else ""
+
+    stale = [] if text_of(docs / "performance.md") == page else ["performance.md"]
+    stale += [
+        path.name
+        for path, report in plots.items()
+        if not text_of(path).endswith(mark_of(report) + "\n")
+    ]
+    stale += [path.name for path in (docs / "benchmarks").glob("*.svg") if path not in plots]
+    return stale
 
 
 def main() -> None:
@@ -396,24 +402,19 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
     parser.add_argument("--docs", type=pathlib.Path, default=ROOT / "docs")
     options = parser.parse_args()
-    files = render(options.docs)
-    if not options.check:
-        for path, text in files.items():
-            path.write_text(text, "utf-8")
-            print(f"wrote {path}")
+    page, plots = render(options.docs)
+    stale = out_of_date(options.docs, page, plots)
+    if options.check:
+        if stale:
+            print(f"out of date: {', '.join(stale)}; run tools/make_performance_page.py")
+            sys.exit(1)
+        print("up to date")
         return
-    stale = [
-        path.name
-        for path, text in files.items()
-        if not path.exists() or path.read_text("utf-8") != text
-    ]
-    stale += [
-        path.name for path in (options.docs / "benchmarks").glob("*.svg") if path not in files
-    ]
-    if stale:
-        print(f"out of date: {', '.join(stale)}; run tools/make_performance_page.py")
-        sys.exit(1)
-    print("up to date")
+    files = {options.docs / "performance.md": page}
+    files |= {path: plot(report) for path, report in plots.items() if path.name in stale}
+    for path, text in files.items():
+        path.write_text(text, "utf-8")
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,10 @@ part writes one file into docs/benchmarks; --only runs some of them:
     spec-bench, humaneval   speculation on --spec-bench FILE and --humaneval FILE, T = 0 and 0.8
     adversarial             drafts that are useless on purpose
 
+The last four are presets of `specdec-native study peers` and `adversarial` (docs/studies.md) and
+need the extra `studies`. Their folders with reports, plots and every run stay in --studies, and an
+interrupted one goes on when it is started again.
+
 --quick measures less of everything, to see that it works. Parts that lack their input say so.
 The peer is llama-cpp-python, see tools/bench_llama_cpp.py --help for how to install it.
 """
@@ -33,6 +37,7 @@ import sys
 import tempfile
 from typing import Any
 
+import bench_studies
 from bench_common import (
     machine,
     peer_version,
@@ -175,66 +180,80 @@ def part_memory(options: argparse.Namespace, out: pathlib.Path) -> None:
     write_report(out / "memory.json", reports)
 
 
-def speculation_options(options: argparse.Namespace) -> list[object]:
-    shared: list[object] = ["-m", options.model[0], "-t", options.threads]
-    if options.model_draft:
-        shared += ["-md", options.model_draft]
-    if options.quick:
-        shared += ["--max-tokens", 32, "--rounds", 1]
-    else:
-        shared += ["--max-tokens", 128, "--rounds", options.rounds]
-    return shared
+# ---------------------------------------------------------------- presets of studies
+
+PROMPT_METHODS = "plain,auto,ngram,suffix,model:2,model:4,model:7"
 
 
-def methods(options: argparse.Namespace, *names: str) -> list[object]:
-    chosen = [n for n in names if options.model_draft or not n.startswith("model")]
-    if options.peer_python:
-        return ["--methods", ",".join([*chosen, "peer"]), "--peer-python", options.peer_python]
-    return ["--methods", ",".join(chosen)]
+def run_study(options: argparse.Namespace, name: str, *arguments: object) -> list[Any]:
+    """The rows of a study, which goes on where it was interrupted."""
+    folder = options.studies / name
+    command = [sys.executable, "-m", "specdec_native", "study", *map(str, arguments)]
+    command += ["--target", str(options.model[0]), "--out", str(folder)]
+    command += ["-t", str(options.threads)]
+    command += ["--draft", str(options.model_draft)] if options.model_draft else []
+    command += ["-n", "32", "--rounds", "1"] if options.quick else ["-n", "128"]
+    if subprocess.run(command, check=False).returncode != 0:
+        raise SystemExit(f"the study in {folder} failed")
+    return bench_studies.read_rows(folder)
+
+
+def facts(options: argparse.Namespace, rows: list[Any]) -> dict[str, Any]:
+    return bench_studies.about(rows, options.model[0], options.model_draft)
+
+
+def beside_the_peer(options: argparse.Namespace, *arguments: object) -> list[object]:
+    more: list[object] = [] if options.quick else ["--rounds", options.rounds]
+    more += ["--peer-python", options.peer_python] if options.peer_python else []
+    return ["peers", *arguments, *more]
 
 
 def part_prompts(options: argparse.Namespace, out: pathlib.Path) -> None:
-    files = [argument for path in options.prompt for argument in ("--prompt", path)]
-    names = ("plain", "auto", "ngram", "suffix", "model:2", "model:4", "model:7")
-    run_tool(
-        "bench_speculation.py", *speculation_options(options), *files, "--name", "single prompts",
-        *methods(options, *names), "--json", out / "speculation-prompts.json",
-    )  # fmt: skip
+    options.studies.mkdir(parents=True, exist_ok=True)
+    prompts = options.studies / "prompts.jsonl"
+    lines = []
+    for path in options.prompt:
+        text = path.read_text("utf-8")
+        lines.append(json.dumps({"id": path.stem, "prompt": text.removesuffix("\n")}) + "\n")
+    prompts.write_text("".join(lines), "utf-8")
+    rows = run_study(
+        options, "prompts", *beside_the_peer(options, prompts, "--methods", PROMPT_METHODS)
+    )
+    report = bench_studies.speculation("single prompts", rows, facts(options, rows))
+    write_report(out / "speculation-prompts.json", report)
 
 
 def over_data_set(
-    options: argparse.Namespace, out: pathlib.Path, name: str, count: list[object], min_ms: int
+    options: argparse.Namespace, out: pathlib.Path, name: str, *arguments: object
 ) -> None:
     for temperature in options.temperatures.split(","):
-        run_tool(
-            "bench_speculation.py", *speculation_options(options), *count, "--name", name,
-            "--temperature", temperature, *methods(options, "plain", "auto"),
-            "--min-ms", 0 if options.quick else min_ms, "--peer-rounds", 1,
-            "--json", out / f"speculation-{name.lower()}-t{temperature}.json",
+        key = f"{name.lower()}-t{temperature}"
+        chosen = beside_the_peer(
+            options, *arguments, "--methods", "plain,auto", "--temperature", temperature,
+            "--turns", 1,
         )  # fmt: skip
+        rows = run_study(options, key, *chosen)
+        report = bench_studies.speculation(name, rows, facts(options, rows))
+        write_report(out / f"speculation-{key}.json", report)
 
 
 def part_spec_bench(options: argparse.Namespace, out: pathlib.Path) -> None:
-    per_task = 1 if options.quick else 4
-    over_data_set(
-        options, out, "Spec-Bench", ["--spec-bench", options.spec_bench, "--per-task", per_task],
-        5000,  # answers of a dozen tokens scatter
-    )  # fmt: skip
+    limit = 1 if options.quick else 4
+    over_data_set(options, out, "Spec-Bench", "--spec-bench", options.spec_bench, "--limit", limit)
 
 
 def part_humaneval(options: argparse.Namespace, out: pathlib.Path) -> None:
-    count = 2 if options.quick else 20
-    over_data_set(
-        options, out, "HumanEval", ["--humaneval", options.humaneval, "--count", count], 0
-    )
+    limit = 2 if options.quick else 20
+    over_data_set(options, out, "HumanEval", "--humaneval", options.humaneval, "--limit", limit)
 
 
 def part_adversarial(options: argparse.Namespace, out: pathlib.Path) -> None:
-    run_tool(
-        "bench_speculation.py", *speculation_options(options), "--adversarial",
-        "--spec-bench", options.spec_bench, "--count", 3 if options.quick else 20,
-        "--json", out / "adversarial.json",
+    rows = run_study(
+        options, "adversarial", "adversarial", "--spec-bench", options.spec_bench,
+        "--limit", 3 if options.quick else 20, "--turns", 1,
     )  # fmt: skip
+    report = bench_studies.adversarial(rows, facts(options, rows))
+    write_report(out / "adversarial.json", report)
 
 
 def missing_input(part: str, options: argparse.Namespace) -> str:
@@ -262,6 +281,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=pathlib.Path, default=TOOLS.parent / "docs" / "benchmarks")
+    parser.add_argument("--studies", type=pathlib.Path, default=TOOLS.parent / "build" / "studies")
     parser.add_argument("--specdec", default=shutil.which("specdec") or "specdec")
     parser.add_argument("--peer-python", help="a Python with llama-cpp-python; without: no peer")
     parser.add_argument("--prompt", type=pathlib.Path, action="append", default=[])

@@ -13,6 +13,7 @@ from .benchmark_report import DIFFERENCES, report_of
 from .engines import Workbench
 from .methods import HELP, fitting, parse_methods, possible, sampling_of
 from .plan import Block, Scalar, Task
+from .prompt_sources import add_turns, first_turns
 from .report import Report
 from .runner import Row
 from .study import Study, spread_out
@@ -33,6 +34,7 @@ class Benchmark(Study):
             help=HELP,
         )  # fmt: skip
         parser.add_argument("--temperature", type=float, default=0.0, help="default 0")
+        add_turns(parser)
 
     @abstractmethod
     def read(self, path: pathlib.Path, *, has_template: bool) -> list[Entry]: ...
@@ -45,10 +47,11 @@ class Benchmark(Study):
             methods = possible(args, workbench, pair, parse_methods(args.methods))
             axes = {task.id: more for task, more in entries}
             kinds: dict[str, list[Task]] = {}
-            for task in fitting(args, workbench, pair, [task for task, _ in entries]):
+            tasks = [first_turns(args, task) for task, _ in entries]
+            for task in fitting(args, workbench, pair, tasks):
                 kinds.setdefault(task.category, []).append(task)
-            for tasks in kinds.values():
-                for task in spread_out(tasks, args.limit):
+            for kind in kinds.values():
+                for task in spread_out(kind, args.limit):
                     yield Block(
                         pair, task, methods, args.max_tokens, args.rounds, sampling=sampling,
                         axes=axes[task.id],

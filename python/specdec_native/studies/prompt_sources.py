@@ -17,6 +17,19 @@ def add_prompt_sources(parser: argparse.ArgumentParser) -> None:
     add("prompts", type=pathlib.Path, nargs="?", help="own prompts, as of the study mine")
     add("--spec-bench", type=pathlib.Path, metavar="FILE")
     add("--humaneval", type=pathlib.Path, metavar="FILE")
+    add_turns(parser)
+
+
+def add_turns(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--turns", type=int, metavar="N", help="of each conversation, at most (default all)"
+    )
+
+
+def first_turns(args: argparse.Namespace, task: Task) -> Task:
+    if args.turns is not None and args.turns < 1:
+        raise InvalidArgumentError(f"--turns must be at least 1, not {args.turns}")
+    return dataclasses.replace(task, turns=task.turns[: args.turns])
 
 
 def tasks_of(args: argparse.Namespace, *, has_template: bool) -> dict[str, list[Task]]:
@@ -35,5 +48,5 @@ def tasks_of(args: argparse.Namespace, *, has_template: bool) -> dict[str, list[
         raise InvalidArgumentError("no prompts: give a file, --spec-bench or --humaneval")
     kinds: dict[str, list[Task]] = {}
     for task in tasks:
-        kinds.setdefault(task.category, []).append(task)
+        kinds.setdefault(task.category, []).append(first_turns(args, task))
     return kinds
