@@ -20,6 +20,8 @@ ARCHS = {
     "llama": LLAMA,
     "qwen2": TinyConfig(arch="qwen2", tied=True),
     "qwen3": TinyConfig(arch="qwen3", tied=True),
+    "smollm3": TinyConfig(arch="smollm3", tied=True),
+    "granite": TinyConfig(arch="granite"),
     "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=4),
 }
 Change = Callable[[Metadata, Tensors], None]
@@ -330,3 +332,44 @@ def test_a_padded_embedding_is_accepted_with_a_warning(tmp_path: pathlib.Path) -
     assert (found["n_tokens"], found["vocab_size"]) == (265, 272)
     assert len(warnings) == 1
     assert "7 rows" in warnings[0]
+
+
+# ---------------------------------------------------------------- layers that differ
+
+
+def test_every_fourth_layer_of_smollm3_does_not_rotate(tmp_path: pathlib.Path) -> None:
+    config = TinyConfig(arch="smollm3", n_layers=9, tied=True)
+    found, _ = testing.read_config(write(tmp_path, config))
+    assert found["ropes"] == [0, 0, 0, -1, 0, 0, 0, -1, 0]
+
+
+@pytest.mark.parametrize("arch", ["llama", "granite", "smollm3"])
+@pytest.mark.parametrize(
+    ("suffix", "readers"),
+    [
+        ("final_logit_softcapping", ()),
+        ("attn_logit_softcapping", ()),
+        ("logit_scale", ("granite",)),
+        ("residual_scale", ("granite",)),
+        ("embedding_scale", ("granite",)),
+        ("attention.scale", ("granite",)),
+        ("attention.sliding_window", ()),
+    ],
+)
+def test_what_an_architecture_does_not_read_is_refused(
+    arch: str, suffix: str, readers: tuple[str, ...], tmp_path: pathlib.Path
+) -> None:
+    value: Any = 64 if suffix == "attention.sliding_window" else 0.75
+    path = write(tmp_path, ARCHS[arch], set_key(suffix, value))
+    if arch in readers:
+        testing.read_config(path)
+        return
+    code, _, key, *_ = refusal(path)
+    assert (code, key) == ("unsupported", f"{arch}.{suffix}")
+
+
+@pytest.mark.parametrize("value", [-1.0, 1e-9, 1e9, NAN])
+@pytest.mark.parametrize("suffix", ["logit_scale", "residual_scale", "embedding_scale"])
+def test_scales_out_of_range_are_refused(suffix: str, value: float, tmp_path: pathlib.Path) -> None:
+    code, reason, key, *_ = refusal(write(tmp_path, ARCHS["granite"], set_key(suffix, value)))
+    assert (code, reason, key) == ("model_format", "bad_hparam", f"granite.{suffix}")

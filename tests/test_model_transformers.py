@@ -52,6 +52,17 @@ def qwen3(**changes: Any) -> Any:
     return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**(options | changes)))
 
 
+def smollm3(**changes: Any) -> Any:
+    options = COMMON | {"num_key_value_heads": 2, "num_hidden_layers": 5, "pad_token_id": 0}
+    return transformers.SmolLM3ForCausalLM(transformers.SmolLM3Config(**(options | changes)))
+
+
+def granite(**changes: Any) -> Any:
+    options = COMMON | {"num_key_value_heads": 2, "attention_multiplier": 0.11}
+    options |= {"embedding_multiplier": 6.0, "residual_multiplier": 0.3, "logits_scaling": 3.0}
+    return transformers.GraniteForCausalLM(transformers.GraniteConfig(**(options | changes)))
+
+
 def neox(**changes: Any) -> Any:
     options = COMMON | {"rotary_pct": 0.25, "hidden_act": "gelu"} | changes
     return transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**options))
@@ -86,6 +97,10 @@ CASES: dict[str, Callable[[], Any]] = {
         tie_word_embeddings=False,
         rope_parameters=rope("yarn", original_max_position_embeddings=128),
     ),
+    "smollm3": lambda: smollm3(),
+    "smollm3 own head": lambda: smollm3(tie_word_embeddings=False),
+    "granite": lambda: granite(),
+    "granite tied head": lambda: granite(tie_word_embeddings=True),
     "gptneox parallel": lambda: neox(),
     "gptneox sequential": lambda: neox(use_parallel_residual=False),
     "gptneox full rotation": lambda: neox(rotary_pct=1.0),

@@ -74,6 +74,10 @@ def metadata(config: TinyConfig) -> Metadata:
     }
     if config.is_neox:
         keys["gptneox.use_parallel_residual"] = config.parallel_residual
+    if arch == "granite":
+        scales = {"embedding_scale": 6.0, "residual_scale": 0.3, "logit_scale": 3.0}
+        keys |= {f"granite.{name}": value for name, value in scales.items()}
+        keys["granite.attention.scale"] = 0.11
     return keys
 
 
@@ -380,7 +384,8 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         "mlp.up_proj": "ffn_up",
         "mlp.down_proj": "ffn_down",
     }
-    permuted = {"attn_q": config.n_heads, "attn_k": config.n_kv_heads} if arch == "llama" else {}
+    interleaved = arch in ("llama", "smollm3", "granite")
+    permuted = {"attn_q": config.n_heads, "attn_k": config.n_kv_heads} if interleaved else {}
     for layer in range(config.n_layers):
         for source, name in names.items():
             for kind in ("weight", "bias"):
@@ -390,7 +395,15 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
                 if name in permuted:
                     values = _permute(values, permuted[name])
                 tensors[f"blk.{layer}.{name}.{kind}"] = values
-    return metadata(config) | _rope_keys(arch, hf, hf.max_position_embeddings), tensors
+    keys = metadata(config) | _rope_keys(arch, hf, hf.max_position_embeddings)
+    if arch == "granite":
+        keys |= {
+            "granite.embedding_scale": float(hf.embedding_multiplier),
+            "granite.residual_scale": float(hf.residual_multiplier),
+            "granite.logit_scale": float(hf.logits_scaling),
+            "granite.attention.scale": float(hf.attention_multiplier),
+        }
+    return keys, tensors
 
 
 def _neox(model: Any) -> tuple[Metadata, Tensors]:
@@ -442,7 +455,7 @@ def _neox(model: Any) -> tuple[Metadata, Tensors]:
 
 
 def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
-    """Metadata and tensors of a transformers Llama, Qwen2 or 3, or GPTNeoX causal model."""
+    """Metadata and tensors of a causal model of transformers."""
     kind = type(model).__name__
     if kind == "LlamaForCausalLM":
         return _llama_like(model, "llama")
@@ -450,6 +463,9 @@ def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
         return _llama_like(model, "qwen2")
     if kind == "Qwen3ForCausalLM":
         return _llama_like(model, "qwen3")
+    for name in ("SmolLM3", "Granite"):
+        if kind == f"{name}ForCausalLM":
+            return _llama_like(model, name.lower())
     if kind == "GPTNeoXForCausalLM":
         return _neox(model)
     raise ValueError(f"no conversion for {kind}")

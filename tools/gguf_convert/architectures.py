@@ -44,6 +44,8 @@ def _refuse_windows(config: Config, arch: str, n_layers: int, context: int, defa
         elif layer_types:
             first = n_layers
     else:
+        if arch == "smollm3" and not config.flag("use_sliding_window", False):
+            window = None
         config.has("use_sliding_window")
         config.has("max_window_layers")
         if layer_types and "sliding_attention" not in layer_types:
@@ -75,17 +77,17 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
         raise config.fail("num_key_value_heads", f"a divisor of {n_heads} heads", n_kv_heads)
     config.require("hidden_act", ("silu", "swish"), "only SiLU is supported", "silu")
     config.require("mlp_bias", (False,), "biases there are not supported", False)
-    if name == "llama":
-        # transformers' Llama has no window: such keys are left over from another model.
+    if name in ("llama", "granite"):
+        # They have no window in transformers: such keys are left over from another model.
         for key in ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types"):
             if config.has(key):
                 model.notes.append(f"'{key}' means nothing for {KINDS[name][0]}: left out")
     else:
         _refuse_windows(config, name, n_layers, context, defaults.window)
-    permuted = arch == "llama"
+    permuted = arch in ("llama", "smollm3", "granite")
     # Qwen2 has biases whatever the key says; whether they are there is checked below.
     qkv_bias = config.flag("attention_bias", False) or name == "qwen2"
-    if name == "qwen3" and qkv_bias:
+    if name in ("qwen3", "smollm3") and qkv_bias:
         text = f"false: such biases of {KINDS[name][0]} are not supported"
         raise config.fail("attention_bias", text, True)
     rope = read_rope(config, head_dim, context, divisors=arch == "llama")
@@ -156,6 +158,29 @@ def qwen3(config: Config) -> Model:
     return _llama_like(config, "qwen3", Defaults(32768, 32, 4096, head_dim=128))
 
 
+def smollm3(config: Config) -> Model:
+    config.values.setdefault("tie_word_embeddings", True)
+    config.values.setdefault("rope_theta", 2000000.0)
+    n_layers = config.integer("num_hidden_layers")
+    config.require("no_rope_layer_interval", (4,), "only every fourth layer may lack rope", 4)
+    usual = [int((layer + 1) % 4 != 0) for layer in range(n_layers)]
+    if config.get("no_rope_layers", usual) != usual:
+        raise config.fail("no_rope_layers", "0 for every fourth layer and 1 for the others")
+    return _llama_like(config, "smollm3", Defaults(32768, 4))
+
+
+def granite(config: Config) -> Model:
+    model = _llama_like(config, "granite", Defaults(2048))
+    for key, name in (
+        ("embedding_multiplier", "embedding_scale"),
+        ("residual_multiplier", "residual_scale"),
+        ("logits_scaling", "logit_scale"),
+        ("attention_multiplier", "attention.scale"),
+    ):
+        model.keys[f"granite.{name}"] = config.number(key, 1.0)
+    return model
+
+
 def gptneox(config: Config) -> Model:
     arch = "gptneox"
     context = context_length(config, 2048)
@@ -214,6 +239,8 @@ KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "mistral": ("Mistral", mistral),
     "qwen2": ("Qwen2", qwen2),
     "qwen3": ("Qwen3", qwen3),
+    "smollm3": ("SmolLM3", smollm3),
+    "granite": ("Granite", granite),
     "gpt_neox": ("GPTNeoX", gptneox),
 }
 ARCHITECTURES = {

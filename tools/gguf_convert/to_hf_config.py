@@ -63,15 +63,19 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "rope.scaling.attn_factor": (0, 1),
     "rope.scaling.yarn_log_multiplier": (0,),
 }
+# Of those, what config.json of an architecture can say.
+OWN = {"granite": ("logit_scale", "residual_scale", "embedding_scale")}
 
 
 def _refuse_special(keys: Keys, head_dim: int, context: int, rotated: int | None) -> None:
     """`rotated`: how many dimensions of a head must be, where the architecture rotates all."""
     for suffix, neutral in NEUTRAL.items():
+        if suffix in OWN.get(keys.arch, ()):
+            continue
         if keys.get(suffix, neutral[0]) not in neutral:
             raise keys.fail(suffix, f"{neutral[-1]}, as config.json cannot say otherwise")
     scale = keys.number("attention.scale", 0)
-    if scale != 0 and abs(scale * math.sqrt(head_dim) - 1) > 1e-5:
+    if keys.arch != "granite" and scale != 0 and abs(scale * math.sqrt(head_dim) - 1) > 1e-5:
         raise keys.fail("attention.scale", f"1 / sqrt({head_dim}), config.json cannot say another")
     if 0 < keys.number("attention.sliding_window", 0) < context:
         raise keys.fail("attention.sliding_window", f"0 or at least the context of {context}")
@@ -121,7 +125,7 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
     """config.json of a GGUF file."""
     keys = Keys(all_keys, path)
     arch = keys.arch
-    if arch not in ("llama", "qwen2", "qwen3", "gptneox"):
+    if arch not in ("llama", "qwen2", "qwen3", "smollm3", "granite", "gptneox"):
         raise ConvertError(f"{path}: architecture '{short(arch)}' is not supported")
     parts = all_keys.get("split.count")
     if isinstance(parts, int) and parts > 1:
@@ -172,8 +176,23 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
         return config | names | {"attention_bias": bias}
     if config["rope_scaling"] is None:
         del config["rope_scaling"]
-    name = "Qwen2" if arch == "qwen2" else "Qwen3"
+    if arch == "smollm3":  # whose default is a token that small vocabularies lack
+        config["pad_token_id"] = token_id(all_keys, "padding")
+    if arch == "granite":
+        config |= _granite_scales(keys, head_dim) | {
+            "attention_bias": "blk.0.attn_q.bias" in tensors
+        }
+    name = {"qwen2": "Qwen2", "qwen3": "Qwen3", "smollm3": "SmolLM3", "granite": "Granite"}[arch]
     return config | {"architectures": [f"{name}ForCausalLM"], "model_type": arch}
+
+
+def _granite_scales(keys: Keys, head_dim: int) -> dict[str, float]:
+    return {
+        "embedding_multiplier": keys.number("embedding_scale", 0) or 1.0,
+        "residual_multiplier": keys.number("residual_scale", 0) or 1.0,
+        "logits_scaling": keys.number("logit_scale", 0) or 1.0,
+        "attention_multiplier": keys.number("attention.scale", 0) or head_dim**-0.5,
+    }
 
 
 def token_id(all_keys: dict[str, Any], name: str) -> int | None:
