@@ -24,6 +24,7 @@ from gguf_convert import convert  # noqa: E402
 from test_model_transformers import (  # noqa: E402
     LLAMA3_ROPE,
     expected_logits,
+    gemma3,
     granite,
     llama,
     neox,
@@ -67,6 +68,11 @@ CASES = {
     "smollm3": lambda: smollm3(),
     "granite": lambda: granite(),
     "granite biases": lambda: granite(attention_bias=True, tie_word_embeddings=True),
+    "gemma3": lambda: gemma3(),
+    "gemma3 another pattern": lambda: gemma3(
+        num_hidden_layers=3,
+        layer_types=["full_attention", "sliding_attention", "full_attention"],
+    ),
     "gptneox": lambda: neox(),
     "gptneox sequential": lambda: neox(use_parallel_residual=False),
     "gptneox tied": lambda: neox(tie_word_embeddings=True),
@@ -212,8 +218,8 @@ def test_shards_that_transformers_wrote(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        *("llama 3 rope", "llama padded", "qwen2", "smollm3", "granite"),
-        "gptneox padded",
+        *("llama 3 rope", "llama padded", "qwen2", "smollm3", "granite", "gemma3"),
+        *("gemma3 another pattern", "gptneox padded"),
     ],
 )
 def test_the_way_back_gives_transformers_the_same_model(case: str, tmp_path: pathlib.Path) -> None:

@@ -22,6 +22,7 @@ ARCHS = {
     "qwen3": TinyConfig(arch="qwen3", tied=True),
     "smollm3": TinyConfig(arch="smollm3", tied=True),
     "granite": TinyConfig(arch="granite"),
+    "gemma3": TinyConfig(arch="gemma3", tied=True, window=100),
     "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=4),
 }
 Change = Callable[[Metadata, Tensors], None]
@@ -337,13 +338,47 @@ def test_a_padded_embedding_is_accepted_with_a_warning(tmp_path: pathlib.Path) -
 # ---------------------------------------------------------------- layers that differ
 
 
+def gemma3(n_layers: int) -> TinyConfig:
+    return TinyConfig(arch="gemma3", n_layers=n_layers, tied=True, window=100)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "windowed"),
+    [
+        (None, [1, 1, 1, 1, 1, 0, 1]),
+        (0, [1] * 7),
+        (1, [0] * 7),
+        (3, [1, 1, 0, 1, 1, 0, 1]),
+        ([0, 1, 1, 0, 0, 0, 1], [0, 1, 1, 0, 0, 0, 1]),
+        ([False, True] * 3 + [True], [0, 1, 0, 1, 0, 1, 1]),
+    ],
+)
+def test_windows_and_their_rope_follow_the_pattern(
+    pattern: Any, windowed: list[int], tmp_path: pathlib.Path
+) -> None:
+    suffix = "attention.sliding_window_pattern"
+    change = drop_key(suffix) if pattern is None else set_key(suffix, pattern)
+    found, _ = testing.read_config(write(tmp_path, gemma3(7), change))
+    assert found["windows"] == [100 * flag for flag in windowed]
+    assert found["ropes"] == windowed
+
+
+@pytest.mark.parametrize("pattern", [[1], [1, 0, 1], [0, 2], -1, "2"])
+def test_patterns_that_do_not_fit_the_layers_are_refused(
+    pattern: Any, tmp_path: pathlib.Path
+) -> None:
+    change = set_key("attention.sliding_window_pattern", pattern)
+    code, _, key, *_ = refusal(write(tmp_path, gemma3(2), change))
+    assert (code, key) == ("model_format", "gemma3.attention.sliding_window_pattern")
+
+
 def test_every_fourth_layer_of_smollm3_does_not_rotate(tmp_path: pathlib.Path) -> None:
     config = TinyConfig(arch="smollm3", n_layers=9, tied=True)
     found, _ = testing.read_config(write(tmp_path, config))
     assert found["ropes"] == [0, 0, 0, -1, 0, 0, 0, -1, 0]
 
 
-@pytest.mark.parametrize("arch", ["llama", "granite", "smollm3"])
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "granite", "smollm3"])
 @pytest.mark.parametrize(
     ("suffix", "readers"),
     [
@@ -353,7 +388,7 @@ def test_every_fourth_layer_of_smollm3_does_not_rotate(tmp_path: pathlib.Path) -
         ("residual_scale", ("granite",)),
         ("embedding_scale", ("granite",)),
         ("attention.scale", ("granite",)),
-        ("attention.sliding_window", ()),
+        ("attention.sliding_window", ("gemma3",)),
     ],
 )
 def test_what_an_architecture_does_not_read_is_refused(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ConvertError, short
+from .gemma import gemma3
 from .hf_config import Config
 from .model_description import Defaults, Expected, Model, context_length, read_sizes
 from .rope import read_rope
@@ -241,6 +242,7 @@ KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "qwen3": ("Qwen3", qwen3),
     "smollm3": ("SmolLM3", smollm3),
     "granite": ("Granite", granite),
+    "gemma3_text": ("Gemma3", gemma3),
     "gpt_neox": ("GPTNeoX", gptneox),
 }
 ARCHITECTURES = {
