@@ -68,7 +68,7 @@ def test_spec_bench_asks_every_turn_and_compares_every_token(tmp_path, spec_benc
     page = (tmp_path / "out" / "report.md").read_text()
     assert "1 of 5 prompts are left out: with an answer of 10 tokens" in page
     assert "| qa | 2 |" in page
-    assert "2 of them are conversations" in page
+    assert "Conversations of several turns: 2; each" in page
     assert "ratio of means" in page
     assert "looks at the first of several answers only" in page
     plots = {path.name.split("-categories")[0] for path in (tmp_path / "out/plots").glob("*.png")}

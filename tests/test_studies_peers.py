@@ -73,6 +73,7 @@ def model_says(prompt, n, is_draft=False, end=1000):
         import llama_cpp
     finally:
         sys.path.remove(str(FAKES))
+        sys.modules.pop("llama_cpp", None)
     os.environ["FAKE_END"] = str(end)
     context, text = llama_cpp.Context(b"draft" if is_draft else b"target"), list(prompt)
     while len(text) < len(prompt) + n:
