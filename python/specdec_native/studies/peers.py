@@ -13,7 +13,8 @@ from .benchmark_report import slowest
 from .engines import Workbench
 from .figures import by, grouped, number, percent, ranged, summary, tidy
 from .methods import HELP, fitting, parse_methods, possible, sampling_of
-from .peer_engines import MissingPeerError, ProcessEngine, ServerEngine
+from .peer_engines import MissingPeerError, ProcessEngine
+from .peer_server import ServerEngine
 from .plan import PLAIN, Block, Method, Pair
 from .prompt_sources import add_prompt_sources, tasks_of
 from .report import Plot, Report, Table, Text
@@ -147,8 +148,8 @@ def engines_table(rows: Sequence[Row], slug: str) -> Table:
               "same tokens as our plain", "slowest prompt"]  # fmt: skip
     note = (
         "Other engines round differently, so their greedy text may part from ours where two tokens "
-        "are nearly as likely; that is no fault of either. Above temperature 0 they draw other "
-        "random numbers, and tokens are not compared."
+        "are nearly as likely, and a second turn follows each one's own answer: no fault of "
+        "either. Above temperature 0 they draw other random numbers, and tokens are not compared."
     )
     return Table(f"engines-{slug}", "All engines", header, cells, note)
 
