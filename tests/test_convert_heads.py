@@ -25,12 +25,13 @@ from test_convert_transformers import (  # noqa: E402
     random_tokens,
     randomise_weights,
 )
-from test_model_transformers import expected_logits, llama, neox, qwen2  # noqa: E402
+from test_model_transformers import expected_logits, llama, neox, qwen2, qwen3  # noqa: E402
 
 MODELS: dict[str, Callable[..., Any]] = {
     "llama": llama,
     "mistral": mistral,
     "qwen2": qwen2,
+    "qwen3": qwen3,
     "gptneox": neox,
 }
 HEAD = {"gptneox": "embed_out.weight"}

@@ -21,7 +21,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 pytest.importorskip("gguf", reason="gguf is not installed")
 
 from gguf_convert import convert  # noqa: E402
-from test_model_transformers import LLAMA3_ROPE, expected_logits, llama, neox, qwen2  # noqa: E402
+from test_model_transformers import LLAMA3_ROPE, expected_logits, llama, neox, qwen2, qwen3  # noqa: E402
 from test_model_transformers import randomise as randomise_weights  # noqa: E402
 
 N_TOKENS = 90
@@ -53,6 +53,8 @@ CASES = {
     "mistral": lambda: mistral(),
     "qwen2": lambda: qwen2(),
     "qwen2 own head": lambda: qwen2(tie_word_embeddings=False),
+    "qwen3": lambda: qwen3(),
+    "qwen3 own head": lambda: qwen3(tie_word_embeddings=False),
     "gptneox": lambda: neox(),
     "gptneox sequential": lambda: neox(use_parallel_residual=False),
     "gptneox tied": lambda: neox(tie_word_embeddings=True),

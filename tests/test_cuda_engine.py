@@ -25,9 +25,10 @@ CONFIGS = {
         n_layers=3, hidden_size=64, n_heads=4, n_kv_heads=2, head_dim=16, intermediate_size=96
     ),
     "qwen2": TinyConfig(arch="qwen2", n_layers=2, tied=True, n_heads=2, n_kv_heads=1, head_dim=32),
+    "qwen3": TinyConfig(arch="qwen3", n_layers=2, tied=True, n_heads=4, n_kv_heads=2, head_dim=32),
     "gptneox": TinyConfig(arch="gptneox", n_layers=2, n_heads=4, n_kv_heads=4, n_rot=6),
 }
-DTYPES = {"llama": "Q4_0", "qwen2": "Q8_0", "gptneox": "F16"}
+DTYPES = {"llama": "Q4_0", "qwen2": "Q8_0", "qwen3": "Q4_1", "gptneox": "F16"}
 TOKENS = [int(t) for t in np.random.default_rng(5).integers(0, 250, 64)]
 
 

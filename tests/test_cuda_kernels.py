@@ -307,11 +307,25 @@ def test_gated_products_have_the_bits_of_the_cpu(names: tuple[str, str], activat
             assert same_bits(got, want), (n_rows, use_dp4a)
 
 
-def test_add_adds() -> None:
-    rng = np.random.default_rng(11)
-    x = rng.standard_normal((3, 300)).astype(np.float32)
-    y = rng.standard_normal((3, 300)).astype(np.float32)
-    assert same_bits(gpu.add(x, y), x + y)
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+@pytest.mark.parametrize("n", [1, 16, 80, 128, 200])
+@pytest.mark.parametrize("adds", [False, True])
+def test_norm_of_groups_has_the_bits_of_the_cpu(kind: str, n: int, adds: bool) -> None:
+    rng = np.random.default_rng(n)
+    weight, bias = rng.standard_normal((2, n)).astype(np.float32)
+    spec = gpu.Norm(kind, weight, bias if kind == "layer" else None, 1e-5)
+    for n_rows, n_groups in ((1, 1), (3, 4), (40, 3)):
+        x, to = rng.standard_normal((2, n_rows, n_groups * n)).astype(np.float32)
+        to = to if adds else None
+        got = gpu.norm(x, n_groups, spec, to)
+        want = gpu.norm(x, n_groups, spec, to, on_cpu=True)
+        assert same_bits(got, want)
+        wide = x.astype(np.float64).reshape(n_rows, n_groups, n)
+        mean = wide.mean(-1, keepdims=True) if kind == "layer" else 0.0
+        expected = (wide - mean) / np.sqrt(((wide - mean) ** 2).mean(-1, keepdims=True) + 1e-5)
+        expected = expected * weight + (bias if kind == "layer" else 0.0)
+        expected = expected.reshape(n_rows, -1) + (to if adds else 0.0)
+        np.testing.assert_allclose(want, expected, rtol=2e-6, atol=4e-6)
 
 
 FAULTS = {

@@ -19,6 +19,7 @@ LLAMA = TinyConfig()
 ARCHS = {
     "llama": LLAMA,
     "qwen2": TinyConfig(arch="qwen2", tied=True),
+    "qwen3": TinyConfig(arch="qwen3", tied=True),
     "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=4),
 }
 Change = Callable[[Metadata, Tensors], None]

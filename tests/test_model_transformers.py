@@ -47,6 +47,11 @@ def qwen2(**changes: Any) -> Any:
     return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**options))
 
 
+def qwen3(**changes: Any) -> Any:
+    options = COMMON | {"num_key_value_heads": 2, "head_dim": 32, "tie_word_embeddings": True}
+    return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**(options | changes)))
+
+
 def neox(**changes: Any) -> Any:
     options = COMMON | {"rotary_pct": 0.25, "hidden_act": "gelu"} | changes
     return transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**options))
@@ -76,6 +81,11 @@ CASES: dict[str, Callable[[], Any]] = {
     ),
     "qwen2 tied head": lambda: qwen2(),
     "qwen2 own head": lambda: qwen2(tie_word_embeddings=False, num_key_value_heads=1),
+    "qwen3": lambda: qwen3(),
+    "qwen3 yarn rope, own head": lambda: qwen3(
+        tie_word_embeddings=False,
+        rope_parameters=rope("yarn", original_max_position_embeddings=128),
+    ),
     "gptneox parallel": lambda: neox(),
     "gptneox sequential": lambda: neox(use_parallel_residual=False),
     "gptneox full rotation": lambda: neox(rotary_pct=1.0),

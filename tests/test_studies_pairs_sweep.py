@@ -196,6 +196,13 @@ def test_the_published_pattern_is_judged_by_the_rows():
     assert "higher in 1 of 1" in untimed[0]
 
 
+def test_a_noisy_machine_is_told():
+    quiet = [row("plain", ms, round=i, draft_share=0.1) for i, ms in enumerate((1000, 1100))]
+    noisy = [row("plain", ms, round=i, draft_share=0.1) for i, ms in enumerate((1000, 3000))]
+    assert len(pairs.pattern(figures.tidy(quiet))) == 3
+    assert "deviate by up to 50 % of their mean" in pairs.pattern(figures.tidy(noisy))[3]
+
+
 # ---------------------------------------------------------------- sweep
 
 

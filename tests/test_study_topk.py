@@ -66,6 +66,8 @@ def test_every_data_set_every_method_and_the_tables(tmp_path, data):
     page = (out / "report.md").read_text()
     assert "| alpaca | 1 | 10 | TopK-Imp, published rule |" in page
     assert "| 77.94 % | 1.486 |" in page
+    table = next((out / "tables").glob("table-1-*.csv")).read_text()
+    assert table.count(",direct,") == 3 * 2  # once for all lengths of drafts
     for name in ("table-1", "table-2", "equal", "detail", "text"):
         assert list((out / "tables").glob(f"{name}-*.csv"))
     assert {path.name[:7] for path in (out / "plots").glob("*.png")} == {"accepta", "speedup"}

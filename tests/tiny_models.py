@@ -112,6 +112,9 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
             matrix(f"{block}.{part}", n_out, hidden)
             if qkv_bias:
                 vector(f"{block}.{part}.bias", n_out, 0.0)
+        if config.arch == "qwen3":
+            vector(f"{block}.attn_q_norm.weight", config.head_dim, 1.0)
+            vector(f"{block}.attn_k_norm.weight", config.head_dim, 1.0)
         matrix(f"{block}.attn_output", hidden, q_size)
         norm(f"{block}.ffn_norm")
         if not config.is_neox:
@@ -369,6 +372,8 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         "self_attn.q_proj": "attn_q",
         "self_attn.k_proj": "attn_k",
         "self_attn.v_proj": "attn_v",
+        "self_attn.q_norm": "attn_q_norm",
+        "self_attn.k_norm": "attn_k_norm",
         "self_attn.o_proj": "attn_output",
         "post_attention_layernorm": "ffn_norm",
         "mlp.gate_proj": "ffn_gate",
@@ -437,12 +442,14 @@ def _neox(model: Any) -> tuple[Metadata, Tensors]:
 
 
 def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
-    """Metadata and tensors of a transformers Llama, Qwen2 or GPTNeoX causal language model."""
+    """Metadata and tensors of a transformers Llama, Qwen2 or 3, or GPTNeoX causal model."""
     kind = type(model).__name__
     if kind == "LlamaForCausalLM":
         return _llama_like(model, "llama")
     if kind == "Qwen2ForCausalLM":
         return _llama_like(model, "qwen2")
+    if kind == "Qwen3ForCausalLM":
+        return _llama_like(model, "qwen3")
     if kind == "GPTNeoXForCausalLM":
         return _neox(model)
     raise ValueError(f"no conversion for {kind}")

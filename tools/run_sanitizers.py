@@ -47,10 +47,11 @@ QUICK_TESTS = {
 # They limit memory, which sanitizers need much of, or measure it; or look at the built package; or
 # build and run programs of their own, without sanitizers.
 DESELECT = [
-    "tests/test_aarch64.py", "tests/test_cuda_build.py", "tests/test_emulated_cpus.py",
-    "tests/test_isa_leaks.py", "tests/test_one_definition.py", "tests/test_out_of_memory.py",
-    "tests/test_package.py",
-]  # fmt: skip
+    *("tests/test_aarch64.py", "tests/test_check_gpu.py", "tests/test_cuda_build.py"),
+    *("tests/test_emulated_cpus.py", "tests/test_isa_leaks.py", "tests/test_one_definition.py"),
+    *("tests/test_out_of_memory.py", "tests/test_package.py"),
+    "tests/test_chat_hostile.py::test_hostile_templates_need_little_memory",
+]
 
 
 def run(command: list[str], **settings: str) -> None:

@@ -73,6 +73,20 @@ struct GatedLinearTask {
   std::int64_t dst_stride = 0;
 };
 
+// dst[r, g n + i] = norm(x[r, g n ..])[i] for the n_groups groups of n values of each row; dst may
+// be x.
+struct NormTask {
+  const float* x = nullptr;  // [n_rows, x_stride]
+  std::int64_t x_stride = 0;
+  int n_rows = 0;
+  int n_groups = 1;
+  std::int64_t n = 0;
+  Norm norm;  // of n values; the kind is not kNone
+  float* dst = nullptr;
+  std::int64_t dst_stride = 0;
+  bool accumulate = false;  // dst += instead of dst =
+};
+
 // Rotates q in place and k on its way into the cache, and stores k and v.
 struct RopeStoreTask {
   int n_rows = 0;
@@ -151,9 +165,7 @@ class Backend {
   virtual void gated_linear(const GatedLinearTask& task) = 0;
   virtual void rope_store(const RopeStoreTask& task) = 0;
   virtual void attention(const AttentionTask& task) = 0;
-  // dst[r, i] += x[r, i]
-  virtual void add(float* dst, std::int64_t dst_stride, const float* x, std::int64_t x_stride,
-                   int n_rows, std::int64_t n) = 0;
+  virtual void norm(const NormTask& task) = 0;
   virtual void head(const HeadTask& task) = 0;
 };
 

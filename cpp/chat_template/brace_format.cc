@@ -277,9 +277,11 @@ void write_whole(TextBuilder& out, const Spec& spec, const Value& value) {
     fail("this number format is not supported");
   std::uint64_t rest =
       number < 0 ? 0 - static_cast<std::uint64_t>(number) : static_cast<std::uint64_t>(number);
+  // Not an array chosen and indexed at once: with -fsanitize=bounds GCC 12 loses the index.
+  const std::string_view figures = spec.type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
   std::string digits;
   do {
-    digits += (spec.type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef")[rest % base];
+    digits += figures[rest % base];
     rest /= base;
   } while (rest > 0);
   std::reverse(digits.begin(), digits.end());

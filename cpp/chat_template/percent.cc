@@ -238,9 +238,11 @@ class PercentFormatter {
     const std::uint64_t size =
         number < 0 ? 0 - static_cast<std::uint64_t>(number) : static_cast<std::uint64_t>(number);
     const unsigned base = spec.letter == 'o' ? 8 : needs_int ? 16 : 10;
+    // Not an array chosen and indexed at once: with -fsanitize=bounds GCC 12 loses the index.
+    const std::string_view figures = spec.letter == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
     std::string digits;
     for (std::uint64_t rest = size; rest > 0 || digits.empty(); rest /= base) {
-      digits += (spec.letter == 'X' ? "0123456789ABCDEF" : "0123456789abcdef")[rest % base];
+      digits += figures[rest % base];
     }
     std::reverse(digits.begin(), digits.end());
     TextBuilder body(interpreter_.budget());

@@ -8,7 +8,7 @@
 #include "gguf/vocab_rows.h"
 #include "model/arch/arch.h"
 #include "model/hparams.h"
-#include "model/tensor_plan.h"
+#include "model/slots.h"
 #include "quant/codec.h"
 
 namespace specdec {
@@ -142,7 +142,7 @@ void read_rope(const HparamReader& hparams, const ArchSpec& spec, ModelConfig& c
   read_rope_scaling(hparams, c, rope);
 }
 
-// [n_rot/2] divisors of llama 3's frequencies; check_tensor_plan has checked the shape.
+// [n_rot/2] divisors of llama 3's frequencies; check_slots has checked the shape.
 void read_rope_divisors(const GgufFile& file, RopeConfig& rope) {
   const TensorInfo* tensor = file.find_tensor("rope_freqs.weight");
   if (tensor == nullptr) return;
@@ -211,8 +211,6 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
   c.architecture = hparams.architecture();
   c.name = printable(file.get_string("general.name", ""));
   c.norm_kind = spec->norm_kind;
-  c.activation = spec->activation;
-  c.gated_ffn = spec->gated_ffn;
   c.n_layers = static_cast<int>(hparams.require_int("block_count", 1, kMaxLayers));
   hparams.set_n_layers(c.n_layers);
   c.hidden_size = static_cast<int>(hparams.require_int("embedding_length", 1, kMaxWidth));
@@ -229,10 +227,12 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
   const char* epsilon_key = spec->norm_kind == Norm::Kind::kRms ? "attention.layer_norm_rms_epsilon"
                                                                 : "attention.layer_norm_epsilon";
   c.norm_epsilon = static_cast<float>(hparams.require_float(epsilon_key, 1e-30, 1));
-  if (spec->read_extra != nullptr) spec->read_extra(hparams, c);
+  c.layers.assign(static_cast<std::size_t>(c.n_layers), spec->layer);
+  if (spec->read_layers != nullptr) spec->read_layers(hparams, c);
 
   read_vocabulary(hparams, c, warnings);
-  check_tensor_plan(file, *spec, c);
+  c.slots = model_slots(file, *spec, c);
+  check_slots(file, c.slots, c);
   c.tied_head = file.find_tensor("output.weight") == nullptr;
   read_rope_divisors(file, c.rope);
   return c;

@@ -7,6 +7,8 @@
 
 #include "backend/backend.h"
 #include "gguf/reader.h"
+#include "model/layer.h"
+#include "model/slots.h"
 
 namespace specdec {
 
@@ -40,11 +42,10 @@ struct ModelConfig {
   RopeConfig rope;
   Norm::Kind norm_kind = Norm::Kind::kRms;
   float norm_epsilon = 0;
-  Activation activation = Activation::kSilu;
-  bool gated_ffn = true;           // activation(gate x) * up x, else activation(up x)
-  bool parallel_residual = false;  // x + attention(norm1 x) + ffn(norm2 x)
+  std::vector<LayerSpec> layers;  // [n_layers]
   float attention_scale = 0;
-  bool tied_head = false;  // the head is the embedding matrix
+  bool tied_head = false;   // the head is the embedding matrix
+  std::vector<Slot> slots;  // what the file may hold, and where it goes
 
   // What the model was made for or, where rope is scaled, what the scaling stretches it to.
   [[nodiscard]] int usable_context() const;

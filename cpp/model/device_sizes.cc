@@ -1,23 +1,12 @@
 #include "model/device_sizes.h"
 
-#include <charconv>
+#include <algorithm>
 
 #include "backend/device_slab.h"
 #include "model/model.h"
 #include "quant/requantize.h"
 
 namespace specdec {
-namespace {
-
-// "blk.12.attn_q.weight" -> 12; -1 for what belongs to no layer.
-int layer_of(const std::string& name) {
-  if (!name.starts_with("blk.")) return -1;
-  int layer = -1;
-  const auto [next, error] = std::from_chars(name.data() + 4, name.data() + name.size(), layer);
-  return error == std::errc() ? layer : -1;
-}
-
-}  // namespace
 
 std::uint64_t DeviceSizes::weights(int n_device_layers, bool with_embedding) const {
   if (n_device_layers == 0) return 0;
@@ -49,34 +38,30 @@ DeviceSizes device_sizes(const GgufFile& file, const ModelConfig& config,
                              : row_bytes(dtype, static_cast<std::uint64_t>(n_in)) *
                                    static_cast<std::uint64_t>(n_out);
   };
-  for (const TensorInfo& tensor : file.tensors()) {
-    const bool is_embedding = tensor.name == "token_embd.weight";
-    if (is_embedding) {
-      const auto n_in = static_cast<std::int64_t>(tensor.shape[0]);
-      if (!embedding_is_head(tensor, config, requantize)) {
+  for (const Slot& slot : config.slots) {
+    const TensorInfo* tensor = file.find_tensor(slot.name);
+    if (tensor == nullptr || slot.part == Part::kRopeDivisors) continue;
+    const auto n_in = static_cast<std::int64_t>(slot.shape[0]);
+    if (slot.part == Part::kEmbedding) {
+      if (!embedding_is_head(*tensor, config, requantize)) {
         out.embedding_bytes =
-            DeviceSlab::aligned(matrix_bytes(tensor.dtype, config.n_tokens, n_in));
+            DeviceSlab::aligned(matrix_bytes(tensor->dtype, config.n_tokens, n_in));
       }
       if (!config.tied_head) continue;
     }
-    std::uint64_t n_bytes = tensor.n_elements * sizeof(float);
-    if (tensor.shape.size() == 2) {
-      const auto n_in = static_cast<std::int64_t>(tensor.shape[0]);
-      auto n_out = static_cast<std::int64_t>(tensor.shape[1]);
-      if (is_embedding || tensor.name == "output.weight") n_out = config.n_tokens;
-      DType dtype = tensor.dtype;
+    std::uint64_t n_bytes = tensor->n_elements * sizeof(float);
+    if (slot.kind == SlotKind::kMatrix) {
+      // Of the embedding and the head only tokens that exist.
+      const std::int64_t n_out =
+          slot.layer < 0 ? config.n_tokens : static_cast<std::int64_t>(slot.shape[1]);
+      DType dtype = tensor->dtype;
       if (requantize && requantize_pays(dtype, n_in, *requantize)) dtype = *requantize;
       n_bytes = matrix_bytes(dtype, n_out, n_in);
       out.work.max_n_in = std::max(out.work.max_n_in, n_in);
     }
     n_bytes = DeviceSlab::aligned(n_bytes);
-    const int layer = layer_of(tensor.name);
-    // The tensor plan was checked: a layer's number is in range.
-    if (layer >= 0 && layer < config.n_layers) {
-      out.layer_bytes[static_cast<std::size_t>(layer)] += n_bytes;
-    } else if (tensor.name != "rope_freqs.weight") {
-      out.head_bytes += n_bytes;
-    }
+    (slot.layer < 0 ? out.head_bytes : out.layer_bytes[static_cast<std::size_t>(slot.layer)]) +=
+        n_bytes;
   }
   return out;
 }

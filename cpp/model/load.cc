@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "model/device_sizes.h"
-#include "model/tensor_plan.h"
 #include "model/weights.h"
 #include "quant/codec.h"
 #include "quant/requantize.h"
@@ -88,23 +87,19 @@ class Loader {
     return matrix;
   }
 
-  LinearWeights linear(int layer, const std::string& part) {
-    LinearWeights out;
-    const std::string weight = block_name(layer, (part + ".weight").c_str());
-    const TensorInfo& tensor = *file_.find_tensor(weight);
-    out.weight = matrix(weight, tensor.n_elements / tensor.shape[0]);
-    out.bias = vector(block_name(layer, (part + ".bias").c_str()));
-    return out;
+  // What the file holds of a slot; the first n_rows rows of a matrix.
+  void slot(const Slot& slot, std::uint64_t n_rows, PartWeights& to) {
+    if (file_.find_tensor(slot.name) == nullptr) return;
+    if (slot.kind == SlotKind::kVector) {
+      to.set(slot.part, vector(slot.name));
+    } else {
+      to.set(slot.part, matrix(slot.name, n_rows));
+    }
   }
 
-  NormWeights norm(const std::string& prefix) {
-    return {vector(prefix + ".weight"), vector(prefix + ".bias")};
-  }
-
-  // Values of a tensor as floats; empty when the file has none of that name.
+  // Values of a tensor as floats.
   FloatWeights vector(const std::string& name) {
     const TensorInfo* tensor = file_.find_tensor(name);
-    if (tensor == nullptr) return {};
     check(*tensor);
     std::vector<float> values(tensor->n_elements);
     codec(tensor->dtype)
@@ -165,24 +160,6 @@ class Loader {
   std::vector<std::vector<std::byte>>& requantized_;
   LoadProgress progress_;
 };
-
-LayerWeights load_layer(Loader& loader, const GgufFile& file, const ModelConfig& config,
-                        int layer) {
-  LayerWeights out;
-  out.attention_norm = loader.norm(block_name(layer, "attn_norm"));
-  if (file.find_tensor(block_name(layer, "attn_qkv.weight")) != nullptr) {
-    out.qkv.push_back(loader.linear(layer, "attn_qkv"));
-  } else {
-    for (const char* part : {"attn_q", "attn_k", "attn_v"})
-      out.qkv.push_back(loader.linear(layer, part));
-  }
-  out.attention_out = loader.linear(layer, "attn_output");
-  out.ffn_norm = loader.norm(block_name(layer, "ffn_norm"));
-  if (config.gated_ffn) out.gate = loader.linear(layer, "ffn_gate");
-  out.up = loader.linear(layer, "ffn_up");
-  out.down = loader.linear(layer, "ffn_down");
-  return out;
-}
 
 }  // namespace
 
@@ -252,26 +229,30 @@ void Model::load_weights(const LoadOptions& options) {
   w.embedding_data = file_->tensor_data(*w.embedding);
   w.memory.mapped_bytes = static_cast<std::size_t>(w.embedding->n_bytes);
   loader.use(device);
-  w.output_norm = loader.norm("output_norm");
   // The largest matrix first: while one is packed both copies of it are in memory.
   const auto n_tokens = static_cast<std::uint64_t>(config_.n_tokens);
   if (config_.tied_head) {
-    w.head.weight = loader.matrix("token_embd.weight", n_tokens);
+    w.model.set(Part::kHead, loader.matrix(w.embedding->name, n_tokens));
   } else {
     loader.check(*w.embedding);
-    w.head.weight = loader.matrix("output.weight", n_tokens);
   }
-  w.head.bias = loader.vector("output.bias");
+  for (const Slot& slot : config_.slots) {
+    const bool elsewhere = slot.part == Part::kEmbedding || slot.part == Part::kRopeDivisors;
+    if (slot.layer < 0 && !elsewhere) loader.slot(slot, n_tokens, w.model);
+  }
   if (device != nullptr && first_device_layer_ == 0 && options.device_embedding) {
     if (!embedding_is_head(*w.embedding, config_, options.requantize))
       w.own_device_embedding = loader.embedding(*w.embedding, config_.n_tokens);
-    w.device_embedding =
-        w.own_device_embedding != nullptr ? w.own_device_embedding.get() : w.head.weight.get();
+    w.device_embedding = w.own_device_embedding != nullptr ? w.own_device_embedding.get()
+                                                           : w.model.matrix(Part::kHead);
     w.memory.mapped_bytes = 0;
   }
-  for (int layer = 0; layer < config_.n_layers; ++layer) {
-    loader.use(layer < first_device_layer_ ? nullptr : device);
-    w.layers.push_back(load_layer(loader, *file_, config_, layer));
+  w.layers.resize(static_cast<std::size_t>(config_.n_layers));
+  for (const Slot& slot : config_.slots) {
+    if (slot.layer < 0) continue;
+    loader.use(slot.layer < first_device_layer_ ? nullptr : device);
+    const std::uint64_t n_rows = slot.kind == SlotKind::kMatrix ? slot.shape[1] : 1;
+    loader.slot(slot, n_rows, w.layers[static_cast<std::size_t>(slot.layer)]);
   }
 }
 

@@ -1,4 +1,4 @@
-// The forward pass, one recipe for every architecture.
+// The forward pass from top to bottom; what one layer does is in run_layer.cc.
 #include "model/model.h"
 
 #include <algorithm>
@@ -152,128 +152,6 @@ void Model::fill_rope(const Batch& batch, const Pass& pass, Scratch& scratch) co
   }
 }
 
-void Model::run_layer(int layer, const Pass& pass, const Rows& rows,
-                      const KvLayerView* device_view) const {
-  const ModelConfig& c = config_;
-  const LayerWeights& w = weights_->layers[static_cast<std::size_t>(layer)];
-  const auto norm = [&](const NormWeights& weights) {
-    return Norm{.kind = c.norm_kind,
-                .weight = weights.weight.data_or_null(),
-                .bias = weights.bias.data_or_null(),
-                .epsilon = c.norm_epsilon};
-  };
-
-  const auto view_of = [&](int part) {
-    return device_view != nullptr ? *device_view : pass.cache(part).layer_view(layer);
-  };
-
-  check_cancel(rows.cancel);
-  std::array<LinearSegment, 3> segments;
-  float* dst = rows.qkv;
-  for (std::size_t i = 0; i < w.qkv.size(); ++i) {
-    segments[i] = {.weight = w.qkv[i].weight.get(),
-                   .bias = w.qkv[i].bias.data_or_null(),
-                   .dst = dst,
-                   .dst_stride = pass.qkv_stride};
-    dst += w.qkv[i].weight->n_out();
-  }
-  rows.backend.linear({.x = rows.hidden,
-                       .x_stride = pass.hidden_stride,
-                       .n_rows = pass.n_rows,
-                       .norm = norm(w.attention_norm),
-                       .segments = std::span(segments.data(), w.qkv.size())});
-  for (int part = 0; part < pass.n_parts(); ++part) {
-    const int row = part * pass.part_rows();
-    float* qkv = rows.qkv + row * pass.qkv_stride;
-    rows.backend.rope_store(
-        {.n_rows = pass.part_rows(),
-         .n_heads = c.n_heads,
-         .n_kv_heads = c.n_kv_heads,
-         .head_dim = c.head_dim,
-         .n_rot = c.rope.n_rot,
-         .interleaved = c.rope.interleaved,
-         .cos_sin = rows.cos_sin + static_cast<std::int64_t>(row) * c.rope.n_rot,
-         .q = qkv,
-         .k = qkv + c.q_size(),
-         .v = qkv + c.q_size() + c.kv_size(),
-         .q_stride = pass.qkv_stride,
-         .k_stride = pass.qkv_stride,
-         .v_stride = pass.qkv_stride,
-         .cache = view_of(part),
-         .first_slot = pass.slot_of(part)});
-  }
-
-  // After the last layer's keys and values only rows that are output matter. Rows of a chain can be
-  // cut off: those before them then count as committed.
-  const int first = layer + 1 == pass.last_layer ? pass.first_output_row : 0;
-  if (first == pass.n_rows) return;
-  const int skipped = rows.parents == nullptr ? first : 0;  // 0 when rows have caches of their own
-  for (int part = 0; part < pass.n_parts(); ++part) {
-    const int row = part * pass.part_rows() + skipped;
-    rows.backend.attention({.n_rows = pass.part_rows() - skipped,
-                            .n_heads = c.n_heads,
-                            .n_kv_heads = c.n_kv_heads,
-                            .head_dim = c.head_dim,
-                            .scale = c.attention_scale,
-                            .q = rows.qkv + row * pass.qkv_stride,
-                            .out = rows.attention + row * pass.attention_stride,
-                            .q_stride = pass.qkv_stride,
-                            .out_stride = pass.attention_stride,
-                            .cache = view_of(part),
-                            .first_slot = pass.slot_of(part) + skipped,
-                            .parents = rows.parents});
-  }
-  check_cancel(rows.cancel);
-
-  const int n = pass.n_rows - first;
-  float* hidden = rows.hidden + first * pass.hidden_stride;
-  float* ffn = rows.ffn + first * pass.ffn_stride;
-  // hidden += W x + b
-  const auto accumulate = [&](const LinearWeights& part, const float* x, std::int64_t x_stride) {
-    const LinearSegment segment{.weight = part.weight.get(),
-                                .bias = part.bias.data_or_null(),
-                                .dst = hidden,
-                                .dst_stride = pass.hidden_stride,
-                                .accumulate = true};
-    rows.backend.linear({.x = x,
-                         .x_stride = x_stride,
-                         .n_rows = n,
-                         .norm = {},
-                         .segments = std::span(&segment, 1)});
-  };
-  const auto feed_forward = [&] {
-    if (c.gated_ffn) {
-      rows.backend.gated_linear({.x = hidden,
-                                 .x_stride = pass.hidden_stride,
-                                 .n_rows = n,
-                                 .norm = norm(w.ffn_norm),
-                                 .gate = w.gate.weight.get(),
-                                 .up = w.up.weight.get(),
-                                 .activation = c.activation,
-                                 .dst = ffn,
-                                 .dst_stride = pass.ffn_stride});
-      return;
-    }
-    const LinearSegment segment{.weight = w.up.weight.get(),
-                                .bias = w.up.bias.data_or_null(),
-                                .dst = ffn,
-                                .dst_stride = pass.ffn_stride,
-                                .activation = c.activation};
-    rows.backend.linear({.x = hidden,
-                         .x_stride = pass.hidden_stride,
-                         .n_rows = n,
-                         .norm = norm(w.ffn_norm),
-                         .segments = std::span(&segment, 1)});
-  };
-
-  // Side by side, both branches read the residual before either is added to it.
-  if (c.parallel_residual) feed_forward();
-  accumulate(w.attention_out, rows.attention + first * pass.attention_stride,
-             pass.attention_stride);
-  if (!c.parallel_residual) feed_forward();
-  accumulate(w.down, ffn, pass.ffn_stride);
-}
-
 // Room for the results of the head.
 void Model::prepare_head(const Batch& batch, const Pass& pass, Scratch& scratch) const {
   const int n_outputs = pass.n_outputs();
@@ -290,18 +168,18 @@ void Model::prepare_head(const Batch& batch, const Pass& pass, Scratch& scratch)
 
 void Model::run_head(const Batch& batch, const Pass& pass, const Rows& rows,
                      std::span<const std::int32_t> blocks, Scratch& scratch) const {
-  const NormWeights& norm = weights_->output_norm;
+  const PartWeights& w = weights_->model;
   check_cancel(rows.cancel);
   rows.backend.head(
       {.x = rows.hidden + pass.first_output_row * pass.hidden_stride,
        .x_stride = pass.hidden_stride,
        .n_rows = pass.n_rows - pass.first_output_row,
        .norm = {.kind = config_.norm_kind,
-                .weight = norm.weight.data_or_null(),
-                .bias = norm.bias.data_or_null(),
+                .weight = w.vector(Part::kOutputNorm),
+                .bias = w.vector(Part::kOutputNormBias),
                 .epsilon = config_.norm_epsilon},
-       .weight = weights_->head.weight.get(),
-       .bias = weights_->head.bias.data_or_null(),
+       .weight = w.matrix(Part::kHead),
+       .bias = w.vector(Part::kHeadBias),
        .n_tokens = config_.n_tokens,
        .blocks = blocks,
        .top_k = scratch.top_k_,

@@ -189,6 +189,7 @@ class Model {
   struct Weights;
   struct Pass;
   struct Rows;
+  struct LayerRun;
   Model(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend);
 
   void load_weights(const LoadOptions& options);

@@ -1,6 +1,7 @@
 // The weights of a model as the forward pass uses them.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -23,22 +24,27 @@ struct FloatWeights {
   }
 };
 
-// A matrix and its bias, which may be absent. An absent part has no weight.
-struct LinearWeights {
-  std::unique_ptr<WeightMatrix> weight;
-  FloatWeights bias;
-};
+// The tensors of the model, or of a layer, by their part; those that the file does not hold are
+// null.
+class PartWeights {
+ public:
+  [[nodiscard]] const WeightMatrix* matrix(Part part) const { return matrices_[index(part)].get(); }
+  [[nodiscard]] const float* vector(Part part) const {
+    return vectors_[index(part)].data_or_null();
+  }
+  [[nodiscard]] bool has(Part part) const {
+    return matrix(part) != nullptr || vector(part) != nullptr;
+  }
+  void set(Part part, std::unique_ptr<WeightMatrix> matrix) {
+    matrices_[index(part)] = std::move(matrix);
+  }
+  void set(Part part, FloatWeights vector) { vectors_[index(part)] = std::move(vector); }
 
-struct NormWeights {
-  FloatWeights weight;
-  FloatWeights bias;
-};
+ private:
+  static std::size_t index(Part part) { return static_cast<std::size_t>(part); }
 
-struct LayerWeights {
-  NormWeights attention_norm, ffn_norm;
-  std::vector<LinearWeights> qkv;  // one [Q; K; V] matrix, or q, k, v
-  LinearWeights attention_out;
-  LinearWeights gate, up, down;  // gate only in gated networks
+  std::array<std::unique_ptr<WeightMatrix>, kNumParts> matrices_;
+  std::array<FloatWeights, kNumParts> vectors_;
 };
 
 struct Model::Weights {
@@ -47,9 +53,8 @@ struct Model::Weights {
   // The same on the device: the head, or a matrix of its own. Null: it is not there.
   const WeightMatrix* device_embedding = nullptr;
   std::unique_ptr<WeightMatrix> own_device_embedding;
-  std::vector<LayerWeights> layers;
-  NormWeights output_norm;
-  LinearWeights head;  // [n_tokens, hidden_size]: padded rows are left out
+  std::vector<PartWeights> layers;
+  PartWeights model;  // kHead is [n_tokens, hidden_size], the embedding's if tied: no padded rows
   std::vector<std::vector<std::byte>> requantized;  // what matrices that are views point to
   ModelMemory memory;
 };

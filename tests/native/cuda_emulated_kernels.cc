@@ -26,7 +26,7 @@ const Kernels& emulated_kernels() {
       .rope_store = rope_store<EmulatedLauncher>,
       .attention = attention<EmulatedLauncher>,
       .copy_position = copy_position<EmulatedLauncher>,
-      .add = add<EmulatedLauncher>,
+      .norm = norm<EmulatedLauncher>,
       .head = head<EmulatedLauncher>,
       .embed = embed<EmulatedLauncher>,
       .take_tokens = take_tokens<EmulatedLauncher>,

@@ -368,16 +368,36 @@ Ints take_tokens(const Ints& tokens, const Ints& sources, const Ints& found) {
   return out;
 }
 
-Floats add(const Floats& x, const Floats& y) {
-  const Upload dst(x);
-  const Upload src(y);
-  run_kernels(device_kernels().add, AddArgs{.dst = dst.as<float>(),
-                                            .dst_stride = x.shape(1),
-                                            .x = src.as<float>(),
-                                            .x_stride = y.shape(1),
-                                            .n_rows = static_cast<int>(x.shape(0)),
-                                            .n = x.shape(1)});
+// Rows of n_groups groups; `to`: what the result is added to, null: it replaces x.
+Floats norm(const Floats& x, int n_groups, const NormSpec& spec, const std::optional<Floats>& to,
+            bool on_cpu) {
+  NormTask task;
+  task.x_stride = task.dst_stride = x.shape(1);
+  task.n_rows = static_cast<int>(x.shape(0));
+  task.n_groups = n_groups;
+  task.n = x.shape(1) / n_groups;
+  task.accumulate = to.has_value();
+  task.norm = {norm_kind(spec.kind), spec.weight->data(), spec.bias ? spec.bias->data() : nullptr,
+               spec.epsilon};
   Floats out({x.shape(0), x.shape(1)});
+  const Floats& start = to ? *to : x;
+  std::copy(start.data(), start.data() + start.size(), out.mutable_data());
+  if (on_cpu) {
+    task.x = to ? x.data() : out.data();
+    task.dst = out.mutable_data();
+    make_cpu_backend(2)->norm(task);
+    return out;
+  }
+  const Upload dst(out);
+  const Upload src(x);
+  const Upload weight(*spec.weight);
+  std::optional<Upload> bias;
+  if (spec.bias) bias.emplace(*spec.bias);
+  task.x = to ? src.as<float>() : dst.as<float>();
+  task.dst = dst.as<float>();
+  task.norm.weight = weight.as<float>();
+  task.norm.bias = bias ? bias->as<float>() : nullptr;
+  run_kernels(device_kernels().norm, task);
   dst.download(out.mutable_data());
   return out;
 }
@@ -666,7 +686,8 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
   m.def("embed_found", &embed_found);
   m.def("take_tokens", &take_tokens);
   m.attr("NO_HEAD_BLOCK") = kNoHeadBlock;
-  m.def("add", &add);
+  m.def("norm", &norm, py::arg("x"), py::arg("n_groups"), py::arg("norm"),
+        py::arg("to") = py::none(), py::arg("on_cpu") = false);
   m.def("k_slice_begins", [](std::uint32_t dtype, std::int64_t n_in) {
     std::vector<std::int64_t> out;
     const auto type = static_cast<DType>(dtype);

@@ -1,6 +1,7 @@
 #include "kernel_timer.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 
@@ -190,14 +191,13 @@ TimedLaunches KernelTimer::copy(std::size_t n_bytes, const Repeats& repeats) {
 }
 
 TimedLaunches KernelTimer::nothing(const Repeats& repeats) {
-  const Block two(*device_.runtime, std::vector<float>{0, 0});
-  const cuda::AddArgs args{.dst = two.as<float>(),
-                           .dst_stride = 1,
-                           .x = two.as<float>() + 1,
-                           .x_stride = 1,
-                           .n_rows = 1,
-                           .n = 1};
-  return time(repeats, [&](int) { launch(device_.kernels->add, args); });
+  // Token 0 with no source: a number is read and nothing is written.
+  const Block numbers(*device_.runtime, std::vector<float>{0, std::bit_cast<float>(-1), 0, 0});
+  const cuda::TakeTokensArgs args{.tokens = numbers.as<std::int32_t>(),
+                                  .n_rows = 1,
+                                  .sources = numbers.as<std::int32_t>() + 1,
+                                  .found = numbers.as<TopToken>() + 1};
+  return time(repeats, [&](int) { launch(device_.kernels->take_tokens, args); });
 }
 
 TimedLaunches KernelTimer::prepare(const std::vector<DType>& dtypes, std::int64_t n_in, int n_rows,

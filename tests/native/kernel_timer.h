@@ -50,7 +50,7 @@ class KernelTimer {
 
   // A copy of n_bytes within the device.
   [[nodiscard]] TimedLaunches copy(std::size_t n_bytes, const Repeats& repeats);
-  // One number is added to another: what a launch costs.
+  // One number is read: what a launch costs.
   [[nodiscard]] TimedLaunches nothing(const Repeats& repeats);
   // For all types at once. norm: RMS.
   [[nodiscard]] TimedLaunches prepare(const std::vector<DType>& dtypes, std::int64_t n_in,

@@ -73,7 +73,7 @@ py::dict config_dict(const ModelConfig& c) {
   d["rope_theta"] = c.rope.theta;
   d["rope_factor"] = c.rope.factor;
   d["attention_scale"] = c.attention_scale;
-  d["parallel_residual"] = c.parallel_residual;
+  d["parallel_residual"] = c.layers.at(0).parallel_residual;
   d["tied_head"] = c.tied_head;
   return d;
 }

@@ -133,10 +133,18 @@ class ReferenceBackend final : public Backend {
     }
   }
 
-  void add(float* dst, std::int64_t dst_stride, const float* x, std::int64_t x_stride, int n_rows,
-           std::int64_t n) override {
-    for (int r = 0; r < n_rows; ++r) {
-      for (std::int64_t i = 0; i < n; ++i) dst[r * dst_stride + i] += x[r * x_stride + i];
+  void norm(const NormTask& task) override {
+    for (int r = 0; r < task.n_rows; ++r) {
+      for (int g = 0; g < task.n_groups; ++g) {
+        const std::int64_t at = g * task.n;
+        const std::vector<double> out =
+            normalise(task.norm, task.x + r * task.x_stride + at, task.n);
+        float* dst = task.dst + r * task.dst_stride + at;
+        for (std::size_t i = 0; i < out.size(); ++i) {
+          dst[i] =
+              static_cast<float>(task.accumulate ? static_cast<double>(dst[i]) + out[i] : out[i]);
+        }
+      }
     }
   }
 

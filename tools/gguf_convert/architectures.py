@@ -59,6 +59,7 @@ class Defaults:
     context: int
     n_kv_heads: int | None = None  # None: as many as heads
     window: int | None = None
+    head_dim: int | None = None  # None: hidden_size / heads
 
 
 def _context(config: Config, default: int) -> int:
@@ -69,7 +70,10 @@ def _context(config: Config, default: int) -> int:
     return config.integer("max_position_embeddings", default)
 
 
-def _read_sizes(config: Config, arch: str, context: int) -> tuple[Model, int, int, int, int]:
+def _read_sizes(
+    config: Config, arch: str, context: int, head_dim: int | None = None
+) -> tuple[Model, int, int, int, int]:
+    """`head_dim`: where config.json is silent; None: what the heads share."""
     hidden = config.integer("hidden_size")
     n_layers = config.integer("num_hidden_layers")
     n_heads = config.integer("num_attention_heads")
@@ -85,9 +89,9 @@ def _read_sizes(config: Config, arch: str, context: int) -> tuple[Model, int, in
     }
     if n_layers > 4096:
         raise config.fail("num_hidden_layers", "at most 4096")
-    if not config.has("head_dim") and hidden % n_heads != 0:
+    if not config.has("head_dim") and head_dim is None and hidden % n_heads != 0:
         raise config.fail("num_attention_heads", f"a divisor of hidden_size {hidden}")
-    head_dim = config.integer("head_dim", max(hidden // n_heads, 1))
+    head_dim = config.integer("head_dim", head_dim or max(hidden // n_heads, 1))
     if head_dim % 2 or head_dim * n_heads > 1 << 20:
         where = "head_dim" if config.has("head_dim") else "hidden_size / num_attention_heads"
         raise config.fail(
@@ -111,7 +115,7 @@ def _refuse_windows(config: Config, arch: str, n_layers: int, context: int, defa
     if layer_types and len(layer_types) != n_layers:
         raise config.fail("layer_types", f"a list of {n_layers} layers", len(layer_types))
     first = 0  # the first layer with the window
-    if arch == "qwen2":
+    if arch in ("qwen2", "qwen3"):
         if not config.flag("use_sliding_window", False):
             window = None
         first = config.integer("max_window_layers", 28, low=0)
@@ -137,10 +141,12 @@ def _refuse_windows(config: Config, arch: str, n_layers: int, context: int, defa
 
 
 def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
-    """`name`: llama, mistral or qwen2, by what transformers calls it."""
+    """`name`: llama, mistral, qwen2 or qwen3, by what transformers calls it."""
     arch = "llama" if name == "mistral" else name
     context = _context(config, defaults.context)
-    model, hidden, n_layers, n_heads, head_dim = _read_sizes(config, arch, context)
+    model, hidden, n_layers, n_heads, head_dim = _read_sizes(
+        config, arch, context, defaults.head_dim
+    )
     default_kv = defaults.n_kv_heads
     if default_kv is None or "num_key_value_heads" in config.values:  # null: as many as heads
         default_kv = n_heads
@@ -158,7 +164,9 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
         _refuse_windows(config, name, n_layers, context, defaults.window)
     permuted = arch == "llama"
     # Qwen2 has biases whatever the key says; whether they are there is checked below.
-    qkv_bias = config.flag("attention_bias", False) or not permuted
+    qkv_bias = config.flag("attention_bias", False) or name == "qwen2"
+    if name == "qwen3" and qkv_bias:
+        raise config.fail("attention_bias", "false: such biases of Qwen3 are not supported", True)
     rope = read_rope(config, head_dim, context, divisors=permuted)
     if rope.rotated_share not in (None, 1.0):
         problem = config.fail("partial_rotary_factor", f"1 for {name}", rope.rotated_share)
@@ -195,6 +203,10 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
             )
             if qkv_bias:
                 model.expect(f"{to}.attn_{part}.bias", f"{name}.bias", (size,), row_order=order)
+        if arch == "qwen3":
+            for part in ("q", "k"):
+                name = f"{of}.self_attn.{part}_norm.weight"
+                model.expect(f"{to}.attn_{part}_norm.weight", name, (head_dim,))
         name = f"{of}.self_attn.o_proj"
         model.expect(f"{to}.attn_output.weight", f"{name}.weight", (hidden, q_size))
         if qkv_bias and permuted:
@@ -217,6 +229,10 @@ def mistral(config: Config) -> Model:
 
 def qwen2(config: Config) -> Model:
     return _llama_like(config, "qwen2", Defaults(32768, 32, 4096))
+
+
+def qwen3(config: Config) -> Model:
+    return _llama_like(config, "qwen3", Defaults(32768, 32, 4096, head_dim=128))
 
 
 def gptneox(config: Config) -> Model:
@@ -276,6 +292,7 @@ KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "llama": ("Llama", llama),
     "mistral": ("Mistral", mistral),
     "qwen2": ("Qwen2", qwen2),
+    "qwen3": ("Qwen3", qwen3),
     "gpt_neox": ("GPTNeoX", gptneox),
 }
 ARCHITECTURES = {

@@ -121,7 +121,7 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
     """config.json of a GGUF file."""
     keys = Keys(all_keys, path)
     arch = keys.arch
-    if arch not in ("llama", "qwen2", "gptneox"):
+    if arch not in ("llama", "qwen2", "qwen3", "gptneox"):
         raise ConvertError(f"{path}: architecture '{short(arch)}' is not supported")
     parts = all_keys.get("split.count")
     if isinstance(parts, int) and parts > 1:
@@ -172,7 +172,8 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
         return config | names | {"attention_bias": bias}
     if config["rope_scaling"] is None:
         del config["rope_scaling"]
-    return config | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
+    name = "Qwen2" if arch == "qwen2" else "Qwen3"
+    return config | {"architectures": [f"{name}ForCausalLM"], "model_type": arch}
 
 
 def token_id(all_keys: dict[str, Any], name: str) -> int | None:

@@ -139,9 +139,27 @@ class CpuBackend final : public Backend {
                              [&](TaskContext& context) { ops_.attention(task, memory, context); });
   }
 
-  void add(float* dst, std::int64_t dst_stride, const float* x, std::int64_t x_stride, int n_rows,
-           std::int64_t n) override {
-    for (int r = 0; r < n_rows; ++r) ops_.add(x + r * x_stride, n, dst + r * dst_stride);
+  void norm(const NormTask& task) override {
+    SPECDEC_CHECK(task.norm.kind != Norm::Kind::kNone && task.n > 0 && task.n_groups > 0);
+    const std::int64_t n_units = std::int64_t{task.n_rows} * task.n_groups;
+    const auto some = [&](std::int64_t first, std::int64_t last) {
+      thread_local AlignedBuffer sum;
+      if (task.accumulate) sum.require(static_cast<std::size_t>(task.n) * sizeof(float));
+      for (std::int64_t unit = first; unit < last; ++unit) {
+        const std::int64_t row = unit / task.n_groups;
+        const std::int64_t at = unit % task.n_groups * task.n;
+        float* dst = task.dst + row * task.dst_stride + at;
+        float* out = task.accumulate ? sum.as<float>() : dst;
+        ops_.norm(task.norm, task.x + row * task.x_stride + at, task.n, out);
+        if (task.accumulate) ops_.add(out, task.n, dst);
+      }
+    };
+    constexpr std::int64_t kWorthThreads = 1 << 14;  // values
+    if (n_units * task.n < kWorthThreads) return some(0, n_units);
+    ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
+      const std::int64_t thread = context.thread();
+      some(n_units * thread / n_threads_, n_units * (thread + 1) / n_threads_);
+    });
   }
 
   void head(const HeadTask& task) override {

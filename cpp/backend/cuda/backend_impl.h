@@ -185,15 +185,9 @@ class CudaBackend final : public DeviceBackend {
   void gated_linear(const GatedLinearTask& task) override;
   void rope_store(const RopeStoreTask& task) override;
   void attention(const AttentionTask& task) override;
-  void add(float* dst, std::int64_t dst_stride, const float* x, std::int64_t x_stride, int n_rows,
-           std::int64_t n) override {
-    launch("add", kernels_.add,
-           AddArgs{.dst = dst,
-                   .dst_stride = dst_stride,
-                   .x = x,
-                   .x_stride = x_stride,
-                   .n_rows = n_rows,
-                   .n = n});
+  void norm(const NormTask& task) override {
+    issue_rope();
+    if (task.n_rows > 0) launch("norm", kernels_.norm, task);
   }
   void head(const HeadTask& task) override;
 

@@ -40,7 +40,9 @@ void AcceptanceModel::Cell::add(bool was_accepted, double keep) {
 }
 
 double AcceptanceModel::prior(int grade) const {
-  return (kind_ == Kind::kLookup ? kLookupPrior : kModelPrior)[static_cast<std::size_t>(grade)];
+  // Not an array chosen and indexed at once: with -fsanitize=bounds GCC 12 loses the index.
+  const auto index = static_cast<std::size_t>(grade);
+  return kind_ == Kind::kLookup ? kLookupPrior[index] : kModelPrior[index];
 }
 
 void AcceptanceModel::observe(int position, int grade, bool accepted) {

@@ -7,8 +7,18 @@ namespace specdec {
 
 namespace {
 
-void read_extra(const HparamReader& hparams, ModelConfig& config) {
-  config.parallel_residual = hparams.get_bool("use_parallel_residual", true);
+void read_layers(const HparamReader& hparams, ModelConfig& config) {
+  const bool parallel = hparams.get_bool("use_parallel_residual", true);
+  for (LayerSpec& layer : config.layers) layer.parallel_residual = parallel;
+}
+
+void layer_slots(SlotTable& t) {
+  const ModelConfig& c = t.config();
+  t.norm(Part::kAttentionNorm, "attn_norm");
+  t.qkv(Presence::kRequired, /*fused_only=*/true);
+  t.linear(Part::kAttentionOut, "attn_output", c.q_size(), c.hidden_size, Presence::kRequired);
+  t.norm(Part::kFfnNorm, "ffn_norm");
+  t.plain_ffn(Presence::kRequired);
 }
 
 }  // namespace
@@ -16,17 +26,11 @@ void read_extra(const HparamReader& hparams, ModelConfig& config) {
 const ArchSpec k_arch_gptneox = {
     .name = "gptneox",
     .norm_kind = Norm::Kind::kLayer,
-    .activation = Activation::kGeluErf,
-    .gated_ffn = false,
     .rope_interleaved = false,
     .partial_rope = true,
-    .fused_qkv_only = true,
-    .qkv_bias = Presence::kRequired,
-    .attention_out_bias = Presence::kRequired,
-    .ffn_bias = Presence::kRequired,
-    .head_bias = Presence::kNever,
-    .rope_divisors = Presence::kNever,
-    .read_extra = read_extra,
+    .layer = {.activation = Activation::kGeluErf, .gated_ffn = false},
+    .read_layers = read_layers,
+    .layer_slots = layer_slots,
 };
 
 }  // namespace specdec

@@ -5,20 +5,25 @@
 
 namespace specdec {
 
+namespace {
+
+void layer_slots(SlotTable& t) {
+  const ModelConfig& c = t.config();
+  t.norm(Part::kAttentionNorm, "attn_norm");
+  t.qkv(Presence::kOptional);
+  t.linear(Part::kAttentionOut, "attn_output", c.q_size(), c.hidden_size, Presence::kOptional);
+  t.norm(Part::kFfnNorm, "ffn_norm");
+  t.gated_ffn();
+}
+
+}  // namespace
+
 const ArchSpec k_arch_llama = {
     .name = "llama",
     .norm_kind = Norm::Kind::kRms,
-    .activation = Activation::kSilu,
-    .gated_ffn = true,
     .rope_interleaved = true,
-    .partial_rope = false,
-    .fused_qkv_only = false,
-    .qkv_bias = Presence::kOptional,
-    .attention_out_bias = Presence::kOptional,
-    .ffn_bias = Presence::kNever,
-    .head_bias = Presence::kNever,
     .rope_divisors = Presence::kOptional,
-    .read_extra = nullptr,
+    .layer_slots = layer_slots,
 };
 
 }  // namespace specdec

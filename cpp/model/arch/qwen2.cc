@@ -3,20 +3,25 @@
 
 namespace specdec {
 
+namespace {
+
+void layer_slots(SlotTable& t) {
+  const ModelConfig& c = t.config();
+  t.norm(Part::kAttentionNorm, "attn_norm");
+  t.qkv(Presence::kRequired);
+  t.linear(Part::kAttentionOut, "attn_output", c.q_size(), c.hidden_size);
+  t.norm(Part::kFfnNorm, "ffn_norm");
+  t.gated_ffn();
+}
+
+}  // namespace
+
 const ArchSpec k_arch_qwen2 = {
     .name = "qwen2",
     .norm_kind = Norm::Kind::kRms,
-    .activation = Activation::kSilu,
-    .gated_ffn = true,
     .rope_interleaved = false,
-    .partial_rope = false,
-    .fused_qkv_only = false,
-    .qkv_bias = Presence::kRequired,
-    .attention_out_bias = Presence::kNever,
-    .ffn_bias = Presence::kNever,
     .head_bias = Presence::kOptional,
-    .rope_divisors = Presence::kNever,
-    .read_extra = nullptr,
+    .layer_slots = layer_slots,
 };
 
 }  // namespace specdec

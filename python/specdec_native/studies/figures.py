@@ -146,6 +146,7 @@ def read_gb_s(rows: Iterable[Row]) -> list[float]:
         row["bytes_per_step"] * row["tokens_per_second"] / 1e9
         for row in rows
         if row["drafter"] == "none" and row["engine"] == "specdec" and row["tokens_per_second"]
+        if row.get("bytes_per_step")  # not in rows of the first builds
     ]
 
 

@@ -23,7 +23,8 @@ ABOUT = (
     "n-grams of words over all of a text; longer texts have less. With `TopKwNoise` Gaussian noise "
     "is added to the logits of the best K. The speculative rows use the verifier `standard` with "
     "sampled drafts, which follows the law but not the tokens of plain sampling; the n-gram rows "
-    "are compared token by token at every temperature."
+    "are compared token by token at every temperature. Ranges: from the slowest question to the "
+    "fastest; same tokens: as autoregressive."
 )
 LEVELS = (
     "An n-gram of order N has a context of N - 1 tokens: `NGram(n=N - 1)`. All levels from that "
@@ -87,8 +88,8 @@ def _processor_table(rows: Sequence[Row], name: str) -> Table:
             number(_mean(group, "score"), 3), *_varied(group), equal_cell(f),
         ])  # fmt: skip
     header = ["processor", "model", "acceptance", "tokens/pass", "tokens/s",
-              "speed-up (slowest-fastest question)", "score", "distinct-1", "distinct-2",
-              "same tokens as autoregressive"]  # fmt: skip
+              "speed-up (range)", "score", "distinct-1", "distinct-2",
+              "same tokens"]  # fmt: skip
     return Table(f"processors-{name}", "Questions: processor by model", header, cells)
 
 
@@ -103,7 +104,7 @@ def _ngram_table(rows: Sequence[Row], name: str) -> Table:
             number(f["tokens_per_second"], 1), ranged(f), equal_cell(f),
         ])  # fmt: skip
     header = ["N", "min_count", "filler_top_k", "acceptance", "tokens/pass", "tokens/s",
-              "speed-up (slowest-fastest question)", "same tokens as autoregressive"]  # fmt: skip
+              "speed-up (range)", "same tokens"]  # fmt: skip
     return Table(f"ngram-{name}", "N-grams, greedy: one setting at a time", header, cells)
 
 
@@ -117,7 +118,7 @@ def _noise_table(rows: Sequence[Row], name: str) -> Table:
             "1" if method == PLAIN else number(f["speedup"]), equal_cell(f),
         ])  # fmt: skip
     header = ["noise", "model", "tokens", "distinct-1", "distinct-2", "acceptance", "tokens/s",
-              "speed-up", "same tokens as autoregressive"]  # fmt: skip
+              "speed-up", "same tokens"]  # fmt: skip
     return Table(f"noise-{name}", "Noise sweep", header, cells)
 
 

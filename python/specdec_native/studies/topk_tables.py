@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .figures import equal_cell, grouped, number, percent, ranged, summary
@@ -22,7 +23,7 @@ NAMES = {
 }
 COLOURS = {"standard": "#4477aa", LOSSLESS: "#228833", PUBLISHED: "#cc6677"}
 # (temperature, gamma): acceptance in %, speed-up; on Alpaca with K = 50.
-ALPACA: dict[str, dict[tuple[float, int], tuple[float, float]]] = {
+ALPACA: dict[str, dict[tuple[float, int | None], tuple[float, float]]] = {
     "standard": {
         (1.0, 5): (24.56, 1.168), (1.0, 10): (21.80, 1.535), (1.0, 15): (21.48, 1.398),
         (0.0, 5): (24.37, 1.181), (0.0, 10): (21.07, 1.551), (0.0, 15): (20.67, 1.438),
@@ -33,7 +34,11 @@ ALPACA: dict[str, dict[tuple[float, int], tuple[float, float]]] = {
     },
 }  # fmt: skip
 # K: acceptance in %, speed-up; Alpaca, temperature 1, gamma 10.
-ALPACA_K = {10: (56.25, 1.511), 20: (68.55, 1.516), 50: (77.94, 1.486)}
+ALPACA_K: dict[int | None, tuple[float, float]] = {
+    10: (56.25, 1.511),
+    20: (68.55, 1.516),
+    50: (77.94, 1.486),
+}
 RANGES = {
     ("wikitext", "standard"): "20-45 %",
     ("wikitext", PUBLISHED): "76-88 %",
@@ -85,7 +90,8 @@ def figures_of(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-Key = tuple[str, float, int, str, int | None]  # data set, temperature, gamma, verifier, K
+# data set, temperature, gamma, verifier, K; no gamma for direct decoding, whose runs are one group
+Key = tuple[str, float, int | None, str, int | None]
 Figures = Mapping[Key, dict[str, Any]]
 
 
@@ -93,12 +99,13 @@ def report_of(rows: Sequence[Row]) -> Report:
     parts: list[Text | Table | Plot] = []
     for (pair,), group in grouped(rows, "pair").items():
         keys = ("data_set", "temperature", "gamma", "verifier", "k")
-        figures: Figures = {key: figures_of(found) for key, found in grouped(group, *keys).items()}
+        one = [{**row, "gamma": None} if row["verifier"] == "auto" else row for row in group]
+        figures: Figures = {key: figures_of(found) for key, found in grouped(one, *keys).items()}
         largest = max((key[4] or 0 for key in figures), default=0)
         main = {key: f for key, f in figures.items() if key[4] in (None, largest)}
         name = slug(pair)
         parts += [
-            Text(verdict(figures), heading=pair),
+            Text(verdict(main, largest), heading=pair),
             _main_table(main, largest, name),
             _sweep_table(figures, name),
             Text(WHY_NOT),
@@ -111,10 +118,10 @@ def report_of(rows: Sequence[Row]) -> Report:
     return Report("TopK-Imp: candidates from the draft's best K", parts)
 
 
-def verdict(figures: Figures) -> str:
+def verdict(figures: Figures, k: int) -> str:
     """What the published rule calls acceptance, beside what saves time."""
 
-    def span(verifier: str, column: str, show: Any) -> str:
+    def span(verifier: str, column: str, show: Callable[[float], str]) -> str:
         values = [
             f[column] for key, f in figures.items()
             if key[1] > 0 and key[3] == verifier and f[column] is not None
@@ -124,29 +131,34 @@ def verdict(figures: Figures) -> str:
         low, high = show(min(values)), show(max(values))
         return low if low == high else f"{low} to {high}"
 
-    if span(PUBLISHED, "counted", percent) == "-":
+    def told(verifier: str) -> tuple[str, str]:
+        return span(verifier, "counted", percent), span(verifier, "tokens_per_round", number)
+
+    counted, tokens = told(PUBLISHED)
+    if counted == "-":
         return "Nothing was sampled: at temperature 0 the rule has no choice, and is exact."
+    accepted, lossless_tokens = told(LOSSLESS)
     return (
-        f"**Above temperature 0 the published rule counts {span(PUBLISHED, 'counted', percent)} of "
-        f"its positions as accepted, and a pass gives {span(PUBLISHED, 'tokens_per_round', number)}"
-        f" tokens: as much as a lossless method at an acceptance of "
-        f"{span(PUBLISHED, 'worth', percent)}.** The lossless form accepts "
-        f"{span(LOSSLESS, 'counted', percent)} of its drafts, {span(LOSSLESS, 'tokens_per_round', number)} tokens a "  # noqa: E501
-        f"pass; the token that is emitted is one of the best K with probability "
-        f"{span(LOSSLESS, 'in_set', percent)} (`in_set`). Standard: "
-        f"{span('standard', 'counted', percent)}, {span('standard', 'tokens_per_round', number)}."
+        f"**Above temperature 0, with K = {k}, the published rule counts {counted} of its "
+        f"positions as accepted, and a pass gives {tokens} tokens: as much as a lossless method at "
+        f"an acceptance of {span(PUBLISHED, 'worth', percent)}.** In the lossless form the "
+        f"acceptance of a token whose predecessors stand is {span(LOSSLESS, 'worth', percent)}, a "
+        f"pass gives {lossless_tokens} tokens, and {accepted} of all drafted ones are accepted; "
+        f"the token that is emitted is one of the best K with probability "
+        f"{span(LOSSLESS, 'in_set', percent)} (`in_set`). Standard: an acceptance of "
+        f"{span('standard', 'worth', percent)}, {told('standard')[1]} tokens a pass."
     )
 
 
 def _start(key: Key) -> list[str]:
-    return [key[0], f"{key[1]:g}", str(key[2])]
+    return [key[0], f"{key[1]:g}", "-" if key[2] is None else str(key[2])]
 
 
 def _ordered(figures: Figures) -> list[tuple[Key, dict[str, Any]]]:
     order = list(NAMES)
     return sorted(
         figures.items(),
-        key=lambda item: (*item[0][:3], order.index(item[0][3]), item[0][4] or 0),
+        key=lambda item: (*item[0][:2], item[0][2] or 0, order.index(item[0][3]), item[0][4] or 0),
     )
 
 
@@ -182,12 +194,10 @@ def _main_table(figures: Figures, k: int, name: str) -> Table:
 
 
 def _sweep_table(figures: Figures, name: str) -> Table:
-    swept = {key[:3] for key in figures if key[3] == LOSSLESS}
-    swept = {s for s in swept if len({k[4] for k in figures if k[:3] == s and k[4]}) > 1}
+    counts = collections.Counter(key[:3] for key in figures if key[3] == LOSSLESS)
+    swept = [(key, f) for key, f in _ordered(figures) if key[4] and counts[key[:3]] > 1]
     cells = []
-    for key, f in sorted(_ordered(figures), key=lambda item: (*item[0][:3], item[0][4] or 0)):
-        if key[:3] not in swept or key[4] is None:
-            continue
+    for key, f in sorted(swept, key=lambda item: (*item[0][:3], item[0][4])):
         there = None
         if key[0] == "alpaca" and key[1:4] == (1.0, 10, PUBLISHED):
             there = ALPACA_K.get(20 if key[4] == 25 else key[4])
@@ -207,16 +217,15 @@ def _sweep_table(figures: Figures, name: str) -> Table:
 def _equal_table(figures: Figures, name: str) -> Table:
     cells = []
     for key, f in _ordered(figures):
-        if key[3] == "auto":
+        if key[2] is None:
             continue
         always = percent(lossless_acceptance(key[2], key[2])) if key[3] == PUBLISHED else "-"
         cells.append([
             *_start(key), "-" if key[4] is None else str(key[4]), NAMES[key[3]],
             percent(f["counted"]), number(f["tokens_per_round"]), percent(f["worth"]), always,
         ])  # fmt: skip
-    header = ["data set", "T", "gamma", "K", "method", "acceptance as it counts it", "tokens/pass",
-              "lossless acceptance with as many tokens/pass",
-              "and with gamma tokens/pass"]  # fmt: skip
+    header = ["data set", "T", "gamma", "K", "method", "counted acceptance", "tokens/pass",
+              "lossless acceptance for that", "and for gamma tokens/pass"]  # fmt: skip
     return Table(
         f"equal-{name}", "Acceptance at equal tokens per pass", header, cells,
         "A lossless method that accepts each token with probability a gives (1 - a^(n+1)) / (1 - a)"
@@ -291,8 +300,8 @@ def _plots(figures: Figures, k: int, name: str) -> list[Plot]:
         plots.insert(0, Plot(
             f"acceptance-{name}", "Acceptance as it is counted, and what it is worth",
             functools.partial(_draw_acceptance, figures=sampled, data=data),
-            f"The highest temperature, K = {k}. Pale: what the method counts as accepted. Full: "
-            "the acceptance at which a lossless method gives as many tokens a pass.", size,
+            f"The highest temperature, K = {k}. Full: the acceptance at which a lossless method "
+            "gives as many tokens a pass. Pale: what the published rule counts as accepted.", size,
         ))  # fmt: skip
     return plots
 
@@ -308,14 +317,16 @@ def _axes(figure: Any, data: Sequence[str]) -> list[Any]:
 def _draw_acceptance(figure: Any, figures: Figures, data: Sequence[str]) -> None:
     highest = max(key[1] for key in figures)
     for axes, name in zip(_axes(figure, data), data, strict=True):
-        gammas = sorted({key[2] for key in figures if key[0] == name})
+        gammas = sorted({key[2] for key in figures if key[0] == name and key[2] is not None})
         axes.set_xticks(range(len(gammas)), [str(g) for g in gammas])
         for at, verifier in enumerate(COLOURS):
-            for column, alpha in (("counted", 0.35), ("worth", 1.0)):
+            counted = [("counted", 0.35)] if verifier == PUBLISHED else []
+            for column, alpha in (*counted, ("worth", 1.0)):
                 bars = [
                     (gammas.index(key[2]) + (at - 1) * 0.27, 100 * f[column])
                     for key, f in figures.items()
                     if (key[0], key[1], key[3]) == (name, highest, verifier)
+                    and key[2] is not None
                     and f[column] is not None
                 ]
                 label = NAMES[verifier] if alpha == 1.0 else None

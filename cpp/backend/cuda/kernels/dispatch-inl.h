@@ -199,10 +199,21 @@ void copy_position(const CopyPositionArgs& args, Stream stream) {
 }
 
 template <class L>
-void add(const AddArgs& args, Stream stream) {
-  if (args.n_rows == 0 || args.n == 0) return;
-  const AddParams p{args.dst, args.dst_stride, args.x, args.x_stride, args.n};
-  L::template launch<Add>(p, pieces(args.n), args.n_rows, kPiece, 0, stream);
+void norm(const NormTask& task, Stream stream) {
+  if (task.n_rows == 0) return;
+  NormRowsParams p{};
+  p.x = task.x;
+  p.x_stride = task.x_stride;
+  p.weight = task.norm.weight;
+  p.bias = task.norm.bias;
+  p.epsilon = task.norm.epsilon;
+  p.norm = static_cast<int>(task.norm.kind);
+  p.n = task.n;
+  p.dst = task.dst;
+  p.dst_stride = task.dst_stride;
+  p.accumulate = task.accumulate ? 1 : 0;
+  L::template launch<NormRows>(p, task.n_rows, task.n_groups, 128,
+                               84 * static_cast<int>(sizeof(float)), stream);
 }
 
 template <class L>

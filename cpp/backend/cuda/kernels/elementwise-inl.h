@@ -1,33 +1,10 @@
-// Addition, rows of packed matrices, and tokens from one pass to the next.
+// Rows of packed matrices, and tokens from one pass to the next.
 #pragma once
 
 #include "backend/cuda/kernels/formats.h"
 #include "backend/cuda/kernels/math-inl.h"
 
 namespace specdec::cuda {
-
-struct AddParams {
-  float* dst;
-  std::int64_t dst_stride;
-  const float* x;
-  std::int64_t x_stride;
-  std::int64_t n;
-};
-
-// grid: pieces x rows
-struct Add {
-  using Params = AddParams;
-  static constexpr int kMaxThreads = 256;
-  static constexpr int kMinBlocks = 2;
-  template <class G>
-  static SPECDEC_GPU void run(G& g, const Params& p) {
-    const std::int64_t i = std::int64_t{g.block()} * g.n_threads() + g.thread();
-    if (i >= p.n) return;
-    float* dst = p.dst + g.block_y() * p.dst_stride + i;
-    g.store(dst,
-            g.load(static_cast<const float*>(dst)) + g.load(p.x + g.block_y() * p.x_stride + i));
-  }
-};
 
 struct TakeTokensParams {
   std::int32_t* tokens;

@@ -171,16 +171,6 @@ struct CopyPositionArgs {
 // --- The rest
 // -------------------------------------------------------------------------------------
 
-// dst[r, i] += x[r, i]
-struct AddArgs {
-  float* dst = nullptr;
-  std::int64_t dst_stride = 0;
-  const float* x = nullptr;
-  std::int64_t x_stride = 0;
-  int n_rows = 0;
-  std::int64_t n = 0;
-};
-
 // A block of tokens that no matrix has. Lists of blocks may end with any number of them, so that
 // lists of few lengths serve all: they cost little and change no bits.
 inline constexpr std::int32_t kNoHeadBlock = 0x07FFFFFF;
@@ -232,7 +222,7 @@ struct Kernels {
   void (*rope_store)(const RopeStoreArgs& args, Stream stream);
   void (*attention)(const AttentionArgs& args, Stream stream);
   void (*copy_position)(const CopyPositionArgs& args, Stream stream);
-  void (*add)(const AddArgs& args, Stream stream);
+  void (*norm)(const NormTask& task, Stream stream);
   void (*head)(const HeadArgs& args, Stream stream);
   void (*embed)(const EmbedArgs& args, Stream stream);
   void (*take_tokens)(const TakeTokensArgs& args, Stream stream);

@@ -25,7 +25,7 @@ DeviceTraits traits_of(int device) {
   // when the program started, has no wait_for_previous().
   cudaFuncAttributes code{};
   const bool waits =
-      cudaFuncGetAttributes(&code, run_kernel<Add>) == cudaSuccess && code.ptxVersion >= 90;
+      cudaFuncGetAttributes(&code, run_kernel<TakeTokens>) == cudaSuccess && code.ptxVersion >= 90;
   const char* early = std::getenv("SPECDEC_CUDA_EARLY_START");
   traits.starts_early = waits && (early == nullptr || std::strcmp(early, "0") != 0);
   return traits;
@@ -77,7 +77,7 @@ const Kernels& gpu_kernels() {
       .rope_store = rope_store<CudaLauncher>,
       .attention = gpu_attention,
       .copy_position = copy_position<CudaLauncher>,
-      .add = add<CudaLauncher>,
+      .norm = norm<CudaLauncher>,
       .head = head<CudaLauncher>,
       .embed = embed<CudaLauncher>,
       .take_tokens = take_tokens<CudaLauncher>,

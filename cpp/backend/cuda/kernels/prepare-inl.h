@@ -82,6 +82,20 @@ SPECDEC_GPU float sum_row(G& g, const float* x, std::int64_t n, float mean) {
   return sum;
 }
 
+struct MeanScale {
+  float mean, scale;
+};
+
+// What a row of n values is normalised with; norm: 1 RMS, 2 layer.
+template <class G>
+SPECDEC_GPU MeanScale mean_and_scale(G& g, const float* x, std::int64_t n, int norm,
+                                     float epsilon) {
+  const auto count = static_cast<float>(n);
+  const float mean = norm == 2 ? divide(sum_row<false>(g, x, n, 0.0F), count) : 0.0F;
+  const float variance = divide(sum_row<true>(g, x, n, mean), count);
+  return {mean, divide(1.0F, square_root(variance + epsilon))};
+}
+
 struct BlockScale {
   float d, inverse;
 };
@@ -139,10 +153,9 @@ struct Prepare {
       in.bias = p.norm == 2 ? p.bias : nullptr;
       in.normalised = p.norm != 0;
       if (in.normalised) {
-        const auto count = static_cast<float>(p.n_in);
-        if (p.norm == 2) in.mean = divide(sum_row<false>(g, in.x, p.n_in, 0), count);
-        const float variance = divide(sum_row<true>(g, in.x, p.n_in, in.mean), count);
-        in.scale = divide(1.0F, square_root(variance + p.epsilon));
+        const MeanScale found = mean_and_scale(g, in.x, p.n_in, p.norm, p.epsilon);
+        in.mean = found.mean;
+        in.scale = found.scale;
       }
     }
     const std::int64_t begin = g.block_y() * p.k_per_block;
@@ -243,6 +256,47 @@ struct Prepare {
         if (lane % 16 == 0) g.store(p.sums256 + (block + i) * 16 + lane / 16 * 8 + row % 8, sum);
       }
       if (lane == 0) g.store(p.d256 + block + row % 8, scale.d);
+    }
+  }
+};
+
+struct NormRowsParams {
+  const float* x;
+  std::int64_t x_stride;
+  const float* weight;
+  const float* bias;
+  float epsilon;
+  int norm;  // 1 RMS, 2 layer
+  std::int64_t n;
+  float* dst;  // may be x
+  std::int64_t dst_stride;
+  int accumulate;
+};
+
+// grid: rows x groups of n values
+struct NormRows {
+  using Params = NormRowsParams;
+  static constexpr bool kWaits = true;
+  static constexpr int kMaxThreads = 128;
+  static constexpr int kMinBlocks = 2;
+
+  template <class G>
+  static SPECDEC_GPU void run(G& g, const Params& p) {
+    g.wait_for_previous();
+    const std::int64_t at = g.block_y() * p.n;
+    RowInput in{};
+    in.x = p.x + g.block() * p.x_stride + at;
+    in.weight = p.weight;
+    in.bias = p.norm == 2 ? p.bias : nullptr;
+    in.normalised = true;
+    const MeanScale found = mean_and_scale(g, in.x, p.n, p.norm, p.epsilon);
+    in.mean = found.mean;
+    in.scale = found.scale;
+    float* dst = p.dst + g.block() * p.dst_stride + at;
+    for (std::int64_t k = g.thread(); k < p.n; k += g.n_threads()) {
+      float v = 0;
+      in.values<1>(g, k, 1, p.n, &v);
+      g.store(dst + k, p.accumulate != 0 ? g.load(static_cast<const float*>(dst + k)) + v : v);
     }
   }
 };

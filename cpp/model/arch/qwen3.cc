@@ -1,0 +1,28 @@
+// Qwen3: as Qwen2 without biases; each head of q and k is normalised before rope.
+#include "model/arch/arch.h"
+
+namespace specdec {
+
+namespace {
+
+void layer_slots(SlotTable& t) {
+  const ModelConfig& c = t.config();
+  t.norm(Part::kAttentionNorm, "attn_norm");
+  t.qkv(Presence::kNever);
+  t.vector(Part::kQNorm, "attn_q_norm.weight", c.head_dim);
+  t.vector(Part::kKNorm, "attn_k_norm.weight", c.head_dim);
+  t.linear(Part::kAttentionOut, "attn_output", c.q_size(), c.hidden_size);
+  t.norm(Part::kFfnNorm, "ffn_norm");
+  t.gated_ffn();
+}
+
+}  // namespace
+
+const ArchSpec k_arch_qwen3 = {
+    .name = "qwen3",
+    .norm_kind = Norm::Kind::kRms,
+    .rope_interleaved = false,
+    .layer_slots = layer_slots,
+};
+
+}  // namespace specdec

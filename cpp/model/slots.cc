@@ -1,0 +1,139 @@
+#include "model/slots.h"
+
+#include <unordered_set>
+
+#include "model/arch/arch.h"
+
+namespace specdec {
+
+namespace {
+
+constexpr std::uint64_t kMaxVocabSize = std::uint64_t{1} << 22;
+
+std::string shape_text(const std::vector<std::uint64_t>& shape) {
+  std::string text = "[";
+  for (const std::uint64_t size : shape)
+    text.append(text.size() > 1 ? ", " : "").append(std::to_string(size));
+  return text + "]";
+}
+
+bool same_shape(const std::vector<std::uint64_t>& expected, std::vector<std::uint64_t> found) {
+  while (found.size() > expected.size() && found.back() == 1) found.pop_back();
+  return found == expected;
+}
+
+[[noreturn]] void fail_missing(const GgufFile& file, const std::string& name,
+                               const std::vector<std::uint64_t>& shape) {
+  throw file.make_error(ErrorCode::kModelFormat, "missing_tensor",
+                        "tensor '" + name + "' " + shape_text(shape) + " is missing", {}, name);
+}
+
+[[noreturn]] void fail_shape(const GgufFile& file, const TensorInfo& tensor,
+                             const std::string& expected) {
+  throw file.make_error(ErrorCode::kModelFormat, "shape_mismatch",
+                        "tensor '" + printable(tensor.name) + "' should have the shape " +
+                            expected + " by the metadata, found " + shape_text(tensor.shape),
+                        {}, tensor.name, tensor.offset);
+}
+
+Part bias_of(Part part) { return static_cast<Part>(static_cast<std::uint8_t>(part) + 1); }
+
+}  // namespace
+
+void SlotTable::add(Part part, const std::string& name, std::vector<std::uint64_t> shape,
+                    Presence presence, SlotKind kind) {
+  if (presence == Presence::kNever) return;
+  const std::string prefix = layer_ < 0 ? "" : "blk." + std::to_string(layer_) + ".";
+  slots_.push_back({part, layer_, prefix + name, std::move(shape), presence, kind});
+}
+
+void SlotTable::linear(Part part, const char* name, std::int64_t n_in, std::int64_t n_out,
+                       Presence bias, Presence weight) {
+  const auto in = static_cast<std::uint64_t>(n_in);
+  const auto out = static_cast<std::uint64_t>(n_out);
+  add(part, std::string(name) + ".weight", {in, out}, weight, SlotKind::kMatrix);
+  if (bias != Presence::kNever) vector(bias_of(part), std::string(name) + ".bias", n_out, bias);
+}
+
+void SlotTable::norm(Part part, const char* name) {
+  vector(part, std::string(name) + ".weight", config_.hidden_size);
+  if (spec_.norm_kind == Norm::Kind::kLayer)
+    vector(bias_of(part), std::string(name) + ".bias", config_.hidden_size);
+}
+
+void SlotTable::vector(Part part, const std::string& name, std::int64_t n, Presence presence) {
+  add(part, name, {static_cast<std::uint64_t>(n)}, presence, SlotKind::kVector);
+}
+
+void SlotTable::qkv(Presence bias, bool fused_only) {
+  const ModelConfig& c = config_;
+  const std::string fused = "blk." + std::to_string(layer_) + ".attn_qkv.weight";
+  if (fused_only || file_.find_tensor(fused) != nullptr) {
+    linear(Part::kQkv, "attn_qkv", c.hidden_size, c.q_size() + 2 * std::int64_t{c.kv_size()}, bias);
+    return;
+  }
+  linear(Part::kQ, "attn_q", c.hidden_size, c.q_size(), bias);
+  linear(Part::kK, "attn_k", c.hidden_size, c.kv_size(), bias);
+  linear(Part::kV, "attn_v", c.hidden_size, c.kv_size(), bias);
+}
+
+void SlotTable::gated_ffn() {
+  linear(Part::kGate, "ffn_gate", config_.hidden_size, config_.intermediate_size);
+  linear(Part::kUp, "ffn_up", config_.hidden_size, config_.intermediate_size);
+  linear(Part::kDown, "ffn_down", config_.intermediate_size, config_.hidden_size);
+}
+
+void SlotTable::plain_ffn(Presence bias) {
+  linear(Part::kUp, "ffn_up", config_.hidden_size, config_.intermediate_size, bias);
+  linear(Part::kDown, "ffn_down", config_.intermediate_size, config_.hidden_size, bias);
+}
+
+std::vector<Slot> model_slots(const GgufFile& file, const ArchSpec& spec,
+                              const ModelConfig& config) {
+  std::vector<Slot> slots;
+  SlotTable model(file, spec, config, -1, slots);
+  model.linear(Part::kEmbedding, "token_embd", config.hidden_size, config.vocab_size);
+  model.norm(Part::kOutputNorm, "output_norm");
+  model.linear(Part::kHead, "output", config.hidden_size, config.vocab_size, spec.head_bias,
+               Presence::kOptional);
+  model.vector(Part::kRopeDivisors, "rope_freqs.weight", config.rope.n_rot / 2, spec.rope_divisors);
+  for (int layer = 0; layer < config.n_layers; ++layer) {
+    SlotTable table(file, spec, config, layer, slots);
+    spec.layer_slots(table);
+  }
+  return slots;
+}
+
+void check_slots(const GgufFile& file, const std::vector<Slot>& slots, const ModelConfig& config) {
+  std::unordered_set<std::string_view> known;
+  for (const Slot& slot : slots) {
+    known.insert(slot.name);
+    const TensorInfo* tensor = file.find_tensor(slot.name);
+    if (tensor == nullptr) {
+      if (slot.presence == Presence::kRequired) fail_missing(file, slot.name, slot.shape);
+      continue;
+    }
+    if (!same_shape(slot.shape, tensor->shape)) fail_shape(file, *tensor, shape_text(slot.shape));
+  }
+  for (const TensorInfo& tensor : file.tensors()) {
+    if (known.count(tensor.name) > 0) continue;
+    throw file.make_error(ErrorCode::kModelFormat, "unexpected_tensor",
+                          "tensor '" + printable(tensor.name) + "' does not belong in a '" +
+                              config.architecture + "' model with " +
+                              std::to_string(config.n_layers) + " layers",
+                          {}, tensor.name, tensor.offset);
+  }
+}
+
+int read_vocab_size(const GgufFile& file, int hidden_size) {
+  const TensorInfo* embedding = file.find_tensor("token_embd.weight");
+  const auto hidden = static_cast<std::uint64_t>(hidden_size);
+  if (embedding == nullptr) fail_missing(file, "token_embd.weight", {hidden});
+  if (embedding->shape.size() != 2 || embedding->shape[0] != hidden ||
+      embedding->shape[1] > kMaxVocabSize) {
+    fail_shape(file, *embedding, "hidden size " + std::to_string(hidden) + " by vocabulary size");
+  }
+  return static_cast<int>(embedding->shape[1]);
+}
+
+}  // namespace specdec

@@ -1,0 +1,108 @@
+// Where the tensors of a model go: one table, made by its architecture, that checking, loading and
+// device sizing walk.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "gguf/reader.h"
+
+namespace specdec {
+
+struct ArchSpec;
+struct ModelConfig;
+
+// What the forward pass knows a tensor by. Biases follow their matrices.
+enum class Part : std::uint8_t {
+  // of the model
+  kEmbedding,
+  kOutputNorm,
+  kOutputNormBias,
+  kHead,
+  kHeadBias,
+  kRopeDivisors,
+  // of a layer
+  kAttentionNorm,
+  kAttentionNormBias,
+  kQkv,  // [Q; K; V] in one matrix, in place of the next three
+  kQkvBias,
+  kQ,
+  kQBias,
+  kK,
+  kKBias,
+  kV,
+  kVBias,
+  kQNorm,  // of each head, before rope
+  kKNorm,
+  kAttentionOut,
+  kAttentionOutBias,
+  kFfnNorm,
+  kFfnNormBias,
+  kGate,
+  kUp,
+  kUpBias,
+  kDown,
+  kDownBias,
+};
+inline constexpr std::size_t kNumParts = static_cast<std::size_t>(Part::kDownBias) + 1;
+
+enum class Presence { kNever, kOptional, kRequired };
+enum class SlotKind { kMatrix, kVector };
+
+struct Slot {
+  Part part;
+  int layer;                         // -1: of the model
+  std::string name;                  // "blk.3.attn_q.weight"
+  std::vector<std::uint64_t> shape;  // innermost first
+  Presence presence;
+  SlotKind kind;
+};
+
+// Slots of the model, or of one layer, in the words of an architecture. What is never there is left
+// out.
+class SlotTable {
+ public:
+  // `layer` -1: names are as given, else behind "blk.N.".
+  SlotTable(const GgufFile& file, const ArchSpec& spec, const ModelConfig& config, int layer,
+            std::vector<Slot>& slots)
+      : file_(file), spec_(spec), config_(config), layer_(layer), slots_(slots) {}
+
+  [[nodiscard]] const ModelConfig& config() const { return config_; }
+  [[nodiscard]] int layer() const { return layer_; }
+
+  // NAME.weight [n_in, n_out] and NAME.bias [n_out].
+  void linear(Part part, const char* name, std::int64_t n_in, std::int64_t n_out,
+              Presence bias = Presence::kNever, Presence weight = Presence::kRequired);
+  // NAME.weight [hidden_size], and NAME.bias for layer norms.
+  void norm(Part part, const char* name);
+  void vector(Part part, const std::string& name, std::int64_t n,
+              Presence presence = Presence::kRequired);
+
+  // One matrix, or three: what the file has, unless only the one is allowed.
+  void qkv(Presence bias, bool fused_only = false);
+  void gated_ffn();
+  void plain_ffn(Presence bias);
+
+ private:
+  void add(Part part, const std::string& name, std::vector<std::uint64_t> shape, Presence presence,
+           SlotKind kind);
+
+  const GgufFile& file_;
+  const ArchSpec& spec_;
+  const ModelConfig& config_;
+  int layer_;
+  std::vector<Slot>& slots_;
+};
+
+// All slots of a file of this architecture, the model's first, then layer by layer.
+[[nodiscard]] std::vector<Slot> model_slots(const GgufFile& file, const ArchSpec& spec,
+                                            const ModelConfig& config);
+
+// Throws missing_tensor, shape_mismatch, unexpected_tensor.
+void check_slots(const GgufFile& file, const std::vector<Slot>& slots, const ModelConfig& config);
+
+// Shape of the embedding, read from the file: [hidden_size, vocab_size].
+[[nodiscard]] int read_vocab_size(const GgufFile& file, int hidden_size);
+
+}  // namespace specdec
