@@ -66,8 +66,14 @@ def over_ray(setup: Setup, jobs: Sequence[Job], address: str) -> Iterator[list[l
     try:
         import ray
     except ImportError:
-        raise InvalidArgumentError("--ray needs the package ray: pip install ray") from None
-    ray.init(address=None if address == "local" else address, log_to_driver=False)
+        raise InvalidArgumentError(
+            "--ray needs the package ray: pip install 'specdec-native[ray]'"
+        ) from None
+    try:
+        ray.init(address=None if address == "local" else address, log_to_driver=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InvalidArgumentError(f"--ray {address}: no cluster there: {first}") from None
     try:
         n_workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
         worker: Callable[..., Any] = ray.remote(num_cpus=1)(_RayWorker)
