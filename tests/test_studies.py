@@ -416,12 +416,13 @@ def test_errors_are_rows_and_the_report_tells_them(tmp_path):
 def test_tables_survive_bars_in_cells(tmp_path):
     from specdec_native.studies.report import write
 
-    table = Table("t", "T", ["a"], [["x|y"]])
+    table = Table("t", "T", ["a", "b"], [["x|y", "1"], ["2", "word " * 20]])
     rows = figures.tidy([row("a", "plain", 10)])
     write(tmp_path, Report("R", [Text("say `a` & **b**"), table]), rows)
-    assert "| x\\|y |" in (tmp_path / "report.md").read_text()
+    assert "| x\\|y | 1 |" in (tmp_path / "report.md").read_text()
     page = (tmp_path / "report.html").read_text()
-    assert "<td>x|y</td>" in page
+    assert "<tr><td>x|y</td><td class=text>1</td></tr>" in page  # a column of sentences breaks
+    assert f"<td class=text>{'word ' * 20}</td>" in page
     assert "<code>a</code> &amp; <strong>b</strong>" in page
 
 

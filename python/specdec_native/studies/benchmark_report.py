@@ -13,8 +13,8 @@ from .report import Plot, Report, Table, Text, speedup_bars
 from .runner import Row
 
 HEADER = (
-    "tokens/s", "speed-up (slowest-fastest prompt)", "with the prompt", "ratio of means",
-    "tokens/pass", "acceptance", "same tokens as plain",
+    "tokens/s", "speed-up (slowest-fastest)", "with the prompt", "ratio of means", "tokens/pass",
+    "acceptance", "same tokens",
 )  # fmt: skip
 NOTE = (
     "speed-up: geometric mean over prompts of each one's median over rounds, while decoding; with "
@@ -126,7 +126,7 @@ def tables_of(rows: Sequence[Row], slug: str) -> list[Table]:
     tables = [
         Table(f"methods-{slug}", "All prompts", ["method", *HEADER, "slowest prompt"], over_all,
               NOTE),
-        Table(f"speedups-{slug}", "Speed-up in each category (slowest-fastest prompt)",
+        Table(f"speedups-{slug}", "Speed-up in each category (slowest-fastest)",
               ["category", "prompts", *others], wide),
         Table(f"categories-{slug}", "Each category", ["category", "method", *HEADER], long),
     ]  # fmt: skip

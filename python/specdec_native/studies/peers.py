@@ -143,9 +143,9 @@ def engines_table(rows: Sequence[Row], slug: str) -> Table:
                 "-" if name == PLAIN else slowest(group),
             ]
         )
-    header = ["engine and method", "tokens/s", "times our plain (slowest-fastest prompt)",
+    header = ["engine and method", "tokens/s", "times our plain (slowest-fastest)",
               "with the prompt", "times its own plain", "tokens/pass", "acceptance",
-              "same tokens as our plain", "slowest prompt"]  # fmt: skip
+              "same tokens", "slowest prompt"]  # fmt: skip
     note = (
         "Other engines round differently, so their greedy text may part from ours where two tokens "
         "are nearly as likely, and a second turn follows each one's own answer: no fault of "
@@ -202,7 +202,7 @@ def like_table(rows: Sequence[Row], slug: str) -> Table:
         cells.append([f"best: {best}", f"best: {theirs}", ranged(f), number(f["total_speedup"])])
     return Table(
         f"like-{slug}", "Ours over theirs",
-        ["ours", "theirs", "times as fast (slowest-fastest prompt)", "with the prompt"], cells,
+        ["ours", "theirs", "times as fast (slowest-fastest)", "with the prompt"], cells,
     )  # fmt: skip
 
 
