@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import types
 import pytest
 
 import specdec_native as sd
-from specdec_native.studies import command, engines, figures, runner
+from specdec_native.studies import command, engines, figures, runner, spread
 from specdec_native.studies.data import own_prompts
 from specdec_native.studies.engines import OwnEngine, Workbench
 from specdec_native.studies.plan import Block, Method, Pair, Task, plain
@@ -174,6 +175,22 @@ def test_a_cluster_that_cannot_be_had_is_one_line(tmp_path, prompts, monkeypatch
     assert "\n" not in str(caught.value)
 
 
+def test_a_worker_that_dies_ends_the_study_with_one_line(tmp_path, prompts, monkeypatch):
+    """It must not wait for ever for a result that nobody works on."""
+    real = spread.over_processes
+
+    def over_processes(*args):
+        runs = real(*args)
+        yield next(runs)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        yield from runs
+
+    monkeypatch.setattr(command, "over_processes", over_processes)
+    with pytest.raises(sd.ResourceLimitError, match="--workers ended before its work was done"):
+        study(tmp_path / "out", prompts, "--workers", 2, "-n", 200)
+    assert not multiprocessing.active_children()
+
+
 def test_a_conversation_gives_a_row_per_turn(tmp_path):
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps({"turns": ["import os\n", "import sys\n"]}) + "\n")
@@ -257,6 +274,9 @@ def test_report_makes_the_pages_of_what_is_there(tmp_path, prompts):
     page = (out / "report.md").read_text()
     lines = (out / "runs.jsonl").read_bytes().splitlines(keepends=True)
     (out / "report.md").unlink()
+    study(out, prompts, "--report")
+    assert (out / "report.md").read_text() == page
+    (out / "runs.jsonl").write_bytes(b"".join(reversed(lines)))  # as workers may end
     study(out, prompts, "--report")
     assert (out / "report.md").read_text() == page
     early = [line.replace(b'"bytes_per_step"', b'"unknown"') for line in lines[:-3]]

@@ -205,8 +205,11 @@ def run(study: Study, args: argparse.Namespace) -> int:
                         print(f"{kept}; the same command goes on", file=sys.stderr)
                     raise
                 rows = store.rows
-    planned = {(block.id, method.name, turn) for block in blocks for turn, method in block.runs()}
+    keys = ((block.id, method.name, turn) for block in blocks for turn, method in block.runs())
+    planned = {key: place for place, key in enumerate(keys)}
     rows = [row for row in rows if (row["block"], row["method"], row["round"]) in planned]
+    # As planned, whoever ran it and when: the same tables, however the runs were spread.
+    rows.sort(key=lambda row: (planned[row["block"], row["method"], row["round"]], row["turn"]))
     if not rows:
         raise InvalidArgumentError(f"{args.out} holds no runs yet")
     return conclude(study, args, rows, len(planned))
