@@ -261,6 +261,14 @@ def test_another_study_in_the_folder_is_not_mixed_in(tmp_path, prompts):
     assert len(study(out, prompts, "--restart")) > 0
 
 
+def test_blocks_that_are_the_same_are_refused():
+    pair = Pair("p", "t.gguf")
+    blocks = [Block(pair, Task(name, ("x",)), (plain(),), 4) for name in ("a", "b", "a")]
+    command._check_once(blocks[:2])
+    with pytest.raises(sd.InvalidArgumentError, match="a is asked twice with the same settings"):
+        command._check_once(blocks)
+
+
 def test_two_processes_do_not_write_one_folder(tmp_path):
     with Store(tmp_path, {}, restart=False):
         with pytest.raises(sd.InvalidArgumentError, match="in use by another study"):
@@ -297,6 +305,7 @@ def test_report_makes_the_pages_of_what_is_there(tmp_path, prompts):
         ('{"prompt": "a"}\nnonsense\n', "line 2: not JSON"),
         ('{"text": "a"}\n', 'line 1: expected "prompt", "turns" or "messages", found \'text\''),
         ('{"turns": []}\n', "line 1: turns must be a list of texts"),
+        ('{"id": 2, "prompt": "a"}\n{"prompt": "b"}\n', "line 2: there is a prompt 2 already"),
         ('{"messages": [{"role": "user"}]}\n', "line 1: messages must be a list"),
     ],
 )

@@ -191,6 +191,7 @@ def run(study: Study, args: argparse.Namespace) -> int:
         blocks = list(study.blocks(args, bench))
         if not blocks:
             raise InvalidArgumentError("no prompts: " + ("; ".join(args.notes) or "nothing to run"))
+        _check_once(blocks)
         settings = settings_of(study, args, blocks)
         if args.report:
             read_settings(args.out)
@@ -213,6 +214,15 @@ def run(study: Study, args: argparse.Namespace) -> int:
     if not rows:
         raise InvalidArgumentError(f"{args.out} holds no runs yet")
     return conclude(study, args, rows, len(planned))
+
+
+def _check_once(blocks: Sequence[Block]) -> None:
+    """Runs are known by their block: of two that are the same, neither could be told or kept."""
+    seen: set[str] = set()
+    for block in blocks:
+        if block.id in seen:
+            raise InvalidArgumentError(f"{block.task.id} is asked twice with the same settings")
+        seen.add(block.id)
 
 
 def _run_all(

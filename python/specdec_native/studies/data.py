@@ -62,7 +62,15 @@ def own_prompts(path: pathlib.Path) -> list[Task]:
     if path.suffix not in (".jsonl", ".ndjson", ".json"):
         text = read_text(path)
         return [Task(path.stem, (text[:-1] if text.endswith("\n") else text,))]
-    return [_own(path, number, entry) for number, entry in read_json_lines(path)]
+    tasks: dict[str, Task] = {}
+    for number, entry in read_json_lines(path):
+        task = _own(path, number, entry)
+        if task.id in tasks:
+            raise InvalidArgumentError(
+                f"{path}, line {number}: there is a prompt {task.id} already"
+            )
+        tasks[task.id] = task
+    return list(tasks.values())
 
 
 def _own(path: pathlib.Path, number: int, entry: dict[str, Any]) -> Task:
