@@ -157,6 +157,10 @@ def write_rows(folder: pathlib.Path, rows: Sequence[Row]) -> None:
     import pandas as pd
 
     frame = pd.DataFrame(rows)
+    for name in frame.columns[frame.dtypes == "float64"]:
+        kinds = {type(row.get(name)) for row in rows}
+        if kinds == {int, type(None)}:  # a count that not every row has stays a whole number
+            frame[name] = frame[name].astype("Int64")
     with whole_file(folder / "rows.jsonl") as file:
         file.write(frame.to_json(orient="records", lines=True, force_ascii=False))
     with whole_file(folder / "rows.csv") as file:
