@@ -129,6 +129,32 @@ def test_speed_bench_keeps_its_facts(tmp_path):
     assert "throughput split" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_speed_bench_reads_the_parquet_file_of_its_preparation(tmp_path):
+    pytest.importorskip("pyarrow")
+    import pandas as pd
+
+    path = tmp_path / "test.parquet"
+    entry = {"question_id": "a", "category": "stem", "turns": ["x", "y"], "difficulty": None}
+    pd.DataFrame([entry]).to_parquet(path)
+    ((task, facts),) = benchmark_data.speed_bench(path)
+    assert (task.id, task.turns, task.category) == ("stem/a", ("x", "y"), "stem")
+    assert facts == {"sub_category": "", "difficulty": "", "source": ""}
+    path.write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(sd.InvalidArgumentError, match=r"test.parquet: not Parquet"):
+        benchmark_data.speed_bench(path)
+
+
+def test_parquet_without_its_reader_is_one_line(tmp_path, monkeypatch):
+    import pandas as pd
+
+    def missing(path):
+        raise ImportError("no engine")
+
+    monkeypatch.setattr(pd, "read_parquet", missing)
+    with pytest.raises(sd.InvalidArgumentError, match="to read Parquet, pip install pyarrow"):
+        benchmark_data.speed_bench(tmp_path / "test.parquet")
+
+
 def test_humaneval_is_continued_without_a_template_and_asked_with_one(tmp_path):
     path = lines(
         tmp_path / "h.jsonl",

@@ -44,6 +44,25 @@ def read_json_lines(path: pathlib.Path) -> list[tuple[int, dict[str, Any]]]:
     return entries
 
 
+def read_parquet(path: pathlib.Path) -> list[tuple[int, dict[str, Any]]]:
+    """(row, object) of each row, as `read_json_lines` gives them."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(path)
+    except ImportError:
+        raise InvalidArgumentError(
+            f"{path}: to read Parquet, pip install pyarrow; or save the file as JSON lines"
+        ) from None
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise InvalidArgumentError(f"{path}: not Parquet: {str(error).splitlines()[0]}") from None
+    if frame.empty:
+        raise InvalidArgumentError(f"{path} holds no prompts")
+    return list(enumerate(json.loads(frame.to_json(orient="records")), 1))
+
+
 def text_of(path: pathlib.Path, number: int, entry: dict[str, Any], name: str) -> str:
     """A field that must be text."""
     value = entry.get(name)
