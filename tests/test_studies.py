@@ -392,6 +392,14 @@ def test_counts_are_sums_and_not_means_of_ratios():
     assert found["tokens_per_pass"] == pytest.approx(6 / 4)
 
 
+def test_the_token_that_ends_an_answer_counts_as_given_by_a_pass():
+    """Else plain decoding would have less than one token a pass, the less the shorter it is."""
+    ended = row("a", "plain", 10, rounds=0, plain_steps=4, finish_reason="stop")
+    assert figures.tokens_per_pass([ended]) == 1
+    drafted = row("a", "x", 10, rounds=2, plain_steps=0, accepted=2, finish_reason="stop")
+    assert figures.tokens_per_pass([drafted]) == 2
+
+
 def test_other_tokens_are_found_and_end_with_exit_code_1(tmp_path, prompts, monkeypatch, capsys):
     real = OwnEngine.generate
     calls = []
