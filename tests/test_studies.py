@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
 import specdec_native as sd
-from specdec_native.studies import command, engines, figures, runner
+from specdec_native.studies import command, engines, figures, runner, spread
 from specdec_native.studies.data import own_prompts
 from specdec_native.studies.engines import OwnEngine, Workbench
 from specdec_native.studies.plan import Block, Method, Pair, Task, plain
@@ -110,6 +112,85 @@ def test_workers_give_the_same_tokens_and_no_times(tmp_path, prompts):
     assert not any(r["exclusive"] for r in shared)
 
 
+class FakeRay(types.ModuleType):
+    """As much of Ray as is used, in this process."""
+
+    def __init__(self, fails=None):
+        super().__init__("ray")
+        self.fails, self.address, self.up = fails, "", False
+        self.util = types.SimpleNamespace(ActorPool=FakePool)
+
+    def init(self, address, log_to_driver):
+        if self.fails:
+            raise self.fails
+        self.address, self.up = address, True
+
+    def shutdown(self):
+        self.up = False
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+    def remote(self, **options):
+        def make(kind):
+            def actor(*arguments):
+                made = kind(*arguments)
+                return types.SimpleNamespace(run=types.SimpleNamespace(remote=made.run))
+
+            return types.SimpleNamespace(remote=actor)
+
+        return make
+
+
+class FakePool:
+    def __init__(self, actors):
+        self.actors = actors
+
+    def map_unordered(self, call, jobs):
+        return (call(self.actors[i % len(self.actors)], job) for i, job in enumerate(jobs))
+
+
+def test_a_cluster_gives_the_same_tokens(tmp_path, prompts, monkeypatch):
+    ray = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    alone = study(tmp_path / "a", prompts)
+    shared = study(tmp_path / "b", prompts, "--ray", "local")
+    assert what_ran(alone) == what_ran(shared)
+    assert (ray.address, ray.up) == (None, False)
+    assert not any(r["exclusive"] for r in shared)
+
+
+@pytest.mark.parametrize(
+    "ray,error",
+    [
+        (None, "--ray needs the package ray: pip install"),
+        (FakeRay(ConnectionError("nobody\nlistens")), "--ray there: no cluster there: nobody"),
+    ],
+)
+def test_a_cluster_that_cannot_be_had_is_one_line(tmp_path, prompts, monkeypatch, ray, error):
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(sd.InvalidArgumentError) as caught:
+        study(tmp_path / "out", prompts, "--ray", "there")
+    assert error in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_worker_that_dies_ends_the_study_with_one_line(tmp_path, prompts, monkeypatch):
+    """It must not wait for ever for a result that nobody works on."""
+    real = spread.over_processes
+
+    def over_processes(*args):
+        runs = real(*args)
+        yield next(runs)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        yield from runs
+
+    monkeypatch.setattr(command, "over_processes", over_processes)
+    with pytest.raises(sd.ResourceLimitError, match="--workers ended before its work was done"):
+        study(tmp_path / "out", prompts, "--workers", 2, "-n", 200)
+    assert not multiprocessing.active_children()
+
+
 def test_a_conversation_gives_a_row_per_turn(tmp_path):
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps({"turns": ["import os\n", "import sys\n"]}) + "\n")
@@ -180,6 +261,14 @@ def test_another_study_in_the_folder_is_not_mixed_in(tmp_path, prompts):
     assert len(study(out, prompts, "--restart")) > 0
 
 
+def test_blocks_that_are_the_same_are_refused():
+    pair = Pair("p", "t.gguf")
+    blocks = [Block(pair, Task(name, ("x",)), (plain(),), 4) for name in ("a", "b", "a")]
+    command._check_once(blocks[:2])
+    with pytest.raises(sd.InvalidArgumentError, match="a is asked twice with the same settings"):
+        command._check_once(blocks)
+
+
 def test_two_processes_do_not_write_one_folder(tmp_path):
     with Store(tmp_path, {}, restart=False):
         with pytest.raises(sd.InvalidArgumentError, match="in use by another study"):
@@ -193,6 +282,9 @@ def test_report_makes_the_pages_of_what_is_there(tmp_path, prompts):
     page = (out / "report.md").read_text()
     lines = (out / "runs.jsonl").read_bytes().splitlines(keepends=True)
     (out / "report.md").unlink()
+    study(out, prompts, "--report")
+    assert (out / "report.md").read_text() == page
+    (out / "runs.jsonl").write_bytes(b"".join(reversed(lines)))  # as workers may end
     study(out, prompts, "--report")
     assert (out / "report.md").read_text() == page
     early = [line.replace(b'"bytes_per_step"', b'"unknown"') for line in lines[:-3]]
@@ -213,6 +305,7 @@ def test_report_makes_the_pages_of_what_is_there(tmp_path, prompts):
         ('{"prompt": "a"}\nnonsense\n', "line 2: not JSON"),
         ('{"text": "a"}\n', 'line 1: expected "prompt", "turns" or "messages", found \'text\''),
         ('{"turns": []}\n', "line 1: turns must be a list of texts"),
+        ('{"id": 2, "prompt": "a"}\n{"prompt": "b"}\n', "line 2: there is a prompt 2 already"),
         ('{"messages": [{"role": "user"}]}\n', "line 1: messages must be a list"),
     ],
 )
@@ -299,6 +392,14 @@ def test_counts_are_sums_and_not_means_of_ratios():
     assert found["tokens_per_pass"] == pytest.approx(6 / 4)
 
 
+def test_the_token_that_ends_an_answer_counts_as_given_by_a_pass():
+    """Else plain decoding would have less than one token a pass, the less the shorter it is."""
+    ended = row("a", "plain", 10, rounds=0, plain_steps=4, finish_reason="stop")
+    assert figures.tokens_per_pass([ended]) == 1
+    drafted = row("a", "x", 10, rounds=2, plain_steps=0, accepted=2, finish_reason="stop")
+    assert figures.tokens_per_pass([drafted]) == 2
+
+
 def test_other_tokens_are_found_and_end_with_exit_code_1(tmp_path, prompts, monkeypatch, capsys):
     real = OwnEngine.generate
     calls = []
@@ -352,12 +453,13 @@ def test_errors_are_rows_and_the_report_tells_them(tmp_path):
 def test_tables_survive_bars_in_cells(tmp_path):
     from specdec_native.studies.report import write
 
-    table = Table("t", "T", ["a"], [["x|y"]])
+    table = Table("t", "T", ["a", "b"], [["x|y", "1"], ["2", "word " * 20]])
     rows = figures.tidy([row("a", "plain", 10)])
     write(tmp_path, Report("R", [Text("say `a` & **b**"), table]), rows)
-    assert "| x\\|y |" in (tmp_path / "report.md").read_text()
+    assert "| x\\|y | 1 |" in (tmp_path / "report.md").read_text()
     page = (tmp_path / "report.html").read_text()
-    assert "<td>x|y</td>" in page
+    assert "<tr><td>x|y</td><td class=text>1</td></tr>" in page  # a column of sentences breaks
+    assert f"<td class=text>{'word ' * 20}</td>" in page
     assert "<code>a</code> &amp; <strong>b</strong>" in page
 
 

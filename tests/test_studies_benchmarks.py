@@ -68,7 +68,7 @@ def test_spec_bench_asks_every_turn_and_compares_every_token(tmp_path, spec_benc
     page = (tmp_path / "out" / "report.md").read_text()
     assert "1 of 5 prompts are left out: with an answer of 10 tokens" in page
     assert "| qa | 2 |" in page
-    assert "2 of them are conversations" in page
+    assert "Conversations of several turns: 2; each" in page
     assert "ratio of means" in page
     assert "looks at the first of several answers only" in page
     plots = {path.name.split("-categories")[0] for path in (tmp_path / "out/plots").glob("*.png")}
@@ -127,6 +127,32 @@ def test_speed_bench_keeps_its_facts(tmp_path):
     }
     assert {r["method"] for r in rows} == {"plain", "suffix-keep"}
     assert "throughput split" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_speed_bench_reads_the_parquet_file_of_its_preparation(tmp_path):
+    pytest.importorskip("pyarrow")
+    import pandas as pd
+
+    path = tmp_path / "test.parquet"
+    entry = {"question_id": "a", "category": "stem", "turns": ["x", "y"], "difficulty": None}
+    pd.DataFrame([entry]).to_parquet(path)
+    ((task, facts),) = benchmark_data.speed_bench(path)
+    assert (task.id, task.turns, task.category) == ("stem/a", ("x", "y"), "stem")
+    assert facts == {"sub_category": "", "difficulty": "", "source": ""}
+    path.write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(sd.InvalidArgumentError, match=r"test.parquet: not Parquet"):
+        benchmark_data.speed_bench(path)
+
+
+def test_parquet_without_its_reader_is_one_line(tmp_path, monkeypatch):
+    import pandas as pd
+
+    def missing(path):
+        raise ImportError("no engine")
+
+    monkeypatch.setattr(pd, "read_parquet", missing)
+    with pytest.raises(sd.InvalidArgumentError, match="to read Parquet, pip install pyarrow"):
+        benchmark_data.speed_bench(tmp_path / "test.parquet")
 
 
 def test_humaneval_is_continued_without_a_template_and_asked_with_one(tmp_path):

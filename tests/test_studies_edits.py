@@ -64,6 +64,7 @@ def test_a_docstring_goes_above_decorated_and_plain_statements():
 def test_sessions_follow_from_the_seed_and_stay_python():
     sources = edit_sessions.standard_library()
     assert len(sources) > 50
+    assert len({source.name for source in sources}) == len(sources)
     first = list(edit_sessions.sessions(sources, 3, 7))
     assert first == list(edit_sessions.sessions(sources, 3, 7))
     assert first != list(edit_sessions.sessions(sources, 3, 8))
@@ -125,6 +126,14 @@ def test_what_does_not_fit_is_said(tmp_path):
     bad.write_text('{"task_id": "a", "prompt": "x", "canonical_solution": "y"}\n')
     with pytest.raises(sd.InvalidArgumentError, match="holds no function with a solution"):
         study_edits(tmp_path, "--humaneval", str(bad))
+
+
+def test_a_solution_that_is_there_twice_is_refused(tmp_path):
+    entry = {"task_id": "HumanEval/3", "prompt": TEXT, "canonical_solution": ""}
+    path = tmp_path / "h.jsonl"
+    path.write_text((json.dumps(entry) + "\n") * 2)
+    with pytest.raises(sd.InvalidArgumentError, match="line 2: there is a humaneval_3 already"):
+        edit_sessions.humaneval_solutions(path)
 
 
 def study_edits(folder, *more):

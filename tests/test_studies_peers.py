@@ -73,6 +73,7 @@ def model_says(prompt, n, is_draft=False, end=1000):
         import llama_cpp
     finally:
         sys.path.remove(str(FAKES))
+        sys.modules.pop("llama_cpp", None)
     os.environ["FAKE_END"] = str(end)
     context, text = llama_cpp.Context(b"draft" if is_draft else b"target"), list(prompt)
     while len(text) < len(prompt) + n:
@@ -338,7 +339,21 @@ def test_a_server_runs_in_the_study(server, tmp_path, prompts):
     assert "| llama-server |" in (tmp_path / "out" / "report.md").read_text()
 
 
-# ---------------------------------------------------------------- transformers
+# ---------------------------------------------------------------- the engines themselves
+
+
+def test_llama_cpp_reads_the_same_file(tmp_path, prompts):
+    pytest.importorskip("llama_cpp")
+    rows = study(tmp_path / "out", prompts)
+    for task in ("p0", "p1"):
+        by_method = {r["method"]: r for r in rows if r["round"] == 0 and r["task"] == task}
+        plain = by_method["llama.cpp"]
+        assert len(plain["token_ids"]) == 12
+        for name in ("llama.cpp", "llama.cpp ngram", "llama.cpp model"):
+            assert by_method[name]["token_ids"] == plain["token_ids"]
+            assert by_method[name]["rounds"] + by_method[name]["accepted"] == 12
+        assert plain["token_ids"][:2] == by_method["plain"]["token_ids"][:2]
+    assert sum(r["accepted"] for r in rows if r["method"] == "llama.cpp model") > 0
 
 
 def test_transformers_reads_the_same_file(tmp_path, prompts):

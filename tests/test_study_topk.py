@@ -131,6 +131,7 @@ def test_own_prompts_and_the_whole_grid(tmp_path):
     )  # fmt: skip
     found = {(r["temperature"], r["gamma"], r["verifier"], r["k"]) for r in rows}
     assert len(found) == 2 * 2 * (2 + 2 * 2)
+    assert {type(k) for _, _, _, k in found} == {int, type(None)}
     page = (tmp_path / "out" / "report.md").read_text()
     assert "Texts against their references" not in page
     assert "ROUGE" not in page

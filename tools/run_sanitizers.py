@@ -152,6 +152,8 @@ def pytest(name: str, staged: Path, arguments: list[str]) -> None:
     # Without an extension of its own, the installed package serves.
     has_core = any((staged / "specdec_native").glob("_core*"))
     settings = {"PYTHONMALLOC": "malloc", "SPECDEC_TEST_MODULES": str(staged / "modules")}
+    # Downloaded models are large: with them it would take a day.
+    settings["SPECDEC_MODELS"] = str(staged / "no-models")
     if has_core:
         path = [str(staged), os.environ.get("PYTHONPATH", "")]
         settings |= {"PYTHONPATH": os.pathsep.join(path), "SPECDEC_BIN": str(staged / "specdec")}

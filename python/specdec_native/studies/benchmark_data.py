@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from ..errors import InvalidArgumentError
-from .data import read_json_lines, text_of
+from .data import read_json_lines, read_parquet, text_of
 from .plan import Scalar, Task
 
 SYSTEM = "You are a helpful assistant."
@@ -41,17 +41,18 @@ def spec_bench(path: pathlib.Path) -> list[Entry]:
 
 
 def speed_bench(path: pathlib.Path) -> list[Entry]:
-    """question_id, category, sub_category, turns, source, difficulty, as its preparation writes
-    them; saved as JSON lines."""
+    """question_id, category, sub_category, turns, source, difficulty: the Parquet file that its
+    preparation writes, or the same as JSON lines."""
     entries: list[Entry] = []
-    for number, entry in read_json_lines(path):
+    read = read_parquet if path.suffix == ".parquet" else read_json_lines
+    for number, entry in read(path):
         category = text_of(path, number, entry, "category")
         name = f"{category}/{_identifier(path, number, entry, 'question_id')}"
         turns = _turns(path, number, entry)
         if any(turn.startswith(UNRESOLVED) for turn in turns):
             raise InvalidArgumentError(
                 f"{path}, line {number}: {name} still has a placeholder instead of its text; "
-                "SPEED-Bench's prepare_data.py fetches the texts, save its result as JSON lines"
+                "SPEED-Bench's prepare_data.py fetches the texts"
             )
         facts = {key: entry.get(key) for key in SPEED_BENCH_FACTS}
         more: dict[str, Scalar] = {k: "" if v is None else str(v) for k, v in facts.items()}

@@ -13,8 +13,8 @@ from .report import Plot, Report, Table, Text, speedup_bars
 from .runner import Row
 
 HEADER = (
-    "tokens/s", "speed-up (slowest-fastest prompt)", "with the prompt", "ratio of means",
-    "tokens/pass", "acceptance", "same tokens as plain",
+    "tokens/s", "speed-up (slowest-fastest)", "with the prompt", "ratio of means", "tokens/pass",
+    "acceptance", "same tokens",
 )  # fmt: skip
 NOTE = (
     "speed-up: geometric mean over prompts of each one's median over rounds, while decoding; with "
@@ -96,9 +96,9 @@ def _conversations(rows: Sequence[Row]) -> str:
     temperature = ", ".join(sorted({str(row["temperature"]) for row in rows}))
     text = f"{len(last)} prompts, temperature {temperature}."
     if more := sum(n > 1 for n in last.values()):
-        text += f" {more} of them are conversations of several turns; each turn counts."
+        text += f" Conversations of several turns: {more}; each turn counts as a prompt."
     if short := sum(n < asked[block] for block, n in last.items()):
-        text += f" {short} conversations ended early: the next turn did not fit into the context."
+        text += f" Ended early, because the next turn did not fit into the context: {short}."
     return text
 
 
@@ -126,7 +126,7 @@ def tables_of(rows: Sequence[Row], slug: str) -> list[Table]:
     tables = [
         Table(f"methods-{slug}", "All prompts", ["method", *HEADER, "slowest prompt"], over_all,
               NOTE),
-        Table(f"speedups-{slug}", "Speed-up in each category (slowest-fastest prompt)",
+        Table(f"speedups-{slug}", "Speed-up in each category (slowest-fastest)",
               ["category", "prompts", *others], wide),
         Table(f"categories-{slug}", "Each category", ["category", "method", *HEADER], long),
     ]  # fmt: skip
@@ -195,19 +195,21 @@ def plots_of(rows: Sequence[Row], slug: str) -> list[Plot]:
         return plots
     names = [name for name, _ in methods]
     height = 1.5 + 0.22 * len(tables) * max(1, len(names))
-    for figure, label, plain in (
-        ("speedup", "times plain", 1.0),
-        ("tokens_per_pass", "tokens per pass of the model", 1.0),
-    ):
+    for figure, label, caption in (
+        ("speedup", "times plain",
+         "Speed-up in each category; lines from the slowest prompt to the fastest."),
+        ("tokens_per_pass", "tokens per pass of the model",
+         "Mean accepted tokens: what one pass of the model gave, in each category."),
+    ):  # fmt: skip
         plots.append(
             Plot(
                 f"{figure.replace('_', '-')}-categories-{slug}",
                 f"{label[0].upper()}{label[1:]}, in each category",
                 functools.partial(
                     category_bars, tables=tables, methods=names, column=figure, label=label,
-                    plain=plain,
                 ),
-                size=(8.0, height),
+                caption,
+                (8.0, height),
             )
         )  # fmt: skip
     return plots
@@ -219,7 +221,6 @@ def category_bars(
     methods: Sequence[str],
     column: str,
     label: str,
-    plain: float,
 ) -> None:
     """A group of bars per category, one bar per method; lines from the slowest to the fastest."""
     axes = figure.subplots()
@@ -235,7 +236,7 @@ def category_bars(
             ends = [f.get(f"{column}_min"), f.get(f"{column}_max")]
             if None not in ends:
                 axes.plot(ends, [at, at], color="#222222", linewidth=1)
-    axes.axvline(plain, color="#aa3333", linestyle="--", linewidth=1.2)
+    axes.axvline(1.0, color="#aa3333", linestyle="--", linewidth=1.2)
     axes.set_yticks([at + 0.4 - thick / 2 for at in range(len(tables))], list(tables))
     axes.set_xlabel(label)
     axes.invert_yaxis()

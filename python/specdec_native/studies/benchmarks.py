@@ -28,7 +28,9 @@ class Benchmark(Study):
     defaults: ClassVar[dict[str, Any]] = {"rounds": 3, "max_tokens": 256}
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("file", type=pathlib.Path, help=f"{self.title}'s prompts, JSON lines")
+        parser.add_argument(
+            "file", type=pathlib.Path, help=f"{self.title}'s prompts: its public file"
+        )
         parser.add_argument(
             "--methods", default="plain,auto,ngram,suffix,recycling,model", metavar="LIST",
             help=HELP,

@@ -191,6 +191,7 @@ def run(study: Study, args: argparse.Namespace) -> int:
         blocks = list(study.blocks(args, bench))
         if not blocks:
             raise InvalidArgumentError("no prompts: " + ("; ".join(args.notes) or "nothing to run"))
+        _check_once(blocks)
         settings = settings_of(study, args, blocks)
         if args.report:
             read_settings(args.out)
@@ -205,11 +206,23 @@ def run(study: Study, args: argparse.Namespace) -> int:
                         print(f"{kept}; the same command goes on", file=sys.stderr)
                     raise
                 rows = store.rows
-    planned = {(block.id, method.name, turn) for block in blocks for turn, method in block.runs()}
+    keys = ((block.id, method.name, turn) for block in blocks for turn, method in block.runs())
+    planned = {key: place for place, key in enumerate(keys)}
     rows = [row for row in rows if (row["block"], row["method"], row["round"]) in planned]
+    # As planned, whoever ran it and when: the same tables, however the runs were spread.
+    rows.sort(key=lambda row: (planned[row["block"], row["method"], row["round"]], row["turn"]))
     if not rows:
         raise InvalidArgumentError(f"{args.out} holds no runs yet")
     return conclude(study, args, rows, len(planned))
+
+
+def _check_once(blocks: Sequence[Block]) -> None:
+    """Runs are known by their block: of two that are the same, neither could be told or kept."""
+    seen: set[str] = set()
+    for block in blocks:
+        if block.id in seen:
+            raise InvalidArgumentError(f"{block.task.id} is asked twice with the same settings")
+        seen.add(block.id)
 
 
 def _run_all(

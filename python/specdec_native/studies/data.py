@@ -44,6 +44,25 @@ def read_json_lines(path: pathlib.Path) -> list[tuple[int, dict[str, Any]]]:
     return entries
 
 
+def read_parquet(path: pathlib.Path) -> list[tuple[int, dict[str, Any]]]:
+    """(row, object) of each row, as `read_json_lines` gives them."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(path)
+    except ImportError:
+        raise InvalidArgumentError(
+            f"{path}: to read Parquet, pip install pyarrow; or save the file as JSON lines"
+        ) from None
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise InvalidArgumentError(f"{path}: not Parquet: {str(error).splitlines()[0]}") from None
+    if frame.empty:
+        raise InvalidArgumentError(f"{path} holds no prompts")
+    return list(enumerate(json.loads(frame.to_json(orient="records")), 1))
+
+
 def text_of(path: pathlib.Path, number: int, entry: dict[str, Any], name: str) -> str:
     """A field that must be text."""
     value = entry.get(name)
@@ -62,7 +81,15 @@ def own_prompts(path: pathlib.Path) -> list[Task]:
     if path.suffix not in (".jsonl", ".ndjson", ".json"):
         text = read_text(path)
         return [Task(path.stem, (text[:-1] if text.endswith("\n") else text,))]
-    return [_own(path, number, entry) for number, entry in read_json_lines(path)]
+    tasks: dict[str, Task] = {}
+    for number, entry in read_json_lines(path):
+        task = _own(path, number, entry)
+        if task.id in tasks:
+            raise InvalidArgumentError(
+                f"{path}, line {number}: there is a prompt {task.id} already"
+            )
+        tasks[task.id] = task
+    return list(tasks.values())
 
 
 def _own(path: pathlib.Path, number: int, entry: dict[str, Any]) -> Task:

@@ -84,8 +84,9 @@ def standard_library(folder: pathlib.Path | None = None) -> list[Source]:
             tree = ast.parse(text)
         except (OSError, ValueError, SyntaxError):
             continue
-        for node in tree.body:
-            if isinstance(node, ast.FunctionDef) and not node.decorator_list:
+        functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
+        for node in functions.values():
+            if not node.decorator_list:
                 source = Source(f"{module}_{node.name}", "stdlib", _segment(text, node))
                 if is_editable(source.text):
                     sources.append(source)
@@ -94,11 +95,13 @@ def standard_library(folder: pathlib.Path | None = None) -> list[Source]:
 
 def humaneval_solutions(path: pathlib.Path) -> list[Source]:
     """The functions of HumanEval with their solutions."""
-    sources = []
+    sources: list[Source] = []
     for number, entry in read_json_lines(path):
         text = text_of(path, number, entry, "prompt")
         text += text_of(path, number, entry, "canonical_solution")
         name = text_of(path, number, entry, "task_id").replace("/", "_").lower()
+        if any(source.name == name for source in sources):
+            raise InvalidArgumentError(f"{path}, line {number}: there is a {name} already")
         if is_editable(text):
             sources.append(Source(name, "humaneval", text.strip("\n") + "\n"))
     if not sources:

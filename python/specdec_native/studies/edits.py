@@ -110,9 +110,9 @@ def _what_it_was(rows: Sequence[Row]) -> str:
     form = "chats" if rows[0]["form"] == "chat" else "text that goes on, the file has no template"
     text = (
         f"{len(blocks)} sessions ({form}). Each begins with a file; every turn asks for one edit "
-        "and for the whole file back; later turns do not repeat the file. Of plain decoding's "
-        f"{len(plain)} answers {ended} ended by themselves, the others at their limit, a little "
-        "above the length of the file."
+        "and for the whole file back; later turns do not repeat the file. Answers of plain "
+        f"decoding that ended by themselves: {ended} of {len(plain)}; the limit is a little above "
+        "the length of the file."
     )
     return text + " " + across_turns(rows)
 

@@ -114,7 +114,7 @@ class OwnEngine:
 ENGINES: dict[str, str] = {
     "llama.cpp": "specdec_native.studies.peer_engines:process_engine",
     "transformers": "specdec_native.studies.peer_engines:process_engine",
-    "llama-server": "specdec_native.studies.peer_engines:server_engine",
+    "llama-server": "specdec_native.studies.peer_server:server_engine",
 }
 
 

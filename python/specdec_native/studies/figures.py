@@ -99,10 +99,14 @@ def weighted(rows: Iterable[Row], column: str, weight: str) -> float | None:
 
 
 def tokens_per_pass(rows: Iterable[Row]) -> float | None:
-    """Emitted tokens over passes of the target; plain decoding has 1."""
+    """Tokens over passes of the target; plain decoding has 1.
+
+    The token that ends an answer is not emitted, but a pass gave it.
+    """
     listed = [row for row in rows if row["rounds"] is not None]
     passes = sum(row["rounds"] + (row["plain_steps"] or 0) for row in listed)
-    return sum(row["emitted"] for row in listed) / passes if passes else None
+    tokens = sum(row["emitted"] + (row.get("finish_reason") == "stop") for row in listed)
+    return tokens / passes if passes else None
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from .benchmark_report import slowest
 from .engines import Workbench
 from .figures import by, grouped, number, percent, ranged, summary, tidy
 from .methods import HELP, fitting, parse_methods, possible, sampling_of
-from .peer_engines import MissingPeerError, ProcessEngine, ServerEngine
+from .peer_engines import MissingPeerError, ProcessEngine
+from .peer_server import ServerEngine
 from .plan import PLAIN, Block, Method, Pair
 from .prompt_sources import add_prompt_sources, tasks_of
 from .report import Plot, Report, Table, Text
@@ -142,13 +143,15 @@ def engines_table(rows: Sequence[Row], slug: str) -> Table:
                 "-" if name == PLAIN else slowest(group),
             ]
         )
-    header = ["engine and method", "tokens/s", "times our plain (slowest-fastest prompt)",
-              "with the prompt", "times its own plain", "tokens/pass", "acceptance",
-              "same tokens as our plain", "slowest prompt"]  # fmt: skip
+    header = ["method", "tokens/s", "over our plain (range)", "with the prompt",
+              "over own plain", "tokens/pass", "acceptance", "same tokens",
+              "slowest prompt"]  # fmt: skip
     note = (
+        "over: times as fast as, in brackets from the slowest prompt to the fastest; own: of the "
+        "same engine; same tokens: as our plain decoding. "
         "Other engines round differently, so their greedy text may part from ours where two tokens "
-        "are nearly as likely; that is no fault of either. Above temperature 0 they draw other "
-        "random numbers, and tokens are not compared."
+        "are nearly as likely, and a second turn follows each one's own answer: no fault of "
+        "either. Above temperature 0 they draw other random numbers, and tokens are not compared."
     )
     return Table(f"engines-{slug}", "All engines", header, cells, note)
 
@@ -201,7 +204,7 @@ def like_table(rows: Sequence[Row], slug: str) -> Table:
         cells.append([f"best: {best}", f"best: {theirs}", ranged(f), number(f["total_speedup"])])
     return Table(
         f"like-{slug}", "Ours over theirs",
-        ["ours", "theirs", "times as fast (slowest-fastest prompt)", "with the prompt"], cells,
+        ["ours", "theirs", "times as fast (slowest-fastest)", "with the prompt"], cells,
     )  # fmt: skip
 
 

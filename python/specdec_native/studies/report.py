@@ -157,6 +157,10 @@ def write_rows(folder: pathlib.Path, rows: Sequence[Row]) -> None:
     import pandas as pd
 
     frame = pd.DataFrame(rows)
+    for name in frame.columns[frame.dtypes == "float64"]:
+        kinds = {type(row.get(name)) for row in rows}
+        if kinds == {int, type(None)}:  # a count that not every row has stays a whole number
+            frame[name] = frame[name].astype("Int64")
     with whole_file(folder / "rows.jsonl") as file:
         file.write(frame.to_json(orient="records", lines=True, force_ascii=False))
     with whole_file(folder / "rows.csv") as file:
@@ -223,6 +227,7 @@ table {{ border-collapse: collapse; margin: .6rem 0 1rem; font-size: 13px; }}
 caption {{ text-align: left; font-weight: 600; padding: .3rem 0; }}
 th, td {{ padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right;
   white-space: nowrap; }}
+th.text, td.text {{ text-align: left; white-space: normal; min-width: 20rem; vertical-align: top; }}
 th:first-child, td:first-child {{ text-align: left; }} th {{ background: #f4f4f4; }}
 figure {{ margin: 1.2rem 0; }} figure img {{ max-width: 100%; height: auto; background: #fff; }}
 figcaption, .note {{ color: #555; font-size: 13px; }}
@@ -246,15 +251,21 @@ def _html_text(part: Text) -> str:
 
 
 def _html_table(table: Table) -> str:
-    head = "".join(f"<th>{_inline(cell)}</th>" for cell in table.header)
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td>{_inline(str(cell))}</td>" for cell in row) + "</tr>"
-        for row in table.rows
-    )
+    """Columns of sentences are broken into lines, figures are not."""
+    prose = {i for row in table.rows for i, cell in enumerate(row) if len(str(cell)) > 60}
+
+    def line(tag: str, row: Sequence[str]) -> str:
+        cells = (
+            f"<{tag}{' class=text' if i in prose else ''}>{_inline(str(cell))}</{tag}>"
+            for i, cell in enumerate(row)
+        )
+        return f"<tr>{''.join(cells)}</tr>"
+
+    rows = "\n".join(line("td", row) for row in table.rows)
     note = f'<p class="note">{_inline(table.note)}</p>' if table.note else ""
     return (
         f'<div class="wide"><table><caption>{_inline(table.title)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{note}"
+        f"<thead>{line('th', table.header)}</thead><tbody>{rows}</tbody></table></div>{note}"
     )
 
 

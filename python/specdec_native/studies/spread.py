@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, ResourceLimitError
 from .engines import Workbench
 from .plan import Block, Pair
 from .runner import Key, Row, run_block
@@ -57,8 +57,23 @@ def _run(bench: Workbench, setup: Setup, job: Job) -> list[list[Row]]:
 def over_processes(setup: Setup, jobs: Sequence[Job], n_workers: int) -> Iterator[list[list[Row]]]:
     """The runs of each block, as blocks end."""
     context = multiprocessing.get_context("spawn")
+    others = multiprocessing.active_children()
     with context.Pool(n_workers, initializer=_start, initargs=(setup,)) as pool:
-        yield from pool.imap_unordered(_work, jobs)
+        workers = set(multiprocessing.active_children()).difference(others)
+        results = pool.imap_unordered(_work, jobs)
+        while True:
+            try:
+                yield results.next(timeout=1)
+            except StopIteration:
+                return
+            except multiprocessing.TimeoutError:
+                # A pool replaces a process that died, and waits for its result for ever.
+                if len(workers.intersection(multiprocessing.active_children())) < n_workers:
+                    raise ResourceLimitError(
+                        "a process of --workers ended before its work was done: it was killed, or "
+                        "memory ran out; the same command goes on, fewer workers need less. A "
+                        'script that starts a study must do so under if __name__ == "__main__"'
+                    ) from None
 
 
 def over_ray(setup: Setup, jobs: Sequence[Job], address: str) -> Iterator[list[list[Row]]]:
@@ -66,8 +81,14 @@ def over_ray(setup: Setup, jobs: Sequence[Job], address: str) -> Iterator[list[l
     try:
         import ray
     except ImportError:
-        raise InvalidArgumentError("--ray needs the package ray: pip install ray") from None
-    ray.init(address=None if address == "local" else address, log_to_driver=False)
+        raise InvalidArgumentError(
+            "--ray needs the package ray: pip install 'specdec-native[ray]'"
+        ) from None
+    try:
+        ray.init(address=None if address == "local" else address, log_to_driver=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InvalidArgumentError(f"--ray {address}: no cluster there: {first}") from None
     try:
         n_workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
         worker: Callable[..., Any] = ray.remote(num_cpus=1)(_RayWorker)

@@ -357,6 +357,9 @@ def _draw_speed(figure: Any, figures: Figures, data: Sequence[str]) -> None:
                     label=NAMES[verifier] if style == "-" else None,
                 )  # fmt: skip
         axes.axhline(1.0, color="#aa3333", linestyle=":", linewidth=1.2)
+        axes.set_xticks(
+            sorted({key[2] for key in figures if key[0] == name and key[2] is not None})
+        )
     figure.axes[0].set_ylabel("times plain decoding")
     handles = figure.axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=3)
