@@ -28,6 +28,7 @@ from test_model_transformers import (  # noqa: E402
     granite,
     llama,
     neox,
+    olmo2,
     qwen2,
     qwen3,
     smollm3,
@@ -73,6 +74,7 @@ CASES = {
         num_hidden_layers=3,
         layer_types=["full_attention", "sliding_attention", "full_attention"],
     ),
+    "olmo2": lambda: olmo2(),
     "gptneox": lambda: neox(),
     "gptneox sequential": lambda: neox(use_parallel_residual=False),
     "gptneox tied": lambda: neox(tie_word_embeddings=True),
@@ -218,7 +220,7 @@ def test_shards_that_transformers_wrote(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        *("llama 3 rope", "llama padded", "qwen2", "smollm3", "granite", "gemma3"),
+        *("llama 3 rope", "llama padded", "qwen2", "smollm3", "granite", "gemma3", "olmo2"),
         *("gemma3 another pattern", "gptneox padded"),
     ],
 )

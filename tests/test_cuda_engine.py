@@ -29,6 +29,7 @@ CONFIGS = {
     "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
     "granite": TinyConfig(arch="granite", n_layers=2, tied=True),
     "gemma3": TinyConfig(arch="gemma3", n_layers=3, tied=True, window=9),
+    "olmo2": TinyConfig(arch="olmo2", n_layers=2, window=9),
     "gptneox": TinyConfig(arch="gptneox", n_layers=2, n_heads=4, n_kv_heads=4, n_rot=6),
 }
 DTYPES = {
@@ -38,6 +39,7 @@ DTYPES = {
     "smollm3": "Q8_0",
     "granite": "Q4_0",
     "gemma3": "Q5_0",
+    "olmo2": "Q4_0",
     "gptneox": "F16",
 }
 TOKENS = [int(t) for t in np.random.default_rng(5).integers(0, 250, 64)]

@@ -27,6 +27,7 @@ CONFIGS = {
     "gemma3": TinyConfig(
         arch="gemma3", tied=True, n_heads=4, n_kv_heads=2, head_dim=24, hidden_size=96, window=21
     ),
+    "olmo2": TinyConfig(arch="olmo2", n_layers=3, window=30),
     "gptneox": TinyConfig(arch="gptneox", n_heads=4, n_kv_heads=4, n_rot=6, vocab_size=275),
 }
 CHAIN = [int(t) for t in np.random.default_rng(7).integers(0, 270, 300)]

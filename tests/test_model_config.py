@@ -23,6 +23,7 @@ ARCHS = {
     "smollm3": TinyConfig(arch="smollm3", tied=True),
     "granite": TinyConfig(arch="granite"),
     "gemma3": TinyConfig(arch="gemma3", tied=True, window=100),
+    "olmo2": TinyConfig(arch="olmo2"),
     "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=4),
 }
 Change = Callable[[Metadata, Tensors], None]
@@ -378,7 +379,7 @@ def test_every_fourth_layer_of_smollm3_does_not_rotate(tmp_path: pathlib.Path) -
     assert found["ropes"] == [0, 0, 0, -1, 0, 0, 0, -1, 0]
 
 
-@pytest.mark.parametrize("arch", ["llama", "gemma3", "granite", "smollm3"])
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "granite", "smollm3", "olmo2"])
 @pytest.mark.parametrize(
     ("suffix", "readers"),
     [
@@ -388,7 +389,7 @@ def test_every_fourth_layer_of_smollm3_does_not_rotate(tmp_path: pathlib.Path) -
         ("residual_scale", ("granite",)),
         ("embedding_scale", ("granite",)),
         ("attention.scale", ("granite",)),
-        ("attention.sliding_window", ("gemma3",)),
+        ("attention.sliding_window", ("gemma3", "olmo2")),
     ],
 )
 def test_what_an_architecture_does_not_read_is_refused(

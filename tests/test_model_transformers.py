@@ -78,6 +78,16 @@ def gemma3(**changes: Any) -> Any:
     return transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**(options | changes)))
 
 
+def olmo2(**changes: Any) -> Any:
+    options = COMMON | {"num_key_value_heads": 2} | changes
+    return transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**options))
+
+
+def olmo3(**changes: Any) -> Any:
+    options = COMMON | {"num_key_value_heads": 2, "num_hidden_layers": 4, "sliding_window": 12}
+    return transformers.Olmo3ForCausalLM(transformers.Olmo3Config(**(options | changes)))
+
+
 def neox(**changes: Any) -> Any:
     options = COMMON | {"rotary_pct": 0.25, "hidden_act": "gelu"} | changes
     return transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**options))
@@ -126,6 +136,15 @@ CASES: dict[str, Callable[[], Any]] = {
     "gemma3 another pattern": lambda: gemma3(
         num_hidden_layers=3,
         layer_types=["full_attention", "sliding_attention", "full_attention"],
+    ),
+    "olmo2": lambda: olmo2(),
+    "olmo2 tied head": lambda: olmo2(tie_word_embeddings=True, num_key_value_heads=1),
+    "olmo3": lambda: olmo3(),
+    "olmo3 yarn rope": lambda: olmo3(
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": rope("yarn", original_max_position_embeddings=128),
+        }
     ),
     "gptneox parallel": lambda: neox(),
     "gptneox sequential": lambda: neox(use_parallel_residual=False),

@@ -44,7 +44,7 @@ class TinyConfig:
     qkv_bias: bool = False
     fused_qkv: bool = False
     parallel_residual: bool = True
-    window: int = 0  # of gemma3, on all but every second layer
+    window: int = 0  # of gemma3 and olmo2, on all but every second layer
 
     @property
     def is_neox(self) -> bool:
@@ -75,9 +75,10 @@ def metadata(config: TinyConfig) -> Metadata:
     }
     if config.is_neox:
         keys["gptneox.use_parallel_residual"] = config.parallel_residual
+    if config.window:
+        keys[f"{arch}.attention.sliding_window"] = config.window
+        keys[f"{arch}.attention.sliding_window_pattern"] = 2
     if arch == "gemma3":
-        keys["gemma3.attention.sliding_window"] = config.window
-        keys["gemma3.attention.sliding_window_pattern"] = 2
         keys["gemma3.rope.freq_base"] = 1e6
     if arch == "granite":
         scales = {"embedding_scale": 6.0, "residual_scale": 0.3, "logit_scale": 3.0}
@@ -113,7 +114,8 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
     ).astype(np.float32)
     for layer in range(config.n_layers):
         block = f"blk.{layer}"
-        norm(f"{block}.attn_norm")
+        if config.arch != "olmo2":
+            norm(f"{block}.attn_norm")
         if config.fused_qkv or config.is_neox:
             parts = [("attn_qkv", q_size + 2 * kv_size)]
         else:
@@ -125,13 +127,17 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
         if config.arch in ("qwen3", "gemma3"):
             vector(f"{block}.attn_q_norm.weight", config.head_dim, 1.0)
             vector(f"{block}.attn_k_norm.weight", config.head_dim, 1.0)
+        if config.arch == "olmo2":
+            vector(f"{block}.attn_q_norm.weight", q_size, 1.0)
+            vector(f"{block}.attn_k_norm.weight", kv_size, 1.0)
         matrix(f"{block}.attn_output", hidden, q_size)
-        norm(f"{block}.ffn_norm")
+        if config.arch != "olmo2":
+            norm(f"{block}.ffn_norm")
         if not config.is_neox:
             matrix(f"{block}.ffn_gate", config.intermediate_size, hidden)
         matrix(f"{block}.ffn_up", config.intermediate_size, hidden)
         matrix(f"{block}.ffn_down", hidden, config.intermediate_size)
-        if config.arch == "gemma3":
+        if config.arch in ("gemma3", "olmo2"):
             norm(f"{block}.post_attention_norm")
             norm(f"{block}.post_ffw_norm")
         if config.is_neox:
@@ -323,6 +329,7 @@ def _numpy_state(model: Any) -> dict[str, np.ndarray]:
 
 def _rope_keys(arch: str, hf: Any, original_context: int | None) -> Metadata:
     rope = dict(getattr(hf, "rope_parameters", None) or getattr(hf, "rope_scaling", None) or {})
+    rope = rope.get("full_attention", rope)
     theta = rope.get("rope_theta", getattr(hf, "rope_theta", 10000.0))
     keys: Metadata = {f"{arch}.rope.freq_base": float(theta)}
     kind = rope.get("rope_type", "default")
@@ -399,6 +406,12 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
             "pre_feedforward_layernorm": "ffn_norm",
             "post_feedforward_layernorm": "post_ffw_norm",
         }
+    if arch == "olmo2":
+        names |= {
+            "post_attention_layernorm": "post_attention_norm",
+            "post_feedforward_layernorm": "post_ffw_norm",
+        }
+    if arch == "gemma3":
         state = {k: v + 1 if k.endswith("norm.weight") else v for k, v in state.items()}
         tensors["output_norm.weight"] = state["model.norm.weight"]
     interleaved = arch in ("llama", "smollm3", "granite")
@@ -415,6 +428,11 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
     if arch == "gemma3":
         return metadata(config) | _gemma3_keys(hf), tensors
     keys = metadata(config) | _rope_keys(arch, hf, hf.max_position_embeddings)
+    if type(hf).__name__ == "Olmo3Config":
+        keys["olmo2.attention.sliding_window"] = hf.sliding_window
+        keys["olmo2.attention.sliding_window_pattern"] = [
+            int(kind == "sliding_attention") for kind in hf.layer_types
+        ]
     if arch == "granite":
         keys |= {
             "granite.embedding_scale": float(hf.embedding_multiplier),
@@ -498,7 +516,9 @@ def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
         return _llama_like(model, "qwen2")
     if kind == "Qwen3ForCausalLM":
         return _llama_like(model, "qwen3")
-    for name in ("SmolLM3", "Granite", "Gemma3"):
+    if kind == "Olmo3ForCausalLM":
+        return _llama_like(model, "olmo2")
+    for name in ("SmolLM3", "Granite", "Gemma3", "Olmo2"):
         if kind == f"{name}ForCausalLM":
             return _llama_like(model, name.lower())
     if kind == "GPTNeoXForCausalLM":

@@ -33,7 +33,7 @@ enum class Part : std::uint8_t {
   kKBias,
   kV,
   kVBias,
-  kQNorm,  // of each head, before rope
+  kQNorm,  // before rope
   kKNorm,
   kAttentionOut,
   kAttentionOutBias,

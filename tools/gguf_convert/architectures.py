@@ -78,7 +78,7 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
         raise config.fail("num_key_value_heads", f"a divisor of {n_heads} heads", n_kv_heads)
     config.require("hidden_act", ("silu", "swish"), "only SiLU is supported", "silu")
     config.require("mlp_bias", (False,), "biases there are not supported", False)
-    if name in ("llama", "granite"):
+    if name in ("llama", "granite", "olmo2"):
         # They have no window in transformers: such keys are left over from another model.
         for key in ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types"):
             if config.has(key):
@@ -88,7 +88,7 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
     permuted = arch in ("llama", "smollm3", "granite")
     # Qwen2 has biases whatever the key says; whether they are there is checked below.
     qkv_bias = config.flag("attention_bias", False) or name == "qwen2"
-    if name in ("qwen3", "smollm3") and qkv_bias:
+    if name in ("qwen3", "smollm3", "olmo2") and qkv_bias:
         text = f"false: such biases of {KINDS[name][0]} are not supported"
         raise config.fail("attention_bias", text, True)
     rope = read_rope(config, head_dim, context, divisors=arch == "llama")
@@ -99,7 +99,7 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
         f"{arch}.attention.head_count_kv": n_kv_heads,
         f"{arch}.attention.key_length": head_dim,
         f"{arch}.attention.value_length": head_dim,
-        f"{arch}.attention.layer_norm_rms_epsilon": config.number("rms_norm_eps", 1e-6),
+        f"{arch}.attention.layer_norm_rms_epsilon": config.number("rms_norm_eps", defaults.epsilon),
         f"{arch}.rope.freq_base": rope.theta,
         f"{arch}.rope.dimension_count": head_dim,
     } | {f"{arch}.rope.{key}": value for key, value in rope.keys.items()}
@@ -115,7 +115,8 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
     model.expect("token_embd.weight", "model.embed_tokens.weight", (model.n_vocab, hidden))
     for layer in range(n_layers):
         to, of = f"blk.{layer}", f"model.layers.{layer}"
-        model.expect(f"{to}.attn_norm.weight", f"{of}.input_layernorm.weight", (hidden,))
+        if arch != "olmo2":
+            model.expect(f"{to}.attn_norm.weight", f"{of}.input_layernorm.weight", (hidden,))
         for part, size, order in (
             ("q", q_size, q_order),
             ("k", kv_size, k_order),
@@ -127,15 +128,23 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
             )
             if qkv_bias:
                 model.expect(f"{to}.attn_{part}.bias", f"{name}.bias", (size,), row_order=order)
-        if arch == "qwen3":
-            for part in ("q", "k"):
+        if arch in ("qwen3", "olmo2"):
+            rows = (q_size, kv_size) if arch == "olmo2" else (head_dim, head_dim)
+            for part, size in zip(("q", "k"), rows, strict=True):
                 name = f"{of}.self_attn.{part}_norm.weight"
-                model.expect(f"{to}.attn_{part}_norm.weight", name, (head_dim,))
+                model.expect(f"{to}.attn_{part}_norm.weight", name, (size,))
         name = f"{of}.self_attn.o_proj"
         model.expect(f"{to}.attn_output.weight", f"{name}.weight", (hidden, q_size))
         if qkv_bias and permuted:
             model.expect(f"{to}.attn_output.bias", f"{name}.bias", (hidden,))
-        model.expect(f"{to}.ffn_norm.weight", f"{of}.post_attention_layernorm.weight", (hidden,))
+        norms = {"ffn_norm": "post_attention_layernorm"}
+        if arch == "olmo2":
+            norms = {
+                "post_attention_norm": "post_attention_layernorm",
+                "post_ffw_norm": "post_feedforward_layernorm",
+            }
+        for norm, name in norms.items():
+            model.expect(f"{to}.{norm}.weight", f"{of}.{name}.weight", (hidden,))
         model.expect(f"{to}.ffn_gate.weight", f"{of}.mlp.gate_proj.weight", (ffn, hidden))
         model.expect(f"{to}.ffn_up.weight", f"{of}.mlp.up_proj.weight", (ffn, hidden))
         model.expect(f"{to}.ffn_down.weight", f"{of}.mlp.down_proj.weight", (hidden, ffn))
@@ -180,6 +189,10 @@ def granite(config: Config) -> Model:
     ):
         model.keys[f"granite.{name}"] = config.number(key, 1.0)
     return model
+
+
+def olmo2(config: Config) -> Model:
+    return _llama_like(config, "olmo2", Defaults(2048, epsilon=1e-5))
 
 
 def gptneox(config: Config) -> Model:
@@ -243,6 +256,7 @@ KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "smollm3": ("SmolLM3", smollm3),
     "granite": ("Granite", granite),
     "gemma3_text": ("Gemma3", gemma3),
+    "olmo2": ("Olmo2", olmo2),
     "gpt_neox": ("GPTNeoX", gptneox),
 }
 ARCHITECTURES = {

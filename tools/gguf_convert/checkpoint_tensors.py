@@ -14,7 +14,7 @@ from .architectures import Expected, Model
 from .errors import ConvertError, short
 from .tensors import Source, Target
 
-ANCHOR = "layers.0.input_layernorm.weight"  # every architecture has it once
+ANCHOR = "layers.0.post_attention_layernorm.weight"  # every architecture has it once
 CHILDREN = re.compile(r"(embed_tokens|embed_in|layers|norm|final_layer_norm|rotary_emb)\.")
 # Buffers that older transformers saved along with the weights.
 SKIPPED = re.compile(

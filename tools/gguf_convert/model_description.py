@@ -55,6 +55,7 @@ class Defaults:
     n_kv_heads: int | None = None  # None: as many as heads
     window: int | None = None
     head_dim: int | None = None  # None: hidden_size / heads
+    epsilon: float = 1e-6
 
 
 def context_length(config: Config, default: int) -> int:

@@ -126,7 +126,7 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
     """config.json of a GGUF file."""
     keys = Keys(all_keys, path)
     arch = keys.arch
-    if arch not in ("llama", "qwen2", "qwen3", "smollm3", "granite", "gemma3", "gptneox"):
+    if arch not in ("llama", "qwen2", "qwen3", "smollm3", "granite", "gemma3", "olmo2", "gptneox"):
         raise ConvertError(f"{path}: architecture '{short(arch)}' is not supported")
     parts = all_keys.get("split.count")
     if isinstance(parts, int) and parts > 1:
@@ -187,7 +187,13 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
         config |= _granite_scales(keys, head_dim) | {
             "attention_bias": "blk.0.attn_q.bias" in tensors
         }
-    name = {"qwen2": "Qwen2", "qwen3": "Qwen3", "smollm3": "SmolLM3", "granite": "Granite"}[arch]
+    name = {
+        "qwen2": "Qwen2",
+        "qwen3": "Qwen3",
+        "smollm3": "SmolLM3",
+        "granite": "Granite",
+        "olmo2": "Olmo2",
+    }[arch]
     return config | {"architectures": [f"{name}ForCausalLM"], "model_type": arch}
 
 
