@@ -143,10 +143,12 @@ def engines_table(rows: Sequence[Row], slug: str) -> Table:
                 "-" if name == PLAIN else slowest(group),
             ]
         )
-    header = ["engine and method", "tokens/s", "times our plain (slowest-fastest)",
-              "with the prompt", "times its own plain", "tokens/pass", "acceptance",
-              "same tokens", "slowest prompt"]  # fmt: skip
+    header = ["method", "tokens/s", "over our plain (range)", "with the prompt",
+              "over own plain", "tokens/pass", "acceptance", "same tokens",
+              "slowest prompt"]  # fmt: skip
     note = (
+        "over: times as fast as, in brackets from the slowest prompt to the fastest; own: of the "
+        "same engine; same tokens: as our plain decoding. "
         "Other engines round differently, so their greedy text may part from ours where two tokens "
         "are nearly as likely, and a second turn follows each one's own answer: no fault of "
         "either. Above temperature 0 they draw other random numbers, and tokens are not compared."
