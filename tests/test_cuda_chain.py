@@ -24,6 +24,12 @@ CONFIGS = {
     "llama": TinyConfig(n_layers=2, n_heads=2, n_kv_heads=1, head_dim=32),
     "qwen2": TinyConfig(arch="qwen2", n_layers=2, tied=True, n_heads=2, n_kv_heads=1, head_dim=32),
     "qwen3": TinyConfig(arch="qwen3", n_layers=2, tied=True, n_heads=2, n_kv_heads=1, head_dim=32),
+    "granite": TinyConfig(
+        arch="granite", n_layers=1, tied=True, n_heads=2, n_kv_heads=1, head_dim=32
+    ),
+    "gemma3": TinyConfig(
+        arch="gemma3", n_layers=2, tied=True, n_heads=2, n_kv_heads=1, head_dim=32, window=5
+    ),
     "gptneox": TinyConfig(
         arch="gptneox", n_layers=1, n_heads=2, n_kv_heads=2, head_dim=32, n_rot=6
     ),

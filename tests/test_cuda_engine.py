@@ -26,9 +26,20 @@ CONFIGS = {
     ),
     "qwen2": TinyConfig(arch="qwen2", n_layers=2, tied=True, n_heads=2, n_kv_heads=1, head_dim=32),
     "qwen3": TinyConfig(arch="qwen3", n_layers=2, tied=True, n_heads=4, n_kv_heads=2, head_dim=32),
+    "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
+    "granite": TinyConfig(arch="granite", n_layers=2, tied=True),
+    "gemma3": TinyConfig(arch="gemma3", n_layers=3, tied=True, window=9),
     "gptneox": TinyConfig(arch="gptneox", n_layers=2, n_heads=4, n_kv_heads=4, n_rot=6),
 }
-DTYPES = {"llama": "Q4_0", "qwen2": "Q8_0", "qwen3": "Q4_1", "gptneox": "F16"}
+DTYPES = {
+    "llama": "Q4_0",
+    "qwen2": "Q8_0",
+    "qwen3": "Q4_1",
+    "smollm3": "Q8_0",
+    "granite": "Q4_0",
+    "gemma3": "Q5_0",
+    "gptneox": "F16",
+}
 TOKENS = [int(t) for t in np.random.default_rng(5).integers(0, 250, 64)]
 
 

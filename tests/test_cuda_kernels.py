@@ -229,7 +229,7 @@ def test_norm_bias_activation_and_accumulation_are_those_of_the_cpu(kind: str, n
     norm_bias = rng.standard_normal(n_in).astype(np.float32) if kind == "layer" else None
     norm = gpu.Norm(kind, weight, norm_bias, 1e-5) if kind != "none" else gpu.Norm()
     index = np.array([4, 0, 5, 5], dtype=np.int32)
-    for activation in ("none", "silu", "gelu_erf"):
+    for activation in ("none", "silu", "gelu_erf", "gelu_tanh"):
         products = [
             product(
                 name,
@@ -289,7 +289,7 @@ def test_extreme_activations_end_as_on_the_cpu(name: str, bad: float) -> None:
     assert same_bits(gpu.linear(x, products)[0], gpu.cpu_linear(x, products)[0])
 
 
-@pytest.mark.parametrize("activation", ["silu", "gelu_erf"])
+@pytest.mark.parametrize("activation", ["silu", "gelu_erf", "gelu_tanh"])
 @pytest.mark.parametrize("names", [("Q4_0", "Q4_0"), ("Q5_1", "Q5_1"), ("Q8_0", "Q4_0"),
                                    ("Q4_K", "Q4_K"), ("Q6_K", "Q4_K"), ("F16", "F16")])  # fmt: skip
 def test_gated_products_have_the_bits_of_the_cpu(names: tuple[str, str], activation: str) -> None:

@@ -161,6 +161,35 @@ def test_what_a_row_may_not_see_does_not_reach_it() -> None:
     assert np.isnan(got[3]).all()
 
 
+@pytest.mark.parametrize("kv_type", KV_TYPES)
+@pytest.mark.parametrize("window", [1, 5, 32, 100, 256, 300])
+def test_windows_have_the_bits_of_the_cpu(kv_type: str, window: int) -> None:
+    rng = np.random.default_rng(window)
+    caches = pair_of_caches(kv_type, 2, 32, 768)
+    fill(caches, 0, 620, 6, (2, 32), rng)
+    tree = np.array([-1, 0, 1, 0, 3, -1, 5], dtype=np.int32)
+    for first, n_rows, parents in (
+        (0, 1, None), (3, 5, None), (250, 16, None), (600, 3, None), (240, 40, None),
+        (250, 7, tree), (20, 7, tree), (535, 7, tree),
+    ):  # fmt: skip
+        q = rng.standard_normal((n_rows, 6, 32)).astype(np.float32)
+        want = caches[1].attention("scalar", 1, q, first, parents=parents, window=window)
+        for n_chunks in ((first + n_rows + 255) // 256, 3):
+            got = caches[0].attention(q, first, parents=parents, max_chunks=n_chunks, window=window)
+            assert same_bits(got, want), (first, n_rows, n_chunks)
+
+
+def test_nan_behind_a_window_does_not_reach_it() -> None:
+    rng = np.random.default_rng(14)
+    caches = pair_of_caches("f32", 1, 32, 512)
+    fill(caches, 0, 300, 2, (1, 32), rng)
+    q = rng.standard_normal((4, 2, 32)).astype(np.float32)
+    want = caches[0].attention(q, 290, max_chunks=2, window=20)
+    bad = np.full((271, 1, 32), np.nan, np.float32)
+    caches[0].rope_store(np.zeros((271, 2, 32), np.float32), bad, bad, 0)
+    assert same_bits(caches[0].attention(q, 290, max_chunks=2, window=20), want)
+
+
 @pytest.fixture(params=[4, 8])
 def queries_per_block(request: pytest.FixtureRequest, kernel_device: str) -> Iterator[int]:
     """A device with many processors gets small blocks."""
@@ -223,8 +252,9 @@ def test_nan_behind_a_row_does_not_reach_it_in_batches_of_positions(
 @pytest.mark.parametrize(
     ("head_dim", "n_rot", "interleaved"), [(64, 64, False), (128, 64, True), (96, 32, False)]
 )
+@pytest.mark.parametrize("window", [0, 6])
 def test_storing_on_the_way_equals_storing_before(
-    kv_type: str, head_dim: int, n_rot: int, interleaved: bool
+    kv_type: str, head_dim: int, n_rot: int, interleaved: bool, window: int
 ) -> None:
     rng = np.random.default_rng(13)
     tree = np.array([-1, 0, 1, 0, 3, -1, 5], dtype=np.int32)
@@ -244,6 +274,7 @@ def test_storing_on_the_way_equals_storing_before(
                     "interleaved": interleaved}  # fmt: skip
         rotated = one_by_one.rope_store(q, k, v, first, **rotation)
         options = {"parents": parents, "scale": 0.1, "max_chunks": (first + n + 255) // 256}
+        options["window"] = window
         want = one_by_one.attention(rotated[n_before:], first + n_before, **options)
         got = at_once.store_and_attend(q, k, v, first, n_before=n_before, **rotation, **options)
         assert same_bits(got, want), (first, n)

@@ -22,6 +22,11 @@ CONFIGS = {
     ),
     "qwen2": TinyConfig(arch="qwen2", tied=True, n_heads=7, n_kv_heads=1, head_dim=32),
     "qwen3": TinyConfig(arch="qwen3", tied=True, n_heads=8, n_kv_heads=4, head_dim=24),
+    "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
+    "granite": TinyConfig(arch="granite", tied=True, n_heads=6, n_kv_heads=2),
+    "gemma3": TinyConfig(
+        arch="gemma3", tied=True, n_heads=4, n_kv_heads=2, head_dim=24, hidden_size=96, window=21
+    ),
     "gptneox": TinyConfig(arch="gptneox", n_heads=4, n_kv_heads=4, n_rot=6, vocab_size=275),
 }
 CHAIN = [int(t) for t in np.random.default_rng(7).integers(0, 270, 300)]

@@ -20,6 +20,9 @@ ARCHS = {
     "llama": LLAMA,
     "qwen2": TinyConfig(arch="qwen2", tied=True),
     "qwen3": TinyConfig(arch="qwen3", tied=True),
+    "smollm3": TinyConfig(arch="smollm3", tied=True),
+    "granite": TinyConfig(arch="granite"),
+    "gemma3": TinyConfig(arch="gemma3", tied=True, window=100),
     "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=4),
 }
 Change = Callable[[Metadata, Tensors], None]
@@ -330,3 +333,78 @@ def test_a_padded_embedding_is_accepted_with_a_warning(tmp_path: pathlib.Path) -
     assert (found["n_tokens"], found["vocab_size"]) == (265, 272)
     assert len(warnings) == 1
     assert "7 rows" in warnings[0]
+
+
+# ---------------------------------------------------------------- layers that differ
+
+
+def gemma3(n_layers: int) -> TinyConfig:
+    return TinyConfig(arch="gemma3", n_layers=n_layers, tied=True, window=100)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "windowed"),
+    [
+        (None, [1, 1, 1, 1, 1, 0, 1]),
+        (0, [1] * 7),
+        (1, [0] * 7),
+        (3, [1, 1, 0, 1, 1, 0, 1]),
+        ([0, 1, 1, 0, 0, 0, 1], [0, 1, 1, 0, 0, 0, 1]),
+        ([False, True] * 3 + [True], [0, 1, 0, 1, 0, 1, 1]),
+    ],
+)
+def test_windows_and_their_rope_follow_the_pattern(
+    pattern: Any, windowed: list[int], tmp_path: pathlib.Path
+) -> None:
+    suffix = "attention.sliding_window_pattern"
+    change = drop_key(suffix) if pattern is None else set_key(suffix, pattern)
+    found, _ = testing.read_config(write(tmp_path, gemma3(7), change))
+    assert found["windows"] == [100 * flag for flag in windowed]
+    assert found["ropes"] == windowed
+
+
+@pytest.mark.parametrize("pattern", [[1], [1, 0, 1], [0, 2], -1, "2"])
+def test_patterns_that_do_not_fit_the_layers_are_refused(
+    pattern: Any, tmp_path: pathlib.Path
+) -> None:
+    change = set_key("attention.sliding_window_pattern", pattern)
+    code, _, key, *_ = refusal(write(tmp_path, gemma3(2), change))
+    assert (code, key) == ("model_format", "gemma3.attention.sliding_window_pattern")
+
+
+def test_every_fourth_layer_of_smollm3_does_not_rotate(tmp_path: pathlib.Path) -> None:
+    config = TinyConfig(arch="smollm3", n_layers=9, tied=True)
+    found, _ = testing.read_config(write(tmp_path, config))
+    assert found["ropes"] == [0, 0, 0, -1, 0, 0, 0, -1, 0]
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "granite", "smollm3"])
+@pytest.mark.parametrize(
+    ("suffix", "readers"),
+    [
+        ("final_logit_softcapping", ()),
+        ("attn_logit_softcapping", ()),
+        ("logit_scale", ("granite",)),
+        ("residual_scale", ("granite",)),
+        ("embedding_scale", ("granite",)),
+        ("attention.scale", ("granite",)),
+        ("attention.sliding_window", ("gemma3",)),
+    ],
+)
+def test_what_an_architecture_does_not_read_is_refused(
+    arch: str, suffix: str, readers: tuple[str, ...], tmp_path: pathlib.Path
+) -> None:
+    value: Any = 64 if suffix == "attention.sliding_window" else 0.75
+    path = write(tmp_path, ARCHS[arch], set_key(suffix, value))
+    if arch in readers:
+        testing.read_config(path)
+        return
+    code, _, key, *_ = refusal(path)
+    assert (code, key) == ("unsupported", f"{arch}.{suffix}")
+
+
+@pytest.mark.parametrize("value", [-1.0, 1e-9, 1e9, NAN])
+@pytest.mark.parametrize("suffix", ["logit_scale", "residual_scale", "embedding_scale"])
+def test_scales_out_of_range_are_refused(suffix: str, value: float, tmp_path: pathlib.Path) -> None:
+    code, reason, key, *_ = refusal(write(tmp_path, ARCHS["granite"], set_key(suffix, value)))
+    assert (code, reason, key) == ("model_format", "bad_hparam", f"granite.{suffix}")

@@ -52,6 +52,32 @@ def qwen3(**changes: Any) -> Any:
     return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**(options | changes)))
 
 
+def smollm3(**changes: Any) -> Any:
+    options = COMMON | {"num_key_value_heads": 2, "num_hidden_layers": 5, "pad_token_id": 0}
+    return transformers.SmolLM3ForCausalLM(transformers.SmolLM3Config(**(options | changes)))
+
+
+def granite(**changes: Any) -> Any:
+    options = COMMON | {"num_key_value_heads": 2, "attention_multiplier": 0.11}
+    options |= {"embedding_multiplier": 6.0, "residual_multiplier": 0.3, "logits_scaling": 3.0}
+    return transformers.GraniteForCausalLM(transformers.GraniteConfig(**(options | changes)))
+
+
+def gemma3(**changes: Any) -> Any:
+    theta = {"sliding_attention": 1e4, "full_attention": 1e6}
+    options = COMMON | {
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 7,
+        "head_dim": 32,
+        "query_pre_attn_scalar": 32,
+        "sliding_window": 12,
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": value} for kind, value in theta.items()
+        },
+    }
+    return transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**(options | changes)))
+
+
 def neox(**changes: Any) -> Any:
     options = COMMON | {"rotary_pct": 0.25, "hidden_act": "gelu"} | changes
     return transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**options))
@@ -86,6 +112,21 @@ CASES: dict[str, Callable[[], Any]] = {
         tie_word_embeddings=False,
         rope_parameters=rope("yarn", original_max_position_embeddings=128),
     ),
+    "smollm3": lambda: smollm3(),
+    "smollm3 own head": lambda: smollm3(tie_word_embeddings=False),
+    "granite": lambda: granite(),
+    "granite tied head": lambda: granite(tie_word_embeddings=True),
+    "gemma3": lambda: gemma3(),
+    "gemma3 linear rope": lambda: gemma3(
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+        }
+    ),
+    "gemma3 another pattern": lambda: gemma3(
+        num_hidden_layers=3,
+        layer_types=["full_attention", "sliding_attention", "full_attention"],
+    ),
     "gptneox parallel": lambda: neox(),
     "gptneox sequential": lambda: neox(use_parallel_residual=False),
     "gptneox full rotation": lambda: neox(rotary_pct=1.0),
@@ -95,14 +136,15 @@ CASES: dict[str, Callable[[], Any]] = {
 
 def randomise(model: Any) -> None:
     """Fresh checkpoints have zero biases, unit norms and tiny weights: make every part count."""
+    gemma = model.config.model_type.startswith("gemma")  # whose norms add 1 and embeddings sqrt(E)
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "norm" in name and name.endswith("weight"):
-                p.normal_(1.0, 0.2)
+                p.normal_(0.0 if gemma else 1.0, 0.2)
             elif p.ndim == 1:
                 p.normal_(0.0, 0.3)
             elif "embed_tokens" in name or "embed_in" in name:
-                p.normal_(0.0, 1.0)
+                p.normal_(0.0, 0.15 if gemma else 1.0)
             else:
                 p.normal_(0.0, p.shape[1] ** -0.5)
 

@@ -216,3 +216,99 @@ def test_huge_scores_neither_overflow_nor_vanish() -> None:
             n = 297 + r
             expected = expected_attention(rows.q[296 + r], rows.k[:n], rows.v[:n], 1.0)
             np.testing.assert_allclose(out[r], expected, rtol=0, atol=0.05)
+
+
+# ---------------------------------------------------------------- windows
+
+WINDOWS = [1, 2, 16, 17, 40, 255, 256, 257, 400]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_a_window_hides_what_is_further_back(kind: str, context: int) -> None:
+    n_rows = 5
+    for n_heads, n_kv_heads, head_dim in [(6, 2, 64), (4, 1, 32)]:
+        rows = Rows(context + n_rows, n_heads, n_kv_heads, head_dim)
+        cache = rows.cache(kind, np.arange(context + n_rows))
+        keys, values = cache.keys(), cache.values()
+        for window in WINDOWS:
+            for n_threads in (1, 3):  # 3: chunks are shared out
+                out = cache.attention(
+                    FAST, n_threads, rows.q[context:], context, None, rows.scale, window
+                )
+                for r in range(n_rows):
+                    n = context + r + 1
+                    seen = slice(max(0, n - window), n)
+                    expected = expected_attention(
+                        rows.q[context + r], keys[seen], values[seen], rows.scale
+                    )
+                    np.testing.assert_allclose(out[r], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("window", [1, 17, 100, 256, 300])
+def test_a_row_in_a_window_has_the_same_bits_in_every_batch(kind: str, window: int) -> None:
+    total = 620
+    rows = Rows(total, 6, 2, 64)
+    cache = rows.cache(kind, np.arange(total))
+    for context in (0, 13, 250, 256, 580):
+        alone = [
+            cache.attention(FAST, 1, rows.q[t : t + 1], t, None, rows.scale, window)[0]
+            for t in range(context, context + 33)
+        ]
+        for isa in ISAS:
+            for n_rows in (1, 3, 16, 33):
+                for n_threads in (1, 2, 5):
+                    batch = rows.q[context : context + n_rows]
+                    out = cache.attention(isa, n_threads, batch, context, None, rows.scale, window)
+                    assert all(equal_bits(out[r], alone[r]) for r in range(n_rows))
+    whole = cache.attention(FAST, 2, rows.q[88:], 88, None, rows.scale, window)
+    for t in (88, 255, 256, 257, 511, 512, 600):
+        one = cache.attention(FAST, 3, rows.q[t : t + 1], t, None, rows.scale, window)
+        assert equal_bits(whole[t - 88], one[0])
+
+
+def test_a_window_that_reaches_the_beginning_changes_no_bit() -> None:
+    rows = Rows(300, 6, 2, 64)
+    cache = rows.cache("f16", np.arange(300))
+    for n_threads in (1, 3):
+        plain = cache.attention(FAST, n_threads, rows.q[280:], 280, None, rows.scale)
+        assert equal_bits(
+            cache.attention(FAST, n_threads, rows.q[280:], 280, None, rows.scale, 300), plain
+        )
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("window", [1, 3, 20, 256])
+def test_a_tree_row_in_a_window_has_the_bits_of_its_linear_path(kind: str, window: int) -> None:
+    rng = np.random.default_rng(window)
+    for trial, context in enumerate([0, 17, 250, 256, 511]):
+        n_rows = [7, 16, 33][trial % 3]
+        rows = Rows(context + n_rows, *[(6, 2, 32), (9, 3, 64)][trial % 2], seed=trial)
+        parents = random_tree(rng, n_rows)
+        tree = rows.cache(kind, np.arange(context + n_rows), context + n_rows + 40)
+        for isa in ISAS:
+            for n_threads in (1, 3):
+                out = tree.attention(
+                    isa, n_threads, rows.q[context:], context, parents, rows.scale, window
+                )
+                for r, path in enumerate(paths(parents)):
+                    tokens = np.r_[0:context, np.array(path) + context].astype(int)
+                    linear = rows.cache(kind, tokens, len(tokens) + 40)
+                    q = rows.q[context + r][None]
+                    alone = linear.attention(FAST, 1, q, len(tokens) - 1, None, rows.scale, window)
+                    assert equal_bits(out[r], alone[0]), (isa, r, path)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_nan_behind_a_window_does_not_reach_it(kind: str) -> None:
+    rows = Rows(300, 4, 2, 32)
+    clean = rows.cache(kind, np.arange(300))
+    rows.k[:270] = np.nan
+    rows.v[:270] = np.inf
+    for isa in ISAS:
+        dirty = rows.cache(kind, np.arange(300), isa=isa)
+        for n_threads in (1, 3):
+            # Row 290 sees positions from 271 on.
+            args = (n_threads, rows.q[290:], 290, None, rows.scale, 20)
+            assert equal_bits(dirty.attention(isa, *args), clean.attention(FAST, *args))

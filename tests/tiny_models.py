@@ -44,6 +44,7 @@ class TinyConfig:
     qkv_bias: bool = False
     fused_qkv: bool = False
     parallel_residual: bool = True
+    window: int = 0  # of gemma3, on all but every second layer
 
     @property
     def is_neox(self) -> bool:
@@ -74,6 +75,14 @@ def metadata(config: TinyConfig) -> Metadata:
     }
     if config.is_neox:
         keys["gptneox.use_parallel_residual"] = config.parallel_residual
+    if arch == "gemma3":
+        keys["gemma3.attention.sliding_window"] = config.window
+        keys["gemma3.attention.sliding_window_pattern"] = 2
+        keys["gemma3.rope.freq_base"] = 1e6
+    if arch == "granite":
+        scales = {"embedding_scale": 6.0, "residual_scale": 0.3, "logit_scale": 3.0}
+        keys |= {f"granite.{name}": value for name, value in scales.items()}
+        keys["granite.attention.scale"] = 0.11
     return keys
 
 
@@ -98,9 +107,10 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
     q_size = config.n_heads * config.head_dim
     kv_size = config.n_kv_heads * config.head_dim
     qkv_bias = config.qkv_bias or config.arch in ("qwen2", "gptneox")
-    tensors["token_embd.weight"] = rng.standard_normal((config.vocab_size, hidden)).astype(
-        np.float32
-    )
+    spread = 0.15 if config.arch == "gemma3" else 1.0  # it is scaled up
+    tensors["token_embd.weight"] = (
+        spread * rng.standard_normal((config.vocab_size, hidden))
+    ).astype(np.float32)
     for layer in range(config.n_layers):
         block = f"blk.{layer}"
         norm(f"{block}.attn_norm")
@@ -112,7 +122,7 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
             matrix(f"{block}.{part}", n_out, hidden)
             if qkv_bias:
                 vector(f"{block}.{part}.bias", n_out, 0.0)
-        if config.arch == "qwen3":
+        if config.arch in ("qwen3", "gemma3"):
             vector(f"{block}.attn_q_norm.weight", config.head_dim, 1.0)
             vector(f"{block}.attn_k_norm.weight", config.head_dim, 1.0)
         matrix(f"{block}.attn_output", hidden, q_size)
@@ -121,6 +131,9 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
             matrix(f"{block}.ffn_gate", config.intermediate_size, hidden)
         matrix(f"{block}.ffn_up", config.intermediate_size, hidden)
         matrix(f"{block}.ffn_down", hidden, config.intermediate_size)
+        if config.arch == "gemma3":
+            norm(f"{block}.post_attention_norm")
+            norm(f"{block}.post_ffw_norm")
         if config.is_neox:
             vector(f"{block}.attn_output.bias", hidden, 0.0)
             vector(f"{block}.ffn_up.bias", config.intermediate_size, 0.0)
@@ -380,7 +393,16 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         "mlp.up_proj": "ffn_up",
         "mlp.down_proj": "ffn_down",
     }
-    permuted = {"attn_q": config.n_heads, "attn_k": config.n_kv_heads} if arch == "llama" else {}
+    if arch == "gemma3":
+        names |= {
+            "post_attention_layernorm": "post_attention_norm",
+            "pre_feedforward_layernorm": "ffn_norm",
+            "post_feedforward_layernorm": "post_ffw_norm",
+        }
+        state = {k: v + 1 if k.endswith("norm.weight") else v for k, v in state.items()}
+        tensors["output_norm.weight"] = state["model.norm.weight"]
+    interleaved = arch in ("llama", "smollm3", "granite")
+    permuted = {"attn_q": config.n_heads, "attn_k": config.n_kv_heads} if interleaved else {}
     for layer in range(config.n_layers):
         for source, name in names.items():
             for kind in ("weight", "bias"):
@@ -390,7 +412,33 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
                 if name in permuted:
                     values = _permute(values, permuted[name])
                 tensors[f"blk.{layer}.{name}.{kind}"] = values
-    return metadata(config) | _rope_keys(arch, hf, hf.max_position_embeddings), tensors
+    if arch == "gemma3":
+        return metadata(config) | _gemma3_keys(hf), tensors
+    keys = metadata(config) | _rope_keys(arch, hf, hf.max_position_embeddings)
+    if arch == "granite":
+        keys |= {
+            "granite.embedding_scale": float(hf.embedding_multiplier),
+            "granite.residual_scale": float(hf.residual_multiplier),
+            "granite.logit_scale": float(hf.logits_scaling),
+            "granite.attention.scale": float(hf.attention_multiplier),
+        }
+    return keys, tensors
+
+
+def _gemma3_keys(hf: Any) -> Metadata:
+    full = hf.rope_parameters["full_attention"]
+    keys: Metadata = {
+        "gemma3.rope.freq_base": float(full["rope_theta"]),
+        "gemma3.rope.freq_base_swa": float(hf.rope_parameters["sliding_attention"]["rope_theta"]),
+        "gemma3.attention.sliding_window": hf.sliding_window,
+        "gemma3.attention.sliding_window_pattern": [
+            int(kind == "sliding_attention") for kind in hf.layer_types
+        ],
+    }
+    if full["rope_type"] == "linear":
+        keys["gemma3.rope.scaling.type"] = "linear"
+        keys["gemma3.rope.scaling.factor"] = float(full["factor"])
+    return keys
 
 
 def _neox(model: Any) -> tuple[Metadata, Tensors]:
@@ -442,7 +490,7 @@ def _neox(model: Any) -> tuple[Metadata, Tensors]:
 
 
 def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
-    """Metadata and tensors of a transformers Llama, Qwen2 or 3, or GPTNeoX causal model."""
+    """Metadata and tensors of a causal model of transformers."""
     kind = type(model).__name__
     if kind == "LlamaForCausalLM":
         return _llama_like(model, "llama")
@@ -450,6 +498,9 @@ def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
         return _llama_like(model, "qwen2")
     if kind == "Qwen3ForCausalLM":
         return _llama_like(model, "qwen3")
+    for name in ("SmolLM3", "Granite", "Gemma3"):
+        if kind == f"{name}ForCausalLM":
+            return _llama_like(model, name.lower())
     if kind == "GPTNeoXForCausalLM":
         return _neox(model)
     raise ValueError(f"no conversion for {kind}")

@@ -38,7 +38,7 @@ struct Norm {
   float epsilon = 0;
 };
 
-enum class Activation { kNone, kSilu, kGeluErf };
+enum class Activation { kNone, kSilu, kGeluErf, kGeluTanh };
 
 // dst[r, :] = W norm(x[r, :]) + bias, one part of a linear operation.
 struct LinearSegment {
@@ -103,8 +103,9 @@ struct RopeStoreTask {
 };
 
 // out[r] = softmax(scale * q[r] K^T) V over the first_slot committed slots, the row's ancestors
-// within this batch and itself. Logical positions are cut into chunks of kKvChunk; a row's result
-// depends only on the logical sequence it sees, not on slots, rows or threads.
+// within this batch and itself; with a window only over the last `window` of these. Logical
+// positions are cut into chunks of kKvChunk; a row's result depends only on the logical sequence it
+// sees, not on slots, rows or threads.
 struct AttentionTask {
   int n_rows = 0;
   int n_heads = 0, n_kv_heads = 0, head_dim = 0;
@@ -115,6 +116,7 @@ struct AttentionTask {
   KvLayerView cache;
   int first_slot = 0;  // row r sits in slot first_slot + r; slots below are committed
   const std::int32_t* parents = nullptr;  // [n_rows], -1: the committed part; null for a chain
+  int window = 0;                         // 0: none
 };
 
 // Rows of the output head's matrix that are computed or left out together.

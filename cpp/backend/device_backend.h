@@ -82,7 +82,7 @@ struct WorkBuffers {
   float* attention = nullptr;             // [max_rows, q_size]
   float* ffn = nullptr;                   // [max_rows, ffn_size]
   const std::int32_t* tokens = nullptr;   // [max_rows]
-  const float* cos_sin = nullptr;         // [max_rows, n_rot], unpadded
+  const float* cos_sin = nullptr;         // as in the pass
   const std::int32_t* parents = nullptr;  // [max_rows]
   std::byte* const* pages = nullptr;      // of the pass's cache
   const std::int32_t* head_blocks = nullptr;
@@ -131,7 +131,7 @@ struct DevicePass {
   const std::int32_t* sources = nullptr;
   const float* hidden = nullptr;
   std::int64_t hidden_stride = 0;  // floats, also of the device's rows
-  const float* cos_sin = nullptr;  // host, [n_rows + n_steps - 1, n_rot]
+  const float* cos_sin = nullptr;  // host, [n_rows + n_steps - 1, n_rot], any order
   int n_rot = 0;
   const std::int32_t* parents = nullptr;      // host, [n_rows], or null for a chain
   std::span<std::byte* const> pages;          // device parts of the cache's pages
@@ -157,6 +157,7 @@ struct EmbedTask {
   int n_rows = 0;
   float* dst = nullptr;  // [n_rows, dst_stride]
   std::int64_t dst_stride = 0;
+  float scale = 1;
 };
 
 struct DeviceStats {
@@ -218,7 +219,7 @@ class DeviceBackend : public Backend, public std::enable_shared_from_this<Device
   virtual double finish_pass() = 0;
   virtual void abort_pass() noexcept = 0;
   [[nodiscard]] virtual const WorkBuffers& work() const = 0;
-  // dst[r, :] = row tokens[r] of the matrix.
+  // dst[r, :] = row tokens[r] of the matrix, times scale.
   virtual void embed(const EmbedTask& task) = 0;
   // In a chain, after a step's head(): the token that it will have found best, for the next step's
   // embed(). The results of the next head() go behind those of this one.

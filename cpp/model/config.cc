@@ -23,8 +23,9 @@ constexpr std::int64_t kMaxHeadDim = 1024;
 constexpr std::int64_t kMaxContext = kMaxContextLength;
 constexpr double kMaxFloat = std::numeric_limits<float>::max();
 
-// Keys of model variants whose arithmetic differs. The value must be 0, false or absent.
-void refuse_variants(const HparamReader& hparams) {
+// Keys of model variants whose arithmetic differs. The value must be 0, false or absent, unless the
+// architecture reads it.
+void refuse_variants(const HparamReader& hparams, const ArchSpec& spec) {
   for (const char* suffix :
        {"expert_count", "expert_used_count", "expert_group_count", "attention.q_lora_rank",
         "attention.kv_lora_rank", "nextn_predict_layers", "pooling_type"}) {
@@ -36,12 +37,12 @@ void refuse_variants(const HparamReader& hparams) {
   for (const char* suffix :
        {"attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv",
         "attention.max_alibi_bias", "attention.temperature_scale"}) {
-    if (hparams.get_float(suffix, 0, -kMaxFloat, kMaxFloat) != 0)
+    if (!spec.reads(suffix) && hparams.get_float(suffix, 0, -kMaxFloat, kMaxFloat) != 0)
       hparams.unsupported(suffix, "this value");
   }
   for (const char* suffix : {"logit_scale", "residual_scale", "embedding_scale"}) {
     const double scale = hparams.get_float(suffix, 0, -kMaxFloat, kMaxFloat);
-    if (scale != 0 && scale != 1) hparams.unsupported(suffix, "this value");
+    if (!spec.reads(suffix) && scale != 0 && scale != 1) hparams.unsupported(suffix, "this value");
   }
   if (!hparams.get_bool("attention.causal", true))
     hparams.unsupported("attention.causal", "attention to later tokens");
@@ -53,7 +54,7 @@ void refuse_variants(const HparamReader& hparams) {
   }
 }
 
-void read_heads(const HparamReader& hparams, ModelConfig& c) {
+void read_heads(const HparamReader& hparams, const ArchSpec& spec, ModelConfig& c) {
   c.n_heads = static_cast<int>(hparams.require_int("attention.head_count", 1, kMaxHeads));
   c.n_kv_heads =
       static_cast<int>(hparams.get_int("attention.head_count_kv", c.n_heads, 1, c.n_heads));
@@ -83,9 +84,13 @@ void read_heads(const HparamReader& hparams, ModelConfig& c) {
                  std::to_string(c.n_heads));
   }
   c.attention_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
-  // No other scale belongs to these architectures; llama.cpp does not read the key there, so a file
+  // No other scale belongs to most architectures; llama.cpp does not read the key there, so a file
   // that has another one gives other logits there than its author meant.
   const double scale = hparams.get_float("attention.scale", 0, 0, 1e6);
+  if (spec.reads("attention.scale")) {
+    if (scale != 0) c.attention_scale = static_cast<float>(scale);
+    return;
+  }
   if (scale != 0 && std::abs(scale / static_cast<double>(c.attention_scale) - 1) > 1e-5) {
     hparams.unsupported("attention.scale", "a value other than 1/sqrt(key_length) = " +
                                                std::to_string(c.attention_scale));
@@ -126,7 +131,7 @@ void read_rope_scaling(const HparamReader& hparams, const ModelConfig& c, RopeCo
 }
 
 void read_rope(const HparamReader& hparams, const ArchSpec& spec, ModelConfig& c) {
-  RopeConfig& rope = c.rope;
+  RopeConfig& rope = c.ropes.emplace_back();
   rope.interleaved = spec.rope_interleaved;
   const std::int64_t largest = c.head_dim;
   rope.n_rot = static_cast<int>(hparams.get_int("rope.dimension_count", c.head_dim, 1, largest));
@@ -205,7 +210,7 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
                               "' is not supported; this build runs " + names,
                           "general.architecture");
   }
-  refuse_variants(hparams);
+  refuse_variants(hparams, *spec);
 
   ModelConfig c;
   c.architecture = hparams.architecture();
@@ -220,9 +225,9 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
   c.context_length = static_cast<int>(std::min(context, kMaxContext));
   const std::int64_t window =
       hparams.get_int("attention.sliding_window", 0, 0, std::numeric_limits<std::int64_t>::max());
-  if (window != 0 && window < context)
+  if (!spec->reads("attention.sliding_window") && window != 0 && window < context)
     hparams.unsupported("attention.sliding_window", "a sliding window");
-  read_heads(hparams, c);
+  read_heads(hparams, *spec, c);
   read_rope(hparams, *spec, c);
   const char* epsilon_key = spec->norm_kind == Norm::Kind::kRms ? "attention.layer_norm_rms_epsilon"
                                                                 : "attention.layer_norm_epsilon";
@@ -234,7 +239,7 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
   c.slots = model_slots(file, *spec, c);
   check_slots(file, c.slots, c);
   c.tied_head = file.find_tensor("output.weight") == nullptr;
-  read_rope_divisors(file, c.rope);
+  read_rope_divisors(file, c.ropes[0]);
   return c;
 }
 
@@ -246,9 +251,15 @@ std::string context_warning(const ModelConfig& config, int n_ctx) {
 }
 
 int ModelConfig::usable_context() const {
+  const RopeConfig& rope = ropes[0];
   if (rope.scaling == RopeScaling::kNone) return context_length;
   const double stretched = std::min(rope.factor * rope.original_context, 1.0 * kMaxContext);
   return std::max(context_length, static_cast<int>(stretched));
+}
+
+int ModelConfig::qkv_size() const {
+  const int n = q_size() + 2 * kv_size();
+  return layers[0].post_norms ? std::max(n, hidden_size) : n;
 }
 
 RopeFrequencies rope_frequencies(const RopeConfig& rope) {

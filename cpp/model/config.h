@@ -36,21 +36,28 @@ struct ModelConfig {
   int n_kv_heads = 0;  // divides n_heads
   int head_dim = 0;
   int intermediate_size = 0;
-  int vocab_size = 0;      // rows of the embedding, padding included
-  int n_tokens = 0;        // tokens that exist, <= vocab_size
-  int context_length = 0;  // what the model was made for
-  RopeConfig rope;
+  int vocab_size = 0;             // rows of the embedding, padding included
+  int n_tokens = 0;               // tokens that exist, <= vocab_size
+  int context_length = 0;         // what the model was made for
+  std::vector<RopeConfig> ropes;  // of one n_rot; LayerSpec::rope is one of them
   Norm::Kind norm_kind = Norm::Kind::kRms;
   float norm_epsilon = 0;
   std::vector<LayerSpec> layers;  // [n_layers]
   float attention_scale = 0;
-  bool tied_head = false;   // the head is the embedding matrix
-  std::vector<Slot> slots;  // what the file may hold, and where it goes
+  float embedding_scale = 1;  // embedded tokens are multiplied by it
+  float logit_scale = 1;      // and logits, in the weights of the output norm
+  bool tied_head = false;     // the head is the embedding matrix
+  std::vector<Slot> slots;    // what the file may hold, and where it goes
 
   // What the model was made for or, where rope is scaled, what the scaling stretches it to.
   [[nodiscard]] int usable_context() const;
   [[nodiscard]] int q_size() const { return n_heads * head_dim; }
   [[nodiscard]] int kv_size() const { return n_kv_heads * head_dim; }
+  // Of the rows that hold q, k and v, later also what is to be normed before it is added.
+  [[nodiscard]] int qkv_size() const;
+  [[nodiscard]] int n_rot() const { return ropes[0].n_rot; }
+  // cos and sin of one row for all ropes.
+  [[nodiscard]] int rope_width() const { return n_rot() * static_cast<int>(ropes.size()); }
 };
 
 // Names of the architectures this build runs, as in general.architecture.

@@ -162,7 +162,7 @@ DevicePass Model::device_pass(const Batch& batch, const Pass& pass, Scratch& scr
       .hidden = scratch.hidden_.as<float>(),
       .hidden_stride = pass.hidden_stride,
       .cos_sin = scratch.cos_sin_.as<float>(),
-      .n_rot = config_.rope.n_rot,
+      .n_rot = config_.rope_width(),
       .parents = pass.tree ? batch.parents.data() : nullptr,
       .pages = pass.cache().device_pages(),
       .head_blocks = pass.wants_head ? batch.head_blocks : std::span<const std::int32_t>{},
@@ -192,14 +192,15 @@ void Model::issue_on_device(const Batch& batch, const Pass& pass, Scratch& scrat
         .qkv = work.qkv,
         .attention = work.attention,
         .ffn = work.ffn,
-        .cos_sin = work.cos_sin + row * config_.rope.n_rot,
+        .cos_sin = work.cos_sin + row * config_.n_rot(),
     };
     if (pass.embeds_on_device) {
       device_->embed({.weight = weights_->device_embedding,
                       .tokens = tokens,
                       .n_rows = part.n_rows,
                       .dst = work.hidden,
-                      .dst_stride = pass.hidden_stride});
+                      .dst_stride = pass.hidden_stride,
+                      .scale = config_.embedding_scale});
     }
     const int first_layer = std::max(pass.first_layer, first_device_layer_);
     for (int layer = first_layer; layer < pass.last_layer; ++layer) {

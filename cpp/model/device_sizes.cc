@@ -23,7 +23,7 @@ DeviceSizes device_sizes(const GgufFile& file, const ModelConfig& config,
   out.layer_bytes.resize(static_cast<std::size_t>(config.n_layers));
   out.work = {.max_rows = kMaxBatchRows,
               .hidden_size = config.hidden_size,
-              .qkv_size = config.q_size() + 2 * config.kv_size(),
+              .qkv_size = config.qkv_size(),
               .q_size = config.q_size(),
               .ffn_size = config.intermediate_size,
               .max_n_in = 0,
@@ -31,7 +31,7 @@ DeviceSizes device_sizes(const GgufFile& file, const ModelConfig& config,
               .n_heads = config.n_heads,
               .n_kv_heads = config.n_kv_heads,
               .head_dim = config.head_dim,
-              .n_rot = config.rope.n_rot,
+              .n_rot = config.rope_width(),
               .n_ctx = 0};
   const auto matrix_bytes = [&](DType dtype, std::int64_t n_out, std::int64_t n_in) {
     return device != nullptr ? std::uint64_t{device->matrix_bytes(dtype, n_out, n_in)}

@@ -73,6 +73,23 @@ std::int64_t HparamReader::require_int(std::string_view suffix, std::int64_t min
   return get_int(suffix, 0, min, max);
 }
 
+std::vector<bool> HparamReader::get_layer_flags(std::string_view suffix) const {
+  const std::string name = key(suffix);
+  const GgufValue* value = file_.find(name);
+  if (value == nullptr || !value->is_array()) return {};
+  if (value->count() != static_cast<std::uint64_t>(n_layers_)) {
+    fail(suffix, std::to_string(n_layers_) + " values (one per layer)",
+         std::to_string(value->count()));
+  }
+  if (value->element_type() == GgufType::kBool) return file_.get_bool_array(name);
+  std::vector<bool> flags;
+  for (const std::uint64_t number : file_.get_u64_array(name)) {
+    if (number > 1) fail(suffix, "zeros and ones", std::to_string(number));
+    flags.push_back(number == 1);
+  }
+  return flags;
+}
+
 double HparamReader::get_float(std::string_view suffix, double fallback, double min,
                                double max) const {
   const std::string name = key(suffix);

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "gguf/reader.h"
 
@@ -27,6 +28,8 @@ class HparamReader {
                                          std::int64_t max) const;
   [[nodiscard]] std::int64_t get_int(std::string_view suffix, std::int64_t fallback,
                                      std::int64_t min, std::int64_t max) const;
+  // One per layer, of an array of truth values or of zeros and ones; empty: there is no array.
+  [[nodiscard]] std::vector<bool> get_layer_flags(std::string_view suffix) const;
   // A finite number in [min, max].
   [[nodiscard]] double require_float(std::string_view suffix, double min, double max) const;
   [[nodiscard]] double get_float(std::string_view suffix, double fallback, double min,

@@ -6,9 +6,11 @@
 namespace specdec {
 
 struct LayerSpec {
-  bool rope = true;  // false: q and k are not rotated
+  int rope = 0;    // of ModelConfig::ropes; -1: q and k are not rotated
+  int window = 0;  // a row sees the last so many positions, itself among them; 0: all
   Activation activation = Activation::kSilu;
   bool gated_ffn = true;           // activation(gate x) * up x, else activation(up x)
+  bool post_norms = false;         // norms of what is added to the residual
   bool parallel_residual = false;  // x + attention(norm1 x) + ffn(norm2 x)
 };
 

@@ -87,24 +87,27 @@ class Loader {
     return matrix;
   }
 
-  // What the file holds of a slot; the first n_rows rows of a matrix.
-  void slot(const Slot& slot, std::uint64_t n_rows, PartWeights& to) {
+  // What the file holds of a slot; the first n_rows rows of a matrix, a vector times `factor`.
+  void slot(const Slot& slot, std::uint64_t n_rows, PartWeights& to, float factor = 1) {
     if (file_.find_tensor(slot.name) == nullptr) return;
     if (slot.kind == SlotKind::kVector) {
-      to.set(slot.part, vector(slot.name));
+      to.set(slot.part, vector(slot.name, factor));
     } else {
       to.set(slot.part, matrix(slot.name, n_rows));
     }
   }
 
   // Values of a tensor as floats.
-  FloatWeights vector(const std::string& name) {
+  FloatWeights vector(const std::string& name, float factor) {
     const TensorInfo* tensor = file_.find_tensor(name);
     check(*tensor);
     std::vector<float> values(tensor->n_elements);
     codec(tensor->dtype)
         .dequantize(file_.tensor_data(*tensor).data(), values.data(),
                     static_cast<std::int64_t>(values.size()));
+    if (factor != 1) {
+      for (float& value : values) value *= factor;
+    }
     for (const float value : values) {
       if (std::isfinite(value)) continue;
       warnings_.push_back("non_finite: tensor '" + printable(name) + "' holds NaN or infinity");
@@ -212,7 +215,7 @@ void Model::reserve_device(const LoadOptions& options) {
 void Model::load_weights(const LoadOptions& options) {
   warnings_ = file_->warnings();
   config_ = read_model_config(*file_, &warnings_);
-  rope_ = rope_frequencies(config_.rope);
+  for (const RopeConfig& rope : config_.ropes) ropes_.push_back(rope_frequencies(rope));
   weights_ = std::make_unique<Weights>();
   Weights& w = *weights_;
   first_device_layer_ = config_.n_layers;
@@ -238,7 +241,8 @@ void Model::load_weights(const LoadOptions& options) {
   }
   for (const Slot& slot : config_.slots) {
     const bool elsewhere = slot.part == Part::kEmbedding || slot.part == Part::kRopeDivisors;
-    if (slot.layer < 0 && !elsewhere) loader.slot(slot, n_tokens, w.model);
+    const float factor = slot.part == Part::kOutputNorm ? config_.logit_scale : 1.0F;
+    if (slot.layer < 0 && !elsewhere) loader.slot(slot, n_tokens, w.model, factor);
   }
   if (device != nullptr && first_device_layer_ == 0 && options.device_embedding) {
     if (!embedding_is_head(*w.embedding, config_, options.requantize))

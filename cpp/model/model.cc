@@ -113,13 +113,16 @@ void Model::embed(const Batch& batch, float* out, std::int64_t stride) const {
     const auto token = static_cast<std::size_t>(batch.tokens[r]);
     codec(dtype).dequantize(weights_->embedding_data.data() + token * n_row_bytes, row,
                             static_cast<std::int64_t>(n));
+    if (config_.embedding_scale == 1) continue;
+    for (std::size_t i = 0; i < n; ++i) row[i] *= config_.embedding_scale;
   }
 }
 
 // Positions follow from depth; cos and sin come from a table that lists each position once.
 void Model::fill_rope(const Batch& batch, const Pass& pass, Scratch& scratch) const {
   const auto n_rows = static_cast<std::size_t>(pass.n_fed());
-  const std::size_t n_rot = static_cast<std::size_t>(config_.rope.n_rot);
+  const std::size_t n_rot = static_cast<std::size_t>(config_.n_rot());
+  const std::size_t width = static_cast<std::size_t>(config_.rope_width());
   const std::size_t n_pairs = n_rot / 2;
   scratch.positions_.resize(n_rows);
   int last_position = 0;
@@ -137,18 +140,23 @@ void Model::fill_rope(const Batch& batch, const Pass& pass, Scratch& scratch) co
     table.clear();
     scratch.rope_owner_ = id_;
   }
-  for (std::size_t p = table.size() / n_rot; p <= static_cast<std::size_t>(last_position); ++p) {
-    table.resize((p + 1) * n_rot);
-    for (std::size_t i = 0; i < n_pairs; ++i) {
-      const double angle = static_cast<double>(p) * rope_.angles[i];
-      table[p * n_rot + i] = static_cast<float>(std::cos(angle) * rope_.magnitude);
-      table[p * n_rot + n_pairs + i] = static_cast<float>(std::sin(angle) * rope_.magnitude);
+  for (std::size_t p = table.size() / width; p <= static_cast<std::size_t>(last_position); ++p) {
+    table.resize((p + 1) * width);
+    for (std::size_t k = 0; k < ropes_.size(); ++k) {
+      float* at = table.data() + p * width + k * n_rot;
+      for (std::size_t i = 0; i < n_pairs; ++i) {
+        const double angle = static_cast<double>(p) * ropes_[k].angles[i];
+        at[i] = static_cast<float>(std::cos(angle) * ropes_[k].magnitude);
+        at[n_pairs + i] = static_cast<float>(std::sin(angle) * ropes_[k].magnitude);
+      }
     }
   }
-  for (std::size_t r = 0; r < n_rows; ++r) {
-    std::memcpy(scratch.cos_sin_.as<float>() + r * n_rot,
-                table.data() + static_cast<std::size_t>(scratch.positions_[r]) * n_rot,
-                n_rot * sizeof(float));
+  for (std::size_t k = 0; k < ropes_.size(); ++k) {
+    for (std::size_t r = 0; r < n_rows; ++r) {
+      const auto position = static_cast<std::size_t>(scratch.positions_[r]);
+      std::memcpy(scratch.cos_sin_.as<float>() + (k * n_rows + r) * n_rot,
+                  table.data() + position * width + k * n_rot, n_rot * sizeof(float));
+    }
   }
 }
 
@@ -285,13 +293,14 @@ Model::Pass Model::begin_rows(const Batch& batch, int n_steps, std::span<KvCache
       .embeds_on_device =
           weights_->device_embedding != nullptr && batch.layers.first == 0 && batch.hidden.empty(),
       .hidden_stride = padded(config_.hidden_size),
-      .qkv_stride = padded(config_.q_size() + 2 * config_.kv_size()),
+      .qkv_stride = padded(config_.qkv_size()),
       .attention_stride = padded(config_.q_size()),
       .ffn_stride = padded(config_.intermediate_size),
+      .rope_stride = std::int64_t{n_rows + n_steps - 1} * config_.n_rot(),
       .chain = n_steps > 1,
   };
   float* const hidden = rows_of(scratch.hidden_, n_rows, pass.hidden_stride);
-  (void)rows_of(scratch.cos_sin_, pass.n_fed(), config_.rope.n_rot);
+  (void)rows_of(scratch.cos_sin_, pass.n_fed(), config_.rope_width());
   if (!pass.embeds_on_device) embed(batch, hidden, pass.hidden_stride);
   fill_rope(batch, pass, scratch);
   return pass;

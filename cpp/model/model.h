@@ -225,7 +225,7 @@ class Model {
   int first_device_layer_ = 0;  // n_layers: none
   int reservation_ = -1;        // on the device
   ModelConfig config_;
-  RopeFrequencies rope_;
+  std::vector<RopeFrequencies> ropes_;  // of config_.ropes
   std::vector<std::string> warnings_;
   std::unique_ptr<Weights> weights_;
   std::uint64_t id_ = 0;  // unique in the process

@@ -24,6 +24,7 @@ struct Model::Pass {
   bool wants_head, wants_hidden;
   bool embeds_on_device;
   std::int64_t hidden_stride, qkv_stride, attention_stride, ffn_stride;
+  std::int64_t rope_stride;  // floats from one rope's cos and sin of all rows to the next one's
 
   // Staged apart from other passes of the device, or behind one that is: the rows' places in its
   // results.

@@ -1,5 +1,6 @@
 // One layer of the forward pass: a block of attention, then one of the feed-forward network, by its
 // LayerSpec and the tensors that the file holds.
+#include <algorithm>
 #include <array>
 
 #include "model/pass.h"
@@ -17,7 +18,9 @@ struct Model::LayerRun {
   const Rows& rows;
   const KvLayerView* device_view;
 
+  // None where the layer has no such norm.
   [[nodiscard]] Norm norm(Part weight) const {
+    if (weights.vector(weight) == nullptr) return {};
     return {.kind = config.norm_kind,
             .weight = weights.vector(weight),
             .bias = weights.vector(static_cast<Part>(static_cast<int>(weight) + 1)),
@@ -37,7 +40,8 @@ struct Model::LayerRun {
   void store_keys() const;
   void attend() const;
   void feed_forward() const;
-  void accumulate(Part weight, Part bias, const float* x, std::int64_t x_stride) const;
+  void accumulate(Part weight, Part bias, Part post_norm, const float* x,
+                  std::int64_t x_stride) const;
 };
 
 void Model::LayerRun::queries_keys_values() const {
@@ -79,25 +83,25 @@ void Model::LayerRun::normalise_heads() const {
 }
 
 void Model::LayerRun::store_keys() const {
+  const float* cos_sin = rows.cos_sin + std::max(spec.rope, 0) * pass.rope_stride;
   for (int part = 0; part < pass.n_parts(); ++part) {
     const int row = part * pass.part_rows();
     float* qkv = rows.qkv + row * pass.qkv_stride;
-    rows.backend.rope_store(
-        {.n_rows = pass.part_rows(),
-         .n_heads = config.n_heads,
-         .n_kv_heads = config.n_kv_heads,
-         .head_dim = config.head_dim,
-         .n_rot = spec.rope ? config.rope.n_rot : 0,
-         .interleaved = config.rope.interleaved,
-         .cos_sin = rows.cos_sin + static_cast<std::int64_t>(row) * config.rope.n_rot,
-         .q = qkv,
-         .k = qkv + config.q_size(),
-         .v = qkv + config.q_size() + config.kv_size(),
-         .q_stride = pass.qkv_stride,
-         .k_stride = pass.qkv_stride,
-         .v_stride = pass.qkv_stride,
-         .cache = view_of(part),
-         .first_slot = pass.slot_of(part)});
+    rows.backend.rope_store({.n_rows = pass.part_rows(),
+                             .n_heads = config.n_heads,
+                             .n_kv_heads = config.n_kv_heads,
+                             .head_dim = config.head_dim,
+                             .n_rot = spec.rope < 0 ? 0 : config.n_rot(),
+                             .interleaved = config.ropes[0].interleaved,
+                             .cos_sin = cos_sin + static_cast<std::int64_t>(row) * config.n_rot(),
+                             .q = qkv,
+                             .k = qkv + config.q_size(),
+                             .v = qkv + config.q_size() + config.kv_size(),
+                             .q_stride = pass.qkv_stride,
+                             .k_stride = pass.qkv_stride,
+                             .v_stride = pass.qkv_stride,
+                             .cache = view_of(part),
+                             .first_slot = pass.slot_of(part)});
   }
 }
 
@@ -117,7 +121,8 @@ void Model::LayerRun::attend() const {
                             .out_stride = pass.attention_stride,
                             .cache = view_of(part),
                             .first_slot = pass.slot_of(part) + skipped,
-                            .parents = rows.parents});
+                            .parents = rows.parents,
+                            .window = spec.window});
   }
 }
 
@@ -149,20 +154,31 @@ void Model::LayerRun::feed_forward() const {
                        .segments = std::span(&segment, 1)});
 }
 
-// hidden += W x + b, of the rows that matter.
-void Model::LayerRun::accumulate(Part weight, Part bias, const float* x,
+// hidden += W x + b, or the norm of that, of the rows that matter. q, k and v are done with then.
+void Model::LayerRun::accumulate(Part weight, Part bias, Part post_norm, const float* x,
                                  std::int64_t x_stride) const {
   const int first = first_row();
+  float* hidden = rows.hidden + first * pass.hidden_stride;
+  float* branch = rows.qkv + first * pass.qkv_stride;
   const LinearSegment segment{.weight = weights.matrix(weight),
                               .bias = weights.vector(bias),
-                              .dst = rows.hidden + first * pass.hidden_stride,
-                              .dst_stride = pass.hidden_stride,
-                              .accumulate = true};
+                              .dst = spec.post_norms ? branch : hidden,
+                              .dst_stride = spec.post_norms ? pass.qkv_stride : pass.hidden_stride,
+                              .accumulate = !spec.post_norms};
   rows.backend.linear({.x = x + first * x_stride,
                        .x_stride = x_stride,
                        .n_rows = pass.n_rows - first,
                        .norm = {},
                        .segments = std::span(&segment, 1)});
+  if (!spec.post_norms) return;
+  rows.backend.norm({.x = branch,
+                     .x_stride = pass.qkv_stride,
+                     .n_rows = pass.n_rows - first,
+                     .n = config.hidden_size,
+                     .norm = norm(post_norm),
+                     .dst = hidden,
+                     .dst_stride = pass.hidden_stride,
+                     .accumulate = true});
 }
 
 void Model::run_layer(int layer, const Pass& pass, const Rows& rows,
@@ -180,10 +196,10 @@ void Model::run_layer(int layer, const Pass& pass, const Rows& rows,
   // Side by side, both branches read the residual before either is added to it.
   const bool parallel = run.spec.parallel_residual;
   if (parallel) run.feed_forward();
-  run.accumulate(Part::kAttentionOut, Part::kAttentionOutBias, rows.attention,
-                 pass.attention_stride);
+  run.accumulate(Part::kAttentionOut, Part::kAttentionOutBias, Part::kAttentionPostNorm,
+                 rows.attention, pass.attention_stride);
   if (!parallel) run.feed_forward();
-  run.accumulate(Part::kDown, Part::kDownBias, rows.ffn, pass.ffn_stride);
+  run.accumulate(Part::kDown, Part::kDownBias, Part::kFfnPostNorm, rows.ffn, pass.ffn_stride);
 }
 
 }  // namespace specdec

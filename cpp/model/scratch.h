@@ -33,15 +33,15 @@ class Scratch {
 
   // Floats, rows padded to cache lines.
   AlignedBuffer hidden_;                 // [n_rows, hidden_size] the residual stream
-  AlignedBuffer qkv_;                    // [n_rows, q_size + 2 kv_size]
+  AlignedBuffer qkv_;                    // [n_rows, qkv_size]
   AlignedBuffer attention_;              // [n_rows, q_size]
   AlignedBuffer ffn_;                    // [n_rows, intermediate_size]
   AlignedBuffer logits_;                 // [n_outputs, n_tokens]
-  AlignedBuffer cos_sin_;                // [n_rows, n_rot]
+  AlignedBuffer cos_sin_;                // [n_ropes, n_rows, n_rot]
   std::vector<TopToken> top_;            // [n_outputs, top_k_]
   std::vector<float> log_sum_exp_;       // [n_outputs]
   std::vector<std::int32_t> positions_;  // [n_rows]
-  std::vector<float> rope_table_;        // [positions seen, n_rot], of the model rope_owner_
+  std::vector<float> rope_table_;        // [positions seen, rope_width], of the model rope_owner_
   std::uint64_t rope_owner_ = 0;
 
   int n_rows_ = 0;

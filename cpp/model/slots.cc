@@ -96,7 +96,7 @@ std::vector<Slot> model_slots(const GgufFile& file, const ArchSpec& spec,
   model.norm(Part::kOutputNorm, "output_norm");
   model.linear(Part::kHead, "output", config.hidden_size, config.vocab_size, spec.head_bias,
                Presence::kOptional);
-  model.vector(Part::kRopeDivisors, "rope_freqs.weight", config.rope.n_rot / 2, spec.rope_divisors);
+  model.vector(Part::kRopeDivisors, "rope_freqs.weight", config.n_rot() / 2, spec.rope_divisors);
   for (int layer = 0; layer < config.n_layers; ++layer) {
     SlotTable table(file, spec, config, layer, slots);
     spec.layer_slots(table);

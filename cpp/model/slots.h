@@ -37,6 +37,8 @@ enum class Part : std::uint8_t {
   kKNorm,
   kAttentionOut,
   kAttentionOutBias,
+  kAttentionPostNorm,  // of what attention adds
+  kAttentionPostNormBias,
   kFfnNorm,
   kFfnNormBias,
   kGate,
@@ -44,8 +46,10 @@ enum class Part : std::uint8_t {
   kUpBias,
   kDown,
   kDownBias,
+  kFfnPostNorm,
+  kFfnPostNormBias,
 };
-inline constexpr std::size_t kNumParts = static_cast<std::size_t>(Part::kDownBias) + 1;
+inline constexpr std::size_t kNumParts = static_cast<std::size_t>(Part::kFfnPostNormBias) + 1;
 
 enum class Presence { kNever, kOptional, kRequired };
 enum class SlotKind { kMatrix, kVector };

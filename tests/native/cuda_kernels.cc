@@ -30,6 +30,7 @@ using Ints = py::array_t<std::int32_t, py::array::c_style | py::array::forcecast
 Activation parse_activation(const std::string& name) {
   if (name == "silu") return Activation::kSilu;
   if (name == "gelu_erf") return Activation::kGeluErf;
+  if (name == "gelu_tanh") return Activation::kGeluTanh;
   if (name == "none") return Activation::kNone;
   throw_invalid("unknown activation " + name);
 }
@@ -425,22 +426,23 @@ class Cache {
   }
 
   Floats attention(const Floats& q, int first_slot, const std::optional<Ints>& parents, float scale,
-                   int max_chunks) {
+                   int max_chunks, int window) {
     const Upload d_q(q);
     const Upload d_parents = upload(parents);
     return attend(static_cast<int>(q.shape(0)), static_cast<int>(q.shape(1)), d_q.as<float>(),
-                  first_slot, d_parents, scale, max_chunks, {}, 0);
+                  first_slot, d_parents, scale, max_chunks, {}, 0, window);
   }
 
   // Both in one: the rows from n_before on attend.
   Floats store_and_attend(const Floats& q, const Floats& k, const Floats& v, int first_slot,
                           const std::optional<Floats>& cos_sin, bool interleaved, int n_before,
-                          const std::optional<Ints>& parents, float scale, int max_chunks) {
+                          const std::optional<Ints>& parents, float scale, int max_chunks,
+                          int window) {
     const NewRows rows(*this, q, k, v, first_slot, cos_sin, interleaved);
     const Upload d_parents = upload(parents);
     return attend(static_cast<int>(q.shape(0)) - n_before, static_cast<int>(q.shape(1)),
                   rows.q.as<float>() + n_before * rows.args.q_stride, first_slot + n_before,
-                  d_parents, scale, max_chunks, rows.args, n_before);
+                  d_parents, scale, max_chunks, rows.args, n_before, window);
   }
 
   // From slot to slot, of both layers.
@@ -500,7 +502,7 @@ class Cache {
   };
 
   Floats attend(int n_rows, int n_heads, const float* q, int first_slot, const Upload& parents,
-                float scale, int max_chunks, const RopeStoreArgs& rope, int n_before) {
+                float scale, int max_chunks, const RopeStoreArgs& rope, int n_before, int window) {
     const std::int32_t base = first_slot - 1;
     const Upload slot(&base, sizeof base);
     Floats out(std::vector<py::ssize_t>{n_rows, n_heads, layout_.head_dim});
@@ -530,6 +532,7 @@ class Cache {
     args.counters = counters.as<std::int32_t>();
     args.rope = rope;
     args.n_before = n_before;
+    args.window = window;
     run_kernels(device_kernels().attention, args);
     std::vector<std::int32_t> left(zeros.size());
     counters.download(left.data());
@@ -708,9 +711,10 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
       .def("store_and_attend", &Cache::store_and_attend, py::arg("q"), py::arg("k"), py::arg("v"),
            py::arg("first_slot"), py::arg("cos_sin") = py::none(), py::arg("interleaved") = false,
            py::arg("n_before") = 0, py::arg("parents") = py::none(), py::arg("scale") = 1.0F,
-           py::arg("max_chunks") = 1)
+           py::arg("max_chunks") = 1, py::arg("window") = 0)
       .def("attention", &Cache::attention, py::arg("q"), py::arg("first_slot"),
-           py::arg("parents") = py::none(), py::arg("scale") = 1.0F, py::arg("max_chunks") = 1)
+           py::arg("parents") = py::none(), py::arg("scale") = 1.0F, py::arg("max_chunks") = 1,
+           py::arg("window") = 0)
       .def("copy", &Cache::copy)
       .def("content", &Cache::content, py::arg("layer") = 1);
 }

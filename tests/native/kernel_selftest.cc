@@ -153,7 +153,7 @@ void test_ops(CpuIsa isa) {
       got.norm(norm, x.data(), n, b.data());
       check(same_bits(a, b), what + ": norm");
     }
-    for (const auto activation : {Activation::kSilu, Activation::kGeluErf}) {
+    for (const auto activation : {Activation::kSilu, Activation::kGeluErf, Activation::kGeluTanh}) {
       want.activate_multiply(activation, x.data(), weight.data(), n, a.data());
       got.activate_multiply(activation, x.data(), weight.data(), n, b.data());
       check(same_bits(a, b), what + ": activation");

@@ -69,10 +69,18 @@ py::dict config_dict(const ModelConfig& c) {
   d["vocab_size"] = c.vocab_size;
   d["n_tokens"] = c.n_tokens;
   d["context_length"] = c.context_length;
-  d["n_rot"] = c.rope.n_rot;
-  d["rope_theta"] = c.rope.theta;
-  d["rope_factor"] = c.rope.factor;
+  d["n_rot"] = c.ropes.at(0).n_rot;
+  d["rope_theta"] = c.ropes.at(0).theta;
+  d["rope_factor"] = c.ropes.at(0).factor;
   d["attention_scale"] = c.attention_scale;
+  py::list windows;
+  py::list ropes;
+  for (const LayerSpec& layer : c.layers) {
+    windows.append(layer.window);
+    ropes.append(layer.rope);
+  }
+  d["windows"] = windows;
+  d["ropes"] = ropes;
   d["parallel_residual"] = c.layers.at(0).parallel_residual;
   d["tied_head"] = c.tied_head;
   return d;

@@ -26,6 +26,7 @@ const OpsKernels& kernels(const std::string& isa) { return ops_kernels(parse_cpu
 Activation parse_activation(const std::string& name) {
   if (name == "silu") return Activation::kSilu;
   if (name == "gelu_erf") return Activation::kGeluErf;
+  if (name == "gelu_tanh") return Activation::kGeluTanh;
   if (name == "none") return Activation::kNone;
   throw_invalid("unknown activation " + name);
 }
@@ -114,7 +115,7 @@ class Cache {
   }
 
   Floats attention(const std::string& isa, int n_threads, const Floats& q, int first_slot,
-                   const std::optional<Ints>& parents, float scale) {
+                   const std::optional<Ints>& parents, float scale, int window) {
     Floats out(std::vector<py::ssize_t>(q.shape(), q.shape() + q.ndim()));
     AttentionTask task;
     task.n_rows = static_cast<int>(q.shape(0));
@@ -128,6 +129,7 @@ class Cache {
     task.cache = view();
     task.first_slot = first_slot;
     task.parents = parents ? parents->data() : nullptr;
+    task.window = window;
     check_attention(task);
     check_slots(first_slot, task.n_rows);
     const OpsKernels& ops = kernels(isa);
@@ -218,7 +220,8 @@ PYBIND11_MODULE(_testing_ops, m) {
            py::arg("k"), py::arg("v"), py::arg("first_slot"), py::arg("cos_sin") = py::none(),
            py::arg("interleaved") = false)
       .def("attention", &Cache::attention, py::arg("isa"), py::arg("n_threads"), py::arg("q"),
-           py::arg("first_slot"), py::arg("parents") = py::none(), py::arg("scale") = 1.0F)
+           py::arg("first_slot"), py::arg("parents") = py::none(), py::arg("scale") = 1.0F,
+           py::arg("window") = 0)
       .def("keys", &Cache::keys)
       .def("values", &Cache::values)
       .def("content", &Cache::content);

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <numbers>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -106,6 +107,7 @@ class ReferenceBackend final : public Backend {
       for (int a = r; a >= 0; a = t.parents != nullptr ? t.parents[a] : a - 1)
         slots.push_back(t.first_slot + a);
       for (int s = t.first_slot - 1; s >= 0; --s) slots.push_back(s);
+      if (t.window > 0) slots.resize(std::min(slots.size(), static_cast<std::size_t>(t.window)));
       for (int h = 0; h < t.n_heads; ++h) {
         const float* q = t.q + r * t.q_stride + h * t.head_dim;
         std::vector<double> scores;
@@ -191,6 +193,10 @@ class ReferenceBackend final : public Backend {
   static double activate(Activation activation, double x) {
     if (activation == Activation::kSilu) return x / (1.0 + std::exp(-x));
     if (activation == Activation::kGeluErf) return 0.5 * x * (1.0 + std::erf(x / std::sqrt(2.0)));
+    if (activation == Activation::kGeluTanh) {
+      const double u = std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x);
+      return 0.5 * x * (1.0 + std::tanh(u));
+    }
     return x;
   }
 

@@ -7,97 +7,18 @@ An architecture turns config.json into GGUF keys and a list of expected tensors,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .errors import ConvertError, short
+from .gemma import gemma3
 from .hf_config import Config
+from .model_description import Defaults, Expected, Model, context_length, read_sizes
 from .rope import read_rope
 from .tensors import Computed, Target, fused_qkv_order, rope_pairs_order
 
-
-@dataclass
-class Expected:
-    target: str
-    sources: tuple[str, ...]  # names it may have
-    shape: tuple[int, ...]
-    row_order: np.ndarray | None = None
-
-
-@dataclass
-class Model:
-    """Everything about a checkpoint but its weights and its tokenizer."""
-
-    arch: str
-    n_vocab: int  # rows of the embedding
-    keys: dict[str, Any] = field(default_factory=dict)
-    expected: list[Expected] = field(default_factory=list)
-    computed: list[Target] = field(default_factory=list)
-    tied: bool = False
-    base: str = "model."  # what names of all tensors but the head begin with
-    heads: tuple[str, ...] = ()  # names of an own output matrix
-    copy_tied_head: bool = False  # the file must hold the output matrix even when it is tied
-    notes: list[str] = field(default_factory=list)
-
-    def expect(
-        self,
-        target: str,
-        source: str,
-        shape: tuple[int, ...],
-        *,
-        row_order: np.ndarray | None = None,
-    ) -> None:
-        self.expected.append(Expected(target, (source,), shape, row_order))
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """What transformers takes where config.json is silent (of the keys that files leave out)."""
-
-    context: int
-    n_kv_heads: int | None = None  # None: as many as heads
-    window: int | None = None
-    head_dim: int | None = None  # None: hidden_size / heads
-
-
-def _context(config: Config, default: int) -> int:
-    """The first conversions of LLaMA have max_sequence_length instead, or neither."""
-    old = config.get("max_sequence_length")
-    if old is not None and not config.has("max_position_embeddings"):
-        return config.integer("max_sequence_length")
-    return config.integer("max_position_embeddings", default)
-
-
-def _read_sizes(
-    config: Config, arch: str, context: int, head_dim: int | None = None
-) -> tuple[Model, int, int, int, int]:
-    """`head_dim`: where config.json is silent; None: what the heads share."""
-    hidden = config.integer("hidden_size")
-    n_layers = config.integer("num_hidden_layers")
-    n_heads = config.integer("num_attention_heads")
-    model = Model(arch, config.integer("vocab_size"))
-    model.tied = config.flag("tie_word_embeddings", False)
-    model.keys = {
-        f"{arch}.vocab_size": model.n_vocab,
-        f"{arch}.context_length": context,
-        f"{arch}.embedding_length": hidden,
-        f"{arch}.block_count": n_layers,
-        f"{arch}.feed_forward_length": config.integer("intermediate_size"),
-        f"{arch}.attention.head_count": n_heads,
-    }
-    if n_layers > 4096:
-        raise config.fail("num_hidden_layers", "at most 4096")
-    if not config.has("head_dim") and head_dim is None and hidden % n_heads != 0:
-        raise config.fail("num_attention_heads", f"a divisor of hidden_size {hidden}")
-    head_dim = config.integer("head_dim", head_dim or max(hidden // n_heads, 1))
-    if head_dim % 2 or head_dim * n_heads > 1 << 20:
-        where = "head_dim" if config.has("head_dim") else "hidden_size / num_attention_heads"
-        raise config.fail(
-            where, f"an even number that with {n_heads} heads makes at most 2^20", head_dim
-        )
-    return model, hidden, n_layers, n_heads, head_dim
+__all__ = ["Expected", "Model", "read_model"]
 
 
 def _refuse_windows(config: Config, arch: str, n_layers: int, context: int, default: Any) -> None:
@@ -124,6 +45,8 @@ def _refuse_windows(config: Config, arch: str, n_layers: int, context: int, defa
         elif layer_types:
             first = n_layers
     else:
+        if arch == "smollm3" and not config.flag("use_sliding_window", False):
+            window = None
         config.has("use_sliding_window")
         config.has("max_window_layers")
         if layer_types and "sliding_attention" not in layer_types:
@@ -141,10 +64,10 @@ def _refuse_windows(config: Config, arch: str, n_layers: int, context: int, defa
 
 
 def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
-    """`name`: llama, mistral, qwen2 or qwen3, by what transformers calls it."""
+    """`name`: by what transformers calls it."""
     arch = "llama" if name == "mistral" else name
-    context = _context(config, defaults.context)
-    model, hidden, n_layers, n_heads, head_dim = _read_sizes(
+    context = context_length(config, defaults.context)
+    model, hidden, n_layers, n_heads, head_dim = read_sizes(
         config, arch, context, defaults.head_dim
     )
     default_kv = defaults.n_kv_heads
@@ -155,19 +78,20 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
         raise config.fail("num_key_value_heads", f"a divisor of {n_heads} heads", n_kv_heads)
     config.require("hidden_act", ("silu", "swish"), "only SiLU is supported", "silu")
     config.require("mlp_bias", (False,), "biases there are not supported", False)
-    if name == "llama":
-        # transformers' Llama has no window: such keys are left over from another model.
+    if name in ("llama", "granite"):
+        # They have no window in transformers: such keys are left over from another model.
         for key in ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types"):
             if config.has(key):
-                model.notes.append(f"'{key}' means nothing for Llama: left out")
+                model.notes.append(f"'{key}' means nothing for {KINDS[name][0]}: left out")
     else:
         _refuse_windows(config, name, n_layers, context, defaults.window)
-    permuted = arch == "llama"
+    permuted = arch in ("llama", "smollm3", "granite")
     # Qwen2 has biases whatever the key says; whether they are there is checked below.
     qkv_bias = config.flag("attention_bias", False) or name == "qwen2"
-    if name == "qwen3" and qkv_bias:
-        raise config.fail("attention_bias", "false: such biases of Qwen3 are not supported", True)
-    rope = read_rope(config, head_dim, context, divisors=permuted)
+    if name in ("qwen3", "smollm3") and qkv_bias:
+        text = f"false: such biases of {KINDS[name][0]} are not supported"
+        raise config.fail("attention_bias", text, True)
+    rope = read_rope(config, head_dim, context, divisors=arch == "llama")
     if rope.rotated_share not in (None, 1.0):
         problem = config.fail("partial_rotary_factor", f"1 for {name}", rope.rotated_share)
         raise ConvertError(f"{problem}: rotating a part of each head is not supported there")
@@ -235,10 +159,33 @@ def qwen3(config: Config) -> Model:
     return _llama_like(config, "qwen3", Defaults(32768, 32, 4096, head_dim=128))
 
 
+def smollm3(config: Config) -> Model:
+    config.values.setdefault("tie_word_embeddings", True)
+    config.values.setdefault("rope_theta", 2000000.0)
+    n_layers = config.integer("num_hidden_layers")
+    config.require("no_rope_layer_interval", (4,), "only every fourth layer may lack rope", 4)
+    usual = [int((layer + 1) % 4 != 0) for layer in range(n_layers)]
+    if config.get("no_rope_layers", usual) != usual:
+        raise config.fail("no_rope_layers", "0 for every fourth layer and 1 for the others")
+    return _llama_like(config, "smollm3", Defaults(32768, 4))
+
+
+def granite(config: Config) -> Model:
+    model = _llama_like(config, "granite", Defaults(2048))
+    for key, name in (
+        ("embedding_multiplier", "embedding_scale"),
+        ("residual_multiplier", "residual_scale"),
+        ("logits_scaling", "logit_scale"),
+        ("attention_multiplier", "attention.scale"),
+    ):
+        model.keys[f"granite.{name}"] = config.number(key, 1.0)
+    return model
+
+
 def gptneox(config: Config) -> Model:
     arch = "gptneox"
-    context = _context(config, 2048)
-    model, hidden, n_layers, n_heads, head_dim = _read_sizes(config, arch, context)
+    context = context_length(config, 2048)
+    model, hidden, n_layers, n_heads, head_dim = read_sizes(config, arch, context)
     if head_dim * n_heads != hidden:
         raise config.fail("hidden_size", f"{n_heads} heads of {head_dim}")
     exact = ("gelu", "gelu_python")
@@ -293,6 +240,9 @@ KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "mistral": ("Mistral", mistral),
     "qwen2": ("Qwen2", qwen2),
     "qwen3": ("Qwen3", qwen3),
+    "smollm3": ("SmolLM3", smollm3),
+    "granite": ("Granite", granite),
+    "gemma3_text": ("Gemma3", gemma3),
     "gpt_neox": ("GPTNeoX", gptneox),
 }
 ARCHITECTURES = {

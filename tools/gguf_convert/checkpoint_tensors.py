@@ -134,7 +134,8 @@ def build_targets(model: Model, found: dict[str, Source], where: str) -> list[Ta
     head = _head(model, tensors, where)
     expected = model.expected + ([] if head is None else [head])
     targets = [
-        Target(entry.target, _find(entry, tensors, where), entry.row_order) for entry in expected
+        Target(entry.target, _find(entry, tensors, where), entry.row_order, plus=entry.plus)
+        for entry in expected
     ]
     used = {name for entry in expected for name in entry.sources} | set(model.heads)
     unknown = sorted(name for name in set(tensors) - used if not SKIPPED.fullmatch(name))

@@ -20,7 +20,7 @@ EXIT_USAGE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 3, 130
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="convert_hf_to_gguf.py",
-        description="Converts a Hugging Face checkpoint of LLaMA, Qwen2 or 3, or GPT-NeoX to GGUF.",
+        description="Converts a Hugging Face checkpoint to GGUF: LLaMA, Qwen, Gemma 3 and others.",
     )
     p.add_argument(
         "checkpoint", help="a checkpoint folder, or a repository id ORG/NAME to download"

@@ -52,12 +52,13 @@ class Computed:
 
 @dataclass
 class Target:
-    """A tensor of the GGUF file: row i is row `row_order[i]` of the source."""
+    """A tensor of the GGUF file: row i is row `row_order[i]` of the source, plus a number."""
 
     name: str
     source: Source
     row_order: np.ndarray | None = None
     dtype: str = field(default="F32")
+    plus: float = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,7 +73,8 @@ class Target:
         total = n_rows(self.shape)
         step = max(1, elements // max(1, row_length(self.shape)))
         for first in range(0, total, step):
-            yield self._read(first, min(total, first + step))
+            rows = self._read(first, min(total, first + step))
+            yield rows + np.float32(self.plus) if self.plus else rows
 
     def _read(self, first: int, end: int) -> Rows:
         if self.row_order is None:

@@ -71,7 +71,7 @@ def _targets(expected: list[Expected], tensors: dict[str, Any], path: pathlib.Pa
         order = None if entry.row_order is None else np.argsort(entry.row_order)
         # Vectors stay F32, as in the GGUF file.
         kind = dtype if len(entry.shape) == 2 else "F32"
-        yield Target(entry.sources[0], source, order, kind)
+        yield Target(entry.sources[0], source, order, kind, -entry.plus)
     if left:
         raise ConvertError(f"{path}: unknown tensors: {short(', '.join(sorted(left)), 300)}")
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ConvertError, short
+from .gemma import PERIOD, attention_scalar
 from .rope import llama3_divisors
 
 
@@ -63,17 +64,21 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "rope.scaling.attn_factor": (0, 1),
     "rope.scaling.yarn_log_multiplier": (0,),
 }
+# Of those, what config.json of an architecture can say.
+OWN = {"granite": ("logit_scale", "residual_scale", "embedding_scale")}
 
 
 def _refuse_special(keys: Keys, head_dim: int, context: int, rotated: int | None) -> None:
     """`rotated`: how many dimensions of a head must be, where the architecture rotates all."""
     for suffix, neutral in NEUTRAL.items():
+        if suffix in OWN.get(keys.arch, ()):
+            continue
         if keys.get(suffix, neutral[0]) not in neutral:
             raise keys.fail(suffix, f"{neutral[-1]}, as config.json cannot say otherwise")
     scale = keys.number("attention.scale", 0)
-    if scale != 0 and abs(scale * math.sqrt(head_dim) - 1) > 1e-5:
+    if keys.arch != "granite" and scale != 0 and abs(scale * math.sqrt(head_dim) - 1) > 1e-5:
         raise keys.fail("attention.scale", f"1 / sqrt({head_dim}), config.json cannot say another")
-    if 0 < keys.number("attention.sliding_window", 0) < context:
+    if keys.arch != "gemma3" and 0 < keys.number("attention.sliding_window", 0) < context:
         raise keys.fail("attention.sliding_window", f"0 or at least the context of {context}")
     if keys.integer("attention.value_length", head_dim) != head_dim:
         raise keys.fail("attention.value_length", f"key_length {head_dim}")
@@ -121,7 +126,7 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
     """config.json of a GGUF file."""
     keys = Keys(all_keys, path)
     arch = keys.arch
-    if arch not in ("llama", "qwen2", "qwen3", "gptneox"):
+    if arch not in ("llama", "qwen2", "qwen3", "smollm3", "granite", "gemma3", "gptneox"):
         raise ConvertError(f"{path}: architecture '{short(arch)}' is not supported")
     parts = all_keys.get("split.count")
     if isinstance(parts, int) and parts > 1:
@@ -166,14 +171,62 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
         "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
         "rope_scaling": _rope_scaling(keys, values, head_dim),
     }
+    if arch == "gemma3":
+        scaling = config.pop("rope_scaling")
+        del config["rope_theta"], config["hidden_act"]
+        return config | _gemma3(keys, head_dim, scaling)
     if arch == "llama":
         bias = "blk.0.attn_q.bias" in tensors
         names = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
         return config | names | {"attention_bias": bias}
     if config["rope_scaling"] is None:
         del config["rope_scaling"]
-    name = "Qwen2" if arch == "qwen2" else "Qwen3"
+    if arch == "smollm3":  # whose default is a token that small vocabularies lack
+        config["pad_token_id"] = token_id(all_keys, "padding")
+    if arch == "granite":
+        config |= _granite_scales(keys, head_dim) | {
+            "attention_bias": "blk.0.attn_q.bias" in tensors
+        }
+    name = {"qwen2": "Qwen2", "qwen3": "Qwen3", "smollm3": "SmolLM3", "granite": "Granite"}[arch]
     return config | {"architectures": [f"{name}ForCausalLM"], "model_type": arch}
+
+
+def _granite_scales(keys: Keys, head_dim: int) -> dict[str, float]:
+    return {
+        "embedding_multiplier": keys.number("embedding_scale", 0) or 1.0,
+        "residual_multiplier": keys.number("residual_scale", 0) or 1.0,
+        "logits_scaling": keys.number("logit_scale", 0) or 1.0,
+        "attention_multiplier": keys.number("attention.scale", 0) or head_dim**-0.5,
+    }
+
+
+def _gemma3(keys: Keys, head_dim: int, scaling: Any) -> dict[str, Any]:
+    n_layers = keys.integer("block_count")
+    pattern = keys.get("attention.sliding_window_pattern", PERIOD)
+    if isinstance(pattern, list):
+        flags = [bool(flag) for flag in pattern]
+        if len(flags) != n_layers:
+            raise keys.fail("attention.sliding_window_pattern", f"{n_layers} values")
+    else:
+        period = keys.integer("attention.sliding_window_pattern", PERIOD)
+        flags = [layer % period < period - 1 for layer in range(n_layers)]
+    names = ("full_attention", "sliding_attention")
+    full = {"rope_type": "default", "rope_theta": keys.number("rope.freq_base", 10000.0)}
+    local = {"rope_type": "default", "rope_theta": keys.number("rope.freq_base_swa", 10000.0)}
+    return {
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": attention_scalar(
+            keys.integer("embedding_length"),
+            n_layers,
+            keys.integer("attention.head_count"),
+            head_dim,
+        ),
+        "sliding_window": keys.integer("attention.sliding_window"),
+        "layer_types": [names[flag] for flag in flags],
+        "rope_parameters": dict(zip(names, (full | (scaling or {}), local), strict=True)),
+    }
 
 
 def token_id(all_keys: dict[str, Any], name: str) -> int | None:

@@ -154,16 +154,18 @@ void run_weigh(int rows, const float* p, const E* v, int v_stride, int n, float*
   }
 }
 
-// Scores to unnormalised probabilities, zero in the lanes beyond n.
-inline void softmax_row(float* scores, int n, float* row_max, float* row_sum) {
+// Scores [first, n) to unnormalised probabilities, zero in the lanes around them.
+inline void softmax_row(float* scores, int first, int n, float* row_max, float* row_sum) {
   const int n_padded = (n + 15) / 16 * 16;
+  const int begin = first / 16 * 16;
+  for (int i = begin; i < first; ++i) scores[i] = -std::numeric_limits<float>::infinity();
   for (int i = n; i < n_padded; ++i) scores[i] = -std::numeric_limits<float>::infinity();
-  F32x16 top = F32x16::load(scores);
-  for (int i = 16; i < n_padded; i += 16) top = max(top, F32x16::load(scores + i));
+  F32x16 top = F32x16::load(scores + begin);
+  for (int i = begin + 16; i < n_padded; i += 16) top = max(top, F32x16::load(scores + i));
   const float m = max_lanes(top);
   const F32x16 shift = F32x16::set1(m);
   F32x16 sum = F32x16::zero();
-  for (int i = 0; i < n_padded; i += 16) {
+  for (int i = begin; i < n_padded; i += 16) {
     const F32x16 p = exp2_nonpositive(F32x16::load(scores + i) - shift);
     p.store(scores + i);
     sum = sum + p;

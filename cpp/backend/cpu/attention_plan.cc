@@ -30,6 +30,7 @@ class Carver {
 AttentionPlan::AttentionPlan(const AttentionTask& task, int n_threads) {
   group = task.n_heads / task.n_kv_heads;
   n_queries = task.n_rows * group;
+  window = task.window;
   n_chunks = ceil_div(static_cast<std::int64_t>(task.first_slot) + task.n_rows, kKvChunk);
   n_tiles = ceil_div(n_queries, kMaxTileRows);
   // Few heads and many threads: smaller tiles, down to one query.
@@ -79,7 +80,7 @@ std::size_t attention_scratch_bytes(const AttentionTask& task, int n_threads) {
 
 void check_attention(const AttentionTask& task) {
   const KvLayout& layout = task.cache.layout;
-  SPECDEC_CHECK(task.n_rows >= 1 && task.first_slot >= 0);
+  SPECDEC_CHECK(task.n_rows >= 1 && task.first_slot >= 0 && task.window >= 0);
   SPECDEC_CHECK(task.n_kv_heads >= 1 && task.n_heads >= task.n_kv_heads &&
                 task.n_heads % task.n_kv_heads == 0);
   SPECDEC_CHECK(task.head_dim >= 1 && task.head_dim <= kMaxHeadDim);

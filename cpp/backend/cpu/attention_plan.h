@@ -15,16 +15,22 @@ inline constexpr int kKvStep = 32;  // positions that are converted to float tog
 inline constexpr int kScoreStride = kKvChunk + 16;
 
 struct AttentionPlan {
-  int group = 0;                  // query heads per kv head
-  int n_queries = 0;              // per kv head: n_rows * group, query t is row t / group
-  int tile_rows = 0;              // queries per tile; the last tile may be smaller
-  int n_tiles = 0;                // per kv head
-  int n_chunks = 0;               // chunks of the longest possible row
+  int group = 0;      // query heads per kv head
+  int n_queries = 0;  // per kv head: n_rows * group, query t is row t / group
+  int tile_rows = 0;  // queries per tile; the last tile may be smaller
+  int n_tiles = 0;    // per kv head
+  int n_chunks = 0;   // chunks of the longest possible row
+  int window = 0;
   bool split_chunks = false;      // a unit is one chunk of a tile, merged after a barrier
   std::size_t thread_bytes = 0;   // scratch of one thread
   std::size_t partial_bytes = 0;  // shared scratch of split_chunks, after those of the threads
 
   AttentionPlan(const AttentionTask& task, int n_threads);
+
+  // The first logical position that a row of this length sees.
+  [[nodiscard]] int first_seen(int length) const {
+    return window == 0 || length <= window ? 0 : length - window;
+  }
 };
 
 // One thread's scratch; every array starts on a cache line.

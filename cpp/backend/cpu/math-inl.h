@@ -97,12 +97,21 @@ inline F32x16 gelu_erf(F32x16 x) {
   return x * select_less(x, F32x16::zero(), upper, one - upper);
 }
 
+// x / 2 (1 + tanh(u)) as x / (1 + e^(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3).
+inline F32x16 gelu_tanh(F32x16 x) {
+  const F32x16 square = x * x;
+  const F32x16 slope = fma(square, F32x16::set1(-0x1.2444f2p-4F), F32x16::set1(-0x1.988454p+0F));
+  return x / (F32x16::set1(1.0F) + exp(x * slope));
+}
+
 inline F32x16 apply(Activation activation, F32x16 x) {
   switch (activation) {
     case Activation::kSilu:
       return silu(x);
     case Activation::kGeluErf:
       return gelu_erf(x);
+    case Activation::kGeluTanh:
+      return gelu_tanh(x);
     case Activation::kNone:
       break;
   }

@@ -176,7 +176,8 @@ class CudaBackend final : public DeviceBackend {
                      .tokens = task.tokens,
                      .n_rows = task.n_rows,
                      .dst = task.dst,
-                     .dst_stride = task.dst_stride});
+                     .dst_stride = task.dst_stride,
+                     .scale = task.scale});
   }
   [[nodiscard]] const TokenId* next_step() override;
 

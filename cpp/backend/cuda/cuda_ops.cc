@@ -119,7 +119,8 @@ void CudaBackend::attention(const AttentionTask& task) {
                      .scratch = at<std::byte>(space_.scratch),
                      .counters = at<std::int32_t>(space_.counters),
                      .rope = rope,
-                     .n_before = rope.n_rows == 0 ? 0 : rope.n_rows - task.n_rows};
+                     .n_before = rope.n_rows == 0 ? 0 : rope.n_rows - task.n_rows,
+                     .window = task.window};
   // The last rows of those that were to be stored, in the same layer.
   SPECDEC_CHECK(rope.n_rows == 0 ||
                 (rope.page_offset == args.page_offset && rope.pages == args.pages &&

@@ -2,6 +2,10 @@
 // metadata. Each arch/<name>.cc defines one ArchSpec; arch.def lists them.
 #pragma once
 
+#include <algorithm>
+#include <span>
+#include <string_view>
+
 #include "model/config.h"
 #include "model/hparams.h"
 #include "model/slots.h"
@@ -14,12 +18,22 @@ struct ArchSpec {
   bool rope_interleaved;
   bool partial_rope = false;  // rope may turn a part of each head only
   Presence head_bias = Presence::kNever;
-  Presence rope_divisors = Presence::kNever;  // rope_freqs.weight
-  LayerSpec layer = {};                       // of every layer, before read_layers
+  Presence rope_divisors = Presence::kNever;   // rope_freqs.weight
+  std::span<const char* const> own_keys = {};  // that mean nothing, or harm, elsewhere
+  LayerSpec layer = {};                        // of every layer, before read_layers
   // Changes config.layers from the metadata; nullptr: all are alike.
   void (*read_layers)(const HparamReader& hparams, ModelConfig& config) = nullptr;
   void (*layer_slots)(SlotTable& table);
+
+  [[nodiscard]] bool reads(std::string_view suffix) const {
+    return std::any_of(own_keys.begin(), own_keys.end(),
+                       [&](const char* key) { return suffix == key; });
+  }
 };
+
+// Windows of the layers: of attention.sliding_window positions, where sliding_window_pattern says;
+// without it on all but every `period`th. 0: no window by default.
+void read_windows(const HparamReader& hparams, ModelConfig& config, int period);
 
 // nullptr when it is not one of ours.
 [[nodiscard]] const ArchSpec* find_arch(std::string_view name) noexcept;

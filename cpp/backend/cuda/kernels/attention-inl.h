@@ -14,7 +14,7 @@ namespace specdec::cuda {
 
 // kHeadDim: 64 or 128, or 0 for any. A block's queries are shared by kSubs groups of threads, each
 // of which has kDims threads for the dimensions.
-template <int kType, bool kSplit, int kHeadDim, int kQueries>
+template <int kType, bool kSplit, int kHeadDim, int kQueries, bool kWindow>
 struct Attention {
   using Params = AttentionParams;
   static constexpr bool kWaits = true;
@@ -41,9 +41,10 @@ struct Attention {
     tile.n = smaller(kQueries, p.n_queries - tile.begin);
     tile.first = g.load_fresh(p.first_slot) + p.slot_offset;
     const int own_chunk = kSplit ? g.block() % p.n_chunks : 0;
-    if (tile.begin == 0) tile.prefetch_chunk(g, p, own_chunk);
+    if (tile.begin == 0) prefetch_chunk<kType, kThreads>(g, p, tile.kv_head, tile.first, own_chunk);
     g.wait_for_previous();
-    if (!kSplit || tile.may_see_new(p, own_chunk)) tile.store_rows(g, p);
+    if (!kSplit || tile.may_see_new(p, own_chunk))
+      store_rows<kThreads>(g, p, tile.kv_head, tile.first);
     tile.load_queries(g, p);
     const auto lengths = tile.lengths(g, p);
     if constexpr (kSplit) {
@@ -52,7 +53,14 @@ struct Attention {
     } else {
       int longest = 0;
       for (int j = 0; j < tile.n; ++j) longest = larger(longest, lengths.get(j));
-      for (int chunk = 0; chunk * kChunk < longest; ++chunk) tile.run_chunk(g, p, chunk);
+      int chunk = 0;
+      if constexpr (kWindow) {
+        int seen = longest;
+        for (int j = 0; j < tile.n; ++j)
+          seen = smaller(seen, first_seen<kWindow>(p, lengths.get(j)));
+        chunk = seen / kChunk;
+      }
+      for (; chunk * kChunk < longest; ++chunk) tile.run_chunk(g, p, chunk);
       g.sync();
       tile.write_rows(g, p);
     }
@@ -84,45 +92,13 @@ struct Attention {
     return g.template shared<float>(256 + kQueries * (kChunk + p.cache.head_dim) * 4);
   }
 
-  // What earlier passes left of a chunk: other kernels between then and now had the caches.
-  template <class G>
-  SPECDEC_GPU void prefetch_chunk(G& g, const Params& p, int chunk) const {
-    const int n_old = smaller(kChunk, first - chunk * kChunk);
-    if (n_old <= 0) return;
-    const CacheParams& c = p.cache;
-    const std::byte* part = g.load_fresh(c.pages + chunk) + c.page_offset + kv_head * c.head_bytes;
-    const int key_bytes = (n_old + 15) / 16 * 16 * c.head_dim * kElementBytes<kType>;
-    const int value_bytes = n_old * c.v_stride * kElementBytes<kType>;
-    for (int at = g.thread() * 128; at < key_bytes; at += kThreads * 128) g.prefetch(part + at);
-    for (int at = g.thread() * 128; at < value_bytes; at += kThreads * 128)
-      g.prefetch(part + c.v_offset + at);
-  }
-
   SPECDEC_GPU int row(const Params& p, int j) const { return (begin + j) / p.group; }
   SPECDEC_GPU int head(const Params& p, int j) const {
     return kv_head * p.group + (begin + j) % p.group;
   }
-  // Positions of a chunk that a query of this length sees.
-  static SPECDEC_GPU int n_visible(int length, int chunk) {
-    return larger(0, smaller(kChunk, length - chunk * kChunk));
-  }
-
   // Whether new rows may be in a chunk; of trees they are in fewer positions than rows.
   SPECDEC_GPU bool may_see_new(const Params& p, int chunk) const {
     return (chunk + 1) * kChunk > first - p.n_before && chunk * kChunk < first + p.n_rows;
-  }
-
-  template <class G>
-  SPECDEC_GPU void store_rows(G& g, const Params& p) const {
-    const int of_key = (p.cache.head_dim + 31) / 32;  // pieces of 32
-    const int of_row = of_key + (p.cache.v_stride + 31) / 32;
-    for (int at = g.thread() / 32; at < p.n_new * of_row; at += kThreads / 32) {
-      const int r = at / of_row;
-      const int piece = at % of_row;
-      const bool is_key = piece < of_key;
-      store_new(g, p.rows, p.cache, kv_head, r, first - p.n_before + r, is_key,
-                32 * (is_key ? piece : piece - of_key));
-    }
   }
 
   template <class G>
@@ -149,17 +125,19 @@ struct Attention {
   template <class G>
   SPECDEC_GPU void run_chunk(G& g, const Params& p, int chunk) const {
     const auto length = lengths(g, p);
-    int visible[kQueries];
+    int visible[kQueries], hidden[kQueries];
     int most = 0;
     SPECDEC_UNROLL
     for (int j = 0; j < kQueries; ++j) {
-      visible[j] = j < n ? n_visible(length.get(j), chunk) : 0;
+      const bool any = j < n && sees<kWindow>(p, length.get(j), chunk);
+      visible[j] = any ? n_visible(length.get(j), chunk) : 0;
+      hidden[j] = any ? n_hidden<kWindow>(p, length.get(j), chunk) : 0;
       most = larger(most, visible[j]);
     }
     if (most == 0) return;  // the same for all threads
-    score(g, p, chunk, visible, most);
+    score(g, p, chunk, visible, hidden, most);
     g.sync();
-    softmax(g, chunk, length);
+    softmax(g, p, chunk, length);
     g.sync();
     weigh(g, p, chunk, most);
     if (!kSplit) g.sync();
@@ -184,7 +162,8 @@ struct Attention {
   }
 
   template <class G>
-  SPECDEC_GPU void score(G& g, const Params& p, int chunk, const int* visible, int most) const {
+  SPECDEC_GPU void score(G& g, const Params& p, int chunk, const int* visible, const int* hidden,
+                         int most) const {
     const int position = g.thread();
     const int dim = p.cache.head_dim;
     const int logical = chunk * kChunk + position;
@@ -207,7 +186,7 @@ struct Attention {
       const auto q = queries<float>(g);
       SPECDEC_UNROLL
       for (int j = 0; j < kQueries; ++j) {
-        if (position >= visible[j]) continue;
+        if (position >= visible[j] || position < hidden[j]) continue;
         const int slot = slot_of(g, p.parents, first, row(p, j), length.get(j), logical);
         const std::byte* part = head_part(g, p.cache, kv_head, slot);
         for (int d = 0; d < dim; ++d) {
@@ -217,13 +196,15 @@ struct Attention {
       }
     }
     SPECDEC_UNROLL
-    for (int j = 0; j < kQueries; ++j)
-      out.set(j * kChunk + position, position < visible[j] ? acc[j] : -infinity());
+    for (int j = 0; j < kQueries; ++j) {
+      const bool seen = position < visible[j] && position >= hidden[j];
+      out.set(j * kChunk + position, seen ? acc[j] : -infinity());
+    }
   }
 
   // Scores to 2^(score - max); 16 chains of sums by position and a fixed tree.
   template <class G, class Lengths>
-  SPECDEC_GPU void softmax(G& g, int chunk, const Lengths& length) const {
+  SPECDEC_GPU void softmax(G& g, const Params& p, int chunk, const Lengths& length) const {
     const int j = g.thread() / 32;
     if (j >= kQueries) return;
     const int lane = g.thread() % 16;
@@ -235,7 +216,7 @@ struct Attention {
     SPECDEC_UNROLL
     for (int mask = 8; mask > 0; mask /= 2) m = max_of(m, g.shuffle_xor(m, mask));
     float sum = 0;
-    if (mine && j < n && n_visible(length.get(j), chunk) > 0) {
+    if (mine && j < n && sees<kWindow>(p, length.get(j), chunk)) {
       for (int i = 0; i < kChunk; i += 16) {
         const float e = exp2_nonpositive(score.get(j * kChunk + i + lane) - m);
         score.set(j * kChunk + i + lane, e);
@@ -247,8 +228,8 @@ struct Attention {
     if (g.thread() % 32 != 0 || j >= n) return;
     stat.set(j, m);
     stat.set(8 + j, sum);
-    if (kSplit || n_visible(length.get(j), chunk) == 0) return;
-    if (chunk == 0) {
+    if (kSplit || !sees<kWindow>(p, length.get(j), chunk)) return;
+    if (chunk == first_seen<kWindow>(p, length.get(j)) / kChunk) {
       stat.set(16 + j, m);
       stat.set(24 + j, sum);
       return;
@@ -264,31 +245,48 @@ struct Attention {
   SPECDEC_GPU void weigh(G& g, const Params& p, int chunk, int most) const {
     const int sub = g.thread() / kDims;
     const auto length = lengths(g, p);
-    int visible[kOwn];
+    int visible[kOwn], hidden[kOwn];
     SPECDEC_UNROLL
     for (int i = 0; i < kOwn; ++i) {
       const int j = sub * kOwn + i;
-      visible[i] = j < n ? n_visible(length.get(j), chunk) : 0;
+      const bool any = j < n && sees<kWindow>(p, length.get(j), chunk);
+      visible[i] = any ? n_visible(length.get(j), chunk) : 0;
+      hidden[i] = any ? n_hidden<kWindow>(p, length.get(j), chunk) : 0;
     }
     const int n_shared =
         p.parents == nullptr ? most : larger(0, smaller(most, first - chunk * kChunk));
     for (int d = g.thread() % kDims; d < p.cache.head_dim; d += kDims) {
       float acc[kOwn] = {};
-      add_shared(g, p, chunk, d, sub, visible, n_shared, acc);
-      if (n_shared < most) add_paths(g, p, chunk, d, sub, visible, n_shared, acc);
+      add_shared(g, p, chunk, d, sub, visible, hidden, n_shared, acc);
+      if (n_shared < most) add_paths(g, p, chunk, d, sub, visible, hidden, n_shared, acc);
       put(g, p, chunk, d, sub, visible, acc);
     }
   }
 
   template <class G>
   SPECDEC_GPU void add_shared(G& g, const Params& p, int chunk, int d, int sub, const int* visible,
-                              int n_shared, float* acc) const {
+                              const int* hidden, int n_shared, float* acc) const {
     if (n_shared == 0) return;
     const std::byte* part = head_part(g, p.cache, kv_head, chunk * kChunk);
     int all = n_shared;  // see the same; what a query without any adds up is not stored
     SPECDEC_UNROLL
     for (int j = 0; j < kOwn; ++j) all = visible[j] > 0 ? smaller(all, visible[j]) : all;
     int i = 0;
+    const auto weight = scores<float>(g);
+    if constexpr (kWindow) {  // up to where all that see the chunk see the same
+      int last = 0;
+      SPECDEC_UNROLL
+      for (int j = 0; j < kOwn; ++j) last = larger(last, hidden[j]);
+      last = smaller(n_shared, (last + 3) / 4 * 4);
+      for (; i < last; ++i) {
+        const float value = load_value<kType>(g, p.cache, part, i, d);
+        SPECDEC_UNROLL
+        for (int j = 0; j < kOwn; ++j) {
+          if (i >= hidden[j] && i < visible[j])
+            acc[j] = fma_of(weight.get((sub * kOwn + j) * kChunk + i), value, acc[j]);
+        }
+      }
+    }
     const auto weights = scores<Float4>(g);
     constexpr int kBatch = kValueBatch<kType>;
     for (; i + kBatch <= all; i += kBatch) {
@@ -304,7 +302,6 @@ struct Attention {
         }
       }
     }
-    const auto weight = scores<float>(g);
     for (; i < n_shared; ++i) {
       const float value = load_value<kType>(g, p.cache, part, i, d);
       SPECDEC_UNROLL
@@ -317,13 +314,13 @@ struct Attention {
 
   template <class G>
   SPECDEC_GPU void add_paths(G& g, const Params& p, int chunk, int d, int sub, const int* visible,
-                             int n_shared, float* acc) const {
+                             const int* hidden, int n_shared, float* acc) const {
     const auto weight = scores<float>(g);
     const auto length = lengths(g, p);
     SPECDEC_UNROLL
     for (int i = 0; i < kOwn; ++i) {
       const int j = sub * kOwn + i;
-      for (int position = n_shared; position < visible[i]; ++position) {
+      for (int position = larger(n_shared, hidden[i]); position < visible[i]; ++position) {
         const int slot =
             slot_of(g, p.parents, first, row(p, j), length.get(j), chunk * kChunk + position);
         const std::byte* part = head_part(g, p.cache, kv_head, slot);
@@ -352,8 +349,9 @@ struct Attention {
       } else {
         const auto sum = sums(g, p);
         const int at = j * p.cache.head_dim + d;
-        sum.set(at, chunk == 0 ? acc[i]
-                               : fma_of(sum.get(at), stat.get(32 + j), acc[i] * stat.get(40 + j)));
+        const bool is_first = chunk == first_seen<kWindow>(p, lengths(g, p).get(j)) / kChunk;
+        sum.set(at, is_first ? acc[i]
+                             : fma_of(sum.get(at), stat.get(32 + j), acc[i] * stat.get(40 + j)));
       }
     }
   }
@@ -392,7 +390,7 @@ struct Attention {
       const int j = at / dim;
       const std::int64_t base = (std::int64_t{kv_head} * p.n_queries + begin + j) * p.n_chunks;
       float* out = p.out + row(p, j) * p.out_stride + std::int64_t{head(p, j)} * dim;
-      g.store(out + at % dim, merged_output(g, p, base, length.get(j), at % dim));
+      g.store(out + at % dim, merged_output<kWindow>(g, p, base, length.get(j), at % dim));
     }
   }
 };

@@ -5,9 +5,9 @@
 
 namespace specdec::cuda {
 
-template <class L, int kType, bool kSplit, int kHeadDim, int kQueries>
+template <class L, int kType, bool kSplit, int kHeadDim, int kQueries, bool kWindow = false>
 void run_attention(const AttentionParams& p, int n_kv_heads, Stream stream) {
-  using Body = Attention<kType, kSplit, kHeadDim, kQueries>;
+  using Body = Attention<kType, kSplit, kHeadDim, kQueries, kWindow>;
   const auto groups = static_cast<int>(div_up(p.n_queries, kQueries));
   L::template launch<Body>(p, groups * (kSplit ? p.n_chunks : 1), n_kv_heads, Body::kThreads,
                            Body::shared_bytes(p.cache.head_dim), stream);
@@ -15,6 +15,7 @@ void run_attention(const AttentionParams& p, int n_kv_heads, Stream stream) {
 
 template <class L, int kType, bool kSplit>
 void run_attention_dims(const AttentionParams& p, int n_kv_heads, Stream stream) {
+  if (p.window > 0) return run_attention<L, kType, kSplit, 0, 4, true>(p, n_kv_heads, stream);
   const std::int64_t n_blocks = div_up(p.n_queries, 8) * n_kv_heads * (kSplit ? p.n_chunks : 1);
   const bool few = n_blocks < 2 * L::n_processors();
   const auto run = [&]<int kHeadDim>() {
@@ -51,6 +52,7 @@ void attention(const AttentionArgs& args, Stream stream) {
   p.first_slot = args.first_slot;
   p.slot_offset = args.slot_offset;
   p.parents = args.parents;
+  p.window = args.window;
   p.cache = cache_params(args.layout, args.pages, args.page_offset);
   p.n_new = args.rope.n_rows;
   p.n_before = args.n_before;

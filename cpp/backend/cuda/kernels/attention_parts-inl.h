@@ -22,6 +22,7 @@ struct AttentionParams {
   const std::int32_t* first_slot;
   int slot_offset;
   const std::int32_t* parents;
+  int window;  // 0: none
   CacheParams cache;
   int n_new;     // rows to be rotated and stored
   int n_before;  // of which are not attended
@@ -53,6 +54,55 @@ SPECDEC_GPU int slot_of(G& g, const std::int32_t* parents, int first, int row, i
   return first + at;
 }
 
+// The first logical position that a row of this length sees.
+template <bool kWindow>
+SPECDEC_GPU int first_seen(const AttentionParams& p, int length) {
+  if constexpr (!kWindow) return 0;
+  return length <= p.window ? 0 : length - p.window;
+}
+
+// A row of this length sees positions [n_hidden, n_visible) of a chunk.
+SPECDEC_GPU int n_visible(int length, int chunk) {
+  return larger(0, smaller(kChunk, length - chunk * kChunk));
+}
+template <bool kWindow>
+SPECDEC_GPU int n_hidden(const AttentionParams& p, int length, int chunk) {
+  if constexpr (!kWindow) return 0;
+  return n_visible(first_seen<kWindow>(p, length), chunk);
+}
+template <bool kWindow>
+SPECDEC_GPU bool sees(const AttentionParams& p, int length, int chunk) {
+  return n_visible(length, chunk) > n_hidden<kWindow>(p, length, chunk);
+}
+
+// What earlier passes left of a chunk: other kernels between then and now had the caches.
+template <int kType, int kThreads, class G>
+SPECDEC_GPU void prefetch_chunk(G& g, const AttentionParams& p, int kv_head, int first, int chunk) {
+  const int n_old = smaller(kChunk, first - chunk * kChunk);
+  if (n_old <= 0) return;
+  const CacheParams& c = p.cache;
+  const std::byte* part = g.load_fresh(c.pages + chunk) + c.page_offset + kv_head * c.head_bytes;
+  const int key_bytes = (n_old + 15) / 16 * 16 * c.head_dim * kElementBytes<kType>;
+  const int value_bytes = n_old * c.v_stride * kElementBytes<kType>;
+  for (int at = g.thread() * 128; at < key_bytes; at += kThreads * 128) g.prefetch(part + at);
+  for (int at = g.thread() * 128; at < value_bytes; at += kThreads * 128)
+    g.prefetch(part + c.v_offset + at);
+}
+
+// By all threads of a block.
+template <int kThreads, class G>
+SPECDEC_GPU void store_rows(G& g, const AttentionParams& p, int kv_head, int first) {
+  const int of_key = (p.cache.head_dim + 31) / 32;  // pieces of 32
+  const int of_row = of_key + (p.cache.v_stride + 31) / 32;
+  for (int at = g.thread() / 32; at < p.n_new * of_row; at += kThreads / 32) {
+    const int r = at / of_row;
+    const int piece = at % of_row;
+    const bool is_key = piece < of_key;
+    store_new(g, p.rows, p.cache, kv_head, r, first - p.n_before + r, is_key,
+              32 * (is_key ? piece : piece - of_key));
+  }
+}
+
 // (m, l) and what old and new outputs are multiplied with.
 struct Merge {
   float m, l, old_factor, new_factor;
@@ -68,13 +118,14 @@ SPECDEC_GPU Merge merge_of(float m, float l, float chunk_m, float chunk_l) {
 }
 
 // Dimension d of a query over all of its chunks.
-template <class G>
+template <bool kWindow, class G>
 SPECDEC_GPU float merged_output(G& g, const AttentionParams& p, std::int64_t base, int length,
                                 int d) {
   float m = 0;
   float l = 0;
   float o = 0;
-  for (int chunk = 0; chunk * kChunk < length; chunk += kMergeBatch) {
+  const int first = first_seen<kWindow>(p, length) / kChunk;
+  for (int chunk = first; chunk * kChunk < length; chunk += kMergeBatch) {
     float part_m[kMergeBatch], part_l[kMergeBatch], part_o[kMergeBatch];
     SPECDEC_UNROLL
     for (int i = 0; i < kMergeBatch; ++i) {
@@ -87,7 +138,7 @@ SPECDEC_GPU float merged_output(G& g, const AttentionParams& p, std::int64_t bas
     SPECDEC_UNROLL
     for (int i = 0; i < kMergeBatch; ++i) {
       if ((chunk + i) * kChunk >= length) break;
-      if (chunk + i == 0) {
+      if (chunk + i == first) {
         m = part_m[0];
         l = part_l[0];
         o = part_o[0];

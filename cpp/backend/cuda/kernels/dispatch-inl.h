@@ -17,6 +17,7 @@ namespace specdec::cuda {
 
 static_assert(kActivationSilu == static_cast<int>(Activation::kSilu));
 static_assert(kActivationGelu == static_cast<int>(Activation::kGeluErf));
+static_assert(kActivationGeluTanh == static_cast<int>(Activation::kGeluTanh));
 static_assert(kCacheF16 == static_cast<int>(KvType::kF16));
 static_assert(kCacheQ8 == static_cast<int>(KvType::kQ8_0));
 static_assert(kChunk == kKvChunk && kKvLane == 16 && kHeadBlock == kRowsPerTile);
@@ -295,6 +296,7 @@ void embed(const EmbedArgs& args, Stream stream) {
   p.n_units = static_cast<int>(div_up(w.n_in, weight_layout(w.dtype).unit));
   p.dst = args.dst;
   p.dst_stride = args.dst_stride;
+  p.scale = args.scale;
   const auto launch = [&]<class Row>() {
     L::template launch<Embed<Row>>(p, pieces(w.n_in), args.n_rows, kPiece, 0, stream);
   };

@@ -35,6 +35,7 @@ struct EmbedParams {
   int n_units;
   float* dst;
   std::int64_t dst_stride;
+  float scale;
 };
 
 // Bits of one code from a plane of `bits` bits per code. v: its word of 8, s: its 64 k.
@@ -149,7 +150,8 @@ struct Embed {
     if (token < 0 || token >= p.n_out) token = 0;
     const std::int64_t unit = std::int64_t{token / 16} * p.n_units + k / Row::kUnit;
     g.store(p.dst + g.block_y() * p.dst_stride + k,
-            Row::weight(g, p.headers, p.codes, unit, token % 16, static_cast<int>(k % Row::kUnit)));
+            p.scale * Row::weight(g, p.headers, p.codes, unit, token % 16,
+                                  static_cast<int>(k % Row::kUnit)));
   }
 };
 

@@ -153,6 +153,7 @@ struct AttentionArgs {
   // kMostNewRows rows, the first `n_before` of which are not attended. n_rows 0: nothing.
   RopeStoreArgs rope;
   int n_before = 0;
+  int window = 0;
 };
 inline constexpr int kMostNewRows = 16;
 inline constexpr int kAttentionCounters = 8;
@@ -195,14 +196,15 @@ struct HeadArgs {
 [[nodiscard]] std::size_t head_scratch_bytes(int n_rows, std::int64_t n_tokens, int n_blocks,
                                              int top_k);
 
-// dst[r, :] = row tokens[r] of a packed matrix, as floats. Row 0 when it has no such row: the token
-// may be what a head found, on its way to being fed.
+// dst[r, :] = row tokens[r] of a packed matrix, as floats, times scale. Row 0 when it has no such
+// row: the token may be what a head found, on its way to being fed.
 struct EmbedArgs {
   PackedWeight weight;
   const std::int32_t* tokens = nullptr;  // device, [n_rows]
   int n_rows = 0;
   float* dst = nullptr;
   std::int64_t dst_stride = 0;
+  float scale = 1;
 };
 
 // tokens[r] = that of found[sources[r]] where the source is not negative: what a head found becomes

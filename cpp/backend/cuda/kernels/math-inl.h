@@ -70,14 +70,21 @@ SPECDEC_GPU float gelu_erf(float x) {
   return x * (x < 0.0F ? upper : 1.0F - upper);
 }
 
+SPECDEC_GPU float gelu_tanh(float x) {
+  const float slope = fma_of(x * x, -0x1.2444f2p-4F, -0x1.988454p+0F);
+  return divide(x, 1.0F + exp_of(x * slope));
+}
+
 // Numbers of Activation, which kernels take as an int.
 inline constexpr int kActivationNone = 0;
 inline constexpr int kActivationSilu = 1;
 inline constexpr int kActivationGelu = 2;
+inline constexpr int kActivationGeluTanh = 3;
 
 SPECDEC_GPU float activate(int activation, float x) {
   if (activation == kActivationSilu) return silu(x);
   if (activation == kActivationGelu) return gelu_erf(x);
+  if (activation == kActivationGeluTanh) return gelu_tanh(x);
   return x;
 }
 

@@ -1,0 +1,129 @@
+"""Gemma 3: its text models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .errors import ConvertError
+from .hf_config import Config
+from .model_description import Model, context_length, read_sizes
+from .rope import Rope, read_rope
+
+PERIOD = 6  # of files that say nothing: all layers but every sixth have the window
+LAYERS_OF_27B = 62  # whose scores are scaled by the heads' share of the width
+
+
+def _ropes(config: Config, head_dim: int, context: int) -> tuple[Rope, float]:
+    """That of full layers, and the base of windowed ones."""
+    nested = config.get("rope_parameters")
+    if not isinstance(nested, dict) or "full_attention" not in nested:
+        config.values.setdefault("rope_theta", 1e6)
+        local = config.number("rope_local_base_freq", 10000.0)
+        return read_rope(config, head_dim, context, divisors=False), local
+    if set(nested) != {"full_attention", "sliding_attention"}:
+        raise config.fail("rope_parameters", "those of full_attention and of sliding_attention")
+    ropes = [
+        read_rope(Config({"rope_parameters": part}, config.path), head_dim, context, divisors=False)
+        for part in (nested["full_attention"], nested["sliding_attention"])
+    ]
+    if ropes[1].keys:
+        raise config.fail("rope_parameters", "without scaling for sliding_attention")
+    config.has("rope_local_base_freq")
+    return ropes[0], ropes[1].theta
+
+
+def _windowed(config: Config, n_layers: int) -> list[bool]:
+    config.has("_sliding_window_pattern")
+    period = config.integer("sliding_window_pattern", config.get("_sliding_window_pattern", PERIOD))
+    types: Any = config.get("layer_types")
+    if types is None:
+        return [layer % period < period - 1 for layer in range(n_layers)]
+    kinds = {"full_attention": False, "sliding_attention": True}
+    if not isinstance(types, list) or len(types) != n_layers or set(map(str, types)) - set(kinds):
+        raise config.fail(
+            "layer_types", f"a list of {n_layers} times full_attention or sliding_attention"
+        )
+    return [kinds[str(kind)] for kind in types]
+
+
+def _window_keys(config: Config, n_layers: int) -> dict[str, Any]:
+    window = config.integer("sliding_window", 4096)
+    flags = _windowed(config, n_layers)
+    keys: dict[str, Any] = {"gemma3.attention.sliding_window": window}
+    for period in (PERIOD, *range(1, n_layers + 1)):
+        if flags == [layer % period < period - 1 for layer in range(n_layers)]:
+            if period != PERIOD:
+                keys["gemma3.attention.sliding_window_pattern"] = period
+            return keys
+    keys["gemma3.attention.sliding_window_pattern"] = [int(flag) for flag in flags]
+    return keys
+
+
+def attention_scalar(hidden: int, n_layers: int, n_heads: int, head_dim: int) -> float:
+    return hidden / n_heads if n_layers == LAYERS_OF_27B else head_dim
+
+
+def _check_scale(config: Config, usual: float) -> None:
+    scalar = config.number("query_pre_attn_scalar", 256)
+    if scalar != usual:
+        raise ConvertError(
+            f"{config.fail('query_pre_attn_scalar', f'{usual:g}', scalar)}: "
+            "GGUF files of this family cannot say another"
+        )
+
+
+def gemma3(config: Config) -> Model:
+    arch = "gemma3"
+    config.values.setdefault("tie_word_embeddings", True)
+    context = context_length(config, 131072)
+    model, hidden, n_layers, n_heads, head_dim = read_sizes(config, arch, context, 256)
+    n_kv_heads = config.integer("num_key_value_heads", 4)
+    if n_heads % n_kv_heads:
+        raise config.fail("num_key_value_heads", f"a divisor of {n_heads} heads", n_kv_heads)
+    gelu = "gelu_pytorch_tanh"
+    config.require("hidden_activation", (gelu,), "only the tanh GELU is supported", gelu)
+    config.require("attention_bias", (False,), "biases there are not supported", False)
+    config.require("use_bidirectional_attention", (False,), "it is not supported", False)
+    config.has("cache_implementation")
+    _check_scale(config, attention_scalar(hidden, n_layers, n_heads, head_dim))
+    rope, local_theta = _ropes(config, head_dim, context)
+    model.keys |= {
+        f"{arch}.attention.head_count_kv": n_kv_heads,
+        f"{arch}.attention.key_length": head_dim,
+        f"{arch}.attention.value_length": head_dim,
+        f"{arch}.attention.layer_norm_rms_epsilon": config.number("rms_norm_eps", 1e-6),
+        f"{arch}.rope.freq_base": rope.theta,
+        f"{arch}.rope.freq_base_swa": local_theta,
+        f"{arch}.rope.dimension_count": head_dim,
+    } | {f"{arch}.rope.{key}": value for key, value in rope.keys.items()}
+    model.keys |= _window_keys(config, n_layers)
+
+    ffn = model.keys[f"{arch}.feed_forward_length"]
+    q_size, kv_size = n_heads * head_dim, n_kv_heads * head_dim
+    model.heads = ("lm_head.weight",)
+    model.expect("token_embd.weight", "model.embed_tokens.weight", (model.n_vocab, hidden))
+    matrices = {
+        "attn_q": ("self_attn.q_proj", (q_size, hidden)),
+        "attn_k": ("self_attn.k_proj", (kv_size, hidden)),
+        "attn_v": ("self_attn.v_proj", (kv_size, hidden)),
+        "attn_output": ("self_attn.o_proj", (hidden, q_size)),
+        "ffn_gate": ("mlp.gate_proj", (ffn, hidden)),
+        "ffn_up": ("mlp.up_proj", (ffn, hidden)),
+        "ffn_down": ("mlp.down_proj", (hidden, ffn)),
+    }
+    norms = {
+        "attn_norm": ("input_layernorm", hidden),
+        "attn_q_norm": ("self_attn.q_norm", head_dim),
+        "attn_k_norm": ("self_attn.k_norm", head_dim),
+        "post_attention_norm": ("post_attention_layernorm", hidden),
+        "ffn_norm": ("pre_feedforward_layernorm", hidden),
+        "post_ffw_norm": ("post_feedforward_layernorm", hidden),
+    }
+    for layer in range(n_layers):
+        to, of = f"blk.{layer}", f"model.layers.{layer}"
+        for name, (source, shape) in matrices.items():
+            model.expect(f"{to}.{name}.weight", f"{of}.{source}.weight", shape)
+        for name, (source, size) in norms.items():  # checkpoints hold what is added to 1
+            model.expect(f"{to}.{name}.weight", f"{of}.{source}.weight", (size,), plus=1)
+    model.expect("output_norm.weight", "model.norm.weight", (hidden,), plus=1)
+    return model
