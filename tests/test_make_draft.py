@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import pathlib
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -266,6 +268,35 @@ def test_bad_options_are_named(tmp_path, arguments, text, monkeypatch):
     done = tool("target.gguf", "x.gguf", *arguments, code=2)
     assert re.search(text, done.stderr.replace("\n", " ")), done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_torch
+def test_prompts_and_tokens_per_pass_are_measured_as_they_are(tmp_path, monkeypatch):
+    """U+2028 is no end of a line in JSON; the token that ends an answer is one that a pass gave."""
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    import draft_measure
+
+    class Ends(contextlib.nullcontext):
+        def __init__(self, model, **options):
+            super().__init__(self)
+
+        def reset(self):
+            pass
+
+        def generate(self, prompt, max_tokens):
+            stats = types.SimpleNamespace(
+                drafted=0, accepted=0, rounds=0, plain_steps=4, emitted=3, drafted_per_position=()
+            )
+            return types.SimpleNamespace(stats=stats, token_ids=(1, 2, 3), finish_reason="stop")
+
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a\u2028b"}\n{"prompt": "import os\\n"}\n')
+    with sd.Model(sd.embedded().target) as model:
+        prompts = draft_measure.file_prompts(model, path, 9)
+        assert sorted(prompts) == sorted(map(model.tokenize, ("a\u2028b", "import os\n")))
+        monkeypatch.setattr(draft_measure.sd, "Decoder", Ends)
+        figures, _ = draft_measure.acceptance(model, prompts, None, 8)
+    assert figures["tokens_per_pass"] == 1
 
 
 @needs_torch

@@ -136,6 +136,17 @@ def test_a_solution_that_is_there_twice_is_refused(tmp_path):
         edit_sessions.humaneval_solutions(path)
 
 
+def test_a_form_feed_is_no_end_of_a_line():
+    """Sources of the standard library have some, and `ast` does not count them."""
+    function = "def f(x):\n    y = 'a\fb'\n    return 10\n"
+    module = f"import os\n\f\n{function}"
+    assert edit_sessions._segment(module, ast.parse(module).body[1]) == function
+    edit = edit_sessions._constant(function, Always())
+    assert edit.text == function.replace("10", "11")
+    replaced = edit_sessions._docstring("def f(x):\n    'a\fb'\n    return x\n", Always())
+    assert replaced.text == 'def f(x):\n    """Compute f."""\n    return x\n'
+
+
 def study_edits(folder, *more):
     return command.main(["edits", "-m", "pycode", "--out", str(folder / "out"), "-q", *more])
 

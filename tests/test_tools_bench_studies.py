@@ -22,6 +22,14 @@ def run(task, method, speed, ms, **more):
             "max_tokens": 8, "decode_ms": ms, **more}  # fmt: skip
 
 
+def test_rows_end_with_line_feeds_alone(tmp_path):
+    """A generated text may hold U+2028, which is no end of a line in JSON."""
+    rows = [run("a", "plain", 10, 1.0, text="x\u2028y"), run("b", "plain", 10, 1.0, text="z")]
+    text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
+    (tmp_path / "rows.jsonl").write_text(text)
+    assert [r["text"] for r in bench_studies.read_rows(tmp_path)] == ["x\u2028y", "z"]
+
+
 def test_methods_that_emit_other_tokens_are_found():
     rows = tidy([
         run("a", "plain", 10, 1.0), run("a", "plain", 10, 1.0, round=1),

@@ -19,8 +19,8 @@ Row = dict[str, Any]
 
 def read_rows(folder: pathlib.Path) -> list[Row]:
     """Of a finished study; times are taken from exclusive runs, and errors end the script."""
-    lines = (folder / "rows.jsonl").read_text("utf-8").splitlines()
-    rows: list[Row] = [json.loads(line) for line in lines]
+    lines = (folder / "rows.jsonl").read_text("utf-8").split("\n")  # texts may hold U+2028
+    rows: list[Row] = [json.loads(line) for line in lines if line]
     failed = sorted({f"{row['method']}: {row['error']}" for row in rows if row["error"]})
     if failed:
         raise SystemExit(f"{folder}: {'; '.join(failed)}")

@@ -42,7 +42,7 @@ def file_prompts(model: sd.Model, path: pathlib.Path, count: int) -> Prompts:
     if path.suffix not in (".jsonl", ".json"):
         return [model.tokenize(content)]
     prompts: Prompts = []
-    for number, line in enumerate(content.splitlines(), 1):
+    for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -74,7 +74,7 @@ def acceptance(
     model: sd.Model, prompts: Prompts, drafter: Any, max_tokens: int
 ) -> tuple[dict[str, float], list[tuple[int, ...]]]:
     """With drafts of a fixed length, greedily; and what was generated."""
-    drafted, accepted, rounds = 0, 0, 0
+    drafted, accepted, rounds, given = 0, 0, 0, 0
     first = [0, 0]
     tokens = []
     with sd.Decoder(model, drafter=drafter, n_ctx=_context(model, prompts, max_tokens)) as decoder:
@@ -89,10 +89,12 @@ def acceptance(
                 first[0] += stats.drafted_per_position[0]
                 first[1] += stats.accepted_per_position[0]
             tokens.append(result.token_ids)
+            # A pass gave the token that ends an answer, too.
+            given += stats.emitted + (result.finish_reason == "stop")
     return {
         "first_token": first[1] / max(first[0], 1),
         "acceptance": accepted / max(drafted, 1),
-        "tokens_per_pass": sum(map(len, tokens)) / max(rounds, 1),
+        "tokens_per_pass": given / max(rounds, 1),
     }, tokens
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import pathlib
 import random
 import sysconfig
@@ -109,8 +110,13 @@ def humaneval_solutions(path: pathlib.Path) -> list[Source]:
     return sources
 
 
+def _lines(text: str) -> list[str]:
+    """With their ends, as `ast` counts them: a form feed, of which sources have some, is none."""
+    return list(io.StringIO(text, newline="\n"))
+
+
 def _segment(text: str, node: ast.stmt) -> str:
-    lines = text.splitlines(keepends=True)[node.lineno - 1 : node.end_lineno]
+    lines = _lines(text)[node.lineno - 1 : node.end_lineno]
     return "".join(lines).rstrip("\n") + "\n"
 
 
@@ -166,7 +172,7 @@ def _names(function: ast.FunctionDef) -> list[str]:
 
 def _put(text: str, places: Sequence[tuple[int, int, int, str]]) -> str:
     """`places`: (line from 1, first column, last column, what comes there)."""
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     for line, first, last, new in sorted(places, reverse=True):
         old = lines[line - 1]
         lines[line - 1] = old[:first] + new + old[last:]
@@ -206,7 +212,7 @@ def _docstring(text: str, chance: random.Random) -> Edit | None:
         done = _put(text, [(_first_line(first), 0, 0, f"{indent}{quoted}\n")])
         what = f"Add the docstring `{quoted}` to the function `{function.name}`."
         return Edit("docstring", what, f"with the docstring {quoted}", done)
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     end = first.end_lineno or first.lineno
     indent = " " * first.col_offset
     done = "".join([*lines[: first.lineno - 1], f"{indent}{quoted}\n", *lines[end:]])
@@ -235,11 +241,12 @@ def _constant(text: str, chance: random.Random) -> Edit | None:
     function = _function(ast.parse(text))
     if function is None:
         return None
+    lines = _lines(text)
     found = [
         node
         for node in ast.walk(function)
         if isinstance(node, ast.Constant) and type(node.value) is int
-        and text.splitlines()[node.lineno - 1][node.col_offset :].startswith(str(node.value))
+        and lines[node.lineno - 1][node.col_offset :].startswith(str(node.value))
     ]  # fmt: skip
     if not found:
         return None
