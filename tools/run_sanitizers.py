@@ -22,6 +22,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +58,13 @@ DESELECT = [
 def run(command: list[str], **settings: str) -> None:
     shown = [f"{k}={v}" for k, v in settings.items() if k.startswith("SPECDEC_CPU")]
     print("+", *shown, *command, flush=True)
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **settings}, check=False)
+    # In files: pytest swallows what a process of its own says on its way out.
+    with tempfile.TemporaryDirectory() as folder:
+        for name in settings.keys() & {"ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"}:
+            settings[name] += f":log_path={folder}/finding"
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **settings}, check=False)
+        for path in sorted(Path(folder).iterdir()) if done.returncode != 0 else []:
+            print(path.read_text(errors="replace"), flush=True)
     if done.returncode != 0:
         sys.exit(f"exit status {done.returncode}: {' '.join(command)}")
 

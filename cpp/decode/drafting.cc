@@ -221,6 +221,7 @@ void Drafting::conclude(Draft& draft) {
 }
 
 void Drafting::note_chain(const DraftProposal& proposal) {
+  SPECDEC_CHECK(proposal.parents.empty() || proposal.parents.size() == proposal.tokens.size());
   n_drafted_ = proposal.size();
   chain_.clear();
   // Siblings stand one behind the other.
