@@ -93,6 +93,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell lets its background jobs ignore Ctrl-C, and children inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # And nohup lets what it starts ignore this one.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # Tests of the CPU stay there on a machine with a GPU.
     if "cuda" not in config.getoption("-m"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
