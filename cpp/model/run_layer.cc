@@ -23,7 +23,7 @@ struct Model::LayerRun {
     if (weights.vector(weight) == nullptr) return {};
     return {.kind = config.norm_kind,
             .weight = weights.vector(weight),
-            .bias = weights.vector(static_cast<Part>(static_cast<int>(weight) + 1)),
+            .bias = weights.vector(bias_of(weight)),
             .epsilon = config.norm_epsilon};
   }
   [[nodiscard]] KvLayerView view_of(int part) const {
@@ -52,7 +52,7 @@ void Model::LayerRun::queries_keys_values() const {
     const WeightMatrix* weight = weights.matrix(part);
     if (weight == nullptr) continue;
     segments[n++] = {.weight = weight,
-                     .bias = weights.vector(static_cast<Part>(static_cast<int>(part) + 1)),
+                     .bias = weights.vector(bias_of(part)),
                      .dst = dst,
                      .dst_stride = pass.qkv_stride};
     dst += weight->n_out();

@@ -36,8 +36,6 @@ bool same_shape(const std::vector<std::uint64_t>& expected, std::vector<std::uin
                         {}, tensor.name, tensor.offset);
 }
 
-Part bias_of(Part part) { return static_cast<Part>(static_cast<std::uint8_t>(part) + 1); }
-
 }  // namespace
 
 void SlotTable::add(Part part, const std::string& name, std::vector<std::uint64_t> shape,
@@ -86,6 +84,14 @@ void SlotTable::gated_ffn() {
 void SlotTable::plain_ffn(Presence bias) {
   linear(Part::kUp, "ffn_up", config_.hidden_size, config_.intermediate_size, bias);
   linear(Part::kDown, "ffn_down", config_.intermediate_size, config_.hidden_size, bias);
+}
+
+void SlotTable::pre_norm_layer(Presence qkv_bias, Presence out_bias) {
+  norm(Part::kAttentionNorm, "attn_norm");
+  qkv(qkv_bias);
+  linear(Part::kAttentionOut, "attn_output", config_.q_size(), config_.hidden_size, out_bias);
+  norm(Part::kFfnNorm, "ffn_norm");
+  gated_ffn();
 }
 
 std::vector<Slot> model_slots(const GgufFile& file, const ArchSpec& spec,

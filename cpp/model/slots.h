@@ -51,6 +51,11 @@ enum class Part : std::uint8_t {
 };
 inline constexpr std::size_t kNumParts = static_cast<std::size_t>(Part::kFfnPostNormBias) + 1;
 
+// Of a matrix or a norm.
+[[nodiscard]] constexpr Part bias_of(Part part) {
+  return static_cast<Part>(static_cast<std::uint8_t>(part) + 1);
+}
+
 enum class Presence { kNever, kOptional, kRequired };
 enum class SlotKind { kMatrix, kVector };
 
@@ -87,6 +92,8 @@ class SlotTable {
   void qkv(Presence bias, bool fused_only = false);
   void gated_ffn();
   void plain_ffn(Presence bias);
+  // What llama and many others have: a norm before attention, one before a gated network.
+  void pre_norm_layer(Presence qkv_bias, Presence out_bias);
 
  private:
   void add(Part part, const std::string& name, std::vector<std::uint64_t> shape, Presence presence,

@@ -28,14 +28,7 @@ void read_layers(const HparamReader& hparams, ModelConfig& config) {
   for (LayerSpec& layer : config.layers) layer.rope = -1;
 }
 
-void layer_slots(SlotTable& t) {
-  const ModelConfig& c = t.config();
-  t.norm(Part::kAttentionNorm, "attn_norm");
-  t.qkv(Presence::kOptional);
-  t.linear(Part::kAttentionOut, "attn_output", c.q_size(), c.hidden_size, Presence::kOptional);
-  t.norm(Part::kFfnNorm, "ffn_norm");
-  t.gated_ffn();
-}
+void layer_slots(SlotTable& t) { t.pre_norm_layer(Presence::kOptional, Presence::kOptional); }
 
 }  // namespace
 

@@ -5,14 +5,7 @@ namespace specdec {
 
 namespace {
 
-void layer_slots(SlotTable& t) {
-  const ModelConfig& c = t.config();
-  t.norm(Part::kAttentionNorm, "attn_norm");
-  t.qkv(Presence::kRequired);
-  t.linear(Part::kAttentionOut, "attn_output", c.q_size(), c.hidden_size);
-  t.norm(Part::kFfnNorm, "ffn_norm");
-  t.gated_ffn();
-}
+void layer_slots(SlotTable& t) { t.pre_norm_layer(Presence::kRequired, Presence::kNever); }
 
 }  // namespace
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from .._names import find_model
 from ..errors import InvalidArgumentError, ModelFileError, ModelFileNotFoundError
+from ..model import info
 from . import machine
 from .engines import Workbench
 from .figures import different, tidy
@@ -26,8 +27,8 @@ from .study import STUDIES, Study, find_study
 
 EXTRA = ("pandas", "matplotlib", "rich")
 # Options that do not change what is run.
-_FREE = {"study", "out", "workers", "ray", "restart", "report", "quiet", "pairs", "notes", "target",
-         "draft", "pair", "threads_given", "output"}  # fmt: skip
+_FREE = {"out", "workers", "ray", "restart", "report", "quiet", "pairs", "notes", "target", "draft",
+         "pair", "output"}  # fmt: skip
 
 
 def need_extra(*more: str) -> None:
@@ -160,7 +161,7 @@ def settings_of(study: Study, args: argparse.Namespace, blocks: Sequence[Block])
     ]
     return {
         "study": study.name,
-        "version": machine.facts()["version"],
+        "version": info()["version"],
         "options": options,
         "models": models,
         "blocks": digest([block.id for block in blocks]),
