@@ -20,6 +20,7 @@ CONFIGS = {
     "llama": TinyConfig(
         n_layers=3, hidden_size=96, n_heads=4, n_kv_heads=2, head_dim=24, intermediate_size=160
     ),
+    "mistral": TinyConfig(n_heads=6, n_kv_heads=2, window=40),
     "qwen2": TinyConfig(arch="qwen2", tied=True, n_heads=7, n_kv_heads=1, head_dim=32),
     "qwen3": TinyConfig(arch="qwen3", tied=True, n_heads=8, n_kv_heads=4, head_dim=24),
     "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
