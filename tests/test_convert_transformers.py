@@ -225,7 +225,7 @@ def test_shards_that_transformers_wrote(tmp_path: pathlib.Path) -> None:
     "case",
     [
         *("llama 3 rope", "llama padded", "qwen2", "smollm3", "granite", "gemma3", "olmo2"),
-        *("gemma3 another pattern", "gptneox padded"),
+        *("gemma3 another pattern", "gptneox padded", "mistral window", "qwen2 window"),
     ],
 )
 def test_the_way_back_gives_transformers_the_same_model(case: str, tmp_path: pathlib.Path) -> None:
