@@ -53,6 +53,8 @@ KvCache::KvCache(std::shared_ptr<KvArena> arena, const KvShape& shape, int n_ctx
   if (shape.n_device_layers > 0 && arena_->device() == nullptr)
     throw_invalid("a KV cache with layers on a device needs an arena of that device");
   views_.resize(index(shape.n_host_layers()));
+  if (shape.n_recurrent_layers > 0)
+    recurrent_.emplace(arena_, shape.recurrent, shape.n_recurrent_layers);
 }
 
 void KvCache::set_page(std::size_t at, KvPage page) {
@@ -95,7 +97,7 @@ void KvCache::make_writable(std::size_t first, std::size_t end) {
   }
 }
 
-void KvCache::reserve(int n_rows) {
+void KvCache::reserve(int n_rows, int n_present, bool revocable) {
   if (n_rows < 0) throw_invalid("cannot reserve " + std::to_string(n_rows) + " rows");
   if (n_rows > n_ctx_ - length_) {
     throw Error(ErrorCode::kContextFull,
@@ -104,6 +106,7 @@ void KvCache::reserve(int n_rows) {
                     " more are needed; use a larger n_ctx");
   }
   if (n_rows > 0) make_writable(index(length_) / kKvChunk, pages_for(length_ + n_rows));
+  if (recurrent_) recurrent_->reserve(length_ - n_present, n_rows + n_present, revocable);
 }
 
 void KvCache::advance(int n_rows) {
@@ -124,6 +127,12 @@ void KvCache::truncate(int n) {
     throw_invalid("cannot truncate a cache of " + std::to_string(length_) + " positions to " +
                   std::to_string(n));
   }
+  if (reachable(n) != n) {
+    throw_invalid("a cache of " + std::to_string(length_) +
+                  " positions with recurrent layers cannot be truncated to " + std::to_string(n) +
+                  ", only to " + std::to_string(reachable(n)));
+  }
+  if (recurrent_) recurrent_->truncate(n);
   const std::size_t n_pages = pages_for(n);
   release_from(n_pages);
   length_ = n;
@@ -146,6 +155,10 @@ void KvCache::keep_path(int base, std::span<const std::int32_t> rows) {
   const int n_kept = static_cast<int>(rows.size());
   int first = 0;  // rows before it stay where they are
   while (first < n_kept && rows[index(first)] == first) ++first;
+  if (first < n_kept && recurrent_ && !recurrent_->has_logged(base)) {
+    throw_invalid("the rows behind position " + std::to_string(base) +
+                  " were fed as ones that stay; recurrent layers cannot drop some of them");
+  }
   if (first < n_kept) {
     make_writable(index(base + first) / kKvChunk, pages_for(base + n_kept));
     for (const auto& view : views_) {
@@ -164,6 +177,7 @@ void KvCache::keep_path(int base, std::span<const std::int32_t> rows) {
                                          device_pages_[index(dst / kKvChunk)], dst % kKvChunk);
     }
   }
+  if (recurrent_ && first < n_kept) recurrent_->keep_path(base, rows);
   truncate(base + n_kept);
 }
 
@@ -184,6 +198,7 @@ KvCache KvCache::fork() const {
     out.make_writable(n_full, n_full + 1);
     copy_prefix(*pages_[n_full], *out.pages_[n_full], n_rest);
   }
+  if (recurrent_) out.recurrent_ = recurrent_->fork();
   out.length_ = length_;
   return out;
 }

@@ -5,18 +5,23 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "backend/kv_layout.h"
+#include "backend/recurrent_layout.h"
 #include "kv/kv_arena.h"
+#include "kv/recurrent_cache.h"
 
 namespace specdec {
 
 struct KvShape {
-  int n_layers = 0;
+  int n_layers = 0;  // with keys and values
   KvLayout layout;
   int n_device_layers = 0;  // the last so many are in the memory of the arena's device
+  int n_recurrent_layers = 0;
+  RecurrentShape recurrent = {};  // of those
 
   [[nodiscard]] constexpr int n_host_layers() const { return n_layers - n_device_layers; }
   [[nodiscard]] constexpr KvPageSize page_size() const {
@@ -40,16 +45,25 @@ class KvCache {
   [[nodiscard]] int n_ctx() const noexcept { return n_ctx_; }
   [[nodiscard]] const KvShape& shape() const noexcept { return shape_; }
   [[nodiscard]] const std::shared_ptr<KvArena>& arena() const noexcept { return arena_; }
-  // Bytes of the pages it holds, shared ones included.
-  [[nodiscard]] std::size_t n_bytes() const noexcept { return pages_.size() * shape_.page_bytes(); }
+  // Bytes of the pages and states it holds, shared ones included.
+  [[nodiscard]] std::size_t n_bytes() const noexcept {
+    return pages_.size() * shape_.page_bytes() + (recurrent_ ? recurrent_->n_bytes() : 0);
+  }
 
-  // Makes slots [length, length + n_rows) writable. Throws Error(kContextFull) or Error(kResource);
-  // then nothing has changed.
-  void reserve(int n_rows);
+  // Makes slots [length, length + n_rows) writable, for a pass whose first rows are the n_present
+  // last positions. `revocable`: some of the rows may be dropped again, which needs memory where
+  // there are recurrent layers. Throws Error(kContextFull) or Error(kResource); then nothing has
+  // changed.
+  void reserve(int n_rows, int n_present = 0, bool revocable = true);
   // The n_rows slots behind the length, reserved and written before, now count.
   void advance(int n_rows);
-  // Drops the positions from n on, 0 <= n <= length().
+  // Drops the positions from n on, 0 <= n <= length(), n == reachable(n).
   void truncate(int n);
+  // The last position up to n to which the cache can go back: n, unless recurrent layers have
+  // forgotten their states so far back. To get to n, feed what is between again.
+  [[nodiscard]] int reachable(int n) const {
+    return recurrent_ ? recurrent_->reachable(n) : n;
+  }
   // Slots [base, length) hold the rows of the last forward: keeps those of `rows` (ascending) in
   // this order and drops the others. Strong guarantee.
   void keep_path(int base, std::span<const std::int32_t> rows);
@@ -57,6 +71,10 @@ class KvCache {
   // it is used.
   [[nodiscard]] KvCache fork() const;
 
+  // Null: the model has no such layers.
+  [[nodiscard]] RecurrentCache* recurrent() noexcept {
+    return recurrent_ ? &*recurrent_ : nullptr;
+  }
   // Of a layer on the CPU. Valid until the next change of this cache.
   [[nodiscard]] KvLayerView layer_view(int layer) const;
   // Device parts of the pages: the layers from shape().n_host_layers() on, one after the other.
@@ -76,6 +94,7 @@ class KvCache {
   std::vector<std::vector<std::byte*>>
       views_;                             // [n_host_layers][n_pages] that layer's part of each page
   std::vector<std::byte*> device_pages_;  // [n_pages], or empty
+  std::optional<RecurrentCache> recurrent_;
 };
 
 }  // namespace specdec
