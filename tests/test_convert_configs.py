@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import hf_checkpoints as hf
+from helpers import native
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed")
@@ -170,11 +171,13 @@ WINDOWS: dict[str, tuple[dict[str, Any], bool]] = {
 def test_a_sliding_window_counts_where_it_applies(case: str, tmp_path: pathlib.Path) -> None:
     changes, is_plain = WINDOWS[case]
     hf.write_checkpoint(tmp_path, hf.llama_config(**changes))
-    if is_plain:
-        convert(tmp_path, tmp_path / "out.gguf")
-    else:
-        with pytest.raises(ConvertError, match="sliding-window attention is not supported"):
-            convert(tmp_path, tmp_path / "out.gguf")
+    convert(tmp_path, tmp_path / "out.gguf")
+    found, _ = native("model").read_config(str(tmp_path / "out.gguf"))
+    expected = [0, 0]
+    if not is_plain:
+        window = changes["sliding_window"]
+        expected = [window if case.startswith("mistral") else 0, window]
+    assert found["windows"] == expected
 
 
 @pytest.mark.parametrize("case", WINDOWS)
@@ -271,7 +274,7 @@ def test_every_key_that_only_leads_to_a_refusal_can_be_ignored(tmp_path: pathlib
             hf.write_checkpoint(tmp_path, base)
             hf.write_json(tmp_path / "config.json", base | {key: value})
             arguments = [str(tmp_path), str(tmp_path / "out.gguf"), "--quiet"]
-            if key != "sliding_window" or names:
+            if key != "sliding_window":
                 assert main(arguments) == 3, key
             assert main([*arguments, "--ignore-key", key]) == 0, key
     assert set(values) - {"some_key"} <= CHECKED | set(NEUTRAL)

@@ -168,17 +168,12 @@ BAD: dict[str, tuple[Break, str]] = {
         change_config(rope_scaling={"type": "linear", "factor": 2.0, "mscale": 0.7}),
         "unknown rope parameters: mscale",
     ),
-    "a sliding window": (
-        change_config(**MISTRAL, sliding_window=128),
-        "sliding_window is 128, less than the context of 512 tokens, and applies from layer 0 of 2",
-    ),
-    "a sliding window that the architecture has by itself": (
-        change_config(**MISTRAL, max_position_embeddings=8192),
-        "sliding_window is 4096",
-    ),
-    "a sliding window of some layers": (
-        change_config(**QWEN2, use_sliding_window=True, sliding_window=64, max_window_layers=1),
-        "applies from layer 1 of 2",
+    "a sliding window of SmolLM3": (
+        change_config(
+            architectures=["SmolLM3ForCausalLM"], model_type="smollm3",
+            use_sliding_window=True, sliding_window=64,
+        ),
+        "sliding_window is 64, less than the context of 512 tokens",
     ),
     "a sliding window that is no number": (
         change_config(**MISTRAL, sliding_window="all"),

@@ -180,7 +180,10 @@ ARITHMETIC: list[tuple[dict[str, Any], str]] = [
     ({"llama.attention.scale": 0.5}, r"'llama.attention.scale' should be 1 / sqrt\(16\)"),
     ({"llama.rope.dimension_count": 8}, "'llama.rope.dimension_count' should be the 16"),
     ({"llama.attention.value_length": 8}, "'llama.attention.value_length' should be key_length"),
-    ({"llama.attention.sliding_window": 64}, "'llama.attention.sliding_window' should be 0 or"),
+    (
+        {"llama.attention.sliding_window": 64, "llama.attention.sliding_window_pattern": 2},
+        "'llama.attention.sliding_window_pattern' should be that of all layers",
+    ),
     ({"llama.expert_count": 8}, "'llama.expert_count' should be 0"),
     ({"llama.logit_scale": 0.5}, "'llama.logit_scale' should be 1, as config.json"),
     ({"llama.attention.causal": False}, "'llama.attention.causal' should be True"),

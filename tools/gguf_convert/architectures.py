@@ -7,7 +7,6 @@ An architecture turns config.json into GGUF keys and a list of expected tensors,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -17,50 +16,9 @@ from .hf_config import Config
 from .model_description import Defaults, Expected, Model, context_length, read_sizes
 from .rope import read_rope
 from .tensors import Computed, Target, fused_qkv_order, rope_pairs_order
+from .windows import optional_window
 
 __all__ = ["Expected", "Model", "read_model"]
-
-
-def _refuse_windows(config: Config, arch: str, n_layers: int, context: int, default: Any) -> None:
-    """A sliding window that a context can outgrow changes the attention, where one applies."""
-    window: Any = config.values.get("sliding_window", default)
-    config.has("sliding_window")
-    if "sliding_window" in config.ignored:
-        window = None
-    layer_types = config.get("layer_types", [])
-    if not isinstance(layer_types, list) or set(map(str, layer_types)) - {
-        "full_attention",
-        "sliding_attention",
-    }:
-        raise config.fail("layer_types", "a list of full_attention and sliding_attention")
-    if layer_types and len(layer_types) != n_layers:
-        raise config.fail("layer_types", f"a list of {n_layers} layers", len(layer_types))
-    first = 0  # the first layer with the window
-    if arch in ("qwen2", "qwen3"):
-        if not config.flag("use_sliding_window", False):
-            window = None
-        first = config.integer("max_window_layers", 28, low=0)
-        if "sliding_attention" in layer_types:
-            first = layer_types.index("sliding_attention")
-        elif layer_types:
-            first = n_layers
-    else:
-        if arch == "smollm3" and not config.flag("use_sliding_window", False):
-            window = None
-        config.has("use_sliding_window")
-        config.has("max_window_layers")
-        if layer_types and "sliding_attention" not in layer_types:
-            first = n_layers
-    if window is None or first >= n_layers:
-        return
-    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-        raise config.fail("sliding_window", "a whole number from 1, or null")
-    if window < context:
-        raise ConvertError(
-            f"{config.path}: sliding-window attention is not supported: sliding_window is "
-            f"{short(repr(window))}, less than the context of {context} tokens, and applies from "
-            f"layer {first} of {n_layers} on"
-        )
 
 
 def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
@@ -84,7 +42,8 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
             if config.has(key):
                 model.notes.append(f"'{key}' means nothing for {KINDS[name][0]}: left out")
     else:
-        _refuse_windows(config, name, n_layers, context, defaults.window)
+        keys = optional_window(config, KINDS[name][0], n_layers, context, defaults.window)
+        model.keys |= {f"{arch}.{key}": value for key, value in keys.items()}
     permuted = arch in ("llama", "smollm3", "granite")
     # Qwen2 has biases whatever the key says; whether they are there is checked below.
     qkv_bias = config.flag("attention_bias", False) or name == "qwen2"

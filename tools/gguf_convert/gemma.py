@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .errors import ConvertError
 from .hf_config import Config
 from .model_description import Model, context_length, read_sizes
 from .rope import Rope, read_rope
+from .windows import usual_windows
 
 PERIOD = 6  # of files that say nothing: all layers but every sixth have the window
 LAYERS_OF_27B = 62  # whose scores are scaled by the heads' share of the width
@@ -30,33 +29,6 @@ def _ropes(config: Config, head_dim: int, context: int) -> tuple[Rope, float]:
         raise config.fail("rope_parameters", "without scaling for sliding_attention")
     config.has("rope_local_base_freq")
     return ropes[0], ropes[1].theta
-
-
-def _windowed(config: Config, n_layers: int) -> list[bool]:
-    config.has("_sliding_window_pattern")
-    period = config.integer("sliding_window_pattern", config.get("_sliding_window_pattern", PERIOD))
-    types: Any = config.get("layer_types")
-    if types is None:
-        return [layer % period < period - 1 for layer in range(n_layers)]
-    kinds = {"full_attention": False, "sliding_attention": True}
-    if not isinstance(types, list) or len(types) != n_layers or set(map(str, types)) - set(kinds):
-        raise config.fail(
-            "layer_types", f"a list of {n_layers} times full_attention or sliding_attention"
-        )
-    return [kinds[str(kind)] for kind in types]
-
-
-def _window_keys(config: Config, n_layers: int) -> dict[str, Any]:
-    window = config.integer("sliding_window", 4096)
-    flags = _windowed(config, n_layers)
-    keys: dict[str, Any] = {"gemma3.attention.sliding_window": window}
-    for period in (PERIOD, *range(1, n_layers + 1)):
-        if flags == [layer % period < period - 1 for layer in range(n_layers)]:
-            if period != PERIOD:
-                keys["gemma3.attention.sliding_window_pattern"] = period
-            return keys
-    keys["gemma3.attention.sliding_window_pattern"] = [int(flag) for flag in flags]
-    return keys
 
 
 def attention_scalar(hidden: int, n_layers: int, n_heads: int, head_dim: int) -> float:
@@ -96,7 +68,8 @@ def gemma3(config: Config) -> Model:
         f"{arch}.rope.freq_base_swa": local_theta,
         f"{arch}.rope.dimension_count": head_dim,
     } | {f"{arch}.rope.{key}": value for key, value in rope.keys.items()}
-    model.keys |= _window_keys(config, n_layers)
+    windows = usual_windows(config, 4096, PERIOD)
+    model.keys |= {f"{arch}.{key}": value for key, value in windows.items()}
 
     ffn = model.keys[f"{arch}.feed_forward_length"]
     q_size, kv_size = n_heads * head_dim, n_kv_heads * head_dim

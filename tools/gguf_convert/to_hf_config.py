@@ -11,6 +11,7 @@ import numpy as np
 from .errors import ConvertError, short
 from .gemma import PERIOD, attention_scalar
 from .rope import llama3_divisors
+from .windows import PATTERN, layer_types, windowed_layers
 
 
 class Keys:
@@ -66,6 +67,11 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 # Of those, what config.json of an architecture can say.
 OWN = {"granite": ("logit_scale", "residual_scale", "embedding_scale")}
+WINDOWS = ("llama", "qwen2", "qwen3", "gemma3")
+
+
+def has_window(keys: Keys, context: int) -> bool:
+    return 0 < keys.number("attention.sliding_window", 0) < context
 
 
 def _refuse_special(keys: Keys, head_dim: int, context: int, rotated: int | None) -> None:
@@ -78,7 +84,7 @@ def _refuse_special(keys: Keys, head_dim: int, context: int, rotated: int | None
     scale = keys.number("attention.scale", 0)
     if keys.arch != "granite" and scale != 0 and abs(scale * math.sqrt(head_dim) - 1) > 1e-5:
         raise keys.fail("attention.scale", f"1 / sqrt({head_dim}), config.json cannot say another")
-    if keys.arch != "gemma3" and 0 < keys.number("attention.sliding_window", 0) < context:
+    if keys.arch not in WINDOWS and has_window(keys, context):
         raise keys.fail("attention.sliding_window", f"0 or at least the context of {context}")
     if keys.integer("attention.value_length", head_dim) != head_dim:
         raise keys.fail("attention.value_length", f"key_length {head_dim}")
@@ -178,9 +184,18 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
     if arch == "llama":
         bias = "blk.0.attn_q.bias" in tensors
         names = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+        if has_window(keys, context):
+            names = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+            config["sliding_window"] = _window_of_all(keys)
         return config | names | {"attention_bias": bias}
     if config["rope_scaling"] is None:
         del config["rope_scaling"]
+    if arch in ("qwen2", "qwen3") and has_window(keys, context):
+        config |= {
+            "use_sliding_window": True,
+            "sliding_window": keys.integer("attention.sliding_window"),
+            "layer_types": layer_types(windowed_layers(keys, 0)),
+        }
     if arch == "smollm3":  # whose default is a token that small vocabularies lack
         config["pad_token_id"] = token_id(all_keys, "padding")
     if arch == "granite":
@@ -197,6 +212,12 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
     return config | {"architectures": [f"{name}ForCausalLM"], "model_type": arch}
 
 
+def _window_of_all(keys: Keys) -> int:
+    if not all(windowed_layers(keys, 0)):
+        raise keys.fail(PATTERN, "that of all layers, as config.json cannot say otherwise")
+    return keys.integer("attention.sliding_window")
+
+
 def _granite_scales(keys: Keys, head_dim: int) -> dict[str, float]:
     return {
         "embedding_multiplier": keys.number("embedding_scale", 0) or 1.0,
@@ -208,15 +229,6 @@ def _granite_scales(keys: Keys, head_dim: int) -> dict[str, float]:
 
 def _gemma3(keys: Keys, head_dim: int, scaling: Any) -> dict[str, Any]:
     n_layers = keys.integer("block_count")
-    pattern = keys.get("attention.sliding_window_pattern", PERIOD)
-    if isinstance(pattern, list):
-        flags = [bool(flag) for flag in pattern]
-        if len(flags) != n_layers:
-            raise keys.fail("attention.sliding_window_pattern", f"{n_layers} values")
-    else:
-        period = keys.integer("attention.sliding_window_pattern", PERIOD)
-        flags = [layer % period < period - 1 for layer in range(n_layers)]
-    names = ("full_attention", "sliding_attention")
     full = {"rope_type": "default", "rope_theta": keys.number("rope.freq_base", 10000.0)}
     local = {"rope_type": "default", "rope_theta": keys.number("rope.freq_base_swa", 10000.0)}
     return {
@@ -230,8 +242,11 @@ def _gemma3(keys: Keys, head_dim: int, scaling: Any) -> dict[str, Any]:
             head_dim,
         ),
         "sliding_window": keys.integer("attention.sliding_window"),
-        "layer_types": [names[flag] for flag in flags],
-        "rope_parameters": dict(zip(names, (full | (scaling or {}), local), strict=True)),
+        "layer_types": layer_types(windowed_layers(keys, PERIOD)),
+        "rope_parameters": {
+            "full_attention": full | (scaling or {}),
+            "sliding_attention": local,
+        },
     }
 
 

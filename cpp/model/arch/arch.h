@@ -34,6 +34,8 @@ struct ArchSpec {
 // Windows of the layers: of attention.sliding_window positions, where sliding_window_pattern says;
 // without it on all but every `period`th. 0: no window by default.
 void read_windows(const HparamReader& hparams, ModelConfig& config, int period);
+// On all layers where nothing else is said, unless no row of the context is further back.
+void read_short_windows(const HparamReader& hparams, ModelConfig& config);
 
 // nullptr when it is not one of ours.
 [[nodiscard]] const ArchSpec* find_arch(std::string_view name) noexcept;

@@ -5,6 +5,8 @@ namespace specdec {
 
 namespace {
 
+constexpr const char* kOwnKeys[] = {"attention.sliding_window"};
+
 void layer_slots(SlotTable& t) { t.pre_norm_layer(Presence::kRequired, Presence::kNever); }
 
 }  // namespace
@@ -14,6 +16,8 @@ const ArchSpec k_arch_qwen2 = {
     .norm_kind = Norm::Kind::kRms,
     .rope_interleaved = false,
     .head_bias = Presence::kOptional,
+    .own_keys = kOwnKeys,
+    .read_layers = read_short_windows,
     .layer_slots = layer_slots,
 };
 

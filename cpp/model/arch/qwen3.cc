@@ -5,6 +5,8 @@ namespace specdec {
 
 namespace {
 
+constexpr const char* kOwnKeys[] = {"attention.sliding_window"};
+
 void layer_slots(SlotTable& t) {
   const ModelConfig& c = t.config();
   t.norm(Part::kAttentionNorm, "attn_norm");
@@ -22,6 +24,8 @@ const ArchSpec k_arch_qwen3 = {
     .name = "qwen3",
     .norm_kind = Norm::Kind::kRms,
     .rope_interleaved = false,
+    .own_keys = kOwnKeys,
+    .read_layers = read_short_windows,
     .layer_slots = layer_slots,
 };
 

@@ -18,4 +18,9 @@ void read_windows(const HparamReader& hparams, ModelConfig& config, int period) 
     config.layers[layer].window = windowed[layer] ? window : 0;
 }
 
+void read_short_windows(const HparamReader& hparams, ModelConfig& config) {
+  const std::int64_t window = hparams.get_int("attention.sliding_window", 0, 0, kMaxContextLength);
+  if (window < config.context_length) read_windows(hparams, config, 0);
+}
+
 }  // namespace specdec

@@ -3,10 +3,14 @@ because the runs disturb each other."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from ..errors import InvalidArgumentError, ResourceLimitError
@@ -28,24 +32,26 @@ class Setup:
 
 
 Job = tuple[Block, frozenset[Key]]
-_bench: Workbench | None = None
-_setup: Setup | None = None
 
 
-def _start(setup: Setup) -> None:
-    """In each process: it ends with its parent, which alone hears Ctrl-C."""
-    global _bench, _setup
+def _work(pipe: Connection, setup: Setup) -> None:
+    """A process: it ends with its parent, which alone hears Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _setup = setup
-    _bench = Workbench(
-        setup.pairs, n_threads=setup.n_threads, n_ctx=setup.n_ctx, device=setup.device
-    )
+    bench = None
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            job = pipe.recv()
+            try:
+                bench = bench or _bench(setup)
+                pipe.send(_run(bench, setup, job))
+            except BrokenPipeError:
+                raise
+            except Exception as error:
+                pipe.send(error)
 
 
-def _work(job: Job) -> list[list[Row]]:
-    assert _bench is not None
-    assert _setup is not None
-    return _run(_bench, _setup, job)
+def _bench(setup: Setup) -> Workbench:
+    return Workbench(setup.pairs, n_threads=setup.n_threads, n_ctx=setup.n_ctx, device=setup.device)
 
 
 def _run(bench: Workbench, setup: Setup, job: Job) -> list[list[Row]]:
@@ -55,25 +61,62 @@ def _run(bench: Workbench, setup: Setup, job: Job) -> list[list[Row]]:
 
 
 def over_processes(setup: Setup, jobs: Sequence[Job], n_workers: int) -> Iterator[list[list[Row]]]:
-    """The runs of each block, as blocks end."""
+    """The runs of each block, as blocks end.
+
+    Each process has a pipe of its own: one that is killed leaves no lock that others wait for.
+    """
     context = multiprocessing.get_context("spawn")
-    others = multiprocessing.active_children()
-    with context.Pool(n_workers, initializer=_start, initargs=(setup,)) as pool:
-        workers = set(multiprocessing.active_children()).difference(others)
-        results = pool.imap_unordered(_work, jobs)
-        while True:
-            try:
-                yield results.next(timeout=1)
-            except StopIteration:
-                return
-            except multiprocessing.TimeoutError:
-                # A pool replaces a process that died, and waits for its result for ever.
-                if len(workers.intersection(multiprocessing.active_children())) < n_workers:
-                    raise ResourceLimitError(
-                        "a process of --workers ended before its work was done: it was killed, or "
-                        "memory ran out; the same command goes on, fewer workers need less. A "
-                        'script that starts a study must do so under if __name__ == "__main__"'
-                    ) from None
+    waiting = list(reversed(jobs))
+    workers: dict[Connection, SpawnProcess] = {}
+    try:
+        for _ in range(min(n_workers, len(jobs))):
+            ours, theirs = context.Pipe()
+            workers[ours] = context.Process(target=_work, args=(theirs, setup), daemon=True)
+            workers[ours].start()
+            theirs.close()
+            _send(ours, waiting.pop())
+        busy = set(workers)
+        while busy:
+            for pipe in connection.wait(list(busy)):
+                assert isinstance(pipe, Connection)
+                done = _receive(pipe)
+                if waiting:
+                    _send(pipe, waiting.pop())
+                else:
+                    busy.remove(pipe)
+                yield done
+    finally:
+        for pipe, process in workers.items():
+            pipe.close()
+            process.terminate()
+        for process in workers.values():
+            process.join()
+
+
+def _send(pipe: Connection, job: Job) -> None:
+    try:
+        pipe.send(job)
+    except (BrokenPipeError, ConnectionResetError):
+        raise _ended() from None
+
+
+def _receive(pipe: Connection) -> list[list[Row]]:
+    try:
+        done = pipe.recv()
+    except (EOFError, ConnectionResetError):
+        raise _ended() from None
+    if isinstance(done, Exception):
+        raise done
+    runs: list[list[Row]] = done
+    return runs
+
+
+def _ended() -> ResourceLimitError:
+    return ResourceLimitError(
+        "a process of --workers ended before its work was done: it was killed, or memory ran out; "
+        "the same command goes on, fewer workers need less. A script that starts a study must do "
+        'so under if __name__ == "__main__"'
+    )
 
 
 def over_ray(setup: Setup, jobs: Sequence[Job], address: str) -> Iterator[list[list[Row]]]:
@@ -103,9 +146,7 @@ def over_ray(setup: Setup, jobs: Sequence[Job], address: str) -> Iterator[list[l
 class _RayWorker:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.bench = Workbench(
-            setup.pairs, n_threads=setup.n_threads, n_ctx=setup.n_ctx, device=setup.device
-        )
+        self.bench = _bench(setup)
 
     def run(self, job: Job) -> list[list[Row]]:
         return _run(self.bench, self.setup, job)
