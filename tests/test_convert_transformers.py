@@ -31,6 +31,7 @@ from test_model_transformers import (  # noqa: E402
     olmo2,
     qwen2,
     qwen3,
+    qwen35,
     smollm3,
 )
 from test_model_transformers import randomise as randomise_weights  # noqa: E402
@@ -68,6 +69,7 @@ CASES = {
     "qwen2 window": lambda: qwen2(use_sliding_window=True, sliding_window=12, max_window_layers=1),
     "qwen3": lambda: qwen3(),
     "qwen3 own head": lambda: qwen3(tie_word_embeddings=False),
+    "qwen35": lambda: qwen35(),
     "smollm3": lambda: smollm3(),
     "granite": lambda: granite(),
     "granite biases": lambda: granite(attention_bias=True, tie_word_embeddings=True),
@@ -225,7 +227,16 @@ def test_shards_that_transformers_wrote(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        *("llama 3 rope", "llama padded", "qwen2", "smollm3", "granite", "gemma3", "olmo2"),
+        *(
+            "llama 3 rope",
+            "llama padded",
+            "qwen2",
+            "qwen35",
+            "smollm3",
+            "granite",
+            "gemma3",
+            "olmo2",
+        ),
         *("gemma3 another pattern", "gptneox padded", "mistral window", "qwen2 window"),
     ],
 )
@@ -243,7 +254,12 @@ def test_the_way_back_gives_transformers_the_same_model(case: str, tmp_path: pat
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "back")
     assert type(again) is type(model)
     tokens = random_tokens()
-    assert np.array_equal(expected_logits(again, tokens), expected_logits(model, tokens))
+    found, expected = expected_logits(again, tokens), expected_logits(model, tokens)
+    # Files hold an exponential, of which the logarithm is rounded.
+    same = (
+        np.allclose(found, expected, atol=2e-5) if case == "qwen35" else (found == expected).all()
+    )
+    assert same
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
     text = "def f(x):\n    return x  # ünï 123<|endoftext|>"
     original = transformers.AutoTokenizer.from_pretrained(tmp_path / "c")

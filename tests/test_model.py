@@ -23,6 +23,7 @@ CONFIGS = {
     "mistral": TinyConfig(n_heads=6, n_kv_heads=2, window=40),
     "qwen2": TinyConfig(arch="qwen2", tied=True, n_heads=7, n_kv_heads=1, head_dim=32),
     "qwen3": TinyConfig(arch="qwen3", tied=True, n_heads=8, n_kv_heads=4, head_dim=24),
+    "qwen35": TinyConfig(arch="qwen35", n_layers=5, head_dim=32, n_rot=8, tied=True),
     "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
     "granite": TinyConfig(arch="granite", tied=True, n_heads=6, n_kv_heads=2),
     "gemma3": TinyConfig(
@@ -268,7 +269,7 @@ def test_truncate_then_forward_equals_fresh(tmp_path: pathlib.Path, kv_type: str
 def test_forks_do_not_disturb_each_other(model_file: pathlib.Path) -> None:
     model = load(model_file)
     first = model.session()
-    first.forward(CHAIN[:260], output="none")
+    first.forward(CHAIN[:260])
     second = first.fork()
     second.truncate(200)
     second_rows = second.forward(CHAIN[100:120])

@@ -52,6 +52,26 @@ def qwen3(**changes: Any) -> Any:
     return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**(options | changes)))
 
 
+def qwen35(**changes: Any) -> Any:
+    options = COMMON | {
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "tie_word_embeddings": True,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 6,
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "partial_rotary_factor": 0.25,
+            "mrope_section": [2, 1, 1],
+        },
+    }
+    return transformers.Qwen3_5ForCausalLM(transformers.Qwen3_5TextConfig(**(options | changes)))
+
+
 def smollm3(**changes: Any) -> Any:
     options = COMMON | {"num_key_value_heads": 2, "num_hidden_layers": 5, "pad_token_id": 0}
     return transformers.SmolLM3ForCausalLM(transformers.SmolLM3Config(**(options | changes)))
@@ -122,6 +142,16 @@ CASES: dict[str, Callable[[], Any]] = {
         tie_word_embeddings=False,
         rope_parameters=rope("yarn", original_max_position_embeddings=128),
     ),
+    "qwen35": lambda: qwen35(),
+    "qwen35 own head, all heads, another interval": lambda: qwen35(
+        tie_word_embeddings=False,
+        linear_num_key_heads=4,
+        linear_num_value_heads=4,
+        linear_key_head_dim=32,
+        linear_value_head_dim=32,
+        num_hidden_layers=5,
+        layer_types=["linear_attention", "full_attention"] * 2 + ["linear_attention"],
+    ),
     "smollm3": lambda: smollm3(),
     "smollm3 own head": lambda: smollm3(tie_word_embeddings=False),
     "granite": lambda: granite(),
@@ -156,10 +186,11 @@ CASES: dict[str, Callable[[], Any]] = {
 def randomise(model: Any) -> None:
     """Fresh checkpoints have zero biases, unit norms and tiny weights: make every part count."""
     gemma = model.config.model_type.startswith("gemma")  # whose norms add 1 and embeddings sqrt(E)
+    adds_one = gemma or model.config.model_type.startswith("qwen3_5")
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "norm" in name and name.endswith("weight"):
-                p.normal_(0.0 if gemma else 1.0, 0.2)
+                p.normal_(0.0 if adds_one and "linear_attn" not in name else 1.0, 0.2)
             elif p.ndim == 1:
                 p.normal_(0.0, 0.3)
             elif "embed_tokens" in name or "embed_in" in name:

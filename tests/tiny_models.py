@@ -10,6 +10,8 @@ from typing import Any
 import gguf
 import numpy as np
 
+import tiny_hybrid
+
 Metadata = dict[str, Any]
 
 
@@ -44,6 +46,7 @@ class TinyConfig:
     qkv_bias: bool = False
     fused_qkv: bool = False
     parallel_residual: bool = True
+    recurrent_dim: int = 16  # of the heads of qwen35's recurrent layers
     window: int = 0  # of gemma3 and olmo2, on all but every second layer
 
     @property
@@ -84,11 +87,15 @@ def metadata(config: TinyConfig) -> Metadata:
         scales = {"embedding_scale": 6.0, "residual_scale": 0.3, "logit_scale": 3.0}
         keys |= {f"granite.{name}": value for name, value in scales.items()}
         keys["granite.attention.scale"] = 0.11
+    if arch == "qwen35":
+        keys |= tiny_hybrid.sizes(config.recurrent_dim)
     return keys
 
 
 def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
     """F32 weights, scaled so that activations stay near 1."""
+    if config.arch == "qwen35":
+        return tiny_hybrid.random_tensors(config, seed)
     rng = np.random.default_rng(seed)
     tensors: Tensors = {}
 
@@ -240,7 +247,9 @@ def quantise(tensors: Tensors, dtype: str, seed: int = 0) -> Tensors:
     """All matrices in one format; norms and biases stay F32."""
     rng = np.random.default_rng(seed)
     return {
-        name: pack(t, dtype, rng) if isinstance(t, np.ndarray) and t.ndim == 2 else t
+        name: pack(t, dtype, rng)
+        if isinstance(t, np.ndarray) and t.ndim == 2 and "ssm_conv1d" not in name
+        else t
         for name, t in tensors.items()
     }
 
@@ -382,6 +391,8 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         "token_embd.weight": state["model.embed_tokens.weight"],
         "output_norm.weight": state["model.norm.weight"],
     }
+    if arch == "qwen35":
+        return tiny_hybrid.from_transformers(hf, state, metadata(config))
     if not hf.tie_word_embeddings:
         tensors["output.weight"] = state["lm_head.weight"]
     divisors = _llama3_divisors(hf, head_dim)
@@ -516,6 +527,8 @@ def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
         return _llama_like(model, "qwen2")
     if kind == "Qwen3ForCausalLM":
         return _llama_like(model, "qwen3")
+    if kind == "Qwen3_5ForCausalLM":
+        return _llama_like(model, "qwen35")
     if kind == "Olmo3ForCausalLM":
         return _llama_like(model, "olmo2")
     for name in ("SmolLM3", "Granite", "Gemma3", "Olmo2"):

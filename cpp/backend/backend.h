@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "backend/kv_layout.h"
+#include "backend/recurrent_layout.h"
 #include "base/token.h"
 #include "tensor/dtype.h"
 
@@ -38,7 +39,7 @@ struct Norm {
   float epsilon = 0;
 };
 
-enum class Activation { kNone, kSilu, kGeluErf, kGeluTanh };
+enum class Activation { kNone, kSilu, kGeluErf, kGeluTanh, kSigmoid };
 
 // dst[r, :] = W norm(x[r, :]) + bias, one part of a linear operation.
 struct LinearSegment {
@@ -78,6 +79,7 @@ struct GatedLinearTask {
 struct NormTask {
   const float* x = nullptr;  // [n_rows, x_stride]
   std::int64_t x_stride = 0;
+  std::int64_t x_group = 0;  // from one group of x to the next; 0: n
   int n_rows = 0;
   int n_groups = 1;
   std::int64_t n = 0;
@@ -85,6 +87,41 @@ struct NormTask {
   float* dst = nullptr;
   std::int64_t dst_stride = 0;
   bool accumulate = false;  // dst += instead of dst =
+};
+
+// x[r, g n + i] *= activation(gate[r, g gate_group + i]) for the n_groups groups of n values of
+// each row.
+struct GateTask {
+  float* x = nullptr;  // [n_rows, x_stride]
+  std::int64_t x_stride = 0;
+  int n_rows = 0;
+  int n_groups = 1;
+  std::int64_t n = 0;
+  const float* gate = nullptr;  // [n_rows, gate_stride]
+  std::int64_t gate_stride = 0;
+  std::int64_t gate_group = 0;
+  Activation activation = Activation::kSigmoid;
+};
+
+// The gated delta rule. Of a row c = silu of the convolution of its inputs and those of the rows
+// before it; per head q and k, normalised to length 1, q also divided by sqrt(key_dim), and v, of
+// c; g = e^(decay softplus(alpha + step_bias)), b = sigmoid(beta):
+//   S <- g S;  S <- S + k (b (v - S^T k))^T;  o = S^T q
+// and out = norm(o) silu(gate). A row's result depends only on the rows it follows.
+struct RecurrentTask {
+  RecurrentShape shape;
+  int n_rows = 0;
+  const float* const* inputs = nullptr;   // [n_rows] as recurrent_layout.h says
+  const std::int32_t* parents = nullptr;  // [n_rows], -1: the state; null for a chain
+  float* state = nullptr;                 // with a chain's rows in it afterwards; a tree leaves it
+  const float* conv = nullptr;            // [n_channels, n_taps], oldest row first
+  const float* decay = nullptr;           // [n_heads], negative
+  const float* step_bias = nullptr;       // [n_heads]
+  float* out = nullptr;                   // [n_rows, out_stride]; null: only the state is wanted
+  std::int64_t out_stride = 0;
+  Norm norm = {};               // of value_dim values
+  const float* gate = nullptr;  // [n_rows, gate_stride]
+  std::int64_t gate_stride = 0;
 };
 
 // Rotates q in place and k on its way into the cache, and stores k and v.
@@ -168,6 +205,9 @@ class Backend {
   virtual void attention(const AttentionTask& task) = 0;
   virtual void norm(const NormTask& task) = 0;
   virtual void head(const HeadTask& task) = 0;
+  // Layers that need these two are given to backends only that have them.
+  virtual void gate(const GateTask& task);
+  virtual void recurrent(const RecurrentTask& task);
 };
 
 // Whether the CPU backend keeps its own copy of matrices in the layout of its kernels, or views of

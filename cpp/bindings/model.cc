@@ -65,6 +65,7 @@ Fields info_dict(const ModelHandle& handle) {
   result["tokenizer"] = to_text(info.tokenizer);
   result["chat_format"] = to_text(info.chat_format);
   result["kv_bytes_per_token"] = info.kv_bytes_per_token;
+  result["state_bytes"] = info.state_bytes;
   result["bytes_per_step"] = info.bytes_per_step;
   result["kv_type"] = to_text(info.kv_type);
   result["device"] = to_text(info.device);

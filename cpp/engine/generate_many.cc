@@ -104,9 +104,10 @@ Many::Many(const LoadedModel& loaded, const ManyRequest& request)
                                              std::to_string(n_ctx_) +
                                              ": no room for one more token");
   }
-  const std::uint64_t needed = model_.kv_bytes_per_token(kv_type_) *
-                               static_cast<std::uint64_t>(n_ctx_) *
-                               static_cast<std::uint64_t>(request.n_parallel);
+  const std::uint64_t needed =
+      (model_.kv_bytes_per_token(kv_type_) * static_cast<std::uint64_t>(n_ctx_) +
+       model_.state_bytes()) *
+      static_cast<std::uint64_t>(request.n_parallel);
   if (const std::uint64_t available = available_memory_bytes(); needed > available) {
     throw Error(ErrorCode::kResource, std::to_string(request.n_parallel) + " caches of " +
                                           std::to_string(n_ctx_) + " tokens need " +
@@ -149,7 +150,7 @@ KvCache Many::cache_for(std::span<const TokenId> unread) const {
   }
   if (best == nullptr) return KvCache(arena_, model_.kv_shape(kv_type_), n_ctx_);
   KvCache cache = best->cache.fork();
-  cache.truncate(static_cast<int>(n_best));
+  cache.truncate(cache.reachable(static_cast<int>(n_best)));
   return cache;
 }
 

@@ -66,6 +66,15 @@ std::optional<DType> requantize_type(const ModelOptions& options) {
   return parse_requantize_type(options.requantize);
 }
 
+// Throws when layers were asked for on a GPU that cannot run them.
+bool all_on_cpu(const ModelOptions& options, const ModelConfig& config, std::string& reason) {
+  if (options.device == "cpu" || options.n_gpu_layers == 0) return true;
+  if (config.n_recurrent_layers() == 0) return false;
+  reason = "the recurrent layers of a '" + config.architecture + "' model run on the CPU only";
+  if (options.device != "cuda" && options.n_gpu_layers < 0) return true;
+  throw Error(ErrorCode::kUnsupported, reason + "; use device 'cpu' and no GPU layers");
+}
+
 int gpu_context(const ModelConfig& config, int n_ctx) {
   return n_ctx > 0 ? n_ctx : std::min(config.context_length, kDefaultContext);
 }
@@ -87,13 +96,15 @@ DeviceDemand device_demand(const GgufFile& file, const ModelConfig& config,
   WorkShape work = sizes.work;
   work.n_ctx = demand.n_ctx;
   demand.work_bytes = gpu != nullptr ? gpu->work_bytes(work) : estimated_work_bytes(work);
-  demand.n_gpu_layers = options.device == "cpu" ? 0 : options.n_gpu_layers;
+  std::string reason;
+  demand.n_gpu_layers = all_on_cpu(options, config, reason) ? 0 : options.n_gpu_layers;
   return demand;
 }
 
 // The GPU a model is to use, or null and why there is none. Throws when one was asked for.
-std::shared_ptr<DeviceBackend> open_gpu(const ModelOptions& options, std::string& reason) {
-  if (options.device == "cpu" || options.n_gpu_layers == 0) return nullptr;
+std::shared_ptr<DeviceBackend> open_gpu(const ModelOptions& options, const ModelConfig& config,
+                                        std::string& reason) {
+  if (all_on_cpu(options, config, reason)) return nullptr;
   if (options.gpu != nullptr) return options.gpu;
   const bool wanted = options.device == "cuda" || options.n_gpu_layers > 0;
   const std::vector<DeviceInfo> devices = cuda_devices(&reason);
@@ -185,7 +196,7 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
   load_options.requantize = requantize_type(options);
   std::string cpu_reason;
   std::optional<Placement> placement;
-  if (const std::shared_ptr<DeviceBackend> gpu = open_gpu(options, cpu_reason)) {
+  if (const std::shared_ptr<DeviceBackend> gpu = open_gpu(options, config, cpu_reason)) {
     const DeviceDemand demand =
         device_demand(*loaded->file_, config, options, gpu.get(), file_name(path));
     placement = plan_placement({demand}, {.free_bytes = gpu->device_info().free_bytes,
@@ -247,6 +258,7 @@ void LoadedModel::fill_info(const ModelOptions& options, const std::string& cpu_
   info.chat_format = chat::recognise_format(tokenizer_->chat_template());
   info.kv_type = options.kv_type;
   info.kv_bytes_per_token = model_->kv_bytes_per_token(kv_type_);
+  info.state_bytes = model_->state_bytes();
   info.warnings = model_->warnings();
   for (const std::string& warning : tokenizer_->warnings()) info.warnings.push_back(warning);
   const BackendInfo backend = backend_->info();

@@ -38,6 +38,7 @@ struct ModelInfo {
 
   std::string kv_type;
   std::uint64_t kv_bytes_per_token = 0;
+  std::uint64_t state_bytes = 0;  // of the recurrent layers of a sequence, however long it is
   std::string device;    // "cpu: avx512_vnni, 2 threads", "cuda: NVIDIA L4, sm_89; cpu: ..."
   int n_gpu_layers = 0;  // the last so many, and the head
   std::int64_t gpu_context = 0;        // positions whose cache is reserved there

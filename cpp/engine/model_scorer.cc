@@ -12,10 +12,12 @@ ModelScorer::ModelScorer(std::shared_ptr<const LoadedModel> model, KvCache cache
       cache_(std::move(cache)),
       runner_(model_->model()),
       n_ctx_(n_ctx),
-      draft_runner_(model_->model()) {}
+      draft_runner_(model_->model()),
+      restorer_(model_->model()) {}
 
 std::unique_ptr<ModelScorer> ModelScorer::fork() {
   truncate_drafted(0);
+  restore();
   auto scorer = std::make_unique<ModelScorer>(model_, cache_.fork(), n_ctx_);
   scorer->tokens_ = tokens_;
   return scorer;
@@ -65,7 +67,21 @@ void ModelScorer::feed_drafted(Batch batch) {
   drafted_.insert(drafted_.end(), batch.tokens.begin(), batch.tokens.end());
 }
 
+void ModelScorer::shrink(int n) { cache_.truncate(cache_.reachable(n)); }
+
+void ModelScorer::restore() {
+  while (cache_.length() < length()) {
+    const auto n_held = static_cast<std::size_t>(cache_.length());
+    const std::size_t n = std::min(tokens_.size() - n_held, std::size_t{kMaxBatchRows});
+    restorer_.forward({.tokens = std::span<const TokenId>(tokens_).subspan(n_held, n),
+                       .first_output_row = static_cast<int>(n),
+                       .output = OutputKind::kNone},
+                      cache_, cancel_);
+  }
+}
+
 void ModelScorer::draft(const ScorerBatch& batch, int n_layers) {
+  restore();
   if (n_layers != draft_layers_) truncate_drafted(0);
   draft_layers_ = n_layers;
   Batch model_batch = to_model_batch(batch);
@@ -75,10 +91,15 @@ void ModelScorer::draft(const ScorerBatch& batch, int n_layers) {
 
 void ModelScorer::truncate_drafted(int n) {
   if (n >= n_drafted()) return;
-  cache_.truncate(length() + n);
-  drafted_.resize(static_cast<std::size_t>(n));
-  drafted_hidden_.resize(static_cast<std::size_t>(n) *
+  shrink(length() + n);
+  const int n_held = std::max(cache_.length() - length(), 0);
+  const std::vector<TokenId> lost(drafted_.begin() + n_held, drafted_.begin() + n);
+  drafted_.resize(static_cast<std::size_t>(n_held));
+  drafted_hidden_.resize(static_cast<std::size_t>(n_held) *
                          static_cast<std::size_t>(model_->model().config().hidden_size));
+  if (lost.empty()) return;
+  restore();
+  feed_drafted({.tokens = lost, .output = OutputKind::kHidden});
 }
 
 int ModelScorer::n_layers() const { return model_->model().config().n_layers; }
@@ -103,6 +124,7 @@ int ModelScorer::forward_chain(const ScorerBatch& batch, int n_steps) {
   }
   check_room(n_rows + n_steps - 1);
   truncate_drafted(0);
+  restore();
   tokens_.reserve(tokens_.size() + batch.tokens.size() + static_cast<std::size_t>(n_steps));
   const int before = length();
   const int n_done = runner_.forward_chain(to_model_batch(batch), n_steps, cache_, cancel_);
@@ -136,6 +158,8 @@ void ModelScorer::forward_behind(DraftChain& chain, const ScorerBatch& batch,
   check_room(static_cast<int>(n_rows));
   truncate_drafted(0);
   draft->truncate_drafted(0);
+  restore();
+  draft->restore();
   // Room first: nothing may throw between the growth of a cache and of its list.
   tokens_.reserve(tokens_.size() + n_rows);
   draft->tokens_.reserve(draft->tokens_.size() + n_chain + static_cast<std::size_t>(chain.n_steps));
@@ -188,6 +212,7 @@ void ModelScorer::forward_behind(DraftChain& chain, const ScorerBatch& batch,
 void ModelScorer::forward(const ScorerBatch& batch) {
   const auto n_rows = static_cast<int>(batch.tokens.size());
   check_room(n_rows);
+  restore();
   if (n_drafted() > 0) {
     const bool chain = is_chain(batch.parents);
     int n_same = 0;
@@ -233,7 +258,7 @@ void ModelScorer::forward(const ScorerBatch& batch) {
       piece.output = OutputKind::kNone;
       run(piece);
       fed += n;
-      poll_(length());
+      poll_(before + fed);
     }
     model_batch.tokens = batch.tokens.subspan(static_cast<std::size_t>(fed));
     model_batch.first_output_row = std::max(batch.first_output_row - fed, 0);
@@ -241,7 +266,7 @@ void ModelScorer::forward(const ScorerBatch& batch) {
   } catch (...) {
     drafted_.clear();
     drafted_hidden_.clear();
-    cache_.truncate(before);
+    shrink(before);
     throw;
   }
   first_row_ = before;
@@ -255,7 +280,7 @@ void ModelScorer::run(const Batch& batch) {
 
 void ModelScorer::truncate(int n) {
   truncate_drafted(0);
-  cache_.truncate(n);
+  if (n < cache_.length()) shrink(n);
   tokens_.resize(static_cast<std::size_t>(n));
 }
 

@@ -27,7 +27,7 @@ class ModelScorer final : public TokenScorer {
 
   [[nodiscard]] int vocab_size() const override;
   [[nodiscard]] int n_ctx() const override { return n_ctx_; }
-  [[nodiscard]] int length() const override { return cache_.length() - n_drafted(); }
+  [[nodiscard]] int length() const override { return static_cast<int>(tokens_.size()); }
   void forward(const ScorerBatch& batch) override;
   [[nodiscard]] int max_chain_steps() const override;
   int forward_chain(const ScorerBatch& batch, int n_steps) override;
@@ -89,6 +89,7 @@ class ModelScorer final : public TokenScorer {
   std::vector<float> drafted_hidden_;  // [drafted_.size(), hidden_size] after them
   int draft_layers_ = 0;
   Runner draft_runner_;
+  Runner restorer_;           // apart from the others, whose results may still be wanted
   int first_row_ = 0;         // cache length before the last forward
   int first_result_row_ = 0;  // row of the last forward that is row 0 of the results
 
@@ -96,6 +97,9 @@ class ModelScorer final : public TokenScorer {
   void note_chain(std::span<const TokenId> tokens, int n_done);
   [[nodiscard]] Batch to_model_batch(const ScorerBatch& batch) const;
   void feed_drafted(Batch batch);
+  // The cache goes back to n, or as near to it as it can; restore() feeds what is missing then.
+  void shrink(int n);
+  void restore();
   void run(const Batch& batch);
 };
 

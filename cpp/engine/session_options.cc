@@ -47,6 +47,11 @@ std::uint64_t kv_bytes_per_token(const LoadedModel& target, const SessionOptions
   return of(target) + (options.draft ? of(*options.draft) : 0);
 }
 
+// And of their recurrent layers, whatever n_ctx is.
+std::uint64_t state_bytes(const LoadedModel& target, const SessionOptions& options) {
+  return target.model().state_bytes() + (options.draft ? options.draft->model().state_bytes() : 0);
+}
+
 // What a GPU has reserved for caches must hold those of n_ctx positions.
 void check_gpu_memory(const LoadedModel& target, const SessionOptions& options, KvType type) {
   const std::shared_ptr<DeviceBackend> gpu = gpu_of(target, options);
@@ -68,7 +73,8 @@ void check_gpu_memory(const LoadedModel& target, const SessionOptions& options, 
 // Pages are allocated as they fill; better to say at once that they cannot all be had.
 void check_memory(const LoadedModel& target, const SessionOptions& options, KvType type) {
   const std::uint64_t needed =
-      kv_bytes_per_token(target, options, type) * static_cast<std::uint64_t>(options.n_ctx);
+      kv_bytes_per_token(target, options, type) * static_cast<std::uint64_t>(options.n_ctx) +
+      state_bytes(target, options);
   const std::uint64_t available = available_memory_bytes();
   if (needed <= available) return;
   throw Error(ErrorCode::kResource, "the KV cache for n_ctx " + std::to_string(options.n_ctx) +

@@ -31,6 +31,12 @@ std::size_t RecurrentCache::n_bytes() const noexcept {
   return n_states * states_bytes() + log_bytes(n_logged_);
 }
 
+std::size_t RecurrentCache::full_bytes(const RecurrentShape& shape, int n_layers) {
+  const auto n_floats = static_cast<std::int64_t>(kMaxKept + 1) * shape.state_stride() +
+                        kLogged * shape.input_stride();
+  return index(n_layers) * static_cast<std::size_t>(n_floats) * sizeof(float);
+}
+
 float* RecurrentCache::state_of(const KvPage& states, int layer) const {
   return reinterpret_cast<float*>(states->data()) + layer * shape_.state_stride();
 }
@@ -40,8 +46,8 @@ float* RecurrentCache::input(int layer, int position) const {
   return reinterpret_cast<float*>(log_->data()) + row * shape_.input_stride();
 }
 
-std::optional<RecurrentCache::Source> RecurrentCache::kept_source(
-    int layer, int n, const Checkpoint* without) const {
+std::optional<RecurrentCache::Source> RecurrentCache::kept_source(int layer, int n,
+                                                                  const Checkpoint* without) const {
   const Layer& l = layers_[index(layer)];
   std::optional<Source> best;
   const auto offer = [&](int position, const float* state) {
@@ -118,8 +124,8 @@ bool RecurrentCache::wants_checkpoint(int base, int n_rows) const {
 }
 
 // Drops checkpoints beyond kMaxKept, but none by which a layer gets to `base`, where a pass begins.
-// The two newest stay; of the others that goes which leaves the smallest gap for its age, unless one
-// was never completed.
+// The two newest stay; of the others that goes which leaves the smallest gap for its age, unless
+// one was never completed.
 void RecurrentCache::thin_out(int base) {
   const auto is_needed = [&](const Checkpoint& c) {
     if (c.position >= base) return true;
@@ -242,8 +248,7 @@ RecurrentCache RecurrentCache::fork() const {
   copy(out.tips_, states_bytes());
   copy(out.log_, log_bytes(n_logged_));
   for (Checkpoint& c : out.checkpoints_) {
-    if (std::find(c.has.begin(), c.has.end(), false) != c.has.end())
-      copy(c.states, states_bytes());
+    if (std::find(c.has.begin(), c.has.end(), false) != c.has.end()) copy(c.states, states_bytes());
   }
   return out;
 }

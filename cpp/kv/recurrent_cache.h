@@ -1,6 +1,6 @@
 // The states of a sequence's recurrent layers. A state cannot be cut off like keys and values, so a
-// position is gone back to by way of an earlier state and the inputs of the rows behind it: the same
-// arithmetic in the same order, hence the same bits.
+// position is gone back to by way of an earlier state and the inputs of the rows behind it: the
+// same arithmetic in the same order, hence the same bits.
 //
 // Per layer there is a state that passes work on (the tip) and the inputs of the last n_logged()
 // positions. Every n_logged() / 2 positions, and before a pass that overwrites inputs which are
@@ -52,6 +52,9 @@ class RecurrentCache {
   [[nodiscard]] float* input(int layer, int position) const;
   // 3. the rows were fed; the tip has taken them in unless they are a tree.
   void note(int layer, int base, int n_rows, bool tree);
+
+  // What it usually grows to.
+  [[nodiscard]] static std::size_t full_bytes(const RecurrentShape& shape, int n_layers);
 
   static constexpr int kLogged = 64;          // a power of two
   static constexpr std::size_t kMaxKept = 4;  // checkpoints

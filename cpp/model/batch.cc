@@ -77,7 +77,9 @@ void check_batch(const Batch& batch, const ModelConfig& config, const KvCache& c
                   " positions");
   }
   const KvShape& shape = cache.shape();
-  if (shape.n_layers != config.n_layers || shape.layout.n_kv_heads != config.n_kv_heads ||
+  const int n_recurrent = config.n_recurrent_layers();
+  if (shape.n_layers != config.n_layers - n_recurrent || shape.n_recurrent_layers != n_recurrent ||
+      shape.recurrent != config.recurrent || shape.layout.n_kv_heads != config.n_kv_heads ||
       shape.layout.head_dim != config.head_dim) {
     throw_invalid("the cache was made for a model of another shape");
   }

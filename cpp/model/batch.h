@@ -44,6 +44,7 @@ struct Batch {
   // So many of the first rows are the cache's last positions, filled by that pass for the layers
   // below layers.first.
   int n_present = 0;
+  bool stays = false;  // no row is dropped again unless all are; saves memory with many outputs
   bool keep_hidden = false;  // besides the output, the residual stream as kHidden would give it
 };
 

@@ -29,7 +29,7 @@ void refuse_variants(const HparamReader& hparams, const ArchSpec& spec) {
   for (const char* suffix :
        {"expert_count", "expert_used_count", "expert_group_count", "attention.q_lora_rank",
         "attention.kv_lora_rank", "nextn_predict_layers", "pooling_type"}) {
-    if (hparams.has(suffix) &&
+    if (!spec.reads(suffix) && hparams.has(suffix) &&
         hparams.get_int(suffix, 0, 0, std::numeric_limits<std::int64_t>::max()) != 0) {
       hparams.unsupported(suffix, "this kind of model");
     }
@@ -196,6 +196,13 @@ void read_vocabulary(const HparamReader& hparams, ModelConfig& c,
   }
 }
 
+void number_cache_layers(ModelConfig& c) {
+  int n_attention = 0;
+  int n_recurrent = 0;
+  for (LayerSpec& layer : c.layers)
+    layer.cache_layer = layer.recurrent ? n_recurrent++ : n_attention++;
+}
+
 }  // namespace
 
 ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* warnings) {
@@ -216,8 +223,10 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
   c.architecture = hparams.architecture();
   c.name = printable(file.get_string("general.name", ""));
   c.norm_kind = spec->norm_kind;
-  c.n_layers = static_cast<int>(hparams.require_int("block_count", 1, kMaxLayers));
-  hparams.set_n_layers(c.n_layers);
+  c.n_blocks = static_cast<int>(hparams.require_int("block_count", 1, kMaxLayers));
+  hparams.set_n_layers(c.n_blocks);
+  c.n_layers =
+      c.n_blocks - static_cast<int>(hparams.get_int("nextn_predict_layers", 0, 0, c.n_blocks - 1));
   c.hidden_size = static_cast<int>(hparams.require_int("embedding_length", 1, kMaxWidth));
   c.intermediate_size = static_cast<int>(hparams.require_int("feed_forward_length", 1, kMaxWidth));
   const std::int64_t context =
@@ -234,6 +243,7 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
   c.norm_epsilon = static_cast<float>(hparams.require_float(epsilon_key, 1e-30, 1));
   c.layers.assign(static_cast<std::size_t>(c.n_layers), spec->layer);
   if (spec->read_layers != nullptr) spec->read_layers(hparams, c);
+  number_cache_layers(c);
 
   read_vocabulary(hparams, c, warnings);
   c.slots = model_slots(file, *spec, c);
@@ -257,8 +267,21 @@ int ModelConfig::usable_context() const {
   return std::max(context_length, static_cast<int>(stretched));
 }
 
+int ModelConfig::n_recurrent_layers() const {
+  return static_cast<int>(std::count_if(layers.begin(), layers.end(),
+                                        [](const LayerSpec& layer) { return layer.recurrent; }));
+}
+
+int ModelConfig::attention_size() const {
+  return std::max(q_size(), static_cast<int>(recurrent.value_size()));
+}
+
 int ModelConfig::qkv_size() const {
-  const int n = q_size() + 2 * kv_size();
+  const bool gated = std::any_of(layers.begin(), layers.end(),
+                                 [](const LayerSpec& layer) { return layer.gates_attention; });
+  const int attention = (gated ? 3 : 1) * q_size() + 2 * kv_size();
+  const int n =
+      std::max(attention, static_cast<int>(recurrent.input_stride() + recurrent.value_size()));
   return layers[0].post_norms ? std::max(n, hidden_size) : n;
 }
 

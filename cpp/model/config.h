@@ -43,6 +43,8 @@ struct ModelConfig {
   Norm::Kind norm_kind = Norm::Kind::kRms;
   float norm_epsilon = 0;
   std::vector<LayerSpec> layers;  // [n_layers]
+  RecurrentShape recurrent = {};  // of the recurrent ones
+  int n_blocks = 0;  // in the file; those behind n_layers predict further tokens and are not used
   float attention_scale = 0;
   float embedding_scale = 1;  // embedded tokens are multiplied by it
   float logit_scale = 1;      // and logits, in the weights of the output norm
@@ -53,6 +55,9 @@ struct ModelConfig {
   [[nodiscard]] int usable_context() const;
   [[nodiscard]] int q_size() const { return n_heads * head_dim; }
   [[nodiscard]] int kv_size() const { return n_kv_heads * head_dim; }
+  // Of the rows that hold what attention, or a recurrence, gives.
+  [[nodiscard]] int attention_size() const;
+  [[nodiscard]] int n_recurrent_layers() const;
   // Of the rows that hold q, k and v, later also what is to be normed before it is added.
   [[nodiscard]] int qkv_size() const;
   [[nodiscard]] int n_rot() const { return ropes[0].n_rot; }

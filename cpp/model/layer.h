@@ -13,6 +13,9 @@ struct LayerSpec {
   bool norms_rows = false;         // norms of q and k are of whole rows, not head by head
   bool post_norms = false;         // norms of what is added to the residual
   bool parallel_residual = false;  // x + attention(norm1 x) + ffn(norm2 x)
+  bool recurrent = false;          // a gated delta rule in place of attention
+  bool gates_attention = false;    // per head, rows of a gate follow those of q
+  int cache_layer = 0;             // its number among the layers that keep the same in the cache
 };
 
 }  // namespace specdec

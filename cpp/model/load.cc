@@ -14,8 +14,9 @@ namespace {
 
 class Loader {
  public:
-  Loader(const GgufFile& file, Backend& backend, const LoadOptions& options, ModelMemory& memory,
-         std::vector<std::string>& warnings, std::vector<std::vector<std::byte>>& requantized)
+  Loader(const GgufFile& file, const ModelConfig& config, Backend& backend,
+         const LoadOptions& options, ModelMemory& memory, std::vector<std::string>& warnings,
+         std::vector<std::vector<std::byte>>& requantized)
       : file_(file),
         host_(backend),
         backend_(&backend),
@@ -25,6 +26,7 @@ class Loader {
         requantized_(requantized) {
     const bool tied = file.find_tensor("output.weight") == nullptr;
     for (const TensorInfo& tensor : file.tensors()) {
+      if (is_of_unused_block(tensor.name, config)) continue;
       if (tied || tensor.name != "token_embd.weight") progress_.n_bytes_total += tensor.n_bytes;
     }
   }
@@ -220,12 +222,18 @@ void Model::load_weights(const LoadOptions& options) {
   ModelWeights& w = *weights_;
   first_device_layer_ = config_.n_layers;
   if (options.device != nullptr && options.n_device_layers > 0) {
+    if (config_.n_recurrent_layers() > 0) {
+      throw Error(ErrorCode::kUnsupported,
+                  file_->path() +
+                      ": recurrent layers run on the CPU only; load the model with "
+                      "device 'cpu' or n_gpu_layers 0");
+    }
     device_ = options.device;
     first_device_layer_ -= std::min(options.n_device_layers, config_.n_layers);
     reserve_device(options);
   }
   DeviceBackend* const device = device_.get();  // of the head, and of layers
-  Loader loader(*file_, *backend_, options, w.memory, warnings_, w.requantized);
+  Loader loader(*file_, config_, *backend_, options, w.memory, warnings_, w.requantized);
   loader.report();
 
   w.embedding = file_->find_tensor("token_embd.weight");
@@ -261,15 +269,20 @@ void Model::load_weights(const LoadOptions& options) {
 }
 
 KvShape Model::kv_shape(KvType type) const {
-  return {.n_layers = config_.n_layers,
+  const int n_recurrent = config_.n_recurrent_layers();
+  return {.n_layers = config_.n_layers - n_recurrent,
           .layout = {.type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim},
-          .n_device_layers = n_device_layers()};
+          .n_device_layers = n_device_layers(),
+          .n_recurrent_layers = n_recurrent,
+          .recurrent = config_.recurrent};
 }
 
 std::size_t Model::kv_bytes_per_token(KvType type) const {
-  const KvLayout layout{
-      .type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim};
-  return layout.layer_bytes() * static_cast<std::size_t>(config_.n_layers) / kKvChunk;
+  return kv_shape(type).page_bytes() / kKvChunk;
+}
+
+std::size_t Model::state_bytes() const {
+  return RecurrentCache::full_bytes(config_.recurrent, config_.n_recurrent_layers());
 }
 
 bool Model::can_chain() const noexcept { return weights_->device_embedding != nullptr; }

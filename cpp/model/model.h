@@ -79,6 +79,8 @@ class Model {
   // What a cache for this model looks like, and what one position costs in it.
   [[nodiscard]] KvShape kv_shape(KvType type) const;
   [[nodiscard]] std::size_t kv_bytes_per_token(KvType type) const;
+  // And what it costs however long it is: the most that states of recurrent layers take.
+  [[nodiscard]] std::size_t state_bytes() const;
   [[nodiscard]] ModelMemory memory() const noexcept;
 
   // Whether chains of steps can run on the device: all layers, the head and the embedding are

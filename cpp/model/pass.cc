@@ -16,11 +16,14 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<KvCache* const> ca
       false;
   const int n_rows = static_cast<int>(batch.tokens.size());
   const bool each_own = caches.size() > 1;
-  for (KvCache* cache : caches)
-    cache->reserve(each_own ? 1 : n_rows - batch.n_present + n_steps - 1);
-
   const bool tree = !is_chain(batch.parents);
   const int first_output_row = batch.output == OutputKind::kNone ? n_rows : batch.first_output_row;
+  // Nobody looks at more than the last row of a text that is read.
+  const bool revocable = !batch.stays && (tree || first_output_row + 1 < n_rows);
+  for (KvCache* cache : caches) {
+    cache->reserve(each_own ? 1 : n_rows - batch.n_present + n_steps - 1, batch.n_present,
+                   revocable);
+  }
   const bool has_output = first_output_row < n_rows;
   const Pass pass{
       .caches = caches,
@@ -39,7 +42,7 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<KvCache* const> ca
                           batch.hidden.empty(),
       .hidden_stride = padded_row(config.hidden_size),
       .qkv_stride = padded_row(config.qkv_size()),
-      .attention_stride = padded_row(config.q_size()),
+      .attention_stride = padded_row(config.attention_size()),
       .ffn_stride = padded_row(config.intermediate_size),
       .rope_stride = std::int64_t{n_rows + n_steps - 1} * config.n_rot(),
       .chain = n_steps > 1,
@@ -79,9 +82,13 @@ int Runner::run(const Batch& batch, const Pass& pass) {
 
 void run_layer(const LayerRun& run) {
   check_cancel(run.rows.cancel);
-  keys_and_values(run);
+  if (run.spec.recurrent) {
+    recur(run);
+  } else {
+    keys_and_values(run);
+    if (run.n_rows() > 0) attend(run);
+  }
   if (run.n_rows() == 0) return;
-  attend(run);
   check_cancel(run.rows.cancel);
   // Side by side, both branches read the residual before either is added to it.
   const bool parallel = run.spec.parallel_residual;

@@ -74,7 +74,7 @@ struct LayerRun {
   const KvLayerView* device_view;  // of the layer's cache on the device; null: it is on the CPU
 
   [[nodiscard]] KvLayerView view_of(int part) const {
-    return device_view != nullptr ? *device_view : pass.cache(part).layer_view(layer);
+    return device_view != nullptr ? *device_view : pass.cache(part).layer_view(spec.cache_layer);
   }
   // After the last layer's keys and values only rows that are output matter. Rows of a chain can be
   // cut off: those before them then count as committed.

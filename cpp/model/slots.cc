@@ -63,6 +63,11 @@ void SlotTable::vector(Part part, const std::string& name, std::int64_t n, Prese
   add(part, name, {static_cast<std::uint64_t>(n)}, presence, SlotKind::kVector);
 }
 
+void SlotTable::table(Part part, const std::string& name, std::int64_t n_in, std::int64_t n_out) {
+  add(part, name, {static_cast<std::uint64_t>(n_in), static_cast<std::uint64_t>(n_out)},
+      Presence::kRequired, SlotKind::kVector);
+}
+
 void SlotTable::qkv(Presence bias, bool fused_only) {
   const ModelConfig& c = config_;
   const std::string fused = "blk." + std::to_string(layer_) + ".attn_qkv.weight";
@@ -110,6 +115,13 @@ std::vector<Slot> model_slots(const GgufFile& file, const ArchSpec& spec,
   return slots;
 }
 
+bool is_of_unused_block(std::string_view name, const ModelConfig& config) {
+  for (int block = config.n_layers; block < config.n_blocks; ++block) {
+    if (name.starts_with("blk." + std::to_string(block) + ".")) return true;
+  }
+  return false;
+}
+
 void check_slots(const GgufFile& file, const std::vector<Slot>& slots, const ModelConfig& config) {
   std::unordered_set<std::string_view> known;
   for (const Slot& slot : slots) {
@@ -122,7 +134,7 @@ void check_slots(const GgufFile& file, const std::vector<Slot>& slots, const Mod
     if (!same_shape(slot.shape, tensor->shape)) fail_shape(file, *tensor, shape_text(slot.shape));
   }
   for (const TensorInfo& tensor : file.tensors()) {
-    if (known.count(tensor.name) > 0) continue;
+    if (known.count(tensor.name) > 0 || is_of_unused_block(tensor.name, config)) continue;
     throw file.make_error(ErrorCode::kModelFormat, "unexpected_tensor",
                           "tensor '" + printable(tensor.name) + "' does not belong in a '" +
                               config.architecture + "' model with " +

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "gguf/reader.h"
@@ -48,8 +49,16 @@ enum class Part : std::uint8_t {
   kDownBias,
   kFfnPostNorm,
   kFfnPostNormBias,
+  // of a recurrent layer, beside kQkv and kAttentionOut
+  kRecurrentGate,
+  kRecurrentAlpha,
+  kRecurrentBeta,
+  kRecurrentConv,  // [n_channels, n_taps]
+  kRecurrentStepBias,
+  kRecurrentDecay,
+  kRecurrentNorm,
 };
-inline constexpr std::size_t kNumParts = static_cast<std::size_t>(Part::kFfnPostNormBias) + 1;
+inline constexpr std::size_t kNumParts = static_cast<std::size_t>(Part::kRecurrentNorm) + 1;
 
 // Of a matrix or a norm.
 [[nodiscard]] constexpr Part bias_of(Part part) {
@@ -88,6 +97,9 @@ class SlotTable {
   void vector(Part part, const std::string& name, std::int64_t n,
               Presence presence = Presence::kRequired);
 
+  // Numbers in rows of n_in.
+  void table(Part part, const std::string& name, std::int64_t n_in, std::int64_t n_out);
+
   // One matrix, or three: what the file has, unless only the one is allowed.
   void qkv(Presence bias, bool fused_only = false);
   void gated_ffn();
@@ -109,6 +121,9 @@ class SlotTable {
 // All slots of a file of this architecture, the model's first, then layer by layer.
 [[nodiscard]] std::vector<Slot> model_slots(const GgufFile& file, const ArchSpec& spec,
                                             const ModelConfig& config);
+
+// Whether a tensor is of a block behind the last layer, which nothing reads.
+[[nodiscard]] bool is_of_unused_block(std::string_view name, const ModelConfig& config);
 
 // Throws missing_tensor, shape_mismatch, unexpected_tensor.
 void check_slots(const GgufFile& file, const std::vector<Slot>& slots, const ModelConfig& config);

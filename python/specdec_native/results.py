@@ -182,6 +182,8 @@ class ModelInfo:
     """What a model is and, from `kv_type` on, how it was loaded.
 
     Attributes:
+        state_bytes: what the states of recurrent layers take for one sequence, at most, however
+            long it is; 0 for models without such layers.
         n_ctx, vram_budget: as given to `Model`.
         device: what runs it, e.g. "cuda: NVIDIA L4, sm_89; cpu: avx2, 8 threads".
         n_gpu_layers: the last so many layers, and the output head, are on the GPU.
@@ -214,6 +216,7 @@ class ModelInfo:
     tokenizer: str
     chat_format: str
     kv_bytes_per_token: int
+    state_bytes: int
     bytes_per_step: int
     kv_type: str
     device: str

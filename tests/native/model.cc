@@ -105,7 +105,7 @@ class Session {
   py::object forward(const std::vector<TokenId>& tokens, const std::vector<std::int32_t>& parents,
                      int first_output_row, const std::string& output, std::pair<int, int> layers,
                      const std::vector<float>& hidden, bool cancelled, int top_k,
-                     const std::vector<std::int32_t>& head_blocks) {
+                     const std::vector<std::int32_t>& head_blocks, int n_present) {
     const OutputKind kind = output_named(output);
     const std::atomic<bool> cancel{cancelled};
     {
@@ -117,7 +117,8 @@ class Session {
                        .top_k = top_k,
                        .head_blocks = head_blocks,
                        .layers = {layers.first, layers.second},
-                       .hidden = hidden},
+                       .hidden = hidden,
+                       .n_present = n_present},
                       cache_, &cancel);
     }
     return results(kind, first_output_row, static_cast<int>(tokens.size()));
@@ -213,6 +214,8 @@ class Session {
   [[nodiscard]] int length() const { return cache_.length(); }
   [[nodiscard]] std::size_t scratch_bytes() const { return runner_.n_bytes(); }
   void truncate(int n) { cache_.truncate(n); }
+  [[nodiscard]] int reachable(int n) const { return cache_.reachable(n); }
+  [[nodiscard]] std::size_t cache_bytes() const { return cache_.n_bytes(); }
   void keep_path(int base, const std::vector<std::int32_t>& rows) { cache_.keep_path(base, rows); }
   [[nodiscard]] std::unique_ptr<Session> fork() const {
     return std::make_unique<Session>(model_, cache_.fork());
@@ -302,7 +305,8 @@ PYBIND11_MODULE(_testing_model, module) {
            py::arg("parents") = std::vector<std::int32_t>{}, py::arg("first_output_row") = 0,
            py::arg("output") = "logits", py::arg("layers") = std::pair<int, int>{0, -1},
            py::arg("hidden") = std::vector<float>{}, py::arg("cancelled") = false,
-           py::arg("top_k") = 1, py::arg("head_blocks") = std::vector<std::int32_t>{})
+           py::arg("top_k") = 1, py::arg("head_blocks") = std::vector<std::int32_t>{},
+           py::arg("n_present") = 0)
       .def("forward_chain", &Session::forward_chain, py::arg("tokens"), py::arg("n_steps"),
            py::arg("output") = "top", py::arg("cancelled") = false, py::arg("top_k") = 1,
            py::arg("head_blocks") = std::vector<std::int32_t>{})
@@ -314,6 +318,8 @@ PYBIND11_MODULE(_testing_model, module) {
       .def("argmax", &Session::argmax)
       .def("logits", &Session::logits)
       .def("truncate", &Session::truncate)
+      .def("reachable", &Session::reachable)
+      .def_property_readonly("cache_bytes", &Session::cache_bytes)
       .def("keep_path", &Session::keep_path)
       .def("fork", &Session::fork)
       .def("perplexity", &Session::perplexity, py::arg("tokens"), py::arg("n_ctx"),
@@ -329,6 +335,8 @@ PYBIND11_MODULE(_testing_model, module) {
            py::arg("n_device_layers") = 0, py::arg("device_embedding") = true,
            py::arg("beside") = py::none())
       .def("session", &TestModel::session, py::arg("n_ctx") = 1024, py::arg("kv_type") = "f32")
+      .def_property_readonly("state_bytes",
+                             [](const TestModel& m) { return m.model().state_bytes(); })
       .def("kv_bytes_per_token",
            [](const TestModel& m, const std::string& type) {
              return m.model().kv_bytes_per_token(kv_type_named(type));

@@ -139,8 +139,9 @@ class ReferenceBackend final : public Backend {
     for (int r = 0; r < task.n_rows; ++r) {
       for (int g = 0; g < task.n_groups; ++g) {
         const std::int64_t at = g * task.n;
+        const std::int64_t from = g * (task.x_group > 0 ? task.x_group : task.n);
         const std::vector<double> out =
-            normalise(task.norm, task.x + r * task.x_stride + at, task.n);
+            normalise(task.norm, task.x + r * task.x_stride + from, task.n);
         float* dst = task.dst + r * task.dst_stride + at;
         for (std::size_t i = 0; i < out.size(); ++i) {
           dst[i] =
@@ -148,6 +149,40 @@ class ReferenceBackend final : public Backend {
         }
       }
     }
+  }
+
+  void gate(const GateTask& t) override {
+    for (int r = 0; r < t.n_rows; ++r) {
+      for (int g = 0; g < t.n_groups; ++g) {
+        for (std::int64_t i = 0; i < t.n; ++i) {
+          const float gate = t.gate[r * t.gate_stride + g * t.gate_group + i];
+          float& x = t.x[r * t.x_stride + g * t.n + i];
+          x = static_cast<float>(static_cast<double>(x) *
+                                 activate(t.activation, static_cast<double>(gate)));
+        }
+      }
+    }
+  }
+
+  void recurrent(const RecurrentTask& t) override {
+    const RecurrentShape& s = t.shape;
+    for (int h = 0; h < s.n_heads; ++h) {
+      std::vector<std::vector<float>> states;  // of a tree's rows
+      for (int r = 0; r < t.n_rows; ++r) {
+        float* const matrix = t.state + std::int64_t{h} * s.key_dim * s.value_dim;
+        const auto size =
+            static_cast<std::size_t>(s.key_dim) * static_cast<std::size_t>(s.value_dim);
+        float* state = matrix;
+        if (t.parents != nullptr) {
+          const int parent = t.parents[r];
+          const float* from = parent < 0 ? matrix : states[static_cast<std::size_t>(parent)].data();
+          states.emplace_back(from, from + size);
+          state = states.back().data();
+        }
+        recurrent_row(t, h, r, state);
+      }
+    }
+    if (t.parents == nullptr) keep_inputs(t);
   }
 
   void head(const HeadTask& task) override {
@@ -190,8 +225,80 @@ class ReferenceBackend final : public Backend {
   }
 
  private:
+  // silu of the convolution of n channels from `first` on.
+  static std::vector<double> convolve(const RecurrentTask& t, int row, std::int64_t first, int n) {
+    const RecurrentShape& s = t.shape;
+    std::vector<double> out(static_cast<std::size_t>(n), 0.0);
+    int at = row;  // below 0: the state's inputs, -1 the newest
+    for (int tap = s.n_taps - 1; tap >= 0; --tap) {
+      const float* inputs =
+          at >= 0 ? t.inputs[at]
+                  : t.state + s.matrices_size() + (s.n_taps - 1 + at) * s.n_channels();
+      for (std::int64_t i = 0; i < n; ++i) {
+        out[static_cast<std::size_t>(i)] +=
+            static_cast<double>(t.conv[(first + i) * s.n_taps + tap]) *
+            static_cast<double>(inputs[first + i]);
+      }
+      at = at >= 0 && t.parents != nullptr ? t.parents[at] : at - 1;
+    }
+    for (double& x : out) x = activate(Activation::kSilu, x);
+    return out;
+  }
+
+  static void to_length(std::vector<double>& x, double length) {
+    double square = 1e-6;
+    for (const double value : x) square += value * value;
+    for (double& value : x) value *= length / std::sqrt(square);
+  }
+
+  static void recurrent_row(const RecurrentTask& t, int h, int r, float* state) {
+    const RecurrentShape& s = t.shape;
+    const std::int64_t key_head = h % s.n_key_heads;
+    std::vector<double> q = convolve(t, r, key_head * s.key_dim, s.key_dim);
+    std::vector<double> k = convolve(t, r, s.key_size() + key_head * s.key_dim, s.key_dim);
+    const std::vector<double> v =
+        convolve(t, r, 2 * s.key_size() + std::int64_t{h} * s.value_dim, s.value_dim);
+    to_length(q, 1.0 / std::sqrt(static_cast<double>(s.key_dim)));
+    to_length(k, 1.0);
+    const float* gates = t.inputs[r] + s.n_channels() + h;
+    const double step = static_cast<double>(gates[0]) + static_cast<double>(t.step_bias[h]);
+    const double fade = std::exp(static_cast<double>(t.decay[h]) *
+                                 (std::max(step, 0.0) + std::log1p(std::exp(-std::abs(step)))));
+    const double rate = activate(Activation::kSigmoid, static_cast<double>(gates[s.n_heads]));
+    std::vector<float> out(static_cast<std::size_t>(s.value_dim));
+    for (std::size_t j = 0; j < out.size(); ++j) {
+      double found = 0;
+      for (std::size_t i = 0; i < k.size(); ++i)
+        found += k[i] * fade * static_cast<double>(state[i * out.size() + j]);
+      double sum = 0;
+      for (std::size_t i = 0; i < k.size(); ++i) {
+        float& x = state[i * out.size() + j];
+        x = static_cast<float>(fade * static_cast<double>(x) + k[i] * (v[j] - found) * rate);
+        sum += q[i] * static_cast<double>(x);
+      }
+      out[j] = static_cast<float>(sum);
+    }
+    if (t.out == nullptr) return;
+    const std::vector<double> normed = normalise(t.norm, out.data(), s.value_dim);
+    for (std::size_t j = 0; j < out.size(); ++j) {
+      const std::int64_t at = std::int64_t{h} * s.value_dim + static_cast<std::int64_t>(j);
+      const auto z = static_cast<double>(t.gate[r * t.gate_stride + at]);
+      t.out[r * t.out_stride + at] = static_cast<float>(normed[j] * activate(Activation::kSilu, z));
+    }
+  }
+
+  static void keep_inputs(const RecurrentTask& t) {
+    const auto n = static_cast<std::size_t>(t.shape.n_channels());
+    const auto n_kept = static_cast<std::size_t>(t.shape.n_taps - 1);
+    float* kept = t.state + t.shape.matrices_size();
+    std::vector<float> all(kept, kept + n_kept * n);
+    for (int r = 0; r < t.n_rows; ++r) all.insert(all.end(), t.inputs[r], t.inputs[r] + n);
+    std::copy(all.end() - static_cast<std::ptrdiff_t>(n_kept * n), all.end(), kept);
+  }
+
   static double activate(Activation activation, double x) {
     if (activation == Activation::kSilu) return x / (1.0 + std::exp(-x));
+    if (activation == Activation::kSigmoid) return 1.0 / (1.0 + std::exp(-x));
     if (activation == Activation::kGeluErf) return 0.5 * x * (1.0 + std::erf(x / std::sqrt(2.0)));
     if (activation == Activation::kGeluTanh) {
       const double u = std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x);

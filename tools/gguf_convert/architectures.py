@@ -14,6 +14,7 @@ from .errors import ConvertError, short
 from .gemma import gemma3
 from .hf_config import Config
 from .model_description import Defaults, Expected, Model, context_length, read_sizes
+from .qwen35 import qwen35
 from .rope import read_rope
 from .tensors import Computed, Target, fused_qkv_order, rope_pairs_order
 from .windows import optional_window
@@ -212,6 +213,7 @@ KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "mistral": ("Mistral", mistral),
     "qwen2": ("Qwen2", qwen2),
     "qwen3": ("Qwen3", qwen3),
+    "qwen3_5_text": ("Qwen3_5", qwen35),
     "smollm3": ("SmolLM3", smollm3),
     "granite": ("Granite", granite),
     "gemma3_text": ("Gemma3", gemma3),

@@ -122,7 +122,7 @@ def _check(source: Source, shape: tuple[int, ...], where: str) -> None:
 def _find(expected: Expected, tensors: dict[str, Source], where: str) -> Source:
     for name in expected.sources:
         if name in tensors:
-            _check(tensors[name], expected.shape, where)
+            _check(tensors[name], expected.source_shape or expected.shape, where)
             return tensors[name]
     shape = list(expected.shape)
     raise ConvertError(f"{where}: tensor {_names(expected.sources)} {shape} is missing")
@@ -130,11 +130,25 @@ def _find(expected: Expected, tensors: dict[str, Source], where: str) -> Source:
 
 def build_targets(model: Model, found: dict[str, Source], where: str) -> list[Target]:
     """The tensors of the GGUF file in order."""
+    if model.skipped:
+        left_out = [name for name in found if name.startswith(model.skipped)]
+        found = {name: tensor for name, tensor in found.items() if name not in left_out}
+        if left_out:
+            model.notes.append(f"{len(left_out)} tensors below '{model.skipped}' are left out")
     tensors = plain_names(model, found, where)
     head = _head(model, tensors, where)
     expected = model.expected + ([] if head is None else [head])
     targets = [
-        Target(entry.target, _find(entry, tensors, where), entry.row_order, plus=entry.plus)
+        Target(
+            entry.target,
+            _find(entry, tensors, where),
+            entry.row_order,
+            plus=entry.plus,
+            column_order=entry.column_order,
+            change=entry.change and entry.change.there,
+            new_shape=entry.shape,
+            plain=entry.plain,
+        )
         for entry in expected
     ]
     used = {name for entry in expected for name in entry.sources} | set(model.heads)

@@ -45,7 +45,7 @@ def choose_types(targets: list[Target], outtype: str) -> None:
     head = "output.weight" if "output.weight" in names else "token_embd.weight"
     for target in targets:
         dtype = "F32"
-        if len(target.shape) == 2:
+        if len(target.shape) == 2 and not target.plain:
             dtype = "Q8_0" if target.name == head and outtype.startswith(("Q4", "Q5")) else outtype
             if row_length(target.shape) % TYPES[dtype].block_elements:
                 dtype = "F16"
@@ -54,7 +54,8 @@ def choose_types(targets: list[Target], outtype: str) -> None:
 
 def lossless_type(targets: list[Target]) -> str:
     """The smallest plain type that holds the matrices of a checkpoint exactly."""
-    dtypes = {target.source.dtype for target in targets if len(target.shape) == 2}
+    matrices = [target for target in targets if len(target.shape) == 2 and not target.plain]
+    dtypes = {target.source.dtype for target in matrices}
     return dtypes.pop() if dtypes in ({"F16"}, {"BF16"}) else "F32"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .hf_config import Config
-from .tensors import Target
+from .tensors import Change, Target
 
 
 @dataclass
@@ -18,6 +18,10 @@ class Expected:
     shape: tuple[int, ...]
     row_order: np.ndarray | None = None
     plus: float = 0  # is added to every number
+    column_order: np.ndarray | None = None
+    change: Change | None = None
+    source_shape: tuple[int, ...] | None = None  # where it is another than `shape`
+    plain: bool = False  # F32 although it is no vector
 
 
 @dataclass
@@ -33,6 +37,7 @@ class Model:
     base: str = "model."  # what names of all tensors but the head begin with
     heads: tuple[str, ...] = ()  # names of an own output matrix
     copy_tied_head: bool = False  # the file must hold the output matrix even when it is tied
+    skipped: str = ""  # tensors whose names begin so are left out
     notes: list[str] = field(default_factory=list)
 
     def expect(
@@ -43,8 +48,9 @@ class Model:
         *,
         row_order: np.ndarray | None = None,
         plus: float = 0,
-    ) -> None:
+    ) -> Expected:
         self.expected.append(Expected(target, (source,), shape, row_order, plus))
+        return self.expected[-1]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -50,6 +50,14 @@ class Computed:
         return rows[first : first + count]
 
 
+@dataclass(frozen=True)
+class Change:
+    """Of every number of a tensor, on its way into a GGUF file and back."""
+
+    there: Callable[[Rows], Rows]
+    back: Callable[[Rows], Rows]
+
+
 @dataclass
 class Target:
     """A tensor of the GGUF file: row i is row `row_order[i]` of the source, plus a number."""
@@ -59,10 +67,14 @@ class Target:
     row_order: np.ndarray | None = None
     dtype: str = field(default="F32")
     plus: float = 0
+    column_order: np.ndarray | None = None
+    change: Callable[[Rows], Rows] | None = None
+    new_shape: tuple[int, ...] | None = None  # None: the source's
+    plain: bool = False  # stays F32 whatever is chosen for matrices
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.source.shape
+        return self.new_shape or self.source.shape
 
     @property
     def n_elements(self) -> int:
@@ -74,6 +86,10 @@ class Target:
         step = max(1, elements // max(1, row_length(self.shape)))
         for first in range(0, total, step):
             rows = self._read(first, min(total, first + step))
+            if self.column_order is not None:
+                rows = rows[:, self.column_order]
+            if self.change is not None:
+                rows = self.change(rows)
             yield rows + np.float32(self.plus) if self.plus else rows
 
     def _read(self, first: int, end: int) -> Rows:

@@ -70,8 +70,18 @@ def _targets(expected: list[Expected], tensors: dict[str, Any], path: pathlib.Pa
             )
         order = None if entry.row_order is None else np.argsort(entry.row_order)
         # Vectors stay F32, as in the GGUF file.
-        kind = dtype if len(entry.shape) == 2 else "F32"
-        yield Target(entry.sources[0], source, order, kind, -entry.plus)
+        kind = dtype if len(entry.shape) == 2 and not entry.plain else "F32"
+        columns = None if entry.column_order is None else np.argsort(entry.column_order)
+        yield Target(
+            entry.sources[0],
+            source,
+            order,
+            kind,
+            -entry.plus,
+            columns,
+            entry.change and entry.change.back,
+            entry.source_shape,
+        )
     if left:
         raise ConvertError(f"{path}: unknown tensors: {short(', '.join(sorted(left)), 300)}")
 

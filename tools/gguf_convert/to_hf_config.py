@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import qwen35
 from .errors import ConvertError, short
 from .gemma import PERIOD, attention_scalar
 from .rope import llama3_divisors
@@ -132,7 +133,17 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
     """config.json of a GGUF file."""
     keys = Keys(all_keys, path)
     arch = keys.arch
-    if arch not in ("llama", "qwen2", "qwen3", "smollm3", "granite", "gemma3", "olmo2", "gptneox"):
+    if arch not in (
+        "llama",
+        "qwen2",
+        "qwen3",
+        "qwen35",
+        "smollm3",
+        "granite",
+        "gemma3",
+        "olmo2",
+        "gptneox",
+    ):
         raise ConvertError(f"{path}: architecture '{short(arch)}' is not supported")
     parts = all_keys.get("split.count")
     if isinstance(parts, int) and parts > 1:
@@ -142,7 +153,7 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
     hidden, n_heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
     head_dim = keys.integer("attention.key_length", max(1, hidden // n_heads))
     context = keys.integer("context_length")
-    _refuse_special(keys, head_dim, context, None if arch == "gptneox" else head_dim)
+    _refuse_special(keys, head_dim, context, None if arch in ("gptneox", "qwen35") else head_dim)
     config: dict[str, Any] = {
         "hidden_size": hidden,
         "num_hidden_layers": keys.integer("block_count"),
@@ -177,6 +188,10 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
         "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
         "rope_scaling": _rope_scaling(keys, values, head_dim),
     }
+    if arch == "qwen35":
+        scaling = config.pop("rope_scaling")
+        del config["rope_theta"]
+        return config | qwen35.config_json(keys, scaling)
     if arch == "gemma3":
         scaling = config.pop("rope_scaling")
         del config["rope_theta"], config["hidden_act"]

@@ -150,7 +150,8 @@ class CpuBackend final : public Backend {
         const std::int64_t at = unit % task.n_groups * task.n;
         float* dst = task.dst + row * task.dst_stride + at;
         float* out = task.accumulate ? sum.as<float>() : dst;
-        ops_.norm(task.norm, task.x + row * task.x_stride + at, task.n, out);
+        const std::int64_t from = unit % task.n_groups * (task.x_group > 0 ? task.x_group : task.n);
+        ops_.norm(task.norm, task.x + row * task.x_stride + from, task.n, out);
         if (task.accumulate) ops_.add(out, task.n, dst);
       }
     };
@@ -160,6 +161,30 @@ class CpuBackend final : public Backend {
       const std::int64_t thread = context.thread();
       some(n_units * thread / n_threads_, n_units * (thread + 1) / n_threads_);
     });
+  }
+
+  void gate(const GateTask& task) override {
+    for (int row = 0; row < task.n_rows; ++row) {
+      for (int g = 0; g < task.n_groups; ++g) {
+        float* x = task.x + row * task.x_stride + g * task.n;
+        const float* gate = task.gate + row * task.gate_stride + g * task.gate_group;
+        ops_.activate_multiply(task.activation, gate, x, task.n, x);
+      }
+    }
+  }
+
+  void recurrent(const RecurrentTask& task) override {
+    if (task.n_rows == 0) return;
+    check_recurrent(task);
+    const std::size_t n_bytes = recurrent_scratch_floats(task) * sizeof(float);
+    ChunkQueue queue(task.shape.n_heads, n_threads_);
+    ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
+      thread_local AlignedBuffer scratch;
+      scratch.require(n_bytes);
+      for (std::int64_t head; (head = queue.take(context.thread())) >= 0;)
+        ops_.recurrent(task, static_cast<int>(head), scratch.as<float>());
+    });
+    if (task.parents == nullptr) keep_last_inputs(task);
   }
 
   void head(const HeadTask& task) override {

@@ -104,6 +104,21 @@ inline F32x16 gelu_tanh(F32x16 x) {
   return x / (F32x16::set1(1.0F) + exp(x * slope));
 }
 
+inline F32x16 sigmoid(F32x16 x) {
+  const F32x16 one = F32x16::set1(1.0F);
+  return one / (one + exp(F32x16::zero() - x));
+}
+
+// ln(1 + e^x) as max(x, 0) + 2 artanh(t / (2 + t)), t = e^-|x|.
+inline F32x16 softplus(F32x16 x) {
+  const F32x16 t = exp(F32x16::zero() - abs(x));
+  const F32x16 z = t / (t + F32x16::set1(2.0F));
+  const F32x16 square = z * z;  // up to 1/9
+  F32x16 p = F32x16::set1(1.0F / 15.0F);
+  for (int n = 13; n > 0; n -= 2) p = fma(p, square, F32x16::set1(1.0F / static_cast<float>(n)));
+  return max(x, F32x16::zero()) + (z + z) * p;
+}
+
 inline F32x16 apply(Activation activation, F32x16 x) {
   switch (activation) {
     case Activation::kSilu:
@@ -112,6 +127,8 @@ inline F32x16 apply(Activation activation, F32x16 x) {
       return gelu_erf(x);
     case Activation::kGeluTanh:
       return gelu_tanh(x);
+    case Activation::kSigmoid:
+      return sigmoid(x);
     case Activation::kNone:
       break;
   }

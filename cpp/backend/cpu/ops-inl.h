@@ -12,9 +12,12 @@
 
 #include "backend/cpu/attention-inl.h"
 
+#include "backend/cpu/recurrent-inl.h"
+
 namespace specdec::SPECDEC_SIMD_NAMESPACE {
 
-constinit const OpsKernels kOps = {norm,       activate, activate_multiply, add,
-                                   max_finite, sum_exp,  rope_store,        attention};
+constinit const OpsKernels kOps = {norm,       activate,   activate_multiply,
+                                   add,        max_finite, sum_exp,
+                                   rope_store, attention,  recurrent_head};
 
 }  // namespace specdec::SPECDEC_SIMD_NAMESPACE

@@ -30,6 +30,10 @@ struct OpsKernels {
   void (*rope_store)(const RopeStoreTask& task, TaskContext& context);
   // scratch: attention_scratch_bytes() bytes, 64-byte aligned, shared by all threads.
   void (*attention)(const AttentionTask& task, std::byte* scratch, TaskContext& context);
+
+  // One head of a recurrent task, but for the inputs that its state keeps. scratch:
+  // recurrent_scratch_floats() floats of one thread.
+  void (*recurrent)(const RecurrentTask& task, int head, float* scratch);
 };
 
 [[nodiscard]] const OpsKernels& ops_kernels(CpuIsa isa);
@@ -38,5 +42,11 @@ struct OpsKernels {
 // Throw Error(kInternal) when a task breaks a rule of its type; the kernels check nothing.
 void check_attention(const AttentionTask& task);
 void check_rope_store(const RopeStoreTask& task);
+
+inline constexpr int kMaxRecurrentTaps = 8;
+void check_recurrent(const RecurrentTask& task);
+[[nodiscard]] std::size_t recurrent_scratch_floats(const RecurrentTask& task);
+// The inputs before the next row of a chain, when all heads are done.
+void keep_last_inputs(const RecurrentTask& task);
 
 }  // namespace specdec

@@ -10,6 +10,7 @@
 #include "backend/cpu/attention_plan.h"
 #include "backend/cpu/ops.h"
 #include "backend/cpu/ops_isa.h"
+#include "backend/cpu/recurrent_plan.h"
 #include "backend/cpu/target.h"
 #include "tensor/half.h"
 

@@ -12,6 +12,7 @@
 #include "backend/device_slab.h"
 #include "backend/stream/stream_backend.h"
 #include "backend/stream/work_space.h"
+#include "base/error.h"
 #include "base/thread_pool.h"
 
 namespace specdec::stream {
@@ -186,6 +187,7 @@ class StreamBackend final : public DeviceBackend {
   void rope_store(const RopeStoreTask& task) override;
   void attention(const AttentionTask& task) override;
   void norm(const NormTask& task) override {
+    SPECDEC_CHECK(task.x_group == 0 || task.x_group == task.n);
     issue_rope();
     if (task.n_rows > 0) launch("norm", kernels_.norm, task);
   }

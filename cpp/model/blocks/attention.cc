@@ -8,6 +8,19 @@ namespace specdec {
 
 namespace {
 
+// Where q, k and v of a row are. With gates, [q; gate] of each head comes first, and q, normalised,
+// goes behind v.
+struct Places {
+  int q, k, v;
+
+  explicit Places(const LayerRun& run) : q(0), k(run.config.q_size()), v(k + run.config.kv_size()) {
+    if (!run.spec.gates_attention) return;
+    k += run.config.q_size();
+    v += run.config.q_size();
+    q = v + run.config.kv_size();
+  }
+};
+
 void project(const LayerRun& run) {
   std::array<LinearSegment, 3> segments;
   std::size_t n = 0;
@@ -29,25 +42,30 @@ void project(const LayerRun& run) {
 }
 
 void normalise_heads(const LayerRun& run) {
-  const auto heads = [&](Part weight, float* x, int n_heads) {
+  const Places at(run);
+  const auto heads = [&](Part weight, const float* x, int x_group, int n_heads, float* dst) {
     if (!run.weights.has(weight)) return;
     run.rows.backend.norm(
         {.x = x,
          .x_stride = run.pass.qkv_stride,
+         .x_group = x_group,
          .n_rows = run.pass.n_rows,
          .n_groups = run.spec.norms_rows ? 1 : n_heads,
          .n = std::int64_t{run.config.head_dim} * (run.spec.norms_rows ? n_heads : 1),
          .norm = {.kind = Norm::Kind::kRms,
                   .weight = run.weights.vector(weight),
                   .epsilon = run.config.norm_epsilon},
-         .dst = x,
+         .dst = dst,
          .dst_stride = run.pass.qkv_stride});
   };
-  heads(Part::kQNorm, run.rows.qkv, run.config.n_heads);
-  heads(Part::kKNorm, run.rows.qkv + run.config.q_size(), run.config.n_kv_heads);
+  float* const qkv = run.rows.qkv;
+  heads(Part::kQNorm, qkv, run.spec.gates_attention ? 2 * run.config.head_dim : 0,
+        run.config.n_heads, qkv + at.q);
+  heads(Part::kKNorm, qkv + at.k, 0, run.config.n_kv_heads, qkv + at.k);
 }
 
 void store(const LayerRun& run) {
+  const Places at(run);
   const float* cos_sin = run.rows.cos_sin + std::max(run.spec.rope, 0) * run.pass.rope_stride;
   for (int part = 0; part < run.pass.n_parts(); ++part) {
     const int row = part * run.pass.part_rows();
@@ -60,9 +78,9 @@ void store(const LayerRun& run) {
          .n_rot = run.spec.rope < 0 ? 0 : run.config.n_rot(),
          .interleaved = run.config.ropes[0].interleaved,
          .cos_sin = cos_sin + static_cast<std::int64_t>(row) * run.config.n_rot(),
-         .q = qkv,
-         .k = qkv + run.config.q_size(),
-         .v = qkv + run.config.q_size() + run.config.kv_size(),
+         .q = qkv + at.q,
+         .k = qkv + at.k,
+         .v = qkv + at.v,
          .q_stride = run.pass.qkv_stride,
          .k_stride = run.pass.qkv_stride,
          .v_stride = run.pass.qkv_stride,
@@ -80,6 +98,7 @@ void keys_and_values(const LayerRun& run) {
 }
 
 void attend(const LayerRun& run) {
+  const Places at(run);
   // 0 when rows have caches of their own
   const int skipped = run.rows.parents == nullptr ? run.first_row() : 0;
   for (int part = 0; part < run.pass.n_parts(); ++part) {
@@ -89,7 +108,7 @@ void attend(const LayerRun& run) {
                                 .n_kv_heads = run.config.n_kv_heads,
                                 .head_dim = run.config.head_dim,
                                 .scale = run.config.attention_scale,
-                                .q = run.rows.qkv + row * run.pass.qkv_stride,
+                                .q = run.rows.qkv + at.q + row * run.pass.qkv_stride,
                                 .out = run.rows.attention + row * run.pass.attention_stride,
                                 .q_stride = run.pass.qkv_stride,
                                 .out_stride = run.pass.attention_stride,
@@ -98,6 +117,17 @@ void attend(const LayerRun& run) {
                                 .parents = run.rows.parents,
                                 .window = run.spec.window});
   }
+  if (!run.spec.gates_attention) return;
+  const int first = run.first_row();
+  run.rows.backend.gate({.x = run.rows.attention + first * run.pass.attention_stride,
+                         .x_stride = run.pass.attention_stride,
+                         .n_rows = run.n_rows(),
+                         .n_groups = run.config.n_heads,
+                         .n = run.config.head_dim,
+                         .gate = run.rows.qkv + run.config.head_dim + first * run.pass.qkv_stride,
+                         .gate_stride = run.pass.qkv_stride,
+                         .gate_group = 2 * std::int64_t{run.config.head_dim},
+                         .activation = Activation::kSigmoid});
 }
 
 }  // namespace specdec

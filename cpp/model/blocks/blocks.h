@@ -9,6 +9,8 @@ namespace specdec {
 void keys_and_values(const LayerRun& run);
 // q -> attention, like what follows of the rows that matter.
 void attend(const LayerRun& run);
+// hidden -> attention, by way of the layer's state: of all rows.
+void recur(const LayerRun& run);
 // hidden -> ffn.
 void feed_forward(const LayerRun& run);
 // hidden += W x + b, or the norm of that, which takes the place of q, k and v meanwhile.

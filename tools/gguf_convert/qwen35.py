@@ -1,0 +1,219 @@
+"""Qwen3.5: layers of a gated delta rule and layers of gated attention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import ConvertError
+from .hf_config import Config
+from .model_description import Model, context_length, read_sizes
+from .rope import read_rope
+from .tensors import Change
+
+if TYPE_CHECKING:
+    from .to_hf_config import Keys
+
+ARCH = "qwen35"
+INTERVAL = 4  # of files that say nothing: every fourth layer has attention
+KINDS = {"linear_attention": True, "full_attention": False}
+SECTIONS = [11, 11, 10]
+
+
+def _logarithm(x: np.ndarray) -> np.ndarray:
+    """Of -x: the numbers next to it, where their exponential is nearer."""
+    near = np.log(-x).astype(np.float32)
+    for towards in (-np.inf, np.inf):
+        other = near
+        for _ in range(4):
+            other = np.nextafter(other, np.float32(towards))
+            better = np.abs(np.exp(other) + x) < np.abs(np.exp(near) + x)
+            near = np.where(better, other, near)
+    return near
+
+
+NEGATIVE_EXPONENTIAL = Change(lambda x: -np.exp(x), _logarithm)
+
+
+def _recurrent_layers(config: Config, n_layers: int) -> list[bool]:
+    interval = config.integer("full_attention_interval", INTERVAL)
+    types: Any = config.get("layer_types")
+    if types is None:
+        return [(layer + 1) % interval != 0 for layer in range(n_layers)]
+    if not isinstance(types, list) or len(types) != n_layers or set(map(str, types)) - set(KINDS):
+        text = f"a list of linear_attention and full_attention for {n_layers} layers"
+        raise config.fail("layer_types", text)
+    return [KINDS[str(kind)] for kind in types]
+
+
+def values_order(n_heads: int, n_key_heads: int, dim: int) -> np.ndarray:
+    """Rows of value heads, grouped by their key head in checkpoints: key heads in turn."""
+    order = np.arange(n_heads * dim).reshape(n_key_heads, n_heads // n_key_heads, dim)
+    return order.swapaxes(0, 1).reshape(-1)
+
+
+def _sections(config: Config, n_rot: int) -> list[int]:
+    parameters = config.get("rope_parameters", config.get("rope_scaling", {}))
+    found = parameters.pop("mrope_section", SECTIONS) if isinstance(parameters, dict) else SECTIONS
+    whole = isinstance(found, list) and all(type(n) is int and n >= 0 for n in found)
+    if not whole or len(found) != 3 or sum(found) < n_rot // 2:
+        raise config.fail("mrope_section", f"three numbers that make {n_rot // 2} at least", found)
+    parameters.pop("mrope_interleaved", None)
+    return list(found)
+
+
+def _expect_recurrent(model: Model, to: str, of: str, hidden: int, s: dict[str, int]) -> None:
+    n_heads, n_key_heads, dim, n_taps = s["heads"], s["key_heads"], s["dim"], s["taps"]
+    n_keys, n_values = 2 * n_key_heads * dim, n_heads * dim
+    heads = values_order(n_heads, n_key_heads, 1)
+    values = values_order(n_heads, n_key_heads, dim)
+    channels = np.concatenate([np.arange(n_keys), n_keys + values])
+    n_channels = n_keys + n_values
+    of += ".linear_attn"
+    for name, source, n_out, order in (
+        ("attn_qkv", "in_proj_qkv", n_channels, channels),
+        ("attn_gate", "in_proj_z", n_values, values),
+        ("ssm_alpha", "in_proj_a", n_heads, heads),
+        ("ssm_beta", "in_proj_b", n_heads, heads),
+    ):
+        model.expect(
+            f"{to}.{name}.weight", f"{of}.{source}.weight", (n_out, hidden), row_order=order
+        )
+    conv = model.expect(
+        f"{to}.ssm_conv1d.weight", f"{of}.conv1d.weight", (n_channels, n_taps), row_order=channels
+    )
+    conv.source_shape, conv.plain = (n_channels, 1, n_taps), True
+    model.expect(f"{to}.ssm_dt.bias", f"{of}.dt_bias", (n_heads,), row_order=heads)
+    decay = model.expect(f"{to}.ssm_a", f"{of}.A_log", (n_heads,), row_order=heads)
+    decay.change = NEGATIVE_EXPONENTIAL
+    model.expect(f"{to}.ssm_norm.weight", f"{of}.norm.weight", (dim,))
+    out = model.expect(f"{to}.ssm_out.weight", f"{of}.out_proj.weight", (hidden, n_values))
+    out.column_order = values
+
+
+def _read_shape(config: Config, model: Model) -> dict[str, int]:
+    shape = {
+        "heads": config.integer("linear_num_value_heads", 32),
+        "key_heads": config.integer("linear_num_key_heads", 16),
+        "dim": config.integer("linear_value_head_dim", 128),
+        "taps": config.integer("linear_conv_kernel_dim", 4),
+    }
+    if config.integer("linear_key_head_dim", 128) != shape["dim"]:
+        raise config.fail("linear_key_head_dim", f"linear_value_head_dim, {shape['dim']}")
+    if shape["heads"] % shape["key_heads"]:
+        text = f"a divisor of {shape['heads']} value heads"
+        raise config.fail("linear_num_key_heads", text, shape["key_heads"])
+    model.keys |= {
+        f"{ARCH}.ssm.conv_kernel": shape["taps"],
+        f"{ARCH}.ssm.state_size": shape["dim"],
+        f"{ARCH}.ssm.group_count": shape["key_heads"],
+        f"{ARCH}.ssm.time_step_rank": shape["heads"],
+        f"{ARCH}.ssm.inner_size": shape["dim"] * shape["heads"],
+    }
+    return shape
+
+
+def qwen35(config: Config) -> Model:
+    context = context_length(config, 32768)
+    model, hidden, n_layers, n_heads, head_dim = read_sizes(config, ARCH, context, 256)
+    n_kv_heads = config.integer("num_key_value_heads", 4)
+    if n_heads % n_kv_heads:
+        raise config.fail("num_key_value_heads", f"a divisor of {n_heads} heads", n_kv_heads)
+    config.require("hidden_act", ("silu", "swish"), "only SiLU is supported", "silu")
+    config.require("attention_bias", (False,), "biases there are not supported", False)
+    config.require("attn_output_gate", (True,), "attention without a gate is not supported", True)
+    config.has("mamba_ssm_dtype")  # states are F32 here
+    config.has("mtp_num_hidden_layers")
+    config.has("mtp_use_dedicated_embeddings")
+    recurrent = _recurrent_layers(config, n_layers)
+    if all(recurrent):
+        raise ConvertError(f"{config.path}: a model without a layer of attention is not supported")
+    share = config.get("partial_rotary_factor", 0.25)
+    rope_parameters = config.get("rope_parameters")
+    if isinstance(rope_parameters, dict):
+        share = rope_parameters.get("partial_rotary_factor", share)
+    n_rot = int(head_dim * config.checked_number("partial_rotary_factor", share))
+    if not 2 <= n_rot <= head_dim or n_rot % 2:
+        raise config.fail("partial_rotary_factor", f"an even part of {head_dim} dimensions", share)
+    sections = _sections(config, n_rot)
+    rope = read_rope(config, n_rot, context, divisors=False)
+    model.keys |= {
+        f"{ARCH}.attention.head_count_kv": n_kv_heads,
+        f"{ARCH}.attention.key_length": head_dim,
+        f"{ARCH}.attention.value_length": head_dim,
+        f"{ARCH}.attention.layer_norm_rms_epsilon": config.number("rms_norm_eps", 1e-6),
+        f"{ARCH}.rope.freq_base": rope.theta,
+        f"{ARCH}.rope.dimension_count": n_rot,
+        f"{ARCH}.rope.dimension_sections": [*sections, 0],
+    } | {f"{ARCH}.rope.{key}": value for key, value in rope.keys.items()}
+    usual = [(layer + 1) % INTERVAL != 0 for layer in range(n_layers)]
+    if recurrent == usual:
+        model.keys[f"{ARCH}.full_attention_interval"] = INTERVAL
+    else:
+        model.keys[f"{ARCH}.attention.recurrent_layers"] = [int(r) for r in recurrent]
+    shape = _read_shape(config, model)
+    model.skipped = "mtp."
+    model.heads = ("lm_head.weight",)
+    model.expect("token_embd.weight", "model.embed_tokens.weight", (model.n_vocab, hidden))
+    q_size, kv_size = n_heads * head_dim, n_kv_heads * head_dim
+    for layer in range(n_layers):
+        to, of = f"blk.{layer}", f"model.layers.{layer}"
+        model.expect(f"{to}.attn_norm.weight", f"{of}.input_layernorm.weight", (hidden,), plus=1)
+        if recurrent[layer]:
+            _expect_recurrent(model, to, of, hidden, shape)
+        else:
+            for name, rows in (("q", 2 * q_size), ("k", kv_size), ("v", kv_size)):
+                source = f"{of}.self_attn.{name}_proj.weight"
+                model.expect(f"{to}.attn_{name}.weight", source, (rows, hidden))
+            for name in ("q", "k"):
+                source = f"{of}.self_attn.{name}_norm.weight"
+                model.expect(f"{to}.attn_{name}_norm.weight", source, (head_dim,), plus=1)
+            model.expect(
+                f"{to}.attn_output.weight", f"{of}.self_attn.o_proj.weight", (hidden, q_size)
+            )
+        norm = f"{of}.post_attention_layernorm.weight"
+        model.expect(f"{to}.post_attention_norm.weight", norm, (hidden,), plus=1)
+        ffn = model.keys[f"{ARCH}.feed_forward_length"]
+        for name, matrix in (
+            ("gate", (ffn, hidden)),
+            ("up", (ffn, hidden)),
+            ("down", (hidden, ffn)),
+        ):
+            model.expect(f"{to}.ffn_{name}.weight", f"{of}.mlp.{name}_proj.weight", matrix)
+    model.expect("output_norm.weight", "model.norm.weight", (hidden,), plus=1)
+    return model
+
+
+def config_json(keys: Keys, scaling: Any) -> dict[str, Any]:
+    """What config.json of such a file says beside what all have."""
+    head_dim = keys.integer("attention.key_length")
+    n_layers = keys.integer("block_count")
+    interval = keys.integer("full_attention_interval", INTERVAL)
+    flags: Any = keys.get("attention.recurrent_layers")
+    if flags is None:
+        flags = [(layer + 1) % interval != 0 for layer in range(n_layers)]
+    if not isinstance(flags, list) or len(flags) != n_layers:
+        raise keys.fail("attention.recurrent_layers", f"{n_layers} truth values")
+    sections = keys.get("rope.dimension_sections", [*SECTIONS, 0])
+    if not isinstance(sections, list) or len(sections) < 3:
+        raise keys.fail("rope.dimension_sections", "a list of numbers")
+    names = {recurrent: kind for kind, recurrent in KINDS.items()}
+    dim = keys.integer("ssm.state_size")
+    return {
+        "architectures": ["Qwen3_5ForCausalLM"],
+        "model_type": "qwen3_5_text",
+        "layer_types": [names[bool(flag)] for flag in flags],
+        "linear_conv_kernel_dim": keys.integer("ssm.conv_kernel"),
+        "linear_key_head_dim": dim,
+        "linear_value_head_dim": dim,
+        "linear_num_key_heads": keys.integer("ssm.group_count"),
+        "linear_num_value_heads": keys.integer("ssm.time_step_rank"),
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": keys.number("rope.freq_base", 10000.0),
+            "partial_rotary_factor": keys.integer("rope.dimension_count", head_dim) / head_dim,
+            "mrope_section": [int(n) for n in sections[:3]],
+        }
+        | (scaling or {}),
+    }
