@@ -122,7 +122,8 @@ void Model::LayerRun::attend() const {
                             .cache = view_of(part),
                             .first_slot = pass.slot_of(part) + skipped,
                             .parents = rows.parents,
-                            .window = spec.window});
+                            .window = spec.window,
+                            .soft_cap = spec.score_cap});
   }
 }
 
