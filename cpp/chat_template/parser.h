@@ -71,6 +71,8 @@ class Parser {
   [[nodiscard]] ExprPtr number();
   [[nodiscard]] ExprPtr list();
   [[nodiscard]] ExprPtr dict();
+
+  // parse_postfix.cc
   [[nodiscard]] ExprPtr postfix(ExprPtr node);
   [[nodiscard]] ExprPtr subscript(ExprPtr node);
   [[nodiscard]] ExprPtr subscribed();
