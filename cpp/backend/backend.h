@@ -1,8 +1,8 @@
 // The operations a device offers: a table, so that a CUDA build can become a separately shipped
 // library. No model types here; all pointers are device pointers owned by the caller.
 //
-// Contract 1 (batch invariance), required when batch_invariant() is true: every row of every output
-// has the same bits whatever the other rows, the number of rows and the number of threads.
+// Contract 1 (batch invariance): every row of every output has the same bits whatever the other
+// rows, the number of rows and the number of threads.
 #pragma once
 
 #include <cstddef>
@@ -149,7 +149,6 @@ struct BackendInfo {
   std::string name;         // "cpu"
   std::string description;  // e.g. "avx512_vnni, 2 threads"
   int n_threads = 0;
-  bool batch_invariant = true;
 };
 
 class Backend {

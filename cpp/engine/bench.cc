@@ -9,7 +9,7 @@
 #include "base/rng.h"
 #include "engine/speed.h"
 #include "kv/kv_cache.h"
-#include "model/model.h"
+#include "model/runner.h"
 
 namespace specdec {
 namespace {
@@ -51,17 +51,17 @@ BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options
       options.kv_type.empty() ? loaded.kv_type() : parse_kv_type(options.kv_type);
   KvCache cache(KvArena::create({.device = model.device()}), model.kv_shape(kv_type),
                 options.n_ctx + max_rows);
-  Scratch scratch;
+  Runner runner(model);
   std::vector<TokenId> tokens(static_cast<std::size_t>(std::max(options.n_ctx, max_rows)));
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     tokens[i] = static_cast<TokenId>(random_bits(1, RngStream::kShuffle, i, 0) %
                                      static_cast<std::uint64_t>(model.config().n_tokens));
   }
   const auto forward = [&](int n, int first_output_row, OutputKind output) {
-    model.forward({.tokens = std::span(tokens).first(static_cast<std::size_t>(n)),
-                   .first_output_row = first_output_row,
-                   .output = output},
-                  cache, scratch, options.cancel);
+    runner.forward({.tokens = std::span(tokens).first(static_cast<std::size_t>(n)),
+                    .first_output_row = first_output_row,
+                    .output = output},
+                   cache, options.cancel);
   };
   for (int done = 0; done < options.n_ctx; done += kMaxBatchRows) {
     forward(std::min(kMaxBatchRows, options.n_ctx - done), 0, OutputKind::kNone);

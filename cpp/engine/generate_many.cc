@@ -12,8 +12,7 @@
 #include "engine/reading_pace.h"
 #include "engine/session.h"
 #include "kv/kv_cache.h"
-#include "model/model.h"
-#include "model/scratch.h"
+#include "model/runner.h"
 #include "sampling/gumbel.h"
 #include "sampling/warp.h"
 #include "tokenizer/tokenizer.h"
@@ -61,7 +60,7 @@ class Many {
   OutputKind output_ = OutputKind::kLogits;
   int top_k_ = 1;
   std::shared_ptr<KvArena> arena_ = KvArena::create();
-  Scratch scratch_;
+  Runner runner_;
   ReadingPace pace_;
   std::vector<std::unique_ptr<Sequence>> active_;
   std::vector<ManyResult> results_;
@@ -74,7 +73,8 @@ Many::Many(const LoadedModel& loaded, const ManyRequest& request)
       request_(request),
       cancel_(request.cancel != nullptr ? *request.cancel : own_cancel_),
       sampling_(request.sampling),
-      kv_type_(request.kv_type.empty() ? loaded.kv_type() : parse_kv_type(request.kv_type)) {
+      kv_type_(request.kv_type.empty() ? loaded.kv_type() : parse_kv_type(request.kv_type)),
+      runner_(model_) {
   sampling_.validate();
   const ModelConfig& config = model_.config();
   n_ctx_ = request.n_ctx != 0 ? request.n_ctx : loaded.n_ctx();
@@ -175,8 +175,7 @@ void Many::read(std::span<const TokenId> unread, KvCache& cache) {
     poll();
     const std::size_t n = std::min(unread.size(), static_cast<std::size_t>(pace_.rows()));
     pace_.time(n, [&] {
-      model_.forward({.tokens = unread.first(n), .output = OutputKind::kNone}, cache, scratch_,
-                     &cancel_);
+      runner_.forward({.tokens = unread.first(n), .output = OutputKind::kNone}, cache, &cancel_);
     });
     unread = unread.subspan(n);
   }
@@ -185,8 +184,8 @@ void Many::read(std::span<const TokenId> unread, KvCache& cache) {
 TokenLogprobs Many::logprobs_of(int row, TokenId token) const {
   TokenLogprobs result;
   result.token = token;
-  const double sum = static_cast<double>(scratch_.log_sum_exp(row));
-  for (const TopToken& top : scratch_.top(row)) {
+  const double sum = static_cast<double>(runner_.results().log_sum_exp(row));
+  for (const TopToken& top : runner_.results().top(row)) {
     const double logprob = static_cast<double>(top.logit) - sum;
     if (top.token == token) result.logprob = logprob;
     if (static_cast<int>(result.top.size()) < request_.n_logprobs)
@@ -202,13 +201,14 @@ bool Many::take(Sequence& sequence, int row) {
   const std::uint64_t position = sequence.tokens.size();
   std::optional<Distribution> law;
   if (output_ == OutputKind::kTop && !sampling_.greedy()) {
-    const std::span<const TopToken> top = scratch_.top(row);
+    const std::span<const TopToken> top = runner_.results().top(row);
     const auto needed = static_cast<std::size_t>(sampling_.top_k);
     law = warp_top(top.first(std::min(top.size(), needed)), params, position);
   } else if (output_ == OutputKind::kLogits) {
-    law = warp(scratch_.logits(row), params, sequence.tokens, position);
+    law = warp(runner_.results().logits(row), params, sequence.tokens, position);
   }
-  const TokenId token = law ? gumbel_argmax(*law, params.seed, position) : scratch_.argmax(row);
+  const TokenId token =
+      law ? gumbel_argmax(*law, params.seed, position) : runner_.results().argmax(row);
   const bool ends = !request_.ignore_eos && loaded_.tokenizer().is_eog(token);
   sequence.tokens.push_back(token);
   if (!ends || request_.keep_eos) {
@@ -217,7 +217,7 @@ bool Many::take(Sequence& sequence, int row) {
       result.logprobs.push_back(
           output_ == OutputKind::kTop
               ? logprobs_of(row, token)
-              : token_logprobs(adjusted_logits(scratch_.logits(row), params,
+              : token_logprobs(adjusted_logits(runner_.results().logits(row), params,
                                                std::span(sequence.tokens).first(position)),
                                token, request_.n_logprobs));
     }
@@ -234,8 +234,7 @@ void Many::pass() {
     tokens.push_back(sequence->tokens.back());
     caches.push_back(&sequence->cache);
   }
-  model_.step({.tokens = tokens, .caches = caches, .output = output_, .top_k = top_k_}, scratch_,
-              &cancel_);
+  runner_.step({.tokens = tokens, .caches = caches, .output = output_, .top_k = top_k_}, &cancel_);
   std::vector<std::unique_ptr<Sequence>> left;
   for (std::size_t i = 0; i < active_.size(); ++i) {
     if (take(*active_[i], static_cast<int>(i))) {

@@ -7,19 +7,12 @@
 #include "base/error.h"
 
 namespace specdec {
-namespace {
-
-bool is_chain(std::span<const std::int32_t> parents) {
-  for (std::size_t r = 0; r < parents.size(); ++r) {
-    if (parents[r] != static_cast<std::int32_t>(r) - 1) return false;
-  }
-  return true;
-}
-
-}  // namespace
-
 ModelScorer::ModelScorer(std::shared_ptr<const LoadedModel> model, KvCache cache, int n_ctx)
-    : model_(std::move(model)), cache_(std::move(cache)), n_ctx_(n_ctx) {}
+    : model_(std::move(model)),
+      cache_(std::move(cache)),
+      runner_(model_->model()),
+      n_ctx_(n_ctx),
+      draft_runner_(model_->model()) {}
 
 std::unique_ptr<ModelScorer> ModelScorer::fork() {
   truncate_drafted(0);
@@ -64,9 +57,9 @@ void ModelScorer::feed_drafted(Batch batch) {
   batch.first_output_row = 0;
   batch.layers = {0, draft_layers_};
   batch.keep_hidden = true;
-  model_->model().forward(batch, cache_, draft_scratch_, cancel_);
+  draft_runner_.forward(batch, cache_, cancel_);
   for (std::size_t r = 0; r < n_rows; ++r) {
-    const std::span<const float> row = draft_scratch_.hidden(static_cast<int>(r));
+    const std::span<const float> row = draft_runner_.results().hidden(static_cast<int>(r));
     drafted_hidden_.insert(drafted_hidden_.end(), row.begin(), row.end());
   }
   drafted_.insert(drafted_.end(), batch.tokens.begin(), batch.tokens.end());
@@ -112,8 +105,7 @@ int ModelScorer::forward_chain(const ScorerBatch& batch, int n_steps) {
   truncate_drafted(0);
   tokens_.reserve(tokens_.size() + batch.tokens.size() + static_cast<std::size_t>(n_steps));
   const int before = length();
-  const int n_done =
-      model_->model().forward_chain(to_model_batch(batch), n_steps, cache_, scratch_, cancel_);
+  const int n_done = runner_.forward_chain(to_model_batch(batch), n_steps, cache_, cancel_);
   first_row_ = before;
   note_chain(batch.tokens, n_done);
   return n_done;
@@ -121,15 +113,17 @@ int ModelScorer::forward_chain(const ScorerBatch& batch, int n_steps) {
 
 // Room for them was made before.
 void ModelScorer::note_chain(std::span<const TokenId> tokens, int n_done) {
-  first_scratch_row_ = 0;
+  first_result_row_ = 0;
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   const int last_row = static_cast<int>(tokens.size()) - 1;
-  for (int step = 0; step + 1 < n_done; ++step) tokens_.push_back(scratch_.argmax(last_row + step));
+  for (int step = 0; step + 1 < n_done; ++step)
+    tokens_.push_back(runner_.results().argmax(last_row + step));
 }
 
 bool ModelScorer::can_follow(const TokenScorer& draft) const {
   const auto* other = dynamic_cast<const ModelScorer*>(&draft);
-  return other != nullptr && other != this && model_->model().can_follow(other->model_->model());
+  return other != nullptr && other != this &&
+         specdec::can_follow(model_->model(), other->model_->model());
 }
 
 void ModelScorer::forward_behind(DraftChain& chain, const ScorerBatch& batch,
@@ -149,11 +143,10 @@ void ModelScorer::forward_behind(DraftChain& chain, const ScorerBatch& batch,
   Batch model_batch = to_model_batch(batch);
   model_batch.tokens = taken_;
   LeadingChain leading;
-  leading.model = &draft->model_->model();
+  leading.runner = &draft->runner_;
   leading.batch = to_model_batch(chain.batch);
   leading.n_steps = chain.n_steps;
   leading.cache = &draft->cache_;
-  leading.scratch = &draft->scratch_;
   const int before = length();
   const int draft_before = draft->length();
   std::size_t n_taken = 0;
@@ -169,7 +162,7 @@ void ModelScorer::forward_behind(DraftChain& chain, const ScorerBatch& batch,
       const int step = sources[r] / chain.batch.n_best();
       if (sources[r] < 0 || step >= made.n_done) continue;
       const std::span<const TopToken> top =
-          draft->scratch_.top(static_cast<int>(n_chain) - 1 + step);
+          draft->runner_.results().top(static_cast<int>(n_chain) - 1 + step);
       const auto rank = static_cast<std::size_t>(sources[r] % chain.batch.n_best());
       if (rank < top.size()) taken_[r] = top[rank].token;
     }
@@ -177,10 +170,9 @@ void ModelScorer::forward_behind(DraftChain& chain, const ScorerBatch& batch,
     n_taken = static_cast<std::size_t>(n);
     return n;
   };
-  if (model_->model().forward_behind(leading, model_batch, sources, cache_, scratch_, take,
-                                     cancel_)) {
+  if (runner_.forward_behind(leading, model_batch, sources, cache_, take, cancel_)) {
     first_row_ = before;
-    first_scratch_row_ = 0;
+    first_result_row_ = 0;
     tokens_.insert(tokens_.end(), taken_.begin(),
                    taken_.begin() + static_cast<std::ptrdiff_t>(n_taken));
     return;
@@ -224,7 +216,7 @@ void ModelScorer::forward(const ScorerBatch& batch) {
       drafted_.clear();  // they count now
       drafted_hidden_.clear();
       first_row_ = before;
-      first_scratch_row_ = 0;
+      first_result_row_ = 0;
       tokens_.insert(tokens_.end(), batch.tokens.begin(), batch.tokens.end());
       return;
     }
@@ -253,13 +245,12 @@ void ModelScorer::forward(const ScorerBatch& batch) {
     throw;
   }
   first_row_ = before;
-  first_scratch_row_ = fed;
+  first_result_row_ = fed;
   tokens_.insert(tokens_.end(), batch.tokens.begin(), batch.tokens.end());
 }
 
 void ModelScorer::run(const Batch& batch) {
-  pace_.time(batch.tokens.size(),
-             [&] { model_->model().forward(batch, cache_, scratch_, cancel_); });
+  pace_.time(batch.tokens.size(), [&] { runner_.forward(batch, cache_, cancel_); });
 }
 
 void ModelScorer::truncate(int n) {

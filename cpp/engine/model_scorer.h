@@ -13,8 +13,7 @@
 #include "engine/loaded_model.h"
 #include "engine/reading_pace.h"
 #include "kv/kv_cache.h"
-#include "model/model.h"
-#include "model/scratch.h"
+#include "model/runner.h"
 
 namespace specdec {
 
@@ -38,16 +37,16 @@ class ModelScorer final : public TokenScorer {
                       std::span<const std::int32_t> sources,
                       const std::function<int()>& n_used) override;
   [[nodiscard]] std::span<const float> logits(int row) const override {
-    return scratch_.logits(row - first_scratch_row_);
+    return runner_.results().logits(row - first_result_row_);
   }
   [[nodiscard]] TokenId argmax(int row) const override {
-    return scratch_.argmax(row - first_scratch_row_);
+    return runner_.results().argmax(row - first_result_row_);
   }
   [[nodiscard]] std::span<const TopToken> top(int row) const override {
-    return scratch_.top(row - first_scratch_row_);
+    return runner_.results().top(row - first_result_row_);
   }
   [[nodiscard]] float log_sum_exp(int row) const override {
-    return scratch_.log_sum_exp(row - first_scratch_row_);
+    return runner_.results().log_sum_exp(row - first_result_row_);
   }
   void truncate(int n) override;
   void keep_path(std::span<const std::int32_t> rows) override;
@@ -59,7 +58,7 @@ class ModelScorer final : public TokenScorer {
   void draft(const ScorerBatch& batch, int n_layers);
   [[nodiscard]] int n_drafted() const noexcept { return static_cast<int>(drafted_.size()); }
   void truncate_drafted(int n);
-  [[nodiscard]] const Scratch& draft_results() const noexcept { return draft_scratch_; }
+  [[nodiscard]] const Results& draft_results() const noexcept { return draft_runner_.results(); }
   [[nodiscard]] int n_layers() const;
 
   // Called a few times a second while a long batch is fed, with the cache's length; it may throw,
@@ -73,13 +72,13 @@ class ModelScorer final : public TokenScorer {
   // What the cache holds, [length()].
   [[nodiscard]] const std::vector<TokenId>& tokens() const noexcept { return tokens_; }
   [[nodiscard]] std::size_t scratch_bytes() const noexcept {
-    return scratch_.n_bytes() + draft_scratch_.n_bytes();
+    return runner_.n_bytes() + draft_runner_.n_bytes();
   }
 
  private:
   std::shared_ptr<const LoadedModel> model_;
   KvCache cache_;
-  Scratch scratch_;
+  Runner runner_;
   int n_ctx_;
   const std::atomic<bool>* cancel_ = nullptr;
   std::vector<TokenId> tokens_;
@@ -89,9 +88,9 @@ class ModelScorer final : public TokenScorer {
   std::vector<TokenId> drafted_;       // rows behind length(), through draft_layers_ layers only
   std::vector<float> drafted_hidden_;  // [drafted_.size(), hidden_size] after them
   int draft_layers_ = 0;
-  Scratch draft_scratch_;
-  int first_row_ = 0;          // cache length before the last forward
-  int first_scratch_row_ = 0;  // row of the last forward that is row 0 of scratch_
+  Runner draft_runner_;
+  int first_row_ = 0;         // cache length before the last forward
+  int first_result_row_ = 0;  // row of the last forward that is row 0 of the results
 
   void check_room(int n_rows) const;
   void note_chain(std::span<const TokenId> tokens, int n_done);

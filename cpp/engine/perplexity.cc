@@ -6,9 +6,8 @@
 #include "base/log.h"
 #include "decode/token_cache.h"
 #include "kv/kv_cache.h"
-#include "model/model.h"
 #include "model/perplexity.h"
-#include "model/scratch.h"
+#include "model/runner.h"
 #include "tokenizer/tokenizer.h"
 
 namespace specdec {
@@ -35,10 +34,9 @@ TextPerplexity measure_text_perplexity(const LoadedModel& model, const std::stri
   };
   KvCache cache(KvArena::create({.device = model.gpu()}), model.model().kv_shape(kv_type),
                 options.n_ctx);
-  Scratch scratch;
+  Runner runner(model.model());
   const auto start = std::chrono::steady_clock::now();
-  const PerplexityResult measured =
-      measure_perplexity(model.model(), cache, scratch, tokens, measure);
+  const PerplexityResult measured = measure_perplexity(runner, cache, tokens, measure);
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
 
   TextPerplexity result;

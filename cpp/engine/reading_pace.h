@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "model/model.h"
+#include "model/batch.h"
 
 namespace specdec {
 

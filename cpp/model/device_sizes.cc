@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "backend/device_slab.h"
-#include "model/model.h"
+#include "model/batch.h"
 #include "quant/requantize.h"
 
 namespace specdec {

@@ -216,8 +216,8 @@ void Model::load_weights(const LoadOptions& options) {
   warnings_ = file_->warnings();
   config_ = read_model_config(*file_, &warnings_);
   for (const RopeConfig& rope : config_.ropes) ropes_.push_back(rope_frequencies(rope));
-  weights_ = std::make_unique<Weights>();
-  Weights& w = *weights_;
+  weights_ = std::make_unique<ModelWeights>();
+  ModelWeights& w = *weights_;
   first_device_layer_ = config_.n_layers;
   if (options.device != nullptr && options.n_device_layers > 0) {
     device_ = options.device;
@@ -259,6 +259,20 @@ void Model::load_weights(const LoadOptions& options) {
     loader.slot(slot, n_rows, w.layers[static_cast<std::size_t>(slot.layer)]);
   }
 }
+
+KvShape Model::kv_shape(KvType type) const {
+  return {.n_layers = config_.n_layers,
+          .layout = {.type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim},
+          .n_device_layers = n_device_layers()};
+}
+
+std::size_t Model::kv_bytes_per_token(KvType type) const {
+  const KvLayout layout{
+      .type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim};
+  return layout.layer_bytes() * static_cast<std::size_t>(config_.n_layers) / kKvChunk;
+}
+
+bool Model::can_chain() const noexcept { return weights_->device_embedding != nullptr; }
 
 const ModelConfig& Model::config() const noexcept { return config_; }
 const std::shared_ptr<const GgufFile>& Model::file() const noexcept { return file_; }

@@ -1,90 +1,24 @@
-// A loaded transformer: configuration, weights, one forward pass. Immutable after load, so any
-// number of threads and sessions share one; what changes lives in KvCache and Scratch.
+// A loaded transformer: configuration and weights. Immutable, so any number of threads and sessions
+// share one; a Runner computes with it.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "backend/backend.h"
 #include "backend/device_backend.h"
-#include "base/token.h"
 #include "gguf/reader.h"
 #include "kv/kv_cache.h"
 #include "model/config.h"
-#include "model/scratch.h"
 
 namespace specdec {
 
-// What a forward pass computes for the rows from first_output_row on.
-enum class OutputKind {
-  kNone,    // only the cache is filled
-  kHidden,  // the residual stream after the last layer of the range, before the final norm
-  kArgmax,  // best token
-  kTop,     // the best top_k tokens, and the log of the sum of e^logit
-  kLogits,  // the full row, and the best token
-};
-
-// Layers [first, last); last -1: to the end. Self-speculation drafts with a prefix of the layers.
-struct LayerRange {
-  int first = 0;
-  int last = -1;
-};
-
-// Rows to feed after the content of a cache. Row r continues row parents[r], -1: the cache's last
-// position; its position is the length of the cache plus its depth.
-struct Batch {
-  std::span<const TokenId> tokens = {};        // [n_rows], 1 <= n_rows <= kMaxBatchRows
-  std::span<const std::int32_t> parents = {};  // [n_rows], each below its row; empty: a chain
-  int first_output_row = 0;
-  OutputKind output = OutputKind::kLogits;
-  int top_k = 1;  // of kTop: 1..kMaxHeadTopK
-  // Blocks of kHeadBlock token ids that the head computes, ascending and distinct; empty: all. The
-  // other tokens count as impossible.
-  std::span<const std::int32_t> head_blocks = {};
-  LayerRange layers = {};
-  // [n_rows, hidden_size] to start from instead of the embedding of `tokens`, or empty: continues a
-  // pass that stopped after layer layers.first (its output kHidden).
-  std::span<const float> hidden = {};
-  // So many of the first rows are the cache's last positions, filled by that pass for the layers
-  // below layers.first.
-  int n_present = 0;
-  bool keep_hidden = false;  // besides the output, the residual stream as kHidden would give it
-};
-
-inline constexpr int kMaxBatchRows = 512;
-
-class Model;
-
-// A chain of a draft model that a pass of its target follows: what Model::forward_chain() takes,
-// and what became of it.
-struct LeadingChain {
-  const Model* model = nullptr;
-  Batch batch = {};
-  int n_steps = 1;
-  KvCache* cache = nullptr;
-  Scratch* scratch = nullptr;
-
-  int n_done = 0;                 // steps that were made
-  std::exception_ptr error = {};  // why there are none
-  double device_share = 0.0;      // of the device's time for both
-};
-
-// One token for each of several sequences, which share the reading of the weights. A row has the
-// bits it has alone.
-struct StepBatch {
-  std::span<const TokenId> tokens = {};   // [n_rows], 1 <= n_rows <= kMaxBatchRows
-  std::span<KvCache* const> caches = {};  // [n_rows], distinct; row r follows caches[r]'s content
-  OutputKind output = OutputKind::kLogits;
-  int top_k = 1;  // of kTop: 1..kMaxHeadTopK
-};
+struct ModelWeights;
 
 struct LoadProgress {
   std::uint64_t n_bytes_done = 0;
@@ -147,77 +81,21 @@ class Model {
   [[nodiscard]] std::size_t kv_bytes_per_token(KvType type) const;
   [[nodiscard]] ModelMemory memory() const noexcept;
 
-  // Feeds the batch after cache.length() positions and advances the cache by n_rows. Strong
-  // guarantee: when it throws, cache.length() is unchanged and what it held is untouched. Errors:
-  // kInvalidArgument (bad token, parent, row or layer range), kContextFull, kCancelled when *cancel
-  // became true, kNumerical when a row of logits is not finite, kResource.
-  //
-  // A layer range fills the cache of those layers only: truncate before positions are used by
-  // others.
-  void forward(const Batch& batch, KvCache& cache, Scratch& scratch,
-               const std::atomic<bool>* cancel = nullptr) const;
-  // Feeds a chain with output kArgmax or kTop for its last row, then, n_steps - 1 times, the best
-  // token of the row before, without coming back to the host in between. Results of step i, and its
-  // bits, are those of row n_rows - 1 + i of one forward after the other. Returns how many steps
-  // there are: fewer than n_steps when the logits of a later one are not finite. The cache grows by
-  // n_rows + that - 1. Errors as forward(), and kUnsupported unless can_chain().
+  // Whether chains of steps can run on the device: all layers, the head and the embedding are
+  // there.
   [[nodiscard]] bool can_chain() const noexcept;
-  [[nodiscard]] int forward_chain(const Batch& batch, int n_steps, KvCache& cache, Scratch& scratch,
-                                  const std::atomic<bool>* cancel = nullptr) const;
-  // Makes `chain` and, behind it, this model's pass over `batch`, of which row r with sources[r] >=
-  // 0 has, instead of its token, that of the chain's results: step * its top_k + rank. The host
-  // waits once, for both. Then the chain's results and cache are as after its forward_chain(), and
-  // n_used(chain) says how many of the batch's first rows count (at least the first that is
-  // output): results and cache are as after a forward() of those, and what is not finite matters
-  // only in them. At most kMaxFollowingRows rows, with output kArgmax, kTop or kLogits. Errors of
-  // the chain are told in it: then nothing has changed but that, unless its first step alone
-  // failed, when n_used() is asked all the same. All others as of forward(), n_used()'s own
-  // included. Returns whether there was a pass. kUnsupported unless can_follow(*chain.model).
-  [[nodiscard]] bool can_follow(const Model& draft) const noexcept {
-    return can_chain() && draft.can_chain() && device_ == draft.device_;
-  }
-  [[nodiscard]] bool forward_behind(LeadingChain& chain, const Batch& batch,
-                                    std::span<const std::int32_t> sources, KvCache& cache,
-                                    Scratch& scratch,
-                                    const std::function<int(const LeadingChain&)>& n_used,
-                                    const std::atomic<bool>* cancel = nullptr) const;
-  // Likewise for one row of each sequence; when it throws, no cache has changed.
-  void step(const StepBatch& batch, Scratch& scratch,
-            const std::atomic<bool>* cancel = nullptr) const;
+
+  // For those who compute with it.
+  [[nodiscard]] const ModelWeights& weights() const noexcept { return *weights_; }
+  [[nodiscard]] const std::vector<RopeFrequencies>& ropes() const noexcept { return ropes_; }
+  [[nodiscard]] int first_device_layer() const noexcept { return first_device_layer_; }
+  [[nodiscard]] std::uint64_t id() const noexcept { return id_; }  // unique in the process
 
  private:
-  struct Weights;
-  struct Pass;
-  struct Rows;
-  struct LayerRun;
   Model(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend);
 
   void load_weights(const LoadOptions& options);
   void reserve_device(const LoadOptions& options);
-  // Both return the steps that were made.
-  int forward_rows(const Batch& batch, int n_steps, std::span<KvCache* const> caches,
-                   Scratch& scratch, const std::atomic<bool>* cancel) const;
-  int run_rows(const Batch& batch, int n_steps, std::span<KvCache* const> caches, Scratch& scratch,
-               const std::atomic<bool>* cancel) const;
-  void check_batch(const Batch& batch, const KvCache& cache) const;
-  void check_chain(const Batch& batch, int n_steps, const KvCache& cache) const;
-  // Rows reserved, embedded where the CPU does that, and rotations.
-  [[nodiscard]] Pass begin_rows(const Batch& batch, int n_steps, std::span<KvCache* const> caches,
-                                Scratch& scratch, const std::atomic<bool>* cancel) const;
-  [[nodiscard]] int end_rows(const Batch& batch, const Pass& pass, Scratch& scratch) const;
-  void embed(const Batch& batch, float* out, std::int64_t stride) const;
-  void fill_rope(const Batch& batch, const Pass& pass, Scratch& scratch) const;
-  // device_view: of the layer's cache on the device; null: the layer is on the CPU.
-  void run_layer(int layer, const Pass& pass, const Rows& rows,
-                 const KvLayerView* device_view) const;
-  [[nodiscard]] DevicePass device_pass(const Batch& batch, const Pass& pass,
-                                       Scratch& scratch) const;
-  void run_on_device(const Batch& batch, const Pass& pass, Scratch& scratch) const;
-  void issue_on_device(const Batch& batch, const Pass& pass, Scratch& scratch) const;
-  void prepare_head(const Batch& batch, const Pass& pass, Scratch& scratch) const;
-  void run_head(const Batch& batch, const Pass& pass, const Rows& rows,
-                std::span<const std::int32_t> blocks, Scratch& scratch) const;
-  [[nodiscard]] int check_head(const Batch& batch, const Pass& pass, Scratch& scratch) const;
 
   std::shared_ptr<const GgufFile> file_;
   std::shared_ptr<Backend> backend_;
@@ -227,8 +105,8 @@ class Model {
   ModelConfig config_;
   std::vector<RopeFrequencies> ropes_;  // of config_.ropes
   std::vector<std::string> warnings_;
-  std::unique_ptr<Weights> weights_;
-  std::uint64_t id_ = 0;  // unique in the process
+  std::unique_ptr<ModelWeights> weights_;
+  std::uint64_t id_ = 0;
 };
 
 }  // namespace specdec

@@ -1,4 +1,4 @@
-// A forward pass on its way through the layers; only the sources of Model include this.
+// A forward pass on its way through the layers; only the sources of Runner include this.
 #pragma once
 
 #include <atomic>
@@ -7,11 +7,12 @@
 
 #include "base/error.h"
 #include "model/model.h"
+#include "model/weights.h"
 
 namespace specdec {
 
 // One forward on its way through the layers.
-struct Model::Pass {
+struct Pass {
   std::span<KvCache* const> caches;  // one of all rows, or one per row when each_own
   bool each_own;
   const std::atomic<bool>* cancel;
@@ -51,7 +52,7 @@ struct Model::Pass {
 };
 
 // The rows of a pass in the memory of one backend.
-struct Model::Rows {
+struct PassRows {
   Backend& backend;
   const std::atomic<bool>* cancel;  // asked between operations; null: never
   const std::int32_t* parents;      // null: a chain
@@ -62,12 +63,28 @@ struct Model::Rows {
   const float* cos_sin;
 };
 
-inline bool is_chain(std::span<const std::int32_t> parents) {
-  for (std::size_t r = 0; r < parents.size(); ++r) {
-    if (parents[r] != static_cast<std::int32_t>(r) - 1) return false;
+// A layer at work on the rows of a pass.
+struct LayerRun {
+  const ModelConfig& config;
+  const LayerSpec& spec;
+  const PartWeights& weights;
+  int layer;
+  const Pass& pass;
+  const PassRows& rows;
+  const KvLayerView* device_view;  // of the layer's cache on the device; null: it is on the CPU
+
+  [[nodiscard]] KvLayerView view_of(int part) const {
+    return device_view != nullptr ? *device_view : pass.cache(part).layer_view(layer);
   }
-  return true;
-}
+  // After the last layer's keys and values only rows that are output matter. Rows of a chain can be
+  // cut off: those before them then count as committed.
+  [[nodiscard]] int first_row() const {
+    return layer + 1 == pass.last_layer ? pass.first_output_row : 0;
+  }
+  [[nodiscard]] int n_rows() const { return pass.n_rows - first_row(); }
+};
+
+void run_layer(const LayerRun& run);
 
 inline void check_cancel(const std::atomic<bool>* cancel) {
   if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {

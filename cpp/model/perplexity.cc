@@ -24,8 +24,8 @@ struct Sums {
   std::int64_t n = 0;
 };
 
-void score_window(const Model& model, KvCache& cache, Scratch& scratch,
-                  std::span<const TokenId> window, const std::atomic<bool>* cancel, Sums& sums) {
+void score_window(Runner& runner, KvCache& cache, std::span<const TokenId> window,
+                  const std::atomic<bool>* cancel, Sums& sums) {
   const int n_ctx = static_cast<int>(window.size());
   const int first_scored = n_ctx / 2;
   cache.truncate(0);
@@ -36,10 +36,10 @@ void score_window(const Model& model, KvCache& cache, Scratch& scratch,
     const Batch batch{
         .tokens = window.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(n)),
         .output = scored ? OutputKind::kLogits : OutputKind::kNone};
-    model.forward(batch, cache, scratch, cancel);
+    runner.forward(batch, cache, cancel);
     for (int r = 0; scored && r < n; ++r) {
-      const double nll =
-          negative_log_likelihood(scratch.logits(r), window[static_cast<std::size_t>(at + r + 1)]);
+      const double nll = negative_log_likelihood(runner.results().logits(r),
+                                                 window[static_cast<std::size_t>(at + r + 1)]);
       sums.nll += nll;
       sums.nll_squared += nll * nll;
       ++sums.n;
@@ -50,8 +50,7 @@ void score_window(const Model& model, KvCache& cache, Scratch& scratch,
 
 }  // namespace
 
-PerplexityResult measure_perplexity(const Model& model, KvCache& cache, Scratch& scratch,
-                                    std::span<const TokenId> tokens,
+PerplexityResult measure_perplexity(Runner& runner, KvCache& cache, std::span<const TokenId> tokens,
                                     const PerplexityOptions& options) {
   if (options.n_ctx < 4)
     throw_invalid("n_ctx should be at least 4, found " + std::to_string(options.n_ctx));
@@ -63,9 +62,9 @@ PerplexityResult measure_perplexity(const Model& model, KvCache& cache, Scratch&
                   std::to_string(n_ctx));
   }
   for (std::size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] >= 0 && tokens[i] < model.config().n_tokens) continue;
+    if (tokens[i] >= 0 && tokens[i] < runner.model().config().n_tokens) continue;
     throw_invalid("token " + std::to_string(tokens[i]) + " at index " + std::to_string(i) +
-                  " is not in [0, " + std::to_string(model.config().n_tokens) + ")");
+                  " is not in [0, " + std::to_string(runner.model().config().n_tokens) + ")");
   }
 
   Sums sums;
@@ -75,7 +74,7 @@ PerplexityResult measure_perplexity(const Model& model, KvCache& cache, Scratch&
     const auto source = tokens.subspan(static_cast<std::size_t>(i) * n_ctx, n_ctx);
     window.assign(source.begin(), source.end());
     if (options.bos >= 0) window[0] = options.bos;
-    score_window(model, cache, scratch, window, options.cancel, sums);
+    score_window(runner, cache, window, options.cancel, sums);
     const auto n = static_cast<double>(sums.n);
     result.n_scored = sums.n;
     result.n_windows = i + 1;

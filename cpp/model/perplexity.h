@@ -7,7 +7,7 @@
 #include <functional>
 #include <span>
 
-#include "model/model.h"
+#include "model/runner.h"
 
 namespace specdec {
 
@@ -35,8 +35,8 @@ struct PerplexityResult {
 
 // Tokens n_ctx/2 .. n_ctx-2 of each window predict the next one. `cache` is emptied before each
 // window and left empty. Error(kInvalidArgument) when the text is shorter than one window.
-[[nodiscard]] PerplexityResult measure_perplexity(const Model& model, KvCache& cache,
-                                                  Scratch& scratch, std::span<const TokenId> tokens,
+[[nodiscard]] PerplexityResult measure_perplexity(Runner& runner, KvCache& cache,
+                                                  std::span<const TokenId> tokens,
                                                   const PerplexityOptions& options = {});
 
 }  // namespace specdec

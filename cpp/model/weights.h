@@ -47,7 +47,7 @@ class PartWeights {
   std::array<FloatWeights, kNumParts> vectors_;
 };
 
-struct Model::Weights {
+struct ModelWeights {
   const TensorInfo* embedding = nullptr;  // rows stay in the mapped file
   std::span<const std::byte> embedding_data;
   // The same on the device: the head, or a matrix of its own. Null: it is not there.

@@ -20,6 +20,7 @@ void EmulatedLauncher::matmul(const MatmulLaunch& launch, Stream stream) {
 const Kernels& emulated_kernels() {
   static const Kernels kernels{
       .name = "emulated",
+      .memory = kKernelMemory,
       .prepare = prepare<EmulatedLauncher>,
       .linear = linear<EmulatedLauncher>,
       .gated_linear = gated_linear<EmulatedLauncher>,

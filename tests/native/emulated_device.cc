@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "backend/cuda/cuda_backend.h"
-#include "backend/cuda/runtime.h"
+#include "backend/stream/runtime.h"
+#include "backend/stream/stream_backend.h"
 #include "base/error.h"
 #include "cuda_emulator.h"
 
@@ -20,7 +20,7 @@ namespace {
 
 using Work = std::vector<std::function<void()>>;
 
-class EmulatedRecording final : public cuda::Recording {
+class EmulatedRecording final : public stream::Recording {
  public:
   explicit EmulatedRecording(Work work) : work_(std::move(work)) {}
   [[nodiscard]] const Work& work() const { return work_; }
@@ -49,7 +49,7 @@ class Memory {
   std::unique_ptr<cuda::EmulatedBuffer> buffer_;
 };
 
-class EmulatedRuntime final : public cuda::Runtime {
+class EmulatedRuntime final : public stream::Runtime {
  public:
   EmulatedRuntime(std::size_t capacity, std::shared_ptr<EmulatedFaults> faults)
       : capacity_(capacity), faults_(std::move(faults)) {}
@@ -114,7 +114,7 @@ class EmulatedRuntime final : public cuda::Runtime {
   void begin_recording() override {
     if (std::exchange(recording_, true)) throw Error(ErrorCode::kDevice, "recording twice");
   }
-  [[nodiscard]] std::unique_ptr<cuda::Recording> end_recording() override {
+  [[nodiscard]] std::unique_ptr<stream::Recording> end_recording() override {
     recording_ = false;
     auto recording = std::make_unique<EmulatedRecording>(std::exchange(recorded_, {}));
     count(faults_->recordings, "recording", ErrorCode::kResource);
@@ -124,7 +124,7 @@ class EmulatedRuntime final : public cuda::Runtime {
     recording_ = false;
     recorded_.clear();
   }
-  void play(cuda::Recording& recording) override {
+  void play(stream::Recording& recording) override {
     count(faults_->issues, "issuing");
     for (const auto& work : static_cast<EmulatedRecording&>(recording).work())
       queue_.push_back(work);
@@ -187,12 +187,12 @@ class EmulatedRuntime final : public cuda::Runtime {
 
 std::shared_ptr<DeviceBackend> make_emulated_device(std::size_t n_bytes,
                                                     std::shared_ptr<EmulatedFaults> faults) {
-  return cuda::make_backend(make_emulated_runtime(n_bytes, std::move(faults)),
-                            cuda::emulated_kernels(), "emulated");
+  return make_stream_backend(make_emulated_runtime(n_bytes, std::move(faults)),
+                             cuda::emulated_kernels(), "emulated");
 }
 
-std::unique_ptr<cuda::Runtime> make_emulated_runtime(std::size_t n_bytes,
-                                                     std::shared_ptr<EmulatedFaults> faults) {
+std::unique_ptr<stream::Runtime> make_emulated_runtime(std::size_t n_bytes,
+                                                       std::shared_ptr<EmulatedFaults> faults) {
   if (faults == nullptr) faults = std::make_shared<EmulatedFaults>();
   return std::make_unique<EmulatedRuntime>(n_bytes, std::move(faults));
 }

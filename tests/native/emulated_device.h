@@ -7,8 +7,8 @@
 #include <cstddef>
 #include <memory>
 
-#include "backend/cuda/runtime.h"
 #include "backend/device_backend.h"
+#include "backend/stream/runtime.h"
 
 namespace specdec::testing {
 
@@ -24,7 +24,7 @@ struct EmulatedFaults {
 [[nodiscard]] std::shared_ptr<DeviceBackend> make_emulated_device(
     std::size_t n_bytes, std::shared_ptr<EmulatedFaults> faults = nullptr);
 // Without a backend; its kernels are cuda::emulated_kernels().
-[[nodiscard]] std::unique_ptr<cuda::Runtime> make_emulated_runtime(
+[[nodiscard]] std::unique_ptr<stream::Runtime> make_emulated_runtime(
     std::size_t n_bytes, std::shared_ptr<EmulatedFaults> faults = nullptr);
 
 // Kernels run so far.

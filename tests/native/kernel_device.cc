@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/open_device.h"
 #include "base/error.h"
 
 namespace specdec::testing {
@@ -38,10 +38,10 @@ const cuda::Kernels& device_kernels() {
   return on_gpu() ? *opened().kernels : cuda::emulated_kernels();
 }
 
-cuda::Runtime* device_runtime() { return on_gpu() ? opened().runtime.get() : nullptr; }
+stream::Runtime* device_runtime() { return on_gpu() ? opened().runtime.get() : nullptr; }
 
 void run_on_device(const std::function<void(cuda::Stream stream)>& issue) {
-  if (cuda::Runtime* runtime = device_runtime()) {
+  if (stream::Runtime* runtime = device_runtime()) {
     runtime->launch("a kernel", issue);
     runtime->synchronize("running a kernel");
     return;

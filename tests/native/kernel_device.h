@@ -7,7 +7,7 @@
 #include <string>
 
 #include "backend/cuda/kernels/launch.h"
-#include "backend/cuda/runtime.h"
+#include "backend/stream/runtime.h"
 #include "cuda_emulator.h"
 
 namespace specdec::testing {
@@ -19,7 +19,7 @@ void set_processors(int n);
 
 // The kernels of that device, and its runtime; null: the emulator without one.
 [[nodiscard]] const cuda::Kernels& device_kernels();
-[[nodiscard]] cuda::Runtime* device_runtime();
+[[nodiscard]] stream::Runtime* device_runtime();
 
 // Runs `issue` with the stream and waits. Throws what the device or the emulator found.
 void run_on_device(const std::function<void(cuda::Stream stream)>& issue);
@@ -48,7 +48,7 @@ class DeviceBuffer {
  private:
   std::size_t n_bytes_;
   std::unique_ptr<cuda::EmulatedBuffer> emulated_;
-  cuda::Runtime* runtime_ = nullptr;
+  stream::Runtime* runtime_ = nullptr;
   std::byte* data_ = nullptr;
 };
 

@@ -33,10 +33,10 @@ std::vector<float> random_floats(std::size_t n) {
 // Memory of the device.
 class KernelTimer::Block {
  public:
-  Block(cuda::Runtime& runtime, std::size_t n_bytes)
+  Block(stream::Runtime& runtime, std::size_t n_bytes)
       : runtime_(runtime), n_bytes_(n_bytes), data_(runtime.allocate(n_bytes)) {}
   template <class T>
-  Block(cuda::Runtime& runtime, const std::vector<T>& content)
+  Block(stream::Runtime& runtime, const std::vector<T>& content)
       : Block(runtime, content.size() * sizeof(T)) {
     runtime.upload(data_, content.data(), n_bytes_);
     runtime.synchronize("an upload");
@@ -52,7 +52,7 @@ class KernelTimer::Block {
   }
 
  private:
-  cuda::Runtime& runtime_;
+  stream::Runtime& runtime_;
   std::size_t n_bytes_;
   std::byte* data_;
 };
@@ -156,7 +156,7 @@ PackedWeight KernelTimer::weight(const MatrixShape& shape, int which) const {
 
 TimedLaunches KernelTimer::time(const Repeats& repeats, const Issue& issue) {
   using Clock = std::chrono::steady_clock;
-  cuda::Runtime& runtime = *device_.runtime;
+  stream::Runtime& runtime = *device_.runtime;
   issue(0);  // loads the kernels
   runtime.synchronize("a first launch");
   runtime.begin_recording();

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/open_device.h"
 
 namespace specdec::testing {
 

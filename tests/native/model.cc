@@ -13,8 +13,8 @@
 #include "base/cpu_isa.h"
 #include "emulated_device.h"
 #include "error_code.h"
-#include "model/model.h"
 #include "model/perplexity.h"
+#include "model/runner.h"
 #include "reference_backend.h"
 
 namespace py = pybind11;
@@ -96,9 +96,10 @@ class Session {
   Session(std::shared_ptr<const Model> model, int n_ctx, KvType type)
       : model_(std::move(model)),
         cache_(KvArena::create({.budget_bytes = 0, .poison = true, .device = model_->device()}),
-               model_->kv_shape(type), n_ctx) {}
+               model_->kv_shape(type), n_ctx),
+        runner_(*model_) {}
   Session(std::shared_ptr<const Model> model, KvCache cache)
-      : model_(std::move(model)), cache_(std::move(cache)) {}
+      : model_(std::move(model)), cache_(std::move(cache)), runner_(*model_) {}
 
   // Rows of what was asked for, from first_output_row on.
   py::object forward(const std::vector<TokenId>& tokens, const std::vector<std::int32_t>& parents,
@@ -109,7 +110,7 @@ class Session {
     const std::atomic<bool> cancel{cancelled};
     {
       const py::gil_scoped_release release;
-      model_->forward({.tokens = tokens,
+      runner_.forward({.tokens = tokens,
                        .parents = parents,
                        .first_output_row = first_output_row,
                        .output = kind,
@@ -117,7 +118,7 @@ class Session {
                        .head_blocks = head_blocks,
                        .layers = {layers.first, layers.second},
                        .hidden = hidden},
-                      cache_, scratch_, &cancel);
+                      cache_, &cancel);
     }
     return results(kind, first_output_row, static_cast<int>(tokens.size()));
   }
@@ -126,9 +127,9 @@ class Session {
     if (kind == OutputKind::kTop) return top_results(kind, first_row, n_rows);
     py::list rows;
     for (int r = first_row; r < n_rows; ++r) {
-      if (kind == OutputKind::kLogits) rows.append(to_array(scratch_.logits(r)));
-      if (kind == OutputKind::kHidden) rows.append(to_array(scratch_.hidden(r)));
-      if (kind == OutputKind::kArgmax) rows.append(scratch_.argmax(r));
+      if (kind == OutputKind::kLogits) rows.append(to_array(runner_.results().logits(r)));
+      if (kind == OutputKind::kHidden) rows.append(to_array(runner_.results().hidden(r)));
+      if (kind == OutputKind::kArgmax) rows.append(runner_.results().argmax(r));
     }
     return py::module_::import("numpy").attr("array")(rows);
   }
@@ -141,12 +142,12 @@ class Session {
     int n_done = 0;
     {
       const py::gil_scoped_release release;
-      n_done = model_->forward_chain({.tokens = tokens,
+      n_done = runner_.forward_chain({.tokens = tokens,
                                       .first_output_row = last_row,
                                       .output = kind,
                                       .top_k = top_k,
                                       .head_blocks = head_blocks},
-                                     n_steps, cache_, scratch_, &cancel);
+                                     n_steps, cache_, &cancel);
     }
     return top_results(kind, last_row, last_row + n_done);
   }
@@ -154,12 +155,13 @@ class Session {
     py::list rows;
     for (int r = first_row; r < n_rows; ++r) {
       if (kind == OutputKind::kArgmax) {
-        rows.append(scratch_.argmax(r));
+        rows.append(runner_.results().argmax(r));
         continue;
       }
       py::list best;
-      for (const TopToken& t : scratch_.top(r)) best.append(py::make_tuple(t.token, t.logit));
-      rows.append(py::make_tuple(best, scratch_.log_sum_exp(r)));
+      for (const TopToken& t : runner_.results().top(r))
+        best.append(py::make_tuple(t.token, t.logit));
+      rows.append(py::make_tuple(best, runner_.results().log_sum_exp(r)));
     }
     return rows;
   }
@@ -175,23 +177,22 @@ class Session {
     const OutputKind kind = output_named(output);
     const std::atomic<bool> cancel{cancelled};
     const int last_row = static_cast<int>(draft_tokens.size()) - 1;
-    LeadingChain chain{.model = draft.model_.get(),
+    LeadingChain chain{.runner = &draft.runner_,
                        .batch = {.tokens = draft_tokens,
                                  .first_output_row = last_row,
                                  .output = OutputKind::kTop,
                                  .top_k = chain_top_k,
                                  .head_blocks = head_blocks},
                        .n_steps = n_steps,
-                       .cache = &draft.cache_,
-                       .scratch = &draft.scratch_};
+                       .cache = &draft.cache_};
     int n_rows = 0;
     bool done = false;
     {
       const py::gil_scoped_release release;
-      done = model_->forward_behind(
+      done = runner_.forward_behind(
           chain, {.tokens = tokens, .parents = parents, .output = kind, .top_k = top_k}, sources,
-          cache_, scratch_,
-          [&](const LeadingChain& c) { return n_rows = c.n_done < n_steps ? 1 : n_used; }, &cancel);
+          cache_, [&](const LeadingChain& c) { return n_rows = c.n_done < n_steps ? 1 : n_used; },
+          &cancel);
     }
     py::object error = py::none();
     try {
@@ -205,10 +206,12 @@ class Session {
                           done ? results(kind, 0, n_rows) : py::object(py::none()), error);
   }
 
-  [[nodiscard]] TokenId argmax(int row) const { return scratch_.argmax(row); }
-  [[nodiscard]] py::array_t<float> logits(int row) const { return to_array(scratch_.logits(row)); }
+  [[nodiscard]] TokenId argmax(int row) const { return runner_.results().argmax(row); }
+  [[nodiscard]] py::array_t<float> logits(int row) const {
+    return to_array(runner_.results().logits(row));
+  }
   [[nodiscard]] int length() const { return cache_.length(); }
-  [[nodiscard]] std::size_t scratch_bytes() const { return scratch_.n_bytes(); }
+  [[nodiscard]] std::size_t scratch_bytes() const { return runner_.n_bytes(); }
   void truncate(int n) { cache_.truncate(n); }
   void keep_path(int base, const std::vector<std::int32_t>& rows) { cache_.keep_path(base, rows); }
   [[nodiscard]] std::unique_ptr<Session> fork() const {
@@ -222,7 +225,7 @@ class Session {
       const py::gil_scoped_release release;
       PerplexityOptions options{.n_ctx = n_ctx, .max_windows = max_windows, .bos = bos};
       options.on_progress = [&](const PerplexityProgress&) { ++n_reports; };
-      result = measure_perplexity(*model_, cache_, scratch_, tokens, options);
+      result = measure_perplexity(runner_, cache_, tokens, options);
     }
     py::dict d;
     d["perplexity"] = result.perplexity;
@@ -237,7 +240,7 @@ class Session {
  private:
   std::shared_ptr<const Model> model_;
   KvCache cache_;
-  Scratch scratch_;
+  Runner runner_;
 };
 
 class TestModel {

@@ -45,7 +45,7 @@ class ReferenceMatrix final : public WeightMatrix {
 
 class ReferenceBackend final : public Backend {
  public:
-  [[nodiscard]] BackendInfo info() const override { return {"reference", "plain loops", 1, true}; }
+  [[nodiscard]] BackendInfo info() const override { return {"reference", "plain loops", 1}; }
 
   [[nodiscard]] std::unique_ptr<WeightMatrix> load_matrix(
       DType dtype, std::int64_t n_out, std::int64_t n_in,

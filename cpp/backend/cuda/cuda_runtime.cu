@@ -7,9 +7,10 @@
 #include <string>
 #include <utility>
 
-#include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/kernels/launch.h"
-#include "backend/cuda/runtime.h"
+#include "backend/cuda/open_device.h"
+#include "backend/stream/runtime.h"
+#include "backend/stream/stream_backend.h"
 #include "base/error.h"
 
 namespace specdec {
@@ -299,7 +300,7 @@ std::shared_ptr<DeviceBackend> make_cuda_backend(int device) {
   const std::lock_guard lock(mutex);
   if (auto backend = open[device].lock()) return backend;
   cuda::OpenDevice opened = cuda::open_cuda_device(device);
-  auto backend = cuda::make_backend(std::move(opened.runtime), *opened.kernels, "cuda");
+  auto backend = make_stream_backend(std::move(opened.runtime), *opened.kernels, "cuda");
   open[device] = backend;
   return backend;
 }

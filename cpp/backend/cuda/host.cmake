@@ -1,6 +1,5 @@
-# What of the CUDA backend is plain C++: also built into the tests, over the grid emulator.
+# The stream backend and what of the CUDA kernels is plain C++: also built into the tests, over the
+# grid emulator.
 file(GLOB cuda_kernel_host CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/kernels/*.cc")
-set(SPECDEC_CUDA_HOST_SOURCES "${CMAKE_CURRENT_LIST_DIR}/cuda_backend.cc"
-                              "${CMAKE_CURRENT_LIST_DIR}/cuda_ops.cc"
-                              "${CMAKE_CURRENT_LIST_DIR}/cuda_pass.cc"
-                              "${CMAKE_CURRENT_LIST_DIR}/work_space.cc" ${cuda_kernel_host})
+file(GLOB stream_backend CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/../stream/*.cc")
+set(SPECDEC_CUDA_HOST_SOURCES ${stream_backend} ${cuda_kernel_host})

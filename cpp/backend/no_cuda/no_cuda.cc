@@ -1,5 +1,5 @@
 // What answers when the CUDA backend is not built.
-#include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/open_device.h"
 #include "backend/device_backend.h"
 #include "base/error.h"
 

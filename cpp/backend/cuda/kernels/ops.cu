@@ -71,6 +71,7 @@ void CudaLauncher::matmul(const MatmulLaunch& launch, Stream stream) {
 const Kernels& gpu_kernels() {
   static const Kernels kernels{
       .name = "cuda",
+      .memory = kKernelMemory,
       .prepare = prepare<CudaLauncher>,
       .linear = linear<CudaLauncher>,
       .gated_linear = gated_linear<CudaLauncher>,

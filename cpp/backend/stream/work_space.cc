@@ -1,8 +1,8 @@
-#include "backend/cuda/work_space.h"
+#include "backend/stream/work_space.h"
 
 #include <algorithm>
 
-namespace specdec::cuda {
+namespace specdec::stream {
 namespace {
 
 std::size_t align(std::size_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
@@ -16,10 +16,10 @@ std::size_t place(std::size_t& end, std::size_t n_bytes) {
 }
 
 // One launch of attention: enough for a verification and for trees; a prompt's rows go in pieces.
-std::size_t attention_bytes(const WorkShape& shape, int n_pages) {
+std::size_t attention_bytes(const WorkShape& shape, const KernelMemory& memory, int n_pages) {
   constexpr std::size_t kPrompt = std::size_t{32} << 20;
   const auto of = [&](int n_rows) {
-    return attention_scratch_bytes(n_rows, shape.n_heads, shape.head_dim, n_pages);
+    return memory.attention_scratch_bytes(n_rows, shape.n_heads, shape.head_dim, n_pages);
   };
   // Many rows may need less than few: they are not split.
   std::size_t most = std::min(of(shape.max_rows), kPrompt);
@@ -30,7 +30,7 @@ std::size_t attention_bytes(const WorkShape& shape, int n_pages) {
 
 }  // namespace
 
-WorkSpace::WorkSpace(const WorkShape& shape) {
+WorkSpace::WorkSpace(const WorkShape& shape, const KernelMemory& memory) {
   n_pages = std::max(1, (shape.n_ctx + kKvChunk - 1) / kKvChunk);
   hidden_row = size(padded_row(shape.hidden_size));
   qkv_row = size(padded_row(shape.qkv_size));
@@ -51,17 +51,17 @@ WorkSpace::WorkSpace(const WorkShape& shape) {
   attention = place(n_bytes, rows(q_row));
   ffn = place(n_bytes, rows(ffn_row));
   for (int kind = 0; kind < kInputKinds; ++kind) {
-    prepared[kind] =
-        place(n_bytes, input_bytes(static_cast<InputKind>(kind), shape.max_rows, shape.max_n_in));
+    prepared[kind] = place(
+        n_bytes, memory.input_bytes(static_cast<InputKind>(kind), shape.max_rows, shape.max_n_in));
   }
   counters_bytes = size(shape.n_heads) * kAttentionCounters * sizeof(std::int32_t);
   counters = place(n_bytes, counters_bytes);
   top = place(n_bytes, kHeadRows * kMaxHeadTopK * sizeof(TopToken));
   log_sum_exp = place(n_bytes, kHeadRows * sizeof(float));
   logits = place(n_bytes, kHeadRows * logits_row * sizeof(float));
-  attention_bytes = cuda::attention_bytes(shape, n_pages);
-  scratch_bytes =
-      std::max(attention_bytes, head_scratch_bytes(kHeadRows, shape.n_tokens, 0, kMaxHeadTopK));
+  attention_bytes = stream::attention_bytes(shape, memory, n_pages);
+  scratch_bytes = std::max(attention_bytes,
+                           memory.head_scratch_bytes(kHeadRows, shape.n_tokens, 0, kMaxHeadTopK));
   scratch = place(n_bytes, scratch_bytes);
 }
 
@@ -90,4 +90,4 @@ int head_block_bucket(int n_blocks, int n_all) {
   return std::max(n_blocks, std::min(bucket, n_all));
 }
 
-}  // namespace specdec::cuda
+}  // namespace specdec::stream

@@ -5,10 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "backend/cuda/kernels/launch.h"
 #include "backend/device_backend.h"
+#include "backend/stream/kernels.h"
 
-namespace specdec::cuda {
+namespace specdec::stream {
 
 // Rows that go through the output head at a time; a verification has no more.
 inline constexpr int kHeadRows = 16;
@@ -19,7 +19,7 @@ inline constexpr int kTreeRows = 64;
 // Offsets into the block.
 struct WorkSpace {
   WorkSpace() = default;
-  explicit WorkSpace(const WorkShape& shape);
+  WorkSpace(const WorkShape& shape, const KernelMemory& memory);
 
   int n_pages = 0;                                                  // places in the page table
   std::size_t hidden_row = 0, qkv_row = 0, q_row = 0, ffn_row = 0;  // floats, padded
@@ -57,4 +57,4 @@ struct PassInputs {
 // The same for the blocks of a head that has n_all.
 [[nodiscard]] int head_block_bucket(int n_blocks, int n_all);
 
-}  // namespace specdec::cuda
+}  // namespace specdec::stream

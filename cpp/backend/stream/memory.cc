@@ -1,15 +1,15 @@
 // Memory of the device, and what is loaded into it.
-#include "backend/cuda/backend_impl.h"
+#include "backend/stream/backend_impl.h"
 #include "base/aligned_buffer.h"
 #include "base/error.h"
 
-namespace specdec::cuda {
+namespace specdec::stream {
 
-int CudaBackend::reserve(std::size_t n_bytes, const WorkShape& shape) {
+int StreamBackend::reserve(std::size_t n_bytes, const WorkShape& shape) {
   const std::lock_guard stream_lock(stream_mutex_);
   WorkShape wanted = shape_;
   wanted.include(shape);
-  const WorkSpace space(wanted);
+  const WorkSpace space(wanted, kernels_.memory);
   const std::size_t rows = static_cast<std::size_t>(wanted.max_rows);
   RuntimeMemory memory(*runtime_, DeviceSlab::aligned(n_bytes), false);
   // Buffers move only when they must: recordings hold their addresses.
@@ -48,7 +48,7 @@ int CudaBackend::reserve(std::size_t n_bytes, const WorkShape& shape) {
   return id;
 }
 
-void CudaBackend::release(int reservation) noexcept {
+void StreamBackend::release(int reservation) noexcept {
   const std::lock_guard lock(slab_mutex_);
   const auto found = reservations_.find(reservation);
   if (found == reservations_.end()) return;
@@ -57,7 +57,7 @@ void CudaBackend::release(int reservation) noexcept {
   if (slab_.remove(memory.data(), memory.size())) reservations_.erase(found);
 }
 
-DeviceMemory CudaBackend::allocate(std::size_t n_bytes, const char* what) {
+DeviceMemory StreamBackend::allocate(std::size_t n_bytes, const char* what) {
   std::byte* data = nullptr;
   std::size_t free = 0;
   {
@@ -76,19 +76,19 @@ DeviceMemory CudaBackend::allocate(std::size_t n_bytes, const char* what) {
   return {shared_from_this(), data, n_bytes};
 }
 
-std::unique_ptr<WeightMatrix> CudaBackend::load_matrix(DType dtype, std::int64_t n_out,
-                                                       std::int64_t n_in,
-                                                       std::span<const std::byte> data) {
-  const std::size_t n_bytes = packed_bytes(dtype, n_out, n_in);
+std::unique_ptr<WeightMatrix> StreamBackend::load_matrix(DType dtype, std::int64_t n_out,
+                                                         std::int64_t n_in,
+                                                         std::span<const std::byte> data) {
+  const std::size_t n_bytes = kernels_.memory.packed_bytes(dtype, n_out, n_in);
   DeviceMemory memory = allocate(n_bytes, "a weight matrix");
   AlignedBuffer host(n_bytes);
-  pack_matrix(dtype, n_out, n_in, data.data(), host.data(), n_threads_);
+  kernels_.memory.pack_matrix(dtype, n_out, n_in, data.data(), host.data(), n_threads_);
   upload(memory.data(), host.data(), n_bytes);
-  return std::make_unique<CudaMatrix>(PackedWeight{.dtype = dtype, .n_out = n_out, .n_in = n_in},
-                                      std::move(memory));
+  return std::make_unique<StreamMatrix>(PackedWeight{.dtype = dtype, .n_out = n_out, .n_in = n_in},
+                                        std::move(memory));
 }
 
-double CudaBackend::measure_bandwidth() {
+double StreamBackend::measure_bandwidth() {
   constexpr std::size_t kBytes = std::size_t{256} << 20;
   constexpr int kCopies = 8;
   const std::lock_guard lock(stream_mutex_);
@@ -111,10 +111,14 @@ double CudaBackend::measure_bandwidth() {
   return runtime_->info().copy_bytes_per_second;
 }
 
-std::shared_ptr<DeviceBackend> make_backend(std::unique_ptr<Runtime> runtime,
-                                            const Kernels& kernels, const char* name,
-                                            int n_threads) {
-  return std::make_shared<CudaBackend>(std::move(runtime), kernels, name, n_threads);
+}  // namespace specdec::stream
+
+namespace specdec {
+
+std::shared_ptr<DeviceBackend> make_stream_backend(std::unique_ptr<stream::Runtime> runtime,
+                                                   const stream::Kernels& kernels, const char* name,
+                                                   int n_threads) {
+  return std::make_shared<stream::StreamBackend>(std::move(runtime), kernels, name, n_threads);
 }
 
-}  // namespace specdec::cuda
+}  // namespace specdec

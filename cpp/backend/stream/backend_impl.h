@@ -1,4 +1,4 @@
-// The class behind cuda_backend.h; only its sources include this.
+// The class behind stream_backend.h; only its sources include this.
 #pragma once
 
 #include <initializer_list>
@@ -9,16 +9,16 @@
 #include <string>
 #include <utility>
 
-#include "backend/cuda/cuda_backend.h"
-#include "backend/cuda/work_space.h"
 #include "backend/device_slab.h"
+#include "backend/stream/stream_backend.h"
+#include "backend/stream/work_space.h"
 #include "base/thread_pool.h"
 
-namespace specdec::cuda {
+namespace specdec::stream {
 
-class CudaMatrix final : public WeightMatrix {
+class StreamMatrix final : public WeightMatrix {
  public:
-  CudaMatrix(PackedWeight weight, DeviceMemory memory)
+  StreamMatrix(PackedWeight weight, DeviceMemory memory)
       : weight_(weight), memory_(std::move(memory)) {
     weight_.data = memory_.data();
   }
@@ -34,7 +34,7 @@ class CudaMatrix final : public WeightMatrix {
 };
 
 inline const PackedWeight& packed(const WeightMatrix* matrix) {
-  return static_cast<const CudaMatrix&>(*matrix).weight();
+  return static_cast<const StreamMatrix&>(*matrix).weight();
 }
 
 // Memory of the runtime, given back with it.
@@ -74,10 +74,10 @@ struct RecordingKey {
   auto operator<=>(const RecordingKey&) const = default;
 };
 
-class CudaBackend final : public DeviceBackend {
+class StreamBackend final : public DeviceBackend {
  public:
-  CudaBackend(std::unique_ptr<Runtime> runtime, const Kernels& kernels, const char* name,
-              int n_threads)
+  StreamBackend(std::unique_ptr<Runtime> runtime, const Kernels& kernels, const char* name,
+                int n_threads)
       : runtime_(std::move(runtime)),
         kernels_(kernels),
         name_(name),
@@ -89,7 +89,6 @@ class CudaBackend final : public DeviceBackend {
     info.name = name_;
     info.description = device.name + ", " + device.architecture;
     info.n_threads = n_threads_;
-    info.batch_invariant = true;
     return info;
   }
   [[nodiscard]] DeviceInfo device_info() const override { return runtime_->info(); }
@@ -102,10 +101,10 @@ class CudaBackend final : public DeviceBackend {
   // --- memory
   [[nodiscard]] std::size_t matrix_bytes(DType dtype, std::int64_t n_out,
                                          std::int64_t n_in) const override {
-    return packed_bytes(dtype, n_out, n_in);
+    return kernels_.memory.packed_bytes(dtype, n_out, n_in);
   }
   [[nodiscard]] std::size_t work_bytes(const WorkShape& shape) const override {
-    return WorkSpace(shape).n_bytes;
+    return WorkSpace(shape, kernels_.memory).n_bytes;
   }
   [[nodiscard]] int reserve(std::size_t n_bytes, const WorkShape& shape) override;
   void release(int reservation) noexcept override;
@@ -284,4 +283,4 @@ class CudaBackend final : public DeviceBackend {
   DeviceStats stats_;
 };
 
-}  // namespace specdec::cuda
+}  // namespace specdec::stream

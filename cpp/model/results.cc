@@ -1,4 +1,4 @@
-#include "model/scratch.h"
+#include "model/results.h"
 
 #include <string>
 
@@ -6,7 +6,7 @@
 
 namespace specdec {
 
-int Scratch::output_index(int row, bool available, const char* what) const {
+int Results::output_index(int row, bool available, const char* what) const {
   if (!available) throw_invalid(std::string("the last forward computed no ") + what);
   if (row < first_output_row_ || row >= n_rows_) {
     throw_invalid("output row " + std::to_string(row) + " is not in [" +
@@ -15,12 +15,12 @@ int Scratch::output_index(int row, bool available, const char* what) const {
   return row - first_output_row_;
 }
 
-std::span<const float> Scratch::logits(int row) const {
+std::span<const float> Results::logits(int row) const {
   const auto index = static_cast<std::size_t>(output_index(row, has_logits_, "logits"));
   return {logits_.as<float>() + index * logits_stride_, n_logits_};
 }
 
-std::span<const TopToken> Scratch::top(int row) const {
+std::span<const TopToken> Results::top(int row) const {
   const auto index = static_cast<std::size_t>(output_index(row, has_top_, "best tokens"));
   const auto k = static_cast<std::size_t>(top_k_);
   std::span<const TopToken> top(top_.data() + index * k, k);
@@ -28,26 +28,21 @@ std::span<const TopToken> Scratch::top(int row) const {
   return top;
 }
 
-TokenId Scratch::argmax(int row) const {
+TokenId Results::argmax(int row) const {
   const std::span<const TopToken> best = top(row);
   return best.empty() ? -1 : best[0].token;
 }
 
-float Scratch::log_sum_exp(int row) const {
+float Results::log_sum_exp(int row) const {
   return log_sum_exp_[static_cast<std::size_t>(
       output_index(row, has_log_sum_exp_, "sum of exponentials"))];
 }
 
-std::span<const float> Scratch::hidden(int row) const {
+std::span<const float> Results::hidden(int row) const {
   (void)output_index(row, has_hidden_, "hidden states");
   return {hidden_.as<float>() + static_cast<std::size_t>(row) * hidden_stride_, n_hidden_};
 }
 
-std::size_t Scratch::n_bytes() const noexcept {
-  std::size_t n = rope_table_.capacity() * sizeof(float);
-  for (const AlignedBuffer* buffer : {&hidden_, &qkv_, &attention_, &ffn_, &logits_, &cos_sin_})
-    n += buffer->size();
-  return n;
-}
+std::size_t Results::n_bytes() const noexcept { return hidden_.size() + logits_.size(); }
 
 }  // namespace specdec

@@ -1,5 +1,5 @@
-// What the CUDA backend needs of a device besides kernels: memory, copies, recordings. One stream,
-// in whose order everything happens. Tests put a device in host memory in its place.
+// What the stream backend needs of a device besides kernels: memory, copies, recordings. One
+// stream, in whose order everything happens. Tests put a device in host memory in its place.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 
 #include "backend/device_backend.h"
 
-namespace specdec::cuda {
+namespace specdec::stream {
 
 // Kernels and copies that can be issued again at once (a CUDA graph).
 class Recording {
@@ -64,4 +64,4 @@ class Runtime {
   std::int64_t n_waits_ = 0;
 };
 
-}  // namespace specdec::cuda
+}  // namespace specdec::stream

@@ -3,10 +3,10 @@
 #include <cstring>
 #include <string>
 
-#include "backend/cuda/backend_impl.h"
+#include "backend/stream/backend_impl.h"
 #include "base/error.h"
 
-namespace specdec::cuda {
+namespace specdec::stream {
 namespace {
 
 constexpr int kMostRecordedRows = 32;
@@ -15,7 +15,7 @@ constexpr std::size_t kMostRecordedSteps = 512;  // of all recordings: they take
 }  // namespace
 
 // Where the inputs of pass_ go, and the host's copy of them.
-PassInputs CudaBackend::put_inputs() {
+PassInputs StreamBackend::put_inputs() {
   const DevicePass& pass = pass_;
   const PassInputs inputs(pass.n_rows, pass.n_fed(), pass.n_rot, key_.max_chunks,
                           pass.parents != nullptr, key_.pass.n_head_blocks,
@@ -58,7 +58,7 @@ PassInputs CudaBackend::put_inputs() {
   return inputs;
 }
 
-void CudaBackend::upload_inputs(const PassInputs& inputs) {
+void StreamBackend::upload_inputs(const PassInputs& inputs) {
   runtime_->upload(at<std::byte>(space_.inputs), staging().in, inputs.n_bytes);
   if (pass_.key.follows) {
     launch("taking the chain's tokens", kernels_.take_tokens,
@@ -75,7 +75,7 @@ void CudaBackend::upload_inputs(const PassInputs& inputs) {
 }
 
 // The place of a pass that is new among the recordings.
-void CudaBackend::note_first(const RecordingKey& key) {
+void StreamBackend::note_first(const RecordingKey& key) {
   std::size_t n_steps = static_cast<std::size_t>(key.pass.n_steps);
   for (const auto& [other, recording] : recordings_)
     n_steps += static_cast<std::size_t>(other.pass.n_steps);
@@ -87,7 +87,7 @@ void CudaBackend::note_first(const RecordingKey& key) {
   recordings_[key] = nullptr;
 }
 
-bool CudaBackend::begin_pass(const DevicePass& pass) {
+bool StreamBackend::begin_pass(const DevicePass& pass) {
   std::unique_lock lock(stream_mutex_);
   SPECDEC_CHECK(!pass.key.follows);
   followed_.reset();
@@ -99,7 +99,7 @@ bool CudaBackend::begin_pass(const DevicePass& pass) {
 
 // In stream order everything on the device is safe: the chain's results are taken and downloaded
 // before anything overwrites them. The host's memory is another for chains.
-bool CudaBackend::follow_pass(const DevicePass& pass) {
+bool StreamBackend::follow_pass(const DevicePass& pass) {
   SPECDEC_CHECK(pass_.key.chain && !followed_ && pass.key.follows && !pass.key.chain &&
                 pass.key.embeds && pass.n_rows <= kMaxFollowingRows && pass.n_steps == 1);
   submit_pass();
@@ -112,7 +112,7 @@ bool CudaBackend::follow_pass(const DevicePass& pass) {
 }
 
 // Begins the pass on the stream; false when it will be played.
-bool CudaBackend::start_pass(const DevicePass& pass) {
+bool StreamBackend::start_pass(const DevicePass& pass) {
   recording_ = replaying_ = false;
   step_ = head_rows_ = 0;
   rope_ = {};
@@ -166,14 +166,14 @@ bool CudaBackend::start_pass(const DevicePass& pass) {
   return true;
 }
 
-const TokenId* CudaBackend::next_step() {
+const TokenId* StreamBackend::next_step() {
   SPECDEC_CHECK(step_ + 1 < pass_.n_steps && head_rows_ == step_ + 1);
   return &at<TopToken>(space_.top)[step_++ * head_top_k_].token;
 }
 
 // Recordings are the one thing that takes memory after the models are loaded, the driver's: without
 // it this pass is lost, and later ones run as they are.
-std::unique_ptr<Recording> CudaBackend::end_recording() {
+std::unique_ptr<Recording> StreamBackend::end_recording() {
   recording_ = false;
   try {
     return runtime_->end_recording();
@@ -187,7 +187,7 @@ std::unique_ptr<Recording> CudaBackend::end_recording() {
 }
 
 // Everything of the pass is on the stream then, its downloads too.
-void CudaBackend::submit_pass() {
+void StreamBackend::submit_pass() {
   if (replaying_) {
     runtime_->play(*recordings_.at(key_));
     if (pass_.top != nullptr) {
@@ -207,7 +207,7 @@ void CudaBackend::submit_pass() {
   }
 }
 
-double CudaBackend::finish_pass() {
+double StreamBackend::finish_pass() {
   submit_pass();
   runtime_->mark_end();
   wait("a forward pass");
@@ -233,7 +233,7 @@ double CudaBackend::finish_pass() {
 }
 
 // Results from the staging to where the callers want them.
-void CudaBackend::hand_over() {
+void StreamBackend::hand_over() {
   copy_results(0, head_rows_);
   if (pass_.hidden_out != nullptr) {
     const auto stride = static_cast<std::size_t>(pass_.hidden_stride);
@@ -253,7 +253,7 @@ void CudaBackend::hand_over() {
   }
 }
 
-void CudaBackend::abort_pass() noexcept {
+void StreamBackend::abort_pass() noexcept {
   if (recording_) {
     runtime_->abandon_recording();
     recording_ = false;
@@ -268,7 +268,7 @@ void CudaBackend::abort_pass() noexcept {
 }
 
 // Results of the head lie together: one copy for all but logits.
-void CudaBackend::download_results() {
+void StreamBackend::download_results() {
   const auto out = [this, area = staging().out](std::size_t offset) {
     return area + (offset - space_.top);
   };
@@ -290,7 +290,7 @@ void CudaBackend::download_results() {
 }
 
 // To where the caller wants them, as output rows from first_row on.
-void CudaBackend::copy_results(int first_row, int n_rows) {
+void StreamBackend::copy_results(int first_row, int n_rows) {
   if (n_rows == 0) return;
   const auto out = [this, area = staging().out](std::size_t offset) {
     return area + (offset - space_.top);
@@ -307,4 +307,4 @@ void CudaBackend::copy_results(int first_row, int n_rows) {
   }
 }
 
-}  // namespace specdec::cuda
+}  // namespace specdec::stream

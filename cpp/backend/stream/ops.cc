@@ -2,18 +2,18 @@
 #include <algorithm>
 #include <utility>
 
-#include "backend/cuda/backend_impl.h"
+#include "backend/stream/backend_impl.h"
 #include "base/error.h"
 
-namespace specdec::cuda {
+namespace specdec::stream {
 
-PreparedInput CudaBackend::prepare(const float* x, std::int64_t x_stride, int n_rows,
-                                   std::int64_t n_in, const std::int32_t* row_index,
-                                   const Norm& norm, std::initializer_list<DType> dtypes) {
+PreparedInput StreamBackend::prepare(const float* x, std::int64_t x_stride, int n_rows,
+                                     std::int64_t n_in, const std::int32_t* row_index,
+                                     const Norm& norm, std::initializer_list<DType> dtypes) {
   SPECDEC_CHECK(n_rows <= shape_.max_rows && n_in <= shape_.max_n_in);
   PreparedInput out;
   for (const DType dtype : dtypes) {
-    const auto kind = static_cast<std::size_t>(input_kind(dtype));
+    const auto kind = static_cast<std::size_t>(kernels_.memory.input_kind(dtype));
     out.data[kind] = at<std::byte>(space_.prepared[kind]);
   }
   launch("norm and quantisation", kernels_.prepare,
@@ -27,7 +27,7 @@ PreparedInput CudaBackend::prepare(const float* x, std::int64_t x_stride, int n_
   return out;
 }
 
-void CudaBackend::linear(const LinearTask& task) {
+void StreamBackend::linear(const LinearTask& task) {
   issue_rope();
   if (task.n_rows == 0 || task.segments.empty()) return;
   SPECDEC_CHECK(task.segments.size() <= kMaxSegments);
@@ -52,7 +52,7 @@ void CudaBackend::linear(const LinearTask& task) {
   launch("linear", kernels_.linear, args);
 }
 
-void CudaBackend::gated_linear(const GatedLinearTask& task) {
+void StreamBackend::gated_linear(const GatedLinearTask& task) {
   if (task.n_rows == 0) return;
   GatedArgs args{.input = {},
                  .n_rows = task.n_rows,
@@ -67,7 +67,7 @@ void CudaBackend::gated_linear(const GatedLinearTask& task) {
 }
 
 // Few rows are left to the attention over them, which saves a kernel.
-void CudaBackend::rope_store(const RopeStoreTask& task) {
+void StreamBackend::rope_store(const RopeStoreTask& task) {
   issue_rope();
   if (task.n_rows == 0) return;
   rope_ = RopeStoreArgs{.n_rows = task.n_rows,
@@ -92,12 +92,12 @@ void CudaBackend::rope_store(const RopeStoreTask& task) {
 }
 
 // What rope_store() has left, when no attention took it.
-void CudaBackend::issue_rope() {
+void StreamBackend::issue_rope() {
   if (rope_.n_rows == 0) return;
   launch("rope and store", kernels_.rope_store, std::exchange(rope_, {}));
 }
 
-void CudaBackend::attention(const AttentionTask& task) {
+void StreamBackend::attention(const AttentionTask& task) {
   if (task.n_rows == 0) return issue_rope();
   const RopeStoreArgs rope = std::exchange(rope_, {});
   AttentionArgs args{.n_rows = task.n_rows,
@@ -127,8 +127,9 @@ void CudaBackend::attention(const AttentionTask& task) {
                  args.n_before >= 0 && rope.slot_offset + args.n_before == args.slot_offset));
   // Of a chain, rows before a piece count as committed.
   int piece = task.n_rows;
-  while (piece > 1 && attention_scratch_bytes(piece, task.n_heads, task.head_dim, args.max_chunks) >
-                          space_.attention_bytes) {
+  while (piece > 1 &&
+         kernels_.memory.attention_scratch_bytes(piece, task.n_heads, task.head_dim,
+                                                 args.max_chunks) > space_.attention_bytes) {
     SPECDEC_CHECK(task.parents == nullptr && rope.n_rows == 0);
     piece = (piece + 1) / 2;
   }
@@ -142,7 +143,7 @@ void CudaBackend::attention(const AttentionTask& task) {
   }
 }
 
-void CudaBackend::head(const HeadTask& task) {
+void StreamBackend::head(const HeadTask& task) {
   const int n_blocks = task.blocks.empty() ? 0 : key_.pass.n_head_blocks;
   SPECDEC_CHECK(pass_.n_steps == 1 || task.n_rows == 1);
   for (int row = 0; row < task.n_rows; row += kHeadRows) {
@@ -176,4 +177,4 @@ void CudaBackend::head(const HeadTask& task) {
   }
 }
 
-}  // namespace specdec::cuda
+}  // namespace specdec::stream

@@ -1,0 +1,221 @@
+// The kernels of a device as the stream backend sees them: plain structs of device pointers, one
+// function per operation in a table, so that the same backend runs on a GPU (cuda/) and on the grid
+// emulator of the tests (then all pointers are host memory).
+//
+// Functions queue their work on the stream, allocate nothing, wait for nothing and throw nothing;
+// the backend asks its Runtime for errors. What changes from pass to pass is read from device
+// memory (slots, page tables, parents, positions, head blocks), so that a recording can be played
+// again; pointers, sizes and counts are baked in.
+//
+// Contract 1 (batch invariance): a row of every output has the same bits for every number of rows
+// and whatever the other rows are.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "backend/backend.h"
+#include "backend/kv_layout.h"
+#include "base/token.h"
+#include "tensor/dtype.h"
+
+namespace specdec::stream {
+
+using Stream = void*;  // a cudaStream_t
+
+// All buffers that the *_bytes functions size must be aligned to this.
+inline constexpr std::size_t kAlignment = 256;
+
+// --- Weights
+
+struct PackedWeight {
+  DType dtype = DType::kF32;
+  std::int64_t n_out = 0, n_in = 0;
+  const std::byte* data = nullptr;  // device
+};
+
+// --- Inputs of products
+
+// The form in which a format wants its activations.
+enum class InputKind { kFloat, kQ32, kQ256 };
+inline constexpr int kInputKinds = 3;
+
+// One buffer of input_bytes() for each kind that is used; the others null.
+struct PreparedInput {
+  std::byte* data[kInputKinds] = {};  // device, indexed by InputKind
+};
+
+// Gathers rows, normalises and quantises them.
+struct PrepareArgs {
+  const float* x = nullptr;  // [.., x_stride]
+  std::int64_t x_stride = 0;
+  int n_rows = 0;
+  std::int64_t n_in = 0;
+  const std::int32_t* row_index = nullptr;  // device, [n_rows], or null
+  Norm norm;                                // device pointers
+  PreparedInput out;
+};
+
+// --- Products
+
+struct Segment {
+  PackedWeight weight;
+  const float* bias = nullptr;  // [n_out] or null
+  float* dst = nullptr;         // [n_rows, dst_stride]
+  std::int64_t dst_stride = 0;
+  bool accumulate = false;
+  Activation activation = Activation::kNone;
+};
+
+inline constexpr int kMaxSegments = 4;
+
+// Segments with the same format that follow each other are one launch.
+struct LinearArgs {
+  PreparedInput input;
+  int n_rows = 0;
+  int n_segments = 0;
+  Segment segments[kMaxSegments];
+  bool use_dp4a = false;  // the plain path without tensor cores: slower, same bits
+};
+
+// dst = activation(Wg x) * (Wu x).
+struct GatedArgs {
+  PreparedInput input;
+  int n_rows = 0;
+  PackedWeight gate, up;
+  Activation activation = Activation::kSilu;
+  float* dst = nullptr;
+  std::int64_t dst_stride = 0;
+  bool use_dp4a = false;
+};
+
+// --- Attention
+
+// Row r goes to slot *first_slot + slot_offset + r.
+struct RopeStoreArgs {
+  int n_rows = 0;
+  int n_heads = 0, n_kv_heads = 0, head_dim = 0;
+  int n_rot = 0;
+  bool interleaved = false;
+  const float* cos_sin = nullptr;  // [n_rows, n_rot]
+  float* q = nullptr;
+  const float* k = nullptr;
+  const float* v = nullptr;
+  std::int64_t q_stride = 0, k_stride = 0, v_stride = 0;
+  KvLayout layout;
+  std::byte* const* pages = nullptr;         // device table of device pages
+  std::size_t page_offset = 0;               // of this layer
+  const std::int32_t* first_slot = nullptr;  // device
+  int slot_offset = 0;
+};
+
+// As AttentionTask. Trees may have any number of rows; they are meant to have at most 16.
+struct AttentionArgs {
+  int n_rows = 0;
+  int n_heads = 0, n_kv_heads = 0, head_dim = 0;
+  float scale = 0;
+  const float* q = nullptr;
+  float* out = nullptr;
+  std::int64_t q_stride = 0, out_stride = 0;
+  KvLayout layout;
+  std::byte* const* pages = nullptr;
+  std::size_t page_offset = 0;
+  const std::int32_t* first_slot = nullptr;  // device
+  int slot_offset = 0;
+  const std::int32_t* parents = nullptr;  // device, [n_rows], -1: the committed part; null: a chain
+  // At least the chunks of kKvChunk positions that the longest row sees; changes no bits.
+  int max_chunks = 0;
+  std::byte* scratch = nullptr;  // attention_scratch_bytes(); may be null when that is 0
+  // Zeros, and zeros again afterwards: kAttentionCounters per head.
+  std::int32_t* counters = nullptr;
+  // What rope_store() would do is done in the same kernel, except that q stays as it is: of at most
+  // kMostNewRows rows, the first `n_before` of which are not attended. n_rows 0: nothing.
+  RopeStoreArgs rope;
+  int n_before = 0;
+  int window = 0;
+};
+inline constexpr int kMostNewRows = 16;
+inline constexpr int kAttentionCounters = 8;
+
+// Copies one position of n_layers layers (layer_bytes() apart) from page to page, or within one.
+struct CopyPositionArgs {
+  KvLayout layout;
+  int n_layers = 0;
+  const std::byte* src = nullptr;
+  std::byte* dst = nullptr;
+  int from = 0, to = 0;  // positions in their pages, [0, kKvChunk)
+};
+
+// --- The rest
+
+// A block of tokens that no matrix has. Lists of blocks may end with any number of them, so that
+// lists of few lengths serve all: they cost little and change no bits.
+inline constexpr std::int32_t kNoHeadBlock = 0x07FFFFFF;
+
+// As HeadTask: results on the device. n_blocks > 0: only these blocks of kHeadBlock tokens.
+struct HeadArgs {
+  PreparedInput input;
+  int n_rows = 0;
+  PackedWeight weight;
+  const float* bias = nullptr;
+  std::int64_t n_tokens = 0;
+  const std::int32_t* blocks = nullptr;  // device, [n_blocks], ascending
+  int n_blocks = 0;
+  int top_k = 1;
+  TopToken* top = nullptr;       // [n_rows, top_k]
+  float* log_sum_exp = nullptr;  // [n_rows] or null
+  float* logits = nullptr;       // [n_rows, logits_stride] or null
+  std::int64_t logits_stride = 0;
+  std::byte* scratch = nullptr;  // head_scratch_bytes()
+  bool use_dp4a = false;
+};
+
+// dst[r, :] = row tokens[r] of a packed matrix, as floats, times scale. Row 0 when it has no such
+// row: the token may be what a head found, on its way to being fed.
+struct EmbedArgs {
+  PackedWeight weight;
+  const std::int32_t* tokens = nullptr;  // device, [n_rows]
+  int n_rows = 0;
+  float* dst = nullptr;
+  std::int64_t dst_stride = 0;
+  float scale = 1;
+};
+
+// tokens[r] = that of found[sources[r]] where the source is not negative: what a head found becomes
+// the input of the next pass.
+struct TakeTokensArgs {
+  std::int32_t* tokens = nullptr;  // device, [n_rows]
+  int n_rows = 0;
+  const std::int32_t* sources = nullptr;  // device, [n_rows]
+  const TopToken* found = nullptr;        // device
+};
+
+// Sizes and forms of what kernels read and write; pure, on the host.
+struct KernelMemory {
+  // Bytes of a packed matrix, and the packing. Only reads and writes host memory. n_in must be a
+  // multiple of the format's block. `dst` is copied to the device as it is.
+  std::size_t (*packed_bytes)(DType dtype, std::int64_t n_out, std::int64_t n_in);
+  void (*pack_matrix)(DType dtype, std::int64_t n_out, std::int64_t n_in, const std::byte* src,
+                      std::byte* dst, int n_threads);
+  InputKind (*input_kind)(DType dtype);
+  std::size_t (*input_bytes)(InputKind kind, int n_rows, std::int64_t n_in);
+  std::size_t (*attention_scratch_bytes)(int n_rows, int n_heads, int head_dim, int max_chunks);
+  std::size_t (*head_scratch_bytes)(int n_rows, std::int64_t n_tokens, int n_blocks, int top_k);
+};
+
+struct Kernels {
+  const char* name;
+  KernelMemory memory;
+  void (*prepare)(const PrepareArgs& args, Stream stream);
+  void (*linear)(const LinearArgs& args, Stream stream);
+  void (*gated_linear)(const GatedArgs& args, Stream stream);
+  void (*rope_store)(const RopeStoreArgs& args, Stream stream);
+  void (*attention)(const AttentionArgs& args, Stream stream);
+  void (*copy_position)(const CopyPositionArgs& args, Stream stream);
+  void (*norm)(const NormTask& task, Stream stream);
+  void (*head)(const HeadArgs& args, Stream stream);
+  void (*embed)(const EmbedArgs& args, Stream stream);
+  void (*take_tokens)(const TakeTokensArgs& args, Stream stream);
+};
+
+}  // namespace specdec::stream

@@ -1,0 +1,103 @@
+// Attention: q, k and v of the rows, keys and values into the cache, and what the rows see there.
+#include "model/blocks/blocks.h"
+
+#include <algorithm>
+#include <array>
+
+namespace specdec {
+
+namespace {
+
+void project(const LayerRun& run) {
+  std::array<LinearSegment, 3> segments;
+  std::size_t n = 0;
+  float* dst = run.rows.qkv;
+  for (const Part part : {Part::kQkv, Part::kQ, Part::kK, Part::kV}) {
+    const WeightMatrix* weight = run.weights.matrix(part);
+    if (weight == nullptr) continue;
+    segments[n++] = {.weight = weight,
+                     .bias = run.weights.vector(bias_of(part)),
+                     .dst = dst,
+                     .dst_stride = run.pass.qkv_stride};
+    dst += weight->n_out();
+  }
+  run.rows.backend.linear({.x = run.rows.hidden,
+                           .x_stride = run.pass.hidden_stride,
+                           .n_rows = run.pass.n_rows,
+                           .norm = norm_of(run, Part::kAttentionNorm),
+                           .segments = std::span(segments.data(), n)});
+}
+
+void normalise_heads(const LayerRun& run) {
+  const auto heads = [&](Part weight, float* x, int n_heads) {
+    if (!run.weights.has(weight)) return;
+    run.rows.backend.norm(
+        {.x = x,
+         .x_stride = run.pass.qkv_stride,
+         .n_rows = run.pass.n_rows,
+         .n_groups = run.spec.norms_rows ? 1 : n_heads,
+         .n = std::int64_t{run.config.head_dim} * (run.spec.norms_rows ? n_heads : 1),
+         .norm = {.kind = Norm::Kind::kRms,
+                  .weight = run.weights.vector(weight),
+                  .epsilon = run.config.norm_epsilon},
+         .dst = x,
+         .dst_stride = run.pass.qkv_stride});
+  };
+  heads(Part::kQNorm, run.rows.qkv, run.config.n_heads);
+  heads(Part::kKNorm, run.rows.qkv + run.config.q_size(), run.config.n_kv_heads);
+}
+
+void store(const LayerRun& run) {
+  const float* cos_sin = run.rows.cos_sin + std::max(run.spec.rope, 0) * run.pass.rope_stride;
+  for (int part = 0; part < run.pass.n_parts(); ++part) {
+    const int row = part * run.pass.part_rows();
+    float* qkv = run.rows.qkv + row * run.pass.qkv_stride;
+    run.rows.backend.rope_store(
+        {.n_rows = run.pass.part_rows(),
+         .n_heads = run.config.n_heads,
+         .n_kv_heads = run.config.n_kv_heads,
+         .head_dim = run.config.head_dim,
+         .n_rot = run.spec.rope < 0 ? 0 : run.config.n_rot(),
+         .interleaved = run.config.ropes[0].interleaved,
+         .cos_sin = cos_sin + static_cast<std::int64_t>(row) * run.config.n_rot(),
+         .q = qkv,
+         .k = qkv + run.config.q_size(),
+         .v = qkv + run.config.q_size() + run.config.kv_size(),
+         .q_stride = run.pass.qkv_stride,
+         .k_stride = run.pass.qkv_stride,
+         .v_stride = run.pass.qkv_stride,
+         .cache = run.view_of(part),
+         .first_slot = run.pass.slot_of(part)});
+  }
+}
+
+}  // namespace
+
+void keys_and_values(const LayerRun& run) {
+  project(run);
+  normalise_heads(run);
+  store(run);
+}
+
+void attend(const LayerRun& run) {
+  // 0 when rows have caches of their own
+  const int skipped = run.rows.parents == nullptr ? run.first_row() : 0;
+  for (int part = 0; part < run.pass.n_parts(); ++part) {
+    const int row = part * run.pass.part_rows() + skipped;
+    run.rows.backend.attention({.n_rows = run.pass.part_rows() - skipped,
+                                .n_heads = run.config.n_heads,
+                                .n_kv_heads = run.config.n_kv_heads,
+                                .head_dim = run.config.head_dim,
+                                .scale = run.config.attention_scale,
+                                .q = run.rows.qkv + row * run.pass.qkv_stride,
+                                .out = run.rows.attention + row * run.pass.attention_stride,
+                                .q_stride = run.pass.qkv_stride,
+                                .out_stride = run.pass.attention_stride,
+                                .cache = run.view_of(part),
+                                .first_slot = run.pass.slot_of(part) + skipped,
+                                .parents = run.rows.parents,
+                                .window = run.spec.window});
+  }
+}
+
+}  // namespace specdec

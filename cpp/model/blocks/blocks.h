@@ -1,0 +1,21 @@
+// What layers are made of: each block reads a LayerSpec and issues operations of the backend.
+#pragma once
+
+#include "model/pass.h"
+
+namespace specdec {
+
+// hidden -> q, and k and v into the cache: of all rows.
+void keys_and_values(const LayerRun& run);
+// q -> attention, like what follows of the rows that matter.
+void attend(const LayerRun& run);
+// hidden -> ffn.
+void feed_forward(const LayerRun& run);
+// hidden += W x + b, or the norm of that, which takes the place of q, k and v meanwhile.
+void add_branch(const LayerRun& run, Part weight, Part post_norm, const float* x,
+                std::int64_t x_stride);
+
+// kNone where the layer has no such norm.
+[[nodiscard]] Norm norm_of(const LayerRun& run, Part weight);
+
+}  // namespace specdec

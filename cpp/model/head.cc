@@ -1,0 +1,72 @@
+// The output head, and what is read of it.
+#include <string>
+
+#include "model/pass.h"
+#include "model/runner.h"
+
+namespace specdec {
+
+// Room for the results of the head.
+void Runner::prepare_head(const Batch& batch, const Pass& pass) {
+  const ModelConfig& config = model_.config();
+  const int n_outputs = pass.n_outputs();
+  const std::int64_t stride = padded_row(config.n_tokens);
+  results_.top_k_ = batch.output == OutputKind::kTop ? batch.top_k : 1;
+  results_.top_.resize(static_cast<std::size_t>(n_outputs) *
+                       static_cast<std::size_t>(results_.top_k_));
+  if (batch.output == OutputKind::kTop)
+    results_.log_sum_exp_.resize(static_cast<std::size_t>(n_outputs));
+  if (batch.output == OutputKind::kLogits) (void)rows_of(results_.logits_, n_outputs, stride);
+  results_.logits_stride_ = static_cast<std::size_t>(stride);
+  results_.n_logits_ = static_cast<std::size_t>(config.n_tokens);
+}
+
+void Runner::run_head(const Batch& batch, const Pass& pass, const PassRows& rows) {
+  const ModelConfig& config = model_.config();
+  const PartWeights& w = model_.weights().model;
+  check_cancel(rows.cancel);
+  rows.backend.head(
+      {.x = rows.hidden + pass.first_output_row * pass.hidden_stride,
+       .x_stride = pass.hidden_stride,
+       .n_rows = pass.n_rows - pass.first_output_row,
+       .norm = {.kind = config.norm_kind,
+                .weight = w.vector(Part::kOutputNorm),
+                .bias = w.vector(Part::kOutputNormBias),
+                .epsilon = config.norm_epsilon},
+       .weight = w.matrix(Part::kHead),
+       .bias = w.vector(Part::kHeadBias),
+       .n_tokens = config.n_tokens,
+       .blocks = batch.head_blocks,
+       .top_k = results_.top_k_,
+       .top = results_.top_.data(),
+       .log_sum_exp = batch.output == OutputKind::kTop ? results_.log_sum_exp_.data() : nullptr,
+       .logits = batch.output == OutputKind::kLogits ? results_.logits_.as<float>() : nullptr,
+       .logits_stride = static_cast<std::int64_t>(results_.logits_stride_)});
+}
+
+// Steps with finite logits. Whatever else is not finite is an error.
+int Runner::check_head(const Batch& batch, const Pass& pass) {
+  model_.file()->check_whole();
+  int n_done = pass.n_steps;
+  for (int i = 0; i < pass.n_outputs(); ++i) {
+    if (results_.top_[static_cast<std::size_t>(i * results_.top_k_)].token >= 0) continue;
+    if (pass.n_steps > 1 && i > 0) {
+      n_done = i;
+      break;
+    }
+    const int row = pass.first_output_row + i;
+    throw Error(
+        ErrorCode::kNumerical,
+        model_.file()->path() + ": the logits after token " +
+            std::to_string(batch.tokens[static_cast<std::size_t>(row)]) + " at position " +
+            std::to_string(work_.positions[static_cast<std::size_t>(row)]) + " are not finite" +
+            (model_.warnings().empty() ? ""
+                                       : "; the file may be damaged (load with check_tensors)"));
+  }
+  results_.has_top_ = true;
+  results_.has_log_sum_exp_ = batch.output == OutputKind::kTop;
+  results_.has_logits_ = batch.output == OutputKind::kLogits;
+  return n_done;
+}
+
+}  // namespace specdec

@@ -1,0 +1,119 @@
+// The forward pass from top to bottom. What layers are made of is in blocks/, what a device does of
+// a pass in device_pass.cc.
+#include "model/pass.h"
+
+#include <algorithm>
+
+#include "model/blocks/blocks.h"
+#include "model/runner.h"
+
+namespace specdec {
+
+Pass Runner::begin(const Batch& batch, int n_steps, std::span<KvCache* const> caches,
+                   const std::atomic<bool>* cancel) {
+  const ModelConfig& config = model_.config();
+  results_.has_logits_ = results_.has_top_ = results_.has_log_sum_exp_ = results_.has_hidden_ =
+      false;
+  const int n_rows = static_cast<int>(batch.tokens.size());
+  const bool each_own = caches.size() > 1;
+  for (KvCache* cache : caches)
+    cache->reserve(each_own ? 1 : n_rows - batch.n_present + n_steps - 1);
+
+  const bool tree = !is_chain(batch.parents);
+  const int first_output_row = batch.output == OutputKind::kNone ? n_rows : batch.first_output_row;
+  const bool has_output = first_output_row < n_rows;
+  const Pass pass{
+      .caches = caches,
+      .each_own = each_own,
+      .cancel = cancel,
+      .tree = tree,
+      .n_rows = n_rows,
+      .n_steps = n_steps,
+      .first_slot = caches[0]->length() - batch.n_present,
+      .first_layer = batch.layers.first,
+      .last_layer = batch.layers.last < 0 ? config.n_layers : batch.layers.last,
+      .first_output_row = first_output_row,
+      .wants_head = has_output && batch.output != OutputKind::kHidden,
+      .wants_hidden = has_output && (batch.output == OutputKind::kHidden || batch.keep_hidden),
+      .embeds_on_device = model_.weights().device_embedding != nullptr && batch.layers.first == 0 &&
+                          batch.hidden.empty(),
+      .hidden_stride = padded_row(config.hidden_size),
+      .qkv_stride = padded_row(config.qkv_size()),
+      .attention_stride = padded_row(config.q_size()),
+      .ffn_stride = padded_row(config.intermediate_size),
+      .rope_stride = std::int64_t{n_rows + n_steps - 1} * config.n_rot(),
+      .chain = n_steps > 1,
+  };
+  float* const hidden = rows_of(results_.hidden_, n_rows, pass.hidden_stride);
+  (void)rows_of(work_.cos_sin, pass.n_fed(), config.rope_width());
+  if (!pass.embeds_on_device) embed(batch, hidden, pass.hidden_stride);
+  place(batch, pass);
+  return pass;
+}
+
+int Runner::run(const Batch& batch, const Pass& pass) {
+  const int first_device_layer = model_.first_device_layer();
+  const bool on_cpu = pass.first_layer < first_device_layer;
+  const PassRows rows{
+      .backend = *model_.backend(),
+      .cancel = pass.cancel,
+      .parents = pass.tree ? batch.parents.data() : nullptr,
+      .hidden = results_.hidden_.as<float>(),
+      .qkv = on_cpu ? rows_of(work_.qkv, pass.n_rows, pass.qkv_stride) : nullptr,
+      .attention = on_cpu ? rows_of(work_.attention, pass.n_rows, pass.attention_stride) : nullptr,
+      .ffn = on_cpu ? rows_of(work_.ffn, pass.n_rows, pass.ffn_stride) : nullptr,
+      .cos_sin = work_.cos_sin.as<float>(),
+  };
+  const int last_on_cpu = std::min(pass.last_layer, first_device_layer);
+  for (int layer = pass.first_layer; layer < last_on_cpu; ++layer)
+    run_layer(layer_run(layer, pass, rows, nullptr));
+
+  if (pass.wants_head) prepare_head(batch, pass);
+  if (model_.device() != nullptr && (pass.last_layer > first_device_layer || pass.wants_head)) {
+    run_on_device(batch, pass);
+  } else if (pass.wants_head) {
+    run_head(batch, pass, rows);
+  }
+  return end(batch, pass);
+}
+
+void run_layer(const LayerRun& run) {
+  check_cancel(run.rows.cancel);
+  keys_and_values(run);
+  if (run.n_rows() == 0) return;
+  attend(run);
+  check_cancel(run.rows.cancel);
+  // Side by side, both branches read the residual before either is added to it.
+  const bool parallel = run.spec.parallel_residual;
+  if (parallel) feed_forward(run);
+  add_branch(run, Part::kAttentionOut, Part::kAttentionPostNorm, run.rows.attention,
+             run.pass.attention_stride);
+  if (!parallel) feed_forward(run);
+  add_branch(run, Part::kDown, Part::kFfnPostNorm, run.rows.ffn, run.pass.ffn_stride);
+}
+
+int Runner::end(const Batch& batch, const Pass& pass) {
+  results_.first_output_row_ = pass.first_output_row;
+  if (pass.wants_hidden) {
+    results_.hidden_stride_ = static_cast<std::size_t>(pass.hidden_stride);
+    results_.n_hidden_ = static_cast<std::size_t>(model_.config().hidden_size);
+    results_.has_hidden_ = true;
+  }
+  const int n_done = pass.wants_head ? check_head(batch, pass) : pass.n_steps;
+  results_.n_rows_ = pass.n_rows + n_done - 1;
+  return n_done;
+}
+
+LayerRun Runner::layer_run(int layer, const Pass& pass, const PassRows& rows,
+                           const KvLayerView* device_view) const {
+  const auto index = static_cast<std::size_t>(layer);
+  return {.config = model_.config(),
+          .spec = model_.config().layers[index],
+          .weights = model_.weights().layers[index],
+          .layer = layer,
+          .pass = pass,
+          .rows = rows,
+          .device_view = device_view};
+}
+
+}  // namespace specdec

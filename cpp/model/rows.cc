@@ -1,0 +1,70 @@
+// What the rows of a pass begin with: embedded tokens, and the rotations of their positions.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "model/pass.h"
+#include "model/runner.h"
+#include "quant/codec.h"
+
+namespace specdec {
+
+void Runner::embed(const Batch& batch, float* out, std::int64_t stride) const {
+  const ModelConfig& config = model_.config();
+  const std::size_t n = static_cast<std::size_t>(config.hidden_size);
+  const DType dtype = model_.weights().embedding->dtype;
+  const std::size_t n_row_bytes = static_cast<std::size_t>(row_bytes(dtype, n));
+  for (std::size_t r = 0; r < batch.tokens.size(); ++r) {
+    float* row = out + static_cast<std::int64_t>(r) * stride;
+    if (!batch.hidden.empty()) {
+      std::memcpy(row, batch.hidden.data() + r * n, n * sizeof(float));
+      continue;
+    }
+    const auto token = static_cast<std::size_t>(batch.tokens[r]);
+    codec(dtype).dequantize(model_.weights().embedding_data.data() + token * n_row_bytes, row,
+                            static_cast<std::int64_t>(n));
+    if (config.embedding_scale == 1) continue;
+    for (std::size_t i = 0; i < n; ++i) row[i] *= config.embedding_scale;
+  }
+}
+
+// Positions follow from depth; cos and sin come from a table that lists each position once.
+void Runner::place(const Batch& batch, const Pass& pass) {
+  const ModelConfig& config = model_.config();
+  const auto n_rows = static_cast<std::size_t>(pass.n_fed());
+  const std::size_t n_rot = static_cast<std::size_t>(config.n_rot());
+  const std::size_t width = static_cast<std::size_t>(config.rope_width());
+  const std::size_t n_pairs = n_rot / 2;
+  work_.positions.resize(n_rows);
+  int last_position = 0;
+  for (std::size_t r = 0; r < n_rows; ++r) {
+    const std::int32_t parent = pass.each_own           ? -1
+                                : batch.parents.empty() ? static_cast<std::int32_t>(r) - 1
+                                                        : batch.parents[r];
+    const int position = parent < 0 ? pass.slot_of(static_cast<int>(r))
+                                    : work_.positions[static_cast<std::size_t>(parent)] + 1;
+    work_.positions[r] = position;
+    last_position = std::max(last_position, position);
+  }
+  std::vector<float>& table = work_.rope_table;
+  for (std::size_t p = table.size() / width; p <= static_cast<std::size_t>(last_position); ++p) {
+    table.resize((p + 1) * width);
+    for (std::size_t k = 0; k < model_.ropes().size(); ++k) {
+      float* at = table.data() + p * width + k * n_rot;
+      for (std::size_t i = 0; i < n_pairs; ++i) {
+        const double angle = static_cast<double>(p) * model_.ropes()[k].angles[i];
+        at[i] = static_cast<float>(std::cos(angle) * model_.ropes()[k].magnitude);
+        at[n_pairs + i] = static_cast<float>(std::sin(angle) * model_.ropes()[k].magnitude);
+      }
+    }
+  }
+  for (std::size_t k = 0; k < model_.ropes().size(); ++k) {
+    for (std::size_t r = 0; r < n_rows; ++r) {
+      const auto position = static_cast<std::size_t>(work_.positions[r]);
+      std::memcpy(work_.cos_sin.as<float>() + (k * n_rows + r) * n_rot,
+                  table.data() + position * width + k * n_rot, n_rot * sizeof(float));
+    }
+  }
+}
+
+}  // namespace specdec

@@ -1,0 +1,34 @@
+// Buffers of one forward pass on the CPU. Grown on demand, never shrunk.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+
+namespace specdec {
+
+struct WorkSpace {
+  // Floats, rows padded to cache lines.
+  AlignedBuffer qkv;                    // [n_rows, qkv_size]
+  AlignedBuffer attention;              // [n_rows, q_size]
+  AlignedBuffer ffn;                    // [n_rows, intermediate_size]
+  AlignedBuffer cos_sin;                // [n_ropes, n_rows, n_rot]
+  std::vector<std::int32_t> positions;  // [n_rows]
+  std::vector<float> rope_table;        // [positions seen, rope_width]
+
+  [[nodiscard]] std::size_t n_bytes() const noexcept {
+    return qkv.size() + attention.size() + ffn.size() + cos_sin.size() +
+           rope_table.capacity() * sizeof(float);
+  }
+};
+
+// Room for n_rows rows of `stride` floats.
+inline float* rows_of(AlignedBuffer& buffer, int n_rows, std::int64_t stride) {
+  buffer.require(static_cast<std::size_t>(n_rows) * static_cast<std::size_t>(stride) *
+                 sizeof(float));
+  return buffer.as<float>();
+}
+
+}  // namespace specdec
