@@ -9,45 +9,14 @@
 #include <vector>
 
 #include "base/token.h"
-#include "decode/drafter_options.h"
 #include "decode/round_info.h"
 #include "decode/stats.h"
 #include "engine/loaded_model.h"
+#include "engine/session_options.h"
 #include "sampling/logprobs.h"
 #include "sampling/params.h"
 
 namespace specdec {
-
-// With the options that drafters have by themselves: "none"; one name of drafters.def; several with
-// commas between them; "auto": ngram, suffix and, where there is a draft model, model. Throws
-// Error(kInvalidArgument).
-[[nodiscard]] std::vector<DrafterOptions> parse_drafters(const std::string& names,
-                                                         bool has_draft_model);
-
-struct SessionOptions {
-  // Who drafts, each kind at most once; empty: nobody. One drafts with a length of its own; of
-  // several a controller chooses, pass by pass, who drafts and how much, and never to lose much,
-  // unless all have a fixed length (`gamma`).
-  std::vector<DrafterOptions> drafters = parse_drafters("auto", false);
-  bool adaptive = false;  // let the controller choose the length of a single drafter too
-  std::shared_ptr<const LoadedModel> draft;  // for DraftModelOptions; ignored by the others
-  std::string verifier = "auto";             // "auto": greedy at temperature 0, match above
-
-  // Positions each cache can hold. 0: ModelOptions::n_ctx, else the model's context length, at most
-  // kDefaultContext.
-  int n_ctx = 0;
-  std::string kv_type;  // "": the target model's
-
-  // false: for experiments, every pass of a model, the drafts' too, reads its whole context again,
-  // and nothing is kept between calls. The same tokens, slower; prompt_ms is then next to 0, as
-  // passes read the prompt.
-  bool use_cache = true;
-};
-
-inline constexpr int kDefaultContext = 4096;
-
-[[nodiscard]] const std::vector<std::string>& drafter_names();   // what parse_drafters() knows
-[[nodiscard]] const std::vector<std::string>& verifier_names();  // "auto" first
 
 // A piece of output; concatenated chunks are the result. Text is valid UTF-8: a character spread
 // over several tokens comes with the last of them.

@@ -7,17 +7,7 @@ namespace specdec {
 namespace {
 
 constexpr double kLeastSpeedup = 1.02;
-constexpr double kLeastAtFirst = 1.05;      // in a request that is short and has earned nothing
-constexpr double kLossShare = 0.01;         // of the plain time ...
-constexpr double kLossSteps = 4.0;          // ... and so many plain steps may be lost in all
-constexpr double kRequestLossShare = 0.06;  // the same for one request ...
-constexpr double kRequestLossSteps = 0.3;   // ... that has become long. Less at its beginning, ...
-constexpr double kClearGain = 1.25;         // ... for drafts expected to be so much faster:
-constexpr double kClearShare = 0.03;
-constexpr double kUnclearShare = 0.02, kUnclearSteps = 0.1;  // ... and still less for others,
-constexpr double kUnclearTokens = 32.0;                      // so long,
-constexpr double kGrowthTokens = 64.0;                       // from where it grows for so long
-constexpr double kCarriedSteps = 8.0;                        // earned steps that outlive a request
+constexpr double kLeastAtFirst = 1.05;  // in a request that is short and has earned nothing
 constexpr int kProbeAfter = 32;         // plain tokens after which a model gets another chance
 constexpr int kPlainEvery = 64;         // passes between plain steps that keep their cost honest
 constexpr double kFreeLookupMs = 0.02;  // of each plain step: lookups start free
@@ -54,33 +44,14 @@ void Controller::begin_request() {
     source.idle_tokens = kProbeAfter;  // a new text: worth a look
     source.n_rounds = std::min(source.n_rounds, kGainRounds / 2);
   }
-  request_credit_ms_ = 0.0;
-  request_plain_ms_ = 0.0;
+  credit_.begin_request();
   n_rounds_ = 0;
   plain_in_a_row_ = 0;
   plain_reason_ = "nothing was drafted yet";
 }
 
-void Controller::end_request() { credit_ms_ = std::min(credit_ms_, kCarriedSteps * target_ms(1)); }
-
-void Controller::restore(const ControllerState& state) {
-  credit_ms_ = state.credit_ms;
-  plain_total_ms_ = state.plain_ms;
-}
-
 bool Controller::allowed(double loss_ms, double speedup) const {
-  const double step_ms = target_ms(1);
-  const bool clear = speedup >= kClearGain;
-  const double first_share = clear ? kClearShare : kUnclearShare;
-  const double first_steps = clear ? kRequestLossSteps : kUnclearSteps;
-  // Most short answers end before a draft has paid for its beginning.
-  const double n_tokens = request_plain_ms_ / std::max(step_ms, 1e-9);
-  const double grown =
-      std::clamp((n_tokens - (clear ? 0.0 : kUnclearTokens)) / kGrowthTokens, 0.0, 1.0);
-  const double share = first_share + grown * (kRequestLossShare - first_share);
-  const double steps = first_steps + grown * (kRequestLossSteps - first_steps);
-  return credit_ms_ - loss_ms >= -(kLossShare * plain_total_ms_ + kLossSteps * step_ms) &&
-         request_credit_ms_ - loss_ms >= -(share * request_plain_ms_ + steps * step_ms);
+  return credit_.allows(loss_ms, speedup, target_ms(1));
 }
 
 double Controller::draft_ms(const Source& source, int n_behind, int length) const {
@@ -100,8 +71,7 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
   double expected = 1.0;  // tokens
   double all_right = 1.0;
   const int limit = std::min(budget, offer.n_tokens);
-  const bool at_first = request_credit_ms_ <= 0.0 && request_plain_ms_ < kUnclearTokens * plain_ms;
-  const double least = at_first ? kLeastAtFirst : kLeastSpeedup;
+  const double least = credit_.at_first(plain_ms) ? kLeastAtFirst : kLeastSpeedup;
   for (int n = 1; n <= limit; ++n) {
     all_right *=
         source.traits.lookup ? source.acceptance.rate(n - 1, grade) : source.acceptance.rate(n - 1);
@@ -232,11 +202,6 @@ bool Controller::keep_going(int n_drafted, double probability) {
   return allowed(cost_ms - target_ms(1), choice_.speedup);
 }
 
-void Controller::earn(double ms) {
-  credit_ms_ += ms;
-  request_credit_ms_ += ms;
-}
-
 void Controller::observe(const PassOutcome& outcome) {
   const Choice& choice = outcome.choice;
   const int n_rows = 1 + outcome.n_drafted + outcome.n_siblings + outcome.n_unused;
@@ -263,12 +228,11 @@ void Controller::observe(const PassOutcome& outcome) {
   for (Source& source : sources_) source.idle_tokens += outcome.n_emitted;
 
   const double plain_ms = target_ms(1);
-  plain_total_ms_ += outcome.n_emitted * plain_ms;
-  request_plain_ms_ += outcome.n_emitted * plain_ms;
+  credit_.add_plain(outcome.n_emitted * plain_ms);
   if (outcome.n_drafted == 0) {
-    earn(-std::max(draft_ms - kFreeLookupMs, 0.0));  // looking in vain is paid for too
-    if (outcome.n_unused > 0) {                      // so are rows for a draft that came to nothing
-      earn(-std::clamp(outcome.verify_ms - plain_ms, 0.0, kOutlier * predicted_verify));
+    credit_.debit(std::max(draft_ms - kFreeLookupMs, 0.0));  // looking in vain is paid for too
+    if (outcome.n_unused > 0) {  // so are rows for a draft that came to nothing
+      credit_.debit(std::clamp(outcome.verify_ms - plain_ms, 0.0, kOutlier * predicted_verify));
       ++passes_since_plain_;
     } else {
       passes_since_plain_ = 0;
@@ -281,7 +245,7 @@ void Controller::observe(const PassOutcome& outcome) {
   const double verify_ms = predicted_verify > 0.0
                                ? std::min(outcome.verify_ms, kOutlier * predicted_verify)
                                : outcome.verify_ms;
-  earn(outcome.n_emitted * plain_ms - draft_ms - verify_ms);
+  credit_.earn(outcome.n_emitted * plain_ms - draft_ms - verify_ms);
   if (choice.source >= 0) {
     Source& source = at(choice.source);
     const double gained = outcome.n_emitted * plain_ms / (draft_ms + verify_ms);
@@ -294,8 +258,7 @@ void Controller::observe(const PassOutcome& outcome) {
 }
 
 bool Controller::worth_reading(int source, double ms, int n_left) const {
-  return choice_.source == source &&
-         std::min(request_credit_ms_, credit_ms_) >= kReadingCredit * ms &&
+  return choice_.source == source && credit_.earned_ms() >= kReadingCredit * ms &&
          ms <= kReadingGain * n_left * target_ms(1);
 }
 

@@ -9,6 +9,7 @@
 
 #include "decode/control/acceptance.h"
 #include "decode/control/cost_model.h"
+#include "decode/control/credit.h"
 
 namespace specdec {
 
@@ -47,18 +48,6 @@ struct PassOutcome {
   double verify_ms = 0.0;  // the target's pass, and taking the tokens from it
 };
 
-// What outlives a process: how much may be lost in all is counted over all runs of a pair.
-struct ControllerState {
-  double credit_ms = 0.0;
-  double plain_ms = 0.0;
-};
-
-// Credit: speculative rounds add (tokens x plain step - elapsed). A round is allowed only if the
-// credit after its worst case stays above -(1 % of the plain time so far + 4 plain steps), so all
-// requests together take at most 1.01 x plain + 4 steps. At most 8 earned steps are carried from
-// request to request. For drafts expected to be 1.25 times as fast as plain steps, a request may
-// lose 0.3 steps and 3 % of its own plain time so far, growing to 6 % at 64 tokens; for others 0.1
-// steps and 2 % in the first 32 tokens, growing to the same at 96.
 class Controller {
  public:
   explicit Controller(std::vector<SourceTraits> sources);
@@ -74,11 +63,11 @@ class Controller {
   }
 
   void begin_request();
-  void end_request();
+  void end_request() { credit_.end_request(target_ms(1)); }
   // Without caches: tokens before the last committed one, which each pass of any model reads again.
   void set_reread(int n_tokens) { n_reread_ = n_tokens; }
-  [[nodiscard]] ControllerState state() const { return {credit_ms_, plain_total_ms_}; }
-  void restore(const ControllerState& state);
+  [[nodiscard]] ControllerState state() const { return credit_.state(); }
+  void restore(const ControllerState& state) { credit_.restore(state); }
 
   // budget: tokens a draft may hold at most.
   [[nodiscard]] Choice choose(const std::vector<Offer>& offers, int budget);
@@ -94,7 +83,7 @@ class Controller {
   // Whether a draft model may spend so much on reading more of the text, when n_left tokens are
   // still to come: it must be drafting, have earned it in this request, and stand to gain from it.
   [[nodiscard]] bool worth_reading(int source, double ms, int n_left) const;
-  void debit(double ms) { earn(-ms); }
+  void debit(double ms) { credit_.debit(ms); }
 
   // "on" or "off: reason", as of now.
   [[nodiscard]] std::string speculation() const;
@@ -114,17 +103,13 @@ class Controller {
   [[nodiscard]] double target_ms(int n_rows) const { return target_.ms(n_reread_ + n_rows); }
   [[nodiscard]] double draft_ms(const Source& source, int n_behind, int length) const;
   [[nodiscard]] bool allowed(double loss_ms, double speedup) const;
-  void earn(double ms);
   void consider(const Offer& offer, int budget, Choice& best, bool& refused);
   [[nodiscard]] Choice probe(const std::vector<Offer>& offers, int budget, Choice plain);
 
   std::vector<Source> sources_;
   CostModel target_;
   int n_reread_ = 0;
-  double credit_ms_ = 0.0;
-  double plain_total_ms_ = 0.0;  // of everything emitted so far
-  double request_credit_ms_ = 0.0;
-  double request_plain_ms_ = 0.0;
+  CreditLedger credit_;
   std::int64_t n_rounds_ = 0;  // of this request
   int passes_since_plain_ = 0;
   int plain_in_a_row_ = 0;

@@ -1,0 +1,63 @@
+#include "engine/session_calibration.h"
+
+#include "base/error.h"
+
+namespace specdec {
+
+void SessionCalibration::prepare(Controller& controller, const CalibratedPair& pair,
+                                 bool with_credit, const std::function<void()>& poll) {
+  if (known_ || pair.target_scorer.length() > 0) return;
+  if (pair.draft_scorer != nullptr && pair.draft_scorer->length() > 0) return;
+  try {
+    measure(pair, poll);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kCancelled) return;
+    throw;
+  }
+  controller.target_cost().calibrate(known_->target);
+  for (int i = 0; i < controller.n_sources(); ++i) {
+    if (controller.traits(i).name == "model") controller.source_cost(i).calibrate(known_->draft);
+    if (controller.traits(i).name == "layerskip")
+      controller.source_cost(i).calibrate(known_->layers);
+  }
+  if (with_credit) controller.restore(known_->state);
+}
+
+// From the file, or else by passes of both models.
+void SessionCalibration::measure(const CalibratedPair& pair, const std::function<void()>& poll) {
+  known_.emplace();
+  const CalibrationFile& file = file_.emplace(pair.target, pair.draft, pair.kv_type);
+  const bool is_there =
+      file.read(*known_) && known_->draft.empty() == (pair.draft_scorer == nullptr);
+  const int n_layers = pair.n_draft_layers;
+  if (is_there && (n_layers == 0 || known_->n_draft_layers == n_layers)) return;
+  // Of other layers than the last time; what was earned and lost before still counts.
+  const ControllerState earned = is_there ? known_->state : ControllerState();
+  try {
+    *known_ = calibrate(pair.target_scorer, pair.draft_scorer, n_layers, poll);
+  } catch (...) {
+    known_.reset();
+    pair.target_scorer.truncate(0);
+    if (pair.draft_scorer != nullptr) pair.draft_scorer->truncate(0);
+    throw;
+  }
+  known_->state = earned;
+  file.write(*known_);
+}
+
+void SessionCalibration::keep(Controller& controller) noexcept {
+  if (!known_ || !file_) return;
+  try {
+    Calibration now = *known_;
+    now.target = controller.target_cost().table();
+    for (int i = 0; i < controller.n_sources(); ++i) {
+      if (controller.traits(i).name == "model") now.draft = controller.source_cost(i).table();
+      if (controller.traits(i).name == "layerskip") now.layers = controller.source_cost(i).table();
+    }
+    now.state = controller.state();
+    file_->write(now);
+  } catch (...) {  // as in write()
+  }
+}
+
+}  // namespace specdec

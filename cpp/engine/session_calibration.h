@@ -1,0 +1,42 @@
+// What a session's controller is told before its first request, and what it keeps of each.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "backend/kv_layout.h"
+#include "decode/control/controller.h"
+#include "engine/calibration.h"
+#include "engine/loaded_model.h"
+#include "engine/model_scorer.h"
+
+namespace specdec {
+
+struct CalibratedPair {
+  const LoadedModel& target;
+  const LoadedModel* draft;  // null: none
+  ModelScorer& target_scorer;
+  ModelScorer* draft_scorer;
+  int n_draft_layers;  // of self-speculation; 0: none
+  KvType kv_type;
+};
+
+class SessionCalibration {
+ public:
+  // Once, before the first request, because it feeds the caches: nothing when they hold something.
+  // A request that is cancelled meanwhile goes on uncalibrated, to its end; the next one measures
+  // again. with_credit: what was earned and lost before counts.
+  void prepare(Controller& controller, const CalibratedPair& pair, bool with_credit,
+               const std::function<void()>& poll);
+  // What earlier runs learnt, lost and gained counts in later ones.
+  void keep(Controller& controller) noexcept;
+  [[nodiscard]] double measured_ms() const { return known_ ? known_->measured_ms : 0.0; }
+
+ private:
+  void measure(const CalibratedPair& pair, const std::function<void()>& poll);
+
+  std::optional<CalibrationFile> file_;
+  std::optional<Calibration> known_;
+};
+
+}  // namespace specdec

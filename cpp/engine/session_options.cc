@@ -1,0 +1,216 @@
+#include "engine/session_options.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
+#include "backend/device_backend.h"
+#include "base/error.h"
+#include "decode/drafter.h"
+#include "decode/verifier.h"
+#include "engine/memory.h"
+#include "gguf/reader.h"
+#include "kv/kv_cache.h"
+#include "model/model.h"
+
+namespace specdec {
+namespace {
+
+constexpr const char* kHeadTokensKey = "specdec.draft.head_tokens";
+
+[[noreturn]] void bad_choice(const char* option, const std::string& value,
+                             const std::vector<std::string>& choices) {
+  std::string text = std::string(option) + " must be one of";
+  for (const std::string& choice : choices) text += " " + choice;
+  throw_invalid(text + ", got '" + printable(value) + "'");
+}
+
+void check_choice(const char* option, const std::string& value,
+                  const std::vector<std::string>& choices) {
+  if (std::find(choices.begin(), choices.end(), value) == choices.end())
+    bad_choice(option, value, choices);
+}
+
+void check_range(const char* option, int value, int min, int max) {
+  if (value < min || value > max) {
+    throw_invalid(std::string(option) + " must be " + std::to_string(min) + " to " +
+                  std::to_string(max) + ", got " + std::to_string(value));
+  }
+}
+
+// Of the target's and the draft's cache, without layers on a GPU.
+std::uint64_t kv_bytes_per_token(const LoadedModel& target, const SessionOptions& options,
+                                 KvType type) {
+  const auto of = [type](const LoadedModel& model) {
+    return model.model().kv_shape(type).page_size().host_bytes / kKvChunk;
+  };
+  return of(target) + (options.draft ? of(*options.draft) : 0);
+}
+
+// What a GPU has reserved for caches must hold those of n_ctx positions.
+void check_gpu_memory(const LoadedModel& target, const SessionOptions& options, KvType type) {
+  const std::shared_ptr<DeviceBackend> gpu = gpu_of(target, options);
+  if (gpu == nullptr) return;
+  const auto n_pages = static_cast<std::uint64_t>((options.n_ctx + kKvChunk - 1) / kKvChunk);
+  std::uint64_t needed = n_pages * target.model().kv_shape(type).page_size().device_bytes;
+  if (options.draft)
+    needed += n_pages * options.draft->model().kv_shape(type).page_size().device_bytes;
+  const std::uint64_t available = gpu->free_bytes();
+  if (needed <= available) return;
+  throw Error(ErrorCode::kResource,
+              "the KV cache for n_ctx " + std::to_string(options.n_ctx) + " needs " +
+                  bytes_text(needed) + " on the GPU, and " + bytes_text(available) +
+                  " of what the models reserved are free; load them with n_ctx=" +
+                  std::to_string(options.n_ctx) +
+                  ", end other sessions, or use a smaller n_ctx or kv_type q8_0");
+}
+
+// Pages are allocated as they fill; better to say at once that they cannot all be had.
+void check_memory(const LoadedModel& target, const SessionOptions& options, KvType type) {
+  const std::uint64_t needed =
+      kv_bytes_per_token(target, options, type) * static_cast<std::uint64_t>(options.n_ctx);
+  const std::uint64_t available = available_memory_bytes();
+  if (needed <= available) return;
+  throw Error(ErrorCode::kResource, "the KV cache for n_ctx " + std::to_string(options.n_ctx) +
+                                        " needs " + std::to_string(needed >> 20) + " MiB and " +
+                                        std::to_string(available >> 20) +
+                                        " MiB are available; use a smaller n_ctx or kv_type q8_0");
+}
+
+std::vector<std::string> split_names(const std::string& list) {
+  std::vector<std::string> names;
+  for (std::size_t begin = 0; begin <= list.size();) {
+    const std::size_t comma = std::min(list.find(',', begin), list.size());
+    names.push_back(list.substr(begin, comma - begin));
+    begin = comma + 1;
+  }
+  return names;
+}
+
+const DraftModelOptions* draft_model_of(const SessionOptions& options) {
+  for (const DrafterOptions& drafter : options.drafters)
+    if (const auto* model = std::get_if<DraftModelOptions>(&drafter)) return model;
+  return nullptr;
+}
+
+// What contradicts itself in a list, and whether the length of drafts is adapted.
+void resolve_drafters(SessionOptions& options) {
+  std::size_t n_fixed = 0;
+  for (std::size_t i = 0; i < options.drafters.size(); ++i) {
+    for (std::size_t k = 0; k < i; ++k) {
+      if (options.drafters[k].index() == options.drafters[i].index())
+        throw_invalid("drafter '" + std::string(drafter_name(options.drafters[i])) +
+                      "' is in the list twice");
+    }
+    if (draft_lengths(options.drafters[i]).gamma) ++n_fixed;
+  }
+  if (n_fixed > 0 && n_fixed < options.drafters.size())
+    throw_invalid(
+        "gamma fixes the length of drafts: give it to all drafters of a list, or to none");
+  options.adaptive = (options.adaptive || options.drafters.size() > 1) && n_fixed == 0 &&
+                     !options.drafters.empty();
+  if (draft_model_of(options) == nullptr) {
+    options.draft.reset();
+  } else if (!options.draft) {
+    throw_invalid("drafter 'model' needs a draft model");
+  }
+}
+
+}  // namespace
+
+const std::vector<std::string>& drafter_names() {
+  static const std::vector<std::string> kNames = [] {
+    std::vector<std::string> names = {"none"};
+    for (const DrafterInfo& info : all_drafters()) names.emplace_back(info.name);
+    names.emplace_back("auto");
+    return names;
+  }();
+  return kNames;
+}
+
+std::vector<DrafterOptions> parse_drafters(const std::string& names, bool has_draft_model) {
+  if (names == "none") return {};
+  std::vector<std::string> list = split_names(names);
+  if (names == "auto") {
+    list = {"ngram", "suffix"};
+    if (has_draft_model) list.insert(list.begin(), "model");
+  }
+  std::vector<DrafterOptions> drafters;
+  for (const std::string& name : list) {
+    check_choice(list.size() > 1 ? "each drafter of a list" : "drafter", name, drafter_names());
+    if (name == "none" || name == "auto")
+      throw_invalid("drafter '" + name + "' stands alone, got '" + printable(names) + "'");
+    drafters.push_back(default_drafter_options(name));
+  }
+  return drafters;
+}
+
+const std::vector<std::string>& verifier_names() {
+  static const std::vector<std::string> kNames = [] {
+    std::vector<std::string> names = {"auto"};
+    for (const Verifier* verifier : all_verifiers()) names.emplace_back(verifier->name());
+    return names;
+  }();
+  return kNames;
+}
+
+std::shared_ptr<DeviceBackend> gpu_of(const LoadedModel& target, const SessionOptions& options) {
+  const auto& gpu = target.gpu();
+  if (!options.draft || options.draft->gpu() == nullptr) return gpu;
+  if (gpu != nullptr && gpu != options.draft->gpu())
+    throw_invalid("target and draft model are on different GPUs; load both on the same one");
+  return options.draft->gpu();
+}
+
+void check_cache_memory(const LoadedModel& target, const SessionOptions& options) {
+  const KvType type = parse_kv_type(options.kv_type);
+  check_memory(target, options, type);
+  check_gpu_memory(target, options, type);
+}
+
+SessionOptions resolve_options(const LoadedModel& target, SessionOptions options) {
+  check_choice("verifier", options.verifier, verifier_names());
+  resolve_drafters(options);
+  if (options.kv_type.empty()) options.kv_type = kv_type_name(target.kv_type());
+  const KvType kv_type = parse_kv_type(options.kv_type);
+
+  const int context_length = target.model().config().context_length;
+  if (options.n_ctx == 0) {
+    const std::uint64_t per_token = kv_bytes_per_token(target, options, kv_type);
+    // Half of what is free: the caches are not the only thing that will grow.
+    const std::uint64_t affordable =
+        available_memory_bytes() / 2 / std::max<std::uint64_t>(per_token, 1);
+    options.n_ctx = std::min(context_length, kDefaultContext);
+    options.n_ctx = static_cast<int>(std::min<std::uint64_t>(
+        static_cast<std::uint64_t>(options.n_ctx), std::max<std::uint64_t>(affordable, 256)));
+    if (target.n_ctx() > 0) {
+      check_range("n_ctx", target.n_ctx(), 1, context_length);
+      options.n_ctx = target.n_ctx();
+    }
+    // What was reserved on a GPU decides too.
+    for (const LoadedModel* model : {&target, static_cast<const LoadedModel*>(options.draft.get())})
+      if (model != nullptr && model->info().n_gpu_layers > 0)
+        options.n_ctx = std::min(options.n_ctx, static_cast<int>(model->info().gpu_context));
+  } else {
+    check_range("n_ctx", options.n_ctx, 1, kMaxContextLength);
+  }
+  return options;
+}
+
+void complete_drafters(const LoadedModel& target, SessionOptions& options,
+                       const std::function<void()>& poll) {
+  for (DrafterOptions& drafter : options.drafters) {
+    if (auto* model = std::get_if<DraftModelOptions>(&drafter); model && !model->head_tokens) {
+      // What the draft was made for, if its file says so.
+      const std::uint64_t kept = options.draft->file().get_u64(kHeadTokensKey, 0);
+      if (kept > 0 && kept < (1U << 30)) model->head_tokens = static_cast<int>(kept);
+    }
+    auto* const suffix = std::get_if<SuffixOptions>(&drafter);
+    if (suffix == nullptr || suffix->corpus_text.empty()) continue;
+    suffix->corpus =
+        make_suffix_corpus(target.encode({{suffix->corpus_text, false}}, 0, poll), poll);
+    suffix->corpus_text.clear();
+  }
+}
+
+}  // namespace specdec
