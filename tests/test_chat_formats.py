@@ -24,8 +24,8 @@ EXPECTED = {
     "<|start_header_id|>assistant<|end_header_id|>\n\n",
     "zephyr": "<|system|>\nBe kind.</s>\n<|user|>\nHi</s>\n<|assistant|>\nHello.</s>\n"
     "<|user|>\nBye</s>\n<|assistant|>\n",
-    "gemma": "<start_of_turn>user\nBe kind.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello.<end_of_turn>\n"
-    "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n",
+    "gemma": "<start_of_turn>user\nBe kind.\n\nHi<end_of_turn>\n"
+    "<start_of_turn>model\nHello.<end_of_turn>\n<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n",
     "raw": "Be kind.HiHello.Bye",
 }
 # The essential parts of the templates that models of each family come with.
