@@ -26,6 +26,7 @@ CONFIGS = {
     "qwen35": TinyConfig(arch="qwen35", n_layers=5, head_dim=32, n_rot=8, tied=True),
     "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
     "granite": TinyConfig(arch="granite", tied=True, n_heads=6, n_kv_heads=2),
+    "gemma2": TinyConfig(arch="gemma2", tied=True, n_heads=6, n_kv_heads=2, window=33),
     "gemma3": TinyConfig(
         arch="gemma3", tied=True, n_heads=4, n_kv_heads=2, head_dim=24, hidden_size=96, window=21
     ),

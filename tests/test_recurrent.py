@@ -191,7 +191,7 @@ def test_a_failed_pass_changes_nothing(tmp_path: pathlib.Path, base: int, n_rows
 
     session = read(base)
     for output in ("logits", "none"):
-        rows = text[300 : 300 + n_rows - 1] + [bad]
+        rows = [*text[300 : 300 + n_rows - 1], bad]
         with pytest.raises(testing.NativeError, match="not finite"):
             session.forward(rows, first_output_row=n_rows - 1)
         if n_rows > 1:

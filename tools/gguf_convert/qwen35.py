@@ -13,7 +13,7 @@ from .rope import read_rope
 from .tensors import Change
 
 if TYPE_CHECKING:
-    from .to_hf_config import Keys
+    from .gguf_keys import Keys
 
 ARCH = "qwen35"
 INTERVAL = 4  # of files that say nothing: every fourth layer has attention
@@ -201,8 +201,6 @@ def config_json(keys: Keys, scaling: Any) -> dict[str, Any]:
     names = {recurrent: kind for kind, recurrent in KINDS.items()}
     dim = keys.integer("ssm.state_size")
     return {
-        "architectures": ["Qwen3_5ForCausalLM"],
-        "model_type": "qwen3_5_text",
         "layer_types": [names[bool(flag)] for flag in flags],
         "linear_conv_kernel_dim": keys.integer("ssm.conv_kernel"),
         "linear_key_head_dim": dim,

@@ -16,8 +16,7 @@
 
 namespace specdec::SPECDEC_SIMD_NAMESPACE {
 
-constinit const OpsKernels kOps = {norm,       activate,   activate_multiply,
-                                   add,        max_finite, sum_exp,
-                                   rope_store, attention,  recurrent_head};
+constinit const OpsKernels kOps = {norm,    activate, activate_multiply, add,       max_finite,
+                                   sum_exp, soft_cap, rope_store,        attention, recurrent_head};
 
 }  // namespace specdec::SPECDEC_SIMD_NAMESPACE
