@@ -6,6 +6,7 @@ units of the logits' standard deviation F16 5e-3 and Q8_0 0.2, for three layers:
 
 from __future__ import annotations
 
+import json
 import pathlib
 import zlib
 from typing import Any
@@ -231,6 +232,35 @@ def test_shards_that_transformers_wrote(tmp_path: pathlib.Path) -> None:
     for name in ("one", "many"):
         convert(tmp_path / name, tmp_path / f"{name}.gguf", outtype="f32", name="same")
     assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "many.gguf").read_bytes()
+
+
+def test_what_sees_images_or_predicts_further_tokens_is_left_out(tmp_path: pathlib.Path) -> None:
+    import safetensors.numpy
+
+    save("qwen35", tmp_path / "text")
+    save("qwen35", tmp_path / "both")
+    weights = tmp_path / "both" / "model.safetensors"
+    tensors = {
+        name.replace("model.", "model.language_model.", 1): values
+        for name, values in safetensors.numpy.load_file(weights).items()
+    }
+    tensors["mtp.layers.0.post_attention_layernorm.weight"] = np.ones(4, np.float32)
+    tensors["model.visual.patch_embed.proj.weight"] = np.ones(4, np.float32)
+    safetensors.numpy.save_file(tensors, weights)
+    config = json.loads((tmp_path / "both" / "config.json").read_text())
+    config = {
+        "architectures": ["Qwen3_5ForConditionalGeneration"],
+        "model_type": "qwen3_5",
+        "text_config": config | {"mtp_num_hidden_layers": 1, "attn_output_gate": True},
+        "vision_config": {"depth": 1},
+        "tie_word_embeddings": config["tie_word_embeddings"],
+    }
+    (tmp_path / "both" / "config.json").write_text(json.dumps(config))
+    notes = convert(tmp_path / "both", tmp_path / "both.gguf", outtype="f32", name="same").notes
+    convert(tmp_path / "text", tmp_path / "text.gguf", outtype="f32", name="same")
+    assert (tmp_path / "both.gguf").read_bytes() == (tmp_path / "text.gguf").read_bytes()
+    assert any("sees images" in note for note in notes)
+    assert any("1 tensors below 'mtp.'" in note for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,12 @@ from helpers import model_path, native
 
 engine = native("engine")
 
-CONFIG = tiny_models.TinyConfig(head_dim=32, n_heads=2, n_kv_heads=2, n_layers=4)
+CONFIGS = {
+    "llama": tiny_models.TinyConfig(head_dim=32, n_heads=2, n_kv_heads=2, n_layers=4),
+    "qwen35": tiny_models.TinyConfig(
+        arch="qwen35", head_dim=32, n_heads=2, n_kv_heads=2, n_layers=4, n_rot=8
+    ),
+}
 PROMPT = "the cat in the hat the cat in the hat the cat in the "
 # The bytes that a random model writes with this bias repeat soon.
 LETTERS = [(token, 6.0) for token in (32, 97, 98, 99, 100, 101, 116, 104)]
@@ -32,12 +37,14 @@ def name_of(options: dict[str, Any]) -> str:
     return "-".join(str(v) for v in options.values())
 
 
-@pytest.fixture(scope="module")
-def paths(tmp_path_factory):
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def paths(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("drafters")
     one_layer = tiny_models.TinyConfig(head_dim=32, n_heads=2, n_kv_heads=2, n_layers=1)
     return {
-        "target": tiny_models.write_tiny(folder / "target.gguf", CONFIG, dtype="Q8_0", seed=1),
+        "target": tiny_models.write_tiny(
+            folder / "target.gguf", CONFIGS[request.param], dtype="Q8_0", seed=1
+        ),
         "draft": tiny_models.write_tiny(folder / "draft.gguf", one_layer, seed=2),
     }
 

@@ -69,9 +69,10 @@ def test_logits_that_are_not_finite_are_a_numerical_error(tmp_path, temperature)
                 sd.generate_many(model, ["ab", "c"], **call)
 
 
-@pytest.mark.parametrize("arch", ["gptneox", "qwen2"])
+@pytest.mark.parametrize("arch", ["gptneox", "qwen2", "qwen35"])
 def test_other_architectures(tmp_path, arch):
-    config = tiny_models.TinyConfig(arch=arch, n_kv_heads=4 if arch == "gptneox" else 2)
+    more = {"n_layers": 5, "n_rot": 8} if arch == "qwen35" else {}
+    config = tiny_models.TinyConfig(arch=arch, n_kv_heads=4 if arch == "gptneox" else 2, **more)
     model = sd.Model(tiny_models.write_tiny(tmp_path / "m.gguf", config, dtype="F16", seed=2))
     results = sd.generate_many(model, PROMPTS, max_tokens=16, n_ctx=256)
     for prompt, result in zip(PROMPTS, results, strict=True):

@@ -20,6 +20,7 @@ ARCHS = {
     "llama": LLAMA,
     "qwen2": TinyConfig(arch="qwen2", tied=True),
     "qwen3": TinyConfig(arch="qwen3", tied=True),
+    "qwen35": TinyConfig(arch="qwen35", n_layers=4, n_rot=8, tied=True),
     "smollm3": TinyConfig(arch="smollm3", tied=True),
     "granite": TinyConfig(arch="granite"),
     "gemma2": TinyConfig(arch="gemma2", tied=True, window=100),
@@ -412,7 +413,7 @@ def test_every_fourth_layer_of_smollm3_does_not_rotate(tmp_path: pathlib.Path) -
 
 
 @pytest.mark.parametrize(
-    "arch", ["llama", "gemma2", "gemma3", "granite", "smollm3", "olmo2", "gptneox"]
+    "arch", ["llama", "qwen35", "gemma2", "gemma3", "granite", "smollm3", "olmo2", "gptneox"]
 )
 @pytest.mark.parametrize(
     ("suffix", "readers"),

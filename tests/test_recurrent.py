@@ -75,7 +75,7 @@ def test_rollbacks_of_every_length_equal_a_fresh_sequence(
 ) -> None:
     session = fed(model, WAYS[way])
     n_far = 0
-    for n in range(150, -1, -1):
+    for n in [*range(150, 110, -1), *range(110, -1, -7), 0]:
         back = session.fork()
         reached = back.reachable(n)
         assert 0 <= reached <= n
@@ -163,35 +163,36 @@ def test_forks_do_not_change_each_other(model: Any, fresh: Fresh) -> None:
     assert bits(three.forward([11])) == fresh.after(50, [11])
 
 
-def failing_token(path: pathlib.Path) -> int:
-    """A model whose logits after one token are not finite."""
+BAD = 7  # a token after which the logits of `failing` are not finite
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: Any) -> Any:
     config = CONFIG
     keys = tiny_models.metadata(config) | tiny_models.byte_tokenizer(config.vocab_size)
     tensors = tiny_models.random_tensors(config, 9)
     embedding = np.array(tensors["token_embd.weight"])
-    embedding[7] = np.inf
+    embedding[BAD] = np.inf
     tensors |= {"token_embd.weight": embedding, "output.weight": embedding.copy()}
-    tensors["output.weight"][7] = 0
-    tiny_models.write_gguf(path, keys, tensors)
-    return 7
+    tensors["output.weight"][BAD] = 0
+    path = tmp_path_factory.mktemp("failing") / "model.gguf"
+    return testing.Model(str(tiny_models.write_gguf(path, keys, tensors)))
 
 
 @pytest.mark.parametrize("base", [0, 5, 66, 200])
 @pytest.mark.parametrize("n_rows", [1, 9, 64, 150])
-def test_a_failed_pass_changes_nothing(tmp_path: pathlib.Path, base: int, n_rows: int) -> None:
-    bad = failing_token(tmp_path / "model.gguf")
-    model = testing.Model(str(tmp_path / "model.gguf"))
-    text = [t if t != bad else 8 for t in TEXT]
+def test_a_failed_pass_changes_nothing(failing: Any, base: int, n_rows: int) -> None:
+    text = [t if t != BAD else 8 for t in TEXT]
 
     def read(n: int) -> Any:
-        session = model.session(kv_type="f32")
+        session = failing.session(kv_type="f32")
         if n:
             session.forward(text[:n], output="none")
         return session
 
     session = read(base)
     for output in ("logits", "none"):
-        rows = [*text[300 : 300 + n_rows - 1], bad]
+        rows = [*text[300 : 300 + n_rows - 1], BAD]
         with pytest.raises(testing.NativeError, match="not finite"):
             session.forward(rows, first_output_row=n_rows - 1)
         if n_rows > 1:
@@ -290,6 +291,30 @@ def test_blocks_that_predict_further_tokens_are_left_out(tmp_path: pathlib.Path)
     assert model.progress[-1][0] == model.progress[-1][1]
     expected = testing.Model(str(plain)).session().forward(TEXT[:9])
     assert bits(model.session().forward(TEXT[:9])) == bits(expected)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, [1, 1, 1, 0, 1]),
+        ({"full_attention_interval": 2}, [1, 0, 1, 0, 1]),
+        ({"full_attention_interval": 2, "attention.recurrent_layers": [0, 1, 1, 0, 0]}, None),
+    ],
+)
+def test_which_layers_are_recurrent(
+    keys: dict[str, Any], expected: list[int] | None, tmp_path: pathlib.Path
+) -> None:
+    tensors = tiny_models.random_tensors(CONFIG, 1)
+    metadata = tiny_models.metadata(CONFIG) | {f"qwen35.{key}": v for key, v in keys.items()}
+    wanted = [bool(v) for v in expected or keys["attention.recurrent_layers"]]
+    of = {layer: [n for n in tensors if n.startswith(f"blk.{layer}.")] for layer in (0, 3)}
+    renamed = {}
+    for layer, is_recurrent in enumerate(wanted):
+        for name in of[0 if is_recurrent else 3]:
+            renamed[f"blk.{layer}.{name.split('.', 2)[2]}"] = tensors[name]
+    rest = {name: t for name, t in tensors.items() if not name.startswith("blk.")}
+    path = tiny_models.write_gguf(tmp_path / "model.gguf", metadata, rest | renamed)
+    assert testing.read_config(str(path))[0]["recurrent"] == wanted
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ void Run::read_prompt() {
   DecodeStats& stats = result_.stats;
   const ScopedMs timer(stats.prompt_ms);
   const int wanted = static_cast<int>(n_prompt()) - 1;
-  cache_.align(request_.prompt, wanted);
+  cache_.align_to_reachable(request_.prompt, wanted);
   stats.reused_prompt_tokens = cache_.length();
   if (request_.on_prompt) request_.on_prompt(cache_.length(), wanted);
   const auto on_piece = [&](int length) {

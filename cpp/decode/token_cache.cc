@@ -12,16 +12,24 @@ void throw_if_cancelled(const std::atomic<bool>* cancel) {
   }
 }
 
-void TokenCache::align(std::span<const TokenId> tokens, int max_length) {
-  if (scorer_.length() < length()) {  // somebody else changed the scorer: trust nothing
-    tokens_.clear();
-  }
+int TokenCache::common_length(std::span<const TokenId> tokens, int max_length) const {
+  // Somebody else changed the scorer: trust nothing.
+  if (scorer_.length() < length()) return 0;
   const auto limit =
       std::min({tokens_.size(), tokens.size(), static_cast<std::size_t>(std::max(max_length, 0))});
   std::size_t common = 0;
   while (common < limit && tokens_[common] == tokens[common]) ++common;
+  return static_cast<int>(common);
+}
+
+void TokenCache::align_to_reachable(std::span<const TokenId> tokens, int max_length) {
+  align(tokens, scorer_.reachable(common_length(tokens, max_length)));
+}
+
+void TokenCache::align(std::span<const TokenId> tokens, int max_length) {
+  const int common = common_length(tokens, max_length);
   // The list first: should truncate throw, the surplus rows are dropped by the next align.
-  tokens_.resize(common);
+  tokens_.resize(static_cast<std::size_t>(common));
   if (scorer_.length() != length()) scorer_.truncate(length());
 }
 

@@ -27,6 +27,8 @@ class TokenCache {
 
   // Drops everything after the common prefix with `tokens`, and beyond max_length.
   void align(std::span<const TokenId> tokens, int max_length);
+  // And whatever the scorer would have to feed again.
+  void align_to_reachable(std::span<const TokenId> tokens, int max_length);
   // Feeds a chain that stays: no outputs but of the last row. top_k and token_blocks as
   // in ScorerBatch.
   void append(std::span<const TokenId> tokens, RowOutput last_row_output, int top_k = 1,
@@ -54,6 +56,8 @@ class TokenCache {
   static constexpr int kPieceRows = 512;
 
  private:
+  [[nodiscard]] int common_length(std::span<const TokenId> tokens, int max_length) const;
+
   TokenScorer& scorer_;
   std::vector<TokenId> tokens_;
 };

@@ -12,6 +12,7 @@
 #include "model/config.h"
 #include "model/device_sizes.h"
 #include "model/model.h"
+#include "model/slots.h"
 #include "quant/requantize.h"
 #include "tokenizer/tokenizer.h"
 
@@ -37,6 +38,9 @@ void fill_from_config(const Model& model, ModelInfo& info) {
   info.n_kv_heads = config.n_kv_heads;
   info.head_dim = config.head_dim;
   info.tied_head = config.tied_head;
+  for (const TensorInfo& tensor : model.file()->tensors()) {
+    if (is_of_unused_block(tensor.name, config)) info.bytes_per_step -= tensor.n_bytes;
+  }
 }
 
 void check_options(const ModelOptions& options) {

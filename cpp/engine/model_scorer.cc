@@ -284,6 +284,8 @@ void ModelScorer::truncate(int n) {
   tokens_.resize(static_cast<std::size_t>(n));
 }
 
+int ModelScorer::reachable(int n) const { return cache_.reachable(std::min(n, cache_.length())); }
+
 void ModelScorer::keep_path(std::span<const std::int32_t> rows) {
   std::vector<TokenId> kept;
   kept.reserve(rows.size());

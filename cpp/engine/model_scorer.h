@@ -49,6 +49,7 @@ class ModelScorer final : public TokenScorer {
     return runner_.results().log_sum_exp(row - first_result_row_);
   }
   void truncate(int n) override;
+  [[nodiscard]] int reachable(int n) const override;
   void keep_path(std::span<const std::int32_t> rows) override;
 
   // Self-speculation: runs a chain behind the content and earlier drafted rows through the first

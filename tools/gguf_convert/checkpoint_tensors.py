@@ -130,11 +130,11 @@ def _find(expected: Expected, tensors: dict[str, Source], where: str) -> Source:
 
 def build_targets(model: Model, found: dict[str, Source], where: str) -> list[Target]:
     """The tensors of the GGUF file in order."""
-    if model.skipped:
-        left_out = [name for name in found if name.startswith(model.skipped)]
-        found = {name: tensor for name, tensor in found.items() if name not in left_out}
-        if left_out:
-            model.notes.append(f"{len(left_out)} tensors below '{model.skipped}' are left out")
+    for prefix in model.skipped:
+        n_all = len(found)
+        found = {name: tensor for name, tensor in found.items() if not name.startswith(prefix)}
+        if len(found) < n_all:
+            model.notes.append(f"{n_all - len(found)} tensors below '{prefix}' are left out")
     tensors = plain_names(model, found, where)
     head = _head(model, tensors, where)
     expected = model.expected + ([] if head is None else [head])

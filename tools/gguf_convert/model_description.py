@@ -37,7 +37,7 @@ class Model:
     base: str = "model."  # what names of all tensors but the head begin with
     heads: tuple[str, ...] = ()  # names of an own output matrix
     copy_tied_head: bool = False  # the file must hold the output matrix even when it is tied
-    skipped: str = ""  # tensors whose names begin so are left out
+    skipped: tuple[str, ...] = ()  # tensors whose names begin so are left out
     notes: list[str] = field(default_factory=list)
 
     def expect(

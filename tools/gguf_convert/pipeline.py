@@ -32,6 +32,7 @@ from .gguf_file import file_bytes, header, padding
 from .gguf_metadata import restore
 from .hf_config import Config
 from .progress import Progress
+from .qwen35 import text_part
 from .tensors import Target
 from .vocabulary import Vocabulary
 from .vocabulary_loader import load_vocabulary
@@ -72,7 +73,7 @@ def make_plan(
     pre_tokenizer: str | None = None,
     ignored_keys: tuple[str, ...] = (),
 ) -> Plan:
-    config = Config.load(checkpoint.folder, ignored_keys)
+    config = text_part(Config.load(checkpoint.folder, ignored_keys))
     model = read_model(config)
     targets = build_targets(model, checkpoint.tensors, str(checkpoint.folder))
     vocab = load_vocabulary(checkpoint.folder, config.values, pre=pre_tokenizer)

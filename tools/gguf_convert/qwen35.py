@@ -36,6 +36,22 @@ def _logarithm(x: np.ndarray) -> np.ndarray:
 NEGATIVE_EXPONENTIAL = Change(lambda x: -np.exp(x), _logarithm)
 
 
+def text_part(config: Config) -> Config:
+    """Of a model that also sees images: the part that writes text."""
+    if config.values.get("architectures") != ["Qwen3_5ForConditionalGeneration"]:
+        return config
+    text = config.values.get("text_config")
+    if not isinstance(text, dict):
+        raise config.fail("text_config", "an object")
+    values = text | {"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text"}
+    for key in ("tie_word_embeddings", "_name_or_path"):
+        if key in config.values:
+            values[key] = config.values[key]
+    part = Config(values, config.path, config.ignored)
+    part.notes.append("what sees images is left out")
+    return part
+
+
 def _recurrent_layers(config: Config, n_layers: int) -> list[bool]:
     interval = config.integer("full_attention_interval", INTERVAL)
     types: Any = config.get("layer_types")
@@ -54,12 +70,18 @@ def values_order(n_heads: int, n_key_heads: int, dim: int) -> np.ndarray:
 
 
 def _sections(config: Config, n_rot: int) -> list[int]:
-    parameters = config.get("rope_parameters", config.get("rope_scaling", {}))
-    found = parameters.pop("mrope_section", SECTIONS) if isinstance(parameters, dict) else SECTIONS
+    """What read_rope() does not know is taken out of the parameters."""
+    found: Any = SECTIONS
+    for key in ("rope_scaling", "rope_parameters"):
+        parameters = config.get(key)
+        if not isinstance(parameters, dict):
+            continue
+        found = parameters.get("mrope_section", found)
+        own = ("mrope_section", "mrope_interleaved")
+        config.values[key] = {name: v for name, v in parameters.items() if name not in own}
     whole = isinstance(found, list) and all(type(n) is int and n >= 0 for n in found)
     if not whole or len(found) != 3 or sum(found) < n_rot // 2:
         raise config.fail("mrope_section", f"three numbers that make {n_rot // 2} at least", found)
-    parameters.pop("mrope_interleaved", None)
     return list(found)
 
 
@@ -153,7 +175,7 @@ def qwen35(config: Config) -> Model:
     else:
         model.keys[f"{ARCH}.attention.recurrent_layers"] = [int(r) for r in recurrent]
     shape = _read_shape(config, model)
-    model.skipped = "mtp."
+    model.skipped = ("mtp.", "model.visual.")
     model.heads = ("lm_head.weight",)
     model.expect("token_embd.weight", "model.embed_tokens.weight", (model.n_vocab, hidden))
     q_size, kv_size = n_heads * head_dim, n_kv_heads * head_dim
