@@ -23,7 +23,8 @@ TEXT = [int(t) for t in np.random.default_rng(5).integers(0, 270, 700)]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: Any) -> Any:
     path = tmp_path_factory.mktemp("recurrent") / "model.gguf"
-    return testing.Model(str(tiny_models.write_tiny(path, CONFIG, dtype="Q4_0", seed=9)))
+    written = tiny_models.write_tiny(path, CONFIG, dtype="Q4_0", seed=9)
+    return testing.Model(str(written), n_threads=1)
 
 
 def bits(rows: np.ndarray) -> bytes:
@@ -259,6 +260,17 @@ def test_what_is_held_stays_bounded(model: Any) -> None:
     assert held[-1] > 0.7 * model.state_bytes
     session.truncate(0)
     assert bits(session.forward(TEXT[:2])) == bits(model.session(kv_type="f32").forward(TEXT[:2]))
+
+
+def test_states_count_in_the_budget_of_the_cache(model: Any) -> None:
+    free = fed(model, [40], "none")
+    session = model.session(kv_type="f32", budget_bytes=free.cache_bytes)
+    session.forward(TEXT[:31])
+    with pytest.raises(testing.NativeError, match="budget") as caught:
+        session.forward(TEXT[31:160])
+    assert caught.value.args[0] == "resource"
+    assert session.length == 31
+    assert bits(session.forward(TEXT[31:33])) == bits(fed(model, [31]).forward(TEXT[31:33]))
 
 
 @pytest.mark.parametrize("dim", [16, 48, 64, 80, 128])

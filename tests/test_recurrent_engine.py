@@ -21,7 +21,7 @@ TEXT = [int(t) for t in np.random.default_rng(3).integers(97, 123, 700)]
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: Any) -> Any:
     path = tmp_path_factory.mktemp("recurrent") / "model.gguf"
-    return engine.load(str(tiny_models.write_tiny(path, CONFIG, dtype="Q8_0", seed=4)), n_threads=2)
+    return engine.load(str(tiny_models.write_tiny(path, CONFIG, dtype="Q8_0", seed=4)), n_threads=1)
 
 
 def generate(session: Any, prompt: list[int], **options: Any) -> Any:

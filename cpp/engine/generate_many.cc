@@ -142,7 +142,8 @@ KvCache Many::cache_for(std::span<const TokenId> unread) const {
     const auto differs =
         std::mismatch(unread.begin(), unread.end(), sequence->tokens.begin(),
                       sequence->tokens.begin() + static_cast<std::ptrdiff_t>(n_held));
-    const auto n = static_cast<std::size_t>(differs.first - unread.begin());
+    const auto n = static_cast<std::size_t>(
+        sequence->cache.reachable(static_cast<int>(differs.first - unread.begin())));
     if (n > n_best) {
       n_best = n;
       best = sequence.get();
@@ -150,7 +151,7 @@ KvCache Many::cache_for(std::span<const TokenId> unread) const {
   }
   if (best == nullptr) return KvCache(arena_, model_.kv_shape(kv_type_), n_ctx_);
   KvCache cache = best->cache.fork();
-  cache.truncate(cache.reachable(static_cast<int>(n_best)));
+  cache.truncate(static_cast<int>(n_best));
   return cache;
 }
 

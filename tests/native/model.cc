@@ -101,9 +101,10 @@ py::array_t<float> to_array(std::span<const float> values) {
 class Session {
  public:
   // The cache is poisoned with NaN where nothing was written.
-  Session(std::shared_ptr<const Model> model, int n_ctx, KvType type)
+  Session(std::shared_ptr<const Model> model, int n_ctx, KvType type, std::size_t budget_bytes)
       : model_(std::move(model)),
-        cache_(KvArena::create({.budget_bytes = 0, .poison = true, .device = model_->device()}),
+        cache_(KvArena::create(
+                   {.budget_bytes = budget_bytes, .poison = true, .device = model_->device()}),
                model_->kv_shape(type), n_ctx),
         runner_(*model_) {}
   Session(std::shared_ptr<const Model> model, KvCache cache)
@@ -276,8 +277,9 @@ class TestModel {
   [[nodiscard]] const std::vector<std::pair<std::uint64_t, std::uint64_t>>& progress() const {
     return progress_;
   }
-  [[nodiscard]] std::unique_ptr<Session> session(int n_ctx, const std::string& kv_type) const {
-    return std::make_unique<Session>(model_, n_ctx, kv_type_named(kv_type));
+  [[nodiscard]] std::unique_ptr<Session> session(int n_ctx, const std::string& kv_type,
+                                                 std::size_t budget_bytes) const {
+    return std::make_unique<Session>(model_, n_ctx, kv_type_named(kv_type), budget_bytes);
   }
 
  private:
@@ -342,7 +344,8 @@ PYBIND11_MODULE(_testing_model, module) {
            py::arg("check_tensors") = false, py::arg("stop_after") = -1,
            py::arg("n_device_layers") = 0, py::arg("device_embedding") = true,
            py::arg("beside") = py::none())
-      .def("session", &TestModel::session, py::arg("n_ctx") = 1024, py::arg("kv_type") = "f32")
+      .def("session", &TestModel::session, py::arg("n_ctx") = 1024, py::arg("kv_type") = "f32",
+           py::arg("budget_bytes") = 0)
       .def_property_readonly("state_bytes",
                              [](const TestModel& m) { return m.model().state_bytes(); })
       .def("kv_bytes_per_token",
