@@ -367,7 +367,7 @@ class Decoder:
 
         Raises:
             TemplateError: no template, or it is wrong, refuses the messages or exceeds its limits.
-            Others as `generate`.
+            SpecdecError: as `generate`.
         """
         options = locals()
         with self._slot as cancel:
