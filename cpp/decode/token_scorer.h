@@ -103,8 +103,9 @@ class TokenScorer {
   [[nodiscard]] virtual std::span<const TopToken> top(int row) const = 0;
   [[nodiscard]] virtual float log_sum_exp(int row) const = 0;  // kTop only
 
-  // Drops everything from position n on; n <= length(). Where states cannot go back that far, what
-  // is behind the last position that they can, reachable(n), is fed again when it is needed.
+  // Drops everything from position n on; n <= length(). Where keys or states are forgotten, what is
+  // behind the last position that can be gone back to, reachable(n), is fed again when it is
+  // needed.
   virtual void truncate(int n) = 0;
   [[nodiscard]] virtual int reachable(int n) const { return n; }
   // Of the last forward's rows keeps exactly `rows` (a path: each row's parent is the one before

@@ -104,10 +104,8 @@ Many::Many(const LoadedModel& loaded, const ManyRequest& request)
                                              std::to_string(n_ctx_) +
                                              ": no room for one more token");
   }
-  const std::uint64_t needed =
-      (model_.kv_bytes_per_token(kv_type_) * static_cast<std::uint64_t>(n_ctx_) +
-       model_.state_bytes()) *
-      static_cast<std::uint64_t>(request.n_parallel);
+  const std::uint64_t needed = model_.kv_shape(kv_type_).host_bytes(n_ctx_, kMaxBatchRows) *
+                               static_cast<std::uint64_t>(request.n_parallel);
   if (const std::uint64_t available = available_memory_bytes(); needed > available) {
     throw Error(ErrorCode::kResource, std::to_string(request.n_parallel) + " caches of " +
                                           std::to_string(n_ctx_) + " tokens need " +
@@ -179,6 +177,7 @@ void Many::read(std::span<const TokenId> unread, KvCache& cache) {
     pace_.time(n, [&] {
       runner_.forward({.tokens = unread.first(n), .output = OutputKind::kNone}, cache, &cancel_);
     });
+    cache.forget();
     unread = unread.subspan(n);
   }
 }
@@ -236,6 +235,7 @@ void Many::pass() {
     tokens.push_back(sequence->tokens.back());
     caches.push_back(&sequence->cache);
   }
+  for (KvCache* cache : caches) cache->forget();
   runner_.step({.tokens = tokens, .caches = caches, .output = output_, .top_k = top_k_}, &cancel_);
   std::vector<std::unique_ptr<Sequence>> left;
   for (std::size_t i = 0; i < active_.size(); ++i) {

@@ -278,16 +278,23 @@ void Model::load_weights(const LoadOptions& options) {
 }
 
 KvShape Model::kv_shape(KvType type) const {
-  const int n_recurrent = config_.n_recurrent_layers();
-  return {.n_layers = config_.n_layers - n_recurrent,
-          .layout = {.type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim},
-          .n_device_layers = n_device_layers(),
-          .n_recurrent_layers = n_recurrent,
-          .recurrent = config_.recurrent};
+  KvShape shape{
+      .n_layers = config_.n_layers - config_.n_recurrent_layers(),
+      .layout = {.type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim},
+      .n_device_layers = n_device_layers(),
+      .n_recurrent_layers = config_.n_recurrent_layers(),
+      .recurrent = config_.recurrent};
+  for (const LayerSpec& layer : config_.layers) {
+    if (layer.recurrent) continue;
+    shape.windowed.push_back(layer.window > 0);
+    shape.window = std::max(shape.window, layer.window);
+  }
+  return shape;
 }
 
 std::size_t Model::kv_bytes_per_token(KvType type) const {
-  return kv_shape(type).page_bytes() / kKvChunk;
+  const KvShape shape = kv_shape(type);
+  return shape.layout.layer_bytes() * static_cast<std::size_t>(shape.n_layers) / kKvChunk;
 }
 
 std::size_t Model::state_bytes() const {
