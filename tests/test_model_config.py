@@ -270,7 +270,8 @@ def test_every_wrong_shape_is_named(arch: str, tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_tensors_that_do_not_belong_are_refused(arch: str, tmp_path: pathlib.Path) -> None:
-    for name in ("blk.2.attn_norm.weight", "blk.0.ffn_gate_exps.weight", "extra"):
+    behind = f"blk.{ARCHS[arch].n_layers}.attn_norm.weight"
+    for name in (behind, "blk.0.ffn_gate_exps.weight", "extra"):
         code, reason, _, tensor, _ = refusal(write(tmp_path, ARCHS[arch], set_tensor(name, 64)))
         assert (code, reason, tensor) == ("model_format", "unexpected_tensor", name)
 

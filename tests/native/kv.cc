@@ -173,10 +173,15 @@ PYBIND11_MODULE(_testing_kv, m) {
            py::arg("head_dim"), py::arg("n_ctx"), py::arg("windowed") = std::vector<bool>{},
            py::arg("window") = 0)
       .def("forget", &KvCache::forget)
-      .def("lowest", &KvCache::lowest)
+      .def("lowest",  // that can be gone back to beside 0; 0: all can
+           [](const KvCache& cache) {
+             int n = 1;
+             while (cache.reachable(n) != n) ++n;
+             return n == 1 ? 0 : n;
+           })
       .def("n_bytes", &KvCache::n_bytes)
       .def("length", &KvCache::length)
-      .def("reserve", &KvCache::reserve)
+      .def("reserve", [](KvCache& cache, int n_rows) { cache.reserve(n_rows); })
       .def("advance", &KvCache::advance)
       .def("truncate", &KvCache::truncate)
       .def("keep_path", [](KvCache& cache, int base,
