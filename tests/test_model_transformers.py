@@ -165,7 +165,7 @@ def randomise(model: Any) -> None:
             elif "embed_tokens" in name or "embed_in" in name:
                 p.normal_(0.0, 0.15 if gemma else 1.0)
             else:
-                p.normal_(0.0, p.shape[1] ** -0.5)
+                p.normal_(0.0, p.shape[-1] ** -0.5)
 
 
 def expected_logits(model: Any, tokens: list[int]) -> np.ndarray:

@@ -44,6 +44,8 @@ class TinyConfig:
     qkv_bias: bool = False
     fused_qkv: bool = False
     parallel_residual: bool = True
+    n_experts: int = 0  # of all layers, of the intermediate size
+    n_experts_used: int = 2
     window: int = 0  # of gemma3 and olmo2, on all but every second layer
 
     @property
@@ -75,6 +77,9 @@ def metadata(config: TinyConfig) -> Metadata:
     }
     if config.is_neox:
         keys["gptneox.use_parallel_residual"] = config.parallel_residual
+    if config.n_experts:
+        keys[f"{arch}.expert_count"] = config.n_experts
+        keys[f"{arch}.expert_used_count"] = config.n_experts_used
     if config.window:
         keys[f"{arch}.attention.sliding_window"] = config.window
         keys[f"{arch}.attention.sliding_window_pattern"] = 2
@@ -95,6 +100,10 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
     def matrix(name: str, n_out: int, n_in: int) -> None:
         scale = 1.0 / np.sqrt(n_in)
         tensors[f"{name}.weight"] = (rng.standard_normal((n_out, n_in)) * scale).astype(np.float32)
+
+    def stack(name: str, n_out: int, n_in: int) -> None:
+        values = rng.standard_normal((config.n_experts, n_out, n_in)) / np.sqrt(n_in)
+        tensors[f"{name}.weight"] = values.astype(np.float32)
 
     def vector(name: str, n: int, mean: float) -> None:
         tensors[name] = (mean + 0.2 * rng.standard_normal(n)).astype(np.float32)
@@ -133,10 +142,16 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
         matrix(f"{block}.attn_output", hidden, q_size)
         if config.arch != "olmo2":
             norm(f"{block}.ffn_norm")
-        if not config.is_neox:
-            matrix(f"{block}.ffn_gate", config.intermediate_size, hidden)
-        matrix(f"{block}.ffn_up", config.intermediate_size, hidden)
-        matrix(f"{block}.ffn_down", hidden, config.intermediate_size)
+        if config.n_experts:
+            matrix(f"{block}.ffn_gate_inp", config.n_experts, hidden)
+            stack(f"{block}.ffn_gate_exps", config.intermediate_size, hidden)
+            stack(f"{block}.ffn_up_exps", config.intermediate_size, hidden)
+            stack(f"{block}.ffn_down_exps", hidden, config.intermediate_size)
+        else:
+            if not config.is_neox:
+                matrix(f"{block}.ffn_gate", config.intermediate_size, hidden)
+            matrix(f"{block}.ffn_up", config.intermediate_size, hidden)
+            matrix(f"{block}.ffn_down", hidden, config.intermediate_size)
         if config.arch in ("gemma3", "olmo2"):
             norm(f"{block}.post_attention_norm")
             norm(f"{block}.post_ffw_norm")
@@ -236,13 +251,21 @@ def unpack(tensor: np.ndarray | RawTensor) -> np.ndarray:
     return gguf.quants.dequantize(data, qtype).astype(np.float32)
 
 
+def _pack_stack(values: np.ndarray, dtype: str, rng: np.random.Generator) -> RawTensor:
+    packed = [pack(matrix, dtype, rng) for matrix in values]
+    return RawTensor(np.stack([p.data for p in packed]), dtype)
+
+
 def quantise(tensors: Tensors, dtype: str, seed: int = 0) -> Tensors:
-    """All matrices in one format; norms and biases stay F32."""
+    """All matrices in one format; norms, biases and routers stay F32."""
     rng = np.random.default_rng(seed)
-    return {
-        name: pack(t, dtype, rng) if isinstance(t, np.ndarray) and t.ndim == 2 else t
-        for name, t in tensors.items()
-    }
+    out: Tensors = {}
+    for name, t in tensors.items():
+        out[name] = t
+        if isinstance(t, RawTensor) or t.ndim < 2 or name.endswith("ffn_gate_inp.weight"):
+            continue
+        out[name] = pack(t, dtype, rng) if t.ndim == 2 else _pack_stack(t, dtype, rng)
+    return out
 
 
 def dequantise(tensors: Tensors) -> Tensors:

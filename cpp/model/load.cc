@@ -35,8 +35,9 @@ class Loader {
     backend_ = device != nullptr ? static_cast<Backend*>(device) : &host_;
   }
 
-  // First n_rows rows of a matrix.
-  std::unique_ptr<WeightMatrix> matrix(const std::string& name, std::uint64_t n_rows) {
+  // First n_rows rows of a matrix; exact: never rewritten.
+  std::unique_ptr<WeightMatrix> matrix(const std::string& name, std::uint64_t n_rows,
+                                       bool exact = false) {
     const TensorInfo& tensor = *file_.find_tensor(name);
     check(tensor);
     const std::uint64_t n_in = tensor.shape[0];
@@ -45,8 +46,11 @@ class Loader {
     const auto out = static_cast<std::int64_t>(n_rows);
     const auto in = static_cast<std::int64_t>(n_in);
     const std::span<const std::byte> data = file_.tensor_data(tensor).first(n_bytes);
-    if (options_.requantize && requantize_pays(tensor.dtype, in, *options_.requantize))
-      return requantized(tensor, out, in, data);
+    if (!exact && requantizes(tensor)) {
+      auto rewritten = requantized(tensor.dtype, out, in, data);
+      finish(tensor);
+      return rewritten;
+    }
     auto matrix = backend_->load_matrix(tensor.dtype, out, in, data);
     count(matrix->n_bytes());
     if (matrix->is_view()) {
@@ -71,11 +75,16 @@ class Loader {
     return matrix;
   }
 
-  std::unique_ptr<WeightMatrix> requantized(const TensorInfo& tensor, std::int64_t n_rows,
-                                            std::int64_t n_in, std::span<const std::byte> data) {
+  [[nodiscard]] bool requantizes(const TensorInfo& tensor) const {
+    return options_.requantize &&
+           requantize_pays(tensor.dtype, static_cast<std::int64_t>(tensor.shape[0]),
+                           *options_.requantize);
+  }
+
+  std::unique_ptr<WeightMatrix> requantized(DType from, std::int64_t n_rows, std::int64_t n_in,
+                                            std::span<const std::byte> data) {
     const DType to = *options_.requantize;
-    std::vector<std::byte> rows =
-        requantize(tensor.dtype, data, n_rows, n_in, to, host_.info().n_threads);
+    std::vector<std::byte> rows = requantize(from, data, n_rows, n_in, to, host_.info().n_threads);
     auto matrix = backend_->load_matrix(to, n_rows, n_in, rows);
     count(matrix->n_bytes());
     memory_.requantize_saved_bytes += data.size() - rows.size();
@@ -83,8 +92,41 @@ class Loader {
       memory_.weights_bytes += rows.size();
       requantized_.push_back(std::move(rows));  // moving keeps the place
     }
-    finish(tensor);
     return matrix;
+  }
+
+  // The matrices of a stack, one by one: those for which there is no room stay in the file.
+  void experts(const Slot& slot, PartWeights& to) {
+    const TensorInfo& tensor = *file_.find_tensor(slot.name);
+    check(tensor);
+    const auto n_in = static_cast<std::int64_t>(slot.shape[0]);
+    const auto n_out = static_cast<std::int64_t>(slot.shape[1]);
+    const std::size_t n_bytes =
+        static_cast<std::size_t>(row_bytes(tensor.dtype, slot.shape[0]) * slot.shape[1]);
+    const std::span<const std::byte> data = file_.tensor_data(tensor);
+    for (std::size_t e = 0; e < slot.shape[2]; ++e) {
+      const std::span<const std::byte> expert = data.subspan(e * n_bytes, n_bytes);
+      const std::uint64_t offset = tensor.offset + e * n_bytes;
+      const bool mapped = expert_bytes_ + n_bytes > options_.max_expert_bytes;
+      if (!mapped && file_.mapping() != nullptr) file_.mapping()->will_need(offset, n_bytes);
+      std::unique_ptr<WeightMatrix> matrix;
+      if (requantizes(tensor) && !mapped) {
+        matrix = requantized(tensor.dtype, n_out, n_in, expert);
+      } else {
+        matrix = mapped ? backend_->map_matrix(tensor.dtype, n_out, n_in, expert)
+                        : backend_->load_matrix(tensor.dtype, n_out, n_in, expert);
+        count(matrix->n_bytes());
+      }
+      if (matrix->is_view()) {
+        memory_.mapped_bytes += n_bytes;
+      } else {
+        expert_bytes_ += matrix->n_bytes();
+        if (file_.mapping() != nullptr) file_.mapping()->release(offset, n_bytes);
+      }
+      to.add_expert(slot.part, std::move(matrix));
+      if (e % 16 == 15) report();
+    }
+    done(tensor);
   }
 
   // What the file holds of a slot; the first n_rows rows of a matrix, a vector times `factor`.
@@ -92,8 +134,11 @@ class Loader {
     if (file_.find_tensor(slot.name) == nullptr) return;
     if (slot.kind == SlotKind::kVector) {
       to.set(slot.part, vector(slot.name, factor));
+    } else if (slot.kind == SlotKind::kExperts) {
+      experts(slot, to);
     } else {
-      to.set(slot.part, matrix(slot.name, n_rows));
+      // A router's near ties must not be decided by rounding.
+      to.set(slot.part, matrix(slot.name, n_rows, slot.part == Part::kRouter));
     }
   }
 
@@ -162,6 +207,7 @@ class Loader {
   std::vector<std::string>& warnings_;
   std::vector<std::vector<std::byte>>& requantized_;
   LoadProgress progress_;
+  std::size_t expert_bytes_ = 0;  // in memory
 };
 
 }  // namespace
@@ -219,6 +265,11 @@ void Model::load_weights(const LoadOptions& options) {
   weights_ = std::make_unique<ModelWeights>();
   ModelWeights& w = *weights_;
   first_device_layer_ = config_.n_layers;
+  if (config_.n_experts > 0 && options.device != nullptr && options.n_device_layers > 0) {
+    throw Error(ErrorCode::kUnsupported, file_->path() + ": " +
+                                             std::string(no_device_reason(config_)) +
+                                             "; load it with device 'cpu' and no GPU layers");
+  }
   if (options.device != nullptr && options.n_device_layers > 0) {
     device_ = options.device;
     first_device_layer_ -= std::min(options.n_device_layers, config_.n_layers);
@@ -273,6 +324,10 @@ std::size_t Model::kv_bytes_per_token(KvType type) const {
 }
 
 bool Model::can_chain() const noexcept { return weights_->device_embedding != nullptr; }
+
+std::string_view no_device_reason(const ModelConfig& config) {
+  return config.n_experts > 0 ? "mixtures of experts run on the CPU only" : "";
+}
 
 const ModelConfig& Model::config() const noexcept { return config_; }
 const std::shared_ptr<const GgufFile>& Model::file() const noexcept { return file_; }

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .errors import ConvertError, short
+from .experts import Mixture
 from .gemma import gemma3
 from .hf_config import Config
 from .model_description import Defaults, Expected, Model, context_length, read_sizes
@@ -21,8 +22,10 @@ from .windows import optional_window
 __all__ = ["Expected", "Model", "read_model"]
 
 
-def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
-    """`name`: by what transformers calls it."""
+def _llama_like(
+    config: Config, name: str, defaults: Defaults, mixture: Mixture | None = None
+) -> Model:
+    """`name`: by what transformers calls it; `mixture`: in place of the feed-forward network."""
     arch = "llama" if name == "mistral" else name
     context = context_length(config, defaults.context)
     model, hidden, n_layers, n_heads, head_dim = read_sizes(
@@ -62,6 +65,7 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
         f"{arch}.rope.freq_base": rope.theta,
         f"{arch}.rope.dimension_count": head_dim,
     } | {f"{arch}.rope.{key}": value for key, value in rope.keys.items()}
+    model.keys |= {} if mixture is None else mixture.keys(arch)
     if rope.divisors is not None:
         divisors = Computed("(rope scaling of config.json)", rope.divisors)
         model.computed.append(Target("rope_freqs.weight", divisors))
@@ -104,6 +108,9 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
             }
         for norm, name in norms.items():
             model.expect(f"{to}.{norm}.weight", f"{of}.{name}.weight", (hidden,))
+        if mixture is not None:
+            mixture.expect(model, to, of, hidden)
+            continue
         model.expect(f"{to}.ffn_gate.weight", f"{of}.mlp.gate_proj.weight", (ffn, hidden))
         model.expect(f"{to}.ffn_up.weight", f"{of}.mlp.up_proj.weight", (ffn, hidden))
         model.expect(f"{to}.ffn_down.weight", f"{of}.mlp.down_proj.weight", (hidden, ffn))
