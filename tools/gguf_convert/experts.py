@@ -12,7 +12,7 @@ from .model_description import Model
 from .tensors import Rows, Source
 
 if TYPE_CHECKING:
-    from .to_hf_config import Keys
+    from .gguf_keys import Keys
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .experts import mixture_config
 from .gemma import PERIODS, attention_scalar
 from .gguf_keys import Keys, token_id
 from .windows import PATTERN, layer_types, windowed_layers
@@ -127,6 +128,7 @@ def _gptneox(keys: Keys, config: Json, _: Json) -> None:
 
 WINDOW = "attention.sliding_window"
 SCALES = ("logit_scale", "residual_scale", "embedding_scale", "attention.scale")
+EXPERTS = ("expert_count", "expert_used_count")
 CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 FAMILIES = {
     "llama": Family("Llama", "llama", _llama, (WINDOW,)),
