@@ -33,6 +33,7 @@ from test_model_transformers import (  # noqa: E402
     olmo2,
     qwen2,
     qwen3,
+    qwen3_moe,
     smollm3,
 )
 from test_model_transformers import randomise as randomise_weights  # noqa: E402
@@ -70,6 +71,8 @@ CASES = {
     "qwen2 window": lambda: qwen2(use_sliding_window=True, sliding_window=12, max_window_layers=1),
     "qwen3": lambda: qwen3(),
     "qwen3 own head": lambda: qwen3(tie_word_embeddings=False),
+    "qwen3moe": lambda: qwen3_moe(),
+    "qwen3moe all experts": lambda: qwen3_moe(num_experts_per_tok=5),
     "smollm3": lambda: smollm3(),
     "granite": lambda: granite(),
     "granite biases": lambda: granite(attention_bias=True, tie_word_embeddings=True),
@@ -116,7 +119,12 @@ def test_logits_of_converted_checkpoints(case: str, tmp_path: pathlib.Path) -> N
     tokens = random_tokens()
     expected = expected_logits(model, tokens)
     assert expected.std() > 0.3
+    hf_config = model.config
+    n_experts = getattr(hf_config, "num_experts", getattr(hf_config, "num_local_experts", 0))
     for outtype, bound in BOUNDS.items():
+        # Near ties between random experts turn over, unless all are used.
+        if outtype == "q8_0" and n_experts and n_experts != hf_config.num_experts_per_tok:
+            continue
         convert(tmp_path / "c", tmp_path / "out.gguf", outtype=outtype)
         found = our_logits(tmp_path / "out.gguf", tokens)
         assert found.shape == expected.shape
@@ -234,7 +242,16 @@ def test_shards_that_transformers_wrote(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        *("llama 3 rope", "llama padded", "qwen2", "smollm3", "granite", "gemma3", "olmo2"),
+        *(
+            "llama 3 rope",
+            "llama padded",
+            "qwen2",
+            "qwen3moe",
+            "smollm3",
+            "granite",
+            "gemma3",
+            "olmo2",
+        ),
         *("gemma2", "gemma2 without caps", "gemma3 capped logits"),
         *("gemma3 another pattern", "gptneox padded", "mistral window", "qwen2 window"),
     ],

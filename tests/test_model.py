@@ -23,6 +23,9 @@ CONFIGS = {
     "mistral": TinyConfig(n_heads=6, n_kv_heads=2, window=40),
     "qwen2": TinyConfig(arch="qwen2", tied=True, n_heads=7, n_kv_heads=1, head_dim=32),
     "qwen3": TinyConfig(arch="qwen3", tied=True, n_heads=8, n_kv_heads=4, head_dim=24),
+    "qwen3moe": TinyConfig(
+        arch="qwen3moe", hidden_size=96, head_dim=24, n_experts=5, intermediate_size=160
+    ),
     "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
     "granite": TinyConfig(arch="granite", tied=True, n_heads=6, n_kv_heads=2),
     "gemma2": TinyConfig(arch="gemma2", tied=True, n_heads=6, n_kv_heads=2, window=33),

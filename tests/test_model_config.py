@@ -20,6 +20,7 @@ ARCHS = {
     "llama": LLAMA,
     "qwen2": TinyConfig(arch="qwen2", tied=True),
     "qwen3": TinyConfig(arch="qwen3", tied=True),
+    "qwen3moe": TinyConfig(arch="qwen3moe", n_experts=4),
     "smollm3": TinyConfig(arch="smollm3", tied=True),
     "granite": TinyConfig(arch="granite"),
     "gemma2": TinyConfig(arch="gemma2", tied=True, window=100),
@@ -220,7 +221,7 @@ def test_every_wrong_shape_is_named(arch: str, tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_tensors_that_do_not_belong_are_refused(arch: str, tmp_path: pathlib.Path) -> None:
-    for name in ("blk.2.attn_norm.weight", "blk.0.ffn_gate_exps.weight", "extra"):
+    for name in ("blk.2.attn_norm.weight", "blk.0.ffn_gate_shexp.weight", "extra"):
         code, reason, _, tensor, _ = refusal(write(tmp_path, ARCHS[arch], set_tensor(name, 64)))
         assert (code, reason, tensor) == ("model_format", "unexpected_tensor", name)
 

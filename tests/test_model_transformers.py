@@ -53,6 +53,12 @@ def qwen3(**changes: Any) -> Any:
     return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**(options | changes)))
 
 
+def qwen3_moe(**changes: Any) -> Any:
+    options = COMMON | {"num_key_value_heads": 2, "head_dim": 32, "moe_intermediate_size": 24}
+    options |= {"num_experts": 5, "num_experts_per_tok": 2, "norm_topk_prob": True}
+    return transformers.Qwen3MoeForCausalLM(transformers.Qwen3MoeConfig(**(options | changes)))
+
+
 def smollm3(**changes: Any) -> Any:
     options = COMMON | {"num_key_value_heads": 2, "num_hidden_layers": 5, "pad_token_id": 0}
     return transformers.SmolLM3ForCausalLM(transformers.SmolLM3Config(**(options | changes)))
@@ -136,6 +142,8 @@ CASES: dict[str, Callable[[], Any]] = {
         tie_word_embeddings=False,
         rope_parameters=rope("yarn", original_max_position_embeddings=128),
     ),
+    "qwen3moe": lambda: qwen3_moe(),
+    "qwen3moe all experts": lambda: qwen3_moe(num_experts_per_tok=5),
     "smollm3": lambda: smollm3(),
     "smollm3 own head": lambda: smollm3(tie_word_embeddings=False),
     "granite": lambda: granite(),

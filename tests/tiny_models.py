@@ -135,7 +135,7 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
             matrix(f"{block}.{part}", n_out, hidden)
             if qkv_bias:
                 vector(f"{block}.{part}.bias", n_out, 0.0)
-        if config.arch in ("qwen3", "gemma3"):
+        if config.arch in ("qwen3", "qwen3moe", "gemma3"):
             vector(f"{block}.attn_q_norm.weight", config.head_dim, 1.0)
             vector(f"{block}.attn_k_norm.weight", config.head_dim, 1.0)
         if config.arch == "olmo2":
@@ -388,6 +388,18 @@ def _llama3_divisors(hf: Any, head_dim: int) -> np.ndarray | None:
     return np.array(divisors, dtype=np.float32)
 
 
+def _split_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """In memory transformers has gate and up of all experts in one tensor."""
+    out = {}
+    for name, values in state.items():
+        if name.endswith("experts.gate_up_proj"):
+            for part, half in zip(("gate", "up"), np.split(values, 2, axis=1), strict=True):
+                out[name.replace("gate_up_proj", f"{part}_proj.weight")] = half
+        else:
+            out[name + ".weight" if name.endswith("experts.down_proj") else name] = values
+    return out
+
+
 def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
     hf = model.config
     state = _numpy_state(model)
@@ -402,6 +414,8 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         intermediate_size=hf.intermediate_size,
         context_length=hf.max_position_embeddings,
         norm_epsilon=hf.rms_norm_eps,
+        n_experts=getattr(hf, "num_experts", 0) or getattr(hf, "num_local_experts", 0),
+        n_experts_used=getattr(hf, "num_experts_per_tok", 0),
     )
     tensors: Tensors = {
         "token_embd.weight": state["model.embed_tokens.weight"],
@@ -440,6 +454,10 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         state = {k: v + 1 if k.endswith("norm.weight") else v for k, v in state.items()}
         tensors["output_norm.weight"] = state["model.norm.weight"]
     interleaved = arch in ("llama", "smollm3", "granite")
+    if config.n_experts:
+        state = _split_experts(state)
+        names |= {"mlp.gate": "ffn_gate_inp"}
+        names |= {f"mlp.experts.{part}_proj": f"ffn_{part}_exps" for part in ("gate", "up", "down")}
     permuted = {"attn_q": config.n_heads, "attn_k": config.n_kv_heads} if interleaved else {}
     for layer in range(config.n_layers):
         for source, name in names.items():
@@ -453,6 +471,8 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
     if arch == "gemma3":
         return metadata(config) | _gemma3_keys(hf), tensors
     keys = metadata(config) | _rope_keys(arch, hf, hf.max_position_embeddings)
+    if config.n_experts and hasattr(hf, "moe_intermediate_size"):
+        keys[f"{arch}.expert_feed_forward_length"] = hf.moe_intermediate_size
     if type(hf).__name__ == "Olmo3Config":
         keys["olmo2.attention.sliding_window"] = hf.sliding_window
         keys["olmo2.attention.sliding_window_pattern"] = [
@@ -549,6 +569,8 @@ def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
         return _llama_like(model, "qwen2")
     if kind == "Qwen3ForCausalLM":
         return _llama_like(model, "qwen3")
+    if kind == "Qwen3MoeForCausalLM":
+        return _llama_like(model, "qwen3moe")
     if kind == "Olmo3ForCausalLM":
         return _llama_like(model, "olmo2")
     for name in ("SmolLM3", "Granite", "Gemma2", "Gemma3", "Olmo2"):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .errors import ConvertError, short
-from .experts import Mixture
+from .experts import Mixture, read_mixture
 from .gemma import gemma2, gemma3
 from .hf_config import Config
 from .model_description import Defaults, Expected, Model, context_length, read_sizes
@@ -26,7 +26,7 @@ def _llama_like(
     config: Config, name: str, defaults: Defaults, mixture: Mixture | None = None
 ) -> Model:
     """`name`: by what transformers calls it; `mixture`: in place of the feed-forward network."""
-    arch = "llama" if name == "mistral" else name
+    arch = {"mistral": "llama", "qwen3_moe": "qwen3moe"}.get(name, name)
     context = context_length(config, defaults.context)
     model, hidden, n_layers, n_heads, head_dim = read_sizes(
         config, arch, context, defaults.head_dim
@@ -50,7 +50,7 @@ def _llama_like(
     permuted = arch in ("llama", "smollm3", "granite")
     # Qwen2 has biases whatever the key says; whether they are there is checked below.
     qkv_bias = config.flag("attention_bias", False) or name == "qwen2"
-    if name in ("qwen3", "smollm3", "olmo2") and qkv_bias:
+    if name in ("qwen3", "qwen3_moe", "smollm3", "olmo2") and qkv_bias:
         text = f"false: such biases of {KINDS[name][0]} are not supported"
         raise config.fail("attention_bias", text, True)
     rope = read_rope(config, head_dim, context, divisors=arch == "llama")
@@ -91,7 +91,7 @@ def _llama_like(
             )
             if qkv_bias:
                 model.expect(f"{to}.attn_{part}.bias", f"{name}.bias", (size,), row_order=order)
-        if arch in ("qwen3", "olmo2"):
+        if arch in ("qwen3", "qwen3moe", "olmo2"):
             rows = (q_size, kv_size) if arch == "olmo2" else (head_dim, head_dim)
             for part, size in zip(("q", "k"), rows, strict=True):
                 name = f"{of}.self_attn.{part}_norm.weight"
@@ -132,6 +132,16 @@ def qwen2(config: Config) -> Model:
 
 def qwen3(config: Config) -> Model:
     return _llama_like(config, "qwen3", Defaults(32768, 32, 4096, head_dim=128))
+
+
+def qwen3_moe(config: Config) -> Model:
+    config.require("norm_topk_prob", (True,), "weights of all experts are not supported", False)
+    config.require("decoder_sparse_step", (1,), "all layers must have experts", 1)
+    config.require("mlp_only_layers", ([], None), "all layers must have experts", [])
+    mixture = read_mixture(config, "num_experts", "moe_intermediate_size")
+    model = _llama_like(config, "qwen3_moe", Defaults(32768, 4, 4096), mixture)
+    model.keys["qwen3moe.expert_feed_forward_length"] = mixture.size
+    return model
 
 
 def smollm3(config: Config) -> Model:
@@ -219,6 +229,7 @@ KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "mistral": ("Mistral", mistral),
     "qwen2": ("Qwen2", qwen2),
     "qwen3": ("Qwen3", qwen3),
+    "qwen3_moe": ("Qwen3Moe", qwen3_moe),
     "smollm3": ("SmolLM3", smollm3),
     "granite": ("Granite", granite),
     "gemma2": ("Gemma2", gemma2),

@@ -55,6 +55,12 @@ def _qwen(keys: Keys, config: Json, _: Json) -> None:
         config["layer_types"] = layer_types(windowed_layers(keys, 0))
 
 
+def _qwen3moe(keys: Keys, config: Json, tensors: Json) -> None:
+    _qwen(keys, config, tensors)
+    config |= mixture_config(keys, count="num_experts", size="moe_intermediate_size")
+    config["norm_topk_prob"] = True
+
+
 def _smollm3(keys: Keys, config: Json, _: Json) -> None:
     _drop_no_scaling(config)
     # The default is a token that small vocabularies lack.
@@ -134,6 +140,7 @@ FAMILIES = {
     "llama": Family("Llama", "llama", _llama, (WINDOW,)),
     "qwen2": Family("Qwen2", "qwen2", _qwen, (WINDOW,)),
     "qwen3": Family("Qwen3", "qwen3", _qwen, (WINDOW,)),
+    "qwen3moe": Family("Qwen3Moe", "qwen3_moe", _qwen3moe, (WINDOW, *EXPERTS)),
     "smollm3": Family("SmolLM3", "smollm3", _smollm3),
     "granite": Family("Granite", "granite", _granite, SCALES),
     "gemma2": Family("Gemma2", "gemma2", _gemma2, (WINDOW, *CAPS)),
