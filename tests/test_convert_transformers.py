@@ -29,6 +29,7 @@ from test_model_transformers import (  # noqa: E402
     gemma3,
     granite,
     llama,
+    mixtral,
     neox,
     olmo2,
     qwen2,
@@ -66,6 +67,8 @@ CASES = {
     "llama padded": lambda: llama(vocab_size=320),
     "mistral": lambda: mistral(),
     "mistral window": lambda: mistral(sliding_window=12),
+    "mixtral": lambda: mixtral(),
+    "mixtral window": lambda: mixtral(sliding_window=12),
     "qwen2": lambda: qwen2(),
     "qwen2 own head": lambda: qwen2(tie_word_embeddings=False),
     "qwen2 window": lambda: qwen2(use_sliding_window=True, sliding_window=12, max_window_layers=1),
@@ -254,6 +257,7 @@ def test_shards_that_transformers_wrote(tmp_path: pathlib.Path) -> None:
         ),
         *("gemma2", "gemma2 without caps", "gemma3 capped logits"),
         *("gemma3 another pattern", "gptneox padded", "mistral window", "qwen2 window"),
+        *("mixtral", "mixtral window"),
     ],
 )
 def test_the_way_back_gives_transformers_the_same_model(case: str, tmp_path: pathlib.Path) -> None:

@@ -21,6 +21,7 @@ CONFIGS = {
         n_layers=3, hidden_size=96, n_heads=4, n_kv_heads=2, head_dim=24, intermediate_size=160
     ),
     "mistral": TinyConfig(n_heads=6, n_kv_heads=2, window=40),
+    "mixtral": TinyConfig(n_experts=4, head_dim=24, intermediate_size=96),
     "qwen2": TinyConfig(arch="qwen2", tied=True, n_heads=7, n_kv_heads=1, head_dim=32),
     "qwen3": TinyConfig(arch="qwen3", tied=True, n_heads=8, n_kv_heads=4, head_dim=24),
     "qwen3moe": TinyConfig(

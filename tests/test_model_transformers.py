@@ -43,6 +43,11 @@ def llama(**changes: Any) -> Any:
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**options))
 
 
+def mixtral(**changes: Any) -> Any:
+    options = COMMON | {"num_key_value_heads": 2, "num_local_experts": 5} | changes
+    return transformers.MixtralForCausalLM(transformers.MixtralConfig(**options))
+
+
 def qwen2(**changes: Any) -> Any:
     options = COMMON | {"num_key_value_heads": 2, "tie_word_embeddings": True} | changes
     return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**options))
@@ -135,6 +140,8 @@ CASES: dict[str, Callable[[], Any]] = {
     "llama yarn rope": lambda: llama(
         rope_parameters=rope("yarn", original_max_position_embeddings=128)
     ),
+    "mixtral": lambda: mixtral(),
+    "mixtral window": lambda: mixtral(sliding_window=12),
     "qwen2 tied head": lambda: qwen2(),
     "qwen2 own head": lambda: qwen2(tie_word_embeddings=False, num_key_value_heads=1),
     "qwen3": lambda: qwen3(),

@@ -471,6 +471,8 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
     if arch == "gemma3":
         return metadata(config) | _gemma3_keys(hf), tensors
     keys = metadata(config) | _rope_keys(arch, hf, hf.max_position_embeddings)
+    if type(hf).__name__ == "MixtralConfig" and hf.sliding_window:
+        keys["llama.attention.sliding_window"] = hf.sliding_window
     if config.n_experts and hasattr(hf, "moe_intermediate_size"):
         keys[f"{arch}.expert_feed_forward_length"] = hf.moe_intermediate_size
     if type(hf).__name__ == "Olmo3Config":
@@ -564,6 +566,8 @@ def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
     """Metadata and tensors of a causal model of transformers."""
     kind = type(model).__name__
     if kind == "LlamaForCausalLM":
+        return _llama_like(model, "llama")
+    if kind == "MixtralForCausalLM":
         return _llama_like(model, "llama")
     if kind == "Qwen2ForCausalLM":
         return _llama_like(model, "qwen2")

@@ -7,6 +7,7 @@ An architecture turns config.json into GGUF keys and a list of expected tensors,
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def _llama_like(
     config: Config, name: str, defaults: Defaults, mixture: Mixture | None = None
 ) -> Model:
     """`name`: by what transformers calls it; `mixture`: in place of the feed-forward network."""
-    arch = {"mistral": "llama", "qwen3_moe": "qwen3moe"}.get(name, name)
+    arch = {"mistral": "llama", "mixtral": "llama", "qwen3_moe": "qwen3moe"}.get(name, name)
     context = context_length(config, defaults.context)
     model, hidden, n_layers, n_heads, head_dim = read_sizes(
         config, arch, context, defaults.head_dim
@@ -124,6 +125,14 @@ def llama(config: Config) -> Model:
 
 def mistral(config: Config) -> Model:
     return _llama_like(config, "mistral", Defaults(131072, 8, 4096))
+
+
+def mixtral(config: Config) -> Model:
+    experts = "block_sparse_moe.experts.{}"
+    names = {"router": "block_sparse_moe.gate", "expert": experts}
+    names |= {"gate": "w1", "up": "w3", "down": "w2"}
+    mixture = replace(read_mixture(config, "num_local_experts"), **names)
+    return _llama_like(config, "mixtral", Defaults(131072, 8, epsilon=1e-5), mixture)
 
 
 def qwen2(config: Config) -> Model:
@@ -227,6 +236,7 @@ def gptneox(config: Config) -> Model:
 KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "llama": ("Llama", llama),
     "mistral": ("Mistral", mistral),
+    "mixtral": ("Mixtral", mixtral),
     "qwen2": ("Qwen2", qwen2),
     "qwen3": ("Qwen3", qwen3),
     "qwen3_moe": ("Qwen3Moe", qwen3_moe),

@@ -38,10 +38,16 @@ def _drop_no_scaling(config: Json) -> None:
 
 
 def _llama(keys: Keys, config: Json, tensors: Json) -> None:
-    config["attention_bias"] = "blk.0.attn_q.bias" in tensors
+    if keys.get("expert_count", 0):
+        config |= {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
+        config |= mixture_config(keys, count="num_local_experts", size=None)
+        _drop_no_scaling(config)
+    else:
+        config["attention_bias"] = "blk.0.attn_q.bias" in tensors
     if not _windowed(keys, config):
         return
-    config |= {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+    if config["model_type"] == "llama":
+        config |= {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
     if not all(windowed_layers(keys, 0)):
         raise keys.fail(PATTERN, "that of all layers, as config.json cannot say otherwise")
     config["sliding_window"] = keys.integer("attention.sliding_window")
@@ -137,7 +143,7 @@ SCALES = ("logit_scale", "residual_scale", "embedding_scale", "attention.scale")
 EXPERTS = ("expert_count", "expert_used_count")
 CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 FAMILIES = {
-    "llama": Family("Llama", "llama", _llama, (WINDOW,)),
+    "llama": Family("Llama", "llama", _llama, (WINDOW, *EXPERTS)),
     "qwen2": Family("Qwen2", "qwen2", _qwen, (WINDOW,)),
     "qwen3": Family("Qwen3", "qwen3", _qwen, (WINDOW,)),
     "qwen3moe": Family("Qwen3Moe", "qwen3_moe", _qwen3moe, (WINDOW, *EXPERTS)),
