@@ -32,6 +32,7 @@ from test_model_transformers import (  # noqa: E402
     mixtral,
     neox,
     olmo2,
+    olmoe,
     qwen2,
     qwen3,
     qwen3_moe,
@@ -90,6 +91,7 @@ CASES = {
         layer_types=["full_attention", "sliding_attention", "full_attention"],
     ),
     "olmo2": lambda: olmo2(),
+    "olmoe": lambda: olmoe(),
     "gptneox": lambda: neox(),
     "gptneox sequential": lambda: neox(use_parallel_residual=False),
     "gptneox tied": lambda: neox(tie_word_embeddings=True),
@@ -257,7 +259,7 @@ def test_shards_that_transformers_wrote(tmp_path: pathlib.Path) -> None:
         ),
         *("gemma2", "gemma2 without caps", "gemma3 capped logits"),
         *("gemma3 another pattern", "gptneox padded", "mistral window", "qwen2 window"),
-        *("mixtral", "mixtral window"),
+        *("mixtral", "mixtral window", "olmoe"),
     ],
 )
 def test_the_way_back_gives_transformers_the_same_model(case: str, tmp_path: pathlib.Path) -> None:

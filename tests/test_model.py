@@ -34,6 +34,7 @@ CONFIGS = {
         arch="gemma3", tied=True, n_heads=4, n_kv_heads=2, head_dim=24, hidden_size=96, window=21
     ),
     "olmo2": TinyConfig(arch="olmo2", n_layers=3, window=30),
+    "olmoe": TinyConfig(arch="olmoe", n_experts=6, n_experts_used=3, intermediate_size=64),
     "gptneox": TinyConfig(arch="gptneox", n_heads=4, n_kv_heads=4, n_rot=6, vocab_size=275),
 }
 CHAIN = [int(t) for t in np.random.default_rng(7).integers(0, 270, 300)]

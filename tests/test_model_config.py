@@ -26,6 +26,7 @@ ARCHS = {
     "gemma2": TinyConfig(arch="gemma2", tied=True, window=100),
     "gemma3": TinyConfig(arch="gemma3", tied=True, window=100),
     "olmo2": TinyConfig(arch="olmo2"),
+    "olmoe": TinyConfig(arch="olmoe", n_experts=4),
     "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=4),
 }
 MIXTURES = ("llama", "qwen3moe", "olmoe")

@@ -113,6 +113,11 @@ def olmo3(**changes: Any) -> Any:
     return transformers.Olmo3ForCausalLM(transformers.Olmo3Config(**(options | changes)))
 
 
+def olmoe(**changes: Any) -> Any:
+    options = COMMON | {"num_key_value_heads": 2, "num_experts": 5, "num_experts_per_tok": 2}
+    return transformers.OlmoeForCausalLM(transformers.OlmoeConfig(**(options | changes)))
+
+
 def neox(**changes: Any) -> Any:
     options = COMMON | {"rotary_pct": 0.25, "hidden_act": "gelu"} | changes
     return transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**options))
@@ -180,6 +185,7 @@ CASES: dict[str, Callable[[], Any]] = {
             "full_attention": rope("yarn", original_max_position_embeddings=128),
         }
     ),
+    "olmoe": lambda: olmoe(),
     "gptneox parallel": lambda: neox(),
     "gptneox sequential": lambda: neox(use_parallel_residual=False),
     "gptneox full rotation": lambda: neox(rotary_pct=1.0),

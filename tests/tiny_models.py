@@ -138,7 +138,7 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
         if config.arch in ("qwen3", "qwen3moe", "gemma3"):
             vector(f"{block}.attn_q_norm.weight", config.head_dim, 1.0)
             vector(f"{block}.attn_k_norm.weight", config.head_dim, 1.0)
-        if config.arch == "olmo2":
+        if config.arch in ("olmo2", "olmoe"):
             vector(f"{block}.attn_q_norm.weight", q_size, 1.0)
             vector(f"{block}.attn_k_norm.weight", kv_size, 1.0)
         matrix(f"{block}.attn_output", hidden, q_size)
@@ -577,7 +577,7 @@ def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
         return _llama_like(model, "qwen3moe")
     if kind == "Olmo3ForCausalLM":
         return _llama_like(model, "olmo2")
-    for name in ("SmolLM3", "Granite", "Gemma2", "Gemma3", "Olmo2"):
+    for name in ("SmolLM3", "Granite", "Gemma2", "Gemma3", "Olmo2", "Olmoe"):
         if kind == f"{name}ForCausalLM":
             return _llama_like(model, name.lower())
     if kind == "GPTNeoXForCausalLM":

@@ -40,7 +40,7 @@ def _llama_like(
         raise config.fail("num_key_value_heads", f"a divisor of {n_heads} heads", n_kv_heads)
     config.require("hidden_act", ("silu", "swish"), "only SiLU is supported", "silu")
     config.require("mlp_bias", (False,), "biases there are not supported", False)
-    if name in ("llama", "granite", "olmo2"):
+    if name in ("llama", "granite", "olmo2", "olmoe"):
         # They have no window in transformers: such keys are left over from another model.
         for key in ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types"):
             if config.has(key):
@@ -51,7 +51,7 @@ def _llama_like(
     permuted = arch in ("llama", "smollm3", "granite")
     # Qwen2 has biases whatever the key says; whether they are there is checked below.
     qkv_bias = config.flag("attention_bias", False) or name == "qwen2"
-    if name in ("qwen3", "qwen3_moe", "smollm3", "olmo2") and qkv_bias:
+    if name in ("qwen3", "qwen3_moe", "smollm3", "olmo2", "olmoe") and qkv_bias:
         text = f"false: such biases of {KINDS[name][0]} are not supported"
         raise config.fail("attention_bias", text, True)
     rope = read_rope(config, head_dim, context, divisors=arch == "llama")
@@ -92,8 +92,8 @@ def _llama_like(
             )
             if qkv_bias:
                 model.expect(f"{to}.attn_{part}.bias", f"{name}.bias", (size,), row_order=order)
-        if arch in ("qwen3", "qwen3moe", "olmo2"):
-            rows = (q_size, kv_size) if arch == "olmo2" else (head_dim, head_dim)
+        if arch in ("qwen3", "qwen3moe", "olmo2", "olmoe"):
+            rows = (q_size, kv_size) if arch.startswith("olmo") else (head_dim, head_dim)
             for part, size in zip(("q", "k"), rows, strict=True):
                 name = f"{of}.self_attn.{part}_norm.weight"
                 model.expect(f"{to}.attn_{part}_norm.weight", name, (size,))
@@ -180,6 +180,13 @@ def olmo2(config: Config) -> Model:
     return _llama_like(config, "olmo2", Defaults(2048, epsilon=1e-5))
 
 
+def olmoe(config: Config) -> Model:
+    config.require("norm_topk_prob", (False,), "weights that sum up to 1 are not supported", False)
+    config.require("clip_qkv", (None,), "clipping is not supported", None)
+    mixture = read_mixture(config, "num_experts")
+    return _llama_like(config, "olmoe", Defaults(4096, epsilon=1e-5), mixture)
+
+
 def gptneox(config: Config) -> Model:
     arch = "gptneox"
     context = context_length(config, 2048)
@@ -245,6 +252,7 @@ KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "gemma2": ("Gemma2", gemma2),
     "gemma3_text": ("Gemma3", gemma3),
     "olmo2": ("Olmo2", olmo2),
+    "olmoe": ("Olmoe", olmoe),
     "gpt_neox": ("GPTNeoX", gptneox),
 }
 ARCHITECTURES = {

@@ -88,6 +88,12 @@ def _olmo2(_: Keys, config: Json, __: Json) -> None:
     _drop_no_scaling(config)
 
 
+def _olmoe(keys: Keys, config: Json, _: Json) -> None:
+    _drop_no_scaling(config)
+    config["head_dim"] = LEFT_OUT
+    config |= mixture_config(keys, count="num_experts", size=None)
+
+
 def _gemma(keys: Keys, config: Json) -> None:
     config["hidden_act"] = LEFT_OUT
     config |= {
@@ -152,6 +158,7 @@ FAMILIES = {
     "gemma2": Family("Gemma2", "gemma2", _gemma2, (WINDOW, *CAPS)),
     "gemma3": Family("Gemma3", "gemma3_text", _gemma3, (WINDOW, CAPS[1])),
     "olmo2": Family("Olmo2", "olmo2", _olmo2),
+    "olmoe": Family("Olmoe", "olmoe", _olmoe, EXPERTS),
     "gptneox": Family(
         "GPTNeoX",
         "gpt_neox",
