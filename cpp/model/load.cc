@@ -35,20 +35,22 @@ class Loader {
     backend_ = device != nullptr ? static_cast<Backend*>(device) : &host_;
   }
 
-  // First n_rows rows of a matrix; exact: never rewritten.
+  // n_rows rows of a matrix; more of it follows when these are not `last`. exact: never rewritten.
   std::unique_ptr<WeightMatrix> matrix(const std::string& name, std::uint64_t n_rows,
+                                       std::uint64_t first_row = 0, bool last = true,
                                        bool exact = false) {
     const TensorInfo& tensor = *file_.find_tensor(name);
-    check(tensor);
+    if (first_row == 0) check(tensor);
     const std::uint64_t n_in = tensor.shape[0];
     const std::uint64_t n_bytes = row_bytes(tensor.dtype, n_in) * n_rows;
-    if (file_.mapping() != nullptr) file_.mapping()->will_need(tensor.offset, n_bytes);
+    const std::uint64_t first_byte = row_bytes(tensor.dtype, n_in) * first_row;
+    if (file_.mapping() != nullptr) file_.mapping()->will_need(tensor.offset + first_byte, n_bytes);
     const auto out = static_cast<std::int64_t>(n_rows);
     const auto in = static_cast<std::int64_t>(n_in);
-    const std::span<const std::byte> data = file_.tensor_data(tensor).first(n_bytes);
+    const std::span<const std::byte> data = file_.tensor_data(tensor).subspan(first_byte, n_bytes);
     if (!exact && requantizes(tensor)) {
       auto rewritten = requantized(tensor.dtype, out, in, data);
-      finish(tensor);
+      if (last) finish(tensor);
       return rewritten;
     }
     auto matrix = backend_->load_matrix(tensor.dtype, out, in, data);
@@ -56,8 +58,8 @@ class Loader {
     if (matrix->is_view()) {
       // The embedding is counted once, also when it is the head.
       if (name != "token_embd.weight") memory_.mapped_bytes += n_bytes;
-      done(tensor);
-    } else {
+      if (last) done(tensor);
+    } else if (last) {
       finish(tensor);
     }
     return matrix;
@@ -110,14 +112,15 @@ class Loader {
       const bool mapped = expert_bytes_ + n_bytes > options_.max_expert_bytes;
       if (!mapped && file_.mapping() != nullptr) file_.mapping()->will_need(offset, n_bytes);
       std::unique_ptr<WeightMatrix> matrix;
-      if (requantizes(tensor) && !mapped) {
+      const bool rewritten = requantizes(tensor) && !mapped;
+      if (rewritten) {
         matrix = requantized(tensor.dtype, n_out, n_in, expert);
       } else {
         matrix = mapped ? backend_->map_matrix(tensor.dtype, n_out, n_in, expert)
                         : backend_->load_matrix(tensor.dtype, n_out, n_in, expert);
         count(matrix->n_bytes());
       }
-      if (matrix->is_view()) {
+      if (matrix->is_view() && !rewritten) {
         memory_.mapped_bytes += n_bytes;
       } else {
         expert_bytes_ += matrix->n_bytes();
@@ -129,7 +132,7 @@ class Loader {
     done(tensor);
   }
 
-  // What the file holds of a slot; the first n_rows rows of a matrix, a vector times `factor`.
+  // What the file holds of a slot; n_rows rows of a matrix, a vector times `factor`.
   void slot(const Slot& slot, std::uint64_t n_rows, PartWeights& to, float factor = 1) {
     if (file_.find_tensor(slot.name) == nullptr) return;
     if (slot.kind == SlotKind::kVector) {
@@ -138,7 +141,9 @@ class Loader {
       experts(slot, to);
     } else {
       // A router's near ties must not be decided by rounding.
-      to.set(slot.part, matrix(slot.name, n_rows, slot.part == Part::kRouter));
+      const bool exact = slot.part == Part::kRouter;
+      const bool last = slot.end_row() == slot.shape[1];
+      to.set(slot.part, matrix(slot.name, n_rows, slot.first_row, last, exact));
     }
   }
 
@@ -261,7 +266,11 @@ void Model::reserve_device(const LoadOptions& options) {
 void Model::load_weights(const LoadOptions& options) {
   warnings_ = file_->warnings();
   config_ = read_model_config(*file_, &warnings_);
-  for (const RopeConfig& rope : config_.ropes) ropes_.push_back(rope_frequencies(rope));
+  for (const RopeConfig& rope : config_.ropes) {
+    ropes_.push_back(rope_frequencies(rope));
+    if (!config_.ropes[0].long_divisors.empty())
+      long_ropes_.push_back(rope_frequencies(rope, true));
+  }
   weights_ = std::make_unique<ModelWeights>();
   ModelWeights& w = *weights_;
   first_device_layer_ = config_.n_layers;
@@ -291,7 +300,7 @@ void Model::load_weights(const LoadOptions& options) {
     loader.check(*w.embedding);
   }
   for (const Slot& slot : config_.slots) {
-    const bool elsewhere = slot.part == Part::kEmbedding || slot.part == Part::kRopeDivisors;
+    const bool elsewhere = slot.part == Part::kEmbedding || is_configuration(slot.part);
     const float factor = slot.part == Part::kOutputNorm ? config_.logit_scale : 1.0F;
     if (slot.layer < 0 && !elsewhere) loader.slot(slot, n_tokens, w.model, factor);
   }
@@ -306,7 +315,8 @@ void Model::load_weights(const LoadOptions& options) {
   for (const Slot& slot : config_.slots) {
     if (slot.layer < 0) continue;
     loader.use(slot.layer < first_device_layer_ ? nullptr : device);
-    const std::uint64_t n_rows = slot.kind == SlotKind::kMatrix ? slot.shape[1] : 1;
+    const std::uint64_t n_rows =
+        slot.kind == SlotKind::kMatrix ? slot.end_row() - slot.first_row : 1;
     loader.slot(slot, n_rows, w.layers[static_cast<std::size_t>(slot.layer)]);
   }
 }
