@@ -70,15 +70,6 @@ std::optional<DType> requantize_type(const ModelOptions& options) {
   return parse_requantize_type(options.requantize);
 }
 
-// Throws when layers were asked for on a GPU that cannot run them.
-bool all_on_cpu(const ModelOptions& options, const ModelConfig& config, std::string& reason) {
-  if (options.device == "cpu" || options.n_gpu_layers == 0) return true;
-  if (config.n_recurrent_layers() == 0) return false;
-  reason = "the recurrent layers of a '" + config.architecture + "' model run on the CPU only";
-  if (options.device != "cuda" && options.n_gpu_layers < 0) return true;
-  throw Error(ErrorCode::kUnsupported, reason + "; use device 'cpu' and no GPU layers");
-}
-
 int gpu_context(const ModelConfig& config, int n_ctx) {
   return n_ctx > 0 ? n_ctx : std::min(config.context_length, kDefaultContext);
 }
@@ -100,17 +91,22 @@ DeviceDemand device_demand(const GgufFile& file, const ModelConfig& config,
   WorkShape work = sizes.work;
   work.n_ctx = demand.n_ctx;
   demand.work_bytes = gpu != nullptr ? gpu->work_bytes(work) : estimated_work_bytes(work);
-  std::string reason;
-  demand.n_gpu_layers = all_on_cpu(options, config, reason) ? 0 : options.n_gpu_layers;
+  const bool on_cpu = options.device == "cpu" || !no_device_reason(config).empty();
+  demand.n_gpu_layers = on_cpu ? 0 : options.n_gpu_layers;
   return demand;
 }
 
 // The GPU a model is to use, or null and why there is none. Throws when one was asked for.
 std::shared_ptr<DeviceBackend> open_gpu(const ModelOptions& options, const ModelConfig& config,
                                         std::string& reason) {
-  if (all_on_cpu(options, config, reason)) return nullptr;
-  if (options.gpu != nullptr) return options.gpu;
+  if (options.device == "cpu" || options.n_gpu_layers == 0) return nullptr;
   const bool wanted = options.device == "cuda" || options.n_gpu_layers > 0;
+  reason = no_device_reason(config);
+  if (!reason.empty()) {
+    if (!wanted) return nullptr;
+    throw Error(ErrorCode::kUnsupported, reason + "; use device 'cpu' and no GPU layers");
+  }
+  if (options.gpu != nullptr) return options.gpu;
   const std::vector<DeviceInfo> devices = cuda_devices(&reason);
   if (!devices.empty()) {
     try {

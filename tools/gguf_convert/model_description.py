@@ -22,6 +22,7 @@ class Expected:
     change: Change | None = None
     source_shape: tuple[int, ...] | None = None  # where it is another than `shape`
     plain: bool = False  # F32 although it is no vector
+    stack: tuple[str, ...] = ()  # names of the matrices that it is a stack of, if it is one
 
 
 @dataclass

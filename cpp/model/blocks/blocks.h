@@ -13,6 +13,8 @@ void attend(const LayerRun& run);
 void recur(const LayerRun& run);
 // hidden -> ffn.
 void feed_forward(const LayerRun& run);
+// hidden += the mixture of experts of the rows that matter.
+void add_experts(const LayerRun& run);
 // hidden += W x + b, or the norm of that, which takes the place of q, k and v meanwhile.
 void add_branch(const LayerRun& run, Part weight, Part post_norm, const float* x,
                 std::int64_t x_stride);
