@@ -38,8 +38,8 @@ from test_model_transformers import (  # noqa: E402
     phi3,
     qwen2,
     qwen3,
-    qwen35,
     qwen3_moe,
+    qwen35,
     rope,
     smollm3,
 )
