@@ -1,8 +1,9 @@
-// How a recurrent layer's state and inputs lie in memory, shared by the cache that owns them and the
-// kernels.
+// How a recurrent layer's state and inputs lie in memory, shared by the cache that owns them and
+// the kernels.
 //
 // A gated delta rule keeps, per value head, a matrix of keys to values that it decays and corrects
-// with every row; before it q, k and v pass a causal convolution of n_taps rows, channel by channel.
+// with every row; before it q, k and v pass a causal convolution of n_taps rows, channel by
+// channel.
 //   state of a layer   [n_heads][key_dim][value_dim], then [n_taps - 1][n_channels]: the inputs of
 //                      the rows before, oldest first
 //   inputs of a row    q of all key heads, k of all key heads, v of all heads; alpha [n_heads],
