@@ -111,12 +111,16 @@ class Planner {
   std::int64_t n_layers_ = 0;
 };
 
+double bits_per_weight(DType dtype) {
+  const DTypeTraits& traits = dtype_traits(dtype);
+  return 8.0 * traits.block_bytes / traits.block_elements;
+}
+
 // The nearest type that rows of n weights can have.
 DType that_fits(DType dtype, std::uint64_t n) {
   const auto fits = [n](DType d) { return n % dtype_traits(d).block_elements == 0; };
   if (fits(dtype)) return dtype;
-  DType other = DType::kF16;
-  if (dtype == DType::kQ2_K || dtype == DType::kQ3_K) other = DType::kQ4_0;
+  DType other = bits_per_weight(dtype) < 4.5 ? DType::kQ4_0 : DType::kF16;
   if (dtype == DType::kQ4_K) other = DType::kQ5_0;
   if (dtype == DType::kQ5_K) other = DType::kQ5_1;
   if (dtype == DType::kQ6_K) other = DType::kQ8_0;
@@ -126,15 +130,23 @@ DType that_fits(DType dtype, std::uint64_t n) {
 }  // namespace
 
 const std::vector<FileType>& file_types() {
-  static const std::vector<FileType> types = {
-      {"F32", 0, DType::kF32, false},      {"F16", 1, DType::kF16, false},
-      {"BF16", 32, DType::kBF16, false},   {"Q8_0", 7, DType::kQ8_0, false},
-      {"Q6_K", 18, DType::kQ6_K, false},   {"Q5_K_M", 17, DType::kQ5_K, true},
-      {"Q5_K_S", 16, DType::kQ5_K, false}, {"Q5_1", 9, DType::kQ5_1, false},
-      {"Q5_0", 8, DType::kQ5_0, false},    {"Q4_K_M", 15, DType::kQ4_K, true},
-      {"Q4_K_S", 14, DType::kQ4_K, true},  {"Q4_1", 3, DType::kQ4_1, false},
-      {"Q4_0", 2, DType::kQ4_0, false},
-  };
+  static const std::vector<FileType> types = [] {
+    std::vector<FileType> list = {
+        {"Q5_K_M", 17, DType::kQ5_K, true},
+        {"Q5_K_S", 16, DType::kQ5_K, false},
+        {"Q4_K_M", 15, DType::kQ4_K, true},
+        {"Q4_K_S", 14, DType::kQ4_K, true},
+    };
+    for (const DTypeTraits& traits : all_dtypes()) {
+      if (traits.file_type < 0) continue;
+      list.push_back(
+          {traits.name, static_cast<std::uint32_t>(traits.file_type), traits.dtype, false});
+    }
+    std::stable_sort(list.begin(), list.end(), [](const FileType& a, const FileType& b) {
+      return bits_per_weight(a.base) > bits_per_weight(b.base);
+    });
+    return list;
+  }();
   return types;
 }
 

@@ -10,7 +10,7 @@
 
 #include "backend/cpu/attention_tile-inl.h"
 
-namespace specdec::SPECDEC_SIMD_NAMESPACE {
+namespace specdec::SPECDEC_KERNELS {
 namespace {
 
 // (m, l, o) += (chunk_m, chunk_l, chunk_o)
@@ -140,4 +140,4 @@ void attention(const AttentionTask& task, std::byte* scratch, TaskContext& conte
 }
 
 }  // namespace
-}  // namespace specdec::SPECDEC_SIMD_NAMESPACE
+}  // namespace specdec::SPECDEC_KERNELS
