@@ -50,6 +50,19 @@ bool wants_more_bits(std::int64_t layer, std::int64_t n_layers) {
   return layer < n_layers / 8 || layer >= 7 * n_layers / 8 || (layer - n_layers / 8) % 3 == 2;
 }
 
+// Query heads per key and value head; 1 when the file does not say.
+std::uint64_t query_groups(const GgufFile& file, const std::string& arch) {
+  const auto count = [&](const char* key) -> std::uint64_t {
+    const GgufValue* value = file.find(arch + key);
+    return value == nullptr || value->is_array() || !is_gguf_integer(value->type())
+               ? 0
+               : static_cast<std::uint64_t>(value->as_i64());
+  };
+  const std::uint64_t n_heads = count(".attention.head_count");
+  const std::uint64_t n_kv_heads = count(".attention.head_count_kv");
+  return n_kv_heads == 0 ? 1 : n_heads / n_kv_heads;
+}
+
 class Planner {
  public:
   Planner(const GgufFile& file, const FileType& type, const QuantizeChoices& choices)
@@ -62,6 +75,7 @@ class Planner {
     const GgufValue* experts = file.find(arch + ".expert_count");
     has_eight_experts_ = experts != nullptr && !experts->is_array() &&
                          is_gguf_integer(experts->type()) && experts->as_i64() == 8;
+    n_gqa_ = query_groups(file, arch);
     has_70b_layers_ = n_layers_ == 80 && (arch == "llama" || arch == "qwen2");
   }
 
@@ -86,19 +100,21 @@ class Planner {
     const std::string_view name = type_.name;
     const bool medium = name.ends_with("_M");
     const bool small_4 = name == "Q4_K_S";
+    const bool uneven_4 = name.starts_with("IQ4_");
     DType result = type_.base;
     if (part == "attn_v" || part == "attn_qkv") {
       if (medium && wants_more_bits(layer, n_layers_)) result = DType::kQ6_K;
       if (small_4 && layer < 4) result = DType::kQ5_K;
+      if (uneven_4 && n_gqa_ >= 4) result = DType::kQ5_K;
       if (has_70b_layers_ && result == DType::kQ4_K) result = DType::kQ5_K;
       if (has_eight_experts_) result = DType::kQ8_0;
     } else if (part == "attn_k") {
       if (has_eight_experts_) result = DType::kQ8_0;
     } else if (part.starts_with("ffn_down")) {
       if (medium && wants_more_bits(layer, n_layers_)) result = DType::kQ6_K;
-      if (small_4 && layer < n_layers_ / 8) result = DType::kQ5_K;
+      if ((small_4 || uneven_4) && layer < n_layers_ / 8) result = DType::kQ5_K;
     } else if (part == "attn_output") {
-      if (has_eight_experts_ && type_.base == DType::kQ4_K) result = DType::kQ5_K;
+      if (has_eight_experts_ && (type_.base == DType::kQ4_K || uneven_4)) result = DType::kQ5_K;
     }
     return result;
   }
@@ -109,6 +125,7 @@ class Planner {
   bool has_eight_experts_ = false;
   bool has_70b_layers_ = false;
   std::int64_t n_layers_ = 0;
+  std::uint64_t n_gqa_ = 1;  // query heads per key and value head
 };
 
 double bits_per_weight(DType dtype) {
@@ -120,7 +137,7 @@ double bits_per_weight(DType dtype) {
 DType that_fits(DType dtype, std::uint64_t n) {
   const auto fits = [n](DType d) { return n % dtype_traits(d).block_elements == 0; };
   if (fits(dtype)) return dtype;
-  DType other = bits_per_weight(dtype) < 4.5 ? DType::kQ4_0 : DType::kF16;
+  DType other = bits_per_weight(dtype) < 4.5 ? DType::kIQ4_NL : DType::kF16;
   if (dtype == DType::kQ4_K) other = DType::kQ5_0;
   if (dtype == DType::kQ5_K) other = DType::kQ5_1;
   if (dtype == DType::kQ6_K) other = DType::kQ8_0;

@@ -1,6 +1,7 @@
 // The block structs of all formats.
 #pragma once
 
+#include "quant/iq4_nl/block.h"
 #include "quant/q2_k/block.h"
 #include "quant/q3_k/block.h"
 #include "quant/q4_0/block.h"
