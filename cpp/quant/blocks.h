@@ -2,6 +2,7 @@
 #pragma once
 
 #include "quant/iq4_nl/block.h"
+#include "quant/iq4_xs/block.h"
 #include "quant/mxfp4/block.h"
 #include "quant/q2_k/block.h"
 #include "quant/q3_k/block.h"
