@@ -37,7 +37,19 @@ TYPES = {
 WRITTEN = ("F32", "F16", "Q4_0", "Q4_1", "Q8_0", "Q5_0", "Q5_1", "BF16")
 ALL_FILE_TYPES = {name: int(number) for *_, name, _, _, number in LINES if int(number) >= 0}
 FILE_TYPES = {name: ALL_FILE_TYPES[name] for name in WRITTEN}
-MIXES = ("Q4_K", "Q5_K", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M")
+MIXES = (
+    "Q2_K",
+    "Q3_K",
+    "Q3_K_S",
+    "Q3_K_M",
+    "Q3_K_L",
+    "Q4_K",
+    "Q5_K",
+    "Q4_K_S",
+    "Q4_K_M",
+    "Q5_K_S",
+    "Q5_K_M",
+)
 NATIVE_OUTTYPES = (*(name for name in ALL_FILE_TYPES if name not in WRITTEN), *MIXES)
 OUTTYPES = (*FILE_TYPES, *NATIVE_OUTTYPES)
 FP16_MAX = 65504.0
