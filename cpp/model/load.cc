@@ -41,7 +41,7 @@ class Loader {
     check(tensor);
     const std::uint64_t n_in = tensor.shape[0];
     const std::uint64_t n_bytes = row_bytes(tensor.dtype, n_in) * n_rows;
-    if (file_.mapping() != nullptr) file_.mapping()->will_need(tensor.offset, n_bytes);
+    file_.will_need(tensor, 0, n_bytes);
     const auto out = static_cast<std::int64_t>(n_rows);
     const auto in = static_cast<std::int64_t>(n_in);
     const std::span<const std::byte> data = file_.tensor_data(tensor).first(n_bytes);
@@ -67,7 +67,7 @@ class Loader {
     auto matrix =
         backend_->load_matrix(tensor.dtype, n_rows, n_in, file_.tensor_data(tensor).first(n_bytes));
     count(matrix->n_bytes());
-    if (file_.mapping() != nullptr) file_.mapping()->release(tensor.offset, tensor.n_bytes);
+    file_.release(tensor, 0, tensor.n_bytes);
     return matrix;
   }
 
@@ -136,7 +136,7 @@ class Loader {
 
   // The bytes of `tensor` are not needed any more.
   void finish(const TensorInfo& tensor) {
-    if (file_.mapping() != nullptr) file_.mapping()->release(tensor.offset, tensor.n_bytes);
+    file_.release(tensor, 0, tensor.n_bytes);
     done(tensor);
   }
 
