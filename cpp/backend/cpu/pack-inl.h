@@ -281,6 +281,29 @@ inline void pack_q3_k(const std::byte* const* all_rows, std::uint8_t* tile) {
   }
 }
 
+inline void pack_iq4_xs(const std::byte* const* all_rows, std::uint8_t* tile) {
+  __builtin_memset(tile + 32, 0, 32);
+  for (int r = 0; r < 16; r += kPackRows) {
+    const std::byte* const* rows = all_rows + r;
+    for (int i = 0; i < kPackRows; ++i) {
+      const auto* block = reinterpret_cast<const BlockIQ4_XS*>(rows[i]);
+      __builtin_memcpy(tile + 2 * (r + i), &block->d, 2);
+      const std::uint32_t high = block->scales_h;
+      for (int s = 0; s < 8; ++s) {
+        const int low = block->scales_l[s / 2] >> (4 * (s % 2)) & 15;
+        tile[64 + 16 * s + r + i] =
+            static_cast<std::uint8_t>((low | (high >> (2 * s) & 3U) << 4) - 32);
+      }
+    }
+    std::uint8_t* lines = tile + TileShape<BlockIQ4_XS>::kHeaderBytes + 4 * r;
+    for (std::size_t b = 0; b < 8; ++b) {
+      Words w[4];
+      load_words(rows, offsetof(BlockIQ4_XS, qs) + 16 * b, w);
+      put_nibbles(w, lines + 256 * b, lines + 256 * b + 128);
+    }
+  }
+}
+
 // 8 weights of k.
 inline void pack_16bit(const std::byte* const* rows, std::uint8_t* tiles) {
   for (int r = 0; r < 16; r += kPackRows) {
@@ -317,6 +340,8 @@ template <>
 inline constexpr auto* kPacker<BlockQ5_K> = &pack_q5_k;
 template <>
 inline constexpr auto* kPacker<BlockQ6_K> = &pack_q6_k;
+template <>
+inline constexpr auto* kPacker<BlockIQ4_XS> = &pack_iq4_xs;
 
 // Plain data which the compiler fills, as in matmul.h.
 constinit const PackKernels kPack = [] {
