@@ -176,6 +176,9 @@ DIGESTS = {
     "Q4_K": "bb0954793f6eb3bd",
     "Q5_K": "0204fae86c42ac86",
     "Q6_K": "2e5c70aed8def0a2",
+    "IQ4_NL": "671ad159e6603cac",
+    "IQ4_XS": "571c3a51e42d6492",
+    "MXFP4": "889ee6ade089b4cc",
 }
 
 

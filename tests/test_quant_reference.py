@@ -55,7 +55,7 @@ def test_the_readme_names_every_format():
     readme = (pathlib.Path(__file__).parent.parent / "README.md").read_text("utf-8")
     line = re.search(r"^\* \*\*Weights\*\*: (.*?)\.$", readme, re.M | re.S)
     assert line is not None
-    assert line[1].replace("\n", " ").replace("  ", " ").split(", ") == NAMES
+    assert re.split(r",\s+", line[1]) == NAMES
 
 
 def test_every_type_of_the_gguf_package_has_its_name():
