@@ -46,12 +46,27 @@ class TinyConfig:
     qkv_bias: bool = False
     fused_qkv: bool = False
     parallel_residual: bool = True
-    window: int = 0  # of gemma3 and olmo2, on all but every second layer
+    window: int = 0  # on all but every second layer
 
     @property
     def is_neox(self) -> bool:
         return self.arch == "gptneox"
 
+
+# One of each architecture for tests that walk them all: two layers that differ where they may,
+# windows shorter than a test's texts.
+FAMILIES = {
+    "llama": TinyConfig(window=40),
+    "qwen2": TinyConfig(arch="qwen2"),
+    "qwen3": TinyConfig(arch="qwen3", window=40),
+    "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
+    "granite": TinyConfig(arch="granite"),
+    "gemma2": TinyConfig(arch="gemma2", tied=True, window=24),
+    "gemma3": TinyConfig(arch="gemma3", tied=True, window=24),
+    "olmo2": TinyConfig(arch="olmo2", window=24),
+    "phi3": TinyConfig(arch="phi3", n_rot=12, window=40),
+    "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=8),
+}
 
 # ---------------------------------------------------------------- random models
 
@@ -82,6 +97,13 @@ def metadata(config: TinyConfig) -> Metadata:
         keys[f"{arch}.attention.sliding_window_pattern"] = 2
     if arch == "gemma3":
         keys["gemma3.rope.freq_base"] = 1e6
+    if arch == "gemma2":  # small, so that they bite
+        keys |= {"gemma2.attn_logit_softcapping": 2.0, "gemma2.final_logit_softcapping": 4.0}
+    if arch == "phi3":
+        keys |= {
+            "phi3.rope.scaling.original_context_length": 64,
+            "phi3.rope.scaling.attn_factor": 1.2,
+        }
     if arch == "granite":
         scales = {"embedding_scale": 6.0, "residual_scale": 0.3, "logit_scale": 3.0}
         keys |= {f"granite.{name}": value for name, value in scales.items()}
@@ -110,7 +132,7 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
     q_size = config.n_heads * config.head_dim
     kv_size = config.n_kv_heads * config.head_dim
     qkv_bias = config.qkv_bias or config.arch in ("qwen2", "gptneox")
-    spread = 0.15 if config.arch == "gemma3" else 1.0  # it is scaled up
+    spread = 0.15 if config.arch.startswith("gemma") else 1.0  # it is scaled up
     tensors["token_embd.weight"] = (
         spread * rng.standard_normal((config.vocab_size, hidden))
     ).astype(np.float32)
@@ -118,7 +140,7 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
         block = f"blk.{layer}"
         if config.arch != "olmo2":
             norm(f"{block}.attn_norm")
-        if config.fused_qkv or config.is_neox:
+        if config.fused_qkv or config.is_neox or config.arch == "phi3":
             parts = [("attn_qkv", q_size + 2 * kv_size)]
         else:
             parts = [("attn_q", q_size), ("attn_k", kv_size), ("attn_v", kv_size)]
@@ -135,11 +157,12 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
         matrix(f"{block}.attn_output", hidden, q_size)
         if config.arch != "olmo2":
             norm(f"{block}.ffn_norm")
-        if not config.is_neox:
+        fused = config.arch == "phi3"
+        if not config.is_neox and not fused:
             matrix(f"{block}.ffn_gate", config.intermediate_size, hidden)
-        matrix(f"{block}.ffn_up", config.intermediate_size, hidden)
+        matrix(f"{block}.ffn_up", config.intermediate_size * (2 if fused else 1), hidden)
         matrix(f"{block}.ffn_down", hidden, config.intermediate_size)
-        if config.arch in ("gemma3", "olmo2"):
+        if config.arch in ("gemma2", "gemma3", "olmo2"):
             norm(f"{block}.post_attention_norm")
             norm(f"{block}.post_ffw_norm")
         if config.is_neox:
@@ -147,6 +170,11 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
             vector(f"{block}.ffn_up.bias", config.intermediate_size, 0.0)
             vector(f"{block}.ffn_down.bias", hidden, 0.0)
     norm("output_norm")
+    if config.arch == "phi3":
+        n_pairs = (config.n_rot or config.head_dim) // 2
+        for name, largest in (("short", 1.5), ("long", 8.0)):
+            factors = rng.uniform(1.0, largest, n_pairs).astype(np.float32)
+            tensors[f"rope_factors_{name}.weight"] = factors
     if not config.tied:
         matrix("output", config.vocab_size, hidden)
     return tensors
@@ -392,7 +420,7 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         "mlp.up_proj": "ffn_up",
         "mlp.down_proj": "ffn_down",
     }
-    if arch == "gemma3":
+    if arch in ("gemma2", "gemma3"):
         names |= {
             "post_attention_layernorm": "post_attention_norm",
             "pre_feedforward_layernorm": "ffn_norm",
@@ -403,7 +431,7 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
             "post_attention_layernorm": "post_attention_norm",
             "post_feedforward_layernorm": "post_ffw_norm",
         }
-    if arch == "gemma3":
+    if arch in ("gemma2", "gemma3"):
         state = {k: v + 1 if k.endswith("norm.weight") else v for k, v in state.items()}
         tensors["output_norm.weight"] = state["model.norm.weight"]
     interleaved = arch in ("llama", "smollm3", "granite")
@@ -425,6 +453,12 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         keys["olmo2.attention.sliding_window_pattern"] = [
             int(kind == "sliding_attention") for kind in hf.layer_types
         ]
+    if arch == "gemma2":
+        keys |= {
+            "gemma2.attention.sliding_window": hf.sliding_window,
+            "gemma2.attn_logit_softcapping": float(hf.attn_logit_softcapping or 0),
+            "gemma2.final_logit_softcapping": float(hf.final_logit_softcapping or 0),
+        }
     if arch == "granite":
         keys |= {
             "granite.embedding_scale": float(hf.embedding_multiplier),
@@ -445,10 +479,62 @@ def _gemma3_keys(hf: Any) -> Metadata:
             int(kind == "sliding_attention") for kind in hf.layer_types
         ],
     }
+    if hf.final_logit_softcapping is not None:
+        keys["gemma3.final_logit_softcapping"] = float(hf.final_logit_softcapping)
     if full["rope_type"] == "linear":
         keys["gemma3.rope.scaling.type"] = "linear"
         keys["gemma3.rope.scaling.factor"] = float(full["factor"])
     return keys
+
+
+def _phi3(model: Any) -> tuple[Metadata, Tensors]:
+    hf = model.config
+    state = _numpy_state(model)
+    rope = hf.rope_parameters
+    head_dim = hf.hidden_size // hf.num_attention_heads
+    config = TinyConfig(
+        arch="phi3",
+        n_layers=hf.num_hidden_layers,
+        hidden_size=hf.hidden_size,
+        n_heads=hf.num_attention_heads,
+        n_kv_heads=hf.num_key_value_heads,
+        head_dim=head_dim,
+        intermediate_size=hf.intermediate_size,
+        context_length=hf.max_position_embeddings,
+        n_rot=int(head_dim * rope["partial_rotary_factor"]),
+        norm_epsilon=hf.rms_norm_eps,
+    )
+    tensors: Tensors = {
+        "token_embd.weight": state["model.embed_tokens.weight"],
+        "output_norm.weight": state["model.norm.weight"],
+    }
+    if not hf.tie_word_embeddings:
+        tensors["output.weight"] = state["lm_head.weight"]
+    names = {
+        "input_layernorm": "attn_norm",
+        "self_attn.qkv_proj": "attn_qkv",
+        "self_attn.o_proj": "attn_output",
+        "post_attention_layernorm": "ffn_norm",
+        "mlp.gate_up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+    }
+    for layer in range(config.n_layers):
+        for source, name in names.items():
+            values = state[f"model.layers.{layer}.{source}.weight"]
+            tensors[f"blk.{layer}.{name}.weight"] = values
+    keys = metadata(config) | _rope_keys("phi3", hf, None)
+    del keys["phi3.rope.scaling.attn_factor"]
+    if rope["rope_type"] == "longrope":
+        original = rope["original_max_position_embeddings"]
+        factor = rope.get("factor") or hf.max_position_embeddings / original
+        usual = np.sqrt(1 + np.log(factor) / np.log(original))
+        keys["phi3.rope.scaling.original_context_length"] = original
+        keys["phi3.rope.scaling.attn_factor"] = float(rope.get("attention_factor") or usual)
+        for name in ("short", "long"):
+            factors = np.array(rope[f"{name}_factor"], np.float32)
+            tensors[f"rope_factors_{name}.weight"] = factors
+    keys["phi3.attention.sliding_window"] = hf.sliding_window or 0
+    return keys, tensors
 
 
 def _neox(model: Any) -> tuple[Metadata, Tensors]:
@@ -510,9 +596,11 @@ def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
         return _llama_like(model, "qwen3")
     if kind == "Olmo3ForCausalLM":
         return _llama_like(model, "olmo2")
-    for name in ("SmolLM3", "Granite", "Gemma3", "Olmo2"):
+    for name in ("SmolLM3", "Granite", "Gemma2", "Gemma3", "Olmo2"):
         if kind == f"{name}ForCausalLM":
             return _llama_like(model, name.lower())
+    if kind == "Phi3ForCausalLM":
+        return _phi3(model)
     if kind == "GPTNeoXForCausalLM":
         return _neox(model)
     raise ValueError(f"no conversion for {kind}")

@@ -72,15 +72,20 @@ py::dict config_dict(const ModelConfig& c) {
   d["n_rot"] = c.ropes.at(0).n_rot;
   d["rope_theta"] = c.ropes.at(0).theta;
   d["rope_factor"] = c.ropes.at(0).factor;
+  d["rope_magnitude"] = rope_frequencies(c.ropes.at(0)).magnitude;
   d["attention_scale"] = c.attention_scale;
   py::list windows;
   py::list ropes;
+  py::list score_caps;
   for (const LayerSpec& layer : c.layers) {
     windows.append(layer.window);
     ropes.append(layer.rope);
+    score_caps.append(layer.score_cap);
   }
   d["windows"] = windows;
   d["ropes"] = ropes;
+  d["score_caps"] = score_caps;
+  d["logit_cap"] = c.logit_cap;
   d["parallel_residual"] = c.layers.at(0).parallel_residual;
   d["tied_head"] = c.tied_head;
   return d;

@@ -12,7 +12,7 @@
 
 namespace specdec::SPECDEC_KERNELS {
 
-constinit const OpsKernels kOps = {norm,       activate, activate_multiply, add,
-                                   max_finite, sum_exp,  rope_store,        attention};
+constinit const OpsKernels kOps = {norm,    activate, activate_multiply, add,      max_finite,
+                                   sum_exp, soft_cap, rope_store,        attention};
 
 }  // namespace specdec::SPECDEC_KERNELS
