@@ -1,5 +1,7 @@
-#include "backend/cpu/isa_tables.h"
-
+// Which tables an instruction set uses.
+#include "backend/cpu/matmul.h"
+#include "backend/cpu/ops.h"
+#include "backend/cpu/pack.h"
 #include "base/error.h"
 
 namespace specdec {

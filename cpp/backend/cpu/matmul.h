@@ -47,3 +47,10 @@ class MatmulKernels {
 [[nodiscard]] const MatmulKernels& matmul_kernels(CpuIsa isa);
 
 }  // namespace specdec
+
+// Of each instruction set, filled by its translation unit (units/*.in).
+#define SPECDEC_ISA_HERE(id, space, ...)                         \
+  namespace specdec::space {                                     \
+  extern const MatmulPart kMatmulFloat, kMatmulQ32, kMatmulQ256; \
+  }
+#include "base/isa.def"

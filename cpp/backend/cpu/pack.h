@@ -22,3 +22,10 @@ struct PackKernels {
 [[nodiscard]] const PackKernels& pack_kernels(CpuIsa isa);
 
 }  // namespace specdec
+
+// Of each instruction set, filled by its translation unit (units/*.in).
+#define SPECDEC_ISA_HERE(id, space, ...) \
+  namespace specdec::space {             \
+  extern const PackKernels kPack;        \
+  }
+#include "base/isa.def"
