@@ -104,8 +104,7 @@ Many::Many(const LoadedModel& loaded, const ManyRequest& request)
                                              std::to_string(n_ctx_) +
                                              ": no room for one more token");
   }
-  const std::uint64_t needed = model_.kv_bytes_per_token(kv_type_) *
-                               static_cast<std::uint64_t>(n_ctx_) *
+  const std::uint64_t needed = model_.kv_shape(kv_type_).host_bytes(n_ctx_, kMaxBatchRows) *
                                static_cast<std::uint64_t>(request.n_parallel);
   if (const std::uint64_t available = available_memory_bytes(); needed > available) {
     throw Error(ErrorCode::kResource, std::to_string(request.n_parallel) + " caches of " +
@@ -142,7 +141,7 @@ KvCache Many::cache_for(std::span<const TokenId> unread) const {
         std::mismatch(unread.begin(), unread.end(), sequence->tokens.begin(),
                       sequence->tokens.begin() + static_cast<std::ptrdiff_t>(n_held));
     const auto n = static_cast<std::size_t>(differs.first - unread.begin());
-    if (n > n_best) {
+    if (n > n_best && n >= static_cast<std::size_t>(sequence->cache.lowest())) {
       n_best = n;
       best = sequence.get();
     }
@@ -177,6 +176,7 @@ void Many::read(std::span<const TokenId> unread, KvCache& cache) {
     pace_.time(n, [&] {
       runner_.forward({.tokens = unread.first(n), .output = OutputKind::kNone}, cache, &cancel_);
     });
+    cache.forget();
     unread = unread.subspan(n);
   }
 }
@@ -234,6 +234,7 @@ void Many::pass() {
     tokens.push_back(sequence->tokens.back());
     caches.push_back(&sequence->cache);
   }
+  for (KvCache* cache : caches) cache->forget();
   runner_.step({.tokens = tokens, .caches = caches, .output = output_, .top_k = top_k_}, &cancel_);
   std::vector<std::unique_ptr<Sequence>> left;
   for (std::size_t i = 0; i < active_.size(); ++i) {

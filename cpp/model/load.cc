@@ -270,9 +270,15 @@ void Model::load_weights(const LoadOptions& options) {
 }
 
 KvShape Model::kv_shape(KvType type) const {
-  return {.n_layers = config_.n_layers,
-          .layout = {.type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim},
-          .n_device_layers = n_device_layers()};
+  KvShape shape{
+      .n_layers = config_.n_layers,
+      .layout = {.type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim},
+      .n_device_layers = n_device_layers()};
+  for (const LayerSpec& layer : config_.layers) {
+    shape.windowed.push_back(layer.window > 0);
+    shape.window = std::max(shape.window, layer.window);
+  }
+  return shape;
 }
 
 std::size_t Model::kv_bytes_per_token(KvType type) const {
