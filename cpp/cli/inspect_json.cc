@@ -66,6 +66,7 @@ std::string inspect_json(const Inspected& seen, int n_ctx, bool with_tensors) {
       .member("name", info.name)
       .member("n_params", info.n_params)
       .member("size_bytes", info.size_bytes)
+      .member("n_parts", info.n_parts)
       .member("weight_bytes", info.weight_bytes)
       .member("bytes_per_step", info.bytes_per_step)
       .member("quantisation", info.quantisation);

@@ -49,7 +49,7 @@ std::uint64_t add_model(const LoadedModel& model, std::uint64_t hash) {
   constexpr std::size_t kPart = 4096;
   const std::span<const std::byte> bytes = model.file().bytes();
   const std::size_t part = std::min(kPart, bytes.size());
-  hash = fnv1a(std::to_string(bytes.size()), hash);
+  hash = fnv1a(std::to_string(model.file().total_size()), hash);
   hash = fnv1a(bytes.first(part), hash);
   hash = fnv1a(bytes.last(part), hash);
   std::string where = model.model().backend()->info().description +

@@ -44,7 +44,7 @@ class Loader {
     const std::uint64_t n_in = tensor.shape[0];
     const std::uint64_t n_bytes = row_bytes(tensor.dtype, n_in) * n_rows;
     const std::uint64_t first_byte = row_bytes(tensor.dtype, n_in) * first_row;
-    if (file_.mapping() != nullptr) file_.mapping()->will_need(tensor.offset + first_byte, n_bytes);
+    file_.will_need(tensor, first_byte, n_bytes);
     const auto out = static_cast<std::int64_t>(n_rows);
     const auto in = static_cast<std::int64_t>(n_in);
     const std::span<const std::byte> data = file_.tensor_data(tensor).subspan(first_byte, n_bytes);
@@ -73,7 +73,7 @@ class Loader {
     auto matrix =
         backend_->load_matrix(tensor.dtype, n_rows, n_in, file_.tensor_data(tensor).first(n_bytes));
     count(matrix->n_bytes());
-    if (file_.mapping() != nullptr) file_.mapping()->release(tensor.offset, tensor.n_bytes);
+    file_.release(tensor, 0, tensor.n_bytes);
     return matrix;
   }
 
@@ -108,9 +108,8 @@ class Loader {
     const std::span<const std::byte> data = file_.tensor_data(tensor);
     for (std::size_t e = 0; e < slot.shape[2]; ++e) {
       const std::span<const std::byte> expert = data.subspan(e * n_bytes, n_bytes);
-      const std::uint64_t offset = tensor.offset + e * n_bytes;
       const bool mapped = expert_bytes_ + n_bytes > options_.max_expert_bytes;
-      if (!mapped && file_.mapping() != nullptr) file_.mapping()->will_need(offset, n_bytes);
+      if (!mapped) file_.will_need(tensor, e * n_bytes, n_bytes);
       std::unique_ptr<WeightMatrix> matrix;
       const bool rewritten = requantizes(tensor) && !mapped;
       if (rewritten) {
@@ -124,7 +123,7 @@ class Loader {
         memory_.mapped_bytes += n_bytes;
       } else {
         expert_bytes_ += matrix->n_bytes();
-        if (file_.mapping() != nullptr) file_.mapping()->release(offset, n_bytes);
+        file_.release(tensor, e * n_bytes, n_bytes);
       }
       to.add_expert(slot.part, std::move(matrix));
       if (e % 16 == 15) report();
@@ -186,7 +185,7 @@ class Loader {
 
   // The bytes of `tensor` are not needed any more.
   void finish(const TensorInfo& tensor) {
-    if (file_.mapping() != nullptr) file_.mapping()->release(tensor.offset, tensor.n_bytes);
+    file_.release(tensor, 0, tensor.n_bytes);
     done(tensor);
   }
 

@@ -43,3 +43,10 @@ void check_attention(const AttentionTask& task);
 void check_rope_store(const RopeStoreTask& task);
 
 }  // namespace specdec
+
+// Of each instruction set, filled by its translation unit (units/*.in).
+#define SPECDEC_ISA_HERE(id, space, ...) \
+  namespace specdec::space {             \
+  extern const OpsKernels kOps;          \
+  }
+#include "base/isa.def"

@@ -4,18 +4,20 @@
 #pragma once
 
 #define SPECDEC_PRAGMA(text) _Pragma(#text)
+#define SPECDEC_TARGET_BEGIN(space) SPECDEC_TARGET_##space
+#define SPECDEC_TARGET_scalar SPECDEC_PRAGMA(GCC diagnostic push) SPECDEC_PRAGMA(GCC push_options)
 #define SPECDEC_TARGET_END SPECDEC_PRAGMA(GCC pop_options) SPECDEC_PRAGMA(GCC diagnostic pop)
-#define SPECDEC_TARGET_AVX2_BEGIN     \
+#define SPECDEC_TARGET_avx2           \
   SPECDEC_PRAGMA(GCC diagnostic push) \
   SPECDEC_PRAGMA(GCC push_options) SPECDEC_PRAGMA(GCC target("avx2,fma,f16c,bmi2"))
-#define SPECDEC_TARGET_NEON_BEGIN     \
+#define SPECDEC_TARGET_neon           \
   SPECDEC_PRAGMA(GCC diagnostic push) \
   SPECDEC_PRAGMA(GCC push_options) SPECDEC_PRAGMA(GCC target("arch=armv8.2-a+dotprod"))
-#define SPECDEC_TARGET_AVXVNNI_BEGIN  \
+#define SPECDEC_TARGET_avxvnni        \
   SPECDEC_PRAGMA(GCC diagnostic push) \
   SPECDEC_PRAGMA(GCC push_options) SPECDEC_PRAGMA(GCC target("avx2,fma,f16c,bmi2,avxvnni"))
 // GCC 12's own AVX-512 headers trip the uninitialised-variable warnings.
-#define SPECDEC_TARGET_AVX512_BEGIN                              \
+#define SPECDEC_TARGET_avx512                                    \
   SPECDEC_PRAGMA(GCC diagnostic push)                            \
   SPECDEC_PRAGMA(GCC diagnostic ignored "-Wuninitialized")       \
   SPECDEC_PRAGMA(GCC diagnostic ignored "-Wmaybe-uninitialized") \
