@@ -39,6 +39,10 @@ class Machine:
         jitter = float(np.exp(self.noise * self.rng.standard_normal()))
         return self.plain_ms * ratio(rows, self.shape) * jitter * self.drift(self.n_passes)
 
+    def weights(self, _rows: int) -> float:
+        """What a pass reads, in passes of one row."""
+        return 1.0
+
     def draft(self, n_behind: int, length: int) -> float:
         jitter = float(np.exp(self.noise * self.rng.standard_normal()))
         first = self.draft_ms * (1 + 0.05 * (n_behind - 1))
@@ -88,7 +92,7 @@ def run_request(
             if not ok:
                 break
             right += 1
-        c.observe(n, right + 1, draft_ms, verify_ms)
+        c.observe(n, right + 1, draft_ms, verify_ms, weights=machine.weights(n + 1))
         spent += draft_ms + verify_ms
         plain += (right + 1) * verify_ms / ratio(n + 1, machine.shape)
         emitted += right + 1
@@ -121,6 +125,87 @@ def test_useless_drafts_cost_next_to_nothing(name: str, noise: float) -> None:
         assert one <= one_plain + (0.4 + 20 * noise) * PLAIN_MS + 0.06 * one_plain
         spent, plain = spent + one, plain + one_plain
     assert spent <= (1.01 + 0.05 * noise) * plain + 4.5 * PLAIN_MS
+
+
+@dataclasses.dataclass
+class MixtureMachine(Machine):
+    """Qwen3-30B-A3B's experts: what rows cost is what they read."""
+
+    spread: float = 1.0  # 0: rows choose the same experts, 1: independently
+
+    share = 0.85
+    n_experts, n_used = 128, 8
+
+    def weights(self, rows: int) -> float:
+        used = self.n_used / self.n_experts
+        independent = self.share * ((1 - (1 - used) ** rows) / used - 1)
+        return 1 + self.spread * independent
+
+    def verify(self, rows: int) -> float:
+        self.n_passes += 1
+        jitter = float(np.exp(self.noise * self.rng.standard_normal()))
+        return self.plain_ms * self.weights(rows) * (1 + 0.01 * (rows - 1)) * jitter
+
+
+def mixture_control(machine: MixtureMachine) -> Any:
+    c = control.Control([("model", False)])
+    c.set_mixture(machine.share, machine.n_experts, machine.n_used)
+    independent = dataclasses.replace(machine, spread=1.0, noise=0.0)
+    c.calibrate([(m, independent.verify(m)) for m in SHAPE])
+    c.calibrate_source(0, [(m, machine.draft_ms * (1 + 0.05 * (m - 1))) for m in (1, 8, 64)])
+    return c
+
+
+def test_a_pass_of_a_mixture_costs_what_rows_of_this_text_read() -> None:
+    machine = MixtureMachine(spread=0.3)
+    c = mixture_control(machine)
+    c.begin()
+    independent = dataclasses.replace(machine, spread=1.0)
+    assert c.target_ms(4) == pytest.approx(independent.verify(4), rel=1e-3)  # before it is known
+    for _ in range(3):
+        c.choose([(0, 8, 0, 1)], 8)
+        c.observe(3, 1, 8.0, machine.verify(4), weights=machine.weights(4))
+    for rows in (2, 4, 8):
+        assert c.target_ms(rows) == pytest.approx(machine.verify(rows), rel=0.03)
+    assert c.target_ms(1) == pytest.approx(machine.plain_ms, rel=0.01)
+    c.begin()  # another text, whose rows share less
+    for _ in range(12):
+        c.choose([(0, 8, 0, 1)], 8)
+        c.observe(3, 1, 8.0, independent.verify(4), weights=independent.weights(4))
+    assert c.target_ms(4) == pytest.approx(independent.verify(4), rel=0.1)
+
+
+@pytest.mark.parametrize("spread", [0.55, 1.0])  # T(4) / T(1) of 2.6 and 3.4
+@pytest.mark.parametrize("name", list(ADVERSARIES))
+def test_a_mixture_is_never_much_slower_than_plain(name: str, spread: float) -> None:
+    machine = MixtureMachine(spread=spread, noise=0.05)
+    if spread < 1:
+        assert machine.weights(4) == pytest.approx(2.3, abs=0.3)
+    c = mixture_control(machine)
+    spent = plain = 0.0
+    for request in range(20):
+        n, emitted_plain, _ = run_request(
+            c, machine, 128, lambda i, j, r=request: ADVERSARIES[name](r, i, j)
+        )
+        spent, plain = spent + n, plain + 128 * PLAIN_MS
+        assert emitted_plain > 0
+    assert spent <= 1.0125 * plain + 4.5 * PLAIN_MS
+
+
+def test_drafts_on_a_mixture_pay_where_rows_share_experts() -> None:
+    ratios = []
+    for spread in (0.2, 1.0):
+        machine = MixtureMachine(spread=spread, draft_ms=1.5)
+        c = mixture_control(machine)
+        spent = 0.0
+        for _ in range(6):
+            one, _, _ = run_request(
+                c, machine, 128, lambda _i, _j: True, confidence=lambda _i, _j: 0.95
+            )
+            spent += one
+        ratios.append(6 * 128 * PLAIN_MS / spent)
+    assert ratios[0] > 1.5  # almost all that can be had
+    assert ratios[1] > 0.97
 
 
 def test_a_drifting_machine_does_not_break_the_bound() -> None:

@@ -283,7 +283,7 @@ void Run::settle_drafters(int n_new, std::span<const std::int32_t> accepted, dou
                     .target_top_k = target_top_k_,
                     .row_tokens = batch_tokens_,
                     .row_top_k = row_top_k_},
-                   accepted, verify_ms);
+                   accepted, verify_ms, cache_.scorer().reading());
 }
 
 // Hands out tokens that no stop string can reach any more. False when the caller had enough.

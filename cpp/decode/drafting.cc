@@ -413,7 +413,7 @@ void Drafting::judge_model(std::span<const std::int32_t> accepted) {
 }
 
 void Drafting::settle(const CommitInfo& info, std::span<const std::int32_t> accepted,
-                      double verify_ms) {
+                      double verify_ms, const Reading& reading) {
   double ms = 0.0;
   if (adaptive() && off_reason_.empty()) {
     controller_->observe({.choice = choice_,
@@ -422,7 +422,8 @@ void Drafting::settle(const CommitInfo& info, std::span<const std::int32_t> acce
                           .n_unused = n_unused_,
                           .n_emitted = info.n_new,
                           .draft_ms = pass_draft_ms_,
-                          .verify_ms = verify_ms});
+                          .verify_ms = verify_ms,
+                          .reading = reading});
     judge(info.committed.last(static_cast<std::size_t>(info.n_new)), accepted);
   }
   pass_draft_ms_ = 0.0;

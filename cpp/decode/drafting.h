@@ -41,7 +41,8 @@ class Drafting final : private LengthRule {
   void add_draft_ms(double ms);
   // After the pass: what became of the last draft. committed holds n_new new tokens; accepted as in
   // Verdict.
-  void settle(const CommitInfo& info, std::span<const std::int32_t> accepted, double verify_ms);
+  void settle(const CommitInfo& info, std::span<const std::int32_t> accepted, double verify_ms,
+              const Reading& reading);
   // Brings every drafter's caches in line, also of those that rest.
   void align(std::span<const TokenId> committed);
   void end_request();

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/token.h"
+#include "decode/control/cost_model.h"
 
 namespace specdec {
 
@@ -94,6 +95,9 @@ class TokenScorer {
                               const std::function<int()>& /*n_used*/) {
     SPECDEC_CHECK(false);
   }
+
+  // What the last forward read, or such rows alone would have.
+  [[nodiscard]] virtual Reading reading() const { return {}; }
 
   // Output of row r of the last forward (r >= first_output_row). Valid until the next forward.
   [[nodiscard]] virtual std::span<const float> logits(

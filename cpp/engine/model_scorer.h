@@ -49,6 +49,9 @@ class ModelScorer final : public TokenScorer {
   [[nodiscard]] float log_sum_exp(int row) const override {
     return runner_.results().log_sum_exp(row - first_result_row_);
   }
+  [[nodiscard]] Reading reading() const override {
+    return {.n_rows = runner_.results().n_read_rows(), .weights = runner_.results().n_read()};
+  }
   void truncate(int n) override;
   void keep_path(std::span<const std::int32_t> rows) override;
 

@@ -58,6 +58,7 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<KvCache* const> ca
 int Runner::run(const Batch& batch, const Pass& pass) {
   const int first_device_layer = model_.first_device_layer();
   const bool on_cpu = pass.first_layer < first_device_layer;
+  ExpertReads reads;
   const PassRows rows{
       .backend = *model_.backend(),
       .cancel = pass.cancel,
@@ -69,10 +70,17 @@ int Runner::run(const Batch& batch, const Pass& pass) {
       .cos_sin = work_.cos_sin.as<float>(),
       .experts = work_.experts.data(),
       .expert_weights = work_.expert_weights.as<float>(),
+      .expert_reads = &reads,
   };
   const int last_on_cpu = std::min(pass.last_layer, first_device_layer);
   for (int layer = pass.first_layer; layer < last_on_cpu; ++layer)
     run_layer(layer_run(layer, pass, rows, nullptr));
+  if (reads.n_of_row > 0) {
+    const double more = reads.n_read / reads.n_of_row - 1;
+    results_.n_read_ = 1 + model_.expert_share() * more;
+    results_.n_read_rows_ =
+        pass.n_rows <= ExpertReads::kMostRows ? pass.n_rows : ExpertReads::kWindow;
+  }
 
   if (pass.wants_head) prepare_head(batch, pass);
   if (model_.device() != nullptr && (pass.last_layer > first_device_layer || pass.wants_head)) {

@@ -51,6 +51,15 @@ struct Pass {
   [[nodiscard]] int slot_of(int part) const { return each_own ? cache(part).length() : first_slot; }
 };
 
+// Experts that the layers of a pass have read, and those that one row uses in as many layers. Of
+// many rows, which read them all, the means over windows of a few.
+struct ExpertReads {
+  static constexpr int kMostRows = 16;
+  static constexpr int kWindow = 4;
+  double n_read = 0;
+  double n_of_row = 0;
+};
+
 // The rows of a pass in the memory of one backend.
 struct PassRows {
   Backend& backend;
@@ -63,6 +72,7 @@ struct PassRows {
   const float* cos_sin;
   std::int32_t* experts = nullptr;  // of models that are mixtures
   float* expert_weights = nullptr;
+  ExpertReads* expert_reads = nullptr;
 };
 
 // A layer at work on the rows of a pass.

@@ -23,6 +23,10 @@ class Results {
   [[nodiscard]] float log_sum_exp(int row) const;              // with OutputKind::kTop
   [[nodiscard]] std::span<const float> hidden(int row) const;  // [hidden_size]
 
+  // Of a mixture: weights that a pass of n_read_rows() such rows reads, in those of one row.
+  [[nodiscard]] double n_read() const noexcept { return n_read_; }
+  [[nodiscard]] int n_read_rows() const noexcept { return n_read_rows_; }
+
   [[nodiscard]] std::size_t n_bytes() const noexcept;
 
  private:
@@ -39,6 +43,8 @@ class Results {
   int n_rows_ = 0;
   int first_output_row_ = 0;
   bool has_logits_ = false, has_top_ = false, has_log_sum_exp_ = false, has_hidden_ = false;
+  double n_read_ = 1.0;
+  int n_read_rows_ = 1;
   int top_k_ = 1;
   std::size_t logits_stride_ = 0, hidden_stride_ = 0;
   std::size_t n_logits_ = 0, n_hidden_ = 0;

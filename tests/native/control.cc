@@ -60,15 +60,18 @@ class Control {
   }
   int planned_siblings(int n_chain) { return controller_.planned_siblings(n_chain); }
   void observe(int n_drafted, int n_emitted, double draft_ms, double verify_ms, int n_siblings,
-               int n_unused) {
+               int n_unused, double weights) {
+    const int n_rows = 1 + n_drafted + n_siblings + n_unused;
     controller_.observe({.choice = choice_,
                          .n_drafted = n_drafted,
                          .n_siblings = n_siblings,
                          .n_unused = n_unused,
                          .n_emitted = n_emitted,
                          .draft_ms = draft_ms,
-                         .verify_ms = verify_ms});
+                         .verify_ms = verify_ms,
+                         .reading = {.n_rows = n_rows, .weights = weights}});
   }
+  void set_mixture(const Mixture& mixture) { controller_.target_cost().set_mixture(mixture); }
   void begin() { controller_.begin_request(); }
   void set_reread(int n) { controller_.set_reread(n); }
   void end() { controller_.end_request(); }
@@ -98,7 +101,11 @@ PYBIND11_MODULE(_testing_control, m) {
       .def("judge_sibling", &Control::judge_sibling)
       .def("observe", &Control::observe, py::arg("n_drafted"), py::arg("n_emitted"),
            py::arg("draft_ms"), py::arg("verify_ms"), py::arg("n_siblings") = 0,
-           py::arg("n_unused") = 0)
+           py::arg("n_unused") = 0, py::arg("weights") = 1.0)
+      .def("set_mixture",
+           [](Control& c, double share, int n_experts, int n_used) {
+             c.set_mixture({.share = share, .n_experts = n_experts, .n_used = n_used});
+           })
       .def("planned_siblings", &Control::planned_siblings)
       .def("begin", &Control::begin)
       .def("set_reread", &Control::set_reread)

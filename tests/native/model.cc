@@ -216,6 +216,9 @@ class Session {
     return to_array(runner_.results().logits(row));
   }
   [[nodiscard]] int length() const { return cache_.length(); }
+  [[nodiscard]] std::pair<int, double> reading() const {
+    return {runner_.results().n_read_rows(), runner_.results().n_read()};
+  }
   [[nodiscard]] std::size_t scratch_bytes() const { return runner_.n_bytes(); }
   void truncate(int n) { cache_.truncate(n); }
   void keep_path(int base, const std::vector<std::int32_t>& rows) { cache_.keep_path(base, rows); }
@@ -251,7 +254,8 @@ class Session {
 class TestModel {
  public:
   TestModel(const std::string& path, const std::string& backend, int n_threads, bool check_tensors,
-            int stop_after, int n_device_layers, bool device_embedding, const TestModel* beside) {
+            int stop_after, int n_device_layers, bool device_embedding, const TestModel* beside,
+            std::size_t max_expert_bytes) {
     const py::gil_scoped_release release;
     LoadOptions options{
         .device = beside != nullptr ? beside->model_->device() : make_device(backend),
@@ -259,6 +263,7 @@ class TestModel {
         .n_device_ctx = 4096,
         .device_embedding = device_embedding,
         .device_kv_type = KvType::kF32,
+        .max_expert_bytes = max_expert_bytes,
         .check_tensors = check_tensors};
     options.on_progress = [&](const LoadProgress& progress) {
       progress_.emplace_back(progress.n_bytes_done, progress.n_bytes_total);
@@ -324,15 +329,17 @@ PYBIND11_MODULE(_testing_model, module) {
       .def("perplexity", &Session::perplexity, py::arg("tokens"), py::arg("n_ctx"),
            py::arg("max_windows") = 0, py::arg("bos") = -1)
       .def_property_readonly("scratch_bytes", &Session::scratch_bytes)
+      .def_property_readonly("reading", &Session::reading)
       .def_property_readonly("length", &Session::length);
 
   py::class_<TestModel>(module, "Model", py::module_local())
       .def(py::init<const std::string&, const std::string&, int, bool, int, int, bool,
-                    const TestModel*>(),
+                    const TestModel*, std::size_t>(),
            py::arg("path"), py::arg("backend") = "cpu", py::arg("n_threads") = 2,
            py::arg("check_tensors") = false, py::arg("stop_after") = -1,
            py::arg("n_device_layers") = 0, py::arg("device_embedding") = true,
-           py::arg("beside") = py::none())
+           py::arg("beside") = py::none(),
+           py::arg("max_expert_bytes") = std::numeric_limits<std::size_t>::max())
       .def("session", &TestModel::session, py::arg("n_ctx") = 1024, py::arg("kv_type") = "f32")
       .def("kv_bytes_per_token",
            [](const TestModel& m, const std::string& type) {

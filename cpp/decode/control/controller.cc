@@ -44,6 +44,7 @@ void Controller::begin_request() {
     source.idle_tokens = kProbeAfter;  // a new text: worth a look
     source.n_rounds = std::min(source.n_rounds, kGainRounds / 2);
   }
+  target_.begin_request();
   credit_.begin_request();
   n_rounds_ = 0;
   plain_in_a_row_ = 0;
@@ -207,7 +208,7 @@ void Controller::observe(const PassOutcome& outcome) {
   const int n_rows = 1 + outcome.n_drafted + outcome.n_siblings + outcome.n_unused;
   const double predicted_verify = target_ms(n_rows);
   double draft_ms = outcome.draft_ms;
-  target_.observe(n_reread_ + n_rows, outcome.verify_ms);
+  target_.observe(n_reread_ + n_rows, outcome.verify_ms, outcome.reading);
   if (choice.source >= 0 && outcome.n_drafted > 0) {
     Source& source = at(choice.source);
     if (!source.traits.lookup) {

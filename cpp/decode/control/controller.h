@@ -46,6 +46,7 @@ struct PassOutcome {
   int n_emitted = 1;
   double draft_ms = 0.0;   // of all sources, lookups that were not chosen included
   double verify_ms = 0.0;  // the target's pass, and taking the tokens from it
+  Reading reading = {};    // of that pass
 };
 
 class Controller {
