@@ -1,5 +1,5 @@
-// The decoding loop: a drafter proposes, one target pass scores, a verifier decides. Plain decoding
-// is the same loop with empty drafts.
+// The decoding loop of one request alone: a drafter proposes, one target pass scores, a verifier
+// decides. Plain decoding is the same loop with empty drafts.
 #pragma once
 
 #include <memory>
@@ -10,6 +10,7 @@
 #include "decode/control/controller.h"
 #include "decode/drafter.h"
 #include "decode/request.h"
+#include "decode/task.h"
 #include "decode/token_cache.h"
 #include "decode/token_scorer.h"
 
@@ -35,7 +36,7 @@ class Decoder {
     set_drafter(drafter);
   }
 
-  // Several drafters under a controller that chooses among them, source by source in this order.
+  // Several drafters under a controller that chooses among them, in this order.
   Decoder(TokenScorer& target, std::vector<Drafter*> drafters, Controller* controller,
           std::span<const TokenId> cached = {})
       : cache_(target, cached), drafters_(std::move(drafters)), controller_(controller) {}
@@ -57,6 +58,8 @@ class Decoder {
   }
 
  private:
+  void score(const TaskRows& rows, Task& task);
+
   TokenCache cache_;
   std::vector<Drafter*> drafters_;
   Controller* controller_ = nullptr;

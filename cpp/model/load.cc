@@ -272,7 +272,7 @@ std::size_t Model::kv_bytes_per_token(KvType type) const {
   return layout.layer_bytes() * static_cast<std::size_t>(config_.n_layers) / kKvChunk;
 }
 
-bool Model::can_chain() const noexcept { return weights_->device_embedding != nullptr; }
+bool Model::can_run_steps() const noexcept { return weights_->device_embedding != nullptr; }
 
 const ModelConfig& Model::config() const noexcept { return config_; }
 const std::shared_ptr<const GgufFile>& Model::file() const noexcept { return file_; }

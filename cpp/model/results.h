@@ -7,20 +7,20 @@
 #include <vector>
 
 #include "base/aligned_buffer.h"
-#include "base/token.h"
+#include "base/rows.h"
 
 namespace specdec {
 
-class Results {
+class Results final : public RowResults {
  public:
   // Of the last forward, for row r of its batch, first_output_row <= r < n_rows. They live until
   // the next forward of the same Runner. Error(kInvalidArgument) for a row or kind that was not
   // asked for.
-  [[nodiscard]] std::span<const float> logits(int row) const;  // [n_tokens]
-  [[nodiscard]] TokenId argmax(int row) const;                 // ties to the lowest id
+  [[nodiscard]] std::span<const float> logits(int row) const override;
+  [[nodiscard]] TokenId argmax(int row) const override;
   // [top_k] best first, fewer when the head computed fewer tokens.
-  [[nodiscard]] std::span<const TopToken> top(int row) const;
-  [[nodiscard]] float log_sum_exp(int row) const;              // with OutputKind::kTop
+  [[nodiscard]] std::span<const TopToken> top(int row) const override;
+  [[nodiscard]] float log_sum_exp(int row) const override;
   [[nodiscard]] std::span<const float> hidden(int row) const;  // [hidden_size]
 
   [[nodiscard]] std::size_t n_bytes() const noexcept;
