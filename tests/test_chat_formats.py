@@ -24,6 +24,8 @@ EXPECTED = {
     "<|start_header_id|>assistant<|end_header_id|>\n\n",
     "zephyr": "<|system|>\nBe kind.</s>\n<|user|>\nHi</s>\n<|assistant|>\nHello.</s>\n"
     "<|user|>\nBye</s>\n<|assistant|>\n",
+    "gemma": "<start_of_turn>user\nBe kind.\n\nHi<end_of_turn>\n"
+    "<start_of_turn>model\nHello.<end_of_turn>\n<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n",
     "raw": "Be kind.HiHello.Bye",
 }
 # The essential parts of the templates that models of each family come with.
@@ -41,6 +43,10 @@ TEMPLATES = {
     "{{ (bos_token if loop.index0 else '') + '[INST] ' + (system if loop.index0 == 0 else '') }}"
     "{{ m['content'] | trim + ' [/INST]' }}{% else %}"
     "{{ ' ' + m['content'] | trim + ' ' + eos_token }}{% endif %}{% endfor %}",
+    "gemma": "{% set system = messages[0]['content'] + '\n\n' %}{% for m in messages[1:] %}"
+    "{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' }}"
+    "{{ (system if loop.first else '') + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}",
     "zephyr": "{% for m in messages %}{{ '<|user|>' if m['role'] == 'user' else '<|system|>' if "
     "m['role'] == 'system' else '<|assistant|>' }}{{ '\n' + m['content'] + eos_token + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}",
@@ -98,22 +104,27 @@ def test_without_a_generation_prompt_the_conversation_ends_with_the_last_message
     shorter = render_format(name, CHAT, add_generation_prompt=False)["text"].decode()
     assert EXPECTED[name].startswith(shorter)
     assert shorter.rstrip("\n").endswith(
-        {"chatml": "<|im_end|>", "llama2": "[/INST]", "llama3": "<|eot_id|>", "zephyr": "</s>"}.get(
-            name, "Bye"
-        )
+        {
+            "chatml": "<|im_end|>",
+            "llama2": "[/INST]",
+            "llama3": "<|eot_id|>",
+            "zephyr": "</s>",
+            "gemma": "<end_of_turn>",
+        }.get(name, "Bye")
     )
 
 
-@pytest.mark.parametrize("name", ["llama2", "zephyr"])
+@pytest.mark.parametrize("name", ["llama2", "zephyr", "gemma"])
 def test_a_role_that_the_format_lacks_is_refused(name: str) -> None:
     with pytest.raises(chat.NativeError, match="no role tool") as caught:
         render_format(name, [("tool", "x")])
     assert caught.value.reason == "refused"
 
 
-def test_a_system_message_alone_cannot_be_written_in_llama2() -> None:
+@pytest.mark.parametrize("name", ["llama2", "gemma"])
+def test_a_system_message_alone_cannot_be_written(name: str) -> None:
     with pytest.raises(chat.NativeError, match="needs a user message"):
-        render_format("llama2", [("system", "x")])
+        render_format(name, [("system", "x")])
 
 
 @pytest.mark.parametrize("text", ["", "{{ messages }}", "[INST] x [/INST]", "<|user|>\n<|end|>"])

@@ -1,12 +1,13 @@
 """transformers' checkpoints through the converter: our logits and llama.cpp's against its own.
 
 Bounds of the largest difference for random weights of these sizes with an F32 cache: F32 1e-4, in
-units of the logits' standard deviation F16 5e-3 and Q8_0 0.15, for three layers: these add up.
+units of the logits' standard deviation F16 5e-3 and Q8_0 0.2, for three layers: these add up.
 """
 
 from __future__ import annotations
 
 import pathlib
+import zlib
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from gguf_convert import convert  # noqa: E402
 from test_model_transformers import (  # noqa: E402
     LLAMA3_ROPE,
     expected_logits,
+    gemma2,
     gemma3,
     granite,
     llama,
@@ -36,7 +38,7 @@ from test_model_transformers import (  # noqa: E402
 from test_model_transformers import randomise as randomise_weights  # noqa: E402
 
 N_TOKENS = 90
-BOUNDS = {"f32": 1e-4, "f16": 5e-3, "q8_0": 0.15}
+BOUNDS = {"f32": 1e-4, "f16": 5e-3, "q8_0": 0.2}
 
 
 def mistral(**changes: Any) -> Any:
@@ -71,7 +73,12 @@ CASES = {
     "smollm3": lambda: smollm3(),
     "granite": lambda: granite(),
     "granite biases": lambda: granite(attention_bias=True, tie_word_embeddings=True),
+    "gemma2": lambda: gemma2(),
+    "gemma2 without caps": lambda: gemma2(
+        attn_logit_softcapping=None, final_logit_softcapping=None
+    ),
     "gemma3": lambda: gemma3(),
+    "gemma3 capped logits": lambda: gemma3(final_logit_softcapping=2.0),
     "gemma3 another pattern": lambda: gemma3(
         num_hidden_layers=3,
         layer_types=["full_attention", "sliding_attention", "full_attention"],
@@ -85,7 +92,7 @@ CASES = {
 
 
 def save(case: str, folder: pathlib.Path, **options: Any) -> Any:
-    torch.manual_seed(list(CASES).index(case))
+    torch.manual_seed(zlib.crc32(case.encode()))
     model = CASES[case]()
     randomise_weights(model)
     model.save_pretrained(folder, **options)
@@ -122,6 +129,8 @@ def test_logits_of_converted_checkpoints(case: str, tmp_path: pathlib.Path) -> N
 
 @pytest.mark.parametrize("case", CASES)
 def test_llama_cpp_agrees(case: str, tmp_path: pathlib.Path) -> None:
+    if case == "gemma2 without caps":
+        pytest.skip("llama.cpp divides by the cap")
     if case.endswith("window"):
         pytest.skip("llama.cpp ignores the window there")
     llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
@@ -226,6 +235,7 @@ def test_shards_that_transformers_wrote(tmp_path: pathlib.Path) -> None:
     "case",
     [
         *("llama 3 rope", "llama padded", "qwen2", "smollm3", "granite", "gemma3", "olmo2"),
+        *("gemma2", "gemma2 without caps", "gemma3 capped logits"),
         *("gemma3 another pattern", "gptneox padded", "mistral window", "qwen2 window"),
     ],
 )

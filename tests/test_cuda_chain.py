@@ -27,6 +27,9 @@ CONFIGS = {
     "granite": TinyConfig(
         arch="granite", n_layers=1, tied=True, n_heads=2, n_kv_heads=1, head_dim=32
     ),
+    "gemma2": TinyConfig(
+        arch="gemma2", n_layers=2, tied=True, n_heads=2, n_kv_heads=1, head_dim=32, window=5
+    ),
     "gemma3": TinyConfig(
         arch="gemma3", n_layers=2, tied=True, n_heads=2, n_kv_heads=1, head_dim=32, window=5
     ),

@@ -22,6 +22,7 @@ ARCHS = {
     "qwen3": TinyConfig(arch="qwen3", tied=True),
     "smollm3": TinyConfig(arch="smollm3", tied=True),
     "granite": TinyConfig(arch="granite"),
+    "gemma2": TinyConfig(arch="gemma2", tied=True, window=100),
     "gemma3": TinyConfig(arch="gemma3", tied=True, window=100),
     "olmo2": TinyConfig(arch="olmo2"),
     "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=4),
@@ -372,23 +373,57 @@ def test_patterns_that_do_not_fit_the_layers_are_refused(
     assert (code, key) == ("model_format", "gemma3.attention.sliding_window_pattern")
 
 
+@pytest.mark.parametrize(
+    ("attention", "final", "expected"),
+    [(None, None, (50, 30)), (0.0, 0.0, (0, 0)), (5.0, 7.5, (5, 7.5))],
+)
+def test_gemma2_has_usual_caps_scale_and_windows(
+    attention: Any, final: Any, expected: Any, tmp_path: pathlib.Path
+) -> None:
+    def change(keys: Metadata, _: Tensors) -> None:
+        for name, value in (("attn", attention), ("final", final)):
+            keys.pop(f"gemma2.{name}_logit_softcapping")
+            if value is not None:
+                keys[f"gemma2.{name}_logit_softcapping"] = value
+        keys.pop("gemma2.attention.sliding_window")
+        keys.pop("gemma2.attention.sliding_window_pattern")
+
+    config = TinyConfig(arch="gemma2", n_layers=3, tied=True, window=9, n_heads=8)
+    found, _ = testing.read_config(write(tmp_path, config, change))
+    assert (found["score_caps"], found["logit_cap"]) == ([expected[0]] * 3, expected[1])
+    assert found["windows"] == [4096, 0, 4096]
+    assert found["attention_scale"] == 0.25
+    config = TinyConfig(arch="gemma2", n_layers=46, tied=True, window=9, n_heads=8)
+    found, _ = testing.read_config(write(tmp_path, config))  # 27B: what heads share of the width
+    assert found["attention_scale"] == pytest.approx((64 / 8) ** -0.5)
+
+
+@pytest.mark.parametrize("value", [-1.0, 1e-9, 1e9, NAN])
+@pytest.mark.parametrize("suffix", ["attn_logit_softcapping", "final_logit_softcapping"])
+def test_caps_out_of_range_are_refused(suffix: str, value: float, tmp_path: pathlib.Path) -> None:
+    code, reason, key, *_ = refusal(write(tmp_path, ARCHS["gemma2"], set_key(suffix, value)))
+    assert (code, reason, key) == ("model_format", "bad_hparam", f"gemma2.{suffix}")
+
+
 def test_every_fourth_layer_of_smollm3_does_not_rotate(tmp_path: pathlib.Path) -> None:
     config = TinyConfig(arch="smollm3", n_layers=9, tied=True)
     found, _ = testing.read_config(write(tmp_path, config))
     assert found["ropes"] == [0, 0, 0, -1, 0, 0, 0, -1, 0]
 
 
-@pytest.mark.parametrize("arch", ["llama", "gemma3", "granite", "smollm3", "olmo2", "gptneox"])
+@pytest.mark.parametrize(
+    "arch", ["llama", "gemma2", "gemma3", "granite", "smollm3", "olmo2", "gptneox"]
+)
 @pytest.mark.parametrize(
     ("suffix", "readers"),
     [
-        ("final_logit_softcapping", ()),
-        ("attn_logit_softcapping", ()),
+        ("final_logit_softcapping", ("gemma2", "gemma3")),
+        ("attn_logit_softcapping", ("gemma2",)),
         ("logit_scale", ("granite",)),
         ("residual_scale", ("granite",)),
         ("embedding_scale", ("granite",)),
         ("attention.scale", ("granite",)),
-        ("attention.sliding_window", ("llama", "gemma3", "olmo2")),
+        ("attention.sliding_window", ("llama", "gemma2", "gemma3", "olmo2")),
     ],
 )
 def test_what_an_architecture_does_not_read_is_refused(

@@ -44,7 +44,7 @@ class TinyConfig:
     qkv_bias: bool = False
     fused_qkv: bool = False
     parallel_residual: bool = True
-    window: int = 0  # of gemma3 and olmo2, on all but every second layer
+    window: int = 0  # on all but every second layer
 
     @property
     def is_neox(self) -> bool:
@@ -80,6 +80,8 @@ def metadata(config: TinyConfig) -> Metadata:
         keys[f"{arch}.attention.sliding_window_pattern"] = 2
     if arch == "gemma3":
         keys["gemma3.rope.freq_base"] = 1e6
+    if arch == "gemma2":  # small, so that they bite
+        keys |= {"gemma2.attn_logit_softcapping": 2.0, "gemma2.final_logit_softcapping": 4.0}
     if arch == "granite":
         scales = {"embedding_scale": 6.0, "residual_scale": 0.3, "logit_scale": 3.0}
         keys |= {f"granite.{name}": value for name, value in scales.items()}
@@ -108,7 +110,7 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
     q_size = config.n_heads * config.head_dim
     kv_size = config.n_kv_heads * config.head_dim
     qkv_bias = config.qkv_bias or config.arch in ("qwen2", "gptneox")
-    spread = 0.15 if config.arch == "gemma3" else 1.0  # it is scaled up
+    spread = 0.15 if config.arch.startswith("gemma") else 1.0  # it is scaled up
     tensors["token_embd.weight"] = (
         spread * rng.standard_normal((config.vocab_size, hidden))
     ).astype(np.float32)
@@ -137,7 +139,7 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
             matrix(f"{block}.ffn_gate", config.intermediate_size, hidden)
         matrix(f"{block}.ffn_up", config.intermediate_size, hidden)
         matrix(f"{block}.ffn_down", hidden, config.intermediate_size)
-        if config.arch in ("gemma3", "olmo2"):
+        if config.arch in ("gemma2", "gemma3", "olmo2"):
             norm(f"{block}.post_attention_norm")
             norm(f"{block}.post_ffw_norm")
         if config.is_neox:
@@ -400,7 +402,7 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         "mlp.up_proj": "ffn_up",
         "mlp.down_proj": "ffn_down",
     }
-    if arch == "gemma3":
+    if arch in ("gemma2", "gemma3"):
         names |= {
             "post_attention_layernorm": "post_attention_norm",
             "pre_feedforward_layernorm": "ffn_norm",
@@ -411,7 +413,7 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
             "post_attention_layernorm": "post_attention_norm",
             "post_feedforward_layernorm": "post_ffw_norm",
         }
-    if arch == "gemma3":
+    if arch in ("gemma2", "gemma3"):
         state = {k: v + 1 if k.endswith("norm.weight") else v for k, v in state.items()}
         tensors["output_norm.weight"] = state["model.norm.weight"]
     interleaved = arch in ("llama", "smollm3", "granite")
@@ -433,6 +435,12 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         keys["olmo2.attention.sliding_window_pattern"] = [
             int(kind == "sliding_attention") for kind in hf.layer_types
         ]
+    if arch == "gemma2":
+        keys |= {
+            "gemma2.attention.sliding_window": hf.sliding_window,
+            "gemma2.attn_logit_softcapping": float(hf.attn_logit_softcapping or 0),
+            "gemma2.final_logit_softcapping": float(hf.final_logit_softcapping or 0),
+        }
     if arch == "granite":
         keys |= {
             "granite.embedding_scale": float(hf.embedding_multiplier),
@@ -453,6 +461,8 @@ def _gemma3_keys(hf: Any) -> Metadata:
             int(kind == "sliding_attention") for kind in hf.layer_types
         ],
     }
+    if hf.final_logit_softcapping is not None:
+        keys["gemma3.final_logit_softcapping"] = float(hf.final_logit_softcapping)
     if full["rope_type"] == "linear":
         keys["gemma3.rope.scaling.type"] = "linear"
         keys["gemma3.rope.scaling.factor"] = float(full["factor"])
@@ -518,7 +528,7 @@ def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
         return _llama_like(model, "qwen3")
     if kind == "Olmo3ForCausalLM":
         return _llama_like(model, "olmo2")
-    for name in ("SmolLM3", "Granite", "Gemma3", "Olmo2"):
+    for name in ("SmolLM3", "Granite", "Gemma2", "Gemma3", "Olmo2"):
         if kind == f"{name}ForCausalLM":
             return _llama_like(model, name.lower())
     if kind == "GPTNeoXForCausalLM":

@@ -103,9 +103,10 @@ struct RopeStoreTask {
 };
 
 // out[r] = softmax(scale * q[r] K^T) V over the first_slot committed slots, the row's ancestors
-// within this batch and itself; with a window only over the last `window` of these. Logical
-// positions are cut into chunks of kKvChunk; a row's result depends only on the logical sequence it
-// sees, not on slots, rows or threads.
+// within this batch and itself; with a window only over the last `window` of these. A soft cap
+// makes soft_cap * tanh(score / soft_cap) of each score. Logical positions are cut into chunks of
+// kKvChunk; a row's result depends only on the logical sequence it sees, not on slots, rows or
+// threads.
 struct AttentionTask {
   int n_rows = 0;
   int n_heads = 0, n_kv_heads = 0, head_dim = 0;
@@ -117,6 +118,7 @@ struct AttentionTask {
   int first_slot = 0;  // row r sits in slot first_slot + r; slots below are committed
   const std::int32_t* parents = nullptr;  // [n_rows], -1: the committed part; null for a chain
   int window = 0;                         // 0: none
+  float soft_cap = 0;                     // 0: none
 };
 
 // The output head and what its logits are wanted for, in one go: rows of logits are only written
@@ -129,6 +131,7 @@ struct HeadTask {
   const WeightMatrix* weight = nullptr;
   const float* bias = nullptr;  // [n_out] or null
   std::int64_t n_tokens = 0;    // <= n_out; rows behind are padding
+  float soft_cap = 0;           // of logits, as of scores in AttentionTask; 0: none
   // Blocks of kHeadBlock tokens to compute, ascending and distinct; empty: all. The other tokens
   // count as -infinity.
   std::span<const std::int32_t> blocks;

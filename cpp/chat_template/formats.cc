@@ -46,6 +46,24 @@ constexpr NamedFormat kFormats[] = {
 {{- '<|' + message.role + '|>\n' + message.content + eos_token | default('</s>') + '\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|assistant|>\n' -}}{%- endif -%})"},
+    {"gemma",
+     R"({%- set ns = namespace(system='') -%}
+{%- for message in messages -%}
+{%- if message.role == 'system' -%}
+{%- set ns.system = ns.system + message.content | trim + '\n\n' -%}
+{%- elif message.role == 'user' -%}
+{{- '<start_of_turn>user\n' + ns.system + message.content | trim + '<end_of_turn>\n' -}}
+{%- set ns.system = '' -%}
+{%- elif message.role == 'assistant' -%}
+{{- '<start_of_turn>model\n' + message.content | trim + '<end_of_turn>\n' -}}
+{%- else -%}
+{{- raise_exception('the Gemma chat format has no role ' + message.role + ', only system, user and assistant') -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if ns.system -%}
+{{- raise_exception('the Gemma chat format needs a user message behind the system message') -}}
+{%- endif -%}
+{%- if add_generation_prompt -%}{{- '<start_of_turn>model\n' -}}{%- endif -%})"},
     {"raw", R"({%- for message in messages -%}{{- '' + message.content -}}{%- endfor -%})"},
 };
 
@@ -66,6 +84,7 @@ std::string_view recognise_format(std::string_view source) noexcept {
   };
   if (has("<|im_start|>")) return "chatml";
   if (has("<|start_header_id|>")) return "llama3";
+  if (has("<start_of_turn>") && has("<end_of_turn>")) return "gemma";
   if (has("[INST]") && has("<<SYS>>")) return "llama2";
   if (has("<|user|>") && has("<|assistant|>") && has("eos_token")) return "zephyr";
   return {};

@@ -46,6 +46,7 @@ struct ModelConfig {
   float attention_scale = 0;
   float embedding_scale = 1;  // embedded tokens are multiplied by it
   float logit_scale = 1;      // and logits, in the weights of the output norm
+  float logit_cap = 0;        // of the scaled logits, as LayerSpec::score_cap
   bool tied_head = false;     // the head is the embedding matrix
   std::vector<Slot> slots;    // what the file may hold, and where it goes
 

@@ -36,6 +36,7 @@ void Runner::run_head(const Batch& batch, const Pass& pass, const PassRows& rows
        .weight = w.matrix(Part::kHead),
        .bias = w.vector(Part::kHeadBias),
        .n_tokens = config.n_tokens,
+       .soft_cap = config.logit_cap,
        .blocks = batch.head_blocks,
        .top_k = results_.top_k_,
        .top = results_.top_.data(),

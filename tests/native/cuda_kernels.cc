@@ -254,7 +254,7 @@ Floats gated(const Floats& x, const Product& gate, const Product& up, const Norm
 // (tokens [m, k], logits [m, k], log-sum-exp [m], full logits [m, n_tokens] or None)
 py::tuple head(const Floats& x, const Product& product, const NormSpec& norm, std::int64_t n_tokens,
                const std::vector<std::int32_t>& blocks, int top_k, bool wants_logits, bool use_dp4a,
-               bool on_cpu) {
+               bool on_cpu, float soft_cap) {
   const auto m = x.shape(0);
   const auto type = static_cast<DType>(product.dtype);
   std::vector<TopToken> top(static_cast<std::size_t>(m * top_k));
@@ -274,6 +274,7 @@ py::tuple head(const Floats& x, const Product& product, const NormSpec& norm, st
     task.weight = weight.get();
     task.bias = product.bias ? product.bias->data() : nullptr;
     task.n_tokens = n_tokens;
+    task.soft_cap = soft_cap;
     task.blocks = blocks;
     task.top_k = top_k;
     task.top = top.data();
@@ -297,6 +298,7 @@ py::tuple head(const Floats& x, const Product& product, const NormSpec& norm, st
     args.weight = weight.packed;
     args.bias = bias.as<float>();
     args.n_tokens = n_tokens;
+    args.soft_cap = soft_cap;
     args.blocks = d_blocks.as<std::int32_t>();
     args.n_blocks = n_blocks;
     args.top_k = top_k;
@@ -426,23 +428,23 @@ class Cache {
   }
 
   Floats attention(const Floats& q, int first_slot, const std::optional<Ints>& parents, float scale,
-                   int max_chunks, int window) {
+                   int max_chunks, int window, float soft_cap) {
     const Upload d_q(q);
     const Upload d_parents = upload(parents);
     return attend(static_cast<int>(q.shape(0)), static_cast<int>(q.shape(1)), d_q.as<float>(),
-                  first_slot, d_parents, scale, max_chunks, {}, 0, window);
+                  first_slot, d_parents, scale, max_chunks, {}, 0, window, soft_cap);
   }
 
   // Both in one: the rows from n_before on attend.
   Floats store_and_attend(const Floats& q, const Floats& k, const Floats& v, int first_slot,
                           const std::optional<Floats>& cos_sin, bool interleaved, int n_before,
                           const std::optional<Ints>& parents, float scale, int max_chunks,
-                          int window) {
+                          int window, float soft_cap) {
     const NewRows rows(*this, q, k, v, first_slot, cos_sin, interleaved);
     const Upload d_parents = upload(parents);
     return attend(static_cast<int>(q.shape(0)) - n_before, static_cast<int>(q.shape(1)),
                   rows.q.as<float>() + n_before * rows.args.q_stride, first_slot + n_before,
-                  d_parents, scale, max_chunks, rows.args, n_before, window);
+                  d_parents, scale, max_chunks, rows.args, n_before, window, soft_cap);
   }
 
   // From slot to slot, of both layers.
@@ -502,7 +504,8 @@ class Cache {
   };
 
   Floats attend(int n_rows, int n_heads, const float* q, int first_slot, const Upload& parents,
-                float scale, int max_chunks, const RopeStoreArgs& rope, int n_before, int window) {
+                float scale, int max_chunks, const RopeStoreArgs& rope, int n_before, int window,
+                float soft_cap) {
     const std::int32_t base = first_slot - 1;
     const Upload slot(&base, sizeof base);
     Floats out(std::vector<py::ssize_t>{n_rows, n_heads, layout_.head_dim});
@@ -533,6 +536,7 @@ class Cache {
     args.rope = rope;
     args.n_before = n_before;
     args.window = window;
+    args.soft_cap = soft_cap;
     run_kernels(device_kernels().attention, args);
     std::vector<std::int32_t> left(zeros.size());
     counters.download(left.data());
@@ -684,7 +688,8 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
         py::arg("activation") = "silu", py::arg("use_dp4a") = false, py::arg("on_cpu") = false);
   m.def("head", &head, py::arg("x"), py::arg("product"), py::arg("norm") = NormSpec{},
         py::arg("n_tokens"), py::arg("blocks") = std::vector<std::int32_t>{}, py::arg("top_k") = 1,
-        py::arg("wants_logits") = false, py::arg("use_dp4a") = false, py::arg("on_cpu") = false);
+        py::arg("wants_logits") = false, py::arg("use_dp4a") = false, py::arg("on_cpu") = false,
+        py::arg("soft_cap") = 0.0F);
   m.def("embed", &embed);
   m.def("embed_found", &embed_found);
   m.def("take_tokens", &take_tokens);
@@ -711,10 +716,10 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
       .def("store_and_attend", &Cache::store_and_attend, py::arg("q"), py::arg("k"), py::arg("v"),
            py::arg("first_slot"), py::arg("cos_sin") = py::none(), py::arg("interleaved") = false,
            py::arg("n_before") = 0, py::arg("parents") = py::none(), py::arg("scale") = 1.0F,
-           py::arg("max_chunks") = 1, py::arg("window") = 0)
+           py::arg("max_chunks") = 1, py::arg("window") = 0, py::arg("soft_cap") = 0.0F)
       .def("attention", &Cache::attention, py::arg("q"), py::arg("first_slot"),
            py::arg("parents") = py::none(), py::arg("scale") = 1.0F, py::arg("max_chunks") = 1,
-           py::arg("window") = 0)
+           py::arg("window") = 0, py::arg("soft_cap") = 0.0F)
       .def("copy", &Cache::copy)
       .def("content", &Cache::content, py::arg("layer") = 1);
 }

@@ -75,12 +75,16 @@ py::dict config_dict(const ModelConfig& c) {
   d["attention_scale"] = c.attention_scale;
   py::list windows;
   py::list ropes;
+  py::list score_caps;
   for (const LayerSpec& layer : c.layers) {
     windows.append(layer.window);
     ropes.append(layer.rope);
+    score_caps.append(layer.score_cap);
   }
   d["windows"] = windows;
   d["ropes"] = ropes;
+  d["score_caps"] = score_caps;
+  d["logit_cap"] = c.logit_cap;
   d["parallel_residual"] = c.layers.at(0).parallel_residual;
   d["tied_head"] = c.tied_head;
   return d;

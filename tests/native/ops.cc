@@ -115,7 +115,7 @@ class Cache {
   }
 
   Floats attention(const std::string& isa, int n_threads, const Floats& q, int first_slot,
-                   const std::optional<Ints>& parents, float scale, int window) {
+                   const std::optional<Ints>& parents, float scale, int window, float soft_cap) {
     Floats out(std::vector<py::ssize_t>(q.shape(), q.shape() + q.ndim()));
     AttentionTask task;
     task.n_rows = static_cast<int>(q.shape(0));
@@ -130,6 +130,7 @@ class Cache {
     task.first_slot = first_slot;
     task.parents = parents ? parents->data() : nullptr;
     task.window = window;
+    task.soft_cap = soft_cap;
     check_attention(task);
     check_slots(first_slot, task.n_rows);
     const OpsKernels& ops = kernels(isa);
@@ -214,6 +215,12 @@ PYBIND11_MODULE(_testing_ops, m) {
   m.def("sum_exp", [](const std::string& isa, const Floats& x, float max) {
     return kernels(isa).sum_exp(x.data(), x.size(), max);
   });
+  m.def("soft_cap", [](const std::string& isa, float cap, const Floats& x) {
+    Floats out(std::vector<py::ssize_t>(x.shape(), x.shape() + x.ndim()));
+    std::copy_n(x.data(), x.size(), out.mutable_data());
+    kernels(isa).soft_cap(cap, out.mutable_data(), x.size());
+    return out;
+  });
   py::class_<Cache>(m, "Cache", py::module_local())
       .def(py::init<const std::string&, int, int, int>())
       .def("rope_store", &Cache::rope_store, py::arg("isa"), py::arg("n_threads"), py::arg("q"),
@@ -221,7 +228,7 @@ PYBIND11_MODULE(_testing_ops, m) {
            py::arg("interleaved") = false)
       .def("attention", &Cache::attention, py::arg("isa"), py::arg("n_threads"), py::arg("q"),
            py::arg("first_slot"), py::arg("parents") = py::none(), py::arg("scale") = 1.0F,
-           py::arg("window") = 0)
+           py::arg("window") = 0, py::arg("soft_cap") = 0.0F)
       .def("keys", &Cache::keys)
       .def("values", &Cache::values)
       .def("content", &Cache::content);

@@ -116,7 +116,7 @@ class ReferenceBackend final : public Backend {
           double score = 0;
           for (int d = 0; d < t.head_dim; ++d)
             score += static_cast<double>(q[d]) * k[static_cast<std::size_t>(d)];
-          scores.push_back(score * static_cast<double>(t.scale));
+          scores.push_back(capped(score * static_cast<double>(t.scale), t.soft_cap));
         }
         const double largest = *std::max_element(scores.begin(), scores.end());
         double sum = 0;
@@ -161,10 +161,11 @@ class ReferenceBackend final : public Backend {
         if (!task.blocks.empty() &&
             !std::binary_search(task.blocks.begin(), task.blocks.end(), block))
           continue;
-        row[i] =
-            static_cast<float>(dynamic_cast<const ReferenceMatrix&>(*task.weight)
-                                   .dot(static_cast<std::int64_t>(i), input) +
-                               (task.bias != nullptr ? static_cast<double>(task.bias[i]) : 0.0));
+        row[i] = static_cast<float>(
+            capped(dynamic_cast<const ReferenceMatrix&>(*task.weight)
+                           .dot(static_cast<std::int64_t>(i), input) +
+                       (task.bias != nullptr ? static_cast<double>(task.bias[i]) : 0.0),
+                   task.soft_cap));
       }
       if (task.logits != nullptr)
         std::copy(row.begin(), row.end(), task.logits + r * task.logits_stride);
@@ -198,6 +199,11 @@ class ReferenceBackend final : public Backend {
       return 0.5 * x * (1.0 + std::tanh(u));
     }
     return x;
+  }
+
+  static double capped(double x, float cap) {
+    const auto c = static_cast<double>(cap);
+    return cap > 0 ? c * std::tanh(x / c) : x;
   }
 
   static std::vector<double> normalise(const Norm& norm, const float* x, std::int64_t n) {

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .errors import ConvertError, short
-from .gemma import gemma3
+from .gemma import gemma2, gemma3
 from .hf_config import Config
 from .model_description import Defaults, Expected, Model, context_length, read_sizes
 from .rope import read_rope
@@ -214,6 +214,7 @@ KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "qwen3": ("Qwen3", qwen3),
     "smollm3": ("SmolLM3", smollm3),
     "granite": ("Granite", granite),
+    "gemma2": ("Gemma2", gemma2),
     "gemma3_text": ("Gemma3", gemma3),
     "olmo2": ("Olmo2", olmo2),
     "gpt_neox": ("GPTNeoX", gptneox),

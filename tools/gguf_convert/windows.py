@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import ConvertError, short
+from .gguf_keys import Keys
 from .hf_config import Config
-
-if TYPE_CHECKING:
-    from .to_hf_config import Keys
 
 KINDS = {"full_attention": False, "sliding_attention": True}
 PATTERN = "attention.sliding_window_pattern"

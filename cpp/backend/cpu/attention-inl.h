@@ -2,7 +2,9 @@
 // SPECDEC_ATTENTION_GROUP (queries that share a key vector in registers) defined.
 //
 // Order of operations, the same for every tile, thread and instruction set (contract 1):
-//   score   = chain of fma over the dimensions, one lane per position; q carries scale * log2(e)
+//   score   = chain of fma over the dimensions, one lane per position; q carries scale * log2(e),
+//   or
+//             scale / soft_cap: then the score is soft_cap * log2(e) * tanh of that
 //   chunk   : m = max of its scores, p = 2^(score - m), l = sum of p in 16 lanes by position,
 //             o = chain of fma over the positions, one lane per dimension
 //   row     : chunks merged in ascending order, see merge_chunk

@@ -154,6 +154,13 @@ void run_weigh(int rows, const float* p, const E* v, int v_stride, int n, float*
   }
 }
 
+// Scores [first, n), already divided by the cap, to what exponents of 2 are made of.
+inline void cap_scores(float* scores, int first, int n, float cap) {
+  const F32x16 factor = F32x16::set1(cap * 0x1.715476p+0F);
+  for (int i = first / 16 * 16; i < n; i += 16)
+    (tanh(F32x16::load(scores + i)) * factor).store(scores + i);
+}
+
 // Scores [first, n) to unnormalised probabilities, zero in the lanes around them.
 inline void softmax_row(float* scores, int first, int n, float* row_max, float* row_sum) {
   const int n_padded = (n + 15) / 16 * 16;

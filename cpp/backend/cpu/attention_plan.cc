@@ -80,7 +80,7 @@ std::size_t attention_scratch_bytes(const AttentionTask& task, int n_threads) {
 
 void check_attention(const AttentionTask& task) {
   const KvLayout& layout = task.cache.layout;
-  SPECDEC_CHECK(task.n_rows >= 1 && task.first_slot >= 0 && task.window >= 0);
+  SPECDEC_CHECK(task.n_rows >= 1 && task.first_slot >= 0 && task.window >= 0 && task.soft_cap >= 0);
   SPECDEC_CHECK(task.n_kv_heads >= 1 && task.n_heads >= task.n_kv_heads &&
                 task.n_heads % task.n_kv_heads == 0);
   SPECDEC_CHECK(task.head_dim >= 1 && task.head_dim <= kMaxHeadDim);

@@ -64,8 +64,9 @@ class AttentionTile {
       const int n = n_visible(j);
       const int hidden = n_hidden(j);
       if (n <= hidden) continue;
-      softmax_row(work_.scores + j * kScoreStride, hidden, n, work_.chunk_max + j,
-                  work_.chunk_sum + j);
+      float* scores = work_.scores + j * kScoreStride;
+      if (task_.soft_cap > 0) cap_scores(scores, hidden, n, task_.soft_cap);
+      softmax_row(scores, hidden, n, work_.chunk_max + j, work_.chunk_sum + j);
       std::memset(out + j * out_stride, 0,
                   static_cast<std::size_t>(layout_.v_stride()) * sizeof(float));
     }
@@ -125,7 +126,8 @@ class AttentionTile {
   void pack_queries() {
     const int n_groups = (n_ + kGroup - 1) / kGroup;
     group_rows_ = (n_ + n_groups - 1) / n_groups;
-    const float factor = task_.scale * 0x1.715476p+0F;
+    const float factor =
+        task_.soft_cap > 0 ? task_.scale / task_.soft_cap : task_.scale * 0x1.715476p+0F;
     for (int j = 0; j < n_; ++j) {
       const int t = begin_ + j;
       const std::int64_t head = static_cast<std::int64_t>(kv_head_) * plan_.group + t % plan_.group;

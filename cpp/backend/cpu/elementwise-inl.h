@@ -50,6 +50,10 @@ struct Activate {
   Activation activation;
   F32x16 operator()(F32x16 x, F32x16 /*unused*/) const { return apply(activation, x); }
 };
+struct SoftCap {
+  F32x16 inverse, cap;
+  F32x16 operator()(F32x16 x, F32x16 /*unused*/) const { return tanh(x * inverse) * cap; }
+};
 struct ActivateMultiply {
   Activation activation;
   F32x16 operator()(F32x16 gate, F32x16 up) const { return apply(activation, gate) * up; }
@@ -68,6 +72,10 @@ void norm(const Norm& norm, const float* x, std::int64_t n, float* out) noexcept
 void activate(Activation activation, float* x, std::int64_t n) noexcept {
   if (activation == Activation::kNone) return;
   map2(x, x, n, x, Activate{activation});
+}
+
+void soft_cap(float cap, float* x, std::int64_t n) noexcept {
+  map2(x, x, n, x, SoftCap{F32x16::set1(1.0F / cap), F32x16::set1(cap)});
 }
 
 void activate_multiply(Activation activation, const float* gate, const float* up, std::int64_t n,

@@ -62,6 +62,7 @@ void HeadReducer::add(int thread, std::int64_t group, float* logits, const OpsKe
     const auto n_last =
         static_cast<int>(std::min<std::int64_t>(kHeadBlock, task_.n_tokens - last_first));
     const int n = (n_blocks - 1) * kHeadBlock + n_last;
+    if (task_.soft_cap > 0) ops.soft_cap(task_.soft_cap, row, n);
     std::fill(row + n, row + n_blocks * kHeadBlock, -kInfinity);
     if (task_.logits != nullptr) {
       for (int b = 0; b < n_blocks; ++b) {

@@ -104,6 +104,22 @@ inline F32x16 gelu_tanh(F32x16 x) {
   return x / (F32x16::set1(1.0F) + exp(x * slope));
 }
 
+// Within 2 ulp: a polynomial near 0, where 1 - 2 / (1 + e^2x) would cancel.
+inline F32x16 tanh(F32x16 x) {
+  const F32x16 one = F32x16::set1(1.0F);
+  const F32x16 a = abs(x);
+  const F32x16 square = x * x;
+  F32x16 p = F32x16::set1(-0x1.75d1f4p-8F);
+  p = fma(p, square, F32x16::set1(0x1.522178p-6F));
+  p = fma(p, square, F32x16::set1(-0x1.b83b2ep-5F));
+  p = fma(p, square, F32x16::set1(0x1.110718p-3F));
+  p = fma(p, square, F32x16::set1(-0x1.555532p-2F));
+  const F32x16 near = fma(p * square, x, x);
+  const F32x16 size = one - F32x16::set1(2.0F) / (one + exp(a + a));
+  const F32x16 far = select_less(x, F32x16::zero(), F32x16::zero() - size, size);
+  return select_less(a, F32x16::set1(0.625F), near, far);
+}
+
 inline F32x16 apply(Activation activation, F32x16 x) {
   switch (activation) {
     case Activation::kSilu:

@@ -14,7 +14,7 @@
 
 namespace specdec::SPECDEC_SIMD_NAMESPACE {
 
-constinit const OpsKernels kOps = {norm,       activate, activate_multiply, add,
-                                   max_finite, sum_exp,  rope_store,        attention};
+constinit const OpsKernels kOps = {norm,    activate, activate_multiply, add,      max_finite,
+                                   sum_exp, soft_cap, rope_store,        attention};
 
 }  // namespace specdec::SPECDEC_SIMD_NAMESPACE

@@ -26,6 +26,9 @@ struct OpsKernels {
   // Sum of e^(x[i] - max).
   float (*sum_exp)(const float* x, std::int64_t n, float max);
 
+  // x[i] = cap * tanh(x[i] / cap). Any n.
+  void (*soft_cap)(float cap, float* x, std::int64_t n);
+
   // Whole operations, called by every thread of a task with the same arguments.
   void (*rope_store)(const RopeStoreTask& task, TaskContext& context);
   // scratch: attention_scratch_bytes() bytes, 64-byte aligned, shared by all threads.

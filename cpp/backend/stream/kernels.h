@@ -133,6 +133,7 @@ struct AttentionArgs {
   RopeStoreArgs rope;
   int n_before = 0;
   int window = 0;
+  float soft_cap = 0;
 };
 inline constexpr int kMostNewRows = 16;
 inline constexpr int kAttentionCounters = 8;
@@ -159,6 +160,7 @@ struct HeadArgs {
   PackedWeight weight;
   const float* bias = nullptr;
   std::int64_t n_tokens = 0;
+  float soft_cap = 0;
   const std::int32_t* blocks = nullptr;  // device, [n_blocks], ascending
   int n_blocks = 0;
   int top_k = 1;

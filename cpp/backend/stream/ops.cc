@@ -120,7 +120,8 @@ void StreamBackend::attention(const AttentionTask& task) {
                      .counters = at<std::int32_t>(space_.counters),
                      .rope = rope,
                      .n_before = rope.n_rows == 0 ? 0 : rope.n_rows - task.n_rows,
-                     .window = task.window};
+                     .window = task.window,
+                     .soft_cap = task.soft_cap};
   // The last rows of those that were to be stored, in the same layer.
   SPECDEC_CHECK(rope.n_rows == 0 ||
                 (rope.page_offset == args.page_offset && rope.pages == args.pages &&
@@ -153,6 +154,7 @@ void StreamBackend::head(const HeadTask& task) {
                   .weight = packed(task.weight),
                   .bias = task.bias,
                   .n_tokens = task.n_tokens,
+                  .soft_cap = task.soft_cap,
                   .blocks = n_blocks > 0 ? buffers_.head_blocks : nullptr,
                   .n_blocks = n_blocks,
                   .top_k = task.top_k,

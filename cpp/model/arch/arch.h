@@ -32,10 +32,18 @@ struct ArchSpec {
 };
 
 // Windows of the layers: of attention.sliding_window positions, where sliding_window_pattern says;
-// without it on all but every `period`th. 0: no window by default.
-void read_windows(const HparamReader& hparams, ModelConfig& config, int period);
+// without it on all but every `period`th. `usual`: where a file does not say how long.
+void read_windows(const HparamReader& hparams, ModelConfig& config, int period, int usual = 0);
 // On all layers where nothing else is said, unless no row of the context is further back.
 void read_short_windows(const HparamReader& hparams, ModelConfig& config);
+
+// 0: none.
+[[nodiscard]] float read_soft_cap(const HparamReader& hparams, const char* suffix, double usual);
+// What Gemma 2 and 3 have: norms before and after both branches, tanh GELU.
+void gemma_layer_slots(SlotTable& table, Presence head_norms);
+// Their scales; the largest of each family, known by its layers, scales scores by what heads share
+// of the width: files do not say it.
+void read_gemma_scales(ModelConfig& config, int layers_of_largest);
 
 // nullptr when it is not one of ours.
 [[nodiscard]] const ArchSpec* find_arch(std::string_view name) noexcept;

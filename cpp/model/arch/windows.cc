@@ -2,10 +2,10 @@
 
 namespace specdec {
 
-void read_windows(const HparamReader& hparams, ModelConfig& config, int period) {
+void read_windows(const HparamReader& hparams, ModelConfig& config, int period, int usual) {
   const char* pattern = "attention.sliding_window_pattern";
   const auto window =
-      static_cast<int>(hparams.get_int("attention.sliding_window", 0, 0, kMaxContextLength));
+      static_cast<int>(hparams.get_int("attention.sliding_window", usual, 0, kMaxContextLength));
   if (window == 0) return;
   std::vector<bool> windowed = hparams.get_layer_flags(pattern);
   if (windowed.empty()) {

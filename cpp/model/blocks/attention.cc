@@ -96,7 +96,8 @@ void attend(const LayerRun& run) {
                                 .cache = run.view_of(part),
                                 .first_slot = run.pass.slot_of(part) + skipped,
                                 .parents = run.rows.parents,
-                                .window = run.spec.window});
+                                .window = run.spec.window,
+                                .soft_cap = run.spec.score_cap});
   }
 }
 

@@ -15,7 +15,8 @@ void run_attention(const AttentionParams& p, int n_kv_heads, Stream stream) {
 
 template <class L, int kType, bool kSplit>
 void run_attention_dims(const AttentionParams& p, int n_kv_heads, Stream stream) {
-  if (p.window > 0) return run_attention<L, kType, kSplit, 0, 4, true>(p, n_kv_heads, stream);
+  if (p.window > 0 || p.soft_cap > 0)
+    return run_attention<L, kType, kSplit, 0, 4, true>(p, n_kv_heads, stream);
   const std::int64_t n_blocks = div_up(p.n_queries, 8) * n_kv_heads * (kSplit ? p.n_chunks : 1);
   const bool few = n_blocks < 2 * L::n_processors();
   const auto run = [&]<int kHeadDim>() {
@@ -44,7 +45,9 @@ void attention(const AttentionArgs& args, Stream stream) {
   p.group = args.n_heads / args.n_kv_heads;
   p.n_queries = p.n_rows * p.group;
   p.n_chunks = args.max_chunks;
-  p.factor = args.scale * 0x1.715476p+0F;
+  const float log2_e = 0x1.715476p+0F;
+  p.factor = args.soft_cap > 0 ? args.scale / args.soft_cap : args.scale * log2_e;
+  p.soft_cap = args.soft_cap * log2_e;
   p.q = args.q;
   p.out = args.out;
   p.q_stride = args.q_stride;

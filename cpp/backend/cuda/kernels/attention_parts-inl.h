@@ -15,14 +15,15 @@ struct AttentionParams {
   int group;      // query heads per kv head
   int n_queries;  // n_rows * group, query t is row t / group
   int n_chunks;   // most that a row may see
-  float factor;   // scale * log2(e)
+  float factor;   // scale * log2(e), or scale / soft_cap
   const float* q;
   float* out;
   std::int64_t q_stride, out_stride;
   const std::int32_t* first_slot;
   int slot_offset;
   const std::int32_t* parents;
-  int window;  // 0: none
+  int window;      // 0: none
+  float soft_cap;  // times log2(e); 0: none
   CacheParams cache;
   int n_new;     // rows to be rotated and stored
   int n_before;  // of which are not attended
@@ -58,7 +59,7 @@ SPECDEC_GPU int slot_of(G& g, const std::int32_t* parents, int first, int row, i
 template <bool kWindow>
 SPECDEC_GPU int first_seen(const AttentionParams& p, int length) {
   if constexpr (!kWindow) return 0;
-  return length <= p.window ? 0 : length - p.window;
+  return p.window == 0 || length <= p.window ? 0 : length - p.window;
 }
 
 // A row of this length sees positions [n_hidden, n_visible) of a chunk.

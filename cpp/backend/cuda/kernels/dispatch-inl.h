@@ -260,6 +260,11 @@ void head(const HeadArgs& args, Stream stream) {
   launch.params.tiles = p.blocks;
   L::matmul(launch, stream);
 
+  if (args.soft_cap > 0) {
+    p.soft_cap = args.soft_cap;
+    p.capped = logits;
+    L::template launch<HeadCap>(p, pieces(p.n_columns), args.n_rows, kPiece, 0, stream);
+  }
   const int scan_bytes = kScanLogits * 8 + 32;
   L::template launch<HeadScan>(p, p.n_scans, args.n_rows, 256, scan_bytes, stream);
   L::template launch<HeadMerge>(p, args.n_rows, 1, 256, scan_bytes, stream);

@@ -28,6 +28,8 @@ struct HeadParams {
   float* log_sum_exp;
   float* full;  // [n_rows][full_stride] or null
   std::int64_t full_stride;
+  float soft_cap;
+  float* capped;  // logits, when there is a cap
 };
 
 template <class G>
@@ -114,6 +116,23 @@ SPECDEC_GPU void select_top(G& g, const Keys& keys, int n, int log_k) {
     sort_runs(g, keys, n, log_k, true);
   }
 }
+
+// Before all else: logits to soft_cap * tanh(logit / soft_cap), where they are.
+struct HeadCap {
+  using Params = HeadParams;
+  static constexpr int kMaxThreads = 256;
+  static constexpr int kMinBlocks = 2;
+
+  // grid: pieces x rows
+  template <class G>
+  static SPECDEC_GPU void run(G& g, const Params& p) {
+    const std::int64_t column = std::int64_t{g.block()} * g.n_threads() + g.thread();
+    if (column >= p.n_columns) return;
+    const std::int64_t at = g.block_y() * p.stride + column;
+    const float x = g.load_fresh(p.capped + at) * divide(1.0F, p.soft_cap);
+    g.store(p.capped + at, tanh_of(x) * p.soft_cap);
+  }
+};
 
 // Stage 1: the best of kScanLogits logits, and sums of exponentials.
 struct HeadScan {

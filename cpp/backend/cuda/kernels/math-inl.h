@@ -75,6 +75,21 @@ SPECDEC_GPU float gelu_tanh(float x) {
   return divide(x, 1.0F + exp_of(x * slope));
 }
 
+SPECDEC_GPU float tanh_of(float x) {
+  if (x != x) return x;
+  const float a = magnitude(x);
+  const float square = x * x;
+  float p = -0x1.75d1f4p-8F;
+  p = fma_of(p, square, 0x1.522178p-6F);
+  p = fma_of(p, square, -0x1.b83b2ep-5F);
+  p = fma_of(p, square, 0x1.110718p-3F);
+  p = fma_of(p, square, -0x1.555532p-2F);
+  const float near = fma_of(p * square, x, x);
+  const float size = 1.0F - divide(2.0F, 1.0F + exp_of(a + a));
+  const float far = x < 0.0F ? 0.0F - size : size;
+  return a < 0.625F ? near : far;
+}
+
 // Numbers of Activation, which kernels take as an int.
 inline constexpr int kActivationNone = 0;
 inline constexpr int kActivationSilu = 1;

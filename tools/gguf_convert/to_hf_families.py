@@ -1,0 +1,147 @@
+"""What config.json of each architecture says beside what all say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .gemma import PERIODS, attention_scalar
+from .gguf_keys import Keys, token_id
+from .windows import PATTERN, layer_types, windowed_layers
+
+LEFT_OUT = object()  # the value of a key that this architecture does not have
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Family:
+    name: str  # that transformers' classes begin with
+    model_type: str
+    change: Callable[[Keys, Json, Json], None]  # (keys, config, tensors) -> config
+    own: tuple[str, ...] = ()  # keys that change the arithmetic and that config.json can say
+    epsilon: str = "attention.layer_norm_rms_epsilon"
+
+
+def has_window(keys: Keys, context: int) -> bool:
+    return 0 < keys.number("attention.sliding_window", 0) < context
+
+
+def _windowed(keys: Keys, config: Json) -> bool:
+    return has_window(keys, config["max_position_embeddings"])
+
+
+def _drop_no_scaling(config: Json) -> None:
+    if config["rope_scaling"] is None:
+        config["rope_scaling"] = LEFT_OUT
+
+
+def _llama(keys: Keys, config: Json, tensors: Json) -> None:
+    config["attention_bias"] = "blk.0.attn_q.bias" in tensors
+    if not _windowed(keys, config):
+        return
+    config |= {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+    if not all(windowed_layers(keys, 0)):
+        raise keys.fail(PATTERN, "that of all layers, as config.json cannot say otherwise")
+    config["sliding_window"] = keys.integer("attention.sliding_window")
+
+
+def _qwen(keys: Keys, config: Json, _: Json) -> None:
+    _drop_no_scaling(config)
+    if _windowed(keys, config):
+        config["use_sliding_window"] = True
+        config["sliding_window"] = keys.integer("attention.sliding_window")
+        config["layer_types"] = layer_types(windowed_layers(keys, 0))
+
+
+def _smollm3(keys: Keys, config: Json, _: Json) -> None:
+    _drop_no_scaling(config)
+    # The default is a token that small vocabularies lack.
+    config["pad_token_id"] = token_id(keys.values, "padding")
+
+
+def _granite(keys: Keys, config: Json, tensors: Json) -> None:
+    _drop_no_scaling(config)
+    config |= {
+        "embedding_multiplier": keys.number("embedding_scale", 0) or 1.0,
+        "residual_multiplier": keys.number("residual_scale", 0) or 1.0,
+        "logits_scaling": keys.number("logit_scale", 0) or 1.0,
+        "attention_multiplier": keys.number("attention.scale", 0) or config["head_dim"] ** -0.5,
+        "attention_bias": "blk.0.attn_q.bias" in tensors,
+    }
+
+
+def _olmo2(_: Keys, config: Json, __: Json) -> None:
+    _drop_no_scaling(config)
+
+
+def _gemma(keys: Keys, config: Json) -> None:
+    config["hidden_act"] = LEFT_OUT
+    config |= {
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": attention_scalar(
+            keys.arch,
+            config["hidden_size"],
+            config["num_hidden_layers"],
+            config["num_attention_heads"],
+            config["head_dim"],
+        ),
+        "sliding_window": keys.integer("attention.sliding_window", 4096),
+        "layer_types": layer_types(windowed_layers(keys, PERIODS[keys.arch])),
+    }
+
+
+def _gemma2(keys: Keys, config: Json, _: Json) -> None:
+    _drop_no_scaling(config)
+    _gemma(keys, config)
+    for name, usual in (("attn", 50.0), ("final", 30.0)):
+        config[f"{name}_logit_softcapping"] = (
+            keys.number(f"{name}_logit_softcapping", usual) or None
+        )
+
+
+def _gemma3(keys: Keys, config: Json, _: Json) -> None:
+    _gemma(keys, config)
+    config["final_logit_softcapping"] = keys.number("final_logit_softcapping", 0) or None
+    full = {"rope_type": "default", "rope_theta": config["rope_theta"]}
+    local = {"rope_type": "default", "rope_theta": keys.number("rope.freq_base_swa", 10000.0)}
+    config["rope_parameters"] = {
+        "full_attention": full | (config["rope_scaling"] or {}),
+        "sliding_attention": local,
+    }
+    config["rope_scaling"] = config["rope_theta"] = LEFT_OUT
+
+
+def _gptneox(keys: Keys, config: Json, _: Json) -> None:
+    _drop_no_scaling(config)
+    config |= {
+        "hidden_act": "gelu",
+        "rotary_emb_base": config["rope_theta"],
+        "rotary_pct": keys.integer("rope.dimension_count", config["head_dim"]) / config["head_dim"],
+        "layer_norm_eps": config["rms_norm_eps"],
+        "use_parallel_residual": keys.flag("use_parallel_residual", True),
+    }
+    for name in ("num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta"):
+        config[name] = LEFT_OUT
+
+
+WINDOW = "attention.sliding_window"
+SCALES = ("logit_scale", "residual_scale", "embedding_scale", "attention.scale")
+CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
+FAMILIES = {
+    "llama": Family("Llama", "llama", _llama, (WINDOW,)),
+    "qwen2": Family("Qwen2", "qwen2", _qwen, (WINDOW,)),
+    "qwen3": Family("Qwen3", "qwen3", _qwen, (WINDOW,)),
+    "smollm3": Family("SmolLM3", "smollm3", _smollm3),
+    "granite": Family("Granite", "granite", _granite, SCALES),
+    "gemma2": Family("Gemma2", "gemma2", _gemma2, (WINDOW, *CAPS)),
+    "gemma3": Family("Gemma3", "gemma3_text", _gemma3, (WINDOW, CAPS[1])),
+    "olmo2": Family("Olmo2", "olmo2", _olmo2),
+    "gptneox": Family(
+        "GPTNeoX",
+        "gpt_neox",
+        _gptneox,
+        ("rope.dimension_count",),
+        epsilon="attention.layer_norm_epsilon",
+    ),
+}
