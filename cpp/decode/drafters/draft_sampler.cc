@@ -32,6 +32,12 @@ void DraftSampler::check(const DraftModelOptions& options) {
   if (options.temperature) probe.temperature = *options.temperature;
   if (options.top_k) probe.top_k = *options.top_k;
   probe.validate();
+  if (options.mode == DraftMode::kGreedy && options.temperature.value_or(0.0) > 0.0) {
+    throw_invalid(
+        "draft temperature must not be given for greedy drafts, which are the best "
+        "tokens whatever it is: leave it out, or draft 'sampled' or 'coupled'; got " +
+        std::to_string(*options.temperature));
+  }
   if (options.branch < 1 || options.branch > kMaxBranch) {
     throw_invalid("branch must be in [1, " + std::to_string(kMaxBranch) + "], got " +
                   std::to_string(options.branch));
