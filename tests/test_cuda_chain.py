@@ -78,7 +78,7 @@ def single_steps(session: Any, tokens: list[int], n_steps: int, **options: Any) 
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
 def test_a_chain_has_the_bits_of_single_steps(model_file, device, kv_type):
     model = on_device(model_file, device)
-    assert model.can_chain
+    assert model.can_run_steps
     single, chained = (model.session(kv_type=kv_type) for _ in range(2))
     for tokens, n_steps, options in (
         (TOKENS[:5], 4, {"top_k": 3}),
@@ -107,8 +107,8 @@ def test_a_chain_crosses_into_another_page(model_file, device):
 
 def test_the_embedding_on_the_device_changes_no_bits(model_file, device):
     there, here = (on_device(model_file, device, device_embedding=e) for e in (True, False))
-    assert there.can_chain
-    assert not here.can_chain
+    assert there.can_run_steps
+    assert not here.can_run_steps
     extra = there.device_bytes - here.device_bytes
     assert (extra == 0) == CONFIGS[model_file.stem].tied
     sessions = [m.session(kv_type="f16") for m in (there, here)]
@@ -202,10 +202,10 @@ def test_a_chain_ends_before_logits_that_are_not_finite(tmp_path, device):
 
 def test_models_that_are_split_do_not_chain(llama_file, device):
     model = testing.Model(str(llama_file), backend=device, n_device_layers=1)
-    assert not model.can_chain
+    assert not model.can_run_steps
     with pytest.raises(testing.NativeError, match="all layers"):
         model.session().forward_steps(TOKENS[:1], 2)
-    assert not testing.Model(str(llama_file)).can_chain
+    assert not testing.Model(str(llama_file)).can_run_steps
 
 
 # ---------------------------------------------------------------- in the engine

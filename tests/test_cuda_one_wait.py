@@ -105,6 +105,21 @@ def test_other_choices_than_the_best_can_stand_beside_the_chain(llama_file, targ
         verifying.truncate(0)
 
 
+def test_a_pass_of_which_nothing_is_kept_has_never_been(llama_file, target_file, device):
+    target, draft = pair(target_file, llama_file, device)
+    verifying, drafting = target.session(kv_type="f16"), draft.session(kv_type="f16")
+    alone = target.session(kv_type="f16")
+    for s in (verifying, alone):
+        s.forward(TOKENS[:4], output="none")
+    args = (TOKENS[:1], 3, [TOKENS[5], 0, 0, 0], [-1, 0, 1, 2])
+    steps, rows, error = verifying.forward_behind(drafting, *args, n_used=-1)
+    assert (len(steps), rows, error) == (3, None, None)
+    assert (drafting.length, verifying.length) == (3, 4)
+    # Another one after it, and an ordinary pass.
+    verifying.forward_behind(drafting, *args, n_used=-1)
+    assert verifying.forward(TOKENS[7:9]).tobytes() == alone.forward(TOKENS[7:9]).tobytes()
+
+
 def test_it_crosses_into_other_pages(llama_file, target_file, device):
     target, draft = pair(target_file, llama_file, device)
     long = [TOKENS[i % len(TOKENS)] for i in range(253)]

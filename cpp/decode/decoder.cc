@@ -31,35 +31,13 @@ class AlignedCaches {
 
 }  // namespace
 
-DecodeResult Decoder::run(const DecodeRequest& request) {
-  TokenScorer& scorer = cache_.scorer();
-  Task task({.vocab_size = scorer.vocab_size(), .n_ctx = scorer.n_ctx(), .scorer = &scorer},
-            drafters_, controller_, request);
-  const AlignedCaches guard(cache_, task);
-  bool cancelled = false;
-  try {
-    task.begin();  // first, because a drafter may refuse its options
-    double ms = 0.0;
-    {
-      const ScopedMs timer(ms);
-      cache_.align(request.prompt, static_cast<int>(request.prompt.size()) - 1);
-    }
-    task.read_from(cache_.length(), ms);
-    while (const TaskRows* rows = task.next_rows()) score(*rows, task);
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::kCancelled) throw;
-    cancelled = true;
-  }
-  return task.result(cancelled);
-}
-
-void Decoder::score(const TaskRows& rows, Task& task) {
-  TokenScorer& scorer = cache_.scorer();
+void take_turn(TokenCache& cache, const TaskRows& rows, Task& task) {
+  TokenScorer& scorer = cache.scorer();
   double ms = 0.0;
   if (rows.reading) {
     {
       const ScopedMs timer(ms);
-      cache_.append(rows.batch.tokens, RowOutput::kNone);
+      cache.append(rows.batch.tokens, RowOutput::kNone);
     }
     (void)task.take(scorer, ms);
     return;
@@ -78,9 +56,31 @@ void Decoder::score(const TaskRows& rows, Task& task) {
   double keep_ms = 0.0;
   {
     const ScopedMs timer(keep_ms);
-    cache_.keep(task.row_tokens(), path);
+    cache.keep(task.row_tokens(), path);
   }
   task.commit(keep_ms);
+}
+
+DecodeResult Decoder::run(const DecodeRequest& request) {
+  TokenScorer& scorer = cache_.scorer();
+  Task task({.vocab_size = scorer.vocab_size(), .n_ctx = scorer.n_ctx(), .scorer = &scorer},
+            drafters_, controller_, request);
+  const AlignedCaches guard(cache_, task);
+  bool cancelled = false;
+  try {
+    task.begin();  // first, because a drafter may refuse its options
+    double ms = 0.0;
+    {
+      const ScopedMs timer(ms);
+      cache_.align(request.prompt, static_cast<int>(request.prompt.size()) - 1);
+    }
+    task.read_from(cache_.length(), ms);
+    while (const TaskRows* rows = task.next_rows()) take_turn(cache_, *rows, task);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kCancelled) throw;
+    cancelled = true;
+  }
+  return task.result(cancelled);
 }
 
 void Decoder::reset() {

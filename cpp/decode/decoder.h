@@ -16,6 +16,10 @@
 
 namespace specdec {
 
+// One turn of a task whose rows are scored by a scorer of its own: scores them, and gives and keeps
+// what comes of them.
+void take_turn(TokenCache& cache, const TaskRows& rows, Task& task);
+
 // Owns the bookkeeping of one target cache (and, through the drafter, of the draft's). Between
 // calls it remembers what the caches hold: a prompt that begins like the last conversation is only
 // read from where it differs.
@@ -58,8 +62,6 @@ class Decoder {
   }
 
  private:
-  void score(const TaskRows& rows, Task& task);
-
   TokenCache cache_;
   std::vector<Drafter*> drafters_;
   Controller* controller_ = nullptr;

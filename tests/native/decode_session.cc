@@ -176,6 +176,49 @@ class Session {
     return d;
   }
 
+  // Requests of several sessions, turn by turn, as a scheduler has them; each from its beginning.
+  static std::vector<std::vector<TokenId>> by_turns(
+      const std::vector<std::pair<Session*, py::dict>>& all) {
+    struct Running {
+      DecodeRequest request;
+      std::optional<ToyPieces> pieces;
+      std::optional<TokenCache> cache;
+      std::vector<Drafter*> drafters;
+      std::optional<Task> task;
+    };
+    std::vector<std::unique_ptr<Running>> running;
+    for (const auto& [session, options] : all) {
+      Running& r = *running.emplace_back(std::make_unique<Running>());
+      int unused = 0;
+      session->read_request(options, r.request, r.pieces, unused, unused);
+      session->decoder_->reset();
+      ToyScorer& toy = session->target_;
+      r.cache.emplace(toy);
+      if (session->drafter_ != nullptr) r.drafters = {session->drafter_.get()};
+      r.task.emplace(
+          TaskTarget{.vocab_size = toy.vocab_size(), .n_ctx = toy.n_ctx(), .scorer = &toy},
+          r.drafters, nullptr, r.request);
+      r.task->begin();
+      r.task->read_from(0, 0.0);
+    }
+    for (bool goes_on = true; goes_on;) {
+      goes_on = false;
+      for (const auto& r : running) {
+        // One row of a prompt at a time: whoever drives a task may cut it as he likes.
+        const TaskRows* const rows = r->task->next_rows(1);
+        if (rows == nullptr) continue;
+        take_turn(*r->cache, *rows, *r->task);
+        goes_on = true;
+      }
+    }
+    std::vector<std::vector<TokenId>> results;
+    for (std::size_t i = 0; i < running.size(); ++i) {
+      results.push_back(running[i]->task->result(false).token_ids);
+      all[i].first->decoder_->reset();
+    }
+    return results;
+  }
+
   // Law of the result's token ids over every branch of the loop.
   std::vector<std::pair<std::vector<TokenId>, double>> law(const py::dict& options) {
     DecodeRequest request;
@@ -481,6 +524,7 @@ void bind_session(py::module_& m) {
       .def(py::init<const py::dict&, const py::object&, bool>(), py::arg("target"),
            py::arg("drafter") = py::none(), py::arg("use_cache") = true)
       .def("run", [](Session& s, const py::kwargs& options) { return s.run(options); })
+      .def_static("by_turns", &Session::by_turns, py::arg("sessions_and_options"))
       .def("law", [](Session& s, const py::kwargs& options) { return s.law(options); })
       .def("counts", &Session::counts, py::arg("options"), py::arg("first_seed"), py::arg("n"),
            py::arg("reuse") = "")
