@@ -316,7 +316,7 @@ DecodeResult Task::result(bool cancelled) {
   }
   if (!verifier_.traits().lossless) {
     add_note("verifier '" + std::string(verifier_.name()) +
-             "' is not lossless: the text does not follow the target's law");
+             "' is not lossless: the text does not follow the target's distribution");
   }
   stats.decode_ms = stats.total_ms - stats.prompt_ms;
   return std::move(result_);
