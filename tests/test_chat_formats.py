@@ -26,6 +26,11 @@ EXPECTED = {
     "<|user|>\nBye</s>\n<|assistant|>\n",
     "gemma": "<start_of_turn>user\nBe kind.\n\nHi<end_of_turn>\n"
     "<start_of_turn>model\nHello.<end_of_turn>\n<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n",
+    "phi3": "<|system|>\nBe kind.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\nHello.<|end|>\n"
+    "<|user|>\nBye<|end|>\n<|assistant|>\n",
+    "phi4": "<|im_start|>system<|im_sep|>Be kind.<|im_end|><|im_start|>user<|im_sep|>Hi<|im_end|>"
+    "<|im_start|>assistant<|im_sep|>Hello.<|im_end|><|im_start|>user<|im_sep|>Bye<|im_end|>"
+    "<|im_start|>assistant<|im_sep|>",
     "raw": "Be kind.HiHello.Bye",
 }
 # The essential parts of the templates that models of each family come with.
@@ -47,6 +52,14 @@ TEMPLATES = {
     "{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' }}"
     "{{ (system if loop.first else '') + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}",
+    "phi3": "{% for m in messages %}{% if m['role'] == 'system' and m['content'] %}"
+    "{{ '<|system|>\n' + m['content'] + '<|end|>\n' }}{% elif m['role'] == 'user' %}"
+    "{{ '<|user|>\n' + m['content'] + '<|end|>\n' }}{% elif m['role'] == 'assistant' %}"
+    "{{ '<|assistant|>\n' + m['content'] + '<|end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}",
+    "phi4": "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '<|im_sep|>' }}"
+    "{{ m['content'] + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}",
     "zephyr": "{% for m in messages %}{{ '<|user|>' if m['role'] == 'user' else '<|system|>' if "
     "m['role'] == 'system' else '<|assistant|>' }}{{ '\n' + m['content'] + eos_token + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}",
@@ -99,6 +112,13 @@ def test_contents_never_allow_control_tokens(name: str) -> None:
     assert [text for text, from_template in pieces if not from_template] == [attack]
 
 
+def test_control_tokens_of_phi3_are_the_formats_own() -> None:
+    pieces = render_format("phi3", CHAT)["pieces"]
+    texts = [text.decode() for text, from_template in pieces if from_template]
+    assert sum(text.count("<|user|>") for text in texts) == 2
+    assert sum(text.count("<|assistant|>") for text in texts) == 2
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_without_a_generation_prompt_the_conversation_ends_with_the_last_message(name: str) -> None:
     shorter = render_format(name, CHAT, add_generation_prompt=False)["text"].decode()
@@ -110,11 +130,13 @@ def test_without_a_generation_prompt_the_conversation_ends_with_the_last_message
             "llama3": "<|eot_id|>",
             "zephyr": "</s>",
             "gemma": "<end_of_turn>",
+            "phi3": "<|end|>",
+            "phi4": "<|im_end|>",
         }.get(name, "Bye")
     )
 
 
-@pytest.mark.parametrize("name", ["llama2", "zephyr", "gemma"])
+@pytest.mark.parametrize("name", ["llama2", "zephyr", "gemma", "phi3"])
 def test_a_role_that_the_format_lacks_is_refused(name: str) -> None:
     with pytest.raises(chat.NativeError, match="no role tool") as caught:
         render_format(name, [("tool", "x")])

@@ -31,8 +31,11 @@ from test_model_transformers import (  # noqa: E402
     llama,
     neox,
     olmo2,
+    olmo3,
+    phi3,
     qwen2,
     qwen3,
+    rope,
     smollm3,
 )
 from test_model_transformers import randomise as randomise_weights  # noqa: E402
@@ -50,9 +53,13 @@ def mistral(**changes: Any) -> Any:
     return transformers.MistralForCausalLM(config)
 
 
-def yarn() -> dict[str, Any]:
-    scaling = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0}
-    return scaling | {"original_max_position_embeddings": 128}
+def yarn(**more: Any) -> dict[str, Any]:
+    return rope("yarn", original_max_position_embeddings=128, **more)
+
+
+def olmo3_yarn() -> dict[str, Any]:
+    plain = {"rope_type": "default", "rope_theta": 10000.0}
+    return {"sliding_attention": plain, "full_attention": yarn()}
 
 
 CASES = {
@@ -62,6 +69,9 @@ CASES = {
     "llama wide heads": lambda: llama(head_dim=32),
     "llama 3 rope": lambda: llama(rope_parameters=LLAMA3_ROPE),
     "llama yarn": lambda: llama(rope_parameters=yarn()),
+    "llama yarn attention factor": lambda: llama(rope_parameters=yarn(attention_factor=1.4)),
+    "llama yarn mscale": lambda: llama(rope_parameters=yarn(mscale=0.7, mscale_all_dim=2.0)),
+    "llama yarn, no truncation": lambda: llama(rope_parameters=yarn(truncate=False)),
     "llama padded": lambda: llama(vocab_size=320),
     "mistral": lambda: mistral(),
     "mistral window": lambda: mistral(sliding_window=12),
@@ -84,6 +94,13 @@ CASES = {
         layer_types=["full_attention", "sliding_attention", "full_attention"],
     ),
     "olmo2": lambda: olmo2(),
+    "olmo3": lambda: olmo3(),
+    "olmo3 yarn": lambda: olmo3(rope_parameters=olmo3_yarn()),
+    "phi3": lambda: phi3(),
+    "phi3 long factors": lambda: phi3(64),
+    "phi3 no longrope, window": lambda: phi3(
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, sliding_window=12
+    ),
     "gptneox": lambda: neox(),
     "gptneox sequential": lambda: neox(use_parallel_residual=False),
     "gptneox tied": lambda: neox(tie_word_embeddings=True),
@@ -131,6 +148,8 @@ def test_logits_of_converted_checkpoints(case: str, tmp_path: pathlib.Path) -> N
 def test_llama_cpp_agrees(case: str, tmp_path: pathlib.Path) -> None:
     if case == "gemma2 without caps":
         pytest.skip("llama.cpp divides by the cap")
+    if "truncation" in case:
+        pytest.skip("llama.cpp truncates all the same")
     if case.endswith("window"):
         pytest.skip("llama.cpp ignores the window there")
     llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
@@ -235,6 +254,8 @@ def test_shards_that_transformers_wrote(tmp_path: pathlib.Path) -> None:
     "case",
     [
         *("llama 3 rope", "llama padded", "qwen2", "smollm3", "granite", "gemma3", "olmo2"),
+        *("llama yarn attention factor", "llama yarn, no truncation"),
+        *("olmo3", "olmo3 yarn", "phi3", "phi3 long factors", "phi3 no longrope, window"),
         *("gemma2", "gemma2 without caps", "gemma3 capped logits"),
         *("gemma3 another pattern", "gptneox padded", "mistral window", "qwen2 window"),
     ],

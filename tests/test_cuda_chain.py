@@ -33,6 +33,9 @@ CONFIGS = {
     "gemma3": TinyConfig(
         arch="gemma3", n_layers=2, tied=True, n_heads=2, n_kv_heads=1, head_dim=32, window=5
     ),
+    "phi3": TinyConfig(
+        arch="phi3", n_layers=1, n_heads=2, n_kv_heads=1, head_dim=32, n_rot=24, window=7
+    ),
     "gptneox": TinyConfig(
         arch="gptneox", n_layers=1, n_heads=2, n_kv_heads=2, head_dim=32, n_rot=6
     ),

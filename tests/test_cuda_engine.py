@@ -31,6 +31,7 @@ CONFIGS = {
     "gemma2": TinyConfig(arch="gemma2", n_layers=2, tied=True, window=9),
     "gemma3": TinyConfig(arch="gemma3", n_layers=3, tied=True, window=9),
     "olmo2": TinyConfig(arch="olmo2", n_layers=2, window=9),
+    "phi3": TinyConfig(arch="phi3", n_layers=2, n_rot=12, window=9),
     "gptneox": TinyConfig(arch="gptneox", n_layers=2, n_heads=4, n_kv_heads=4, n_rot=6),
 }
 DTYPES = {
@@ -42,6 +43,7 @@ DTYPES = {
     "gemma2": "Q4_0",
     "gemma3": "Q5_0",
     "olmo2": "Q4_0",
+    "phi3": "Q8_0",
     "gptneox": "F16",
 }
 TOKENS = [int(t) for t in np.random.default_rng(5).integers(0, 250, 64)]

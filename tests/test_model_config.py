@@ -25,6 +25,7 @@ ARCHS = {
     "gemma2": TinyConfig(arch="gemma2", tied=True, window=100),
     "gemma3": TinyConfig(arch="gemma3", tied=True, window=100),
     "olmo2": TinyConfig(arch="olmo2"),
+    "phi3": TinyConfig(arch="phi3", n_rot=8),
     "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=4),
 }
 Change = Callable[[Metadata, Tensors], None]
@@ -155,6 +156,7 @@ UNSUPPORTED = [
     ("block_count", [2, 2]),
     ("rope.freq_base", [1e4, 1e4]),
     ("rope.scaling.type", "longrope"),
+    ("rope.scaling.type", "dynamic"),
     ("final_logit_softcapping", 30.0),
     ("logit_scale", 0.5),
     ("attention.scale", 0.5),
@@ -173,11 +175,58 @@ def test_variants_that_would_compute_wrongly_are_refused_by_name(
     assert "not supported" in message
 
 
-@pytest.mark.parametrize("suffix", ["yarn_ext_factor", "yarn_attn_factor"])
-def test_unusual_yarn_settings_are_refused(suffix: str, tmp_path: pathlib.Path) -> None:
-    changes = [set_key("rope.scaling.type", "yarn"), set_key(f"rope.scaling.{suffix}", 0.5)]
+def test_yarn_extrapolation_other_than_usual_is_refused(tmp_path: pathlib.Path) -> None:
+    changes = [set_key("rope.scaling.type", "yarn"), set_key("rope.scaling.yarn_ext_factor", 0.5)]
     code, _, key, *_ = refusal(write(tmp_path, LLAMA, *changes))
-    assert (code, key) == ("unsupported", f"llama.rope.scaling.{suffix}")
+    assert (code, key) == ("unsupported", "llama.rope.scaling.yarn_ext_factor")
+
+
+def magnitude(path: pathlib.Path, **keys: float) -> float:
+    changes = [set_key(f"rope.scaling.{name}", value) for name, value in keys.items()]
+    return testing.read_config(write(path, LLAMA, *changes))[0]["rope_magnitude"]
+
+
+def test_yarn_multiplies_cos_and_sin_as_the_keys_say(tmp_path: pathlib.Path) -> None:
+    def of(**more: Any) -> float:
+        return magnitude(tmp_path, type="yarn", factor=8.0, **more)
+
+    usual = 1 + 0.1 * np.log(8.0)
+    assert of() == pytest.approx(usual)
+    assert of(attn_factor=0.5) == pytest.approx(usual / 2)
+    assert of(yarn_attn_factor=1.5) == pytest.approx(1.5)
+    assert of(yarn_attn_factor=1.5, attn_factor=2.0) == pytest.approx(3.0)
+    assert of(yarn_log_multiplier=0.5) == pytest.approx(usual / (1 + 0.05 * np.log(8.0)))
+    assert magnitude(tmp_path, type="linear", factor=8.0) == 1.0
+
+
+@pytest.mark.parametrize("missing", ["short", "long"])
+def test_longrope_needs_both_lists(missing: str, tmp_path: pathlib.Path) -> None:
+    change = drop_tensor(f"rope_factors_{missing}.weight")
+    code, reason, _, tensor, _ = refusal(write(tmp_path, ARCHS["phi3"], change))
+    assert (code, reason) == (
+        ("model_format", "missing_tensor")
+        if missing == "short"
+        else ("model_format", "unexpected_tensor")
+    )
+    assert tensor == "rope_factors_short.weight"
+
+
+def test_longrope_by_name_alone_is_refused(tmp_path: pathlib.Path) -> None:
+    changes = [drop_tensor(f"rope_factors_{name}.weight") for name in ("short", "long")]
+    path = write(tmp_path, ARCHS["phi3"], *changes, set_key("rope.scaling.type", "longrope"))
+    code, _, key, _, message = refusal(path)
+    assert (code, key) == ("unsupported", "phi3.rope.scaling.type")
+    assert "rope_factors_long.weight" in message
+    testing.read_config(write(tmp_path, ARCHS["phi3"], *changes))  # without it: no scaling
+
+
+def test_longrope_factors_must_be_positive(tmp_path: pathlib.Path) -> None:
+    for name in ("short", "long"):
+        values = np.array([1, 0, 2, 4], dtype=np.float32)
+        change = lambda _, t, n=name, v=values: t.__setitem__(f"rope_factors_{n}.weight", v)  # noqa: E731
+        code, reason, _, tensor, _ = refusal(write(tmp_path, ARCHS["phi3"], change))
+        assert (code, reason) == ("model_format", "bad_hparam")
+        assert tensor == f"rope_factors_{name}.weight"
 
 
 def test_adapters_are_refused(tmp_path: pathlib.Path) -> None:
@@ -195,7 +244,7 @@ def test_an_unknown_architecture_lists_ours(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_missing_tensor_is_named(arch: str, tmp_path: pathlib.Path) -> None:
-    optional = {"output.weight"}
+    optional = {"output.weight", "rope_factors_long.weight"}
     for name in tiny_models.random_tensors(ARCHS[arch]):
         if name in optional:
             continue

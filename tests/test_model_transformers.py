@@ -102,6 +102,20 @@ def olmo3(**changes: Any) -> Any:
     return transformers.Olmo3ForCausalLM(transformers.Olmo3Config(**(options | changes)))
 
 
+def phi3(original: int = 256, **changes: Any) -> Any:
+    """The session of a test has room for 256 tokens: the long factors are those of 64."""
+    options = COMMON | {"num_key_value_heads": 2, "pad_token_id": 0, "sliding_window": None}
+    options |= {"original_max_position_embeddings": original}
+    options["rope_parameters"] = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.75,
+        "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
+        "long_factor": [1.0, 1.5, 2.5, 4.0, 6.0, 8.0],
+    }
+    return transformers.Phi3ForCausalLM(transformers.Phi3Config(**(options | changes)))
+
+
 def neox(**changes: Any) -> Any:
     options = COMMON | {"rotary_pct": 0.25, "hidden_act": "gelu"} | changes
     return transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**options))
@@ -164,6 +178,12 @@ CASES: dict[str, Callable[[], Any]] = {
             "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
             "full_attention": rope("yarn", original_max_position_embeddings=128),
         }
+    ),
+    "phi3 short factors": lambda: phi3(),
+    "phi3 long factors": lambda: phi3(64),
+    "phi3 window, tied head": lambda: phi3(64, sliding_window=12, tie_word_embeddings=True),
+    "phi3 without scaling": lambda: phi3(
+        num_key_value_heads=1, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}
     ),
     "gptneox parallel": lambda: neox(),
     "gptneox sequential": lambda: neox(use_parallel_residual=False),

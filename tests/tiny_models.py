@@ -51,6 +51,21 @@ class TinyConfig:
         return self.arch == "gptneox"
 
 
+# One of each architecture for tests that walk them all: two layers that differ where they may,
+# windows shorter than a test's texts.
+FAMILIES = {
+    "llama": TinyConfig(window=40),
+    "qwen2": TinyConfig(arch="qwen2"),
+    "qwen3": TinyConfig(arch="qwen3", window=40),
+    "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
+    "granite": TinyConfig(arch="granite"),
+    "gemma2": TinyConfig(arch="gemma2", tied=True, window=24),
+    "gemma3": TinyConfig(arch="gemma3", tied=True, window=24),
+    "olmo2": TinyConfig(arch="olmo2", window=24),
+    "phi3": TinyConfig(arch="phi3", n_rot=12, window=40),
+    "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=8),
+}
+
 # ---------------------------------------------------------------- random models
 
 
@@ -82,6 +97,11 @@ def metadata(config: TinyConfig) -> Metadata:
         keys["gemma3.rope.freq_base"] = 1e6
     if arch == "gemma2":  # small, so that they bite
         keys |= {"gemma2.attn_logit_softcapping": 2.0, "gemma2.final_logit_softcapping": 4.0}
+    if arch == "phi3":
+        keys |= {
+            "phi3.rope.scaling.original_context_length": 64,
+            "phi3.rope.scaling.attn_factor": 1.2,
+        }
     if arch == "granite":
         scales = {"embedding_scale": 6.0, "residual_scale": 0.3, "logit_scale": 3.0}
         keys |= {f"granite.{name}": value for name, value in scales.items()}
@@ -118,7 +138,7 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
         block = f"blk.{layer}"
         if config.arch != "olmo2":
             norm(f"{block}.attn_norm")
-        if config.fused_qkv or config.is_neox:
+        if config.fused_qkv or config.is_neox or config.arch == "phi3":
             parts = [("attn_qkv", q_size + 2 * kv_size)]
         else:
             parts = [("attn_q", q_size), ("attn_k", kv_size), ("attn_v", kv_size)]
@@ -135,9 +155,10 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
         matrix(f"{block}.attn_output", hidden, q_size)
         if config.arch != "olmo2":
             norm(f"{block}.ffn_norm")
-        if not config.is_neox:
+        fused = config.arch == "phi3"
+        if not config.is_neox and not fused:
             matrix(f"{block}.ffn_gate", config.intermediate_size, hidden)
-        matrix(f"{block}.ffn_up", config.intermediate_size, hidden)
+        matrix(f"{block}.ffn_up", config.intermediate_size * (2 if fused else 1), hidden)
         matrix(f"{block}.ffn_down", hidden, config.intermediate_size)
         if config.arch in ("gemma2", "gemma3", "olmo2"):
             norm(f"{block}.post_attention_norm")
@@ -147,6 +168,11 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
             vector(f"{block}.ffn_up.bias", config.intermediate_size, 0.0)
             vector(f"{block}.ffn_down.bias", hidden, 0.0)
     norm("output_norm")
+    if config.arch == "phi3":
+        n_pairs = (config.n_rot or config.head_dim) // 2
+        for name, largest in (("short", 1.5), ("long", 8.0)):
+            factors = rng.uniform(1.0, largest, n_pairs).astype(np.float32)
+            tensors[f"rope_factors_{name}.weight"] = factors
     if not config.tied:
         matrix("output", config.vocab_size, hidden)
     return tensors
@@ -469,6 +495,56 @@ def _gemma3_keys(hf: Any) -> Metadata:
     return keys
 
 
+def _phi3(model: Any) -> tuple[Metadata, Tensors]:
+    hf = model.config
+    state = _numpy_state(model)
+    rope = hf.rope_parameters
+    head_dim = hf.hidden_size // hf.num_attention_heads
+    config = TinyConfig(
+        arch="phi3",
+        n_layers=hf.num_hidden_layers,
+        hidden_size=hf.hidden_size,
+        n_heads=hf.num_attention_heads,
+        n_kv_heads=hf.num_key_value_heads,
+        head_dim=head_dim,
+        intermediate_size=hf.intermediate_size,
+        context_length=hf.max_position_embeddings,
+        n_rot=int(head_dim * rope["partial_rotary_factor"]),
+        norm_epsilon=hf.rms_norm_eps,
+    )
+    tensors: Tensors = {
+        "token_embd.weight": state["model.embed_tokens.weight"],
+        "output_norm.weight": state["model.norm.weight"],
+    }
+    if not hf.tie_word_embeddings:
+        tensors["output.weight"] = state["lm_head.weight"]
+    names = {
+        "input_layernorm": "attn_norm",
+        "self_attn.qkv_proj": "attn_qkv",
+        "self_attn.o_proj": "attn_output",
+        "post_attention_layernorm": "ffn_norm",
+        "mlp.gate_up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+    }
+    for layer in range(config.n_layers):
+        for source, name in names.items():
+            values = state[f"model.layers.{layer}.{source}.weight"]
+            tensors[f"blk.{layer}.{name}.weight"] = values
+    keys = metadata(config) | _rope_keys("phi3", hf, None)
+    del keys["phi3.rope.scaling.attn_factor"]
+    if rope["rope_type"] == "longrope":
+        original = rope["original_max_position_embeddings"]
+        factor = rope.get("factor") or hf.max_position_embeddings / original
+        usual = np.sqrt(1 + np.log(factor) / np.log(original))
+        keys["phi3.rope.scaling.original_context_length"] = original
+        keys["phi3.rope.scaling.attn_factor"] = float(rope.get("attention_factor") or usual)
+        for name in ("short", "long"):
+            factors = np.array(rope[f"{name}_factor"], np.float32)
+            tensors[f"rope_factors_{name}.weight"] = factors
+    keys["phi3.attention.sliding_window"] = hf.sliding_window or 0
+    return keys, tensors
+
+
 def _neox(model: Any) -> tuple[Metadata, Tensors]:
     hf = model.config
     state = _numpy_state(model)
@@ -531,6 +607,8 @@ def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
     for name in ("SmolLM3", "Granite", "Gemma2", "Gemma3", "Olmo2"):
         if kind == f"{name}ForCausalLM":
             return _llama_like(model, name.lower())
+    if kind == "Phi3ForCausalLM":
+        return _phi3(model)
     if kind == "GPTNeoXForCausalLM":
         return _neox(model)
     raise ValueError(f"no conversion for {kind}")

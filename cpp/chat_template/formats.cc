@@ -64,6 +64,25 @@ constexpr NamedFormat kFormats[] = {
 {{- raise_exception('the Gemma chat format needs a user message behind the system message') -}}
 {%- endif -%}
 {%- if add_generation_prompt -%}{{- '<start_of_turn>model\n' -}}{%- endif -%})"},
+    {"phi3",
+     R"({%- for message in messages -%}
+{%- if message.role == 'system' -%}
+{{- '<|system|>\n' -}}
+{%- elif message.role == 'user' -%}
+{{- '<|user|>\n' -}}
+{%- elif message.role == 'assistant' -%}
+{{- '<|assistant|>\n' -}}
+{%- else -%}
+{{- raise_exception('the Phi-3 chat format has no role ' + message.role + ', only system, user and assistant') -}}
+{%- endif -%}
+{{- message.content + '<|end|>\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|assistant|>\n' -}}{%- endif -%})"},
+    {"phi4",
+     R"({%- for message in messages -%}
+{{- '<|im_start|>' + message.role + '<|im_sep|>' + message.content + '<|im_end|>' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant<|im_sep|>' -}}{%- endif -%})"},
     {"raw", R"({%- for message in messages -%}{{- '' + message.content -}}{%- endfor -%})"},
 };
 
@@ -82,9 +101,10 @@ std::string_view recognise_format(std::string_view source) noexcept {
   const auto has = [&](std::string_view text) {
     return source.find(text) != std::string_view::npos;
   };
-  if (has("<|im_start|>")) return "chatml";
+  if (has("<|im_start|>")) return has("<|im_sep|>") ? "phi4" : "chatml";
   if (has("<|start_header_id|>")) return "llama3";
   if (has("<start_of_turn>") && has("<end_of_turn>")) return "gemma";
+  if (has("<|user|>") && has("<|assistant|>") && has("<|end|>")) return "phi3";
   if (has("[INST]") && has("<<SYS>>")) return "llama2";
   if (has("<|user|>") && has("<|assistant|>") && has("eos_token")) return "zephyr";
   return {};

@@ -7,7 +7,7 @@
 namespace specdec::chat {
 
 struct NamedFormat {
-  std::string_view name;    // "chatml", "llama2", "llama3", "zephyr", "gemma", "raw"
+  std::string_view name;  // "chatml", "llama2", "llama3", "zephyr", "gemma", "phi3", "phi4", "raw"
   std::string_view source;  // of the template
 };
 

@@ -20,6 +20,7 @@ void TokenCache::align(std::span<const TokenId> tokens, int max_length) {
       std::min({tokens_.size(), tokens.size(), static_cast<std::size_t>(std::max(max_length, 0))});
   std::size_t common = 0;
   while (common < limit && tokens_[common] == tokens[common]) ++common;
+  if (common < static_cast<std::size_t>(scorer_.lowest())) common = 0;
   // The list first: should truncate throw, the surplus rows are dropped by the next align.
   tokens_.resize(common);
   if (scorer_.length() != length()) scorer_.truncate(length());

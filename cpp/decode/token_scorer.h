@@ -54,7 +54,9 @@ class TokenScorer : public RowResults {
   // forward(). A pass of which nobody says that is as if it had never been.
   virtual void keep(int /*n_rows*/) { SPECDEC_CHECK(false); }
 
-  // Drops everything from position n on; n <= length().
+  // Lengths below this one, but for 0, cannot be gone back to: what they see is forgotten.
+  [[nodiscard]] virtual int lowest() const { return 0; }
+  // Drops everything from position n on; n <= length(), n = 0 or at least lowest().
   virtual void truncate(int n) = 0;
   // Of the last forward's rows keeps exactly `rows` (a path: each row's parent is the one before
   // it, the first one's parent is -1), in that order, and drops the others.

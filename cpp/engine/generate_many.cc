@@ -131,8 +131,7 @@ void Many::check() const {
                                              std::to_string(n_ctx_) +
                                              ": no room for one more token");
   }
-  const std::uint64_t needed = model_.kv_bytes_per_token(kv_type_) *
-                               static_cast<std::uint64_t>(n_ctx_) *
+  const std::uint64_t needed = model_.kv_shape(kv_type_).host_bytes(n_ctx_, kMaxBatchRows) *
                                static_cast<std::uint64_t>(request_.n_parallel);
   if (const std::uint64_t available = available_memory_bytes(); needed > available) {
     throw Error(ErrorCode::kResource, std::to_string(request_.n_parallel) + " caches of " +
@@ -168,7 +167,7 @@ KvCache Many::cache_for(std::span<const TokenId> unread) const {
         sequence->task.committed().first(static_cast<std::size_t>(sequence->cache.length()));
     const auto differs = std::mismatch(unread.begin(), unread.end(), held.begin(), held.end());
     const auto n = static_cast<std::size_t>(differs.first - unread.begin());
-    if (n > n_best) {
+    if (n > n_best && n >= static_cast<std::size_t>(sequence->cache.lowest())) {
       n_best = n;
       best = sequence.get();
     }
@@ -201,6 +200,7 @@ void Many::read(Sequence& sequence) {
     const TaskRows& rows = *sequence.task.next_rows(pace_.rows());
     pace_.time(rows.batch.tokens.size(),
                [&] { runner_.forward(rows.batch, sequence.cache, &cancel_); });
+    sequence.cache.forget();
     (void)sequence.task.take(runner_.results(), 0.0);
   }
 }
@@ -216,6 +216,7 @@ void Many::pass() {
     tokens.push_back(batch.tokens[0]);
     caches.push_back(&sequence->cache);
   }
+  for (KvCache* cache : caches) cache->forget();
   // All ask for the same: their requests differ in what the rows say nothing about.
   double ms = 0.0;
   {

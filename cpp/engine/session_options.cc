@@ -11,6 +11,7 @@
 #include "engine/memory.h"
 #include "gguf/reader.h"
 #include "kv/kv_cache.h"
+#include "model/batch.h"
 #include "model/model.h"
 
 namespace specdec {
@@ -38,11 +39,12 @@ void check_range(const char* option, int value, int min, int max) {
   }
 }
 
-// Of the target's and the draft's cache, without layers on a GPU.
+// Of the target's and the draft's cache, without layers on a GPU, while nothing is forgotten.
 std::uint64_t kv_bytes_per_token(const LoadedModel& target, const SessionOptions& options,
                                  KvType type) {
   const auto of = [type](const LoadedModel& model) {
-    return model.model().kv_shape(type).page_size().host_bytes / kKvChunk;
+    const KvShape shape = model.model().kv_shape(type);
+    return (shape.page_size().host_bytes + shape.windowed_page_size().host_bytes) / kKvChunk;
   };
   return of(target) + (options.draft ? of(*options.draft) : 0);
 }
@@ -67,8 +69,9 @@ void check_gpu_memory(const LoadedModel& target, const SessionOptions& options, 
 
 // Pages are allocated as they fill; better to say at once that they cannot all be had.
 void check_memory(const LoadedModel& target, const SessionOptions& options, KvType type) {
-  const std::uint64_t needed =
-      kv_bytes_per_token(target, options, type) * static_cast<std::uint64_t>(options.n_ctx);
+  std::uint64_t needed = target.model().kv_shape(type).host_bytes(options.n_ctx, kMaxBatchRows);
+  if (options.draft)
+    needed += options.draft->model().kv_shape(type).host_bytes(options.n_ctx, kMaxBatchRows);
   const std::uint64_t available = available_memory_bytes();
   if (needed <= available) return;
   throw Error(ErrorCode::kResource, "the KV cache for n_ctx " + std::to_string(options.n_ctx) +

@@ -17,15 +17,27 @@ struct KvShape {
   int n_layers = 0;
   KvLayout layout;
   int n_device_layers = 0;  // the last so many are in the memory of the arena's device
+  // Layers of which rows see the last `window` positions only; empty: none. What lies further back
+  // can be forgotten, unless layers are on a device.
+  std::vector<bool> windowed = {};
+  int window = 0;
 
-  [[nodiscard]] constexpr int n_host_layers() const { return n_layers - n_device_layers; }
-  [[nodiscard]] constexpr KvPageSize page_size() const {
-    return {.host_bytes = layout.layer_bytes() * static_cast<std::size_t>(n_host_layers()),
+  [[nodiscard]] int n_host_layers() const { return n_layers - n_device_layers; }
+  [[nodiscard]] bool forgets() const { return n_windowed() > 0; }
+  // Whose positions are in pages of their own.
+  [[nodiscard]] int n_windowed() const;
+  // Of the pages of all layers, or of those that see everything.
+  [[nodiscard]] KvPageSize page_size() const {
+    return {.host_bytes =
+                layout.layer_bytes() * static_cast<std::size_t>(n_host_layers() - n_windowed()),
             .device_bytes = layout.layer_bytes() * static_cast<std::size_t>(n_device_layers)};
   }
-  [[nodiscard]] constexpr std::size_t page_bytes() const {
-    return layout.layer_bytes() * static_cast<std::size_t>(n_layers);
+  [[nodiscard]] KvPageSize windowed_page_size() const {
+    return {.host_bytes = layout.layer_bytes() * static_cast<std::size_t>(n_windowed())};
   }
+  // Most that a cache of n_ctx positions holds in the machine's memory while rows come in batches
+  // of up to n_rows.
+  [[nodiscard]] std::uint64_t host_bytes(int n_ctx, int n_rows) const;
 };
 
 // Not thread-safe; caches that share pages may be used by different threads.
@@ -41,15 +53,20 @@ class KvCache {
   [[nodiscard]] const KvShape& shape() const noexcept { return shape_; }
   [[nodiscard]] const std::shared_ptr<KvArena>& arena() const noexcept { return arena_; }
   // Bytes of the pages it holds, shared ones included.
-  [[nodiscard]] std::size_t n_bytes() const noexcept { return pages_.size() * shape_.page_bytes(); }
+  [[nodiscard]] std::size_t n_bytes() const noexcept;
 
   // Makes slots [length, length + n_rows) writable. Throws Error(kContextFull) or Error(kResource);
   // then nothing has changed.
   void reserve(int n_rows);
   // The n_rows slots behind the length, reserved and written before, now count.
   void advance(int n_rows);
-  // Drops the positions from n on, 0 <= n <= length().
+  // Drops the positions from n on, 0 <= n <= length(), n = 0 or at least lowest().
   void truncate(int n);
+  // Gives up what no row sees that follows position length() - kKvSlack, in layers with a window:
+  // shorter sequences cannot be gone back to then, but for the empty one.
+  void forget();
+  // What truncate() may be asked for beside 0; 0: everything is there.
+  [[nodiscard]] int lowest() const noexcept { return lowest_; }
   // Slots [base, length) hold the rows of the last forward: keeps those of `rows` (ascending) in
   // this order and drops the others. Strong guarantee.
   void keep_path(int base, std::span<const std::int32_t> rows);
@@ -63,19 +80,32 @@ class KvCache {
   [[nodiscard]] std::span<std::byte* const> device_pages() const noexcept { return device_pages_; }
 
  private:
+  // Layers that share pages: those that see everything, and those with a window.
+  struct Group {
+    std::vector<int> layers;    // on the CPU
+    std::vector<KvPage> pages;  // null: forgotten
+    KvPageSize page_size;
+  };
+
   void release_from(std::size_t page);
   void make_writable(std::size_t first_page, std::size_t end_page);
-  void set_page(std::size_t index, KvPage page);
-  void copy_prefix(const KvPageMemory& from, const KvPageMemory& to, int n_positions) const;
+  void set_page(Group& group, std::size_t index, KvPage page);
+  void copy_prefix(const Group& group, const KvPageMemory& from, const KvPageMemory& to,
+                   int n_positions) const;
+  [[nodiscard]] std::size_t n_pages() const noexcept { return groups_.front().pages.size(); }
 
   std::shared_ptr<KvArena> arena_;
   KvShape shape_;
   int n_ctx_ = 0;
   int length_ = 0;
-  std::vector<KvPage> pages_;
+  int lowest_ = 0;
+  std::vector<Group> groups_;  // one, or two
   std::vector<std::vector<std::byte*>>
-      views_;                             // [n_host_layers][n_pages] that layer's part of each page
+      views_;  // [n_host_layers][n_pages] that layer's part of each page; null: forgotten
   std::vector<std::byte*> device_pages_;  // [n_pages], or empty
 };
+
+// Positions behind a window that forget() keeps, for drafts that are taken back.
+inline constexpr int kKvSlack = kKvChunk;
 
 }  // namespace specdec

@@ -3,13 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numbers>
 
 #include "gguf/vocab_rows.h"
 #include "model/arch/arch.h"
 #include "model/hparams.h"
 #include "model/slots.h"
-#include "quant/codec.h"
 
 namespace specdec {
 
@@ -97,73 +95,6 @@ void read_heads(const HparamReader& hparams, const ArchSpec& spec, ModelConfig& 
   }
 }
 
-void refuse_unless(const HparamReader& hparams, const char* suffix, double neutral) {
-  const double value = hparams.get_float(suffix, neutral, -kMaxFloat, kMaxFloat);
-  if (value != neutral) hparams.unsupported(suffix, "this value");
-}
-
-void read_rope_scaling(const HparamReader& hparams, const ModelConfig& c, RopeConfig& rope) {
-  const double smallest = 1e-6;
-  const double old_factor = hparams.get_float("rope.scale_linear", 0, 0, 1e6);
-  rope.factor = hparams.get_float("rope.scaling.factor", old_factor, 0, 1e6);
-  if (rope.factor == 0) rope.factor = 1;
-  if (rope.factor < smallest)
-    hparams.fail("rope.scaling.factor", "at least 1e-06", std::to_string(rope.factor));
-  // Of cos and sin, whatever the type, "none" included.
-  rope.attn_factor = hparams.get_float("rope.scaling.attn_factor", 1, smallest, 1e6);
-  rope.original_context = static_cast<int>(
-      hparams.get_int("rope.scaling.original_context_length", c.context_length, 1, kMaxContext));
-  const std::string_view type = hparams.get_string("rope.scaling.type", "linear");
-  if (type == "none") {
-    rope.factor = 1;
-  } else if (type == "linear") {
-    if (rope.factor != 1) rope.scaling = RopeScaling::kLinear;
-  } else if (type == "yarn") {
-    rope.scaling = RopeScaling::kYarn;
-    rope.beta_fast = hparams.get_float("rope.scaling.yarn_beta_fast", 32, smallest, 1e6);
-    rope.beta_slow = hparams.get_float("rope.scaling.yarn_beta_slow", 1, smallest, 1e6);
-    refuse_unless(hparams, "rope.scaling.yarn_ext_factor", 1);
-    refuse_unless(hparams, "rope.scaling.yarn_attn_factor", 1);
-    refuse_unless(hparams, "rope.scaling.yarn_log_multiplier", 0);
-  } else {
-    hparams.unsupported("rope.scaling.type", printable(type));
-  }
-}
-
-void read_rope(const HparamReader& hparams, const ArchSpec& spec, ModelConfig& c) {
-  RopeConfig& rope = c.ropes.emplace_back();
-  rope.interleaved = spec.rope_interleaved;
-  const std::int64_t largest = c.head_dim;
-  rope.n_rot = static_cast<int>(hparams.get_int("rope.dimension_count", c.head_dim, 1, largest));
-  if (rope.n_rot % 2 != 0) {
-    hparams.fail("rope.dimension_count", "an even number", std::to_string(rope.n_rot));
-  }
-  if (!spec.partial_rope && rope.n_rot != c.head_dim) {
-    hparams.unsupported("rope.dimension_count", std::to_string(rope.n_rot) + " of the " +
-                                                    std::to_string(c.head_dim) +
-                                                    " dimensions of a head");
-  }
-  rope.theta = hparams.get_float("rope.freq_base", 10000.0, 1.001, 1e30);
-  read_rope_scaling(hparams, c, rope);
-}
-
-// [n_rot/2] divisors of llama 3's frequencies; check_slots has checked the shape.
-void read_rope_divisors(const GgufFile& file, RopeConfig& rope) {
-  const TensorInfo* tensor = file.find_tensor("rope_freqs.weight");
-  if (tensor == nullptr) return;
-  rope.divisors.resize(tensor->n_elements);
-  codec(tensor->dtype)
-      .dequantize(file.tensor_data(*tensor).data(), rope.divisors.data(),
-                  static_cast<std::int64_t>(tensor->n_elements));
-  for (const float divisor : rope.divisors) {
-    if (std::isfinite(divisor) && divisor > 0) continue;
-    throw file.make_error(ErrorCode::kModelFormat, "bad_hparam",
-                          "tensor 'rope_freqs.weight' should hold positive finite numbers, found " +
-                              std::to_string(divisor),
-                          {}, tensor->name, tensor->offset);
-  }
-}
-
 void read_vocabulary(const HparamReader& hparams, ModelConfig& c,
                      std::vector<std::string>* warnings) {
   const GgufFile& file = hparams.file();
@@ -228,7 +159,7 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
   if (!spec->reads("attention.sliding_window") && window != 0 && window < context)
     hparams.unsupported("attention.sliding_window", "a sliding window");
   read_heads(hparams, *spec, c);
-  read_rope(hparams, *spec, c);
+  read_rope(hparams, *spec, c.head_dim, c.context_length, c.ropes.emplace_back());
   const char* epsilon_key = spec->norm_kind == Norm::Kind::kRms ? "attention.layer_norm_rms_epsilon"
                                                                 : "attention.layer_norm_epsilon";
   c.norm_epsilon = static_cast<float>(hparams.require_float(epsilon_key, 1e-30, 1));
@@ -260,39 +191,6 @@ int ModelConfig::usable_context() const {
 int ModelConfig::qkv_size() const {
   const int n = q_size() + 2 * kv_size();
   return layers[0].post_norms ? std::max(n, hidden_size) : n;
-}
-
-RopeFrequencies rope_frequencies(const RopeConfig& rope) {
-  RopeFrequencies out;
-  const int n_pairs = rope.n_rot / 2;
-  out.angles.resize(static_cast<std::size_t>(n_pairs));
-  // YaRN: pairs that turn more than beta_fast times in the original context keep their frequency,
-  // those that turn less than beta_slow times are interpolated, the others lie between (Peng et al.
-  // 2023).
-  double low = 0;
-  double high = 0;
-  if (rope.scaling == RopeScaling::kYarn) {
-    const auto pair_of_turns = [&](double turns) {
-      return rope.n_rot * std::log(rope.original_context / (turns * 2.0 * std::numbers::pi)) /
-             (2.0 * std::log(rope.theta));
-    };
-    low = std::max(std::floor(pair_of_turns(rope.beta_fast)), 0.0);
-    high = std::min(std::ceil(pair_of_turns(rope.beta_slow)), rope.n_rot - 1.0);
-    out.magnitude = 1.0 + 0.1 * std::log(std::max(rope.factor, 1.0));
-  }
-  out.magnitude *= rope.attn_factor;
-  for (int i = 0; i < n_pairs; ++i) {
-    const auto at = static_cast<std::size_t>(i);
-    double angle = std::pow(rope.theta, -2.0 * i / rope.n_rot);
-    if (!rope.divisors.empty()) angle /= static_cast<double>(rope.divisors[at]);
-    if (rope.scaling == RopeScaling::kLinear) angle /= rope.factor;
-    if (rope.scaling == RopeScaling::kYarn) {
-      const double keep = 1.0 - std::clamp((i - low) / std::max(0.001, high - low), 0.0, 1.0);
-      angle *= keep + (1.0 - keep) / rope.factor;
-    }
-    out.angles[at] = angle;
-  }
-  return out;
 }
 
 }  // namespace specdec

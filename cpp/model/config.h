@@ -8,24 +8,10 @@
 #include "backend/backend.h"
 #include "gguf/reader.h"
 #include "model/layer.h"
+#include "model/rope.h"
 #include "model/slots.h"
 
 namespace specdec {
-
-enum class RopeScaling { kNone, kLinear, kYarn };
-
-struct RopeConfig {
-  double theta = 10000.0;
-  int n_rot = 0;             // rotated dimensions, even, 2 <= n_rot <= head_dim
-  bool interleaved = false;  // pairs (2i, 2i+1) instead of (i, i + n_rot/2)
-  RopeScaling scaling = RopeScaling::kNone;
-  double factor = 1.0;       // positions are divided by it (linear, yarn)
-  double attn_factor = 1.0;  // cos and sin are multiplied with it, beside yarn's own factor
-  int original_context = 0;  // before scaling
-  double beta_fast = 32.0;   // yarn only
-  double beta_slow = 1.0;
-  std::vector<float> divisors;  // [n_rot/2] each frequency is divided by, or empty (rope_freqs)
-};
 
 struct ModelConfig {
   std::string architecture;
@@ -75,12 +61,5 @@ struct ModelConfig {
 // A longer context than usable_context() is allowed; this is what to tell a user, or "".
 [[nodiscard]] std::string context_warning(const ModelConfig& config, int n_ctx);
 inline constexpr int kMaxContextLength = 1 << 30;
-
-// Angle per position of each rotated pair, [n_rot/2], and what cos and sin are multiplied with.
-struct RopeFrequencies {
-  std::vector<double> angles;
-  double magnitude = 1.0;
-};
-[[nodiscard]] RopeFrequencies rope_frequencies(const RopeConfig& rope);
 
 }  // namespace specdec

@@ -40,7 +40,7 @@ DeviceSizes device_sizes(const GgufFile& file, const ModelConfig& config,
   };
   for (const Slot& slot : config.slots) {
     const TensorInfo* tensor = file.find_tensor(slot.name);
-    if (tensor == nullptr || slot.part == Part::kRopeDivisors) continue;
+    if (tensor == nullptr || is_configuration(slot.part)) continue;
     const auto n_in = static_cast<std::int64_t>(slot.shape[0]);
     if (slot.part == Part::kEmbedding) {
       if (!embedding_is_head(*tensor, config, requantize)) {
@@ -52,8 +52,9 @@ DeviceSizes device_sizes(const GgufFile& file, const ModelConfig& config,
     std::uint64_t n_bytes = tensor->n_elements * sizeof(float);
     if (slot.kind == SlotKind::kMatrix) {
       // Of the embedding and the head only tokens that exist.
-      const std::int64_t n_out =
-          slot.layer < 0 ? config.n_tokens : static_cast<std::int64_t>(slot.shape[1]);
+      const std::int64_t n_out = slot.layer < 0
+                                     ? config.n_tokens
+                                     : static_cast<std::int64_t>(slot.end_row() - slot.first_row);
       DType dtype = tensor->dtype;
       if (requantize && requantize_pays(dtype, n_in, *requantize)) dtype = *requantize;
       n_bytes = matrix_bytes(dtype, n_out, n_in);

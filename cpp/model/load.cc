@@ -35,25 +35,30 @@ class Loader {
     backend_ = device != nullptr ? static_cast<Backend*>(device) : &host_;
   }
 
-  // First n_rows rows of a matrix.
-  std::unique_ptr<WeightMatrix> matrix(const std::string& name, std::uint64_t n_rows) {
+  // n_rows rows of a matrix; more of it follows when these are not `last`.
+  std::unique_ptr<WeightMatrix> matrix(const std::string& name, std::uint64_t n_rows,
+                                       std::uint64_t first_row = 0, bool last = true) {
     const TensorInfo& tensor = *file_.find_tensor(name);
-    check(tensor);
+    if (first_row == 0) check(tensor);
     const std::uint64_t n_in = tensor.shape[0];
     const std::uint64_t n_bytes = row_bytes(tensor.dtype, n_in) * n_rows;
-    if (file_.mapping() != nullptr) file_.mapping()->will_need(tensor.offset, n_bytes);
+    const std::uint64_t first_byte = row_bytes(tensor.dtype, n_in) * first_row;
+    if (file_.mapping() != nullptr) file_.mapping()->will_need(tensor.offset + first_byte, n_bytes);
     const auto out = static_cast<std::int64_t>(n_rows);
     const auto in = static_cast<std::int64_t>(n_in);
-    const std::span<const std::byte> data = file_.tensor_data(tensor).first(n_bytes);
-    if (options_.requantize && requantize_pays(tensor.dtype, in, *options_.requantize))
-      return requantized(tensor, out, in, data);
+    const std::span<const std::byte> data = file_.tensor_data(tensor).subspan(first_byte, n_bytes);
+    if (options_.requantize && requantize_pays(tensor.dtype, in, *options_.requantize)) {
+      auto rewritten = requantized(tensor.dtype, out, in, data);
+      if (last) finish(tensor);
+      return rewritten;
+    }
     auto matrix = backend_->load_matrix(tensor.dtype, out, in, data);
     count(matrix->n_bytes());
     if (matrix->is_view()) {
       // The embedding is counted once, also when it is the head.
       if (name != "token_embd.weight") memory_.mapped_bytes += n_bytes;
-      done(tensor);
-    } else {
+      if (last) done(tensor);
+    } else if (last) {
       finish(tensor);
     }
     return matrix;
@@ -71,11 +76,10 @@ class Loader {
     return matrix;
   }
 
-  std::unique_ptr<WeightMatrix> requantized(const TensorInfo& tensor, std::int64_t n_rows,
-                                            std::int64_t n_in, std::span<const std::byte> data) {
+  std::unique_ptr<WeightMatrix> requantized(DType from, std::int64_t n_rows, std::int64_t n_in,
+                                            std::span<const std::byte> data) {
     const DType to = *options_.requantize;
-    std::vector<std::byte> rows =
-        requantize(tensor.dtype, data, n_rows, n_in, to, host_.info().n_threads);
+    std::vector<std::byte> rows = requantize(from, data, n_rows, n_in, to, host_.info().n_threads);
     auto matrix = backend_->load_matrix(to, n_rows, n_in, rows);
     count(matrix->n_bytes());
     memory_.requantize_saved_bytes += data.size() - rows.size();
@@ -83,17 +87,17 @@ class Loader {
       memory_.weights_bytes += rows.size();
       requantized_.push_back(std::move(rows));  // moving keeps the place
     }
-    finish(tensor);
     return matrix;
   }
 
-  // What the file holds of a slot; the first n_rows rows of a matrix, a vector times `factor`.
+  // What the file holds of a slot; n_rows rows of a matrix, a vector times `factor`.
   void slot(const Slot& slot, std::uint64_t n_rows, PartWeights& to, float factor = 1) {
     if (file_.find_tensor(slot.name) == nullptr) return;
     if (slot.kind == SlotKind::kVector) {
       to.set(slot.part, vector(slot.name, factor));
     } else {
-      to.set(slot.part, matrix(slot.name, n_rows));
+      const bool last = slot.end_row() == slot.shape[1];
+      to.set(slot.part, matrix(slot.name, n_rows, slot.first_row, last));
     }
   }
 
@@ -215,7 +219,11 @@ void Model::reserve_device(const LoadOptions& options) {
 void Model::load_weights(const LoadOptions& options) {
   warnings_ = file_->warnings();
   config_ = read_model_config(*file_, &warnings_);
-  for (const RopeConfig& rope : config_.ropes) ropes_.push_back(rope_frequencies(rope));
+  for (const RopeConfig& rope : config_.ropes) {
+    ropes_.push_back(rope_frequencies(rope));
+    if (!config_.ropes[0].long_divisors.empty())
+      long_ropes_.push_back(rope_frequencies(rope, true));
+  }
   weights_ = std::make_unique<ModelWeights>();
   ModelWeights& w = *weights_;
   first_device_layer_ = config_.n_layers;
@@ -240,7 +248,7 @@ void Model::load_weights(const LoadOptions& options) {
     loader.check(*w.embedding);
   }
   for (const Slot& slot : config_.slots) {
-    const bool elsewhere = slot.part == Part::kEmbedding || slot.part == Part::kRopeDivisors;
+    const bool elsewhere = slot.part == Part::kEmbedding || is_configuration(slot.part);
     const float factor = slot.part == Part::kOutputNorm ? config_.logit_scale : 1.0F;
     if (slot.layer < 0 && !elsewhere) loader.slot(slot, n_tokens, w.model, factor);
   }
@@ -255,15 +263,22 @@ void Model::load_weights(const LoadOptions& options) {
   for (const Slot& slot : config_.slots) {
     if (slot.layer < 0) continue;
     loader.use(slot.layer < first_device_layer_ ? nullptr : device);
-    const std::uint64_t n_rows = slot.kind == SlotKind::kMatrix ? slot.shape[1] : 1;
+    const std::uint64_t n_rows =
+        slot.kind == SlotKind::kMatrix ? slot.end_row() - slot.first_row : 1;
     loader.slot(slot, n_rows, w.layers[static_cast<std::size_t>(slot.layer)]);
   }
 }
 
 KvShape Model::kv_shape(KvType type) const {
-  return {.n_layers = config_.n_layers,
-          .layout = {.type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim},
-          .n_device_layers = n_device_layers()};
+  KvShape shape{
+      .n_layers = config_.n_layers,
+      .layout = {.type = type, .n_kv_heads = config_.n_kv_heads, .head_dim = config_.head_dim},
+      .n_device_layers = n_device_layers()};
+  for (const LayerSpec& layer : config_.layers) {
+    shape.windowed.push_back(layer.window > 0);
+    shape.window = std::max(shape.window, layer.window);
+  }
+  return shape;
 }
 
 std::size_t Model::kv_bytes_per_token(KvType type) const {

@@ -87,7 +87,13 @@ class Model {
 
   // For those who compute with it.
   [[nodiscard]] const ModelWeights& weights() const noexcept { return *weights_; }
-  [[nodiscard]] const std::vector<RopeFrequencies>& ropes() const noexcept { return ropes_; }
+  // Of a sequence whose cache has room for n_ctx positions.
+  [[nodiscard]] const std::vector<RopeFrequencies>& ropes(bool long_context) const noexcept {
+    return long_context ? long_ropes_ : ropes_;
+  }
+  [[nodiscard]] bool is_long(int n_ctx) const noexcept {
+    return !long_ropes_.empty() && n_ctx > config_.ropes[0].original_context;
+  }
   [[nodiscard]] int first_device_layer() const noexcept { return first_device_layer_; }
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }  // unique in the process
 
@@ -103,7 +109,8 @@ class Model {
   int first_device_layer_ = 0;  // n_layers: none
   int reservation_ = -1;        // on the device
   ModelConfig config_;
-  std::vector<RopeFrequencies> ropes_;  // of config_.ropes
+  std::vector<RopeFrequencies> ropes_;       // of config_.ropes
+  std::vector<RopeFrequencies> long_ropes_;  // likewise with long_divisors; empty: there are none
   std::vector<std::string> warnings_;
   std::unique_ptr<ModelWeights> weights_;
   std::uint64_t id_ = 0;

@@ -28,41 +28,47 @@ void Runner::embed(const Batch& batch, float* out, std::int64_t stride) const {
   }
 }
 
+// cos and sin of the positions up to `last`, of all ropes.
+const float* Runner::rope_table(bool long_context, int last) {
+  const std::vector<RopeFrequencies>& ropes = model_.ropes(long_context);
+  const auto n_rot = static_cast<std::size_t>(model_.config().n_rot());
+  const std::size_t width = n_rot * ropes.size();
+  std::vector<float>& table = work_.rope_tables[long_context ? 1 : 0];
+  for (std::size_t p = table.size() / width; p <= static_cast<std::size_t>(last); ++p) {
+    table.resize((p + 1) * width);
+    for (std::size_t k = 0; k < ropes.size(); ++k) {
+      float* at = table.data() + p * width + k * n_rot;
+      for (std::size_t i = 0; i < n_rot / 2; ++i) {
+        const double angle = static_cast<double>(p) * ropes[k].angles[i];
+        at[i] = static_cast<float>(std::cos(angle) * ropes[k].magnitude);
+        at[n_rot / 2 + i] = static_cast<float>(std::sin(angle) * ropes[k].magnitude);
+      }
+    }
+  }
+  return table.data();
+}
+
 // Positions follow from depth; cos and sin come from a table that lists each position once.
 void Runner::place(const Batch& batch, const Pass& pass) {
-  const ModelConfig& config = model_.config();
   const auto n_rows = static_cast<std::size_t>(pass.n_fed());
-  const std::size_t n_rot = static_cast<std::size_t>(config.n_rot());
-  const std::size_t width = static_cast<std::size_t>(config.rope_width());
-  const std::size_t n_pairs = n_rot / 2;
+  const std::size_t n_rot = static_cast<std::size_t>(model_.config().n_rot());
+  const std::size_t n_ropes = model_.config().ropes.size();
   work_.positions.resize(n_rows);
-  int last_position = 0;
   for (std::size_t r = 0; r < n_rows; ++r) {
     const std::int32_t parent = pass.each_own           ? -1
                                 : batch.parents.empty() ? static_cast<std::int32_t>(r) - 1
                                                         : batch.parents[r];
-    const int position = parent < 0 ? pass.slot_of(static_cast<int>(r))
+    work_.positions[r] = parent < 0 ? pass.slot_of(static_cast<int>(r))
                                     : work_.positions[static_cast<std::size_t>(parent)] + 1;
-    work_.positions[r] = position;
-    last_position = std::max(last_position, position);
   }
-  std::vector<float>& table = work_.rope_table;
-  for (std::size_t p = table.size() / width; p <= static_cast<std::size_t>(last_position); ++p) {
-    table.resize((p + 1) * width);
-    for (std::size_t k = 0; k < model_.ropes().size(); ++k) {
-      float* at = table.data() + p * width + k * n_rot;
-      for (std::size_t i = 0; i < n_pairs; ++i) {
-        const double angle = static_cast<double>(p) * model_.ropes()[k].angles[i];
-        at[i] = static_cast<float>(std::cos(angle) * model_.ropes()[k].magnitude);
-        at[n_pairs + i] = static_cast<float>(std::sin(angle) * model_.ropes()[k].magnitude);
-      }
-    }
-  }
-  for (std::size_t k = 0; k < model_.ropes().size(); ++k) {
-    for (std::size_t r = 0; r < n_rows; ++r) {
-      const auto position = static_cast<std::size_t>(work_.positions[r]);
-      std::memcpy(work_.cos_sin.as<float>() + (k * n_rows + r) * n_rot,
-                  table.data() + position * width + k * n_rot, n_rot * sizeof(float));
+  for (std::size_t r = 0; r < n_rows; ++r) {
+    const KvCache& cache = pass.cache(pass.each_own ? static_cast<int>(r) : 0);
+    const int position = work_.positions[r];
+    const float* row = rope_table(model_.is_long(cache.n_ctx()), position) +
+                       static_cast<std::size_t>(position) * n_rot * n_ropes;
+    for (std::size_t k = 0; k < n_ropes; ++k) {
+      std::memcpy(work_.cos_sin.as<float>() + (k * n_rows + r) * n_rot, row + k * n_rot,
+                  n_rot * sizeof(float));
     }
   }
 }

@@ -87,6 +87,7 @@ class Runner {
   [[nodiscard]] int end(const Batch& batch, const Pass& pass);
   void embed(const Batch& batch, float* out, std::int64_t stride) const;
   void place(const Batch& batch, const Pass& pass);
+  [[nodiscard]] const float* rope_table(bool long_context, int last);
   [[nodiscard]] LayerRun layer_run(int layer, const Pass& pass, const PassRows& rows,
                                    const KvLayerView* device_view) const;
 

@@ -42,7 +42,12 @@ void SlotTable::add(Part part, const std::string& name, std::vector<std::uint64_
                     Presence presence, SlotKind kind) {
   if (presence == Presence::kNever) return;
   const std::string prefix = layer_ < 0 ? "" : "blk." + std::to_string(layer_) + ".";
-  slots_.push_back({part, layer_, prefix + name, std::move(shape), presence, kind});
+  slots_.push_back({.part = part,
+                    .layer = layer_,
+                    .name = prefix + name,
+                    .shape = std::move(shape),
+                    .presence = presence,
+                    .kind = kind});
 }
 
 void SlotTable::linear(Part part, const char* name, std::int64_t n_in, std::int64_t n_out,
@@ -81,6 +86,16 @@ void SlotTable::gated_ffn() {
   linear(Part::kDown, "ffn_down", config_.intermediate_size, config_.hidden_size);
 }
 
+void SlotTable::fused_gated_ffn() {
+  const auto n_rows = static_cast<std::uint64_t>(config_.intermediate_size);
+  for (const Part part : {Part::kGate, Part::kUp}) {
+    linear(part, "ffn_up", config_.hidden_size, 2 * std::int64_t{config_.intermediate_size});
+    slots_.back().first_row = part == Part::kGate ? 0 : n_rows;
+    slots_.back().n_rows = n_rows;
+  }
+  linear(Part::kDown, "ffn_down", config_.intermediate_size, config_.hidden_size);
+}
+
 void SlotTable::plain_ffn(Presence bias) {
   linear(Part::kUp, "ffn_up", config_.hidden_size, config_.intermediate_size, bias);
   linear(Part::kDown, "ffn_down", config_.intermediate_size, config_.hidden_size, bias);
@@ -103,6 +118,10 @@ std::vector<Slot> model_slots(const GgufFile& file, const ArchSpec& spec,
   model.linear(Part::kHead, "output", config.hidden_size, config.vocab_size, spec.head_bias,
                Presence::kOptional);
   model.vector(Part::kRopeDivisors, "rope_freqs.weight", config.n_rot() / 2, spec.rope_divisors);
+  if (config.ropes[0].scaling == RopeScaling::kLongRope) {
+    model.vector(Part::kShortRopeDivisors, "rope_factors_short.weight", config.n_rot() / 2);
+    model.vector(Part::kLongRopeDivisors, "rope_factors_long.weight", config.n_rot() / 2);
+  }
   for (int layer = 0; layer < config.n_layers; ++layer) {
     SlotTable table(file, spec, config, layer, slots);
     spec.layer_slots(table);

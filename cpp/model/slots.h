@@ -22,6 +22,8 @@ enum class Part : std::uint8_t {
   kHead,
   kHeadBias,
   kRopeDivisors,
+  kShortRopeDivisors,
+  kLongRopeDivisors,
   // of a layer
   kAttentionNorm,
   kAttentionNormBias,
@@ -51,6 +53,12 @@ enum class Part : std::uint8_t {
 };
 inline constexpr std::size_t kNumParts = static_cast<std::size_t>(Part::kFfnPostNormBias) + 1;
 
+// Read with the configuration, not loaded.
+[[nodiscard]] constexpr bool is_configuration(Part part) {
+  return part == Part::kRopeDivisors || part == Part::kShortRopeDivisors ||
+         part == Part::kLongRopeDivisors;
+}
+
 // Of a matrix or a norm.
 [[nodiscard]] constexpr Part bias_of(Part part) {
   return static_cast<Part>(static_cast<std::uint8_t>(part) + 1);
@@ -66,6 +74,13 @@ struct Slot {
   std::vector<std::uint64_t> shape;  // innermost first
   Presence presence;
   SlotKind kind;
+  // Of a tensor that several matrices share: the rows of this one. No rows: it has all.
+  std::uint64_t first_row = 0;
+  std::uint64_t n_rows = 0;
+
+  [[nodiscard]] std::uint64_t end_row() const {
+    return n_rows == 0 ? shape[1] : first_row + n_rows;
+  }
 };
 
 // Slots of the model, or of one layer, in the words of an architecture. What is never there is left
@@ -91,6 +106,8 @@ class SlotTable {
   // One matrix, or three: what the file has, unless only the one is allowed.
   void qkv(Presence bias, bool fused_only = false);
   void gated_ffn();
+  // Likewise with the rows of the gate before those of ffn_up in one matrix.
+  void fused_gated_ffn();
   void plain_ffn(Presence bias);
   // What llama and many others have: a norm before attention, one before a gated network.
   void pre_norm_layer(Presence qkv_bias, Presence out_bias);

@@ -16,11 +16,11 @@ struct WorkSpace {
   AlignedBuffer ffn;                    // [n_rows, intermediate_size]
   AlignedBuffer cos_sin;                // [n_ropes, n_rows, n_rot]
   std::vector<std::int32_t> positions;  // [n_rows]
-  std::vector<float> rope_table;        // [positions seen, rope_width]
+  std::vector<float> rope_tables[2];    // [positions seen, rope_width], the second of long contexts
 
   [[nodiscard]] std::size_t n_bytes() const noexcept {
     return qkv.size() + attention.size() + ffn.size() + cos_sin.size() +
-           rope_table.capacity() * sizeof(float);
+           (rope_tables[0].capacity() + rope_tables[1].capacity()) * sizeof(float);
   }
 };
 

@@ -1,10 +1,12 @@
 """Speculative decoding of GGUF language models: exact, native, on hardware people own.
 
+```python
 import specdec_native as sd
 
 model = sd.Model("model.gguf")
 decoder = sd.Decoder(model, drafter=sd.NGram())
 print(decoder.chat([{"role": "user", "content": "Hi"}]))
+```
 """
 
 from ._embedded import (

@@ -354,8 +354,8 @@ class Decoder:
             render_special: spell control tokens out in the text.
             tools: function descriptions, for templates that know them; None: none.
             template: a jinja2 template, or the name of a format (chatml, llama2, llama3, zephyr,
-                gemma, raw) or of one of the file's templates, instead of the file's own; None: the
-                file's.
+                gemma, phi3, phi4, raw) or of one of the file's templates, instead of the file's
+                own; None: the file's.
             template_args: further variables for the template; None: none.
             on_progress: called with (tokens read, tokens of the prompt) while the prompt is read.
             on_round: called with a `Round` after each pass of the target model.
@@ -367,7 +367,7 @@ class Decoder:
 
         Raises:
             TemplateError: no template, or it is wrong, refuses the messages or exceeds its limits.
-            Others as `generate`.
+            SpecdecError: as `generate`.
         """
         options = locals()
         with self._slot as cancel:
@@ -429,8 +429,8 @@ class Decoder:
             render_special: spell control tokens out in the text.
             tools: function descriptions, for templates that know them; None: none.
             template: a jinja2 template, or the name of a format (chatml, llama2, llama3, zephyr,
-                gemma, raw) or of one of the file's templates, instead of the file's own; None: the
-                file's.
+                gemma, phi3, phi4, raw) or of one of the file's templates, instead of the file's
+                own; None: the file's.
             template_args: further variables for the template; None: none.
             on_progress: called with (tokens read, tokens of the prompt) while the prompt is read.
             on_round: called with a `Round` after each pass of the target model.

@@ -139,7 +139,7 @@ PYBIND11_MODULE(_testing_kv, m) {
   });
   m.attr("CHUNK") = kKvChunk;
   m.def("page_bytes", [](const std::string& type, int n_layers, int n_kv_heads, int head_dim) {
-    return KvShape{n_layers, {parse_type(type), n_kv_heads, head_dim}}.page_bytes();
+    return KvShape{n_layers, {parse_type(type), n_kv_heads, head_dim}}.page_size().host_bytes;
   });
   py::class_<KvArena, std::shared_ptr<KvArena>>(m, "Arena", py::module_local())
       .def(py::init([](std::size_t budget, bool poison) {
@@ -160,9 +160,21 @@ PYBIND11_MODULE(_testing_kv, m) {
       });
   py::class_<KvCache>(m, "Cache", py::module_local())
       .def(py::init([](const std::shared_ptr<KvArena>& arena, const std::string& type, int n_layers,
-                       int n_kv_heads, int head_dim, int n_ctx) {
-        return KvCache(arena, {n_layers, {parse_type(type), n_kv_heads, head_dim}}, n_ctx);
-      }))
+                       int n_kv_heads, int head_dim, int n_ctx, const std::vector<bool>& windowed,
+                       int window) {
+             return KvCache(arena,
+                            {.n_layers = n_layers,
+                             .layout = {parse_type(type), n_kv_heads, head_dim},
+                             .windowed = windowed,
+                             .window = window},
+                            n_ctx);
+           }),
+           py::arg("arena"), py::arg("type"), py::arg("n_layers"), py::arg("n_kv_heads"),
+           py::arg("head_dim"), py::arg("n_ctx"), py::arg("windowed") = std::vector<bool>{},
+           py::arg("window") = 0)
+      .def("forget", &KvCache::forget)
+      .def("lowest", &KvCache::lowest)
+      .def("n_bytes", &KvCache::n_bytes)
       .def("length", &KvCache::length)
       .def("reserve", &KvCache::reserve)
       .def("advance", &KvCache::advance)

@@ -72,6 +72,7 @@ py::dict config_dict(const ModelConfig& c) {
   d["n_rot"] = c.ropes.at(0).n_rot;
   d["rope_theta"] = c.ropes.at(0).theta;
   d["rope_factor"] = c.ropes.at(0).factor;
+  d["rope_magnitude"] = rope_frequencies(c.ropes.at(0)).magnitude;
   d["attention_scale"] = c.attention_scale;
   py::list windows;
   py::list ropes;

@@ -14,16 +14,31 @@ from .errors import ConvertError, short
 from .gemma import gemma2, gemma3
 from .hf_config import Config
 from .model_description import Defaults, Expected, Model, context_length, read_sizes
-from .rope import read_rope
+from .phi import phi3
+from .rope import Rope, nested_ropes, read_rope
 from .tensors import Computed, Target, fused_qkv_order, rope_pairs_order
-from .windows import optional_window
+from .windows import optional_window, usual_windows
 
 __all__ = ["Expected", "Model", "read_model"]
 
 
+def _one_rope(config: Config, name: str, head_dim: int, context: int) -> Rope:
+    """Windowed layers of OLMo 3 have its base alone."""
+    if name == "olmo3":
+        ropes = nested_ropes(config, head_dim, context)
+        if ropes is None:
+            return read_rope(config, head_dim, context, divisors=False, nested=True)
+        if ropes[0].theta != ropes[1].theta:
+            text = "with one rope_theta, as GGUF files of this family have"
+            raise config.fail("rope_parameters", text)
+        config.has("rope_theta")
+        return ropes[0]
+    return read_rope(config, head_dim, context, divisors=name in ("llama", "mistral"))
+
+
 def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
     """`name`: by what transformers calls it."""
-    arch = "llama" if name == "mistral" else name
+    arch = {"mistral": "llama", "olmo3": "olmo2"}.get(name, name)
     context = context_length(config, defaults.context)
     model, hidden, n_layers, n_heads, head_dim = read_sizes(
         config, arch, context, defaults.head_dim
@@ -41,16 +56,19 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
         for key in ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types"):
             if config.has(key):
                 model.notes.append(f"'{key}' means nothing for {KINDS[name][0]}: left out")
+    elif name == "olmo3":
+        keys = usual_windows(config, 4096, 4)
+        model.keys |= {f"{arch}.{key}": value for key, value in keys.items()}
     else:
         keys = optional_window(config, KINDS[name][0], n_layers, context, defaults.window)
         model.keys |= {f"{arch}.{key}": value for key, value in keys.items()}
     permuted = arch in ("llama", "smollm3", "granite")
     # Qwen2 has biases whatever the key says; whether they are there is checked below.
     qkv_bias = config.flag("attention_bias", False) or name == "qwen2"
-    if name in ("qwen3", "smollm3", "olmo2") and qkv_bias:
+    if name in ("qwen3", "smollm3", "olmo2", "olmo3") and qkv_bias:
         text = f"false: such biases of {KINDS[name][0]} are not supported"
         raise config.fail("attention_bias", text, True)
-    rope = read_rope(config, head_dim, context, divisors=arch == "llama")
+    rope = _one_rope(config, name, head_dim, context)
     if rope.rotated_share not in (None, 1.0):
         problem = config.fail("partial_rotary_factor", f"1 for {name}", rope.rotated_share)
         raise ConvertError(f"{problem}: rotating a part of each head is not supported there")
@@ -154,6 +172,11 @@ def olmo2(config: Config) -> Model:
     return _llama_like(config, "olmo2", Defaults(2048, epsilon=1e-5))
 
 
+def olmo3(config: Config) -> Model:
+    config.values.setdefault("rope_theta", 500000.0)
+    return _llama_like(config, "olmo3", Defaults(2048, epsilon=1e-5))
+
+
 def gptneox(config: Config) -> Model:
     arch = "gptneox"
     context = context_length(config, 2048)
@@ -217,6 +240,8 @@ KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "gemma2": ("Gemma2", gemma2),
     "gemma3_text": ("Gemma3", gemma3),
     "olmo2": ("Olmo2", olmo2),
+    "olmo3": ("Olmo3", olmo3),
+    "phi3": ("Phi3", phi3),
     "gpt_neox": ("GPTNeoX", gptneox),
 }
 ARCHITECTURES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .errors import ConvertError
 from .hf_config import Config
 from .model_description import Model, context_length, read_sizes
-from .rope import Rope, read_rope
+from .rope import Rope, nested_ropes, read_rope
 from .windows import usual_windows
 
 PERIODS = {"gemma2": 2, "gemma3": 6}  # of files that say nothing: every so many layers are full
@@ -15,19 +15,11 @@ LAYERS_OF_LARGEST = {"gemma2": 46, "gemma3": 62}
 
 def _ropes(config: Config, head_dim: int, context: int) -> tuple[Rope, float]:
     """That of full layers, and the base of windowed ones."""
-    nested = config.get("rope_parameters")
-    if not isinstance(nested, dict) or "full_attention" not in nested:
+    ropes = nested_ropes(config, head_dim, context)
+    if ropes is None:
         config.values.setdefault("rope_theta", 1e6)
         local = config.number("rope_local_base_freq", 10000.0)
         return read_rope(config, head_dim, context, divisors=False), local
-    if set(nested) != {"full_attention", "sliding_attention"}:
-        raise config.fail("rope_parameters", "those of full_attention and of sliding_attention")
-    ropes = [
-        read_rope(Config({"rope_parameters": part}, config.path), head_dim, context, divisors=False)
-        for part in (nested["full_attention"], nested["sliding_attention"])
-    ]
-    if ropes[1].keys:
-        raise config.fail("rope_parameters", "without scaling for sliding_attention")
     config.has("rope_local_base_freq")
     return ropes[0], ropes[1].theta
 

@@ -57,7 +57,8 @@ class GgufSource:
 
 def _targets(expected: list[Expected], tensors: dict[str, Any], path: pathlib.Path, dtype: str):
     left = dict(tensors)
-    left.pop("rope_freqs.weight", None)
+    for name in ("rope_freqs", "rope_factors_short", "rope_factors_long"):
+        left.pop(f"{name}.weight", None)
     for entry in expected:
         tensor = left.pop(entry.target, None)
         if tensor is None:

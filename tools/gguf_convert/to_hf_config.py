@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import ConvertError, short
 from .gguf_keys import Keys, token_id
-from .rope import llama3_divisors
+from .rope import llama3_divisors, yarn_magnitude
 from .to_hf_families import FAMILIES, LEFT_OUT, Family, has_window
 
 # What changes the arithmetic and has no place in config.json, with the values that change nothing.
@@ -22,9 +22,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
     "attention.temperature_scale": (0,),
     "rope.scaling.yarn_ext_factor": (1,),
-    "rope.scaling.yarn_attn_factor": (1,),
-    "rope.scaling.attn_factor": (0, 1),
-    "rope.scaling.yarn_log_multiplier": (0,),
 }
 
 
@@ -66,6 +63,9 @@ def _rope_scaling(keys: Keys, divisors: np.ndarray | None, head_dim: int) -> Any
         raise ConvertError(f"{keys.path}: unknown rope factors in 'rope_freqs.weight'")
     factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0))
     kind = keys.get("rope.scaling.type", "linear")
+    own = "rope.scaling.attn_factor" in FAMILIES[keys.arch].own
+    if kind != "yarn" and not own and keys.number("rope.scaling.attn_factor", 1) not in (0, 1):
+        raise keys.fail("rope.scaling.attn_factor", "1, as config.json cannot say otherwise")
     if kind == "none" or (kind == "linear" and factor in (0, 1)):
         return None
     if kind not in ("linear", "yarn"):
@@ -78,7 +78,27 @@ def _rope_scaling(keys: Keys, divisors: np.ndarray | None, head_dim: int) -> Any
         for name in ("beta_fast", "beta_slow"):
             if keys.get(f"rope.scaling.yarn_{name}") is not None:
                 found[name] = keys.number(f"rope.scaling.yarn_{name}")
+        found |= _yarn_magnitude(keys, factor)
+        if not keys.flag("rope.scaling.yarn_truncate", True):
+            found["truncate"] = False
     return found
+
+
+def _yarn_magnitude(keys: Keys, factor: float) -> dict[str, float]:
+    """The factor of cos and sin where it is not the usual one, as the engine reads it."""
+    usual = yarn_magnitude(factor)
+    magnitude = keys.number("rope.scaling.yarn_attn_factor", 1)
+    all_dims = keys.number("rope.scaling.yarn_log_multiplier", 0)
+    if magnitude == 1:
+        magnitude = usual / (yarn_magnitude(factor, all_dims) if all_dims else 1)
+    scale = np.float32(keys.number("rope.scaling.attn_factor", 1))
+    magnitude *= float(scale)
+    if magnitude == usual:
+        return {}
+    # The shortest number that the file's rounded one can come from.
+    tries = (round(magnitude, digits) for digits in range(1, 10))
+    found = (number for number in tries if np.float32(number / usual) == scale)
+    return {"attention_factor": next(found, magnitude)}
 
 
 def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib.Path) -> dict:

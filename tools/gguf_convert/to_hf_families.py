@@ -10,6 +10,8 @@ from .gemma import PERIODS, attention_scalar
 from .gguf_keys import Keys, token_id
 from .windows import PATTERN, layer_types, windowed_layers
 
+WINDOW = "attention.sliding_window"
+LARGEST = 1 << 31  # more than any context
 LEFT_OUT = object()  # the value of a key that this architecture does not have
 Json = dict[str, Any]
 
@@ -71,8 +73,27 @@ def _granite(keys: Keys, config: Json, tensors: Json) -> None:
     }
 
 
-def _olmo2(_: Keys, config: Json, __: Json) -> None:
-    _drop_no_scaling(config)
+def _olmo2(keys: Keys, config: Json, _: Json) -> None:
+    if not has_window(keys, LARGEST):
+        _drop_no_scaling(config)
+        return
+    config |= {
+        "architectures": ["Olmo3ForCausalLM"],
+        "model_type": "olmo3",
+        "sliding_window": keys.integer(WINDOW),
+        "layer_types": layer_types(windowed_layers(keys, 4)),
+    }
+    _nest_ropes(config, config["rope_theta"])
+
+
+def _nest_ropes(config: Json, local: float) -> None:
+    """Windowed layers have a rope without scaling."""
+    full = {"rope_type": "default", "rope_theta": config["rope_theta"]}
+    config["rope_parameters"] = {
+        "full_attention": full | (config["rope_scaling"] or {}),
+        "sliding_attention": {"rope_type": "default", "rope_theta": local},
+    }
+    config["rope_scaling"] = config["rope_theta"] = LEFT_OUT
 
 
 def _gemma(keys: Keys, config: Json) -> None:
@@ -103,13 +124,30 @@ def _gemma2(keys: Keys, config: Json, _: Json) -> None:
 def _gemma3(keys: Keys, config: Json, _: Json) -> None:
     _gemma(keys, config)
     config["final_logit_softcapping"] = keys.number("final_logit_softcapping", 0) or None
-    full = {"rope_type": "default", "rope_theta": config["rope_theta"]}
-    local = {"rope_type": "default", "rope_theta": keys.number("rope.freq_base_swa", 10000.0)}
-    config["rope_parameters"] = {
-        "full_attention": full | (config["rope_scaling"] or {}),
-        "sliding_attention": local,
+    _nest_ropes(config, keys.number("rope.freq_base_swa", 10000.0))
+
+
+def _phi3(keys: Keys, config: Json, tensors: Json) -> None:
+    _drop_no_scaling(config)
+    config["head_dim"] = LEFT_OUT
+    head_dim = config["hidden_size"] // config["num_attention_heads"]
+    if keys.integer("attention.key_length", head_dim) != head_dim:
+        raise keys.fail("attention.key_length", f"the {head_dim} dimensions that heads share")
+    config["sliding_window"] = keys.get(WINDOW) or None
+    config["pad_token_id"] = token_id(keys.values, "padding")
+    config["partial_rotary_factor"] = keys.integer("rope.dimension_count", head_dim) / head_dim
+    factors = [tensors.get(f"rope_factors_{name}.weight") for name in ("short", "long")]
+    if any(factor is None for factor in factors):
+        return
+    config["original_max_position_embeddings"] = keys.integer(
+        "rope.scaling.original_context_length", config["max_position_embeddings"]
+    )
+    config["rope_scaling"] = {
+        "rope_type": "longrope",
+        "short_factor": [float(number) for number in factors[0].data],
+        "long_factor": [float(number) for number in factors[1].data],
+        "attention_factor": keys.number("rope.scaling.attn_factor", 1.0),
     }
-    config["rope_scaling"] = config["rope_theta"] = LEFT_OUT
 
 
 def _gptneox(keys: Keys, config: Json, _: Json) -> None:
@@ -125,7 +163,6 @@ def _gptneox(keys: Keys, config: Json, _: Json) -> None:
         config[name] = LEFT_OUT
 
 
-WINDOW = "attention.sliding_window"
 SCALES = ("logit_scale", "residual_scale", "embedding_scale", "attention.scale")
 CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 FAMILIES = {
@@ -136,7 +173,10 @@ FAMILIES = {
     "granite": Family("Granite", "granite", _granite, SCALES),
     "gemma2": Family("Gemma2", "gemma2", _gemma2, (WINDOW, *CAPS)),
     "gemma3": Family("Gemma3", "gemma3_text", _gemma3, (WINDOW, CAPS[1])),
-    "olmo2": Family("Olmo2", "olmo2", _olmo2),
+    "olmo2": Family("Olmo2", "olmo2", _olmo2, (WINDOW,)),
+    "phi3": Family(
+        "Phi3", "phi3", _phi3, (WINDOW, "rope.dimension_count", "rope.scaling.attn_factor")
+    ),
     "gptneox": Family(
         "GPTNeoX",
         "gpt_neox",

@@ -43,6 +43,8 @@ def usual_windows(config: Config, default: Any, usual: int) -> dict[str, Any]:
     config.has("_sliding_window_pattern")
     period = config.integer("sliding_window_pattern", config.get("_sliding_window_pattern", usual))
     flags = read_layer_types(config, n_layers) or by_period(n_layers, period)
+    if config.values.get("sliding_window", default) is None:
+        raise config.fail("sliding_window", "a whole number from 1")
     return pattern_keys(config.integer("sliding_window", default), flags, usual)
 
 

@@ -22,8 +22,8 @@ COMMANDS = (
         "The prompt is a conversation: a JSON list of objects with role and content.",
         flag=Flag("--messages", "generate tokenize")),
     Option("prompt", "chat_template", Text(), "",
-        "Chat template: chatml, llama2, llama3, zephyr, gemma, raw, one that the file names, or a "
-        "jinja template itself (default: the file's own).",
+        "Chat template: chatml, llama2, llama3, zephyr, gemma, phi3, phi4, raw, one that the "
+        "file names, or a jinja template itself (default: the file's own).",
         flag=Flag("--chat-template --chat-format", "generate chat tokenize", "NAME")),
     Option("prompt", "template_file", Text(), "", "A file with the jinja template to use.",
         flag=Flag("--chat-template-file", "generate chat tokenize", "FILE")),

@@ -113,8 +113,8 @@ REPORT = (
     Option("call", "tools", Items("Sequence[Mapping[str, Any]]"), None,
         "function descriptions, for templates that know them", none="none", calls=CHAT),
     Option("call", "template", Text(), None,
-        "a jinja2 template, or the name of a format (chatml, llama2, llama3, zephyr, gemma, raw) "
-        "or of one of the file's templates, instead of the file's own",
+        "a jinja2 template, or the name of a format (chatml, llama2, llama3, zephyr, gemma, "
+        "phi3, phi4, raw) or of one of the file's templates, instead of the file's own",
         none="the file's", calls=CHAT),
     Option("call", "template_args", Table("Mapping[str, Any]"), None,
         "further variables for the template", none="none", calls=CHAT),

@@ -90,6 +90,9 @@ inline void attend_split(const AttentionTask& task, const AttentionPlan& plan,
     const int index = static_cast<int>(unit / task.n_kv_heads % plan.n_tiles);
     const int chunk = static_cast<int>(unit / n_tiles);
     tile.select(kv_head, index);
+    bool seen = false;  // a page that nobody sees may be gone
+    for (int j = 0; j < tile.n(); ++j) seen = seen || tile.sees(j, chunk);
+    if (!seen) continue;
     const std::int64_t first = static_cast<std::int64_t>(kv_head) * plan.n_queries + tile.begin();
     tile.run_chunk(chunk,
                    partial + first * row_stride + static_cast<std::int64_t>(chunk) * v_stride,

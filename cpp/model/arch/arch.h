@@ -18,7 +18,8 @@ struct ArchSpec {
   bool rope_interleaved;
   bool partial_rope = false;  // rope may turn a part of each head only
   Presence head_bias = Presence::kNever;
-  Presence rope_divisors = Presence::kNever;   // rope_freqs.weight
+  Presence rope_divisors = Presence::kNever;  // rope_freqs.weight
+  bool long_rope = false;  // rope_factors_short.weight and rope_factors_long.weight
   std::span<const char* const> own_keys = {};  // that mean nothing, or harm, elsewhere
   LayerSpec layer = {};                        // of every layer, before read_layers
   // Changes config.layers from the metadata; nullptr: all are alike.

@@ -197,9 +197,7 @@ struct Attention {
     }
     SPECDEC_UNROLL
     for (int j = 0; j < kQueries; ++j) {
-      if constexpr (kWindow) {
-        if (p.soft_cap > 0) acc[j] = tanh_of(acc[j]) * p.soft_cap;
-      }
+      if (kWindow && p.soft_cap > 0) acc[j] = tanh_of(acc[j]) * p.soft_cap;
       const bool seen = position < visible[j] && position >= hidden[j];
       out.set(j * kChunk + position, seen ? acc[j] : -infinity());
     }
