@@ -184,7 +184,7 @@ ARITHMETIC: list[tuple[dict[str, Any], str]] = [
         {"llama.attention.sliding_window": 64, "llama.attention.sliding_window_pattern": 2},
         "'llama.attention.sliding_window_pattern' should be that of all layers",
     ),
-    ({"llama.expert_count": 8}, "'llama.expert_count' should be 0"),
+    ({"llama.nextn_predict_layers": 1}, "'llama.nextn_predict_layers' should be 0"),
     ({"llama.logit_scale": 0.5}, "'llama.logit_scale' should be 1, as config.json"),
     ({"llama.attention.causal": False}, "'llama.attention.causal' should be True"),
     ({"llama.rope.freq_base": "x"}, "'llama.rope.freq_base' should be a number, found 'x'"),

@@ -29,12 +29,15 @@ from test_model_transformers import (  # noqa: E402
     gemma3,
     granite,
     llama,
+    mixtral,
     neox,
     olmo2,
     olmo3,
+    olmoe,
     phi3,
     qwen2,
     qwen3,
+    qwen3_moe,
     rope,
     smollm3,
 )
@@ -75,11 +78,15 @@ CASES = {
     "llama padded": lambda: llama(vocab_size=320),
     "mistral": lambda: mistral(),
     "mistral window": lambda: mistral(sliding_window=12),
+    "mixtral": lambda: mixtral(),
+    "mixtral window": lambda: mixtral(sliding_window=12),
     "qwen2": lambda: qwen2(),
     "qwen2 own head": lambda: qwen2(tie_word_embeddings=False),
     "qwen2 window": lambda: qwen2(use_sliding_window=True, sliding_window=12, max_window_layers=1),
     "qwen3": lambda: qwen3(),
     "qwen3 own head": lambda: qwen3(tie_word_embeddings=False),
+    "qwen3moe": lambda: qwen3_moe(),
+    "qwen3moe all experts": lambda: qwen3_moe(num_experts_per_tok=5),
     "smollm3": lambda: smollm3(),
     "granite": lambda: granite(),
     "granite biases": lambda: granite(attention_bias=True, tie_word_embeddings=True),
@@ -94,6 +101,7 @@ CASES = {
         layer_types=["full_attention", "sliding_attention", "full_attention"],
     ),
     "olmo2": lambda: olmo2(),
+    "olmoe": lambda: olmoe(),
     "olmo3": lambda: olmo3(),
     "olmo3 yarn": lambda: olmo3(rope_parameters=olmo3_yarn()),
     "phi3": lambda: phi3(),
@@ -133,7 +141,12 @@ def test_logits_of_converted_checkpoints(case: str, tmp_path: pathlib.Path) -> N
     tokens = random_tokens()
     expected = expected_logits(model, tokens)
     assert expected.std() > 0.3
+    hf_config = model.config
+    n_experts = getattr(hf_config, "num_experts", getattr(hf_config, "num_local_experts", 0))
     for outtype, bound in BOUNDS.items():
+        # Near ties between random experts turn over, unless all are used.
+        if outtype == "q8_0" and n_experts and n_experts != hf_config.num_experts_per_tok:
+            continue
         convert(tmp_path / "c", tmp_path / "out.gguf", outtype=outtype)
         found = our_logits(tmp_path / "out.gguf", tokens)
         assert found.shape == expected.shape
@@ -258,6 +271,7 @@ def test_shards_that_transformers_wrote(tmp_path: pathlib.Path) -> None:
         *("olmo3", "olmo3 yarn", "phi3", "phi3 long factors", "phi3 no longrope, window"),
         *("gemma2", "gemma2 without caps", "gemma3 capped logits"),
         *("gemma3 another pattern", "gptneox padded", "mistral window", "qwen2 window"),
+        *("mixtral", "mixtral window", "olmoe", "qwen3moe"),
     ],
 )
 def test_the_way_back_gives_transformers_the_same_model(case: str, tmp_path: pathlib.Path) -> None:

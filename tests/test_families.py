@@ -3,11 +3,13 @@ had happened. Batches, trees and rollbacks of each are in test_model.py."""
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from typing import Any
 
 import pytest
 
+import specdec_native as sd
 import tiny_models
 from helpers import native
 from test_drafters_engine import DRAFTERS, LETTERS, PROMPT, name_of
@@ -23,14 +25,16 @@ def test_the_list_has_every_architecture() -> None:
 
 
 @pytest.fixture(scope="module", params=list(tiny_models.FAMILIES))
-def models(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Models:
+def path(request: pytest.FixtureRequest, tmp_path_factory: Any) -> pathlib.Path:
+    file = tmp_path_factory.mktemp("families") / f"{request.param}.gguf"
+    return tiny_models.write_tiny(file, tiny_models.FAMILIES[request.param], dtype="Q8_0", seed=1)
+
+
+@pytest.fixture(scope="module")
+def models(path: pathlib.Path) -> Models:
     """A target and, as its draft, the same with coarser weights."""
-    config = tiny_models.FAMILIES[request.param]
-    path: pathlib.Path = tmp_path_factory.mktemp("families") / f"{request.param}.gguf"
-    tiny_models.write_tiny(path, config, dtype="Q8_0", seed=1)
-    return tuple(
-        engine.load(str(path), n_threads=2, **more) for more in ({}, {"requantize": "q4_0"})
-    )
+    load = functools.partial(engine.load, str(path), n_threads=2)
+    return load(), load(requantize="q4_0")
 
 
 def session(models: Models, **options: Any) -> Any:
@@ -45,6 +49,19 @@ def test_greedy_text_is_the_plain_text(models: Models, options: dict[str, Any]) 
     result = session(models, **options).generate(**request)
     assert result["token_ids"] == plain["token_ids"]
     assert result["drafted"] > 5
+
+
+def test_several_sequences_at_once_give_what_each_gives_alone(
+    path: pathlib.Path,
+) -> None:
+    model = sd.Model(path, n_threads=2)
+    prompts = [PROMPT, PROMPT + "dark", "a b c"]
+    options = {"max_tokens": 24, "n_ctx": 128, "ignore_eos": True}
+    results = sd.generate_many(model, prompts, **options)
+    for prompt, result in zip(prompts, results, strict=True):
+        with sd.Decoder(model, drafter=None, n_ctx=128) as decoder:
+            alone = decoder.generate(prompt, max_tokens=24, ignore_eos=True)
+        assert result.token_ids == alone.token_ids
 
 
 @pytest.mark.parametrize("options", OF_TWO_LAYERS, ids=name_of)

@@ -292,12 +292,12 @@ def test_inspect_says_why_a_draft_cannot(tmp_path: pathlib.Path) -> None:
     assert pair["compatible"] is False
     assert pair["first_difference"] == 70
     # A file that does not run cannot draft either.
-    keys = {"llama.expert_count": 8}
+    keys = {"llama.expert_group_count": 8}
     moe = tiny_models.write_tiny(tmp_path / "moe.gguf", extra=keys)
     line, pair = inspect_pair(target, moe)
-    assert line.startswith(f"no: {moe}: key 'llama.expert_count': this kind of model")
+    assert line.startswith(f"no: {moe}: key 'llama.expert_group_count': this kind of model")
     assert pair["compatible"] is False
-    assert "expert_count" in pair["reason"]
+    assert "expert_group_count" in pair["reason"]
     # Without a draft there is nothing to say.
     assert "pair" not in json.loads(specdec("inspect", target, "--json").stdout)
 

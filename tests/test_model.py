@@ -21,8 +21,12 @@ CONFIGS = {
         n_layers=3, hidden_size=96, n_heads=4, n_kv_heads=2, head_dim=24, intermediate_size=160
     ),
     "mistral": TinyConfig(n_heads=6, n_kv_heads=2, window=40),
+    "mixtral": TinyConfig(n_experts=4, head_dim=24, intermediate_size=96),
     "qwen2": TinyConfig(arch="qwen2", tied=True, n_heads=7, n_kv_heads=1, head_dim=32),
     "qwen3": TinyConfig(arch="qwen3", tied=True, n_heads=8, n_kv_heads=4, head_dim=24),
+    "qwen3moe": TinyConfig(
+        arch="qwen3moe", hidden_size=96, head_dim=24, n_experts=5, intermediate_size=160
+    ),
     "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
     "granite": TinyConfig(arch="granite", tied=True, n_heads=6, n_kv_heads=2),
     "gemma2": TinyConfig(arch="gemma2", tied=True, n_heads=6, n_kv_heads=2, window=33),
@@ -30,6 +34,7 @@ CONFIGS = {
         arch="gemma3", tied=True, n_heads=4, n_kv_heads=2, head_dim=24, hidden_size=96, window=21
     ),
     "olmo2": TinyConfig(arch="olmo2", n_layers=3, window=30),
+    "olmoe": TinyConfig(arch="olmoe", n_experts=6, n_experts_used=3, intermediate_size=64),
     "phi3": TinyConfig(arch="phi3", n_layers=2, n_heads=4, head_dim=16, n_rot=12, window=50),
     "gptneox": TinyConfig(arch="gptneox", n_heads=4, n_kv_heads=4, n_rot=6, vocab_size=275),
 }

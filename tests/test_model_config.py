@@ -20,14 +20,17 @@ ARCHS = {
     "llama": LLAMA,
     "qwen2": TinyConfig(arch="qwen2", tied=True),
     "qwen3": TinyConfig(arch="qwen3", tied=True),
+    "qwen3moe": TinyConfig(arch="qwen3moe", n_experts=4),
     "smollm3": TinyConfig(arch="smollm3", tied=True),
     "granite": TinyConfig(arch="granite"),
     "gemma2": TinyConfig(arch="gemma2", tied=True, window=100),
     "gemma3": TinyConfig(arch="gemma3", tied=True, window=100),
     "olmo2": TinyConfig(arch="olmo2"),
+    "olmoe": TinyConfig(arch="olmoe", n_experts=4),
     "phi3": TinyConfig(arch="phi3", n_rot=8),
     "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=4),
 }
+MIXTURES = ("llama", "qwen3moe", "olmoe")
 Change = Callable[[Metadata, Tensors], None]
 
 
@@ -149,7 +152,7 @@ def test_tokens_that_are_no_list_are_refused(tmp_path: pathlib.Path) -> None:
 
 
 UNSUPPORTED = [
-    ("expert_count", 8),
+    ("expert_shared_count", 1),
     ("attention.value_length", 8),
     ("attention.head_count_kv", [2, 1]),
     ("feed_forward_length", [96, 64]),
@@ -269,7 +272,7 @@ def test_every_wrong_shape_is_named(arch: str, tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_tensors_that_do_not_belong_are_refused(arch: str, tmp_path: pathlib.Path) -> None:
-    for name in ("blk.2.attn_norm.weight", "blk.0.ffn_gate_exps.weight", "extra"):
+    for name in ("blk.2.attn_norm.weight", "blk.0.ffn_gate_shexp.weight", "extra"):
         code, reason, _, tensor, _ = refusal(write(tmp_path, ARCHS[arch], set_tensor(name, 64)))
         assert (code, reason, tensor) == ("model_format", "unexpected_tensor", name)
 
@@ -452,6 +455,22 @@ def test_gemma2_has_usual_caps_scale_and_windows(
 def test_caps_out_of_range_are_refused(suffix: str, value: float, tmp_path: pathlib.Path) -> None:
     code, reason, key, *_ = refusal(write(tmp_path, ARCHS["gemma2"], set_key(suffix, value)))
     assert (code, reason, key) == ("model_format", "bad_hparam", f"gemma2.{suffix}")
+
+
+@pytest.mark.parametrize("arch", [arch for arch in ARCHS if arch not in MIXTURES])
+def test_experts_of_architectures_without_them_are_refused(
+    arch: str, tmp_path: pathlib.Path
+) -> None:
+    code, _, key, *_ = refusal(write(tmp_path, ARCHS[arch], set_key("expert_count", 8)))
+    assert (code, key) == ("unsupported", f"{arch}.expert_count")
+
+
+@pytest.mark.parametrize(("suffix", "value"), [("expert_used_count", 5), ("expert_count", 1 << 20)])
+def test_numbers_of_experts_out_of_range_are_refused(
+    suffix: str, value: int, tmp_path: pathlib.Path
+) -> None:
+    code, reason, key, *_ = refusal(write(tmp_path, ARCHS["qwen3moe"], set_key(suffix, value)))
+    assert (code, reason, key) == ("model_format", "bad_hparam", f"qwen3moe.{suffix}")
 
 
 def test_every_fourth_layer_of_smollm3_does_not_rotate(tmp_path: pathlib.Path) -> None:

@@ -43,6 +43,11 @@ def llama(**changes: Any) -> Any:
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**options))
 
 
+def mixtral(**changes: Any) -> Any:
+    options = COMMON | {"num_key_value_heads": 2, "num_local_experts": 5} | changes
+    return transformers.MixtralForCausalLM(transformers.MixtralConfig(**options))
+
+
 def qwen2(**changes: Any) -> Any:
     options = COMMON | {"num_key_value_heads": 2, "tie_word_embeddings": True} | changes
     return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**options))
@@ -51,6 +56,12 @@ def qwen2(**changes: Any) -> Any:
 def qwen3(**changes: Any) -> Any:
     options = COMMON | {"num_key_value_heads": 2, "head_dim": 32, "tie_word_embeddings": True}
     return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**(options | changes)))
+
+
+def qwen3_moe(**changes: Any) -> Any:
+    options = COMMON | {"num_key_value_heads": 2, "head_dim": 32, "moe_intermediate_size": 24}
+    options |= {"num_experts": 5, "num_experts_per_tok": 2, "norm_topk_prob": True}
+    return transformers.Qwen3MoeForCausalLM(transformers.Qwen3MoeConfig(**(options | changes)))
 
 
 def smollm3(**changes: Any) -> Any:
@@ -102,6 +113,11 @@ def olmo3(**changes: Any) -> Any:
     return transformers.Olmo3ForCausalLM(transformers.Olmo3Config(**(options | changes)))
 
 
+def olmoe(**changes: Any) -> Any:
+    options = COMMON | {"num_key_value_heads": 2, "num_experts": 5, "num_experts_per_tok": 2}
+    return transformers.OlmoeForCausalLM(transformers.OlmoeConfig(**(options | changes)))
+
+
 def phi3(original: int = 256, **changes: Any) -> Any:
     """The session of a test has room for 256 tokens: the long factors are those of 64."""
     options = COMMON | {"num_key_value_heads": 2, "pad_token_id": 0, "sliding_window": None}
@@ -143,6 +159,8 @@ CASES: dict[str, Callable[[], Any]] = {
     "llama yarn rope": lambda: llama(
         rope_parameters=rope("yarn", original_max_position_embeddings=128)
     ),
+    "mixtral": lambda: mixtral(),
+    "mixtral window": lambda: mixtral(sliding_window=12),
     "qwen2 tied head": lambda: qwen2(),
     "qwen2 own head": lambda: qwen2(tie_word_embeddings=False, num_key_value_heads=1),
     "qwen3": lambda: qwen3(),
@@ -150,6 +168,8 @@ CASES: dict[str, Callable[[], Any]] = {
         tie_word_embeddings=False,
         rope_parameters=rope("yarn", original_max_position_embeddings=128),
     ),
+    "qwen3moe": lambda: qwen3_moe(),
+    "qwen3moe all experts": lambda: qwen3_moe(num_experts_per_tok=5),
     "smollm3": lambda: smollm3(),
     "smollm3 own head": lambda: smollm3(tie_word_embeddings=False),
     "granite": lambda: granite(),
@@ -179,6 +199,7 @@ CASES: dict[str, Callable[[], Any]] = {
             "full_attention": rope("yarn", original_max_position_embeddings=128),
         }
     ),
+    "olmoe": lambda: olmoe(),
     "phi3 short factors": lambda: phi3(),
     "phi3 long factors": lambda: phi3(64),
     "phi3 window, tied head": lambda: phi3(64, sliding_window=12, tie_word_embeddings=True),
@@ -204,7 +225,7 @@ def randomise(model: Any) -> None:
             elif "embed_tokens" in name or "embed_in" in name:
                 p.normal_(0.0, 0.15 if gemma else 1.0)
             else:
-                p.normal_(0.0, p.shape[1] ** -0.5)
+                p.normal_(0.0, p.shape[-1] ** -0.5)
 
 
 def expected_logits(model: Any, tokens: list[int]) -> np.ndarray:

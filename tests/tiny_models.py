@@ -44,6 +44,8 @@ class TinyConfig:
     qkv_bias: bool = False
     fused_qkv: bool = False
     parallel_residual: bool = True
+    n_experts: int = 0  # of all layers, of the intermediate size
+    n_experts_used: int = 2
     window: int = 0  # on all but every second layer
 
     @property
@@ -90,6 +92,9 @@ def metadata(config: TinyConfig) -> Metadata:
     }
     if config.is_neox:
         keys["gptneox.use_parallel_residual"] = config.parallel_residual
+    if config.n_experts:
+        keys[f"{arch}.expert_count"] = config.n_experts
+        keys[f"{arch}.expert_used_count"] = config.n_experts_used
     if config.window:
         keys[f"{arch}.attention.sliding_window"] = config.window
         keys[f"{arch}.attention.sliding_window_pattern"] = 2
@@ -117,6 +122,10 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
     def matrix(name: str, n_out: int, n_in: int) -> None:
         scale = 1.0 / np.sqrt(n_in)
         tensors[f"{name}.weight"] = (rng.standard_normal((n_out, n_in)) * scale).astype(np.float32)
+
+    def stack(name: str, n_out: int, n_in: int) -> None:
+        values = rng.standard_normal((config.n_experts, n_out, n_in)) / np.sqrt(n_in)
+        tensors[f"{name}.weight"] = values.astype(np.float32)
 
     def vector(name: str, n: int, mean: float) -> None:
         tensors[name] = (mean + 0.2 * rng.standard_normal(n)).astype(np.float32)
@@ -146,20 +155,26 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
             matrix(f"{block}.{part}", n_out, hidden)
             if qkv_bias:
                 vector(f"{block}.{part}.bias", n_out, 0.0)
-        if config.arch in ("qwen3", "gemma3"):
+        if config.arch in ("qwen3", "qwen3moe", "gemma3"):
             vector(f"{block}.attn_q_norm.weight", config.head_dim, 1.0)
             vector(f"{block}.attn_k_norm.weight", config.head_dim, 1.0)
-        if config.arch == "olmo2":
+        if config.arch in ("olmo2", "olmoe"):
             vector(f"{block}.attn_q_norm.weight", q_size, 1.0)
             vector(f"{block}.attn_k_norm.weight", kv_size, 1.0)
         matrix(f"{block}.attn_output", hidden, q_size)
         if config.arch != "olmo2":
             norm(f"{block}.ffn_norm")
-        fused = config.arch == "phi3"
-        if not config.is_neox and not fused:
-            matrix(f"{block}.ffn_gate", config.intermediate_size, hidden)
-        matrix(f"{block}.ffn_up", config.intermediate_size * (2 if fused else 1), hidden)
-        matrix(f"{block}.ffn_down", hidden, config.intermediate_size)
+        if config.n_experts:
+            matrix(f"{block}.ffn_gate_inp", config.n_experts, hidden)
+            stack(f"{block}.ffn_gate_exps", config.intermediate_size, hidden)
+            stack(f"{block}.ffn_up_exps", config.intermediate_size, hidden)
+            stack(f"{block}.ffn_down_exps", hidden, config.intermediate_size)
+        else:
+            fused = config.arch == "phi3"
+            if not config.is_neox and not fused:
+                matrix(f"{block}.ffn_gate", config.intermediate_size, hidden)
+            matrix(f"{block}.ffn_up", config.intermediate_size * (2 if fused else 1), hidden)
+            matrix(f"{block}.ffn_down", hidden, config.intermediate_size)
         if config.arch in ("gemma2", "gemma3", "olmo2"):
             norm(f"{block}.post_attention_norm")
             norm(f"{block}.post_ffw_norm")
@@ -264,13 +279,21 @@ def unpack(tensor: np.ndarray | RawTensor) -> np.ndarray:
     return gguf.quants.dequantize(data, qtype).astype(np.float32)
 
 
+def _pack_stack(values: np.ndarray, dtype: str, rng: np.random.Generator) -> RawTensor:
+    packed = [pack(matrix, dtype, rng) for matrix in values]
+    return RawTensor(np.stack([p.data for p in packed]), dtype)
+
+
 def quantise(tensors: Tensors, dtype: str, seed: int = 0) -> Tensors:
-    """All matrices in one format; norms and biases stay F32."""
+    """All matrices in one format; norms, biases and routers stay F32."""
     rng = np.random.default_rng(seed)
-    return {
-        name: pack(t, dtype, rng) if isinstance(t, np.ndarray) and t.ndim == 2 else t
-        for name, t in tensors.items()
-    }
+    out: Tensors = {}
+    for name, t in tensors.items():
+        out[name] = t
+        if isinstance(t, RawTensor) or t.ndim < 2 or name.endswith("ffn_gate_inp.weight"):
+            continue
+        out[name] = pack(t, dtype, rng) if t.ndim == 2 else _pack_stack(t, dtype, rng)
+    return out
 
 
 def dequantise(tensors: Tensors) -> Tensors:
@@ -391,6 +414,18 @@ def _llama3_divisors(hf: Any, head_dim: int) -> np.ndarray | None:
     return np.array(divisors, dtype=np.float32)
 
 
+def _split_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """In memory transformers has gate and up of all experts in one tensor."""
+    out = {}
+    for name, values in state.items():
+        if name.endswith("experts.gate_up_proj"):
+            for part, half in zip(("gate", "up"), np.split(values, 2, axis=1), strict=True):
+                out[name.replace("gate_up_proj", f"{part}_proj.weight")] = half
+        else:
+            out[name + ".weight" if name.endswith("experts.down_proj") else name] = values
+    return out
+
+
 def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
     hf = model.config
     state = _numpy_state(model)
@@ -405,6 +440,8 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         intermediate_size=hf.intermediate_size,
         context_length=hf.max_position_embeddings,
         norm_epsilon=hf.rms_norm_eps,
+        n_experts=getattr(hf, "num_experts", 0) or getattr(hf, "num_local_experts", 0),
+        n_experts_used=getattr(hf, "num_experts_per_tok", 0),
     )
     tensors: Tensors = {
         "token_embd.weight": state["model.embed_tokens.weight"],
@@ -443,6 +480,10 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         state = {k: v + 1 if k.endswith("norm.weight") else v for k, v in state.items()}
         tensors["output_norm.weight"] = state["model.norm.weight"]
     interleaved = arch in ("llama", "smollm3", "granite")
+    if config.n_experts:
+        state = _split_experts(state)
+        names |= {"mlp.gate": "ffn_gate_inp"}
+        names |= {f"mlp.experts.{part}_proj": f"ffn_{part}_exps" for part in ("gate", "up", "down")}
     permuted = {"attn_q": config.n_heads, "attn_k": config.n_kv_heads} if interleaved else {}
     for layer in range(config.n_layers):
         for source, name in names.items():
@@ -456,6 +497,10 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
     if arch == "gemma3":
         return metadata(config) | _gemma3_keys(hf), tensors
     keys = metadata(config) | _rope_keys(arch, hf, hf.max_position_embeddings)
+    if type(hf).__name__ == "MixtralConfig" and hf.sliding_window:
+        keys["llama.attention.sliding_window"] = hf.sliding_window
+    if config.n_experts and hasattr(hf, "moe_intermediate_size"):
+        keys[f"{arch}.expert_feed_forward_length"] = hf.moe_intermediate_size
     if type(hf).__name__ == "Olmo3Config":
         keys["olmo2.attention.sliding_window"] = hf.sliding_window
         keys["olmo2.attention.sliding_window_pattern"] = [
@@ -598,13 +643,17 @@ def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
     kind = type(model).__name__
     if kind == "LlamaForCausalLM":
         return _llama_like(model, "llama")
+    if kind == "MixtralForCausalLM":
+        return _llama_like(model, "llama")
     if kind == "Qwen2ForCausalLM":
         return _llama_like(model, "qwen2")
     if kind == "Qwen3ForCausalLM":
         return _llama_like(model, "qwen3")
+    if kind == "Qwen3MoeForCausalLM":
+        return _llama_like(model, "qwen3moe")
     if kind == "Olmo3ForCausalLM":
         return _llama_like(model, "olmo2")
-    for name in ("SmolLM3", "Granite", "Gemma2", "Gemma3", "Olmo2"):
+    for name in ("SmolLM3", "Granite", "Gemma2", "Gemma3", "Olmo2", "Olmoe"):
         if kind == f"{name}ForCausalLM":
             return _llama_like(model, name.lower())
     if kind == "Phi3ForCausalLM":

@@ -18,6 +18,9 @@
 
 namespace specdec {
 
+// Floats of a row of n that starts, and ends, on a cache line.
+[[nodiscard]] constexpr std::int64_t padded_row(std::int64_t n) { return (n + 15) / 16 * 16; }
+
 // A weight matrix [n_out, n_in] in the backend's own layout. Immutable.
 class WeightMatrix {
  public:
@@ -70,6 +73,40 @@ struct GatedLinearTask {
   const WeightMatrix* up = nullptr;
   Activation activation = Activation::kSilu;
   float* dst = nullptr;
+  std::int64_t dst_stride = 0;
+  const std::int32_t* row_index = nullptr;  // as in LinearTask
+};
+
+// Chooses experts for each row: the n_used best of logits W x, of equal ones those with the lowest
+// number, and what each counts for: e^logit over the sum of those of the chosen, or of all.
+struct RouteTask {
+  const float* x = nullptr;  // [n_rows, x_stride]
+  std::int64_t x_stride = 0;
+  int n_rows = 0;
+  const WeightMatrix* router = nullptr;  // [n_experts, n_in]
+  const float* bias = nullptr;           // [n_experts] or null
+  int n_used = 0;                        // 1..n_experts
+  bool of_chosen = true;                 // weights of a row sum up to 1
+  std::int32_t* chosen = nullptr;        // [n_rows, n_used], best first
+  float* weights = nullptr;              // [n_rows, n_used], NaN where a logit is not finite
+};
+
+// The matrices of one kind of all experts, of one shape.
+using ExpertMatrices = std::span<const std::unique_ptr<WeightMatrix>>;
+
+// dst[r] += sum over k of weights[r, k] * Wd (activation(Wg x[r]) * Wu x[r]) with the matrices of
+// expert chosen[r, k], summed in the order of k. Rows that choose the same expert share the reading
+// of it, and nothing else: a row has the bits it has alone.
+struct ExpertsTask {
+  const float* x = nullptr;  // [n_rows, x_stride]
+  std::int64_t x_stride = 0;
+  int n_rows = 0;
+  int n_used = 0;
+  const std::int32_t* chosen = nullptr;  // [n_rows, n_used], distinct in a row
+  const float* weights = nullptr;        // [n_rows, n_used]
+  ExpertMatrices gate, up, down;         // [n_experts]
+  Activation activation = Activation::kSilu;
+  float* dst = nullptr;  // [n_rows, dst_stride]
   std::int64_t dst_stride = 0;
 };
 
@@ -160,6 +197,12 @@ class Backend {
   // short.
   [[nodiscard]] virtual std::unique_ptr<WeightMatrix> load_matrix(
       DType dtype, std::int64_t n_out, std::int64_t n_in, std::span<const std::byte> data) = 0;
+  // Likewise, but a view where the backend can read the data where it is: slower, in no memory.
+  [[nodiscard]] virtual std::unique_ptr<WeightMatrix> map_matrix(DType dtype, std::int64_t n_out,
+                                                                 std::int64_t n_in,
+                                                                 std::span<const std::byte> data) {
+    return load_matrix(dtype, n_out, n_in, data);
+  }
 
   virtual void linear(const LinearTask& task) = 0;
   virtual void gated_linear(const GatedLinearTask& task) = 0;
@@ -167,6 +210,10 @@ class Backend {
   virtual void attention(const AttentionTask& task) = 0;
   virtual void norm(const NormTask& task) = 0;
   virtual void head(const HeadTask& task) = 0;
+
+  // Composed of the others (composed.cc), in memory that the host can read.
+  virtual void route(const RouteTask& task);
+  virtual void experts(const ExpertsTask& task);
 };
 
 // Whether the CPU backend keeps its own copy of matrices in the layout of its kernels, or views of

@@ -88,8 +88,6 @@ struct WorkBuffers {
   const std::int32_t* head_blocks = nullptr;
 };
 
-[[nodiscard]] constexpr std::int64_t padded_row(std::int64_t n) { return (n + 15) / 16 * 16; }
-
 // Steps that a pass makes by itself at most.
 inline constexpr int kMaxSteps = 8;
 // Rows of a pass that follows steps at most.

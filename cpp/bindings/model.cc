@@ -58,6 +58,8 @@ Fields info_dict(const ModelHandle& handle) {
   result["n_layers"] = info.n_layers;
   result["hidden_size"] = info.hidden_size;
   result["ffn_size"] = info.ffn_size;
+  result["n_experts"] = info.n_experts;
+  result["n_experts_used"] = info.n_experts_used;
   result["n_heads"] = info.n_heads;
   result["n_kv_heads"] = info.n_kv_heads;
   result["head_dim"] = info.head_dim;

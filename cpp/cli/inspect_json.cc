@@ -77,8 +77,10 @@ std::string inspect_json(const Inspected& seen, int n_ctx, bool with_tensors) {
       .member("n_vocab_rows", info.n_vocab_rows)
       .member("n_layers", info.n_layers)
       .member("hidden_size", info.hidden_size)
-      .member("ffn_size", info.ffn_size)
-      .member("n_heads", info.n_heads)
+      .member("ffn_size", info.ffn_size);
+  if (info.n_experts > 0)
+    json.member("n_experts", info.n_experts).member("n_experts_used", info.n_experts_used);
+  json.member("n_heads", info.n_heads)
       .member("n_kv_heads", info.n_kv_heads)
       .member("head_dim", info.head_dim)
       .member("tied_head", info.tied_head)

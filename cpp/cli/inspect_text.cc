@@ -104,6 +104,8 @@ std::string inspect_summary(const Inspected& seen, int n_ctx) {
   line("layers", count(info.n_layers));
   line("hidden size", count(info.hidden_size));
   line("feed-forward", count(info.ffn_size));
+  if (info.n_experts > 0)
+    line("experts", count(info.n_experts) + ", " + count(info.n_experts_used) + " for each token");
   if (info.n_heads > 0) {
     line("heads", count(info.n_heads) + " of " + count(info.head_dim) + ", " +
                       count(info.n_kv_heads) + " for keys and values");

@@ -92,10 +92,16 @@ DeviceDemand device_demand(const GgufFile& file, const ModelConfig& config,
 }
 
 // The GPU a model is to use, or null and why there is none. Throws when one was asked for.
-std::shared_ptr<DeviceBackend> open_gpu(const ModelOptions& options, std::string& reason) {
+std::shared_ptr<DeviceBackend> open_gpu(const ModelOptions& options, const ModelConfig& config,
+                                        std::string& reason) {
   if (options.device == "cpu" || options.n_gpu_layers == 0) return nullptr;
-  if (options.gpu != nullptr) return options.gpu;
   const bool wanted = options.device == "cuda" || options.n_gpu_layers > 0;
+  reason = no_device_reason(config);
+  if (!reason.empty()) {
+    if (!wanted) return nullptr;
+    throw Error(ErrorCode::kUnsupported, reason + "; use device 'cpu' and no GPU layers");
+  }
+  if (options.gpu != nullptr) return options.gpu;
   const std::vector<DeviceInfo> devices = cuda_devices(&reason);
   if (!devices.empty()) {
     try {
@@ -185,7 +191,7 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
   load_options.requantize = requantize_type(options);
   std::string cpu_reason;
   std::optional<Placement> placement;
-  if (const std::shared_ptr<DeviceBackend> gpu = open_gpu(options, cpu_reason)) {
+  if (const std::shared_ptr<DeviceBackend> gpu = open_gpu(options, config, cpu_reason)) {
     const DeviceDemand demand =
         device_demand(*loaded->file_, config, options, gpu.get(), file_name(path));
     placement = plan_placement({demand}, {.free_bytes = gpu->device_info().free_bytes,

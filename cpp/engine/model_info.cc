@@ -93,6 +93,18 @@ ModelInfo describe_model(const GgufFile& file) {
   info.bytes_per_step = info.weight_bytes;
   if (!info.tied_head && embedding != nullptr) info.bytes_per_step -= embedding->n_bytes;
   info.tokenizer = tokenizer_name(file);
+  info.n_experts = integer_or_zero(file, prefix + "expert_count");
+  info.n_experts_used =
+      std::min(integer_or_zero(file, prefix + "expert_used_count"), info.n_experts);
+  if (info.n_experts > 0) {
+    std::uint64_t unread = 0;
+    for (const TensorInfo& tensor : file.tensors()) {
+      if (!std::string_view(tensor.name).ends_with("_exps.weight")) continue;
+      unread += tensor.n_bytes / static_cast<std::uint64_t>(info.n_experts) *
+                static_cast<std::uint64_t>(info.n_experts - info.n_experts_used);
+    }
+    info.bytes_per_step -= std::min(unread, info.bytes_per_step);
+  }
   file.check_whole();
   return info;
 }

@@ -26,6 +26,8 @@ struct ModelInfo {
   std::int64_t n_layers = 0;
   std::int64_t hidden_size = 0;
   std::int64_t ffn_size = 0;
+  std::int64_t n_experts = 0;       // of a layer; 0: no mixture
+  std::int64_t n_experts_used = 0;  // of them, for a token
   std::int64_t n_heads = 0;
   std::int64_t n_kv_heads = 0;
   std::int64_t head_dim = 0;
@@ -33,7 +35,7 @@ struct ModelInfo {
   std::string tokenizer;    // "llama (SentencePiece)", "gpt2 / qwen2"
   std::string chat_format;  // "chatml", "llama2", ..., or "" when none was recognised
   // Weight bytes a decoding step reads: all matrices once, the embedding only if it is the head
-  // too.
+  // too, of experts those that one token uses.
   std::uint64_t bytes_per_step = 0;
 
   std::string kv_type;

@@ -18,6 +18,8 @@ constexpr std::int64_t kMaxLayers = 4096;
 constexpr std::int64_t kMaxWidth = std::int64_t{1} << 20;
 constexpr std::int64_t kMaxHeads = std::int64_t{1} << 14;
 constexpr std::int64_t kMaxHeadDim = 1024;
+constexpr std::int64_t kMaxExperts = 1024;
+constexpr int kMaxExpertsUsed = 64;
 constexpr std::int64_t kMaxContext = kMaxContextLength;
 constexpr double kMaxFloat = std::numeric_limits<float>::max();
 
@@ -25,12 +27,17 @@ constexpr double kMaxFloat = std::numeric_limits<float>::max();
 // architecture reads it.
 void refuse_variants(const HparamReader& hparams, const ArchSpec& spec) {
   for (const char* suffix :
-       {"expert_count", "expert_used_count", "expert_group_count", "attention.q_lora_rank",
-        "attention.kv_lora_rank", "nextn_predict_layers", "pooling_type"}) {
+       {"expert_shared_count", "expert_shared_feed_forward_length", "leading_dense_block_count",
+        "expert_group_count", "attention.q_lora_rank", "attention.kv_lora_rank",
+        "nextn_predict_layers", "pooling_type"}) {
     if (hparams.has(suffix) &&
         hparams.get_int(suffix, 0, 0, std::numeric_limits<std::int64_t>::max()) != 0) {
       hparams.unsupported(suffix, "this kind of model");
     }
+  }
+  for (const char* suffix : {"expert_count", "expert_used_count"}) {
+    if (!spec.experts && hparams.get_int(suffix, 0, 0, kMaxContext) != 0)
+      hparams.unsupported(suffix, "this kind of model");
   }
   for (const char* suffix :
        {"attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv",
@@ -93,6 +100,17 @@ void read_heads(const HparamReader& hparams, const ArchSpec& spec, ModelConfig& 
     hparams.unsupported("attention.scale", "a value other than 1/sqrt(key_length) = " +
                                                std::to_string(c.attention_scale));
   }
+}
+
+// A mixture has experts in all of its layers.
+void read_experts(const HparamReader& hparams, const ArchSpec& spec, ModelConfig& c) {
+  if (!spec.experts) return;
+  c.n_experts = static_cast<int>(hparams.get_int("expert_count", 0, 0, kMaxExperts));
+  if (c.n_experts == 0) return;
+  c.n_experts_used = static_cast<int>(
+      hparams.require_int("expert_used_count", 1, std::min(c.n_experts, kMaxExpertsUsed)));
+  c.expert_size = static_cast<int>(
+      hparams.get_int("expert_feed_forward_length", c.intermediate_size, 1, kMaxWidth));
 }
 
 void read_vocabulary(const HparamReader& hparams, ModelConfig& c,
@@ -158,6 +176,7 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
       hparams.get_int("attention.sliding_window", 0, 0, std::numeric_limits<std::int64_t>::max());
   if (!spec->reads("attention.sliding_window") && window != 0 && window < context)
     hparams.unsupported("attention.sliding_window", "a sliding window");
+  read_experts(hparams, *spec, c);
   read_heads(hparams, *spec, c);
   read_rope(hparams, *spec, c.head_dim, c.context_length, c.ropes.emplace_back());
   const char* epsilon_key = spec->norm_kind == Norm::Kind::kRms ? "attention.layer_norm_rms_epsilon"
@@ -190,7 +209,7 @@ int ModelConfig::usable_context() const {
 
 int ModelConfig::qkv_size() const {
   const int n = q_size() + 2 * kv_size();
-  return layers[0].post_norms ? std::max(n, hidden_size) : n;
+  return layers[0].post_norms || n_experts > 0 ? std::max(n, hidden_size) : n;
 }
 
 }  // namespace specdec

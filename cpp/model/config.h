@@ -22,6 +22,9 @@ struct ModelConfig {
   int n_kv_heads = 0;  // divides n_heads
   int head_dim = 0;
   int intermediate_size = 0;
+  int n_experts = 0;  // of a layer that is a mixture; 0: none is
+  int n_experts_used = 0;
+  int expert_size = 0;            // their intermediate size
   int vocab_size = 0;             // rows of the embedding, padding included
   int n_tokens = 0;               // tokens that exist, <= vocab_size
   int context_length = 0;         // what the model was made for
@@ -40,7 +43,8 @@ struct ModelConfig {
   [[nodiscard]] int usable_context() const;
   [[nodiscard]] int q_size() const { return n_heads * head_dim; }
   [[nodiscard]] int kv_size() const { return n_kv_heads * head_dim; }
-  // Of the rows that hold q, k and v, later also what is to be normed before it is added.
+  // Of the rows that hold q, k and v, later also what is to be normed before it is added, or the
+  // input of experts.
   [[nodiscard]] int qkv_size() const;
   [[nodiscard]] int n_rot() const { return ropes[0].n_rot; }
   // cos and sin of one row for all ropes.

@@ -50,7 +50,11 @@ DeviceSizes device_sizes(const GgufFile& file, const ModelConfig& config,
       if (!config.tied_head) continue;
     }
     std::uint64_t n_bytes = tensor->n_elements * sizeof(float);
-    if (slot.kind == SlotKind::kMatrix) {
+    if (slot.kind == SlotKind::kExperts) {
+      n_bytes = tensor->n_bytes;
+      if (requantize && requantize_pays(tensor->dtype, n_in, *requantize))
+        n_bytes = tensor->n_elements / slot.shape[0] * row_bytes(*requantize, slot.shape[0]);
+    } else if (slot.kind == SlotKind::kMatrix) {
       // Of the embedding and the head only tokens that exist.
       const std::int64_t n_out = slot.layer < 0
                                      ? config.n_tokens

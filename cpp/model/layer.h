@@ -11,6 +11,7 @@ struct LayerSpec {
   float score_cap = 0;  // scores are score_cap * tanh(score / score_cap); 0: as they are
   Activation activation = Activation::kSilu;
   bool gated_ffn = true;           // activation(gate x) * up x, else activation(up x)
+  bool experts_sum_to_1 = true;    // what the chosen experts of a row count for
   bool norms_rows = false;         // norms of q and k are of whole rows, not head by head
   bool post_norms = false;         // norms of what is added to the residual
   bool parallel_residual = false;  // x + attention(norm1 x) + ffn(norm2 x)

@@ -35,9 +35,10 @@ class Loader {
     backend_ = device != nullptr ? static_cast<Backend*>(device) : &host_;
   }
 
-  // n_rows rows of a matrix; more of it follows when these are not `last`.
+  // n_rows rows of a matrix; more of it follows when these are not `last`. exact: never rewritten.
   std::unique_ptr<WeightMatrix> matrix(const std::string& name, std::uint64_t n_rows,
-                                       std::uint64_t first_row = 0, bool last = true) {
+                                       std::uint64_t first_row = 0, bool last = true,
+                                       bool exact = false) {
     const TensorInfo& tensor = *file_.find_tensor(name);
     if (first_row == 0) check(tensor);
     const std::uint64_t n_in = tensor.shape[0];
@@ -47,7 +48,7 @@ class Loader {
     const auto out = static_cast<std::int64_t>(n_rows);
     const auto in = static_cast<std::int64_t>(n_in);
     const std::span<const std::byte> data = file_.tensor_data(tensor).subspan(first_byte, n_bytes);
-    if (options_.requantize && requantize_pays(tensor.dtype, in, *options_.requantize)) {
+    if (!exact && requantizes(tensor)) {
       auto rewritten = requantized(tensor.dtype, out, in, data);
       if (last) finish(tensor);
       return rewritten;
@@ -76,6 +77,12 @@ class Loader {
     return matrix;
   }
 
+  [[nodiscard]] bool requantizes(const TensorInfo& tensor) const {
+    return options_.requantize &&
+           requantize_pays(tensor.dtype, static_cast<std::int64_t>(tensor.shape[0]),
+                           *options_.requantize);
+  }
+
   std::unique_ptr<WeightMatrix> requantized(DType from, std::int64_t n_rows, std::int64_t n_in,
                                             std::span<const std::byte> data) {
     const DType to = *options_.requantize;
@@ -90,14 +97,53 @@ class Loader {
     return matrix;
   }
 
+  // The matrices of a stack, one by one: those for which there is no room stay in the file.
+  void experts(const Slot& slot, PartWeights& to) {
+    const TensorInfo& tensor = *file_.find_tensor(slot.name);
+    check(tensor);
+    const auto n_in = static_cast<std::int64_t>(slot.shape[0]);
+    const auto n_out = static_cast<std::int64_t>(slot.shape[1]);
+    const std::size_t n_bytes =
+        static_cast<std::size_t>(row_bytes(tensor.dtype, slot.shape[0]) * slot.shape[1]);
+    const std::span<const std::byte> data = file_.tensor_data(tensor);
+    for (std::size_t e = 0; e < slot.shape[2]; ++e) {
+      const std::span<const std::byte> expert = data.subspan(e * n_bytes, n_bytes);
+      const std::uint64_t offset = tensor.offset + e * n_bytes;
+      const bool mapped = expert_bytes_ + n_bytes > options_.max_expert_bytes;
+      if (!mapped && file_.mapping() != nullptr) file_.mapping()->will_need(offset, n_bytes);
+      std::unique_ptr<WeightMatrix> matrix;
+      const bool rewritten = requantizes(tensor) && !mapped;
+      if (rewritten) {
+        matrix = requantized(tensor.dtype, n_out, n_in, expert);
+      } else {
+        matrix = mapped ? backend_->map_matrix(tensor.dtype, n_out, n_in, expert)
+                        : backend_->load_matrix(tensor.dtype, n_out, n_in, expert);
+        count(matrix->n_bytes());
+      }
+      if (matrix->is_view() && !rewritten) {
+        memory_.mapped_bytes += n_bytes;
+      } else {
+        expert_bytes_ += matrix->n_bytes();
+        if (file_.mapping() != nullptr) file_.mapping()->release(offset, n_bytes);
+      }
+      to.add_expert(slot.part, std::move(matrix));
+      if (e % 16 == 15) report();
+    }
+    done(tensor);
+  }
+
   // What the file holds of a slot; n_rows rows of a matrix, a vector times `factor`.
   void slot(const Slot& slot, std::uint64_t n_rows, PartWeights& to, float factor = 1) {
     if (file_.find_tensor(slot.name) == nullptr) return;
     if (slot.kind == SlotKind::kVector) {
       to.set(slot.part, vector(slot.name, factor));
+    } else if (slot.kind == SlotKind::kExperts) {
+      experts(slot, to);
     } else {
+      // A router's near ties must not be decided by rounding.
+      const bool exact = slot.part == Part::kRouter;
       const bool last = slot.end_row() == slot.shape[1];
-      to.set(slot.part, matrix(slot.name, n_rows, slot.first_row, last));
+      to.set(slot.part, matrix(slot.name, n_rows, slot.first_row, last, exact));
     }
   }
 
@@ -166,6 +212,7 @@ class Loader {
   std::vector<std::string>& warnings_;
   std::vector<std::vector<std::byte>>& requantized_;
   LoadProgress progress_;
+  std::size_t expert_bytes_ = 0;  // in memory
 };
 
 }  // namespace
@@ -227,6 +274,11 @@ void Model::load_weights(const LoadOptions& options) {
   weights_ = std::make_unique<ModelWeights>();
   ModelWeights& w = *weights_;
   first_device_layer_ = config_.n_layers;
+  if (config_.n_experts > 0 && options.device != nullptr && options.n_device_layers > 0) {
+    throw Error(ErrorCode::kUnsupported, file_->path() + ": " +
+                                             std::string(no_device_reason(config_)) +
+                                             "; load it with device 'cpu' and no GPU layers");
+  }
   if (options.device != nullptr && options.n_device_layers > 0) {
     device_ = options.device;
     first_device_layer_ -= std::min(options.n_device_layers, config_.n_layers);
@@ -288,6 +340,10 @@ std::size_t Model::kv_bytes_per_token(KvType type) const {
 }
 
 bool Model::can_run_steps() const noexcept { return weights_->device_embedding != nullptr; }
+
+std::string_view no_device_reason(const ModelConfig& config) {
+  return config.n_experts > 0 ? "mixtures of experts run on the CPU only" : "";
+}
 
 const ModelConfig& Model::config() const noexcept { return config_; }
 const std::shared_ptr<const GgufFile>& Model::file() const noexcept { return file_; }

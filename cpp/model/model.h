@@ -5,9 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backend/backend.h"
@@ -36,6 +38,8 @@ struct LoadOptions {
   KvType device_kv_type = KvType::kF16;
   // Rewrites matrices that become smaller by it, the head too, in this format.
   std::optional<DType> requantize = {};
+  // Experts beyond so many bytes are not copied but read from the mapped file, with the same bits.
+  std::size_t max_expert_bytes = std::numeric_limits<std::size_t>::max();
   bool check_tensors = false;  // read every tensor once and refuse NaN and infinity
   // Called after every tensor; return false to stop with Error(kCancelled).
   std::function<bool(const LoadProgress&)> on_progress = {};
@@ -49,6 +53,9 @@ struct ModelMemory {
   std::size_t mapped_bytes = 0;
   std::size_t device_bytes = 0;  // weights on the device
 };
+
+// Why no device can run such a model; empty: one can.
+[[nodiscard]] std::string_view no_device_reason(const ModelConfig& config);
 
 class Model {
  public:

@@ -46,6 +46,10 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<KvCache* const> ca
   };
   float* const hidden = rows_of(results_.hidden_, n_rows, pass.hidden_stride);
   (void)rows_of(work_.cos_sin, pass.n_fed(), config.rope_width());
+  if (config.n_experts > 0) {
+    (void)rows_of(work_.expert_weights, n_rows, config.n_experts_used);
+    work_.experts.resize(static_cast<std::size_t>(n_rows * config.n_experts_used));
+  }
   if (!pass.embeds_on_device) embed(batch, hidden, pass.hidden_stride);
   place(batch, pass);
   return pass;
@@ -63,6 +67,8 @@ int Runner::run(const Batch& batch, const Pass& pass) {
       .attention = on_cpu ? rows_of(work_.attention, pass.n_rows, pass.attention_stride) : nullptr,
       .ffn = on_cpu ? rows_of(work_.ffn, pass.n_rows, pass.ffn_stride) : nullptr,
       .cos_sin = work_.cos_sin.as<float>(),
+      .experts = work_.experts.data(),
+      .expert_weights = work_.expert_weights.as<float>(),
   };
   const int last_on_cpu = std::min(pass.last_layer, first_device_layer);
   for (int layer = pass.first_layer; layer < last_on_cpu; ++layer)
@@ -88,6 +94,7 @@ void run_layer(const LayerRun& run) {
   if (parallel) feed_forward(run);
   add_branch(run, Part::kAttentionOut, Part::kAttentionPostNorm, run.rows.attention,
              run.pass.attention_stride);
+  if (!run.weights.experts(Part::kGateExperts).empty()) return add_experts(run);
   if (!parallel) feed_forward(run);
   add_branch(run, Part::kDown, Part::kFfnPostNorm, run.rows.ffn, run.pass.ffn_stride);
 }

@@ -61,6 +61,8 @@ struct PassRows {
   float* attention;
   float* ffn;
   const float* cos_sin;
+  std::int32_t* experts = nullptr;  // of models that are mixtures
+  float* expert_weights = nullptr;
 };
 
 // A layer at work on the rows of a pass.

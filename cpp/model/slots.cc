@@ -101,12 +101,25 @@ void SlotTable::plain_ffn(Presence bias) {
   linear(Part::kDown, "ffn_down", config_.intermediate_size, config_.hidden_size, bias);
 }
 
+void SlotTable::experts() {
+  const auto hidden = static_cast<std::uint64_t>(config_.hidden_size);
+  const auto size = static_cast<std::uint64_t>(config_.expert_size);
+  const auto n = static_cast<std::uint64_t>(config_.n_experts);
+  linear(Part::kRouter, "ffn_gate_inp", config_.hidden_size, config_.n_experts);
+  const auto stack = [&](Part part, const char* name, std::uint64_t n_in, std::uint64_t n_out) {
+    add(part, name, {n_in, n_out, n}, Presence::kRequired, SlotKind::kExperts);
+  };
+  stack(Part::kGateExperts, "ffn_gate_exps.weight", hidden, size);
+  stack(Part::kUpExperts, "ffn_up_exps.weight", hidden, size);
+  stack(Part::kDownExperts, "ffn_down_exps.weight", size, hidden);
+}
+
 void SlotTable::pre_norm_layer(Presence qkv_bias, Presence out_bias) {
   norm(Part::kAttentionNorm, "attn_norm");
   qkv(qkv_bias);
   linear(Part::kAttentionOut, "attn_output", config_.q_size(), config_.hidden_size, out_bias);
   norm(Part::kFfnNorm, "ffn_norm");
-  gated_ffn();
+  config_.n_experts > 0 ? experts() : gated_ffn();
 }
 
 std::vector<Slot> model_slots(const GgufFile& file, const ArchSpec& spec,

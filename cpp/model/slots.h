@@ -48,6 +48,11 @@ enum class Part : std::uint8_t {
   kUpBias,
   kDown,
   kDownBias,
+  kRouter,  // of experts
+  kRouterBias,
+  kGateExperts,
+  kUpExperts,
+  kDownExperts,
   kFfnPostNorm,
   kFfnPostNormBias,
 };
@@ -65,7 +70,7 @@ inline constexpr std::size_t kNumParts = static_cast<std::size_t>(Part::kFfnPost
 }
 
 enum class Presence { kNever, kOptional, kRequired };
-enum class SlotKind { kMatrix, kVector };
+enum class SlotKind { kMatrix, kVector, kExperts };  // experts: a stack of matrices
 
 struct Slot {
   Part part;
@@ -109,6 +114,8 @@ class SlotTable {
   // Likewise with the rows of the gate before those of ffn_up in one matrix.
   void fused_gated_ffn();
   void plain_ffn(Presence bias);
+  // A router and, in stacks, gated networks of config.expert_size.
+  void experts();
   // What llama and many others have: a norm before attention, one before a gated network.
   void pre_norm_layer(Presence qkv_bias, Presence out_bias);
 

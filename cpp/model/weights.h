@@ -32,11 +32,16 @@ class PartWeights {
   [[nodiscard]] const float* vector(Part part) const {
     return vectors_[index(part)].data_or_null();
   }
+  // Empty where there are none.
+  [[nodiscard]] ExpertMatrices experts(Part part) const { return experts_[index(part)]; }
   [[nodiscard]] bool has(Part part) const {
     return matrix(part) != nullptr || vector(part) != nullptr;
   }
   void set(Part part, std::unique_ptr<WeightMatrix> matrix) {
     matrices_[index(part)] = std::move(matrix);
+  }
+  void add_expert(Part part, std::unique_ptr<WeightMatrix> matrix) {
+    experts_[index(part)].push_back(std::move(matrix));
   }
   void set(Part part, FloatWeights vector) { vectors_[index(part)] = std::move(vector); }
 
@@ -45,6 +50,7 @@ class PartWeights {
 
   std::array<std::unique_ptr<WeightMatrix>, kNumParts> matrices_;
   std::array<FloatWeights, kNumParts> vectors_;
+  std::array<std::vector<std::unique_ptr<WeightMatrix>>, kNumParts> experts_;
 };
 
 struct ModelWeights {

@@ -14,12 +14,15 @@ struct WorkSpace {
   AlignedBuffer qkv;                    // [n_rows, qkv_size]
   AlignedBuffer attention;              // [n_rows, q_size]
   AlignedBuffer ffn;                    // [n_rows, intermediate_size]
+  AlignedBuffer expert_weights;         // [n_rows, n_experts_used]
+  std::vector<std::int32_t> experts;    // [n_rows, n_experts_used]
   AlignedBuffer cos_sin;                // [n_ropes, n_rows, n_rot]
   std::vector<std::int32_t> positions;  // [n_rows]
   std::vector<float> rope_tables[2];    // [positions seen, rope_width], the second of long contexts
 
   [[nodiscard]] std::size_t n_bytes() const noexcept {
-    return qkv.size() + attention.size() + ffn.size() + cos_sin.size() +
+    return qkv.size() + attention.size() + ffn.size() + cos_sin.size() + expert_weights.size() +
+           experts.capacity() * sizeof(std::int32_t) +
            (rope_tables[0].capacity() + rope_tables[1].capacity()) * sizeof(float);
   }
 };

@@ -207,6 +207,8 @@ class ModelInfo:
     n_layers: int
     hidden_size: int
     ffn_size: int
+    n_experts: int
+    n_experts_used: int
     n_heads: int
     n_kv_heads: int
     head_dim: int

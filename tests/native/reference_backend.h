@@ -75,8 +75,9 @@ class ReferenceBackend final : public Backend {
     const auto& gate = dynamic_cast<const ReferenceMatrix&>(*task.gate);
     const auto& up = dynamic_cast<const ReferenceMatrix&>(*task.up);
     for (int r = 0; r < task.n_rows; ++r) {
+      const std::int64_t source = task.row_index != nullptr ? task.row_index[r] : r;
       const std::vector<double> input =
-          normalise(task.norm, task.x + r * task.x_stride, gate.n_in());
+          normalise(task.norm, task.x + source * task.x_stride, gate.n_in());
       for (std::int64_t i = 0; i < gate.n_out(); ++i) {
         const double y = activate(task.activation, gate.dot(i, input)) * up.dot(i, input);
         task.dst[r * task.dst_stride + i] = static_cast<float>(y);

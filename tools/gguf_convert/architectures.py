@@ -7,10 +7,12 @@ An architecture turns config.json into GGUF keys and a list of expected tensors,
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from .errors import ConvertError, short
+from .experts import Mixture, read_mixture
 from .gemma import gemma2, gemma3
 from .hf_config import Config
 from .model_description import Defaults, Expected, Model, context_length, read_sizes
@@ -20,6 +22,10 @@ from .tensors import Computed, Target, fused_qkv_order, rope_pairs_order
 from .windows import optional_window, usual_windows
 
 __all__ = ["Expected", "Model", "read_model"]
+
+
+# Where the name in GGUF files is not that of transformers.
+ARCHS = {"mistral": "llama", "mixtral": "llama", "qwen3_moe": "qwen3moe", "olmo3": "olmo2"}
 
 
 def _one_rope(config: Config, name: str, head_dim: int, context: int) -> Rope:
@@ -33,12 +39,14 @@ def _one_rope(config: Config, name: str, head_dim: int, context: int) -> Rope:
             raise config.fail("rope_parameters", text)
         config.has("rope_theta")
         return ropes[0]
-    return read_rope(config, head_dim, context, divisors=name in ("llama", "mistral"))
+    return read_rope(config, head_dim, context, divisors=name in ("llama", "mistral", "mixtral"))
 
 
-def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
-    """`name`: by what transformers calls it."""
-    arch = {"mistral": "llama", "olmo3": "olmo2"}.get(name, name)
+def _llama_like(
+    config: Config, name: str, defaults: Defaults, mixture: Mixture | None = None
+) -> Model:
+    """`name`: by what transformers calls it; `mixture`: in place of the feed-forward network."""
+    arch = ARCHS.get(name, name)
     context = context_length(config, defaults.context)
     model, hidden, n_layers, n_heads, head_dim = read_sizes(
         config, arch, context, defaults.head_dim
@@ -51,7 +59,7 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
         raise config.fail("num_key_value_heads", f"a divisor of {n_heads} heads", n_kv_heads)
     config.require("hidden_act", ("silu", "swish"), "only SiLU is supported", "silu")
     config.require("mlp_bias", (False,), "biases there are not supported", False)
-    if name in ("llama", "granite", "olmo2"):
+    if name in ("llama", "granite", "olmo2", "olmoe"):
         # They have no window in transformers: such keys are left over from another model.
         for key in ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types"):
             if config.has(key):
@@ -65,7 +73,7 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
     permuted = arch in ("llama", "smollm3", "granite")
     # Qwen2 has biases whatever the key says; whether they are there is checked below.
     qkv_bias = config.flag("attention_bias", False) or name == "qwen2"
-    if name in ("qwen3", "smollm3", "olmo2", "olmo3") and qkv_bias:
+    if name not in ("llama", "mistral", "mixtral", "qwen2", "granite") and qkv_bias:
         text = f"false: such biases of {KINDS[name][0]} are not supported"
         raise config.fail("attention_bias", text, True)
     rope = _one_rope(config, name, head_dim, context)
@@ -80,6 +88,7 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
         f"{arch}.rope.freq_base": rope.theta,
         f"{arch}.rope.dimension_count": head_dim,
     } | {f"{arch}.rope.{key}": value for key, value in rope.keys.items()}
+    model.keys |= {} if mixture is None else mixture.keys(arch)
     if rope.divisors is not None:
         divisors = Computed("(rope scaling of config.json)", rope.divisors)
         model.computed.append(Target("rope_freqs.weight", divisors))
@@ -105,8 +114,8 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
             )
             if qkv_bias:
                 model.expect(f"{to}.attn_{part}.bias", f"{name}.bias", (size,), row_order=order)
-        if arch in ("qwen3", "olmo2"):
-            rows = (q_size, kv_size) if arch == "olmo2" else (head_dim, head_dim)
+        if arch in ("qwen3", "qwen3moe", "olmo2", "olmoe"):
+            rows = (q_size, kv_size) if arch.startswith("olmo") else (head_dim, head_dim)
             for part, size in zip(("q", "k"), rows, strict=True):
                 name = f"{of}.self_attn.{part}_norm.weight"
                 model.expect(f"{to}.attn_{part}_norm.weight", name, (size,))
@@ -122,6 +131,9 @@ def _llama_like(config: Config, name: str, defaults: Defaults) -> Model:
             }
         for norm, name in norms.items():
             model.expect(f"{to}.{norm}.weight", f"{of}.{name}.weight", (hidden,))
+        if mixture is not None:
+            mixture.expect(model, to, of, hidden)
+            continue
         model.expect(f"{to}.ffn_gate.weight", f"{of}.mlp.gate_proj.weight", (ffn, hidden))
         model.expect(f"{to}.ffn_up.weight", f"{of}.mlp.up_proj.weight", (ffn, hidden))
         model.expect(f"{to}.ffn_down.weight", f"{of}.mlp.down_proj.weight", (hidden, ffn))
@@ -137,12 +149,30 @@ def mistral(config: Config) -> Model:
     return _llama_like(config, "mistral", Defaults(131072, 8, 4096))
 
 
+def mixtral(config: Config) -> Model:
+    experts = "block_sparse_moe.experts.{}"
+    names = {"router": "block_sparse_moe.gate", "expert": experts}
+    names |= {"gate": "w1", "up": "w3", "down": "w2"}
+    mixture = replace(read_mixture(config, "num_local_experts"), **names)
+    return _llama_like(config, "mixtral", Defaults(131072, 8, epsilon=1e-5), mixture)
+
+
 def qwen2(config: Config) -> Model:
     return _llama_like(config, "qwen2", Defaults(32768, 32, 4096))
 
 
 def qwen3(config: Config) -> Model:
     return _llama_like(config, "qwen3", Defaults(32768, 32, 4096, head_dim=128))
+
+
+def qwen3_moe(config: Config) -> Model:
+    config.require("norm_topk_prob", (True,), "weights of all experts are not supported", False)
+    config.require("decoder_sparse_step", (1,), "all layers must have experts", 1)
+    config.require("mlp_only_layers", ([], None), "all layers must have experts", [])
+    mixture = read_mixture(config, "num_experts", "moe_intermediate_size")
+    model = _llama_like(config, "qwen3_moe", Defaults(32768, 4, 4096), mixture)
+    model.keys["qwen3moe.expert_feed_forward_length"] = mixture.size
+    return model
 
 
 def smollm3(config: Config) -> Model:
@@ -175,6 +205,13 @@ def olmo2(config: Config) -> Model:
 def olmo3(config: Config) -> Model:
     config.values.setdefault("rope_theta", 500000.0)
     return _llama_like(config, "olmo3", Defaults(2048, epsilon=1e-5))
+
+
+def olmoe(config: Config) -> Model:
+    config.require("norm_topk_prob", (False,), "weights that sum up to 1 are not supported", False)
+    config.require("clip_qkv", (None,), "clipping is not supported", None)
+    mixture = read_mixture(config, "num_experts")
+    return _llama_like(config, "olmoe", Defaults(4096, epsilon=1e-5), mixture)
 
 
 def gptneox(config: Config) -> Model:
@@ -233,13 +270,16 @@ def gptneox(config: Config) -> Model:
 KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "llama": ("Llama", llama),
     "mistral": ("Mistral", mistral),
+    "mixtral": ("Mixtral", mixtral),
     "qwen2": ("Qwen2", qwen2),
     "qwen3": ("Qwen3", qwen3),
+    "qwen3_moe": ("Qwen3Moe", qwen3_moe),
     "smollm3": ("SmolLM3", smollm3),
     "granite": ("Granite", granite),
     "gemma2": ("Gemma2", gemma2),
     "gemma3_text": ("Gemma3", gemma3),
     "olmo2": ("Olmo2", olmo2),
+    "olmoe": ("Olmoe", olmoe),
     "olmo3": ("Olmo3", olmo3),
     "phi3": ("Phi3", phi3),
     "gpt_neox": ("GPTNeoX", gptneox),

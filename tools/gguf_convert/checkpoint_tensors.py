@@ -12,6 +12,7 @@ import numpy as np
 
 from .architectures import Expected, Model
 from .errors import ConvertError, short
+from .experts import Stacked
 from .tensors import Source, Target
 
 ANCHOR = "layers.0.post_attention_layernorm.weight"  # every architecture has it once
@@ -120,6 +121,12 @@ def _check(source: Source, shape: tuple[int, ...], where: str) -> None:
 
 
 def _find(expected: Expected, tensors: dict[str, Source], where: str) -> Source:
+    if expected.stack:
+        part = expected.shape[1:]
+        return Stacked(
+            expected.target,
+            [_find(Expected(name, (name,), part), tensors, where) for name in expected.stack],
+        )
     for name in expected.sources:
         if name in tensors:
             _check(tensors[name], expected.shape, where)
@@ -137,7 +144,8 @@ def build_targets(model: Model, found: dict[str, Source], where: str) -> list[Ta
         Target(entry.target, _find(entry, tensors, where), entry.row_order, plus=entry.plus)
         for entry in expected
     ]
-    used = {name for entry in expected for name in entry.sources} | set(model.heads)
+    used = {name for entry in expected for name in entry.stack or entry.sources}
+    used |= set(model.heads)
     unknown = sorted(name for name in set(tensors) - used if not SKIPPED.fullmatch(name))
     if unknown:
         raise ConvertError(

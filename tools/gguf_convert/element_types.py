@@ -35,6 +35,11 @@ OUTTYPES = (*FILE_TYPES, *NATIVE_OUTTYPES)
 FP16_MAX = 65504.0
 
 
+def is_matrix(target: Target) -> bool:
+    """Or a stack of some. Routers of experts are kept exact: near ties would turn over."""
+    return len(target.shape) >= 2 and not target.name.endswith(".ffn_gate_inp.weight")
+
+
 def choose_types(targets: list[Target], outtype: str) -> None:
     """Matrices get `outtype`; vectors stay F32. A row that is no whole number of blocks stays F16.
 
@@ -45,16 +50,16 @@ def choose_types(targets: list[Target], outtype: str) -> None:
     head = "output.weight" if "output.weight" in names else "token_embd.weight"
     for target in targets:
         dtype = "F32"
-        if len(target.shape) == 2:
+        if is_matrix(target):
             dtype = "Q8_0" if target.name == head and outtype.startswith(("Q4", "Q5")) else outtype
-            if row_length(target.shape) % TYPES[dtype].block_elements:
+            if target.shape[-1] % TYPES[dtype].block_elements:
                 dtype = "F16"
         target.dtype = dtype
 
 
 def lossless_type(targets: list[Target]) -> str:
     """The smallest plain type that holds the matrices of a checkpoint exactly."""
-    dtypes = {target.source.dtype for target in targets if len(target.shape) == 2}
+    dtypes = {target.source.dtype for target in targets if is_matrix(target)}
     return dtypes.pop() if dtypes in ({"F16"}, {"BF16"}) else "F32"
 
 

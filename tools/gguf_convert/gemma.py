@@ -62,6 +62,7 @@ def _gemma(config: Config, arch: str, context: int) -> Model:
     config.require("attention_bias", (False,), "biases there are not supported", False)
     config.require("use_bidirectional_attention", (False,), "it is not supported", False)
     config.has("cache_implementation")
+    config.has("hidden_act")  # transformers looks at hidden_activation
     _check_scale(config, attention_scalar(arch, hidden, n_layers, n_heads, head_dim))
     model.keys |= {
         f"{arch}.attention.head_count_kv": n_kv_heads,

@@ -18,6 +18,7 @@ class Expected:
     shape: tuple[int, ...]
     row_order: np.ndarray | None = None
     plus: float = 0  # is added to every number
+    stack: tuple[str, ...] = ()  # names of the matrices that it is a stack of, if it is one
 
 
 @dataclass

@@ -32,6 +32,10 @@ def phi3(config: Config) -> Model:
         raise config.fail("num_key_value_heads", f"a divisor of {n_heads} heads", n_kv_heads)
     config.require("hidden_act", ("silu", "swish"), "only SiLU is supported", "silu")
     config.require("attention_bias", (False,), "biases there are not supported", False)
+    for key in ("mlp_bias", "lm_head_bias"):
+        config.require(key, (False,), "biases there are not supported", False)
+    for key in ("full_attn_mod", "interpolate_factor"):  # of Phi-4-mini's own code
+        config.require(key, (1,), "transformers knows no other", 1)
     config.has("original_max_position_embeddings")
     rope = read_rope(config, head_dim, context, divisors=False, longrope=True)
     share = 1.0 if rope.rotated_share is None else rope.rotated_share

@@ -110,6 +110,9 @@ def _factors(config: Config, parameters: dict[str, Any], key: str, n: int) -> np
 def _add_longrope(
     config: Config, parameters: dict[str, Any], rope: Rope, n_rot: int, context: int
 ) -> None:
+    if n_rot < 2 or n_rot % 2:
+        text = "an even part of the head's dimensions"
+        raise config.fail("partial_rotary_factor", text, rope.rotated_share)
     parameters.pop("original_max_position_embeddings", None)  # transformers takes the other one
     original = config.integer("original_max_position_embeddings", 4096)
     rope.short_factors = _factors(config, parameters, "short_factor", n_rot // 2)

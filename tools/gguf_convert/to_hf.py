@@ -55,6 +55,24 @@ class GgufSource:
         return values.astype(np.float32).reshape(count, row_length(self.shape))
 
 
+@dataclass
+class ExpertSource(GgufSource):
+    """One matrix of a stack."""
+
+    expert: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return super().shape[1:]
+
+    def read(self, first: int, count: int) -> Rows:
+        import gguf
+
+        rows = self.tensor.data[self.expert][first : first + count]
+        values = gguf.quants.dequantize(np.ascontiguousarray(rows), self.tensor.tensor_type)
+        return values.astype(np.float32).reshape(count, row_length(self.shape))
+
+
 def _targets(expected: list[Expected], tensors: dict[str, Any], path: pathlib.Path, dtype: str):
     left = dict(tensors)
     for name in ("rope_freqs", "rope_factors_short", "rope_factors_long"):
@@ -70,6 +88,11 @@ def _targets(expected: list[Expected], tensors: dict[str, Any], path: pathlib.Pa
                 f"{list(source.shape)}"
             )
         order = None if entry.row_order is None else np.argsort(entry.row_order)
+        if entry.stack:
+            for expert, name in enumerate(entry.stack):
+                part = ExpertSource(entry.target, tensor, expert=expert)
+                yield Target(name, part, None, dtype)
+            continue
         # Vectors stay F32, as in the GGUF file.
         kind = dtype if len(entry.shape) == 2 else "F32"
         yield Target(entry.sources[0], source, order, kind, -entry.plus)

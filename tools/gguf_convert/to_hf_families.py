@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .experts import mixture_config
 from .gemma import PERIODS, attention_scalar
 from .gguf_keys import Keys, token_id
 from .windows import PATTERN, layer_types, windowed_layers
@@ -39,10 +40,16 @@ def _drop_no_scaling(config: Json) -> None:
 
 
 def _llama(keys: Keys, config: Json, tensors: Json) -> None:
-    config["attention_bias"] = "blk.0.attn_q.bias" in tensors
+    if keys.get("expert_count", 0):
+        config |= {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
+        config |= mixture_config(keys, count="num_local_experts", size=None)
+        _drop_no_scaling(config)
+    else:
+        config["attention_bias"] = "blk.0.attn_q.bias" in tensors
     if not _windowed(keys, config):
         return
-    config |= {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+    if config["model_type"] == "llama":
+        config |= {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
     if not all(windowed_layers(keys, 0)):
         raise keys.fail(PATTERN, "that of all layers, as config.json cannot say otherwise")
     config["sliding_window"] = keys.integer("attention.sliding_window")
@@ -54,6 +61,12 @@ def _qwen(keys: Keys, config: Json, _: Json) -> None:
         config["use_sliding_window"] = True
         config["sliding_window"] = keys.integer("attention.sliding_window")
         config["layer_types"] = layer_types(windowed_layers(keys, 0))
+
+
+def _qwen3moe(keys: Keys, config: Json, tensors: Json) -> None:
+    _qwen(keys, config, tensors)
+    config |= mixture_config(keys, count="num_experts", size="moe_intermediate_size")
+    config["norm_topk_prob"] = True
 
 
 def _smollm3(keys: Keys, config: Json, _: Json) -> None:
@@ -94,6 +107,12 @@ def _nest_ropes(config: Json, local: float) -> None:
         "sliding_attention": {"rope_type": "default", "rope_theta": local},
     }
     config["rope_scaling"] = config["rope_theta"] = LEFT_OUT
+
+
+def _olmoe(keys: Keys, config: Json, _: Json) -> None:
+    _drop_no_scaling(config)
+    config["head_dim"] = LEFT_OUT
+    config |= mixture_config(keys, count="num_experts", size=None)
 
 
 def _gemma(keys: Keys, config: Json) -> None:
@@ -164,16 +183,19 @@ def _gptneox(keys: Keys, config: Json, _: Json) -> None:
 
 
 SCALES = ("logit_scale", "residual_scale", "embedding_scale", "attention.scale")
+EXPERTS = ("expert_count", "expert_used_count")
 CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 FAMILIES = {
-    "llama": Family("Llama", "llama", _llama, (WINDOW,)),
+    "llama": Family("Llama", "llama", _llama, (WINDOW, *EXPERTS)),
     "qwen2": Family("Qwen2", "qwen2", _qwen, (WINDOW,)),
     "qwen3": Family("Qwen3", "qwen3", _qwen, (WINDOW,)),
+    "qwen3moe": Family("Qwen3Moe", "qwen3_moe", _qwen3moe, (WINDOW, *EXPERTS)),
     "smollm3": Family("SmolLM3", "smollm3", _smollm3),
     "granite": Family("Granite", "granite", _granite, SCALES),
     "gemma2": Family("Gemma2", "gemma2", _gemma2, (WINDOW, *CAPS)),
     "gemma3": Family("Gemma3", "gemma3_text", _gemma3, (WINDOW, CAPS[1])),
     "olmo2": Family("Olmo2", "olmo2", _olmo2, (WINDOW,)),
+    "olmoe": Family("Olmoe", "olmoe", _olmoe, EXPERTS),
     "phi3": Family(
         "Phi3", "phi3", _phi3, (WINDOW, "rope.dimension_count", "rope.scaling.attn_factor")
     ),

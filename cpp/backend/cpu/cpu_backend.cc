@@ -3,11 +3,12 @@
 #include "backend/backend.h"
 #include "backend/cpu/chunk_queue.h"
 #include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/experts.h"
 #include "backend/cpu/head_reducer.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/ops.h"
-#include "backend/cpu/packed_matrix.h"
 #include "backend/cpu/panels.h"
+#include "backend/cpu/tile_work.h"
 #include "base/aligned_buffer.h"
 #include "base/cpu_isa.h"
 #include "base/error.h"
@@ -16,35 +17,17 @@
 namespace specdec {
 namespace {
 
-// Weights a thread takes at a time: little, so that threads end together.
-constexpr std::size_t kChunkBytes = std::size_t{32} << 10;
-constexpr std::int64_t kMinChunks = 8;  // per thread
-
 // Memory that one calling thread reuses from operation to operation.
 struct CallerScratch {
   AlignedBuffer panels;
   AlignedBuffer attention;
+  AlignedBuffer experts;
+  AlignedBuffer logits;  // of a router
 };
 
 CallerScratch& caller_scratch() {
   thread_local CallerScratch scratch;
   return scratch;
-}
-
-// Where a thread packs a tile row of a matrix that is a view; which: 0 or 1.
-AlignedBuffer& tile_scratch(int which) {
-  thread_local AlignedBuffer scratch[2];
-  return scratch[which];
-}
-
-const PackedMatrix& packed(const WeightMatrix* matrix) {
-  return static_cast<const PackedMatrix&>(*matrix);
-}
-
-// Tile rows, of `bytes` each, that a thread takes at a time.
-std::int64_t tiles_per_chunk(std::int64_t n_tile_rows, std::size_t bytes, int n_threads) {
-  const auto fit = static_cast<std::int64_t>(kChunkBytes / bytes);
-  return std::max<std::int64_t>(1, std::min(fit, n_tile_rows / (kMinChunks * n_threads)));
 }
 
 class CpuBackend final : public Backend {
@@ -70,6 +53,11 @@ class CpuBackend final : public Backend {
       DType dtype, std::int64_t n_out, std::int64_t n_in,
       std::span<const std::byte> data) override {
     return std::make_unique<PackedMatrix>(dtype, n_out, n_in, data, isa_, n_threads_, repack_);
+  }
+  [[nodiscard]] std::unique_ptr<WeightMatrix> map_matrix(DType dtype, std::int64_t n_out,
+                                                         std::int64_t n_in,
+                                                         std::span<const std::byte> data) override {
+    return std::make_unique<PackedMatrix>(dtype, n_out, n_in, data, isa_, n_threads_, Repack::kOff);
   }
 
   void linear(const LinearTask& task) override {
@@ -113,7 +101,7 @@ class CpuBackend final : public Backend {
         gate.n_tile_rows(), gate.tile_row_bytes() + up.tile_row_bytes(), n_threads_);
     ChunkQueue queue((gate.n_tile_rows() + per_chunk - 1) / per_chunk, n_threads_);
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
-      fill_panels(task.x, task.x_stride, task.n_rows, nullptr, task.norm, panels, context);
+      fill_panels(task.x, task.x_stride, task.n_rows, task.row_index, task.norm, panels, context);
       for (std::int64_t chunk; (chunk = queue.take(context.thread())) >= 0;) {
         const std::int64_t end = std::min(gate.n_tile_rows(), (chunk + 1) * per_chunk);
         for (std::int64_t tile = chunk * per_chunk; tile < end; ++tile)
@@ -160,6 +148,30 @@ class CpuBackend final : public Backend {
       const std::int64_t thread = context.thread();
       some(n_units * thread / n_threads_, n_units * (thread + 1) / n_threads_);
     });
+  }
+
+  void route(const RouteTask& task) override {
+    const std::int64_t n_experts = task.router->n_out();
+    SPECDEC_CHECK(task.n_used > 0 && task.n_used <= n_experts);
+    AlignedBuffer& memory = caller_scratch().logits;
+    memory.require(static_cast<std::size_t>(task.n_rows * n_experts) * sizeof(float));
+    const LinearSegment segment{.weight = task.router,
+                                .bias = task.bias,
+                                .dst = memory.as<float>(),
+                                .dst_stride = n_experts};
+    linear({.x = task.x,
+            .x_stride = task.x_stride,
+            .n_rows = task.n_rows,
+            .norm = {},
+            .segments = std::span(&segment, 1)});
+    for (int row = 0; row < task.n_rows; ++row)
+      choose_experts(task, row, memory.as<float>() + row * n_experts, ops_.sum_exp);
+  }
+
+  void experts(const ExpertsTask& task) override {
+    if (task.n_rows == 0) return;
+    CpuExperts experts(task, matmul_, ops_, n_threads_, caller_scratch().experts);
+    ThreadPool::shared().run(n_threads_, [&](TaskContext& context) { experts.run(context); });
   }
 
   void head(const HeadTask& task) override {

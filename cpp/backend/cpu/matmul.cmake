@@ -1,5 +1,5 @@
 set(SPECDEC_MATMUL_SOURCES
-    cpu/cpu_backend.cc
+    cpu/cpu_backend.cc cpu/experts.cc
     cpu/head_reducer.cc
     cpu/matmul.cc
     cpu/pack.cc

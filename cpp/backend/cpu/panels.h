@@ -44,22 +44,31 @@ class Panels {
   void want(PanelKind kind) { wanted_[static_cast<std::size_t>(kind)] = true; }
 
   void allocate(AlignedBuffer& buffer) {
-    std::size_t used = 0;
-    for (int pass = 0; pass < 2; ++pass) {
-      used = 0;
-      for (std::size_t kind = 0; kind < 3; ++kind) {
-        if (!wanted_[kind]) continue;
-        if (pass == 1) views_[kind].resize(static_cast<std::size_t>(split_.n_groups()));
-        for (int g = 0; g < split_.n_groups(); ++g) {
-          const auto panel_kind = static_cast<PanelKind>(kind);
-          if (pass == 1) {
-            views_[kind][static_cast<std::size_t>(g)] =
-                panel_view(panel_kind, n_in_, split_.size(g), buffer.data() + used);
-          }
-          used += panel_bytes(panel_kind, n_in_, split_.size(g));
-        }
+    buffer.require(n_bytes());
+    place(buffer.data());
+  }
+
+  [[nodiscard]] std::size_t n_bytes() const {
+    std::size_t n = 0;
+    for (std::size_t kind = 0; kind < 3; ++kind) {
+      if (!wanted_[kind]) continue;
+      for (int g = 0; g < split_.n_groups(); ++g)
+        n += panel_bytes(static_cast<PanelKind>(kind), n_in_, split_.size(g));
+    }
+    return n;
+  }
+
+  // Memory of n_bytes(), 64-byte aligned.
+  void place(std::byte* memory) {
+    for (std::size_t kind = 0; kind < 3; ++kind) {
+      if (!wanted_[kind]) continue;
+      views_[kind].resize(static_cast<std::size_t>(split_.n_groups()));
+      for (int g = 0; g < split_.n_groups(); ++g) {
+        const auto panel_kind = static_cast<PanelKind>(kind);
+        views_[kind][static_cast<std::size_t>(g)] =
+            panel_view(panel_kind, n_in_, split_.size(g), memory);
+        memory += panel_bytes(panel_kind, n_in_, split_.size(g));
       }
-      if (pass == 0) buffer.require(used);
     }
   }
 

@@ -61,8 +61,8 @@ void StreamBackend::gated_linear(const GatedLinearTask& task) {
                  .activation = task.activation,
                  .dst = task.dst,
                  .dst_stride = task.dst_stride};
-  args.input = prepare(task.x, task.x_stride, task.n_rows, task.gate->n_in(), nullptr, task.norm,
-                       {task.gate->dtype(), task.up->dtype()});
+  args.input = prepare(task.x, task.x_stride, task.n_rows, task.gate->n_in(), task.row_index,
+                       task.norm, {task.gate->dtype(), task.up->dtype()});
   launch("gated linear", kernels_.gated_linear, args);
 }
 

@@ -17,6 +17,7 @@ struct ArchSpec {
   Norm::Kind norm_kind;
   bool rope_interleaved;
   bool partial_rope = false;  // rope may turn a part of each head only
+  bool experts = false;       // layers may be mixtures
   Presence head_bias = Presence::kNever;
   Presence rope_divisors = Presence::kNever;  // rope_freqs.weight
   bool long_rope = false;  // rope_factors_short.weight and rope_factors_long.weight

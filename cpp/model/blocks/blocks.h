@@ -11,6 +11,8 @@ void keys_and_values(const LayerRun& run);
 void attend(const LayerRun& run);
 // hidden -> ffn.
 void feed_forward(const LayerRun& run);
+// hidden += the mixture of experts of the rows that matter.
+void add_experts(const LayerRun& run);
 // hidden += W x + b, or the norm of that, which takes the place of q, k and v meanwhile.
 void add_branch(const LayerRun& run, Part weight, Part post_norm, const float* x,
                 std::int64_t x_stride);

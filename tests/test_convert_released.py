@@ -1,0 +1,139 @@
+"""Keys of config.json as models were released with them, in the newer families: all are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gguf", reason="gguf is not installed")
+
+import hf_checkpoints  # noqa: F401  (finds the converter)
+from gguf_convert.architectures import read_model
+from gguf_convert.errors import ConvertError
+from gguf_convert.hf_config import Config
+
+COMMON = {
+    "attention_bias": False, "attention_dropout": 0.0, "initializer_range": 0.02,
+    "torch_dtype": "bfloat16", "transformers_version": "4.45.0", "use_cache": True,
+}  # fmt: skip
+PHI = COMMON | {
+    "architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "hidden_act": "silu",
+    "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}, "embd_pdrop": 0.0,
+    "resid_pdrop": 0.0, "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "num_hidden_layers": 32,
+    "intermediate_size": 8192, "hidden_size": 3072, "original_max_position_embeddings": 4096,
+}  # fmt: skip
+
+
+def factors(n: int) -> dict[str, Any]:
+    numbers = [1.0 + i / n for i in range(n)]
+    return {"long_factor": numbers, "short_factor": numbers, "type": "longrope"}
+
+
+RELEASED: dict[str, dict[str, Any]] = {
+    "Phi-3-mini-4k": PHI | {
+        "num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 4096,
+        "rope_scaling": None, "sliding_window": 2047, "vocab_size": 32064,
+        "tie_word_embeddings": False,
+    },
+    "Phi-3.5-mini": PHI | {
+        "num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 131072,
+        "rope_scaling": factors(48), "sliding_window": 262144, "vocab_size": 32064,
+        "tie_word_embeddings": False,
+    },
+    "Phi-4-mini": PHI | {
+        "num_attention_heads": 24, "num_key_value_heads": 8, "max_position_embeddings": 131072,
+        "rope_scaling": factors(48), "sliding_window": 262144, "vocab_size": 200064,
+        "tie_word_embeddings": True, "partial_rotary_factor": 0.75, "full_attn_mod": 1,
+        "interpolate_factor": 1, "lm_head_bias": False, "mlp_bias": False,
+    },
+    "Gemma 2 2B": COMMON | {
+        "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2",
+        "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
+        "cache_implementation": "hybrid", "head_dim": 256, "hidden_act": "gelu_pytorch_tanh",
+        "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 2304, "intermediate_size": 9216,
+        "max_position_embeddings": 8192, "num_attention_heads": 8, "num_hidden_layers": 26,
+        "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06,
+        "rope_theta": 10000.0, "sliding_window": 4096, "vocab_size": 256000,
+    },
+    "Gemma 2 27B": COMMON | {
+        "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2",
+        "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "head_dim": 128,
+        "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 4608, "intermediate_size": 36864,
+        "max_position_embeddings": 8192, "num_attention_heads": 32, "num_hidden_layers": 46,
+        "num_key_value_heads": 16, "query_pre_attn_scalar": 144, "rms_norm_eps": 1e-06,
+        "rope_theta": 10000.0, "sliding_window": 4096, "vocab_size": 256000,
+    },
+    "OLMo 3 7B": COMMON | {
+        "architectures": ["Olmo3ForCausalLM"], "model_type": "olmo3", "hidden_act": "silu",
+        "hidden_size": 4096, "intermediate_size": 11008, "max_position_embeddings": 65536,
+        "layer_types": (["sliding_attention"] * 3 + ["full_attention"]) * 8,
+        "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 32,
+        "rms_norm_eps": 1e-06, "rope_theta": 500000, "sliding_window": 4096, "vocab_size": 100278,
+        "rope_scaling": {
+            "attention_factor": 1.2079441541679836, "beta_fast": 32.0, "beta_slow": 1.0,
+            "factor": 8.0, "original_max_position_embeddings": 8192, "rope_type": "yarn",
+        },
+        "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+EXPECTED: dict[str, dict[str, Any]] = {
+    "Phi-3-mini-4k": {"phi3.attention.sliding_window": 2047, "phi3.rope.dimension_count": 96},
+    "Phi-3.5-mini": {
+        "phi3.rope.scaling.original_context_length": 4096,
+        "phi3.rope.scaling.attn_factor": pytest.approx(1.19023807),
+        "phi3.attention.sliding_window": 262144,
+    },
+    "Phi-4-mini": {"phi3.rope.dimension_count": 96, "phi3.attention.key_length": 128},
+    "Gemma 2 2B": {"gemma2.attn_logit_softcapping": 50.0, "gemma2.attention.sliding_window": 4096},
+    "Gemma 2 27B": {"gemma2.attention.key_length": 128},
+    "OLMo 3 7B": {"olmo2.rope.scaling.factor": 8.0, "olmo2.attention.sliding_window": 4096},
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_released_configurations_are_read(name: str) -> None:
+    model = read_model(Config(dict(RELEASED[name]), "config.json"))
+    for key, value in EXPECTED[name].items():
+        assert model.keys[key] == value, key
+    unusual = [key for key in model.keys if key.endswith(("pattern", "yarn_truncate"))]
+    assert not unusual
+    if name == "OLMo 3 7B":  # the usual factor needs no key
+        assert "olmo2.rope.scaling.attn_factor" not in model.keys
+    factors = [target for target in model.computed if "rope_factors" in target.name]
+    assert len(factors) == (2 if "longrope" in str(RELEASED[name].get("rope_scaling")) else 0)
+    assert all(target.source.read(0, 48).dtype == np.float32 for target in factors)
+
+
+BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("Phi-4-mini", {"partial_rotary_factor": 0.01}, "'partial_rotary_factor' should be an even"),
+    (
+        "Phi-4-mini",
+        {"rope_scaling": factors(47)},
+        "'long_factor' should be|'short_factor' should be",
+    ),
+    ("Phi-4-mini", {"full_attn_mod": 2}, "'full_attn_mod' should be 1"),
+    ("Phi-3.5-mini", {"rope_scaling": {"type": "linear3"}}, "supported are default, longrope"),
+    ("Gemma 2 2B", {"query_pre_attn_scalar": 200}, "'query_pre_attn_scalar' should be 256"),
+    ("Gemma 2 2B", {"attn_logit_softcapping": -1.0}, "'attn_logit_softcapping' should be a number"),
+    ("Gemma 2 2B", {"sliding_window": None}, "'sliding_window' should be a whole number"),
+    ("OLMo 3 7B", {"layer_types": ["full_attention"]}, "'layer_types' should be a list of 32"),
+    (
+        "OLMo 3 7B",
+        {
+            "rope_scaling": None,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+        },
+        "with one rope_theta",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "message"), BAD)
+def test_what_files_cannot_say_is_refused(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConvertError, match=message):
+        read_model(Config(RELEASED[name] | changes, "config.json"))

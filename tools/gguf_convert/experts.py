@@ -1,0 +1,92 @@
+"""Mixtures of experts: checkpoints hold a matrix for each expert, GGUF files stacks of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .hf_config import Config
+from .model_description import Model
+from .tensors import Rows, Source
+
+if TYPE_CHECKING:
+    from .gguf_keys import Keys
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A layer's experts, and how a family names them."""
+
+    count: int
+    used: int
+    size: int  # their intermediate size
+    router: str = "mlp.gate"
+    expert: str = "mlp.experts.{}"
+    gate: str = "gate_proj"
+    up: str = "up_proj"
+    down: str = "down_proj"
+
+    def keys(self, arch: str) -> dict[str, int]:
+        return {f"{arch}.expert_count": self.count, f"{arch}.expert_used_count": self.used}
+
+    def expect(self, model: Model, to: str, of: str, hidden: int) -> None:
+        router = f"{of}.{self.router}.weight"
+        model.expect(f"{to}.ffn_gate_inp.weight", router, (self.count, hidden))
+        for name, part, shape in (
+            ("gate", self.gate, (self.size, hidden)),
+            ("up", self.up, (self.size, hidden)),
+            ("down", self.down, (hidden, self.size)),
+        ):
+            target = f"{to}.ffn_{name}_exps.weight"
+            model.expect(target, target, (self.count, *shape))
+            model.expected[-1].stack = tuple(
+                f"{of}.{self.expert.format(expert)}.{part}.weight" for expert in range(self.count)
+            )
+
+
+def read_mixture(config: Config, count_key: str, size_key: str | None = None) -> Mixture:
+    """`size_key`: None: the experts have the intermediate_size."""
+    config.has("num_experts")
+    config.has("num_local_experts")
+    config.has("output_router_logits")
+    config.has("router_aux_loss_coef")
+    config.has("router_jitter_noise")
+    other = {"num_experts": "num_local_experts"}.get(count_key, "num_experts")
+    count = config.integer(count_key if count_key in config.values else other)
+    used = config.integer("num_experts_per_tok")
+    if used > count:
+        raise config.fail("num_experts_per_tok", f"at most {count} experts", used)
+    return Mixture(count, used, config.integer(size_key or "intermediate_size"))
+
+
+@dataclass
+class Stacked:
+    """Matrices of one shape as a tensor of one dimension more; a row is a whole matrix."""
+
+    name: str
+    parts: list[Source]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.parts), *self.parts[0].shape)
+
+    @property
+    def dtype(self) -> str:
+        dtypes = {part.dtype for part in self.parts}
+        return dtypes.pop() if len(dtypes) == 1 else "F32"
+
+    def read(self, first: int, count: int) -> Rows:
+        parts = self.parts[first : first + count]
+        return np.stack([part.read(0, part.shape[0]).reshape(-1) for part in parts])
+
+
+def mixture_config(keys: Keys, *, count: str, size: str | None) -> dict[str, int]:
+    """What config.json says about them, by these names."""
+    used = keys.integer("expert_used_count")
+    config = {count: keys.integer("expert_count"), "num_experts_per_tok": used}
+    if size is None:
+        return config
+    ffn = keys.integer("feed_forward_length")
+    return config | {size: keys.integer("expert_feed_forward_length", ffn)}
