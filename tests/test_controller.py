@@ -52,7 +52,7 @@ class Machine:
 def model_control(machine: Machine) -> Any:
     c = control.Control([("model", False)])
     c.calibrate([(m, machine.plain_ms * ratio(m, machine.shape)) for m in SHAPE])
-    c.calibrate_source(0, [(m, machine.draft_ms * (1 + 0.05 * (m - 1))) for m in (1, 8, 64)])
+    c.calibrate_drafter(0, [(m, machine.draft_ms * (1 + 0.05 * (m - 1))) for m in (1, 8, 64)])
     return c
 
 
@@ -74,7 +74,7 @@ def run_request(
         budget = n_tokens - emitted - 1
         offers = [(0, draft_max, 0, min(behind, 64))] if budget > 0 else []
         choice = c.choose(offers, budget)
-        if choice["source"] < 0:
+        if choice["drafter"] < 0:
             ms = machine.verify(1)
             c.observe(0, 1, 0.0, ms)
             emitted, behind, spent, plain = emitted + 1, behind + 1, spent + ms, plain + ms
@@ -290,14 +290,14 @@ def test_lookups_are_chosen_by_what_their_matches_are_worth() -> None:
         for j in range(7):  # long matches hold, short ones break at once
             c.judge(1, j, control.match_grade(12), True)
         c.judge(0, 0, control.match_grade(1), False)
-    assert c.choose([(0, 7, 1, 1)], 20)["source"] == -1
+    assert c.choose([(0, 7, 1, 1)], 20)["drafter"] == -1
     for _ in range(10):  # plain time, so that something may be lost
         c.observe(0, 1, 0.0, PLAIN_MS)
     choice = c.choose([(0, 7, 1, 1), (1, 15, 12, 1)], 20)
-    assert choice["source"] == 1
+    assert choice["drafter"] == 1
     assert choice["length"] >= 7
     assert c.choose([(1, 15, 12, 1)], 3)["length"] == 3
-    assert c.choose([(1, 15, 12, 1)], 0)["source"] == -1
+    assert c.choose([(1, 15, 12, 1)], 0)["drafter"] == -1
 
 
 def test_costs_follow_the_machine_and_outliers_do_not_count() -> None:
@@ -317,9 +317,9 @@ def test_costs_follow_the_machine_and_outliers_do_not_count() -> None:
 def test_nothing_is_drafted_before_a_plain_step_was_measured() -> None:
     c = control.Control([("ngram", True)])
     c.begin()
-    assert c.choose([(0, 7, 4, 1)], 20)["source"] == -1
+    assert c.choose([(0, 7, 4, 1)], 20)["drafter"] == -1
     c.observe(0, 1, 0.0, PLAIN_MS)
-    assert c.choose([(0, 7, 4, 1)], 20)["source"] == 0
+    assert c.choose([(0, 7, 4, 1)], 20)["drafter"] == 0
 
 
 def test_plain_steps_keep_their_cost_honest() -> None:
@@ -329,7 +329,7 @@ def test_plain_steps_keep_their_cost_honest() -> None:
     n_plain = 0
     for _ in range(200):
         choice = c.choose([(0, 7, 12, 1)], 50)
-        n_plain += choice["source"] < 0
+        n_plain += choice["drafter"] < 0
         n = choice["length"]
         for j in range(n):
             c.judge(0, j, control.match_grade(12), True)
@@ -341,14 +341,14 @@ def sibling_control(shape: dict[int, float], rate: float) -> Any:
     """A model whose tokens are right in `rate` of all cases, its second choices in most others."""
     c = control.Control([("model", False)])
     c.calibrate([(m, PLAIN_MS * r) for m, r in shape.items()])
-    c.calibrate_source(0, [(m, 0.1 * PLAIN_MS) for m in (1, 8, 64)])
+    c.calibrate_drafter(0, [(m, 0.1 * PLAIN_MS) for m in (1, 8, 64)])
     c.begin()
     for i in range(200):
         c.judge(0, 0, control.confidence_grade(0.5), i % 10 < 10 * rate)
         c.judge_sibling(0, 1, control.confidence_grade(0.6), True)
         c.judge_sibling(0, 2, control.confidence_grade(0.1), False)
     c.observe(0, 40, 0.0, PLAIN_MS)  # plain time, so that something may be lost
-    assert c.choose([(0, 15, 0, 1)], 15)["source"] == 0
+    assert c.choose([(0, 15, 0, 1)], 15)["drafter"] == 0
     return c
 
 
@@ -404,7 +404,7 @@ def test_second_choices_are_planned_where_rows_are_cheap() -> None:
         for _ in range(30):  # they have earned something
             c.choose([(0, 5, 0, 1)], 15)
             c.observe(5, 4, machine.draft(1, 5), machine.verify(6))
-        assert c.choose([(0, n_chain, 0, 1)], 15)["source"] == 0
+        assert c.choose([(0, n_chain, 0, 1)], 15)["drafter"] == 0
         return c.planned_siblings(n_chain)
 
     flat = {1: 1.0, 2: 1.0, 4: 1.0, 8: 1.01, 16: 1.02}
@@ -422,17 +422,17 @@ def test_without_a_cache_a_pass_costs_what_all_its_rows_do() -> None:
     for n_reread, pays in ((0, False), (300, True)):
         c = control.Control([("lookup", True), ("model", False)])
         c.calibrate(rows)
-        c.calibrate_source(1, [(n, 0.01 * ms) for n, ms in rows])
+        c.calibrate_drafter(1, [(n, 0.01 * ms) for n, ms in rows])
         c.begin()
         for _ in range(40):  # plain steps, as dear as they are
             c.set_reread(n_reread)
-            assert c.choose([], 9)["source"] == -1
+            assert c.choose([], 9)["drafter"] == -1
             c.observe(0, 1, 0.0, n_reread + 1.0)
         assert c.target_ms(1) == pytest.approx(1.0)  # nothing new was seen
         for _ in range(200):
             c.judge(0, 0, control.match_grade(8), True)
         choice = c.choose([(0, 1, 8, 1)], 9)
-        assert (choice["source"] == 0) == pays
+        assert (choice["drafter"] == 0) == pays
         if pays:
             assert choice["speedup"] == pytest.approx(2 * 301 / 302, rel=0.05)
             c.observe(1, 2, 0.0, n_reread + 2.0)
@@ -445,7 +445,7 @@ def test_without_a_cache_each_step_of_a_draft_reads_the_context() -> None:
     for n_reread in (0, 300):
         c = control.Control([("model", False)])
         c.calibrate([(n, 10.0 + 0.001 * n) for n, _ in rows])  # more rows cost next to nothing
-        c.calibrate_source(0, rows)
+        c.calibrate_drafter(0, rows)
         c.begin()
         for _ in range(40):
             c.set_reread(n_reread)

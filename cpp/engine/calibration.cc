@@ -113,10 +113,10 @@ std::vector<std::pair<int, double>> time_passes(ModelScorer& scorer, const std::
     double ms = 0.0;
     {
       const ScopedMs timer(ms);
-      const ScorerBatch batch = {.tokens = tokens,
-                                 .parents = {},
-                                 .first_output_row = n > 16 ? n - 1 : 0,
-                                 .output = RowOutput::kArgmax};
+      const Batch batch = {.tokens = tokens,
+                           .parents = {},
+                           .first_output_row = n > 16 ? n - 1 : 0,
+                           .output = RowOutput::kArgmax};
       if (n_layers > 0) {
         scorer.draft(batch, n_layers);
       } else {

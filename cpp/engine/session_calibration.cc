@@ -19,10 +19,10 @@ void SessionCalibration::prepare(Controller& controller, const CalibratedPair& p
     throw;
   }
   controller.target_cost().calibrate(known_->target);
-  for (int i = 0; i < controller.n_sources(); ++i) {
-    if (controller.traits(i).name == "model") controller.source_cost(i).calibrate(known_->draft);
+  for (int i = 0; i < controller.n_drafters(); ++i) {
+    if (controller.traits(i).name == "model") controller.drafter_cost(i).calibrate(known_->draft);
     if (controller.traits(i).name == "layerskip")
-      controller.source_cost(i).calibrate(known_->layers);
+      controller.drafter_cost(i).calibrate(known_->layers);
   }
   if (with_credit) controller.restore(known_->state);
 }
@@ -55,9 +55,9 @@ void SessionCalibration::keep(Controller& controller) noexcept {
   try {
     Calibration now = *known_;
     now.target = controller.target_cost().table();
-    for (int i = 0; i < controller.n_sources(); ++i) {
-      if (controller.traits(i).name == "model") now.draft = controller.source_cost(i).table();
-      if (controller.traits(i).name == "layerskip") now.layers = controller.source_cost(i).table();
+    for (int i = 0; i < controller.n_drafters(); ++i) {
+      if (controller.traits(i).name == "model") now.draft = controller.drafter_cost(i).table();
+      if (controller.traits(i).name == "layerskip") now.layers = controller.drafter_cost(i).table();
     }
     now.state = controller.state();
     file_->write(now);

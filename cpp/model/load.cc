@@ -341,7 +341,7 @@ std::size_t Model::kv_bytes_per_token(KvType type) const {
   return layout.layer_bytes() * static_cast<std::size_t>(config_.n_layers) / kKvChunk;
 }
 
-bool Model::can_chain() const noexcept { return weights_->device_embedding != nullptr; }
+bool Model::can_run_steps() const noexcept { return weights_->device_embedding != nullptr; }
 
 double read_expert_share(const GgufFile& file, const ModelConfig& config) {
   if (config.n_experts == 0) return 0;

@@ -33,7 +33,7 @@ struct LoadOptions {
   std::shared_ptr<DeviceBackend> device = {};
   int n_device_layers = 0;
   int n_device_ctx = 0;
-  // With all layers on the device the embedding too: passes begin there, and chains can run there.
+  // With all layers on the device the embedding too: passes begin there, and steps can run there.
   bool device_embedding = true;
   KvType device_kv_type = KvType::kF16;
   // Rewrites matrices that become smaller by it, the head too, in this format.
@@ -94,9 +94,9 @@ class Model {
   // Of the weights that a pass of one row reads, experts.
   [[nodiscard]] double expert_share() const noexcept { return expert_share_; }
 
-  // Whether chains of steps can run on the device: all layers, the head and the embedding are
+  // Whether steps can follow each other on the device: all layers, the head and the embedding are
   // there.
-  [[nodiscard]] bool can_chain() const noexcept;
+  [[nodiscard]] bool can_run_steps() const noexcept;
 
   // For those who compute with it.
   [[nodiscard]] const ModelWeights& weights() const noexcept { return *weights_; }

@@ -13,7 +13,7 @@ using Passes = std::vector<std::pair<int, double>>;
 
 py::dict to_dict(const Choice& choice) {
   py::dict d;
-  d["source"] = choice.source;
+  d["drafter"] = choice.drafter;
   d["length"] = choice.length;
   d["speedup"] = choice.speedup;
   d["reason"] = std::string(choice.reason);
@@ -23,22 +23,22 @@ py::dict to_dict(const Choice& choice) {
 // Keeps the choice between choose() and observe().
 class Control {
  public:
-  explicit Control(const std::vector<std::pair<std::string, bool>>& sources)
+  explicit Control(const std::vector<std::pair<std::string, bool>>& drafters)
       : controller_([&] {
-          std::vector<SourceTraits> traits;
-          for (const auto& [name, lookup] : sources) traits.push_back({name, lookup});
+          std::vector<DrafterTraits> traits;
+          for (const auto& [name, lookup] : drafters) traits.push_back({name, lookup});
           return Controller(traits);
         }()) {}
 
   void calibrate(const Passes& passes) { controller_.target_cost().calibrate(passes); }
-  void calibrate_source(int source, const Passes& passes) {
-    controller_.source_cost(source).calibrate(passes);
+  void calibrate_drafter(int drafter, const Passes& passes) {
+    controller_.drafter_cost(drafter).calibrate(passes);
   }
-  // offers: (source, n_tokens, match_length, n_behind)
+  // offers: (drafter, n_tokens, match_length, n_behind)
   py::dict choose(const std::vector<std::tuple<int, int, int, int>>& offers, int budget) {
     std::vector<Offer> list;
-    for (const auto& [source, n_tokens, match_length, n_behind] : offers)
-      list.push_back({.source = source,
+    for (const auto& [drafter, n_tokens, match_length, n_behind] : offers)
+      list.push_back({.drafter = drafter,
                       .n_tokens = n_tokens,
                       .match_length = match_length,
                       .n_behind = n_behind});
@@ -49,14 +49,14 @@ class Control {
   bool wants_sibling(int n, int rank, double probability, double conditional) {
     return controller_.wants_sibling(n, rank, probability, conditional);
   }
-  void judge_sibling(int source, int rank, int grade, bool accepted) {
-    controller_.siblings(source).observe(rank - 1, grade, accepted);
+  void judge_sibling(int drafter, int rank, int grade, bool accepted) {
+    controller_.siblings(drafter).observe(rank - 1, grade, accepted);
   }
-  void judge(int source, int position, int grade, bool accepted) {
-    controller_.acceptance(source).observe(position, grade, accepted);
+  void judge(int drafter, int position, int grade, bool accepted) {
+    controller_.acceptance(drafter).observe(position, grade, accepted);
   }
-  double rate(int source, int position, int grade) {
-    return controller_.acceptance(source).rate(position, grade);
+  double rate(int drafter, int position, int grade) {
+    return controller_.acceptance(drafter).rate(position, grade);
   }
   int planned_siblings(int n_chain) { return controller_.planned_siblings(n_chain); }
   void observe(int n_drafted, int n_emitted, double draft_ms, double verify_ms, int n_siblings,
@@ -92,7 +92,7 @@ PYBIND11_MODULE(_testing_control, m) {
   py::class_<Control>(m, "Control", py::module_local())
       .def(py::init<const std::vector<std::pair<std::string, bool>>&>())
       .def("calibrate", &Control::calibrate)
-      .def("calibrate_source", &Control::calibrate_source)
+      .def("calibrate_drafter", &Control::calibrate_drafter)
       .def("choose", &Control::choose)
       .def("keep_going", &Control::keep_going)
       .def("judge", &Control::judge)

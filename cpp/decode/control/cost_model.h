@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/rows.h"
+
 namespace specdec {
 
 // A mixture of experts: rows that choose other experts read more weights.
@@ -15,12 +17,6 @@ struct Mixture {
 
   // Weights that a pass reads, in those of one row, when its rows choose independently.
   [[nodiscard]] double independent(int n_rows) const;
-};
-
-// What a pass read: of so many rows, weights in those of one row.
-struct Reading {
-  int n_rows = 1;
-  double weights = 1.0;
 };
 
 // A shape relative to one row, and a scale that follows the machine: memory speed drifts, what
