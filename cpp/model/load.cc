@@ -121,6 +121,7 @@ class Loader {
       }
       if (matrix->is_view() && !rewritten) {
         memory_.mapped_bytes += n_bytes;
+        memory_.mapped_expert_bytes += n_bytes;
       } else {
         expert_bytes_ += matrix->n_bytes();
         file_.release(tensor, e * n_bytes, n_bytes);
@@ -272,6 +273,7 @@ void Model::load_weights(const LoadOptions& options) {
   }
   weights_ = std::make_unique<ModelWeights>();
   ModelWeights& w = *weights_;
+  expert_share_ = read_expert_share(*file_, config_);
   first_device_layer_ = config_.n_layers;
   if (config_.n_experts > 0 && options.device != nullptr && options.n_device_layers > 0) {
     throw Error(ErrorCode::kUnsupported, file_->path() + ": " +
@@ -338,7 +340,20 @@ std::size_t Model::kv_bytes_per_token(KvType type) const {
   return layout.layer_bytes() * static_cast<std::size_t>(config_.n_layers) / kKvChunk;
 }
 
-bool Model::can_chain() const noexcept { return weights_->device_embedding != nullptr; }
+bool Model::can_run_steps() const noexcept { return weights_->device_embedding != nullptr; }
+
+double read_expert_share(const GgufFile& file, const ModelConfig& config) {
+  if (config.n_experts == 0) return 0;
+  double experts = 0;
+  double others = 0;
+  for (const Slot& slot : config.slots) {
+    const TensorInfo* tensor = file.find_tensor(slot.name);
+    if (tensor == nullptr || (slot.part == Part::kEmbedding && !config.tied_head)) continue;
+    (slot.kind == SlotKind::kExperts ? experts : others) += static_cast<double>(tensor->n_bytes);
+  }
+  experts *= static_cast<double>(config.n_experts_used) / config.n_experts;
+  return experts / (experts + others);
+}
 
 std::string_view no_device_reason(const ModelConfig& config) {
   return config.n_experts > 0 ? "mixtures of experts run on the CPU only" : "";

@@ -20,7 +20,7 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<KvCache* const> ca
     cache->reserve(each_own ? 1 : n_rows - batch.n_present + n_steps - 1);
 
   const bool tree = !is_chain(batch.parents);
-  const int first_output_row = batch.output == OutputKind::kNone ? n_rows : batch.first_output_row;
+  const int first_output_row = batch.output == RowOutput::kNone ? n_rows : batch.first_output_row;
   const bool has_output = first_output_row < n_rows;
   const Pass pass{
       .caches = caches,
@@ -33,8 +33,8 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<KvCache* const> ca
       .first_layer = batch.layers.first,
       .last_layer = batch.layers.last < 0 ? config.n_layers : batch.layers.last,
       .first_output_row = first_output_row,
-      .wants_head = has_output && batch.output != OutputKind::kHidden,
-      .wants_hidden = has_output && (batch.output == OutputKind::kHidden || batch.keep_hidden),
+      .wants_head = has_output && batch.output != RowOutput::kHidden,
+      .wants_hidden = has_output && (batch.output == RowOutput::kHidden || batch.keep_hidden),
       .embeds_on_device = model_.weights().device_embedding != nullptr && batch.layers.first == 0 &&
                           batch.hidden.empty(),
       .hidden_stride = padded_row(config.hidden_size),
@@ -42,7 +42,7 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<KvCache* const> ca
       .attention_stride = padded_row(config.q_size()),
       .ffn_stride = padded_row(config.intermediate_size),
       .rope_stride = std::int64_t{n_rows + n_steps - 1} * config.n_rot(),
-      .chain = n_steps > 1,
+      .leads = n_steps > 1,
   };
   float* const hidden = rows_of(results_.hidden_, n_rows, pass.hidden_stride);
   (void)rows_of(work_.cos_sin, pass.n_fed(), config.rope_width());
@@ -58,6 +58,7 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<KvCache* const> ca
 int Runner::run(const Batch& batch, const Pass& pass) {
   const int first_device_layer = model_.first_device_layer();
   const bool on_cpu = pass.first_layer < first_device_layer;
+  ExpertReads reads;
   const PassRows rows{
       .backend = *model_.backend(),
       .cancel = pass.cancel,
@@ -69,10 +70,17 @@ int Runner::run(const Batch& batch, const Pass& pass) {
       .cos_sin = work_.cos_sin.as<float>(),
       .experts = work_.experts.data(),
       .expert_weights = work_.expert_weights.as<float>(),
+      .expert_reads = &reads,
   };
   const int last_on_cpu = std::min(pass.last_layer, first_device_layer);
   for (int layer = pass.first_layer; layer < last_on_cpu; ++layer)
     run_layer(layer_run(layer, pass, rows, nullptr));
+  if (reads.n_of_row > 0) {
+    const double more = reads.n_read / reads.n_of_row - 1;
+    results_.reading_ = {
+        .n_rows = pass.n_rows <= ExpertReads::kMostRows ? pass.n_rows : ExpertReads::kWindow,
+        .weights = 1 + model_.expert_share() * more};
+  }
 
   if (pass.wants_head) prepare_head(batch, pass);
   if (model_.device() != nullptr && (pass.last_layer > first_device_layer || pass.wants_head)) {

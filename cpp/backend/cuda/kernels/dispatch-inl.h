@@ -281,7 +281,7 @@ template <class L>
 void take_tokens(const TakeTokensArgs& args, Stream stream) {
   if (args.n_rows == 0) return;
   static_assert(sizeof(TopToken) == 2 * sizeof(std::int32_t));
-  const TakeTokensParams p{args.tokens, args.sources, &args.found->token, args.n_rows};
+  const TakeTokensParams p{args.tokens, args.picks, &args.found->token, args.n_rows};
   constexpr int kThreads = TakeTokens::kMaxThreads;
   L::template launch<TakeTokens>(p, (args.n_rows + kThreads - 1) / kThreads, 1, kThreads, 0,
                                  stream);

@@ -8,7 +8,7 @@ namespace specdec::cuda {
 
 struct TakeTokensParams {
   std::int32_t* tokens;
-  const std::int32_t* sources;
+  const std::int32_t* picks;
   const std::int32_t* found;  // TopToken pairs: token, bits of the logit
   int n_rows;
 };
@@ -22,8 +22,8 @@ struct TakeTokens {
   static SPECDEC_GPU void run(G& g, const Params& p) {
     const int row = g.block() * g.n_threads() + g.thread();
     if (row >= p.n_rows) return;
-    const std::int32_t source = g.load(p.sources + row);
-    if (source >= 0) g.store(p.tokens + row, g.load(p.found + std::int64_t{source} * 2));
+    const std::int32_t pick = g.load(p.picks + row);
+    if (pick >= 0) g.store(p.tokens + row, g.load(p.found + std::int64_t{pick} * 2));
   }
 };
 
