@@ -59,11 +59,13 @@ FAMILIES = {
     "llama": TinyConfig(window=40),
     "qwen2": TinyConfig(arch="qwen2"),
     "qwen3": TinyConfig(arch="qwen3", window=40),
+    "qwen3moe": TinyConfig(arch="qwen3moe", n_experts=5),
     "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
     "granite": TinyConfig(arch="granite"),
     "gemma2": TinyConfig(arch="gemma2", tied=True, window=24),
     "gemma3": TinyConfig(arch="gemma3", tied=True, window=24),
     "olmo2": TinyConfig(arch="olmo2", window=24),
+    "olmoe": TinyConfig(arch="olmoe", n_experts=4),
     "phi3": TinyConfig(arch="phi3", n_rot=12, window=40),
     "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=8),
 }
