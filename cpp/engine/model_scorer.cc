@@ -137,7 +137,7 @@ void ModelScorer::forward(const Batch& batch) {
     }
     truncate_drafted(n_same);
   }
-  if (n_drafted() == 0) cache_.forget();
+  if (n_drafted() < kKvSlack) cache_.forget();
   Batch model_batch = batch;
   const int before = length();
   int fed = 0;
