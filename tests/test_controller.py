@@ -152,7 +152,7 @@ def mixture_control(machine: MixtureMachine) -> Any:
     c.set_mixture(machine.share, machine.n_experts, machine.n_used)
     independent = dataclasses.replace(machine, spread=1.0, noise=0.0)
     c.calibrate([(m, independent.verify(m)) for m in SHAPE])
-    c.calibrate_source(0, [(m, machine.draft_ms * (1 + 0.05 * (m - 1))) for m in (1, 8, 64)])
+    c.calibrate_drafter(0, [(m, machine.draft_ms * (1 + 0.05 * (m - 1))) for m in (1, 8, 64)])
     return c
 
 

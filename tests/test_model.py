@@ -533,7 +533,7 @@ def test_perplexity_scores_the_second_half_of_each_window(bos: int, tmp_path: pa
 
 
 MIXTURE = TinyConfig(
-    arch="qwen3moe", hidden_size=64, head_dim=16, n_experts=8, intermediate_size=96, n_layers=3
+    arch="qwen3moe", hidden_size=64, head_dim=16, n_experts=8, intermediate_size=128, n_layers=3
 )
 
 
@@ -544,7 +544,7 @@ def test_experts_beyond_the_room_stay_in_the_file_with_the_same_bits(
     whole = load(path)
     want = bits(whole.session().forward(CHAIN[:50]))
     n_bytes, n_mapped = whole.memory
-    stack = 8 * 64 * 96 * 34 // 32
+    stack = 8 * 64 * 128 * 34 // 32
     for room in (0, 4 * stack, 10**9):
         model = load(path, max_expert_bytes=room)
         assert bits(model.session().forward(CHAIN[:50])) == want
