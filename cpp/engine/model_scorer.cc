@@ -198,7 +198,7 @@ void ModelScorer::forward(const ScorerBatch& batch) {
     }
     truncate_drafted(n_same);
   }
-  if (n_drafted() == 0) cache_.forget();
+  if (n_drafted() < kKvSlack) cache_.forget();
   Batch model_batch = to_model_batch(batch);
   // Room first: nothing may throw between the cache's growth and the list's.
   tokens_.reserve(tokens_.size() + batch.tokens.size());
