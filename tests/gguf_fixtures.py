@@ -15,6 +15,8 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import weight_formats
+
 VALUE_TYPES = {
     "u8": 0, "i8": 1, "u16": 2, "i16": 3, "u32": 4, "i32": 5, "f32": 6, "bool": 7,
     "string": 8, "array": 9, "u64": 10, "i64": 11, "f64": 12,
@@ -24,13 +26,7 @@ FORMATS = {
     "u64": "Q", "i64": "q", "f64": "d",
 }  # fmt: skip
 # name -> (id, elements per block, bytes per block)
-TENSOR_TYPES = {
-    "F32": (0, 1, 4), "F16": (1, 1, 2), "BF16": (30, 1, 2),
-    "Q4_0": (2, 32, 18), "Q4_1": (3, 32, 20), "Q5_0": (6, 32, 22), "Q5_1": (7, 32, 24),
-    "Q8_0": (8, 32, 34),
-    "Q2_K": (10, 256, 84), "Q3_K": (11, 256, 110), "Q4_K": (12, 256, 144), "Q5_K": (13, 256, 176),
-    "Q6_K": (14, 256, 210),
-}  # fmt: skip
+TENSOR_TYPES = {name: f.sizes for name, f in weight_formats.FORMATS.items()}
 
 
 def string(text: str | bytes, length: int | None = None) -> bytes:

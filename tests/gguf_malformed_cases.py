@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import weight_formats
 from gguf_fixtures import ARCH, TENSOR_TYPES, Tensor, array, build, small, string
 
 
@@ -536,23 +537,8 @@ TENSOR_FIXTURES = [
             step="check_values",
             tensor=b"t",
         )
-        for dtype, at in (
-            ("Q4_0", 0),
-            ("Q4_1", 0),
-            ("Q4_1", 2),
-            ("Q5_0", 0),
-            ("Q5_1", 0),
-            ("Q5_1", 2),
-            ("Q8_0", 0),
-            ("Q2_K", 80),
-            ("Q2_K", 82),
-            ("Q3_K", 108),
-            ("Q4_K", 0),
-            ("Q4_K", 2),
-            ("Q5_K", 0),
-            ("Q5_K", 2),
-            ("Q6_K", 208),
-        )
+        for dtype in weight_formats.BLOCKED
+        for at in weight_formats.FORMATS[dtype].halves
     ),
     accept("T23 NaN without the check", _tensor("t", (1,), data=struct.pack("<f", float("nan")))),
     *(

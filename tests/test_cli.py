@@ -142,6 +142,10 @@ XP = ["-m", "x", "-p", "a"]
             ["generate", *XP, "-md", "y", "--draft-top-k", "2", "--draft-branch", "3"],
             ["--draft-top-k must be at least --draft-branch, 3, got 2"],
         ),
+        (
+            ["generate", *XP, "-md", "y", "--draft-sampling", "greedy", "--draft-temp", "0.5"],
+            ["--draft-temp has no effect on --draft-sampling greedy"],
+        ),
         (["generate", "-m", "x", "-f", "y", "-e"], ["--escape is for -p, not for -f"]),
         (["generate", "--gamma", "65"], ["--gamma", "0 to 64"]),
         (["generate", "--json=yes"], ["--json"]),

@@ -81,7 +81,7 @@ def single_steps(session: Any, tokens: list[int], n_steps: int, **options: Any) 
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
 def test_a_chain_has_the_bits_of_single_steps(model_file, device, kv_type):
     model = on_device(model_file, device)
-    assert model.can_chain
+    assert model.can_run_steps
     single, chained = (model.session(kv_type=kv_type) for _ in range(2))
     for tokens, n_steps, options in (
         (TOKENS[:5], 4, {"top_k": 3}),
@@ -89,7 +89,7 @@ def test_a_chain_has_the_bits_of_single_steps(model_file, device, kv_type):
         (TOKENS[8:10], 3, {"top_k": 2, "head_blocks": BLOCKS}),
     ):
         expected = single_steps(single, tokens, n_steps, **options)
-        assert chained.forward_chain(tokens, n_steps, **options) == expected
+        assert chained.forward_steps(tokens, n_steps, **options) == expected
         assert chained.length == single.length
     # What it left in the cache is what the steps left.
     assert chained.forward(TOKENS[20:22]).tobytes() == single.forward(TOKENS[20:22]).tobytes()
@@ -101,17 +101,17 @@ def test_a_chain_crosses_into_another_page(model_file, device):
     single.forward([TOKENS[i % len(TOKENS)] for i in range(250)], output="none")
     chained = single.fork()
     expected = single_steps(single, TOKENS[:3], 7)
-    assert chained.forward_chain(TOKENS[:3], 7) == expected
+    assert chained.forward_steps(TOKENS[:3], 7) == expected
     assert chained.length == 259
     chained.truncate(255)
     single.truncate(255)
-    assert chained.forward_chain(TOKENS[3:4], 2) == single_steps(single, TOKENS[3:4], 2)
+    assert chained.forward_steps(TOKENS[3:4], 2) == single_steps(single, TOKENS[3:4], 2)
 
 
 def test_the_embedding_on_the_device_changes_no_bits(model_file, device):
     there, here = (on_device(model_file, device, device_embedding=e) for e in (True, False))
-    assert there.can_chain
-    assert not here.can_chain
+    assert there.can_run_steps
+    assert not here.can_run_steps
     extra = there.device_bytes - here.device_bytes
     assert (extra == 0) == CONFIGS[model_file.stem].tied
     sessions = [m.session(kv_type="f16") for m in (there, here)]
@@ -119,7 +119,7 @@ def test_the_embedding_on_the_device_changes_no_bits(model_file, device):
         rows = [s.forward(tokens, parents=parents) for s in sessions]
         assert rows[0].tobytes() == rows[1].tobytes()
     with pytest.raises(testing.NativeError, match="embedding on one device"):
-        sessions[1].forward_chain(TOKENS[:1], 2)
+        sessions[1].forward_steps(TOKENS[:1], 2)
     assert there.memory[1] == 0  # nothing of the file is read any more
 
 
@@ -133,7 +133,7 @@ def test_chains_are_recorded_and_played_with_one_wait_each(llama_file, device):
         expected = single_steps(single, tokens, 4, top_k=2, head_blocks=blocks)
         passes, replayed = model.device_passes
         waits = model.device_waits
-        assert session.forward_chain(tokens, 4, top_k=2, head_blocks=blocks) == expected
+        assert session.forward_steps(tokens, 4, top_k=2, head_blocks=blocks) == expected
         # Run, recorded, then played, although the candidates are never the same.
         assert model.device_passes == (passes + 1, replayed + (i >= 2))
         assert model.device_waits == waits + 1
@@ -142,7 +142,7 @@ def test_chains_are_recorded_and_played_with_one_wait_each(llama_file, device):
     single.truncate(0)
     expected = single_steps(single, TOKENS[40:42], 4, top_k=2, head_blocks=BLOCKS)
     replayed = model.device_passes[1]
-    assert other.forward_chain(TOKENS[40:42], 4, top_k=2, head_blocks=BLOCKS) == expected
+    assert other.forward_steps(TOKENS[40:42], 4, top_k=2, head_blocks=BLOCKS) == expected
     assert model.device_passes[1] == replayed + 1
 
 
@@ -158,7 +158,7 @@ def test_a_set_of_candidates_that_grows_is_played_from_few_recordings(llama_file
 def test_best_tokens_alone_can_be_had(llama_file, device):
     model = on_device(llama_file, device)
     expected = single_steps(model.session(kv_type="f16"), TOKENS[:4], 5)
-    found = model.session(kv_type="f16").forward_chain(TOKENS[:4], 5, output="argmax")
+    found = model.session(kv_type="f16").forward_steps(TOKENS[:4], 5, output="argmax")
     assert found == [best[0][0] for best, _ in expected]
 
 
@@ -177,11 +177,11 @@ def test_a_chain_that_cannot_be_changes_nothing(llama_file, device):
         (TOKENS[:2], 2, {"cancelled": True}, "cancelled"),
     ):
         with pytest.raises(testing.NativeError, match=message):
-            session.forward_chain(tokens, n_steps, **options)
+            session.forward_steps(tokens, n_steps, **options)
         assert session.length == 10
     expected = model.session(kv_type="f16")
     expected.forward(TOKENS[:10], output="none")
-    assert session.forward_chain(TOKENS[:2], 5) == single_steps(expected, TOKENS[:2], 5)
+    assert session.forward_steps(TOKENS[:2], 5) == single_steps(expected, TOKENS[:2], 5)
 
 
 def test_a_chain_ends_before_logits_that_are_not_finite(tmp_path, device):
@@ -195,20 +195,20 @@ def test_a_chain_ends_before_logits_that_are_not_finite(tmp_path, device):
     path = tiny_models.write_gguf(tmp_path / "bad.gguf", tiny_models.metadata(config), tensors)
     session = on_device(path, device).session()
     n_good = tokens.index(bad) + 1
-    assert session.forward_chain(TOKENS[:3], 6) == steps[:n_good]
+    assert session.forward_steps(TOKENS[:3], 6) == steps[:n_good]
     assert session.length == 3 + n_good - 1
     with pytest.raises(testing.NativeError, match="not finite"):
-        session.forward_chain([bad], 3)
+        session.forward_steps([bad], 3)
     assert session.length == 3 + n_good - 1
-    assert session.forward_chain([tokens[0]], 1)[0][0][0][0] >= 0
+    assert session.forward_steps([tokens[0]], 1)[0][0][0][0] >= 0
 
 
 def test_models_that_are_split_do_not_chain(llama_file, device):
     model = testing.Model(str(llama_file), backend=device, n_device_layers=1)
-    assert not model.can_chain
+    assert not model.can_run_steps
     with pytest.raises(testing.NativeError, match="all layers"):
-        model.session().forward_chain(TOKENS[:1], 2)
-    assert not testing.Model(str(llama_file)).can_chain
+        model.session().forward_steps(TOKENS[:1], 2)
+    assert not testing.Model(str(llama_file)).can_run_steps
 
 
 # ---------------------------------------------------------------- in the engine

@@ -70,12 +70,12 @@ def test_both_have_the_bits_they_have_one_after_the_other(draft_file, target_fil
         waits = target.device_waits
         steps, rows, error = verifying.forward_behind(
             drafting, draft_tokens, n_steps, [known] + [0] * n_steps,
-            [-1, *(2 * s for s in range(n_steps))], n_used=n_used, chain_top_k=2, output=output,
+            [-1, *(2 * s for s in range(n_steps))], n_used=n_used, draft_top_k=2, output=output,
             top_k=3, head_blocks=BLOCKS if i % 2 else [],
         )  # fmt: skip
         assert target.device_waits == waits + 1
         assert error is None
-        assert steps == chain_alone.forward_chain(
+        assert steps == chain_alone.forward_steps(
             draft_tokens, n_steps, top_k=2, head_blocks=BLOCKS if i % 2 else []
         )
         fed = [known, *tokens_of(steps)][:n_used]
@@ -95,7 +95,7 @@ def test_other_choices_than_the_best_can_stand_beside_the_chain(llama_file, targ
     for i in range(3):
         steps, rows, _ = verifying.forward_behind(
             drafting, TOKENS[i : i + 1], 3, [TOKENS[9]] + [0] * 5, [-1, 0, 1, 2, 3, 4],
-            parents=[-1, 0, 0, 1, 1, 3], n_used=6, chain_top_k=2,
+            parents=[-1, 0, 0, 1, 1, 3], n_used=6, draft_top_k=2,
         )  # fmt: skip
         (c0, s0), (c1, s1), (c2, _) = ([t for t, _ in best] for best, _ in steps)
         for path, at in (([c0, c1, c2], [0, 1, 3, 5]), ([s0], [0, 2]), ([c0, s1], [0, 1, 4])):
@@ -103,6 +103,21 @@ def test_other_choices_than_the_best_can_stand_beside_the_chain(llama_file, targ
             expected = alone.forward([TOKENS[9], *path])
             assert expected.tobytes() == rows[at].tobytes()
         verifying.truncate(0)
+
+
+def test_a_pass_of_which_nothing_is_kept_has_never_been(llama_file, target_file, device):
+    target, draft = pair(target_file, llama_file, device)
+    verifying, drafting = target.session(kv_type="f16"), draft.session(kv_type="f16")
+    alone = target.session(kv_type="f16")
+    for s in (verifying, alone):
+        s.forward(TOKENS[:4], output="none")
+    args = (TOKENS[:1], 3, [TOKENS[5], 0, 0, 0], [-1, 0, 1, 2])
+    steps, rows, error = verifying.forward_behind(drafting, *args, n_used=-1)
+    assert (len(steps), rows, error) == (3, None, None)
+    assert (drafting.length, verifying.length) == (3, 4)
+    # Another one after it, and an ordinary pass.
+    verifying.forward_behind(drafting, *args, n_used=-1)
+    assert verifying.forward(TOKENS[7:9]).tobytes() == alone.forward(TOKENS[7:9]).tobytes()
 
 
 def test_it_crosses_into_other_pages(llama_file, target_file, device):
@@ -115,7 +130,7 @@ def test_it_crosses_into_other_pages(llama_file, target_file, device):
     steps, rows, _ = verifying.forward_behind(
         drafting, TOKENS[:1], 8, [TOKENS[1]] + [0] * 8, [-1, *range(8)], n_used=9
     )
-    assert steps == chain_alone.forward_chain(TOKENS[:1], 8)
+    assert steps == chain_alone.forward_steps(TOKENS[:1], 8)
     assert rows.tobytes() == alone.forward([TOKENS[1], *tokens_of(steps)]).tobytes()
     assert (drafting.length, verifying.length) == (261, 260)
 
@@ -136,7 +151,7 @@ def test_both_are_recorded_and_played(llama_file, target_file, device):
         assert target.device_passes == (n_passes + 2, n_replayed + (0 if i < 2 else 2))
     alone, chain_alone = target.session(kv_type="f16"), draft.session(kv_type="f16")
     for i, (steps, rows, _) in enumerate(found):
-        assert steps == chain_alone.forward_chain(TOKENS[i : i + 1], 3)
+        assert steps == chain_alone.forward_steps(TOKENS[i : i + 1], 3)
         assert rows.tobytes() == alone.forward([TOKENS[i], *tokens_of(steps)[:1]]).tobytes()
 
 
@@ -178,7 +193,7 @@ def test_a_larger_draft_vocabulary_cannot_reach_outside_of_the_targets(tmp_path,
     target, draft = pair(small, path, device)
 
     def best_after(token: int) -> int:
-        return tokens_of(draft.session().forward_chain([token], 1))[0]
+        return tokens_of(draft.session().forward_steps([token], 1))[0]
 
     first = next(t for t in range(60) if best_after(t) > 300)
     verifying, alone = target.session(), target.session()
@@ -194,12 +209,12 @@ def test_what_cannot_be_changes_nothing(llama_file, target_file, device):
     verifying, drafting = target.session(n_ctx=16), draft.session(n_ctx=16)
     args: dict[str, Any] = {
         "draft_tokens": TOKENS[:2], "n_steps": 3, "tokens": [5, 0, 0, 0],
-        "sources": [-1, 0, 1, 2], "n_used": 4,
+        "picks": [-1, 0, 1, 2], "n_used": 4,
     }  # fmt: skip
     for options, message in (
-        ({"tokens": [5] * 17, "sources": [-1] * 17}, "at most 16"),
-        ({"sources": [-1]}, "a source each"),
-        ({"sources": [-1, 0, 1, 3]}, "source 3"),
+        ({"tokens": [5] * 17, "picks": [-1] * 17}, "at most 16"),
+        ({"picks": [-1]}, "a pick each"),
+        ({"picks": [-1, 0, 1, 3]}, "pick 3"),
         ({"output": "none"}, "output"),
         ({"output": "hidden"}, "output"),
         ({"tokens": [-5, 0, 0, 0]}, "token -5"),

@@ -126,7 +126,9 @@ def drafters(draw: st.DrawFn, models: dict[str, Any], kind: str, in_list: bool =
             draw(st.sampled_from([1, 3, 32])), tree=draw(st.booleans()), keep=keep, **options
         )
     options["sampling"] = draw(st.sampled_from(["auto", "greedy", "sampled", "sampled", "coupled"]))
-    options["temperature"] = draw(maybe(TEMPERATURES))
+    # Any other is refused for greedy drafts.
+    warm = st.just(0.0) if options["sampling"] == "greedy" else TEMPERATURES
+    options["temperature"] = draw(maybe(warm))
     if kind == "layerskip":
         # In a list, the layers that make_drafts_look_free() knows.
         n_layers = draw(st.sampled_from([None, 1] if in_list else [None, 1, 2]))

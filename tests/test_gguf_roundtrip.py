@@ -199,8 +199,8 @@ def test_what_only_the_reader_knows_is_refused_before_the_rename(tmp_path):
     path = tmp_path / "w.gguf"
     path.write_bytes(b"old")
     with pytest.raises(gguf_native.Error) as caught:
-        gguf_native.write(str(path), [("split.count", "u16", 2)])
-    assert caught.value.reason == "split_file"
+        gguf_native.write(str(path), [("split.count", "u16", 2), ("split.no", "u16", 0)])
+    assert caught.value.reason == "bad_split"
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -112,17 +112,16 @@ def test_what_is_forgotten_is_read_again(model: Any) -> None:
         assert result["logprobs"] == other.generate(**request)["logprobs"]
 
 
-@pytest.mark.parametrize("drafter", [None, sd.LayerSkip()])
-@pytest.mark.parametrize("arch", ["gemma2", "phi3"])
+@pytest.mark.parametrize(("arch", "drafter"), [("gemma2", None), ("phi3", sd.LayerSkip())])
 def test_the_report_of_memory_shows_it(arch: str, drafter: Any, tmp_path: pathlib.Path) -> None:
     used = {}
     for window in (WINDOW, 0):
         model = sd.Model(write(tmp_path / f"{window}.gguf", arch, window))
         with sd.Decoder(model, n_ctx=2048, kv_type="f32", drafter=drafter) as decoder:
-            decoder.generate(TEXT, max_tokens=300, ignore_eos=True)
+            # Token by token: the work space of a prompt depends on how fast it is read.
+            decoder.generate(TEXT[:3], max_tokens=1060, ignore_eos=True)
             used[window] = decoder.memory_bytes
-    # Forgotten pages are used again. Of eight, four are needed at once while the prompt is read in
-    # pieces of 512, and no more later.
+    # Forgotten pages are used again: of five, three are needed at once.
     n_layers = 1 if arch == "gemma2" else 2
     page = 2 * CHUNK * 2 * 16 * 4  # keys and values of two heads
-    assert used[0] - used[WINDOW] >= 4 * n_layers * page
+    assert used[0] - used[WINDOW] == 2 * n_layers * page

@@ -29,14 +29,40 @@ VERIFIERS = "decode/verifiers"
 VERIFIERS_MAY_INCLUDE = ("base/", "sampling/", "decode/verifier.h", "decode/verifiers/")
 
 SOURCES = sorted(
-    path for path in CPP.rglob("*") if path.suffix in {".h", ".cc", ".cu", ".cuh", ".def", ".inc"}
+    path
+    for path in CPP.rglob("*")
+    if path.suffix in {".h", ".cc", ".cu", ".cuh", ".def", ".inc", ".in"}
 )
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 ANY_INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^">]+)[">]', re.MULTILINE)
 
 
+COMPUTED_INCLUDE = re.compile(r'^\s*#\s*include\s+([^"<\s][^\n]*)', re.MULTILINE)
+DEFINED = re.compile(r"^\s*#\s*define\s+(SPECDEC_\w+)", re.MULTILINE)
+MACRO = re.compile(r"\bSPECDEC_\w+")
+
+
 def includes(text: str) -> list[str]:
-    return INCLUDE.findall(text)
+    """Of a template of CMake (units/*.in) for one of the sets that it stands for."""
+    return INCLUDE.findall(text.replace("@SPACE@", "scalar"))
+
+
+def macro_layers(sources: dict[str, str]) -> dict[str, set[str]]:
+    """The layers whose files define each macro."""
+    out: dict[str, set[str]] = {}
+    for path, text in sources.items():
+        for name in DEFINED.findall(text):
+            out.setdefault(name, set()).add(path.split("/")[0])
+    return out
+
+
+def wrong_macros(path: str, text: str, defined: dict[str, set[str]]) -> list[str]:
+    """Macros that only layers above define: text that cannot stand without them, though it
+    includes nothing of theirs."""
+    layer = path.split("/")[0]
+    used = set(MACRO.findall(without_comments_and_strings(text)))
+    below = ALLOWED[layer] | {layer}
+    return sorted(name for name in used if name in defined and not defined[name] & below)
 
 
 def wrong_includes(path: str, text: str) -> list[str]:
@@ -71,6 +97,34 @@ def test_includes_point_to_lower_layers_only():
     wrong = {relative(p): wrong_includes(relative(p), p.read_text("utf-8")) for p in SOURCES}
     assert len(wrong) > 50
     assert {path: found for path, found in wrong.items() if found} == {}
+
+
+def test_macros_come_from_lower_layers_only():
+    sources = {relative(p): p.read_text("utf-8") for p in SOURCES}
+    defined = macro_layers(sources)
+    assert "backend" in defined["SPECDEC_INLINE"]
+    wrong = {path: wrong_macros(path, text, defined) for path, text in sources.items()}
+    assert {path: found for path, found in wrong.items() if found} == {}
+
+
+def test_the_check_of_macros_finds_what_leans_on_a_layer_above():
+    sources = {
+        "quant/x/tile-inl.h": "namespace SPECDEC_KERNELS { SPECDEC_INLINE int f(); }",
+        "quant/list.def": "#ifndef SPECDEC_LINE\n#define SPECDEC_LINE(x)\n#endif\nSPECDEC_LINE(1)",
+        "backend/cpu/unroll-inl.h": "#define SPECDEC_INLINE\n#define SPECDEC_KERNELS avx2\n",
+        "backend/a.cc": '#define SPECDEC_LINE(x) x,\n#include "quant/list.def"\n',
+    }
+    defined = macro_layers(sources)
+    found = {path: wrong_macros(path, text, defined) for path, text in sources.items()}
+    assert found.pop("quant/x/tile-inl.h") == ["SPECDEC_INLINE", "SPECDEC_KERNELS"]
+    assert not any(found.values())
+
+
+def test_no_include_is_computed():
+    found = [
+        (relative(p), m) for p in SOURCES for m in COMPUTED_INCLUDE.findall(p.read_text("utf-8"))
+    ]
+    assert found == []
 
 
 def test_includes_are_written_relative_to_cpp():

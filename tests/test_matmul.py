@@ -5,30 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import weight_formats
 from helpers import native
 
 matmul = native("matmul")
 
-FORMATS = {
-    "F32": (0, 1, 4),
-    "F16": (1, 1, 2),
-    "BF16": (30, 1, 2),
-    "Q4_0": (2, 32, 18),
-    "Q4_1": (3, 32, 20),
-    "Q5_0": (6, 32, 22),
-    "Q5_1": (7, 32, 24),
-    "Q8_0": (8, 32, 34),
-    "Q2_K": (10, 256, 84),
-    "Q3_K": (11, 256, 110),
-    "Q4_K": (12, 256, 144),
-    "Q5_K": (13, 256, 176),
-    "Q6_K": (14, 256, 210),
-}
-# Byte offsets of the f16 scales in a block.
-SCALES = {
-    "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,),
-    "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,),
-}  # fmt: skip
+FORMATS = {name: f.sizes for name, f in weight_formats.FORMATS.items()}
 
 
 def random_weights(name: str, n_out: int, n_in: int, rng: np.random.Generator) -> bytes:
@@ -43,7 +25,9 @@ def random_weights(name: str, n_out: int, n_in: int, rng: np.random.Generator) -
         bits = rng.standard_normal((n_out, n_in)).astype(np.float32).view(np.uint32)
         return (bits >> 16).astype(np.uint16).tobytes()
     blocks = rng.integers(0, 256, (n_out * n_in // block, size), dtype=np.uint8)
-    for offset in SCALES[name]:
+    if name == "MXFP4":
+        blocks[:, 0] = rng.integers(118, 128, len(blocks))  # exponents
+    for offset in weight_formats.FORMATS[name].halves:
         scale = rng.uniform(-1, 1, len(blocks)).astype(np.float16)
         blocks[:, offset : offset + 2] = scale.view(np.uint8).reshape(-1, 2)
     return blocks.tobytes()
@@ -145,7 +129,9 @@ def test_extreme_codes_do_not_overflow(name: str) -> None:
     n_in = 1024
     for fill in (0x00, 0xFF, 0x80, 0x7F, 0x55):
         blocks = np.full((16 * n_in // block, size), fill, dtype=np.uint8)
-        for offset in SCALES[name]:
+        if name == "MXFP4":
+            blocks[:, 0] = 128
+        for offset in weight_formats.FORMATS[name].halves:
             blocks[:, offset : offset + 2] = np.array([1.0], np.float16).view(np.uint8)
         data = blocks.tobytes()
         weights = dequantised(name, data, 16, n_in)

@@ -531,3 +531,53 @@ def test_perplexity_scores_the_second_half_of_each_window(bos: int, tmp_path: pa
         session.perplexity(CHAIN[:47], n_ctx=48)
     with pytest.raises(testing.NativeError, match="token 272 at index 1"):
         session.perplexity([1, 272, *CHAIN], n_ctx=48)
+
+
+MIXTURE = TinyConfig(
+    arch="qwen3moe", hidden_size=64, head_dim=16, n_experts=8, intermediate_size=128, n_layers=3
+)
+
+
+def test_experts_beyond_the_room_stay_in_the_file_with_the_same_bits(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tiny_models.write_tiny(tmp_path / "m.gguf", MIXTURE, dtype="Q8_0")
+    whole = load(path)
+    want = bits(whole.session().forward(CHAIN[:50]))
+    n_bytes, n_mapped = whole.memory
+    stack = 8 * 64 * 128 * 34 // 32
+    for room in (0, 4 * stack, 10**9):
+        model = load(path, max_expert_bytes=room)
+        assert bits(model.session().forward(CHAIN[:50])) == want
+        n_kept = min(9 * stack, room)
+        slack = 2 * stack // 8
+        assert model.memory[0] == pytest.approx(n_bytes - 9 * stack + n_kept, abs=slack)
+        assert model.memory[1] == pytest.approx(n_mapped + 9 * stack - n_kept, abs=slack)
+
+
+def test_a_pass_tells_what_its_rows_read_of_a_mixture(tmp_path: pathlib.Path) -> None:
+    session = load(tiny_models.write_tiny(tmp_path / "m.gguf", MIXTURE)).session()
+    session.forward([7])
+    assert session.reading == (1, 1.0)
+    session.truncate(0)
+    session.forward([7, 7])
+    n_rows, two = session.reading
+    assert n_rows == 2
+    session.truncate(0)
+    session.forward(CHAIN[:8])
+    n_rows, eight = session.reading
+    assert n_rows == 8
+    assert 1.0 <= two < eight <= 4.0  # of 8 experts each row uses 2
+    session.truncate(0)
+    session.forward(CHAIN[:100])  # by windows of 4
+    n_rows, of_many = session.reading
+    assert n_rows == 4
+    assert 1.0 < of_many < eight
+
+
+def test_a_mixture_on_a_device_is_refused(tmp_path: pathlib.Path) -> None:
+    path = tiny_models.write_tiny(tmp_path / "m.gguf", MIXTURE)
+    with pytest.raises(testing.NativeError) as caught:
+        load(path, "emulated", n_device_layers=3)
+    assert caught.value.args[0] == "unsupported"
+    assert "device 'cpu'" in caught.value.args[4]

@@ -264,6 +264,20 @@ def test_pull_from_the_hub_takes_the_only_gguf(monkeypatch, tmp_path, capsys):
         download.pull("hf:org/other")
 
 
+def test_pull_from_the_hub_takes_all_parts_of_a_model(monkeypatch, tmp_path):
+    monkeypatch.setenv("SPECDEC_MODELS", str(tmp_path))
+    hub = FakeHub()
+    names = [f"a-{i:05}-of-00003.gguf" for i in (1, 2, 3)]
+    hub.files = ("README.md", *reversed(names))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    for name in ("hf:org/repo", f"hf:org/repo:{names[0]}"):
+        assert download.pull(name) == tmp_path / "org--repo" / names[0]
+        assert sorted(p.name for p in (tmp_path / "org--repo").iterdir()) == names
+    (tmp_path / "org--repo" / names[1]).unlink()
+    download.pull("hf:org/repo")
+    assert (tmp_path / "org--repo" / names[1]).exists()
+
+
 # ---------------------------------------------------------------- demo
 
 

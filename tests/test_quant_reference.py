@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import pathlib
+import re
+
 import gguf
 import numpy as np
 import pytest
 from gguf import quants
 
 from helpers import native
+from weight_formats import BLOCKED, FORMATS
 
 quant = native("quant")
 
 DTYPES = quant.dtypes()
 NAMES = [name for name, *_ in DTYPES]
 TRAITS = {name: rest for name, *rest in DTYPES}
-# Where the f16 scales of a block are.
-SCALES = {
-    "F16": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
-    "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
-}  # fmt: skip
-QUANTISABLE = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
+QUANTISABLE = [name for name, *_, quantises, _ in DTYPES if quantises]
 
 
 def qtype(name: str) -> gguf.GGMLQuantizationType:
@@ -28,7 +27,7 @@ def qtype(name: str) -> gguf.GGMLQuantizationType:
 
 def finite_scales(name: str, blocks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Replaces scales that are NaN or infinite; keeps subnormal and zero ones."""
-    for at in SCALES.get(name, []):
+    for at in FORMATS[name].halves:
         scale = blocks[:, at : at + 2].copy().view(np.uint16)
         scale[(scale & 0x7C00) == 0x7C00] &= 0xBFFF
         scale[rng.random(scale.shape) < 0.1] &= 0x83FF  # subnormal
@@ -43,12 +42,20 @@ def assert_same_bits(ours: np.ndarray, theirs: np.ndarray) -> None:
 
 
 def test_every_format_is_listed_with_the_sizes_of_the_gguf_package():
-    assert len(NAMES) == 13
-    for name, type_id, block_elements, block_bytes, _ in DTYPES:
+    assert list(FORMATS) == NAMES
+    assert len(NAMES) >= 13
+    for name, type_id, block_elements, block_bytes, *_ in DTYPES:
         assert qtype(name) == type_id
         assert gguf.GGML_QUANT_SIZES[qtype(name)] == (block_elements, block_bytes)
     sizes = dict(quant.block_sizes())
-    assert sizes == {n: TRAITS[n][2] for n in NAMES if n not in ("F32", "F16", "BF16")}
+    assert sizes == {n: TRAITS[n][2] for n in BLOCKED}
+
+
+def test_the_readme_names_every_format():
+    readme = (pathlib.Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    line = re.search(r"^\* \*\*Weights\*\*: (.*?)\.$", readme, re.M | re.S)
+    assert line is not None
+    assert re.split(r",\s+", line[1]) == NAMES
 
 
 def test_every_type_of_the_gguf_package_has_its_name():
@@ -73,7 +80,7 @@ def test_dequantising_edge_bytes_is_bit_exact(name, fill):
     scales = [0x0000, 0x8000, 0x0001, 0x03FF, 0x0400, 0x3C00, 0x7BFF, 0xFBFF]
     blocks = np.full((len(scales), TRAITS[name][2]), fill, dtype=np.uint8)
     for row, scale in zip(blocks, scales, strict=True):
-        for at in SCALES.get(name, []):
+        for at in FORMATS[name].halves:
             row[at : at + 2] = np.array([scale], dtype=np.uint16).view(np.uint8)
     if name in ("F32", "BF16"):
         blocks = finite_scales(name, blocks, np.random.default_rng(1))
@@ -87,7 +94,7 @@ def test_every_byte_of_a_block_matters_or_is_a_scale(name):
     """No byte is read twice in place of another: each one changes the result."""
     rng = np.random.default_rng(3)
     block = finite_scales(name, rng.integers(0, 256, (1, TRAITS[name][2]), dtype=np.uint8), rng)
-    for at in SCALES.get(name, []):
+    for at in FORMATS[name].halves:
         block[0, at : at + 2] = [0x00, 0x3C]
     base = quant.dequantize(name, block.tobytes())
     for at in range(block.shape[1]):

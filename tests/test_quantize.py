@@ -105,7 +105,9 @@ def test_a_mix_gives_some_layers_more_bits(wide, tmp_path):
     ("kind", "base"),
     [("F32", "F32"), ("f16", "F16"), ("BF16", "BF16"), ("Q8_0", "Q8_0"), ("q4_0", "Q4_0"),
      ("Q4_1", "Q4_1"), ("Q5_0", "Q5_0"), ("Q5_1", "Q5_1"), ("Q5_K", "Q5_K"), ("Q5_K_S", "Q5_K"),
-     ("q5_k_m", "Q5_K"), ("Q6_K", "Q6_K"), ("Q4_K", "Q4_K"), ("Q4_K_S", "Q4_K")],
+     ("q5_k_m", "Q5_K"), ("Q6_K", "Q6_K"), ("Q4_K", "Q4_K"), ("Q4_K_S", "Q4_K"),
+     ("Q2_K", "Q2_K"), ("q3_k", "Q3_K"), ("Q3_K_S", "Q3_K"), ("Q3_K_M", "Q3_K"), ("Q3_K_L", "Q3_K"),
+     ("IQ4_NL", "IQ4_NL"), ("iq4_xs", "IQ4_XS"), ("MXFP4", "MXFP4")],
 )  # fmt: skip
 def test_every_type_is_what_most_matrices_become(wide, tmp_path, kind, base):
     result = sd.quantize(wide, tmp_path / "m.gguf", kind)
@@ -118,7 +120,8 @@ def test_every_type_is_what_most_matrices_become(wide, tmp_path, kind, base):
 
 
 def test_rows_that_do_not_fit_get_a_type_that_does(narrow, tmp_path):
-    expected = {"Q4_K_M": "Q5_0", "Q5_K_M": "Q5_1", "Q6_K": "Q8_0"}
+    expected = {"Q4_K_M": "Q5_0", "Q5_K_M": "Q5_1", "Q6_K": "Q8_0", "Q2_K": "IQ4_NL"}
+    expected |= {"Q3_K_S": "IQ4_NL", "IQ4_XS": "IQ4_NL"}
     for kind, fallback in expected.items():
         result = sd.quantize(narrow, tmp_path / f"{kind}.gguf", kind)
         types = types_of(tmp_path / f"{kind}.gguf")
@@ -159,7 +162,11 @@ def test_a_tied_embedding_counts_as_the_output(tmp_path):
 
 
 @pytest.mark.parametrize("arch", ["llama", "gptneox"])
-@pytest.mark.parametrize("kind", ["Q4_K_M", "Q4_K_S", "Q5_K_M", "Q5_K_S", "Q6_K", "Q4_0", "Q8_0"])
+@pytest.mark.parametrize(
+    "kind",
+    ["Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_M", "Q4_K_S", "Q5_K_M", "Q5_K_S", "Q6_K", "Q4_0",
+     "Q8_0", "IQ4_NL", "IQ4_XS"],
+)  # fmt: skip
 def test_llama_cpp_chooses_the_same_types(kind, arch, tmp_path):
     llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     import dataclasses
@@ -169,6 +176,7 @@ def test_llama_cpp_chooses_the_same_types(kind, arch, tmp_path):
     source = tiny_models.write_tiny(tmp_path / "f32.gguf", config, seed=6)
     params = llama_cpp.llama_model_quantize_default_params()
     by_name = {"Q4_K_M": 15, "Q4_K_S": 14, "Q5_K_M": 17, "Q5_K_S": 16, "Q6_K": 18, "Q4_0": 2}
+    by_name |= {"Q2_K": 10, "Q3_K_S": 11, "Q3_K_M": 12, "Q3_K_L": 13, "IQ4_NL": 25, "IQ4_XS": 30}
     params.ftype = by_name.get(kind, 7)
     params.nthread = 1
     import ctypes

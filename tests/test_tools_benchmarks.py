@@ -268,3 +268,20 @@ def test_the_quantiser_table_tells_sizes_errors_and_perplexity(tmp_path):
     assert first["errors"]["all"] > second["errors"]["all"] > 0
     assert first["perplexity"]["value"] > 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["table.json", "text.txt", "tiny.gguf"]
+
+
+def test_experts_are_measured_on_a_random_model(tmp_path, capsys, monkeypatch):
+    tool = load_tool("benchmark_experts")
+    small = {"HIDDEN": 256, "HEADS": 4, "KV_HEADS": 2, "HEAD_DIM": 64, "EXPERTS": 6}
+    for name, value in (small | {"USED": 2, "EXPERT_SIZE": 256}).items():
+        monkeypatch.setattr(tool, name, value)
+    figures = tmp_path / "figures.json"
+    arguments = [str(tmp_path / "m.gguf"), "--layers", "2", "--vocab", "1024", "--tokens", "8"]
+    arguments += ["--rounds", "1", "--json", str(figures)]
+    monkeypatch.setattr(sys, "argv", ["benchmark_experts.py", *arguments])
+    tool.main()
+    found = json.loads(figures.read_text("utf-8"))
+    assert list(found["t_ms"]) == [str(rows) for rows in range(1, 17)]
+    assert len(found["prompts"]) == len(tool.PROMPTS)
+    assert all(row["plain"] > 0 and row["auto"] > 0 for row in found["prompts"])
+    assert "T(M)/T(1)" in capsys.readouterr().out

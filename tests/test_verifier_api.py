@@ -64,8 +64,12 @@ def test_comb_options_are_checked(model):
         ({"branch": 17}, "branch must be"),
         ({"draft_top_k": 0}, "draft_top_k must be"),
         ({"branch": 4, "draft_top_k": 3}, "draft_top_k must be"),
+        ({"sampling": "greedy", "temperature": 0.5}, "no effect on greedy drafts"),
     ]:
         with pytest.raises(sd.InvalidArgumentError, match=message):
             sd.DraftModel(model, **options)
+    with pytest.raises(sd.InvalidArgumentError, match="no effect on greedy drafts"):
+        sd.LayerSkip(sampling="greedy", temperature=0.5)
+    sd.DraftModel(model, sampling="greedy", temperature=0.0)
     with pytest.raises(sd.InvalidArgumentError, match="takes trees"):
         decoder(model, "standard", branch=2).generate(PROMPT, max_tokens=5)

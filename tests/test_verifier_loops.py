@@ -266,6 +266,7 @@ def test_combs_and_their_options_are_checked() -> None:
         ({"branch": 0}, r"branch must be in \[1, 16\]"),
         ({"branch": 17}, r"branch must be in \[1, 16\]"),
         ({"branch": 4, "top_k": 3}, "draft_top_k must be at least branch"),
+        ({"mode": "greedy", "temperature": 0.5}, "draft temperature must not be given for greedy"),
     ]:
         with pytest.raises(m.Error, match=message):
             m.Session(WIDE, {"kind": "model", "toy": WIDE_DRAFT, **options})

@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 
 import tiny_hybrid
+import weight_formats
 
 Metadata = dict[str, Any]
 
@@ -63,6 +64,7 @@ FAMILIES = {
     "qwen2": TinyConfig(arch="qwen2"),
     "qwen3": TinyConfig(arch="qwen3", window=40),
     "qwen3moe": TinyConfig(arch="qwen3moe", n_experts=5),
+    "qwen35": TinyConfig(arch="qwen35", n_layers=5, n_rot=8),
     "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
     "granite": TinyConfig(arch="granite"),
     "gemma2": TinyConfig(arch="gemma2", tied=True, window=24),
@@ -237,24 +239,14 @@ def byte_tokenizer(n_tokens: int = 272, *, add_bos: bool = False) -> Metadata:
 
 # Mean and spread of (d, dmin) that give random blocks of a k-quant weights of mean 0 and spread 1.
 _K_MIN_RATIO = {"Q2_K": 1.5, "Q4_K": 7.5, "Q5_K": 15.5}
-_K_SCALE_AT = {
-    "Q2_K": (80, 82),
-    "Q3_K": (108, None),
-    "Q4_K": (0, 2),
-    "Q5_K": (0, 2),
-    "Q6_K": (208, None),
-}
-FORMATS = (
-    *("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"),
-    *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
-)
+FORMATS = tuple(weight_formats.FORMATS)
 
 
 def _random_k_blocks(dtype: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     qtype = gguf.GGMLQuantizationType[dtype]
     n_elements, n_bytes = gguf.GGML_QUANT_SIZES[qtype]
     blocks = rng.integers(0, 256, size=(shape[0], shape[1] // n_elements, n_bytes), dtype=np.uint8)
-    d_at, min_at = _K_SCALE_AT[dtype]
+    d_at, min_at = (*weight_formats.FORMATS[dtype].halves, None)[:2]
 
     def set_scale(at: int, values: np.ndarray) -> None:
         blocks[..., at : at + 2] = values.astype(np.float16)[..., None].view(np.uint8)
@@ -271,8 +263,8 @@ def _random_k_blocks(dtype: str, shape: tuple[int, int], rng: np.random.Generato
 
 
 def pack(values: np.ndarray, dtype: str, rng: np.random.Generator) -> RawTensor:
-    """Rows in a weight format; k-quants, which the package cannot make, are random."""
-    if dtype in _K_SCALE_AT:
+    """Rows in a weight format; those that the package cannot make are random."""
+    if dtype.endswith("K") or dtype.startswith("IQ"):
         return RawTensor(_random_k_blocks(dtype, (values.shape[0], values.shape[1]), rng), dtype)
     qtype = gguf.GGMLQuantizationType[dtype]
     packed = gguf.quants.quantize(values, qtype)

@@ -14,7 +14,7 @@
 
 #include "backend/kv_layout.h"
 #include "backend/recurrent_layout.h"
-#include "base/token.h"
+#include "base/rows.h"
 #include "tensor/dtype.h"
 
 namespace specdec {
@@ -195,10 +195,6 @@ struct AttentionTask {
   float soft_cap = 0;                     // 0: none
 };
 
-// Rows of the output head's matrix that are computed or left out together.
-inline constexpr int kHeadBlock = 16;
-inline constexpr int kMaxHeadTopK = 256;
-
 // The output head and what its logits are wanted for, in one go: rows of logits are only written
 // when somebody reads them. Of equal logits the lowest id is better.
 struct HeadTask {
@@ -213,7 +209,7 @@ struct HeadTask {
   // Blocks of kHeadBlock tokens to compute, ascending and distinct; empty: all. The other tokens
   // count as -infinity.
   std::span<const std::int32_t> blocks;
-  int top_k = 1;  // 1..kMaxHeadTopK
+  int top_k = 1;  // 1..kMaxTopK
   // [n_rows, top_k] best first, token -1 behind the last; the first is -1 when a logit is NaN or
   // the largest is not finite.
   TopToken* top = nullptr;

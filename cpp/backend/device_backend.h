@@ -88,9 +88,9 @@ struct WorkBuffers {
   const std::int32_t* head_blocks = nullptr;
 };
 
-// Steps of a chain at most.
-inline constexpr int kMaxChainSteps = 8;
-// Rows of a pass that follows a chain at most.
+// Steps that a pass makes by itself at most.
+inline constexpr int kMaxSteps = 8;
+// Rows of a pass that follows steps at most.
 inline constexpr int kMaxFollowingRows = 16;
 
 // Passes with equal keys issue the same operations with the same pointers of weights and buffers:
@@ -107,26 +107,26 @@ struct DevicePassKey {
   int kv_type = 0;
   bool tree = false, embeds = false, wants_hidden = false;
   // Its inputs and results are staged apart from those of other passes, so that one may follow.
-  bool chain = false;
-  bool follows = false;  // a chain, whose results are among its inputs
+  bool leads = false;
+  bool follows = false;  // one that leads, whose results are among its inputs
 
   auto operator<=>(const DevicePassKey&) const = default;
 };
 
 // The part of a forward pass that a device runs: all that differs between passes of one key. With
-// n_steps > 1 a chain: after its rows, of which the last has output, follow n_steps - 1 rows more,
+// n_steps > 1 steps: after its rows, of which the last has output, follow n_steps - 1 rows more,
 // one at a time, each of the best token of the row before.
 struct DevicePass {
   DevicePassKey key;
   int n_rows = 0;
-  int n_steps = 1;     // at most kMaxChainSteps
+  int n_steps = 1;     // at most kMaxSteps
   int first_slot = 0;  // where the first row goes in the cache
   // Host, [n_rows]: tokens for an embed(), when key.embeds says that there will be one; else
   // [n_rows, hidden_stride]: the residual stream so far.
   const TokenId* tokens = nullptr;
-  // Host, [n_rows], of a pass that follows a chain: a row whose source is not negative has, instead
-  // of its token, that of the chain's results: step * the chain's top_k + rank.
-  const std::int32_t* sources = nullptr;
+  // Host, [n_rows], of a pass that follows: a row whose pick is not negative has, instead of its
+  // token, that of the leading pass's results: step * its top_k + rank.
+  const std::int32_t* picks = nullptr;
   const float* hidden = nullptr;
   std::int64_t hidden_stride = 0;  // floats, also of the device's rows
   const float* cos_sin = nullptr;  // host, [n_rows + n_steps - 1, n_rot], any order
@@ -210,17 +210,17 @@ class DeviceBackend : public Backend, public std::enable_shared_from_this<Device
   // waits for the device: the only wait of a pass. abort_pass() after an exception in between; then
   // the device can be used again.
   [[nodiscard]] virtual bool begin_pass(const DevicePass& pass) = 0;
-  // After the operations of a chain: another pass that is not to wait for it, as begin_pass().
-  // finish_pass() then completes both.
+  // After the operations of one that leads: another pass that is not to wait for it, as
+  // begin_pass(). finish_pass() then completes both.
   [[nodiscard]] virtual bool follow_pass(const DevicePass& pass) = 0;
-  // Returns the part of the device's time that a chain took which was followed; else 0.
+  // Returns the part of the device's time that a pass took which was followed; else 0.
   virtual double finish_pass() = 0;
   virtual void abort_pass() noexcept = 0;
   [[nodiscard]] virtual const WorkBuffers& work() const = 0;
   // dst[r, :] = row tokens[r] of the matrix, times scale.
   virtual void embed(const EmbedTask& task) = 0;
-  // In a chain, after a step's head(): the token that it will have found best, for the next step's
-  // embed(). The results of the next head() go behind those of this one.
+  // Between steps, after the head() of one: the token that it will have found best, for the next
+  // step's embed(). The results of the next head() go behind those of this one.
   [[nodiscard]] virtual const TokenId* next_step() = 0;
 
  private:

@@ -61,8 +61,10 @@ Names missing_features(CpuIsa isa) {
 }
 #endif
 
-constexpr CpuIsa kAllIsas[] = {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvxVnni,
-                               CpuIsa::kAvx512Vnni, CpuIsa::kNeonDotprod};
+constexpr CpuIsa kAllIsas[] = {
+#define SPECDEC_ISA(id, ...) CpuIsa::id,
+#include "base/isa.def"
+};
 
 std::string joined(const Names& names) {
   std::string out;
@@ -74,16 +76,10 @@ std::string joined(const Names& names) {
 
 const char* cpu_isa_name(CpuIsa isa) {
   switch (isa) {
-    case CpuIsa::kScalar:
-      return "scalar";
-    case CpuIsa::kAvx2:
-      return "avx2";
-    case CpuIsa::kAvxVnni:
-      return "avx_vnni";
-    case CpuIsa::kAvx512Vnni:
-      return "avx512_vnni";
-    case CpuIsa::kNeonDotprod:
-      return "neon_dotprod";
+#define SPECDEC_ISA(id, space, name, ...) \
+  case CpuIsa::id:                        \
+    return name;
+#include "base/isa.def"
   }
   return "?";
 }

@@ -7,7 +7,10 @@
 namespace specdec {
 
 // Of one architecture, a later one is faster.
-enum class CpuIsa { kScalar, kAvx2, kAvxVnni, kAvx512Vnni, kNeonDotprod };
+enum class CpuIsa {
+#define SPECDEC_ISA(id, ...) id,
+#include "base/isa.def"
+};
 
 [[nodiscard]] const char* cpu_isa_name(CpuIsa isa);  // "avx512_vnni"
 

@@ -32,7 +32,7 @@ GenerateResult generate(Session& session, GenerateRequest request, const py::obj
   if (!on_round.is_none()) {
     request.on_round = [&](const RoundInfo& round) {
       py::gil_scoped_acquire gil;
-      on_round(round.index, to_text(round.source), to_text(round.reason), to_text(round.outcome()),
+      on_round(round.index, to_text(round.drafter), to_text(round.reason), to_text(round.outcome()),
                to_tuple(round.drafted), to_tuple(round.parents), to_tuple(round.accepted),
                round.next_token);
     };

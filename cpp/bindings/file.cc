@@ -86,7 +86,8 @@ void bind_file(py::module_& m) {
         }
         Fields result;
         result["version"] = file->version();
-        result["size_bytes"] = file->file_size();
+        result["size_bytes"] = file->total_size();
+        result["n_parts"] = file->n_parts();
         result["metadata"] = metadata_dict(*file, max_array);
         result["tensors"] = tensors;
         result["warnings"] = warnings;

@@ -155,6 +155,10 @@ void check_draft_flags(const ArgParser& parser, const ModelFlags& model, const D
   if (flags.top_k > 0 && flags.top_k < flags.branch)
     throw UsageError("--draft-top-k must be at least --draft-branch, " +
                      std::to_string(flags.branch) + ", got " + std::to_string(flags.top_k));
+  if (flags.sampling == to_string(DraftMode::kGreedy) && flags.temperature > 0)
+    throw UsageError(
+        "--draft-temp has no effect on --draft-sampling greedy, whose drafts are the best tokens: "
+        "leave one of them out");
   if (!drafters.empty()) check_lengths(flags, drafters);
 }
 

@@ -51,6 +51,20 @@ void write_memory(JsonWriter& json, const Memory& memory, int n_ctx) {
       .end_object();
 }
 
+void write_pair(JsonWriter& json, const PairReport& pair) {
+  json.key("pair").begin_object();
+  json.member("compatible", pair.compatible)
+      .member("identical", pair.identical)
+      .member("reason", pair.reason)
+      .member("n_target_tokens", pair.n_target_tokens)
+      .member("n_draft_tokens", pair.n_draft_tokens)
+      .member("n_shared_tokens", pair.n_shared_tokens)
+      .member("first_difference", pair.first_difference)
+      .member("cost_ratio", pair.cost_ratio)
+      .member("warnings", pair.warnings)
+      .end_object();
+}
+
 }  // namespace
 
 std::string inspect_json(const Inspected& seen, int n_ctx, bool with_tensors) {
@@ -66,6 +80,7 @@ std::string inspect_json(const Inspected& seen, int n_ctx, bool with_tensors) {
       .member("name", info.name)
       .member("n_params", info.n_params)
       .member("size_bytes", info.size_bytes)
+      .member("n_parts", info.n_parts)
       .member("weight_bytes", info.weight_bytes)
       .member("bytes_per_step", info.bytes_per_step)
       .member("quantisation", info.quantisation);
@@ -115,19 +130,7 @@ std::string inspect_json(const Inspected& seen, int n_ctx, bool with_tensors) {
     json.key("draft_memory");
     write_memory(json, memory_of(*draft), n_ctx);
   }
-  if (pair != nullptr) {
-    json.key("pair").begin_object();
-    json.member("compatible", pair->compatible)
-        .member("identical", pair->identical)
-        .member("reason", pair->reason)
-        .member("n_target_tokens", pair->n_target_tokens)
-        .member("n_draft_tokens", pair->n_draft_tokens)
-        .member("n_shared_tokens", pair->n_shared_tokens)
-        .member("first_difference", pair->first_difference)
-        .member("cost_ratio", pair->cost_ratio)
-        .member("warnings", pair->warnings)
-        .end_object();
-  }
+  if (pair != nullptr) write_pair(json, *pair);
   if (!seen.placement.empty()) json.member("placement", seen.placement);
   json.member("warnings", seen.tokenizer.warnings);
   json.end_object();

@@ -95,7 +95,9 @@ std::string inspect_summary(const Inspected& seen, int n_ctx) {
   line("name", info.name);
   line("architecture", info.architecture);
   line("parameters", group_digits(info.n_params));
-  line("size", human_bytes(static_cast<double>(info.size_bytes)));
+  std::string size = human_bytes(static_cast<double>(info.size_bytes));
+  if (info.n_parts > 1) size += " in " + std::to_string(info.n_parts) + " files";
+  line("size", size);
   std::string types = info.quantisation + "  (";
   for (const auto& [name, n] : info.tensor_types) {
     types += std::to_string(n) + " " + name + (name == info.tensor_types.back().first ? ")" : ", ");

@@ -122,7 +122,7 @@ int run_quantize(const Arguments& arguments) {
   parser.positional("OUT", &target, "The file to write; with --dry-run it may be left out as -.");
   std::string types;
   for (const FileType& known : file_types()) types += std::string(" ") + known.name;
-  parser.positional("TYPE", &type, "One of" + types + "; Q4_K and Q5_K mean Q4_K_S and Q5_K_S.");
+  parser.positional("TYPE", &type, "One of" + types + "; Q3_K, Q4_K and Q5_K mean the small mix.");
   parser.add(opt::kModelNThreads, &options.n_threads);
   parser.add(opt::kQuantizeDryRun, &options.dry_run);
   parser.add(opt::kQuantizeOverwrite, &options.overwrite);

@@ -102,7 +102,7 @@ void print_round(const RoundInfo& round, const LoadedModel& model) {
   if (round.drafted.empty()) {
     line += "plain, " + spelled(round.next_token);
   } else {
-    line += std::string(round.source) + " drafted " + std::to_string(round.drafted.size());
+    line += std::string(round.drafter) + " drafted " + std::to_string(round.drafted.size());
     for (std::size_t i = 0; i < round.drafted.size(); ++i) {
       line += " " + spelled(round.drafted[i]);
       // Where a branch of a tree hangs.

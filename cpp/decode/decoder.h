@@ -1,5 +1,5 @@
-// The decoding loop: a drafter proposes, one target pass scores, a verifier decides. Plain decoding
-// is the same loop with empty drafts.
+// The decoding loop of one request alone: a drafter proposes, one target pass scores, a verifier
+// decides. Plain decoding is the same loop with empty drafts.
 #pragma once
 
 #include <memory>
@@ -10,10 +10,15 @@
 #include "decode/control/controller.h"
 #include "decode/drafter.h"
 #include "decode/request.h"
+#include "decode/task.h"
 #include "decode/token_cache.h"
 #include "decode/token_scorer.h"
 
 namespace specdec {
+
+// One turn of a task whose rows are scored by a scorer of its own: scores them, and gives and keeps
+// what comes of them.
+void take_turn(TokenCache& cache, const TaskRows& rows, Task& task);
 
 // Owns the bookkeeping of one target cache (and, through the drafter, of the draft's). Between
 // calls it remembers what the caches hold: a prompt that begins like the last conversation is only
@@ -35,7 +40,7 @@ class Decoder {
     set_drafter(drafter);
   }
 
-  // Several drafters under a controller that chooses among them, source by source in this order.
+  // Several drafters under a controller that chooses among them, in this order.
   Decoder(TokenScorer& target, std::vector<Drafter*> drafters, Controller* controller,
           std::span<const TokenId> cached = {})
       : cache_(target, cached), drafters_(std::move(drafters)), controller_(controller) {}

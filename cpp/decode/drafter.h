@@ -11,6 +11,7 @@
 
 #include "base/token.h"
 #include "decode/drafter_options.h"
+#include "decode/token_cache.h"
 #include "decode/token_scorer.h"
 #include "decode/verifier.h"
 #include "sampling/chance.h"
@@ -42,10 +43,11 @@ class LengthRule {
 
 // A draft that the target's pass takes as it is found.
 struct DraftPlan {
-  DraftChain chain;
-  // Of each token that the proposal can have, in its order: the chain's result, as in
-  // TokenScorer::forward_behind(), and the token it follows, as in DraftProposal.
-  std::vector<std::int32_t> sources;
+  TokenScorer* scorer = nullptr;
+  Steps steps;
+  // Of each token that the proposal can have, in its order: the result of the steps that it is, as
+  // a pick of Steps, and the token it follows, as in DraftProposal.
+  std::vector<std::int32_t> picks;
   std::vector<std::int32_t> parents;
 };
 
@@ -75,8 +77,10 @@ struct CommitInfo {
   std::span<const std::vector<TokenId>> row_top_k = {};
 };
 
-// A drafter may be wrong but must be honest: tokens it draws at random carry the law they were
-// drawn from, and a token once drawn is never withheld because of its own probability.
+class ModelDrafter;
+
+// A drafter may be wrong but must be honest: tokens it draws at random carry the distribution they
+// were drawn from, and a token once drawn is never withheld because of its own probability.
 class Drafter {
  public:
   virtual ~Drafter() = default;
@@ -89,52 +93,55 @@ class Drafter {
   [[nodiscard]] virtual int wanted_top_k() const { return 0; }
   // Whether it wants to see them for every row of the pass too.
   [[nodiscard]] virtual bool wants_all_rows() const { return false; }
+  // Whether what it proposes depends on earlier requests too.
+  [[nodiscard]] virtual bool keeps() const { return false; }
+  // Null: proposals cost no passes of a model, they are looked up.
+  [[nodiscard]] virtual ModelDrafter* model() { return nullptr; }
+
+  // A new request. Throws Error(kInvalidArgument) when its options do not fit the verifier.
+  virtual void begin(const DraftSetup& setup, std::span<const TokenId> prompt) = 0;
+  // At most max_tokens (>= 1) tokens that continue `committed`, a model's times its branch(); none
+  // when there is nothing to say.
+  [[nodiscard]] virtual DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
+                                              Chance& chance) = 0;
+  virtual void commit(const CommitInfo&) {}
+  // Forgets everything.
+  virtual void reset() = 0;
+  // Of one that keeps: a copy that goes on by itself, for a fork. Null: a new one will do.
+  [[nodiscard]] virtual std::unique_ptr<Drafter> fork() const { return nullptr; }
+};
+
+// One whose proposals cost passes of a model.
+class ModelDrafter : public Drafter {
+ public:
+  [[nodiscard]] ModelDrafter* model() override { return this; }
 
   // Candidates per depth that a proposal of the present request may hold.
   [[nodiscard]] virtual int branch() const { return 1; }
-
-  // Whether proposals cost passes of a model; else they are looked up.
-  [[nodiscard]] virtual bool uses_model() const { return false; }
   // Rows its model has to read before it can draft after `committed`.
   [[nodiscard]] virtual int n_behind(std::span<const TokenId>) { return 1; }
   // Tokens before the window it started from, and a way to read them all.
   [[nodiscard]] virtual int n_unread() const { return 0; }
   virtual void read_all(std::span<const TokenId>) {}
-
-  // A new request. Throws Error(kInvalidArgument) when its options do not fit the verifier.
-  virtual void begin(const DraftSetup& setup, std::span<const TokenId> prompt) = 0;
-  // At most max_tokens (>= 1) tokens that continue `committed`, times branch(); none when there is
-  // nothing to say.
-  [[nodiscard]] virtual DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
-                                              Chance& chance) = 0;
   // propose() in two halves, for a target that follows: what its model is to do; none: it has to be
   // propose().
   [[nodiscard]] virtual std::optional<DraftPlan> plan(std::span<const TokenId>,
                                                       int /*max_tokens*/) {
     return std::nullopt;
   }
-  // When that is done: what is proposed, which is the first tokens of the plan. Throws the chain's
-  // error.
+  // When that is done: what is proposed, which is the first tokens of the plan. Throws the error of
+  // the steps.
   [[nodiscard]] virtual DraftProposal conclude(const DraftPlan&) { return {}; }
-  virtual void commit(const CommitInfo&) {}
   // Brings own caches in line: afterwards they hold a part of `committed` without its last token: a
   // prefix, or what follows the start of a window.
   // Called after every round, and also when one ended by an exception.
-  virtual void align(std::span<const TokenId>) {}
-  // Forgets everything.
-  virtual void reset() = 0;
-  // Whether what it proposes depends on earlier requests too.
-  [[nodiscard]] virtual bool keeps() const { return false; }
-  // Of one that keeps: a copy that goes on by itself, for a fork. Null: a new one will do.
-  [[nodiscard]] virtual std::unique_ptr<Drafter> fork() const { return nullptr; }
+  virtual void align(std::span<const TokenId>) = 0;
 };
 
 // What drafters may stand on; those that need nothing ignore it.
 struct DrafterModels {
-  TokenScorer* draft = nullptr;
-  // What its cache holds already, for a fork; read by make_drafter() only.
-  std::span<const TokenId> draft_cached;
-  TokenScorer* layers = nullptr;  // the target's first layers, in its own cache
+  TokenCache* draft = nullptr;
+  TokenCache* layers = nullptr;  // of the target's first layers, in its own cache
 };
 
 struct DrafterInfo {

@@ -27,7 +27,8 @@ struct DraftLengths {
 
 // How a draft model chooses its tokens.
 enum class DraftMode {
-  kAuto,  // greedy at temperature 0; coupled under `match`; sampled when draft laws are used
+  kAuto,  // greedy at temperature 0; coupled under `match`; sampled when draft distributions are
+          // used
   kGreedy,
   kSampled,
   kCoupled,  // with the target's own noise of the position; only for verifiers that use it

@@ -35,11 +35,15 @@ struct DecodeRequest {
   std::vector<TokenId> prompt;    // at least one token
   std::optional<int> max_tokens;  // >= 0; not set: until the context is full
   SamplingParams sampling;
-  std::vector<TokenId> eog;       // end-of-generation tokens; they are not part of the result
+  std::vector<TokenId> eog;       // end-of-generation tokens; not part of the result by default
   bool ignore_eos = false;        // forbids the eog tokens: they are never drawn
   std::vector<std::string> stop;  // needs `pieces`; not part of the result
   const TokenPieces* pieces = nullptr;
   std::optional<int> n_logprobs;  // >= 0: log-probabilities, with so many alternatives per token
+  // Where the best tokens of a row and the sum that a head tells suffice for them, in the precision
+  // of the head: cheaper than whole rows.
+  bool logprobs_of_best = false;
+  bool keep_eog = false;  // the result ends with the token that ended it
 
   std::string verifier = "auto";  // decode/verifiers/verifiers.def
   bool speculate = true;          // false: plain decoding, the drafter rests

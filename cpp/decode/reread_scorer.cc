@@ -13,7 +13,7 @@ void RereadScorer::clear() {
   n_reread_ = 0;
 }
 
-void RereadScorer::forward(const ScorerBatch& batch) {
+void RereadScorer::forward(const Batch& batch) {
   const int n_before = length();
   const auto n_rows = static_cast<int>(batch.tokens.size());
   if (n_before + n_rows > n_ctx()) {
@@ -33,7 +33,7 @@ void RereadScorer::forward(const ScorerBatch& batch) {
 
 // A chain goes in one pass with what is before it, as far as passes reach; a tree in one of its
 // own, because devices bound the rows of those.
-void RereadScorer::read_all(const ScorerBatch& batch) {
+void RereadScorer::read_all(const Batch& batch) {
   const auto n_before = static_cast<int>(tokens_.size());
   constexpr int kPiece = TokenCache::kPieceRows;
   const int n_all = n_before + static_cast<int>(batch.tokens.size());
@@ -49,7 +49,7 @@ void RereadScorer::read_all(const ScorerBatch& batch) {
          .first_output_row = n,
          .output = RowOutput::kNone});
   }
-  ScorerBatch last = batch;
+  Batch last = batch;
   std::vector<TokenId> rows(before.begin() + n_head, before.end());
   rows.insert(rows.end(), batch.tokens.begin(), batch.tokens.end());
   last.tokens = rows;

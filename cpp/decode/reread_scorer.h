@@ -24,7 +24,7 @@ class RereadScorer final : public TokenScorer {
   [[nodiscard]] int n_ctx() const override { return inner_.n_ctx(); }
   [[nodiscard]] int length() const override { return static_cast<int>(tokens_.size()); }
   [[nodiscard]] bool rereads() const override { return true; }
-  void forward(const ScorerBatch& batch) override;
+  void forward(const Batch& batch) override;
   [[nodiscard]] std::span<const float> logits(int row) const override {
     return inner_.logits(row + shift_);
   }
@@ -39,7 +39,7 @@ class RereadScorer final : public TokenScorer {
   void keep_path(std::span<const std::int32_t> rows) override;
 
  private:
-  void read_all(const ScorerBatch& batch);
+  void read_all(const Batch& batch);
 
   TokenScorer& inner_;
   std::vector<TokenId> tokens_;

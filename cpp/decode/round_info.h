@@ -17,7 +17,7 @@ struct RoundInfo {
   std::span<const std::int32_t> parents;   // [drafted.size()] -1: the root; empty: a chain
   std::span<const std::int32_t> accepted;  // indices into `drafted`
   TokenId next_token = -1;                 // the target's own
-  std::string_view source;                 // the drafter's name; empty when nothing was drafted
+  std::string_view drafter;                // its name; empty when nothing was drafted
   std::string_view reason;                 // why a draft of this length, or none
 
   // "plain": nothing was drafted; "bonus": the target's token follows a draft that was right to its

@@ -7,9 +7,11 @@
 
 namespace specdec {
 
-WarpedRows::WarpedRows(const TokenScorer& scorer, RowOutput output, const SamplingParams& params,
-                       std::span<const TokenId> committed, const DraftProposal& proposal)
-    : scorer_(scorer),
+WarpedRows::WarpedRows(const RowResults& results, int n_tokens, RowOutput output,
+                       const SamplingParams& params, std::span<const TokenId> committed,
+                       const DraftProposal& proposal)
+    : results_(results),
+      n_tokens_(n_tokens),
       output_(output),
       params_(params),
       committed_(committed),
@@ -40,7 +42,7 @@ const Distribution& WarpedRows::at(int row) {
   std::optional<Distribution>& slot = rows_[static_cast<std::size_t>(row + 1)];
   if (slot) return *slot;
   if (output_ == RowOutput::kArgmax) {
-    const TokenId best = scorer_.argmax(row + 1);
+    const TokenId best = results_.argmax(row + 1);
     if (best < 0)
       throw Error(ErrorCode::kNumerical, "a row of the target's logits has no finite maximum");
     slot = Distribution::one_hot(best);
@@ -48,18 +50,18 @@ const Distribution& WarpedRows::at(int row) {
   }
   const std::uint64_t position = committed_.size() + static_cast<std::size_t>(depth_of(row));
   if (output_ == RowOutput::kTop) {
-    // The scorer may know more of the best than the law is made of.
-    std::span<const TopToken> top = scorer_.top(row + 1);
-    const auto needed = static_cast<std::size_t>(params_.needs_only_top(scorer_.vocab_size()));
+    // More of the best may be known than the distribution is made of.
+    std::span<const TopToken> top = results_.top(row + 1);
+    const auto needed = static_cast<std::size_t>(params_.needs_only_top(n_tokens_));
     slot = warp_top(top.first(std::min(top.size(), needed)), params_, position);
   } else {
-    slot = warp(scorer_.logits(row + 1), params_, prefix_of(row), position);
+    slot = warp(results_.logits(row + 1), params_, prefix_of(row), position);
   }
   return *slot;
 }
 
 std::vector<float> WarpedRows::adjusted(int row) const {
-  return adjusted_logits(scorer_.logits(row + 1), params_, prefix_of(row));
+  return adjusted_logits(results_.logits(row + 1), params_, prefix_of(row));
 }
 
 }  // namespace specdec

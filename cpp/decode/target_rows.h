@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "decode/token_scorer.h"
+#include "base/rows.h"
 #include "decode/verifier.h"
 #include "sampling/params.h"
 
@@ -13,10 +13,11 @@ namespace specdec {
 
 class WarpedRows final : public TargetRows {
  public:
-  // Row r of the scorer's last forward belongs to proposal token r - 1. All references must outlive
-  // this.
-  WarpedRows(const TokenScorer& scorer, RowOutput output, const SamplingParams& params,
-             std::span<const TokenId> committed, const DraftProposal& proposal);
+  // Row r of the results belongs to proposal token r - 1; n_tokens: of a whole row. All references
+  // must outlive this.
+  WarpedRows(const RowResults& results, int n_tokens, RowOutput output,
+             const SamplingParams& params, std::span<const TokenId> committed,
+             const DraftProposal& proposal);
 
   [[nodiscard]] const Distribution& at(int row) override;
   // The row after bias and penalties, for log-probabilities; needs RowOutput::kLogits.
@@ -26,7 +27,8 @@ class WarpedRows final : public TargetRows {
   [[nodiscard]] std::vector<TokenId> prefix_of(int row) const;
   [[nodiscard]] int depth_of(int row) const;
 
-  const TokenScorer& scorer_;
+  const RowResults& results_;
+  int n_tokens_;
   RowOutput output_;
   const SamplingParams& params_;
   std::span<const TokenId> committed_;

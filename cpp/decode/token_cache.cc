@@ -34,7 +34,7 @@ void TokenCache::align(std::span<const TokenId> tokens, int max_length) {
 }
 
 void TokenCache::append(std::span<const TokenId> tokens, RowOutput last_row_output, int top_k,
-                        std::span<const std::int32_t> token_blocks) {
+                        std::span<const std::int32_t> head_blocks) {
   SPECDEC_CHECK(!tokens.empty() && scorer_.length() == length());
   tokens_.reserve(tokens_.size() + tokens.size());
   const int n = static_cast<int>(tokens.size());
@@ -43,39 +43,38 @@ void TokenCache::append(std::span<const TokenId> tokens, RowOutput last_row_outp
                    .first_output_row = last_row_output == RowOutput::kNone ? n : n - 1,
                    .output = last_row_output,
                    .top_k = top_k,
-                   .token_blocks = token_blocks});
+                   .head_blocks = head_blocks});
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
 }
 
-int TokenCache::append_chain(std::span<const TokenId> tokens, int n_steps, RowOutput output,
-                             int top_k, std::span<const std::int32_t> token_blocks) {
-  DraftChain made = chain(tokens, n_steps, output, top_k, token_blocks);
-  made.n_done = scorer_.forward_chain(made.batch, n_steps);
+int TokenCache::append_steps(std::span<const TokenId> tokens, int n_steps, RowOutput output,
+                             int top_k, std::span<const std::int32_t> head_blocks) {
+  Steps made = steps_behind(tokens, n_steps, output, top_k, head_blocks);
+  made.n_done = scorer_.forward_steps(made.batch, n_steps);
   note(made);
   return made.n_done;
 }
 
-DraftChain TokenCache::chain(std::span<const TokenId> tokens, int n_steps, RowOutput output,
-                             int top_k, std::span<const std::int32_t> token_blocks) {
+Steps TokenCache::steps_behind(std::span<const TokenId> tokens, int n_steps, RowOutput output,
+                               int top_k, std::span<const std::int32_t> head_blocks) {
   SPECDEC_CHECK(!tokens.empty() && n_steps >= 1 && scorer_.length() == length());
   tokens_.reserve(tokens_.size() + tokens.size() + static_cast<std::size_t>(n_steps));
-  DraftChain out;
-  out.scorer = &scorer_;
+  Steps out;
   out.n_steps = n_steps;
   out.batch = {.tokens = tokens,
                .parents = {},
                .first_output_row = static_cast<int>(tokens.size()) - 1,
                .output = output,
                .top_k = top_k,
-               .token_blocks = token_blocks};
+               .head_blocks = head_blocks};
   return out;
 }
 
-void TokenCache::note(const DraftChain& chain) {
-  const std::span<const TokenId> tokens = chain.batch.tokens;
+void TokenCache::note(const Steps& steps) {
+  const std::span<const TokenId> tokens = steps.batch.tokens;
   const int last_row = static_cast<int>(tokens.size()) - 1;
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
-  for (int step = 0; step + 1 < chain.n_done; ++step)
+  for (int step = 0; step + 1 < steps.n_done; ++step)
     tokens_.push_back(scorer_.argmax(last_row + step));
 }
 
@@ -90,7 +89,7 @@ void TokenCache::read(std::span<const TokenId> tokens, const std::atomic<bool>* 
   }
 }
 
-void TokenCache::settle(std::span<const TokenId> batch_tokens, std::span<const std::int32_t> path) {
+void TokenCache::keep(std::span<const TokenId> batch_tokens, std::span<const std::int32_t> path) {
   bool head = true;  // a path 0, 1, 2, ... only needs the tail cut off
   for (std::size_t i = 0; i < path.size(); ++i)
     head = head && path[i] == static_cast<std::int32_t>(i);

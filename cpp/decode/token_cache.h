@@ -1,4 +1,4 @@
-// A scorer together with the tokens its cache holds.
+// A scorer together with the tokens that its cache holds: the one list of them.
 #pragma once
 
 #include <atomic>
@@ -13,12 +13,17 @@
 namespace specdec {
 
 // Keeps the list of tokens in step with the scorer's length, also when a forward throws. Rows of a
-// round that was not settled are unreachable after align().
+// round that was not kept are unreachable after align().
 class TokenCache {
  public:
   // tokens: what the cache holds already, [scorer.length()]; for a fork.
   explicit TokenCache(TokenScorer& scorer, std::span<const TokenId> tokens = {})
-      : scorer_(scorer), tokens_(tokens.begin(), tokens.end()) {}
+      : scorer_(scorer), tokens_(tokens.begin(), tokens.end()) {
+    scorer_.set_tokens(&tokens_);
+  }
+  ~TokenCache() { scorer_.set_tokens(nullptr); }
+  TokenCache(const TokenCache&) = delete;
+  TokenCache& operator=(const TokenCache&) = delete;
 
   [[nodiscard]] TokenScorer& scorer() { return scorer_; }
   [[nodiscard]] const TokenScorer& scorer() const { return scorer_; }
@@ -29,19 +34,18 @@ class TokenCache {
   void align(std::span<const TokenId> tokens, int max_length);
   // And whatever the scorer would have to feed again.
   void align_to_reachable(std::span<const TokenId> tokens, int max_length);
-  // Feeds a chain that stays: no outputs but of the last row. top_k and token_blocks as
-  // in ScorerBatch.
+  // Feeds a chain that stays: no outputs but of the last row. top_k and head_blocks as in Batch.
   void append(std::span<const TokenId> tokens, RowOutput last_row_output, int top_k = 1,
-              std::span<const std::int32_t> token_blocks = {});
-  // Feeds a chain and up to n_steps - 1 tokens that follow, as TokenScorer::forward_chain();
+              std::span<const std::int32_t> head_blocks = {});
+  // Feeds a chain and up to n_steps - 1 tokens that follow, as TokenScorer::forward_steps();
   // returns the steps.
-  int append_chain(std::span<const TokenId> tokens, int n_steps, RowOutput output, int top_k,
-                   std::span<const std::int32_t> token_blocks);
-  // What append_chain() would ask for, for somebody who does it himself; he says here what came of
+  int append_steps(std::span<const TokenId> tokens, int n_steps, RowOutput output, int top_k,
+                   std::span<const std::int32_t> head_blocks);
+  // What append_steps() would ask for, for somebody who does it himself; he says here what came of
   // it.
-  [[nodiscard]] DraftChain chain(std::span<const TokenId> tokens, int n_steps, RowOutput output,
-                                 int top_k, std::span<const std::int32_t> token_blocks);
-  void note(const DraftChain& chain);
+  [[nodiscard]] Steps steps_behind(std::span<const TokenId> tokens, int n_steps, RowOutput output,
+                                   int top_k, std::span<const std::int32_t> head_blocks);
+  void note(const Steps& steps);
   // Drops all but the first n tokens.
   void truncate(int n) { align(tokens(), n); }
   // Feeds tokens without outputs, in pieces of at most kPieceRows, polling `cancel` (may be null)
@@ -50,7 +54,7 @@ class TokenCache {
             const std::function<void(int)>& on_piece = {});
   // After the scorer was given `tokens` as a batch behind this cache: keeps the rows of `path`
   // (each the child of the one before), drops the others.
-  void settle(std::span<const TokenId> batch_tokens, std::span<const std::int32_t> path);
+  void keep(std::span<const TokenId> batch_tokens, std::span<const std::int32_t> path);
   void clear() { align({}, 0); }
 
   static constexpr int kPieceRows = 512;

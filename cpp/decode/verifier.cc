@@ -43,7 +43,8 @@ namespace {
                                         what + "; please report it");
 }
 
-// Siblings were drawn from the first one's law, one after the other and without repetition.
+// Siblings were drawn from the first one's distribution, one after the other and without
+// repetition.
 void check_drawn(const DraftProposal& proposal) {
   const std::size_t n = proposal.tokens.size();
   std::vector<std::int32_t> last_child(n + 1, -1);  // so far, of the token before
@@ -58,9 +59,10 @@ void check_drawn(const DraftProposal& proposal) {
       first = static_cast<std::size_t>(sibling[first]);
       if (proposal.tokens[first] == proposal.tokens[i]) bad_token(i, "was drawn twice");
     }
-    if (first != i && proposal.probs[i].size() > 0) bad_token(i, "has a law beside its sibling's");
+    if (first != i && proposal.probs[i].size() > 0)
+      bad_token(i, "has a distribution beside its sibling's");
     if (!(proposal.probs[first].prob(proposal.tokens[i]) > 0.0))
-      bad_token(i, "does not carry the law it was drawn from");
+      bad_token(i, "does not carry the distribution it was drawn from");
   }
 }
 
@@ -77,7 +79,7 @@ void check_proposal(const DraftProposal& proposal, const VerifierTraits& traits)
       bad_token(i, "branches off, and the verifier takes chains only");
   }
   if (!traits.reads_draft_probs || proposal.probs.empty()) return;
-  if (proposal.probs.size() != n) bad_token(n, "is missing, or its law is");
+  if (proposal.probs.size() != n) bad_token(n, "is missing, or its distribution is");
   if (!proposal.deterministic()) check_drawn(proposal);
 }
 

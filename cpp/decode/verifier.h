@@ -11,22 +11,24 @@
 
 namespace specdec {
 
-// The target's laws for one round, each computed when first asked for.
+// The target's distributions for one round, each computed when first asked for.
 class TargetRows {
  public:
   virtual ~TargetRows() = default;
-  // Law of the token that follows proposal token `row`; -1: that follows the last committed token.
+  // Distribution of the token that follows proposal token `row`; -1: that follows the last
+  // committed token.
   [[nodiscard]] virtual const Distribution& at(int row) = 0;
 };
 
 struct VerifierTraits {
-  bool lossless = false;           // emitted tokens follow the target's law whatever the proposal
-  bool trees = false;              // takes trees as well as chains
+  bool lossless = false;  // emitted tokens follow the target's distribution whatever the proposal
+  bool trees = false;     // takes trees as well as chains
   bool greedy_only = false;        // only for temperature 0
-  bool reads_draft_probs = false;  // a sampled draft must carry its law
+  bool reads_draft_probs = false;  // a sampled draft must carry its distribution
   bool position_noise =
-      false;                 // chooses with noise fixed per position: drafts may be coupled to it
-  bool reads_top_k = false;  // wants laws on the draft's top K, of deterministic drafts too
+      false;  // chooses with noise fixed per position: drafts may be coupled to it
+  bool reads_top_k =
+      false;  // wants distributions on the draft's top K, of deterministic drafts too
 };
 
 // Stateless and pure: the verdict is a function of the proposal, the rows and `chance`.
@@ -47,8 +49,8 @@ class Verifier {
 };
 
 // Throws Error(kInternal) naming the token unless the proposal is a chain or, for those who take
-// them, a tree; and, for those who read draft laws, every drawn token carries the law that it can
-// have been drawn from.
+// them, a tree; and, for those who read draft distributions, every drawn token carries the
+// distribution that it can have been drawn from.
 void check_proposal(const DraftProposal& proposal, const VerifierTraits& traits);
 
 // Every verifier of verifiers/verifiers.def.

@@ -57,14 +57,14 @@ BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options
     tokens[i] = static_cast<TokenId>(random_bits(1, RngStream::kShuffle, i, 0) %
                                      static_cast<std::uint64_t>(model.config().n_tokens));
   }
-  const auto forward = [&](int n, int first_output_row, OutputKind output) {
+  const auto forward = [&](int n, int first_output_row, RowOutput output) {
     runner.forward({.tokens = std::span(tokens).first(static_cast<std::size_t>(n)),
                     .first_output_row = first_output_row,
                     .output = output},
                    cache, options.cancel);
   };
   for (int done = 0; done < options.n_ctx; done += kMaxBatchRows) {
-    forward(std::min(kMaxBatchRows, options.n_ctx - done), 0, OutputKind::kNone);
+    forward(std::min(kMaxBatchRows, options.n_ctx - done), 0, RowOutput::kNone);
   }
 
   BenchResult result;
@@ -79,7 +79,7 @@ BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options
       const int rows = options.rows[i];
       const double gpu_ms = gpu != nullptr ? gpu->device_stats().device_ms : 0;
       const auto start = Clock::now();
-      forward(rows, rows <= kMaxHeadRows ? 0 : rows - 1, OutputKind::kArgmax);
+      forward(rows, rows <= kMaxHeadRows ? 0 : rows - 1, RowOutput::kArgmax);
       if (round >= 0) {
         result.times_ms[i].push_back(ms_since(start));
         if (gpu != nullptr) result.device_ms[i].push_back(gpu->device_stats().device_ms - gpu_ms);

@@ -25,7 +25,7 @@
 namespace specdec {
 namespace {
 
-constexpr const char* kHeader = "specdec calibration 2";
+constexpr const char* kHeader = "specdec calibration 3";
 constexpr double kTargetBudgetMs = 330.0;  // after the first look at every row count
 constexpr double kDraftBudgetMs = 100.0;
 constexpr int kMostRounds = 5;
@@ -49,7 +49,7 @@ std::uint64_t add_model(const LoadedModel& model, std::uint64_t hash) {
   constexpr std::size_t kPart = 4096;
   const std::span<const std::byte> bytes = model.file().bytes();
   const std::size_t part = std::min(kPart, bytes.size());
-  hash = fnv1a(std::to_string(bytes.size()), hash);
+  hash = fnv1a(std::to_string(model.file().total_size()), hash);
   hash = fnv1a(bytes.first(part), hash);
   hash = fnv1a(bytes.last(part), hash);
   std::string where = model.model().backend()->info().description +
@@ -97,7 +97,7 @@ std::optional<std::string> read_small(const std::string& path) {
 // n_layers > 0: of that many first layers and the head, as self-speculation runs them.
 std::vector<std::pair<int, double>> time_passes(ModelScorer& scorer, const std::vector<int>& rows,
                                                 double budget_ms, const std::function<void()>& poll,
-                                                int n_layers = 0) {
+                                                const Mixture& mixture, int n_layers = 0) {
   const int n_ctx = scorer.n_ctx();
   std::vector<std::pair<int, double>> best;
   for (const int n : rows) {
@@ -106,23 +106,28 @@ std::vector<std::pair<int, double>> time_passes(ModelScorer& scorer, const std::
   double spent = 0.0;
   const auto pass = [&](int n) {
     poll();
-    const std::vector<TokenId> tokens(static_cast<std::size_t>(n), 1 % scorer.vocab_size());
+    // Tokens that differ, so that rows of a mixture choose experts as if independently.
+    std::vector<TokenId> tokens;
+    for (std::int64_t i = 0; i < n; ++i)
+      tokens.push_back(static_cast<TokenId>((1 + 7919 * i) % scorer.vocab_size()));
     double ms = 0.0;
     {
       const ScopedMs timer(ms);
-      const ScorerBatch batch = {.tokens = tokens,
-                                 .parents = {},
-                                 .first_output_row = n > 16 ? n - 1 : 0,
-                                 .output = RowOutput::kArgmax};
+      const Batch batch = {.tokens = tokens,
+                           .parents = {},
+                           .first_output_row = n > 16 ? n - 1 : 0,
+                           .output = RowOutput::kArgmax};
       if (n_layers > 0) {
         scorer.draft(batch, n_layers);
       } else {
         scorer.forward(batch);
       }
     }
+    const Reading reading = scorer.reading();
     scorer.truncate(0);
     spent += ms;
-    return ms;
+    if (n_layers > 0 || reading.n_rows != n) return ms;
+    return ms * mixture.independent(n) / reading.weights;
   };
   (void)pass(1);  // touches memory for the first time
   for (int round = 0; round < kMostRounds; ++round) {
@@ -220,14 +225,14 @@ void CalibrationFile::write(const Calibration& calibration) const noexcept {
 }
 
 Calibration calibrate(ModelScorer& target, ModelScorer* draft, int n_draft_layers,
-                      const std::function<void()>& poll) {
+                      const Mixture& mixture, const std::function<void()>& poll) {
   Calibration result;
   const ScopedMs timer(result.measured_ms);
-  result.target = time_passes(target, {1, 2, 4, 8, 16}, kTargetBudgetMs, poll);
-  if (draft != nullptr) result.draft = time_passes(*draft, {1, 2, 8, 64}, kDraftBudgetMs, poll);
+  result.target = time_passes(target, {1, 2, 4, 8, 16}, kTargetBudgetMs, poll, mixture);
+  if (draft != nullptr) result.draft = time_passes(*draft, {1, 2, 8, 64}, kDraftBudgetMs, poll, {});
   if (n_draft_layers > 0) {
     result.n_draft_layers = n_draft_layers;
-    result.layers = time_passes(target, {1, 2}, kDraftBudgetMs, poll, n_draft_layers);
+    result.layers = time_passes(target, {1, 2}, kDraftBudgetMs, poll, {}, n_draft_layers);
   }
   return result;
 }

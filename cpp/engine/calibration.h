@@ -41,9 +41,10 @@ class CalibrationFile {
 };
 
 // Times passes of both, and of the target's first n_draft_layers layers if there are any, in under
-// half a second. Scorers must be empty, and are so afterwards. `poll` is called between passes and
+// half a second; of a mixture the times that rows would take that choose experts independently.
+// Scorers must be empty, and are so afterwards. `poll` is called between passes and
 // may throw, and a pass may be cancelled: then scorers may hold something.
 [[nodiscard]] Calibration calibrate(ModelScorer& target, ModelScorer* draft, int n_draft_layers,
-                                    const std::function<void()>& poll);
+                                    const Mixture& mixture, const std::function<void()>& poll);
 
 }  // namespace specdec

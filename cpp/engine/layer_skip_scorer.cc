@@ -16,7 +16,7 @@ LayerSkipScorer::LayerSkipScorer(ModelScorer& target, int n_layers)
   }
 }
 
-void LayerSkipScorer::forward(const ScorerBatch& batch) {
+void LayerSkipScorer::forward(const Batch& batch) {
   SPECDEC_CHECK(batch.parents.empty());  // drafts are chains here
   const int n_rows = static_cast<int>(batch.tokens.size());
   const int held = target_.length() + target_.n_drafted();
@@ -25,7 +25,7 @@ void LayerSkipScorer::forward(const ScorerBatch& batch) {
   // Rows that are skipped have no output.
   SPECDEC_CHECK(batch.output == RowOutput::kNone || batch.first_output_row >= n_skipped);
   if (n_skipped < n_rows) {
-    ScorerBatch rest = batch;
+    Batch rest = batch;
     rest.tokens = batch.tokens.subspan(static_cast<std::size_t>(n_skipped));
     rest.first_output_row = std::max(batch.first_output_row - n_skipped, 0);
     target_.draft(rest, n_layers_);

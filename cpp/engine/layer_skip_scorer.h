@@ -19,7 +19,7 @@ class LayerSkipScorer final : public TokenScorer {
   [[nodiscard]] int n_ctx() const override { return target_.n_ctx(); }
   [[nodiscard]] int length() const override { return length_; }
   // Tokens at positions the target holds must be the target's own; they cost nothing.
-  void forward(const ScorerBatch& batch) override;
+  void forward(const Batch& batch) override;
   [[nodiscard]] std::span<const float> logits(int row) const override {
     return target_.draft_results().logits(row - n_skipped_);
   }

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 
 #include "backend/backend.h"
 #include "backend/device_backend.h"
 #include "base/error.h"
 #include "chat_template/formats.h"
+#include "engine/memory.h"
 #include "engine/session.h"
 #include "gguf/reader.h"
 #include "model/config.h"
@@ -130,6 +132,19 @@ std::shared_ptr<DeviceBackend> open_gpu(const ModelOptions& options, const Model
               what + " cannot be had: " + reason + "; use device 'cpu' and no GPU layers");
 }
 
+// Room for copies of experts: what is free, less everything else and a margin.
+std::size_t expert_room(const GgufFile& file, const ModelConfig& config) {
+  if (config.n_experts == 0) return std::numeric_limits<std::size_t>::max();
+  std::uint64_t others = 0;
+  for (const Slot& slot : config.slots) {
+    const TensorInfo* tensor = file.find_tensor(slot.name);
+    if (tensor != nullptr && slot.kind != SlotKind::kExperts) others += tensor->n_bytes;
+  }
+  const std::uint64_t free = available_memory_bytes();
+  const std::uint64_t kept = others + free / 8 + (std::uint64_t{256} << 20);
+  return static_cast<std::size_t>(free - std::min(free, kept));
+}
+
 }  // namespace
 
 Placement plan_files(const std::vector<PlannedModel>& models, std::uint64_t free_bytes,
@@ -194,6 +209,7 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
   LoadOptions load_options;
   load_options.check_tensors = options.check_tensors;
   load_options.requantize = requantize_type(options);
+  load_options.max_expert_bytes = expert_room(*loaded->file_, config);
   std::string cpu_reason;
   std::optional<Placement> placement;
   if (const std::shared_ptr<DeviceBackend> gpu = open_gpu(options, config, cpu_reason)) {
@@ -261,6 +277,12 @@ void LoadedModel::fill_info(const ModelOptions& options, const std::string& cpu_
   info.state_bytes = model_->state_bytes();
   info.warnings = model_->warnings();
   for (const std::string& warning : tokenizer_->warnings()) info.warnings.push_back(warning);
+  if (const std::size_t n_bytes = model_->memory().mapped_expert_bytes;
+      n_bytes > 0 && options.repack != "off") {
+    info.warnings.push_back("mapped_experts: " + bytes_text(n_bytes) +
+                            " of experts have no room in memory and are read from the file, which "
+                            "is slower");
+  }
   const BackendInfo backend = backend_->info();
   info.device = backend.name + ": " + backend.description;
   info.n_threads = backend.n_threads;

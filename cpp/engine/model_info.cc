@@ -66,7 +66,8 @@ ModelInfo describe_model(const GgufFile& file) {
   info.path = file.path();
   info.architecture = printable(string_or_empty(file, "general.architecture"), 64);
   info.name = printable(string_or_empty(file, "general.name"));
-  info.size_bytes = file.file_size();
+  info.size_bytes = file.total_size();
+  info.n_parts = file.n_parts();
   describe_tensors(file, info);
 
   const std::string prefix = info.architecture + ".";

@@ -16,7 +16,8 @@ struct ModelInfo {
   std::string architecture;  // "llama"
   std::string name;          // general.name, may be empty
   std::uint64_t n_params = 0;
-  std::uint64_t size_bytes = 0;                           // of the file
+  std::uint64_t size_bytes = 0;                           // of the file, or of all its parts
+  std::uint64_t n_parts = 1;                              // files that it is in
   std::uint64_t weight_bytes = 0;                         // of all tensors
   std::vector<std::pair<std::string, int>> tensor_types;  // type name -> tensors, most bytes first
   std::string quantisation;                               // "Q4_K + Q6_K (+ F32)" in that order

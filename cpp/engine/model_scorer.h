@@ -27,15 +27,16 @@ class ModelScorer final : public TokenScorer {
 
   [[nodiscard]] int vocab_size() const override;
   [[nodiscard]] int n_ctx() const override { return n_ctx_; }
-  [[nodiscard]] int length() const override { return static_cast<int>(tokens_.size()); }
-  void forward(const ScorerBatch& batch) override;
-  [[nodiscard]] int max_chain_steps() const override;
-  int forward_chain(const ScorerBatch& batch, int n_steps) override;
+  [[nodiscard]] int length() const override { return length_; }
+  void forward(const Batch& batch) override;
+  [[nodiscard]] int max_steps() const override;
+  int forward_steps(const Batch& batch, int n_steps) override;
   // When all of both models is on the same device.
   [[nodiscard]] bool can_follow(const TokenScorer& draft) const override;
-  void forward_behind(DraftChain& chain, const ScorerBatch& batch,
-                      std::span<const std::int32_t> sources,
-                      const std::function<int()>& n_used) override;
+  void issue(TokenScorer& draft, Steps& steps, const Batch& batch,
+             std::span<const std::int32_t> picks) override;
+  void finish() override;
+  void keep(int n_rows) override;
   [[nodiscard]] std::span<const float> logits(int row) const override {
     return runner_.results().logits(row - first_result_row_);
   }
@@ -48,15 +49,17 @@ class ModelScorer final : public TokenScorer {
   [[nodiscard]] float log_sum_exp(int row) const override {
     return runner_.results().log_sum_exp(row - first_result_row_);
   }
+  [[nodiscard]] Reading reading() const override { return runner_.results().reading(); }
   void truncate(int n) override;
   [[nodiscard]] int reachable(int n) const override;
+  void set_tokens(const std::vector<TokenId>* tokens) override { tokens_ = tokens; }
   void keep_path(std::span<const std::int32_t> rows) override;
 
   // Self-speculation: runs a chain behind the content and earlier drafted rows through the first
   // n_layers layers and the head. The rows stay in the cache, uncounted by length(); a forward()
   // that begins with the same tokens continues them in the other layers, anything else drops them.
   // Both give the bits of a whole pass. Results are in draft_results().
-  void draft(const ScorerBatch& batch, int n_layers);
+  void draft(const Batch& batch, int n_layers);
   [[nodiscard]] int n_drafted() const noexcept { return static_cast<int>(drafted_.size()); }
   void truncate_drafted(int n);
   [[nodiscard]] const Results& draft_results() const noexcept { return draft_runner_.results(); }
@@ -70,8 +73,6 @@ class ModelScorer final : public TokenScorer {
   // Asked inside forward passes; null: never.
   void set_cancel(const std::atomic<bool>* cancel) { cancel_ = cancel; }
 
-  // What the cache holds, [length()].
-  [[nodiscard]] const std::vector<TokenId>& tokens() const noexcept { return tokens_; }
   [[nodiscard]] std::size_t scratch_bytes() const noexcept {
     return runner_.n_bytes() + draft_runner_.n_bytes();
   }
@@ -79,24 +80,31 @@ class ModelScorer final : public TokenScorer {
  private:
   std::shared_ptr<const LoadedModel> model_;
   KvCache cache_;
+  int length_;  // that count; the last ones may be missing in the cache until restore()
+  const std::vector<TokenId>* tokens_ = nullptr;  // of them, or of more
   Runner runner_;
   int n_ctx_;
   const std::atomic<bool>* cancel_ = nullptr;
-  std::vector<TokenId> tokens_;
-  std::vector<TokenId> taken_;  // of forward_behind(): its tokens, when they are known
   Poll poll_;
   ReadingPace pace_;
   std::vector<TokenId> drafted_;       // rows behind length(), through draft_layers_ layers only
   std::vector<float> drafted_hidden_;  // [drafted_.size(), hidden_size] after them
   int draft_layers_ = 0;
   Runner draft_runner_;
-  Runner restorer_;           // apart from the others, whose results may still be wanted
+  Runner restorer_;  // apart from the others, whose results may still be wanted
+  // The pass that was issued and is not kept yet.
+  struct Issued {
+    ModelScorer* draft = nullptr;
+    int draft_length = 0;  // before
+    Steps* steps = nullptr;
+    Batch batch;
+    bool has_pass = false;
+  };
+  Issued issued_;
   int first_row_ = 0;         // cache length before the last forward
   int first_result_row_ = 0;  // row of the last forward that is row 0 of the results
 
   void check_room(int n_rows) const;
-  void note_chain(std::span<const TokenId> tokens, int n_done);
-  [[nodiscard]] Batch to_model_batch(const ScorerBatch& batch) const;
   void feed_drafted(Batch batch);
   // The cache goes back to n, or as near to it as it can; restore() feeds what is missing then.
   void shrink(int n);

@@ -171,10 +171,8 @@ class Job {
   }
 
   void advance(const TensorInfo& tensor, std::uint64_t offset, std::uint64_t n_bytes) {
-    if (const MappedFile* mapping = file_.mapping()) {
-      mapping->check_whole();
-      mapping->release(tensor.offset + offset, n_bytes);
-    }
+    file_.check_whole();
+    file_.release(tensor, offset, n_bytes);
     done_bytes_ += n_bytes;
     if (options_.cancel != nullptr && options_.cancel->load()) {
       throw Error(ErrorCode::kCancelled, "quantising was cancelled");
@@ -251,7 +249,7 @@ void copy_keys(const GgufFile& file, const FileType& type, GgufWriter& writer) {
     } else if (entry.key == "general.quantization_version") {
       writer.add_u32(entry.key, kQuantizationVersion);
       has_version = true;
-    } else {
+    } else if (!entry.key.starts_with("split.")) {  // the target is one file
       writer.add_value(entry.key, entry.value);
     }
   }
@@ -280,7 +278,7 @@ QuantizeResult quantize_file(const std::string& source, const std::string& targe
   result.type = type.name;
   result.n_threads = ThreadPool::shared().start(
       options.n_threads > 0 ? options.n_threads : ThreadPool::default_n_threads());
-  result.source_bytes = file->file_size();
+  result.source_bytes = file->total_size();
   const std::vector<TensorConversion> plan = plan_quantization(*file, type, options.choices);
   result.tensors.reserve(plan.size());
   std::uint64_t tensor_bytes = 0;

@@ -50,6 +50,19 @@ bool wants_more_bits(std::int64_t layer, std::int64_t n_layers) {
   return layer < n_layers / 8 || layer >= 7 * n_layers / 8 || (layer - n_layers / 8) % 3 == 2;
 }
 
+// Query heads per key and value head; 1 when the file does not say.
+std::uint64_t query_groups(const GgufFile& file, const std::string& arch) {
+  const auto count = [&](const char* key) -> std::uint64_t {
+    const GgufValue* value = file.find(arch + key);
+    return value == nullptr || value->is_array() || !is_gguf_integer(value->type())
+               ? 0
+               : static_cast<std::uint64_t>(value->as_i64());
+  };
+  const std::uint64_t n_heads = count(".attention.head_count");
+  const std::uint64_t n_kv_heads = count(".attention.head_count_kv");
+  return n_kv_heads == 0 ? 1 : n_heads / n_kv_heads;
+}
+
 class Planner {
  public:
   Planner(const GgufFile& file, const FileType& type, const QuantizeChoices& choices)
@@ -62,6 +75,7 @@ class Planner {
     const GgufValue* experts = file.find(arch + ".expert_count");
     has_eight_experts_ = experts != nullptr && !experts->is_array() &&
                          is_gguf_integer(experts->type()) && experts->as_i64() == 8;
+    n_gqa_ = query_groups(file, arch);
     has_70b_layers_ = n_layers_ == 80 && (arch == "llama" || arch == "qwen2");
   }
 
@@ -83,24 +97,49 @@ class Planner {
 
  private:
   [[nodiscard]] DType layer_type(std::string_view part, std::int64_t layer) const {
-    const std::string_view name = type_.name;
-    const bool medium = name.ends_with("_M");
-    const bool small_4 = name == "Q4_K_S";
+    if (part == "attn_v" || part == "attn_qkv") return value_type(layer);
+    if (part == "attn_k") return has_eight_experts_ ? DType::kQ8_0 : type_.base;
+    if (part.starts_with("ffn_down")) return down_type(layer);
+    return part == "attn_output" ? attention_output_type() : type_.base;
+  }
+
+  [[nodiscard]] bool is(std::string_view name) const { return type_.name == name; }
+  [[nodiscard]] bool is_medium() const { return is("Q4_K_M") || is("Q5_K_M"); }
+  [[nodiscard]] bool is_uneven_4() const {
+    return std::string_view(type_.name).starts_with("IQ4_");
+  }
+
+  [[nodiscard]] DType value_type(std::int64_t layer) const {
     DType result = type_.base;
-    if (part == "attn_v" || part == "attn_qkv") {
-      if (medium && wants_more_bits(layer, n_layers_)) result = DType::kQ6_K;
-      if (small_4 && layer < 4) result = DType::kQ5_K;
-      if (has_70b_layers_ && result == DType::kQ4_K) result = DType::kQ5_K;
-      if (has_eight_experts_) result = DType::kQ8_0;
-    } else if (part == "attn_k") {
-      if (has_eight_experts_) result = DType::kQ8_0;
-    } else if (part.starts_with("ffn_down")) {
-      if (medium && wants_more_bits(layer, n_layers_)) result = DType::kQ6_K;
-      if (small_4 && layer < n_layers_ / 8) result = DType::kQ5_K;
-    } else if (part == "attn_output") {
-      if (has_eight_experts_ && type_.base == DType::kQ4_K) result = DType::kQ5_K;
+    if (is("Q2_K")) result = n_gqa_ >= 4 ? DType::kQ4_K : DType::kQ3_K;
+    if (is("Q3_K_M")) result = layer < 2 ? DType::kQ5_K : DType::kQ4_K;
+    if (is("Q3_K_L")) result = DType::kQ5_K;
+    if (is_uneven_4() && n_gqa_ >= 4) result = DType::kQ5_K;
+    if (is_medium() && wants_more_bits(layer, n_layers_)) result = DType::kQ6_K;
+    if (is("Q4_K_S") && layer < 4) result = DType::kQ5_K;
+    if (has_70b_layers_ && (result == DType::kQ3_K || result == DType::kQ4_K))
+      result = DType::kQ5_K;
+    return has_eight_experts_ ? DType::kQ8_0 : result;
+  }
+
+  [[nodiscard]] DType down_type(std::int64_t layer) const {
+    const bool early = layer < n_layers_ / 8;
+    if (is("Q2_K")) return DType::kQ3_K;
+    if (is("Q3_K_M")) return layer < n_layers_ / 16 ? DType::kQ5_K : DType::kQ4_K;
+    if (is("Q3_K_L")) return DType::kQ5_K;
+    if (is_medium() && wants_more_bits(layer, n_layers_)) return DType::kQ6_K;
+    return early && (is("Q4_K_S") || is_uneven_4()) ? DType::kQ5_K : type_.base;
+  }
+
+  [[nodiscard]] DType attention_output_type() const {
+    const DType base = type_.base;
+    if (has_eight_experts_) {
+      const bool small = base == DType::kQ2_K || base == DType::kQ3_K || base == DType::kQ4_K;
+      return small || is_uneven_4() ? DType::kQ5_K : base;
     }
-    return result;
+    if (is("Q2_K")) return DType::kQ3_K;
+    if (is("Q3_K_M")) return DType::kQ4_K;
+    return is("Q3_K_L") ? DType::kQ5_K : base;
   }
 
   const FileType& type_;
@@ -109,14 +148,19 @@ class Planner {
   bool has_eight_experts_ = false;
   bool has_70b_layers_ = false;
   std::int64_t n_layers_ = 0;
+  std::uint64_t n_gqa_ = 1;  // query heads per key and value head
 };
+
+double bits_per_weight(DType dtype) {
+  const DTypeTraits& traits = dtype_traits(dtype);
+  return 8.0 * traits.block_bytes / traits.block_elements;
+}
 
 // The nearest type that rows of n weights can have.
 DType that_fits(DType dtype, std::uint64_t n) {
   const auto fits = [n](DType d) { return n % dtype_traits(d).block_elements == 0; };
   if (fits(dtype)) return dtype;
-  DType other = DType::kF16;
-  if (dtype == DType::kQ2_K || dtype == DType::kQ3_K) other = DType::kQ4_0;
+  DType other = bits_per_weight(dtype) < 4.5 ? DType::kIQ4_NL : DType::kF16;
   if (dtype == DType::kQ4_K) other = DType::kQ5_0;
   if (dtype == DType::kQ5_K) other = DType::kQ5_1;
   if (dtype == DType::kQ6_K) other = DType::kQ8_0;
@@ -126,28 +170,36 @@ DType that_fits(DType dtype, std::uint64_t n) {
 }  // namespace
 
 const std::vector<FileType>& file_types() {
-  static const std::vector<FileType> types = {
-      {"F32", 0, DType::kF32, false},      {"F16", 1, DType::kF16, false},
-      {"BF16", 32, DType::kBF16, false},   {"Q8_0", 7, DType::kQ8_0, false},
-      {"Q6_K", 18, DType::kQ6_K, false},   {"Q5_K_M", 17, DType::kQ5_K, true},
-      {"Q5_K_S", 16, DType::kQ5_K, false}, {"Q5_1", 9, DType::kQ5_1, false},
-      {"Q5_0", 8, DType::kQ5_0, false},    {"Q4_K_M", 15, DType::kQ4_K, true},
-      {"Q4_K_S", 14, DType::kQ4_K, true},  {"Q4_1", 3, DType::kQ4_1, false},
-      {"Q4_0", 2, DType::kQ4_0, false},
-  };
+  static const std::vector<FileType> types = [] {
+    std::vector<FileType> list = {
+        {"Q5_K_M", 17, DType::kQ5_K, true},  {"Q5_K_S", 16, DType::kQ5_K, false},
+        {"Q4_K_M", 15, DType::kQ4_K, true},  {"Q4_K_S", 14, DType::kQ4_K, true},
+        {"Q3_K_L", 13, DType::kQ3_K, true},  {"Q3_K_M", 12, DType::kQ3_K, true},
+        {"Q3_K_S", 11, DType::kQ3_K, false}, {"Q2_K", 10, DType::kQ2_K, true},
+    };
+    for (const DTypeTraits& traits : all_dtypes()) {
+      if (traits.file_type < 0) continue;
+      list.push_back(
+          {traits.name, static_cast<std::uint32_t>(traits.file_type), traits.dtype, false});
+    }
+    std::stable_sort(list.begin(), list.end(), [](const FileType& a, const FileType& b) {
+      return bits_per_weight(a.base) > bits_per_weight(b.base);
+    });
+    return list;
+  }();
   return types;
 }
 
 const FileType& parse_file_type(const std::string& name) {
   std::string wanted = upper(name);
-  if (wanted == "Q4_K" || wanted == "Q5_K") wanted += "_S";
+  if (wanted == "Q3_K" || wanted == "Q4_K" || wanted == "Q5_K") wanted += "_S";
   std::string known;
   for (const FileType& type : file_types()) {
     if (wanted == type.name) return type;
     known += std::string(" ") + type.name;
   }
-  throw_invalid("the type must be one of" + known + " (or Q4_K, Q5_K), got '" + printable(name) +
-                "'");
+  throw_invalid("the type must be one of" + known + " (or Q3_K, Q4_K, Q5_K), got '" +
+                printable(name) + "'");
 }
 
 std::vector<TensorConversion> plan_quantization(const GgufFile& file, const FileType& type,

@@ -21,8 +21,8 @@ struct FileType {
 };
 
 [[nodiscard]] const std::vector<FileType>& file_types();
-// Case-insensitive; "Q4_K" and "Q5_K" stand for Q4_K_S and Q5_K_S. Throws Error(kInvalidArgument)
-// listing the names.
+// Case-insensitive; "Q3_K", "Q4_K" and "Q5_K" stand for Q3_K_S and so on. Throws
+// Error(kInvalidArgument) listing the names.
 [[nodiscard]] const FileType& parse_file_type(const std::string& name);
 
 struct QuantizeChoices {

@@ -67,13 +67,14 @@ struct Session::Impl {
   std::unique_ptr<ModelScorer> scorer, draft_scorer;
   std::unique_ptr<LayerSkipScorer> layer_scorer;
   std::vector<std::unique_ptr<RereadScorer>> rereaders;  // without a cache; the target's first
+  std::unique_ptr<TokenCache> draft_cache, layer_cache;
   std::vector<std::unique_ptr<Drafter>> drafters;
   std::optional<Controller> controller;  // of adaptive drafting
   SessionCalibration calibration;
   std::unique_ptr<Decoder> decoder;
 
   void make_decoder(const Impl* origin = nullptr);
-  [[nodiscard]] TokenScorer* seen(TokenScorer* with_cache);
+  [[nodiscard]] TokenScorer* seen(TokenScorer& with_cache);
   void count_rereads(DecodeStats& stats) const;
   [[nodiscard]] CalibratedPair calibrated_pair() {
     return {.target = *target,
@@ -90,10 +91,10 @@ struct Session::Impl {
                                              const Poll& poll) const;
 };
 
-// As the decoding loop sees a scorer (null: none), with its cache or without.
-TokenScorer* Session::Impl::seen(TokenScorer* with_cache) {
-  if (options.use_cache || with_cache == nullptr) return with_cache;
-  rereaders.push_back(std::make_unique<RereadScorer>(*with_cache));
+// As the decoding loop sees a scorer, with its cache or without.
+TokenScorer* Session::Impl::seen(TokenScorer& with_cache) {
+  if (options.use_cache) return &with_cache;
+  rereaders.push_back(std::make_unique<RereadScorer>(with_cache));
   return rereaders.back().get();
 }
 
@@ -107,28 +108,35 @@ void Session::Impl::count_rereads(DecodeStats& stats) const {
 // The scorers are there; builds what stands on them. Of a fork what its origin had learnt goes on.
 void Session::Impl::make_decoder(const Impl* origin) {
   std::vector<Drafter*> list;
-  std::vector<SourceTraits> traits;
-  TokenScorer* const target_seen = seen(scorer.get());
-  DrafterModels models{.draft = seen(draft_scorer.get()), .draft_cached = {}, .layers = nullptr};
-  if (draft_scorer) models.draft_cached = draft_scorer->tokens();
+  std::vector<DrafterTraits> traits;
+  TokenScorer* const target_seen = seen(*scorer);
+  // Without a cache nothing is kept.
+  const bool goes_on = origin != nullptr && options.use_cache;
+  if (draft_scorer) {
+    draft_cache = std::make_unique<TokenCache>(
+        *seen(*draft_scorer), goes_on ? origin->draft_cache->tokens() : std::span<const TokenId>());
+  }
+  DrafterModels models{.draft = draft_cache.get(), .layers = nullptr};
   for (std::size_t i = 0; i < options.drafters.size(); ++i) {
     const DrafterOptions& drafter = options.drafters[i];
     if (const auto* layers = std::get_if<LayerSkipOptions>(&drafter)) {
       const int n_layers = layers->n_layers;
       layer_scorer = std::make_unique<LayerSkipScorer>(
           *scorer, n_layers != 0 ? n_layers : std::max(scorer->n_layers() / 4, 1));
-      models.layers = seen(layer_scorer.get());
+      layer_cache = std::make_unique<TokenCache>(*seen(*layer_scorer));
+      models.layers = layer_cache.get();
     }
     std::unique_ptr<Drafter> made;
     if (origin != nullptr) made = origin->drafters[i]->fork();
     if (made == nullptr) made = make_drafter(drafter, models);
     list.push_back(made.get());
-    traits.push_back({.name = std::string(made->name()), .lookup = !made->uses_model()});
+    traits.push_back({.name = std::string(made->name()), .lookup = made->model() == nullptr});
     drafters.push_back(std::move(made));
   }
   if (options.adaptive && !controller) controller.emplace(std::move(traits));
-  decoder = std::make_unique<Decoder>(*target_seen, std::move(list),
-                                      controller ? &*controller : nullptr, scorer->tokens());
+  decoder = std::make_unique<Decoder>(
+      *target_seen, std::move(list), controller ? &*controller : nullptr,
+      goes_on ? origin->decoder->cached_tokens() : std::span<const TokenId>());
 }
 
 std::vector<TokenId> Session::Impl::prompt_tokens(const GenerateRequest& request,
@@ -301,7 +309,9 @@ std::vector<TokenId> Session::encode_prompt(const GenerateRequest& request) cons
 
 std::vector<TokenId> Session::cached_tokens() const {
   const BusyGuard guard(impl_->busy, "cached_tokens()");
-  return impl_->scorer->tokens();
+  if (!impl_->options.use_cache) return {};
+  const std::span<const TokenId> tokens = impl_->decoder->cached_tokens();
+  return {tokens.begin(), tokens.end()};
 }
 
 std::uint64_t Session::memory_bytes() const {

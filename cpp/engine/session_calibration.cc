@@ -8,23 +8,28 @@ void SessionCalibration::prepare(Controller& controller, const CalibratedPair& p
                                  bool with_credit, const std::function<void()>& poll) {
   if (known_ || pair.target_scorer.length() > 0) return;
   if (pair.draft_scorer != nullptr && pair.draft_scorer->length() > 0) return;
+  const Model& target = pair.target.model();
+  controller.target_cost().set_mixture({.share = target.expert_share(),
+                                        .n_experts = target.config().n_experts,
+                                        .n_used = target.config().n_experts_used});
   try {
-    measure(pair, poll);
+    measure(pair, controller.target_cost().mixture(), poll);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kCancelled) return;
     throw;
   }
   controller.target_cost().calibrate(known_->target);
-  for (int i = 0; i < controller.n_sources(); ++i) {
-    if (controller.traits(i).name == "model") controller.source_cost(i).calibrate(known_->draft);
+  for (int i = 0; i < controller.n_drafters(); ++i) {
+    if (controller.traits(i).name == "model") controller.drafter_cost(i).calibrate(known_->draft);
     if (controller.traits(i).name == "layerskip")
-      controller.source_cost(i).calibrate(known_->layers);
+      controller.drafter_cost(i).calibrate(known_->layers);
   }
   if (with_credit) controller.restore(known_->state);
 }
 
 // From the file, or else by passes of both models.
-void SessionCalibration::measure(const CalibratedPair& pair, const std::function<void()>& poll) {
+void SessionCalibration::measure(const CalibratedPair& pair, const Mixture& mixture,
+                                 const std::function<void()>& poll) {
   known_.emplace();
   const CalibrationFile& file = file_.emplace(pair.target, pair.draft, pair.kv_type);
   const bool is_there =
@@ -34,7 +39,7 @@ void SessionCalibration::measure(const CalibratedPair& pair, const std::function
   // Of other layers than the last time; what was earned and lost before still counts.
   const ControllerState earned = is_there ? known_->state : ControllerState();
   try {
-    *known_ = calibrate(pair.target_scorer, pair.draft_scorer, n_layers, poll);
+    *known_ = calibrate(pair.target_scorer, pair.draft_scorer, n_layers, mixture, poll);
   } catch (...) {
     known_.reset();
     pair.target_scorer.truncate(0);
@@ -50,9 +55,9 @@ void SessionCalibration::keep(Controller& controller) noexcept {
   try {
     Calibration now = *known_;
     now.target = controller.target_cost().table();
-    for (int i = 0; i < controller.n_sources(); ++i) {
-      if (controller.traits(i).name == "model") now.draft = controller.source_cost(i).table();
-      if (controller.traits(i).name == "layerskip") now.layers = controller.source_cost(i).table();
+    for (int i = 0; i < controller.n_drafters(); ++i) {
+      if (controller.traits(i).name == "model") now.draft = controller.drafter_cost(i).table();
+      if (controller.traits(i).name == "layerskip") now.layers = controller.drafter_cost(i).table();
     }
     now.state = controller.state();
     file_->write(now);

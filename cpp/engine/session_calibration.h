@@ -33,7 +33,8 @@ class SessionCalibration {
   [[nodiscard]] double measured_ms() const { return known_ ? known_->measured_ms : 0.0; }
 
  private:
-  void measure(const CalibratedPair& pair, const std::function<void()>& poll);
+  void measure(const CalibratedPair& pair, const Mixture& mixture,
+               const std::function<void()>& poll);
 
   std::optional<CalibrationFile> file_;
   std::optional<Calibration> known_;

@@ -1,38 +1,9 @@
-#include <array>
-
 #include "base/error.h"
 #include "gguf/reader.h"
 #include "gguf/rules.h"
 
 namespace specdec {
 namespace {
-
-// Byte positions of the f16 scales within a block; -1 for none.
-std::array<int, 2> scale_positions(DType dtype) {
-  switch (dtype) {
-    case DType::kQ4_1:
-    case DType::kQ5_1:
-    case DType::kQ4_K:
-    case DType::kQ5_K:
-      return {0, 2};
-    case DType::kQ4_0:
-    case DType::kQ5_0:
-    case DType::kQ8_0:
-      return {0, -1};
-    case DType::kQ2_K:
-      return {80, 82};
-    case DType::kQ3_K:
-      return {108, -1};
-    case DType::kQ6_K:
-      return {208, -1};
-    case DType::kF16:
-      return {0, -1};
-    case DType::kF32:
-    case DType::kBF16:
-      break;
-  }
-  return {-1, -1};
-}
 
 // First index i < n where value i, read at data + i * stride, has all exponent bits set; n if none.
 template <typename T>
@@ -67,7 +38,7 @@ void check_tensor_values(const GgufFile& file, const TensorInfo& tensor) {
     if (bad != n_blocks) fail_at(bad, 0);
     return;
   }
-  for (const int position : scale_positions(tensor.dtype)) {
+  for (const int position : traits.half_at) {
     if (position < 0) continue;
     const std::uint64_t bad = first_non_finite<std::uint16_t>(
         data.data() + position, n_blocks, traits.block_bytes, std::uint16_t{0x7C00});

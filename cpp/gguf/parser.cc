@@ -252,12 +252,6 @@ void GgufParser::check_general_keys() {
     file_.alignment_ = alignment;
     key_ = {};
   }
-  if (file_.get_u64("split.count", 0) > 1) {
-    key_ = "split.count";
-    const auto at = static_cast<std::uint64_t>(file_.find(key_)->data() - file_.bytes_.data());
-    unsupported("split_file", at,
-                "says that this file is one part of a split model; merge the parts first");
-  }
 }
 
 void GgufParser::parse_tensors() {

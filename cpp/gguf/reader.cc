@@ -8,7 +8,13 @@
 namespace specdec {
 
 std::shared_ptr<const GgufFile> GgufFile::open(const std::string& path, const GgufLimits& limits) {
-  const std::shared_ptr<GgufFile> file(new GgufFile);
+  std::shared_ptr<GgufFile> file = open_one(path, limits);
+  file->open_parts(limits);
+  return file;
+}
+
+std::shared_ptr<GgufFile> GgufFile::open_one(const std::string& path, const GgufLimits& limits) {
+  std::shared_ptr<GgufFile> file(new GgufFile);
   file->path_ = path;
   file->mapping_.emplace(path);
   file->bytes_ = file->mapping_->bytes();
@@ -24,6 +30,7 @@ std::shared_ptr<const GgufFile> GgufFile::open(const std::string& path, const Gg
 
 void GgufFile::check_whole() const {
   if (mapping_) mapping_->check_whole();
+  for (const auto& other : others_) other->check_whole();
 }
 
 std::shared_ptr<const GgufFile> GgufFile::parse(std::span<const std::byte> bytes,
@@ -33,6 +40,11 @@ std::shared_ptr<const GgufFile> GgufFile::parse(std::span<const std::byte> bytes
   file->path_ = path_for_messages;
   file->bytes_ = bytes;
   GgufParser(file.get(), limits).parse();
+  if (file->get_u64("split.count", 0) > 1) {
+    throw file->make_error(ErrorCode::kUnsupported, "split_file",
+                           "is one part of a split model, whose other parts are found by its path",
+                           "split.count");
+  }
   return file;
 }
 
@@ -41,11 +53,13 @@ Error GgufFile::make_error(ErrorCode code, std::string reason, const std::string
                            std::optional<std::uint64_t> offset) const {
   ErrorDetail detail;
   detail.reason = std::move(reason);
-  detail.path = path_;
+  const TensorInfo* info = others_.empty() ? nullptr : find_tensor(tensor);
+  const std::string& path = info == nullptr ? path_ : part(info->part).path();
+  detail.path = path;
   detail.key = key.substr(0, gguf_rules::kMaxKeyBytes);
   detail.tensor = tensor.substr(0, gguf_rules::kMaxKeyBytes);
   detail.offset = offset;
-  return {code, printable(path_, 512) + ": " + text, std::move(detail)};
+  return {code, printable(path, 512) + ": " + text, std::move(detail)};
 }
 
 const GgufValue* GgufFile::find(std::string_view key) const noexcept {
@@ -174,11 +188,6 @@ const TensorInfo* GgufFile::find_tensor(std::string_view name) const noexcept {
   const auto position =
       tensor_index_.find(name, [&](std::uint32_t i) { return std::string_view(tensors_[i].name); });
   return position ? &tensors_[*position] : nullptr;
-}
-
-std::span<const std::byte> GgufFile::tensor_data(const TensorInfo& tensor) const {
-  SPECDEC_CHECK(tensor.offset <= bytes_.size() && tensor.n_bytes <= bytes_.size() - tensor.offset);
-  return bytes_.subspan(tensor.offset, tensor.n_bytes);
 }
 
 }  // namespace specdec

@@ -7,6 +7,7 @@
 //                 bad_key bad_utf8 duplicate_key bad_type bad_bool wrong_type missing_key bad_value
 //                 bad_alignment bad_name bad_ndims bad_dim size_overflow bad_block
 //                 duplicate_tensor bad_offset exceeds_file non_finite bad_architecture changed
+//                 bad_split missing_part
 //   kUnsupported  big_endian nested_array bad_alignment (24, 48, ...) split_file tensor_type
 #pragma once
 
@@ -44,14 +45,16 @@ struct TensorInfo {
   std::uint32_t type_id = 0;
   DType dtype = DType::kF32;
   std::vector<std::uint64_t> shape;  // 1 to 4 sizes, innermost (contiguous) first
-  std::uint64_t offset = 0;          // from the start of the file
+  std::uint64_t offset = 0;          // from the start of the file, or of its part
   std::uint64_t n_bytes = 0;
   std::uint64_t n_elements = 0;
+  std::uint32_t part = 0;  // of a model in several files
 };
 
 // A checked file, immutable: share it between threads.
 class GgufFile {
  public:
+  // The first file of several opens the others, which lie beside it; its metadata is the model's.
   static std::shared_ptr<const GgufFile> open(const std::string& path,
                                               const GgufLimits& limits = {});
   // Parses memory that the caller keeps alive and unchanged; nothing is copied.
@@ -63,12 +66,10 @@ class GgufFile {
   [[nodiscard]] std::uint32_t version() const noexcept { return version_; }
   [[nodiscard]] std::uint32_t alignment() const noexcept { return alignment_; }
   [[nodiscard]] std::uint64_t file_size() const noexcept { return bytes_.size(); }
+  [[nodiscard]] std::size_t n_parts() const noexcept { return 1 + others_.size(); }
+  [[nodiscard]] std::uint64_t total_size() const noexcept;  // of all parts
   [[nodiscard]] std::uint64_t data_start() const noexcept { return data_start_; }
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
-  // nullptr after parse().
-  [[nodiscard]] const MappedFile* mapping() const noexcept {
-    return mapping_ ? &*mapping_ : nullptr;
-  }
   // After use of what was read: throws as MappedFile::check_whole().
   void check_whole() const;
   // "trailing_bytes: ..." and the like, for the load report.
@@ -106,6 +107,12 @@ class GgufFile {
   // [n_bytes] of a tensor of this file.
   [[nodiscard]] std::span<const std::byte> tensor_data(const TensorInfo& tensor) const;
 
+  // Hints to the system that bytes [from, from + n_bytes) of a tensor will be read soon, or are no
+  // longer needed in memory.
+  void will_need(const TensorInfo& tensor, std::uint64_t from,
+                 std::uint64_t n_bytes) const noexcept;
+  void release(const TensorInfo& tensor, std::uint64_t from, std::uint64_t n_bytes) const noexcept;
+
   // An Error about this file, for the layers that validate further. The message gets the path in
   // front; `text` must already be printable.
   [[nodiscard]] Error make_error(ErrorCode code, std::string reason, const std::string& text,
@@ -115,6 +122,13 @@ class GgufFile {
  private:
   friend class GgufParser;
   GgufFile() = default;
+
+  static std::shared_ptr<GgufFile> open_one(const std::string& path, const GgufLimits& limits);
+  void open_parts(const GgufLimits& limits);
+  void add_part(std::shared_ptr<const GgufFile> part, std::uint64_t count);
+  [[nodiscard]] const GgufFile& part(std::uint32_t index) const {
+    return index == 0 ? *this : *others_[index - 1];
+  }
 
   template <typename Function>
   auto with_key(std::string_view key, const GgufValue& value, Function function) const;
@@ -130,6 +144,7 @@ class GgufFile {
   NameIndex key_index_;
   NameIndex tensor_index_;
   std::vector<std::string> warnings_;
+  std::vector<std::shared_ptr<const GgufFile>> others_;  // parts behind the first
 };
 
 // Throws Error(kModelFormat, non_finite) at the first NaN or infinity among the values of an F32,

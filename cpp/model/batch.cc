@@ -45,9 +45,9 @@ void check_output(const Batch& batch, const ModelConfig& config) {
     throw_invalid("layers [" + std::to_string(batch.layers.first) + ", " + std::to_string(last) +
                   ") are not a part of [0, " + std::to_string(config.n_layers) + ")");
   }
-  if (batch.output == OutputKind::kTop && (batch.top_k < 1 || batch.top_k > kMaxHeadTopK)) {
+  if (batch.output == RowOutput::kTop && (batch.top_k < 1 || batch.top_k > kMaxTopK)) {
     throw_invalid("top_k is " + std::to_string(batch.top_k) + "; expected 1 to " +
-                  std::to_string(kMaxHeadTopK));
+                  std::to_string(kMaxTopK));
   }
   std::int32_t last_block = -1;
   for (const std::int32_t block : batch.head_blocks) {

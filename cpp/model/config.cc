@@ -18,7 +18,6 @@ constexpr std::int64_t kMaxLayers = 4096;
 constexpr std::int64_t kMaxWidth = std::int64_t{1} << 20;
 constexpr std::int64_t kMaxHeads = std::int64_t{1} << 14;
 constexpr std::int64_t kMaxHeadDim = 1024;
-constexpr std::int64_t kMaxExperts = 1024;
 constexpr int kMaxExpertsUsed = 64;
 constexpr std::int64_t kMaxContext = kMaxContextLength;
 constexpr double kMaxFloat = std::numeric_limits<float>::max();

@@ -13,6 +13,8 @@
 
 namespace specdec {
 
+inline constexpr int kMaxExperts = 1024;
+
 struct ModelConfig {
   std::string architecture;
   std::string name;  // general.name, made printable; may be empty

@@ -1,7 +1,5 @@
-// What a device does of a forward pass, and chains of steps that never leave it.
+// What a device does of a forward pass, and steps that never leave it.
 #include <algorithm>
-#include <new>
-#include <optional>
 #include <string>
 
 #include "model/pass.h"
@@ -9,111 +7,35 @@
 
 namespace specdec {
 
-void Runner::check_chain(const Batch& batch, int n_steps, const KvCache& cache) const {
-  if (!model_.can_chain()) {
+void Runner::check_steps(const Batch& batch, int n_steps, const KvCache& cache) const {
+  if (!model_.can_run_steps()) {
     throw Error(ErrorCode::kUnsupported,
                 model_.file()->path() +
-                    ": chains of steps need all layers, the head and the embedding on one device");
+                    ": steps of a chain need all layers, the head and the embedding on one device");
   }
   check_batch(batch, model_.config(), cache);
   const int n_rows = static_cast<int>(batch.tokens.size());
-  if (n_steps < 1 || n_steps > kMaxChainSteps || n_rows + n_steps - 1 > kMaxBatchRows) {
-    throw_invalid("a chain has 1 to " + std::to_string(kMaxChainSteps) + " steps and at most " +
+  if (n_steps < 1 || n_steps > kMaxSteps || n_rows + n_steps - 1 > kMaxBatchRows) {
+    throw_invalid("a chain has 1 to " + std::to_string(kMaxSteps) + " steps and at most " +
                   std::to_string(kMaxBatchRows) + " rows, found " + std::to_string(n_steps) +
                   " steps after " + std::to_string(n_rows) + " rows");
   }
   const bool whole = batch.layers.first == 0 &&
                      (batch.layers.last < 0 || batch.layers.last == model_.config().n_layers) &&
                      batch.hidden.empty() && batch.n_present == 0 && !batch.keep_hidden;
-  const bool best = batch.output == OutputKind::kArgmax || batch.output == OutputKind::kTop;
+  const bool best = batch.output == RowOutput::kArgmax || batch.output == RowOutput::kTop;
   if (!whole || !best || !is_chain(batch.parents) || batch.first_output_row != n_rows - 1) {
     throw_invalid(
-        "a chain of steps begins with a chain of rows through all layers, with the best tokens "
+        "steps of a chain begin with a chain of rows through all layers, with the best tokens "
         "after the last row as its output");
   }
 }
 
-int Runner::forward_chain(const Batch& batch, int n_steps, KvCache& cache,
+int Runner::forward_steps(const Batch& batch, int n_steps, KvCache& cache,
                           const std::atomic<bool>* cancel) {
-  check_chain(batch, n_steps, cache);
+  check_steps(batch, n_steps, cache);
   KvCache* const caches[] = {&cache};
   return forward_rows(batch, n_steps, caches, cancel);
-}
-
-bool Runner::forward_behind(LeadingChain& chain, const Batch& batch,
-                            std::span<const std::int32_t> sources, KvCache& cache,
-                            const std::function<int(const LeadingChain&)>& n_used,
-                            const std::atomic<bool>* cancel) try {
-  Runner& draft = *chain.runner;
-  DeviceBackend& device = *model_.device();
-  if (!can_follow(model_, draft.model_)) {
-    throw Error(ErrorCode::kUnsupported,
-                model_.file()->path() +
-                    ": a pass follows a chain when all of both models is on one device");
-  }
-  check_batch(batch, model_.config(), cache);
-  const auto n_rows = static_cast<int>(batch.tokens.size());
-  const bool has_head = batch.output != OutputKind::kNone && batch.output != OutputKind::kHidden;
-  if (n_rows > kMaxFollowingRows || sources.size() != batch.tokens.size() || !has_head ||
-      batch.first_output_row >= n_rows || batch.keep_hidden || !batch.hidden.empty()) {
-    throw_invalid("a pass that follows a chain has at most " + std::to_string(kMaxFollowingRows) +
-                  " rows with a source each, and tokens as its output");
-  }
-  check_cancel(cancel);
-  chain.n_done = 0;
-  KvCache* const chain_caches[] = {chain.cache};
-  KvCache* const caches[] = {&cache};
-  std::optional<Pass> leading;
-  try {
-    draft.check_chain(chain.batch, chain.n_steps, *chain.cache);
-    leading = draft.begin(chain.batch, chain.n_steps, chain_caches, cancel);
-    leading->chain = true;
-    draft.prepare_head(chain.batch, *leading);
-  } catch (const Error&) {
-    chain.error = std::current_exception();
-    return false;
-  }
-  for (const std::int32_t source : sources) {
-    if (source >= chain.n_steps * draft.results_.top_k_) {
-      throw_invalid("source " + std::to_string(source) + " is not a result of the chain");
-    }
-  }
-  Pass pass = begin(batch, 1, caches, cancel);
-  pass.sources = sources.data();
-  prepare_head(batch, pass);
-
-  bool on_chain = true;
-  try {
-    const bool issue_chain = device.begin_pass(draft.device_pass(chain.batch, *leading));
-    try {
-      if (issue_chain) draft.issue_on_device(chain.batch, *leading);
-      on_chain = false;
-      if (device.follow_pass(device_pass(batch, pass))) issue_on_device(batch, pass);
-      chain.device_share = device.finish_pass();
-    } catch (...) {
-      device.abort_pass();
-      throw;
-    }
-  } catch (const Error&) {
-    if (!on_chain) throw;
-    chain.error = std::current_exception();
-    return false;
-  }
-
-  try {
-    chain.n_done = draft.end(chain.batch, *leading);
-    chain.cache->advance(leading->n_rows + chain.n_done - 1);
-  } catch (const Error&) {  // its first logits are not finite
-    chain.error = std::current_exception();
-  }
-  // Rows that nobody uses are as if they had never been fed.
-  pass.n_rows = n_used(chain);
-  SPECDEC_CHECK(pass.n_rows > batch.first_output_row && pass.n_rows <= n_rows);
-  (void)end(batch, pass);
-  cache.advance(pass.n_rows);
-  return true;
-} catch (const std::bad_alloc&) {
-  throw Error(ErrorCode::kResource, "not enough memory for a pass that follows a chain");
 }
 
 // The layers from the first of the device on and the head: rows go over once and results come back
@@ -135,7 +57,7 @@ DevicePass Runner::device_pass(const Batch& batch, const Pass& pass) {
   const ModelConfig& config = model_.config();
   const int first_layer = std::max(pass.first_layer, model_.first_device_layer());
   const int last_layer = std::max(pass.last_layer, first_layer);
-  const bool wants_logits = pass.wants_head && batch.output == OutputKind::kLogits;
+  const bool wants_logits = pass.wants_head && batch.output == RowOutput::kLogits;
   const bool has_layers = pass.last_layer > model_.first_device_layer();
   return {
       .key = {.model = model_.id(),
@@ -151,13 +73,13 @@ DevicePass Runner::device_pass(const Batch& batch, const Pass& pass) {
               .tree = pass.tree,
               .embeds = pass.embeds_on_device,
               .wants_hidden = pass.wants_hidden,
-              .chain = pass.chain,
-              .follows = pass.sources != nullptr},
+              .leads = pass.leads,
+              .follows = pass.picks != nullptr},
       .n_rows = pass.n_rows,
       .n_steps = pass.n_steps,
       .first_slot = pass.first_slot,
       .tokens = batch.tokens.data(),
-      .sources = pass.sources,
+      .picks = pass.picks,
       .hidden = results_.hidden_.as<float>(),
       .hidden_stride = pass.hidden_stride,
       .cos_sin = work_.cos_sin.as<float>(),
@@ -166,7 +88,7 @@ DevicePass Runner::device_pass(const Batch& batch, const Pass& pass) {
       .pages = pass.cache().device_pages(),
       .head_blocks = pass.wants_head ? batch.head_blocks : std::span<const std::int32_t>{},
       .top = pass.wants_head ? results_.top_.data() : nullptr,
-      .log_sum_exp = pass.wants_head && batch.output == OutputKind::kTop
+      .log_sum_exp = pass.wants_head && batch.output == RowOutput::kTop
                          ? results_.log_sum_exp_.data()
                          : nullptr,
       .logits = wants_logits ? results_.logits_.as<float>() : nullptr,

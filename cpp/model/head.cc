@@ -11,12 +11,12 @@ void Runner::prepare_head(const Batch& batch, const Pass& pass) {
   const ModelConfig& config = model_.config();
   const int n_outputs = pass.n_outputs();
   const std::int64_t stride = padded_row(config.n_tokens);
-  results_.top_k_ = batch.output == OutputKind::kTop ? batch.top_k : 1;
+  results_.top_k_ = batch.output == RowOutput::kTop ? batch.top_k : 1;
   results_.top_.resize(static_cast<std::size_t>(n_outputs) *
                        static_cast<std::size_t>(results_.top_k_));
-  if (batch.output == OutputKind::kTop)
+  if (batch.output == RowOutput::kTop)
     results_.log_sum_exp_.resize(static_cast<std::size_t>(n_outputs));
-  if (batch.output == OutputKind::kLogits) (void)rows_of(results_.logits_, n_outputs, stride);
+  if (batch.output == RowOutput::kLogits) (void)rows_of(results_.logits_, n_outputs, stride);
   results_.logits_stride_ = static_cast<std::size_t>(stride);
   results_.n_logits_ = static_cast<std::size_t>(config.n_tokens);
 }
@@ -40,8 +40,8 @@ void Runner::run_head(const Batch& batch, const Pass& pass, const PassRows& rows
        .blocks = batch.head_blocks,
        .top_k = results_.top_k_,
        .top = results_.top_.data(),
-       .log_sum_exp = batch.output == OutputKind::kTop ? results_.log_sum_exp_.data() : nullptr,
-       .logits = batch.output == OutputKind::kLogits ? results_.logits_.as<float>() : nullptr,
+       .log_sum_exp = batch.output == RowOutput::kTop ? results_.log_sum_exp_.data() : nullptr,
+       .logits = batch.output == RowOutput::kLogits ? results_.logits_.as<float>() : nullptr,
        .logits_stride = static_cast<std::int64_t>(results_.logits_stride_)});
 }
 
@@ -65,8 +65,8 @@ int Runner::check_head(const Batch& batch, const Pass& pass) {
                                        : "; the file may be damaged (load with check_tensors)"));
   }
   results_.has_top_ = true;
-  results_.has_log_sum_exp_ = batch.output == OutputKind::kTop;
-  results_.has_logits_ = batch.output == OutputKind::kLogits;
+  results_.has_log_sum_exp_ = batch.output == RowOutput::kTop;
+  results_.has_logits_ = batch.output == RowOutput::kLogits;
   return n_done;
 }
 

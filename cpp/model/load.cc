@@ -46,7 +46,7 @@ class Loader {
     const std::uint64_t n_in = tensor.shape[0];
     const std::uint64_t n_bytes = row_bytes(tensor.dtype, n_in) * n_rows;
     const std::uint64_t first_byte = row_bytes(tensor.dtype, n_in) * first_row;
-    if (file_.mapping() != nullptr) file_.mapping()->will_need(tensor.offset + first_byte, n_bytes);
+    file_.will_need(tensor, first_byte, n_bytes);
     const auto out = static_cast<std::int64_t>(n_rows);
     const auto in = static_cast<std::int64_t>(n_in);
     const std::span<const std::byte> data = file_.tensor_data(tensor).subspan(first_byte, n_bytes);
@@ -75,7 +75,7 @@ class Loader {
     auto matrix =
         backend_->load_matrix(tensor.dtype, n_rows, n_in, file_.tensor_data(tensor).first(n_bytes));
     count(matrix->n_bytes());
-    if (file_.mapping() != nullptr) file_.mapping()->release(tensor.offset, tensor.n_bytes);
+    file_.release(tensor, 0, tensor.n_bytes);
     return matrix;
   }
 
@@ -110,9 +110,8 @@ class Loader {
     const std::span<const std::byte> data = file_.tensor_data(tensor);
     for (std::size_t e = 0; e < slot.shape[2]; ++e) {
       const std::span<const std::byte> expert = data.subspan(e * n_bytes, n_bytes);
-      const std::uint64_t offset = tensor.offset + e * n_bytes;
       const bool mapped = expert_bytes_ + n_bytes > options_.max_expert_bytes;
-      if (!mapped && file_.mapping() != nullptr) file_.mapping()->will_need(offset, n_bytes);
+      if (!mapped) file_.will_need(tensor, e * n_bytes, n_bytes);
       std::unique_ptr<WeightMatrix> matrix;
       const bool rewritten = requantizes(tensor) && !mapped;
       if (rewritten) {
@@ -124,9 +123,10 @@ class Loader {
       }
       if (matrix->is_view() && !rewritten) {
         memory_.mapped_bytes += n_bytes;
+        memory_.mapped_expert_bytes += n_bytes;
       } else {
         expert_bytes_ += matrix->n_bytes();
-        if (file_.mapping() != nullptr) file_.mapping()->release(offset, n_bytes);
+        file_.release(tensor, e * n_bytes, n_bytes);
       }
       to.add_expert(slot.part, std::move(matrix));
       if (e % 16 == 15) report();
@@ -188,7 +188,7 @@ class Loader {
 
   // The bytes of `tensor` are not needed any more.
   void finish(const TensorInfo& tensor) {
-    if (file_.mapping() != nullptr) file_.mapping()->release(tensor.offset, tensor.n_bytes);
+    file_.release(tensor, 0, tensor.n_bytes);
     done(tensor);
   }
 
@@ -275,6 +275,7 @@ void Model::load_weights(const LoadOptions& options) {
   }
   weights_ = std::make_unique<ModelWeights>();
   ModelWeights& w = *weights_;
+  expert_share_ = read_expert_share(*file_, config_);
   first_device_layer_ = config_.n_layers;
   const std::string reason(no_device_reason(config_));
   if (!reason.empty() && options.device != nullptr && options.n_device_layers > 0) {
@@ -347,7 +348,20 @@ std::size_t Model::state_bytes() const {
   return RecurrentCache::full_bytes(config_.recurrent, config_.n_recurrent_layers());
 }
 
-bool Model::can_chain() const noexcept { return weights_->device_embedding != nullptr; }
+bool Model::can_run_steps() const noexcept { return weights_->device_embedding != nullptr; }
+
+double read_expert_share(const GgufFile& file, const ModelConfig& config) {
+  if (config.n_experts == 0) return 0;
+  double experts = 0;
+  double others = 0;
+  for (const Slot& slot : config.slots) {
+    const TensorInfo* tensor = file.find_tensor(slot.name);
+    if (tensor == nullptr || (slot.part == Part::kEmbedding && !config.tied_head)) continue;
+    (slot.kind == SlotKind::kExperts ? experts : others) += static_cast<double>(tensor->n_bytes);
+  }
+  experts *= static_cast<double>(config.n_experts_used) / config.n_experts;
+  return experts / (experts + others);
+}
 
 std::string_view no_device_reason(const ModelConfig& config) {
   if (config.n_experts > 0) return "mixtures of experts run on the CPU only";

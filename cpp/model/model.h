@@ -33,7 +33,7 @@ struct LoadOptions {
   std::shared_ptr<DeviceBackend> device = {};
   int n_device_layers = 0;
   int n_device_ctx = 0;
-  // With all layers on the device the embedding too: passes begin there, and chains can run there.
+  // With all layers on the device the embedding too: passes begin there, and steps can run there.
   bool device_embedding = true;
   KvType device_kv_type = KvType::kF16;
   // Rewrites matrices that become smaller by it, the head too, in this format.
@@ -51,11 +51,15 @@ struct ModelMemory {
   // Read from the mapped file, shared with its page cache: the embedding, and matrices that are
   // views.
   std::size_t mapped_bytes = 0;
-  std::size_t device_bytes = 0;  // weights on the device
+  std::size_t mapped_expert_bytes = 0;  // of that, experts
+  std::size_t device_bytes = 0;         // weights on the device
 };
 
 // Why no device can run such a model; empty: one can.
 [[nodiscard]] std::string_view no_device_reason(const ModelConfig& config);
+
+// Of the weights that a pass of one row reads, what experts are; from the directory of tensors.
+[[nodiscard]] double read_expert_share(const GgufFile& file, const ModelConfig& config);
 
 class Model {
  public:
@@ -89,10 +93,12 @@ class Model {
   // And what it costs however long it is: the most that states of recurrent layers take.
   [[nodiscard]] std::size_t state_bytes() const;
   [[nodiscard]] ModelMemory memory() const noexcept;
+  // Of the weights that a pass of one row reads, experts.
+  [[nodiscard]] double expert_share() const noexcept { return expert_share_; }
 
-  // Whether chains of steps can run on the device: all layers, the head and the embedding are
+  // Whether steps can follow each other on the device: all layers, the head and the embedding are
   // there.
-  [[nodiscard]] bool can_chain() const noexcept;
+  [[nodiscard]] bool can_run_steps() const noexcept;
 
   // For those who compute with it.
   [[nodiscard]] const ModelWeights& weights() const noexcept { return *weights_; }
@@ -123,6 +129,7 @@ class Model {
   std::vector<std::string> warnings_;
   std::unique_ptr<ModelWeights> weights_;
   std::uint64_t id_ = 0;
+  double expert_share_ = 0;
 };
 
 }  // namespace specdec

@@ -17,7 +17,7 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<KvCache* const> ca
   const int n_rows = static_cast<int>(batch.tokens.size());
   const bool each_own = caches.size() > 1;
   const bool tree = !is_chain(batch.parents);
-  const int first_output_row = batch.output == OutputKind::kNone ? n_rows : batch.first_output_row;
+  const int first_output_row = batch.output == RowOutput::kNone ? n_rows : batch.first_output_row;
   // Nobody looks at more than the last row of a text that is read.
   const bool revocable = !batch.stays && (tree || first_output_row + 1 < n_rows);
   for (KvCache* cache : caches) {
@@ -36,8 +36,8 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<KvCache* const> ca
       .first_layer = batch.layers.first,
       .last_layer = batch.layers.last < 0 ? config.n_layers : batch.layers.last,
       .first_output_row = first_output_row,
-      .wants_head = has_output && batch.output != OutputKind::kHidden,
-      .wants_hidden = has_output && (batch.output == OutputKind::kHidden || batch.keep_hidden),
+      .wants_head = has_output && batch.output != RowOutput::kHidden,
+      .wants_hidden = has_output && (batch.output == RowOutput::kHidden || batch.keep_hidden),
       .embeds_on_device = model_.weights().device_embedding != nullptr && batch.layers.first == 0 &&
                           batch.hidden.empty(),
       .hidden_stride = padded_row(config.hidden_size),
@@ -45,7 +45,7 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<KvCache* const> ca
       .attention_stride = padded_row(config.attention_size()),
       .ffn_stride = padded_row(config.intermediate_size),
       .rope_stride = std::int64_t{n_rows + n_steps - 1} * config.n_rot(),
-      .chain = n_steps > 1,
+      .leads = n_steps > 1,
   };
   float* const hidden = rows_of(results_.hidden_, n_rows, pass.hidden_stride);
   (void)rows_of(work_.cos_sin, pass.n_fed(), config.rope_width());
@@ -61,6 +61,7 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<KvCache* const> ca
 int Runner::run(const Batch& batch, const Pass& pass) {
   const int first_device_layer = model_.first_device_layer();
   const bool on_cpu = pass.first_layer < first_device_layer;
+  ExpertReads reads;
   const PassRows rows{
       .backend = *model_.backend(),
       .cancel = pass.cancel,
@@ -72,10 +73,17 @@ int Runner::run(const Batch& batch, const Pass& pass) {
       .cos_sin = work_.cos_sin.as<float>(),
       .experts = work_.experts.data(),
       .expert_weights = work_.expert_weights.as<float>(),
+      .expert_reads = &reads,
   };
   const int last_on_cpu = std::min(pass.last_layer, first_device_layer);
   for (int layer = pass.first_layer; layer < last_on_cpu; ++layer)
     run_layer(layer_run(layer, pass, rows, nullptr));
+  if (reads.n_of_row > 0) {
+    const double more = reads.n_read / reads.n_of_row - 1;
+    results_.reading_ = {
+        .n_rows = pass.n_rows <= ExpertReads::kMostRows ? pass.n_rows : ExpertReads::kWindow,
+        .weights = 1 + model_.expert_share() * more};
+  }
 
   if (pass.wants_head) prepare_head(batch, pass);
   if (model_.device() != nullptr && (pass.last_layer > first_device_layer || pass.wants_head)) {

@@ -18,7 +18,7 @@ struct Pass {
   const std::atomic<bool>* cancel;
   bool tree;
   int n_rows;
-  int n_steps;     // > 1: a chain that goes on with what it finds
+  int n_steps;     // > 1: it goes on with what it finds
   int first_slot;  // of the one cache
   int first_layer, last_layer;
   int first_output_row;  // n_rows when nothing is wanted
@@ -27,14 +27,14 @@ struct Pass {
   std::int64_t hidden_stride, qkv_stride, attention_stride, ffn_stride;
   std::int64_t rope_stride;  // floats from one rope's cos and sin of all rows to the next one's
 
-  // Staged apart from other passes of the device, or behind one that is: the rows' places in its
+  // Staged apart from other passes of the device, or behind one that is: what the rows pick of its
   // results.
-  bool chain = false;
-  const std::int32_t* sources = nullptr;
+  bool leads = false;
+  const std::int32_t* picks = nullptr;
 
   [[nodiscard]] int n_fed() const { return n_rows + n_steps - 1; }
   [[nodiscard]] int n_outputs() const { return n_fed() - first_output_row; }
-  // What is done to one row more of a chain.
+  // What is done to the one row more of a step.
   [[nodiscard]] Pass of_step(int step) const {
     Pass pass = *this;
     pass.first_slot += n_rows + step - 1;
@@ -51,6 +51,15 @@ struct Pass {
   [[nodiscard]] int slot_of(int part) const { return each_own ? cache(part).length() : first_slot; }
 };
 
+// Experts that the layers of a pass have read, and those that one row uses in as many layers. Of
+// many rows, which read them all, the means over windows of a few.
+struct ExpertReads {
+  static constexpr int kMostRows = 16;
+  static constexpr int kWindow = 4;
+  double n_read = 0;
+  double n_of_row = 0;
+};
+
 // The rows of a pass in the memory of one backend.
 struct PassRows {
   Backend& backend;
@@ -63,6 +72,7 @@ struct PassRows {
   const float* cos_sin;
   std::int32_t* experts = nullptr;  // of models that are mixtures
   float* expert_weights = nullptr;
+  ExpertReads* expert_reads = nullptr;
 };
 
 // A layer at work on the rows of a pass.

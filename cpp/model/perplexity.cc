@@ -35,7 +35,7 @@ void score_window(Runner& runner, KvCache& cache, std::span<const TokenId> windo
         scored ? std::min(kLogitRows, n_ctx - 1 - at) : std::min(kMaxBatchRows, first_scored - at);
     const Batch batch{
         .tokens = window.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(n)),
-        .output = scored ? OutputKind::kLogits : OutputKind::kNone,
+        .output = scored ? RowOutput::kLogits : RowOutput::kNone,
         .stays = true};
     runner.forward(batch, cache, cancel);
     for (int r = 0; scored && r < n; ++r) {

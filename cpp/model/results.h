@@ -7,21 +7,23 @@
 #include <vector>
 
 #include "base/aligned_buffer.h"
-#include "base/token.h"
+#include "base/rows.h"
 
 namespace specdec {
 
-class Results {
+class Results final : public RowResults {
  public:
   // Of the last forward, for row r of its batch, first_output_row <= r < n_rows. They live until
   // the next forward of the same Runner. Error(kInvalidArgument) for a row or kind that was not
   // asked for.
-  [[nodiscard]] std::span<const float> logits(int row) const;  // [n_tokens]
-  [[nodiscard]] TokenId argmax(int row) const;                 // ties to the lowest id
+  [[nodiscard]] std::span<const float> logits(int row) const override;
+  [[nodiscard]] TokenId argmax(int row) const override;
   // [top_k] best first, fewer when the head computed fewer tokens.
-  [[nodiscard]] std::span<const TopToken> top(int row) const;
-  [[nodiscard]] float log_sum_exp(int row) const;              // with OutputKind::kTop
+  [[nodiscard]] std::span<const TopToken> top(int row) const override;
+  [[nodiscard]] float log_sum_exp(int row) const override;
   [[nodiscard]] std::span<const float> hidden(int row) const;  // [hidden_size]
+
+  [[nodiscard]] Reading reading() const override { return reading_; }
 
   [[nodiscard]] std::size_t n_bytes() const noexcept;
 
@@ -39,6 +41,7 @@ class Results {
   int n_rows_ = 0;
   int first_output_row_ = 0;
   bool has_logits_ = false, has_top_ = false, has_log_sum_exp_ = false, has_hidden_ = false;
+  Reading reading_;
   int top_k_ = 1;
   std::size_t logits_stride_ = 0, hidden_stride_ = 0;
   std::size_t n_logits_ = 0, n_hidden_ = 0;

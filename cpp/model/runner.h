@@ -5,8 +5,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <exception>
-#include <functional>
+#include <memory>
 #include <span>
 
 #include "kv/kv_cache.h"
@@ -22,23 +21,11 @@ struct Pass;
 struct PassRows;
 struct LayerRun;
 
-// A chain of a draft model that a pass of its target follows: what Runner::forward_chain() takes,
-// and what became of it.
-struct LeadingChain {
-  Runner* runner = nullptr;
-  Batch batch = {};
-  int n_steps = 1;
-  KvCache* cache = nullptr;
-
-  int n_done = 0;                 // steps that were made
-  std::exception_ptr error = {};  // why there are none
-  double device_share = 0.0;      // of the device's time for both
-};
-
 class Runner {
  public:
   // The model must outlive it.
-  explicit Runner(const Model& model) : model_(model) {}
+  explicit Runner(const Model& model);
+  ~Runner();
   Runner(const Runner&) = delete;
   Runner& operator=(const Runner&) = delete;
 
@@ -56,22 +43,27 @@ class Runner {
   // token of the row before, without coming back to the host in between. Results of step i, and its
   // bits, are those of row n_rows - 1 + i of one forward after the other. Returns how many steps
   // there are: fewer than n_steps when the logits of a later one are not finite. The cache grows by
-  // n_rows + that - 1. Errors as forward(), and kUnsupported unless model.can_chain().
-  [[nodiscard]] int forward_chain(const Batch& batch, int n_steps, KvCache& cache,
+  // n_rows + that - 1. Errors as forward(), and kUnsupported unless model.can_run_steps().
+  [[nodiscard]] int forward_steps(const Batch& batch, int n_steps, KvCache& cache,
                                   const std::atomic<bool>* cancel = nullptr);
-  // Makes `chain` and, behind it, this model's pass over `batch`, of which row r with sources[r] >=
-  // 0 has, instead of its token, that of the chain's results: step * its top_k + rank. The host
-  // waits once, for both. Then the chain's results and cache are as after its forward_chain(), and
-  // n_used(chain) says how many of the batch's first rows count (at least the first that is
-  // output): results and cache are as after a forward() of those, and what is not finite matters
-  // only in them. At most kMaxFollowingRows rows, with output kArgmax, kTop or kLogits. Errors of
-  // the chain are told in it: then nothing has changed but that, unless its first step alone
-  // failed, when n_used() is asked all the same. All others as of forward(), n_used()'s own
-  // included. Returns whether there was a pass. kUnsupported unless can_follow() the chain's model.
-  [[nodiscard]] bool forward_behind(LeadingChain& chain, const Batch& batch,
-                                    std::span<const std::int32_t> sources, KvCache& cache,
-                                    const std::function<int(const LeadingChain&)>& n_used,
-                                    const std::atomic<bool>* cancel = nullptr);
+
+  // A pass in two phases behind steps of a draft, whose tokens it takes as they are found: row r
+  // with picks[r] >= 0 has that result of the steps, step * their top_k + rank. issue() puts both
+  // on the device's stream; everything given must live until keep(). finish() waits, once for both:
+  // then the draft's results and cache are as after its forward_steps(), and keep(n) says how many
+  // of the batch's first rows count, at least the first that is output: results and cache are as
+  // after a forward() of those, and what is not finite matters only in them. Without it the pass is
+  // as if it had never been. At most kMaxFollowingRows rows, with output kArgmax, kTop or kLogits.
+  //
+  // Errors of the steps are told in them: finish() returns false, nothing has changed but that,
+  // and there is nothing to keep; but when the first step's logits alone are not finite there is a
+  // pass all the same. All others as of forward(). kUnsupported unless can_follow() the draft's
+  // model.
+  void issue(Runner& draft, KvCache& draft_cache, Steps& steps, const Batch& batch,
+             std::span<const std::int32_t> picks, KvCache& cache,
+             const std::atomic<bool>* cancel = nullptr);
+  [[nodiscard]] bool finish();
+  void keep(int n_rows);
 
   [[nodiscard]] const Model& model() const noexcept { return model_; }
   [[nodiscard]] const Results& results() const noexcept { return results_; }
@@ -80,7 +72,10 @@ class Runner {
   }
 
  private:
-  void check_chain(const Batch& batch, int n_steps, const KvCache& cache) const;
+  struct Issued;
+  void check_following(const Runner& draft, const Batch& batch, std::span<const std::int32_t> picks,
+                       const KvCache& cache) const;
+  void check_steps(const Batch& batch, int n_steps, const KvCache& cache) const;
   // Both return the steps that were made.
   int forward_rows(const Batch& batch, int n_steps, std::span<KvCache* const> caches,
                    const std::atomic<bool>* cancel);
@@ -107,11 +102,12 @@ class Runner {
   const Model& model_;
   WorkSpace work_;
   Results results_;
+  std::unique_ptr<Issued> issued_;  // by this one, and not kept yet
 };
 
-// Whether a pass of `model` can run behind a chain of `draft`: all of both is on one device.
+// Whether a pass of `model` can run behind steps of `draft`: all of both is on one device.
 [[nodiscard]] inline bool can_follow(const Model& model, const Model& draft) noexcept {
-  return model.can_chain() && draft.can_chain() && model.device() == draft.device();
+  return model.can_run_steps() && draft.can_run_steps() && model.device() == draft.device();
 }
 
 }  // namespace specdec

@@ -17,8 +17,7 @@ struct Codec {
 [[nodiscard]] const Codec& codec(DType dtype);
 
 // The codec of each format, defined in quant/<format>/reference.cc.
-#define SPECDEC_PLAIN_TYPE(dtype, name) const Codec& codec_##name() noexcept;
-#define SPECDEC_QUANT_TYPE(dtype, name, block) const Codec& codec_##name() noexcept;
-#include "quant/registry.def"
+#define SPECDEC_FORMAT(name, folder, ...) const Codec& codec_##folder() noexcept;
+#include "tensor/formats.def"
 
 }  // namespace specdec

@@ -6,13 +6,10 @@ namespace specdec {
 
 Encoder encoder(DType dtype) {
   switch (dtype) {
-#define SPECDEC_PLAIN_TYPE(dtype, name) \
-  case DType::dtype:                    \
-    return encode_##name;
-#define SPECDEC_QUANT_TYPE(dtype, name, block) \
-  case DType::dtype:                           \
-    return encode_##name;
-#include "quant/registry.def"
+#define SPECDEC_FORMAT(name, folder, ...) \
+  case DType::k##name:                    \
+    return encode_##folder;
+#include "tensor/formats.def"
   }
   SPECDEC_CHECK(!"a listed dtype");
 }

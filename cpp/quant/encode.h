@@ -16,9 +16,7 @@ using Encoder = void (*)(const float* src, void* dst, std::int64_t n);
 [[nodiscard]] Encoder encoder(DType dtype);
 
 // The encoder of each format, defined in quant/<format>/encode.cc.
-#define SPECDEC_PLAIN_TYPE(dtype, name) void encode_##name(const float*, void*, std::int64_t);
-#define SPECDEC_QUANT_TYPE(dtype, name, block) \
-  void encode_##name(const float*, void*, std::int64_t);
-#include "quant/registry.def"
+#define SPECDEC_FORMAT(name, folder, ...) void encode_##folder(const float*, void*, std::int64_t);
+#include "tensor/formats.def"
 
 }  // namespace specdec

@@ -33,13 +33,4 @@ inline void store_scale_min(ScaleMin pair, int s, std::uint8_t* packed) {
   }
 }
 
-// Row r of a tile's scales and mins, as quant/q4_k/pack.cc lays them out.
-inline void pack_scale_mins(const std::uint8_t* packed, int r, std::uint8_t* tile) {
-  for (int s = 0; s < 8; ++s) {
-    const ScaleMin pair = unpack_scale_min(packed, s);
-    tile[64 + 16 * s + r] = static_cast<std::uint8_t>(pair.scale);
-    tile[192 + 32 * (s / 2) + 2 * r + s % 2] = static_cast<std::uint8_t>(pair.min);
-  }
-}
-
 }  // namespace specdec

@@ -15,26 +15,28 @@ bool any_left(std::span<const double> weights, double nothing) {
 
 }  // namespace
 
-std::vector<TokenId> draw_candidates(const Distribution& law, int n, Chance& chance) {
-  if (n <= 1 || law.is_one_hot()) return {chance.draw(law)};
+std::vector<TokenId> draw_candidates(const Distribution& distribution, int n, Chance& chance) {
+  if (n <= 1 || distribution.is_one_hot()) return {chance.draw(distribution)};
   std::vector<TokenId> tokens;
-  std::vector<double> weights(law.probs().begin(), law.probs().end());
+  std::vector<double> weights(distribution.probs().begin(), distribution.probs().end());
   while (static_cast<int>(tokens.size()) < n && any_left(weights, 0.0)) {
     const std::size_t entry = chance.draw(weights);
-    tokens.push_back(law.token(entry));
+    tokens.push_back(distribution.token(entry));
     weights[entry] = 0.0;
   }
   return tokens;
 }
 
-std::vector<TokenId> draw_candidates_at(const Distribution& law, int n, int depth, Chance& chance) {
-  std::vector<TokenId> tokens = {chance.draw_at(law, depth)};
-  if (n <= 1 || law.is_one_hot()) return tokens;
-  std::vector<double> log_weights(law.log_weights().begin(), law.log_weights().end());
-  const std::vector<TokenId> ids(law.tokens().begin(), law.tokens().end());
+std::vector<TokenId> draw_candidates_at(const Distribution& distribution, int n, int depth,
+                                        Chance& chance) {
+  std::vector<TokenId> tokens = {chance.draw_at(distribution, depth)};
+  if (n <= 1 || distribution.is_one_hot()) return tokens;
+  std::vector<double> log_weights(distribution.log_weights().begin(),
+                                  distribution.log_weights().end());
+  const std::vector<TokenId> ids(distribution.tokens().begin(), distribution.tokens().end());
   while (true) {
     for (std::size_t i = 0; i < log_weights.size(); ++i) {
-      if (law.token(i) == tokens.back()) log_weights[i] = kNever;
+      if (distribution.token(i) == tokens.back()) log_weights[i] = kNever;
     }
     if (static_cast<int>(tokens.size()) >= n || !any_left(log_weights, kNever)) return tokens;
     const Distribution rest =
@@ -43,8 +45,8 @@ std::vector<TokenId> draw_candidates_at(const Distribution& law, int n, int dept
   }
 }
 
-std::vector<TokenId> best_candidates(const Distribution& law, int n) {
-  const std::span<const double> weights = law.log_weights();
+std::vector<TokenId> best_candidates(const Distribution& distribution, int n) {
+  const std::span<const double> weights = distribution.log_weights();
   std::vector<std::size_t> entries;
   for (std::size_t i = 0; i < weights.size(); ++i) {
     if (weights[i] > kNever) entries.push_back(i);
@@ -55,7 +57,7 @@ std::vector<TokenId> best_candidates(const Distribution& law, int n) {
                       return weights[a] > weights[b] || (weights[a] == weights[b] && a < b);
                     });
   std::vector<TokenId> tokens;
-  for (std::size_t i = 0; i < wanted; ++i) tokens.push_back(law.token(entries[i]));
+  for (std::size_t i = 0; i < wanted; ++i) tokens.push_back(distribution.token(entries[i]));
   return tokens;
 }
 

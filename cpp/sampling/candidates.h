@@ -1,4 +1,4 @@
-// Several distinct tokens of one law: the candidates for one position.
+// Several distinct tokens of one distribution: the candidates for one position.
 #pragma once
 
 #include <vector>
@@ -11,13 +11,15 @@ namespace specdec {
 
 // n draws without replacement, in the order drawn: the order of Gumbel-top-n. Fewer when the
 // support is smaller.
-[[nodiscard]] std::vector<TokenId> draw_candidates(const Distribution& law, int n, Chance& chance);
+[[nodiscard]] std::vector<TokenId> draw_candidates(const Distribution& distribution, int n,
+                                                   Chance& chance);
 
-// The same with the noise fixed for the position `depth`: the first is chance.draw_at(law, depth).
-[[nodiscard]] std::vector<TokenId> draw_candidates_at(const Distribution& law, int n, int depth,
-                                                      Chance& chance);
+// The same with the noise fixed for the position `depth`: the first is chance.draw_at(distribution,
+// depth).
+[[nodiscard]] std::vector<TokenId> draw_candidates_at(const Distribution& distribution, int n,
+                                                      int depth, Chance& chance);
 
 // The n most probable tokens, best first, ties to the lowest id; none of probability 0.
-[[nodiscard]] std::vector<TokenId> best_candidates(const Distribution& law, int n);
+[[nodiscard]] std::vector<TokenId> best_candidates(const Distribution& distribution, int n);
 
 }  // namespace specdec

@@ -1,4 +1,4 @@
-// The law of one token: every token of the vocabulary, or a sorted few of them.
+// The distribution of one token: every token of the vocabulary, or a sorted few of them.
 #pragma once
 
 #include <cstddef>

@@ -61,4 +61,17 @@ TokenLogprobs token_logprobs(std::span<const float> adjusted_logits, TokenId tok
   return result;
 }
 
+TokenLogprobs token_logprobs(std::span<const TopToken> best, float log_sum_exp, TokenId token,
+                             int n_top) {
+  TokenLogprobs result;
+  result.token = token;
+  const double sum = static_cast<double>(log_sum_exp);
+  for (const TopToken& top : best) {
+    const double logprob = static_cast<double>(top.logit) - sum;
+    if (top.token == token) result.logprob = logprob;
+    if (static_cast<int>(result.top.size()) < n_top) result.top.emplace_back(top.token, logprob);
+  }
+  return result;
+}
+
 }  // namespace specdec

@@ -20,6 +20,10 @@ struct TokenLogprobs {
 [[nodiscard]] TokenLogprobs token_logprobs(std::span<const float> adjusted_logits, TokenId token,
                                            int n_top);
 
+// The same from the best tokens of a row, the token among them, and the log of the sum of e^logit.
+[[nodiscard]] TokenLogprobs token_logprobs(std::span<const TopToken> best, float log_sum_exp,
+                                           TokenId token, int n_top);
+
 // Ids of the k best logits, best first, ties to the lowest id; all of them when k >= size. No NaN.
 [[nodiscard]] std::vector<TokenId> top_k_tokens(std::span<const float> logits, int k);
 

@@ -37,7 +37,7 @@ struct SamplingParams {
   [[nodiscard]] bool argmax_suffices() const {
     return greedy() && logit_bias.empty() && !has_penalties();
   }
-  // How many of the best raw logits determine the law; 0: the whole row does.
+  // How many of the best raw logits determine the distribution; 0: the whole row does.
   [[nodiscard]] int needs_only_top(int vocab_size) const {
     if (!logit_bias.empty() || has_penalties()) return 0;
     if (greedy()) return 1;

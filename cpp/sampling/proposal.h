@@ -15,11 +15,12 @@ struct DraftProposal {
   // Index of the token that token i follows, below i; -1 is the last committed token.
   // Empty: a chain (-1, 0, 1, ...).
   std::vector<std::int32_t> parents;
-  // The law token i was drawn from, given its path; default-made for a sibling after the first of
-  // its parent, which was drawn from the first one's law without the siblings before it. Empty: a
-  // deterministic proposal.
+  // The distribution token i was drawn from, given its path; default-made for a sibling after the
+  // first of its parent, which was drawn from the first one's distribution without the siblings
+  // before it. Empty: a deterministic proposal.
   std::vector<Distribution> probs;
-  // Deterministic although it carries laws: tokens are the best of `probs`, none was drawn.
+  // Deterministic although it carries distributions: tokens are the best of `probs`, none was
+  // drawn.
   bool chosen = false;
   // Length of the match that justifies the draft, for drafters that look text up; 0: unknown.
   int strength = 0;

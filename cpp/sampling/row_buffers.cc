@@ -5,8 +5,9 @@
 namespace specdec {
 namespace {
 
-constexpr std::size_t kLeast = 8192;           // elements; the allocator handles less well
-constexpr std::size_t kKeptBytes = 48U << 20;  // per thread: 20 rows of 151,936 and their laws
+constexpr std::size_t kLeast = 8192;  // elements; the allocator handles less well
+constexpr std::size_t kKeptBytes = 48U
+                                   << 20;  // per thread: 20 rows of 151,936 and their distributions
 
 struct Pool {
   std::vector<std::vector<double>> buffers;
@@ -18,7 +19,7 @@ struct Pool {
   Pool& operator=(const Pool&) = delete;
 };
 
-// Null while the thread ends: laws may outlive the pool then.
+// Null while the thread ends: distributions may outlive the pool then.
 Pool* pool() {
   thread_local bool alive = true;
   if (!alive) return nullptr;

@@ -7,15 +7,10 @@
 
 namespace specdec {
 namespace {
-// Sizes are repeated in quant/<format>/block.h and checked against these there.
 constexpr DTypeTraits kTraits[] = {
-    {DType::kF32, "F32", 1, 4},       {DType::kF16, "F16", 1, 2},
-    {DType::kBF16, "BF16", 1, 2},     {DType::kQ4_0, "Q4_0", 32, 18},
-    {DType::kQ4_1, "Q4_1", 32, 20},   {DType::kQ5_0, "Q5_0", 32, 22},
-    {DType::kQ5_1, "Q5_1", 32, 24},   {DType::kQ8_0, "Q8_0", 32, 34},
-    {DType::kQ2_K, "Q2_K", 256, 84},  {DType::kQ3_K, "Q3_K", 256, 110},
-    {DType::kQ4_K, "Q4_K", 256, 144}, {DType::kQ5_K, "Q5_K", 256, 176},
-    {DType::kQ6_K, "Q6_K", 256, 210},
+#define SPECDEC_FORMAT(name, folder, id, elements, bytes, d_at, m_at, file_type) \
+  {DType::k##name, #name, elements, bytes, {d_at, m_at}, file_type},
+#include "tensor/formats.def"
 };
 
 struct IdName {
@@ -23,36 +18,8 @@ struct IdName {
   const char* name;
 };
 constexpr IdName kOtherNames[] = {
-    {4, "Q4_2 (removed)"},
-    {5, "Q4_3 (removed)"},
-    {9, "Q8_1"},
-    {15, "Q8_K"},
-    {16, "IQ2_XXS"},
-    {17, "IQ2_XS"},
-    {18, "IQ3_XXS"},
-    {19, "IQ1_S"},
-    {20, "IQ4_NL"},
-    {21, "IQ3_S"},
-    {22, "IQ2_S"},
-    {23, "IQ4_XS"},
-    {24, "I8"},
-    {25, "I16"},
-    {26, "I32"},
-    {27, "I64"},
-    {28, "F64"},
-    {29, "IQ1_M"},
-    {31, "Q4_0_4_4 (removed)"},
-    {32, "Q4_0_4_8 (removed)"},
-    {33, "Q4_0_8_8 (removed)"},
-    {34, "TQ1_0"},
-    {35, "TQ2_0"},
-    {36, "IQ4_NL_4_4 (removed)"},
-    {37, "IQ4_NL_4_8 (removed)"},
-    {38, "IQ4_NL_8_8 (removed)"},
-    {39, "MXFP4"},
-    {40, "NVFP4"},
-    {41, "Q1_0"},
-    {42, "Q2_0"},
+#define SPECDEC_OTHER(id, name) {id, name},
+#include "tensor/formats.def"
 };
 }  // namespace
 

@@ -10,27 +10,38 @@
 namespace specdec {
 
 enum class DType : std::uint32_t {
-  kF32 = 0,
-  kF16 = 1,
-  kQ4_0 = 2,
-  kQ4_1 = 3,
-  kQ5_0 = 6,
-  kQ5_1 = 7,
-  kQ8_0 = 8,
-  kQ2_K = 10,
-  kQ3_K = 11,
-  kQ4_K = 12,
-  kQ5_K = 13,
-  kQ6_K = 14,
-  kBF16 = 30,
+#define SPECDEC_FORMAT(name, folder, id, ...) k##name = id,
+#include "tensor/formats.def"
 };
 
-// The types this engine computes with, and their packed sizes.
+namespace dtype_detail {
+enum Place : int {
+#define SPECDEC_FORMAT(name, ...) k##name,
+#include "tensor/formats.def"
+  kCount
+};
+}  // namespace dtype_detail
+
+// The types this engine computes with, and a type's place among them: tables have one entry each.
+inline constexpr int kDTypeCount = dtype_detail::kCount;
+[[nodiscard]] constexpr int dtype_index(DType dtype) {
+  switch (dtype) {
+#define SPECDEC_FORMAT(name, ...) \
+  case DType::k##name:            \
+    return dtype_detail::k##name;
+#include "tensor/formats.def"
+  }
+  return 0;  // no type has come this far without find_dtype()
+}
+
+// What the types are, and their packed sizes.
 struct DTypeTraits {
   DType dtype;
   const char* name;              // "Q4_K"
   std::uint32_t block_elements;  // weights per block
   std::uint32_t block_bytes;     // bytes per block
+  int half_at[2];                // where in a block its f16 numbers are; -1: none
+  int file_type;                 // general.file_type of models in it; -1: only mixes have one
 };
 
 // nullptr when the id is not one of the supported types.

@@ -113,7 +113,8 @@ def pull(
 
     Args:
         name: "smollm2", or ``hf:ORG/REPO`` or ``hf:ORG/REPO:FILE.gguf`` for the Hugging Face Hub,
-            which needs ``pip install specdec-native[hub]``.
+            which needs ``pip install specdec-native[hub]``. The first file of a model in several
+            (FILE-00001-of-00003.gguf) brings the others.
         notify: called with a sentence before each long step.
         show_progress: let the downloader draw its progress bar on standard error.
 
@@ -233,12 +234,13 @@ def _pull_from_hub(repo: str, file: str | None, notify: Notify) -> pathlib.Path:
     try:
         file = file or _only_gguf(huggingface_hub.list_repo_files(repo), repo)
         target = folder / file
-        if target.exists():
-            return target
-        with _work_folder(folder) as work:
-            notify(f"fetching {file} from {repo}")
-            partial = huggingface_hub.hf_hub_download(repo, file, local_dir=str(work))
-            _put(pathlib.Path(partial), target)
+        for part in _parts_of(file):
+            if (folder / part).exists():
+                continue
+            with _work_folder(folder) as work:
+                notify(f"fetching {part} from {repo}")
+                partial = huggingface_hub.hf_hub_download(repo, part, local_dir=str(work))
+                _put(pathlib.Path(partial), folder / part)
     except DownloadError:
         raise
     except Exception as error:  # whatever the client and its HTTP library raise
@@ -248,8 +250,25 @@ def _pull_from_hub(repo: str, file: str | None, notify: Notify) -> pathlib.Path:
     return target
 
 
+_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+
+
+def _parts_of(file: str) -> list[str]:
+    """The files of a model in several, of which `file` is the first; or just the file."""
+    match = _PART.fullmatch(file)
+    if match is None or int(match[2]) != 1:
+        return [file]
+    return [f"{match[1]}-{i:05}-of-{match[3]}.gguf" for i in range(1, int(match[3]) + 1)]
+
+
 def _only_gguf(files: list[str], repo: str) -> str:
-    found = sorted(f for f in files if f.endswith(".gguf"))
+    """The one model of a repository; of one in several files the first."""
+
+    def is_later(file: str) -> bool:
+        match = _PART.fullmatch(file)
+        return match is not None and int(match[2]) != 1
+
+    found = sorted(f for f in files if f.endswith(".gguf") and not is_later(f))
     if len(found) == 1:
         return found[0]
     if not found:

@@ -378,6 +378,7 @@ def inspect(path: StrPath, *, max_array: int = 1024) -> FileInfo:
         warnings=tuple(found["warnings"]),
         supported=not found["problem"],
         problem=found["problem"],
+        n_parts=found["n_parts"],
     )
 
 

@@ -114,6 +114,7 @@ class DraftModel:
     def __post_init__(self) -> None:
         _check(self)
         _check_lengths(self)
+        _check_temperature(self)
         if self.draft_top_k is not None and self.draft_top_k < self.branch:
             raise InvalidArgumentError(
                 f"draft_top_k must be at least branch, {self.branch}, not {self.draft_top_k}: "
@@ -236,6 +237,7 @@ class LayerSkip:
     def __post_init__(self) -> None:
         _check(self)
         _check_lengths(self)
+        _check_temperature(self)
 
 
 Drafter = DraftModel | NGram | SuffixAutomaton | TokenRecycling | LayerSkip
@@ -272,6 +274,14 @@ _LONGEST = {
     TokenRecycling: 15,
     LayerSkip: 3,
 }
+
+
+def _check_temperature(drafter: DraftModel | LayerSkip) -> None:
+    if drafter.sampling == "greedy" and drafter.temperature:
+        raise InvalidArgumentError(
+            f"temperature={drafter.temperature} has no effect on greedy drafts, which are the best "
+            'tokens whatever it is: leave it out, or choose sampling="sampled" or "coupled"'
+        )
 
 
 def _check_lengths(drafter: Drafter) -> None:

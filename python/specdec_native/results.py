@@ -248,6 +248,7 @@ class FileInfo:
         tensors: name, type, shape (contiguous size first) and bytes of each tensor.
         warnings: oddities that do not keep the file from being used.
         supported: whether this version runs it; `problem` says why not.
+        n_parts: files that the model is in; `size_bytes` is that of all.
     """
 
     path: str
@@ -259,6 +260,7 @@ class FileInfo:
     warnings: tuple[str, ...]
     supported: bool
     problem: str
+    n_parts: int = 1
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ using Passes = std::vector<std::pair<int, double>>;
 
 py::dict to_dict(const Choice& choice) {
   py::dict d;
-  d["source"] = choice.source;
+  d["drafter"] = choice.drafter;
   d["length"] = choice.length;
   d["speedup"] = choice.speedup;
   d["reason"] = std::string(choice.reason);
@@ -23,22 +23,22 @@ py::dict to_dict(const Choice& choice) {
 // Keeps the choice between choose() and observe().
 class Control {
  public:
-  explicit Control(const std::vector<std::pair<std::string, bool>>& sources)
+  explicit Control(const std::vector<std::pair<std::string, bool>>& drafters)
       : controller_([&] {
-          std::vector<SourceTraits> traits;
-          for (const auto& [name, lookup] : sources) traits.push_back({name, lookup});
+          std::vector<DrafterTraits> traits;
+          for (const auto& [name, lookup] : drafters) traits.push_back({name, lookup});
           return Controller(traits);
         }()) {}
 
   void calibrate(const Passes& passes) { controller_.target_cost().calibrate(passes); }
-  void calibrate_source(int source, const Passes& passes) {
-    controller_.source_cost(source).calibrate(passes);
+  void calibrate_drafter(int drafter, const Passes& passes) {
+    controller_.drafter_cost(drafter).calibrate(passes);
   }
-  // offers: (source, n_tokens, match_length, n_behind)
+  // offers: (drafter, n_tokens, match_length, n_behind)
   py::dict choose(const std::vector<std::tuple<int, int, int, int>>& offers, int budget) {
     std::vector<Offer> list;
-    for (const auto& [source, n_tokens, match_length, n_behind] : offers)
-      list.push_back({.source = source,
+    for (const auto& [drafter, n_tokens, match_length, n_behind] : offers)
+      list.push_back({.drafter = drafter,
                       .n_tokens = n_tokens,
                       .match_length = match_length,
                       .n_behind = n_behind});
@@ -49,26 +49,29 @@ class Control {
   bool wants_sibling(int n, int rank, double probability, double conditional) {
     return controller_.wants_sibling(n, rank, probability, conditional);
   }
-  void judge_sibling(int source, int rank, int grade, bool accepted) {
-    controller_.siblings(source).observe(rank - 1, grade, accepted);
+  void judge_sibling(int drafter, int rank, int grade, bool accepted) {
+    controller_.siblings(drafter).observe(rank - 1, grade, accepted);
   }
-  void judge(int source, int position, int grade, bool accepted) {
-    controller_.acceptance(source).observe(position, grade, accepted);
+  void judge(int drafter, int position, int grade, bool accepted) {
+    controller_.acceptance(drafter).observe(position, grade, accepted);
   }
-  double rate(int source, int position, int grade) {
-    return controller_.acceptance(source).rate(position, grade);
+  double rate(int drafter, int position, int grade) {
+    return controller_.acceptance(drafter).rate(position, grade);
   }
   int planned_siblings(int n_chain) { return controller_.planned_siblings(n_chain); }
   void observe(int n_drafted, int n_emitted, double draft_ms, double verify_ms, int n_siblings,
-               int n_unused) {
+               int n_unused, double weights) {
+    const int n_rows = 1 + n_drafted + n_siblings + n_unused;
     controller_.observe({.choice = choice_,
                          .n_drafted = n_drafted,
                          .n_siblings = n_siblings,
                          .n_unused = n_unused,
                          .n_emitted = n_emitted,
                          .draft_ms = draft_ms,
-                         .verify_ms = verify_ms});
+                         .verify_ms = verify_ms,
+                         .reading = {.n_rows = n_rows, .weights = weights}});
   }
+  void set_mixture(const Mixture& mixture) { controller_.target_cost().set_mixture(mixture); }
   void begin() { controller_.begin_request(); }
   void set_reread(int n) { controller_.set_reread(n); }
   void end() { controller_.end_request(); }
@@ -89,7 +92,7 @@ PYBIND11_MODULE(_testing_control, m) {
   py::class_<Control>(m, "Control", py::module_local())
       .def(py::init<const std::vector<std::pair<std::string, bool>>&>())
       .def("calibrate", &Control::calibrate)
-      .def("calibrate_source", &Control::calibrate_source)
+      .def("calibrate_drafter", &Control::calibrate_drafter)
       .def("choose", &Control::choose)
       .def("keep_going", &Control::keep_going)
       .def("judge", &Control::judge)
@@ -98,7 +101,11 @@ PYBIND11_MODULE(_testing_control, m) {
       .def("judge_sibling", &Control::judge_sibling)
       .def("observe", &Control::observe, py::arg("n_drafted"), py::arg("n_emitted"),
            py::arg("draft_ms"), py::arg("verify_ms"), py::arg("n_siblings") = 0,
-           py::arg("n_unused") = 0)
+           py::arg("n_unused") = 0, py::arg("weights") = 1.0)
+      .def("set_mixture",
+           [](Control& c, double share, int n_experts, int n_used) {
+             c.set_mixture({.share = share, .n_experts = n_experts, .n_used = n_used});
+           })
       .def("planned_siblings", &Control::planned_siblings)
       .def("begin", &Control::begin)
       .def("set_reread", &Control::set_reread)

@@ -364,7 +364,7 @@ Ints take_tokens(const Ints& tokens, const Ints& sources, const Ints& found) {
   run_kernels(device_kernels().take_tokens,
               TakeTokensArgs{.tokens = dst.as<std::int32_t>(),
                              .n_rows = static_cast<int>(tokens.size()),
-                             .sources = from.as<std::int32_t>(),
+                             .picks = from.as<std::int32_t>(),
                              .found = top.as<TopToken>()});
   Ints out(tokens.size());
   dst.download(out.mutable_data());

@@ -8,7 +8,7 @@
 
 namespace specdec::testing {
 
-class WithLengths final : public Drafter {
+class WithLengths final : public ModelDrafter {
  public:
   explicit WithLengths(std::unique_ptr<Drafter> inner) : inner_(std::move(inner)) {}
   // Null: those that it was made with.
@@ -19,11 +19,15 @@ class WithLengths final : public Drafter {
   int default_draft_max() const override { return inner_->default_draft_max(); }
   int wanted_top_k() const override { return inner_->wanted_top_k(); }
   bool wants_all_rows() const override { return inner_->wants_all_rows(); }
-  int branch() const override { return inner_->branch(); }
-  bool uses_model() const override { return inner_->uses_model(); }
-  int n_behind(std::span<const TokenId> committed) override { return inner_->n_behind(committed); }
-  int n_unread() const override { return inner_->n_unread(); }
-  void read_all(std::span<const TokenId> committed) override { inner_->read_all(committed); }
+  ModelDrafter* model() override { return inner_->model() != nullptr ? this : nullptr; }
+  int branch() const override { return inner_->model()->branch(); }
+  int n_behind(std::span<const TokenId> committed) override {
+    return inner_->model()->n_behind(committed);
+  }
+  int n_unread() const override { return inner_->model()->n_unread(); }
+  void read_all(std::span<const TokenId> committed) override {
+    inner_->model()->read_all(committed);
+  }
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
     inner_->begin(setup, prompt);
   }
@@ -32,11 +36,11 @@ class WithLengths final : public Drafter {
     return inner_->propose(committed, max_tokens, chance);
   }
   std::optional<DraftPlan> plan(std::span<const TokenId> committed, int max_tokens) override {
-    return inner_->plan(committed, max_tokens);
+    return inner_->model()->plan(committed, max_tokens);
   }
-  DraftProposal conclude(const DraftPlan& plan) override { return inner_->conclude(plan); }
+  DraftProposal conclude(const DraftPlan& plan) override { return inner_->model()->conclude(plan); }
   void commit(const CommitInfo& info) override { inner_->commit(info); }
-  void align(std::span<const TokenId> committed) override { inner_->align(committed); }
+  void align(std::span<const TokenId> committed) override { inner_->model()->align(committed); }
   void reset() override { inner_->reset(); }
 
  private:

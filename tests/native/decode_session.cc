@@ -57,7 +57,7 @@ class PyDrafter final : public Drafter {
   py::object function_;
 };
 
-// Draws from one law and declares another: losslessness must break.
+// Draws from one distribution and declares another: losslessness must break.
 class LyingDrafter final : public Drafter {
  public:
   explicit LyingDrafter(int vocab_size) : vocab_size_(static_cast<std::size_t>(vocab_size)) {}
@@ -176,6 +176,49 @@ class Session {
     return d;
   }
 
+  // Requests of several sessions, turn by turn, as a scheduler has them; each from its beginning.
+  static std::vector<std::vector<TokenId>> by_turns(
+      const std::vector<std::pair<Session*, py::dict>>& all) {
+    struct Running {
+      DecodeRequest request;
+      std::optional<ToyPieces> pieces;
+      std::optional<TokenCache> cache;
+      std::vector<Drafter*> drafters;
+      std::optional<Task> task;
+    };
+    std::vector<std::unique_ptr<Running>> running;
+    for (const auto& [session, options] : all) {
+      Running& r = *running.emplace_back(std::make_unique<Running>());
+      int unused = 0;
+      session->read_request(options, r.request, r.pieces, unused, unused);
+      session->decoder_->reset();
+      ToyScorer& toy = session->target_;
+      r.cache.emplace(toy);
+      if (session->drafter_ != nullptr) r.drafters = {session->drafter_.get()};
+      r.task.emplace(
+          TaskTarget{.vocab_size = toy.vocab_size(), .n_ctx = toy.n_ctx(), .scorer = &toy},
+          r.drafters, nullptr, r.request);
+      r.task->begin();
+      r.task->read_from(0, 0.0);
+    }
+    for (bool goes_on = true; goes_on;) {
+      goes_on = false;
+      for (const auto& r : running) {
+        // One row of a prompt at a time: whoever drives a task may cut it as he likes.
+        const TaskRows* const rows = r->task->next_rows(1);
+        if (rows == nullptr) continue;
+        take_turn(*r->cache, *rows, *r->task);
+        goes_on = true;
+      }
+    }
+    std::vector<std::vector<TokenId>> results;
+    for (std::size_t i = 0; i < running.size(); ++i) {
+      results.push_back(running[i]->task->result(false).token_ids);
+      all[i].first->decoder_->reset();
+    }
+    return results;
+  }
+
   // Law of the result's token ids over every branch of the loop.
   std::vector<std::pair<std::vector<TokenId>, double>> law(const py::dict& options) {
     DecodeRequest request;
@@ -249,25 +292,25 @@ class Session {
   // As propose_all(), by a plan that the target follows where there is one; whether there was.
   std::pair<DraftProposal, bool> propose_ahead(const std::vector<TokenId>& committed,
                                                int max_tokens) {
-    std::optional<DraftPlan> plan = drafter_->plan(committed, max_tokens);
+    std::optional<DraftPlan> plan;
+    if (drafter_->model() != nullptr) plan = drafter_->model()->plan(committed, max_tokens);
     if (!plan) return {propose_all(committed, max_tokens), false};
-    std::vector<TokenId> tokens(plan->sources.size() + 1, 0);
+    std::vector<TokenId> tokens(plan->picks.size() + 1, 0);
     tokens[0] = committed.back();
-    std::vector<std::int32_t> sources = {-1};
-    sources.insert(sources.end(), plan->sources.begin(), plan->sources.end());
+    std::vector<std::int32_t> picks = {-1};
+    picks.insert(picks.end(), plan->picks.begin(), plan->picks.end());
     std::vector<std::int32_t> parents;
     if (!plan->parents.empty()) parents.push_back(-1);
     for (const std::int32_t parent : plan->parents) parents.push_back(parent + 1);
-    ScorerBatch batch;
+    Batch batch;
     batch.tokens = tokens;
     batch.parents = parents;
     batch.output = RowOutput::kArgmax;
-    DraftProposal proposal;
     target_.truncate(0);
-    target_.forward_behind(plan->chain, batch, sources, [&] {
-      proposal = drafter_->conclude(*plan);
-      return 1 + proposal.size();
-    });
+    target_.issue(*plan->scorer, plan->steps, batch, picks);
+    target_.finish();
+    DraftProposal proposal = drafter_->model()->conclude(*plan);
+    target_.keep(1 + proposal.size());
     return {std::move(proposal), true};
   }
   std::vector<int> chains() { return std::exchange(draft_->chain_sizes, {}); }
@@ -310,10 +353,14 @@ class Session {
   [[nodiscard]] std::vector<std::tuple<int, int, double, double>> sibling_questions() const {
     return rule_.questions;
   }
-  int n_behind(const std::vector<TokenId>& committed) { return drafter_->n_behind(committed); }
-  [[nodiscard]] int n_unread() const { return drafter_->n_unread(); }
-  void read_all(const std::vector<TokenId>& committed) { drafter_->read_all(committed); }
-  void align(const std::vector<TokenId>& committed) { drafter_->align(committed); }
+  int n_behind(const std::vector<TokenId>& committed) {
+    return drafter_->model()->n_behind(committed);
+  }
+  [[nodiscard]] int n_unread() const { return drafter_->model()->n_unread(); }
+  void read_all(const std::vector<TokenId>& committed) { drafter_->model()->read_all(committed); }
+  void align(const std::vector<TokenId>& committed) {
+    if (drafter_->model() != nullptr) drafter_->model()->align(committed);
+  }
   void commit(const std::vector<TokenId>& committed, int n_new,
               const std::vector<std::vector<TokenId>>& target_top_k,
               const std::vector<TokenId>& row_tokens,
@@ -369,8 +416,9 @@ class Session {
     } else {
       if (dict.contains("toy")) {
         draft_ = std::make_unique<ToyScorer>(to_toy(toy));
-        models.draft = models.layers = draft_.get();
-        if (!use_cache_) models.draft = models.layers = &draft_reread_.emplace(*draft_);
+        TokenScorer* seen = draft_.get();
+        if (!use_cache_) seen = &draft_reread_.emplace(*draft_);
+        models.draft = models.layers = &draft_cache_.emplace(*seen);
       }
       made = make_drafter(options, models);
     }
@@ -458,6 +506,7 @@ class Session {
   std::unique_ptr<ToyScorer> draft_;
   std::optional<RereadScorer> target_reread_, draft_reread_;
   Rule rule_;
+  std::optional<TokenCache> draft_cache_;
   std::unique_ptr<WithLengths> drafter_;
   std::optional<Decoder> decoder_;
 };
@@ -475,6 +524,7 @@ void bind_session(py::module_& m) {
       .def(py::init<const py::dict&, const py::object&, bool>(), py::arg("target"),
            py::arg("drafter") = py::none(), py::arg("use_cache") = true)
       .def("run", [](Session& s, const py::kwargs& options) { return s.run(options); })
+      .def_static("by_turns", &Session::by_turns, py::arg("sessions_and_options"))
       .def("law", [](Session& s, const py::kwargs& options) { return s.law(options); })
       .def("counts", &Session::counts, py::arg("options"), py::arg("first_seed"), py::arg("n"),
            py::arg("reuse") = "")

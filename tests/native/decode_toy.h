@@ -70,7 +70,7 @@ class ToyScorer final : public TokenScorer {
   int length() const override { return static_cast<int>(cache_.size()); }
   [[nodiscard]] const std::vector<TokenId>& cache() const { return cache_; }
 
-  void forward(const ScorerBatch& batch) override {
+  void forward(const Batch& batch) override {
     ++n_forwards;
     if (n_forwards == cancel_at) cancel_flag = true;
     if (n_forwards == fail_at)
@@ -110,8 +110,8 @@ class ToyScorer final : public TokenScorer {
     fresh_ = true;
   }
 
-  int max_chain_steps() const override { return spec_.chain_steps; }
-  int forward_chain(const ScorerBatch& batch, int n_steps) override {
+  int max_steps() const override { return spec_.chain_steps; }
+  int forward_steps(const Batch& batch, int n_steps) override {
     const int n = static_cast<int>(batch.tokens.size());
     require(n_steps >= 1 && n_steps <= spec_.chain_steps, "more steps than it makes");
     require(batch.parents.empty() && batch.first_output_row == n - 1, "a chain that is none");
@@ -144,53 +144,53 @@ class ToyScorer final : public TokenScorer {
   bool can_follow(const TokenScorer& draft) const override {
     return spec_.follows && dynamic_cast<const ToyScorer*>(&draft) != nullptr;
   }
-  void forward_behind(DraftChain& chain, const ScorerBatch& batch,
-                      std::span<const std::int32_t> sources,
-                      const std::function<int()>& n_used) override {
-    require(can_follow(*chain.scorer) && chain.scorer != this, "a chain it cannot follow");
-    require(sources.size() == batch.tokens.size() && sources[0] == -1, "sources that are none");
-    chain.n_done = 0;
+  void issue(TokenScorer& draft, Steps& steps, const Batch& batch,
+             std::span<const std::int32_t> picks) override {
+    require(can_follow(draft) && &draft != this, "steps it cannot follow");
+    require(picks.size() == batch.tokens.size() && picks[0] == -1, "picks that are none");
+    steps.n_done = 0;
     try {
-      chain.n_done = chain.scorer->forward_chain(chain.batch, chain.n_steps);
+      steps.n_done = draft.forward_steps(steps.batch, steps.n_steps);
     } catch (const Error&) {
-      chain.error = std::current_exception();
+      steps.error = std::current_exception();
     }
-    chain.share = 0.5;
+    steps.share = 0.5;
     std::vector<TokenId> tokens(batch.tokens.begin(), batch.tokens.end());
-    const int n_best = chain.batch.n_best();
-    int n_known = 0;
+    const int n_best = steps.batch.n_best();
     for (std::size_t r = 0; r < tokens.size(); ++r) {
-      const int step = sources[r] / n_best;
-      require(step < chain.n_steps, "a source behind the chain");
-      if (sources[r] < 0) ++n_known;
-      if (sources[r] < 0 || step >= chain.n_done) continue;
-      const int row = static_cast<int>(chain.batch.tokens.size()) - 1 + step;
-      const int rank = sources[r] % n_best;
-      const TokenId token = rank == 0
-                                ? chain.scorer->argmax(row)
-                                : chain.scorer->top(row)[static_cast<std::size_t>(rank)].token;
+      const int step = picks[r] / n_best;
+      require(step < steps.n_steps, "a pick behind the steps");
+      if (picks[r] < 0 || step >= steps.n_done) continue;
+      const int row = static_cast<int>(steps.batch.tokens.size()) - 1 + step;
+      const int rank = picks[r] % n_best;
+      const TokenId token =
+          rank == 0 ? draft.argmax(row) : draft.top(row)[static_cast<std::size_t>(rank)].token;
       tokens[r] = token >= 0 && token < spec_.vocab_size ? token : 0;
     }
-    ScorerBatch seen = batch;
+    Batch seen = batch;
     seen.tokens = tokens;
     forward(seen);
-    int n = 0;
-    try {
-      n = n_used();
-      require(n >= n_known && n <= static_cast<int>(tokens.size()),
-              "a number of rows that is none");
-      for (int r = 0; r < n; ++r)
-        require(sources[static_cast<std::size_t>(r)] / n_best < std::max(chain.n_done, 1),
-                "rows of steps that were not made");
-    } catch (...) {
-      cache_.resize(static_cast<std::size_t>(base_));
-      throw;
-    }
-    followed.emplace_back(static_cast<int>(tokens.size()), n);
-    cache_.resize(static_cast<std::size_t>(base_ + n));
+    // Nothing counts before keep().
+    cache_.resize(static_cast<std::size_t>(base_));
+    issued_ = &steps;
+    picks_.assign(picks.begin(), picks.end());
+  }
+  void finish() override { require(issued_ != nullptr, "a wait for nothing"); }
+  void keep(int n) override {
+    require(issued_ != nullptr, "rows to keep of nothing");
+    const Steps& steps = *std::exchange(issued_, nullptr);
+    int n_known = 0;
+    for (const std::int32_t pick : picks_) n_known += pick < 0 ? 1 : 0;
+    require(n >= n_known && n <= static_cast<int>(tokens_.size()), "a number of rows that is none");
+    for (int r = 0; r < n; ++r)
+      require(
+          picks_[static_cast<std::size_t>(r)] / steps.batch.n_best() < std::max(steps.n_done, 1),
+          "rows of steps that were not made");
+    followed.emplace_back(static_cast<int>(tokens_.size()), n);
     tokens_.resize(static_cast<std::size_t>(n));
     parents_.resize(static_cast<std::size_t>(n));
     rows_.resize(static_cast<std::size_t>(n));
+    cache_.insert(cache_.end(), tokens_.begin(), tokens_.end());
   }
 
   std::span<const float> logits(int row) const override {
@@ -251,12 +251,10 @@ class ToyScorer final : public TokenScorer {
         "a request for a row without output");
     return rows_[static_cast<std::size_t>(row)];
   }
-  std::vector<float> output_after(const std::vector<TokenId>& path,
-                                  const ScorerBatch& batch) const {
+  std::vector<float> output_after(const std::vector<TokenId>& path, const Batch& batch) const {
     std::vector<float> row = logits_after(path);
-    for (int t = 0; t < spec_.vocab_size && !batch.token_blocks.empty(); ++t) {
-      if (!std::binary_search(batch.token_blocks.begin(), batch.token_blocks.end(),
-                              t / kTokenBlock))
+    for (int t = 0; t < spec_.vocab_size && !batch.head_blocks.empty(); ++t) {
+      if (!std::binary_search(batch.head_blocks.begin(), batch.head_blocks.end(), t / kHeadBlock))
         row[static_cast<std::size_t>(t)] = -std::numeric_limits<float>::infinity();
     }
     if (n_forwards == nan_at) row[0] = std::nanf("");
@@ -281,6 +279,8 @@ class ToyScorer final : public TokenScorer {
 
   ToySpec spec_;
   std::vector<TokenId> cache_;
+  const Steps* issued_ = nullptr;  // of a pass that is not kept yet
+  std::vector<std::int32_t> picks_;
   // The last forward.
   int base_ = 0;
   bool fresh_ = false;

@@ -270,8 +270,7 @@ PYBIND11_MODULE(_testing_gguf, module) {
       .def_property_readonly("alignment", [](const File& f) { return f.file->alignment(); })
       .def_property_readonly("file_size", [](const File& f) { return f.file->file_size(); })
       .def_property_readonly("data_start", [](const File& f) { return f.file->data_start(); })
-      .def_property_readonly("is_mapped",
-                             [](const File& f) { return f.file->mapping() != nullptr; })
+      .def_property_readonly("is_mapped", [](const File& f) { return f.keep_alive.is_none(); })
       .def_property_readonly("warnings", [](const File& f) { return f.file->warnings(); })
       .def("key_names",
            [](const File& f) {

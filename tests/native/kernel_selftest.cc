@@ -14,6 +14,7 @@
 #include "base/cpu_isa.h"
 #include "base/error.h"
 #include "quant/codec.h"
+#include "quant/encode.h"
 
 namespace specdec {
 namespace {
@@ -46,39 +47,21 @@ class Numbers {
   std::uint32_t state_;
 };
 
-struct Format {
-  DType dtype;
-  const char* name;
-  std::vector<int> scales;  // offsets of the f16 scales in a block
-};
-
-const std::vector<Format>& formats() {
-  static const std::vector<Format> list = {
-      {DType::kF32, "F32", {}},         {DType::kF16, "F16", {}},
-      {DType::kBF16, "BF16", {}},       {DType::kQ4_0, "Q4_0", {0}},
-      {DType::kQ4_1, "Q4_1", {0, 2}},   {DType::kQ5_0, "Q5_0", {0}},
-      {DType::kQ5_1, "Q5_1", {0, 2}},   {DType::kQ8_0, "Q8_0", {0}},
-      {DType::kQ2_K, "Q2_K", {80, 82}}, {DType::kQ3_K, "Q3_K", {108}},
-      {DType::kQ4_K, "Q4_K", {0, 2}},   {DType::kQ5_K, "Q5_K", {0, 2}},
-      {DType::kQ6_K, "Q6_K", {208}},
-  };
-  return list;
-}
-
 // Random weights: every code occurs; scales are f16 numbers in (-2, 2).
-std::vector<std::byte> random_weights(const Format& format, std::int64_t n, Numbers& numbers) {
-  const DTypeTraits& traits = dtype_traits(format.dtype);
+std::vector<std::byte> random_weights(DType dtype, std::int64_t n, Numbers& numbers) {
+  const DTypeTraits& traits = dtype_traits(dtype);
   std::vector<std::byte> data(static_cast<std::size_t>(n) / traits.block_elements *
                               traits.block_bytes);
-  if (format.scales.empty()) {
+  if (traits.block_elements == 1 || traits.half_at[0] < 0) {
     std::vector<float> values(static_cast<std::size_t>(n));
     for (float& value : values) value = numbers.uniform();
-    codec(format.dtype).quantize(values.data(), data.data(), n);
+    encoder(dtype)(values.data(), data.data(), n);
     return data;
   }
   for (std::byte& b : data) b = static_cast<std::byte>(numbers.bits() & 0xFF);
   for (std::size_t block = 0; block < data.size(); block += traits.block_bytes) {
-    for (const int offset : format.scales) {
+    for (const int offset : traits.half_at) {
+      if (offset < 0) continue;
       const auto half =
           static_cast<std::uint16_t>((numbers.bits() & 0x83FFU) | (10 + numbers.bits() % 6) << 10);
       std::memcpy(data.data() + block + offset, &half, 2);
@@ -103,9 +86,9 @@ std::vector<float> product(Backend& backend, const WeightMatrix& weight, const f
   return y;
 }
 
-void test_matmul(CpuIsa isa, const Format& format, std::int64_t n_out, std::int64_t n_in) {
+void test_matmul(CpuIsa isa, const DTypeTraits& format, std::int64_t n_out, std::int64_t n_in) {
   Numbers numbers(7);
-  const auto data = random_weights(format, n_out * n_in, numbers);
+  const auto data = random_weights(format.dtype, n_out * n_in, numbers);
   std::vector<float> x(static_cast<std::size_t>(9 * n_in));
   for (float& value : x) value = numbers.uniform() * (numbers.bits() % 16 == 0 ? 20.0F : 1.0F);
   const auto scalar = make_cpu_backend(1, CpuIsa::kScalar);
@@ -113,7 +96,7 @@ void test_matmul(CpuIsa isa, const Format& format, std::int64_t n_out, std::int6
   const auto want_weight = scalar->load_matrix(format.dtype, n_out, n_in, data);
   const auto weight = fast->load_matrix(format.dtype, n_out, n_in, data);
   const auto want = product(*scalar, *want_weight, x.data(), 9);
-  const bool quantised = !format.scales.empty();
+  const bool quantised = format.block_elements > 1;
   std::vector<float> first;
   for (int rows = 1; rows <= 9; ++rows) {
     const std::string what = std::string(cpu_isa_name(isa)) + " " + format.name + " [" +
@@ -226,9 +209,9 @@ int run() {
   for (const CpuIsa isa : supported_cpu_isas()) {
     std::printf("%s\n", cpu_isa_name(isa));
     if (isa == CpuIsa::kScalar) continue;
-    for (const Format& format : formats()) {
+    for (const DTypeTraits& format : all_dtypes()) {
       test_matmul(isa, format, 33, 512);
-      if (dtype_traits(format.dtype).block_elements <= 32) test_matmul(isa, format, 16, 96);
+      if (format.block_elements <= 32) test_matmul(isa, format, 16, 96);
     }
     test_ops(isa);
     test_attention(isa);

@@ -195,7 +195,7 @@ TimedLaunches KernelTimer::nothing(const Repeats& repeats) {
   const Block numbers(*device_.runtime, std::vector<float>{0, std::bit_cast<float>(-1), 0, 0});
   const cuda::TakeTokensArgs args{.tokens = numbers.as<std::int32_t>(),
                                   .n_rows = 1,
-                                  .sources = numbers.as<std::int32_t>() + 1,
+                                  .picks = numbers.as<std::int32_t>() + 1,
                                   .found = numbers.as<TopToken>() + 1};
   return time(repeats, [&](int) { launch(device_.kernels->take_tokens, args); });
 }

@@ -47,12 +47,12 @@ KvType kv_type_named(const std::string& name) {
   throw py::value_error("unknown cache type " + name);
 }
 
-OutputKind output_named(const std::string& name) {
-  if (name == "none") return OutputKind::kNone;
-  if (name == "hidden") return OutputKind::kHidden;
-  if (name == "argmax") return OutputKind::kArgmax;
-  if (name == "logits") return OutputKind::kLogits;
-  if (name == "top") return OutputKind::kTop;
+RowOutput output_named(const std::string& name) {
+  if (name == "none") return RowOutput::kNone;
+  if (name == "hidden") return RowOutput::kHidden;
+  if (name == "argmax") return RowOutput::kArgmax;
+  if (name == "logits") return RowOutput::kLogits;
+  if (name == "top") return RowOutput::kTop;
   throw py::value_error("unknown output " + name);
 }
 
@@ -115,7 +115,7 @@ class Session {
                      int first_output_row, const std::string& output, std::pair<int, int> layers,
                      const std::vector<float>& hidden, bool cancelled, int top_k,
                      const std::vector<std::int32_t>& head_blocks, int n_present) {
-    const OutputKind kind = output_named(output);
+    const RowOutput kind = output_named(output);
     const std::atomic<bool> cancel{cancelled};
     {
       const py::gil_scoped_release release;
@@ -132,27 +132,27 @@ class Session {
     }
     return results(kind, first_output_row, static_cast<int>(tokens.size()));
   }
-  py::object results(OutputKind kind, int first_row, int n_rows) const {
-    if (kind == OutputKind::kNone) return py::none();
-    if (kind == OutputKind::kTop) return top_results(kind, first_row, n_rows);
+  py::object results(RowOutput kind, int first_row, int n_rows) const {
+    if (kind == RowOutput::kNone) return py::none();
+    if (kind == RowOutput::kTop) return top_results(kind, first_row, n_rows);
     py::list rows;
     for (int r = first_row; r < n_rows; ++r) {
-      if (kind == OutputKind::kLogits) rows.append(to_array(runner_.results().logits(r)));
-      if (kind == OutputKind::kHidden) rows.append(to_array(runner_.results().hidden(r)));
-      if (kind == OutputKind::kArgmax) rows.append(runner_.results().argmax(r));
+      if (kind == RowOutput::kLogits) rows.append(to_array(runner_.results().logits(r)));
+      if (kind == RowOutput::kHidden) rows.append(to_array(runner_.results().hidden(r)));
+      if (kind == RowOutput::kArgmax) rows.append(runner_.results().argmax(r));
     }
     return py::module_::import("numpy").attr("array")(rows);
   }
   // What forward() gives for the last row of each step of "top", or its argmax.
-  py::list forward_chain(const std::vector<TokenId>& tokens, int n_steps, const std::string& output,
+  py::list forward_steps(const std::vector<TokenId>& tokens, int n_steps, const std::string& output,
                          bool cancelled, int top_k, const std::vector<std::int32_t>& head_blocks) {
-    const OutputKind kind = output_named(output);
+    const RowOutput kind = output_named(output);
     const std::atomic<bool> cancel{cancelled};
     const int last_row = static_cast<int>(tokens.size()) - 1;
     int n_done = 0;
     {
       const py::gil_scoped_release release;
-      n_done = runner_.forward_chain({.tokens = tokens,
+      n_done = runner_.forward_steps({.tokens = tokens,
                                       .first_output_row = last_row,
                                       .output = kind,
                                       .top_k = top_k,
@@ -161,10 +161,10 @@ class Session {
     }
     return top_results(kind, last_row, last_row + n_done);
   }
-  py::list top_results(OutputKind kind, int first_row, int n_rows) const {
+  py::list top_results(RowOutput kind, int first_row, int n_rows) const {
     py::list rows;
     for (int r = first_row; r < n_rows; ++r) {
-      if (kind == OutputKind::kArgmax) {
+      if (kind == RowOutput::kArgmax) {
         rows.append(runner_.results().argmax(r));
         continue;
       }
@@ -175,45 +175,46 @@ class Session {
     }
     return rows;
   }
-  // A chain of `draft` as by its forward_chain(), and a pass of this model behind it, of which
-  // n_used rows are used (fewer where the chain was shorter). Returns the chain's results, those of
-  // the pass (None: there was none), and the chain's error or None.
+  // Steps of `draft` as by its forward_steps(), and a pass of this model behind them, of which
+  // n_used rows are kept (one where there are fewer steps). Returns the results of the steps, those
+  // of the pass (None: there was none), and the error of the steps or None.
   py::tuple forward_behind(Session& draft, const std::vector<TokenId>& draft_tokens, int n_steps,
                            const std::vector<TokenId>& tokens,
-                           const std::vector<std::int32_t>& sources,
-                           const std::vector<std::int32_t>& parents, int n_used, int chain_top_k,
+                           const std::vector<std::int32_t>& picks,
+                           const std::vector<std::int32_t>& parents, int n_used, int draft_top_k,
                            const std::string& output, int top_k, bool cancelled,
                            const std::vector<std::int32_t>& head_blocks) {
-    const OutputKind kind = output_named(output);
+    const RowOutput kind = output_named(output);
     const std::atomic<bool> cancel{cancelled};
     const int last_row = static_cast<int>(draft_tokens.size()) - 1;
-    LeadingChain chain{.runner = &draft.runner_,
-                       .batch = {.tokens = draft_tokens,
-                                 .first_output_row = last_row,
-                                 .output = OutputKind::kTop,
-                                 .top_k = chain_top_k,
-                                 .head_blocks = head_blocks},
-                       .n_steps = n_steps,
-                       .cache = &draft.cache_};
+    Steps steps{.batch = {.tokens = draft_tokens,
+                          .first_output_row = last_row,
+                          .output = RowOutput::kTop,
+                          .top_k = draft_top_k,
+                          .head_blocks = head_blocks},
+                .n_steps = n_steps};
     int n_rows = 0;
     bool done = false;
     {
       const py::gil_scoped_release release;
-      done = runner_.forward_behind(
-          chain, {.tokens = tokens, .parents = parents, .output = kind, .top_k = top_k}, sources,
-          cache_, [&](const LeadingChain& c) { return n_rows = c.n_done < n_steps ? 1 : n_used; },
-          &cancel);
+      runner_.issue(draft.runner_, draft.cache_, steps,
+                    {.tokens = tokens, .parents = parents, .output = kind, .top_k = top_k}, picks,
+                    cache_, &cancel);
+      done = runner_.finish();
+      n_rows = steps.n_done < n_steps ? 1 : n_used;
+      if (done && n_used >= 0) runner_.keep(n_rows);
     }
     py::object error = py::none();
     try {
-      if (chain.error) std::rethrow_exception(chain.error);
+      if (steps.error) std::rethrow_exception(steps.error);
     } catch (const Error& e) {
       error = py::str(e.what());
     }
-    if (done && (chain.device_share <= 0 || chain.device_share >= 1))
-      throw py::value_error("a share of " + std::to_string(chain.device_share));
-    return py::make_tuple(draft.top_results(OutputKind::kTop, last_row, last_row + chain.n_done),
-                          done ? results(kind, 0, n_rows) : py::object(py::none()), error);
+    if (done && (steps.share <= 0 || steps.share >= 1))
+      throw py::value_error("a share of " + std::to_string(steps.share));
+    return py::make_tuple(draft.top_results(RowOutput::kTop, last_row, last_row + steps.n_done),
+                          done && n_used >= 0 ? results(kind, 0, n_rows) : py::object(py::none()),
+                          error);
   }
 
   [[nodiscard]] TokenId argmax(int row) const { return runner_.results().argmax(row); }
@@ -221,6 +222,10 @@ class Session {
     return to_array(runner_.results().logits(row));
   }
   [[nodiscard]] int length() const { return cache_.length(); }
+  [[nodiscard]] std::pair<int, double> reading() const {
+    const Reading reading = runner_.results().reading();
+    return {reading.n_rows, reading.weights};
+  }
   [[nodiscard]] std::size_t scratch_bytes() const { return runner_.n_bytes(); }
   void truncate(int n) { cache_.truncate(n); }
   [[nodiscard]] int reachable(int n) const { return cache_.reachable(n); }
@@ -258,7 +263,8 @@ class Session {
 class TestModel {
  public:
   TestModel(const std::string& path, const std::string& backend, int n_threads, bool check_tensors,
-            int stop_after, int n_device_layers, bool device_embedding, const TestModel* beside) {
+            int stop_after, int n_device_layers, bool device_embedding, const TestModel* beside,
+            std::size_t max_expert_bytes) {
     const py::gil_scoped_release release;
     LoadOptions options{
         .device = beside != nullptr ? beside->model_->device() : make_device(backend),
@@ -266,6 +272,7 @@ class TestModel {
         .n_device_ctx = 4096,
         .device_embedding = device_embedding,
         .device_kv_type = KvType::kF32,
+        .max_expert_bytes = max_expert_bytes,
         .check_tensors = check_tensors};
     options.on_progress = [&](const LoadProgress& progress) {
       progress_.emplace_back(progress.n_bytes_done, progress.n_bytes_total);
@@ -317,13 +324,13 @@ PYBIND11_MODULE(_testing_model, module) {
            py::arg("hidden") = std::vector<float>{}, py::arg("cancelled") = false,
            py::arg("top_k") = 1, py::arg("head_blocks") = std::vector<std::int32_t>{},
            py::arg("n_present") = 0)
-      .def("forward_chain", &Session::forward_chain, py::arg("tokens"), py::arg("n_steps"),
+      .def("forward_steps", &Session::forward_steps, py::arg("tokens"), py::arg("n_steps"),
            py::arg("output") = "top", py::arg("cancelled") = false, py::arg("top_k") = 1,
            py::arg("head_blocks") = std::vector<std::int32_t>{})
       .def("forward_behind", &Session::forward_behind, py::arg("draft"), py::arg("draft_tokens"),
-           py::arg("n_steps"), py::arg("tokens"), py::arg("sources"),
+           py::arg("n_steps"), py::arg("tokens"), py::arg("picks"),
            py::arg("parents") = std::vector<std::int32_t>{}, py::arg("n_used"),
-           py::arg("chain_top_k") = 1, py::arg("output") = "logits", py::arg("top_k") = 1,
+           py::arg("draft_top_k") = 1, py::arg("output") = "logits", py::arg("top_k") = 1,
            py::arg("cancelled") = false, py::arg("head_blocks") = std::vector<std::int32_t>{})
       .def("argmax", &Session::argmax)
       .def("logits", &Session::logits)
@@ -335,15 +342,17 @@ PYBIND11_MODULE(_testing_model, module) {
       .def("perplexity", &Session::perplexity, py::arg("tokens"), py::arg("n_ctx"),
            py::arg("max_windows") = 0, py::arg("bos") = -1)
       .def_property_readonly("scratch_bytes", &Session::scratch_bytes)
+      .def_property_readonly("reading", &Session::reading)
       .def_property_readonly("length", &Session::length);
 
   py::class_<TestModel>(module, "Model", py::module_local())
       .def(py::init<const std::string&, const std::string&, int, bool, int, int, bool,
-                    const TestModel*>(),
+                    const TestModel*, std::size_t>(),
            py::arg("path"), py::arg("backend") = "cpu", py::arg("n_threads") = 2,
            py::arg("check_tensors") = false, py::arg("stop_after") = -1,
            py::arg("n_device_layers") = 0, py::arg("device_embedding") = true,
-           py::arg("beside") = py::none())
+           py::arg("beside") = py::none(),
+           py::arg("max_expert_bytes") = std::numeric_limits<std::size_t>::max())
       .def("session", &TestModel::session, py::arg("n_ctx") = 1024, py::arg("kv_type") = "f32",
            py::arg("budget_bytes") = 0)
       .def_property_readonly("state_bytes",
@@ -369,7 +378,8 @@ PYBIND11_MODULE(_testing_model, module) {
                              [](const TestModel& m) {
                                return static_cast<long>(m.model().device()->device_stats().n_waits);
                              })
-      .def_property_readonly("can_chain", [](const TestModel& m) { return m.model().can_chain(); })
+      .def_property_readonly("can_run_steps",
+                             [](const TestModel& m) { return m.model().can_run_steps(); })
       .def_property_readonly("device_bytes",
                              [](const TestModel& m) { return m.model().memory().device_bytes; })
       .def_property_readonly("memory", [](const TestModel& m) {

@@ -7,18 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "quant/blocks.h"
 #include "quant/codec.h"
 #include "quant/encode.h"
-#include "quant/q2_k/block.h"
-#include "quant/q3_k/block.h"
-#include "quant/q4_0/block.h"
-#include "quant/q4_1/block.h"
-#include "quant/q4_k/block.h"
-#include "quant/q5_0/block.h"
-#include "quant/q5_1/block.h"
-#include "quant/q5_k/block.h"
-#include "quant/q6_k/block.h"
-#include "quant/q8_0/block.h"
 #include "quant/requantize.h"
 
 namespace py = pybind11;
@@ -84,16 +75,16 @@ PYBIND11_MODULE(_testing_quant, module) {
     std::vector<py::tuple> out;
     for (const auto& t : all_dtypes()) {
       out.push_back(py::make_tuple(t.name, static_cast<std::uint32_t>(t.dtype), t.block_elements,
-                                   t.block_bytes, codec(t.dtype).quantize != nullptr));
+                                   t.block_bytes, codec(t.dtype).quantize != nullptr,
+                                   std::vector<int>(std::begin(t.half_at), std::end(t.half_at))));
     }
     return out;
   });
-  // (dtype name, sizeof the block struct) of each line of the registry.
+  // (dtype name, sizeof the block struct) of each format of blocks.
   module.def("block_sizes", [] {
     std::vector<std::pair<std::string, std::size_t>> out;
-#define SPECDEC_QUANT_TYPE(dtype, folder, block) \
-  out.emplace_back(dtype_traits(DType::dtype).name, sizeof(block));
-#include "quant/registry.def"
+#define SPECDEC_BLOCK(name, ...) out.emplace_back(#name, sizeof(Block##name));
+#include "tensor/formats.def"
     return out;
   });
   module.def("gguf_type_name", &gguf_type_name);

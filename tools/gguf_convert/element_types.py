@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import pathlib
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,19 +20,37 @@ class ElementType:
     block_bytes: int
 
 
+# The list that everything is made from; this file runs from a checkout.
+LIST = pathlib.Path(__file__).resolve().parents[2] / "cpp" / "tensor" / "formats.def"
+LINE = re.compile(
+    r"^SPECDEC_(PLAIN|BLOCK32|BLOCK256)\((\w+), \w+, (\d+), (\d+), -?\d+, -?\d+, (-?\d+)\)$", re.M
+)
+ELEMENTS = {"PLAIN": 1, "BLOCK32": 32, "BLOCK256": 256}
+LINES = LINE.findall(LIST.read_text("utf-8"))
+
 TYPES = {
-    "F32": ElementType(0, 1, 4),
-    "F16": ElementType(1, 1, 2),
-    "Q4_0": ElementType(2, 32, 18),
-    "Q4_1": ElementType(3, 32, 20),
-    "Q5_0": ElementType(6, 32, 22),
-    "Q5_1": ElementType(7, 32, 24),
-    "Q8_0": ElementType(8, 32, 34),
-    "BF16": ElementType(30, 1, 2),
+    name: ElementType(int(number), ELEMENTS[kind], int(n_bytes))
+    for kind, name, number, n_bytes, _ in LINES
 }
-FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "BF16": 32}
-# Made by the native quantiser from a file with unquantised weights.
-NATIVE_OUTTYPES = ("Q4_K", "Q5_K", "Q6_K", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M")
+# general.file_type of what is written here; the others are made by the native quantiser from a file
+# with unquantised weights.
+WRITTEN = ("F32", "F16", "Q4_0", "Q4_1", "Q8_0", "Q5_0", "Q5_1", "BF16")
+ALL_FILE_TYPES = {name: int(number) for *_, name, _, _, number in LINES if int(number) >= 0}
+FILE_TYPES = {name: ALL_FILE_TYPES[name] for name in WRITTEN}
+MIXES = (
+    "Q2_K",
+    "Q3_K",
+    "Q3_K_S",
+    "Q3_K_M",
+    "Q3_K_L",
+    "Q4_K",
+    "Q5_K",
+    "Q4_K_S",
+    "Q4_K_M",
+    "Q5_K_S",
+    "Q5_K_M",
+)
+NATIVE_OUTTYPES = (*(name for name in ALL_FILE_TYPES if name not in WRITTEN), *MIXES)
 OUTTYPES = (*FILE_TYPES, *NATIVE_OUTTYPES)
 FP16_MAX = 65504.0
 

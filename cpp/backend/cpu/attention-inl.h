@@ -12,7 +12,7 @@
 
 #include "backend/cpu/attention_tile-inl.h"
 
-namespace specdec::SPECDEC_SIMD_NAMESPACE {
+namespace specdec::SPECDEC_KERNELS {
 namespace {
 
 // (m, l, o) += (chunk_m, chunk_l, chunk_o)
@@ -145,4 +145,4 @@ void attention(const AttentionTask& task, std::byte* scratch, TaskContext& conte
 }
 
 }  // namespace
-}  // namespace specdec::SPECDEC_SIMD_NAMESPACE
+}  // namespace specdec::SPECDEC_KERNELS

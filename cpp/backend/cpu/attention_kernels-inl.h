@@ -1,7 +1,7 @@
 // Inner loops of attention. Included inside a target region after math-inl.h.
 #pragma once
 
-namespace specdec::SPECDEC_SIMD_NAMESPACE {
+namespace specdec::SPECDEC_KERNELS {
 namespace {
 
 constexpr int kGroup = SPECDEC_ATTENTION_GROUP;
@@ -240,4 +240,4 @@ inline void copy_lane(const std::byte* src, int src_lane, std::byte* dst, int ds
 }
 
 }  // namespace
-}  // namespace specdec::SPECDEC_SIMD_NAMESPACE
+}  // namespace specdec::SPECDEC_KERNELS

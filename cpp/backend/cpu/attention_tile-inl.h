@@ -3,7 +3,7 @@
 
 #include "backend/cpu/attention_kernels-inl.h"
 
-namespace specdec::SPECDEC_SIMD_NAMESPACE {
+namespace specdec::SPECDEC_KERNELS {
 namespace {
 
 // A tile: queries [begin, begin + n) of one kv head against that head's keys and values.
@@ -382,4 +382,4 @@ class AttentionTile {
 };
 
 }  // namespace
-}  // namespace specdec::SPECDEC_SIMD_NAMESPACE
+}  // namespace specdec::SPECDEC_KERNELS

@@ -1,7 +1,7 @@
 // Norms, activations, addition and reductions. Included inside a target region after math-inl.h.
 #pragma once
 
-namespace specdec::SPECDEC_SIMD_NAMESPACE {
+namespace specdec::SPECDEC_KERNELS {
 namespace {
 
 // Sum of term(x[i..i+16)) over a row: four running sums of 16 lanes, combined in a fixed order.
@@ -110,4 +110,4 @@ float sum_exp(const float* x, std::int64_t n, float max) noexcept {
 }
 
 }  // namespace
-}  // namespace specdec::SPECDEC_SIMD_NAMESPACE
+}  // namespace specdec::SPECDEC_KERNELS

@@ -25,7 +25,7 @@ HeadReducer::HeadReducer(const HeadTask& task, int n_threads)
       n_groups_((n_blocks_ + kBlocks - 1) / kBlocks),
       n_threads_(n_threads) {
   SPECDEC_CHECK(task.n_tokens <= task.weight->n_out());
-  SPECDEC_CHECK(task.top_k >= 1 && task.top_k <= kMaxHeadTopK);
+  SPECDEC_CHECK(task.top_k >= 1 && task.top_k <= kMaxTopK);
   if (!task.blocks.empty()) {
     SPECDEC_CHECK(task.blocks.front() >= 0 &&
                   std::int64_t{task.blocks.back()} * kHeadBlock < task.n_tokens);

@@ -1,7 +1,7 @@
 // What int_avx2.h and int_avxvnni.h share: 8 output rows per register, two halves make a tile.
 #pragma once
 
-namespace specdec::SPECDEC_ISA {
+namespace specdec::SPECDEC_KERNELS {
 
 struct Int256 {
   static constexpr int kLanes = 8;
@@ -28,6 +28,12 @@ struct Int256 {
   SPECDEC_INLINE static Bytes or_bits(Bytes q, Bytes x) {
     return _mm256_or_si256(q, bits<kShift, kMask>(x));
   }
+
+  // Bytes 0 .. 15 stand for those of a table.
+  SPECDEC_INLINE static Bytes load_table(const std::uint8_t* p) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  SPECDEC_INLINE static Bytes lookup(Bytes table, Bytes x) { return _mm256_shuffle_epi8(table, x); }
 
   SPECDEC_INLINE static I32 load_u8(const std::uint8_t* p) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
@@ -76,4 +82,4 @@ struct Int256 {
   }
 };
 
-}  // namespace specdec::SPECDEC_ISA
+}  // namespace specdec::SPECDEC_KERNELS

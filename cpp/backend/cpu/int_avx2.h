@@ -1,6 +1,8 @@
 // See int_avx512.h; dots out of 16-bit products.
 #pragma once
 
+#include "backend/cpu/int_256.h"
+
 namespace specdec::avx2 {
 
 struct Simd : Int256 {

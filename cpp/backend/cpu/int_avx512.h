@@ -35,6 +35,12 @@ struct Simd {
     return _mm512_ternarylogic_epi32(q, shift<kShift>(x), _mm512_set1_epi8(kMask), 0xF8);
   }
 
+  // Bytes 0 .. 15 stand for those of a table.
+  SPECDEC_INLINE static Bytes load_table(const std::uint8_t* p) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  SPECDEC_INLINE static Bytes lookup(Bytes table, Bytes x) { return _mm512_shuffle_epi8(table, x); }
+
   // --- per-row scales ---
   SPECDEC_INLINE static I32 load_u8(const std::uint8_t* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));

@@ -1,6 +1,8 @@
 // See int_avx512.h; AVX2 with the dot instructions of AVX-VNNI.
 #pragma once
 
+#include "backend/cpu/int_256.h"
+
 namespace specdec::avxvnni {
 
 struct Simd : Int256 {

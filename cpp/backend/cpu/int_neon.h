@@ -33,6 +33,9 @@ struct Simd {
     return vorrq_u8(q, bits<kShift, kMask>(x));
   }
 
+  SPECDEC_INLINE static Bytes load_table(const std::uint8_t* p) { return vld1q_u8(p); }
+  SPECDEC_INLINE static Bytes lookup(Bytes table, Bytes x) { return vqtbl1q_u8(table, x); }
+
   SPECDEC_INLINE static I32 load_u8(const std::uint8_t* p) {
     return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(load4(p)))));
   }

@@ -53,6 +53,11 @@ struct Simd {
     return make<Bytes>([&](int i) { return static_cast<std::uint8_t>(q.v[i] | b.v[i]); });
   }
 
+  static const std::uint8_t* load_table(const std::uint8_t* p) { return p; }
+  static Bytes lookup(const std::uint8_t* table, const Bytes& x) {
+    return make<Bytes>([&](int i) { return table[x.v[i]]; });
+  }
+
   static I32 load_u8(const std::uint8_t* p) {
     return make<I32>([&](int i) { return std::int32_t{p[i]}; });
   }

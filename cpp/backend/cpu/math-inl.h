@@ -1,7 +1,7 @@
 // Elementary functions over F32x16. Included inside a target region after a simd_*.h.
 #pragma once
 
-namespace specdec::SPECDEC_SIMD_NAMESPACE {
+namespace specdec::SPECDEC_KERNELS {
 namespace {
 
 // One fixed tree, so that the sum does not depend on the instruction set.
@@ -152,4 +152,4 @@ inline F32x16 apply(Activation activation, F32x16 x) {
 }
 
 }  // namespace
-}  // namespace specdec::SPECDEC_SIMD_NAMESPACE
+}  // namespace specdec::SPECDEC_KERNELS

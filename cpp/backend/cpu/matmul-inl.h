@@ -1,12 +1,12 @@
-// The matmul kernels, written once over Simd (int_*.h) and the formats' tile traits. Included
-// inside a target region with SPECDEC_ISA naming the namespace.
+// The matmul kernels, written once over Simd (int_*.h) and the formats' blocks. Included
+// inside a target region with SPECDEC_KERNELS naming the namespace.
 //
 // Bits never depend on the number of columns, threads or the instruction set: integer block dots
 // are exact, each lane is one output row, and a (row, column) pair always sees the same chain of
 // float multiply-adds over k in ascending order.
 #pragma once
 
-namespace specdec::SPECDEC_ISA {
+namespace specdec::SPECDEC_KERNELS {
 
 // Columns that share one pass over the decoded registers: enough chains to hide the dot latency.
 inline constexpr int kGroup = 4;
@@ -60,10 +60,11 @@ SPECDEC_INLINE inline Simd::I32 dot_start(const std::int32_t* neg_sum) {
 }
 
 // Formats with blocks of 32: acc += d_w * d_a * dot (+ m_w * d_a * sum_a), block after block.
-template <class Tile, int kCols>
+template <class Block, int kCols>
 void tile_q32(const std::uint8_t* tiles, const Panel& panel, float* out) {
   using S = Simd;
-  constexpr int kTileBytes = Tile::kHeaderBytes + 2 * Tile::kBlockBytes;
+  using Shape = TileShape<Block>;
+  constexpr int kTileBytes = Shape::kTileBytes;
   constexpr int kAheadStep = (kTileBytes / 2 / kParts + 63) / 64 * 64;
   const std::int64_t n_tiles = (panel.n_in + 63) / 64;
   for_parts<kCols, 8>(
@@ -77,23 +78,23 @@ void tile_q32(const std::uint8_t* tiles, const Panel& panel, float* out) {
             const std::int64_t block = 2 * t + b;
             prefetch_lines<kAheadStep>(ahead + (2 * part + b) * kAheadStep);
             S::Bytes w[8];
-            Tile::template decode<S>(tile + Tile::kHeaderBytes + b * Tile::kBlockBytes, lane, w);
-            const S::F32 d = S::load_f16(tile + 32 * b + 2 * lane);
+            decode_codes<S, Block>(tile + Shape::kHeaderBytes + b * Shape::kBlockBytes, lane, w);
+            const S::F32 d = load_scale<S, Block>(tile + 32 * b + 2 * lane);
             const std::int8_t* a = panel.q + block * kCols * 32;
             const float* da = panel.d + block * kCols;
             const std::int32_t* neg_sums = panel.neg_sums + block * kCols;
             for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
               S::I32 dot[kN];
               unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-                dot[kC] = dot_start<Tile::kZeroShift>(neg_sums + kC0 + kC);
+                dot[kC] = dot_start<Block::kCodes.zero_shift>(neg_sums + kC0 + kC);
               });
-              S::template dot<Tile::kMaxWeight, 8, kN>(w, a + 32 * kC0, dot);
+              S::template dot<kMaxWeight<Block>, 8, kN>(w, a + 32 * kC0, dot);
               unroll<kN>([&]<int kC>() SPECDEC_INLINE {
                 acc[kC0 + kC] = S::f_fma(S::to_f32(dot[kC]), S::f_mul(d, S::f_set1(da[kC0 + kC])),
                                          acc[kC0 + kC]);
               });
             });
-            if constexpr (Tile::kHasMin) {
+            if constexpr (kHasMin<Block>) {
               const S::F32 m = S::load_f16(tile + 64 + 32 * b + 2 * lane);
               const float* sums = panel.scaled_sums + block * kCols;
               unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
@@ -106,13 +107,16 @@ void tile_q32(const std::uint8_t* tiles, const Panel& panel, float* out) {
 }
 
 // K-quants: integers over 256 k, then acc += (d_w d_a) * sum, acc -= (dmin_w d_a) * min_sum.
-template <class Tile, int kCols>
+template <class Block, int kCols>
 void tile_q256(const std::uint8_t* tiles, const Panel& panel, float* out) {
   using S = Simd;
-  constexpr int kTileBytes = Tile::kLinesOffset + 8 * Tile::kBlockBytes;
+  using Shape = TileShape<Block>;
+  constexpr int kTileBytes = Shape::kTileBytes;
   constexpr int kAheadStep = (kTileBytes / 8 / kParts + 63) / 64 * 64;
-  constexpr int kVectors = Tile::kSubBlock / 4;  // per sub-block
-  constexpr int kSubs = 32 / Tile::kSubBlock;    // sub-blocks per 32
+  constexpr int kSubBlock = Block::kCodes.sub_block();
+  constexpr int kVectors = kSubBlock / 4;  // per sub-block
+  constexpr int kSubs = 32 / kSubBlock;    // sub-blocks per 32
+  constexpr int kZeroShift = Block::kCodes.zero_shift;
   const std::int64_t n_tiles = panel.n_in / 256;
   for_parts<kCols, 1>(
       n_tiles, out,
@@ -127,17 +131,19 @@ void tile_q256(const std::uint8_t* tiles, const Panel& panel, float* out) {
             const std::int64_t block = 8 * t + b;
             prefetch_lines<kAheadStep>(ahead + (8 * part + b) * kAheadStep);
             S::Bytes w[8];
-            Tile::template decode<S>(tile + Tile::kLinesOffset + b * Tile::kBlockBytes, lane, w);
+            decode_codes<S, Block>(tile + Shape::kHeaderBytes + b * Shape::kBlockBytes, lane, w);
             const std::int8_t* a = panel.q + block * kCols * 32;
             const std::int32_t* neg_sums = panel.neg_sums + 2 * block * kCols;  // per 16
             for (int s = 0; s < kSubs; ++s) {
-              const S::I32 scale = Tile::template scale<S>(tile, b * kSubs + s, lane);
+              const S::I32 scale = load_sub_scale<S, Block>(tile, b * kSubs + s, lane);
               for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
                 S::I32 dot[kN];
                 unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-                  dot[kC] = dot_start<Tile::kZeroShift>(neg_sums + s * kCols + kC0 + kC);
+                  dot[kC] = dot_start<kZeroShift>(neg_sums + s * kCols + kC0 + kC);
+                  if constexpr (kZeroShift >= 0 && kSubs == 1)
+                    dot[kC] = S::add(dot[kC], dot_start<kZeroShift>(neg_sums + kCols + kC0 + kC));
                 });
-                S::template dot<Tile::kMaxWeight, kVectors, kN>(
+                S::template dot<kMaxWeight<Block>, kVectors, kN>(
                     w + s * kVectors, a + 32 * kC0 + 4 * s * kVectors, dot);
                 unroll<kN>([&]<int kC>() SPECDEC_INLINE {
                   sum[kC0 + kC] = S::add(sum[kC0 + kC], S::mul(scale, dot[kC]));
@@ -150,14 +156,14 @@ void tile_q256(const std::uint8_t* tiles, const Panel& panel, float* out) {
           unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
             acc[kC] = S::f_fma(S::to_f32(sum[kC]), S::f_mul(d, S::f_set1(da[kC])), acc[kC]);
           });
-          if constexpr (Tile::kHasMin) {
-            constexpr int kPairs = 128 / Tile::kSubBlock;
+          if constexpr (kHasMin<Block>) {
+            constexpr int kPairs = 128 / kSubBlock;
             const S::F32 dmin = S::load_f16(tile + 32 + 2 * lane);
             const std::int32_t* pairs =
-                (Tile::kSubBlock == 32 ? panel.pairs32 : panel.pairs16) + t * kPairs * kCols;
+                (kSubBlock == 32 ? panel.pairs32 : panel.pairs16) + t * kPairs * kCols;
             unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
             for (int p = 0; p < kPairs; ++p) {
-              const S::I32 mins = Tile::template min_pair<S>(tile, p, lane);
+              const S::I32 mins = load_min_pair<S, Block>(tile, p, lane);
               unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
                 sum[kC] = S::dot_pairs(sum[kC], mins, pairs + p * kCols + kC);
               });
@@ -170,15 +176,15 @@ void tile_q256(const std::uint8_t* tiles, const Panel& panel, float* out) {
       });
 }
 
-struct TileF32 {
+struct FloatF32 {
   static constexpr int kBytes = 4;
   SPECDEC_INLINE static Simd::F32 load(const std::uint8_t* p) { return Simd::load_f32(p); }
 };
-struct TileF16 {
+struct FloatF16 {
   static constexpr int kBytes = 2;
   SPECDEC_INLINE static Simd::F32 load(const std::uint8_t* p) { return Simd::load_f16(p); }
 };
-struct TileBF16 {
+struct FloatBF16 {
   static constexpr int kBytes = 2;
   SPECDEC_INLINE static Simd::F32 load(const std::uint8_t* p) { return Simd::load_bf16(p); }
 };
@@ -248,9 +254,9 @@ void tile_float(const std::uint8_t* tiles, const Panel& panel, float* out) {
 }
 
 // Sets the kernels of one format for every number of columns.
-#define SPECDEC_FILL(table, dtype, KernelName, TileName)                              \
-  [&]<int... kC>(std::integer_sequence<int, kC...>) {                                 \
-    ((table.tile[static_cast<int>(dtype)][kC] = &KernelName<TileName, kC + 1>), ...); \
+#define SPECDEC_FILL(table, dtype, kernel, Format)                         \
+  [&]<int... kC>(std::integer_sequence<int, kC...>) {                      \
+    ((table.tile[dtype_index(dtype)][kC] = &kernel<Format, kC + 1>), ...); \
   }(std::make_integer_sequence<int, kMaxColumns>())
 
-}  // namespace specdec::SPECDEC_ISA
+}  // namespace specdec::SPECDEC_KERNELS

@@ -19,8 +19,8 @@ using QuantizeKernel = void (*)(const float* x, std::int64_t n_in, int col, cons
 // The kernels of one instruction set for the formats that want one kind of panel. Plain data which
 // the compiler fills: code of an instruction set runs only where the machine has it.
 struct MatmulPart {
-  TileKernel tile[31][kMaxColumns];  // [DType id][n_cols - 1]
-  QuantizeKernel quantize;           // nullptr: that of a slower instruction set
+  TileKernel tile[kDTypeCount][kMaxColumns];  // [dtype_index()][n_cols - 1]
+  QuantizeKernel quantize;                    // nullptr: that of a slower instruction set
 };
 
 class MatmulKernels {
@@ -33,7 +33,7 @@ class MatmulKernels {
       : MatmulKernels(of_float, q32, q256, q32, q256) {}
 
   [[nodiscard]] TileKernel tile(PanelKind kind, DType dtype, int n_cols) const {
-    return tiles_[static_cast<int>(kind)]->tile[static_cast<int>(dtype)][n_cols - 1];
+    return tiles_[static_cast<int>(kind)]->tile[dtype_index(dtype)][n_cols - 1];
   }
   [[nodiscard]] QuantizeKernel quantize(PanelKind kind) const {
     return quantize_[static_cast<int>(kind)]->quantize;
@@ -47,3 +47,10 @@ class MatmulKernels {
 [[nodiscard]] const MatmulKernels& matmul_kernels(CpuIsa isa);
 
 }  // namespace specdec
+
+// Of each instruction set, filled by its translation unit (units/*.in).
+#define SPECDEC_ISA_HERE(id, space, ...)                         \
+  namespace specdec::space {                                     \
+  extern const MatmulPart kMatmulFloat, kMatmulQ32, kMatmulQ256; \
+  }
+#include "base/isa.def"

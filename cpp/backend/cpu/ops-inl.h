@@ -1,7 +1,5 @@
 // All small operations of one instruction set. Included once by each ops_*.cc inside its target
-// region, after a simd_*.h, with SPECDEC_SIMD_NAMESPACE, SPECDEC_ATTENTION_GROUP (queries that
-// share a key vector in registers) and SPECDEC_ATTENTION_ACCUMULATORS (F32x16 that fit beside them)
-// defined.
+// region, after a simd_*.h, with SPECDEC_KERNELS, the namespace, defined.
 #pragma once
 
 #include "backend/cpu/math-inl.h"
@@ -14,9 +12,9 @@
 
 #include "backend/cpu/recurrent-inl.h"
 
-namespace specdec::SPECDEC_SIMD_NAMESPACE {
+namespace specdec::SPECDEC_KERNELS {
 
 constinit const OpsKernels kOps = {norm,    activate, activate_multiply, add,       max_finite,
                                    sum_exp, soft_cap, rope_store,        attention, recurrent_head};
 
-}  // namespace specdec::SPECDEC_SIMD_NAMESPACE
+}  // namespace specdec::SPECDEC_KERNELS

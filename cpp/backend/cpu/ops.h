@@ -53,3 +53,10 @@ void check_recurrent(const RecurrentTask& task);
 void keep_last_inputs(const RecurrentTask& task);
 
 }  // namespace specdec
+
+// Of each instruction set, filled by its translation unit (units/*.in).
+#define SPECDEC_ISA_HERE(id, space, ...) \
+  namespace specdec::space {             \
+  extern const OpsKernels kOps;          \
+  }
+#include "base/isa.def"

@@ -1,9 +1,9 @@
 // Packing as vector code: 16 bytes of kPackRows rows at a time become four vectors that hold one
-// word of every row, lane r for row r, as the lines of a tile do. Layouts: quant/<format>/pack.cc.
-// Included inside a target region after one of pack_128.h, pack_256.h and pack_512.h.
+// word of every row, lane r for row r, as the lines of a tile do. Layouts: tiles/tile_format.h.
+// Included inside a target region after one of pack_scalar.h, pack_avx2.h and pack_avx512.h.
 #pragma once
 
-namespace specdec::SPECDEC_ISA {
+namespace specdec::SPECDEC_KERNELS {
 
 inline constexpr int kPackRows = kPackBytes / 4;
 inline constexpr std::uint32_t kLow4 = 0x0F0F0F0FU;
@@ -131,7 +131,7 @@ SPECDEC_INLINE inline Words bit_line(Words x) {
 
 // --- formats ---
 
-// Blocks of 32, two to a tile (quant/pack_blocks.h).
+// Blocks of 32 with nibbles, two to a tile.
 template <class Block>
 void pack_block32(const std::byte* const* all_rows, std::uint8_t* tile) {
   for (int r = 0; r < 16; r += kPackRows) {
@@ -139,20 +139,26 @@ void pack_block32(const std::byte* const* all_rows, std::uint8_t* tile) {
     for (std::size_t b = 0; b < 2; ++b) {
       const std::size_t at = b * sizeof(Block);
       std::uint8_t* scales = tile + 32 * b + 2 * static_cast<std::size_t>(r);
-      if constexpr (kHasMinimum<Block>) {
+      if constexpr (kHasMin<Block>) {
         const Words w = load_word(rows, at);
         std::uint8_t halves[64];
         put_halves(w, halves);
         __builtin_memcpy(scales, halves, 2 * kPackRows);
         __builtin_memcpy(scales + 64, halves + 32, 2 * kPackRows);
+      } else if constexpr (kWideScale<Block>) {
+        for (int i = 0; i < kPackRows; ++i) {
+          const std::uint16_t d = reinterpret_cast<const Block*>(rows[i] + at)->d_bits();
+          __builtin_memcpy(scales + 2 * i, &d, 2);
+        }
       } else {
         for (int i = 0; i < kPackRows; ++i) __builtin_memcpy(scales + 2 * i, rows[i] + at, 2);
       }
-      std::uint8_t* lines = tile + kPackedHeader<Block> + b * kPackedBlock<Block> + 4 * r;
+      std::uint8_t* lines =
+          tile + TileShape<Block>::kHeaderBytes + b * TileShape<Block>::kBlockBytes + 4 * r;
       Words w[4];
       load_words(rows, at + offsetof(Block, qs), w);
       put_nibbles(w, lines, lines + 128);
-      if constexpr (kHasFifthBit<Block>)
+      if constexpr (Block::kCodes.high_bits == 1)
         put_line(bit_line(load_word(rows, at + offsetof(Block, qh))), lines + 256);
     }
   }
@@ -275,6 +281,29 @@ inline void pack_q3_k(const std::byte* const* all_rows, std::uint8_t* tile) {
   }
 }
 
+inline void pack_iq4_xs(const std::byte* const* all_rows, std::uint8_t* tile) {
+  __builtin_memset(tile + 32, 0, 32);
+  for (int r = 0; r < 16; r += kPackRows) {
+    const std::byte* const* rows = all_rows + r;
+    for (int i = 0; i < kPackRows; ++i) {
+      const auto* block = reinterpret_cast<const BlockIQ4_XS*>(rows[i]);
+      __builtin_memcpy(tile + 2 * (r + i), &block->d, 2);
+      const std::uint32_t high = block->scales_h;
+      for (int s = 0; s < 8; ++s) {
+        const int low = block->scales_l[s / 2] >> (4 * (s % 2)) & 15;
+        tile[64 + 16 * s + r + i] =
+            static_cast<std::uint8_t>((low | (high >> (2 * s) & 3U) << 4) - 32);
+      }
+    }
+    std::uint8_t* lines = tile + TileShape<BlockIQ4_XS>::kHeaderBytes + 4 * r;
+    for (std::size_t b = 0; b < 8; ++b) {
+      Words w[4];
+      load_words(rows, offsetof(BlockIQ4_XS, qs) + 16 * b, w);
+      put_nibbles(w, lines + 256 * b, lines + 256 * b + 128);
+    }
+  }
+}
+
 // 8 weights of k.
 inline void pack_16bit(const std::byte* const* rows, std::uint8_t* tiles) {
   for (int r = 0; r < 16; r += kPackRows) {
@@ -293,26 +322,35 @@ inline void pack_32bit(const std::byte* const* rows, std::uint8_t* tiles) {
   }
 }
 
+// The packer of a format; none: only the plain one of tile_format().
+template <class Block>
+inline constexpr std::nullptr_t kPacker = nullptr;
+template <class Block>
+  requires(sizeof(Block::qs) == 16)
+inline constexpr auto* kPacker<Block> = &pack_block32<Block>;
+template <>
+inline constexpr auto* kPacker<BlockQ8_0> = &pack_q8_0;
+template <>
+inline constexpr auto* kPacker<BlockQ2_K> = &pack_q2_k;
+template <>
+inline constexpr auto* kPacker<BlockQ3_K> = &pack_q3_k;
+template <>
+inline constexpr auto* kPacker<BlockQ4_K> = &pack_q4_k;
+template <>
+inline constexpr auto* kPacker<BlockQ5_K> = &pack_q5_k;
+template <>
+inline constexpr auto* kPacker<BlockQ6_K> = &pack_q6_k;
+template <>
+inline constexpr auto* kPacker<BlockIQ4_XS> = &pack_iq4_xs;
+
 // Plain data which the compiler fills, as in matmul.h.
 constinit const PackKernels kPack = [] {
   PackKernels table;
-  const auto set = [&](DType dtype, auto* pack, int n_units) {
-    table.of[static_cast<int>(dtype)] = {pack, n_units};
-  };
-  set(DType::kF32, pack_32bit, 4);
-  set(DType::kF16, pack_16bit, 8);
-  set(DType::kBF16, pack_16bit, 8);
-  set(DType::kQ4_0, pack_block32<BlockQ4_0>, 1);
-  set(DType::kQ4_1, pack_block32<BlockQ4_1>, 1);
-  set(DType::kQ5_0, pack_block32<BlockQ5_0>, 1);
-  set(DType::kQ5_1, pack_block32<BlockQ5_1>, 1);
-  set(DType::kQ8_0, pack_q8_0, 1);
-  set(DType::kQ2_K, pack_q2_k, 1);
-  set(DType::kQ3_K, pack_q3_k, 1);
-  set(DType::kQ4_K, pack_q4_k, 1);
-  set(DType::kQ5_K, pack_q5_k, 1);
-  set(DType::kQ6_K, pack_q6_k, 1);
+#define SPECDEC_PLAIN(name, folder, id, bytes, ...) \
+  table.of[dtype_index(DType::k##name)] = {bytes == 4 ? &pack_32bit : &pack_16bit, 16 / bytes};
+#define SPECDEC_BLOCK(name, ...) table.of[dtype_index(DType::k##name)] = {kPacker<Block##name>, 1};
+#include "tensor/formats.def"
   return table;
 }();
 
-}  // namespace specdec::SPECDEC_ISA
+}  // namespace specdec::SPECDEC_KERNELS

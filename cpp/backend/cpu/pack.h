@@ -1,4 +1,4 @@
-// Fast packers of whole tiles; their result is that of the formats' own (quant/tile_format.h).
+// Fast packers of whole tiles; their result is that of tile_format().
 #pragma once
 
 #include <cstddef>
@@ -16,9 +16,16 @@ struct PackKernel {
 };
 
 struct PackKernels {
-  PackKernel of[31];  // [DType id]; no `pack`: only the format's own
+  PackKernel of[kDTypeCount];  // [dtype_index()]; no `pack`: only the format's own
 };
 
 [[nodiscard]] const PackKernels& pack_kernels(CpuIsa isa);
 
 }  // namespace specdec
+
+// Of each instruction set, filled by its translation unit (units/*.in).
+#define SPECDEC_ISA_HERE(id, space, ...) \
+  namespace specdec::space {             \
+  extern const PackKernels kPack;        \
+  }
+#include "base/isa.def"

@@ -15,7 +15,7 @@ PackedMatrix::PackedMatrix(DType dtype, std::int64_t n_out, std::int64_t n_in,
       n_out_(n_out),
       n_in_(n_in),
       format_(tile_format(dtype)),
-      kernel_(pack_kernels(isa).of[static_cast<std::size_t>(dtype)]),
+      kernel_(pack_kernels(isa).of[dtype_index(dtype)]),
       data_(data) {
   const DTypeTraits& traits = dtype_traits(dtype);
   SPECDEC_CHECK(n_out > 0 && n_in > 0 && n_in % traits.block_elements == 0);

@@ -1,4 +1,4 @@
-// A weight matrix as tiles of 16 rows (quant/tile_format.h): repacked once, or a view of the file's
+// A weight matrix as tiles of 16 rows (tiles/tile_format.h): repacked once, or a view of the file's
 // blocks whose tile rows are packed each time they are wanted.
 #pragma once
 
@@ -7,8 +7,8 @@
 #include "backend/backend.h"
 #include "backend/cpu/pack.h"
 #include "backend/cpu/panel.h"
+#include "backend/cpu/tiles/tile_format.h"
 #include "base/aligned_buffer.h"
-#include "quant/tile_format.h"
 
 namespace specdec {
 

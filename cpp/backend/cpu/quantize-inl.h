@@ -2,7 +2,7 @@
 // simd_*.h.
 #pragma once
 
-namespace specdec::SPECDEC_ISA {
+namespace specdec::SPECDEC_KERNELS {
 
 inline void quantize_float(const float* x, std::int64_t n_in, int col, const Panel& panel) {
   auto* out = const_cast<float*>(panel.x);
@@ -86,4 +86,4 @@ inline void quantize_q256(const float* x, std::int64_t n_in, int col, const Pane
   }
 }
 
-}  // namespace specdec::SPECDEC_ISA
+}  // namespace specdec::SPECDEC_KERNELS

@@ -3,7 +3,7 @@
 // Included inside a target region after elementwise-inl.h.
 #pragma once
 
-namespace specdec::SPECDEC_SIMD_NAMESPACE {
+namespace specdec::SPECDEC_KERNELS {
 namespace {
 
 struct RecurrentHead {
@@ -172,4 +172,4 @@ void recurrent_head(const RecurrentTask& task, int head, float* scratch) noexcep
 }
 
 }  // namespace
-}  // namespace specdec::SPECDEC_SIMD_NAMESPACE
+}  // namespace specdec::SPECDEC_KERNELS

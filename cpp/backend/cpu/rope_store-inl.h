@@ -1,7 +1,7 @@
 // Rotary position embedding and the store into the cache. Included inside a target region.
 #pragma once
 
-namespace specdec::SPECDEC_SIMD_NAMESPACE {
+namespace specdec::SPECDEC_KERNELS {
 namespace {
 
 // Plain loops: no contraction, so the compiler's vector code has the bits of the scalar code.
@@ -128,4 +128,4 @@ void rope_store(const RopeStoreTask& task, TaskContext& context) noexcept {
 }
 
 }  // namespace
-}  // namespace specdec::SPECDEC_SIMD_NAMESPACE
+}  // namespace specdec::SPECDEC_KERNELS

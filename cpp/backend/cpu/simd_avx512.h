@@ -3,6 +3,10 @@
 // the same bits on every instruction set.
 #pragma once
 
+// Queries that share a key vector in registers, and F32x16 that fit beside them.
+#define SPECDEC_ATTENTION_GROUP 8
+#define SPECDEC_ATTENTION_ACCUMULATORS 24
+
 namespace specdec::avx512 {
 
 struct F32x16 {

@@ -1,6 +1,10 @@
 // 16 floats in four registers; see simd_avx512.h.
 #pragma once
 
+// Queries that share a key vector in registers, and F32x16 that fit beside them.
+#define SPECDEC_ATTENTION_GROUP 6
+#define SPECDEC_ATTENTION_ACCUMULATORS 6
+
 namespace specdec::neon {
 
 struct F32x16 {

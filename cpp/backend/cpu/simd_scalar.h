@@ -1,6 +1,10 @@
 // 16 floats in plain C++, the reference for simd_avx512.h and simd_avx2.h.
 #pragma once
 
+// Queries that share a key vector in registers, and F32x16 that fit beside them.
+#define SPECDEC_ATTENTION_GROUP 8
+#define SPECDEC_ATTENTION_ACCUMULATORS 16
+
 namespace specdec::scalar {
 
 struct F32x16 {

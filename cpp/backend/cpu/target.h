@@ -4,21 +4,35 @@
 #pragma once
 
 #define SPECDEC_PRAGMA(text) _Pragma(#text)
+#define SPECDEC_TARGET_BEGIN(space) SPECDEC_TARGET_##space
+#if defined(__clang__)
+#define SPECDEC_TARGET_CLANG(isa) \
+  SPECDEC_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
+#define SPECDEC_TARGET_scalar SPECDEC_PRAGMA(clang attribute push)
+#define SPECDEC_TARGET_END SPECDEC_PRAGMA(clang attribute pop)
+#define SPECDEC_TARGET_avx2 SPECDEC_TARGET_CLANG("avx2,fma,f16c,bmi2")
+#define SPECDEC_TARGET_neon SPECDEC_TARGET_CLANG("arch=armv8.2-a+dotprod")
+#define SPECDEC_TARGET_avxvnni SPECDEC_TARGET_CLANG("avx2,fma,f16c,bmi2,avxvnni")
+#define SPECDEC_TARGET_avx512 \
+  SPECDEC_TARGET_CLANG("avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
+#else
+#define SPECDEC_TARGET_scalar SPECDEC_PRAGMA(GCC diagnostic push) SPECDEC_PRAGMA(GCC push_options)
 #define SPECDEC_TARGET_END SPECDEC_PRAGMA(GCC pop_options) SPECDEC_PRAGMA(GCC diagnostic pop)
-#define SPECDEC_TARGET_AVX2_BEGIN     \
+#define SPECDEC_TARGET_avx2           \
   SPECDEC_PRAGMA(GCC diagnostic push) \
   SPECDEC_PRAGMA(GCC push_options) SPECDEC_PRAGMA(GCC target("avx2,fma,f16c,bmi2"))
-#define SPECDEC_TARGET_NEON_BEGIN     \
+#define SPECDEC_TARGET_neon           \
   SPECDEC_PRAGMA(GCC diagnostic push) \
   SPECDEC_PRAGMA(GCC push_options) SPECDEC_PRAGMA(GCC target("arch=armv8.2-a+dotprod"))
-#define SPECDEC_TARGET_AVXVNNI_BEGIN  \
+#define SPECDEC_TARGET_avxvnni        \
   SPECDEC_PRAGMA(GCC diagnostic push) \
   SPECDEC_PRAGMA(GCC push_options) SPECDEC_PRAGMA(GCC target("avx2,fma,f16c,bmi2,avxvnni"))
 // GCC 12's own AVX-512 headers trip the uninitialised-variable warnings.
-#define SPECDEC_TARGET_AVX512_BEGIN                              \
+#define SPECDEC_TARGET_avx512                                    \
   SPECDEC_PRAGMA(GCC diagnostic push)                            \
   SPECDEC_PRAGMA(GCC diagnostic ignored "-Wuninitialized")       \
   SPECDEC_PRAGMA(GCC diagnostic ignored "-Wmaybe-uninitialized") \
   SPECDEC_PRAGMA(GCC push_options)                               \
   SPECDEC_PRAGMA(GCC target(                                     \
       "avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,prefer-vector-width=512"))
+#endif

@@ -5,7 +5,7 @@
 // Inlining before the first optimisation passes is what lets arrays of vectors become registers.
 #define SPECDEC_INLINE __attribute__((always_inline))
 
-namespace specdec::SPECDEC_ISA {
+namespace specdec::SPECDEC_KERNELS {
 
 // Calls f<0>(), f<1>(), ..., f<kN - 1>().
 template <int kN, class F>
@@ -14,4 +14,4 @@ SPECDEC_INLINE inline void unroll(F&& f) {
       SPECDEC_INLINE { (f.template operator()<kI>(), ...); }(std::make_integer_sequence<int, kN>());
 }
 
-}  // namespace specdec::SPECDEC_ISA
+}  // namespace specdec::SPECDEC_KERNELS

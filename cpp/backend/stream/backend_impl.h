@@ -230,7 +230,7 @@ class StreamBackend final : public DeviceBackend {
     std::byte* out;
   };
   [[nodiscard]] Staging staging() const {
-    if (pass_.key.chain) return {chain_in_.data(), chain_out_.data()};
+    if (pass_.key.leads) return {lead_in_.data(), lead_out_.data()};
     return {pinned_in_.data(), pinned_out_.data()};
   }
   [[nodiscard]] bool start_pass(const DevicePass& pass);
@@ -259,7 +259,8 @@ class StreamBackend final : public DeviceBackend {
   WorkShape shape_;
   WorkSpace space_;
   RuntimeMemory work_memory_, pinned_in_, pinned_out_;
-  RuntimeMemory chain_in_, chain_out_;  // of chains: a pass may follow before they are done
+  RuntimeMemory lead_in_,
+      lead_out_;  // of passes that lead: another may follow before they are done
   WorkBuffers buffers_;
   std::map<RecordingKey, std::unique_ptr<Recording>> recordings_;  // null: seen once
   std::map<RecordingKey, std::unique_ptr<Recording>> retired_;     // until the next wait
@@ -269,11 +270,11 @@ class StreamBackend final : public DeviceBackend {
   RecordingKey key_;
   bool recording_ = false, replaying_ = false;
   RopeStoreArgs rope_;  // what rope_store() has left to attention
-  int step_ = 0;        // of a chain
+  int step_ = 0;        // of several
   int head_rows_ = 0;   // results that wait on the device
   int head_top_k_ = 0;
   const std::int32_t* first_slot_ = nullptr;  // device
-  // The chain that the present pass follows.
+  // The pass that the present one follows.
   struct Followed {
     DevicePass pass;
     bool replaying = false;

@@ -183,13 +183,13 @@ struct EmbedArgs {
   float scale = 1;
 };
 
-// tokens[r] = that of found[sources[r]] where the source is not negative: what a head found becomes
+// tokens[r] = that of found[picks[r]] where the pick is not negative: what a head found becomes
 // the input of the next pass.
 struct TakeTokensArgs {
   std::int32_t* tokens = nullptr;  // device, [n_rows]
   int n_rows = 0;
-  const std::int32_t* sources = nullptr;  // device, [n_rows]
-  const TopToken* found = nullptr;        // device
+  const std::int32_t* picks = nullptr;  // device, [n_rows]
+  const TopToken* found = nullptr;      // device
 };
 
 // Sizes and forms of what kernels read and write; pure, on the host.

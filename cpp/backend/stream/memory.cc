@@ -14,7 +14,7 @@ int StreamBackend::reserve(std::size_t n_bytes, const WorkShape& shape) {
   RuntimeMemory memory(*runtime_, DeviceSlab::aligned(n_bytes), false);
   // Buffers move only when they must: recordings hold their addresses.
   const bool moves = wanted != shape_ || work_memory_.data() == nullptr;
-  RuntimeMemory work, pinned_in, pinned_out, chain_in, chain_out;
+  RuntimeMemory work, pinned_in, pinned_out, lead_in, lead_out;
   if (moves) {
     work = RuntimeMemory(*runtime_, space.n_bytes, false);
     runtime_->fill(work.data() + space.counters, 0, space.counters_bytes);
@@ -24,8 +24,8 @@ int StreamBackend::reserve(std::size_t n_bytes, const WorkShape& shape) {
     pinned_out = RuntimeMemory(
         *runtime_, space.scratch - space.top + rows * space.hidden_row * sizeof(float), true);
     // Chains embed their tokens there and bring no whole logits back.
-    chain_in = RuntimeMemory(*runtime_, space.inputs_bytes, true);
-    chain_out = RuntimeMemory(*runtime_, space.logits - space.top, true);
+    lead_in = RuntimeMemory(*runtime_, space.inputs_bytes, true);
+    lead_out = RuntimeMemory(*runtime_, space.logits - space.top, true);
   }
   const std::lock_guard lock(slab_mutex_);
   if (moves) {
@@ -33,8 +33,8 @@ int StreamBackend::reserve(std::size_t n_bytes, const WorkShape& shape) {
     work_memory_ = std::move(work);
     pinned_in_ = std::move(pinned_in);
     pinned_out_ = std::move(pinned_out);
-    chain_in_ = std::move(chain_in);
-    chain_out_ = std::move(chain_out);
+    lead_in_ = std::move(lead_in);
+    lead_out_ = std::move(lead_out);
   }
   shape_ = wanted;
   space_ = space;

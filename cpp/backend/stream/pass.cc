@@ -42,7 +42,7 @@ PassInputs StreamBackend::put_inputs() {
       std::memcpy(blocks + i * sizeof(std::int32_t), &kNoHeadBlock, sizeof(std::int32_t));
     }
   }
-  if (pass.key.follows) std::memcpy(in(inputs.sources), pass.sources, rows * sizeof(std::int32_t));
+  if (pass.key.follows) std::memcpy(in(inputs.picks), pass.picks, rows * sizeof(std::int32_t));
   if (pass.key.embeds) {
     std::memcpy(in(inputs.tokens), pass.tokens, rows * sizeof(TokenId));
   } else {
@@ -61,10 +61,10 @@ PassInputs StreamBackend::put_inputs() {
 void StreamBackend::upload_inputs(const PassInputs& inputs) {
   runtime_->upload(at<std::byte>(space_.inputs), staging().in, inputs.n_bytes);
   if (pass_.key.follows) {
-    launch("taking the chain's tokens", kernels_.take_tokens,
+    launch("taking the draft's tokens", kernels_.take_tokens,
            TakeTokensArgs{.tokens = at<std::int32_t>(space_.inputs + inputs.tokens),
                           .n_rows = pass_.n_rows,
-                          .sources = at<const std::int32_t>(space_.inputs + inputs.sources),
+                          .picks = at<const std::int32_t>(space_.inputs + inputs.picks),
                           .found = at<const TopToken>(space_.top)});
   }
   if (pass_.key.embeds) return;
@@ -97,16 +97,16 @@ bool StreamBackend::begin_pass(const DevicePass& pass) {
   return issue;
 }
 
-// In stream order everything on the device is safe: the chain's results are taken and downloaded
-// before anything overwrites them. The host's memory is another for chains.
+// In stream order everything on the device is safe: the leading pass's results are taken and
+// downloaded before anything overwrites them. The host's memory is another for those.
 bool StreamBackend::follow_pass(const DevicePass& pass) {
-  SPECDEC_CHECK(pass_.key.chain && !followed_ && pass.key.follows && !pass.key.chain &&
+  SPECDEC_CHECK(pass_.key.leads && !followed_ && pass.key.follows && !pass.key.leads &&
                 pass.key.embeds && pass.n_rows <= kMaxFollowingRows && pass.n_steps == 1);
   submit_pass();
   followed_ = {
       .pass = pass_, .replaying = replaying_, .head_rows = head_rows_, .head_top_k = head_top_k_};
   for (int row = 0; row < pass.n_rows; ++row)
-    SPECDEC_CHECK(pass.sources[row] < head_rows_ * head_top_k_);
+    SPECDEC_CHECK(pass.picks[row] < head_rows_ * head_top_k_);
   runtime_->mark_middle();
   return start_pass(pass);
 }
@@ -117,10 +117,10 @@ bool StreamBackend::start_pass(const DevicePass& pass) {
   step_ = head_rows_ = 0;
   rope_ = {};
   SPECDEC_CHECK(pass.n_rows >= 1 && pass.n_fed() <= shape_.max_rows && pass.n_steps >= 1 &&
-                pass.n_steps <= kMaxChainSteps &&
+                pass.n_steps <= kMaxSteps &&
                 pass.hidden_stride <= static_cast<std::int64_t>(space_.hidden_row) &&
                 pass.n_rot <= shape_.n_rot &&
-                (!pass.key.chain ||
+                (!pass.key.leads ||
                  (pass.key.embeds && pass.logits == nullptr && pass.hidden_out == nullptr)));
   const int n_positions = pass.first_slot + pass.n_fed();
   if (pass.key.tree && pass.n_rows > kTreeRows) {
@@ -243,13 +243,13 @@ void StreamBackend::hand_over() {
                 n * sizeof(float));
   }
   if (!followed_) return;
-  const std::byte* const out = chain_out_.data();
-  const DevicePass& chain = followed_->pass;
+  const std::byte* const out = lead_out_.data();
+  const DevicePass& leading = followed_->pass;
   const auto rows = static_cast<std::size_t>(followed_->head_rows);
-  std::memcpy(chain.top, out,
+  std::memcpy(leading.top, out,
               rows * static_cast<std::size_t>(followed_->head_top_k) * sizeof(TopToken));
-  if (chain.log_sum_exp != nullptr) {
-    std::memcpy(chain.log_sum_exp, out + (space_.log_sum_exp - space_.top), rows * sizeof(float));
+  if (leading.log_sum_exp != nullptr) {
+    std::memcpy(leading.log_sum_exp, out + (space_.log_sum_exp - space_.top), rows * sizeof(float));
   }
 }
 

@@ -56,24 +56,24 @@ WorkSpace::WorkSpace(const WorkShape& shape, const KernelMemory& memory) {
   }
   counters_bytes = size(shape.n_heads) * kAttentionCounters * sizeof(std::int32_t);
   counters = place(n_bytes, counters_bytes);
-  top = place(n_bytes, kHeadRows * kMaxHeadTopK * sizeof(TopToken));
+  top = place(n_bytes, kHeadRows * kMaxTopK * sizeof(TopToken));
   log_sum_exp = place(n_bytes, kHeadRows * sizeof(float));
   logits = place(n_bytes, kHeadRows * logits_row * sizeof(float));
   attention_bytes = stream::attention_bytes(shape, memory, n_pages);
-  scratch_bytes = std::max(attention_bytes,
-                           memory.head_scratch_bytes(kHeadRows, shape.n_tokens, 0, kMaxHeadTopK));
+  scratch_bytes =
+      std::max(attention_bytes, memory.head_scratch_bytes(kHeadRows, shape.n_tokens, 0, kMaxTopK));
   scratch = place(n_bytes, scratch_bytes);
 }
 
 PassInputs::PassInputs(int n_rows, int n_fed, int n_rot, int n_pages, bool tree, int n_head_blocks,
-                       int n_sources) {
+                       int n_picks) {
   first_slot = place(n_bytes, sizeof(std::int32_t));
   pages = place(n_bytes, size(n_pages) * sizeof(std::byte*));
   tokens = place(n_bytes, size(n_rows) * sizeof(std::int32_t));
   parents = place(n_bytes, tree ? size(n_rows) * sizeof(std::int32_t) : 0);
   cos_sin = place(n_bytes, size(n_fed) * size(n_rot) * sizeof(float));
   head_blocks = place(n_bytes, size(n_head_blocks) * sizeof(std::int32_t));
-  sources = place(n_bytes, size(n_sources) * sizeof(std::int32_t));
+  picks = place(n_bytes, size(n_picks) * sizeof(std::int32_t));
 }
 
 int chunk_bucket(int n_positions, int n_pages) {

@@ -37,10 +37,10 @@ struct WorkSpace {
 
 // The inputs of one pass, packed densely; offsets depend only on what its key says.
 struct PassInputs {
-  // n_fed: rows with those of later steps. n_sources: n_rows of a pass that follows another, else
+  // n_fed: rows with those of later steps. n_picks: n_rows of a pass that follows another, else
   // 0.
   PassInputs(int n_rows, int n_fed, int n_rot, int n_pages, bool tree, int n_head_blocks,
-             int n_sources);
+             int n_picks);
 
   std::size_t first_slot = 0;   // int32
   std::size_t pages = 0;        // [n_pages] pointers
@@ -48,7 +48,7 @@ struct PassInputs {
   std::size_t parents = 0;      // [n_rows] int32, in trees
   std::size_t cos_sin = 0;      // [n_fed, n_rot] float
   std::size_t head_blocks = 0;  // [n_head_blocks] int32
-  std::size_t sources = 0;      // [n_sources] int32
+  std::size_t picks = 0;        // [n_picks] int32
   std::size_t n_bytes = 0;
 };
 

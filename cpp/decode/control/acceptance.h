@@ -1,4 +1,4 @@
-// How likely the tokens of one source are to be accepted.
+// How likely the tokens of one drafter are to be accepted.
 #pragma once
 
 #include <array>

@@ -23,27 +23,28 @@ constexpr std::string_view kNoRoom = "no room for a draft";
 
 }  // namespace
 
-Controller::Controller(std::vector<SourceTraits> sources) {
-  for (SourceTraits& traits : sources) {
+Controller::Controller(std::vector<DrafterTraits> drafters) {
+  for (DrafterTraits& traits : drafters) {
     const auto kind =
         traits.lookup ? AcceptanceModel::Kind::kLookup : AcceptanceModel::Kind::kModel;
-    sources_.push_back({.traits = std::move(traits),
-                        .acceptance = AcceptanceModel(kind),
-                        .siblings = AcceptanceModel(kind),
-                        .cost = CostModel(),
-                        .idle_tokens = 0,
-                        .gained = 0.0,
-                        .n_rounds = 0});
+    drafters_.push_back({.traits = std::move(traits),
+                         .acceptance = AcceptanceModel(kind),
+                         .siblings = AcceptanceModel(kind),
+                         .cost = CostModel(),
+                         .idle_tokens = 0,
+                         .gained = 0.0,
+                         .n_rounds = 0});
   }
 }
 
 void Controller::begin_request() {
-  for (Source& source : sources_) {
-    source.acceptance.fade();
-    source.siblings.fade();
-    source.idle_tokens = kProbeAfter;  // a new text: worth a look
-    source.n_rounds = std::min(source.n_rounds, kGainRounds / 2);
+  for (Standing& drafter : drafters_) {
+    drafter.acceptance.fade();
+    drafter.siblings.fade();
+    drafter.idle_tokens = kProbeAfter;  // a new text: worth a look
+    drafter.n_rounds = std::min(drafter.n_rounds, kGainRounds / 2);
   }
+  target_.begin_request();
   credit_.begin_request();
   n_rounds_ = 0;
   plain_in_a_row_ = 0;
@@ -54,9 +55,9 @@ bool Controller::allowed(double loss_ms, double speedup) const {
   return credit_.allows(loss_ms, speedup, target_ms(1));
 }
 
-double Controller::draft_ms(const Source& source, int n_behind, int length) const {
-  if (source.traits.lookup) return 0.0;
-  const CostModel& cost = source.cost;
+double Controller::draft_ms(const Standing& drafter, int n_behind, int length) const {
+  if (drafter.traits.lookup) return 0.0;
+  const CostModel& cost = drafter.cost;
   // In passes of one row. What lacks is read with all that is read again.
   double steps = cost.ratio(n_reread_ > 0 ? n_reread_ + 1 : n_behind);
   for (int step = 1; step < length; ++step)
@@ -65,7 +66,7 @@ double Controller::draft_ms(const Source& source, int n_behind, int length) cons
 }
 
 void Controller::consider(const Offer& offer, int budget, Choice& best, bool& refused) {
-  const Source& source = at(offer.source);
+  const Standing& drafter = at(offer.drafter);
   const double plain_ms = target_ms(1);
   const int grade = AcceptanceModel::match_grade(offer.match_length);
   double expected = 1.0;  // tokens
@@ -73,23 +74,23 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
   const int limit = std::min(budget, offer.n_tokens);
   const double least = credit_.at_first(plain_ms) ? kLeastAtFirst : kLeastSpeedup;
   for (int n = 1; n <= limit; ++n) {
-    all_right *=
-        source.traits.lookup ? source.acceptance.rate(n - 1, grade) : source.acceptance.rate(n - 1);
+    all_right *= drafter.traits.lookup ? drafter.acceptance.rate(n - 1, grade)
+                                       : drafter.acceptance.rate(n - 1);
     expected += all_right;
     const double pass_ms = target_ms(n * offer.n_candidates + 1);
-    const double cost_ms = draft_ms(source, offer.n_behind, n) + pass_ms;
+    const double cost_ms = draft_ms(drafter, offer.n_behind, n) + pass_ms;
     // Reading up serves the rounds after this one too.
-    const double usual_ms = draft_ms(source, std::min(offer.n_behind, 2), n) + pass_ms;
+    const double usual_ms = draft_ms(drafter, std::min(offer.n_behind, 2), n) + pass_ms;
     double speedup = expected * plain_ms / (usual_ms + (cost_ms - usual_ms) / kCatchUpRounds);
     // Stopping where it gets unsure, a model does better than any fixed length.
-    if (!source.traits.lookup && source.n_rounds >= kGainRounds)
-      speedup = std::max(speedup, source.gained);
+    if (!drafter.traits.lookup && drafter.n_rounds >= kGainRounds)
+      speedup = std::max(speedup, drafter.gained);
     if (n < offer.n_least || speedup < least || speedup <= best.speedup) continue;
     if (!allowed(cost_ms - plain_ms, speedup)) {
       refused = true;  // a longer draft may be a clearer gain
       continue;
     }
-    best = {.source = offer.source,
+    best = {.drafter = offer.drafter,
             .length = n,
             .n_behind = offer.n_behind,
             .n_candidates = offer.n_candidates,
@@ -102,14 +103,14 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
 // draft.
 Choice Controller::probe(const std::vector<Offer>& offers, int budget, Choice plain) {
   for (const Offer& offer : offers) {
-    const Source& source = at(offer.source);
+    const Standing& drafter = at(offer.drafter);
     const int length = std::max(offer.n_least, 1);
-    if (source.traits.lookup || std::min(offer.n_tokens, budget) < length) continue;
-    if (source.idle_tokens < kProbeAfter) continue;
-    const double loss_ms = draft_ms(source, offer.n_behind, length) +
+    if (drafter.traits.lookup || std::min(offer.n_tokens, budget) < length) continue;
+    if (drafter.idle_tokens < kProbeAfter) continue;
+    const double loss_ms = draft_ms(drafter, offer.n_behind, length) +
                            target_ms(length * offer.n_candidates + 1) - target_ms(1);
     if (!allowed(loss_ms, 1.0)) continue;
-    return {.source = offer.source,
+    return {.drafter = offer.drafter,
             .length = length,
             .n_behind = offer.n_behind,
             .n_candidates = offer.n_candidates,
@@ -126,7 +127,7 @@ Choice Controller::choose(const std::vector<Offer>& offers, int budget) {
     best.reason = "plain step to measure its cost";
   } else {
     for (const Offer& offer : offers) consider(offer, budget, best, refused);
-    if (best.source < 0) {
+    if (best.drafter < 0) {
       best.reason = refused          ? std::string_view("no credit left for a worst case")
                     : budget < 1     ? kNoRoom
                     : offers.empty() ? std::string_view("nothing to propose")
@@ -135,9 +136,9 @@ Choice Controller::choose(const std::vector<Offer>& offers, int budget) {
     }
   }
   // A model is drafted token by token, its own confidence says where to stop.
-  if (best.source >= 0 && !at(best.source).traits.lookup && best.reason != "probe") {
+  if (best.drafter >= 0 && !at(best.drafter).traits.lookup && best.reason != "probe") {
     for (const Offer& offer : offers) {
-      if (offer.source == best.source) best.length = std::min(budget, offer.n_tokens);
+      if (offer.drafter == best.drafter) best.length = std::min(budget, offer.n_tokens);
     }
   }
   choice_ = best;
@@ -147,21 +148,21 @@ Choice Controller::choose(const std::vector<Offer>& offers, int budget) {
 }
 
 bool Controller::wants_sibling(int n_drafted, int rank, double probability, double conditional) {
-  if (choice_.source < 0) return false;
-  const Source& source = at(choice_.source);
+  if (choice_.drafter < 0) return false;
+  const Standing& drafter = at(choice_.drafter);
   if (rank == 1) {
-    miss_rate_ =
-        1.0 - source.acceptance.rate(n_drafted - 1, AcceptanceModel::confidence_grade(probability));
+    miss_rate_ = 1.0 - drafter.acceptance.rate(n_drafted - 1,
+                                               AcceptanceModel::confidence_grade(probability));
   }
   const double right =
-      source.siblings.rate(rank - 1, AcceptanceModel::confidence_grade(conditional));
+      drafter.siblings.rate(rank - 1, AcceptanceModel::confidence_grade(conditional));
   const int n_rows = 1 + n_drafted + n_siblings_;
   const double row_ms = target_ms(n_rows + 1) - target_ms(n_rows);
   // A leaf that is right brings one token: without it the target would say it itself.
   const double gain = path_rate_ * miss_rate_ * right;
   if (gain * target_ms(1) < choice_.speedup * row_ms) return false;
   const double cost_ms =
-      draft_ms(source, choice_.n_behind, n_drafted) + target_ms(n_rows + 1) - target_ms(1);
+      draft_ms(drafter, choice_.n_behind, n_drafted) + target_ms(n_rows + 1) - target_ms(1);
   if (!allowed(cost_ms, choice_.speedup)) return false;
   miss_rate_ *= 1.0 - right;
   ++n_siblings_;
@@ -169,18 +170,18 @@ bool Controller::wants_sibling(int n_drafted, int rank, double probability, doub
 }
 
 int Controller::planned_siblings(int n_chain) const {
-  if (choice_.source < 0) return 0;
-  const Source& source = sources_[static_cast<std::size_t>(choice_.source)];
+  if (choice_.drafter < 0) return 0;
+  const Standing& drafter = drafters_[static_cast<std::size_t>(choice_.drafter)];
   double path_rate = 1.0;
   int n = 0;
   for (; n < n_chain; ++n) {
     const int n_rows = 1 + n_chain + n;
-    const double rate = source.acceptance.rate(n);
-    const double gain = path_rate * (1.0 - rate) * source.siblings.rate(0);
+    const double rate = drafter.acceptance.rate(n);
+    const double gain = path_rate * (1.0 - rate) * drafter.siblings.rate(0);
     const double row_ms = target_ms(n_rows + 1) - target_ms(n_rows);
     if (gain * target_ms(1) < choice_.speedup * row_ms) break;
     const double cost_ms =
-        draft_ms(source, choice_.n_behind, n_chain) + target_ms(n_rows + 1) - target_ms(1);
+        draft_ms(drafter, choice_.n_behind, n_chain) + target_ms(n_rows + 1) - target_ms(1);
     if (!allowed(cost_ms, choice_.speedup)) break;
     path_rate *= rate;
   }
@@ -188,17 +189,17 @@ int Controller::planned_siblings(int n_chain) const {
 }
 
 bool Controller::keep_going(int n_drafted, double probability) {
-  if (choice_.source < 0 || n_drafted >= choice_.length) return false;
-  const Source& source = at(choice_.source);
+  if (choice_.drafter < 0 || n_drafted >= choice_.length) return false;
+  const Standing& drafter = at(choice_.drafter);
   path_rate_ *=
-      source.acceptance.rate(n_drafted - 1, AcceptanceModel::confidence_grade(probability));
-  const double gain = path_rate_ * source.acceptance.rate(n_drafted);
+      drafter.acceptance.rate(n_drafted - 1, AcceptanceModel::confidence_grade(probability));
+  const double gain = path_rate_ * drafter.acceptance.rate(n_drafted);
   const int n_rows = 1 + n_drafted * choice_.n_candidates + n_siblings_;
   const double more_ms = target_ms(n_rows + choice_.n_candidates);
-  const double step_ms = draft_ms(source, 1, 1) + more_ms - target_ms(n_rows);
+  const double step_ms = draft_ms(drafter, 1, 1) + more_ms - target_ms(n_rows);
   // Worth it when it brings tokens faster than passes do on average.
   if (gain * target_ms(1) < choice_.speedup * step_ms) return false;
-  const double cost_ms = draft_ms(source, choice_.n_behind, n_drafted + 1) + more_ms;
+  const double cost_ms = draft_ms(drafter, choice_.n_behind, n_drafted + 1) + more_ms;
   return allowed(cost_ms - target_ms(1), choice_.speedup);
 }
 
@@ -207,25 +208,25 @@ void Controller::observe(const PassOutcome& outcome) {
   const int n_rows = 1 + outcome.n_drafted + outcome.n_siblings + outcome.n_unused;
   const double predicted_verify = target_ms(n_rows);
   double draft_ms = outcome.draft_ms;
-  target_.observe(n_reread_ + n_rows, outcome.verify_ms);
-  if (choice.source >= 0 && outcome.n_drafted > 0) {
-    Source& source = at(choice.source);
-    if (!source.traits.lookup) {
-      const double predicted = this->draft_ms(source, choice.n_behind, outcome.n_drafted);
-      if (source.cost.known()) {
-        source.cost.observe_sum(predicted, draft_ms);
+  target_.observe(n_reread_ + n_rows, outcome.verify_ms, outcome.reading);
+  if (choice.drafter >= 0 && outcome.n_drafted > 0) {
+    Standing& drafter = at(choice.drafter);
+    if (!drafter.traits.lookup) {
+      const double predicted = this->draft_ms(drafter, choice.n_behind, outcome.n_drafted);
+      if (drafter.cost.known()) {
+        drafter.cost.observe_sum(predicted, draft_ms);
         draft_ms = std::min(draft_ms, kOutlier * predicted);
       } else {
         // Of passes that are all about as long, one.
         if (n_reread_ > 0) {
-          source.cost.observe(n_reread_ + 1, draft_ms / outcome.n_drafted);
+          drafter.cost.observe(n_reread_ + 1, draft_ms / outcome.n_drafted);
         } else {
-          source.cost.observe(choice.n_behind + outcome.n_drafted - 1, draft_ms);
+          drafter.cost.observe(choice.n_behind + outcome.n_drafted - 1, draft_ms);
         }
       }
     }
   }
-  for (Source& source : sources_) source.idle_tokens += outcome.n_emitted;
+  for (Standing& drafter : drafters_) drafter.idle_tokens += outcome.n_emitted;
 
   const double plain_ms = target_ms(1);
   credit_.add_plain(outcome.n_emitted * plain_ms);
@@ -241,24 +242,24 @@ void Controller::observe(const PassOutcome& outcome) {
     if (choice.reason != kNoRoom) plain_reason_ = choice.reason;  // every text has a last token
     return;
   }
-  if (choice.source >= 0) at(choice.source).idle_tokens = 0;
+  if (choice.drafter >= 0) at(choice.drafter).idle_tokens = 0;
   const double verify_ms = predicted_verify > 0.0
                                ? std::min(outcome.verify_ms, kOutlier * predicted_verify)
                                : outcome.verify_ms;
   credit_.earn(outcome.n_emitted * plain_ms - draft_ms - verify_ms);
-  if (choice.source >= 0) {
-    Source& source = at(choice.source);
+  if (choice.drafter >= 0) {
+    Standing& drafter = at(choice.drafter);
     const double gained = outcome.n_emitted * plain_ms / (draft_ms + verify_ms);
-    ++source.n_rounds;
-    source.gained += std::max(kGainRate, 1.0 / source.n_rounds) * (gained - source.gained);
+    ++drafter.n_rounds;
+    drafter.gained += std::max(kGainRate, 1.0 / drafter.n_rounds) * (gained - drafter.gained);
   }
   ++n_rounds_;
   ++passes_since_plain_;
   plain_in_a_row_ = 0;
 }
 
-bool Controller::worth_reading(int source, double ms, int n_left) const {
-  return choice_.source == source && credit_.earned_ms() >= kReadingCredit * ms &&
+bool Controller::worth_reading(int drafter, double ms, int n_left) const {
+  return choice_.drafter == drafter && credit_.earned_ms() >= kReadingCredit * ms &&
          ms <= kReadingGain * n_left * target_ms(1);
 }
 

@@ -13,14 +13,14 @@
 
 namespace specdec {
 
-struct SourceTraits {
+struct DrafterTraits {
   std::string name;
   bool lookup = true;  // makes its proposal for next to nothing, before the choice
 };
 
-// What a source could do in the next pass.
+// What a drafter could do in the next pass.
 struct Offer {
-  int source = 0;
+  int drafter = 0;
   int n_tokens = 0;      // lookup: of its proposal; model: at most
   int n_least = 1;       // shorter drafts are of no use
   int n_candidates = 1;  // rows that each token of the chain adds to the pass
@@ -29,8 +29,8 @@ struct Offer {
 };
 
 struct Choice {
-  int source = -1;  // -1: a plain step
-  int length = 0;   // tokens to draft; a model stops earlier when keep_going() says so
+  int drafter = -1;  // -1: a plain step
+  int length = 0;    // tokens to draft; a model stops earlier when keep_going() says so
   int n_behind = 1;
   int n_candidates = 1;
   double speedup = 1.0;  // expected: tokens per time, relative to plain
@@ -44,22 +44,23 @@ struct PassOutcome {
   int n_siblings = 0;  // and beside it
   int n_unused = 0;    // rows that the pass had besides them
   int n_emitted = 1;
-  double draft_ms = 0.0;   // of all sources, lookups that were not chosen included
+  double draft_ms = 0.0;   // of all drafters, lookups that were not chosen included
   double verify_ms = 0.0;  // the target's pass, and taking the tokens from it
+  Reading reading = {};    // of that pass
 };
 
 class Controller {
  public:
-  explicit Controller(std::vector<SourceTraits> sources);
+  explicit Controller(std::vector<DrafterTraits> drafters);
 
   [[nodiscard]] CostModel& target_cost() { return target_; }
-  [[nodiscard]] CostModel& source_cost(int source) { return at(source).cost; }
-  [[nodiscard]] AcceptanceModel& acceptance(int source) { return at(source).acceptance; }
+  [[nodiscard]] CostModel& drafter_cost(int drafter) { return at(drafter).cost; }
+  [[nodiscard]] AcceptanceModel& acceptance(int drafter) { return at(drafter).acceptance; }
   // Of candidates beside a drafted token that was wrong; position 0 is the second choice.
-  [[nodiscard]] AcceptanceModel& siblings(int source) { return at(source).siblings; }
-  [[nodiscard]] int n_sources() const { return static_cast<int>(sources_.size()); }
-  [[nodiscard]] const SourceTraits& traits(int source) const {
-    return sources_[static_cast<std::size_t>(source)].traits;
+  [[nodiscard]] AcceptanceModel& siblings(int drafter) { return at(drafter).siblings; }
+  [[nodiscard]] int n_drafters() const { return static_cast<int>(drafters_.size()); }
+  [[nodiscard]] const DrafterTraits& traits(int drafter) const {
+    return drafters_[static_cast<std::size_t>(drafter)].traits;
   }
 
   void begin_request();
@@ -82,15 +83,15 @@ class Controller {
   void observe(const PassOutcome& outcome);
   // Whether a draft model may spend so much on reading more of the text, when n_left tokens are
   // still to come: it must be drafting, have earned it in this request, and stand to gain from it.
-  [[nodiscard]] bool worth_reading(int source, double ms, int n_left) const;
+  [[nodiscard]] bool worth_reading(int drafter, double ms, int n_left) const;
   void debit(double ms) { credit_.debit(ms); }
 
   // "on" or "off: reason", as of now.
   [[nodiscard]] std::string speculation() const;
 
  private:
-  struct Source {
-    SourceTraits traits;
+  struct Standing {
+    DrafterTraits traits;
     AcceptanceModel acceptance;
     AcceptanceModel siblings = AcceptanceModel(AcceptanceModel::Kind::kModel);
     CostModel cost;
@@ -98,15 +99,15 @@ class Controller {
     double gained = 0.0;  // speed-up of its rounds, a running mean
     int n_rounds = 0;
   };
-  [[nodiscard]] Source& at(int source) { return sources_[static_cast<std::size_t>(source)]; }
+  [[nodiscard]] Standing& at(int drafter) { return drafters_[static_cast<std::size_t>(drafter)]; }
   // A pass of the target over so many new rows.
   [[nodiscard]] double target_ms(int n_rows) const { return target_.ms(n_reread_ + n_rows); }
-  [[nodiscard]] double draft_ms(const Source& source, int n_behind, int length) const;
+  [[nodiscard]] double draft_ms(const Standing& drafter, int n_behind, int length) const;
   [[nodiscard]] bool allowed(double loss_ms, double speedup) const;
   void consider(const Offer& offer, int budget, Choice& best, bool& refused);
   [[nodiscard]] Choice probe(const std::vector<Offer>& offers, int budget, Choice plain);
 
-  std::vector<Source> sources_;
+  std::vector<Standing> drafters_;
   CostModel target_;
   int n_reread_ = 0;
   CreditLedger credit_;

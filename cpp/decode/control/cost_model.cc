@@ -8,13 +8,36 @@ namespace {
 
 constexpr double kScaleRate = 0.1;   // weight of one pass in the scale
 constexpr double kShapeRate = 0.05;  // and in the ratio of its number of rows
-constexpr double kOutlier = 1.5;     // how much a single pass may differ from what is believed
+constexpr double kSpreadRate = 0.1;  // of one pass in how rows share experts
+constexpr int kOldReadings = 2;      // that all passes of earlier texts count for
+constexpr double kMostSpread = 2.0;
+constexpr double kOutlier = 1.5;  // how much a single pass may differ from what is believed
 
 }  // namespace
+
+double Mixture::independent(int n_rows) const {
+  if (share <= 0.0 || n_used < 1 || n_experts < n_used) return 1.0;
+  const double used = static_cast<double>(n_used) / n_experts;
+  return 1.0 - share + share * (1.0 - std::pow(1.0 - used, n_rows)) / used;
+}
 
 CostModel::CostModel() {
   for (int rows = 1; rows <= kMaxRows; ++rows)
     ratio_[static_cast<std::size_t>(rows)] = 1.0 + 0.08 * (rows - 1);
+}
+
+void CostModel::begin_request() { n_readings_ = std::min(n_readings_, kOldReadings); }
+
+void CostModel::observe_reading(const Reading& reading) {
+  const double more = mixture_.independent(reading.n_rows) - 1.0;
+  if (reading.n_rows < 2 || more <= 0.0) return;
+  const double spread = std::clamp((reading.weights - 1.0) / more, 0.0, kMostSpread);
+  ++n_readings_;
+  spread_ += std::max(kSpreadRate, 1.0 / n_readings_) * (spread - spread_);
+}
+
+double CostModel::weights(int n_rows) const {
+  return 1.0 + spread_ * (mixture_.independent(n_rows) - 1.0);
 }
 
 void CostModel::calibrate(const std::vector<std::pair<int, double>>& measured) {
@@ -35,34 +58,45 @@ void CostModel::calibrate(const std::vector<std::pair<int, double>>& measured) {
   slope = std::max(slope, last.second / last.first * 0.5);
   for (int r = last.first + 1; r <= kMaxRows; ++r)
     ratio_[static_cast<std::size_t>(r)] = last.second + slope * (r - last.first);
+  for (int r = 2; r <= kMaxRows; ++r)
+    ratio_[static_cast<std::size_t>(r)] /= mixture_.independent(r);
 }
 
 std::vector<std::pair<int, double>> CostModel::table() const {
   std::vector<std::pair<int, double>> rows;
   if (!known()) return rows;
-  for (const int n : {1, 2, 3, 4, 6, 8, 12, 16, kMaxRows}) rows.emplace_back(n, ms(n));
+  for (const int n : {1, 2, 3, 4, 6, 8, 12, 16, kMaxRows})
+    rows.emplace_back(n, scale_ms_ * ratio_[static_cast<std::size_t>(n)] * mixture_.independent(n));
   return rows;
 }
 
 double CostModel::ratio(int n_rows) const {
   const int rows = std::max(n_rows, 1);
-  if (rows <= kMaxRows) return ratio_[static_cast<std::size_t>(rows)];
-  return ratio_[kMaxRows] * rows / kMaxRows;
+  if (rows <= kMaxRows) return ratio_[static_cast<std::size_t>(rows)] * weights(rows);
+  return ratio_[kMaxRows] * weights(kMaxRows) * rows / kMaxRows;
 }
 
 double CostModel::ms(int n_rows) const { return scale_ms_ * ratio(n_rows); }
 
-void CostModel::observe(int n_rows, double ms) {
+void CostModel::observe(int n_rows, double ms, const Reading& reading) {
   if (ms <= 0.0 || n_rows < 1) return;
+  const bool of_pass = reading.n_rows == n_rows && n_rows > 1 && mixture_.share > 0.0;
+  // What this pass should have taken with the experts that it really read.
+  const double expected =
+      of_pass && n_rows <= kMaxRows
+          ? scale_ms_ * ratio_[static_cast<std::size_t>(n_rows)] * reading.weights
+          : this->ms(n_rows);
+  observe_reading(of_pass ? reading : Reading{});
   if (!known()) {
     scale_ms_ = ms / ratio(n_rows);
     return;
   }
-  const double error = std::clamp(ms / this->ms(n_rows), 1.0 / kOutlier, kOutlier);
+  const double error = std::clamp(ms / expected, 1.0 / kOutlier, kOutlier);
   scale_ms_ *= 1.0 + kScaleRate * (error - 1.0);
   if (n_rows > 1 && n_rows <= kMaxRows) {
     double& ratio = ratio_[static_cast<std::size_t>(n_rows)];
-    ratio = std::max(1.0, ratio * (1.0 + kShapeRate * (error - 1.0)));
+    ratio =
+        std::max(1.0 / mixture_.independent(n_rows), ratio * (1.0 + kShapeRate * (error - 1.0)));
   }
 }
 

@@ -1,4 +1,4 @@
-// Which tokens a draft model's head computes: a law over fewer tokens is a law all the same.
+// Which tokens a draft model's head computes: a distribution over fewer tokens is one all the same.
 #pragma once
 
 #include <algorithm>
@@ -21,19 +21,19 @@ class DraftHead {
     const int n = kept.value_or(n_tokens >= 2 * kDefault ? kDefault : 0);
     blocks_.clear();
     if (n <= 0 || n >= n_tokens) return;
-    for (int block = 0; block * kTokenBlock < n; ++block) blocks_.push_back(block);
+    for (int block = 0; block * kHeadBlock < n; ++block) blocks_.push_back(block);
   }
   // These too; vocab_size: of the model.
   void add(std::span<const TokenId> tokens, int vocab_size) {
     if (blocks_.empty()) return;
     for (const TokenId token : tokens) {
-      const std::int32_t block = token / kTokenBlock;
+      const std::int32_t block = token / kHeadBlock;
       if (token >= vocab_size) continue;
       const auto at = std::lower_bound(blocks_.begin(), blocks_.end(), block);
       if (at == blocks_.end() || *at != block) blocks_.insert(at, block);
     }
   }
-  // As ScorerBatch::token_blocks.
+  // As Batch::head_blocks.
   [[nodiscard]] std::span<const std::int32_t> blocks() const { return blocks_; }
 
  private:

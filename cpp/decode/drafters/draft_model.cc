@@ -1,9 +1,7 @@
 // A smaller model with its own cache proposes a chain, or a comb: at each depth several candidates,
 // the first of which continues the chain.
 #include <algorithm>
-#include <cmath>
 #include <exception>
-#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -13,37 +11,23 @@
 #include "decode/drafter.h"
 #include "decode/drafters/draft_head.h"
 #include "decode/drafters/draft_length.h"
+#include "decode/drafters/draft_sampler.h"
 #include "decode/token_cache.h"
-#include "sampling/candidates.h"
-#include "sampling/logprobs.h"
-#include "sampling/warp.h"
 
 namespace specdec {
 namespace {
 
-class DraftModel final : public Drafter {
+class DraftModel final : public ModelDrafter {
  public:
-  DraftModel(const DraftModelOptions& options, const DrafterModels& models)
-      : cache_(*models.draft, models.draft_cached), options_(options) {
-    SamplingParams probe;  // its validation names the options
-    if (options_.temperature) probe.temperature = *options_.temperature;
-    if (options_.top_k) probe.top_k = *options_.top_k;
-    probe.validate();
-    if (options_.branch < 1 || options_.branch > kMaxBranch) {
-      throw_invalid("branch must be in [1, " + std::to_string(kMaxBranch) + "], got " +
-                    std::to_string(options_.branch));
-    }
-    if (options_.top_k && *options_.top_k > 0 && *options_.top_k < options_.branch) {
-      throw_invalid("draft_top_k must be at least branch (" + std::to_string(options_.branch) +
-                    "), got " + std::to_string(*options_.top_k));
-    }
+  DraftModel(const DraftModelOptions& options, TokenCache& cache)
+      : cache_(cache), options_(options) {
+    DraftSampler::check(options_);
   }
 
   std::string_view name() const override { return "model"; }
   DraftLengths lengths() const override { return options_.lengths; }
   int default_draft_max() const override { return 4; }
   int branch() const override { return options_.branch; }
-  bool uses_model() const override { return true; }
 
   int n_behind(std::span<const TokenId> committed) override {
     align(committed);
@@ -61,58 +45,9 @@ class DraftModel final : public Drafter {
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
     setup_ = setup;
     fresh_ = true;
-    mode_ = options_.mode;
-    SamplingParams& params = setup_.sampling;
-    if (options_.temperature) params.temperature = *options_.temperature;
-    if (options_.top_k) params.top_k = *options_.top_k;
-    if (mode_ == DraftMode::kAuto) {
-      if (params.greedy()) {
-        mode_ = DraftMode::kGreedy;
-      } else if (setup.verifier.position_noise) {
-        mode_ = DraftMode::kCoupled;
-      } else {
-        mode_ = setup.verifier.reads_draft_probs ? DraftMode::kSampled : DraftMode::kGreedy;
-      }
-    }
-    // A greedy target has no noise to share.
-    if (mode_ == DraftMode::kCoupled && setup.sampling.greedy()) mode_ = DraftMode::kGreedy;
-    if (mode_ == DraftMode::kCoupled && !setup.verifier.position_noise) {
-      throw_invalid("coupled drafts need a verifier that draws with the same noise ('match')");
-    }
-    // All on the best token: there is nothing to draw, and no law to carry.
-    if (params.greedy()) mode_ = DraftMode::kGreedy;
-    if (options_.branch > 1 && !setup.verifier.trees) {
-      throw_invalid("branch " + std::to_string(options_.branch) +
-                    " needs a verifier that takes trees, such as 'topk_importance'; got one that "
-                    "takes chains only");
-    }
-    carries_laws_ = setup.verifier.reads_top_k || mode_ == DraftMode::kSampled;
-    const bool needs_law = options_.branch > 1 || setup.verifier.reads_top_k;
-    if (mode_ == DraftMode::kGreedy) {
-      params.temperature = needs_law ? 1.0 : 0.0;  // a law to choose the best of
-      params.top_p = 1.0;
-      params.min_p = params.noise_scale = 0.0;
-    }
-    if (needs_law && !options_.top_k && (params.top_k == 0 || mode_ == DraftMode::kGreedy)) {
-      params.top_k = std::max(DraftModelOptions::kDefaultTopK, options_.branch);
-    }
     const int vocab_size = cache_.scorer().vocab_size();
-    top_k_ = vocab_size <= setup_.vocab_size ? params.needs_only_top(vocab_size) : 0;
-    if (top_k_ == 0 || top_k_ > kMaxTopK) {
-      output_ = RowOutput::kLogits;
-    } else {
-      // The length rule wants probabilities.
-      const bool best_suffices = params.greedy() && setup_.length_rule == nullptr && !carries_laws_;
-      output_ = best_suffices ? RowOutput::kArgmax : RowOutput::kTop;
-    }
-    note_bans(vocab_size);
-    siblings_ = setup_.siblings && banned_.empty() && setup_.length_rule != nullptr &&
-                output_ == RowOutput::kTop && mode_ != DraftMode::kSampled && !carries_laws_ &&
-                options_.branch == 1;
-    if (siblings_) top_k_ = std::min(std::max(top_k_, kMaxSiblings + 1), vocab_size);
-    const bool takes_best =
-        mode_ == DraftMode::kGreedy && options_.branch == 1 && output_ != RowOutput::kLogits;
-    max_steps_ = takes_best && !carries_laws_ ? cache_.scorer().max_chain_steps() : 1;
+    sampler_.begin(options_, setup, vocab_size);
+    max_steps_ = sampler_.takes_best() ? cache_.scorer().max_steps() : 1;
     followed_ =
         max_steps_ > 1 && setup_.target != nullptr && setup_.target->can_follow(cache_.scorer());
     met_ban_ = false;
@@ -124,112 +59,12 @@ class DraftModel final : public Drafter {
   }
 
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
-                        Chance& chance) override {
-    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
-    DraftProposal proposal;
-    const int n = prepare(committed, max_tokens);
-    if (n < 1) return proposal;
-    met_ban_ = false;
-    catch_up(committed, n);
-
-    std::vector<TokenId> path;  // committed + drafted, only when penalties look at it
-    if (setup_.sampling.has_penalties()) path.assign(committed.begin(), committed.end());
-    proposal.chosen = mode_ != DraftMode::kSampled;
-    std::int32_t parent = -1;
-    for (int depth = 0;; ++depth) {
-      const auto first = static_cast<std::int32_t>(proposal.size());
-      const auto add = [&] {
-        add_candidates(row_, path, committed.size(), depth, parent, proposal, chance);
-      };
-      if (!succeeds(proposal, add)) return proposal;
-      const TokenId token = proposal.tokens[static_cast<std::size_t>(first)];
-      if (!banned_.empty() && cache_.scorer().argmax(row_) != token) met_ban_ = true;
-      const bool ends = std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end();
-      const bool goes_on = !ends && depth + 1 < n &&
-                           (setup_.length_rule == nullptr ||
-                            setup_.length_rule->keep_going(depth + 1, probability_));
-      if (!goes_on) {
-        if (siblings_ && proposal.is_chain()) proposal.parents.clear();
-        if (setup_.length_rule != nullptr) length_.note(depth + 1, n);
-        return proposal;
-      }
-      if (setup_.sampling.has_penalties()) path.push_back(token);
-      throw_if_cancelled(setup_.cancel);
-      if (!succeeds(proposal, [&] { go_on(token, n - depth - 1); })) return proposal;
-      parent = first;
-    }
-  }
+                        Chance& chance) override;
 
   // Where one chain is a draft, and a short enough one, the target can take it unseen. What a rule
   // is going to say is guessed from what it said of late.
-  std::optional<DraftPlan> plan(std::span<const TokenId> committed, int max_tokens) override {
-    const bool has_rule = setup_.length_rule != nullptr;
-    const int usual = has_rule ? length_.unseen() : max_tokens;
-    if (!followed_ || met_ban_ || (has_rule && (usual == 0 || usual > max_steps_)))
-      return std::nullopt;
-    const int n = prepare(committed, max_tokens);
-    const int n_steps = std::min(n, usual);
-    const std::span<const TokenId> lacking =
-        committed.subspan(static_cast<std::size_t>(start_ + cache_.length()));
-    if (n < 1 || n_steps > max_steps_ || lacking.size() > kMaxUnseenRows) return std::nullopt;
-    check_known(lacking);
-    throw_if_cancelled(setup_.cancel);
-    n_wanted_ = n;
-    DraftPlan plan;
-    plan.chain = cache_.chain(lacking, n_steps, output_, top_k_, head_.blocks());
-    const int n_best = plan.chain.batch.n_best();
-    const int n_siblings = siblings_ ? setup_.length_rule->n_planned_siblings(n_steps) : 0;
-    std::int32_t parent = -1;
-    for (int depth = 0; depth < n_steps; ++depth) {
-      const auto at = static_cast<std::int32_t>(plan.sources.size());
-      for (int rank = 0; rank < (depth < n_siblings ? 2 : 1); ++rank) {
-        plan.sources.push_back(depth * n_best + rank);
-        if (n_siblings > 0) plan.parents.push_back(parent);
-      }
-      parent = at;
-    }
-    return plan;
-  }
-
-  DraftProposal conclude(const DraftPlan& plan) override {
-    const DraftChain& chain = plan.chain;
-    if (chain.error) std::rethrow_exception(chain.error);
-    cache_.note(chain);
-    DraftProposal proposal;
-    proposal.chosen = true;
-    const auto planned = [&](int i) {
-      return static_cast<std::size_t>(i) < plan.parents.size()
-                 ? plan.parents[static_cast<std::size_t>(i)]
-                 : i - 1;
-    };
-    for (int depth = 0; depth < chain.n_done; ++depth) {
-      const int row = static_cast<int>(chain.batch.tokens.size()) - 1 + depth;
-      const TokenId token = cache_.scorer().argmax(row);
-      if (token < 0) throw_not_finite();
-      // The chain has gone where the draft must not go.
-      met_ban_ = std::find(banned_.begin(), banned_.end(), token) != banned_.end();
-      if (met_ban_ || token >= setup_.vocab_size) break;
-      const int at = proposal.size();
-      proposal.tokens.push_back(token);
-      if (setup_.length_rule != nullptr) probability_ = best_probability(row);
-      // The next row is a leaf beside this token's.
-      const bool has_sibling =
-          static_cast<std::size_t>(at) + 1 < plan.sources.size() && planned(at + 1) == planned(at);
-      if (has_sibling && !add_planned_sibling(row, depth, proposal)) break;
-      if (std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end()) break;
-      if (depth + 1 == n_wanted_) break;
-      if (setup_.length_rule != nullptr) {
-        const bool goes_on = setup_.length_rule->keep_going(depth + 1, probability_);
-        length_.note_unseen(depth + 1, chain.n_steps, goes_on);
-        if (!goes_on) break;
-      }
-    }
-    if (proposal.size() > 0 && !plan.parents.empty()) {
-      proposal.parents.assign(plan.parents.begin(), plan.parents.begin() + proposal.size());
-      if (proposal.is_chain()) proposal.parents.clear();
-    }
-    return proposal;
-  }
+  std::optional<DraftPlan> plan(std::span<const TokenId> committed, int max_tokens) override;
+  DraftProposal conclude(const DraftPlan& plan) override;
 
   void commit(const CommitInfo& info) override {
     head_.add(info.committed.last(static_cast<std::size_t>(info.n_new)),
@@ -284,43 +119,14 @@ class DraftModel final : public Drafter {
     return std::min(max_tokens, room());
   }
 
-  [[noreturn]] static void throw_not_finite() {
-    throw Error(ErrorCode::kNumerical, "the draft model's logits are not finite");
-  }
-
-  // The second choice of a row; false when there is none.
-  bool add_planned_sibling(int row, int depth, DraftProposal& proposal) {
-    const std::span<const TopToken> top = cache_.scorer().top(row);
-    if (top.size() < 2 || top[1].token >= setup_.vocab_size) return false;
-    const double probability = std::exp(static_cast<double>(top[1].logit) -
-                                        static_cast<double>(cache_.scorer().log_sum_exp(row)));
-    const double left = 1.0 - probability_;
-    proposal.tokens.push_back(top[1].token);
-    setup_.length_rule->note_sibling(depth + 1, left > 0 ? std::min(probability / left, 1.0) : 1.0);
-    return true;
-  }
-
   [[nodiscard]] bool wants_window(int lag) const {
     // What it has read of this text is worth keeping for a while.
     return setup_.first_window > 0 &&
            lag > (fresh_ ? setup_.first_window : std::max(setup_.first_window, kMaxLag));
   }
 
-  // Where tokens are only forbidden, the best of the others is among a few of the best.
-  void note_bans(int vocab_size) {
-    banned_.clear();
-    const SamplingParams& params = setup_.sampling;
-    if (output_ != RowOutput::kLogits || !params.greedy() || params.has_penalties() ||
-        vocab_size > setup_.vocab_size ||
-        params.logit_bias.size() >= static_cast<std::size_t>(std::min(vocab_size, kMaxTopK))) {
-      return;
-    }
-    for (const auto& [token, bias] : params.logit_bias) {
-      if (bias > -std::numeric_limits<float>::infinity()) return banned_.clear();
-      banned_.push_back(token);
-    }
-    output_ = RowOutput::kTop;
-    top_k_ = static_cast<int>(banned_.size()) + 1;
+  [[nodiscard]] bool ends_text(TokenId token) const {
+    return std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end();
   }
 
   void check_known(std::span<const TokenId> tokens) {
@@ -356,10 +162,12 @@ class DraftModel final : public Drafter {
     row_ = static_cast<int>(tokens.size()) - 1;
     const int n_steps = std::min(n, max_steps_);
     if (n_steps > 1) {
-      n_ahead_ = cache_.append_chain(tokens, n_steps, output_, top_k_, head_.blocks()) - 1;
+      n_ahead_ = cache_.append_steps(tokens, n_steps, sampler_.output(), sampler_.top_k(),
+                                     head_.blocks()) -
+                 1;
     } else {
       n_ahead_ = 0;
-      cache_.append(tokens, output_, top_k_, head_.blocks());
+      cache_.append(tokens, sampler_.output(), sampler_.top_k(), head_.blocks());
     }
   }
 
@@ -375,112 +183,14 @@ class DraftModel final : public Drafter {
     feed({&token, 1}, setup_.length_rule != nullptr ? 1 : n);
   }
 
-  // The candidates of one depth, and the law they come from when the verifier wants it.
-  void add_candidates(int row, std::span<const TokenId> path, std::size_t n_committed, int depth,
-                      std::int32_t parent, DraftProposal& proposal, Chance& chance) {
-    const TokenScorer& scorer = cache_.scorer();
-    std::vector<TokenId> tokens;
-    Distribution law;
-    if (output_ == RowOutput::kArgmax) {
-      tokens = {scorer.argmax(row)};
-      if (tokens[0] < 0) throw_not_finite();
-    } else {
-      law = law_of(row, path, n_committed + static_cast<std::size_t>(depth));
-      switch (mode_) {
-        case DraftMode::kSampled:
-          tokens = draw_candidates(law, options_.branch, chance);
-          break;
-        case DraftMode::kCoupled:
-          tokens = draw_candidates_at(law, options_.branch, depth, chance);
-          break;
-        default:
-          tokens = best_candidates(law, options_.branch);
-      }
-    }
-    if (setup_.length_rule != nullptr) {
-      probability_ = law.size() > 1 ? law.prob(tokens[0]) : best_probability(row);
-    }
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      proposal.tokens.push_back(tokens[i]);
-      if (options_.branch > 1 || siblings_) proposal.parents.push_back(parent);
-      if (carries_laws_) proposal.probs.emplace_back();
-      if (carries_laws_ && i == 0) proposal.probs.back() = std::move(law);
-    }
-    if (siblings_) add_siblings(row, law, depth, parent, proposal, chance);
-  }
-
-  // Leaves beside the token just included, as long as the length rule wants them.
-  void add_siblings(int row, const Distribution& law, int depth, std::int32_t parent,
-                    DraftProposal& proposal, Chance& chance) {
-    const TokenScorer& scorer = cache_.scorer();
-    const std::span<const TopToken> top = scorer.top(row);
-    // Under shared noise the runners-up are those of the noisy ranking.
-    std::vector<TokenId> drawn;
-    if (mode_ == DraftMode::kCoupled) {
-      drawn = draw_candidates_at(law, kMaxSiblings + 1, depth, chance);
-    }
-    double left = 1.0 - probability_;
-    for (int rank = 1; rank <= kMaxSiblings && left > 0.0; ++rank) {
-      const auto at = static_cast<std::size_t>(rank);
-      TokenId token = -1;
-      double probability = 0.0;
-      if (mode_ == DraftMode::kCoupled) {
-        if (at >= drawn.size()) return;
-        token = drawn[at];
-        probability = law.prob(token);
-      } else {
-        if (at >= top.size() || top[at].token < 0 || top[at].token >= setup_.vocab_size) return;
-        token = top[at].token;
-        probability = std::exp(static_cast<double>(top[at].logit) -
-                               static_cast<double>(scorer.log_sum_exp(row)));
-      }
-      const double conditional = std::min(probability / left, 1.0);
-      if (!setup_.length_rule->wants_sibling(depth + 1, rank, probability_, conditional)) return;
-      proposal.tokens.push_back(token);
-      proposal.parents.push_back(parent);
-      left -= probability;
-    }
-  }
-
-  // What the model gives its best token at temperature 1.
-  double best_probability(int row) const {
-    const TokenScorer& scorer = cache_.scorer();
-    if (output_ == RowOutput::kTop) {
-      return std::exp(static_cast<double>(scorer.top(row)[0].logit) -
-                      static_cast<double>(scorer.log_sum_exp(row)));
-    }
-    return std::exp(token_logprobs(scorer.logits(row), scorer.argmax(row), 0).logprob);
-  }
-
-  Distribution law_of(int row, std::span<const TokenId> path, std::uint64_t position) const {
-    const TokenScorer& scorer = cache_.scorer();
-    if (output_ == RowOutput::kTop) {
-      std::span<const TopToken> top = scorer.top(row);
-      while (!top.empty() &&
-             std::find(banned_.begin(), banned_.end(), top[0].token) != banned_.end())
-        top = top.subspan(1);
-      return warp_top(top.first(std::min(top.size(), static_cast<std::size_t>(top_k_))),
-                      setup_.sampling, position);
-    }
-    std::span<const float> logits = scorer.logits(row);
-    const auto n = std::min(logits.size(), static_cast<std::size_t>(setup_.vocab_size));
-    return warp(logits.first(n), setup_.sampling, path, position);
-  }
-
-  static constexpr int kMaxBranch = 16;
   static constexpr int kMaxLag = 64;
-  static constexpr int kMaxSiblings = 3;
   static constexpr std::size_t kMaxUnseenRows = 32;  // more: a wait is no matter
 
-  TokenCache cache_;
+  TokenCache& cache_;
   DraftModelOptions options_;
   DraftSetup setup_;
-  DraftMode mode_ = DraftMode::kGreedy;
-  RowOutput output_ = RowOutput::kLogits;
-  int top_k_ = 0;              // of RowOutput::kTop
-  bool carries_laws_ = false;  // proposals tell the laws
-  bool siblings_ = false;      // the length rule may ask for leaves beside the chain
-  int max_steps_ = 1;          // that can be had at once
+  DraftSampler sampler_;
+  int max_steps_ = 1;  // that can be had at once
   DraftLength length_;
   bool followed_ = false;  // the target can take what the model finds unseen
   bool met_ban_ = false;   // the last draft did; the next one is best watched
@@ -490,17 +200,132 @@ class DraftModel final : public Drafter {
   bool fresh_ = true;      // has not drafted in this request
   int start_ = 0;          // the cache holds the committed tokens from here on
   DraftHead head_;
-  std::vector<TokenId> banned_;  // left out of the best
-  double probability_ = 0.0;     // of the last token on the chain
-  std::exception_ptr failure_;   // behind the last drawn draft
+  std::exception_ptr failure_;  // behind the last drawn draft
 };
 
+DraftProposal DraftModel::propose(std::span<const TokenId> committed, int max_tokens,
+                                  Chance& chance) {
+  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+  DraftProposal proposal;
+  const int n = prepare(committed, max_tokens);
+  if (n < 1) return proposal;
+  met_ban_ = false;
+  catch_up(committed, n);
+
+  std::vector<TokenId> path;  // committed + drafted, only when penalties look at it
+  if (sampler_.has_penalties()) path.assign(committed.begin(), committed.end());
+  proposal.chosen = !sampler_.draws();
+  std::int32_t parent = -1;
+  for (int depth = 0;; ++depth) {
+    const auto first = static_cast<std::int32_t>(proposal.size());
+    const auto add = [&] {
+      sampler_.add_candidates(cache_.scorer(),
+                              {.row = row_,
+                               .path = path,
+                               .n_committed = committed.size(),
+                               .depth = depth,
+                               .parent = parent},
+                              proposal, chance);
+    };
+    if (!succeeds(proposal, add)) return proposal;
+    const TokenId token = proposal.tokens[static_cast<std::size_t>(first)];
+    if (sampler_.has_bans() && cache_.scorer().argmax(row_) != token) met_ban_ = true;
+    const bool goes_on = !ends_text(token) && depth + 1 < n &&
+                         (setup_.length_rule == nullptr ||
+                          setup_.length_rule->keep_going(depth + 1, sampler_.probability()));
+    if (!goes_on) {
+      if (sampler_.siblings() && proposal.is_chain()) proposal.parents.clear();
+      if (setup_.length_rule != nullptr) length_.note(depth + 1, n);
+      return proposal;
+    }
+    if (sampler_.has_penalties()) path.push_back(token);
+    throw_if_cancelled(setup_.cancel);
+    if (!succeeds(proposal, [&] { go_on(token, n - depth - 1); })) return proposal;
+    parent = first;
+  }
+}
+
+std::optional<DraftPlan> DraftModel::plan(std::span<const TokenId> committed, int max_tokens) {
+  const bool has_rule = setup_.length_rule != nullptr;
+  const int usual = has_rule ? length_.unseen() : max_tokens;
+  if (!followed_ || met_ban_ || (has_rule && (usual == 0 || usual > max_steps_)))
+    return std::nullopt;
+  const int n = prepare(committed, max_tokens);
+  const int n_steps = std::min(n, usual);
+  const std::span<const TokenId> lacking =
+      committed.subspan(static_cast<std::size_t>(start_ + cache_.length()));
+  if (n < 1 || n_steps > max_steps_ || lacking.size() > kMaxUnseenRows) return std::nullopt;
+  check_known(lacking);
+  throw_if_cancelled(setup_.cancel);
+  n_wanted_ = n;
+  DraftPlan plan;
+  plan.scorer = &cache_.scorer();
+  plan.steps =
+      cache_.steps_behind(lacking, n_steps, sampler_.output(), sampler_.top_k(), head_.blocks());
+  const int n_best = plan.steps.batch.n_best();
+  const int n_siblings = sampler_.siblings() ? setup_.length_rule->n_planned_siblings(n_steps) : 0;
+  std::int32_t parent = -1;
+  for (int depth = 0; depth < n_steps; ++depth) {
+    const auto at = static_cast<std::int32_t>(plan.picks.size());
+    for (int rank = 0; rank < (depth < n_siblings ? 2 : 1); ++rank) {
+      plan.picks.push_back(depth * n_best + rank);
+      if (n_siblings > 0) plan.parents.push_back(parent);
+    }
+    parent = at;
+  }
+  return plan;
+}
+
+DraftProposal DraftModel::conclude(const DraftPlan& plan) {
+  const Steps& steps = plan.steps;
+  if (steps.error) std::rethrow_exception(steps.error);
+  cache_.note(steps);
+  DraftProposal proposal;
+  proposal.chosen = true;
+  const auto planned = [&](int i) {
+    return static_cast<std::size_t>(i) < plan.parents.size()
+               ? plan.parents[static_cast<std::size_t>(i)]
+               : i - 1;
+  };
+  for (int depth = 0; depth < steps.n_done; ++depth) {
+    const int row = static_cast<int>(steps.batch.tokens.size()) - 1 + depth;
+    const TokenId token = cache_.scorer().argmax(row);
+    if (token < 0) DraftSampler::throw_not_finite();
+    // The model has gone where the draft must not go.
+    met_ban_ = sampler_.is_banned(token);
+    if (met_ban_ || token >= setup_.vocab_size) break;
+    const int at = proposal.size();
+    proposal.tokens.push_back(token);
+    if (setup_.length_rule != nullptr) sampler_.note_best(cache_.scorer(), row);
+    // The next row is a leaf beside this token's.
+    const bool has_sibling =
+        static_cast<std::size_t>(at) + 1 < plan.picks.size() && planned(at + 1) == planned(at);
+    if (has_sibling && !sampler_.add_second(cache_.scorer(), row, depth, proposal)) break;
+    if (ends_text(token) || depth + 1 == n_wanted_) break;
+    if (setup_.length_rule != nullptr) {
+      const bool goes_on = setup_.length_rule->keep_going(depth + 1, sampler_.probability());
+      length_.note_unseen(depth + 1, steps.n_steps, goes_on);
+      if (!goes_on) break;
+    }
+  }
+  if (proposal.size() > 0 && !plan.parents.empty()) {
+    proposal.parents.assign(plan.parents.begin(), plan.parents.begin() + proposal.size());
+    if (proposal.is_chain()) proposal.parents.clear();
+  }
+  return proposal;
+}
+
 }  // namespace
+
+std::unique_ptr<ModelDrafter> make_model_drafter(const DraftModelOptions& options,
+                                                 TokenCache& cache) {
+  return std::make_unique<DraftModel>(options, cache);
+}
 
 std::unique_ptr<Drafter> make_draft_model(const DraftModelOptions& options,
                                           const DrafterModels& models) {
   if (models.draft == nullptr) throw_invalid("drafter 'model' needs a draft model");
-  return std::make_unique<DraftModel>(options, models);
+  return make_model_drafter(options, *models.draft);
 }
 
 }  // namespace specdec

@@ -7,19 +7,18 @@
 
 namespace specdec {
 
-std::unique_ptr<Drafter> make_draft_model(const DraftModelOptions&, const DrafterModels&);
+std::unique_ptr<ModelDrafter> make_model_drafter(const DraftModelOptions&, TokenCache&);
 
 namespace {
 
-class LayerSkip final : public Drafter {
+class LayerSkip final : public ModelDrafter {
  public:
-  LayerSkip(const DraftLengths& lengths, std::unique_ptr<Drafter> inner)
+  LayerSkip(const DraftLengths& lengths, std::unique_ptr<ModelDrafter> inner)
       : lengths_(lengths), inner_(std::move(inner)) {}
 
   std::string_view name() const override { return "layerskip"; }
   DraftLengths lengths() const override { return lengths_; }
   int default_draft_max() const override { return 3; }
-  bool uses_model() const override { return true; }
 
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
     DraftSetup whole = setup;
@@ -37,7 +36,7 @@ class LayerSkip final : public Drafter {
 
  private:
   DraftLengths lengths_;
-  std::unique_ptr<Drafter> inner_;
+  std::unique_ptr<ModelDrafter> inner_;
 };
 
 }  // namespace
@@ -50,9 +49,7 @@ std::unique_ptr<Drafter> make_layer_skip(const LayerSkipOptions& options,
   DraftModelOptions inner;
   inner.mode = options.mode;
   inner.temperature = options.temperature;
-  return std::make_unique<LayerSkip>(
-      options.lengths,
-      make_draft_model(inner, {.draft = models.layers, .draft_cached = {}, .layers = nullptr}));
+  return std::make_unique<LayerSkip>(options.lengths, make_model_drafter(inner, *models.layers));
 }
 
 }  // namespace specdec

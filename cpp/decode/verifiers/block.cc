@@ -3,7 +3,7 @@
 // behind the accepted part, so none of them may be used again in a later round.
 #include <algorithm>
 
-#include "decode/verifiers/draft_law.h"
+#include "decode/verifiers/draft_distribution.h"
 
 namespace specdec {
 namespace {
@@ -21,7 +21,7 @@ class BlockVerifier final : public Verifier {
     while (static_cast<int>(cover.size()) <= n && cover.back() > 0.0) {
       const int i = static_cast<int>(cover.size()) - 1;
       const TokenId token = proposal.tokens[static_cast<std::size_t>(i)];
-      const DraftLaw draft(proposal, i);
+      const DraftDistribution draft(proposal, i);
       const double draft_prob = draft->prob(token);
       cover.push_back(std::min(1.0, cover.back() * rows.at(i - 1).prob(token) / draft_prob));
     }
@@ -36,7 +36,7 @@ class BlockVerifier final : public Verifier {
         if (chance.accept(covered)) break;
         continue;
       }
-      left = residual(rows.at(length - 1), *DraftLaw(proposal, length), covered);
+      left = residual(rows.at(length - 1), *DraftDistribution(proposal, length), covered);
       if (length == 0) break;
       const double rest = left.mass + 1.0 - covered;
       if (chance.accept(rest > 0.0 ? left.mass / rest : 1.0)) break;

@@ -1,15 +1,16 @@
-// Candidate sets from the draft's top K, made exact: the idea of TopK-ImpSpecDec with the law that
-// the candidates really came from. Takes any tree; a comb (a chain whose every depth has sibling
-// leaves) is the usual one, a chain the smallest.
+// Candidate sets from the draft's top K, made exact: the idea of TopK-ImpSpecDec with the
+// distribution that the candidates really came from. Takes any tree; a comb (a chain whose every
+// depth has sibling leaves) is the usual one, a chain the smallest.
 //
 // Drawn candidates (distinct, in the order of draws without replacement): recursive rejection.
-// With r = target and s = draft law, accept a candidate with its importance weight at that stage,
-// min(1, r / s); else r becomes the normalised positive part of r - s, and s loses the candidate.
-// Chosen candidates (any rule that does not look at the noise): draw from the target once; a child
-// that carries the token is a hit. Each stage leaves the target's law unchanged, hence lossless.
+// With r = target and s = draft distribution, accept a candidate with its importance weight at that
+// stage, min(1, r / s); else r becomes the normalised positive part of r - s, and s loses the
+// candidate. Chosen candidates (any rule that does not look at the noise): draw from the target
+// once; a child that carries the token is a hit. Each stage leaves the target's distribution
+// unchanged, hence lossless.
 #include <algorithm>
 
-#include "decode/verifiers/draft_law.h"
+#include "decode/verifiers/draft_distribution.h"
 
 namespace specdec {
 namespace {
@@ -40,7 +41,8 @@ class Recursion {
     if (mass > 0.0) {
       for (double& r : r_) r /= mass;
       off_factor_ /= mass;
-    } else {  // rounding left nothing of laws that are equal: the rejection was all but impossible
+    } else {  // rounding left nothing of distributions that are equal: the rejection was all but
+              // impossible
       for (std::size_t i = 0; i < r_.size(); ++i) r_[i] = target_.prob(draft_.token(i));
       off_factor_ = 1.0;
     }

@@ -1,13 +1,13 @@
 // The choice rule of TopK-ImpSpecDec as published, for comparison. NOT lossless: it picks a token
 // of the draft's top K with weights target / draft, then accepts it with min(1, target / draft),
-// although it was not drawn from the draft's law; with target = draft every one of the K tokens
-// comes equally often. At temperature 0 it takes the target's best token.
+// although it was not drawn from the draft's distribution; with target = draft every one of the K
+// tokens comes equally often. At temperature 0 it takes the target's best token.
 //
 // Unlike the published program it ends a round at the first token that is not the drafted one:
 // later rows were computed for another text.
 #include <algorithm>
 
-#include "decode/verifiers/draft_law.h"
+#include "decode/verifiers/draft_distribution.h"
 
 namespace specdec {
 namespace {
@@ -29,7 +29,7 @@ class PublishedVerifier final : public Verifier {
         verdict.next_token = chance.draw(target);
         break;
       }
-      verdict.next_token = choose(target, *law_of(proposal, children.front()), chance);
+      verdict.next_token = choose(target, *distribution_of(proposal, children.front()), chance);
       const int child = find_child(proposal, verdict.next_row, verdict.next_token);
       if (child < 0) break;
       verdict.accepted.push_back(child);
@@ -39,9 +39,10 @@ class PublishedVerifier final : public Verifier {
     return verdict;
   }
 
-  // Laws are read even when no token was drawn from them: that is how the rule is published.
-  static DraftLaw law_of(const DraftProposal& proposal, int i) {
-    return DraftLaw(proposal, i, /*as_drawn=*/false);
+  // Distributions are read even when no token was drawn from them: that is how the rule is
+  // published.
+  static DraftDistribution distribution_of(const DraftProposal& proposal, int i) {
+    return DraftDistribution(proposal, i, /*as_drawn=*/false);
   }
 
   // target / draft over the draft's support.
@@ -72,7 +73,7 @@ class PublishedVerifier final : public Verifier {
       const std::vector<std::int32_t> children = children_of(proposal, row);
       if (children.empty()) return sum;
       const Distribution& target = rows.at(row);
-      const DraftLaw draft = law_of(proposal, children.front());
+      const DraftDistribution draft = distribution_of(proposal, children.front());
       ++sum.positions;
       double in_set = 0.0;
       for (std::size_t k = 0; k < draft->size(); ++k) in_set += target.prob(draft->token(k));

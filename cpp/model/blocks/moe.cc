@@ -1,7 +1,30 @@
 // A mixture of experts in place of the feed-forward network: a router chooses a few for each row.
 #include "model/blocks/blocks.h"
 
+#include <bitset>
+
 namespace specdec {
+
+namespace {
+
+// How many experts these rows have chosen.
+int n_distinct(std::span<const std::int32_t> chosen) {
+  std::bitset<kMaxExperts> seen;
+  for (const std::int32_t expert : chosen) seen.set(static_cast<std::size_t>(expert));
+  return static_cast<int>(seen.count());
+}
+
+void count_reads(std::span<const std::int32_t> chosen, int n_rows, int n_used, ExpertReads& reads) {
+  const int window = n_rows <= ExpertReads::kMostRows ? n_rows : ExpertReads::kWindow;
+  const auto n = static_cast<std::size_t>(window * n_used);
+  double n_read = 0;
+  for (int i = 0; i < n_rows / window; ++i)
+    n_read += n_distinct(chosen.subspan(static_cast<std::size_t>(i) * n, n));
+  reads.n_read += n_read / (n_rows / window);
+  reads.n_of_row += n_used;
+}
+
+}  // namespace
 
 void add_experts(const LayerRun& run) {
   const int first = run.first_row();
@@ -27,6 +50,10 @@ void add_experts(const LayerRun& run) {
                           .of_chosen = run.spec.experts_sum_to_1,
                           .chosen = chosen,
                           .weights = weights});
+  if (run.rows.expert_reads != nullptr) {
+    const auto n = static_cast<std::size_t>(run.n_rows() * n_used);
+    count_reads({chosen, n}, run.n_rows(), n_used, *run.rows.expert_reads);
+  }
   run.rows.backend.experts({.x = input,
                             .x_stride = run.pass.qkv_stride,
                             .n_rows = run.n_rows(),

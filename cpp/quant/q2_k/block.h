@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "quant/codes.h"
+
 namespace specdec {
 
 // bytes 0-15   scales[16]  byte s, for weights 16s..16s+15: low nibble scale, high nibble min
@@ -16,6 +18,14 @@ struct BlockQ2_K {
   std::uint8_t qs[64];
   std::uint16_t d;
   std::uint16_t dmin;
+
+  static constexpr Codes kCodes{.low_bits = 2, .scales = ScaleKind::kPairs16};
+  void codes(int b, std::uint8_t* q) const {
+    for (int k = 0; k < 32; ++k)
+      q[k] = static_cast<std::uint8_t>((qs[32 * (b / 4) + k] >> (2 * (b % 4))) & 3);
+  }
+  [[nodiscard]] int scale(int s) const { return scales[s] & 15; }
+  [[nodiscard]] int min(int s) const { return scales[s] >> 4; }
 };
 static_assert(sizeof(BlockQ2_K) == 84);
 

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "quant/codes.h"
+
 namespace specdec {
 
 // bytes 0-31    hmask[32]   weight 32i + l (i < 8, l < 32): bit i of hmask[l] is bit 2 of q
@@ -16,6 +18,19 @@ struct BlockQ3_K {
   std::uint8_t qs[64];
   std::uint8_t scales[12];
   std::uint16_t d;
+
+  static constexpr Codes kCodes{
+      .low_bits = 2, .high_bits = 1, .zero_shift = 2, .scales = ScaleKind::kSigned16};
+  void codes(int b, std::uint8_t* q) const {
+    for (int k = 0; k < 32; ++k) {
+      const int low = (qs[32 * (b / 4) + k] >> (2 * (b % 4))) & 3;
+      q[k] = static_cast<std::uint8_t>(low | ((hmask[k] >> b) & 1) << 2);
+    }
+  }
+  [[nodiscard]] int scale(int s) const {
+    const int low = (scales[s % 8] >> (4 * (s / 8))) & 15;
+    return (low | ((scales[8 + s % 4] >> (2 * (s / 4))) & 3) << 4) - 32;
+  }
 };
 static_assert(sizeof(BlockQ3_K) == 110);
 

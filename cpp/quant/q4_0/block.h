@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "quant/codes.h"
+
 namespace specdec {
 
 // bytes 0-1    d       f16 scale
@@ -10,6 +12,9 @@ namespace specdec {
 struct BlockQ4_0 {
   std::uint16_t d;
   std::uint8_t qs[16];
+
+  static constexpr Codes kCodes{.zero_shift = 3};
+  void codes(int, std::uint8_t* q) const { nibble_codes(*this, q); }
 };
 static_assert(sizeof(BlockQ4_0) == 18);
 

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "quant/codes.h"
+
 namespace specdec {
 
 // bytes 0-1    d       f16 scale
@@ -12,6 +14,9 @@ struct BlockQ4_1 {
   std::uint16_t d;
   std::uint16_t m;
   std::uint8_t qs[16];
+
+  static constexpr Codes kCodes{};
+  void codes(int, std::uint8_t* q) const { nibble_codes(*this, q); }
 };
 static_assert(sizeof(BlockQ4_1) == 20);
 

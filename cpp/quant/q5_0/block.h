@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "quant/codes.h"
+
 namespace specdec {
 
 // bytes 0-1    d       f16 scale
@@ -12,6 +14,9 @@ struct BlockQ5_0 {
   std::uint16_t d;
   std::uint8_t qh[4];
   std::uint8_t qs[16];
+
+  static constexpr Codes kCodes{.high_bits = 1, .zero_shift = 4};
+  void codes(int, std::uint8_t* q) const { nibble_codes(*this, q); }
 };
 static_assert(sizeof(BlockQ5_0) == 22);
 

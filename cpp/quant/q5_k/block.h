@@ -4,6 +4,9 @@
 
 #include <cstdint>
 
+#include "quant/codes.h"
+#include "quant/k_scales.h"
+
 namespace specdec {
 
 // bytes 0-1     d           f16 scale of the scales
@@ -17,6 +20,16 @@ struct BlockQ5_K {
   std::uint8_t scales[12];
   std::uint8_t qh[32];
   std::uint8_t qs[128];
+
+  static constexpr Codes kCodes{.high_bits = 1, .scales = ScaleKind::kPairs32};
+  void codes(int b, std::uint8_t* q) const {
+    for (int k = 0; k < 32; ++k) {
+      const int low = (qs[32 * (b / 2) + k] >> (4 * (b % 2))) & 15;
+      q[k] = static_cast<std::uint8_t>(low | ((qh[k] >> b) & 1) << 4);
+    }
+  }
+  [[nodiscard]] int scale(int s) const { return unpack_scale_min(scales, s).scale; }
+  [[nodiscard]] int min(int s) const { return unpack_scale_min(scales, s).min; }
 };
 static_assert(sizeof(BlockQ5_K) == 176);
 

@@ -107,6 +107,19 @@ SPECDEC_GPU float fma_of(float a, float b, float c) {
 #endif
 }
 
+// Byte i is byte (nibble i of `at`, below 8) of low and high, which follow each other.
+SPECDEC_GPU std::uint32_t pick_bytes(std::uint32_t low, std::uint32_t high, std::uint32_t at) {
+#if defined(__CUDACC__)
+  return __byte_perm(low, high, at);
+#else
+  const std::uint64_t both = std::uint64_t{high} << 32 | low;
+  std::uint32_t out = 0;
+  for (int i = 0; i < 4; ++i)
+    out |= static_cast<std::uint32_t>(both >> (8 * (at >> (4 * i) & 7U)) & 0xFFU) << (8 * i);
+  return out;
+#endif
+}
+
 SPECDEC_GPU float round_even(float x) {
 #if defined(__CUDACC__)
   return rintf(x);

@@ -281,7 +281,7 @@ template <class L>
 void take_tokens(const TakeTokensArgs& args, Stream stream) {
   if (args.n_rows == 0) return;
   static_assert(sizeof(TopToken) == 2 * sizeof(std::int32_t));
-  const TakeTokensParams p{args.tokens, args.sources, &args.found->token, args.n_rows};
+  const TakeTokensParams p{args.tokens, args.picks, &args.found->token, args.n_rows};
   constexpr int kThreads = TakeTokens::kMaxThreads;
   L::template launch<TakeTokens>(p, (args.n_rows + kThreads - 1) / kThreads, 1, kThreads, 0,
                                  stream);
@@ -306,23 +306,16 @@ void embed(const EmbedArgs& args, Stream stream) {
     L::template launch<Embed<Row>>(p, pieces(w.n_in), args.n_rows, kPiece, 0, stream);
   };
   switch (w.dtype) {
-#define SPECDEC_ROW(id, ...) \
-  case DType::id:            \
-    return launch.template operator()<__VA_ARGS__>()
-    SPECDEC_ROW(kF32, RowFloat<FormatF32>);
-    SPECDEC_ROW(kF16, RowFloat<FormatF16>);
-    SPECDEC_ROW(kBF16, RowFloat<FormatBF16>);
-    SPECDEC_ROW(kQ4_0, Row32<FormatQ4_0>);
-    SPECDEC_ROW(kQ4_1, Row32<FormatQ4_1>);
-    SPECDEC_ROW(kQ5_0, Row32<FormatQ5_0>);
-    SPECDEC_ROW(kQ5_1, Row32<FormatQ5_1>);
-    SPECDEC_ROW(kQ8_0, Row32<FormatQ8_0>);
-    SPECDEC_ROW(kQ2_K, Row256<FormatQ2_K>);
-    SPECDEC_ROW(kQ3_K, Row256<FormatQ3_K>);
-    SPECDEC_ROW(kQ4_K, Row256<FormatQ4_K>);
-    SPECDEC_ROW(kQ5_K, Row256<FormatQ5_K>);
-    SPECDEC_ROW(kQ6_K, Row256<FormatQ6_K>);
-#undef SPECDEC_ROW
+#define SPECDEC_PLAIN(name, ...) \
+  case DType::k##name:           \
+    return launch.template operator()<RowFloat<Format##name>>();
+#define SPECDEC_BLOCK32(name, ...) \
+  case DType::k##name:             \
+    return launch.template operator()<Row32<Format32<Block##name>>>();
+#define SPECDEC_BLOCK256(name, ...) \
+  case DType::k##name:              \
+    return launch.template operator()<Row256<Format256<Block##name>>>();
+#include "tensor/formats.def"
   }
 }
 

@@ -8,7 +8,7 @@ namespace specdec::cuda {
 
 struct TakeTokensParams {
   std::int32_t* tokens;
-  const std::int32_t* sources;
+  const std::int32_t* picks;
   const std::int32_t* found;  // TopToken pairs: token, bits of the logit
   int n_rows;
 };
@@ -22,8 +22,8 @@ struct TakeTokens {
   static SPECDEC_GPU void run(G& g, const Params& p) {
     const int row = g.block() * g.n_threads() + g.thread();
     if (row >= p.n_rows) return;
-    const std::int32_t source = g.load(p.sources + row);
-    if (source >= 0) g.store(p.tokens + row, g.load(p.found + std::int64_t{source} * 2));
+    const std::int32_t pick = g.load(p.picks + row);
+    if (pick >= 0) g.store(p.tokens + row, g.load(p.found + std::int64_t{pick} * 2));
   }
 };
 
@@ -81,12 +81,11 @@ struct Row32 {
                                   std::int64_t unit, int r, int k) {
     const std::uint8_t* header =
         headers + unit * F::kHeaderBytes + r % 8 * (F::kHasMin ? 16 : 8) + k / 32 * 4 + r / 8 * 2;
-    const float d = load_half(g, header);
-    int code = code_of<F>(g, codes + unit * F::kCodeBytes, r, k);
-    if constexpr (F::kLow == 8) code = static_cast<std::int8_t>(code);
-    if constexpr (F::kZeroShift >= 0) code -= 1 << F::kZeroShift;
-    if constexpr (F::kHasMin) return d * static_cast<float>(code) + load_half(g, header + 8);
-    return d * static_cast<float>(code);
+    const float d = F::scale_of(g.load(reinterpret_cast<const std::uint16_t*>(header)));
+    const auto q =
+        static_cast<float>(F::value_of(code_of<F>(g, codes + unit * F::kCodeBytes, r, k)));
+    if constexpr (F::kHasMin) return d * q + load_half(g, header + 8);
+    return d * q;
   }
 };
 
@@ -100,10 +99,12 @@ struct Row256 {
     const std::uint8_t* pair = header + r % 8 * (F::kHasMin ? 8 : 4) + r / 8 * 2;
     const float d = load_half(g, pair);
     const std::uint8_t* scales = header + F::kScaleOffset;
-    int code = code_of<F>(g, codes + unit * F::kCodeBytes, r, k);
-    if constexpr (F::kZeroShift >= 0) code -= 1 << F::kZeroShift;
-    const auto q = static_cast<float>(code);
-    if constexpr (F::kScales == ScaleKind::kScales32) {
+    const auto q =
+        static_cast<float>(F::value_of(code_of<F>(g, codes + unit * F::kCodeBytes, r, k)));
+    if constexpr (F::kScales == ScaleKind::kSigned32) {
+      const int byte = g.load(scales + r % 8 * 16 + r / 8 * 8 + k / 32);
+      return d * static_cast<float>(static_cast<std::int8_t>(byte)) * q;
+    } else if constexpr (F::kScales == ScaleKind::kPairs32) {
       const std::uint8_t* at = scales + r % 8 * 16 + r / 8 * 8 + k / 32;
       const auto scale = static_cast<float>(g.load(at));
       const auto minimum = static_cast<float>(g.load(at + 128));

@@ -1,4 +1,4 @@
-// Packed weights on the device, and how a lane decodes them.
+// Packed weights on the device, and how a lane decodes them: made from the formats' blocks.
 //
 // A matrix is cut into tiles of 16 rows and units of k (256 for K-quants, 64 for formats with
 // blocks of 32, 16 for floats). Two planes: the headers of all units, then the codes of all units,
@@ -13,15 +13,18 @@
 #pragma once
 
 #include "backend/cuda/kernels/device.h"
+#include "quant/blocks.h"
 
 namespace specdec::cuda {
 
-// low_bits, high_bits: bits per code in the main plane and in the second one. zero_shift: codes
-// stand for q - 2^zero_shift; -1: no offset.
-template <int low_bits, int high_bits, int zero_shift, bool has_min, int unit>
+// Of a format of blocks (quant/codes.h), in units of so many k.
+template <class Block, int unit>
 struct CodeFormat {
-  static constexpr int kLow = low_bits, kHigh = high_bits, kZeroShift = zero_shift, kUnit = unit;
-  static constexpr bool kHasMin = has_min;
+  static constexpr Codes kCodes = Block::kCodes;
+  static constexpr int kLow = kCodes.low_bits, kHigh = kCodes.high_bits, kUnit = unit;
+  static constexpr bool kSigned = kLow == 8 || kCodes.values != nullptr;
+  static constexpr int kZeroShift = kSigned ? -1 : kCodes.zero_shift;
+  static constexpr bool kHasMin = specdec::kHasMin<Block>;
   static constexpr int kBlocks64 = unit / 64;
   static constexpr int kLowWords = kBlocks64 * kLow;  // per lane and unit
   static constexpr int kHighWords = kBlocks64 * kHigh;
@@ -75,41 +78,69 @@ struct CodeFormat {
       if constexpr (kHigh == 1) word |= ((raw.high[s] >> v) & 0x01010101U) << kLow;
       if constexpr (kHigh == 2)
         word |= ((raw.high[2 * s + v / 4] >> (v % 4 * 2)) & 0x03030303U) << kLow;
+      if constexpr (kCodes.values != nullptr) word = look_up(word);
       w[v] = word;
+    }
+  }
+
+  // Four values packed into a word, of which four codes stand for the k-th four.
+  static constexpr std::uint32_t values_of(int k) {
+    std::uint32_t out = 0;
+    for (int i = 0; i < 4; ++i)
+      out |= static_cast<std::uint32_t>(static_cast<std::uint8_t>(kCodes.values[4 * k + i]))
+             << (8 * i);
+    return out;
+  }
+  // The values that four codes stand for.
+  static SPECDEC_GPU std::uint32_t look_up(std::uint32_t codes) {
+    constexpr std::uint32_t kWord0 = values_of(0), kWord1 = values_of(1);
+    constexpr std::uint32_t kWord2 = values_of(2), kWord3 = values_of(3);
+    std::uint32_t at = codes & 0x07070707U;  // to one nibble each
+    at = (at | at >> 4) & 0x00FF00FFU;
+    at = (at | at >> 8) & 0xFFFFU;
+    const std::uint32_t low = pick_bytes(kWord0, kWord1, at);
+    const std::uint32_t high = pick_bytes(kWord2, kWord3, at);
+    const std::uint32_t upper = (codes >> 3 & 0x01010101U) * 0xFFU;
+    return (low & ~upper) | (high & upper);
+  }
+  // What one code stands for.
+  static SPECDEC_GPU int value_of(int code) {
+    if constexpr (kCodes.values != nullptr) {
+      return static_cast<std::int8_t>(look_up(static_cast<std::uint32_t>(code)) & 0xFFU);
+    } else if constexpr (kSigned) {
+      return static_cast<std::int8_t>(code);
+    } else {
+      return kZeroShift < 0 ? code : code - (1 << (kZeroShift < 0 ? 0 : kZeroShift));
+    }
+  }
+  static SPECDEC_GPU float scale_of(std::uint16_t bits) {
+    if constexpr (kWideScale<Block>) {
+      return from_bits(static_cast<std::uint32_t>(bits) << 16);
+    } else {
+      return half_to_float(bits);
     }
   }
 };
 
 // Blocks of 32. Header of 64 k: for g < 8, f16 d of (block 0, row g), (0, g + 8), (1, g), (1, g +
 // 8); with minima, the same for m beside them: 8 or 16 bytes per g.
-template <int low, int high, int zero_shift, bool has_min>
-struct Format32 : CodeFormat<low, high, zero_shift, has_min, 64> {
-  static constexpr int kHeaderBytes = has_min ? 128 : 64;
+template <class Block>
+struct Format32 : CodeFormat<Block, 64> {
+  static constexpr int kHeaderBytes = kHasMin<Block> ? 128 : 64;
 };
-using FormatQ4_0 = Format32<4, 0, 3, false>;
-using FormatQ4_1 = Format32<4, 0, -1, true>;
-using FormatQ5_0 = Format32<4, 1, 4, false>;
-using FormatQ5_1 = Format32<4, 1, -1, true>;
-using FormatQ8_0 = Format32<8, 0, -1, false>;  // signed codes
 
 // Blocks of 256. Header: for g < 8, f16 d of rows g and g + 8, and with minima dmin of both; then
-//   kScales32  (Q4_K, Q5_K)  u8 scale[g][2][8] of rows g and g + 8, then mins alike
-//   kScales16  (Q3_K, Q6_K)  i8 scale[row][16]
-//   kPairs16   (Q2_K)        u8 scale | min << 4, [row][16]
-enum class ScaleKind { kScales32, kScales16, kPairs16 };
-
-template <int low, int high, int zero_shift, bool has_min, ScaleKind scales>
-struct Format256 : CodeFormat<low, high, zero_shift, has_min, 256> {
-  static constexpr ScaleKind kScales = scales;
-  static constexpr int kSubBlock = scales == ScaleKind::kScales32 ? 32 : 16;
-  static constexpr int kScaleOffset = has_min ? 64 : 32;
-  static constexpr int kHeaderBytes = kScaleOffset + 256;
+//   kPairs32   u8 scale[g][2][8] of rows g and g + 8, then mins alike
+//   kSigned32  i8 scale[g][2][8] of rows g and g + 8
+//   kSigned16  i8 scale[row][16]
+//   kPairs16   u8 scale | min << 4, [row][16]
+template <class Block>
+struct Format256 : CodeFormat<Block, 256> {
+  static constexpr ScaleKind kScales = Block::kCodes.scales;
+  static constexpr int kSubBlock = Block::kCodes.sub_block();
+  static constexpr int kScaleOffset = kHasMin<Block> ? 64 : 32;
+  static constexpr int kHeaderBytes = kScaleOffset + (kScales == ScaleKind::kSigned32 ? 128 : 256);
 };
-using FormatQ2_K = Format256<2, 0, -1, true, ScaleKind::kPairs16>;
-using FormatQ3_K = Format256<2, 1, 2, false, ScaleKind::kScales16>;
-using FormatQ4_K = Format256<4, 0, -1, true, ScaleKind::kScales32>;
-using FormatQ5_K = Format256<4, 1, -1, true, ScaleKind::kScales32>;
-using FormatQ6_K = Format256<4, 2, 5, false, ScaleKind::kScales16>;
 
 // Floats: no headers. Lane 16p + r owns row r and the 8 k of parity p of a unit of 16: k = 2i + p.
 // F16 and BF16 are one group of 16 bytes per lane, F32 two.

@@ -23,32 +23,16 @@ std::int64_t n_units(const WeightLayout& layout, std::int64_t n_in) {
 
 WeightLayout weight_layout(DType dtype) {
   switch (dtype) {
-    case DType::kF32:
-      return float_layout<FormatF32>();
-    case DType::kF16:
-      return float_layout<FormatF16>();
-    case DType::kBF16:
-      return float_layout<FormatBF16>();
-    case DType::kQ4_0:
-      return layout_of<FormatQ4_0>(InputKind::kQ32);
-    case DType::kQ4_1:
-      return layout_of<FormatQ4_1>(InputKind::kQ32);
-    case DType::kQ5_0:
-      return layout_of<FormatQ5_0>(InputKind::kQ32);
-    case DType::kQ5_1:
-      return layout_of<FormatQ5_1>(InputKind::kQ32);
-    case DType::kQ8_0:
-      return layout_of<FormatQ8_0>(InputKind::kQ32);
-    case DType::kQ2_K:
-      return layout_of<FormatQ2_K>(InputKind::kQ256);
-    case DType::kQ3_K:
-      return layout_of<FormatQ3_K>(InputKind::kQ256);
-    case DType::kQ4_K:
-      return layout_of<FormatQ4_K>(InputKind::kQ256);
-    case DType::kQ5_K:
-      return layout_of<FormatQ5_K>(InputKind::kQ256);
-    case DType::kQ6_K:
-      return layout_of<FormatQ6_K>(InputKind::kQ256);
+#define SPECDEC_PLAIN(name, ...) \
+  case DType::k##name:           \
+    return float_layout<Format##name>();
+#define SPECDEC_BLOCK32(name, ...) \
+  case DType::k##name:             \
+    return layout_of<Format32<Block##name>>(InputKind::kQ32);
+#define SPECDEC_BLOCK256(name, ...) \
+  case DType::k##name:              \
+    return layout_of<Format256<Block##name>>(InputKind::kQ256);
+#include "tensor/formats.def"
   }
   throw_internal("known dtype", __FILE__, __LINE__);
 }

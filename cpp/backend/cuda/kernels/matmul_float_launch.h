@@ -15,12 +15,12 @@ void run_float_format(const MatmulLaunch& launch, Stream stream) {
 template <class L>
 void run_floats(const MatmulLaunch& launch, Stream stream) {
   switch (launch.dtype) {
-    case DType::kF16:
-      return run_float_format<L, FormatF16>(launch, stream);
-    case DType::kBF16:
-      return run_float_format<L, FormatBF16>(launch, stream);
+#define SPECDEC_PLAIN(name, ...) \
+  case DType::k##name:           \
+    return run_float_format<L, Format##name>(launch, stream);
+#include "tensor/formats.def"
     default:
-      return run_float_format<L, FormatF32>(launch, stream);
+      return;
   }
 }
 

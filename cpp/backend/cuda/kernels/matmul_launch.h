@@ -52,32 +52,24 @@ void run_format(const MatmulLaunch& launch, Stream stream) {
 template <class L>
 void run_q32(const MatmulLaunch& launch, Stream stream) {
   switch (launch.dtype) {
-    case DType::kQ4_0:
-      return run_format<L, Unit32, FormatQ4_0>(launch, stream);
-    case DType::kQ4_1:
-      return run_format<L, Unit32, FormatQ4_1>(launch, stream);
-    case DType::kQ5_0:
-      return run_format<L, Unit32, FormatQ5_0>(launch, stream);
-    case DType::kQ5_1:
-      return run_format<L, Unit32, FormatQ5_1>(launch, stream);
+#define SPECDEC_BLOCK32(name, ...) \
+  case DType::k##name:             \
+    return run_format<L, Unit32, Format32<Block##name>>(launch, stream);
+#include "tensor/formats.def"
     default:
-      return run_format<L, Unit32, FormatQ8_0>(launch, stream);
+      return;
   }
 }
 
 template <class L>
 void run_q256(const MatmulLaunch& launch, Stream stream) {
   switch (launch.dtype) {
-    case DType::kQ2_K:
-      return run_format<L, Unit256, FormatQ2_K>(launch, stream);
-    case DType::kQ3_K:
-      return run_format<L, Unit256, FormatQ3_K>(launch, stream);
-    case DType::kQ4_K:
-      return run_format<L, Unit256, FormatQ4_K>(launch, stream);
-    case DType::kQ5_K:
-      return run_format<L, Unit256, FormatQ5_K>(launch, stream);
+#define SPECDEC_BLOCK256(name, ...) \
+  case DType::k##name:              \
+    return run_format<L, Unit256, Format256<Block##name>>(launch, stream);
+#include "tensor/formats.def"
     default:
-      return run_format<L, Unit256, FormatQ6_K>(launch, stream);
+      return;
   }
 }
 

@@ -139,8 +139,8 @@ struct Unit32 : FragmentSums {
     const std::int64_t n_blocks = in.n_k / 32;
     SPECDEC_UNROLL
     for (int b = 0; b < 2; ++b) {
-      const float d_low = half_to_float(d.v[2 * b]);
-      const float d_high = half_to_float(d.v[2 * b + 1]);
+      const float d_low = F::scale_of(d.v[2 * b]);
+      const float d_high = F::scale_of(d.v[2 * b + 1]);
       SPECDEC_UNROLL
       for (int n = 0; n < kTiles; ++n) {
         const std::int64_t block = tile[n] * n_blocks + 2 * unit + b;
@@ -177,7 +177,7 @@ struct Unit256 : FragmentSums {
   static constexpr int kMinBlocks = kTiles == 1 && Dot::kIsFast ? 2 : 1;
   typename F::Raw raw;
   Word2 d;          // f16 d of both rows, dmin of both
-  Word4 scales[2];  // kScales32: scales and mins of both rows; else all scales of each row
+  Word4 scales[2];  // of 32: scales and mins of both rows; else all scales of each row
 
   template <class G>
   SPECDEC_GPU void load(G& g, const SegmentParams& s, std::int64_t at, int lane) {
@@ -192,19 +192,21 @@ struct Unit256 : FragmentSums {
     }
     const auto* words = reinterpret_cast<const Word4*>(header + F::kScaleOffset);
     scales[0] = g.load_weight(words + row);
-    scales[1] = g.load_weight(words + row + 8);
+    if constexpr (F::kScales != ScaleKind::kSigned32) scales[1] = g.load_weight(words + row + 8);
   }
 
   // Scale of sub-block s of row `high` (0: g, 1: g + 8).
   SPECDEC_GPU int scale(int s, int high) const {
-    if constexpr (F::kScales == ScaleKind::kScales32)
+    if constexpr (F::kScales == ScaleKind::kPairs32)
       return byte_of(scales[0].w[high * 2 + s / 4], s % 4);
-    if constexpr (F::kScales == ScaleKind::kScales16)
+    if constexpr (F::kScales == ScaleKind::kSigned32)
+      return signed_byte_of(scales[0].w[high * 2 + s / 4], s % 4);
+    if constexpr (F::kScales == ScaleKind::kSigned16)
       return signed_byte_of(scales[high].w[s / 4], s % 4);
     return byte_of(scales[high].w[s / 4], s % 4) & 15;
   }
   SPECDEC_GPU int minimum(int s, int high) const {
-    if constexpr (F::kScales == ScaleKind::kScales32)
+    if constexpr (F::kScales == ScaleKind::kPairs32)
       return byte_of(scales[1].w[high * 2 + s / 4], s % 4);
     return byte_of(scales[high].w[s / 4], s % 4) >> 4;
   }

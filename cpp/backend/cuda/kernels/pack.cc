@@ -1,69 +1,13 @@
-// From GGUF blocks to the device's layout (formats.h), by way of the CPU's tiles, which hold the
-// same codes word by word (quant/tile_format.h).
+// From GGUF blocks to the device's layout (formats.h).
 #include <cstring>
 
 #include "backend/cuda/kernels/formats.h"
 #include "backend/cuda/kernels/layout.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
-#include "quant/tile_format.h"
 
 namespace specdec::cuda {
 namespace {
-
-std::uint32_t word(const std::uint8_t* p) {
-  std::uint32_t out;
-  std::memcpy(&out, p, 4);
-  return out;
-}
-
-void put_half(std::uint8_t* p, const std::uint8_t* from) { std::memcpy(p, from, 2); }
-
-constexpr std::size_t kMaxTileBytes = 4096;  // of the CPU's tiles
-
-// What a CPU tile's block of 32 consists of.
-struct Lines {
-  int low = 0, high = 0;  // bits per plane
-  std::size_t header = 0;
-  [[nodiscard]] std::size_t block_bytes() const {
-    return static_cast<std::size_t>(low + high) * 64;
-  }
-};
-
-Lines lines_of(DType dtype) {
-  switch (dtype) {
-    case DType::kQ4_0:
-      return {4, 0, 64};
-    case DType::kQ4_1:
-      return {4, 0, 128};
-    case DType::kQ5_0:
-      return {4, 1, 64};
-    case DType::kQ5_1:
-      return {4, 1, 128};
-    case DType::kQ8_0:
-      return {8, 0, 64};
-    case DType::kQ2_K:
-      return {2, 0, 320};
-    case DType::kQ3_K:
-      return {2, 1, 320};
-    case DType::kQ4_K:
-      return {4, 0, 320};
-    case DType::kQ5_K:
-      return {4, 1, 320};
-    case DType::kQ6_K:
-      return {4, 2, 320};
-    default:
-      throw_internal("a quantised dtype", __FILE__, __LINE__);
-  }
-}
-
-// The `bits` low or high bits of codes 4v .. 4v+3 of a row, as bytes of a word. lines: a plane.
-std::uint32_t line_word(const std::uint8_t* lines, int bits, int v, int row) {
-  if (bits == 8) return word(lines + 64 * v + 4 * row) ^ 0x80808080U;  // stored as q + 128
-  if (bits == 4) return (word(lines + 64 * (v / 2) + 4 * row) >> (v % 2 * 4)) & 0x0F0F0F0FU;
-  if (bits == 2) return (word(lines + 64 * (v / 4) + 4 * row) >> (v % 4 * 2)) & 0x03030303U;
-  return (word(lines + 4 * row) >> v) & 0x01010101U;
-}
 
 // Adds bits of word v (of 8) of 64 k to a lane's words.
 void add_word(std::uint32_t* lane_words, int bits, int s, int v, std::uint32_t codes) {
@@ -83,62 +27,69 @@ void put_plane(const std::uint32_t (&words)[32][32], int n_words, std::uint8_t* 
   }
 }
 
-void put_codes(const Lines& lines, int unit, const std::uint8_t* tile, std::uint8_t* out) {
+// The codes of a unit of 16 rows; `blocks`: where those that exist begin.
+template <class Block, int kUnit>
+void put_codes(const Block* const* blocks, int n_valid, std::int64_t n_weights, std::uint8_t* out) {
+  using F = CodeFormat<Block, kUnit>;
+  constexpr int kPerBlock = kUnit == 64 ? 1 : 8;  // codes(b, ..) of a block
+  constexpr std::uint32_t kLowMask = 0x01010101U * ((1U << F::kLow) - 1);
+  constexpr std::uint32_t kHighMask = 0x01010101U * ((1U << F::kHigh) - 1);
   std::uint32_t low[32][32] = {};
   std::uint32_t high[32][32] = {};
-  for (int b = 0; b < unit / 32; ++b) {
-    const std::uint8_t* planes =
-        tile + lines.header + static_cast<std::size_t>(b) * lines.block_bytes();
-    for (int row = 0; row < 16; ++row) {
+  for (int b = 0; b < static_cast<int>(n_weights / 32); ++b) {
+    for (int row = 0; row < n_valid; ++row) {
+      std::uint8_t q[32];
+      blocks[row][b / kPerBlock].codes(b % kPerBlock, q);
       for (int k4 = 0; k4 < 8; ++k4) {
         const int lane = row % 8 * 4 + k4 % 4;
         const int v = b % 2 * 4 + k4 / 4 * 2 + row / 8;
-        add_word(low[lane], lines.low, b / 2, v, line_word(planes, lines.low, k4, row));
-        if (lines.high == 0) continue;
-        add_word(high[lane], lines.high, b / 2, v,
-                 line_word(planes + lines.low * 64, lines.high, k4, row));
+        std::uint32_t codes;
+        std::memcpy(&codes, q + 4 * k4, 4);
+        if constexpr (F::kLow == 8) {
+          add_word(low[lane], 8, b / 2, v, codes ^ 0x80808080U);  // signed
+        } else {
+          add_word(low[lane], F::kLow, b / 2, v, codes & kLowMask);
+          add_word(high[lane], F::kHigh, b / 2, v, codes >> F::kLow & kHighMask);
+        }
       }
     }
   }
-  const int n_low = unit / 64 * lines.low;
-  put_plane(low, n_low, out);
-  if (lines.high > 0) put_plane(high, unit / 64 * lines.high, out + n_low * 128);
+  constexpr int kLowWords = kUnit / 64 * F::kLow;
+  put_plane(low, kLowWords, out);
+  if (F::kHigh > 0) put_plane(high, kUnit / 64 * F::kHigh, out + kLowWords * 128);
 }
 
-void put_header32(const std::uint8_t* tile, bool has_min, std::uint8_t* out) {
-  for (int g = 0; g < 8; ++g) {
-    std::uint8_t* at = out + g * (has_min ? 16 : 8);
-    for (int part = 0; part < (has_min ? 2 : 1); ++part) {
-      for (int b = 0; b < 2; ++b) {
-        for (int half = 0; half < 2; ++half)
-          put_half(at + part * 8 + b * 4 + half * 2,
-                   tile + part * 64 + b * 32 + (g + 8 * half) * 2);
-      }
+void put_half(std::uint8_t* p, std::uint16_t half) { std::memcpy(p, &half, 2); }
+
+template <class Block>
+void put_header32(const Block* const* blocks, int n_valid, std::int64_t n_weights,
+                  std::uint8_t* out) {
+  for (int row = 0; row < n_valid; ++row) {
+    std::uint8_t* at = out + row % 8 * (kHasMin<Block> ? 16 : 8) + row / 8 * 2;
+    for (int b = 0; b < static_cast<int>(n_weights / 32); ++b) {
+      put_half(at + b * 4, d_bits_of(blocks[row][b]));
+      if constexpr (kHasMin<Block>) put_half(at + 8 + b * 4, m_bits_of(blocks[row][b]));
     }
   }
 }
 
-void put_header256(DType dtype, const std::uint8_t* tile, std::uint8_t* out) {
-  const bool has_min = dtype == DType::kQ2_K || dtype == DType::kQ4_K || dtype == DType::kQ5_K;
-  for (int g = 0; g < 8; ++g) {
-    for (int half = 0; half < 2; ++half) {
-      std::uint8_t* at = out + g * (has_min ? 8 : 4) + half * 2;
-      put_half(at, tile + (g + 8 * half) * 2);
-      if (has_min) put_half(at + 4, tile + 32 + (g + 8 * half) * 2);
-    }
-  }
-  std::uint8_t* scales = out + (has_min ? 64 : 32);
-  for (int row = 0; row < 16; ++row) {
-    for (int s = 0; s < 16; ++s) {
-      if (dtype == DType::kQ2_K) {
-        scales[row * 16 + s] = tile[64 + 32 * (s / 2) + 2 * row + s % 2];
-      } else if (!has_min) {
-        scales[row * 16 + s] = tile[64 + 16 * s + row];
-      } else if (s < 8) {
-        const int at = row % 8 * 16 + row / 8 * 8 + s;
-        scales[at] = tile[64 + 16 * s + row];
-        scales[128 + at] = tile[192 + 32 * (s / 2) + 2 * row + s % 2];
-      }
+template <class Block>
+void put_header256(const Block* const* blocks, int n_valid, std::uint8_t* out) {
+  using F = Format256<Block>;
+  std::uint8_t* scales = out + F::kScaleOffset;
+  for (int row = 0; row < n_valid; ++row) {
+    const Block& block = *blocks[row];
+    std::uint8_t* at = out + row % 8 * (kHasMin<Block> ? 8 : 4) + row / 8 * 2;
+    put_half(at, d_bits_of(block));
+    if constexpr (kHasMin<Block>) put_half(at + 4, m_bits_of(block));
+    for (int s = 0; s < 256 / F::kSubBlock; ++s) {
+      const auto scale = static_cast<std::uint8_t>(block.scale(s));
+      const int place = F::kSubBlock == 16 ? row * 16 + s : row % 8 * 16 + row / 8 * 8 + s;
+      scales[place] = scale;
+      if constexpr (F::kScales == ScaleKind::kPairs16)
+        scales[place] = static_cast<std::uint8_t>(scale | block.min(s) << 4);
+      if constexpr (F::kScales == ScaleKind::kPairs32)
+        scales[128 + place] = static_cast<std::uint8_t>(block.min(s));
     }
   }
 }
@@ -158,10 +109,16 @@ class Packer {
   [[nodiscard]] std::int64_t n_tiles() const { return div_up(n_out_, kRowsPerTile); }
 
   void pack_tile(std::int64_t tile) const {
-    if (layout_.kind == InputKind::kFloat) {
-      pack_floats(tile);
-    } else {
-      pack_blocks(tile);
+    switch (dtype_) {
+#define SPECDEC_BLOCK32(name, ...) \
+  case DType::k##name:             \
+    return pack_blocks<Block##name, 64>(tile);
+#define SPECDEC_BLOCK256(name, ...) \
+  case DType::k##name:              \
+    return pack_blocks<Block##name, 256>(tile);
+#include "tensor/formats.def"
+      default:
+        pack_floats(tile);
     }
   }
 
@@ -170,43 +127,26 @@ class Packer {
     return codes_ + (tile * n_units_ + unit) * layout_.code_bytes;
   }
 
+  template <class Block, int kUnit>
   void pack_blocks(std::int64_t tile) const {
-    const TileFormat& format = tile_format(dtype_);
-    const Lines lines = lines_of(dtype_);
-    const DTypeTraits& traits = dtype_traits(dtype_);
-    std::uint8_t buffer[kMaxTileBytes];
-    const auto n_row_bytes =
-        static_cast<std::int64_t>(row_bytes(dtype_, static_cast<std::uint64_t>(n_in_)));
-    const std::int64_t unit_bytes = layout_.unit / traits.block_elements * traits.block_bytes;
+    constexpr std::int64_t kBlockWeights = kUnit == 64 ? 32 : 256;
+    const std::int64_t n_blocks = n_in_ / kBlockWeights;  // of a row
     const std::int64_t first = tile * kRowsPerTile;
     const int n_valid = static_cast<int>(n_out_ - first < 16 ? n_out_ - first : 16);
+    const auto* all = reinterpret_cast<const Block*>(src_);
     for (std::int64_t u = 0; u < n_units_; ++u) {
-      const std::byte* rows[16] = {};
-      for (int r = 0; r < n_valid; ++r) rows[r] = src_ + (first + r) * n_row_bytes + u * unit_bytes;
-      const std::int64_t left = n_in_ - u * layout_.unit;
-      format.pack(rows, n_valid, left < layout_.unit ? left : layout_.unit, buffer);
+      const Block* blocks[16] = {};
+      for (int r = 0; r < n_valid; ++r)
+        blocks[r] = all + (first + r) * n_blocks + u * (kUnit / kBlockWeights);
+      const std::int64_t left = n_in_ - u * kUnit;
+      const std::int64_t n_weights = left < kUnit ? left : kUnit;
       std::uint8_t* header = headers_ + (tile * n_units_ + u) * layout_.header_bytes;
-      if (layout_.kind == InputKind::kQ32) {
-        if (dtype_ == DType::kQ8_0) centre_missing(buffer, n_valid, left);
-        put_header32(buffer, lines.header == 128, header);
+      if constexpr (kUnit == 64) {
+        put_header32(blocks, n_valid, n_weights, header);
       } else {
-        put_header256(dtype_, buffer, header);
+        put_header256(blocks, n_valid, header);
       }
-      put_codes(lines, layout_.unit, buffer, codes(tile, u));
-    }
-  }
-
-  // The CPU's tile leaves zero bytes, that is -128, where there is no weight. The scale is zero
-  // there; make the codes zero as well.
-  static void centre_missing(std::uint8_t* tile, int n_valid, std::int64_t n_weights) {
-    for (int b = 0; b < 2; ++b) {
-      std::uint8_t* lines = tile + 64 + b * 512;
-      if (32 * b >= n_weights) {
-        std::memset(lines, 0x80, 512);
-        continue;
-      }
-      for (int v = 0; v < 8; ++v)
-        std::memset(lines + 64 * v + 4 * n_valid, 0x80, static_cast<std::size_t>(64 - 4 * n_valid));
+      put_codes<Block, kUnit>(blocks, n_valid, n_weights, codes(tile, u));
     }
   }
 
@@ -240,7 +180,6 @@ class Packer {
 
 void pack_matrix(DType dtype, std::int64_t n_out, std::int64_t n_in, const std::byte* src,
                  std::byte* dst, int n_threads) {
-  SPECDEC_CHECK(tile_format(dtype).tile_bytes <= kMaxTileBytes);
   SPECDEC_CHECK(n_out >= 1 && n_in >= 1 && n_in % dtype_traits(dtype).block_elements == 0);
   std::memset(dst, 0, packed_bytes(dtype, n_out, n_in));
   const Packer packer(dtype, n_out, n_in, src, dst);

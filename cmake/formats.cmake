@@ -1,0 +1,12 @@
+# specdec_formats(out kind...): the folders of cpp/tensor/formats.def's lines of these kinds.
+set(SPECDEC_FORMATS "${PROJECT_SOURCE_DIR}/cpp/tensor/formats.def")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${SPECDEC_FORMATS}")
+function(specdec_formats out)
+  set(folders "")
+  foreach(kind ${ARGN})
+    file(STRINGS "${SPECDEC_FORMATS}" lines REGEX "^SPECDEC_${kind}\\(")
+    list(TRANSFORM lines REPLACE "^[^,]*, ([a-z0-9_]+),.*$" "\\1")
+    list(APPEND folders ${lines})
+  endforeach()
+  set(${out} ${folders} PARENT_SCOPE)
+endfunction()

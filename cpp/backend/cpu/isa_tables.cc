@@ -1,0 +1,49 @@
+// Which tables an instruction set uses.
+#include "backend/cpu/matmul.h"
+#include "backend/cpu/ops.h"
+#include "backend/cpu/pack.h"
+#include "base/error.h"
+
+namespace specdec {
+
+const MatmulKernels& matmul_kernels(CpuIsa isa) {
+  switch (isa) {
+#define SPECDEC_ISA_HERE(id, space, name, floats, packs)                             \
+  case CpuIsa::id: {                                                                 \
+    static constexpr MatmulKernels kKernels(floats::kMatmulFloat, space::kMatmulQ32, \
+                                            space::kMatmulQ256, floats::kMatmulQ32,  \
+                                            floats::kMatmulQ256);                    \
+    return kKernels;                                                                 \
+  }
+#include "base/isa.def"
+    default:
+      break;
+  }
+  throw_internal("an instruction set of this architecture", __FILE__, __LINE__);
+}
+
+const OpsKernels& ops_kernels(CpuIsa isa) {
+  switch (isa) {
+#define SPECDEC_ISA_HERE(id, space, name, floats, packs) \
+  case CpuIsa::id:                                       \
+    return floats::kOps;
+#include "base/isa.def"
+    default:
+      break;
+  }
+  throw_internal("an instruction set of this architecture", __FILE__, __LINE__);
+}
+
+const PackKernels& pack_kernels(CpuIsa isa) {
+  switch (isa) {
+#define SPECDEC_ISA_HERE(id, space, name, floats, packs) \
+  case CpuIsa::id:                                       \
+    return packs::kPack;
+#include "base/isa.def"
+    default:
+      break;
+  }
+  throw_internal("an instruction set of this architecture", __FILE__, __LINE__);
+}
+
+}  // namespace specdec

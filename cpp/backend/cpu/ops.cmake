@@ -1,6 +1,0 @@
-set(SPECDEC_OPS_SOURCES cpu/attention_plan.cc cpu/recurrent_plan.cc cpu/ops.cc cpu/ops_scalar.cc)
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  list(APPEND SPECDEC_OPS_SOURCES cpu/ops_avx2.cc cpu/ops_avx512.cc)
-elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
-  list(APPEND SPECDEC_OPS_SOURCES cpu/ops_neon.cc)
-endif()
