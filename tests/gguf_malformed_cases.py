@@ -427,7 +427,7 @@ TENSOR_FIXTURES = [
     ),
     *(
         unsupported(f"T11 type {i}", "tensor_type", _tensor("t", (256,), type_id=i), tensor=b"t")
-        for i in (4, 5, 9, 15, 16, 19, 23, 24, 28, 29, 31, 33, 36, 38, 39)
+        for i in (4, 5, 9, 15, 16, 19, 24, 28, 29, 31, 33, 36, 38, 40)
     ),
     refuse("T12 empty name", "bad_name", _tensor("", (8,))),
     refuse("T12 name of 64 bytes", "bad_name", _tensor("t" * 64, (8,)), tensor=b"t" * 64),
