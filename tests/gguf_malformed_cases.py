@@ -305,7 +305,7 @@ HEADER_FIXTURES = [
         refuse(f"G29 alignment {a}", "bad_alignment", _one("general.alignment", "u32", a))
         for a in (2**17, 2**31, 2**32 - 1, 2**32 - 8)
     ),
-    unsupported("G30 split file", "split_file", _one("split.count", "u16", 3), key=b"split.count"),
+    refuse("G30 part without its number", "missing_key", _one("split.count", "u16", 3)),
     accept("G30 split into one", _one("split.count", "u16", 1)),
     refuse(
         "G31 architecture missing",
