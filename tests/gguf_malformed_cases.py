@@ -305,7 +305,7 @@ HEADER_FIXTURES = [
         refuse(f"G29 alignment {a}", "bad_alignment", _one("general.alignment", "u32", a))
         for a in (2**17, 2**31, 2**32 - 1, 2**32 - 8)
     ),
-    unsupported("G30 split file", "split_file", _one("split.count", "u16", 3), key=b"split.count"),
+    refuse("G30 part without its number", "missing_key", _one("split.count", "u16", 3)),
     accept("G30 split into one", _one("split.count", "u16", 1)),
     refuse(
         "G31 architecture missing",
@@ -427,7 +427,7 @@ TENSOR_FIXTURES = [
     ),
     *(
         unsupported(f"T11 type {i}", "tensor_type", _tensor("t", (256,), type_id=i), tensor=b"t")
-        for i in (4, 5, 9, 15, 16, 19, 23, 24, 28, 29, 31, 33, 36, 38, 39)
+        for i in (4, 5, 9, 15, 16, 19, 24, 28, 29, 31, 33, 36, 38, 40)
     ),
     refuse("T12 empty name", "bad_name", _tensor("", (8,))),
     refuse("T12 name of 64 bytes", "bad_name", _tensor("t" * 64, (8,)), tensor=b"t" * 64),

@@ -83,7 +83,7 @@ def test_processes_that_calibrate_at_once_leave_one_whole_file(tiny_path, folder
     assert [file.suffix for file in folder.iterdir()] == [".txt"]
 
 
-HEADER = "specdec calibration 2\n"
+HEADER = "specdec calibration 3\n"
 DAMAGE = {
     "empty": b"",
     "garbage": bytes(range(256)) * 40,

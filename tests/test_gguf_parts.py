@@ -60,7 +60,9 @@ def parts(whole, tmp_path):
 def test_a_model_in_parts_is_the_model_in_one_file(whole, parts):
     one, several = sd.Model(whole), sd.Model(parts[0])
     prompt = [3, 5, 8, 13, 21]
-    tokens = [sd.Decoder(model).generate(prompt, max_tokens=24).tokens for model in (one, several)]
+    tokens = [
+        sd.Decoder(model).generate(prompt, max_tokens=24).token_ids for model in (one, several)
+    ]
     assert tokens[0] == tokens[1]
     assert several.info.size_bytes == sum(p.stat().st_size for p in parts)
 
@@ -68,7 +70,7 @@ def test_a_model_in_parts_is_the_model_in_one_file(whole, parts):
 def test_a_mapped_model_in_parts_reads_each_from_its_own(whole, parts):
     prompt = [2, 4, 6]
     tokens = [
-        sd.Decoder(sd.Model(path, repack="off")).generate(prompt, max_tokens=16).tokens
+        sd.Decoder(sd.Model(path, repack="off")).generate(prompt, max_tokens=16).token_ids
         for path in (whole, parts[0])
     ]
     assert tokens[0] == tokens[1]
@@ -185,12 +187,8 @@ def test_a_wrong_total_is_noticed(parts):
 
 
 def test_a_tensor_in_two_parts_is_noticed(parts):
-    first = gguf.GGUFReader(parts[0]).tensors[0].name.encode()
-    last = next(
-        t.name.encode()
-        for t in gguf.GGUFReader(parts[2]).tensors
-        if len(t.name.encode()) == len(first)
-    )
+    names = [[t.name.encode() for t in gguf.GGUFReader(parts[i]).tensors] for i in (0, 2)]
+    first, last = next((a, b) for a in names[0] for b in names[1] if len(a) == len(b))
     data = parts[2].read_bytes()
     assert data.count(last) == 1
     parts[2].write_bytes(data.replace(last, first))

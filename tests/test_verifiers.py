@@ -211,17 +211,17 @@ NO_LAW: list[float] = []
 @pytest.mark.parametrize(
     ("takers", "tokens", "parents", "laws", "message"),
     [
-        ("chains", [2], [], [HALF], "does not carry the law"),
-        ("chains", [0, 1], [], [HALF, NO_LAW], "does not carry the law"),
-        ("chains", [7], [], [HALF], "does not carry the law"),
-        ("chains", [0, 1], [], [HALF], "is missing, or its law is"),
+        ("chains", [2], [], [HALF], "does not carry the distribution"),
+        ("chains", [0, 1], [], [HALF, NO_LAW], "does not carry the distribution"),
+        ("chains", [7], [], [HALF], "does not carry the distribution"),
+        ("chains", [0, 1], [], [HALF], "is missing, or its distribution is"),
         ("chains", [0, 1], [-1], [], "is missing, or its parent is"),
         ("chains", [0, 1], [-1, 1], [], "follows a later one"),
         ("chains", [0], [-2], [], "follows a later one"),
         ("only chains", [0, 1], [-1, -1], [], "takes chains only"),
-        ("combs", [0, 1], [-1, -1], [HALF, HALF], "a law beside its sibling's"),
+        ("combs", [0, 1], [-1, -1], [HALF, HALF], "a distribution beside its sibling's"),
         ("combs", [0, 0], [-1, -1], [HALF, NO_LAW], "was drawn twice"),
-        ("combs", [0, 2], [-1, -1], [HALF, NO_LAW], "does not carry the law"),
+        ("combs", [0, 2], [-1, -1], [HALF, NO_LAW], "does not carry the distribution"),
     ],
 )
 def test_drafts_without_the_laws_they_were_drawn_from_are_refused(

@@ -41,6 +41,7 @@ std::shared_ptr<const GgufFile> GgufFile::parse(std::span<const std::byte> bytes
   file->bytes_ = bytes;
   GgufParser(file.get(), limits).parse();
   if (file->get_u64("split.count", 0) > 1) {
+    (void)file->require_u64("split.no");  // as where the others can be found
     throw file->make_error(ErrorCode::kUnsupported, "split_file",
                            "is one part of a split model, whose other parts are found by its path",
                            "split.count");
