@@ -102,6 +102,7 @@ CASES = {
     ),
     "olmo2": lambda: olmo2(),
     "olmoe": lambda: olmoe(),
+    "olmoe all heads": lambda: olmoe(num_key_value_heads=4),
     "olmo3": lambda: olmo3(),
     "olmo3 yarn": lambda: olmo3(rope_parameters=olmo3_yarn()),
     "phi3": lambda: phi3(),
@@ -161,6 +162,8 @@ def test_logits_of_converted_checkpoints(case: str, tmp_path: pathlib.Path) -> N
 def test_llama_cpp_agrees(case: str, tmp_path: pathlib.Path) -> None:
     if case == "gemma2 without caps":
         pytest.skip("llama.cpp divides by the cap")
+    if case == "olmoe":
+        pytest.skip("llama.cpp wants as many heads of keys as of queries")
     if "truncation" in case:
         pytest.skip("llama.cpp truncates all the same")
     if case.endswith("window"):
