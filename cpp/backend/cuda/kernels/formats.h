@@ -17,6 +17,18 @@
 
 namespace specdec::cuda {
 
+// Four values packed into a word, of which four codes stand for the k-th four. Outside of the type:
+// nvcc calls no function of the host in one of the device, not even for a constant.
+template <class Block>
+constexpr std::uint32_t values_of(int k) {
+  if (Block::kCodes.values == nullptr) return 0;
+  std::uint32_t out = 0;
+  for (int i = 0; i < 4; ++i)
+    out |= static_cast<std::uint32_t>(static_cast<std::uint8_t>(Block::kCodes.values[4 * k + i]))
+           << (8 * i);
+  return out;
+}
+
 // Of a format of blocks (quant/codes.h), in units of so many k.
 template <class Block, int unit>
 struct CodeFormat {
@@ -29,6 +41,8 @@ struct CodeFormat {
   static constexpr int kLowWords = kBlocks64 * kLow;  // per lane and unit
   static constexpr int kHighWords = kBlocks64 * kHigh;
   static constexpr int kCodeBytes = (kLowWords + kHighWords) * 128;
+  static constexpr std::uint32_t kWord0 = values_of<Block>(0), kWord1 = values_of<Block>(1);
+  static constexpr std::uint32_t kWord2 = values_of<Block>(2), kWord3 = values_of<Block>(3);
 
   struct Raw {
     std::uint32_t low[kLowWords];
@@ -83,18 +97,8 @@ struct CodeFormat {
     }
   }
 
-  // Four values packed into a word, of which four codes stand for the k-th four.
-  static constexpr std::uint32_t values_of(int k) {
-    std::uint32_t out = 0;
-    for (int i = 0; i < 4; ++i)
-      out |= static_cast<std::uint32_t>(static_cast<std::uint8_t>(kCodes.values[4 * k + i]))
-             << (8 * i);
-    return out;
-  }
   // The values that four codes stand for.
   static SPECDEC_GPU std::uint32_t look_up(std::uint32_t codes) {
-    constexpr std::uint32_t kWord0 = values_of(0), kWord1 = values_of(1);
-    constexpr std::uint32_t kWord2 = values_of(2), kWord3 = values_of(3);
     std::uint32_t at = codes & 0x07070707U;  // to one nibble each
     at = (at | at >> 4) & 0x00FF00FFU;
     at = (at | at >> 8) & 0xFFFFU;
