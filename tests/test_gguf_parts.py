@@ -20,12 +20,7 @@ sd = pytest.importorskip("specdec_native", reason="the package is not installed"
 N_PARTS = 3
 
 
-def split(source: pathlib.Path, folder: pathlib.Path, per_file: int = 0) -> list[pathlib.Path]:
-    """By the gguf package: its writer has the option."""
-    reader = gguf.GGUFReader(source)
-    per_file = per_file or -(-len(reader.tensors) // N_PARTS)
-    folder.mkdir()
-    writer = gguf.GGUFWriter(folder / "m.gguf", "llama", split_max_tensors=per_file)
+def copy(reader: gguf.GGUFReader, writer: gguf.GGUFWriter) -> None:
     for key, field in reader.fields.items():
         if key.startswith("GGUF.") or key == "general.architecture":
             continue
@@ -38,6 +33,15 @@ def split(source: pathlib.Path, folder: pathlib.Path, per_file: int = 0) -> list
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def split(source: pathlib.Path, folder: pathlib.Path, per_file: int = 0) -> list[pathlib.Path]:
+    """By the gguf package: its writer has the option."""
+    reader = gguf.GGUFReader(source)
+    per_file = per_file or -(-len(reader.tensors) // N_PARTS)
+    folder.mkdir()
+    writer = gguf.GGUFWriter(folder / "m.gguf", "llama", split_max_tensors=per_file)
+    copy(reader, writer)
     return sorted(folder.iterdir())
 
 
@@ -114,18 +118,7 @@ def test_a_first_part_may_be_without_tensors(whole, tmp_path):
         tmp_path / "e.gguf", "llama", split_max_tensors=20, small_first_shard=True
     )
     reader = gguf.GGUFReader(whole)
-    for key, field in reader.fields.items():
-        if key.startswith("GGUF.") or key == "general.architecture":
-            continue
-        kind = field.types[0]
-        sub = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(key, field.contents(), kind, sub_type=sub)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, np.asarray(tensor.data), raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    copy(reader, writer)
     first = next(iter(sorted(tmp_path.glob("e-00001-of-*.gguf"))))
     assert not gguf.GGUFReader(first).tensors
     assert len(sd.inspect(first).tensors) == len(reader.tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
@@ -15,34 +16,21 @@ ELSEWHERE = {
     "security.md": "SECURITY.md",
     **{f"models/{path.name}": f"models/{path.name}" for path in (ROOT / "models").glob("*.md")},
 }
-LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
+# Text, path and fragment of a link within the repository.
+LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)]*)?\)")
 
 
 def target_on_site(page: str, link: str) -> str | None:
-    """A link of a page, both by their places in the repository, as the site has it."""
-    folder = Path("docs") / Path(page).parent
-    if page in ELSEWHERE:
-        folder = Path(ELSEWHERE[page]).parent
-    path = Path(*_normalised(folder / link))
-    for site, source in ELSEWHERE.items():
-        if path.as_posix() == source:
-            path = Path("docs") / site
-    if path.as_posix() == "README.md":
-        path = Path("docs/index.md")
-    if not path.as_posix().startswith("docs/"):
+    """Where a link of a page leads on the site; None: the file is not on it."""
+    source = ELSEWHERE.get(page, f"docs/{page}")
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
+    if path == "README.md":
+        path = "docs/index.md"
+    on_site = {source: site for site, source in ELSEWHERE.items()}
+    there = on_site.get(path, path.removeprefix("docs/"))
+    if path not in on_site and not path.startswith("docs/"):
         return None
-    there = path.relative_to("docs")
-    return "../" * len(Path(page).parent.parts) + there.as_posix()
-
-
-def _normalised(path: Path) -> list[str]:
-    parts: list[str] = []
-    for part in path.parts:
-        if part == ".." and parts:
-            parts.pop()
-        elif part != ".":
-            parts.append(part)
-    return parts
+    return posixpath.relpath(there, posixpath.dirname(page) or ".")
 
 
 def on_files(files: Files, config: Any, **_: Any) -> Files:
@@ -55,13 +43,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     name = page.file.src_uri
 
     def moved(match: re.Match[str]) -> str:
-        there = target_on_site(name, match[1])
-        return match[0] if there is None else f"]({there}"
+        text, link, fragment = match.groups(default="")
+        there = target_on_site(name, link)
+        if there is not None:
+            return f"[{text}]({there}{fragment})"
+        # Files of the repository that are not on the site are named, not linked.
+        return text if ".." in link else match[0]
 
-    # Files of the repository that are not on the site are named, not linked.
-    markdown = LINK.sub(moved, markdown)
-    return re.sub(
-        r"\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)\)",
-        lambda m: m[1] if target_on_site(name, m[2]) is None and ".." in m[2] else m[0],
-        markdown,
-    )
+    return LINK.sub(moved, markdown)

@@ -9,13 +9,9 @@ constexpr const char* kOwnKeys[] = {"attention.sliding_window"};
 
 void layer_slots(SlotTable& t) {
   const ModelConfig& c = t.config();
-  t.norm(Part::kAttentionNorm, "attn_norm");
-  t.qkv(Presence::kNever);
+  t.pre_norm_layer(Presence::kNever, Presence::kNever);
   t.vector(Part::kQNorm, "attn_q_norm.weight", c.head_dim);
   t.vector(Part::kKNorm, "attn_k_norm.weight", c.head_dim);
-  t.linear(Part::kAttentionOut, "attn_output", c.q_size(), c.hidden_size);
-  t.norm(Part::kFfnNorm, "ffn_norm");
-  t.gated_ffn();
 }
 
 }  // namespace
