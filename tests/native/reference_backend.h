@@ -79,8 +79,9 @@ class ReferenceBackend final : public Backend {
       const std::vector<double> input =
           normalise(task.norm, task.x + source * task.x_stride, gate.n_in());
       for (std::int64_t i = 0; i < gate.n_out(); ++i) {
-        const double y = activate(task.activation, gate.dot(i, input)) * up.dot(i, input);
-        task.dst[r * task.dst_stride + i] = static_cast<float>(y);
+        const double g = gate.dot(i, input) + at_or_0(task.gate_bias, i);
+        const double u = up.dot(i, input) + at_or_0(task.up_bias, i);
+        task.dst[r * task.dst_stride + i] = static_cast<float>(gated(task.activation, g, u));
       }
     }
   }
@@ -119,8 +120,13 @@ class ReferenceBackend final : public Backend {
             score += static_cast<double>(q[d]) * k[static_cast<std::size_t>(d)];
           scores.push_back(capped(score * static_cast<double>(t.scale), t.soft_cap));
         }
-        const double largest = *std::max_element(scores.begin(), scores.end());
+        double largest = *std::max_element(scores.begin(), scores.end());
         double sum = 0;
+        if (t.sinks != nullptr) {
+          const auto sink = static_cast<double>(t.sinks[h]);
+          largest = std::max(largest, sink);
+          sum = std::exp(sink - largest);
+        }
         std::vector<double> out(static_cast<std::size_t>(t.head_dim), 0.0);
         for (std::size_t s = 0; s < slots.size(); ++s) {
           const double weight = std::exp(scores[s] - largest);
@@ -296,6 +302,16 @@ class ReferenceBackend final : public Backend {
     std::vector<float> all(kept, kept + n_kept * n);
     for (int r = 0; r < t.n_rows; ++r) all.insert(all.end(), t.inputs[r], t.inputs[r] + n);
     std::copy(all.end() - static_cast<std::ptrdiff_t>(n_kept * n), all.end(), kept);
+  }
+
+  static double at_or_0(const float* x, std::int64_t i) {
+    return x == nullptr ? 0.0 : static_cast<double>(x[i]);
+  }
+
+  static double gated(Activation activation, double gate, double up) {
+    if (activation != Activation::kClampedSwiglu) return activate(activation, gate) * up;
+    const double x = std::min(gate, 7.0);
+    return x / (1.0 + std::exp(-1.702 * x)) * (std::clamp(up, -7.0, 7.0) + 1.0);
   }
 
   static double activate(Activation activation, double x) {
