@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .hf_config import Config
+from .stacks import Piece
 from .tensors import Change, Target
 
 
@@ -23,6 +24,8 @@ class Expected:
     source_shape: tuple[int, ...] | None = None  # where it is another than `shape`
     plain: bool = False  # F32 although it is no vector
     stack: tuple[str, ...] = ()  # names of the matrices that it is a stack of, if it is one
+    piece: Piece | None = None  # it is one of each matrix of the source's stack
+    packed: bool = False  # the source is in MXFP4
 
 
 @dataclass
