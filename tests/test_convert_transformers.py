@@ -28,6 +28,7 @@ from test_model_transformers import (  # noqa: E402
     expected_logits,
     gemma2,
     gemma3,
+    gpt_oss,
     granite,
     llama,
     mixtral,
@@ -108,6 +109,12 @@ CASES = {
     "olmoe all heads": lambda: olmoe(num_key_value_heads=4),
     "olmo3": lambda: olmo3(),
     "olmo3 yarn": lambda: olmo3(rope_parameters=olmo3_yarn()),
+    "gpt-oss": lambda: gpt_oss(),
+    "gpt-oss all experts": lambda: gpt_oss(num_experts_per_tok=5),
+    "gpt-oss yarn": lambda: gpt_oss(rope_parameters=yarn()),
+    "gpt-oss without scaling": lambda: gpt_oss(
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}
+    ),
     "phi3": lambda: phi3(),
     "phi3 long factors": lambda: phi3(64),
     "phi3 no longrope, window": lambda: phi3(
@@ -171,7 +178,7 @@ def test_llama_cpp_agrees(
         pytest.skip("llama.cpp divides by the cap")
     if case == "olmoe":
         pytest.skip("llama.cpp wants as many heads of keys as of queries")
-    if "truncation" in case:
+    if "truncation" in case or case in ("gpt-oss", "gpt-oss all experts"):
         pytest.skip("llama.cpp truncates all the same")
     if case.endswith("window"):
         pytest.skip("llama.cpp ignores the window there")
@@ -311,6 +318,7 @@ def test_what_sees_images_or_predicts_further_tokens_is_left_out(tmp_path: pathl
         *("qwen35", "gemma2", "gemma2 without caps", "gemma3 capped logits"),
         *("gemma3 another pattern", "gptneox padded", "mistral window", "qwen2 window"),
         *("mixtral", "mixtral window", "olmoe", "qwen3moe"),
+        *("gpt-oss", "gpt-oss yarn", "gpt-oss without scaling"),
     ],
 )
 def test_the_way_back_gives_transformers_the_same_model(case: str, tmp_path: pathlib.Path) -> None:

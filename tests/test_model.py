@@ -37,6 +37,9 @@ CONFIGS = {
     "olmo2": TinyConfig(arch="olmo2", n_layers=3, window=30),
     "olmoe": TinyConfig(arch="olmoe", n_experts=6, n_experts_used=3, intermediate_size=64),
     "phi3": TinyConfig(arch="phi3", n_layers=2, n_heads=4, head_dim=16, n_rot=12, window=50),
+    "gpt-oss": TinyConfig(
+        arch="gpt-oss", n_experts=5, n_heads=8, head_dim=24, window=33, intermediate_size=96
+    ),
     "gptneox": TinyConfig(arch="gptneox", n_heads=4, n_kv_heads=4, n_rot=6, vocab_size=275),
 }
 CHAIN = [int(t) for t in np.random.default_rng(7).integers(0, 270, 300)]

@@ -29,9 +29,10 @@ ARCHS = {
     "olmo2": TinyConfig(arch="olmo2"),
     "olmoe": TinyConfig(arch="olmoe", n_experts=4),
     "phi3": TinyConfig(arch="phi3", n_rot=8),
+    "gpt-oss": TinyConfig(arch="gpt-oss", n_experts=4, window=100),
     "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=4),
 }
-MIXTURES = ("llama", "qwen3moe", "olmoe")
+MIXTURES = ("llama", "qwen3moe", "olmoe", "gpt-oss")
 Change = Callable[[Metadata, Tensors], None]
 
 

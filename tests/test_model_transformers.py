@@ -140,6 +140,20 @@ def olmoe(**changes: Any) -> Any:
     return transformers.OlmoeForCausalLM(transformers.OlmoeConfig(**(options | changes)))
 
 
+def gpt_oss(**changes: Any) -> Any:
+    rope = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "truncate": False}
+    options = COMMON | {
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 4,
+        "head_dim": 32,
+        "num_local_experts": 5,
+        "num_experts_per_tok": 2,
+        "sliding_window": 12,
+        "rope_parameters": rope | {"original_max_position_embeddings": 128},
+    }
+    return transformers.GptOssForCausalLM(transformers.GptOssConfig(**(options | changes)))
+
+
 def phi3(original: int = 256, **changes: Any) -> Any:
     """The session of a test has room for 256 tokens: the long factors are those of 64."""
     options = COMMON | {"num_key_value_heads": 2, "pad_token_id": 0, "sliding_window": None}
@@ -232,6 +246,13 @@ CASES: dict[str, Callable[[], Any]] = {
         }
     ),
     "olmoe": lambda: olmoe(),
+    "gpt-oss": lambda: gpt_oss(),
+    "gpt-oss truncating": lambda: gpt_oss(
+        rope_parameters=rope("yarn", original_max_position_embeddings=128)
+    ),
+    "gpt-oss another pattern": lambda: gpt_oss(
+        num_hidden_layers=3, layer_types=["full_attention"] * 2 + ["sliding_attention"]
+    ),
     "phi3 short factors": lambda: phi3(),
     "phi3 long factors": lambda: phi3(64),
     "phi3 window, tied head": lambda: phi3(64, sliding_window=12, tie_word_embeddings=True),
@@ -249,6 +270,7 @@ def randomise(model: Any) -> None:
     """Fresh checkpoints have zero biases, unit norms and tiny weights: make every part count."""
     gemma = model.config.model_type.startswith("gemma")  # whose norms add 1 and embeddings sqrt(E)
     qwen35 = model.config.model_type.startswith("qwen3_5")
+    gpt_oss = model.config.model_type == "gpt_oss"
     adds_one = gemma or qwen35
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -256,6 +278,11 @@ def randomise(model: Any) -> None:
                 p.normal_(0.0 if adds_one and "linear_attn" not in name else 1.0, 0.2)
             elif p.ndim == 1:
                 p.normal_(0.0, 0.3)
+            elif name.endswith("experts.gate_up_proj"):
+                # gpt-oss clamps what is beyond 7.
+                p.normal_(0.0, 0.4 if gpt_oss else p.shape[-1] ** -0.5)
+            elif gpt_oss and name.endswith("experts.down_proj"):
+                p.normal_(0.0, 0.02)
             elif "embed_tokens" in name or "embed_in" in name:
                 p.normal_(0.0, 0.15 if gemma else 0.6 if qwen35 else 1.0)
             else:

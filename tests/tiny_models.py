@@ -10,6 +10,7 @@ from typing import Any
 import gguf
 import numpy as np
 
+import tiny_experts
 import tiny_hybrid
 import weight_formats
 
@@ -72,6 +73,7 @@ FAMILIES = {
     "olmo2": TinyConfig(arch="olmo2", window=24),
     "olmoe": TinyConfig(arch="olmoe", n_experts=4),
     "phi3": TinyConfig(arch="phi3", n_rot=12, window=40),
+    "gpt-oss": TinyConfig(arch="gpt-oss", n_experts=5, window=24),
     "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=8),
 }
 
@@ -118,6 +120,8 @@ def metadata(config: TinyConfig) -> Metadata:
         scales = {"embedding_scale": 6.0, "residual_scale": 0.3, "logit_scale": 3.0}
         keys |= {f"granite.{name}": value for name, value in scales.items()}
         keys["granite.attention.scale"] = 0.11
+    if arch == "gpt-oss":
+        keys |= tiny_experts.gpt_oss_keys()
     if arch == "qwen35":
         keys |= tiny_hybrid.sizes(config.recurrent_dim)
     return keys
@@ -149,7 +153,7 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
     hidden = config.hidden_size
     q_size = config.n_heads * config.head_dim
     kv_size = config.n_kv_heads * config.head_dim
-    qkv_bias = config.qkv_bias or config.arch in ("qwen2", "gptneox")
+    qkv_bias = config.qkv_bias or config.arch in ("qwen2", "gptneox", "gpt-oss")
     spread = 0.15 if config.arch.startswith("gemma") else 1.0  # it is scaled up
     tensors["token_embd.weight"] = (
         spread * rng.standard_normal((config.vocab_size, hidden))
@@ -194,6 +198,8 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
             vector(f"{block}.ffn_up.bias", config.intermediate_size, 0.0)
             vector(f"{block}.ffn_down.bias", hidden, 0.0)
     norm("output_norm")
+    if config.arch == "gpt-oss":
+        tiny_experts.add_gpt_oss(tensors, config, rng)
     if config.arch == "phi3":
         n_pairs = (config.n_rot or config.head_dim) // 2
         for name, largest in (("short", 1.5), ("long", 8.0)):
@@ -392,6 +398,9 @@ def _rope_keys(arch: str, hf: Any, original_context: int | None) -> Metadata:
     if kind == "yarn":
         context = rope.get("original_max_position_embeddings", original_context)
         keys[f"{arch}.rope.scaling.original_context_length"] = int(context)
+        truncates = rope.get("truncate", True)
+        if truncates != (arch != "gpt-oss"):
+            keys[f"{arch}.rope.scaling.yarn_truncate"] = truncates
     return keys
 
 
@@ -484,6 +493,10 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         state = {k: v + 1 if k.endswith("norm.weight") else v for k, v in state.items()}
         tensors["output_norm.weight"] = state["model.norm.weight"]
     interleaved = arch in ("llama", "smollm3", "granite")
+    if arch == "gpt-oss":
+        state = tiny_experts.gpt_oss_state(state)
+        names |= {"self_attn.sinks": "attn_sinks", "mlp.router": "ffn_gate_inp"}
+        names["post_attention_layernorm"] = "post_attention_norm"
     if config.n_experts:
         state = _split_experts(state)
         names |= {"mlp.gate": "ffn_gate_inp"}
@@ -505,6 +518,8 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         keys["llama.attention.sliding_window"] = hf.sliding_window
     if config.n_experts and hasattr(hf, "moe_intermediate_size"):
         keys[f"{arch}.expert_feed_forward_length"] = hf.moe_intermediate_size
+    if arch == "gpt-oss":
+        keys |= tiny_experts.gpt_oss_window(hf)
     if type(hf).__name__ == "Olmo3Config":
         keys["olmo2.attention.sliding_window"] = hf.sliding_window
         keys["olmo2.attention.sliding_window_pattern"] = [
@@ -657,6 +672,8 @@ def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
         return _llama_like(model, "qwen35")
     if kind == "Qwen3MoeForCausalLM":
         return _llama_like(model, "qwen3moe")
+    if kind == "GptOssForCausalLM":
+        return _llama_like(model, "gpt-oss")
     if kind == "Olmo3ForCausalLM":
         return _llama_like(model, "olmo2")
     for name in ("SmolLM3", "Granite", "Gemma2", "Gemma3", "Olmo2", "Olmoe"):

@@ -14,6 +14,7 @@ import numpy as np
 from .errors import ConvertError, short
 from .experts import Mixture, read_mixture
 from .gemma import gemma2, gemma3
+from .gpt_oss import gpt_oss
 from .hf_config import Config
 from .model_description import Defaults, Expected, Model, context_length, read_sizes
 from .phi import phi3
@@ -284,6 +285,7 @@ KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "olmoe": ("Olmoe", olmoe),
     "olmo3": ("Olmo3", olmo3),
     "phi3": ("Phi3", phi3),
+    "gpt_oss": ("GptOss", gpt_oss),
     "gpt_neox": ("GPTNeoX", gptneox),
 }
 ARCHITECTURES = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import gpt_oss
 from .errors import ConvertError, short
 from .gguf_keys import Keys, token_id
 from .rope import llama3_divisors, yarn_magnitude
@@ -79,7 +80,7 @@ def _rope_scaling(keys: Keys, divisors: np.ndarray | None, head_dim: int) -> Any
             if keys.get(f"rope.scaling.yarn_{name}") is not None:
                 found[name] = keys.number(f"rope.scaling.yarn_{name}")
         found |= _yarn_magnitude(keys, factor)
-        if not keys.flag("rope.scaling.yarn_truncate", True):
+        if not keys.flag("rope.scaling.yarn_truncate", keys.arch != gpt_oss.ARCH):
             found["truncate"] = False
     return found
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import qwen35
+from . import gpt_oss, qwen35
 from .experts import mixture_config
 from .gemma import PERIODS, attention_scalar
 from .gguf_keys import Keys, token_id
@@ -175,6 +175,13 @@ def _phi3(keys: Keys, config: Json, tensors: Json) -> None:
     }
 
 
+def _gpt_oss(keys: Keys, config: Json, _: Json) -> None:
+    if config["rope_scaling"] is None:
+        # Nothing would mean the released models' scaling.
+        config["rope_scaling"] = {"rope_type": "default"}
+    config |= gpt_oss.config_json(keys)
+
+
 def _gptneox(keys: Keys, config: Json, _: Json) -> None:
     _drop_no_scaling(config)
     config |= {
@@ -206,6 +213,7 @@ FAMILIES = {
     "phi3": Family(
         "Phi3", "phi3", _phi3, (WINDOW, "rope.dimension_count", "rope.scaling.attn_factor")
     ),
+    "gpt-oss": Family("GptOss", "gpt_oss", _gpt_oss, (WINDOW, *EXPERTS)),
     "gptneox": Family(
         "GPTNeoX",
         "gpt_neox",

@@ -20,6 +20,7 @@ struct ArchSpec {
   bool experts = false;       // layers may be mixtures
   Presence head_bias = Presence::kNever;
   Presence rope_divisors = Presence::kNever;  // rope_freqs.weight
+  bool yarn_truncates = true;                 // where files do not say it
   bool long_rope = false;  // rope_factors_short.weight and rope_factors_long.weight
   std::span<const char* const> own_keys = {};  // that mean nothing, or harm, elsewhere
   LayerSpec layer = {};                        // of every layer, before read_layers
