@@ -65,9 +65,12 @@ def test_gates_and_ups_in_one_stack_are_the_same_model(name: str, tmp_path: path
     assert caught.value.args[3] == "blk.0.ffn_gate_exps.weight"
 
 
-def test_sinks_on_a_device_are_refused_by_name(tmp_path: pathlib.Path) -> None:
-    path = tiny_models.write_tiny(tmp_path / "m.gguf", MIXTURES["gpt-oss"])
+@pytest.mark.parametrize(("name", "what"), [("gpt-oss", "sinks")])
+def test_what_runs_on_the_cpu_only_is_refused_by_name(
+    name: str, what: str, tmp_path: pathlib.Path
+) -> None:
+    path = tiny_models.write_tiny(tmp_path / "m.gguf", MIXTURES[name])
     with pytest.raises(testing.NativeError) as caught:
         load(path, "emulated", n_device_layers=2)
     assert caught.value.args[0] == "unsupported"
-    assert "sinks" in caught.value.args[4]
+    assert what in caught.value.args[4]

@@ -63,3 +63,60 @@ def gpt_oss_window(hf: Any) -> Metadata:
             int(kind == "sliding_attention") for kind in hf.layer_types
         ],
     }
+
+
+# ---------------------------------------------------------------- with a shared expert
+
+
+def mixture(of: str, config: TinyConfig, rng: np.random.Generator) -> Tensors:
+    """A router and experts below `of`; one more that all rows use where it has a size."""
+    n, size, hidden = config.n_experts, config.intermediate_size, config.hidden_size
+
+    def numbers(*shape: int) -> np.ndarray:
+        return (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+
+    tensors: Tensors = {
+        f"{of}.ffn_gate_inp.weight": numbers(n, hidden),
+        f"{of}.ffn_gate_exps.weight": numbers(n, size, hidden),
+        f"{of}.ffn_up_exps.weight": numbers(n, size, hidden),
+        f"{of}.ffn_down_exps.weight": numbers(n, hidden, size),
+    }
+    size = config.shared_size
+    if size == 0:
+        return tensors
+    if config.arch.startswith("qwen"):
+        tensors[f"{of}.ffn_gate_inp_shexp.weight"] = numbers(hidden)
+    return tensors | {
+        f"{of}.ffn_gate_shexp.weight": numbers(size, hidden),
+        f"{of}.ffn_up_shexp.weight": numbers(size, hidden),
+        f"{of}.ffn_down_shexp.weight": numbers(hidden, size),
+    }
+
+
+def of_qwen(to: str, of: str, state: dict[str, np.ndarray]) -> Tensors:
+    gate, up = np.split(state[f"{of}.experts.gate_up_proj"], 2, axis=1)
+    tensors: Tensors = {
+        f"{to}.ffn_gate_inp.weight": state[f"{of}.gate.weight"],
+        f"{to}.ffn_gate_exps.weight": gate,
+        f"{to}.ffn_up_exps.weight": up,
+        f"{to}.ffn_down_exps.weight": state[f"{of}.experts.down_proj"],
+        f"{to}.ffn_gate_inp_shexp.weight": state[f"{of}.shared_expert_gate.weight"][0],
+    }
+    for name in ("gate", "up", "down"):
+        values = state[f"{of}.shared_expert.{name}_proj.weight"]
+        tensors[f"{to}.ffn_{name}_shexp.weight"] = values
+    return tensors
+
+
+def granite_state(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """By names that others have, with the shared expert's matrices apart."""
+    out = {}
+    for name, values in state.items():
+        name = name.replace("block_sparse_moe.router", "mlp.gate")
+        name = name.replace("block_sparse_moe.experts", "mlp.experts")
+        if name.endswith("shared_mlp.input_linear.weight"):
+            for part, half in zip(("gate", "up"), np.split(values, 2), strict=True):
+                out[name.replace("input_linear", part)] = half
+        else:
+            out[name.replace("shared_mlp.output_linear", "shared_mlp.down")] = values
+    return out

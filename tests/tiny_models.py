@@ -51,6 +51,7 @@ class TinyConfig:
     recurrent_dim: int = 16  # of the heads of qwen35's recurrent layers
     n_experts: int = 0  # of all layers, of the intermediate size
     n_experts_used: int = 2
+    shared_size: int = 0  # of the expert that all rows use, if there is one
     window: int = 0  # on all but every second layer
 
     @property
@@ -104,6 +105,8 @@ def metadata(config: TinyConfig) -> Metadata:
     if config.n_experts:
         keys[f"{arch}.expert_count"] = config.n_experts
         keys[f"{arch}.expert_used_count"] = config.n_experts_used
+    if config.shared_size:
+        keys[f"{arch}.expert_shared_feed_forward_length"] = config.shared_size
     if config.window:
         keys[f"{arch}.attention.sliding_window"] = config.window
         keys[f"{arch}.attention.sliding_window_pattern"] = 2
@@ -116,20 +119,20 @@ def metadata(config: TinyConfig) -> Metadata:
             "phi3.rope.scaling.original_context_length": 64,
             "phi3.rope.scaling.attn_factor": 1.2,
         }
-    if arch == "granite":
+    if arch.startswith("granite"):
         scales = {"embedding_scale": 6.0, "residual_scale": 0.3, "logit_scale": 3.0}
-        keys |= {f"granite.{name}": value for name, value in scales.items()}
-        keys["granite.attention.scale"] = 0.11
+        keys |= {f"{arch}.{name}": value for name, value in scales.items()}
+        keys[f"{arch}.attention.scale"] = 0.11
     if arch == "gpt-oss":
         keys |= tiny_experts.gpt_oss_keys()
-    if arch == "qwen35":
-        keys |= tiny_hybrid.sizes(config.recurrent_dim)
+    if arch in tiny_hybrid.ARCHS:
+        keys |= tiny_hybrid.sizes(arch, config.recurrent_dim)
     return keys
 
 
 def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
     """F32 weights, scaled so that activations stay near 1."""
-    if config.arch == "qwen35":
+    if config.arch in tiny_hybrid.ARCHS:
         return tiny_hybrid.random_tensors(config, seed)
     rng = np.random.default_rng(seed)
     tensors: Tensors = {}
@@ -137,10 +140,6 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
     def matrix(name: str, n_out: int, n_in: int) -> None:
         scale = 1.0 / np.sqrt(n_in)
         tensors[f"{name}.weight"] = (rng.standard_normal((n_out, n_in)) * scale).astype(np.float32)
-
-    def stack(name: str, n_out: int, n_in: int) -> None:
-        values = rng.standard_normal((config.n_experts, n_out, n_in)) / np.sqrt(n_in)
-        tensors[f"{name}.weight"] = values.astype(np.float32)
 
     def vector(name: str, n: int, mean: float) -> None:
         tensors[name] = (mean + 0.2 * rng.standard_normal(n)).astype(np.float32)
@@ -180,10 +179,7 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
         if config.arch != "olmo2":
             norm(f"{block}.ffn_norm")
         if config.n_experts:
-            matrix(f"{block}.ffn_gate_inp", config.n_experts, hidden)
-            stack(f"{block}.ffn_gate_exps", config.intermediate_size, hidden)
-            stack(f"{block}.ffn_up_exps", config.intermediate_size, hidden)
-            stack(f"{block}.ffn_down_exps", hidden, config.intermediate_size)
+            tensors |= tiny_experts.mixture(block, config, rng)
         else:
             fused = config.arch == "phi3"
             if not config.is_neox and not fused:
@@ -437,6 +433,16 @@ def _split_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return out
 
 
+def _intermediate_size(hf: Any, arch: str) -> int:
+    hybrid = arch in tiny_hybrid.ARCHS and arch != "qwen35"
+    return int(hf.moe_intermediate_size if hybrid else hf.intermediate_size)
+
+
+def _shared_size(hf: Any) -> int:
+    names = ("shared_expert_intermediate_size", "shared_intermediate_size")
+    return next((getattr(hf, name) for name in names if hasattr(hf, name)), 0)
+
+
 def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
     hf = model.config
     state = _numpy_state(model)
@@ -448,9 +454,10 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         n_heads=hf.num_attention_heads,
         n_kv_heads=hf.num_key_value_heads,
         head_dim=head_dim,
-        intermediate_size=hf.intermediate_size,
+        intermediate_size=_intermediate_size(hf, arch),
         context_length=hf.max_position_embeddings,
         norm_epsilon=hf.rms_norm_eps,
+        shared_size=_shared_size(hf),
         n_experts=getattr(hf, "num_experts", 0) or getattr(hf, "num_local_experts", 0),
         n_experts_used=getattr(hf, "num_experts_per_tok", 0),
     )
@@ -458,8 +465,8 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         "token_embd.weight": state["model.embed_tokens.weight"],
         "output_norm.weight": state["model.norm.weight"],
     }
-    if arch == "qwen35":
-        return tiny_hybrid.from_transformers(hf, state, metadata(config))
+    if arch in tiny_hybrid.ARCHS:
+        return tiny_hybrid.from_transformers(arch, hf, state, metadata(config))
     if not hf.tie_word_embeddings:
         tensors["output.weight"] = state["lm_head.weight"]
     divisors = _llama3_divisors(hf, head_dim)
@@ -492,11 +499,14 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
     if arch in ("gemma2", "gemma3"):
         state = {k: v + 1 if k.endswith("norm.weight") else v for k, v in state.items()}
         tensors["output_norm.weight"] = state["model.norm.weight"]
-    interleaved = arch in ("llama", "smollm3", "granite")
+    interleaved = arch in ("llama", "smollm3", "granite", "granitemoe")
     if arch == "gpt-oss":
         state = tiny_experts.gpt_oss_state(state)
         names |= {"self_attn.sinks": "attn_sinks", "mlp.router": "ffn_gate_inp"}
         names["post_attention_layernorm"] = "post_attention_norm"
+    if arch == "granitemoe":
+        state = tiny_experts.granite_state(state)
+        names |= {f"shared_mlp.{part}": f"ffn_{part}_shexp" for part in ("gate", "up", "down")}
     if config.n_experts:
         state = _split_experts(state)
         names |= {"mlp.gate": "ffn_gate_inp"}
@@ -531,12 +541,12 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
             "gemma2.attn_logit_softcapping": float(hf.attn_logit_softcapping or 0),
             "gemma2.final_logit_softcapping": float(hf.final_logit_softcapping or 0),
         }
-    if arch == "granite":
+    if arch.startswith("granite"):
         keys |= {
-            "granite.embedding_scale": float(hf.embedding_multiplier),
-            "granite.residual_scale": float(hf.residual_multiplier),
-            "granite.logit_scale": float(hf.logits_scaling),
-            "granite.attention.scale": float(hf.attention_multiplier),
+            f"{arch}.embedding_scale": float(hf.embedding_multiplier),
+            f"{arch}.residual_scale": float(hf.residual_multiplier),
+            f"{arch}.logit_scale": float(hf.logits_scaling),
+            f"{arch}.attention.scale": float(hf.attention_multiplier),
         }
     return keys, tensors
 
@@ -668,15 +678,12 @@ def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
         return _llama_like(model, "qwen2")
     if kind == "Qwen3ForCausalLM":
         return _llama_like(model, "qwen3")
-    if kind == "Qwen3_5ForCausalLM":
-        return _llama_like(model, "qwen35")
-    if kind == "Qwen3MoeForCausalLM":
-        return _llama_like(model, "qwen3moe")
-    if kind == "GptOssForCausalLM":
-        return _llama_like(model, "gpt-oss")
-    if kind == "Olmo3ForCausalLM":
-        return _llama_like(model, "olmo2")
-    for name in ("SmolLM3", "Granite", "Gemma2", "Gemma3", "Olmo2", "Olmoe"):
+    others = {"Qwen3_5": "qwen35", "Qwen3_5Moe": "qwen35moe", "Qwen3Next": "qwen3next"}
+    others |= {"Qwen3Moe": "qwen3moe", "GptOss": "gpt-oss", "Olmo3": "olmo2"}
+    others["GraniteMoeShared"] = "granitemoe"
+    if kind.removesuffix("ForCausalLM") in others:
+        return _llama_like(model, others[kind.removesuffix("ForCausalLM")])
+    for name in ("SmolLM3", "Granite", "GraniteMoe", "Gemma2", "Gemma3", "Olmo2", "Olmoe"):
         if kind == f"{name}ForCausalLM":
             return _llama_like(model, name.lower())
     if kind == "Phi3ForCausalLM":

@@ -14,6 +14,7 @@
 namespace specdec {
 
 inline constexpr int kMaxExperts = 1024;
+inline constexpr int kMaxExpertSize = 1 << 20;
 
 struct ModelConfig {
   std::string architecture;

@@ -68,6 +68,7 @@ enum class Part : std::uint8_t {
   kRecurrentGate,
   kRecurrentAlpha,
   kRecurrentBeta,
+  kRecurrentGates,  // both in one matrix, in place of these two
   kRecurrentConv,   // [n_channels, n_taps]
   kRecurrentStepBias,
   kRecurrentDecay,

@@ -261,18 +261,19 @@ class ReferenceBackend final : public Backend {
 
   static void recurrent_row(const RecurrentTask& t, int h, int r, float* state) {
     const RecurrentShape& s = t.shape;
-    const std::int64_t key_head = h % s.n_key_heads;
+    const std::int64_t key_head = s.grouped ? h / (s.n_heads / s.n_key_heads) : h % s.n_key_heads;
     std::vector<double> q = convolve(t, r, key_head * s.key_dim, s.key_dim);
     std::vector<double> k = convolve(t, r, s.key_size() + key_head * s.key_dim, s.key_dim);
     const std::vector<double> v =
         convolve(t, r, 2 * s.key_size() + std::int64_t{h} * s.value_dim, s.value_dim);
     to_length(q, 1.0 / std::sqrt(static_cast<double>(s.key_dim)));
     to_length(k, 1.0);
-    const float* gates = t.inputs[r] + s.n_channels() + h;
-    const double step = static_cast<double>(gates[0]) + static_cast<double>(t.step_bias[h]);
+    const float* gates = t.inputs[r] + s.n_channels();
+    const double step =
+        static_cast<double>(gates[s.alpha_at(h)]) + static_cast<double>(t.step_bias[h]);
     const double fade = std::exp(static_cast<double>(t.decay[h]) *
                                  (std::max(step, 0.0) + std::log1p(std::exp(-std::abs(step)))));
-    const double rate = activate(Activation::kSigmoid, static_cast<double>(gates[s.n_heads]));
+    const double rate = activate(Activation::kSigmoid, static_cast<double>(gates[s.beta_at(h)]));
     std::vector<float> out(static_cast<std::size_t>(s.value_dim));
     for (std::size_t j = 0; j < out.size(); ++j) {
       double found = 0;

@@ -28,6 +28,7 @@ __all__ = ["Expected", "Model", "read_model"]
 
 # Where the name in GGUF files is not that of transformers.
 ARCHS = {"mistral": "llama", "mixtral": "llama", "qwen3_moe": "qwen3moe", "olmo3": "olmo2"}
+GRANITE = ("granite",)
 
 
 def _one_rope(config: Config, name: str, head_dim: int, context: int) -> Rope:
@@ -61,7 +62,7 @@ def _llama_like(
         raise config.fail("num_key_value_heads", f"a divisor of {n_heads} heads", n_kv_heads)
     config.require("hidden_act", ("silu", "swish"), "only SiLU is supported", "silu")
     config.require("mlp_bias", (False,), "biases there are not supported", False)
-    if name in ("llama", "granite", "olmo2", "olmoe"):
+    if name in ("llama", "olmo2", "olmoe", *GRANITE):
         # They have no window in transformers: such keys are left over from another model.
         for key in ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types"):
             if config.has(key):
@@ -72,10 +73,10 @@ def _llama_like(
     else:
         keys = optional_window(config, KINDS[name][0], n_layers, context, defaults.window)
         model.keys |= {f"{arch}.{key}": value for key, value in keys.items()}
-    permuted = arch in ("llama", "smollm3", "granite")
+    permuted = arch in ("llama", "smollm3", *GRANITE)
     # Qwen2 has biases whatever the key says; whether they are there is checked below.
     qkv_bias = config.flag("attention_bias", False) or name == "qwen2"
-    if name not in ("llama", "mistral", "mixtral", "qwen2", "granite") and qkv_bias:
+    if name not in ("llama", "mistral", "mixtral", "qwen2", *GRANITE) and qkv_bias:
         text = f"false: such biases of {KINDS[name][0]} are not supported"
         raise config.fail("attention_bias", text, True)
     rope = _one_rope(config, name, head_dim, context)
@@ -188,15 +189,15 @@ def smollm3(config: Config) -> Model:
     return _llama_like(config, "smollm3", Defaults(32768, 4))
 
 
-def granite(config: Config) -> Model:
-    model = _llama_like(config, "granite", Defaults(2048))
-    for key, name in (
+def granite(config: Config, name: str = "granite", mixture: Mixture | None = None) -> Model:
+    model = _llama_like(config, name, Defaults(2048), mixture)
+    for key, scale in (
         ("embedding_multiplier", "embedding_scale"),
         ("residual_multiplier", "residual_scale"),
         ("logits_scaling", "logit_scale"),
         ("attention_multiplier", "attention.scale"),
     ):
-        model.keys[f"granite.{name}"] = config.number(key, 1.0)
+        model.keys[f"{model.arch}.{scale}"] = config.number(key, 1.0)
     return model
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from .architectures import Expected, Model
 from .errors import ConvertError, short
 from .experts import Stacked
-from .stacks import PackedSource, PieceSource, packed_names, packed_shapes
+from .stacks import PackedSource, PieceSource, Reshaped, packed_names, packed_shapes
 from .tensors import Source, Target
 
 ANCHOR = "layers.0.post_attention_layernorm.weight"  # every architecture has it once
@@ -145,7 +145,8 @@ def _find_packed(expected: Expected, tensors: dict[str, Source], where: str) -> 
 def _find(expected: Expected, tensors: dict[str, Source], where: str) -> Source:
     if expected.packed:
         return _find_packed(expected, tensors, where)
-    if expected.stack:
+    whole = expected.piece is not None and expected.sources[0] in tensors
+    if expected.stack and not whole:
         part = expected.shape[1:]
         return Stacked(
             expected.target,
@@ -154,6 +155,8 @@ def _find(expected: Expected, tensors: dict[str, Source], where: str) -> Source:
     for name in expected.sources:
         if name in tensors:
             _check(tensors[name], expected.source_shape or expected.shape, where)
+            if expected.is_reshaped:
+                return Reshaped(expected.target, tensors[name], expected.shape)
             if expected.piece is None:
                 return tensors[name]
             return PieceSource(expected.target, tensors[name], expected.piece, expected.shape)
@@ -162,7 +165,9 @@ def _find(expected: Expected, tensors: dict[str, Source], where: str) -> Source:
 
 
 def _names_of(entry: Expected) -> tuple[str, ...]:
-    return packed_names(entry.sources[0]) if entry.packed else entry.stack or entry.sources
+    if entry.packed:
+        return packed_names(entry.sources[0])
+    return (*entry.stack, *entry.sources) if entry.stack else entry.sources
 
 
 def build_targets(model: Model, found: dict[str, Source], where: str) -> list[Target]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .tensors import Rows, Source
+from .tensors import Rows, Source, n_rows
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,39 @@ class JoinedSource:
                 matrix[piece.rows(len(part))] = part
             out.append((matrix.T if turned else matrix).reshape(-1))
         return np.stack(out)
+
+
+@dataclass
+class Reshaped:
+    """The same numbers as another shape, in few rows."""
+
+    name: str
+    whole: Source
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> str:
+        return self.whole.dtype
+
+    def read(self, first: int, count: int) -> Rows:
+        numbers = self.whole.read(0, n_rows(self.whole.shape))
+        return numbers.reshape(n_rows(self.shape), -1)[first : first + count]
+
+
+@dataclass
+class JoinedRows:
+    """The way back of a matrix whose rows went to several."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "F32"
+    parts: list[tuple[np.ndarray, Source]] = field(default_factory=list)
+
+    def read(self, first: int, count: int) -> Rows:
+        matrix = np.empty(self.shape, np.float32)
+        for order, source in self.parts:
+            matrix[order] = source.read(0, len(order))
+        return matrix[first : first + count]
 
 
 # ---------------------------------------------------------------- MXFP4

@@ -22,7 +22,7 @@ from .gguf_metadata import FILE_NAME, difference, read_typed
 from .hf_config import Config
 from .pipeline import file_keys
 from .progress import Progress
-from .stacks import JoinedSource
+from .stacks import JoinedRows, JoinedSource, Reshaped
 from .tensors import Rows, Target, row_length
 from .to_hf_config import make_config
 from .to_hf_tokenizer import tokenizer_files
@@ -79,6 +79,7 @@ def _targets(expected: list[Expected], tensors: dict[str, Any], path: pathlib.Pa
     for name in ("rope_freqs", "rope_factors_short", "rope_factors_long"):
         left.pop(f"{name}.weight", None)
     joined: dict[str, JoinedSource] = {}
+    rows: dict[str, JoinedRows] = {}
     for entry in expected:
         tensor = left.pop(entry.target, None)
         if tensor is None:
@@ -102,6 +103,15 @@ def _targets(expected: list[Expected], tensors: dict[str, Any], path: pathlib.Pa
                 yield Target(name, joined[name], None, "F32" if entry.plain else dtype)
             joined[name].pieces.append((entry.piece, source))
             continue
+        if entry.has_some_rows:
+            name = entry.sources[0]
+            if name not in rows:
+                rows[name] = JoinedRows(name, entry.source_shape or entry.shape)
+                yield Target(name, rows[name], None, dtype)
+            rows[name].parts.append((entry.row_order, source))
+            continue
+        if entry.is_reshaped:
+            source = Reshaped(entry.target, source, entry.source_shape or entry.shape)
         # Vectors stay F32, as in the GGUF file.
         kind = dtype if len(entry.shape) == 2 and not entry.plain else "F32"
         columns = None if entry.column_order is None else np.argsort(entry.column_order)

@@ -127,7 +127,9 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
         "num_attention_heads": n_heads,
         "num_key_value_heads": keys.integer("attention.head_count_kv", n_heads),
         "head_dim": head_dim,
-        "intermediate_size": keys.integer("feed_forward_length"),
+        "intermediate_size": keys.integer(
+            "feed_forward_length", keys.get("expert_feed_forward_length")
+        ),
         "max_position_embeddings": context,
         "vocab_size": int(tensors["token_embd.weight"].shape[1]),
         "tie_word_embeddings": "output.weight" not in tensors,
