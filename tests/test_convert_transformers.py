@@ -31,6 +31,7 @@ from test_model_transformers import (  # noqa: E402
     gemma3,
     gpt_oss,
     granite,
+    granite_moe,
     llama,
     mixtral,
     neox,
@@ -95,6 +96,9 @@ CASES = {
     "smollm3": lambda: smollm3(),
     "granite": lambda: granite(),
     "granite biases": lambda: granite(attention_bias=True, tie_word_embeddings=True),
+    "granitemoe": lambda: granite_moe(),
+    "granitemoe all experts": lambda: granite_moe(num_experts_per_tok=5, attention_bias=True),
+    "granitemoe without a shared expert": lambda: granite_moe(0),
     "gemma2": lambda: gemma2(),
     "gemma2 without caps": lambda: gemma2(
         attn_logit_softcapping=None, final_logit_softcapping=None
@@ -322,6 +326,7 @@ def test_what_sees_images_or_predicts_further_tokens_is_left_out(tmp_path: pathl
         *("gemma3 another pattern", "gptneox padded", "mistral window", "qwen2 window"),
         *("mixtral", "mixtral window", "olmoe", "qwen3moe"),
         *("gpt-oss", "gpt-oss yarn", "gpt-oss without scaling"),
+        *("granitemoe", "granitemoe without a shared expert"),
     ],
 )
 def test_the_way_back_gives_transformers_the_same_model(case: str, tmp_path: pathlib.Path) -> None:

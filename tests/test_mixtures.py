@@ -65,7 +65,7 @@ def test_gates_and_ups_in_one_stack_are_the_same_model(name: str, tmp_path: path
     assert caught.value.args[3] == "blk.0.ffn_gate_exps.weight"
 
 
-@pytest.mark.parametrize(("name", "what"), [("gpt-oss", "sinks")])
+@pytest.mark.parametrize(("name", "what"), [("gpt-oss", "sinks"), ("granitemoe", "shared")])
 def test_what_runs_on_the_cpu_only_is_refused_by_name(
     name: str, what: str, tmp_path: pathlib.Path
 ) -> None:

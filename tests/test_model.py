@@ -30,6 +30,9 @@ CONFIGS = {
     ),
     "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
     "granite": TinyConfig(arch="granite", tied=True, n_heads=6, n_kv_heads=2),
+    "granitemoe": TinyConfig(
+        arch="granitemoe", tied=True, n_heads=6, n_kv_heads=2, n_experts=5, shared_size=64
+    ),
     "gemma2": TinyConfig(arch="gemma2", tied=True, n_heads=6, n_kv_heads=2, window=33),
     "gemma3": TinyConfig(
         arch="gemma3", tied=True, n_heads=4, n_kv_heads=2, head_dim=24, hidden_size=96, window=21

@@ -24,6 +24,7 @@ ARCHS = {
     "qwen3moe": TinyConfig(arch="qwen3moe", n_experts=4),
     "smollm3": TinyConfig(arch="smollm3", tied=True),
     "granite": TinyConfig(arch="granite"),
+    "granitemoe": TinyConfig(arch="granitemoe", n_experts=4, shared_size=32),
     "gemma2": TinyConfig(arch="gemma2", tied=True, window=100),
     "gemma3": TinyConfig(arch="gemma3", tied=True, window=100),
     "olmo2": TinyConfig(arch="olmo2"),

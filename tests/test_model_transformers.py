@@ -97,6 +97,18 @@ def granite(**changes: Any) -> Any:
     return transformers.GraniteForCausalLM(transformers.GraniteConfig(**(options | changes)))
 
 
+def granite_moe(shared: int = 40, **changes: Any) -> Any:
+    options = COMMON | {"num_key_value_heads": 2, "attention_multiplier": 0.11}
+    options |= {"embedding_multiplier": 6.0, "residual_multiplier": 0.3, "logits_scaling": 3.0}
+    options |= {"num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 48}
+    if shared == 0:
+        config = transformers.GraniteMoeConfig(**(options | changes))
+        return transformers.GraniteMoeForCausalLM(config)
+    options["shared_intermediate_size"] = shared
+    config = transformers.GraniteMoeSharedConfig(**(options | changes))
+    return transformers.GraniteMoeSharedForCausalLM(config)
+
+
 def gemma2(**changes: Any) -> Any:
     options = COMMON | {
         "num_key_value_heads": 2,
@@ -220,6 +232,8 @@ CASES: dict[str, Callable[[], Any]] = {
     "smollm3 own head": lambda: smollm3(tie_word_embeddings=False),
     "granite": lambda: granite(),
     "granite tied head": lambda: granite(tie_word_embeddings=True),
+    "granitemoe": lambda: granite_moe(),
+    "granitemoe without a shared expert": lambda: granite_moe(0, tie_word_embeddings=True),
     "gemma2": lambda: gemma2(),
     "gemma2 without caps": lambda: gemma2(
         attn_logit_softcapping=None, final_logit_softcapping=None

@@ -69,6 +69,7 @@ FAMILIES = {
     "qwen35": TinyConfig(arch="qwen35", n_layers=5, n_rot=8),
     "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
     "granite": TinyConfig(arch="granite"),
+    "granitemoe": TinyConfig(arch="granitemoe", n_experts=5, shared_size=32),
     "gemma2": TinyConfig(arch="gemma2", tied=True, window=24),
     "gemma3": TinyConfig(arch="gemma3", tied=True, window=24),
     "olmo2": TinyConfig(arch="olmo2", window=24),

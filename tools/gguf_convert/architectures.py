@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from .errors import ConvertError, short
-from .experts import Mixture, read_mixture
+from .experts import GraniteMixture, Mixture, read_mixture
 from .gemma import gemma2, gemma3
 from .gpt_oss import gpt_oss
 from .hf_config import Config
@@ -28,7 +28,8 @@ __all__ = ["Expected", "Model", "read_model"]
 
 # Where the name in GGUF files is not that of transformers.
 ARCHS = {"mistral": "llama", "mixtral": "llama", "qwen3_moe": "qwen3moe", "olmo3": "olmo2"}
-GRANITE = ("granite",)
+ARCHS["granitemoeshared"] = "granitemoe"
+GRANITE = ("granite", "granitemoe", "granitemoeshared")
 
 
 def _one_rope(config: Config, name: str, head_dim: int, context: int) -> Rope:
@@ -201,6 +202,18 @@ def granite(config: Config, name: str = "granite", mixture: Mixture | None = Non
     return model
 
 
+def granite_moe(config: Config) -> Model:
+    mixture = read_mixture(config, "num_local_experts")
+    return granite(config, "granitemoe", GraniteMixture(mixture.count, mixture.used, mixture.size))
+
+
+def granite_moe_shared(config: Config) -> Model:
+    mixture = read_mixture(config, "num_local_experts")
+    shared = config.integer("shared_intermediate_size", 1024, low=0)
+    mixture = GraniteMixture(mixture.count, mixture.used, mixture.size, shared=shared)
+    return granite(config, "granitemoeshared", mixture)
+
+
 def olmo2(config: Config) -> Model:
     return _llama_like(config, "olmo2", Defaults(2048, epsilon=1e-5))
 
@@ -280,6 +293,8 @@ KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "qwen3_moe": ("Qwen3Moe", qwen3_moe),
     "smollm3": ("SmolLM3", smollm3),
     "granite": ("Granite", granite),
+    "granitemoe": ("GraniteMoe", granite_moe),
+    "granitemoeshared": ("GraniteMoeShared", granite_moe_shared),
     "gemma2": ("Gemma2", gemma2),
     "gemma3_text": ("Gemma3", gemma3),
     "olmo2": ("Olmo2", olmo2),

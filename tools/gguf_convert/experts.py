@@ -77,6 +77,35 @@ class Mixture:
             model.expect(f"{to}.ffn_{name}_shexp.weight", source, shape)
 
 
+@dataclass(frozen=True)
+class GraniteMixture(Mixture):
+    """Of which checkpoints have stacks, and gates and ups in one."""
+
+    def expect(self, model: Model, to: str, of: str, hidden: int) -> None:
+        of_router = f"{of}.block_sparse_moe.router.layer.weight"
+        model.expect(f"{to}.ffn_gate_inp.weight", of_router, (self.count, hidden))
+        n, size = self.count, self.size
+        for name, source, first, n_out, n_in, n_rows in (
+            ("gate", "input_linear", 0, size, hidden, 2 * size),
+            ("up", "input_linear", size, size, hidden, 2 * size),
+            ("down", "output_linear", 0, hidden, size, hidden),
+        ):
+            source = f"{of}.block_sparse_moe.{source}.weight"
+            entry = model.expect(f"{to}.ffn_{name}_exps.weight", source, (n, n_out, n_in))
+            entry.piece, entry.source_shape = Piece(first), (n, n_rows, n_in)
+        if not self.shared:
+            return
+        for name, first in (("gate", 0), ("up", self.shared)):
+            source = f"{of}.shared_mlp.input_linear.weight"
+            rows = np.arange(first, first + self.shared)
+            entry = model.expect(
+                f"{to}.ffn_{name}_shexp.weight", source, (self.shared, hidden), row_order=rows
+            )
+            entry.source_shape = (2 * self.shared, hidden)
+        source = f"{of}.shared_mlp.output_linear.weight"
+        model.expect(f"{to}.ffn_down_shexp.weight", source, (hidden, self.shared))
+
+
 def read_mixture(config: Config, count_key: str, size_key: str | None = None) -> Mixture:
     """`size_key`: None: the experts have the intermediate_size."""
     config.has("num_experts")

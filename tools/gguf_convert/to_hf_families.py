@@ -92,6 +92,19 @@ def _granite(keys: Keys, config: Json, tensors: Json) -> None:
     }
 
 
+def _granitemoe(keys: Keys, config: Json, tensors: Json) -> None:
+    _granite(keys, config, tensors)
+    config["head_dim"] = LEFT_OUT
+    config |= mixture_config(keys, count="num_local_experts", size=None)
+    shared = keys.get("expert_shared_feed_forward_length", 0)
+    if shared:
+        config |= {
+            "architectures": ["GraniteMoeSharedForCausalLM"],
+            "model_type": "granitemoeshared",
+            "shared_intermediate_size": shared,
+        }
+
+
 def _olmo2(keys: Keys, config: Json, _: Json) -> None:
     if not has_window(keys, LARGEST):
         _drop_no_scaling(config)
@@ -206,6 +219,7 @@ FAMILIES = {
     "qwen3moe": Family("Qwen3Moe", "qwen3_moe", _qwen3moe, (WINDOW, *EXPERTS)),
     "smollm3": Family("SmolLM3", "smollm3", _smollm3),
     "granite": Family("Granite", "granite", _granite, SCALES),
+    "granitemoe": Family("GraniteMoe", "granitemoe", _granitemoe, (*SCALES, *EXPERTS)),
     "gemma2": Family("Gemma2", "gemma2", _gemma2, (WINDOW, *CAPS)),
     "gemma3": Family("Gemma3", "gemma3_text", _gemma3, (WINDOW, CAPS[1])),
     "olmo2": Family("Olmo2", "olmo2", _olmo2, (WINDOW,)),
