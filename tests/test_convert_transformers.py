@@ -43,6 +43,7 @@ from test_model_transformers import (  # noqa: E402
     qwen3,
     qwen3_moe,
     qwen35,
+    qwen35_moe,
     rope,
     smollm3,
 )
@@ -91,6 +92,8 @@ CASES = {
     "qwen3": lambda: qwen3(),
     "qwen3 own head": lambda: qwen3(tie_word_embeddings=False),
     "qwen35": lambda: qwen35(),
+    "qwen35moe": lambda: qwen35_moe(),
+    "qwen35moe all experts": lambda: qwen35_moe(num_experts_per_tok=5),
     "qwen3moe": lambda: qwen3_moe(),
     "qwen3moe all experts": lambda: qwen3_moe(num_experts_per_tok=5),
     "smollm3": lambda: smollm3(),
@@ -178,7 +181,8 @@ def test_llama_cpp_agrees(
     case: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # llama.cpp norms keys with the model's epsilon, transformers always with this one.
-    hybrids = {"qwen35": qwen35}
+    hybrids = {"qwen35": qwen35, "qwen35moe": qwen35_moe}
+    hybrids["qwen35moe all experts"] = functools.partial(qwen35_moe, num_experts_per_tok=5)
     for name, make in hybrids.items():
         monkeypatch.setitem(CASES, name, functools.partial(make, rms_norm_eps=1e-6))
     if case == "gemma2 without caps":
@@ -326,7 +330,7 @@ def test_what_sees_images_or_predicts_further_tokens_is_left_out(tmp_path: pathl
         *("gemma3 another pattern", "gptneox padded", "mistral window", "qwen2 window"),
         *("mixtral", "mixtral window", "olmoe", "qwen3moe"),
         *("gpt-oss", "gpt-oss yarn", "gpt-oss without scaling"),
-        *("granitemoe", "granitemoe without a shared expert"),
+        *("qwen35moe", "granitemoe", "granitemoe without a shared expert"),
     ],
 )
 def test_the_way_back_gives_transformers_the_same_model(case: str, tmp_path: pathlib.Path) -> None:

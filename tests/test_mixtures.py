@@ -65,7 +65,9 @@ def test_gates_and_ups_in_one_stack_are_the_same_model(name: str, tmp_path: path
     assert caught.value.args[3] == "blk.0.ffn_gate_exps.weight"
 
 
-@pytest.mark.parametrize(("name", "what"), [("gpt-oss", "sinks"), ("granitemoe", "shared")])
+@pytest.mark.parametrize(
+    ("name", "what"), [("gpt-oss", "sinks"), ("granitemoe", "shared"), ("qwen35moe", "shared")]
+)
 def test_what_runs_on_the_cpu_only_is_refused_by_name(
     name: str, what: str, tmp_path: pathlib.Path
 ) -> None:
@@ -74,3 +76,14 @@ def test_what_runs_on_the_cpu_only_is_refused_by_name(
         load(path, "emulated", n_device_layers=2)
     assert caught.value.args[0] == "unsupported"
     assert what in caught.value.args[4]
+
+
+def test_files_need_not_say_the_size_of_networks_that_they_lack(tmp_path: pathlib.Path) -> None:
+    config = MIXTURES["qwen35moe"]
+    keys = tiny_models.metadata(config) | tiny_models.byte_tokenizer()
+    tensors = tiny_models.random_tensors(config)
+    size = keys.pop("qwen35moe.feed_forward_length")
+    keys["qwen35moe.expert_feed_forward_length"] = size
+    path = tiny_models.write_gguf(tmp_path / "m.gguf", keys, tensors)
+    want = load(tiny_models.write_tiny(tmp_path / "said.gguf", config)).session().forward(CHAIN[:9])
+    assert bits(load(path).session().forward(CHAIN[:9])) == bits(want)

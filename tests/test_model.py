@@ -25,6 +25,9 @@ CONFIGS = {
     "qwen2": TinyConfig(arch="qwen2", tied=True, n_heads=7, n_kv_heads=1, head_dim=32),
     "qwen3": TinyConfig(arch="qwen3", tied=True, n_heads=8, n_kv_heads=4, head_dim=24),
     "qwen35": TinyConfig(arch="qwen35", n_layers=5, head_dim=32, n_rot=8, tied=True),
+    "qwen35moe": TinyConfig(
+        arch="qwen35moe", n_layers=5, head_dim=32, n_rot=8, n_experts=5, shared_size=160
+    ),
     "qwen3moe": TinyConfig(
         arch="qwen3moe", hidden_size=96, head_dim=24, n_experts=5, intermediate_size=160
     ),

@@ -80,6 +80,21 @@ def qwen35(**changes: Any) -> Any:
     return transformers.Qwen3_5ForCausalLM(transformers.Qwen3_5TextConfig(**(options | changes)))
 
 
+EXPERTS = {
+    "moe_intermediate_size": 24,
+    "shared_expert_intermediate_size": 40,
+    "num_experts": 5,
+    "num_experts_per_tok": 2,
+}
+
+
+def qwen35_moe(**changes: Any) -> Any:
+    options = qwen35().config.to_dict() | {"model_type": "qwen3_5_moe_text"} | EXPERTS
+    del options["intermediate_size"]
+    config = transformers.Qwen3_5MoeTextConfig(**(options | changes))
+    return transformers.Qwen3_5MoeForCausalLM(config)
+
+
 def qwen3_moe(**changes: Any) -> Any:
     options = COMMON | {"num_key_value_heads": 2, "head_dim": 32, "moe_intermediate_size": 24}
     options |= {"num_experts": 5, "num_experts_per_tok": 2, "norm_topk_prob": True}
@@ -226,6 +241,8 @@ CASES: dict[str, Callable[[], Any]] = {
         num_hidden_layers=5,
         layer_types=["linear_attention", "full_attention"] * 2 + ["linear_attention"],
     ),
+    "qwen35moe": lambda: qwen35_moe(),
+    "qwen35moe own head": lambda: qwen35_moe(tie_word_embeddings=False),
     "qwen3moe": lambda: qwen3_moe(),
     "qwen3moe all experts": lambda: qwen3_moe(num_experts_per_tok=5),
     "smollm3": lambda: smollm3(),

@@ -67,6 +67,9 @@ FAMILIES = {
     "qwen3": TinyConfig(arch="qwen3", window=40),
     "qwen3moe": TinyConfig(arch="qwen3moe", n_experts=5),
     "qwen35": TinyConfig(arch="qwen35", n_layers=5, n_rot=8),
+    "qwen35moe": TinyConfig(
+        arch="qwen35moe", n_layers=5, n_rot=8, n_experts=5, intermediate_size=64, shared_size=96
+    ),
     "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
     "granite": TinyConfig(arch="granite"),
     "granitemoe": TinyConfig(arch="granitemoe", n_experts=5, shared_size=32),

@@ -21,6 +21,7 @@ GROUPED = ("qwen3next",)  # value heads stay with their key head
 # Of models that also see images the class, the one of the part that writes text, and its type.
 WITH_IMAGES = {
     "Qwen3_5ForConditionalGeneration": ("Qwen3_5ForCausalLM", "qwen3_5_text"),
+    "Qwen3_5MoeForConditionalGeneration": ("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text"),
 }
 INTERVAL = 4  # of files that say nothing: every fourth layer has attention
 KINDS = {"linear_attention": True, "full_attention": False}
@@ -185,6 +186,16 @@ def _mixture(config: Config) -> Mixture:
     mixture = read_mixture(config, "num_experts", "moe_intermediate_size")
     shared = config.integer("shared_expert_intermediate_size", 512)
     return replace(mixture, stacked="mlp.experts", shared=shared)
+
+
+def qwen35moe(config: Config) -> Model:
+    mixture = _mixture(config)
+    has_size = config.has("intermediate_size")
+    config.values.setdefault("intermediate_size", mixture.size)  # of no network
+    model = _hybrid(config, "qwen35moe", 2, mixture)
+    if not has_size:
+        del model.keys["qwen35moe.feed_forward_length"]
+    return model
 
 
 def _hybrid(config: Config, arch: str, n_kv: int, mixture: Mixture | None = None) -> Model:

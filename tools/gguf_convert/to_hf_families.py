@@ -66,6 +66,8 @@ def _qwen(keys: Keys, config: Json, _: Json) -> None:
 
 def _qwen35(keys: Keys, config: Json, _: Json) -> None:
     config |= qwen35.config_json(keys, config["rope_scaling"])
+    if keys.arch == "qwen35moe" and keys.get("feed_forward_length") is None:
+        config["intermediate_size"] = LEFT_OUT
     config["rope_scaling"] = config["rope_theta"] = LEFT_OUT
 
 
@@ -216,6 +218,9 @@ FAMILIES = {
     "qwen2": Family("Qwen2", "qwen2", _qwen, (WINDOW,)),
     "qwen3": Family("Qwen3", "qwen3", _qwen, (WINDOW,)),
     "qwen35": Family("Qwen3_5", "qwen3_5_text", _qwen35, ("rope.dimension_count",)),
+    "qwen35moe": Family(
+        "Qwen3_5Moe", "qwen3_5_moe_text", _qwen35, ("rope.dimension_count", *EXPERTS)
+    ),
     "qwen3moe": Family("Qwen3Moe", "qwen3_moe", _qwen3moe, (WINDOW, *EXPERTS)),
     "smollm3": Family("SmolLM3", "smollm3", _smollm3),
     "granite": Family("Granite", "granite", _granite, SCALES),
