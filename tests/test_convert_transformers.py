@@ -42,6 +42,7 @@ from test_model_transformers import (  # noqa: E402
     qwen2,
     qwen3,
     qwen3_moe,
+    qwen3_next,
     qwen35,
     qwen35_moe,
     rope,
@@ -94,6 +95,7 @@ CASES = {
     "qwen35": lambda: qwen35(),
     "qwen35moe": lambda: qwen35_moe(),
     "qwen35moe all experts": lambda: qwen35_moe(num_experts_per_tok=5),
+    "qwen3next": lambda: qwen3_next(),
     "qwen3moe": lambda: qwen3_moe(),
     "qwen3moe all experts": lambda: qwen3_moe(num_experts_per_tok=5),
     "smollm3": lambda: smollm3(),
@@ -181,7 +183,7 @@ def test_llama_cpp_agrees(
     case: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # llama.cpp norms keys with the model's epsilon, transformers always with this one.
-    hybrids = {"qwen35": qwen35, "qwen35moe": qwen35_moe}
+    hybrids = {"qwen35": qwen35, "qwen35moe": qwen35_moe, "qwen3next": qwen3_next}
     hybrids["qwen35moe all experts"] = functools.partial(qwen35_moe, num_experts_per_tok=5)
     for name, make in hybrids.items():
         monkeypatch.setitem(CASES, name, functools.partial(make, rms_norm_eps=1e-6))
@@ -330,7 +332,7 @@ def test_what_sees_images_or_predicts_further_tokens_is_left_out(tmp_path: pathl
         *("gemma3 another pattern", "gptneox padded", "mistral window", "qwen2 window"),
         *("mixtral", "mixtral window", "olmoe", "qwen3moe"),
         *("gpt-oss", "gpt-oss yarn", "gpt-oss without scaling"),
-        *("qwen35moe", "granitemoe", "granitemoe without a shared expert"),
+        *("qwen35moe", "qwen3next", "granitemoe", "granitemoe without a shared expert"),
     ],
 )
 def test_the_way_back_gives_transformers_the_same_model(case: str, tmp_path: pathlib.Path) -> None:

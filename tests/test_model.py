@@ -28,6 +28,9 @@ CONFIGS = {
     "qwen35moe": TinyConfig(
         arch="qwen35moe", n_layers=5, head_dim=32, n_rot=8, n_experts=5, shared_size=160
     ),
+    "qwen3next": TinyConfig(
+        arch="qwen3next", n_layers=5, head_dim=32, n_rot=8, tied=True, n_experts=6, shared_size=32
+    ),
     "qwen3moe": TinyConfig(
         arch="qwen3moe", hidden_size=96, head_dim=24, n_experts=5, intermediate_size=160
     ),

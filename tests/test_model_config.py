@@ -22,6 +22,7 @@ ARCHS = {
     "qwen3": TinyConfig(arch="qwen3", tied=True),
     "qwen35": TinyConfig(arch="qwen35", n_layers=4, n_rot=8, tied=True),
     "qwen35moe": TinyConfig(arch="qwen35moe", n_layers=4, n_rot=8, n_experts=4, shared_size=32),
+    "qwen3next": TinyConfig(arch="qwen3next", n_layers=4, n_rot=8, n_experts=4, shared_size=32),
     "qwen3moe": TinyConfig(arch="qwen3moe", n_experts=4),
     "smollm3": TinyConfig(arch="smollm3", tied=True),
     "granite": TinyConfig(arch="granite"),

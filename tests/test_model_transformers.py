@@ -95,6 +95,13 @@ def qwen35_moe(**changes: Any) -> Any:
     return transformers.Qwen3_5MoeForCausalLM(config)
 
 
+def qwen3_next(**changes: Any) -> Any:
+    options = qwen35().config.to_dict() | {"model_type": "qwen3_next"} | EXPERTS
+    del options["rope_parameters"]["mrope_section"]
+    options["norm_topk_prob"] = True
+    return transformers.Qwen3NextForCausalLM(transformers.Qwen3NextConfig(**(options | changes)))
+
+
 def qwen3_moe(**changes: Any) -> Any:
     options = COMMON | {"num_key_value_heads": 2, "head_dim": 32, "moe_intermediate_size": 24}
     options |= {"num_experts": 5, "num_experts_per_tok": 2, "norm_topk_prob": True}
@@ -243,6 +250,10 @@ CASES: dict[str, Callable[[], Any]] = {
     ),
     "qwen35moe": lambda: qwen35_moe(),
     "qwen35moe own head": lambda: qwen35_moe(tie_word_embeddings=False),
+    "qwen3next": lambda: qwen3_next(),
+    "qwen3next own head, all heads": lambda: qwen3_next(
+        tie_word_embeddings=False, linear_num_key_heads=6
+    ),
     "qwen3moe": lambda: qwen3_moe(),
     "qwen3moe all experts": lambda: qwen3_moe(num_experts_per_tok=5),
     "smollm3": lambda: smollm3(),
@@ -300,7 +311,7 @@ CASES: dict[str, Callable[[], Any]] = {
 def randomise(model: Any) -> None:
     """Fresh checkpoints have zero biases, unit norms and tiny weights: make every part count."""
     gemma = model.config.model_type.startswith("gemma")  # whose norms add 1 and embeddings sqrt(E)
-    qwen35 = model.config.model_type.startswith("qwen3_5")
+    qwen35 = model.config.model_type.startswith(("qwen3_5", "qwen3_next"))
     gpt_oss = model.config.model_type == "gpt_oss"
     adds_one = gemma or qwen35
     with torch.no_grad():

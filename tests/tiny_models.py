@@ -70,6 +70,9 @@ FAMILIES = {
     "qwen35moe": TinyConfig(
         arch="qwen35moe", n_layers=5, n_rot=8, n_experts=5, intermediate_size=64, shared_size=96
     ),
+    "qwen3next": TinyConfig(
+        arch="qwen3next", n_layers=5, n_rot=8, n_experts=4, intermediate_size=64, shared_size=32
+    ),
     "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
     "granite": TinyConfig(arch="granite"),
     "granitemoe": TinyConfig(arch="granitemoe", n_experts=5, shared_size=32),

@@ -18,7 +18,7 @@ from .gpt_oss import gpt_oss
 from .hf_config import Config
 from .model_description import Defaults, Expected, Model, context_length, read_sizes
 from .phi import phi3
-from .qwen35 import qwen35, qwen35moe
+from .qwen35 import qwen3next, qwen35, qwen35moe
 from .rope import Rope, nested_ropes, read_rope
 from .tensors import Computed, Target, fused_qkv_order, rope_pairs_order
 from .windows import optional_window, usual_windows
@@ -292,6 +292,7 @@ KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "qwen3_5_text": ("Qwen3_5", qwen35),
     "qwen3_5_moe_text": ("Qwen3_5Moe", qwen35moe),
     "qwen3_moe": ("Qwen3Moe", qwen3_moe),
+    "qwen3_next": ("Qwen3Next", qwen3next),
     "smollm3": ("SmolLM3", smollm3),
     "granite": ("Granite", granite),
     "granitemoe": ("GraniteMoe", granite_moe),

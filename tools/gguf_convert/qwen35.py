@@ -198,6 +198,14 @@ def qwen35moe(config: Config) -> Model:
     return model
 
 
+def qwen3next(config: Config) -> Model:
+    config.require("norm_topk_prob", (True,), "weights of all experts are not supported", True)
+    config.require("decoder_sparse_step", (1,), "all layers must have experts", 1)
+    config.require("mlp_only_layers", ([], None), "all layers must have experts", [])
+    config.values.setdefault("intermediate_size", 5632)
+    return _hybrid(config, "qwen3next", 2, _mixture(config))
+
+
 def _hybrid(config: Config, arch: str, n_kv: int, mixture: Mixture | None = None) -> Model:
     """`n_kv`: heads of keys where config.json is silent."""
     context = context_length(config, 32768)

@@ -221,6 +221,7 @@ FAMILIES = {
     "qwen35moe": Family(
         "Qwen3_5Moe", "qwen3_5_moe_text", _qwen35, ("rope.dimension_count", *EXPERTS)
     ),
+    "qwen3next": Family("Qwen3Next", "qwen3_next", _qwen35, ("rope.dimension_count", *EXPERTS)),
     "qwen3moe": Family("Qwen3Moe", "qwen3_moe", _qwen3moe, (WINDOW, *EXPERTS)),
     "smollm3": Family("SmolLM3", "smollm3", _smollm3),
     "granite": Family("Granite", "granite", _granite, SCALES),
