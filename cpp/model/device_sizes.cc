@@ -54,6 +54,7 @@ DeviceSizes device_sizes(const GgufFile& file, const ModelConfig& config,
       n_bytes = tensor->n_bytes;
       if (requantize && requantize_pays(tensor->dtype, n_in, *requantize))
         n_bytes = tensor->n_elements / slot.shape[0] * row_bytes(*requantize, slot.shape[0]);
+      n_bytes = slot.share_of(n_bytes);
     } else if (slot.kind == SlotKind::kMatrix) {
       // Of the embedding and the head only tokens that exist.
       const std::int64_t n_out = slot.layer < 0

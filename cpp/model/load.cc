@@ -102,16 +102,17 @@ class Loader {
   // The matrices of a stack, one by one: those for which there is no room stay in the file.
   void experts(const Slot& slot, PartWeights& to) {
     const TensorInfo& tensor = *file_.find_tensor(slot.name);
-    check(tensor);
+    if (slot.first_row == 0) check(tensor);
     const auto n_in = static_cast<std::int64_t>(slot.shape[0]);
-    const auto n_out = static_cast<std::int64_t>(slot.shape[1]);
-    const std::size_t n_bytes =
-        static_cast<std::size_t>(row_bytes(tensor.dtype, slot.shape[0]) * slot.shape[1]);
+    const auto n_out = static_cast<std::int64_t>(slot.end_row() - slot.first_row);
+    const auto one_row = static_cast<std::size_t>(row_bytes(tensor.dtype, slot.shape[0]));
+    const std::size_t n_bytes = one_row * static_cast<std::size_t>(n_out);
     const std::span<const std::byte> data = file_.tensor_data(tensor);
     for (std::size_t e = 0; e < slot.shape[2]; ++e) {
-      const std::span<const std::byte> expert = data.subspan(e * n_bytes, n_bytes);
-      const bool mapped = expert_bytes_ + n_bytes > options_.max_expert_bytes;
-      if (!mapped) file_.will_need(tensor, e * n_bytes, n_bytes);
+      const std::size_t at = (e * slot.shape[1] + slot.first_row) * one_row;
+      const std::span<const std::byte> expert = data.subspan(at, n_bytes);
+      const bool mapped = slot.is_chosen() && expert_bytes_ + n_bytes > options_.max_expert_bytes;
+      if (!mapped) file_.will_need(tensor, at, n_bytes);
       std::unique_ptr<WeightMatrix> matrix;
       const bool rewritten = requantizes(tensor) && !mapped;
       if (rewritten) {
@@ -125,13 +126,13 @@ class Loader {
         memory_.mapped_bytes += n_bytes;
         memory_.mapped_expert_bytes += n_bytes;
       } else {
-        expert_bytes_ += matrix->n_bytes();
-        file_.release(tensor, e * n_bytes, n_bytes);
+        if (slot.is_chosen()) expert_bytes_ += matrix->n_bytes();
+        file_.release(tensor, at, n_bytes);
       }
       to.add_expert(slot.part, std::move(matrix));
       if (e % 16 == 15) report();
     }
-    done(tensor);
+    if (slot.end_row() == slot.shape[1]) done(tensor);
   }
 
   // What the file holds of a slot; n_rows rows of a matrix, a vector times `factor`.
@@ -143,7 +144,7 @@ class Loader {
       experts(slot, to);
     } else {
       // A router's near ties must not be decided by rounding.
-      const bool exact = slot.part == Part::kRouter;
+      const bool exact = is_router(slot.part);
       const bool last = slot.end_row() == slot.shape[1];
       to.set(slot.part, matrix(slot.name, n_rows, slot.first_row, last, exact));
     }
@@ -357,13 +358,17 @@ double read_expert_share(const GgufFile& file, const ModelConfig& config) {
   for (const Slot& slot : config.slots) {
     const TensorInfo* tensor = file.find_tensor(slot.name);
     if (tensor == nullptr || (slot.part == Part::kEmbedding && !config.tied_head)) continue;
-    (slot.kind == SlotKind::kExperts ? experts : others) += static_cast<double>(tensor->n_bytes);
+    (slot.is_chosen() ? experts : others) += static_cast<double>(slot.share_of(tensor->n_bytes));
   }
   experts *= static_cast<double>(config.n_experts_used) / config.n_experts;
   return experts / (experts + others);
 }
 
 std::string_view no_device_reason(const ModelConfig& config) {
+  for (const Slot& slot : config.slots) {
+    if (slot.part == Part::kAttentionSinks) return "attention with sinks runs on the CPU only";
+    if (slot.part == Part::kSharedDown) return "shared experts run on the CPU only";
+  }
   if (config.n_experts > 0) return "mixtures of experts run on the CPU only";
   return config.n_recurrent_layers() > 0 ? "recurrent layers run on the CPU only" : "";
 }
