@@ -74,7 +74,7 @@ double Controller::draft_ms(const Standing& drafter, int n_behind, int length) c
 
 void Controller::consider(const Offer& offer, int budget, Choice& best, bool& refused) {
   const Standing& drafter = at(offer.drafter);
-  const double token_ms = this->token_ms();
+  const double token_ms = this->token_ms(), row_ms = target_ms(1);
   const int grade = AcceptanceModel::match_grade(offer.match_length);
   double expected = 1.0 + company_.n_tokens;
   double all_right = 1.0;
@@ -88,12 +88,14 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
     const double cost_ms = draft_ms(drafter, offer.n_behind, n) + pass_ms;
     // Reading up serves the rounds after this one too.
     const double usual_ms = draft_ms(drafter, std::min(offer.n_behind, 2), n) + pass_ms;
-    double speedup = expected * token_ms / (usual_ms + (cost_ms - usual_ms) / kCatchUpRounds);
+    const double spread_ms = usual_ms + (cost_ms - usual_ms) / kCatchUpRounds;
+    double speedup = expected * token_ms / spread_ms;
+    double own = (expected - company_.n_tokens) * token_ms / (token_ms + spread_ms - row_ms);
     // Stopping where it gets unsure, a model does better than any fixed length.
     if (company_.none() && !drafter.traits.lookup && drafter.n_rounds >= kGainRounds)
-      speedup = std::max(speedup, drafter.gained);
-    if (n < offer.n_least || speedup < least || speedup <= best.speedup) continue;
-    if (!allowed(cost_ms - target_ms(1), speedup)) {
+      speedup = own = std::max(speedup, drafter.gained);
+    if (n < offer.n_least || own < least || speedup <= best.speedup) continue;
+    if (!allowed(cost_ms - row_ms, own)) {
       refused = true;  // a longer draft may be a clearer gain
       continue;
     }
@@ -102,6 +104,7 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
             .n_behind = offer.n_behind,
             .n_candidates = offer.n_candidates,
             .speedup = speedup,
+            .own_speedup = own,
             .reason = "best expected speed"};
   }
 }
@@ -122,6 +125,7 @@ Choice Controller::probe(const std::vector<Offer>& offers, int budget, Choice pl
             .n_behind = offer.n_behind,
             .n_candidates = offer.n_candidates,
             .speedup = 1.0,
+            .own_speedup = 1.0,
             .reason = "probe"};
   }
   return plain;
@@ -170,7 +174,7 @@ bool Controller::wants_sibling(int n_drafted, int rank, double probability, doub
   if (gain * token_ms() < choice_.speedup * row_ms) return false;
   const double cost_ms =
       draft_ms(drafter, choice_.n_behind, n_drafted) + target_ms(n_rows + 1) - target_ms(1);
-  if (!allowed(cost_ms, choice_.speedup)) return false;
+  if (!allowed(cost_ms, choice_.own_speedup)) return false;
   miss_rate_ *= 1.0 - right;
   ++n_siblings_;
   return true;
@@ -189,7 +193,7 @@ int Controller::planned_siblings(int n_chain) const {
     if (gain * token_ms() < choice_.speedup * row_ms) break;
     const double cost_ms =
         draft_ms(drafter, choice_.n_behind, n_chain) + target_ms(n_rows + 1) - target_ms(1);
-    if (!allowed(cost_ms, choice_.speedup)) break;
+    if (!allowed(cost_ms, choice_.own_speedup)) break;
     path_rate *= rate;
   }
   return n;
@@ -207,7 +211,7 @@ bool Controller::keep_going(int n_drafted, double probability) {
   // Worth it when it brings tokens faster than passes do on average.
   if (gain * token_ms() < choice_.speedup * step_ms) return false;
   const double cost_ms = draft_ms(drafter, choice_.n_behind, n_drafted + 1) + more_ms;
-  return allowed(cost_ms - target_ms(1), choice_.speedup);
+  return allowed(cost_ms - target_ms(1), choice_.own_speedup);
 }
 
 void Controller::observe(const PassOutcome& outcome) {
@@ -268,6 +272,7 @@ void Controller::observe(const PassOutcome& outcome) {
 }
 
 bool Controller::worth_reading(int drafter, double ms, int n_left) const {
+  ms *= company_.n_others + 1;  // they wait for it too
   return choice_.drafter == drafter && credit_.earned_ms() >= kReadingCredit * ms &&
          ms <= kReadingGain * n_left * target_ms(1);
 }

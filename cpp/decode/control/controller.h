@@ -33,7 +33,8 @@ struct Choice {
   int length = 0;    // tokens to draft; a model stops earlier when keep_going() says so
   int n_behind = 1;
   int n_candidates = 1;
-  double speedup = 1.0;  // expected: tokens per time, relative to plain
+  double speedup = 1.0;      // expected of the pass: tokens per time, relative to a plain row
+  double own_speedup = 1.0;  // and of this request's part in it, which is the same alone
   std::string_view reason;
 };
 
