@@ -303,6 +303,9 @@ def test_every_option_of_python_that_a_shell_can_say_has_a_flag():
         "Model.n_ctx",  # -c
         "Decoder.draft", "DraftModel.model",  # -md
         "Decoder.kv_type",  # --kv-type is of both models
+        # A command line has one request at a time.
+        "Engine.max_requests", "Engine.max_queue", "Engine.when_full", "Engine.kv_bytes",
+        "Engine.share_prefixes", "call.time_limit",
         "quantize.n_threads",  # -t
         "LayerSkip.sampling", "LayerSkip.temperature",  # --draft-sampling, --draft-temp
         "call.params",  # a bundle

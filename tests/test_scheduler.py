@@ -59,8 +59,8 @@ def told(result):
     )  # fmt: skip
 
 
-def alone(model, requests):
-    with sd.Decoder(model, drafter=None, n_ctx=N_CTX) as decoder:
+def alone(model, requests, n_ctx=N_CTX):
+    with sd.Decoder(model, drafter=None, n_ctx=n_ctx) as decoder:
         found = []
         for prompt, options in requests:
             decoder.reset()
@@ -144,6 +144,30 @@ def test_verifiers_that_draw_of_fixed_lengths(tiny, tiny_draft, verifier):
     with sd.Engine(tiny, **kind) as engine:
         running = [engine.submit(prompt, **options) for prompt, options in requests]
         assert [told(request.result(120)) for request in running] == expected
+
+
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_every_family_shares_passes_and_what_can_be_gone_back_to(tmp_path, family):
+    """Texts longer than windows and than what is remembered of states."""
+    config = tiny_models.FAMILIES[family]
+    model = sd.Model(tiny_models.write_tiny(tmp_path / "family.gguf", config, seed=1))
+    shared = "the cat in the hat " * 30
+    requests = [
+        (shared[: 570 - 40 * i] + text * 3, {"max_tokens": 24, "seed": i, "ignore_eos": True})
+        for i, text in enumerate(TEXTS)
+    ]
+    requests[1][1]["temperature"] = 1.0
+    requests.append((TEXTS[0], {"max_tokens": 300, "ignore_eos": True, "seed": 9}))
+    expected = alone(model, requests, 1024)
+    drafter = [sd.NGram(), sd.TokenRecycling(), sd.LayerSkip(1)]
+    with sd.Engine(model, n_ctx=1024, max_requests=3, drafter=drafter) as engine:
+        for _ in range(2):  # the second time from kept caches
+            running = [engine.submit(prompt, **options) for prompt, options in requests]
+            results = [request.result(120) for request in running]
+            assert [told(result) for result in results] == expected
+        assert results[0].stats.reused_prompt_tokens > 0
+        stats = engine.stats()
+    assert stats.passes < stats.rows
 
 
 # ---------------------------------------------------------------- prefixes

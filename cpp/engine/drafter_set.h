@@ -32,6 +32,7 @@ class DrafterSet {
   // For one that chooses among them.
   [[nodiscard]] std::vector<DrafterTraits> traits() const;
   // What the draft model's cache holds; null: there is no draft model.
+  [[nodiscard]] TokenCache* draft_cache() { return draft_cache_.get(); }
   [[nodiscard]] const TokenCache* draft_cache() const { return draft_cache_.get(); }
   [[nodiscard]] int n_draft_layers() const { return layer_scorer_ ? layer_scorer_->n_layers() : 0; }
   // Gives those that keep what they learn to `kept` [list().size()], where the others stay empty.

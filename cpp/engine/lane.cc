@@ -151,6 +151,7 @@ void Lane::take(const RowResults& results, double ms) {
     std::iota(all_rows_.begin(), all_rows_.end(), 0);
     cache_.keep(rows_->batch.tokens, all_rows_);
     (void)task_.take(results, since);
+    read_with_draft();
     return;
   }
   const std::size_t n_before = task_.committed().size();
@@ -162,6 +163,24 @@ void Lane::take(const RowResults& results, double ms) {
   }
   task_.commit(keep_ms);
   note_tokens(n_before);
+}
+
+// A draft model that is going to read all of the prompt does so piece by piece as well, so that
+// nobody waits for the whole.
+void Lane::read_with_draft() {
+  TokenCache* const cache = drafters_.draft_cache();
+  if (controller_ || cache == nullptr) return;
+  const std::span<const TokenId> read =
+      first_of(cache_.tokens(), std::min(cache_.length(), draft_scorer_->n_ctx() - 1));
+  const std::span<const TokenId> held = cache->tokens();
+  if (held.size() >= read.size() || !std::equal(held.begin(), held.end(), read.begin())) return;
+  const std::span<const TokenId> piece = read.subspan(held.size());
+  const int vocab_size = draft_scorer_->vocab_size();
+  if (std::any_of(piece.begin(), piece.end(), [&](TokenId t) { return t >= vocab_size; })) return;
+  try {
+    cache->append(piece, RowOutput::kNone);
+  } catch (const Error&) {  // the drafter meets it in its own time, and tells
+  }
 }
 
 void Lane::note_tokens(std::size_t n_before) {

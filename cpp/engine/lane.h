@@ -108,6 +108,7 @@ class Lane {
   void tell_round(const RoundInfo& round);
   void tell(OutputChunk chunk);
   void note_tokens(std::size_t n_before);
+  void read_with_draft();
 
   std::shared_ptr<Job> job_;
   Telling& telling_;

@@ -80,8 +80,10 @@ struct Scheduler::Impl {
   void start(const Ticket& job);
   void calibrate(Lane& lane);
   [[nodiscard]] int reading_rows() const;
+  [[nodiscard]] bool is_being_read(std::span<const TokenId> prompt) const;
+  [[nodiscard]] int lay_out_prompts(std::vector<Lane*> reading, std::vector<Lane*>& order);
   [[nodiscard]] std::vector<Lane*> lay_out();
-  void lay_out(Lane& lane, const Company& company);
+  bool lay_out(Lane& lane, const Company& company, int most_reading);
   void pass_over(std::span<Lane* const> order);
   void on_error(Lane& lane, const std::exception_ptr& error);
   void end(Lane& lane, const char* reason);

@@ -11,6 +11,7 @@ namespace {
 // Beside rows of requests that generate, prompts get no more than half of the time that a piece
 // takes by itself.
 constexpr int kLeastPiece = 16;
+constexpr int kMinAwaited = 16;  // tokens of a common beginning that are worth waiting for
 
 bool is_cancelled(const std::exception_ptr& error) {
   try {
@@ -116,6 +117,9 @@ void Scheduler::Impl::end_all() {
   }
   for (const Ticket& job : waiting) tell_unstarted(*job, "cancelled");
   lanes.clear();
+  prefixes.clear();
+  draft_prefixes.clear();
+  arena->release_free();
 }
 
 const char* Scheduler::Impl::reason_to_end(const Job& job, Job::Clock::time_point now) {
@@ -159,20 +163,28 @@ int Scheduler::Impl::reading_rows() const {
   return others ? std::max(pace.rows() / 2, kLeastPiece) : pace.rows();
 }
 
-// In the order of arrival; as long as the pass has rows for their prompts, so that whoever comes
-// later finds what they have read.
+// Whether a prompt goes on like one that is being read, beyond what is read of that so far.
+bool Scheduler::Impl::is_being_read(std::span<const TokenId> prompt) const {
+  if (!options.share_prefixes) return false;
+  return std::any_of(lanes.begin(), lanes.end(), [&](const auto& lane) {
+    if (!lane->reads()) return false;
+    const std::vector<TokenId>& other = lane->job().decode.prompt;
+    const auto differs = std::mismatch(prompt.begin(), prompt.end(), other.begin(), other.end());
+    const auto n_common = static_cast<int>(differs.first - prompt.begin());
+    return n_common >= lane->cache().length() + kMinAwaited;
+  });
+}
+
+// In the order of arrival. Who begins like a prompt that is being read waits for that.
 void Scheduler::Impl::admit() {
   while (lanes.size() < static_cast<std::size_t>(options.max_requests)) {
-    int n_unread = 0;
-    for (const auto& lane : lanes) n_unread += lane->n_unread();
-    if (n_unread >= reading_rows()) return;
     Ticket next;
     {
       const std::lock_guard lock(mutex);
       if (queue.empty() || closing) return;
       next = queue.front();
     }
-    if (!make_room(next->most_bytes)) return;
+    if (is_being_read(next->decode.prompt) || !make_room(next->most_bytes)) return;
     {
       const std::lock_guard lock(mutex);
       queue.pop_front();
@@ -238,38 +250,55 @@ void Scheduler::Impl::calibrate(Lane& lane) {
   lane.adapt(*learnt);
 }
 
-void Scheduler::Impl::lay_out(Lane& lane, const Company& company) {
+// False: it has ended by that.
+bool Scheduler::Impl::lay_out(Lane& lane, const Company& company, int most_reading) {
   if (Controller* const controller = lane.controller()) {
     controller->target_cost() = cost;
     controller->set_company(company);
   }
   try {
-    lane.lay_out(kMaxBatchRows);
+    lane.lay_out(most_reading);
   } catch (...) {
     on_error(lane, std::current_exception());
   }
+  return !lane.over();
 }
 
-// Those that read, the oldest first, as far as there are rows for them; behind them those that
-// generate, another one first each time.
+// Half of the rows are for the oldest prompt, so that it is read in the end; the others are for
+// those that soon are. Adds them to `order`, and returns how many rows they have.
+int Scheduler::Impl::lay_out_prompts(std::vector<Lane*> reading, std::vector<Lane*>& order) {
+  if (reading.empty()) return 0;
+  const int most = reading_rows();
+  std::stable_sort(reading.begin() + 1, reading.end(),
+                   [](const Lane* a, const Lane* b) { return a->n_unread() < b->n_unread(); });
+  int n_younger = 0;
+  for (std::size_t i = 1; i < reading.size(); ++i)
+    n_younger = std::min(n_younger + reading[i]->n_unread(), most / 2);
+  int n_rows = 0;
+  for (Lane* const lane : reading) {
+    const int left = most - n_rows - (lane == reading[0] ? n_younger : 0);
+    if (left < 1) break;
+    if (!lay_out(*lane, {}, left)) continue;
+    n_rows += static_cast<int>(lane->rows().batch.tokens.size());
+    order.push_back(lane);
+  }
+  return n_rows;
+}
+
+// Those that read; behind them those that generate, another one first each time.
 std::vector<Lane*> Scheduler::Impl::lay_out() {
-  std::vector<Lane*> order, generating;
-  int n_reading = 0;
-  const int most_reading = reading_rows();
+  std::vector<Lane*> order, reading, generating;
   for (const auto& lane : lanes) {
     if (lane->over()) continue;
-    if (!lane->reads()) {
-      if (lane->ended()) {
-        end(*lane, nullptr);
-      } else {
-        generating.push_back(lane.get());
-      }
-    } else if (n_reading < most_reading) {
-      lane->lay_out(most_reading - n_reading);
-      n_reading += static_cast<int>(lane->rows().batch.tokens.size());
-      order.push_back(lane.get());
+    if (lane->reads()) {
+      reading.push_back(lane.get());
+    } else if (lane->ended()) {
+      end(*lane, nullptr);
+    } else {
+      generating.push_back(lane.get());
     }
   }
+  const int n_reading = lay_out_prompts(std::move(reading), order);
   if (!generating.empty()) {
     const auto first = static_cast<std::ptrdiff_t>(n_turns++ % generating.size());
     std::rotate(generating.begin(), generating.begin() + first, generating.end());
@@ -281,8 +310,7 @@ std::vector<Lane*> Scheduler::Impl::lay_out() {
                   .n_tokens = static_cast<double>(shares ? n_others : 0),
                   .n_reading = shares ? n_reading : 0};
   for (Lane* const lane : generating) {
-    lay_out(*lane, company);
-    if (lane->over()) continue;
+    if (!lay_out(*lane, company, kMaxBatchRows)) continue;
     order.push_back(lane);
     // The next one has this one beside it as it is, instead of as one row.
     const auto n_rows = static_cast<int>(lane->rows().batch.tokens.size());
