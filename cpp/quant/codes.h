@@ -27,6 +27,8 @@ struct Codes {
   int zero_shift = -1;
   ScaleKind scales = ScaleKind::kBlock;
   const std::int8_t* values = nullptr;  // [16]
+  // Whether there are values. GCC with sanitizers takes no pointer's comparison for a constant.
+  bool by_value = false;
 
   [[nodiscard]] constexpr int sub_block() const {
     return scales == ScaleKind::kPairs16 || scales == ScaleKind::kSigned16 ? 16 : 32;
