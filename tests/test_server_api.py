@@ -200,12 +200,14 @@ def test_wrong_requests_are_refused_with_the_field(client, fields, status, param
         (b"[]", "application/json", 400),
         (b"null", "application/json", 400),
         (b"[" * 100000, "application/json", 400),
+        (b'{"prompt": "x", "\xed\xa0\x80": 1}', "application/json", 400),
+        ('{"prompt": "x", "\\ud800": 1}'.encode("utf-16"), "application/json", 400),
         (b'{"prompt": "x", "temperature": NaN}', "application/json", 400),
         (b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}", "application/json", 400),
         (b'{"prompt": "x"}', "text/plain", 415),
         (b'{"prompt": "' + b"x" * (1 << 20) + b'"}', "application/json", 413),
     ],
-    ids=["empty", "cut", "bytes", "list", "null", "deep", "nan", "large", "type", "long"],
+    ids="empty cut bytes list null deep halves utf16 nan large type long".split(),
 )
 def test_bodies_that_are_none_are_refused(client, content, kind, status):
     response = client.post("/v1/completions", content=content, headers={"Content-Type": kind})
@@ -279,11 +281,35 @@ def test_keys_are_asked_for(tiny):
             assert response.status_code == 401
             assert response.json()["error"]["code"] == "invalid_api_key"
             assert client.get("/metrics", headers=headers).status_code == 401
+            for path in (
+                *("/metrics%0A", "/v1/models%0A", "/v1/models/tiny", "/openapi.json", "/nowhere"),
+                *("/v1/models/", "//metrics", "/%6detrics", "/health/../metrics", "/health%0A"),
+            ):
+                for method in ("GET", "HEAD", "POST"):
+                    answer = client.request(
+                        method, f"http://testserver{path}", headers=headers, follow_redirects=False
+                    )
+                    assert answer.status_code == 401, (method, path)
+            for path, body in (
+                ("/v1/chat/completions", {"messages": MESSAGES}),
+                ("/v1/completions", {"prompt": PROMPT}),
+                *(
+                    ("/infill", {}),
+                    ("/tokenize", {"content": "a"}),
+                    ("/detokenize", {"tokens": []}),
+                ),
+            ):
+                for end in ("", "%0A", "/"):
+                    url = f"http://testserver{path}{end}"
+                    answer = client.post(url, json=body, headers=headers, follow_redirects=False)
+                    assert answer.status_code == 401, url
         for key in ("s3cret", "b"):
             headers = {"Authorization": f"Bearer {key}"}
             assert client.get("/v1/models", headers=headers).status_code == 200
         assert client.get("/health").status_code == 200
-        assert client.get("/").status_code == 200
+        for path in ("/", *(f"/{path.name}" for path in PAGE.iterdir())):
+            if path != "/index.html":
+                assert client.get(path).status_code == 200
 
 
 def test_other_names_are_not_answered(tiny):
