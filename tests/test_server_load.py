@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pathlib
 import random
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -179,3 +182,19 @@ def test_wrong_arguments_are_one_line(tiny_path, capfd):
     ):
         assert cli.main(["serve", *arguments]) == code
         assert len(capfd.readouterr().err.strip().splitlines()) == 1
+
+
+def test_the_benchmark_measures_and_compares_texts(served, tmp_path):
+    root = pathlib.Path(__file__).parent.parent
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [json.dumps({"turns": [f"the cat number {i}", "more"]}) for i in range(6)]
+    prompts.write_text("\n".join(lines))
+    command = [sys.executable, str(root / "tools" / "benchmark_server.py"), served.url]
+    command += [str(prompts), "--against", served.url, "--loads", "1,3", "--requests", "3"]
+    done = subprocess.run(
+        [*command, "--max-tokens", "8"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "every text is that of the first load" in done.stdout
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("| 1", "| 3", "| ratio"))]
+    assert len(rows) == 6
