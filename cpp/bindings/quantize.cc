@@ -8,11 +8,11 @@
 namespace specdec::bindings {
 namespace {
 
-std::optional<DType> format_named(const std::string& name) {
+std::optional<DType> format_named(const char* option, const std::string& name) {
   if (name.empty()) return std::nullopt;
-  const auto dtype = parse_dtype(name);
-  if (!dtype) throw_invalid("unknown weight format '" + printable(name) + "'");
-  return dtype;
+  const std::string problem = format_problem(name);
+  if (!problem.empty()) throw_invalid(std::string(option) + " " + problem);
+  return parse_dtype(name);
 }
 
 Fields tensor_dict(const QuantizedTensor& tensor) {
@@ -49,8 +49,8 @@ void bind_quantize(py::module_& m) {
         options.choices.pure = pure;
         options.choices.allow_requantize = allow_requantize;
         options.choices.leave_output = leave_output;
-        options.choices.output_type = format_named(output_type);
-        options.choices.token_embedding_type = format_named(embedding_type);
+        options.choices.output_type = format_named("output_tensor_type", output_type);
+        options.choices.token_embedding_type = format_named("token_embedding_type", embedding_type);
         options.on_progress = [&](std::uint64_t done, std::uint64_t total, const std::string&) {
           signals.throw_if_interrupted();
           if (on_progress.is_none()) return;

@@ -21,12 +21,11 @@ std::string shape_text(const std::vector<std::uint64_t>& shape) {
   return out;
 }
 
-// A type for one tensor: any weight format.
+// A type for one tensor: any weight format that can be written.
 DType weight_format(const std::string& option, const std::string& name) {
-  if (const auto dtype = parse_dtype(name)) return *dtype;
-  std::string message = option + " must be one of";
-  for (const DTypeTraits& traits : all_dtypes()) message += std::string(" ") + traits.name;
-  throw UsageError(message + ", got " + quoted(name));
+  const std::string problem = format_problem(name);
+  if (!problem.empty()) throw UsageError(option + " " + problem);
+  return *parse_dtype(name);
 }
 
 std::string percent(double ratio) {

@@ -151,7 +151,7 @@ void tile_q256(const std::uint8_t* tiles, const Panel& panel, float* out) {
               });
             }
           }
-          const S::F32 d = S::load_f16(tile + 2 * lane);
+          const S::F32 d = load_scale<S, Block>(tile + 2 * lane);
           const float* da = panel.d + t * kCols;
           unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
             acc[kC] = S::f_fma(S::to_f32(sum[kC]), S::f_mul(d, S::f_set1(da[kC])), acc[kC]);
