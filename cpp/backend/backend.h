@@ -105,7 +105,7 @@ struct ExpertsTask {
   int n_used = 0;
   const std::int32_t* chosen = nullptr;  // [n_rows, n_used], distinct in a row
   const float* weights = nullptr;        // [n_rows, n_used]
-  ExpertMatrices gate, up, down;         // [n_experts]
+  ExpertMatrices gate, up, down;         // [n_experts], of a device one stack
   Activation activation = Activation::kSilu;
   float* dst = nullptr;  // [n_rows, dst_stride]
   std::int64_t dst_stride = 0;

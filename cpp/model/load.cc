@@ -103,6 +103,10 @@ class Loader {
   void experts(const Slot& slot, PartWeights& to) {
     const TensorInfo& tensor = *file_.find_tensor(slot.name);
     check(tensor);
+    if (device_ != nullptr) {
+      to.add_expert(slot.part, stack(tensor));
+      return finish(tensor);
+    }
     const auto n_in = static_cast<std::int64_t>(slot.shape[0]);
     const auto n_out = static_cast<std::int64_t>(slot.shape[1]);
     const std::size_t n_bytes =
@@ -132,6 +136,26 @@ class Loader {
       if (e % 16 == 15) report();
     }
     done(tensor);
+  }
+
+  // The matrices of a stack on the device, as one.
+  std::unique_ptr<WeightMatrix> stack(const TensorInfo& tensor) {
+    const auto n_in = static_cast<std::int64_t>(tensor.shape[0]);
+    const auto n_out = static_cast<std::int64_t>(tensor.shape[1]);
+    const auto n = static_cast<int>(tensor.shape[2]);
+    std::span<const std::byte> data = file_.tensor_data(tensor);
+    file_.will_need(tensor, 0, tensor.n_bytes);
+    DType dtype = tensor.dtype;
+    std::vector<std::byte> rows;
+    if (requantizes(tensor)) {
+      rows = requantize(dtype, data, n * n_out, n_in, *options_.requantize, host_.info().n_threads);
+      memory_.requantize_saved_bytes += data.size() - rows.size();
+      dtype = *options_.requantize;
+      data = rows;
+    }
+    auto matrix = device_->load_stack(dtype, n_out, n_in, n, data);
+    count(matrix->n_bytes());
+    return matrix;
   }
 
   // What the file holds of a slot; n_rows rows of a matrix, a vector times `factor`.
@@ -350,21 +374,7 @@ std::size_t Model::state_bytes() const {
 
 bool Model::can_run_steps() const noexcept { return weights_->device_embedding != nullptr; }
 
-double read_expert_share(const GgufFile& file, const ModelConfig& config) {
-  if (config.n_experts == 0) return 0;
-  double experts = 0;
-  double others = 0;
-  for (const Slot& slot : config.slots) {
-    const TensorInfo* tensor = file.find_tensor(slot.name);
-    if (tensor == nullptr || (slot.part == Part::kEmbedding && !config.tied_head)) continue;
-    (slot.kind == SlotKind::kExperts ? experts : others) += static_cast<double>(tensor->n_bytes);
-  }
-  experts *= static_cast<double>(config.n_experts_used) / config.n_experts;
-  return experts / (experts + others);
-}
-
 std::string_view no_device_reason(const ModelConfig& config) {
-  if (config.n_experts > 0) return "mixtures of experts run on the CPU only";
   return config.n_recurrent_layers() > 0 ? "recurrent layers run on the CPU only" : "";
 }
 

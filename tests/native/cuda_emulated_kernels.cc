@@ -31,6 +31,9 @@ const Kernels& emulated_kernels() {
       .head = head<EmulatedLauncher>,
       .embed = embed<EmulatedLauncher>,
       .take_tokens = take_tokens<EmulatedLauncher>,
+      .choose = choose<EmulatedLauncher>,
+      .group = group<EmulatedLauncher>,
+      .combine = combine<EmulatedLauncher>,
   };
   return kernels;
 }

@@ -12,6 +12,7 @@
 #include "backend/backend.h"
 #include "base/error.h"
 #include "cuda_emulator.h"
+#include "cuda_experts.h"
 #include "cuda_probe.h"
 #include "kernel_device.h"
 
@@ -703,6 +704,7 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
     return out;
   });
   m.def("multiply_fragments", &multiply_fragments);
+  testing::bind_experts(m);
   m.def("set_device", &testing::set_kernel_device);
   m.def("set_processors", &testing::set_processors);
   m.def("set_check_blocks", [](bool check) { emulator_options().check_blocks = check; });

@@ -10,7 +10,7 @@ namespace specdec::stream {
 PreparedInput StreamBackend::prepare(const float* x, std::int64_t x_stride, int n_rows,
                                      std::int64_t n_in, const std::int32_t* row_index,
                                      const Norm& norm, std::initializer_list<DType> dtypes) {
-  SPECDEC_CHECK(n_rows <= shape_.max_rows && n_in <= shape_.max_n_in);
+  SPECDEC_CHECK(n_rows <= space_.prepared_rows && n_in <= shape_.max_n_in);
   PreparedInput out;
   for (const DType dtype : dtypes) {
     const auto kind = static_cast<std::size_t>(kernels_.memory.input_kind(dtype));

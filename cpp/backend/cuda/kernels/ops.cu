@@ -82,6 +82,9 @@ const Kernels& gpu_kernels() {
       .head = head<CudaLauncher>,
       .embed = embed<CudaLauncher>,
       .take_tokens = take_tokens<CudaLauncher>,
+      .choose = choose<CudaLauncher>,
+      .group = group<CudaLauncher>,
+      .combine = combine<CudaLauncher>,
   };
   return kernels;
 }
