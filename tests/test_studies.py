@@ -177,15 +177,16 @@ def test_a_cluster_that_cannot_be_had_is_one_line(tmp_path, prompts, monkeypatch
 
 def test_a_worker_that_dies_ends_the_study_with_one_line(tmp_path, prompts, monkeypatch):
     """It must not wait for ever for a result that nobody works on."""
-    real = spread.over_processes
+    real = spread._send
+    killed = []
 
-    def over_processes(*args):
-        runs = real(*args)
-        yield next(runs)
-        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-        yield from runs
+    def send(pipe, job):
+        real(pipe, job)
+        if not killed:  # while it still starts: it cannot have finished its job
+            killed.append(multiprocessing.active_children()[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
 
-    monkeypatch.setattr(command, "over_processes", over_processes)
+    monkeypatch.setattr(spread, "_send", send)
     with pytest.raises(sd.ResourceLimitError, match="--workers ended before its work was done"):
         study(tmp_path / "out", prompts, "--workers", 2, "-n", 200)
     assert not multiprocessing.active_children()
