@@ -65,6 +65,23 @@ RELEASED: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 16, "query_pre_attn_scalar": 144, "rms_norm_eps": 1e-06,
         "rope_theta": 10000.0, "sliding_window": 4096, "vocab_size": 256000,
     },
+    "gpt-oss-20b": COMMON | {
+        "architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "attention_bias": True,
+        "experts_per_token": 4, "head_dim": 64, "hidden_act": "silu", "hidden_size": 2880,
+        "initial_context_length": 4096, "intermediate_size": 2880,
+        "layer_types": ["sliding_attention", "full_attention"] * 12,
+        "max_position_embeddings": 131072, "num_attention_heads": 64, "num_experts_per_tok": 4,
+        "num_hidden_layers": 24, "num_key_value_heads": 8, "num_local_experts": 32,
+        "output_router_logits": False, "quantization_config": {
+            "modules_to_not_convert": ["model.layers.*.self_attn"], "quant_method": "mxfp4",
+        },
+        "rms_norm_eps": 1e-05, "rope_scaling": {
+            "beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0, "rope_type": "yarn",
+            "original_max_position_embeddings": 4096, "truncate": False,
+        },
+        "rope_theta": 150000, "router_aux_loss_coef": 0.9, "sliding_window": 128,
+        "swiglu_limit": 7.0, "tie_word_embeddings": False, "vocab_size": 201088,
+    },
     "OLMo 3 7B": COMMON | {
         "architectures": ["Olmo3ForCausalLM"], "model_type": "olmo3", "hidden_act": "silu",
         "hidden_size": 4096, "intermediate_size": 11008, "max_position_embeddings": 65536,
@@ -88,6 +105,13 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "Phi-4-mini": {"phi3.rope.dimension_count": 96, "phi3.attention.key_length": 128},
     "Gemma 2 2B": {"gemma2.attn_logit_softcapping": 50.0, "gemma2.attention.sliding_window": 4096},
     "Gemma 2 27B": {"gemma2.attention.key_length": 128},
+    "gpt-oss-20b": {
+        "gpt-oss.rope.scaling.factor": 32.0,
+        "gpt-oss.rope.scaling.original_context_length": 4096,
+        "gpt-oss.attention.sliding_window": 128,
+        "gpt-oss.expert_count": 32,
+        "gpt-oss.expert_used_count": 4,
+    },
     "OLMo 3 7B": {"olmo2.rope.scaling.factor": 8.0, "olmo2.attention.sliding_window": 4096},
 }
 

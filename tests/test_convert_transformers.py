@@ -6,6 +6,7 @@ units of the logits' standard deviation F16 5e-3 and Q8_0 0.2, for three layers:
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import zlib
@@ -28,7 +29,9 @@ from test_model_transformers import (  # noqa: E402
     expected_logits,
     gemma2,
     gemma3,
+    gpt_oss,
     granite,
+    granite_moe,
     llama,
     mixtral,
     neox,
@@ -39,7 +42,9 @@ from test_model_transformers import (  # noqa: E402
     qwen2,
     qwen3,
     qwen3_moe,
+    qwen3_next,
     qwen35,
+    qwen35_moe,
     rope,
     smollm3,
 )
@@ -88,11 +93,17 @@ CASES = {
     "qwen3": lambda: qwen3(),
     "qwen3 own head": lambda: qwen3(tie_word_embeddings=False),
     "qwen35": lambda: qwen35(),
+    "qwen35moe": lambda: qwen35_moe(),
+    "qwen35moe all experts": lambda: qwen35_moe(num_experts_per_tok=5),
+    "qwen3next": lambda: qwen3_next(),
     "qwen3moe": lambda: qwen3_moe(),
     "qwen3moe all experts": lambda: qwen3_moe(num_experts_per_tok=5),
     "smollm3": lambda: smollm3(),
     "granite": lambda: granite(),
     "granite biases": lambda: granite(attention_bias=True, tie_word_embeddings=True),
+    "granitemoe": lambda: granite_moe(),
+    "granitemoe all experts": lambda: granite_moe(num_experts_per_tok=5, attention_bias=True),
+    "granitemoe without a shared expert": lambda: granite_moe(0),
     "gemma2": lambda: gemma2(),
     "gemma2 without caps": lambda: gemma2(
         attn_logit_softcapping=None, final_logit_softcapping=None
@@ -108,6 +119,12 @@ CASES = {
     "olmoe all heads": lambda: olmoe(num_key_value_heads=4),
     "olmo3": lambda: olmo3(),
     "olmo3 yarn": lambda: olmo3(rope_parameters=olmo3_yarn()),
+    "gpt-oss": lambda: gpt_oss(),
+    "gpt-oss all experts": lambda: gpt_oss(num_experts_per_tok=5),
+    "gpt-oss yarn": lambda: gpt_oss(rope_parameters=yarn()),
+    "gpt-oss without scaling": lambda: gpt_oss(
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}
+    ),
     "phi3": lambda: phi3(),
     "phi3 long factors": lambda: phi3(64),
     "phi3 no longrope, window": lambda: phi3(
@@ -166,12 +183,15 @@ def test_llama_cpp_agrees(
     case: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # llama.cpp norms keys with the model's epsilon, transformers always with this one.
-    monkeypatch.setitem(CASES, "qwen35", lambda: qwen35(rms_norm_eps=1e-6))
+    hybrids = {"qwen35": qwen35, "qwen35moe": qwen35_moe, "qwen3next": qwen3_next}
+    hybrids["qwen35moe all experts"] = functools.partial(qwen35_moe, num_experts_per_tok=5)
+    for name, make in hybrids.items():
+        monkeypatch.setitem(CASES, name, functools.partial(make, rms_norm_eps=1e-6))
     if case == "gemma2 without caps":
         pytest.skip("llama.cpp divides by the cap")
     if case == "olmoe":
         pytest.skip("llama.cpp wants as many heads of keys as of queries")
-    if "truncation" in case:
+    if "truncation" in case or case in ("gpt-oss", "gpt-oss all experts"):
         pytest.skip("llama.cpp truncates all the same")
     if case.endswith("window"):
         pytest.skip("llama.cpp ignores the window there")
@@ -311,6 +331,8 @@ def test_what_sees_images_or_predicts_further_tokens_is_left_out(tmp_path: pathl
         *("qwen35", "gemma2", "gemma2 without caps", "gemma3 capped logits"),
         *("gemma3 another pattern", "gptneox padded", "mistral window", "qwen2 window"),
         *("mixtral", "mixtral window", "olmoe", "qwen3moe"),
+        *("gpt-oss", "gpt-oss yarn", "gpt-oss without scaling"),
+        *("qwen35moe", "qwen3next", "granitemoe", "granitemoe without a shared expert"),
     ],
 )
 def test_the_way_back_gives_transformers_the_same_model(case: str, tmp_path: pathlib.Path) -> None:
@@ -329,9 +351,8 @@ def test_the_way_back_gives_transformers_the_same_model(case: str, tmp_path: pat
     tokens = random_tokens()
     found, expected = expected_logits(again, tokens), expected_logits(model, tokens)
     # Files hold an exponential, of which the logarithm is rounded.
-    same = (
-        np.allclose(found, expected, atol=2e-5) if case == "qwen35" else (found == expected).all()
-    )
+    hybrid = case.startswith(("qwen35", "qwen3next"))
+    same = np.allclose(found, expected, atol=2e-5) if hybrid else (found == expected).all()
     assert same
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
     text = "def f(x):\n    return x  # ünï 123<|endoftext|>"

@@ -17,8 +17,14 @@ HIDDEN, SIZE = 512, 256  # of whole blocks in every format
 
 
 def layer(
-    name: str = "F32", isa: str = "", n_threads: int = 2, n_mapped: int = 0, seed: int = 5
+    name: str = "F32",
+    isa: str = "",
+    n_threads: int = 2,
+    n_mapped: int = 0,
+    seed: int = 5,
+    biased: bool = False,
 ) -> Any:
+    """`biased`: as gpt-oss, which also clamps what it activates."""
     rng = np.random.default_rng(seed)
     gate, up, down = (
         random_weights(name, N_EXPERTS * n_out, n_in, rng)
@@ -35,7 +41,15 @@ def layer(
         up,
         down,
         n_mapped,
+        *(biases() if biased else ()),
     )
+
+
+def biases() -> list[np.ndarray]:
+    rng = np.random.default_rng(6)
+    return [
+        (4 * rng.standard_normal((N_EXPERTS, n))).astype(np.float32) for n in (SIZE, SIZE, HIDDEN)
+    ]
 
 
 def rows(n: int, n_used: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -49,7 +63,8 @@ def rows(n: int, n_used: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray
     return x, chosen, rng.uniform(0.05, 1, (n, n_used)).astype(np.float32)
 
 
-def test_experts_equal_their_definition() -> None:
+@pytest.mark.parametrize("biased", [False, True])
+def test_experts_equal_their_definition(biased: bool) -> None:
     rng = np.random.default_rng(5)
     shapes = ((SIZE, HIDDEN), (SIZE, HIDDEN), (HIDDEN, SIZE))
     gate, up, down = (
@@ -58,36 +73,47 @@ def test_experts_equal_their_definition() -> None:
         .astype(np.float64)
         for a, b in shapes
     )
+    gate_bias, up_bias, down_bias = biases()
     x, chosen, weights = rows(5)
     want = np.zeros((5, HIDDEN))
     for r in range(5):
         for e, w in zip(chosen[r], weights[r], strict=True):
             g, u = gate[e] @ x[r], up[e] @ x[r]
-            want[r] += w * (down[e] @ (g / (1 + np.exp(-g)) * u))
+            if not biased:
+                want[r] += w * (down[e] @ (g / (1 + np.exp(-g)) * u))
+                continue
+            g, u = np.minimum(g + gate_bias[e], 7), np.clip(u + up_bias[e], -7, 7)
+            want[r] += w * (down[e] @ (g / (1 + np.exp(-1.702 * g)) * (u + 1)) + down_bias[e])
     scale = np.abs(want).max()
     for isa in ("reference", experts.isas()[-1]):
-        got = layer(isa=isa).run(x, chosen, weights)
+        got = layer(isa=isa, biased=biased).run(x, chosen, weights)
         assert np.abs(got - want).max() < 2e-6 * scale
 
 
-@pytest.mark.parametrize("name", ["F32", "F16", "Q8_0", "Q4_K", "Q6_K"])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("name", ["F32", "F16", "Q8_0", "Q4_K", "Q6_K", "MXFP4"])
 @pytest.mark.parametrize("isa", experts.isas())
-def test_rows_that_share_experts_have_the_bits_they_have_alone(name: str, isa: str) -> None:
+def test_rows_that_share_experts_have_the_bits_they_have_alone(
+    name: str, isa: str, biased: bool
+) -> None:
     x, chosen, weights = rows(41)
-    whole = layer(name, isa).run(x, chosen, weights)
+    whole = layer(name, isa, biased=biased).run(x, chosen, weights)
     assert np.isfinite(whole).all()
     for r in (0, 7, 40):
-        alone = layer(name, isa).run(x[r : r + 1], chosen[r : r + 1], weights[r : r + 1])
+        alone = layer(name, isa, biased=biased).run(
+            x[r : r + 1], chosen[r : r + 1], weights[r : r + 1]
+        )
         np.testing.assert_array_equal(whole[r], alone[0])
-    few = layer(name, isa, n_threads=1).run(x[3:8], chosen[3:8], weights[3:8])
+    few = layer(name, isa, n_threads=1, biased=biased).run(x[3:8], chosen[3:8], weights[3:8])
     np.testing.assert_array_equal(whole[3:8], few)
 
 
-@pytest.mark.parametrize("name", ["F32", "Q8_0", "Q4_K"])
-def test_fused_composed_and_mapped_experts_give_the_same_bits(name: str) -> None:
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("name", ["F32", "Q8_0", "Q4_K", "MXFP4"])
+def test_fused_composed_and_mapped_experts_give_the_same_bits(name: str, biased: bool) -> None:
     x, chosen, weights = rows(19)
-    packed = layer(name)
-    mapped = layer(name, n_mapped=4)
+    packed = layer(name, biased=biased)
+    mapped = layer(name, n_mapped=4, biased=biased)
     assert packed.n_views == 0
     assert mapped.n_views == 12
     want = packed.run(x, chosen, weights)

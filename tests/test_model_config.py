@@ -21,17 +21,21 @@ ARCHS = {
     "qwen2": TinyConfig(arch="qwen2", tied=True),
     "qwen3": TinyConfig(arch="qwen3", tied=True),
     "qwen35": TinyConfig(arch="qwen35", n_layers=4, n_rot=8, tied=True),
+    "qwen35moe": TinyConfig(arch="qwen35moe", n_layers=4, n_rot=8, n_experts=4, shared_size=32),
+    "qwen3next": TinyConfig(arch="qwen3next", n_layers=4, n_rot=8, n_experts=4, shared_size=32),
     "qwen3moe": TinyConfig(arch="qwen3moe", n_experts=4),
     "smollm3": TinyConfig(arch="smollm3", tied=True),
     "granite": TinyConfig(arch="granite"),
+    "granitemoe": TinyConfig(arch="granitemoe", n_experts=4, shared_size=32),
     "gemma2": TinyConfig(arch="gemma2", tied=True, window=100),
     "gemma3": TinyConfig(arch="gemma3", tied=True, window=100),
     "olmo2": TinyConfig(arch="olmo2"),
     "olmoe": TinyConfig(arch="olmoe", n_experts=4),
     "phi3": TinyConfig(arch="phi3", n_rot=8),
+    "gpt-oss": TinyConfig(arch="gpt-oss", n_experts=4, window=100),
     "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=4),
 }
-MIXTURES = ("llama", "qwen3moe", "olmoe")
+MIXTURES = ("llama", *(name for name, config in ARCHS.items() if config.n_experts))
 Change = Callable[[Metadata, Tensors], None]
 
 
@@ -274,7 +278,8 @@ def test_every_wrong_shape_is_named(arch: str, tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize("arch", ARCHS)
 def test_tensors_that_do_not_belong_are_refused(arch: str, tmp_path: pathlib.Path) -> None:
     behind = f"blk.{ARCHS[arch].n_layers}.attn_norm.weight"
-    for name in (behind, "blk.0.ffn_gate_shexp.weight", "extra"):
+    no_expert = "blk.0.ffn_gate_shexp.bias"
+    for name in (behind, no_expert, "extra"):
         code, reason, _, tensor, _ = refusal(write(tmp_path, ARCHS[arch], set_tensor(name, 64)))
         assert (code, reason, tensor) == ("model_format", "unexpected_tensor", name)
 

@@ -80,6 +80,28 @@ def qwen35(**changes: Any) -> Any:
     return transformers.Qwen3_5ForCausalLM(transformers.Qwen3_5TextConfig(**(options | changes)))
 
 
+EXPERTS = {
+    "moe_intermediate_size": 24,
+    "shared_expert_intermediate_size": 40,
+    "num_experts": 5,
+    "num_experts_per_tok": 2,
+}
+
+
+def qwen35_moe(**changes: Any) -> Any:
+    options = qwen35().config.to_dict() | {"model_type": "qwen3_5_moe_text"} | EXPERTS
+    del options["intermediate_size"]
+    config = transformers.Qwen3_5MoeTextConfig(**(options | changes))
+    return transformers.Qwen3_5MoeForCausalLM(config)
+
+
+def qwen3_next(**changes: Any) -> Any:
+    options = qwen35().config.to_dict() | {"model_type": "qwen3_next"} | EXPERTS
+    del options["rope_parameters"]["mrope_section"]
+    options["norm_topk_prob"] = True
+    return transformers.Qwen3NextForCausalLM(transformers.Qwen3NextConfig(**(options | changes)))
+
+
 def qwen3_moe(**changes: Any) -> Any:
     options = COMMON | {"num_key_value_heads": 2, "head_dim": 32, "moe_intermediate_size": 24}
     options |= {"num_experts": 5, "num_experts_per_tok": 2, "norm_topk_prob": True}
@@ -95,6 +117,18 @@ def granite(**changes: Any) -> Any:
     options = COMMON | {"num_key_value_heads": 2, "attention_multiplier": 0.11}
     options |= {"embedding_multiplier": 6.0, "residual_multiplier": 0.3, "logits_scaling": 3.0}
     return transformers.GraniteForCausalLM(transformers.GraniteConfig(**(options | changes)))
+
+
+def granite_moe(shared: int = 40, **changes: Any) -> Any:
+    options = COMMON | {"num_key_value_heads": 2, "attention_multiplier": 0.11}
+    options |= {"embedding_multiplier": 6.0, "residual_multiplier": 0.3, "logits_scaling": 3.0}
+    options |= {"num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 48}
+    if shared == 0:
+        config = transformers.GraniteMoeConfig(**(options | changes))
+        return transformers.GraniteMoeForCausalLM(config)
+    options["shared_intermediate_size"] = shared
+    config = transformers.GraniteMoeSharedConfig(**(options | changes))
+    return transformers.GraniteMoeSharedForCausalLM(config)
 
 
 def gemma2(**changes: Any) -> Any:
@@ -138,6 +172,20 @@ def olmo3(**changes: Any) -> Any:
 def olmoe(**changes: Any) -> Any:
     options = COMMON | {"num_key_value_heads": 2, "num_experts": 5, "num_experts_per_tok": 2}
     return transformers.OlmoeForCausalLM(transformers.OlmoeConfig(**(options | changes)))
+
+
+def gpt_oss(**changes: Any) -> Any:
+    rope = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "truncate": False}
+    options = COMMON | {
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 4,
+        "head_dim": 32,
+        "num_local_experts": 5,
+        "num_experts_per_tok": 2,
+        "sliding_window": 12,
+        "rope_parameters": rope | {"original_max_position_embeddings": 128},
+    }
+    return transformers.GptOssForCausalLM(transformers.GptOssConfig(**(options | changes)))
 
 
 def phi3(original: int = 256, **changes: Any) -> Any:
@@ -200,12 +248,20 @@ CASES: dict[str, Callable[[], Any]] = {
         num_hidden_layers=5,
         layer_types=["linear_attention", "full_attention"] * 2 + ["linear_attention"],
     ),
+    "qwen35moe": lambda: qwen35_moe(),
+    "qwen35moe own head": lambda: qwen35_moe(tie_word_embeddings=False),
+    "qwen3next": lambda: qwen3_next(),
+    "qwen3next own head, all heads": lambda: qwen3_next(
+        tie_word_embeddings=False, linear_num_key_heads=6
+    ),
     "qwen3moe": lambda: qwen3_moe(),
     "qwen3moe all experts": lambda: qwen3_moe(num_experts_per_tok=5),
     "smollm3": lambda: smollm3(),
     "smollm3 own head": lambda: smollm3(tie_word_embeddings=False),
     "granite": lambda: granite(),
     "granite tied head": lambda: granite(tie_word_embeddings=True),
+    "granitemoe": lambda: granite_moe(),
+    "granitemoe without a shared expert": lambda: granite_moe(0, tie_word_embeddings=True),
     "gemma2": lambda: gemma2(),
     "gemma2 without caps": lambda: gemma2(
         attn_logit_softcapping=None, final_logit_softcapping=None
@@ -232,6 +288,13 @@ CASES: dict[str, Callable[[], Any]] = {
         }
     ),
     "olmoe": lambda: olmoe(),
+    "gpt-oss": lambda: gpt_oss(),
+    "gpt-oss truncating": lambda: gpt_oss(
+        rope_parameters=rope("yarn", original_max_position_embeddings=128)
+    ),
+    "gpt-oss another pattern": lambda: gpt_oss(
+        num_hidden_layers=3, layer_types=["full_attention"] * 2 + ["sliding_attention"]
+    ),
     "phi3 short factors": lambda: phi3(),
     "phi3 long factors": lambda: phi3(64),
     "phi3 window, tied head": lambda: phi3(64, sliding_window=12, tie_word_embeddings=True),
@@ -248,7 +311,8 @@ CASES: dict[str, Callable[[], Any]] = {
 def randomise(model: Any) -> None:
     """Fresh checkpoints have zero biases, unit norms and tiny weights: make every part count."""
     gemma = model.config.model_type.startswith("gemma")  # whose norms add 1 and embeddings sqrt(E)
-    qwen35 = model.config.model_type.startswith("qwen3_5")
+    qwen35 = model.config.model_type.startswith(("qwen3_5", "qwen3_next"))
+    gpt_oss = model.config.model_type == "gpt_oss"
     adds_one = gemma or qwen35
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -256,6 +320,11 @@ def randomise(model: Any) -> None:
                 p.normal_(0.0 if adds_one and "linear_attn" not in name else 1.0, 0.2)
             elif p.ndim == 1:
                 p.normal_(0.0, 0.3)
+            elif name.endswith("experts.gate_up_proj"):
+                # gpt-oss clamps what is beyond 7.
+                p.normal_(0.0, 0.4 if gpt_oss else p.shape[-1] ** -0.5)
+            elif gpt_oss and name.endswith("experts.down_proj"):
+                p.normal_(0.0, 0.02)
             elif "embed_tokens" in name or "embed_in" in name:
                 p.normal_(0.0, 0.15 if gemma else 0.6 if qwen35 else 1.0)
             else:

@@ -1,4 +1,5 @@
-"""Small models of the qwen35 kind: gated delta rules and, every fourth layer, gated attention."""
+"""Small models of the qwen35 kind: gated delta rules and, every fourth layer, gated attention; in
+other architectures experts too, and heads that are grouped by their key head."""
 
 from __future__ import annotations
 
@@ -6,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import tiny_experts
+
 if TYPE_CHECKING:
     from tiny_models import Metadata, Tensors, TinyConfig
 
 N_HEADS, N_KEY_HEADS, N_TAPS = 6, 2, 4
+ARCHS = ("qwen35", "qwen35moe", "qwen3next")
+GROUPED = ("qwen3next",)
 
 
 def is_recurrent(layer: int) -> bool:
@@ -17,15 +22,19 @@ def is_recurrent(layer: int) -> bool:
 
 
 def sizes(
-    dim: int, n_heads: int = N_HEADS, n_key_heads: int = N_KEY_HEADS, n_taps: int = N_TAPS
+    arch: str,
+    dim: int,
+    n_heads: int = N_HEADS,
+    n_key_heads: int = N_KEY_HEADS,
+    n_taps: int = N_TAPS,
 ) -> Metadata:
     return {
-        "qwen35.ssm.conv_kernel": n_taps,
-        "qwen35.ssm.state_size": dim,
-        "qwen35.ssm.group_count": n_key_heads,
-        "qwen35.ssm.time_step_rank": n_heads,
-        "qwen35.ssm.inner_size": n_heads * dim,
-        "qwen35.full_attention_interval": 4,
+        f"{arch}.ssm.conv_kernel": n_taps,
+        f"{arch}.ssm.state_size": dim,
+        f"{arch}.ssm.group_count": n_key_heads,
+        f"{arch}.ssm.time_step_rank": n_heads,
+        f"{arch}.ssm.inner_size": n_heads * dim,
+        f"{arch}.full_attention_interval": 4,
     }
 
 
@@ -51,8 +60,11 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
         if is_recurrent(layer):
             matrix(f"{of}.attn_qkv", n_channels, hidden)
             matrix(f"{of}.attn_gate", n_values, hidden)
-            matrix(f"{of}.ssm_alpha", N_HEADS, hidden)
-            matrix(f"{of}.ssm_beta", N_HEADS, hidden)
+            if config.arch in GROUPED:
+                matrix(f"{of}.ssm_ba", 2 * N_HEADS, hidden)
+            else:
+                matrix(f"{of}.ssm_alpha", N_HEADS, hidden)
+                matrix(f"{of}.ssm_beta", N_HEADS, hidden)
             matrix(f"{of}.ssm_conv1d", n_channels, N_TAPS)
             vector(f"{of}.ssm_dt.bias", N_HEADS, -2.0, 0.7)
             tensors[f"{of}.ssm_a"] = -np.exp(rng.normal(-1.0, 0.7, N_HEADS)).astype(np.float32)
@@ -68,6 +80,9 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
             vector(f"{of}.attn_k_norm.weight", config.head_dim)
             matrix(f"{of}.attn_output", hidden, q_size)
         vector(f"{of}.post_attention_norm.weight", hidden)
+        if config.n_experts:
+            tensors |= tiny_experts.mixture(of, config, rng)
+            continue
         matrix(f"{of}.ffn_gate", ffn, hidden)
         matrix(f"{of}.ffn_up", ffn, hidden)
         matrix(f"{of}.ffn_down", hidden, ffn)
@@ -86,23 +101,25 @@ def tiled(values: np.ndarray, n_heads: int, n_key_heads: int) -> np.ndarray:
     return np.ascontiguousarray(heads.swapaxes(0, 1)).reshape(values.shape)
 
 
-def from_transformers(hf: Any, state: dict[str, np.ndarray], keys: Metadata) -> tuple[Any, Any]:
-    """Keys and tensors of a Qwen3_5ForCausalLM; `keys`: those of every architecture."""
+def from_transformers(
+    arch: str, hf: Any, state: dict[str, np.ndarray], keys: Metadata
+) -> tuple[Any, Any]:
+    """Keys and tensors of a causal model; `keys`: those of every architecture."""
     n_heads, n_key_heads = hf.linear_num_value_heads, hf.linear_num_key_heads
     rope = hf.rope_parameters
-    keys = keys | sizes(hf.linear_key_head_dim, n_heads, n_key_heads, hf.linear_conv_kernel_dim)
-    del keys["qwen35.full_attention_interval"]
+    keys = keys | sizes(
+        arch, hf.linear_key_head_dim, n_heads, n_key_heads, hf.linear_conv_kernel_dim
+    )
+    del keys[f"{arch}.full_attention_interval"]
     keys |= {
-        "qwen35.attention.recurrent_layers": [
+        f"{arch}.attention.recurrent_layers": [
             int(kind == "linear_attention") for kind in hf.layer_types
         ],
-        "qwen35.rope.freq_base": float(rope["rope_theta"]),
-        "qwen35.rope.dimension_count": int(hf.head_dim * rope["partial_rotary_factor"]),
-        "qwen35.rope.dimension_sections": [*rope["mrope_section"], 0],
+        f"{arch}.rope.freq_base": float(rope["rope_theta"]),
+        f"{arch}.rope.dimension_count": int(hf.head_dim * rope["partial_rotary_factor"]),
     }
-
-    def values(rows: np.ndarray) -> np.ndarray:
-        return tiled(rows, n_heads, n_key_heads)
+    if "mrope_section" in rope:
+        keys[f"{arch}.rope.dimension_sections"] = [*rope["mrope_section"], 0]
 
     tensors: Tensors = {
         "token_embd.weight": state["model.embed_tokens.weight"],
@@ -110,24 +127,13 @@ def from_transformers(hf: Any, state: dict[str, np.ndarray], keys: Metadata) -> 
     }
     if not hf.tie_word_embeddings:
         tensors["output.weight"] = state["lm_head.weight"]
-    n_keys = 2 * n_key_heads * hf.linear_key_head_dim
     for layer, kind in enumerate(hf.layer_types):
         to, of = f"blk.{layer}", f"model.layers.{layer}"
         tensors[f"{to}.attn_norm.weight"] = state[f"{of}.input_layernorm.weight"] + 1
         if kind == "linear_attention":
-            of += ".linear_attn"
-            qkv, conv = state[f"{of}.in_proj_qkv.weight"], state[f"{of}.conv1d.weight"][:, 0]
-            tensors |= {
-                f"{to}.attn_qkv.weight": np.concatenate([qkv[:n_keys], values(qkv[n_keys:])]),
-                f"{to}.ssm_conv1d.weight": np.concatenate([conv[:n_keys], values(conv[n_keys:])]),
-                f"{to}.attn_gate.weight": values(state[f"{of}.in_proj_z.weight"]),
-                f"{to}.ssm_alpha.weight": values(state[f"{of}.in_proj_a.weight"]),
-                f"{to}.ssm_beta.weight": values(state[f"{of}.in_proj_b.weight"]),
-                f"{to}.ssm_dt.bias": values(state[f"{of}.dt_bias"]),
-                f"{to}.ssm_a": values(-np.exp(state[f"{of}.A_log"])),
-                f"{to}.ssm_norm.weight": state[f"{of}.norm.weight"],
-                f"{to}.ssm_out.weight": values(state[f"{of}.out_proj.weight"].T).T,
-            }
+            part = {k.removeprefix(f"{of}.linear_attn."): v for k, v in state.items()}
+            own = _grouped(hf, part) if arch in GROUPED else _in_turn(hf, part)
+            tensors |= {f"{to}.{name}": values for name, values in own.items()}
         else:
             of += ".self_attn"
             for name in ("q", "k", "v"):
@@ -138,6 +144,49 @@ def from_transformers(hf: Any, state: dict[str, np.ndarray], keys: Metadata) -> 
         of = f"model.layers.{layer}"
         norm = state[f"{of}.post_attention_layernorm.weight"] + 1
         tensors[f"{to}.post_attention_norm.weight"] = norm
+        if arch != "qwen35":
+            tensors |= tiny_experts.of_qwen(to, f"{of}.mlp", state)
+            continue
         for name in ("gate", "up", "down"):
             tensors[f"{to}.ffn_{name}.weight"] = state[f"{of}.mlp.{name}_proj.weight"]
     return keys, tensors
+
+
+def _in_turn(hf: Any, state: dict[str, np.ndarray]) -> Tensors:
+    """A layer's own tensors; value heads are put in another order."""
+
+    def values(rows: np.ndarray) -> np.ndarray:
+        return tiled(rows, hf.linear_num_value_heads, hf.linear_num_key_heads)
+
+    n_keys = 2 * hf.linear_num_key_heads * hf.linear_key_head_dim
+    qkv, conv = state["in_proj_qkv.weight"], state["conv1d.weight"][:, 0]
+    return {
+        "attn_qkv.weight": np.concatenate([qkv[:n_keys], values(qkv[n_keys:])]),
+        "ssm_conv1d.weight": np.concatenate([conv[:n_keys], values(conv[n_keys:])]),
+        "attn_gate.weight": values(state["in_proj_z.weight"]),
+        "ssm_alpha.weight": values(state["in_proj_a.weight"]),
+        "ssm_beta.weight": values(state["in_proj_b.weight"]),
+        "ssm_dt.bias": values(state["dt_bias"]),
+        "ssm_a": values(-np.exp(state["A_log"])),
+        "ssm_norm.weight": state["norm.weight"],
+        "ssm_out.weight": values(state["out_proj.weight"].T).T,
+    }
+
+
+def _grouped(hf: Any, state: dict[str, np.ndarray]) -> Tensors:
+    """Likewise; q, k, v and z of each key head follow each other."""
+    n, dim = hf.linear_num_key_heads, hf.linear_key_head_dim
+    of_values = hf.linear_num_value_heads // n * hf.linear_value_head_dim
+    rows = state["in_proj_qkvz.weight"]
+    parts = np.split(rows.reshape(n, -1, rows.shape[1]), np.cumsum([dim, dim, of_values]), axis=1)
+    q, k, v, z = (np.ascontiguousarray(part).reshape(-1, rows.shape[1]) for part in parts)
+    return {
+        "attn_qkv.weight": np.concatenate([q, k, v]),
+        "ssm_conv1d.weight": state["conv1d.weight"][:, 0],
+        "attn_gate.weight": z,
+        "ssm_ba.weight": state["in_proj_ba.weight"],
+        "ssm_dt.bias": state["dt_bias"],
+        "ssm_a": -np.exp(state["A_log"]),
+        "ssm_norm.weight": state["norm.weight"],
+        "ssm_out.weight": state["out_proj.weight"],
+    }

@@ -10,6 +10,7 @@ from typing import Any
 import gguf
 import numpy as np
 
+import tiny_experts
 import tiny_hybrid
 import weight_formats
 
@@ -50,6 +51,7 @@ class TinyConfig:
     recurrent_dim: int = 16  # of the heads of qwen35's recurrent layers
     n_experts: int = 0  # of all layers, of the intermediate size
     n_experts_used: int = 2
+    shared_size: int = 0  # of the expert that all rows use, if there is one
     window: int = 0  # on all but every second layer
 
     @property
@@ -65,13 +67,21 @@ FAMILIES = {
     "qwen3": TinyConfig(arch="qwen3", window=40),
     "qwen3moe": TinyConfig(arch="qwen3moe", n_experts=5),
     "qwen35": TinyConfig(arch="qwen35", n_layers=5, n_rot=8),
+    "qwen35moe": TinyConfig(
+        arch="qwen35moe", n_layers=5, n_rot=8, n_experts=5, intermediate_size=64, shared_size=96
+    ),
+    "qwen3next": TinyConfig(
+        arch="qwen3next", n_layers=5, n_rot=8, n_experts=4, intermediate_size=64, shared_size=32
+    ),
     "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
     "granite": TinyConfig(arch="granite"),
+    "granitemoe": TinyConfig(arch="granitemoe", n_experts=5, shared_size=32),
     "gemma2": TinyConfig(arch="gemma2", tied=True, window=24),
     "gemma3": TinyConfig(arch="gemma3", tied=True, window=24),
     "olmo2": TinyConfig(arch="olmo2", window=24),
     "olmoe": TinyConfig(arch="olmoe", n_experts=4),
     "phi3": TinyConfig(arch="phi3", n_rot=12, window=40),
+    "gpt-oss": TinyConfig(arch="gpt-oss", n_experts=5, window=24),
     "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=8),
 }
 
@@ -102,6 +112,8 @@ def metadata(config: TinyConfig) -> Metadata:
     if config.n_experts:
         keys[f"{arch}.expert_count"] = config.n_experts
         keys[f"{arch}.expert_used_count"] = config.n_experts_used
+    if config.shared_size:
+        keys[f"{arch}.expert_shared_feed_forward_length"] = config.shared_size
     if config.window:
         keys[f"{arch}.attention.sliding_window"] = config.window
         keys[f"{arch}.attention.sliding_window_pattern"] = 2
@@ -114,18 +126,20 @@ def metadata(config: TinyConfig) -> Metadata:
             "phi3.rope.scaling.original_context_length": 64,
             "phi3.rope.scaling.attn_factor": 1.2,
         }
-    if arch == "granite":
+    if arch.startswith("granite"):
         scales = {"embedding_scale": 6.0, "residual_scale": 0.3, "logit_scale": 3.0}
-        keys |= {f"granite.{name}": value for name, value in scales.items()}
-        keys["granite.attention.scale"] = 0.11
-    if arch == "qwen35":
-        keys |= tiny_hybrid.sizes(config.recurrent_dim)
+        keys |= {f"{arch}.{name}": value for name, value in scales.items()}
+        keys[f"{arch}.attention.scale"] = 0.11
+    if arch == "gpt-oss":
+        keys |= tiny_experts.gpt_oss_keys()
+    if arch in tiny_hybrid.ARCHS:
+        keys |= tiny_hybrid.sizes(arch, config.recurrent_dim)
     return keys
 
 
 def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
     """F32 weights, scaled so that activations stay near 1."""
-    if config.arch == "qwen35":
+    if config.arch in tiny_hybrid.ARCHS:
         return tiny_hybrid.random_tensors(config, seed)
     rng = np.random.default_rng(seed)
     tensors: Tensors = {}
@@ -133,10 +147,6 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
     def matrix(name: str, n_out: int, n_in: int) -> None:
         scale = 1.0 / np.sqrt(n_in)
         tensors[f"{name}.weight"] = (rng.standard_normal((n_out, n_in)) * scale).astype(np.float32)
-
-    def stack(name: str, n_out: int, n_in: int) -> None:
-        values = rng.standard_normal((config.n_experts, n_out, n_in)) / np.sqrt(n_in)
-        tensors[f"{name}.weight"] = values.astype(np.float32)
 
     def vector(name: str, n: int, mean: float) -> None:
         tensors[name] = (mean + 0.2 * rng.standard_normal(n)).astype(np.float32)
@@ -149,7 +159,7 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
     hidden = config.hidden_size
     q_size = config.n_heads * config.head_dim
     kv_size = config.n_kv_heads * config.head_dim
-    qkv_bias = config.qkv_bias or config.arch in ("qwen2", "gptneox")
+    qkv_bias = config.qkv_bias or config.arch in ("qwen2", "gptneox", "gpt-oss")
     spread = 0.15 if config.arch.startswith("gemma") else 1.0  # it is scaled up
     tensors["token_embd.weight"] = (
         spread * rng.standard_normal((config.vocab_size, hidden))
@@ -176,10 +186,7 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
         if config.arch != "olmo2":
             norm(f"{block}.ffn_norm")
         if config.n_experts:
-            matrix(f"{block}.ffn_gate_inp", config.n_experts, hidden)
-            stack(f"{block}.ffn_gate_exps", config.intermediate_size, hidden)
-            stack(f"{block}.ffn_up_exps", config.intermediate_size, hidden)
-            stack(f"{block}.ffn_down_exps", hidden, config.intermediate_size)
+            tensors |= tiny_experts.mixture(block, config, rng)
         else:
             fused = config.arch == "phi3"
             if not config.is_neox and not fused:
@@ -194,6 +201,8 @@ def random_tensors(config: TinyConfig, seed: int = 0) -> Tensors:
             vector(f"{block}.ffn_up.bias", config.intermediate_size, 0.0)
             vector(f"{block}.ffn_down.bias", hidden, 0.0)
     norm("output_norm")
+    if config.arch == "gpt-oss":
+        tiny_experts.add_gpt_oss(tensors, config, rng)
     if config.arch == "phi3":
         n_pairs = (config.n_rot or config.head_dim) // 2
         for name, largest in (("short", 1.5), ("long", 8.0)):
@@ -392,6 +401,9 @@ def _rope_keys(arch: str, hf: Any, original_context: int | None) -> Metadata:
     if kind == "yarn":
         context = rope.get("original_max_position_embeddings", original_context)
         keys[f"{arch}.rope.scaling.original_context_length"] = int(context)
+        truncates = rope.get("truncate", True)
+        if truncates != (arch != "gpt-oss"):
+            keys[f"{arch}.rope.scaling.yarn_truncate"] = truncates
     return keys
 
 
@@ -428,6 +440,16 @@ def _split_experts(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return out
 
 
+def _intermediate_size(hf: Any, arch: str) -> int:
+    hybrid = arch in tiny_hybrid.ARCHS and arch != "qwen35"
+    return int(hf.moe_intermediate_size if hybrid else hf.intermediate_size)
+
+
+def _shared_size(hf: Any) -> int:
+    names = ("shared_expert_intermediate_size", "shared_intermediate_size")
+    return next((getattr(hf, name) for name in names if hasattr(hf, name)), 0)
+
+
 def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
     hf = model.config
     state = _numpy_state(model)
@@ -439,9 +461,10 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         n_heads=hf.num_attention_heads,
         n_kv_heads=hf.num_key_value_heads,
         head_dim=head_dim,
-        intermediate_size=hf.intermediate_size,
+        intermediate_size=_intermediate_size(hf, arch),
         context_length=hf.max_position_embeddings,
         norm_epsilon=hf.rms_norm_eps,
+        shared_size=_shared_size(hf),
         n_experts=getattr(hf, "num_experts", 0) or getattr(hf, "num_local_experts", 0),
         n_experts_used=getattr(hf, "num_experts_per_tok", 0),
     )
@@ -449,8 +472,8 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         "token_embd.weight": state["model.embed_tokens.weight"],
         "output_norm.weight": state["model.norm.weight"],
     }
-    if arch == "qwen35":
-        return tiny_hybrid.from_transformers(hf, state, metadata(config))
+    if arch in tiny_hybrid.ARCHS:
+        return tiny_hybrid.from_transformers(arch, hf, state, metadata(config))
     if not hf.tie_word_embeddings:
         tensors["output.weight"] = state["lm_head.weight"]
     divisors = _llama3_divisors(hf, head_dim)
@@ -483,7 +506,14 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
     if arch in ("gemma2", "gemma3"):
         state = {k: v + 1 if k.endswith("norm.weight") else v for k, v in state.items()}
         tensors["output_norm.weight"] = state["model.norm.weight"]
-    interleaved = arch in ("llama", "smollm3", "granite")
+    interleaved = arch in ("llama", "smollm3", "granite", "granitemoe")
+    if arch == "gpt-oss":
+        state = tiny_experts.gpt_oss_state(state)
+        names |= {"self_attn.sinks": "attn_sinks", "mlp.router": "ffn_gate_inp"}
+        names["post_attention_layernorm"] = "post_attention_norm"
+    if arch == "granitemoe":
+        state = tiny_experts.granite_state(state)
+        names |= {f"shared_mlp.{part}": f"ffn_{part}_shexp" for part in ("gate", "up", "down")}
     if config.n_experts:
         state = _split_experts(state)
         names |= {"mlp.gate": "ffn_gate_inp"}
@@ -505,6 +535,8 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
         keys["llama.attention.sliding_window"] = hf.sliding_window
     if config.n_experts and hasattr(hf, "moe_intermediate_size"):
         keys[f"{arch}.expert_feed_forward_length"] = hf.moe_intermediate_size
+    if arch == "gpt-oss":
+        keys |= tiny_experts.gpt_oss_window(hf)
     if type(hf).__name__ == "Olmo3Config":
         keys["olmo2.attention.sliding_window"] = hf.sliding_window
         keys["olmo2.attention.sliding_window_pattern"] = [
@@ -516,12 +548,12 @@ def _llama_like(model: Any, arch: str) -> tuple[Metadata, Tensors]:
             "gemma2.attn_logit_softcapping": float(hf.attn_logit_softcapping or 0),
             "gemma2.final_logit_softcapping": float(hf.final_logit_softcapping or 0),
         }
-    if arch == "granite":
+    if arch.startswith("granite"):
         keys |= {
-            "granite.embedding_scale": float(hf.embedding_multiplier),
-            "granite.residual_scale": float(hf.residual_multiplier),
-            "granite.logit_scale": float(hf.logits_scaling),
-            "granite.attention.scale": float(hf.attention_multiplier),
+            f"{arch}.embedding_scale": float(hf.embedding_multiplier),
+            f"{arch}.residual_scale": float(hf.residual_multiplier),
+            f"{arch}.logit_scale": float(hf.logits_scaling),
+            f"{arch}.attention.scale": float(hf.attention_multiplier),
         }
     return keys, tensors
 
@@ -653,13 +685,12 @@ def from_transformers(model: Any) -> tuple[Metadata, Tensors]:
         return _llama_like(model, "qwen2")
     if kind == "Qwen3ForCausalLM":
         return _llama_like(model, "qwen3")
-    if kind == "Qwen3_5ForCausalLM":
-        return _llama_like(model, "qwen35")
-    if kind == "Qwen3MoeForCausalLM":
-        return _llama_like(model, "qwen3moe")
-    if kind == "Olmo3ForCausalLM":
-        return _llama_like(model, "olmo2")
-    for name in ("SmolLM3", "Granite", "Gemma2", "Gemma3", "Olmo2", "Olmoe"):
+    others = {"Qwen3_5": "qwen35", "Qwen3_5Moe": "qwen35moe", "Qwen3Next": "qwen3next"}
+    others |= {"Qwen3Moe": "qwen3moe", "GptOss": "gpt-oss", "Olmo3": "olmo2"}
+    others["GraniteMoeShared"] = "granitemoe"
+    if kind.removesuffix("ForCausalLM") in others:
+        return _llama_like(model, others[kind.removesuffix("ForCausalLM")])
+    for name in ("SmolLM3", "Granite", "GraniteMoe", "Gemma2", "Gemma3", "Olmo2", "Olmoe"):
         if kind == f"{name}ForCausalLM":
             return _llama_like(model, name.lower())
     if kind == "Phi3ForCausalLM":

@@ -42,7 +42,9 @@ struct Norm {
   float epsilon = 0;
 };
 
-enum class Activation { kNone, kSilu, kGeluErf, kGeluTanh, kSigmoid };
+// kClampedSwiglu only with what is multiplied: min(gate, 7) sigmoid(1.702 gate) (clamp(up, 7) + 1),
+// the gate clamped in both places.
+enum class Activation { kNone, kSilu, kGeluErf, kGeluTanh, kSigmoid, kClampedSwiglu };
 
 // dst[r, :] = W norm(x[r, :]) + bias, one part of a linear operation.
 struct LinearSegment {
@@ -76,6 +78,8 @@ struct GatedLinearTask {
   float* dst = nullptr;
   std::int64_t dst_stride = 0;
   const std::int32_t* row_index = nullptr;  // as in LinearTask
+  const float* gate_bias = nullptr;         // [n_out] or null
+  const float* up_bias = nullptr;
 };
 
 // Chooses experts for each row: the n_used best of logits W x, of equal ones those with the lowest
@@ -95,9 +99,9 @@ struct RouteTask {
 // The matrices of one kind of all experts, of one shape.
 using ExpertMatrices = std::span<const std::unique_ptr<WeightMatrix>>;
 
-// dst[r] += sum over k of weights[r, k] * Wd (activation(Wg x[r]) * Wu x[r]) with the matrices of
-// expert chosen[r, k], summed in the order of k. Rows that choose the same expert share the reading
-// of it, and nothing else: a row has the bits it has alone.
+// dst[r] += sum over k of weights[r, k] * (Wd (activation(Wg x[r] + bg) * (Wu x[r] + bu)) + bd)
+// with the matrices of expert chosen[r, k], summed in the order of k. Rows that choose the same
+// expert share the reading of it, and nothing else: a row has the bits it has alone.
 struct ExpertsTask {
   const float* x = nullptr;  // [n_rows, x_stride]
   std::int64_t x_stride = 0;
@@ -106,6 +110,9 @@ struct ExpertsTask {
   const std::int32_t* chosen = nullptr;  // [n_rows, n_used], distinct in a row
   const float* weights = nullptr;        // [n_rows, n_used]
   ExpertMatrices gate, up, down;         // [n_experts], of a device one stack
+  const float* gate_bias = nullptr;      // [n_experts, n_out] or null
+  const float* up_bias = nullptr;
+  const float* down_bias = nullptr;
   Activation activation = Activation::kSilu;
   float* dst = nullptr;  // [n_rows, dst_stride]
   std::int64_t dst_stride = 0;
@@ -178,7 +185,8 @@ struct RopeStoreTask {
 
 // out[r] = softmax(scale * q[r] K^T) V over the first_slot committed slots, the row's ancestors
 // within this batch and itself; with a window only over the last `window` of these. A soft cap
-// makes soft_cap * tanh(score / soft_cap) of each score. Logical positions are cut into chunks of
+// makes soft_cap * tanh(score / soft_cap) of each score. A head's sink is one more score of the
+// softmax, as it is, without a value. Logical positions are cut into chunks of
 // kKvChunk; a row's result depends only on the logical sequence it sees, not on slots, rows or
 // threads.
 struct AttentionTask {
@@ -193,6 +201,7 @@ struct AttentionTask {
   const std::int32_t* parents = nullptr;  // [n_rows], -1: the committed part; null for a chain
   int window = 0;                         // 0: none
   float soft_cap = 0;                     // 0: none
+  const float* sinks = nullptr;           // [n_heads] or null
 };
 
 // The output head and what its logits are wanted for, in one go: rows of logits are only written

@@ -121,9 +121,13 @@ void Backend::experts(const ExpertsTask& task) {
                   .activation = task.activation,
                   .dst = ffn.data(),
                   .dst_stride = n_ffn,
-                  .row_index = rows.data()});
-    const LinearSegment down{
-        .weight = task.down[expert].get(), .dst = out.data(), .dst_stride = n_hidden};
+                  .row_index = rows.data(),
+                  .gate_bias = bias_of(task.gate_bias, group.expert, n_ffn),
+                  .up_bias = bias_of(task.up_bias, group.expert, n_ffn)});
+    const LinearSegment down{.weight = task.down[expert].get(),
+                             .bias = bias_of(task.down_bias, group.expert, n_hidden),
+                             .dst = out.data(),
+                             .dst_stride = n_hidden};
     linear({.x = ffn.data(),
             .x_stride = n_ffn,
             .n_rows = static_cast<int>(n),

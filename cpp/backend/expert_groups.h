@@ -17,6 +17,12 @@ struct ExpertGroup {
 // Of the experts that were chosen, in ascending order.
 [[nodiscard]] std::vector<ExpertGroup> group_by_expert(const ExpertsTask& task);
 
+// Of the biases of all experts those of one, [n]; null: there are none.
+[[nodiscard]] inline const float* bias_of(const float* biases, std::int32_t expert,
+                                          std::int64_t n) {
+  return biases == nullptr ? nullptr : biases + expert * n;
+}
+
 // Fills chosen and weights of one row of a RouteTask from its logits. sum_exp: of n logits, the sum
 // of e^(logit - max).
 void choose_experts(const RouteTask& task, int row, const float* logits,

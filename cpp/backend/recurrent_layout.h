@@ -7,7 +7,7 @@
 //   state of a layer   [n_heads][key_dim][value_dim], then [n_taps - 1][n_channels]: the inputs of
 //                      the rows before, oldest first
 //   inputs of a row    q of all key heads, k of all key heads, v of all heads; alpha [n_heads],
-//                      beta [n_heads]
+//                      beta [n_heads]; grouped: per key head beta of its heads, then alpha of them
 // All of it is F32: sums over a whole text lose what is rounded away.
 #pragma once
 
@@ -17,14 +17,26 @@
 namespace specdec {
 
 struct RecurrentShape {
-  int n_heads = 0;      // of values; 0: there are no such layers
-  int n_key_heads = 0;  // head h uses key head h % n_key_heads
+  int n_heads = 0;  // of values; 0: there are no such layers
+  int n_key_heads = 0;
   int key_dim = 0;
   int value_dim = 0;  // a multiple of 16
   int n_taps = 0;
+  bool grouped = false;  // heads of a key head follow each other, else come in turn
 
   friend bool operator==(const RecurrentShape&, const RecurrentShape&) = default;
 
+  [[nodiscard]] constexpr int key_head(int head) const {
+    return grouped ? head / (n_heads / n_key_heads) : head % n_key_heads;
+  }
+  // Behind the channels of a row's inputs.
+  [[nodiscard]] constexpr int alpha_at(int head) const {
+    return grouped ? head + (head / (n_heads / n_key_heads) + 1) * (n_heads / n_key_heads) : head;
+  }
+  [[nodiscard]] constexpr int beta_at(int head) const {
+    return grouped ? head + head / (n_heads / n_key_heads) * (n_heads / n_key_heads)
+                   : n_heads + head;
+  }
   [[nodiscard]] constexpr std::int64_t value_size() const {
     return std::int64_t{n_heads} * value_dim;
   }

@@ -138,7 +138,7 @@ std::size_t expert_room(const GgufFile& file, const ModelConfig& config) {
   std::uint64_t others = 0;
   for (const Slot& slot : config.slots) {
     const TensorInfo* tensor = file.find_tensor(slot.name);
-    if (tensor != nullptr && slot.kind != SlotKind::kExperts) others += tensor->n_bytes;
+    if (tensor != nullptr && !slot.is_chosen()) others += tensor->n_bytes;
   }
   const std::uint64_t free = available_memory_bytes();
   const std::uint64_t kept = others + free / 8 + (std::uint64_t{256} << 20);

@@ -176,7 +176,11 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
   c.n_layers =
       c.n_blocks - static_cast<int>(hparams.get_int("nextn_predict_layers", 0, 0, c.n_blocks - 1));
   c.hidden_size = static_cast<int>(hparams.require_int("embedding_length", 1, kMaxWidth));
-  c.intermediate_size = static_cast<int>(hparams.require_int("feed_forward_length", 1, kMaxWidth));
+  // Files of mixtures need not say what networks would have that they lack.
+  const bool of_experts = spec->experts && !hparams.has("feed_forward_length") &&
+                          hparams.has("expert_feed_forward_length");
+  c.intermediate_size = static_cast<int>(hparams.require_int(
+      of_experts ? "expert_feed_forward_length" : "feed_forward_length", 1, kMaxWidth));
   const std::int64_t context =
       hparams.require_int("context_length", 1, std::numeric_limits<std::int64_t>::max());
   c.context_length = static_cast<int>(std::min(context, kMaxContext));

@@ -14,6 +14,7 @@
 namespace specdec {
 
 inline constexpr int kMaxExperts = 1024;
+inline constexpr int kMaxExpertSize = 1 << 20;
 
 struct ModelConfig {
   std::string architecture;
@@ -27,6 +28,7 @@ struct ModelConfig {
   int n_experts = 0;  // of a layer that is a mixture; 0: none is
   int n_experts_used = 0;
   int expert_size = 0;            // their intermediate size
+  int shared_expert_size = 0;     // of the one that all rows use; 0: there is none
   int vocab_size = 0;             // rows of the embedding, padding included
   int n_tokens = 0;               // tokens that exist, <= vocab_size
   int context_length = 0;         // what the model was made for

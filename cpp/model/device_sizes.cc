@@ -56,10 +56,11 @@ DeviceSizes device_sizes(const GgufFile& file, const ModelConfig& config,
     if (slot.kind == SlotKind::kExperts) {
       DType dtype = tensor->dtype;
       if (requantize && requantize_pays(dtype, n_in, *requantize)) dtype = *requantize;
-      n_bytes = tensor->n_elements / slot.shape[0] * row_bytes(dtype, slot.shape[0]);
+      n_bytes = slot.share_of(tensor->n_elements / slot.shape[0] * row_bytes(dtype, slot.shape[0]));
       if (device != nullptr) {
-        n_bytes = device->stack_bytes(dtype, static_cast<std::int64_t>(slot.shape[1]), n_in,
-                                      static_cast<int>(slot.shape[2]));
+        n_bytes =
+            device->stack_bytes(dtype, static_cast<std::int64_t>(slot.end_row() - slot.first_row),
+                                n_in, static_cast<int>(slot.shape[2]));
       }
       out.work.max_n_in = std::max(out.work.max_n_in, n_in);
     } else if (slot.kind == SlotKind::kMatrix) {
@@ -86,7 +87,7 @@ double read_expert_share(const GgufFile& file, const ModelConfig& config) {
   for (const Slot& slot : config.slots) {
     const TensorInfo* tensor = file.find_tensor(slot.name);
     if (tensor == nullptr || (slot.part == Part::kEmbedding && !config.tied_head)) continue;
-    (slot.kind == SlotKind::kExperts ? experts : others) += static_cast<double>(tensor->n_bytes);
+    (slot.is_chosen() ? experts : others) += static_cast<double>(slot.share_of(tensor->n_bytes));
   }
   experts *= static_cast<double>(config.n_experts_used) / config.n_experts;
   return experts / (experts + others);

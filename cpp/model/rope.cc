@@ -22,11 +22,11 @@ double yarn_magnitude(double factor, double scale) {
   return 1.0 + 0.1 * scale * std::log(std::max(factor, 1.0));
 }
 
-void read_yarn(const HparamReader& hparams, RopeConfig& rope) {
+void read_yarn(const HparamReader& hparams, const ArchSpec& spec, RopeConfig& rope) {
   rope.scaling = RopeScaling::kYarn;
   rope.beta_fast = hparams.get_float("rope.scaling.yarn_beta_fast", 32, kSmallest, 1e6);
   rope.beta_slow = hparams.get_float("rope.scaling.yarn_beta_slow", 1, kSmallest, 1e6);
-  rope.truncate = hparams.get_bool("rope.scaling.yarn_truncate", true);
+  rope.truncate = hparams.get_bool("rope.scaling.yarn_truncate", spec.yarn_truncates);
   if (hparams.get_float("rope.scaling.yarn_ext_factor", 1, -kMaxFloat, kMaxFloat) != 1)
     hparams.unsupported("rope.scaling.yarn_ext_factor", "this value");
   // Of config.json's attention_factor, and of mscale_all_dim where mscale is 1.
@@ -37,7 +37,8 @@ void read_yarn(const HparamReader& hparams, RopeConfig& rope) {
   if (given != 1) rope.magnitude = given;
 }
 
-void read_scaling(const HparamReader& hparams, int context, RopeConfig& rope) {
+void read_scaling(const HparamReader& hparams, const ArchSpec& spec, int context,
+                  RopeConfig& rope) {
   const double old_factor = hparams.get_float("rope.scale_linear", 0, 0, 1e6);
   rope.factor = hparams.get_float("rope.scaling.factor", old_factor, 0, 1e6);
   if (rope.factor == 0) rope.factor = 1;
@@ -53,7 +54,7 @@ void read_scaling(const HparamReader& hparams, int context, RopeConfig& rope) {
   } else if (type == "linear") {
     if (rope.factor != 1) rope.scaling = RopeScaling::kLinear;
   } else if (type == "yarn") {
-    read_yarn(hparams, rope);
+    read_yarn(hparams, spec, rope);
   } else if (type == "dynamic") {
     hparams.unsupported("rope.scaling.type",
                         "dynamic, which rotates by the length so far and so differs between a "
@@ -96,7 +97,7 @@ void read_rope(const HparamReader& hparams, const ArchSpec& spec, int head_dim, 
                                                     " dimensions of a head");
   }
   rope.theta = hparams.get_float("rope.freq_base", 10000.0, 1.001, 1e30);
-  read_scaling(hparams, context, rope);
+  read_scaling(hparams, spec, context, rope);
   // The tensors make it longrope, whatever the type says.
   const bool has_tensors = hparams.file().find_tensor("rope_factors_long.weight") != nullptr;
   if (spec.long_rope && has_tensors) {

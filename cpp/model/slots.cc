@@ -17,8 +17,10 @@ std::string shape_text(const std::vector<std::uint64_t>& shape) {
   return text + "]";
 }
 
-bool same_shape(const std::vector<std::uint64_t>& expected, std::vector<std::uint64_t> found) {
-  while (found.size() > expected.size() && found.back() == 1) found.pop_back();
+bool same_shape(std::vector<std::uint64_t> expected, std::vector<std::uint64_t> found) {
+  for (auto* shape : {&expected, &found}) {
+    while (shape->size() > 1 && shape->back() == 1) shape->pop_back();
+  }
   return found == expected;
 }
 
@@ -91,12 +93,16 @@ void SlotTable::gated_ffn() {
   linear(Part::kDown, "ffn_down", config_.intermediate_size, config_.hidden_size);
 }
 
+void SlotTable::half_of_rows(bool second) {
+  Slot& slot = slots_.back();
+  slot.n_rows = slot.shape[1] / 2;
+  slot.first_row = second ? slot.n_rows : 0;
+}
+
 void SlotTable::fused_gated_ffn() {
-  const auto n_rows = static_cast<std::uint64_t>(config_.intermediate_size);
   for (const Part part : {Part::kGate, Part::kUp}) {
     linear(part, "ffn_up", config_.hidden_size, 2 * std::int64_t{config_.intermediate_size});
-    slots_.back().first_row = part == Part::kGate ? 0 : n_rows;
-    slots_.back().n_rows = n_rows;
+    half_of_rows(part == Part::kUp);
   }
   linear(Part::kDown, "ffn_down", config_.intermediate_size, config_.hidden_size);
 }
@@ -106,17 +112,41 @@ void SlotTable::plain_ffn(Presence bias) {
   linear(Part::kDown, "ffn_down", config_.intermediate_size, config_.hidden_size, bias);
 }
 
-void SlotTable::experts() {
+void SlotTable::experts(Presence bias) {
   const auto hidden = static_cast<std::uint64_t>(config_.hidden_size);
   const auto size = static_cast<std::uint64_t>(config_.expert_size);
   const auto n = static_cast<std::uint64_t>(config_.n_experts);
-  linear(Part::kRouter, "ffn_gate_inp", config_.hidden_size, config_.n_experts);
-  const auto stack = [&](Part part, const char* name, std::uint64_t n_in, std::uint64_t n_out) {
-    add(part, name, {n_in, n_out, n}, Presence::kRequired, SlotKind::kExperts);
+  linear(Part::kRouter, "ffn_gate_inp", config_.hidden_size, config_.n_experts, bias);
+  const auto stack = [&](Part part, const std::string& name, std::uint64_t n_in,
+                         std::uint64_t n_out) {
+    add(part, name + ".weight", {n_in, n_out, n}, Presence::kRequired, SlotKind::kExperts);
+    if (bias != Presence::kNever)
+      add(bias_of(part), name + ".bias", {n_out, n}, bias, SlotKind::kVector);
   };
-  stack(Part::kGateExperts, "ffn_gate_exps.weight", hidden, size);
-  stack(Part::kUpExperts, "ffn_up_exps.weight", hidden, size);
-  stack(Part::kDownExperts, "ffn_down_exps.weight", size, hidden);
+  const std::string fused = "blk." + std::to_string(layer_) + ".ffn_gate_up_exps.weight";
+  if (bias == Presence::kNever && file_.find_tensor(fused) != nullptr) {
+    for (const Part part : {Part::kGateExperts, Part::kUpExperts}) {
+      stack(part, "ffn_gate_up_exps", hidden, 2 * size);
+      half_of_rows(part == Part::kUpExperts);
+    }
+  } else {
+    stack(Part::kGateExperts, "ffn_gate_exps", hidden, size);
+    stack(Part::kUpExperts, "ffn_up_exps", hidden, size);
+  }
+  stack(Part::kDownExperts, "ffn_down_exps", size, hidden);
+}
+
+void SlotTable::shared_expert(Presence router) {
+  const auto hidden = static_cast<std::uint64_t>(config_.hidden_size);
+  const auto size = static_cast<std::uint64_t>(config_.shared_expert_size);
+  linear(Part::kSharedRouter, "ffn_gate_inp_shexp", config_.hidden_size, 1, Presence::kNever,
+         router);
+  const auto stack = [&](Part part, const char* name, std::uint64_t n_in, std::uint64_t n_out) {
+    add(part, name, {n_in, n_out, 1}, Presence::kRequired, SlotKind::kExperts);
+  };
+  stack(Part::kSharedGate, "ffn_gate_shexp.weight", hidden, size);
+  stack(Part::kSharedUp, "ffn_up_shexp.weight", hidden, size);
+  stack(Part::kSharedDown, "ffn_down_shexp.weight", size, hidden);
 }
 
 void SlotTable::pre_norm_layer(Presence qkv_bias, Presence out_bias) {

@@ -38,6 +38,7 @@ enum class Part : std::uint8_t {
   kVBias,
   kQNorm,  // before rope
   kKNorm,
+  kAttentionSinks,
   kAttentionOut,
   kAttentionOutBias,
   kAttentionPostNorm,  // of what attention adds
@@ -52,15 +53,23 @@ enum class Part : std::uint8_t {
   kRouter,  // of experts
   kRouterBias,
   kGateExperts,
+  kGateExpertsBias,
   kUpExperts,
+  kUpExpertsBias,
   kDownExperts,
+  kDownExpertsBias,
+  kSharedRouter,  // of the one expert that all rows use
+  kSharedGate,
+  kSharedUp,
+  kSharedDown,
   kFfnPostNorm,
   kFfnPostNormBias,
   // of a recurrent layer, beside kQkv and kAttentionOut
   kRecurrentGate,
   kRecurrentAlpha,
   kRecurrentBeta,
-  kRecurrentConv,  // [n_channels, n_taps]
+  kRecurrentGates,  // both in one matrix, in place of these two
+  kRecurrentConv,   // [n_channels, n_taps]
   kRecurrentStepBias,
   kRecurrentDecay,
   kRecurrentNorm,
@@ -71,6 +80,10 @@ inline constexpr std::size_t kNumParts = static_cast<std::size_t>(Part::kRecurre
 [[nodiscard]] constexpr bool is_configuration(Part part) {
   return part == Part::kRopeDivisors || part == Part::kShortRopeDivisors ||
          part == Part::kLongRopeDivisors;
+}
+
+[[nodiscard]] constexpr bool is_router(Part part) {
+  return part == Part::kRouter || part == Part::kSharedRouter;
 }
 
 // Of a matrix or a norm.
@@ -94,6 +107,12 @@ struct Slot {
 
   [[nodiscard]] std::uint64_t end_row() const {
     return n_rows == 0 ? shape[1] : first_row + n_rows;
+  }
+  // Rows read those experts that they choose; one that is alone is read by all.
+  [[nodiscard]] bool is_chosen() const { return kind == SlotKind::kExperts && shape[2] > 1; }
+  // Of its tensor's bytes those that are of this slot.
+  [[nodiscard]] std::uint64_t share_of(std::uint64_t n_bytes) const {
+    return n_rows == 0 ? n_bytes : n_bytes / shape[1] * n_rows;
   }
 };
 
@@ -126,14 +145,19 @@ class SlotTable {
   // Likewise with the rows of the gate before those of ffn_up in one matrix.
   void fused_gated_ffn();
   void plain_ffn(Presence bias);
-  // A router and, in stacks, gated networks of config.expert_size.
-  void experts();
+  // A router and, in stacks, gated networks of config.expert_size; those without biases may have
+  // the rows of each gate before those of ffn_up in one stack.
+  void experts(Presence bias = Presence::kNever);
+  // A gated network of config.shared_expert_size that all rows use; weighed by a router of its own
+  // or not.
+  void shared_expert(Presence router);
   // What llama and many others have: a norm before attention, one before a gated network.
   void pre_norm_layer(Presence qkv_bias, Presence out_bias);
 
  private:
   void add(Part part, const std::string& name, std::vector<std::uint64_t> shape, Presence presence,
            SlotKind kind);
+  void half_of_rows(bool second);  // is the last slot, of its tensor
 
   const GgufFile& file_;
   const ArchSpec& spec_;

@@ -30,6 +30,8 @@ struct Codes {
   ScaleKind scales = ScaleKind::kBlock;
   int d_shift = 0;                      // weights are 2^-d_shift times what d says
   const std::int8_t* values = nullptr;  // [16]
+  // Whether there are values. GCC with sanitizers takes no pointer's comparison for a constant.
+  bool by_value = false;
 
   [[nodiscard]] constexpr int sub_block() const {
     return scales == ScaleKind::kPairs16 || scales == ScaleKind::kSigned16 ? 16 : 32;

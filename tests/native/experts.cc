@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,8 +30,9 @@ class Experts {
   // isa "reference": plain loops in double.
   Experts(const std::string& isa, int n_threads, std::uint32_t dtype, int n_experts,
           std::int64_t hidden, std::int64_t size, const py::bytes& gate, const py::bytes& up,
-          const py::bytes& down, int n_mapped)
-      : hidden_(hidden) {
+          const py::bytes& down, int n_mapped, const std::optional<FloatArray>& gate_bias,
+          const std::optional<FloatArray>& up_bias, const std::optional<FloatArray>& down_bias)
+      : hidden_(hidden), gate_bias_(gate_bias), up_bias_(up_bias), down_bias_(down_bias) {
     if (isa == "reference") {
       backend_ = std::make_shared<testing::ReferenceBackend>();
     } else {
@@ -56,17 +58,22 @@ class Experts {
                  bool composed) {
     FloatArray y({x.shape(0), static_cast<py::ssize_t>(hidden_)});
     std::fill_n(y.mutable_data(), y.size(), 0.0F);
-    const ExpertsTask task{.x = x.data(),
-                           .x_stride = hidden_,
-                           .n_rows = static_cast<int>(x.shape(0)),
-                           .n_used = static_cast<int>(chosen.shape(1)),
-                           .chosen = chosen.data(),
-                           .weights = weights.data(),
-                           .gate = gate_,
-                           .up = up_,
-                           .down = down_,
-                           .dst = y.mutable_data(),
-                           .dst_stride = hidden_};
+    const ExpertsTask task{
+        .x = x.data(),
+        .x_stride = hidden_,
+        .n_rows = static_cast<int>(x.shape(0)),
+        .n_used = static_cast<int>(chosen.shape(1)),
+        .chosen = chosen.data(),
+        .weights = weights.data(),
+        .gate = gate_,
+        .up = up_,
+        .down = down_,
+        .gate_bias = gate_bias_ ? gate_bias_->data() : nullptr,
+        .up_bias = up_bias_ ? up_bias_->data() : nullptr,
+        .down_bias = down_bias_ ? down_bias_->data() : nullptr,
+        .activation = gate_bias_ ? Activation::kClampedSwiglu : Activation::kSilu,
+        .dst = y.mutable_data(),
+        .dst_stride = hidden_};
     composed ? backend_->Backend::experts(task) : backend_->experts(task);
     return y;
   }
@@ -104,6 +111,7 @@ class Experts {
  private:
   std::int64_t hidden_;
   std::shared_ptr<Backend> backend_;
+  std::optional<FloatArray> gate_bias_, up_bias_, down_bias_;
   std::vector<std::unique_ptr<WeightMatrix>> gate_, up_, down_;
 };
 
@@ -112,11 +120,14 @@ class Experts {
 PYBIND11_MODULE(_testing_experts, module) {
   py::class_<Experts>(module, "Experts", py::module_local())
       .def(py::init<const std::string&, int, std::uint32_t, int, std::int64_t, std::int64_t,
-                    const py::bytes&, const py::bytes&, const py::bytes&, int>(),
+                    const py::bytes&, const py::bytes&, const py::bytes&, int,
+                    const std::optional<FloatArray>&, const std::optional<FloatArray>&,
+                    const std::optional<FloatArray>&>(),
            py::arg("isa"), py::arg("n_threads"), py::arg("dtype"), py::arg("n_experts"),
            py::arg("hidden"), py::arg("size"), py::arg("gate"), py::arg("up"), py::arg("down"),
-           py::arg("n_mapped") = 0, py::keep_alive<1, 8>(), py::keep_alive<1, 9>(),
-           py::keep_alive<1, 10>())
+           py::arg("n_mapped") = 0, py::arg("gate_bias") = py::none(),
+           py::arg("up_bias") = py::none(), py::arg("down_bias") = py::none(),
+           py::keep_alive<1, 8>(), py::keep_alive<1, 9>(), py::keep_alive<1, 10>())
       .def("run", &Experts::run, py::arg("x"), py::arg("chosen"), py::arg("weights"),
            py::arg("composed") = false)
       .def("route", &Experts::route, py::arg("x"), py::arg("router"), py::arg("n_used"),

@@ -27,6 +27,7 @@ Activation parse_activation(const std::string& name) {
   if (name == "silu") return Activation::kSilu;
   if (name == "gelu_erf") return Activation::kGeluErf;
   if (name == "gelu_tanh") return Activation::kGeluTanh;
+  if (name == "clamped_swiglu") return Activation::kClampedSwiglu;
   if (name == "none") return Activation::kNone;
   throw_invalid("unknown activation " + name);
 }
@@ -115,7 +116,8 @@ class Cache {
   }
 
   Floats attention(const std::string& isa, int n_threads, const Floats& q, int first_slot,
-                   const std::optional<Ints>& parents, float scale, int window, float soft_cap) {
+                   const std::optional<Ints>& parents, float scale, int window, float soft_cap,
+                   const std::optional<Floats>& sinks) {
     Floats out(std::vector<py::ssize_t>(q.shape(), q.shape() + q.ndim()));
     AttentionTask task;
     task.n_rows = static_cast<int>(q.shape(0));
@@ -131,6 +133,7 @@ class Cache {
     task.parents = parents ? parents->data() : nullptr;
     task.window = window;
     task.soft_cap = soft_cap;
+    task.sinks = sinks ? sinks->data() : nullptr;
     check_attention(task);
     check_slots(first_slot, task.n_rows);
     const OpsKernels& ops = kernels(isa);
@@ -228,7 +231,7 @@ PYBIND11_MODULE(_testing_ops, m) {
            py::arg("interleaved") = false)
       .def("attention", &Cache::attention, py::arg("isa"), py::arg("n_threads"), py::arg("q"),
            py::arg("first_slot"), py::arg("parents") = py::none(), py::arg("scale") = 1.0F,
-           py::arg("window") = 0, py::arg("soft_cap") = 0.0F)
+           py::arg("window") = 0, py::arg("soft_cap") = 0.0F, py::arg("sinks") = py::none())
       .def("keys", &Cache::keys)
       .def("values", &Cache::values)
       .def("content", &Cache::content);

@@ -79,8 +79,9 @@ class ReferenceBackend final : public Backend {
       const std::vector<double> input =
           normalise(task.norm, task.x + source * task.x_stride, gate.n_in());
       for (std::int64_t i = 0; i < gate.n_out(); ++i) {
-        const double y = activate(task.activation, gate.dot(i, input)) * up.dot(i, input);
-        task.dst[r * task.dst_stride + i] = static_cast<float>(y);
+        const double g = gate.dot(i, input) + at_or_0(task.gate_bias, i);
+        const double u = up.dot(i, input) + at_or_0(task.up_bias, i);
+        task.dst[r * task.dst_stride + i] = static_cast<float>(gated(task.activation, g, u));
       }
     }
   }
@@ -119,8 +120,13 @@ class ReferenceBackend final : public Backend {
             score += static_cast<double>(q[d]) * k[static_cast<std::size_t>(d)];
           scores.push_back(capped(score * static_cast<double>(t.scale), t.soft_cap));
         }
-        const double largest = *std::max_element(scores.begin(), scores.end());
+        double largest = *std::max_element(scores.begin(), scores.end());
         double sum = 0;
+        if (t.sinks != nullptr) {
+          const auto sink = static_cast<double>(t.sinks[h]);
+          largest = std::max(largest, sink);
+          sum = std::exp(sink - largest);
+        }
         std::vector<double> out(static_cast<std::size_t>(t.head_dim), 0.0);
         for (std::size_t s = 0; s < slots.size(); ++s) {
           const double weight = std::exp(scores[s] - largest);
@@ -255,18 +261,19 @@ class ReferenceBackend final : public Backend {
 
   static void recurrent_row(const RecurrentTask& t, int h, int r, float* state) {
     const RecurrentShape& s = t.shape;
-    const std::int64_t key_head = h % s.n_key_heads;
+    const std::int64_t key_head = s.grouped ? h / (s.n_heads / s.n_key_heads) : h % s.n_key_heads;
     std::vector<double> q = convolve(t, r, key_head * s.key_dim, s.key_dim);
     std::vector<double> k = convolve(t, r, s.key_size() + key_head * s.key_dim, s.key_dim);
     const std::vector<double> v =
         convolve(t, r, 2 * s.key_size() + std::int64_t{h} * s.value_dim, s.value_dim);
     to_length(q, 1.0 / std::sqrt(static_cast<double>(s.key_dim)));
     to_length(k, 1.0);
-    const float* gates = t.inputs[r] + s.n_channels() + h;
-    const double step = static_cast<double>(gates[0]) + static_cast<double>(t.step_bias[h]);
+    const float* gates = t.inputs[r] + s.n_channels();
+    const double step =
+        static_cast<double>(gates[s.alpha_at(h)]) + static_cast<double>(t.step_bias[h]);
     const double fade = std::exp(static_cast<double>(t.decay[h]) *
                                  (std::max(step, 0.0) + std::log1p(std::exp(-std::abs(step)))));
-    const double rate = activate(Activation::kSigmoid, static_cast<double>(gates[s.n_heads]));
+    const double rate = activate(Activation::kSigmoid, static_cast<double>(gates[s.beta_at(h)]));
     std::vector<float> out(static_cast<std::size_t>(s.value_dim));
     for (std::size_t j = 0; j < out.size(); ++j) {
       double found = 0;
@@ -296,6 +303,16 @@ class ReferenceBackend final : public Backend {
     std::vector<float> all(kept, kept + n_kept * n);
     for (int r = 0; r < t.n_rows; ++r) all.insert(all.end(), t.inputs[r], t.inputs[r] + n);
     std::copy(all.end() - static_cast<std::ptrdiff_t>(n_kept * n), all.end(), kept);
+  }
+
+  static double at_or_0(const float* x, std::int64_t i) {
+    return x == nullptr ? 0.0 : static_cast<double>(x[i]);
+  }
+
+  static double gated(Activation activation, double gate, double up) {
+    if (activation != Activation::kClampedSwiglu) return activate(activation, gate) * up;
+    const double x = std::min(gate, 7.0);
+    return x / (1.0 + std::exp(-1.702 * x)) * (std::clamp(up, -7.0, 7.0) + 1.0);
   }
 
   static double activate(Activation activation, double x) {

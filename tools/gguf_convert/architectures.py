@@ -12,12 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from .errors import ConvertError, short
-from .experts import Mixture, read_mixture
+from .experts import GraniteMixture, Mixture, read_mixture
 from .gemma import gemma2, gemma3
+from .gpt_oss import gpt_oss
 from .hf_config import Config
 from .model_description import Defaults, Expected, Model, context_length, read_sizes
 from .phi import phi3
-from .qwen35 import qwen35
+from .qwen35 import qwen3next, qwen35, qwen35moe
 from .rope import Rope, nested_ropes, read_rope
 from .tensors import Computed, Target, fused_qkv_order, rope_pairs_order
 from .windows import optional_window, usual_windows
@@ -27,6 +28,8 @@ __all__ = ["Expected", "Model", "read_model"]
 
 # Where the name in GGUF files is not that of transformers.
 ARCHS = {"mistral": "llama", "mixtral": "llama", "qwen3_moe": "qwen3moe", "olmo3": "olmo2"}
+ARCHS["granitemoeshared"] = "granitemoe"
+GRANITE = ("granite", "granitemoe", "granitemoeshared")
 
 
 def _one_rope(config: Config, name: str, head_dim: int, context: int) -> Rope:
@@ -60,7 +63,7 @@ def _llama_like(
         raise config.fail("num_key_value_heads", f"a divisor of {n_heads} heads", n_kv_heads)
     config.require("hidden_act", ("silu", "swish"), "only SiLU is supported", "silu")
     config.require("mlp_bias", (False,), "biases there are not supported", False)
-    if name in ("llama", "granite", "olmo2", "olmoe"):
+    if name in ("llama", "olmo2", "olmoe", *GRANITE):
         # They have no window in transformers: such keys are left over from another model.
         for key in ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types"):
             if config.has(key):
@@ -71,10 +74,10 @@ def _llama_like(
     else:
         keys = optional_window(config, KINDS[name][0], n_layers, context, defaults.window)
         model.keys |= {f"{arch}.{key}": value for key, value in keys.items()}
-    permuted = arch in ("llama", "smollm3", "granite")
+    permuted = arch in ("llama", "smollm3", *GRANITE)
     # Qwen2 has biases whatever the key says; whether they are there is checked below.
     qkv_bias = config.flag("attention_bias", False) or name == "qwen2"
-    if name not in ("llama", "mistral", "mixtral", "qwen2", "granite") and qkv_bias:
+    if name not in ("llama", "mistral", "mixtral", "qwen2", *GRANITE) and qkv_bias:
         text = f"false: such biases of {KINDS[name][0]} are not supported"
         raise config.fail("attention_bias", text, True)
     rope = _one_rope(config, name, head_dim, context)
@@ -187,16 +190,28 @@ def smollm3(config: Config) -> Model:
     return _llama_like(config, "smollm3", Defaults(32768, 4))
 
 
-def granite(config: Config) -> Model:
-    model = _llama_like(config, "granite", Defaults(2048))
-    for key, name in (
+def granite(config: Config, name: str = "granite", mixture: Mixture | None = None) -> Model:
+    model = _llama_like(config, name, Defaults(2048), mixture)
+    for key, scale in (
         ("embedding_multiplier", "embedding_scale"),
         ("residual_multiplier", "residual_scale"),
         ("logits_scaling", "logit_scale"),
         ("attention_multiplier", "attention.scale"),
     ):
-        model.keys[f"granite.{name}"] = config.number(key, 1.0)
+        model.keys[f"{model.arch}.{scale}"] = config.number(key, 1.0)
     return model
+
+
+def granite_moe(config: Config) -> Model:
+    mixture = read_mixture(config, "num_local_experts")
+    return granite(config, "granitemoe", GraniteMixture(mixture.count, mixture.used, mixture.size))
+
+
+def granite_moe_shared(config: Config) -> Model:
+    mixture = read_mixture(config, "num_local_experts")
+    shared = config.integer("shared_intermediate_size", 1024, low=0)
+    mixture = GraniteMixture(mixture.count, mixture.used, mixture.size, shared=shared)
+    return granite(config, "granitemoeshared", mixture)
 
 
 def olmo2(config: Config) -> Model:
@@ -275,15 +290,20 @@ KINDS: dict[str, tuple[str, Callable[[Config], Model]]] = {
     "qwen2": ("Qwen2", qwen2),
     "qwen3": ("Qwen3", qwen3),
     "qwen3_5_text": ("Qwen3_5", qwen35),
+    "qwen3_5_moe_text": ("Qwen3_5Moe", qwen35moe),
     "qwen3_moe": ("Qwen3Moe", qwen3_moe),
+    "qwen3_next": ("Qwen3Next", qwen3next),
     "smollm3": ("SmolLM3", smollm3),
     "granite": ("Granite", granite),
+    "granitemoe": ("GraniteMoe", granite_moe),
+    "granitemoeshared": ("GraniteMoeShared", granite_moe_shared),
     "gemma2": ("Gemma2", gemma2),
     "gemma3_text": ("Gemma3", gemma3),
     "olmo2": ("Olmo2", olmo2),
     "olmoe": ("Olmoe", olmoe),
     "olmo3": ("Olmo3", olmo3),
     "phi3": ("Phi3", phi3),
+    "gpt_oss": ("GptOss", gpt_oss),
     "gpt_neox": ("GPTNeoX", gptneox),
 }
 ARCHITECTURES = {

@@ -13,6 +13,7 @@ import numpy as np
 from .architectures import Expected, Model
 from .errors import ConvertError, short
 from .experts import Stacked
+from .stacks import PackedSource, PieceSource, Reshaped, packed_names, packed_shapes
 from .tensors import Source, Target
 
 ANCHOR = "layers.0.post_attention_layernorm.weight"  # every architecture has it once
@@ -120,8 +121,32 @@ def _check(source: Source, shape: tuple[int, ...], where: str) -> None:
         )
 
 
+def _find_packed(expected: Expected, tensors: dict[str, Source], where: str) -> Source:
+    assert expected.piece is not None
+    n, n_rows, n_in = expected.shape
+    parts = []
+    shapes = packed_shapes(n, n_rows * expected.piece.step, n_in)
+    for name, shape in zip(packed_names(expected.sources[0]), shapes, strict=True):
+        part = tensors.get(name)
+        if part is None:
+            raise ConvertError(
+                f"{where}: tensor '{name}' {list(shape)} is missing: config.json says that experts "
+                "are in MXFP4"
+            )
+        if part.shape != shape or part.dtype != "U8":
+            raise ConvertError(
+                f"{where}: tensor '{short(name)}' should have the shape {list(shape)} of bytes, "
+                f"found {list(part.shape)} of {part.dtype}"
+            )
+        parts.append(part)
+    return PackedSource(expected.target, *parts, expected.piece, expected.shape)
+
+
 def _find(expected: Expected, tensors: dict[str, Source], where: str) -> Source:
-    if expected.stack:
+    if expected.packed:
+        return _find_packed(expected, tensors, where)
+    whole = expected.piece is not None and expected.sources[0] in tensors
+    if expected.stack and not whole:
         part = expected.shape[1:]
         return Stacked(
             expected.target,
@@ -130,9 +155,19 @@ def _find(expected: Expected, tensors: dict[str, Source], where: str) -> Source:
     for name in expected.sources:
         if name in tensors:
             _check(tensors[name], expected.source_shape or expected.shape, where)
-            return tensors[name]
+            if expected.is_reshaped:
+                return Reshaped(expected.target, tensors[name], expected.shape)
+            if expected.piece is None:
+                return tensors[name]
+            return PieceSource(expected.target, tensors[name], expected.piece, expected.shape)
     shape = list(expected.shape)
     raise ConvertError(f"{where}: tensor {_names(expected.sources)} {shape} is missing")
+
+
+def _names_of(entry: Expected) -> tuple[str, ...]:
+    if entry.packed:
+        return packed_names(entry.sources[0])
+    return (*entry.stack, *entry.sources) if entry.stack else entry.sources
 
 
 def build_targets(model: Model, found: dict[str, Source], where: str) -> list[Target]:
@@ -158,7 +193,7 @@ def build_targets(model: Model, found: dict[str, Source], where: str) -> list[Ta
         )
         for entry in expected
     ]
-    used = {name for entry in expected for name in entry.stack or entry.sources}
+    used = {name for entry in expected for name in _names_of(entry)}
     used |= set(model.heads)
     unknown = sorted(name for name in set(tensors) - used if not SKIPPED.fullmatch(name))
     if unknown:

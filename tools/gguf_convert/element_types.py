@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import ConvertError
+from .stacks import PACKED
 from .tensors import Rows, Target, n_rows, row_length
 
 
@@ -72,6 +73,9 @@ def choose_types(targets: list[Target], outtype: str) -> None:
     names = {target.name for target in targets}
     head = "output.weight" if "output.weight" in names else "token_embd.weight"
     for target in targets:
+        if target.source.dtype == PACKED:
+            target.dtype = PACKED
+            continue
         dtype = "F32"
         if is_matrix(target):
             dtype = "Q8_0" if target.name == head and outtype.startswith(("Q4", "Q5")) else outtype
@@ -82,7 +86,7 @@ def choose_types(targets: list[Target], outtype: str) -> None:
 
 def lossless_type(targets: list[Target]) -> str:
     """The smallest plain type that holds the matrices of a checkpoint exactly."""
-    dtypes = {target.source.dtype for target in targets if is_matrix(target)}
+    dtypes = {target.source.dtype for target in targets if is_matrix(target)} - {PACKED}
     return dtypes.pop() if dtypes in ({"F16"}, {"BF16"}) else "F32"
 
 
@@ -102,7 +106,9 @@ def _to_bf16(rows: Rows) -> bytes:
 
 
 def encode_rows(rows: Rows, dtype: str, name: str) -> bytes:
-    """`name` is the tensor's, for messages."""
+    """`name` is the tensor's, for messages. Bytes are of that type already."""
+    if rows.dtype == np.uint8:
+        return rows.tobytes()
     largest = float(np.abs(rows).max(initial=0.0))
     if not math.isfinite(largest):
         raise ConvertError(f"tensor '{name}' holds numbers that are infinite or not numbers")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .hf_config import Config
+from .stacks import Piece
 from .tensors import Change, Target
 
 
@@ -23,6 +25,24 @@ class Expected:
     source_shape: tuple[int, ...] | None = None  # where it is another than `shape`
     plain: bool = False  # F32 although it is no vector
     stack: tuple[str, ...] = ()  # names of the matrices that it is a stack of, if it is one
+    piece: Piece | None = None  # it is one of each matrix of the source's stack
+    packed: bool = False  # the source is in MXFP4
+
+    @property
+    def is_reshaped(self) -> bool:
+        of = self.source_shape
+        return (
+            of is not None
+            and self.row_order is None
+            and math.prod(of[1:]) != math.prod(self.shape[1:])
+            and self.piece is None
+        )
+
+    @property
+    def has_some_rows(self) -> bool:
+        """The source has rows of others too."""
+        of = self.source_shape
+        return of is not None and self.row_order is not None and of[0] != self.shape[0]
 
 
 @dataclass

@@ -20,6 +20,7 @@ from .atomic_file import (
 from .checkpoint import Checkpoint
 from .checkpoint_tensors import build_targets
 from .element_types import (
+    ALL_FILE_TYPES,
     FILE_TYPES,
     NATIVE_OUTTYPES,
     OUTTYPES,
@@ -35,6 +36,7 @@ from .hf_config import Config
 from .parts import Limits, cut, parse_limits, part_keys, part_paths
 from .progress import Progress
 from .qwen35 import text_part
+from .stacks import PACKED
 from .tensors import Target
 from .vocabulary import Vocabulary
 from .vocabulary_loader import load_vocabulary
@@ -93,6 +95,14 @@ def make_plan(
     written = lossless_type(targets) if outtype in NATIVE_OUTTYPES else outtype
     choose_types(targets, written)
     keys = file_keys(model, vocab, written)
+    if any(target.dtype == PACKED for target in targets):
+        if outtype in NATIVE_OUTTYPES:
+            raise ConvertError(
+                f"{checkpoint.folder}: experts are in MXFP4 already and stay so; --outtype "
+                f"{outtype.lower()} is made from plain weights only: choose one of "
+                + ", ".join(known.lower() for known in FILE_TYPES)
+            )
+        keys["general.file_type"] = ALL_FILE_TYPES[PACKED]
     keys["general.name"] = name or _default_name(checkpoint.folder, config)
     notes = model.notes + vocab.notes
     keys = restore(checkpoint.folder, keys, notes, named=bool(name))

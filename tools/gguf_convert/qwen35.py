@@ -1,12 +1,14 @@
-"""Qwen3.5: layers of a gated delta rule and layers of gated attention."""
+"""Qwen3.5 and Qwen3-Next: layers of a gated delta rule and layers of gated attention."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import ConvertError
+from .experts import Mixture, mixture_config, read_mixture
 from .hf_config import Config
 from .model_description import Model, context_length, read_sizes
 from .rope import read_rope
@@ -15,7 +17,12 @@ from .tensors import Change
 if TYPE_CHECKING:
     from .gguf_keys import Keys
 
-ARCH = "qwen35"
+GROUPED = ("qwen3next",)  # value heads stay with their key head
+# Of models that also see images the class, the one of the part that writes text, and its type.
+WITH_IMAGES = {
+    "Qwen3_5ForConditionalGeneration": ("Qwen3_5ForCausalLM", "qwen3_5_text"),
+    "Qwen3_5MoeForConditionalGeneration": ("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text"),
+}
 INTERVAL = 4  # of files that say nothing: every fourth layer has attention
 KINDS = {"linear_attention": True, "full_attention": False}
 SECTIONS = [11, 11, 10]
@@ -38,12 +45,14 @@ NEGATIVE_EXPONENTIAL = Change(lambda x: -np.exp(x), _logarithm)
 
 def text_part(config: Config) -> Config:
     """Of a model that also sees images: the part that writes text."""
-    if config.values.get("architectures") != ["Qwen3_5ForConditionalGeneration"]:
+    names = config.values.get("architectures")
+    if not isinstance(names, list) or len(names) != 1 or names[0] not in WITH_IMAGES:
         return config
     text = config.values.get("text_config")
     if not isinstance(text, dict):
         raise config.fail("text_config", "an object")
-    values = text | {"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text"}
+    name, model_type = WITH_IMAGES[names[0]]
+    values = text | {"architectures": [name], "model_type": model_type}
     for key in ("tie_word_embeddings", "_name_or_path"):
         if key in config.values:
             values[key] = config.values[key]
@@ -85,16 +94,15 @@ def _sections(config: Config, n_rot: int) -> list[int]:
     return list(found)
 
 
-def _expect_recurrent(model: Model, to: str, of: str, hidden: int, s: dict[str, int]) -> None:
-    n_heads, n_key_heads, dim, n_taps = s["heads"], s["key_heads"], s["dim"], s["taps"]
-    n_keys, n_values = 2 * n_key_heads * dim, n_heads * dim
-    heads = values_order(n_heads, n_key_heads, 1)
-    values = values_order(n_heads, n_key_heads, dim)
+def _expect_inputs(model: Model, to: str, of: str, hidden: int, s: dict[str, int]) -> None:
+    """What is multiplied with the hidden state; value heads are put in turn."""
+    n_heads, n_keys = s["heads"], 2 * s["key_heads"] * s["dim"]
+    n_values = n_heads * s["dim"]
+    heads = values_order(n_heads, s["key_heads"], 1)
+    values = values_order(n_heads, s["key_heads"], s["dim"])
     channels = np.concatenate([np.arange(n_keys), n_keys + values])
-    n_channels = n_keys + n_values
-    of += ".linear_attn"
     for name, source, n_out, order in (
-        ("attn_qkv", "in_proj_qkv", n_channels, channels),
+        ("attn_qkv", "in_proj_qkv", n_keys + n_values, channels),
         ("attn_gate", "in_proj_z", n_values, values),
         ("ssm_alpha", "in_proj_a", n_heads, heads),
         ("ssm_beta", "in_proj_b", n_heads, heads),
@@ -102,6 +110,40 @@ def _expect_recurrent(model: Model, to: str, of: str, hidden: int, s: dict[str, 
         model.expect(
             f"{to}.{name}.weight", f"{of}.{source}.weight", (n_out, hidden), row_order=order
         )
+
+
+def _expect_grouped_inputs(model: Model, to: str, of: str, hidden: int, s: dict[str, int]) -> None:
+    """Likewise; checkpoints have q, k, v and z of each key head together."""
+    dim = s["dim"]
+    of_values = s["heads"] // s["key_heads"] * dim
+    rows = np.arange(s["key_heads"] * 2 * (dim + of_values)).reshape(s["key_heads"], -1)
+    q, k, v, z = (
+        part.reshape(-1) for part in np.split(rows, np.cumsum([dim, dim, of_values]), axis=1)
+    )
+    for name, order in (("attn_qkv", np.concatenate([q, k, v])), ("attn_gate", z)):
+        entry = model.expect(
+            f"{to}.{name}.weight",
+            f"{of}.in_proj_qkvz.weight",
+            (len(order), hidden),
+            row_order=order,
+        )
+        entry.source_shape = (rows.size, hidden)
+    model.expect(f"{to}.ssm_ba.weight", f"{of}.in_proj_ba.weight", (2 * s["heads"], hidden))
+
+
+def _expect_recurrent(model: Model, to: str, of: str, hidden: int, s: dict[str, int]) -> None:
+    n_heads, n_key_heads, dim, n_taps = s["heads"], s["key_heads"], s["dim"], s["taps"]
+    n_keys, n_values = 2 * n_key_heads * dim, n_heads * dim
+    n_channels = n_keys + n_values
+    of += ".linear_attn"
+    heads = values = channels = None
+    if model.arch in GROUPED:
+        _expect_grouped_inputs(model, to, of, hidden, s)
+    else:
+        _expect_inputs(model, to, of, hidden, s)
+        heads = values_order(n_heads, n_key_heads, 1)
+        values = values_order(n_heads, n_key_heads, dim)
+        channels = np.concatenate([np.arange(n_keys), n_keys + values])
     conv = model.expect(
         f"{to}.ssm_conv1d.weight", f"{of}.conv1d.weight", (n_channels, n_taps), row_order=channels
     )
@@ -127,19 +169,48 @@ def _read_shape(config: Config, model: Model) -> dict[str, int]:
         text = f"a divisor of {shape['heads']} value heads"
         raise config.fail("linear_num_key_heads", text, shape["key_heads"])
     model.keys |= {
-        f"{ARCH}.ssm.conv_kernel": shape["taps"],
-        f"{ARCH}.ssm.state_size": shape["dim"],
-        f"{ARCH}.ssm.group_count": shape["key_heads"],
-        f"{ARCH}.ssm.time_step_rank": shape["heads"],
-        f"{ARCH}.ssm.inner_size": shape["dim"] * shape["heads"],
+        f"{model.arch}.ssm.conv_kernel": shape["taps"],
+        f"{model.arch}.ssm.state_size": shape["dim"],
+        f"{model.arch}.ssm.group_count": shape["key_heads"],
+        f"{model.arch}.ssm.time_step_rank": shape["heads"],
+        f"{model.arch}.ssm.inner_size": shape["dim"] * shape["heads"],
     }
     return shape
 
 
 def qwen35(config: Config) -> Model:
+    return _hybrid(config, "qwen35", 4)
+
+
+def _mixture(config: Config) -> Mixture:
+    mixture = read_mixture(config, "num_experts", "moe_intermediate_size")
+    shared = config.integer("shared_expert_intermediate_size", 512)
+    return replace(mixture, stacked="mlp.experts", shared=shared)
+
+
+def qwen35moe(config: Config) -> Model:
+    mixture = _mixture(config)
+    has_size = config.has("intermediate_size")
+    config.values.setdefault("intermediate_size", mixture.size)  # of no network
+    model = _hybrid(config, "qwen35moe", 2, mixture)
+    if not has_size:
+        del model.keys["qwen35moe.feed_forward_length"]
+    return model
+
+
+def qwen3next(config: Config) -> Model:
+    config.require("norm_topk_prob", (True,), "weights of all experts are not supported", True)
+    config.require("decoder_sparse_step", (1,), "all layers must have experts", 1)
+    config.require("mlp_only_layers", ([], None), "all layers must have experts", [])
+    config.values.setdefault("intermediate_size", 5632)
+    return _hybrid(config, "qwen3next", 2, _mixture(config))
+
+
+def _hybrid(config: Config, arch: str, n_kv: int, mixture: Mixture | None = None) -> Model:
+    """`n_kv`: heads of keys where config.json is silent."""
     context = context_length(config, 32768)
-    model, hidden, n_layers, n_heads, head_dim = read_sizes(config, ARCH, context, 256)
-    n_kv_heads = config.integer("num_key_value_heads", 4)
+    model, hidden, n_layers, n_heads, head_dim = read_sizes(config, arch, context, 256)
+    n_kv_heads = config.integer("num_key_value_heads", n_kv)
     if n_heads % n_kv_heads:
         raise config.fail("num_key_value_heads", f"a divisor of {n_heads} heads", n_kv_heads)
     config.require("hidden_act", ("silu", "swish"), "only SiLU is supported", "silu")
@@ -158,23 +229,27 @@ def qwen35(config: Config) -> Model:
     n_rot = int(head_dim * config.checked_number("partial_rotary_factor", share))
     if not 2 <= n_rot <= head_dim or n_rot % 2:
         raise config.fail("partial_rotary_factor", f"an even part of {head_dim} dimensions", share)
-    sections = _sections(config, n_rot)
+    sections = [] if arch == "qwen3next" else _sections(config, n_rot)
     rope = read_rope(config, n_rot, context, divisors=False)
     model.keys |= {
-        f"{ARCH}.attention.head_count_kv": n_kv_heads,
-        f"{ARCH}.attention.key_length": head_dim,
-        f"{ARCH}.attention.value_length": head_dim,
-        f"{ARCH}.attention.layer_norm_rms_epsilon": config.number("rms_norm_eps", 1e-6),
-        f"{ARCH}.rope.freq_base": rope.theta,
-        f"{ARCH}.rope.dimension_count": n_rot,
-        f"{ARCH}.rope.dimension_sections": [*sections, 0],
-    } | {f"{ARCH}.rope.{key}": value for key, value in rope.keys.items()}
+        f"{model.arch}.attention.head_count_kv": n_kv_heads,
+        f"{model.arch}.attention.key_length": head_dim,
+        f"{model.arch}.attention.value_length": head_dim,
+        f"{model.arch}.attention.layer_norm_rms_epsilon": config.number("rms_norm_eps", 1e-6),
+        f"{model.arch}.rope.freq_base": rope.theta,
+        f"{model.arch}.rope.dimension_count": n_rot,
+    } | {f"{model.arch}.rope.{key}": value for key, value in rope.keys.items()}
+    if sections:
+        model.keys[f"{arch}.rope.dimension_sections"] = [*sections, 0]
     usual = [(layer + 1) % INTERVAL != 0 for layer in range(n_layers)]
     if recurrent == usual:
-        model.keys[f"{ARCH}.full_attention_interval"] = INTERVAL
+        model.keys[f"{model.arch}.full_attention_interval"] = INTERVAL
     else:
-        model.keys[f"{ARCH}.attention.recurrent_layers"] = [int(r) for r in recurrent]
+        model.keys[f"{model.arch}.attention.recurrent_layers"] = [int(r) for r in recurrent]
     shape = _read_shape(config, model)
+    if mixture is not None:
+        model.keys[f"{arch}.expert_feed_forward_length"] = mixture.size
+        model.keys |= mixture.keys(arch)
     model.skipped = ("mtp.", "model.visual.")
     model.heads = ("lm_head.weight",)
     model.expect("token_embd.weight", "model.embed_tokens.weight", (model.n_vocab, hidden))
@@ -196,7 +271,10 @@ def qwen35(config: Config) -> Model:
             )
         norm = f"{of}.post_attention_layernorm.weight"
         model.expect(f"{to}.post_attention_norm.weight", norm, (hidden,), plus=1)
-        ffn = model.keys[f"{ARCH}.feed_forward_length"]
+        if mixture is not None:
+            mixture.expect(model, to, of, hidden)
+            continue
+        ffn = model.keys[f"{arch}.feed_forward_length"]
         for name, matrix in (
             ("gate", (ffn, hidden)),
             ("up", (ffn, hidden)),
@@ -222,18 +300,27 @@ def config_json(keys: Keys, scaling: Any) -> dict[str, Any]:
         raise keys.fail("rope.dimension_sections", "a list of numbers")
     names = {recurrent: kind for kind, recurrent in KINDS.items()}
     dim = keys.integer("ssm.state_size")
-    return {
+    rope = {
+        "rope_type": "default",
+        "rope_theta": keys.number("rope.freq_base", 10000.0),
+        "partial_rotary_factor": keys.integer("rope.dimension_count", head_dim) / head_dim,
+    }
+    if keys.arch != "qwen3next":
+        rope["mrope_section"] = [int(n) for n in sections[:3]]
+    config: dict[str, Any] = {}
+    if keys.arch != "qwen35":
+        config = mixture_config(keys, count="num_experts", size="moe_intermediate_size")
+        config["shared_expert_intermediate_size"] = keys.integer(
+            "expert_shared_feed_forward_length", keys.get("feed_forward_length")
+        )
+    if keys.arch == "qwen3next":
+        config["norm_topk_prob"] = True
+    return config | {
         "layer_types": [names[bool(flag)] for flag in flags],
         "linear_conv_kernel_dim": keys.integer("ssm.conv_kernel"),
         "linear_key_head_dim": dim,
         "linear_value_head_dim": dim,
         "linear_num_key_heads": keys.integer("ssm.group_count"),
         "linear_num_value_heads": keys.integer("ssm.time_step_rank"),
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": keys.number("rope.freq_base", 10000.0),
-            "partial_rotary_factor": keys.integer("rope.dimension_count", head_dim) / head_dim,
-            "mrope_section": [int(n) for n in sections[:3]],
-        }
-        | (scaling or {}),
+        "rope_parameters": rope | (scaling or {}),
     }

@@ -69,7 +69,12 @@ def yarn_magnitude(factor: float, scale: float = 1.0) -> float:
 
 
 def _add_yarn(
-    config: Config, parameters: dict[str, Any], rope: Rope, context: int, nested: bool
+    config: Config,
+    parameters: dict[str, Any],
+    rope: Rope,
+    context: int,
+    nested: bool,
+    truncates: bool,
 ) -> None:
     original = _whole(config, parameters, "original_max_position_embeddings", context)
     factor = _number(config, parameters, "factor", context / original)
@@ -95,8 +100,11 @@ def _add_yarn(
         raise config.fail("truncate", "true or false", truncate)
     if truncate is False and nested:
         config.notes.append("YaRN's truncate is left out: transformers does not look at it there")
-    elif truncate is False:
-        rope.keys["scaling.yarn_truncate"] = False
+        return
+    truncate = truncate is not False
+    if truncate != truncates:
+        rope.keys["scaling.yarn_truncate"] = truncate
+    if not truncate:
         config.notes.append("YaRN without truncation is written; llama.cpp truncates all the same")
 
 
@@ -149,9 +157,11 @@ def read_rope(
     divisors: bool,
     longrope: bool = False,
     nested: bool = False,
+    truncates: bool = True,
 ) -> Rope:
     """`divisors`: whether the architecture has rope_freqs.weight. `longrope`: whether it is Phi-3,
-    in which other names mean that too. `nested`: whether layers differ."""
+    in which other names mean that too. `nested`: whether layers differ. `truncates`: what YaRN does
+    in files without a key for it."""
     parameters = _parameters(config)
     theta = _number(config, parameters, "rope_theta", config.get("rope_theta", 10000.0))
     if theta < LEAST_THETA:
@@ -170,7 +180,7 @@ def read_rope(
     elif kind in ("linear", "yarn"):
         rope.keys["scaling.type"] = kind
         if kind == "yarn":
-            _add_yarn(config, parameters, rope, context, nested)
+            _add_yarn(config, parameters, rope, context, nested, truncates)
         else:
             rope.keys["scaling.factor"] = _number(config, parameters, "factor")
     elif kind == "llama3" and divisors:

@@ -45,6 +45,12 @@ class SafeTensor:
     begin: int  # in the file
     n_bytes: int
 
+    def read_bytes(self, first: int, count: int) -> np.ndarray:
+        """Rows of a tensor of bytes."""
+        length = row_length(self.shape)
+        raw = self.file.read_bytes(self.begin + first * length, count * length)
+        return np.frombuffer(raw, np.uint8).reshape(count, length)
+
     def read(self, first: int, count: int) -> Rows:
         length = row_length(self.shape)
         if self.dtype not in FLOATS:

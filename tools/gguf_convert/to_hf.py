@@ -22,6 +22,7 @@ from .gguf_metadata import FILE_NAME, difference, read_typed
 from .hf_config import Config
 from .pipeline import file_keys
 from .progress import Progress
+from .stacks import JoinedRows, JoinedSource, Reshaped
 from .tensors import Rows, Target, row_length
 from .to_hf_config import make_config
 from .to_hf_tokenizer import tokenizer_files
@@ -77,6 +78,8 @@ def _targets(expected: list[Expected], tensors: dict[str, Any], path: pathlib.Pa
     left = dict(tensors)
     for name in ("rope_freqs", "rope_factors_short", "rope_factors_long"):
         left.pop(f"{name}.weight", None)
+    joined: dict[str, JoinedSource] = {}
+    rows: dict[str, JoinedRows] = {}
     for entry in expected:
         tensor = left.pop(entry.target, None)
         if tensor is None:
@@ -93,6 +96,22 @@ def _targets(expected: list[Expected], tensors: dict[str, Any], path: pathlib.Pa
                 part = ExpertSource(entry.target, tensor, expert=expert)
                 yield Target(name, part, None, dtype)
             continue
+        if entry.piece is not None:
+            name = entry.sources[0]
+            if name not in joined:
+                joined[name] = JoinedSource(name, entry.source_shape or entry.shape)
+                yield Target(name, joined[name], None, "F32" if entry.plain else dtype)
+            joined[name].pieces.append((entry.piece, source))
+            continue
+        if entry.has_some_rows:
+            name = entry.sources[0]
+            if name not in rows:
+                rows[name] = JoinedRows(name, entry.source_shape or entry.shape)
+                yield Target(name, rows[name], None, dtype)
+            rows[name].parts.append((entry.row_order, source))
+            continue
+        if entry.is_reshaped:
+            source = Reshaped(entry.target, source, entry.source_shape or entry.shape)
         # Vectors stay F32, as in the GGUF file.
         kind = dtype if len(entry.shape) == 2 and not entry.plain else "F32"
         columns = None if entry.column_order is None else np.argsort(entry.column_order)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import gpt_oss
 from .errors import ConvertError, short
 from .gguf_keys import Keys, token_id
 from .rope import llama3_divisors, yarn_magnitude
@@ -79,7 +80,7 @@ def _rope_scaling(keys: Keys, divisors: np.ndarray | None, head_dim: int) -> Any
             if keys.get(f"rope.scaling.yarn_{name}") is not None:
                 found[name] = keys.number(f"rope.scaling.yarn_{name}")
         found |= _yarn_magnitude(keys, factor)
-        if not keys.flag("rope.scaling.yarn_truncate", True):
+        if not keys.flag("rope.scaling.yarn_truncate", keys.arch != gpt_oss.ARCH):
             found["truncate"] = False
     return found
 
@@ -126,7 +127,9 @@ def make_config(all_keys: dict[str, Any], tensors: dict[str, Any], path: pathlib
         "num_attention_heads": n_heads,
         "num_key_value_heads": keys.integer("attention.head_count_kv", n_heads),
         "head_dim": head_dim,
-        "intermediate_size": keys.integer("feed_forward_length"),
+        "intermediate_size": keys.integer(
+            "feed_forward_length", keys.get("expert_feed_forward_length")
+        ),
         "max_position_embeddings": context,
         "vocab_size": int(tensors["token_embd.weight"].shape[1]),
         "tie_word_embeddings": "output.weight" not in tensors,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import qwen35
+from . import gpt_oss, qwen35
 from .experts import mixture_config
 from .gemma import PERIODS, attention_scalar
 from .gguf_keys import Keys, token_id
@@ -66,6 +66,8 @@ def _qwen(keys: Keys, config: Json, _: Json) -> None:
 
 def _qwen35(keys: Keys, config: Json, _: Json) -> None:
     config |= qwen35.config_json(keys, config["rope_scaling"])
+    if keys.arch == "qwen35moe" and keys.get("feed_forward_length") is None:
+        config["intermediate_size"] = LEFT_OUT
     config["rope_scaling"] = config["rope_theta"] = LEFT_OUT
 
 
@@ -90,6 +92,19 @@ def _granite(keys: Keys, config: Json, tensors: Json) -> None:
         "attention_multiplier": keys.number("attention.scale", 0) or config["head_dim"] ** -0.5,
         "attention_bias": "blk.0.attn_q.bias" in tensors,
     }
+
+
+def _granitemoe(keys: Keys, config: Json, tensors: Json) -> None:
+    _granite(keys, config, tensors)
+    config["head_dim"] = LEFT_OUT
+    config |= mixture_config(keys, count="num_local_experts", size=None)
+    shared = keys.get("expert_shared_feed_forward_length", 0)
+    if shared:
+        config |= {
+            "architectures": ["GraniteMoeSharedForCausalLM"],
+            "model_type": "granitemoeshared",
+            "shared_intermediate_size": shared,
+        }
 
 
 def _olmo2(keys: Keys, config: Json, _: Json) -> None:
@@ -175,6 +190,13 @@ def _phi3(keys: Keys, config: Json, tensors: Json) -> None:
     }
 
 
+def _gpt_oss(keys: Keys, config: Json, _: Json) -> None:
+    if config["rope_scaling"] is None:
+        # Nothing would mean the released models' scaling.
+        config["rope_scaling"] = {"rope_type": "default"}
+    config |= gpt_oss.config_json(keys)
+
+
 def _gptneox(keys: Keys, config: Json, _: Json) -> None:
     _drop_no_scaling(config)
     config |= {
@@ -196,9 +218,14 @@ FAMILIES = {
     "qwen2": Family("Qwen2", "qwen2", _qwen, (WINDOW,)),
     "qwen3": Family("Qwen3", "qwen3", _qwen, (WINDOW,)),
     "qwen35": Family("Qwen3_5", "qwen3_5_text", _qwen35, ("rope.dimension_count",)),
+    "qwen35moe": Family(
+        "Qwen3_5Moe", "qwen3_5_moe_text", _qwen35, ("rope.dimension_count", *EXPERTS)
+    ),
+    "qwen3next": Family("Qwen3Next", "qwen3_next", _qwen35, ("rope.dimension_count", *EXPERTS)),
     "qwen3moe": Family("Qwen3Moe", "qwen3_moe", _qwen3moe, (WINDOW, *EXPERTS)),
     "smollm3": Family("SmolLM3", "smollm3", _smollm3),
     "granite": Family("Granite", "granite", _granite, SCALES),
+    "granitemoe": Family("GraniteMoe", "granitemoe", _granitemoe, (*SCALES, *EXPERTS)),
     "gemma2": Family("Gemma2", "gemma2", _gemma2, (WINDOW, *CAPS)),
     "gemma3": Family("Gemma3", "gemma3_text", _gemma3, (WINDOW, CAPS[1])),
     "olmo2": Family("Olmo2", "olmo2", _olmo2, (WINDOW,)),
@@ -206,6 +233,7 @@ FAMILIES = {
     "phi3": Family(
         "Phi3", "phi3", _phi3, (WINDOW, "rope.dimension_count", "rope.scaling.attn_factor")
     ),
+    "gpt-oss": Family("GptOss", "gpt_oss", _gpt_oss, (WINDOW, *EXPERTS)),
     "gptneox": Family(
         "GPTNeoX",
         "gpt_neox",

@@ -30,11 +30,21 @@ inline void merge_chunk(float& m, float& l, float* o, float chunk_m, float chunk
   }
 }
 
+// (m, l) to what o is multiplied with; a sink is merged behind the last chunk.
+inline float share_of_sum(const AttentionTask& task, std::int64_t head, float m, float l) {
+  if (task.sinks == nullptr) return 1.0F / l;
+  const float sink = task.sinks[head] * 0x1.715476p+0F;
+  const float top = m < sink ? sink : m;
+  float factors[16] = {m - top, sink - top};
+  exp2_nonpositive(F32x16::load(factors)).store(factors);
+  return factors[0] / (l * factors[0] + factors[1]);
+}
+
 inline void write_row(const AttentionTask& task, int kv_head, int group, int t, const float* o,
-                      float l) {
+                      float m, float l) {
   const std::int64_t head = static_cast<std::int64_t>(kv_head) * group + t % group;
   float* out = task.out + t / group * task.out_stride + head * task.head_dim;
-  const F32x16 factor = F32x16::set1(1.0F / l);
+  const F32x16 factor = F32x16::set1(share_of_sum(task, head, m, l));
   for (int d = 0; d < task.head_dim; d += 16) {
     const F32x16 x = F32x16::load(o + d) * factor;
     if (d + 16 <= task.head_dim) {
@@ -68,7 +78,7 @@ inline void attend_tile(const AttentionTask& task, const AttentionPlan& plan,
     }
   }
   for (int j = 0; j < tile.n(); ++j) {
-    write_row(task, kv_head, plan.group, tile.begin() + j, work.sum_out + j * v_stride,
+    write_row(task, kv_head, plan.group, tile.begin() + j, work.sum_out + j * v_stride, work.max[j],
               work.sum[j]);
   }
 }
@@ -120,7 +130,7 @@ inline void attend_split(const AttentionTask& task, const AttentionPlan& plan,
       merge_chunk(m, l, out, row_max[chunk], row_sum[chunk],
                   all + static_cast<std::int64_t>(chunk) * v_stride, v_stride);
     }
-    write_row(task, static_cast<int>(i / plan.n_queries), plan.group, t, out, l);
+    write_row(task, static_cast<int>(i / plan.n_queries), plan.group, t, out, m, l);
   }
 }
 

@@ -321,6 +321,12 @@ class CpuBackend final : public Backend {
       const int n_cols = panels.split().size(g);
       multiply(gate, gate_tiles, panels.view(gate.panel_kind(), g), gate_out);
       multiply(up, up_tiles, panels.view(up.panel_kind(), g), up_out);
+      for (int c = 0; c < n_cols; ++c) {
+        for (int i = 0; i < n && task.gate_bias != nullptr; ++i)
+          gate_out[c * kTileRows + i] += task.gate_bias[row0 + i];
+        for (int i = 0; i < n && task.up_bias != nullptr; ++i)
+          up_out[c * kTileRows + i] += task.up_bias[row0 + i];
+      }
       ops_.activate_multiply(task.activation, gate_out, up_out, n_cols * kTileRows, gate_out);
       for (int c = 0; c < n_cols; ++c) {
         std::copy_n(gate_out + c * kTileRows, n,

@@ -58,6 +58,15 @@ struct ActivateMultiply {
   Activation activation;
   F32x16 operator()(F32x16 gate, F32x16 up) const { return apply(activation, gate) * up; }
 };
+struct ClampedSwiglu {
+  F32x16 operator()(F32x16 gate, F32x16 up) const {
+    const F32x16 largest = F32x16::set1(7.0F);
+    const F32x16 one = F32x16::set1(1.0F);
+    const F32x16 x = min(gate, largest);
+    const F32x16 y = max(min(up, largest), F32x16::zero() - largest);
+    return x / (one + exp(x * F32x16::set1(-1.702F))) * (y + one);
+  }
+};
 
 void norm(const Norm& norm, const float* x, std::int64_t n, float* out) noexcept {
   const auto count = static_cast<float>(n);
@@ -80,6 +89,7 @@ void soft_cap(float cap, float* x, std::int64_t n) noexcept {
 
 void activate_multiply(Activation activation, const float* gate, const float* up, std::int64_t n,
                        float* dst) noexcept {
+  if (activation == Activation::kClampedSwiglu) return map2(gate, up, n, dst, ClampedSwiglu{});
   map2(gate, up, n, dst, ActivateMultiply{activation});
 }
 

@@ -29,6 +29,15 @@ int valid_rows(std::int64_t n_out, std::int64_t tile) {
   return static_cast<int>(std::min<std::int64_t>(kTileRows, n_out - tile * kTileRows));
 }
 
+// Of one expert to a tile of n_cols columns.
+void add_bias(const float* bias, std::int64_t n_out, std::int64_t tile, int n_cols, float* out) {
+  if (bias == nullptr) return;
+  for (int c = 0; c < n_cols; ++c) {
+    for (int i = 0; i < valid_rows(n_out, tile); ++i)
+      out[c * kTileRows + i] += bias[tile * kTileRows + i];
+  }
+}
+
 }  // namespace
 
 CpuExperts::CpuExperts(const ExpertsTask& task, const MatmulKernels& matmul, const OpsKernels& ops,
@@ -140,6 +149,8 @@ void CpuExperts::gate_and_up(const Group& group, std::int64_t tile) const {
     const int n_cols = input.split().size(g);
     multiply(gate, input, g, gate_tiles, gate_out);
     multiply(up, input, g, up_tiles, up_out);
+    add_bias(bias_of(task_.gate_bias, group.expert, n_ffn_), n_ffn_, tile, n_cols, gate_out);
+    add_bias(bias_of(task_.up_bias, group.expert, n_ffn_), n_ffn_, tile, n_cols, up_out);
     ops_.activate_multiply(task_.activation, gate_out, up_out, n_cols * kTileRows, gate_out);
     for (int c = 0; c < n_cols; ++c) {
       const std::int32_t pair = group.pairs[static_cast<std::size_t>(input.split().first(g) + c)];
@@ -155,7 +166,9 @@ void CpuExperts::down(const Group& group, std::int64_t tile) const {
   alignas(64) float out[kMaxColumns * kTileRows];
   for (int g = 0; g < group.ffn.split().n_groups(); ++g) {
     multiply(weight, group.ffn, g, tiles, out);
-    for (int c = 0; c < group.ffn.split().size(g); ++c) {
+    const int n_cols = group.ffn.split().size(g);
+    add_bias(bias_of(task_.down_bias, group.expert, n_out_), n_out_, tile, n_cols, out);
+    for (int c = 0; c < n_cols; ++c) {
       const std::int32_t pair =
           group.pairs[static_cast<std::size_t>(group.ffn.split().first(g) + c)];
       std::copy_n(out + c * kTileRows, valid_rows(n_out_, tile),

@@ -145,6 +145,7 @@ inline F32x16 apply(Activation activation, F32x16 x) {
       return gelu_tanh(x);
     case Activation::kSigmoid:
       return sigmoid(x);
+    case Activation::kClampedSwiglu:  // not of one number
     case Activation::kNone:
       break;
   }

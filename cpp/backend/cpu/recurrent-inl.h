@@ -45,7 +45,7 @@ struct RecurrentHead {
   // First channel of q, k or v.
   std::int64_t channel(int part) const {
     const RecurrentShape& s = task.shape;
-    const std::int64_t key_head = head % s.n_key_heads;
+    const std::int64_t key_head = s.key_head(head);
     if (part == 0) return key_head * s.key_dim;
     if (part == 1) return s.key_size() + key_head * s.key_dim;
     return 2 * s.key_size() + std::int64_t{head} * s.value_dim;
@@ -91,12 +91,13 @@ struct RecurrentHead {
     convolve(r);
     scale(q(r), 1.0F / std::sqrt(static_cast<float>(task.shape.key_dim)));
     scale(k(r), 1.0F);
-    const float* gates = task.inputs[r] + task.shape.n_channels() + head;
+    const float* gates = task.inputs[r] + task.shape.n_channels();
     float lanes[16];
-    const F32x16 step = softplus(F32x16::set1(gates[0] + task.step_bias[head]));
+    const F32x16 step =
+        softplus(F32x16::set1(gates[task.shape.alpha_at(head)] + task.step_bias[head]));
     exp(F32x16::set1(task.decay[head]) * step).store(lanes);
     decay(r) = lanes[0];
-    sigmoid(F32x16::set1(gates[task.shape.n_heads])).store(lanes);
+    sigmoid(F32x16::set1(gates[task.shape.beta_at(head)])).store(lanes);
     correction(r) = lanes[0];
   }
 

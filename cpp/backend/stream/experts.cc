@@ -48,6 +48,7 @@ void StreamBackend::experts(const ExpertsTask& task) {
 // Of few rows.
 void StreamBackend::add_experts(const ExpertsTask& task) {
   SPECDEC_CHECK(task.gate.size() == 1 && task.up.size() == 1 && task.down.size() == 1);
+  SPECDEC_CHECK(task.gate_bias == nullptr && task.up_bias == nullptr && task.down_bias == nullptr);
   const PackedWeight& gate = packed(task.gate[0].get());
   const PackedWeight& up = packed(task.up[0].get());
   const PackedWeight& down = packed(task.down[0].get());

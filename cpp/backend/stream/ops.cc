@@ -54,6 +54,7 @@ void StreamBackend::linear(const LinearTask& task) {
 
 void StreamBackend::gated_linear(const GatedLinearTask& task) {
   if (task.n_rows == 0) return;
+  SPECDEC_CHECK(task.gate_bias == nullptr && task.up_bias == nullptr);
   GatedArgs args{.input = {},
                  .n_rows = task.n_rows,
                  .gate = packed(task.gate),
@@ -99,6 +100,7 @@ void StreamBackend::issue_rope() {
 
 void StreamBackend::attention(const AttentionTask& task) {
   if (task.n_rows == 0) return issue_rope();
+  SPECDEC_CHECK(task.sinks == nullptr);
   const RopeStoreArgs rope = std::exchange(rope_, {});
   AttentionArgs args{.n_rows = task.n_rows,
                      .n_heads = task.n_heads,

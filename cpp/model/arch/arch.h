@@ -20,6 +20,7 @@ struct ArchSpec {
   bool experts = false;       // layers may be mixtures
   Presence head_bias = Presence::kNever;
   Presence rope_divisors = Presence::kNever;  // rope_freqs.weight
+  bool yarn_truncates = true;                 // where files do not say it
   bool long_rope = false;  // rope_factors_short.weight and rope_factors_long.weight
   std::span<const char* const> own_keys = {};  // that mean nothing, or harm, elsewhere
   LayerSpec layer = {};                        // of every layer, before read_layers
@@ -46,6 +47,14 @@ void gemma_layer_slots(SlotTable& table, Presence head_norms);
 // Their scales; the largest of each family, known by its layers, scales scores by what heads share
 // of the width: files do not say it.
 void read_gemma_scales(ModelConfig& config, int layers_of_largest);
+
+// Granite's scales, and their keys.
+void read_granite_scales(const HparamReader& hparams, ModelConfig& config);
+// Layers of a gated delta rule among those of attention; `grouped`: as in RecurrentShape.
+void read_delta_layers(const HparamReader& hparams, ModelConfig& config, bool grouped);
+void delta_layer_slots(SlotTable& table);
+// Of mixtures; `usual`: its size where a file does not say it, 0: it has none then.
+void read_shared_expert(const HparamReader& hparams, ModelConfig& config, int usual);
 
 // nullptr when it is not one of ours.
 [[nodiscard]] const ArchSpec* find_arch(std::string_view name) noexcept;

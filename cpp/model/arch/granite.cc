@@ -16,9 +16,11 @@ double read_scale(const HparamReader& hparams, const char* suffix) {
   return scale == 0 ? 1 : scale;
 }
 
+}  // namespace
+
 // The residual is kept divided by residual_scale: what layers add then needs no scale, and norms
 // give the same with an epsilon divided by its square.
-void read_layers(const HparamReader& hparams, ModelConfig& config) {
+void read_granite_scales(const HparamReader& hparams, ModelConfig& config) {
   const double residual = read_scale(hparams, "residual_scale");
   config.embedding_scale = static_cast<float>(read_scale(hparams, "embedding_scale") / residual);
   config.norm_epsilon =
@@ -27,6 +29,8 @@ void read_layers(const HparamReader& hparams, ModelConfig& config) {
   if (hparams.get_bool("rope.scaling.finetuned", true)) return;
   for (LayerSpec& layer : config.layers) layer.rope = -1;
 }
+
+namespace {
 
 void layer_slots(SlotTable& t) { t.pre_norm_layer(Presence::kOptional, Presence::kOptional); }
 
@@ -37,7 +41,7 @@ const ArchSpec k_arch_granite = {
     .norm_kind = Norm::Kind::kRms,
     .rope_interleaved = true,
     .own_keys = kOwnKeys,
-    .read_layers = read_layers,
+    .read_layers = read_granite_scales,
     .layer_slots = layer_slots,
 };
 

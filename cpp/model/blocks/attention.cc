@@ -116,7 +116,8 @@ void attend(const LayerRun& run) {
                                 .first_slot = run.pass.slot_of(part) + skipped,
                                 .parents = run.rows.parents,
                                 .window = run.spec.window,
-                                .soft_cap = run.spec.score_cap});
+                                .soft_cap = run.spec.score_cap,
+                                .sinks = run.weights.vector(Part::kAttentionSinks)});
   }
   if (!run.spec.gates_attention) return;
   const int first = run.first_row();

@@ -15,6 +15,8 @@ void recur(const LayerRun& run);
 void feed_forward(const LayerRun& run);
 // hidden += the mixture of experts of the rows that matter.
 void add_experts(const LayerRun& run);
+// dst += the expert that all rows use, of the input of the others.
+void add_shared_expert(const LayerRun& run, const float* input, float* dst);
 // hidden += W x + b, or the norm of that, which takes the place of q, k and v meanwhile.
 void add_branch(const LayerRun& run, Part weight, Part post_norm, const float* x,
                 std::int64_t x_stride);

@@ -63,9 +63,13 @@ void add_experts(const LayerRun& run) {
                             .gate = run.weights.experts(Part::kGateExperts),
                             .up = run.weights.experts(Part::kUpExperts),
                             .down = run.weights.experts(Part::kDownExperts),
+                            .gate_bias = run.weights.vector(Part::kGateExpertsBias),
+                            .up_bias = run.weights.vector(Part::kUpExpertsBias),
+                            .down_bias = run.weights.vector(Part::kDownExpertsBias),
                             .activation = run.spec.activation,
                             .dst = hidden,
                             .dst_stride = run.pass.hidden_stride});
+  if (!run.weights.experts(Part::kSharedGate).empty()) add_shared_expert(run, input, hidden);
 }
 
 }  // namespace specdec

@@ -18,9 +18,10 @@ void project(const LayerRun& run) {
   std::array<LinearSegment, 4> segments;
   std::size_t n = 0;
   std::int64_t at = 0;
-  for (const Part part :
-       {Part::kQkv, Part::kRecurrentAlpha, Part::kRecurrentBeta, Part::kRecurrentGate}) {
+  for (const Part part : {Part::kQkv, Part::kRecurrentAlpha, Part::kRecurrentBeta,
+                          Part::kRecurrentGates, Part::kRecurrentGate}) {
     const WeightMatrix* weight = run.weights.matrix(part);
+    if (weight == nullptr) continue;
     if (part == Part::kRecurrentGate) at = run.config.recurrent.input_stride();
     segments[n++] = {.weight = weight, .dst = run.rows.qkv + at, .dst_stride = run.pass.qkv_stride};
     at += weight->n_out();
@@ -29,7 +30,7 @@ void project(const LayerRun& run) {
                            .x_stride = run.pass.hidden_stride,
                            .n_rows = run.pass.n_rows,
                            .norm = norm_of(run, Part::kAttentionNorm),
-                           .segments = segments});
+                           .segments = std::span(segments.data(), n)});
 }
 
 // Rows of one sequence from `first_row` on, behind position `base` of its cache.

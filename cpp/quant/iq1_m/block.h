@@ -25,7 +25,8 @@ struct BlockIQ1_M {
                                 .zero_shift = 4,
                                 .scales = ScaleKind::kSigned16,
                                 .d_shift = 3,
-                                .values = kIq1Values};
+                                .values = kIq1Values,
+                                .by_value = true};
   void codes(int b, std::uint8_t* q) const {
     for (int j = 0; j < 4; ++j) {
       const int bits = qh[2 * b + j / 2] >> (4 * (j % 2));

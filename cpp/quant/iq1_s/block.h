@@ -22,7 +22,8 @@ struct BlockIQ1_S {
                                 .zero_shift = 4,
                                 .scales = ScaleKind::kSigned32,
                                 .d_shift = 3,
-                                .values = kIq1Values};
+                                .values = kIq1Values,
+                                .by_value = true};
   void codes(int b, std::uint8_t* q) const {
     for (int j = 0; j < 4; ++j) {
       const int number = qs[4 * b + j] | ((qh[b] >> (3 * j)) & 7) << 8;

@@ -26,7 +26,8 @@ struct BlockIQ2_S {
                                 .zero_shift = 6,
                                 .scales = ScaleKind::kSigned16,
                                 .d_shift = 3,
-                                .values = kIq2Values};
+                                .values = kIq2Values,
+                                .by_value = true};
   void codes(int b, std::uint8_t* q) const {
     for (int j = 0; j < 4; ++j) {
       const int number = qs[4 * b + j] | ((qh[b] >> (2 * j)) & 3) << 8;

@@ -22,7 +22,8 @@ struct BlockIQ2_XS {
                                 .zero_shift = 6,
                                 .scales = ScaleKind::kSigned16,
                                 .d_shift = 3,
-                                .values = kIq2Values};
+                                .values = kIq2Values,
+                                .by_value = true};
   void codes(int b, std::uint8_t* q) const {
     for (int j = 0; j < 4; ++j) {
       const unsigned bits = qs[4 * b + j];

@@ -20,7 +20,8 @@ struct BlockIQ2_XXS {
                                 .zero_shift = 6,
                                 .scales = ScaleKind::kSigned32,
                                 .d_shift = 3,
-                                .values = kIq2Values};
+                                .values = kIq2Values,
+                                .by_value = true};
   void codes(int b, std::uint8_t* q) const {
     const std::uint32_t signs = qs[4 * b + 2] | std::uint32_t{qs[4 * b + 3]} << 16;
     for (int j = 0; j < 4; ++j) {

@@ -25,7 +25,7 @@ struct BlockIQ3_S {
   std::uint8_t scales[4];
 
   static constexpr Codes kCodes{
-      .zero_shift = 4, .scales = ScaleKind::kSigned32, .values = kIq3SValues};
+      .zero_shift = 4, .scales = ScaleKind::kSigned32, .values = kIq3SValues, .by_value = true};
   void codes(int b, std::uint8_t* q) const {
     for (int j = 0; j < 8; ++j) {
       const int number = qs[8 * b + j] | ((qh[b] >> j) & 1) << 8;

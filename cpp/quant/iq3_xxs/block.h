@@ -20,8 +20,11 @@ struct BlockIQ3_XXS {
   std::uint8_t qs[64];
   std::uint16_t signs[8][2];
 
-  static constexpr Codes kCodes{
-      .zero_shift = 6, .scales = ScaleKind::kSigned32, .d_shift = 2, .values = kIq3XxsValues};
+  static constexpr Codes kCodes{.zero_shift = 6,
+                                .scales = ScaleKind::kSigned32,
+                                .d_shift = 2,
+                                .values = kIq3XxsValues,
+                                .by_value = true};
   void codes(int b, std::uint8_t* q) const {
     const std::uint32_t all = signs[b][0] | std::uint32_t{signs[b][1]} << 16;
     for (int j = 0; j < 8; ++j) {

@@ -17,7 +17,7 @@ struct BlockIQ4_NL {
   std::uint16_t d;
   std::uint8_t qs[16];
 
-  static constexpr Codes kCodes{.zero_shift = 7, .values = kIq4Values};
+  static constexpr Codes kCodes{.zero_shift = 7, .values = kIq4Values, .by_value = true};
   void codes(int, std::uint8_t* q) const { nibble_codes(*this, q); }
 };
 static_assert(sizeof(BlockIQ4_NL) == 18);

@@ -20,7 +20,7 @@ struct BlockIQ4_XS {
   std::uint8_t qs[128];
 
   static constexpr Codes kCodes{
-      .zero_shift = 7, .scales = ScaleKind::kSigned32, .values = kIq4Values};
+      .zero_shift = 7, .scales = ScaleKind::kSigned32, .values = kIq4Values, .by_value = true};
   void codes(int b, std::uint8_t* q) const {
     for (int k = 0; k < 32; ++k)
       q[k] = static_cast<std::uint8_t>((qs[16 * b + k % 16] >> (4 * (k / 16))) & 15);

@@ -17,7 +17,7 @@ struct BlockMXFP4 {
   std::uint8_t e;
   std::uint8_t qs[16];
 
-  static constexpr Codes kCodes{.zero_shift = 4, .values = kE2m1Values};
+  static constexpr Codes kCodes{.zero_shift = 4, .values = kE2m1Values, .by_value = true};
   void codes(int, std::uint8_t* q) const { nibble_codes(*this, q); }
   // The upper half of d as a float; the smallest two are subnormal.
   [[nodiscard]] constexpr std::uint16_t d_bits() const {

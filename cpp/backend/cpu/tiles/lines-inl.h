@@ -61,7 +61,7 @@ SPECDEC_INLINE inline void decode_codes(const std::uint8_t* lines, int lane, typ
   const std::uint8_t* high = lines + TileShape<Block>::kLowBytes;
   if constexpr (kCodes.high_bits == 1) add_bit_line<S, kCodes.low_bits>(high, lane, w);
   if constexpr (kCodes.high_bits == 2) add_two_bit_lines<S, kCodes.low_bits>(high, lane, w);
-  if constexpr (kCodes.values != nullptr) {
+  if constexpr (kCodes.by_value) {
     const auto table = S::load_table(kOffsetValues<Block>.v);
     unroll<8>([&]<int kV>() SPECDEC_INLINE { w[kV] = S::lookup(table, w[kV]); });
   }

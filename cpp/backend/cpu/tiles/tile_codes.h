@@ -21,7 +21,7 @@ inline constexpr CodeTable kOffsetValues = [] {
 // The largest number that decoding gives.
 template <class Block>
 inline constexpr int kMaxWeight = [] {
-  if constexpr (Block::kCodes.values == nullptr) {
+  if constexpr (!Block::kCodes.by_value) {
     return (1 << (Block::kCodes.low_bits + Block::kCodes.high_bits)) - 1;
   } else {
     int most = 0;

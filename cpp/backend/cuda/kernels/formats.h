@@ -21,7 +21,7 @@ namespace specdec::cuda {
 // nvcc calls no function of the host in one of the device, not even for a constant.
 template <class Block>
 constexpr std::uint32_t values_of(int k) {
-  if (Block::kCodes.values == nullptr) return 0;
+  if (!Block::kCodes.by_value) return 0;
   std::uint32_t out = 0;
   for (int i = 0; i < 4; ++i)
     out |= static_cast<std::uint32_t>(static_cast<std::uint8_t>(Block::kCodes.values[4 * k + i]))
@@ -34,7 +34,7 @@ template <class Block, int unit>
 struct CodeFormat {
   static constexpr Codes kCodes = Block::kCodes;
   static constexpr int kLow = kCodes.low_bits, kHigh = kCodes.high_bits, kUnit = unit;
-  static constexpr bool kSigned = kLow == 8 || kCodes.values != nullptr;
+  static constexpr bool kSigned = kLow == 8 || kCodes.by_value;
   static constexpr int kZeroShift = kSigned ? -1 : kCodes.zero_shift;
   static constexpr int kDShift = kCodes.d_shift;
   static constexpr bool kHasMin = specdec::kHasMin<Block>;
@@ -93,7 +93,7 @@ struct CodeFormat {
       if constexpr (kHigh == 1) word |= ((raw.high[s] >> v) & 0x01010101U) << kLow;
       if constexpr (kHigh == 2)
         word |= ((raw.high[2 * s + v / 4] >> (v % 4 * 2)) & 0x03030303U) << kLow;
-      if constexpr (kCodes.values != nullptr) word = look_up(word);
+      if constexpr (kCodes.by_value) word = look_up(word);
       w[v] = word;
     }
   }
@@ -110,7 +110,7 @@ struct CodeFormat {
   }
   // What one code stands for.
   static SPECDEC_GPU int value_of(int code) {
-    if constexpr (kCodes.values != nullptr) {
+    if constexpr (kCodes.by_value) {
       return static_cast<std::int8_t>(look_up(static_cast<std::uint32_t>(code)) & 0xFFU);
     } else if constexpr (kSigned) {
       return static_cast<std::int8_t>(code);
