@@ -294,6 +294,20 @@ def test_speculative_text_is_plain_text(llama_file, draft_file, device, layers):
     assert generate(target, draft, drafter="model", **sampled)["token_ids"] == plain
 
 
+def test_a_mixture_drafted_for_writes_its_plain_text(mixture_file, draft_file, device):
+    gpu = open_gpu(device)
+    draft = engine.load(str(draft_file), gpu=gpu, n_gpu_layers=1, n_ctx=512)
+    on_cpu = engine.load(str(mixture_file), n_ctx=512)
+    plain = generate(on_cpu, drafter="none")["token_ids"]
+    for n_layers in (2, 1):
+        target = engine.load(str(mixture_file), gpu=gpu, n_gpu_layers=n_layers, n_ctx=512)
+        assert target.info["n_gpu_layers"] == n_layers
+        assert generate(target, drafter="none")["token_ids"] == plain
+        for drafter in ("model", "ngram", "auto"):
+            found = generate(target, draft, drafter=drafter)
+            assert found["token_ids"] == plain, (n_layers, drafter)
+
+
 def test_forks_share_what_they_have_in_common(llama_file, device):
     gpu = open_gpu(device)
     target = engine.load(str(llama_file), gpu=gpu, n_ctx=1024)

@@ -21,7 +21,7 @@ const Kernels& emulated_kernels() {
   static const Kernels kernels{
       .name = "emulated",
       .memory = kKernelMemory,
-      .prepare = prepare<EmulatedLauncher>,
+      .pack_input = pack_input<EmulatedLauncher>,
       .linear = linear<EmulatedLauncher>,
       .gated_linear = gated_linear<EmulatedLauncher>,
       .rope_store = rope_store<EmulatedLauncher>,

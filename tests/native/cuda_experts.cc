@@ -105,19 +105,19 @@ struct Stack {
 struct Input {
   Input(const float* x, int n_slots, std::int64_t n_in, const DeviceBuffer& rows, DType dtype)
       : memory(input_bytes(input_kind(dtype), n_slots, n_in)) {
-    PrepareArgs args{.x = x,
-                     .x_stride = n_in,
-                     .n_rows = n_slots,
-                     .n_in = n_in,
-                     .row_index = rows.as<std::int32_t>(),
-                     .norm = {},
-                     .out = {}};
+    PackInputArgs args{.x = x,
+                       .x_stride = n_in,
+                       .n_rows = n_slots,
+                       .n_in = n_in,
+                       .row_index = rows.as<std::int32_t>(),
+                       .norm = {},
+                       .out = {}};
     args.out.data[static_cast<int>(input_kind(dtype))] = memory.data();
-    run_kernels(device_kernels().prepare, args);
-    prepared = args.out;
+    run_kernels(device_kernels().pack_input, args);
+    packed = args.out;
   }
   DeviceBuffer memory;
-  PreparedInput prepared;
+  PackedInput packed;
 };
 
 Floats experts(std::uint32_t type, int n_experts, std::int64_t size, const py::bytes& gate_data,
@@ -136,7 +136,7 @@ Floats experts(std::uint32_t type, int n_experts, std::int64_t size, const py::b
   const DeviceBuffer out(n_slots * static_cast<std::size_t>(hidden) * sizeof(float));
   const Input input(d_x.as<float>(), found.n, hidden, found.rows, dtype);
   run_kernels(device_kernels().gated_linear,
-              GatedArgs{.input = input.prepared,
+              GatedArgs{.input = input.packed,
                         .n_rows = found.n,
                         .gate = gate.weight,
                         .up = up.weight,
@@ -145,7 +145,7 @@ Floats experts(std::uint32_t type, int n_experts, std::int64_t size, const py::b
                         .experts = found.experts.as<std::int32_t>()});
   const Input inner(ffn.as<float>(), found.n, size, found.slots, dtype);
   LinearArgs linear;
-  linear.input = inner.prepared;
+  linear.input = inner.packed;
   linear.n_rows = found.n;
   linear.n_segments = 1;
   linear.experts = found.experts.as<std::int32_t>();

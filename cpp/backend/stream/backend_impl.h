@@ -255,9 +255,9 @@ class StreamBackend final : public DeviceBackend {
   void download_results();
   void copy_results(int first_row, int n_rows);
   void hand_over();
-  [[nodiscard]] PreparedInput prepare(const float* x, std::int64_t x_stride, int n_rows,
-                                      std::int64_t n_in, const std::int32_t* row_index,
-                                      const Norm& norm, std::initializer_list<DType> dtypes);
+  [[nodiscard]] PackedInput pack_input(const float* x, std::int64_t x_stride, int n_rows,
+                                       std::int64_t n_in, const std::int32_t* row_index,
+                                       const Norm& norm, std::initializer_list<DType> dtypes);
 
   const std::unique_ptr<Runtime> runtime_;
   const Kernels& kernels_;

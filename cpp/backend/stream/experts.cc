@@ -55,7 +55,7 @@ void StreamBackend::add_experts(const ExpertsTask& task) {
   const int n_experts = gate.n_stacked;
   const int n_pairs = task.n_rows * task.n_used;
   const int n_slots = expert_slots(n_pairs, n_experts);
-  SPECDEC_CHECK(n_slots <= space_.prepared_rows && n_experts <= shape_.n_experts &&
+  SPECDEC_CHECK(n_slots <= space_.input_rows && n_experts <= shape_.n_experts &&
                 up.n_stacked == n_experts && down.n_stacked == n_experts &&
                 down.n_in == gate.n_out && gate.n_out <= shape_.expert_size);
   const auto* experts = at<const std::int32_t>(space_.slot_experts);
@@ -85,14 +85,14 @@ void StreamBackend::add_experts(const ExpertsTask& task) {
                   .dst_stride = ffn_stride,
                   .experts = experts};
   gated.input =
-      prepare(task.x, task.x_stride, n_slots, gate.n_in, rows, {}, {gate.dtype, up.dtype});
+      pack_input(task.x, task.x_stride, n_slots, gate.n_in, rows, {}, {gate.dtype, up.dtype});
   launch("experts: gate and up", kernels_.gated_linear, gated);
   LinearArgs linear;
   linear.n_rows = n_slots;
   linear.n_segments = 1;
   linear.experts = experts;
   linear.segments[0] = {.weight = down, .dst = out, .dst_stride = out_stride};
-  linear.input = prepare(ffn, ffn_stride, n_slots, down.n_in, slots, {}, {down.dtype});
+  linear.input = pack_input(ffn, ffn_stride, n_slots, down.n_in, slots, {}, {down.dtype});
   launch("experts: down", kernels_.linear, linear);
   launch("the sum of experts", kernels_.combine,
          CombineArgs{.y = out,

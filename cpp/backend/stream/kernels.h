@@ -15,6 +15,7 @@
 #include <cstdint>
 
 #include "backend/backend.h"
+#include "backend/input_kind.h"
 #include "backend/kv_layout.h"
 #include "base/token.h"
 #include "tensor/dtype.h"
@@ -42,24 +43,20 @@ struct PackedWeight {
 
 // --- Inputs of products
 
-// The form in which a format wants its activations.
-enum class InputKind { kFloat, kQ32, kQ256 };
-inline constexpr int kInputKinds = 3;
-
 // One buffer of input_bytes() for each kind that is used; the others null.
-struct PreparedInput {
+struct PackedInput {
   std::byte* data[kInputKinds] = {};  // device, indexed by InputKind
 };
 
 // Gathers rows, normalises and quantises them.
-struct PrepareArgs {
+struct PackInputArgs {
   const float* x = nullptr;  // [.., x_stride]
   std::int64_t x_stride = 0;
   int n_rows = 0;
   std::int64_t n_in = 0;
   const std::int32_t* row_index = nullptr;  // device, [n_rows], below 0: zeros; or null
   Norm norm;                                // device pointers
-  PreparedInput out;
+  PackedInput out;
 };
 
 // --- Products
@@ -77,7 +74,7 @@ inline constexpr int kMaxSegments = 4;
 
 // Segments with the same format that follow each other are one launch.
 struct LinearArgs {
-  PreparedInput input;
+  PackedInput input;
   int n_rows = 0;
   int n_segments = 0;
   Segment segments[kMaxSegments];
@@ -89,7 +86,7 @@ struct LinearArgs {
 
 // dst = activation(Wg x) * (Wu x).
 struct GatedArgs {
-  PreparedInput input;
+  PackedInput input;
   int n_rows = 0;
   PackedWeight gate, up;
   Activation activation = Activation::kSilu;
@@ -205,7 +202,7 @@ inline constexpr std::int32_t kNoHeadBlock = 0x07FFFFFF;
 
 // As HeadTask: results on the device. n_blocks > 0: only these blocks of kHeadBlock tokens.
 struct HeadArgs {
-  PreparedInput input;
+  PackedInput input;
   int n_rows = 0;
   PackedWeight weight;
   const float* bias = nullptr;
@@ -258,7 +255,7 @@ struct KernelMemory {
 struct Kernels {
   const char* name;
   KernelMemory memory;
-  void (*prepare)(const PrepareArgs& args, Stream stream);
+  void (*pack_input)(const PackInputArgs& args, Stream stream);
   void (*linear)(const LinearArgs& args, Stream stream);
   void (*gated_linear)(const GatedArgs& args, Stream stream);
   void (*rope_store)(const RopeStoreArgs& args, Stream stream);

@@ -50,11 +50,11 @@ WorkSpace::WorkSpace(const WorkShape& shape, const KernelMemory& memory) {
   qkv = place(n_bytes, rows(qkv_row));
   attention = place(n_bytes, rows(q_row));
   ffn = place(n_bytes, rows(ffn_row));
-  prepared_rows = shape.max_rows;
+  input_rows = shape.max_rows;
   if (shape.n_experts > 0) place_experts(shape);
   for (int kind = 0; kind < kInputKinds; ++kind) {
-    prepared[kind] = place(
-        n_bytes, memory.input_bytes(static_cast<InputKind>(kind), prepared_rows, shape.max_n_in));
+    inputs_of[kind] = place(
+        n_bytes, memory.input_bytes(static_cast<InputKind>(kind), input_rows, shape.max_n_in));
   }
   counters_bytes = size(shape.n_heads) * kAttentionCounters * sizeof(std::int32_t);
   counters = place(n_bytes, counters_bytes);
@@ -82,7 +82,7 @@ void WorkSpace::place_experts(const WorkShape& shape) {
   expert_ffn_row = size(padded_row(shape.expert_size));
   expert_ffn = place(n_bytes, n_slots * expert_ffn_row * sizeof(float));
   expert_out = place(n_bytes, n_slots * hidden_row * sizeof(float));
-  prepared_rows = std::max(prepared_rows, static_cast<int>(n_slots));
+  input_rows = std::max(input_rows, static_cast<int>(n_slots));
 }
 
 PassInputs::PassInputs(int n_rows, int n_fed, int n_rot, int n_pages, bool tree, int n_head_blocks,

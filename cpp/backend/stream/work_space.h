@@ -27,8 +27,8 @@ struct WorkSpace {
 
   std::size_t inputs = 0, inputs_bytes = 0;  // what a pass uploads: PassInputs
   std::size_t hidden = 0, qkv = 0, attention = 0, ffn = 0;
-  std::size_t prepared[kInputKinds] = {};
-  int prepared_rows = 0;
+  std::size_t inputs_of[kInputKinds] = {};
+  int input_rows = 0;
   // Of mixtures: what rows choose; of a piece of rows the slots, as GroupArgs has them, and what
   // experts make of them.
   std::size_t chosen = 0, expert_weights = 0, router_logits = 0;

@@ -10,7 +10,7 @@
 #include "backend/cuda/kernels/head-inl.h"
 #include "backend/cuda/kernels/layout.h"
 #include "backend/cuda/kernels/matmul_launch.h"
-#include "backend/cuda/kernels/prepare-inl.h"
+#include "backend/cuda/kernels/pack_input-inl.h"
 #include "backend/cuda/kernels/rope_store-inl.h"
 #include "backend/cuda/kernels/scratch.h"
 
@@ -46,9 +46,9 @@ inline constexpr int kPiece = 256;  // elements per block of elementwise kernels
 }
 
 template <class L>
-void prepare(const PrepareArgs& args, Stream stream) {
+void pack_input(const PackInputArgs& args, Stream stream) {
   if (args.n_rows == 0) return;
-  PrepareParams p{};
+  PackInputParams p{};
   p.x = args.x;
   p.x_stride = args.x_stride;
   p.row_index = args.row_index;
@@ -74,12 +74,12 @@ void prepare(const PrepareArgs& args, Stream stream) {
   const std::int64_t n_padded = div_up(args.n_in, 256) * 256;
   p.k_per_block = p.norm == 0 ? 2048 : n_padded;
   const auto rows = static_cast<int>(div_up(args.n_rows, kColsPerTile) * kColsPerTile);
-  L::template launch<Prepare>(p, rows, static_cast<int>(div_up(n_padded, p.k_per_block)), 256,
-                              kSumBytes, stream);
+  L::template launch<PackInput>(p, rows, static_cast<int>(div_up(n_padded, p.k_per_block)), 256,
+                                kSumBytes, stream);
 }
 
 // Everything but the segments. experts: as in ExpertsArgs.
-[[nodiscard]] inline MatmulLaunch matmul_launch(const PreparedInput& input, int n_rows, DType dtype,
+[[nodiscard]] inline MatmulLaunch matmul_launch(const PackedInput& input, int n_rows, DType dtype,
                                                 std::int64_t n_in, bool use_dp4a,
                                                 const std::int32_t* experts = nullptr) {
   MatmulLaunch launch;

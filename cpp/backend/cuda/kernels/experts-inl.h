@@ -4,7 +4,7 @@
 #pragma once
 
 #include "backend/cuda/kernels/math-inl.h"
-#include "backend/cuda/kernels/prepare-inl.h"
+#include "backend/cuda/kernels/pack_input-inl.h"
 
 namespace specdec::cuda {
 

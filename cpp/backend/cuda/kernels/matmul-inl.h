@@ -1,4 +1,4 @@
-// Products of packed weights and prepared inputs: 16 rows of the matrix (a tile) times kTiles * 8
+// Products of packed weights and packed inputs: 16 rows of the matrix (a tile) times kTiles * 8
 // rows of x. Weights are decoded once for all columns; columns share nothing else, so a column's
 // bits depend on nothing but itself. A dot product is cut into pieces of k, which are added in
 // ascending order; two kernels with the same bits differ in who computes them:

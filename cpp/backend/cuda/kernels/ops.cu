@@ -72,7 +72,7 @@ const Kernels& gpu_kernels() {
   static const Kernels kernels{
       .name = "cuda",
       .memory = kKernelMemory,
-      .prepare = prepare<CudaLauncher>,
+      .pack_input = pack_input<CudaLauncher>,
       .linear = linear<CudaLauncher>,
       .gated_linear = gated_linear<CudaLauncher>,
       .rope_store = rope_store<CudaLauncher>,

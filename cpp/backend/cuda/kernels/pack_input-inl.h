@@ -6,7 +6,7 @@
 
 namespace specdec::cuda {
 
-struct PrepareParams {
+struct PackInputParams {
   const float* x;
   std::int64_t x_stride;
   const std::int32_t* row_index;
@@ -138,8 +138,8 @@ SPECDEC_GPU void store_codes(G& g, std::uint8_t* block, int column, int code) {
   }
 }
 
-struct Prepare {
-  using Params = PrepareParams;
+struct PackInput {
+  using Params = PackInputParams;
   static constexpr bool kWaits = true;
   static constexpr int kMaxThreads = 256;
   static constexpr int kMinBlocks = 2;
