@@ -20,7 +20,7 @@ safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors is no
 
 from gguf_convert import convert  # noqa: E402
 from gguf_convert.errors import ConvertError  # noqa: E402
-from test_model_transformers import expected_logits, gpt_oss, randomise  # noqa: E402
+from test_model_transformers import expected_logits, gpt_oss, randomise, rope  # noqa: E402
 
 VALUES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
 VALUES = np.concatenate([VALUES, -VALUES])  # of the codes of FP4
@@ -39,7 +39,11 @@ def packed(shape: tuple[int, ...], scale: int, rng: np.random.Generator) -> Any:
 def checkpoint(tmp_path: pathlib.Path) -> tuple[pathlib.Path, Any, dict[str, np.ndarray]]:
     """A folder, the model with the same numbers, and the experts' matrices."""
     torch.manual_seed(1)
-    model = gpt_oss(num_experts_per_tok=5)  # all: near ties would turn over
+    # All experts: near ties would turn over. Truncating as llama.cpp does.
+    model = gpt_oss(
+        num_experts_per_tok=5,
+        rope_parameters=rope("yarn", original_max_position_embeddings=128),
+    )
     randomise(model)
     rng = np.random.default_rng(2)
     folder = tmp_path / "c"
@@ -123,3 +127,23 @@ def test_what_cannot_be_kept_is_refused_by_name(checkpoint: Any) -> None:
     assert f"'{name}' should have the shape [5, 64, 5] of bytes" in refusal(folder)
     change_config(folder, quantization_config=None)
     assert "experts.gate_up_proj' [5, 160, 64] is missing" in refusal(folder)
+
+
+def test_llama_cpp_reads_the_same_experts(checkpoint: Any, tmp_path: pathlib.Path) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    folder, model, _ = checkpoint
+    convert(folder, tmp_path / "out.gguf", outtype="f32")
+    tokens = np.random.default_rng(1).integers(0, 300, 60).tolist()
+    peer = llama_cpp.Llama(
+        str(tmp_path / "out.gguf"), n_ctx=128, n_threads=2, logits_all=True, verbose=False
+    )
+    peer.eval(tokens)
+    theirs = np.array(peer.scores[: len(tokens)])
+    peer.close()
+    ours = testing.Model(str(tmp_path / "out.gguf")).session(kv_type="f32").forward(tokens)
+    expected = expected_logits(model, tokens)
+    same = int((theirs.argmax(1) == ours.argmax(1)).sum())
+    apart = [float(np.abs(rows - expected).max() / expected.std()) for rows in (ours, theirs)]
+    print(f"top-1 {same}/60, to transformers {apart[0]:.1e} and llama.cpp {apart[1]:.1e}")
+    assert same >= 54  # both round activations to 8 bits, each its way
+    assert max(apart) < 0.2

@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
+import specdec_native as sd
 import tiny_models
 from test_model import CHAIN, bits, load, testing
 from tiny_models import RawTensor, Tensors
@@ -87,3 +88,4 @@ def test_files_need_not_say_the_size_of_networks_that_they_lack(tmp_path: pathli
     path = tiny_models.write_gguf(tmp_path / "m.gguf", keys, tensors)
     want = load(tiny_models.write_tiny(tmp_path / "said.gguf", config)).session().forward(CHAIN[:9])
     assert bits(load(path).session().forward(CHAIN[:9])) == bits(want)
+    assert sd.Model(path).info.ffn_size == size

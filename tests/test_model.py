@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -15,41 +16,37 @@ from tiny_models import TinyConfig
 
 testing = native("model")
 
-# Sizes that are no multiple of a vector, a tile or a cache line.
+# Sizes that are no multiple of a vector, a tile or a cache line, of every family and its variants.
+ODD_SIZES: dict[str, dict[str, Any]] = {
+    "llama": {
+        "n_layers": 3,
+        "hidden_size": 96,
+        "head_dim": 24,
+        "intermediate_size": 160,
+        "window": 0,
+    },
+    "qwen2": {"tied": True, "n_heads": 7, "n_kv_heads": 1, "head_dim": 32},
+    "qwen3": {"tied": True, "n_heads": 8, "n_kv_heads": 4, "head_dim": 24, "window": 0},
+    "qwen35": {"head_dim": 32, "tied": True},
+    "qwen35moe": {"head_dim": 32, "intermediate_size": 96, "shared_size": 160},
+    "qwen3next": {"head_dim": 32, "tied": True, "n_experts": 6, "intermediate_size": 96},
+    "qwen3moe": {"hidden_size": 96, "head_dim": 24, "intermediate_size": 160},
+    "granite": {"tied": True, "n_heads": 6},
+    "granitemoe": {"tied": True, "n_heads": 6, "shared_size": 64},
+    "gemma2": {"n_heads": 6, "window": 33},
+    "gemma3": {"head_dim": 24, "hidden_size": 96, "window": 21},
+    "olmo2": {"n_layers": 3, "window": 30},
+    "olmoe": {"n_experts": 6, "n_experts_used": 3, "intermediate_size": 64},
+    "phi3": {"window": 50},
+    "gpt-oss": {"n_heads": 8, "head_dim": 24, "window": 33},
+    "gptneox": {"n_rot": 6, "vocab_size": 275},
+}
 CONFIGS = {
-    "llama": TinyConfig(
-        n_layers=3, hidden_size=96, n_heads=4, n_kv_heads=2, head_dim=24, intermediate_size=160
-    ),
+    name: dataclasses.replace(config, **ODD_SIZES.get(name, {}))
+    for name, config in tiny_models.FAMILIES.items()
+} | {
     "mistral": TinyConfig(n_heads=6, n_kv_heads=2, window=40),
     "mixtral": TinyConfig(n_experts=4, head_dim=24, intermediate_size=96),
-    "qwen2": TinyConfig(arch="qwen2", tied=True, n_heads=7, n_kv_heads=1, head_dim=32),
-    "qwen3": TinyConfig(arch="qwen3", tied=True, n_heads=8, n_kv_heads=4, head_dim=24),
-    "qwen35": TinyConfig(arch="qwen35", n_layers=5, head_dim=32, n_rot=8, tied=True),
-    "qwen35moe": TinyConfig(
-        arch="qwen35moe", n_layers=5, head_dim=32, n_rot=8, n_experts=5, shared_size=160
-    ),
-    "qwen3next": TinyConfig(
-        arch="qwen3next", n_layers=5, head_dim=32, n_rot=8, tied=True, n_experts=6, shared_size=32
-    ),
-    "qwen3moe": TinyConfig(
-        arch="qwen3moe", hidden_size=96, head_dim=24, n_experts=5, intermediate_size=160
-    ),
-    "smollm3": TinyConfig(arch="smollm3", n_layers=4, tied=True),
-    "granite": TinyConfig(arch="granite", tied=True, n_heads=6, n_kv_heads=2),
-    "granitemoe": TinyConfig(
-        arch="granitemoe", tied=True, n_heads=6, n_kv_heads=2, n_experts=5, shared_size=64
-    ),
-    "gemma2": TinyConfig(arch="gemma2", tied=True, n_heads=6, n_kv_heads=2, window=33),
-    "gemma3": TinyConfig(
-        arch="gemma3", tied=True, n_heads=4, n_kv_heads=2, head_dim=24, hidden_size=96, window=21
-    ),
-    "olmo2": TinyConfig(arch="olmo2", n_layers=3, window=30),
-    "olmoe": TinyConfig(arch="olmoe", n_experts=6, n_experts_used=3, intermediate_size=64),
-    "phi3": TinyConfig(arch="phi3", n_layers=2, n_heads=4, head_dim=16, n_rot=12, window=50),
-    "gpt-oss": TinyConfig(
-        arch="gpt-oss", n_experts=5, n_heads=8, head_dim=24, window=33, intermediate_size=96
-    ),
-    "gptneox": TinyConfig(arch="gptneox", n_heads=4, n_kv_heads=4, n_rot=6, vocab_size=275),
 }
 CHAIN = [int(t) for t in np.random.default_rng(7).integers(0, 270, 300)]
 
@@ -283,6 +280,47 @@ def test_truncate_then_forward_equals_fresh(tmp_path: pathlib.Path, kv_type: str
         if keep != 270:
             session.forward(other[:20], output="argmax")
     assert bits(session.forward(other[:7])) == bits(expected)
+
+
+def test_rows_behind_a_rollback_have_the_bits_of_a_fresh_sequence(
+    model_file: pathlib.Path,
+) -> None:
+    model = load(model_file)
+    rng = np.random.default_rng(11)
+    session = model.session()
+    kept = CHAIN[:40]
+    session.forward(kept, output="none")
+    for n_rows, n_accepted in ((5, 2), (9, 0), (16, 7), (3, 3), (12, 1)):
+        drafts = [int(t) for t in rng.integers(0, 270, n_rows)]
+        session.forward(drafts)
+        kept = kept + drafts[:n_accepted]
+        session.truncate(len(kept))
+        fresh = model.session()
+        fresh.forward(kept, output="none")
+        probe = [int(t) for t in rng.integers(0, 270, 4)]
+        assert bits(session.forward(probe)) == bits(fresh.forward(probe))
+        session.truncate(len(kept))
+
+
+@pytest.mark.parametrize("name", [n for n in CONFIGS if n not in ("phi3", "gptneox")])
+def test_one_matrix_of_q_k_and_v_is_the_same_model(name: str, tmp_path: pathlib.Path) -> None:
+    keys = tiny_models.metadata(CONFIGS[name])
+    tensors = tiny_models.random_tensors(CONFIGS[name])
+    want = load(tiny_models.write_gguf(tmp_path / "apart.gguf", keys, tensors))
+    fused = dict(tensors)
+    for at in [at for at in tensors if ".attn_q." in at]:
+        parts = [fused.pop(at.replace("attn_q.", f"attn_{part}.")) for part in "qkv"]
+        fused[at.replace("attn_q.", "attn_qkv.")] = np.concatenate(parts)
+    assert len(fused) < len(tensors)
+    found = load(tiny_models.write_gguf(tmp_path / "one.gguf", keys, fused))
+    rows = [bits(model.session().forward(CHAIN[:20])) for model in (want, found)]
+    assert rows[0] == rows[1]
+
+
+def test_weights_that_are_not_repacked_give_the_same_bits(model_file: pathlib.Path) -> None:
+    want = load(model_file).session().forward(CHAIN[:21])
+    found = load(model_file, backend="cpu, not repacked").session().forward(CHAIN[:21])
+    assert bits(found) == bits(want)
 
 
 def test_forks_do_not_disturb_each_other(model_file: pathlib.Path) -> None:

@@ -16,25 +16,7 @@ from tiny_models import Metadata, Tensors, TinyConfig
 testing = native("model")
 
 LLAMA = TinyConfig()
-ARCHS = {
-    "llama": LLAMA,
-    "qwen2": TinyConfig(arch="qwen2", tied=True),
-    "qwen3": TinyConfig(arch="qwen3", tied=True),
-    "qwen35": TinyConfig(arch="qwen35", n_layers=4, n_rot=8, tied=True),
-    "qwen35moe": TinyConfig(arch="qwen35moe", n_layers=4, n_rot=8, n_experts=4, shared_size=32),
-    "qwen3next": TinyConfig(arch="qwen3next", n_layers=4, n_rot=8, n_experts=4, shared_size=32),
-    "qwen3moe": TinyConfig(arch="qwen3moe", n_experts=4),
-    "smollm3": TinyConfig(arch="smollm3", tied=True),
-    "granite": TinyConfig(arch="granite"),
-    "granitemoe": TinyConfig(arch="granitemoe", n_experts=4, shared_size=32),
-    "gemma2": TinyConfig(arch="gemma2", tied=True, window=100),
-    "gemma3": TinyConfig(arch="gemma3", tied=True, window=100),
-    "olmo2": TinyConfig(arch="olmo2"),
-    "olmoe": TinyConfig(arch="olmoe", n_experts=4),
-    "phi3": TinyConfig(arch="phi3", n_rot=8),
-    "gpt-oss": TinyConfig(arch="gpt-oss", n_experts=4, window=100),
-    "gptneox": TinyConfig(arch="gptneox", n_kv_heads=4, n_rot=4),
-}
+ARCHS = tiny_models.FAMILIES | {"llama": LLAMA}
 MIXTURES = ("llama", *(name for name, config in ARCHS.items() if config.n_experts))
 Change = Callable[[Metadata, Tensors], None]
 
@@ -230,7 +212,7 @@ def test_longrope_by_name_alone_is_refused(tmp_path: pathlib.Path) -> None:
 
 def test_longrope_factors_must_be_positive(tmp_path: pathlib.Path) -> None:
     for name in ("short", "long"):
-        values = np.array([1, 0, 2, 4], dtype=np.float32)
+        values = np.array([1, 0, 2, 4, 5, 6], dtype=np.float32)
         change = lambda _, t, n=name, v=values: t.__setitem__(f"rope_factors_{n}.weight", v)  # noqa: E731
         code, reason, _, tensor, _ = refusal(write(tmp_path, ARCHS["phi3"], change))
         assert (code, reason) == ("model_format", "bad_hparam")
@@ -472,7 +454,7 @@ def test_experts_of_architectures_without_them_are_refused(
     assert (code, key) == ("unsupported", f"{arch}.expert_count")
 
 
-@pytest.mark.parametrize(("suffix", "value"), [("expert_used_count", 5), ("expert_count", 1 << 20)])
+@pytest.mark.parametrize(("suffix", "value"), [("expert_used_count", 6), ("expert_count", 1 << 20)])
 def test_numbers_of_experts_out_of_range_are_refused(
     suffix: str, value: int, tmp_path: pathlib.Path
 ) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import tiny_models
+import tiny_transformers
 from helpers import native
 
 testing = native("model")
@@ -343,7 +344,7 @@ def test_logits_agree_with_transformers(case: str, backend: str, tmp_path: pathl
     torch.manual_seed(zlib.crc32(case.encode()))
     model = CASES[case]()
     randomise(model)
-    keys, tensors = tiny_models.from_transformers(model)
+    keys, tensors = tiny_transformers.from_transformers(model)
     path = tiny_models.write_gguf(tmp_path / "model.gguf", keys, tensors)
     tokens = np.random.default_rng(1).integers(0, model.config.vocab_size, N_TOKENS).tolist()
 
@@ -361,7 +362,7 @@ def test_a_padded_vocabulary_shows_only_real_tokens(backend: str, tmp_path: path
     torch.manual_seed(3)
     model = neox(vocab_size=320)
     randomise(model)
-    keys, tensors = tiny_models.from_transformers(model)
+    keys, tensors = tiny_transformers.from_transformers(model)
     keys |= tiny_models.byte_tokenizer(301)
     path = tiny_models.write_gguf(tmp_path / "model.gguf", keys, tensors)
     loaded = testing.Model(str(path), backend=backend)

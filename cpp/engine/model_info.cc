@@ -75,6 +75,8 @@ ModelInfo describe_model(const GgufFile& file) {
   info.n_layers = integer_or_zero(file, prefix + "block_count");
   info.hidden_size = integer_or_zero(file, prefix + "embedding_length");
   info.ffn_size = integer_or_zero(file, prefix + "feed_forward_length");
+  if (info.ffn_size == 0)  // only experts have one
+    info.ffn_size = integer_or_zero(file, prefix + "expert_feed_forward_length");
   info.n_heads = integer_or_zero(file, prefix + "attention.head_count");
   info.n_kv_heads = integer_or_zero(file, prefix + "attention.head_count_kv");
   if (info.n_kv_heads == 0) info.n_kv_heads = info.n_heads;

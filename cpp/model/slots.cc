@@ -77,12 +77,14 @@ void SlotTable::table(Part part, const std::string& name, std::int64_t n_in, std
 
 void SlotTable::qkv(Presence bias, bool fused_only) {
   const ModelConfig& c = config_;
+  const bool gates = c.layers[static_cast<std::size_t>(layer_)].gates_attention;
+  const std::int64_t q_rows = (gates ? 2 : 1) * std::int64_t{c.q_size()};
   const std::string fused = "blk." + std::to_string(layer_) + ".attn_qkv.weight";
   if (fused_only || file_.find_tensor(fused) != nullptr) {
-    linear(Part::kQkv, "attn_qkv", c.hidden_size, c.q_size() + 2 * std::int64_t{c.kv_size()}, bias);
+    linear(Part::kQkv, "attn_qkv", c.hidden_size, q_rows + 2 * std::int64_t{c.kv_size()}, bias);
     return;
   }
-  linear(Part::kQ, "attn_q", c.hidden_size, c.q_size(), bias);
+  linear(Part::kQ, "attn_q", c.hidden_size, q_rows, bias);
   linear(Part::kK, "attn_k", c.hidden_size, c.kv_size(), bias);
   linear(Part::kV, "attn_v", c.hidden_size, c.kv_size(), bias);
 }

@@ -216,6 +216,7 @@ def _hybrid(config: Config, arch: str, n_kv: int, mixture: Mixture | None = None
     config.require("hidden_act", ("silu", "swish"), "only SiLU is supported", "silu")
     config.require("attention_bias", (False,), "biases there are not supported", False)
     config.require("attn_output_gate", (True,), "attention without a gate is not supported", True)
+    config.require("use_sliding_window", (False, None), "windows are not supported", None)
     config.has("mamba_ssm_dtype")  # states are F32 here
     config.has("mtp_num_hidden_layers")
     config.has("mtp_use_dedicated_embeddings")

@@ -90,9 +90,7 @@ void delta_layer_slots(SlotTable& t) {
     t.vector(Part::kRecurrentNorm, "ssm_norm.weight", s.value_dim);
     t.linear(Part::kAttentionOut, "ssm_out", s.value_size(), c.hidden_size);
   } else {
-    t.linear(Part::kQ, "attn_q", c.hidden_size, 2 * std::int64_t{c.q_size()});
-    t.linear(Part::kK, "attn_k", c.hidden_size, c.kv_size());
-    t.linear(Part::kV, "attn_v", c.hidden_size, c.kv_size());
+    t.qkv(Presence::kNever);
     t.vector(Part::kQNorm, "attn_q_norm.weight", c.head_dim);
     t.vector(Part::kKNorm, "attn_k_norm.weight", c.head_dim);
     t.linear(Part::kAttentionOut, "attn_output", c.q_size(), c.hidden_size);
