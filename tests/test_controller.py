@@ -456,3 +456,85 @@ def test_without_a_cache_each_step_of_a_draft_reads_the_context() -> None:
         speedup.append(c.choose([(0, 1, 0, 1)], 9)["speedup"])
     assert speedup[0] > 1.5  # a step of 1 ms beside a pass of 10
     assert speedup[1] == 1.0  # one of 301 ms
+
+
+# ---------------------------------------------------------------- company in a pass
+
+
+def lookup_control(shape: dict[int, float]) -> Any:
+    """A lookup that has been right eight times in ten."""
+    c = control.Control([("ngram", True)])
+    c.calibrate([(m, PLAIN_MS * ratio(m, shape)) for m in shape])
+    grade = control.match_grade(8)
+    for i in range(200):
+        for position in range(8):
+            c.judge(0, position, grade, i % 10 < 8)
+    c.begin()
+    return c
+
+
+def best_length(c: Any) -> int:
+    choice = c.choose([(0, 8, 8, 1)], 100)
+    return 0 if choice["drafter"] < 0 else int(choice["length"])
+
+
+# Rows are nearly free up to 16; behind that each costs as much as a plain step's sixteenth.
+KNEE = {1: 1.0, 16: 1.2, 64: 5.0}
+
+
+def test_drafts_are_shorter_where_others_have_taken_the_cheap_rows():
+    c = lookup_control(KNEE)
+    alone = best_length(c)
+    assert alone >= 4
+    lengths = []
+    for others in (1, 7, 15, 40):
+        c.set_company(others, others, float(others))
+        lengths.append(best_length(c))
+    assert lengths[0] == alone, "there is room for two"
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[-1] < alone
+    c.set_company(0, 0, 0.0)
+    assert best_length(c) == alone
+
+
+def test_in_a_crowd_a_draft_is_judged_by_its_own_rows():
+    """Of forty requests none makes the whole pass 2 % faster; together they may double it."""
+    flat = {1: 1.0, 64: 1.1}
+    c = lookup_control(flat)
+    c.set_company(40, 40, 40.0)
+    assert c.choose([(0, 1, 8, 1)], 100)["drafter"] == 0
+    assert best_length(c) >= 4
+
+
+def test_rows_that_read_a_prompt_make_drafts_dear_but_are_not_their_debt():
+    c = lookup_control(KNEE)
+    alone = best_length(c)
+    c.set_company(0, 0, 0.0, 4)
+    assert best_length(c) == alone, "still where rows are cheap"
+    c.set_company(0, 0, 0.0, 40)
+    assert 0 < best_length(c) <= alone
+
+
+def test_what_a_shared_pass_cost_is_no_pass_of_ones_own_rows():
+    c = lookup_control(KNEE)
+    before = [c.target_ms(n) for n in (1, 4, 8)]
+    c.set_company(7, 7, 7.0)
+    assert c.choose([], 100)["drafter"] < 0
+    c.observe(0, 1, 0.0, c.target_ms(8) / 8)
+    assert [c.target_ms(n) for n in (1, 4, 8)] == before
+    c.set_company(0, 0, 0.0)
+    c.choose([], 100)
+    c.observe(0, 1, 0.0, 2 * before[0])
+    assert c.target_ms(1) > before[0]
+
+
+def test_a_share_of_the_pass_is_set_against_a_share_of_the_plain_one():
+    """Of eight that each accept one drafted token per pass, each earns what it saved."""
+    c = lookup_control(KNEE)
+    c.set_company(7, 15 - 1, 14.0)
+    choice = c.choose([(0, 1, 8, 1)], 100)
+    assert choice["drafter"] == 0
+    before = c.credit
+    c.observe(1, 2, 0.0, c.target_ms(16) * 2 / 16)
+    plain = c.target_ms(8) / 8
+    assert c.credit - before == pytest.approx(2 * plain - c.target_ms(16) / 8)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import fractions
+import functools
 import inspect
 import json
 import pathlib
@@ -201,6 +204,11 @@ def wrong_values(option):
     return [*wrong, object()] if option.may_be_none else [*wrong, object(), None]
 
 
+async def finished(call):
+    out = call()
+    return await (out.finished() if isinstance(out, sd.AsyncStream) else out)
+
+
 class Given:
     """Calls what takes an option, with one option."""
 
@@ -211,8 +219,8 @@ class Given:
         name, messages = self.name, [{"role": "user", "content": "a"}]
         if name == "Model.__init__":
             sd.Model(self.path, **options).close()
-        elif name == "Decoder.__init__":
-            sd.Decoder(self.tiny, **options).close()
+        elif name.endswith(".__init__"):
+            getattr(sd, name.partition(".")[0])(self.tiny, **options).close()
         elif name == "generate_many":
             sd.generate_many(self.tiny, ["a"], **{"max_tokens": 1, **options})
         elif name == "quantize":
@@ -225,6 +233,18 @@ class Given:
                 )
                 if "stream" in name:
                     list(out)
+        elif name.startswith(("Engine.", "AsyncDecoder.")):
+            kind, _, method = name.partition(".")
+            with contextlib.closing(getattr(sd, kind)(self.tiny, drafter=None, n_ctx=64)) as engine:
+                call = functools.partial(
+                    getattr(engine, method),
+                    messages if "chat" in name else "a",
+                    **{"max_tokens": 1, **options},
+                )
+                if "submit" in name:
+                    call().result(60)
+                else:
+                    asyncio.run(finished(call))
         elif name == "DraftModel":
             sd.Decoder(self.tiny, drafter=sd.DraftModel(**{"model": self.tiny, **options})).close()
         else:
@@ -283,6 +303,9 @@ def test_every_option_of_python_that_a_shell_can_say_has_a_flag():
         "Model.n_ctx",  # -c
         "Decoder.draft", "DraftModel.model",  # -md
         "Decoder.kv_type",  # --kv-type is of both models
+        # A command line has one request at a time.
+        "Engine.max_requests", "Engine.max_queue", "Engine.when_full", "Engine.kv_bytes",
+        "Engine.share_prefixes", "call.time_limit",
         "quantize.n_threads",  # -t
         "LayerSkip.sampling", "LayerSkip.temperature",  # --draft-sampling, --draft-temp
         "call.params",  # a bundle

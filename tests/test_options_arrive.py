@@ -6,6 +6,7 @@ gives the same, the two give something else. `test_options_arrive_cli.py` does s
 
 from __future__ import annotations
 
+import asyncio
 import math
 import pathlib
 import sys
@@ -190,6 +191,69 @@ def reread(kit: Kit, **options: Any) -> Any:
         return stats.reread_tokens, stats.draft_reread_tokens
 
 
+def engine_of(**fixed: Any) -> Callable[..., Any]:
+    """What an engine, or its kin, makes of two requests, and what it tells of itself."""
+
+    def observe(kit: Kit, name: str = "Engine.__init__", **options: Any) -> Any:
+        call = {"max_tokens": 40, "ignore_eos": True, "seed": 5, **fixed.get("call", {})}
+        given = {k: v for k, v in fixed.items() if k != "call"} | options
+        if given.get("draft") == "given":
+            given["draft"] = kit.code_draft
+        kind = getattr(sd, name.partition(".")[0])
+        try:
+            engine = kind(kit.code, **given)
+        except sd.SpecdecError as error:
+            return type(error)
+        results = []
+        for text in (CODE, CODE + "x"):
+            try:
+                if kind is sd.Engine:
+                    results.append(engine.submit(text, **call).result(60))
+                else:
+                    results.append(asyncio.run(engine.generate(text, **call)))
+            except sd.SpecdecError as error:
+                results.append(error)
+        seen = [
+            str(r) if isinstance(r, Exception)
+            else (r.token_ids, r.stats.reused_prompt_tokens, r.logprobs, r.stats.note,
+                  r.stats.speculation == "off: no drafter",
+                  r.stats.drafted if "gamma" in repr(given) else None)
+            for r in results
+        ]  # fmt: skip
+        n_ctx = engine.n_ctx if "n_ctx" in options else None
+        engine.close()
+        return n_ctx, seen
+
+    return observe
+
+
+def in_a_queue(kit: Kit, **options: Any) -> Any:
+    """What three requests get that come while the first is at work; it ends by its time limit."""
+    given = {"max_requests": 1, "max_queue": 1, "n_ctx": 1 << 14, "drafter": None, **options}
+    if given["max_requests"] == 1 and "max_requests" in options:
+        given["max_queue"] = 0
+    seen = []
+    with sd.Engine(kit.tiny, **given) as engine:
+        first = engine.submit("ab", max_tokens=10_000, ignore_eos=True, time_limit=0.2)
+        kept = []
+        for _ in range(2):
+            try:
+                kept.append(engine.submit("ab", max_tokens=8000, ignore_eos=True, time_limit=0.2))
+                seen.append("taken")
+            except sd.QueueFullError:
+                seen.append("full")
+        assert first.result(60).finish_reason == "timeout"
+    return seen
+
+
+ENGINE = {
+    "max_requests": (in_a_queue, 1, 3),
+    "max_queue": (in_a_queue, 1, 2),
+    "when_full": (in_a_queue, "error", "wait"),
+    "kv_bytes": (engine_of(drafter=None), None, 1000),
+    "share_prefixes": (engine_of(drafter=None), True, False),
+}
+
 DECODER = {
     "drafter": (fixed_choice, "ngram", "suffix"),
     "draft": (fixed_choice, None, "given"),
@@ -312,14 +376,24 @@ def result_of(
         if "seed" in options:
             options["seeds"] = [options.pop("seed")]
         return sd.generate_many(getattr(kit, model), [prompt], **options)[0]
-    decoder = sd.Decoder(getattr(kit, model), drafter=sd.NGram(), n_ctx=512)
-    method = name.partition(".")[2]
+    kind, _, method = name.partition(".")
+    decoder = getattr(sd, kind)(getattr(kit, model), drafter=sd.NGram(), n_ctx=512)
     given = [{"role": "user", "content": prompt}] if "chat" in method else prompt
-    out = getattr(decoder, method)(given, **options)
+    call = getattr(decoder, method)
+    if "submit" in method:
+        return call(given, **options).result(60)
+    if kind != "Decoder":
+        return asyncio.run(awaited(call, given, options))
+    out = call(given, **options)
     if "stream" in method:
         list(out)
         out = out.result
     return out
+
+
+async def awaited(call: Callable[..., Any], given: Any, options: dict[str, Any]) -> Any:
+    out = call(given, **options)
+    return await (out.finished() if isinstance(out, sd.AsyncStream) else out)
 
 
 def tokens(**fixed: Any) -> Callable[..., Any]:
@@ -396,7 +470,41 @@ def ids(found: list[Any]) -> Any:
     return [result.token_ids for result in found]
 
 
+def of_decoder(which: str, a: Any, b: Any, **fixed: Any) -> tuple[Callable[..., Any], Any, Any]:
+    observe = engine_of(**fixed)
+    return (lambda kit, name, **options: observe(kit, name=name, **options)), a, b
+
+
+def drafted_at_all(kit: Kit, name: str, **options: Any) -> Any:
+    """Of a choice that adapts, what it says when it cannot be."""
+    try:
+        with_model = getattr(sd, name.partition(".")[0])
+        with_model(kit.code, drafter="model", **{
+            k: kit.code_draft if v == "given" else v for k, v in options.items()
+        }).close()  # fmt: skip
+    except sd.InvalidArgumentError as error:
+        return str(error)
+    return "there is one"
+
+
+HOT_CALL = {"temperature": 1.0}
 CALLS |= {
+    "Decoder.drafter": of_decoder("drafter", None, "ngram"),
+    "Decoder.draft": (drafted_at_all, None, "given"),
+    "Decoder.verifier": (
+        lambda kit, name, **options: engine_of(
+            drafter=sd.DraftModel(kit.code_draft, gamma=3), call=HOT_CALL
+        )(kit, name=name, **options),
+        "standard",
+        "match",
+    ),
+    "Decoder.n_ctx": of_decoder("n_ctx", 256, 300, drafter=None),
+    "Decoder.kv_type": of_decoder("kv_type", "f32", "q8_0", drafter=None, call={"logprobs": 0}),
+    "call.time_limit": (
+        field("finish_reason", logit_bias={97: 1000.0}),
+        None,
+        0.0,
+    ),
     "many.max_tokens": (many(ids), 3, [3, 4, 5]),
     "many.seeds": (many(ids, temperature=1.5), [1, 2, 3], [1, 5, 3]),
     "many.keep_eos": (many(ids, logit_bias=EOS), False, True),
@@ -412,7 +520,8 @@ CALLS |= {
 def cases() -> dict[tuple[str, str], tuple[Callable[..., Any], Any, Any]]:
     found: dict[tuple[str, str], tuple[Callable[..., Any], Any, Any]] = {}
     for place, table in [
-        ("Model.__init__", MODEL), ("Decoder.__init__", DECODER), ("quantize", QUANTIZE),
+        ("Model.__init__", MODEL), ("Decoder.__init__", DECODER), ("Engine.__init__", ENGINE),
+        ("quantize", QUANTIZE),
         *DRAFTERS.items(),
     ]:  # fmt: skip
         for name, case in table.items():

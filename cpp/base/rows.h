@@ -50,6 +50,7 @@ struct Batch {
   int n_present = 0;
   bool stays = false;  // no row is dropped again unless all are; saves memory with many outputs
   bool keep_hidden = false;  // besides the output, the residual stream as kHidden would give it
+  bool keep_logits = false;  // besides kTop, the full rows; of passes on the CPU
 
   // Best tokens that a row of output has at most.
   [[nodiscard]] int n_best() const { return output == RowOutput::kTop ? top_k : 1; }

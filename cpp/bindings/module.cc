@@ -97,6 +97,7 @@ PYBIND11_MODULE(_core, m) {
   bind_generation(m);
   bind_call_slot(m);
   bind_decoder(m);
+  bind_engine(m);
   bind_quantize(m);
   bind_generate_many(m);
   m.attr("__version__") = SPECDEC_VERSION;

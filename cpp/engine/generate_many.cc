@@ -207,23 +207,20 @@ void Many::read(Sequence& sequence) {
 }
 
 void Many::pass() {
-  std::vector<TokenId> tokens;
-  std::vector<KvCache*> caches;
+  std::vector<BatchPart> parts;
   Batch batch;
   for (const auto& sequence : active_) {
     const TaskRows* const rows = sequence->task.next_rows();
     SPECDEC_CHECK(rows != nullptr && rows->batch.tokens.size() == 1);  // none of them drafts
     batch = rows->batch;
-    tokens.push_back(batch.tokens[0]);
-    caches.push_back(&sequence->cache);
+    parts.push_back({.tokens = batch.tokens, .cache = &sequence->cache});
+    sequence->cache.forget();
   }
-  for (KvCache* cache : caches) cache->forget();
   // All ask for the same: their requests differ in what the rows say nothing about.
   double ms = 0.0;
   {
     const ScopedMs timer(ms);
-    runner_.step({.tokens = tokens, .caches = caches, .output = batch.output, .top_k = batch.top_k},
-                 &cancel_);
+    runner_.forward_parts({.parts = parts, .output = batch.output, .top_k = batch.top_k}, &cancel_);
   }
   std::vector<std::unique_ptr<Sequence>> left;
   for (std::size_t i = 0; i < active_.size(); ++i) {

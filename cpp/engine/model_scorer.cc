@@ -218,6 +218,19 @@ void ModelScorer::forward(const Batch& batch) {
   first_result_row_ = fed;
 }
 
+KvCache& ModelScorer::lend(int n_rows) {
+  check_room(n_rows);
+  truncate_drafted(0);
+  restore();
+  cache_.forget();
+  return cache_;
+}
+
+void ModelScorer::take_back() {
+  first_row_ = length_;
+  length_ = cache_.length();
+}
+
 void ModelScorer::run(const Batch& batch) {
   pace_.time(batch.tokens.size(), [&] { runner_.forward(batch, cache_, cancel_); });
 }

@@ -55,6 +55,14 @@ class ModelScorer final : public TokenScorer {
   void set_tokens(const std::vector<TokenId>* tokens) override { tokens_ = tokens; }
   void keep_path(std::span<const std::int32_t> rows) override;
 
+  // A pass that its owner runs over rows of several sequences: the cache, ready for n_rows behind
+  // its content (errors as forward()), and afterwards the note that they count. Rows that were
+  // drafted are dropped.
+  [[nodiscard]] KvCache& lend(int n_rows);
+  void take_back();
+  [[nodiscard]] KvCache& kv() noexcept { return cache_; }
+  [[nodiscard]] const KvCache& kv() const noexcept { return cache_; }
+
   // Self-speculation: runs a chain behind the content and earlier drafted rows through the first
   // n_layers layers and the head. The rows stay in the cache, uncounted by length(); a forward()
   // that begins with the same tokens continues them in the other layers, anything else drops them.

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
-#include <limits>
 #include <optional>
 #include <utility>
 
@@ -12,13 +11,13 @@
 #include "base/log.h"
 #include "decode/control/controller.h"
 #include "decode/decoder.h"
-#include "decode/drafter.h"
 #include "decode/reread_scorer.h"
 #include "decode/token_cache.h"
-#include "engine/layer_skip_scorer.h"
+#include "engine/drafter_set.h"
 #include "engine/model_scorer.h"
 #include "engine/output_text.h"
 #include "engine/pair.h"
+#include "engine/request_parts.h"
 #include "engine/session_calibration.h"
 #include "kv/kv_cache.h"
 #include "model/model.h"
@@ -44,18 +43,6 @@ class BusyGuard {
   std::atomic<bool>& busy_;
 };
 
-// All but the text, which was put together while it came.
-void put_result(DecodeResult decoded, GenerateResult& result) {
-  result.token_ids = std::move(decoded.token_ids);
-  result.from_draft.assign(decoded.from_draft.begin(), decoded.from_draft.end());
-  result.finish_reason = to_string(decoded.finish_reason);
-  if (decoded.stop_token >= 0) result.stop_reason = "eos";
-  if (!decoded.stop_string.empty()) result.stop_reason = decoded.stop_string;
-  result.logprobs = std::move(decoded.logprobs);
-  result.n_reused_tokens = static_cast<int>(decoded.stats.reused_prompt_tokens);
-  result.stats = std::move(decoded.stats);
-}
-
 }  // namespace
 
 struct Session::Impl {
@@ -65,10 +52,8 @@ struct Session::Impl {
   // Declared in the order of dependence: destroyed in reverse.
   std::atomic<bool> busy{false};
   std::unique_ptr<ModelScorer> scorer, draft_scorer;
-  std::unique_ptr<LayerSkipScorer> layer_scorer;
   std::vector<std::unique_ptr<RereadScorer>> rereaders;  // without a cache; the target's first
-  std::unique_ptr<TokenCache> draft_cache, layer_cache;
-  std::vector<std::unique_ptr<Drafter>> drafters;
+  std::optional<DrafterSet> drafters;
   std::optional<Controller> controller;  // of adaptive drafting
   SessionCalibration calibration;
   std::unique_ptr<Decoder> decoder;
@@ -81,14 +66,9 @@ struct Session::Impl {
             .draft = options.draft.get(),
             .target_scorer = *scorer,
             .draft_scorer = draft_scorer.get(),
-            .n_draft_layers = layer_scorer ? layer_scorer->n_layers() : 0,
+            .n_draft_layers = drafters->n_draft_layers(),
             .kv_type = parse_kv_type(options.kv_type)};
   }
-  using Poll = std::function<void()>;
-  [[nodiscard]] std::vector<TokenId> prompt_tokens(const GenerateRequest& request,
-                                                   const Poll& poll) const;
-  [[nodiscard]] DecodeRequest decode_request(const GenerateRequest& request,
-                                             const Poll& poll) const;
 };
 
 // As the decoding loop sees a scorer, with its cache or without.
@@ -107,71 +87,21 @@ void Session::Impl::count_rereads(DecodeStats& stats) const {
 
 // The scorers are there; builds what stands on them. Of a fork what its origin had learnt goes on.
 void Session::Impl::make_decoder(const Impl* origin) {
-  std::vector<Drafter*> list;
-  std::vector<DrafterTraits> traits;
   TokenScorer* const target_seen = seen(*scorer);
   // Without a cache nothing is kept.
   const bool goes_on = origin != nullptr && options.use_cache;
-  if (draft_scorer) {
-    draft_cache = std::make_unique<TokenCache>(
-        *seen(*draft_scorer), goes_on ? origin->draft_cache->tokens() : std::span<const TokenId>());
-  }
-  DrafterModels models{.draft = draft_cache.get(), .layers = nullptr};
-  for (std::size_t i = 0; i < options.drafters.size(); ++i) {
-    const DrafterOptions& drafter = options.drafters[i];
-    if (const auto* layers = std::get_if<LayerSkipOptions>(&drafter)) {
-      const int n_layers = layers->n_layers;
-      layer_scorer = std::make_unique<LayerSkipScorer>(
-          *scorer, n_layers != 0 ? n_layers : std::max(scorer->n_layers() / 4, 1));
-      layer_cache = std::make_unique<TokenCache>(*seen(*layer_scorer));
-      models.layers = layer_cache.get();
-    }
-    std::unique_ptr<Drafter> made;
-    if (origin != nullptr) made = origin->drafters[i]->fork();
-    if (made == nullptr) made = make_drafter(drafter, models);
-    list.push_back(made.get());
-    traits.push_back({.name = std::string(made->name()), .lookup = made->model() == nullptr});
-    drafters.push_back(std::move(made));
-  }
-  if (options.adaptive && !controller) controller.emplace(std::move(traits));
+  std::span<const TokenId> draft_tokens;
+  if (goes_on && origin->drafters->draft_cache() != nullptr)
+    draft_tokens = origin->drafters->draft_cache()->tokens();
+  drafters.emplace(
+      options, *scorer, draft_scorer.get(), draft_tokens,
+      [this](TokenScorer& with_cache) { return seen(with_cache); },
+      origin != nullptr ? std::span<Drafter* const>(origin->drafters->list())
+                        : std::span<Drafter* const>());
+  if (options.adaptive && !controller) controller.emplace(drafters->traits());
   decoder = std::make_unique<Decoder>(
-      *target_seen, std::move(list), controller ? &*controller : nullptr,
+      *target_seen, drafters->list(), controller ? &*controller : nullptr,
       goes_on ? origin->decoder->cached_tokens() : std::span<const TokenId>());
-}
-
-std::vector<TokenId> Session::Impl::prompt_tokens(const GenerateRequest& request,
-                                                  const Poll& poll) const {
-  if (!request.prompt_ids.empty()) {
-    if (!request.pieces.empty() || !request.prompt.empty()) {
-      throw_invalid("give prompt_ids, pieces or prompt, not several of them");
-    }
-    return request.prompt_ids;
-  }
-  return target->encode(request.pieces.empty()
-                            ? std::vector<PromptPiece>{{request.prompt, request.parse_special}}
-                            : request.pieces,
-                        request.add_bos, poll);
-}
-
-DecodeRequest Session::Impl::decode_request(const GenerateRequest& request,
-                                            const Poll& poll) const {
-  DecodeRequest out;
-  out.prompt = prompt_tokens(request, poll);
-  if (request.max_tokens < -1) {
-    throw_invalid("max_tokens must be >= 0, or -1 for no limit, got " +
-                  std::to_string(request.max_tokens));
-  }
-  if (request.max_tokens >= 0) out.max_tokens = request.max_tokens;
-  out.sampling = request.sampling;
-  for (const TokenId token : target->tokenizer().suppressed_ids())
-    out.sampling.logit_bias.emplace_back(token, -std::numeric_limits<float>::infinity());
-  const auto& eog = target->tokenizer().eog_ids();
-  out.eog.assign(eog.begin(), eog.end());
-  out.ignore_eos = request.ignore_eos;
-  out.stop = request.stop;
-  if (request.n_logprobs >= 0) out.n_logprobs = request.n_logprobs;
-  out.verifier = options.verifier;
-  return out;
 }
 
 Session::Session(std::shared_ptr<const LoadedModel> target, const SessionOptions& options,
@@ -221,7 +151,7 @@ GenerateResult Session::generate(const GenerateRequest& request) {
   GenerateResult result;
   DecodeRequest decode;
   try {
-    decode = impl.decode_request(request, [&] {
+    decode = decode_request(*impl.target, impl.options.verifier, request, [&] {
       poll();
       throw_if_cancelled(&cancelled);
     });
@@ -304,7 +234,7 @@ void Session::reset() {
 }
 
 std::vector<TokenId> Session::encode_prompt(const GenerateRequest& request) const {
-  return impl_->prompt_tokens(request, {});
+  return prompt_tokens(*impl_->target, request, {});
 }
 
 std::vector<TokenId> Session::cached_tokens() const {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "model/config.h"
@@ -83,6 +84,32 @@ void check_batch(const Batch& batch, const ModelConfig& config, const KvCache& c
       shape.layout.head_dim != config.head_dim) {
     throw_invalid("the cache was made for a model of another shape");
   }
+}
+
+void check_parts(const PartsBatch& batch, const ModelConfig& config) {
+  std::size_t n_rows = 0;
+  bool silent = true;
+  std::vector<const KvCache*> seen;
+  for (const BatchPart& part : batch.parts) {
+    SPECDEC_CHECK(part.cache != nullptr);
+    check_batch({.tokens = part.tokens,
+                 .parents = part.parents,
+                 .output = batch.output,
+                 .top_k = batch.top_k},
+                config, *part.cache);
+    n_rows += part.tokens.size();
+    seen.push_back(part.cache);
+    if (part.silent && !silent) throw_invalid("silent parts of a pass come before the others");
+    if (part.silent && !is_chain(part.parents)) throw_invalid("a silent part of a pass is a chain");
+    silent = part.silent;
+  }
+  if (n_rows < 1 || n_rows > kMaxBatchRows) {
+    throw_invalid("the parts of a pass have 1 to " + std::to_string(kMaxBatchRows) +
+                  " rows together, found " + std::to_string(n_rows));
+  }
+  std::sort(seen.begin(), seen.end());
+  if (std::adjacent_find(seen.begin(), seen.end()) != seen.end())
+    throw_invalid("two parts of a pass have the same cache");
 }
 
 }  // namespace specdec

@@ -34,8 +34,7 @@ void Runner::check_steps(const Batch& batch, int n_steps, const KvCache& cache) 
 int Runner::forward_steps(const Batch& batch, int n_steps, KvCache& cache,
                           const std::atomic<bool>* cancel) {
   check_steps(batch, n_steps, cache);
-  KvCache* const caches[] = {&cache};
-  return forward_rows(batch, n_steps, caches, cancel);
+  return forward_rows(batch, n_steps, cache, cancel);
 }
 
 // The layers from the first of the device on and the head: rows go over once and results come back
@@ -69,7 +68,7 @@ DevicePass Runner::device_pass(const Batch& batch, const Pass& pass) {
               .output = pass.wants_head ? static_cast<int>(batch.output) : -1,
               .top_k = pass.wants_head ? results_.top_k_ : 0,
               .n_head_blocks = pass.wants_head ? static_cast<int>(batch.head_blocks.size()) : 0,
-              .kv_type = static_cast<int>(pass.cache().shape().layout.type),
+              .kv_type = static_cast<int>(pass.cache->shape().layout.type),
               .tree = pass.tree,
               .embeds = pass.embeds_on_device,
               .wants_hidden = pass.wants_hidden,
@@ -85,7 +84,7 @@ DevicePass Runner::device_pass(const Batch& batch, const Pass& pass) {
       .cos_sin = work_.cos_sin.as<float>(),
       .n_rot = config.rope_width(),
       .parents = pass.tree ? batch.parents.data() : nullptr,
-      .pages = pass.cache().device_pages(),
+      .pages = pass.cache->device_pages(),
       .head_blocks = pass.wants_head ? batch.head_blocks : std::span<const std::int32_t>{},
       .top = pass.wants_head ? results_.top_.data() : nullptr,
       .log_sum_exp = pass.wants_head && batch.output == RowOutput::kTop
@@ -102,7 +101,7 @@ void Runner::issue_on_device(const Batch& batch, const Pass& pass) {
   const ModelConfig& config = model_.config();
   DeviceBackend& device = *model_.device();
   const WorkBuffers& work = device.work();
-  const KvLayout& layout = pass.cache().shape().layout;
+  const KvLayout& layout = pass.cache->shape().layout;
   const TokenId* tokens = work.tokens;
   for (int step = 0; step < pass.n_steps; ++step) {
     const Pass part = step == 0 ? pass : pass.of_step(step);

@@ -15,10 +15,10 @@ struct Runner::Issued {
   Issued(Runner& draft_runner, KvCache& draft_kv, Steps& draft_steps, const Batch& rows,
          KvCache& kv)
       : draft(draft_runner),
-        draft_cache{&draft_kv},
+        draft_part{whole(draft_kv, draft_steps.batch)},
         steps(draft_steps),
         batch(rows),
-        cache{&kv},
+        part{whole(kv, rows)},
         device(*draft_runner.model_.device()) {}
   ~Issued() {
     if (running) device.abort_pass();
@@ -27,10 +27,10 @@ struct Runner::Issued {
   Issued& operator=(const Issued&) = delete;
 
   Runner& draft;
-  KvCache* draft_cache[1];
+  PassPart draft_part[1];
   Steps& steps;
   Batch batch;
-  KvCache* cache[1];
+  PassPart part[1];
   DeviceBackend& device;
   std::optional<Pass> leading, pass;
   bool running = false;  // the device's stream is ours
@@ -66,7 +66,7 @@ void Runner::issue(Runner& draft, KvCache& draft_cache, Steps& steps, const Batc
   auto issued = std::make_unique<Issued>(draft, draft_cache, steps, batch, cache);
   try {
     draft.check_steps(steps.batch, steps.n_steps, draft_cache);
-    issued->leading = draft.begin(steps.batch, steps.n_steps, issued->draft_cache, cancel);
+    issued->leading = draft.begin(steps.batch, steps.n_steps, issued->draft_part, cancel);
     issued->leading->leads = true;
     draft.prepare_head(steps.batch, *issued->leading);
   } catch (const Error&) {
@@ -77,7 +77,7 @@ void Runner::issue(Runner& draft, KvCache& draft_cache, Steps& steps, const Batc
     if (pick >= steps.n_steps * draft.results_.top_k_)
       throw_invalid("pick " + std::to_string(pick) + " is not a result of the steps");
   }
-  issued->pass = begin(batch, 1, issued->cache, cancel);
+  issued->pass = begin(batch, 1, issued->part, cancel);
   issued->pass->picks = picks.data();
   prepare_head(batch, *issued->pass);
 
@@ -112,7 +112,7 @@ bool Runner::finish() {
   }
   try {
     issued.steps.n_done = issued.draft.end(issued.steps.batch, *issued.leading);
-    issued.draft_cache[0]->advance(issued.leading->n_rows + issued.steps.n_done - 1);
+    issued.draft_part[0].cache->advance(issued.leading->n_rows + issued.steps.n_done - 1);
   } catch (const Error&) {  // its first logits are not finite
     issued.steps.error = std::current_exception();
   }
@@ -127,7 +127,7 @@ void Runner::keep(int n_rows) {
   SPECDEC_CHECK(n_rows > issued->batch.first_output_row && n_rows <= pass.n_rows);
   pass.n_rows = n_rows;
   (void)end(issued->batch, pass);
-  issued->cache[0]->advance(n_rows);
+  issued->part[0].cache->advance(n_rows);
 }
 
 }  // namespace specdec

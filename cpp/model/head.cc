@@ -16,7 +16,8 @@ void Runner::prepare_head(const Batch& batch, const Pass& pass) {
                        static_cast<std::size_t>(results_.top_k_));
   if (batch.output == RowOutput::kTop)
     results_.log_sum_exp_.resize(static_cast<std::size_t>(n_outputs));
-  if (batch.output == RowOutput::kLogits) (void)rows_of(results_.logits_, n_outputs, stride);
+  if (batch.output == RowOutput::kLogits || batch.keep_logits)
+    (void)rows_of(results_.logits_, n_outputs, stride);
   results_.logits_stride_ = static_cast<std::size_t>(stride);
   results_.n_logits_ = static_cast<std::size_t>(config.n_tokens);
 }
@@ -41,7 +42,9 @@ void Runner::run_head(const Batch& batch, const Pass& pass, const PassRows& rows
        .top_k = results_.top_k_,
        .top = results_.top_.data(),
        .log_sum_exp = batch.output == RowOutput::kTop ? results_.log_sum_exp_.data() : nullptr,
-       .logits = batch.output == RowOutput::kLogits ? results_.logits_.as<float>() : nullptr,
+       .logits = batch.output == RowOutput::kLogits || batch.keep_logits
+                     ? results_.logits_.as<float>()
+                     : nullptr,
        .logits_stride = static_cast<std::int64_t>(results_.logits_stride_)});
 }
 
@@ -66,7 +69,7 @@ int Runner::check_head(const Batch& batch, const Pass& pass) {
   }
   results_.has_top_ = true;
   results_.has_log_sum_exp_ = batch.output == RowOutput::kTop;
-  results_.has_logits_ = batch.output == RowOutput::kLogits;
+  results_.has_logits_ = batch.output == RowOutput::kLogits || batch.keep_logits;
   return n_done;
 }
 

@@ -9,30 +9,31 @@
 
 namespace specdec {
 
-Pass Runner::begin(const Batch& batch, int n_steps, std::span<KvCache* const> caches,
+Pass Runner::begin(const Batch& batch, int n_steps, std::span<const PassPart> parts,
                    const std::atomic<bool>* cancel) {
   const ModelConfig& config = model_.config();
   results_.has_logits_ = results_.has_top_ = results_.has_log_sum_exp_ = results_.has_hidden_ =
       false;
   const int n_rows = static_cast<int>(batch.tokens.size());
-  const bool each_own = caches.size() > 1;
+  const bool several = parts.size() > 1;
   const bool tree = !is_chain(batch.parents);
   const int first_output_row = batch.output == RowOutput::kNone ? n_rows : batch.first_output_row;
-  // Nobody looks at more than the last row of a text that is read.
-  const bool revocable = !batch.stays && (tree || first_output_row + 1 < n_rows);
-  for (KvCache* cache : caches) {
-    cache->reserve(each_own ? 1 : n_rows - batch.n_present + n_steps - 1, batch.n_present,
-                   revocable);
+  for (const PassPart& part : parts) {
+    // Nobody looks at more than the last row of a text that is read.
+    const int first_output = std::max(first_output_row, part.first_row);
+    const bool revocable = !batch.stays && (part.parents != nullptr ||
+                                            first_output + 1 < part.first_row + part.n_rows);
+    part.cache->reserve(part.n_rows - batch.n_present + n_steps - 1, batch.n_present, revocable);
   }
   const bool has_output = first_output_row < n_rows;
   const Pass pass{
-      .caches = caches,
-      .each_own = each_own,
+      .cache = several ? nullptr : parts[0].cache,
+      .parts = parts,
       .cancel = cancel,
       .tree = tree,
       .n_rows = n_rows,
       .n_steps = n_steps,
-      .first_slot = caches[0]->length() - batch.n_present,
+      .first_slot = parts[0].first_slot,
       .first_layer = batch.layers.first,
       .last_layer = batch.layers.last < 0 ? config.n_layers : batch.layers.last,
       .first_output_row = first_output_row,
@@ -54,7 +55,7 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<KvCache* const> ca
     work_.experts.resize(static_cast<std::size_t>(n_rows * config.n_experts_used));
   }
   if (!pass.embeds_on_device) embed(batch, hidden, pass.hidden_stride);
-  place(batch, pass);
+  place(pass);
   return pass;
 }
 

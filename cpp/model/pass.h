@@ -11,10 +11,28 @@
 
 namespace specdec {
 
+// Consecutive rows of a pass that share a cache.
+struct PassPart {
+  KvCache* cache;
+  int first_row;
+  int n_rows;
+  int first_slot;               // behind which the rows are
+  const std::int32_t* parents;  // among the part's rows; null: a chain
+};
+
+// A batch of one sequence.
+[[nodiscard]] inline PassPart whole(KvCache& cache, const Batch& batch) {
+  return {.cache = &cache,
+          .first_row = 0,
+          .n_rows = static_cast<int>(batch.tokens.size()),
+          .first_slot = cache.length() - batch.n_present,
+          .parents = is_chain(batch.parents) ? nullptr : batch.parents.data()};
+}
+
 // One forward on its way through the layers.
 struct Pass {
-  std::span<KvCache* const> caches;  // one of all rows, or one per row when each_own
-  bool each_own;
+  KvCache* cache;                   // of all rows, or
+  std::span<const PassPart> parts;  // several sequences
   const std::atomic<bool>* cancel;
   bool tree;
   int n_rows;
@@ -42,13 +60,9 @@ struct Pass {
     pass.first_output_row = 0;
     return pass;
   }
-  // Consecutive rows that share a cache.
-  [[nodiscard]] int n_parts() const { return each_own ? n_rows : 1; }
-  [[nodiscard]] int part_rows() const { return each_own ? 1 : n_rows; }
-  [[nodiscard]] KvCache& cache(int part = 0) const {
-    return *caches[static_cast<std::size_t>(part)];
+  [[nodiscard]] int n_parts() const {
+    return cache != nullptr ? 1 : static_cast<int>(parts.size());
   }
-  [[nodiscard]] int slot_of(int part) const { return each_own ? cache(part).length() : first_slot; }
 };
 
 // Experts that the layers of a pass have read, and those that one row uses in as many layers. Of
@@ -85,8 +99,16 @@ struct LayerRun {
   const PassRows& rows;
   const KvLayerView* device_view;  // of the layer's cache on the device; null: it is on the CPU
 
-  [[nodiscard]] KvLayerView view_of(int part) const {
-    return device_view != nullptr ? *device_view : pass.cache(part).layer_view(spec.cache_layer);
+  [[nodiscard]] PassPart part(int i) const {
+    if (pass.cache == nullptr) return pass.parts[static_cast<std::size_t>(i)];
+    return {.cache = pass.cache,
+            .first_row = 0,
+            .n_rows = pass.n_rows,
+            .first_slot = pass.first_slot,
+            .parents = rows.parents};
+  }
+  [[nodiscard]] KvLayerView view_of(const PassPart& part) const {
+    return device_view != nullptr ? *device_view : part.cache->layer_view(spec.cache_layer);
   }
   // After the last layer's keys and values only rows that are output matter. Rows of a chain can be
   // cut off: those before them then count as committed.

@@ -49,23 +49,32 @@ const float* Runner::rope_table(bool long_context, int last) {
 }
 
 // Positions follow from depth; cos and sin come from a table that lists each position once.
-void Runner::place(const Batch& batch, const Pass& pass) {
+void Runner::place(const Pass& pass) {
   const auto n_rows = static_cast<std::size_t>(pass.n_fed());
   const std::size_t n_rot = static_cast<std::size_t>(model_.config().n_rot());
   const std::size_t n_ropes = model_.config().ropes.size();
   work_.positions.resize(n_rows);
-  for (std::size_t r = 0; r < n_rows; ++r) {
-    const std::int32_t parent = pass.each_own           ? -1
-                                : batch.parents.empty() ? static_cast<std::int32_t>(r) - 1
-                                                        : batch.parents[r];
-    work_.positions[r] = parent < 0 ? pass.slot_of(static_cast<int>(r))
-                                    : work_.positions[static_cast<std::size_t>(parent)] + 1;
+  for (const PassPart& part : pass.parts) {
+    const auto first = static_cast<std::size_t>(part.first_row);
+    // Those that steps add are a chain.
+    const std::size_t end =
+        pass.cache != nullptr ? n_rows : first + static_cast<std::size_t>(part.n_rows);
+    for (std::size_t r = first; r < end; ++r) {
+      const auto row = static_cast<std::int32_t>(r - first);
+      const std::int32_t parent = part.parents != nullptr ? part.parents[row] : row - 1;
+      work_.positions[r] = parent < 0
+                               ? part.first_slot
+                               : work_.positions[first + static_cast<std::size_t>(parent)] + 1;
+    }
   }
+  bool long_context = false;
+  auto part = pass.parts.begin();
   for (std::size_t r = 0; r < n_rows; ++r) {
-    const KvCache& cache = pass.cache(pass.each_own ? static_cast<int>(r) : 0);
+    if (part != pass.parts.end() && static_cast<int>(r) == part->first_row)
+      long_context = model_.is_long((part++)->cache->n_ctx());
     const int position = work_.positions[r];
-    const float* row = rope_table(model_.is_long(cache.n_ctx()), position) +
-                       static_cast<std::size_t>(position) * n_rot * n_ropes;
+    const float* row =
+        rope_table(long_context, position) + static_cast<std::size_t>(position) * n_rot * n_ropes;
     for (std::size_t k = 0; k < n_ropes; ++k) {
       std::memcpy(work_.cos_sin.as<float>() + (k * n_rows + r) * n_rot, row + k * n_rot,
                   n_rot * sizeof(float));

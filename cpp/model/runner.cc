@@ -1,6 +1,5 @@
 #include "model/runner.h"
 
-#include <algorithm>
 #include <new>
 #include <string>
 #include <vector>
@@ -11,46 +10,51 @@ namespace specdec {
 
 void Runner::forward(const Batch& batch, KvCache& cache, const std::atomic<bool>* cancel) {
   check_batch(batch, model_.config(), cache);
-  KvCache* const caches[] = {&cache};
-  forward_rows(batch, 1, caches, cancel);
+  forward_rows(batch, 1, cache, cancel);
 }
 
-void Runner::step(const StepBatch& step, const std::atomic<bool>* cancel) {
-  if (step.caches.size() != step.tokens.size()) {
-    throw_invalid("a step of " + std::to_string(step.tokens.size()) + " rows has " +
-                  std::to_string(step.caches.size()) + " caches");
-  }
+void Runner::forward_parts(const PartsBatch& given, const std::atomic<bool>* cancel) {
   if (model_.device() != nullptr) {
     throw Error(ErrorCode::kUnsupported,
                 model_.file()->path() +
                     ": several sequences in one pass run on the CPU only; load the model with "
                     "n_gpu_layers 0");
   }
-  const Batch batch{.tokens = step.tokens, .output = step.output, .top_k = step.top_k};
-  std::vector<const KvCache*> seen(step.caches.begin(), step.caches.end());
-  std::sort(seen.begin(), seen.end());
-  if (std::adjacent_find(seen.begin(), seen.end()) != seen.end()) {
-    throw_invalid("two rows of a step have the same cache");
+  check_parts(given, model_.config());
+  Batch batch{.output = given.output, .top_k = given.top_k, .keep_logits = given.keep_logits};
+  std::vector<PassPart> parts;
+  work_.tokens.clear();
+  for (const BatchPart& part : given.parts) {
+    const Batch rows{.tokens = part.tokens, .parents = part.parents};
+    parts.push_back(whole(*part.cache, rows));
+    parts.back().first_row = static_cast<int>(work_.tokens.size());
+    work_.tokens.insert(work_.tokens.end(), part.tokens.begin(), part.tokens.end());
+    if (part.silent) batch.first_output_row = static_cast<int>(work_.tokens.size());
   }
-  for (const KvCache* cache : step.caches) check_batch(batch, model_.config(), *cache);
-  forward_rows(batch, 1, step.caches, cancel);
+  batch.tokens = work_.tokens;
+  if (parts.size() == 1) batch.parents = given.parts[0].parents;
+  feed(batch, 1, parts, cancel);
+  for (const PassPart& part : parts) part.cache->advance(part.n_rows);
 }
 
-int Runner::forward_rows(const Batch& batch, int n_steps, std::span<KvCache* const> caches,
+int Runner::forward_rows(const Batch& batch, int n_steps, KvCache& cache,
                          const std::atomic<bool>* cancel) {
-  const int n_rows = static_cast<int>(batch.tokens.size());
-  int n_done = 1;
-  try {
-    n_done = run(batch, begin(batch, n_steps, caches, cancel));
-    model_.file()->check_whole();  // also after passes without a head
-  } catch (const std::bad_alloc&) {
-    throw Error(ErrorCode::kResource,
-                "not enough memory for a forward pass of " + std::to_string(n_rows) + " rows");
-  }
-  for (KvCache* cache : caches) {
-    cache->advance(caches.size() > 1 ? 1 : n_rows - batch.n_present + n_done - 1);
-  }
+  const PassPart parts[] = {whole(cache, batch)};
+  const int n_done = feed(batch, n_steps, parts, cancel);
+  cache.advance(parts[0].n_rows - batch.n_present + n_done - 1);
   return n_done;
+}
+
+int Runner::feed(const Batch& batch, int n_steps, std::span<const PassPart> parts,
+                 const std::atomic<bool>* cancel) {
+  try {
+    const int n_done = run(batch, begin(batch, n_steps, parts, cancel));
+    model_.file()->check_whole();  // also after passes without a head
+    return n_done;
+  } catch (const std::bad_alloc&) {
+    throw Error(ErrorCode::kResource, "not enough memory for a forward pass of " +
+                                          std::to_string(batch.tokens.size()) + " rows");
+  }
 }
 
 }  // namespace specdec

@@ -18,6 +18,7 @@ namespace specdec {
 
 class Runner;
 struct Pass;
+struct PassPart;
 struct PassRows;
 struct LayerRun;
 
@@ -37,8 +38,9 @@ class Runner {
   // A layer range fills the cache of those layers only: truncate before positions are used by
   // others.
   void forward(const Batch& batch, KvCache& cache, const std::atomic<bool>* cancel = nullptr);
-  // Likewise for one row of each sequence; when it throws, no cache has changed.
-  void step(const StepBatch& batch, const std::atomic<bool>* cancel = nullptr);
+  // Likewise for rows of several sequences; when it throws, no cache has changed. kUnsupported
+  // where layers are on a device.
+  void forward_parts(const PartsBatch& batch, const std::atomic<bool>* cancel = nullptr);
   // Feeds a chain with output kArgmax or kTop for its last row, then, n_steps - 1 times, the best
   // token of the row before, without coming back to the host in between. Results of step i, and its
   // bits, are those of row n_rows - 1 + i of one forward after the other. Returns how many steps
@@ -77,16 +79,20 @@ class Runner {
                        const KvCache& cache) const;
   void check_steps(const Batch& batch, int n_steps, const KvCache& cache) const;
   // Both return the steps that were made.
-  int forward_rows(const Batch& batch, int n_steps, std::span<KvCache* const> caches,
+  int forward_rows(const Batch& batch, int n_steps, KvCache& cache,
                    const std::atomic<bool>* cancel);
+  // begin(), run() and what every pass ends with.
+  int feed(const Batch& batch, int n_steps, std::span<const PassPart> parts,
+           const std::atomic<bool>* cancel);
   int run(const Batch& batch, const Pass& pass);
   // Rows reserved, embedded where the CPU does that, and rotations.
-  [[nodiscard]] Pass begin(const Batch& batch, int n_steps, std::span<KvCache* const> caches,
+  // parts: of one sequence one, which is all rows, or several.
+  [[nodiscard]] Pass begin(const Batch& batch, int n_steps, std::span<const PassPart> parts,
                            const std::atomic<bool>* cancel);
   // Results can be read then. Returns the steps that were made.
   [[nodiscard]] int end(const Batch& batch, const Pass& pass);
   void embed(const Batch& batch, float* out, std::int64_t stride) const;
-  void place(const Batch& batch, const Pass& pass);
+  void place(const Pass& pass);
   [[nodiscard]] const float* rope_table(bool long_context, int last);
   [[nodiscard]] LayerRun layer_run(int layer, const Pass& pass, const PassRows& rows,
                                    const KvLayerView* device_view) const;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/aligned_buffer.h"
+#include "base/token.h"
 
 namespace specdec {
 
@@ -18,6 +19,7 @@ struct WorkSpace {
   std::vector<std::int32_t> experts;    // [n_rows, n_experts_used]
   AlignedBuffer cos_sin;                // [n_ropes, n_rows, n_rot]
   std::vector<std::int32_t> positions;  // [n_rows]
+  std::vector<TokenId> tokens;          // [n_rows] of several parts
   std::vector<float> rope_tables[2];    // [positions seen, rope_width], the second of long contexts
 
   [[nodiscard]] std::size_t n_bytes() const noexcept {

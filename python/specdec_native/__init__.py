@@ -18,7 +18,9 @@ from ._embedded import (
 )
 from ._quantize import quantize
 from ._version import __version__
+from .async_decoder import AsyncDecoder
 from .decoder import Decoder
+from .engine import Engine
 from .errors import (
     ClosedError,
     ContextFullError,
@@ -32,6 +34,7 @@ from .errors import (
     ModelFormatError,
     NumericalError,
     OutputMismatchError,
+    QueueFullError,
     ResourceLimitError,
     SessionBusyError,
     SpecdecError,
@@ -49,9 +52,11 @@ from .options import (
     SuffixAutomaton,
     TokenRecycling,
 )
+from .requests import AsyncStream, Request
 from .results import (
     Chunk,
     DecodeStats,
+    EngineStats,
     FileInfo,
     GenerationResult,
     ModelInfo,
@@ -68,6 +73,8 @@ from .stream import Stream
 from .studies import Comparison, compare
 
 __all__ = [
+    "AsyncDecoder",
+    "AsyncStream",
     "Cascade",
     "Chunk",
     "ClosedError",
@@ -79,6 +86,8 @@ __all__ = [
     "DownloadError",
     "DraftModel",
     "EmbeddedPair",
+    "Engine",
+    "EngineStats",
     "FileInfo",
     "ForkError",
     "GenerationResult",
@@ -99,6 +108,8 @@ __all__ = [
     "PositionLogprobs",
     "QuantizeResult",
     "QuantizedTensor",
+    "QueueFullError",
+    "Request",
     "ResourceLimitError",
     "Round",
     "SamplingParams",

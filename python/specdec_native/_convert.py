@@ -43,11 +43,15 @@ class Call(NamedTuple):
 
 
 def to_chunk(chunk: _core.OutputChunk, call: Call) -> Chunk:
+    return chunk_of(chunk, call.n_top)
+
+
+def chunk_of(chunk: _core.OutputChunk, n_top: int | None) -> Chunk:
     return Chunk(
         text=chunk.text,
         token_ids=tuple(chunk.token_ids),
         from_draft=tuple(chunk.from_draft),
-        logprobs=logprobs_of(chunk.logprobs, call.n_top),
+        logprobs=logprobs_of(chunk.logprobs, n_top),
     )
 
 
@@ -80,17 +84,23 @@ def to_check(check: _core.OutputCheck) -> OutputCheck:
 
 
 def to_result(session: _core.Session, result: _core.GenerateResult, call: Call) -> GenerationResult:
+    return result_of(session.speed_line, result, call.n_top)
+
+
+def result_of(
+    speed_line: Callable[..., str], result: _core.GenerateResult, n_top: int | None
+) -> GenerationResult:
     return GenerationResult(
         text=result.text,
         token_ids=tuple(result.token_ids),
         from_draft=tuple(result.from_draft),
-        finish_reason=result.finish_reason,  # type: ignore[arg-type]  # one of the three
+        finish_reason=result.finish_reason,  # type: ignore[arg-type]  # one of the four
         stop_reason=result.stop_reason,
-        logprobs=logprobs_of(result.logprobs, call.n_top),
+        logprobs=logprobs_of(result.logprobs, n_top),
         prompt_tokens=result.n_prompt_tokens,
         seed=result.seed,
         stats=to_stats(result.stats),
-        summary=session.speed_line(result.stats, bandwidth=_bandwidth),
+        summary=speed_line(result.stats, bandwidth=_bandwidth),
     )
 
 

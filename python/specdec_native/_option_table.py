@@ -24,6 +24,13 @@ CHECKS: dict[str, dict[str, Check]] = {
         "kv_type": Choice(('f32', 'f16', 'q8_0'), optional=True),
         "use_cache": Truth(),
     },
+    "Engine": {
+        "max_requests": Whole(1, 64),
+        "max_queue": Whole(0, 1048576),
+        "when_full": Choice(('error', 'wait')),
+        "kv_bytes": Whole(1, 1152921504606846976, optional=True),
+        "share_prefixes": Truth(),
+    },
     "DraftModel": {
         "draft_max": Whole(1, 64, optional=True),
         "draft_min": Whole(0, 64),
@@ -83,6 +90,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "tools": Items(optional=True),
         "template": Text(optional=True),
         "template_args": Table(optional=True),
+        "time_limit": Real(0, 1000000000, optional=True),
         "on_progress": Callback(optional=True),
         "on_round": Callback(optional=True),
         "on_token": Callback(optional=True),

@@ -106,22 +106,16 @@ class Decoder:
         self._session: _core.Session | None = None
         self._worker: StreamWorker | None = None
         check_model("target", target)
-        checked = check_all(
-            CHECKS["Decoder"], {"n_ctx": n_ctx, "kv_type": kv_type, "use_cache": use_cache}
+        options, draft = session_options(
+            {
+                "drafter": drafter,
+                "draft": draft,
+                "verifier": verifier,
+                "n_ctx": n_ctx,
+                "kv_type": kv_type,
+                "use_cache": use_cache,
+            }
         )
-        options = _core.SessionOptions()
-        check_choice("verifier", verifier, tuple(_core.verifier_names()))
-        options.verifier = verifier
-        if verifier == "topk_importance_published":
-            warnings.warn(
-                f"verifier {verifier!r} is not lossless: sampled text does not follow the model",
-                UserWarning,
-                stacklevel=2,
-            )
-        options.n_ctx = checked["n_ctx"] or 0
-        options.kv_type = checked["kv_type"] or ""
-        options.use_cache = checked["use_cache"]
-        draft = _set_drafters(options, drafter, draft)
         self._target = target
         self._model = target._keep()
         self._session = _core.Session(
@@ -228,7 +222,7 @@ class Decoder:
         options = locals()
         with self._slot as cancel:
             call = self._call(options, cancel)
-            self._set_prompt(call.request, prompt)
+            set_prompt(call.request, prompt, self._model)
             return self._run(call)
 
     def stream(
@@ -293,7 +287,7 @@ class Decoder:
         options = locals()
         with self._slot as cancel:
             call = self._call(options, cancel)
-            self._set_prompt(call.request, prompt)
+            set_prompt(call.request, prompt, self._model)
             return self._start(call)
 
     def chat(
@@ -494,46 +488,21 @@ class Decoder:
     def _call(self, options: Mapping[str, Any], cancel: _core.CancelFlag) -> Call:
         """Checks the options of a call, given by name, and makes a request without a prompt."""
         session = self._native
-        checked = check_all(CHECKS["call"], options)
-        request = _core.GenerateRequest()
-        if checked["max_tokens"] is not None:
-            request.max_tokens = checked["max_tokens"]
-        request.sampling = native_sampling(options, self._model.info.vocab_size)
-        request.stop = _stop_strings(checked["stop"])
-        request.ignore_eos = checked["ignore_eos"]
-        request.render_special = checked["render_special"]
-        request.parse_special = checked.get("parse_special", True)
-        n_top = checked["logprobs"]
-        if n_top is not None:
-            request.n_logprobs = n_top
+        checked, request = native_request(options, self._model)
         return Call(
             session,
             cancel,
             request,
-            n_top,
+            checked["logprobs"],
             on_progress=checked["on_progress"],
             on_round=checked["on_round"],
             on_token=checked.get("on_token"),
             verify_output=checked.get("verify_output", False),
         )
 
-    def _set_prompt(self, request: _core.GenerateRequest, prompt: Prompt) -> None:
-        if isinstance(prompt, str):
-            request.set_prompt(to_bytes(prompt))
-            return
-        request.prompt_ids = check_token_ids("prompt", prompt, self._model.info.vocab_size)
-        if not request.prompt_ids:
-            raise InvalidArgumentError("prompt is empty: give at least one token id")
-
     def _chat_call(self, options: Mapping[str, Any], cancel: _core.CancelFlag) -> Call:
         call = self._call(options, cancel)
-        _, call.request.prompt_ids = self._model._chat_prompt(
-            options["messages"],
-            True,
-            options["tools"],
-            options["template"],
-            options["template_args"],
-        )
+        set_messages(call.request, options, self._model)
         return call
 
     def _run(self, call: Call) -> GenerationResult:
@@ -615,6 +584,62 @@ class Decoder:
 
     def __deepcopy__(self, memo: object) -> NoReturn:
         refuse_copy("Decoder")
+
+
+def session_options(given: Mapping[str, Any]) -> tuple[_core.SessionOptions, Model | None]:
+    """What was given by name, checked; and the draft model if there is one."""
+    checked = check_all(CHECKS["Decoder"], given)
+    options = _core.SessionOptions()
+    verifier = given["verifier"]
+    check_choice("verifier", verifier, tuple(_core.verifier_names()))
+    options.verifier = verifier
+    if verifier == "topk_importance_published":
+        warnings.warn(
+            f"verifier {verifier!r} is not lossless: sampled text does not follow the model",
+            UserWarning,
+            stacklevel=3,
+        )
+    options.n_ctx = checked["n_ctx"] or 0
+    options.kv_type = checked["kv_type"] or ""
+    options.use_cache = checked.get("use_cache", True)
+    return options, _set_drafters(options, given["drafter"], given["draft"])
+
+
+def native_request(
+    options: Mapping[str, Any], model: Model
+) -> tuple[dict[str, Any], _core.GenerateRequest]:
+    """Checks the options of a call, given by name, and makes a request without a prompt."""
+    checked = check_all(CHECKS["call"], options)
+    request = _core.GenerateRequest()
+    if checked["max_tokens"] is not None:
+        request.max_tokens = checked["max_tokens"]
+    request.sampling = native_sampling(options, model.info.vocab_size)
+    request.stop = _stop_strings(checked["stop"])
+    request.ignore_eos = checked["ignore_eos"]
+    request.render_special = checked["render_special"]
+    request.parse_special = checked.get("parse_special", True)
+    if checked["logprobs"] is not None:
+        request.n_logprobs = checked["logprobs"]
+    return checked, request
+
+
+def set_prompt(request: _core.GenerateRequest, prompt: Prompt, model: Model) -> None:
+    if isinstance(prompt, str):
+        request.set_prompt(to_bytes(prompt))
+        return
+    request.prompt_ids = check_token_ids("prompt", prompt, model.info.vocab_size)
+    if not request.prompt_ids:
+        raise InvalidArgumentError("prompt is empty: give at least one token id")
+
+
+def set_messages(request: _core.GenerateRequest, options: Mapping[str, Any], model: Model) -> None:
+    _, request.prompt_ids = model._chat_prompt(
+        options["messages"],
+        True,
+        options["tools"],
+        options["template"],
+        options["template_args"],
+    )
 
 
 def _set_drafters(

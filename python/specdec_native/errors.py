@@ -117,8 +117,14 @@ class SessionBusyError(SpecdecError, RuntimeError):
     code = "busy"
 
 
+class QueueFullError(SpecdecError, RuntimeError):
+    """An engine has as many requests at work and waiting as it may; try again later."""
+
+    code = "queue_full"
+
+
 class ClosedError(SpecdecError, RuntimeError):
-    """A model or decoder was used after ``close()``."""
+    """A model, decoder or engine was used after ``close()``."""
 
     code = "closed"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "timeout"]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,8 @@ class GenerationResult:
         text: generated text, without the stop string.
         token_ids: generated tokens, without the end-of-sequence token.
         from_draft: per token, whether a drafter had proposed it.
-        finish_reason: "stop" (end of sequence or a stop string), "length" or "cancelled".
+        finish_reason: "stop" (end of sequence or a stop string), "length", "cancelled", or, of an
+            engine's request that had a `time_limit`, "timeout".
         stop_reason: "eos", the stop string, or "".
         logprobs: per token; None unless asked for.
         prompt_tokens: tokens of the prompt.
@@ -175,6 +176,51 @@ class GenerationResult:
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """What an `Engine` does now, and what it has done since its start.
+
+    Attributes:
+        queued, running: requests that wait for their turn, and those at work.
+        kv_bytes, kv_used_bytes, kv_pages: the limit of all caches, what they hold, and in how many
+            pages; `kept_prefixes` of them are of requests that have ended.
+        submitted, finished, cancelled, timed_out, failed: requests, by how they ended.
+        refused: requests that found the queue full.
+        prompt_tokens, cached_tokens: of the requests that began: tokens of their prompts, and how
+            many of these were found in a cache, of `prefix_hits` requests.
+        evicted: kept caches that made way.
+        emitted, drafted, accepted: tokens of the requests that have ended.
+        passes, rows, pass_ms: passes of the target model, their rows and their time.
+    """
+
+    queued: int
+    running: int
+    kv_bytes: int
+    kv_used_bytes: int
+    kv_pages: int
+    kept_prefixes: int
+    submitted: int
+    finished: int
+    cancelled: int
+    timed_out: int
+    failed: int
+    refused: int
+    prompt_tokens: int
+    cached_tokens: int
+    prefix_hits: int
+    evicted: int
+    emitted: int
+    drafted: int
+    accepted: int
+    passes: int
+    rows: int
+    pass_ms: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures, ready for ``json.dumps``."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,10 @@ class Control {
   void set_mixture(const Mixture& mixture) { controller_.target_cost().set_mixture(mixture); }
   void begin() { controller_.begin_request(); }
   void set_reread(int n) { controller_.set_reread(n); }
+  void set_company(int n_others, int n_rows, double n_tokens, int n_reading) {
+    controller_.set_company(
+        {.n_others = n_others, .n_rows = n_rows, .n_tokens = n_tokens, .n_reading = n_reading});
+  }
   void end() { controller_.end_request(); }
   [[nodiscard]] double credit() const { return controller_.state().credit_ms; }
   [[nodiscard]] double target_ms(int rows) { return controller_.target_cost().ms(rows); }
@@ -109,6 +113,8 @@ PYBIND11_MODULE(_testing_control, m) {
       .def("planned_siblings", &Control::planned_siblings)
       .def("begin", &Control::begin)
       .def("set_reread", &Control::set_reread)
+      .def("set_company", &Control::set_company, py::arg("n_others"), py::arg("n_rows"),
+           py::arg("n_tokens"), py::arg("n_reading") = 0)
       .def("end", &Control::end)
       .def("target_ms", &Control::target_ms)
       .def_property_readonly("credit", &Control::credit)

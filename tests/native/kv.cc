@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "kv/kv_cache.h"
+#include "kv/prefix_tree.h"
 #include "tensor/half.h"
 
 namespace py = pybind11;
@@ -158,6 +159,20 @@ PYBIND11_MODULE(_testing_kv, m) {
         out["n_free_pages"] = s.n_free_pages;
         return out;
       });
+  py::class_<PrefixTree>(m, "PrefixTree", py::module_local())
+      .def(py::init<>())
+      .def("insert", [](PrefixTree& tree, const std::vector<TokenId>& tokens,
+                        const KvCache& cache) { tree.insert(tokens, cache.fork()); })
+      .def("find",  // (positions that agree, those of the cache), or None
+           [](PrefixTree& tree, const std::vector<TokenId>& tokens) -> py::object {
+             const PrefixTree::Match match = tree.find(tokens);
+             if (match.cache == nullptr) return py::none();
+             KvCache cache = match.cache->fork();
+             cache.truncate(match.length);
+             return py::make_tuple(match.length, py::cast(std::move(cache)));
+           })
+      .def("evict", &PrefixTree::evict)
+      .def("size", &PrefixTree::size);
   py::class_<KvCache>(m, "Cache", py::module_local())
       .def(py::init([](const std::shared_ptr<KvArena>& arena, const std::string& type, int n_layers,
                        int n_kv_heads, int head_dim, int n_ctx, const std::vector<bool>& windowed,

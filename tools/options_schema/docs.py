@@ -43,7 +43,11 @@ def python_table(places: str, options: Sequence[Option]) -> str:
     chosen = list({o.id: o for name in names for o in options_of(name, options)}.values())
     rows = []
     for option in chosen:
-        takers = [call for call in names if call in option.calls]
+        takers = [
+            call
+            for call in names
+            if call in option.calls or option.place == call.removesuffix(".__init__")
+        ]
         only = ""
         if option.calls and len(takers) < len(names):
             only = ", ".join(f"`{name.split('.')[-1]}`" for name in takers) + ": "
@@ -80,7 +84,7 @@ TABLES: dict[str, Callable[[str, Sequence[Option]], str]] = {
     "python": python_table,
     "flags": flag_table,
 }
-FILES = ("docs/api.md", "docs/cli.md", "docs/drafters.md", "docs/quantize.md")
+FILES = ("docs/api.md", "docs/cli.md", "docs/drafters.md", "docs/quantize.md", "docs/serving.md")
 
 
 def rewrite(file: str, text: str, options: Sequence[Option]) -> str:

@@ -6,6 +6,7 @@ from .model import KV_TYPES
 from .schema import REQUIRED, Choice, Flag, Option, Other, Real, Text, Truth, Whole
 
 TEXT = "generate chat"
+MANY_AT_ONCE = ("Engine.__init__", "AsyncDecoder.__init__")
 DRAFT_SAMPLING = ("auto", "greedy", "sampled", "coupled")
 
 DECODER = (
@@ -16,34 +17,52 @@ DECODER = (
         "`TokenRecycling`, `LayerSkip`: drafts of its own fixed length. The names of the command "
         'line mean those with their defaults: "model" (which is `draft`), "ngram", "suffix", '
         '"recycling", "layerskip", several with commas, "none"',
-        none="plain decoding",
+        none="plain decoding", calls=MANY_AT_ONCE,
         flag=Flag("--drafter", TEXT, "NAME[,NAME...]",
             "none: plain decoding; model: the -md model; ngram, suffix: repetitions in prompt and "
             "output; recycling: the model's second choices; layerskip: its own first layers; auto "
             "(default): ngram, suffix and, with -md, model. Of auto and of a list each pass uses "
             "who is expected to be fastest, or none; a single one drafts at a fixed length.")),
     Option("Decoder", "draft", Other("Model"), None,
-        'a smaller model of the same vocabulary, for "auto" and "model"', none="none"),
+        'a smaller model of the same vocabulary, for "auto" and "model"', none="none",
+        calls=MANY_AT_ONCE),
     Option("Decoder", "verifier", Other("str"), "auto",
         '"auto" (greedy at temperature 0, match above), "greedy", "match", "standard", "block" or '
         '"topk_importance"; docs/verifiers.md compares them. "topk_importance_published" is for '
         "comparison only: it is not lossless, and warns",
+        calls=MANY_AT_ONCE,
         flag=Flag("--verify", TEXT, "NAME",
             "How drafts are checked (default {default}: greedy at temperature 0, match above). "
             "topk_importance_published is not lossless.")),
     Option("Decoder", "n_ctx", Whole(2), None, "positions of the context",
-        none="the model's",
+        none="the model's", calls=MANY_AT_ONCE,
         flag=Flag("-c --ctx-size", TEXT, "N",
             "Context length in tokens (default {default}: the model's own, at most 4096).",
             none=0)),
     Option("Decoder", "kv_type", Choice(KV_TYPES, "KvType"), None, "elements of the caches",
-        none="the model's"),
+        none="the model's", calls=MANY_AT_ONCE),
     Option("Decoder", "use_cache", Truth(), True,
         "False, for experiments: every pass of the target and of the draft model reads its whole "
         "context again, and nothing is kept between calls; the same tokens, slower",
         flag=Flag("--no-cache", TEXT,
             text="For experiments: every pass of the model and of the draft reads its whole "
             "context again. The same tokens, slower.", sets=False)),
+)  # fmt: skip
+
+ENGINE = (
+    Option("Engine", "max_requests", Whole(1, 64), 16,
+        "requests at work at once; the others wait for their turn"),
+    Option("Engine", "max_queue", Whole(0, 1 << 20), 256, "requests that wait at most"),
+    Option("Engine", "when_full", Choice(("error", "wait"), 'Literal["error", "wait"]'), "error",
+        'what a request gets that finds the queue full: "error": `QueueFullError`; "wait": it '
+        "waits for a place, asynchronous ones without blocking the loop"),
+    Option("Engine", "kv_bytes", Whole(1, 2**60), None,
+        "memory of all caches together, of the draft model's and of those that are kept, too; a "
+        "request starts when its longest course fits",
+        none="what `max_requests` of `n_ctx` can need, at most half of the memory that is free"),
+    Option("Engine", "share_prefixes", Truth(), True,
+        "read what prompts have in common only once; caches of requests that have ended are kept "
+        "for it as long as there is room, those used last the longest"),
 )  # fmt: skip
 
 

@@ -5,8 +5,16 @@ from __future__ import annotations
 from .schema import Callback, Flag, Items, Option, Other, Real, Table, Text, Truth, Whole
 
 TEXT = "generate chat"  # commands that generate text
-GENERATE = ("Decoder.generate", "Decoder.stream")
-CHAT = ("Decoder.chat", "Decoder.stream_chat")
+ENGINE_CHAT = ("Engine.submit_chat", "Engine.chat", "Engine.stream_chat")
+ENGINE = ("Engine.submit", "Engine.generate", "Engine.stream", *ENGINE_CHAT)
+GENERATE = (
+    "Decoder.generate", "Decoder.stream", "Engine.submit", "Engine.generate", "Engine.stream",
+    "AsyncDecoder.generate", "AsyncDecoder.stream",
+)  # fmt: skip
+CHAT = (
+    "Decoder.chat", "Decoder.stream_chat", *ENGINE_CHAT,
+    "AsyncDecoder.chat", "AsyncDecoder.stream_chat",
+)  # fmt: skip
 CALLS = GENERATE + CHAT
 WAIT = ("Decoder.generate", "Decoder.chat")  # calls that return when all is done
 MANY = ("generate_many",)
@@ -118,6 +126,9 @@ REPORT = (
         none="the file's", calls=CHAT),
     Option("call", "template_args", Table("Mapping[str, Any]"), None,
         "further variables for the template", none="none", calls=CHAT),
+    Option("call", "time_limit", Real(0, 1e9), None,
+        'seconds from now, waiting for its turn included, after which the request ends with '
+        'finish_reason "timeout" and what there is by then', none="none", calls=ENGINE),
     Option("call", "on_progress", Callback("OnProgress"), None,
         "called with (tokens read, tokens of the prompt) while the prompt is read",
         none="not called", calls=CALLS),

@@ -20,6 +20,22 @@ CALLABLES = {
         "Decoder.chat",
         "Decoder.stream_chat",
     ),
+    PACKAGE + "engine.py": (
+        "Engine.__init__",
+        "Engine.submit",
+        "Engine.submit_chat",
+        "Engine.generate",
+        "Engine.stream",
+        "Engine.chat",
+        "Engine.stream_chat",
+    ),
+    PACKAGE + "async_decoder.py": (
+        "AsyncDecoder.__init__",
+        "AsyncDecoder.generate",
+        "AsyncDecoder.stream",
+        "AsyncDecoder.chat",
+        "AsyncDecoder.stream_chat",
+    ),
     PACKAGE + "many.py": ("generate_many",),
     PACKAGE + "_quantize.py": ("quantize",),
     PACKAGE + "options.py": (
@@ -171,7 +187,7 @@ def rewrite(file: str, source: str, options: Sequence[Option]) -> str:
             body = [n for n in node.body if isinstance(n, ast.AnnAssign)]
             edits.append((body[0].lineno - 1, body[-1].end_lineno or 0, fields(name, chosen)))
         else:
-            assert isinstance(node, ast.FunctionDef)
+            assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
             arguments = node.args.kwonlyargs
             last = node.args.kw_defaults[-1] or arguments[-1]
             made = [keyword(option, name) for option in chosen]

@@ -52,7 +52,14 @@ void Controller::begin_request() {
 }
 
 bool Controller::allowed(double loss_ms, double speedup) const {
-  return credit_.allows(loss_ms, speedup, target_ms(1));
+  return credit_.allows(loss_ms, speedup, plain_ms());
+}
+
+double Controller::target_ms(int n_rows) const {
+  const int others = n_reread_ + company_.n_rows;
+  if (company_.n_reading == 0) return target_.ms(others + n_rows);
+  const int beside = others + company_.n_reading;
+  return target_.ms(others + 1) + target_.ms(beside + n_rows) - target_.ms(beside + 1);
 }
 
 double Controller::draft_ms(const Standing& drafter, int n_behind, int length) const {
@@ -67,12 +74,12 @@ double Controller::draft_ms(const Standing& drafter, int n_behind, int length) c
 
 void Controller::consider(const Offer& offer, int budget, Choice& best, bool& refused) {
   const Standing& drafter = at(offer.drafter);
-  const double plain_ms = target_ms(1);
+  const double token_ms = this->token_ms(), row_ms = target_ms(1);
   const int grade = AcceptanceModel::match_grade(offer.match_length);
-  double expected = 1.0;  // tokens
+  double expected = 1.0 + company_.n_tokens;
   double all_right = 1.0;
   const int limit = std::min(budget, offer.n_tokens);
-  const double least = credit_.at_first(plain_ms) ? kLeastAtFirst : kLeastSpeedup;
+  const double least = credit_.at_first(plain_ms()) ? kLeastAtFirst : kLeastSpeedup;
   for (int n = 1; n <= limit; ++n) {
     all_right *= drafter.traits.lookup ? drafter.acceptance.rate(n - 1, grade)
                                        : drafter.acceptance.rate(n - 1);
@@ -81,12 +88,14 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
     const double cost_ms = draft_ms(drafter, offer.n_behind, n) + pass_ms;
     // Reading up serves the rounds after this one too.
     const double usual_ms = draft_ms(drafter, std::min(offer.n_behind, 2), n) + pass_ms;
-    double speedup = expected * plain_ms / (usual_ms + (cost_ms - usual_ms) / kCatchUpRounds);
+    const double spread_ms = usual_ms + (cost_ms - usual_ms) / kCatchUpRounds;
+    double speedup = expected * token_ms / spread_ms;
+    double own = (expected - company_.n_tokens) * token_ms / (token_ms + spread_ms - row_ms);
     // Stopping where it gets unsure, a model does better than any fixed length.
-    if (!drafter.traits.lookup && drafter.n_rounds >= kGainRounds)
-      speedup = std::max(speedup, drafter.gained);
-    if (n < offer.n_least || speedup < least || speedup <= best.speedup) continue;
-    if (!allowed(cost_ms - plain_ms, speedup)) {
+    if (company_.none() && !drafter.traits.lookup && drafter.n_rounds >= kGainRounds)
+      speedup = own = std::max(speedup, drafter.gained);
+    if (n < offer.n_least || own < least || speedup <= best.speedup) continue;
+    if (!allowed(cost_ms - row_ms, own)) {
       refused = true;  // a longer draft may be a clearer gain
       continue;
     }
@@ -95,6 +104,7 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
             .n_behind = offer.n_behind,
             .n_candidates = offer.n_candidates,
             .speedup = speedup,
+            .own_speedup = own,
             .reason = "best expected speed"};
   }
 }
@@ -115,6 +125,7 @@ Choice Controller::probe(const std::vector<Offer>& offers, int budget, Choice pl
             .n_behind = offer.n_behind,
             .n_candidates = offer.n_candidates,
             .speedup = 1.0,
+            .own_speedup = 1.0,
             .reason = "probe"};
   }
   return plain;
@@ -160,10 +171,10 @@ bool Controller::wants_sibling(int n_drafted, int rank, double probability, doub
   const double row_ms = target_ms(n_rows + 1) - target_ms(n_rows);
   // A leaf that is right brings one token: without it the target would say it itself.
   const double gain = path_rate_ * miss_rate_ * right;
-  if (gain * target_ms(1) < choice_.speedup * row_ms) return false;
+  if (gain * token_ms() < choice_.speedup * row_ms) return false;
   const double cost_ms =
       draft_ms(drafter, choice_.n_behind, n_drafted) + target_ms(n_rows + 1) - target_ms(1);
-  if (!allowed(cost_ms, choice_.speedup)) return false;
+  if (!allowed(cost_ms, choice_.own_speedup)) return false;
   miss_rate_ *= 1.0 - right;
   ++n_siblings_;
   return true;
@@ -179,10 +190,10 @@ int Controller::planned_siblings(int n_chain) const {
     const double rate = drafter.acceptance.rate(n);
     const double gain = path_rate * (1.0 - rate) * drafter.siblings.rate(0);
     const double row_ms = target_ms(n_rows + 1) - target_ms(n_rows);
-    if (gain * target_ms(1) < choice_.speedup * row_ms) break;
+    if (gain * token_ms() < choice_.speedup * row_ms) break;
     const double cost_ms =
         draft_ms(drafter, choice_.n_behind, n_chain) + target_ms(n_rows + 1) - target_ms(1);
-    if (!allowed(cost_ms, choice_.speedup)) break;
+    if (!allowed(cost_ms, choice_.own_speedup)) break;
     path_rate *= rate;
   }
   return n;
@@ -198,17 +209,19 @@ bool Controller::keep_going(int n_drafted, double probability) {
   const double more_ms = target_ms(n_rows + choice_.n_candidates);
   const double step_ms = draft_ms(drafter, 1, 1) + more_ms - target_ms(n_rows);
   // Worth it when it brings tokens faster than passes do on average.
-  if (gain * target_ms(1) < choice_.speedup * step_ms) return false;
+  if (gain * token_ms() < choice_.speedup * step_ms) return false;
   const double cost_ms = draft_ms(drafter, choice_.n_behind, n_drafted + 1) + more_ms;
-  return allowed(cost_ms - target_ms(1), choice_.speedup);
+  return allowed(cost_ms - target_ms(1), choice_.own_speedup);
 }
 
 void Controller::observe(const PassOutcome& outcome) {
   const Choice& choice = outcome.choice;
   const int n_rows = 1 + outcome.n_drafted + outcome.n_siblings + outcome.n_unused;
-  const double predicted_verify = target_ms(n_rows);
+  // Of a pass that is shared, the part that its rows are.
+  const int n_in_pass = company_.n_rows + n_rows;
+  const double predicted_verify = target_.ms(n_reread_ + n_in_pass) * n_rows / n_in_pass;
   double draft_ms = outcome.draft_ms;
-  target_.observe(n_reread_ + n_rows, outcome.verify_ms, outcome.reading);
+  if (company_.none()) target_.observe(n_reread_ + n_rows, outcome.verify_ms, outcome.reading);
   if (choice.drafter >= 0 && outcome.n_drafted > 0) {
     Standing& drafter = at(choice.drafter);
     if (!drafter.traits.lookup) {
@@ -228,7 +241,7 @@ void Controller::observe(const PassOutcome& outcome) {
   }
   for (Standing& drafter : drafters_) drafter.idle_tokens += outcome.n_emitted;
 
-  const double plain_ms = target_ms(1);
+  const double plain_ms = this->plain_ms();
   credit_.add_plain(outcome.n_emitted * plain_ms);
   if (outcome.n_drafted == 0) {
     credit_.debit(std::max(draft_ms - kFreeLookupMs, 0.0));  // looking in vain is paid for too
@@ -259,6 +272,7 @@ void Controller::observe(const PassOutcome& outcome) {
 }
 
 bool Controller::worth_reading(int drafter, double ms, int n_left) const {
+  ms *= company_.n_others + 1;  // they wait for it too
   return choice_.drafter == drafter && credit_.earned_ms() >= kReadingCredit * ms &&
          ms <= kReadingGain * n_left * target_ms(1);
 }

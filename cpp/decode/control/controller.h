@@ -33,7 +33,8 @@ struct Choice {
   int length = 0;    // tokens to draft; a model stops earlier when keep_going() says so
   int n_behind = 1;
   int n_candidates = 1;
-  double speedup = 1.0;  // expected: tokens per time, relative to plain
+  double speedup = 1.0;      // expected of the pass: tokens per time, relative to a plain row
+  double own_speedup = 1.0;  // and of this request's part in it, which is the same alone
   std::string_view reason;
 };
 
@@ -47,6 +48,16 @@ struct PassOutcome {
   double draft_ms = 0.0;   // of all drafters, lookups that were not chosen included
   double verify_ms = 0.0;  // the target's pass, and taking the tokens from it
   Reading reading = {};    // of that pass
+};
+
+// Who else is in the pass.
+struct Company {
+  int n_others = 0;       // requests that generate
+  int n_rows = 0;         // that they have in it, so far as that is known; at least one each
+  double n_tokens = 0.0;  // that these rows are going to bring
+  int n_reading = 0;      // rows of prompts
+
+  [[nodiscard]] bool none() const { return n_rows == 0 && n_reading == 0; }
 };
 
 class Controller {
@@ -64,9 +75,13 @@ class Controller {
   }
 
   void begin_request();
-  void end_request() { credit_.end_request(target_ms(1)); }
+  void end_request() { credit_.end_request(plain_ms()); }
   // Without caches: tokens before the last committed one, which each pass of any model reads again.
   void set_reread(int n_tokens) { n_reread_ = n_tokens; }
+  // Before choose() what is known of the pass, before observe() what became of it. Rows are then
+  // worth what they bring to all of it, and the passes' costs are told to target_cost() by whoever
+  // runs them.
+  void set_company(const Company& company) { company_ = company; }
   [[nodiscard]] ControllerState state() const { return credit_.state(); }
   void restore(const ControllerState& state) { credit_.restore(state); }
 
@@ -100,8 +115,15 @@ class Controller {
     int n_rounds = 0;
   };
   [[nodiscard]] Standing& at(int drafter) { return drafters_[static_cast<std::size_t>(drafter)]; }
-  // A pass of the target over so many new rows.
-  [[nodiscard]] double target_ms(int n_rows) const { return target_.ms(n_reread_ + n_rows); }
+  // A pass of the target over so many new rows and those of others. What prompts' rows cost by
+  // themselves is no matter of drafts; that rows are dearer beside them is.
+  [[nodiscard]] double target_ms(int n_rows) const;
+  // What a token costs in a pass where this request has one row, and the others what they have.
+  [[nodiscard]] double token_ms() const { return target_ms(1) / (1.0 + company_.n_tokens); }
+  // What it costs when nobody drafts.
+  [[nodiscard]] double plain_ms() const {
+    return target_.ms(n_reread_ + company_.n_others + 1) / (company_.n_others + 1);
+  }
   [[nodiscard]] double draft_ms(const Standing& drafter, int n_behind, int length) const;
   [[nodiscard]] bool allowed(double loss_ms, double speedup) const;
   void consider(const Offer& offer, int budget, Choice& best, bool& refused);
@@ -110,6 +132,7 @@ class Controller {
   std::vector<Standing> drafters_;
   CostModel target_;
   int n_reread_ = 0;
+  Company company_;
   CreditLedger credit_;
   std::int64_t n_rounds_ = 0;  // of this request
   int passes_since_plain_ = 0;

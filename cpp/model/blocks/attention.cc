@@ -67,17 +67,17 @@ void normalise_heads(const LayerRun& run) {
 void store(const LayerRun& run) {
   const Places at(run);
   const float* cos_sin = run.rows.cos_sin + std::max(run.spec.rope, 0) * run.pass.rope_stride;
-  for (int part = 0; part < run.pass.n_parts(); ++part) {
-    const int row = part * run.pass.part_rows();
-    float* qkv = run.rows.qkv + row * run.pass.qkv_stride;
+  for (int i = 0; i < run.pass.n_parts(); ++i) {
+    const PassPart part = run.part(i);
+    float* qkv = run.rows.qkv + part.first_row * run.pass.qkv_stride;
     run.rows.backend.rope_store(
-        {.n_rows = run.pass.part_rows(),
+        {.n_rows = part.n_rows,
          .n_heads = run.config.n_heads,
          .n_kv_heads = run.config.n_kv_heads,
          .head_dim = run.config.head_dim,
          .n_rot = run.spec.rope < 0 ? 0 : run.config.n_rot(),
          .interleaved = run.config.ropes[0].interleaved,
-         .cos_sin = cos_sin + static_cast<std::int64_t>(row) * run.config.n_rot(),
+         .cos_sin = cos_sin + static_cast<std::int64_t>(part.first_row) * run.config.n_rot(),
          .q = qkv + at.q,
          .k = qkv + at.k,
          .v = qkv + at.v,
@@ -85,7 +85,7 @@ void store(const LayerRun& run) {
          .k_stride = run.pass.qkv_stride,
          .v_stride = run.pass.qkv_stride,
          .cache = run.view_of(part),
-         .first_slot = run.pass.slot_of(part)});
+         .first_slot = part.first_slot});
   }
 }
 
@@ -99,11 +99,13 @@ void keys_and_values(const LayerRun& run) {
 
 void attend(const LayerRun& run) {
   const Places at(run);
-  // 0 when rows have caches of their own
-  const int skipped = run.rows.parents == nullptr ? run.first_row() : 0;
-  for (int part = 0; part < run.pass.n_parts(); ++part) {
-    const int row = part * run.pass.part_rows() + skipped;
-    run.rows.backend.attention({.n_rows = run.pass.part_rows() - skipped,
+  for (int i = 0; i < run.pass.n_parts(); ++i) {
+    const PassPart part = run.part(i);
+    const int skipped =
+        part.parents == nullptr ? std::clamp(run.first_row() - part.first_row, 0, part.n_rows) : 0;
+    if (skipped == part.n_rows) continue;
+    const int row = part.first_row + skipped;
+    run.rows.backend.attention({.n_rows = part.n_rows - skipped,
                                 .n_heads = run.config.n_heads,
                                 .n_kv_heads = run.config.n_kv_heads,
                                 .head_dim = run.config.head_dim,
@@ -113,8 +115,8 @@ void attend(const LayerRun& run) {
                                 .q_stride = run.pass.qkv_stride,
                                 .out_stride = run.pass.attention_stride,
                                 .cache = run.view_of(part),
-                                .first_slot = run.pass.slot_of(part) + skipped,
-                                .parents = run.rows.parents,
+                                .first_slot = part.first_slot + skipped,
+                                .parents = part.parents,
                                 .window = run.spec.window,
                                 .soft_cap = run.spec.score_cap,
                                 .sinks = run.weights.vector(Part::kAttentionSinks)});

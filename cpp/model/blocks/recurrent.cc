@@ -33,8 +33,9 @@ void project(const LayerRun& run) {
                            .segments = std::span(segments.data(), n)});
 }
 
-// Rows of one sequence from `first_row` on, behind position `base` of its cache.
-void feed(const LayerRun& run, RecurrentCache& cache, int base, int first_row, int n_rows) {
+void feed(const LayerRun& run, const PassPart& part) {
+  RecurrentCache& cache = *part.cache->recurrent();
+  const int base = part.first_slot, first_row = part.first_row, n_rows = part.n_rows;
   const int layer = run.spec.cache_layer;
   const RecurrentCache::Tip tip = cache.begin(layer, base);
   std::vector<const float*> inputs;
@@ -60,7 +61,7 @@ void feed(const LayerRun& run, RecurrentCache& cache, int base, int first_row, i
   }
   task.n_rows = n_rows;
   task.inputs = inputs.data();
-  task.parents = run.rows.parents;
+  task.parents = part.parents;
   if (run.n_rows() > 0) {
     task.out = run.rows.attention + first_row * run.pass.attention_stride;
     task.out_stride = run.pass.attention_stride;
@@ -77,10 +78,7 @@ void feed(const LayerRun& run, RecurrentCache& cache, int base, int first_row, i
 
 void recur(const LayerRun& run) {
   project(run);
-  for (int part = 0; part < run.pass.n_parts(); ++part) {
-    RecurrentCache* const cache = run.pass.cache(part).recurrent();
-    feed(run, *cache, run.pass.slot_of(part), part * run.pass.part_rows(), run.pass.part_rows());
-  }
+  for (int part = 0; part < run.pass.n_parts(); ++part) feed(run, run.part(part));
 }
 
 }  // namespace specdec

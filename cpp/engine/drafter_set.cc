@@ -1,0 +1,47 @@
+#include "engine/drafter_set.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <variant>
+
+namespace specdec {
+
+DrafterSet::DrafterSet(const SessionOptions& options, ModelScorer& target, ModelScorer* draft,
+                       std::span<const TokenId> draft_tokens, const Seen& seen,
+                       std::span<Drafter* const> origin) {
+  const auto as_seen = [&](TokenScorer& scorer) { return seen ? seen(scorer) : &scorer; };
+  if (draft != nullptr) draft_cache_ = std::make_unique<TokenCache>(*as_seen(*draft), draft_tokens);
+  DrafterModels models{.draft = draft_cache_.get(), .layers = nullptr};
+  for (std::size_t i = 0; i < options.drafters.size(); ++i) {
+    const DrafterOptions& drafter = options.drafters[i];
+    if (const auto* layers = std::get_if<LayerSkipOptions>(&drafter)) {
+      const int n_layers = layers->n_layers;
+      layer_scorer_ = std::make_unique<LayerSkipScorer>(
+          target, n_layers != 0 ? n_layers : std::max(target.n_layers() / 4, 1));
+      layer_cache_ = std::make_unique<TokenCache>(*as_seen(*layer_scorer_));
+      models.layers = layer_cache_.get();
+    }
+    std::unique_ptr<Drafter> made;
+    if (i < origin.size() && origin[i] != nullptr) made = origin[i]->fork();
+    if (made == nullptr) made = make_drafter(drafter, models);
+    list_.push_back(made.get());
+    drafters_.push_back(std::move(made));
+  }
+}
+
+std::vector<DrafterTraits> DrafterSet::traits() const {
+  std::vector<DrafterTraits> traits;
+  for (Drafter* drafter : list_) {
+    traits.push_back({.name = std::string(drafter->name()), .lookup = drafter->model() == nullptr});
+  }
+  return traits;
+}
+
+void DrafterSet::release_keepers(std::vector<std::unique_ptr<Drafter>>& kept) {
+  kept.resize(drafters_.size());
+  for (std::size_t i = 0; i < drafters_.size(); ++i)
+    if (drafters_[i] != nullptr && drafters_[i]->keeps()) kept[i] = std::move(drafters_[i]);
+}
+
+}  // namespace specdec

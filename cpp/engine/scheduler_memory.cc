@@ -1,0 +1,109 @@
+// The memory of the scheduler's caches: what a request may need, what is kept of those that are
+// over, and what of it others go on from.
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "base/error.h"
+#include "engine/memory.h"
+#include "engine/scheduler_impl.h"
+
+namespace specdec {
+namespace {
+
+constexpr int kMinShared = 8;  // tokens of a common beginning that are worth a copy
+// Rows of drafts are in the cache, too, until they are dropped.
+constexpr int kDraftRows = kKvChunk;
+
+KvPageSize bytes_of(const LoadedModel& model, const SessionOptions& options, int n_positions) {
+  const KvShape shape = model.model().kv_shape(parse_kv_type(options.kv_type));
+  const auto n_pages = static_cast<std::uint64_t>((n_positions + kKvChunk - 1) / kKvChunk);
+  return {.host_bytes = static_cast<std::size_t>(shape.host_bytes(n_positions, kMaxBatchRows)),
+          .device_bytes = static_cast<std::size_t>(n_pages * shape.page_size().device_bytes)};
+}
+
+}  // namespace
+
+KvPageSize Scheduler::Impl::most_bytes(std::size_t n_prompt, std::optional<int> max_tokens) const {
+  const SessionOptions& session = options.session;
+  const std::int64_t n_text =
+      static_cast<std::int64_t>(n_prompt) + max_tokens.value_or(session.n_ctx);
+  const auto positions = [&](int n_ctx) {
+    return static_cast<int>(std::min<std::int64_t>(n_text + kDraftRows, n_ctx));
+  };
+  KvPageSize most = bytes_of(*target, session, positions(session.n_ctx));
+  if (session.draft != nullptr) {
+    const KvPageSize draft = bytes_of(*session.draft, session, positions(draft_ctx));
+    most.host_bytes += draft.host_bytes;
+    most.device_bytes += draft.device_bytes;
+  }
+  return most;
+}
+
+void Scheduler::Impl::require_memory(const KvPageSize& most) const {
+  const std::uint64_t needed = std::uint64_t{most.host_bytes} + most.device_bytes;
+  if (needed <= kv_limit && most.device_bytes <= device_limit) return;
+  const bool on_device = most.device_bytes > device_limit;
+  throw Error(ErrorCode::kResource,
+              "the request may need " + bytes_text(on_device ? most.device_bytes : needed) +
+                  " of cache and there are " + bytes_text(on_device ? device_limit : kv_limit) +
+                  (on_device ? " on the GPU" : " (kv_bytes)") +
+                  " for all requests; use a shorter prompt, a smaller max_tokens or more memory");
+}
+
+// Whether a request that may need so much can start. Kept caches make way, the oldest first.
+bool Scheduler::Impl::make_room(const KvPageSize& most) {
+  if (lanes.empty() && prefixes.size() == 0 && draft_prefixes.size() == 0) return true;
+  std::uint64_t promised = std::uint64_t{most.host_bytes} + most.device_bytes;
+  for (const auto& lane : lanes) promised += lane->growth_bytes();
+  while (true) {
+    const KvArenaStats held = arena->stats();
+    const bool fits = held.used_bytes + held.device_bytes + promised <= kv_limit &&
+                      held.device_bytes + most.device_bytes <= device_limit;
+    if (fits) return true;
+    const bool dropped = prefixes.size() >= draft_prefixes.size() ? prefixes.evict() : false;
+    if (!dropped && !draft_prefixes.evict()) return lanes.empty();
+    ++counted.n_evicted;
+  }
+}
+
+// A new cache, or a fork of one that begins with the same tokens: a kept one, or that of a request
+// at work.
+KvCache Scheduler::Impl::cache_for(std::span<const TokenId> tokens, bool of_draft) {
+  PrefixTree& tree = of_draft ? draft_prefixes : prefixes;
+  PrefixTree::Match best;
+  if (options.share_prefixes) {
+    best = tree.find(tokens);
+    for (const auto& lane : lanes) {
+      const KvCache* const cache = of_draft ? lane->draft_cache() : &lane->cache();
+      const std::span<const TokenId> held =
+          of_draft ? lane->draft_cached_tokens() : lane->cached_tokens();
+      const auto differs = std::mismatch(tokens.begin(), tokens.end(), held.begin(), held.end());
+      const int n = cache->reachable(static_cast<int>(differs.first - tokens.begin()));
+      if (n > best.length) best = {.cache = cache, .length = n};
+    }
+  }
+  if (best.cache == nullptr || best.length < kMinShared) {
+    const LoadedModel& model = of_draft ? *options.session.draft : *target;
+    return KvCache(arena, model.model().kv_shape(parse_kv_type(options.session.kv_type)),
+                   of_draft ? draft_ctx : options.session.n_ctx);
+  }
+  KvCache cache = best.cache->fork();
+  cache.truncate(best.length);
+  if (!of_draft) ++counted.n_prefix_hits;
+  return cache;
+}
+
+// Of a request that is over.
+void Scheduler::Impl::keep_caches(Lane& lane) {
+  if (!options.share_prefixes) return;
+  const auto keep = [](PrefixTree& tree, std::span<const TokenId> tokens, KvCache& cache) {
+    if (static_cast<int>(tokens.size()) != cache.length() || cache.length() < kMinShared) return;
+    tree.insert(tokens, std::move(cache));
+  };
+  keep(prefixes, lane.cached_tokens(), lane.cache());
+  if (KvCache* const draft = lane.draft_cache())
+    keep(draft_prefixes, lane.draft_cached_tokens(), *draft);
+}
+
+}  // namespace specdec

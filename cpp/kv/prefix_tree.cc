@@ -1,0 +1,161 @@
+#include "kv/prefix_tree.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+
+namespace specdec {
+namespace {
+
+// Caches below the last common token that are looked at: where states or windows are forgotten one
+// may reach further back than another.
+constexpr int kMostLooked = 16;
+
+}  // namespace
+
+struct PrefixTree::Node {
+  Node* parent = nullptr;
+  std::vector<TokenId> edge;  // tokens from the parent to here
+  std::map<TokenId, std::unique_ptr<Node>> children;
+  std::optional<KvCache> cache;  // of all tokens from the root to here
+  std::uint64_t last_use = 0;
+};
+
+PrefixTree::PrefixTree() : root_(std::make_unique<Node>()) {}
+PrefixTree::~PrefixTree() { clear(); }
+
+void PrefixTree::offer(Node& node, int n_common, Match& best, Node*& best_node) {
+  if (!node.cache) return;
+  const int length = node.cache->reachable(std::min(n_common, node.cache->length()));
+  if (length <= best.length) return;
+  best = {.cache = &*node.cache, .length = length};
+  best_node = &node;
+}
+
+PrefixTree::Match PrefixTree::find(std::span<const TokenId> tokens) {
+  Match best;
+  Node* best_node = nullptr;
+  Node* at = root_.get();
+  int n_common = 0;
+  for (std::span<const TokenId> rest = tokens;;) {
+    offer(*at, n_common, best, best_node);
+    const auto next = rest.empty() ? at->children.end() : at->children.find(rest[0]);
+    if (next == at->children.end()) break;
+    at = next->second.get();
+    const auto differs = std::mismatch(at->edge.begin(), at->edge.end(), rest.begin(), rest.end());
+    const auto n = static_cast<std::size_t>(differs.first - at->edge.begin());
+    n_common += static_cast<int>(n);
+    rest = rest.subspan(n);
+    if (n < at->edge.size()) break;
+  }
+  // Whatever lies below begins with these tokens too.
+  std::vector<Node*> below{at};
+  for (int n_looked = 0; !below.empty() && n_looked < kMostLooked && best.length < n_common;
+       ++n_looked) {
+    Node* const node = below.back();
+    below.pop_back();
+    offer(*node, n_common, best, best_node);
+    for (const auto& [token, child] : node->children) below.push_back(child.get());
+  }
+  if (best_node != nullptr) touch(*best_node);
+  return best;
+}
+
+// The node of these tokens, made where it is missing.
+PrefixTree::Node& PrefixTree::descend(std::span<const TokenId> tokens) {
+  Node* at = root_.get();
+  while (!tokens.empty()) {
+    std::unique_ptr<Node>& slot = at->children[tokens[0]];
+    if (slot == nullptr) {
+      slot = std::make_unique<Node>();
+      slot->parent = at;
+      slot->edge.assign(tokens.begin(), tokens.end());
+      return *slot;
+    }
+    const std::vector<TokenId>& edge = slot->edge;
+    const auto differs = std::mismatch(edge.begin(), edge.end(), tokens.begin(), tokens.end());
+    const auto n = differs.first - edge.begin();
+    if (n < static_cast<std::ptrdiff_t>(edge.size())) {  // split
+      auto middle = std::make_unique<Node>();
+      middle->parent = at;
+      middle->edge.assign(edge.begin(), edge.begin() + n);
+      std::unique_ptr<Node> lower = std::move(slot);
+      lower->edge.erase(lower->edge.begin(), lower->edge.begin() + n);
+      lower->parent = middle.get();
+      const TokenId first = lower->edge[0];
+      middle->children[first] = std::move(lower);
+      slot = std::move(middle);
+    }
+    at = slot.get();
+    tokens = tokens.subspan(static_cast<std::size_t>(n));
+  }
+  return *at;
+}
+
+void PrefixTree::touch(Node& node) {
+  by_use_.erase(node.last_use);
+  node.last_use = ++n_uses_;
+  by_use_[node.last_use] = &node;
+}
+
+void PrefixTree::drop(Node& node) {
+  by_use_.erase(node.last_use);
+  node.cache.reset();
+}
+
+// Removes nodes that lead nowhere, and joins those between which nothing branches.
+void PrefixTree::tidy(Node* node) {
+  while (node != root_.get() && !node->cache && node->children.empty()) {
+    Node* const parent = node->parent;
+    parent->children.erase(node->edge[0]);
+    node = parent;
+  }
+  if (node == root_.get() || node->cache || node->children.size() != 1) return;
+  std::unique_ptr<Node> child = std::move(node->children.begin()->second);
+  Node* const parent = node->parent;
+  child->edge.insert(child->edge.begin(), node->edge.begin(), node->edge.end());
+  child->parent = parent;
+  const TokenId first = child->edge[0];
+  parent->children[first] = std::move(child);
+}
+
+void PrefixTree::insert(std::span<const TokenId> tokens, KvCache cache) {
+  const auto length = static_cast<int>(tokens.size());
+  SPECDEC_CHECK(cache.length() == length);
+  if (length == 0) return;
+  if (find(tokens).length == length) return;  // and that one counts as used
+  Node& node = descend(tokens);
+  node.cache.emplace(std::move(cache));
+  touch(node);
+  int above = length;
+  for (Node* at = &node; at != root_.get();) {
+    above -= static_cast<int>(at->edge.size());
+    Node* const parent = at->parent;
+    const bool served = parent->cache && node.cache->reachable(above) == above;
+    if (served) {
+      drop(*parent);
+      tidy(parent);
+      // What was between has become part of this edge or of the next one.
+      at = &node;
+      above = length;
+      continue;
+    }
+    at = parent;
+  }
+}
+
+bool PrefixTree::evict() {
+  if (by_use_.empty()) return false;
+  Node& node = *by_use_.begin()->second;
+  drop(node);
+  tidy(&node);
+  return true;
+}
+
+void PrefixTree::clear() {
+  by_use_.clear();
+  root_ = std::make_unique<Node>();
+}
+
+}  // namespace specdec

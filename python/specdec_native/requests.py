@@ -1,0 +1,358 @@
+"""Requests of an engine: what they tell, for threads and for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NamedTuple, NoReturn
+
+from . import _core
+from ._convert import chunk_of, result_of, round_callback
+from .errors import ClosedError
+from .model import refuse_copy
+from .results import Chunk, DecodeStats, GenerationResult, Round
+
+
+class EngineCall(NamedTuple):
+    """A request, and what Python does with its results."""
+
+    native: _core.Engine
+    request: _core.GenerateRequest
+    n_top: int | None
+    time_limit: float | None
+    on_progress: Callable[[int, int], object] | None
+    on_round: Callable[[Round], object] | None
+
+
+class Gate:
+    """Those who wait for a place in a full queue, in their order."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._closed = False
+
+    def wait_for_place(self, wake: Callable[[], None], *, first: bool = False) -> None:
+        with self._lock:
+            if not self._closed:
+                (self._waiting.appendleft if first else self._waiting.append)(wake)
+                return
+        wake()
+
+    def leave(self, wake: Callable[[], None]) -> None:
+        with self._lock, contextlib.suppress(ValueError):
+            self._waiting.remove(wake)
+
+    def place_is_free(self) -> None:
+        with self._lock:
+            wake = self._waiting.popleft() if self._waiting else None
+        if wake is not None:
+            wake()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            waiting, self._waiting = self._waiting, deque()
+        for wake in waiting:
+            wake()
+
+
+class State:
+    """What a request has told so far.
+
+    The engine's thread calls `told`, between passes. It holds neither the engine nor whoever reads
+    it, so that both can be dropped.
+    """
+
+    def __init__(self, call: EngineCall, gate: Gate) -> None:
+        self.chunks: deque[_core.OutputChunk] = deque()
+        self.result: _core.GenerateResult | None = None
+        self.error: BaseException | None = None
+        self.ended = False
+        self.gate = gate
+        self._on_progress = call.on_progress
+        self._on_round = round_callback(call.on_round)
+        self._condition = threading.Condition()
+        self._wake: Callable[[], None] | None = None
+        self._ticket: _core.Ticket | None = None
+        self.cancelled = False
+
+    def told(self, kind: str, payload: Any) -> None:
+        if kind in ("progress", "round"):
+            self._call_back(kind, payload)
+            return
+        with self._condition:
+            if kind == "chunk":
+                self.chunks.append(payload)
+            else:
+                if kind == "end":
+                    self.result = payload
+                elif self.error is None:
+                    self.error = payload
+                self.ended = True
+            self._condition.notify_all()
+            wake = self._wake
+        if wake is not None:
+            wake()
+        if self.ended:
+            self.gate.place_is_free()
+
+    def _call_back(self, kind: str, payload: Any) -> None:
+        callback = self._on_progress if kind == "progress" else self._on_round
+        if callback is None or self.error is not None:
+            return
+        try:
+            callback(*payload)
+        except BaseException as error:  # ends the request, and passes through
+            self.error = error
+            self.cancel()
+
+    def submitted(self, ticket: _core.Ticket) -> None:
+        self._ticket = ticket
+        if self.cancelled:
+            ticket.cancel()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        if self._ticket is not None:
+            self._ticket.cancel()
+
+    def end_with(self, error: BaseException) -> None:
+        """For one that never came to be."""
+        self.told("error", error)
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """From now on `wake` is called on the engine's thread when there is something new."""
+        with self._condition:
+            self._wake = wake
+            if self.ended or self.chunks:
+                wake()
+
+    def wait(self, ready: Callable[[], bool], timeout: float | None) -> bool:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._condition:
+            while not ready():
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._condition.wait(left)
+        return True
+
+
+class _Handle:
+    """What both kinds of requests have. Dropping the last reference ends the request."""
+
+    def __init__(self, call: EngineCall, state: State) -> None:
+        self._call = call
+        self._state = state
+        self._converted: GenerationResult | None = None
+
+    def cancel(self) -> None:
+        """Ends the request within one pass, from any thread; its result is "cancelled"."""
+        self._state.cancel()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody has asked for its end."""
+        return self._state.cancelled
+
+    @property
+    def done(self) -> bool:
+        """Whether the request has ended."""
+        return self._state.ended
+
+    @property
+    def stats(self) -> DecodeStats | None:
+        """Figures of the request, once it has ended with a result; `reused_prompt_tokens` is what
+        was found in the caches of others."""
+        if not self._state.ended or self._state.error is not None:
+            return None
+        return self._finished().stats
+
+    def _finished(self) -> GenerationResult:
+        state = self._state
+        if state.error is not None:
+            raise state.error
+        if self._converted is None:
+            assert state.result is not None
+            call = self._call
+            self._converted = result_of(call.native.speed_line, state.result, call.n_top)
+        return self._converted
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):  # never made
+            self._state.cancel()
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copy(type(self).__name__)
+
+    def __copy__(self) -> NoReturn:
+        refuse_copy(type(self).__name__)
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        refuse_copy(type(self).__name__)
+
+
+class Request(_Handle):
+    """A request that is at work: an iterator over its `Chunk`s and a context manager.
+
+    Chunks wait until they are read, so nobody else's request is held up by a slow reader. Leaving
+    its ``with`` block, dropping the last reference, and an exception while the iteration waits
+    (Ctrl-C, most of all) end the request.
+    """
+
+    def __iter__(self) -> Request:
+        return self
+
+    def __next__(self) -> Chunk:
+        state = self._state
+        try:
+            state.wait(lambda: state.ended or bool(state.chunks), None)
+        except BaseException:
+            state.cancel()
+            raise
+        try:
+            return chunk_of(state.chunks.popleft(), self._call.n_top)
+        except IndexError:
+            if state.error is not None:
+                raise state.error from None
+            raise StopIteration from None
+
+    def result(self, timeout: float | None = None) -> GenerationResult:
+        """The whole result; waits for it, at most so many seconds.
+
+        Raises:
+            TimeoutError: it has not ended by then; it goes on.
+        """
+        state = self._state
+        if not state.wait(lambda: state.ended, timeout):
+            raise TimeoutError(f"the request has not ended within {timeout} seconds")
+        return self._finished()
+
+    def __enter__(self) -> Request:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.cancel()
+
+
+def _set_in(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(event.set)
+
+
+class AsyncStream(_Handle):
+    """An asynchronous iterator over the `Chunk`s of a request, and a context manager.
+
+    Cancelling the task that waits for a chunk, leaving the ``async with`` block and dropping the
+    stream end the request within one pass. Belongs to one event loop.
+    """
+
+    def __init__(self, call: EngineCall, state: State, submit: Submit) -> None:
+        super().__init__(call, state)
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._submit: Submit | None = submit
+        if submit(state, False):
+            self._submit = None
+        self._listens = False  # by what does not hold the stream
+
+    async def _start(self) -> None:
+        while self._submit is not None:
+            place = asyncio.Event()
+            wake = functools.partial(_set_in, self._loop, place)
+            gate = self._state.gate
+            gate.wait_for_place(wake)
+            try:
+                if self._submit(self._state, True):
+                    self._submit = None
+                    gate.leave(wake)
+                    break
+                await place.wait()
+            except BaseException:
+                gate.leave(wake)
+                if place.is_set():  # it was this one's turn: the next one may have it
+                    gate.place_is_free()
+                raise
+        if not self._listens:
+            self._listens = True
+            self._state.listen(functools.partial(_set_in, self._loop, self._news))
+
+    def __aiter__(self) -> AsyncStream:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        state = self._state
+        try:
+            await self._start()
+            while not (state.ended or state.chunks):
+                self._news.clear()
+                if state.ended or state.chunks:
+                    break
+                await self._news.wait()
+        except BaseException:
+            state.cancel()
+            raise
+        try:
+            return chunk_of(state.chunks.popleft(), self._call.n_top)
+        except IndexError:
+            if state.error is not None:
+                raise state.error from None
+            raise StopAsyncIteration from None
+
+    @property
+    def result(self) -> GenerationResult:
+        """The whole result, once the iteration has ended."""
+        if not self._state.ended:
+            raise RuntimeError("the stream has no result: it is still running")
+        return self._finished()
+
+    async def finished(self) -> GenerationResult:
+        """Waits for the end, whatever is read of the chunks, and returns the whole result."""
+        state = self._state
+        try:
+            await self._start()
+            while not state.ended:
+                self._news.clear()
+                if state.ended:
+                    break
+                await self._news.wait()
+        except BaseException:
+            state.cancel()
+            raise
+        return self._finished()
+
+    async def aclose(self) -> None:
+        """Ends the request and waits until it has ended; may be called again."""
+        self._state.cancel()
+        if self._submit is not None:
+            self._submit = None
+            self._state.end_with(ClosedError("the stream was closed before its request began"))
+        with contextlib.suppress(Exception):
+            await self.finished()
+
+    async def __aenter__(self) -> AsyncStream:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+# Hands a request over; whether there was a place. With True it is asked again, by one who waits.
+Submit = Callable[[State, bool], bool]

@@ -1,0 +1,266 @@
+"""Engines under asyncio, their threads at the interpreter's end, and `AsyncDecoder`."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+
+PROMPT = "the cat in the hat " * 4
+MESSAGES = [{"role": "user", "content": "the cat in the hat"}]
+N_CTX = 1 << 15
+# Would run for minutes: a test that passes has ended it.
+ENDLESS = {"max_tokens": N_CTX - 1000, "ignore_eos": True}
+
+
+def run(task):
+    return asyncio.run(asyncio.wait_for(task, 120))
+
+
+@pytest.fixture(scope="module")
+def engine(tiny):
+    with sd.Engine(tiny, n_ctx=N_CTX, max_requests=4) as engine:
+        yield engine
+
+
+def alone(tiny, prompt, **options):
+    with sd.Decoder(tiny, drafter=None, n_ctx=N_CTX) as decoder:
+        return decoder.generate(prompt, **options).token_ids
+
+
+async def idle(engine):
+    end = time.monotonic() + 60
+    while (stats := engine.stats()).running + stats.queued:
+        assert time.monotonic() < end, "it does not come to an end"
+        await asyncio.sleep(0.005)
+
+
+def test_tasks_share_an_engine_and_get_their_own_tokens(tiny, engine):
+    prompts = [PROMPT + text for text in ("", "a", "ab", "in the ", "q", "winner")]
+
+    async def stream(prompt, seed):
+        chunks = [c async for c in engine.stream(prompt, temperature=1.0, seed=seed, max_tokens=16)]
+        return tuple(t for chunk in chunks for t in chunk.token_ids)
+
+    async def main():
+        tasks = [stream(prompt, seed) for seed, prompt in enumerate(prompts)]
+        tasks += [engine.generate(prompt, max_tokens=16) for prompt in prompts]
+        return await asyncio.gather(*tasks)
+
+    found = run(main())
+    for seed, (prompt, tokens) in enumerate(zip(prompts, found[:6], strict=True)):
+        assert tokens == alone(tiny, prompt, temperature=1.0, seed=seed, max_tokens=16)
+    for prompt, result in zip(prompts, found[6:], strict=True):
+        assert result.token_ids == alone(tiny, prompt, max_tokens=16)
+
+
+def test_cancelling_a_task_ends_its_request(engine):
+    async def main():
+        before = engine.stats().cancelled
+        waits = asyncio.create_task(engine.generate(PROMPT, **ENDLESS))
+        first = asyncio.Event()
+
+        async def read():
+            async for _ in engine.stream(PROMPT, **ENDLESS):
+                first.set()
+
+        reads = asyncio.create_task(read())
+        await first.wait()
+        for task in (waits, reads):
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await idle(engine)
+        assert engine.stats().cancelled == before + 2
+
+    run(main())
+
+
+def test_leaving_or_dropping_a_stream_ends_its_request(engine):
+    async def main():
+        before = engine.stats().cancelled
+        async with engine.stream(PROMPT, **ENDLESS) as stream:
+            await anext(stream)
+            with pytest.raises(RuntimeError, match="still running"):
+                stream.result  # noqa: B018
+        assert stream.result.finish_reason == "cancelled"
+        assert len(stream.result.token_ids) > 0
+        stream = engine.stream(PROMPT, **ENDLESS)
+        await anext(stream)
+        del stream
+        async for _ in engine.stream(PROMPT, **ENDLESS):
+            break
+        await idle(engine)
+        assert engine.stats().cancelled == before + 3
+
+    run(main())
+
+
+def test_the_loop_goes_on_while_a_request_is_at_work(engine):
+    async def main():
+        n = 0
+        task = asyncio.create_task(engine.generate(PROMPT, max_tokens=60, ignore_eos=True))
+        while not task.done():
+            n += 1
+            await asyncio.sleep(0)
+        return n, await task
+
+    n, result = run(main())
+    assert len(result.token_ids) == 60
+    assert n > 10
+
+
+def test_tasks_wait_for_a_place(tiny):
+    async def main(engine):
+        first = engine.stream(PROMPT, **ENDLESS)
+        await anext(first)
+        waiting = [asyncio.create_task(engine.generate(PROMPT, max_tokens=2)) for _ in range(5)]
+        given_up = asyncio.create_task(engine.generate(PROMPT, max_tokens=2))
+        await asyncio.sleep(0.05)
+        assert not any(task.done() for task in waiting)
+        given_up.cancel()
+        first.cancel()
+        results = await asyncio.gather(*waiting)
+        assert {result.finish_reason for result in results} == {"length"}
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+
+    with sd.Engine(tiny, n_ctx=N_CTX, max_requests=1, max_queue=0, when_full="wait") as engine:
+        run(main(engine))
+    with sd.Engine(tiny, n_ctx=N_CTX, max_requests=1, max_queue=0) as engine:
+
+        async def refused():
+            first = engine.stream(PROMPT, **ENDLESS)
+            await anext(first)
+            with pytest.raises(sd.QueueFullError):
+                await engine.generate(PROMPT)
+
+        run(refused())
+
+
+def test_closing_ends_those_who_wait(tiny):
+    async def main():
+        engine = sd.Engine(tiny, n_ctx=N_CTX, max_requests=1, max_queue=0, when_full="wait")
+        first = asyncio.create_task(engine.generate(PROMPT, **ENDLESS))
+        await asyncio.sleep(0.05)
+        waiting = asyncio.create_task(engine.generate(PROMPT))
+        await asyncio.sleep(0.05)
+        engine.close()
+        assert (await first).finish_reason == "cancelled"
+        with pytest.raises(sd.ClosedError):
+            await waiting
+
+    run(main())
+
+
+def test_errors_are_raised_by_the_call(engine):
+    async def main():
+        with pytest.raises(sd.InvalidArgumentError, match="top_p"):
+            await engine.generate(PROMPT, top_p=2.0)
+        with pytest.raises(sd.ContextFullError):
+            engine.stream([97] * N_CTX)
+
+    run(main())
+
+
+def test_an_async_decoder_holds_one_conversation(tiny):
+    async def main():
+        async with sd.AsyncDecoder(tiny, n_ctx=N_CTX) as decoder:
+            result = await decoder.generate(PROMPT, max_tokens=8, ignore_eos=True)
+            assert result.token_ids == alone(tiny, PROMPT, max_tokens=8, ignore_eos=True)
+            ids = [*tiny.tokenize(PROMPT), *result.token_ids]
+            more = await decoder.generate(ids, max_tokens=8)
+            assert more.stats.reused_prompt_tokens >= len(ids) - 2
+            chunks = [chunk async for chunk in decoder.stream_chat(MESSAGES, max_tokens=8)]
+            answer = await decoder.chat(MESSAGES, max_tokens=8)
+            assert "".join(chunk.text for chunk in chunks) == answer.text
+            assert not decoder.busy
+            stream = decoder.stream(PROMPT, **ENDLESS)
+            await anext(stream)
+            assert decoder.busy
+            with pytest.raises(sd.SessionBusyError):
+                await decoder.generate(PROMPT)
+            decoder.cancel()
+            assert (await decoder.generate(PROMPT, max_tokens=2)).finish_reason == "length"
+        assert decoder.closed
+        with pytest.raises(sd.ClosedError):
+            await decoder.generate(PROMPT)
+
+    run(main())
+
+
+# ---------------------------------------------------------------- the end of the interpreter
+
+
+def run_child(code, *args):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, args)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+ENDS = {
+    "running": "request = engine.submit('abc', **ENDLESS); next(request)",
+    "dropped": "engine.submit('abc', **ENDLESS); del engine",
+    "in a thread": """
+        import threading
+        started = threading.Event()
+        def read():
+            for _ in engine.submit('abc', **ENDLESS):
+                started.set()
+        threading.Thread(target=read, daemon=True).start()
+        started.wait()
+        """,
+    "in a loop that is over": """
+        import asyncio
+        kept = []
+        async def main():
+            kept.append(engine.stream('abc', **ENDLESS))
+            await anext(kept[0])
+        asyncio.run(main())
+        """,
+    "by an exception": "request = engine.submit('abc', **ENDLESS); next(request); 1 / 0",
+    "closed by a callback": """
+        request = engine.submit('abc', on_progress=lambda *n: engine.close(), **ENDLESS)
+        assert request.result(60).finish_reason == 'cancelled'
+        """,
+    "in a forked child": """
+        import os
+        request = engine.submit('abc', **ENDLESS)
+        next(request)
+        child = os.fork()
+        if child == 0:
+            try:
+                engine.submit('abc')
+            except sd.ForkError:
+                request.cancel()
+                del request
+                sys.exit(0)
+            os._exit(3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        next(request)
+        """,
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_the_interpreter_ends_with_a_running_engine(tiny_path, end):
+    head = """
+import sys
+import specdec_native as sd
+ENDLESS = {"max_tokens": 1 << 15, "ignore_eos": True}
+engine = sd.Engine(sd.Model(sys.argv[1]), n_ctx=1 << 16, drafter=None)
+"""
+    done = run_child(head + textwrap.dedent(end) + "\nprint('end')\n", tiny_path)
+    failed = "1 / 0" in end
+    assert done.returncode == (1 if failed else 0), done.stderr
+    assert ("ZeroDivisionError" in done.stderr) == failed
+    if not failed:
+        assert done.stdout == "end\n"
+        assert not done.stderr
