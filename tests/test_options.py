@@ -308,6 +308,8 @@ def test_every_option_of_python_that_a_shell_can_say_has_a_flag():
         "Engine.share_prefixes", "call.time_limit",
         "quantize.n_threads",  # -t
         "LayerSkip.sampling", "LayerSkip.temperature",  # --draft-sampling, --draft-temp
+        "call.schema", "call.grammar",  # by a Python package
+        "call.speculate",  # --drafter none
         "call.params",  # a bundle
         "call.tools", "call.template", "call.template_args",
         "many.max_tokens", "many.seeds", "many.keep_eos", "many.n_parallel", "many.n_ctx",

@@ -407,6 +407,20 @@ def field(which: str, **fixed: Any) -> Callable[..., Any]:
     return observe
 
 
+def speculation(kit: Kit, name: str, **options: Any) -> str:
+    return str(result_of(kit, name, **options).stats.speculation)
+
+
+class Letters(sd.Grammar):
+    """Any text of the letter q, compiled when it is used."""
+
+    def __init__(self) -> None:
+        self.kind = self.source = "q"
+
+    def _matcher(self, model: sd.Model) -> Any:
+        return sd.Grammar.regex("q+")._matcher(model)
+
+
 def called(**fixed: Any) -> Callable[..., Any]:
     def observe(kit: Kit, name: str, **options: Any) -> Any:
         return counted(lambda kit, **given: result_of(kit, name, **fixed, **given))(kit, **options)
@@ -434,6 +448,9 @@ CALLS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "call.max_tokens": (tokens(), 3, 5),
     "call.params": (tokens(), None, sd.SamplingParams(temperature=1.5, seed=1)),
     "call.stop": (field("finish_reason", logit_bias={97: 1000.0}), None, "aaa"),
+    "call.schema": (tokens(), None, {"type": "integer"}),
+    "call.grammar": (tokens(), None, Letters()),
+    "call.speculate": (speculation, True, False),
     "call.ignore_eos": (field("finish_reason", logit_bias=EOS), False, True),
     "call.logprobs": (field("logprobs"), None, 2),
     "call.render_special": (field("text", model="marked", logit_bias={261: 1000.0}), False, True),

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "engine/loaded_model.h"
+#include "sampling/constraint.h"
 
 namespace specdec::bindings {
 
@@ -35,6 +36,9 @@ Fields metadata_dict(const GgufFile& file, std::uint64_t max_array);
 struct ModelHandle {
   std::shared_ptr<const LoadedModel> model;
 };
+
+// Asks a grammar's matcher (llguidance's LLMatcher) under the GIL.
+std::shared_ptr<TokenConstraint> matcher_constraint(py::object matcher);
 
 // Output of a model and text of a file need not be UTF-8; what is not becomes U+FFFD.
 inline py::str to_text(std::string_view bytes) {

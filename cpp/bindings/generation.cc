@@ -54,6 +54,13 @@ void bind_request(py::module_& m) {
       .def_readwrite("sampling", &GenerateRequest::sampling)
       .def_readwrite("stop", &GenerateRequest::stop, opt::kCallStop.doc)
       .def_readwrite("ignore_eos", &GenerateRequest::ignore_eos, opt::kCallIgnoreEos.doc)
+      .def_readwrite("speculate", &GenerateRequest::speculate, opt::kCallSpeculate.doc)
+      .def(
+          "set_matcher",
+          [](GenerateRequest& request, py::object matcher) {
+            request.constraint = matcher_constraint(std::move(matcher));
+          },
+          py::arg("matcher"), "A grammar's matcher, for this request alone.")
       .def_readwrite("n_logprobs", &GenerateRequest::n_logprobs, opt::kCallLogprobs.doc)
       .def_readwrite("render_special", &GenerateRequest::render_special,
                      opt::kCallRenderSpecial.doc);

@@ -176,6 +176,23 @@ Fields pair_dict(const ModelHandle& target, const ModelHandle& draft) {
 
 }  // namespace
 
+// What every token stands for in a text.
+py::typing::List<py::bytes> token_bytes(const ModelHandle& handle) {
+  const Tokenizer& tokenizer = handle.model->tokenizer();
+  py::typing::List<py::bytes> list;
+  for (TokenId token = 0; token < tokenizer.n_tokens(); ++token)
+    list.append(py::bytes(std::string(tokenizer.token_bytes(token))));
+  return list;
+}
+
+std::vector<TokenId> hidden_ids(const ModelHandle& handle) {
+  const Tokenizer& tokenizer = handle.model->tokenizer();
+  std::vector<TokenId> ids;
+  for (TokenId token = 0; token < tokenizer.n_tokens(); ++token)
+    if (tokenizer.is_hidden(token)) ids.push_back(token);
+  return ids;
+}
+
 void bind_model(py::module_& m) {
   py::class_<ModelHandle>(m, "Model", py::module_local())
       .def(py::init([](const py::bytes& path, const std::string& device, int n_threads,
@@ -223,6 +240,13 @@ void bind_model(py::module_& m) {
             return to_text(handle.model->tokenizer().token_text(token));
           },
           py::arg("token"))
+      .def("token_bytes", &token_bytes)
+      .def("hidden_ids", &hidden_ids)
+      .def("eog_ids",
+           [](const ModelHandle& handle) {
+             const auto& ids = handle.model->tokenizer().eog_ids();
+             return std::vector<TokenId>(ids.begin(), ids.end());
+           })
       .def_property_readonly(
           "bos_id", [](const ModelHandle& handle) { return handle.model->tokenizer().bos_id(); })
       .def_property_readonly(

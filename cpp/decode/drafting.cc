@@ -29,7 +29,10 @@ bool is_survivable(ErrorCode code) {
 
 Drafting::Drafting(std::span<Drafter* const> drafters, Controller* controller,
                    const DecodeRequest& request)
-    : controller_(controller), record_(controller) {
+    : controller_(controller),
+      constraint_(request.constraint),
+      n_prompt_(request.prompt.size()),
+      record_(controller) {
   const auto is_fixed = [](const Member& member) { return member.lengths.gamma.has_value(); };
   const auto drafts_nothing = [](const Member& member) { return longest_of(member) == 0; };
   for (Drafter* drafter : drafters) {
@@ -176,12 +179,17 @@ int Drafting::limit_of(const Member& member, int max_tokens, int n_free_slots) {
   return limit < member.lengths.draft_min ? 0 : limit;
 }
 
-Draft Drafting::next(std::span<const TokenId> committed, int max_tokens, int n_free_slots,
-                     Chance& chance) {
+void Drafting::clear_pass() {
   choice_ = {};
   record_.clear();
   n_unused_ = 0;
   planned_ = nullptr;
+  forced_ = false;
+}
+
+Draft Drafting::next(std::span<const TokenId> committed, int max_tokens, int n_free_slots,
+                     Chance& chance) {
+  clear_pass();
   if (!off_reason_.empty()) return {.proposal = {}, .drafter = {}, .reason = off_reason_};
   double ms = 0.0;
   reading_ms_ = 0.0;
@@ -193,6 +201,7 @@ Draft Drafting::next(std::span<const TokenId> committed, int max_tokens, int n_f
   }
   draft_ms_ += ms;
   pass_draft_ms_ += ms - reading_ms_;
+  cut_to_allowed(draft, committed);
   record_.note(draft.proposal);
   return draft;
 }
@@ -357,7 +366,7 @@ void Drafting::note_reading(const Reading& reading) {
 void Drafting::commit(const CommitInfo& info, std::span<const std::int32_t> accepted,
                       double verify_ms, const Reading& reading) {
   double ms = 0.0;
-  if (adaptive() && off_reason_.empty()) {
+  if (adaptive() && off_reason_.empty() && !forced_) {
     controller_->observe({.choice = choice_,
                           .n_drafted = record_.n_chain(),
                           .n_siblings = record_.n_drafted() - record_.n_chain(),

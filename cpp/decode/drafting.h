@@ -38,6 +38,9 @@ class Drafting {
   // At most max_tokens tokens; vocab_size and n_free_slots are the target's.
   [[nodiscard]] Draft next(std::span<const TokenId> committed, int max_tokens, int n_free_slots,
                            Chance& chance);
+  // What the request's constraint makes certain, at most max_tokens; empty: nothing, or no drafts
+  // are wanted.
+  [[nodiscard]] Draft forced(std::span<const TokenId> generated, int max_tokens);
   // Of a draft with a plan, when its steps are made: what is proposed.
   void conclude(Draft& draft);
   // What such steps took of the time of a pass.
@@ -88,9 +91,12 @@ class Drafting {
                                   int max_tokens, Chance& chance);
   void ask_or_plan(Draft& draft, Member& member, std::span<const TokenId> committed, int max_tokens,
                    Chance& chance);
+  void clear_pass();
   void give_up(Member& member, const Error& error);
   // Drops a draft that is too short to be one, and says who made it and why it is that long.
   void label(Draft& draft, const Member& member, int limit) const;
+  // Shortens a draft to what the constraint allows, where that does not bias the output.
+  void cut_to_allowed(Draft& draft, std::span<const TokenId> committed) const;
   // Tokens that drafts of this member may have under the controller.
   [[nodiscard]] static int adaptive_longest(const Member& member);
   [[nodiscard]] static Pending pending_of(const DraftProposal& proposal);
@@ -104,6 +110,9 @@ class Drafting {
   void judge(std::span<const TokenId> fresh, std::span<const std::int32_t> accepted);
 
   Controller* controller_;
+  TokenConstraint* constraint_;
+  std::size_t n_prompt_;
+  bool forced_ = false;   // this draft is none of the drafters'
   bool fixed_ = false;    // every drafter has a fixed length
   bool rereads_ = false;  // passes read the whole context again
   std::vector<Member> members_;

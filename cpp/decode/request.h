@@ -15,6 +15,7 @@
 #include "decode/stats.h"
 #include "decode/stop.h"
 #include "sampling/chance.h"
+#include "sampling/constraint.h"
 #include "sampling/logprobs.h"
 #include "sampling/params.h"
 
@@ -44,6 +45,8 @@ struct DecodeRequest {
   // of the head: cheaper than whole rows.
   bool logprobs_of_best = false;
   bool keep_eog = false;  // the result ends with the token that ended it
+
+  TokenConstraint* constraint = nullptr;  // rules out tokens before anything else does
 
   std::string verifier = "auto";  // decode/verifiers/verifiers.def
   bool speculate = true;          // false: plain decoding, the drafter rests

@@ -9,13 +9,16 @@ namespace specdec {
 
 WarpedRows::WarpedRows(const RowResults& results, int n_tokens, RowOutput output,
                        const SamplingParams& params, std::span<const TokenId> committed,
-                       const DraftProposal& proposal)
+                       const DraftProposal& proposal, TokenConstraint* constraint,
+                       std::size_t n_prompt)
     : results_(results),
       n_tokens_(n_tokens),
       output_(output),
       params_(params),
       committed_(committed),
       proposal_(proposal),
+      constraint_(constraint),
+      n_prompt_(n_prompt),
       rows_(proposal.tokens.size() + 1) {}
 
 int WarpedRows::depth_of(int row) const {
@@ -24,18 +27,30 @@ int WarpedRows::depth_of(int row) const {
   return depth;
 }
 
-// Committed tokens and the row's own path, as far back as the penalties look.
-std::vector<TokenId> WarpedRows::prefix_of(int row) const {
+std::vector<TokenId> WarpedRows::path_of(int row, std::size_t n) const {
   std::vector<TokenId> path;
-  if (!params_.has_penalties()) return path;
   for (; row >= 0; row = proposal_.parent(row))
     path.push_back(proposal_.tokens[static_cast<std::size_t>(row)]);
+  path.insert(path.end(), committed_.rbegin(),
+              committed_.rbegin() + static_cast<std::ptrdiff_t>(n));
   std::reverse(path.begin(), path.end());
+  return path;
+}
+
+// As far back as the penalties look.
+std::vector<TokenId> WarpedRows::prefix_of(int row) const {
+  if (!params_.has_penalties()) return {};
   std::size_t n = committed_.size();
   if (params_.penalty_last_n >= 0)
     n = std::min(n, static_cast<std::size_t>(params_.penalty_last_n));
-  path.insert(path.begin(), committed_.end() - static_cast<std::ptrdiff_t>(n), committed_.end());
-  return path;
+  return path_of(row, n);
+}
+
+std::span<const float> WarpedRows::logits_of(int row, std::vector<float>& storage) const {
+  const std::span<const float> logits = results_.logits(row + 1);
+  if (constraint_ == nullptr) return logits;
+  storage = allowed_logits(logits, *constraint_, path_of(row, committed_.size() - n_prompt_));
+  return storage;
 }
 
 const Distribution& WarpedRows::at(int row) {
@@ -55,13 +70,15 @@ const Distribution& WarpedRows::at(int row) {
     const auto needed = static_cast<std::size_t>(params_.needs_only_top(n_tokens_));
     slot = warp_top(top.first(std::min(top.size(), needed)), params_, position);
   } else {
-    slot = warp(results_.logits(row + 1), params_, prefix_of(row), position);
+    std::vector<float> storage;
+    slot = warp(logits_of(row, storage), params_, prefix_of(row), position);
   }
   return *slot;
 }
 
 std::vector<float> WarpedRows::adjusted(int row) const {
-  return adjusted_logits(results_.logits(row + 1), params_, prefix_of(row));
+  std::vector<float> storage;
+  return adjusted_logits(logits_of(row, storage), params_, prefix_of(row));
 }
 
 }  // namespace specdec

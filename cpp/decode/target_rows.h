@@ -7,6 +7,7 @@
 
 #include "base/rows.h"
 #include "decode/verifier.h"
+#include "sampling/constraint.h"
 #include "sampling/params.h"
 
 namespace specdec {
@@ -14,17 +15,24 @@ namespace specdec {
 class WarpedRows final : public TargetRows {
  public:
   // Row r of the results belongs to proposal token r - 1; n_tokens: of a whole row. All references
-  // must outlive this.
+  // must outlive this. The constraint, null for none, is asked about what is behind n_prompt
+  // tokens.
   WarpedRows(const RowResults& results, int n_tokens, RowOutput output,
              const SamplingParams& params, std::span<const TokenId> committed,
-             const DraftProposal& proposal);
+             const DraftProposal& proposal, TokenConstraint* constraint = nullptr,
+             std::size_t n_prompt = 0);
 
   [[nodiscard]] const Distribution& at(int row) override;
-  // The row after bias and penalties, for log-probabilities; needs RowOutput::kLogits.
+  // The row after the constraint, bias and penalties, for log-probabilities; needs
+  // RowOutput::kLogits.
   [[nodiscard]] std::vector<float> adjusted(int row) const;
 
  private:
+  // Committed tokens, the last n of them, and the row's own path.
+  [[nodiscard]] std::vector<TokenId> path_of(int row, std::size_t n) const;
   [[nodiscard]] std::vector<TokenId> prefix_of(int row) const;
+  // What the constraint leaves of a row; `storage` holds it if that is not all.
+  [[nodiscard]] std::span<const float> logits_of(int row, std::vector<float>& storage) const;
   [[nodiscard]] int depth_of(int row) const;
 
   const RowResults& results_;
@@ -33,6 +41,8 @@ class WarpedRows final : public TargetRows {
   const SamplingParams& params_;
   std::span<const TokenId> committed_;
   const DraftProposal& proposal_;
+  TokenConstraint* constraint_;
+  std::size_t n_prompt_;
   std::vector<std::optional<Distribution>> rows_;  // [proposal.size() + 1]
 };
 

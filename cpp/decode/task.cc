@@ -45,7 +45,8 @@ Task::Task(const TaskTarget& target, std::span<Drafter* const> drafters, Control
 
 // Whole rows only when somebody reads them.
 void Task::choose_output() {
-  const int needed = sampling_.needs_only_top(target_.vocab_size);
+  const int needed =
+      request_.constraint != nullptr ? 0 : sampling_.needs_only_top(target_.vocab_size);
   top_k_ = std::max(needed, drafting_.wanted_top_k());
   const bool wants_logprobs = request_.n_logprobs.has_value();
   if (wants_logprobs && request_.logprobs_of_best) top_k_ = std::max(top_k_, *request_.n_logprobs);
@@ -103,6 +104,10 @@ Draft Task::draft() {
   // The pass itself yields one token; and limit_ keeps all of them inside the context.
   const int max_tokens = limit_ - n_generated() - 1;
   const int n_free_slots = target_.n_ctx - static_cast<int>(committed_.size());
+  if (request_.constraint != nullptr) {
+    Draft forced = drafting_.forced(generated(), std::min(max_tokens, n_free_slots));
+    if (!forced.proposal.empty()) return forced;
+  }
   RngChance rng(sampling_.seed, static_cast<std::uint64_t>(pass_), committed_.size(),
                 RngStream::kDraft);
   return drafting_.next(committed_, max_tokens, n_free_slots,
@@ -191,7 +196,7 @@ std::span<const std::int32_t> Task::take(const RowResults& results, double ms) {
   {
     const ScopedMs timer(sample_ms_ = 0.0);
     WarpedRows rows(results, target_.vocab_size, row_output_, sampling_, committed_,
-                    draft_.proposal);
+                    draft_.proposal, request_.constraint, n_prompt());
     RngChance rng(sampling_.seed, static_cast<std::uint64_t>(pass_), committed_.size());
     Verdict verdict = verifier_.verify(draft_.proposal, rows,
                                        request_.chance != nullptr ? *request_.chance : rng);

@@ -41,6 +41,8 @@ DecodeRequest decode_request(const LoadedModel& target, const std::string& verif
   out.stop = request.stop;
   if (request.n_logprobs >= 0) out.n_logprobs = request.n_logprobs;
   out.verifier = verifier;
+  out.constraint = request.constraint.get();
+  out.speculate = request.speculate;
   return out;
 }
 

@@ -13,6 +13,7 @@
 #include "decode/stats.h"
 #include "engine/loaded_model.h"
 #include "engine/session_options.h"
+#include "sampling/constraint.h"
 #include "sampling/logprobs.h"
 #include "sampling/params.h"
 
@@ -40,8 +41,10 @@ struct GenerateRequest {
   SamplingParams sampling;
   std::vector<std::string> stop;  // the text ends before the first one that appears
   bool ignore_eos = false;        // forbids the tokens that end a generation, as llama.cpp does
-  int n_logprobs = -1;            // >= 0: log-probabilities, with so many alternatives per token
-  bool render_special = false;    // show special tokens in the text
+  bool speculate = true;          // false: plain decoding
+  std::shared_ptr<TokenConstraint> constraint;  // null: any text; belongs to this request alone
+  int n_logprobs = -1;          // >= 0: log-probabilities, with so many alternatives per token
+  bool render_special = false;  // show special tokens in the text
 
   // All run on the calling thread; an exception thrown from them ends the call and passes through.
   std::function<void(const OutputChunk&)> on_chunk;

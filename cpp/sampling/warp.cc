@@ -39,7 +39,9 @@ void apply_penalties(std::span<float> row, const SamplingParams& params,
     const auto id = static_cast<std::size_t>(seen[i]);
     if (id < row.size()) {
       float& logit = row[id];
-      logit = logit > 0.0F ? logit / repetition : logit * repetition;
+      // A tiny penalty must not make an infinity, which no sampling can make sense of.
+      logit = logit > 0.0F ? std::min(logit / repetition, std::numeric_limits<float>::max())
+                           : logit * repetition;
       logit -= presence + static_cast<float>(end - i) * frequency;
     }
     i = end;

@@ -41,6 +41,7 @@ from .errors import (
     TemplateError,
     UnsupportedModelError,
 )
+from .grammar import Grammar
 from .many import ManyResult, generate_many
 from .model import Model, check_pair, info, inspect
 from .options import (
@@ -91,6 +92,7 @@ __all__ = [
     "FileInfo",
     "ForkError",
     "GenerationResult",
+    "Grammar",
     "InternalError",
     "InvalidArgumentError",
     "LayerSkip",

@@ -16,9 +16,15 @@ class Model:
         ...
     def detokenize(self, tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], *, render_special: bool, strip_space_prefix: bool) -> str:
         ...
+    def eog_ids(self) -> list[int]:
+        ...
+    def hidden_ids(self) -> list[int]:
+        ...
     def info(self) -> dict[str, typing.Any]:
         ...
     def metadata(self, *, max_array: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:
+        ...
+    def token_bytes(self) -> list[bytes]:
         ...
     def token_text(self, token: typing.SupportsInt | typing.SupportsIndex) -> str:
         ...
@@ -125,6 +131,10 @@ class GenerateRequest:
     sampling: SamplingParams
     def __init__(self) -> None:
         ...
+    def set_matcher(self, matcher: typing.Any) -> None:
+        """
+        A grammar's matcher, for this request alone.
+        """
     def set_prompt(self, text: bytes) -> None:
         ...
     @property
@@ -178,6 +188,14 @@ class GenerateRequest:
         """
     @render_special.setter
     def render_special(self, arg0: bool) -> None:
+        ...
+    @property
+    def speculate(self) -> bool:
+        """
+        False: decode this request plainly, whatever drafters there are.
+        """
+    @speculate.setter
+    def speculate(self, arg0: bool) -> None:
         ...
     @property
     def stop(self) -> list[str]:

@@ -83,6 +83,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     },
     "call": {
         "max_tokens": Whole(0, 2147483647, optional=True),
+        "speculate": Truth(),
         "ignore_eos": Truth(),
         "logprobs": Whole(0, 100, optional=True),
         "render_special": Truth(),

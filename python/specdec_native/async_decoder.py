@@ -10,6 +10,7 @@ from ._checks import unset
 from .decoder import DrafterChoice, OnProgress, OnRound, Prompt
 from .engine import Engine
 from .errors import SessionBusyError
+from .grammar import Grammar
 from .model import KvType, Message, Model, refuse_copy
 from .options import SamplingParams
 from .requests import AsyncStream
@@ -96,6 +97,9 @@ class AsyncDecoder:
         noise_scale: float = unset(0.0),
         seed: int | None = unset(None),
         stop: str | Sequence[str] | None = None,
+        schema: Mapping[str, Any] | str | None = None,
+        grammar: Grammar | None = None,
+        speculate: bool = True,
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -127,6 +131,10 @@ class AsyncDecoder:
                 no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
+            schema: the text is JSON of this JSON schema, a dict or JSON text; needs llguidance, as
+                `grammar` does; None: any text.
+            grammar: a `Grammar`, which the text follows; None: any text.
+            speculate: False: decode this request plainly, whatever drafters there are.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -157,6 +165,9 @@ class AsyncDecoder:
         noise_scale: float = unset(0.0),
         seed: int | None = unset(None),
         stop: str | Sequence[str] | None = None,
+        schema: Mapping[str, Any] | str | None = None,
+        grammar: Grammar | None = None,
+        speculate: bool = True,
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -189,6 +200,10 @@ class AsyncDecoder:
                 no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
+            schema: the text is JSON of this JSON schema, a dict or JSON text; needs llguidance, as
+                `grammar` does; None: any text.
+            grammar: a `Grammar`, which the text follows; None: any text.
+            speculate: False: decode this request plainly, whatever drafters there are.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -219,6 +234,9 @@ class AsyncDecoder:
         noise_scale: float = unset(0.0),
         seed: int | None = unset(None),
         stop: str | Sequence[str] | None = None,
+        schema: Mapping[str, Any] | str | None = None,
+        grammar: Grammar | None = None,
+        speculate: bool = True,
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -252,6 +270,10 @@ class AsyncDecoder:
                 no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
+            schema: the text is JSON of this JSON schema, a dict or JSON text; needs llguidance, as
+                `grammar` does; None: any text.
+            grammar: a `Grammar`, which the text follows; None: any text.
+            speculate: False: decode this request plainly, whatever drafters there are.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -286,6 +308,9 @@ class AsyncDecoder:
         noise_scale: float = unset(0.0),
         seed: int | None = unset(None),
         stop: str | Sequence[str] | None = None,
+        schema: Mapping[str, Any] | str | None = None,
+        grammar: Grammar | None = None,
+        speculate: bool = True,
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -320,6 +345,10 @@ class AsyncDecoder:
                 no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
+            schema: the text is JSON of this JSON schema, a dict or JSON text; needs llguidance, as
+                `grammar` does; None: any text.
+            grammar: a `Grammar`, which the text follows; None: any text.
+            speculate: False: decode this request plainly, whatever drafters there are.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.

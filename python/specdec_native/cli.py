@@ -112,6 +112,10 @@ def _run(arguments: Sequence[str]) -> int:
         run_program(arguments)
     if arguments and arguments[0] == "study":
         return _study(arguments[1:])
+    if arguments and arguments[0] == "serve":
+        return _serve(arguments[1:])
+    if arguments and arguments[0] == "batch":
+        return _batch(arguments[1:])
     args = _parser().parse_args(arguments)
     code: int = args.run(args)
     return code
@@ -119,6 +123,18 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _study(arguments: Sequence[str]) -> int:
     from .studies.command import main  # imports much
+
+    return main(arguments)
+
+
+def _serve(arguments: Sequence[str]) -> int:
+    from .server.command import main  # names what is missing, if the extra is
+
+    return main(arguments)
+
+
+def _batch(arguments: Sequence[str]) -> int:
+    from .batch.command import main
 
     return main(arguments)
 
@@ -186,6 +202,10 @@ def _parser() -> argparse.ArgumentParser:
         help="measure drafters on prompts: tables, plots, a report",
         add_help=False,
     )
+    commands.add_parser(
+        "serve", help="serve a model over HTTP in the form of OpenAI's API", add_help=False
+    )
+    commands.add_parser("batch", help="answer a file of prompts, resumable", add_help=False)
     for name, summary in NATIVE_COMMANDS.items():
         commands.add_parser(name, help=f"{summary} (`specdec {name}`)", add_help=False)
     return parser

@@ -14,6 +14,7 @@ from ._checks import Unset, check_all, check_choice, check_whole, unset
 from ._convert import Call, round_callback, to_check, to_chunk, to_result
 from ._option_table import CHECKS
 from .errors import ClosedError, InvalidArgumentError, OutputMismatchError, SessionBusyError
+from .grammar import Grammar
 from .model import (
     KvType,
     Message,
@@ -166,6 +167,9 @@ class Decoder:
         noise_scale: float = unset(0.0),
         seed: int | None = unset(None),
         stop: str | Sequence[str] | None = None,
+        schema: Mapping[str, Any] | str | None = None,
+        grammar: Grammar | None = None,
+        speculate: bool = True,
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -197,6 +201,10 @@ class Decoder:
                 no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
+            schema: the text is JSON of this JSON schema, a dict or JSON text; needs llguidance, as
+                `grammar` does; None: any text.
+            grammar: a `Grammar`, which the text follows; None: any text.
+            speculate: False: decode this request plainly, whatever drafters there are.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -243,6 +251,9 @@ class Decoder:
         noise_scale: float = unset(0.0),
         seed: int | None = unset(None),
         stop: str | Sequence[str] | None = None,
+        schema: Mapping[str, Any] | str | None = None,
+        grammar: Grammar | None = None,
+        speculate: bool = True,
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -275,6 +286,10 @@ class Decoder:
                 no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
+            schema: the text is JSON of this JSON schema, a dict or JSON text; needs llguidance, as
+                `grammar` does; None: any text.
+            grammar: a `Grammar`, which the text follows; None: any text.
+            speculate: False: decode this request plainly, whatever drafters there are.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -308,6 +323,9 @@ class Decoder:
         noise_scale: float = unset(0.0),
         seed: int | None = unset(None),
         stop: str | Sequence[str] | None = None,
+        schema: Mapping[str, Any] | str | None = None,
+        grammar: Grammar | None = None,
+        speculate: bool = True,
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -341,6 +359,10 @@ class Decoder:
                 no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
+            schema: the text is JSON of this JSON schema, a dict or JSON text; needs llguidance, as
+                `grammar` does; None: any text.
+            grammar: a `Grammar`, which the text follows; None: any text.
+            speculate: False: decode this request plainly, whatever drafters there are.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -385,6 +407,9 @@ class Decoder:
         noise_scale: float = unset(0.0),
         seed: int | None = unset(None),
         stop: str | Sequence[str] | None = None,
+        schema: Mapping[str, Any] | str | None = None,
+        grammar: Grammar | None = None,
+        speculate: bool = True,
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -416,6 +441,10 @@ class Decoder:
                 no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
+            schema: the text is JSON of this JSON schema, a dict or JSON text; needs llguidance, as
+                `grammar` does; None: any text.
+            grammar: a `Grammar`, which the text follows; None: any text.
+            speculate: False: decode this request plainly, whatever drafters there are.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -616,11 +645,25 @@ def native_request(
     request.sampling = native_sampling(options, model.info.vocab_size)
     request.stop = _stop_strings(checked["stop"])
     request.ignore_eos = checked["ignore_eos"]
+    request.speculate = checked["speculate"]
+    grammar = _grammar(options["schema"], options["grammar"])
+    if grammar is not None:
+        request.set_matcher(grammar._matcher(model))
     request.render_special = checked["render_special"]
     request.parse_special = checked.get("parse_special", True)
     if checked["logprobs"] is not None:
         request.n_logprobs = checked["logprobs"]
     return checked, request
+
+
+def _grammar(schema: object, grammar: object) -> Grammar | None:
+    if schema is not None and grammar is not None:
+        raise InvalidArgumentError("schema and grammar do not go together: give one of them")
+    if schema is not None:
+        return Grammar.json_schema(schema)
+    if grammar is not None and not isinstance(grammar, Grammar):
+        raise InvalidArgumentError(f"grammar must be a Grammar, not {type(grammar).__name__}")
+    return grammar
 
 
 def set_prompt(request: _core.GenerateRequest, prompt: Prompt, model: Model) -> None:

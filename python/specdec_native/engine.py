@@ -21,6 +21,7 @@ from .decoder import (
     set_prompt,
 )
 from .errors import ClosedError, QueueFullError
+from .grammar import Grammar
 from .model import KvType, Message, Model, check_model, flush_log, on_main_thread, refuse_copy
 from .options import SamplingParams
 from .requests import AsyncStream, EngineCall, Gate, Request, State
@@ -131,6 +132,9 @@ class Engine:
         noise_scale: float = unset(0.0),
         seed: int | None = unset(None),
         stop: str | Sequence[str] | None = None,
+        schema: Mapping[str, Any] | str | None = None,
+        grammar: Grammar | None = None,
+        speculate: bool = True,
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -165,6 +169,10 @@ class Engine:
                 no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
+            schema: the text is JSON of this JSON schema, a dict or JSON text; needs llguidance, as
+                `grammar` does; None: any text.
+            grammar: a `Grammar`, which the text follows; None: any text.
+            speculate: False: decode this request plainly, whatever drafters there are.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -204,6 +212,9 @@ class Engine:
         noise_scale: float = unset(0.0),
         seed: int | None = unset(None),
         stop: str | Sequence[str] | None = None,
+        schema: Mapping[str, Any] | str | None = None,
+        grammar: Grammar | None = None,
+        speculate: bool = True,
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -240,6 +251,10 @@ class Engine:
                 no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
+            schema: the text is JSON of this JSON schema, a dict or JSON text; needs llguidance, as
+                `grammar` does; None: any text.
+            grammar: a `Grammar`, which the text follows; None: any text.
+            speculate: False: decode this request plainly, whatever drafters there are.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -277,6 +292,9 @@ class Engine:
         noise_scale: float = unset(0.0),
         seed: int | None = unset(None),
         stop: str | Sequence[str] | None = None,
+        schema: Mapping[str, Any] | str | None = None,
+        grammar: Grammar | None = None,
+        speculate: bool = True,
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -309,6 +327,10 @@ class Engine:
                 no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
+            schema: the text is JSON of this JSON schema, a dict or JSON text; needs llguidance, as
+                `grammar` does; None: any text.
+            grammar: a `Grammar`, which the text follows; None: any text.
+            speculate: False: decode this request plainly, whatever drafters there are.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -342,6 +364,9 @@ class Engine:
         noise_scale: float = unset(0.0),
         seed: int | None = unset(None),
         stop: str | Sequence[str] | None = None,
+        schema: Mapping[str, Any] | str | None = None,
+        grammar: Grammar | None = None,
+        speculate: bool = True,
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -375,6 +400,10 @@ class Engine:
                 no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
+            schema: the text is JSON of this JSON schema, a dict or JSON text; needs llguidance, as
+                `grammar` does; None: any text.
+            grammar: a `Grammar`, which the text follows; None: any text.
+            speculate: False: decode this request plainly, whatever drafters there are.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -408,6 +437,9 @@ class Engine:
         noise_scale: float = unset(0.0),
         seed: int | None = unset(None),
         stop: str | Sequence[str] | None = None,
+        schema: Mapping[str, Any] | str | None = None,
+        grammar: Grammar | None = None,
+        speculate: bool = True,
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -442,6 +474,10 @@ class Engine:
                 no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
+            schema: the text is JSON of this JSON schema, a dict or JSON text; needs llguidance, as
+                `grammar` does; None: any text.
+            grammar: a `Grammar`, which the text follows; None: any text.
+            speculate: False: decode this request plainly, whatever drafters there are.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -479,6 +515,9 @@ class Engine:
         noise_scale: float = unset(0.0),
         seed: int | None = unset(None),
         stop: str | Sequence[str] | None = None,
+        schema: Mapping[str, Any] | str | None = None,
+        grammar: Grammar | None = None,
+        speculate: bool = True,
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -514,6 +553,10 @@ class Engine:
                 no; None: a new one, which the result reports.
             stop: a string or up to 64; the text ends before the first that appears; None: no
                 string.
+            schema: the text is JSON of this JSON schema, a dict or JSON text; needs llguidance, as
+                `grammar` does; None: any text.
+            grammar: a `Grammar`, which the text follows; None: any text.
+            speculate: False: decode this request plainly, whatever drafters there are.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.

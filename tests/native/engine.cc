@@ -4,8 +4,11 @@
 #include <pybind11/stl.h>
 
 #include <atomic>
+#include <future>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "backend/device_slab.h"
 #include "base/error.h"
@@ -14,6 +17,7 @@
 #include "engine/memory.h"
 #include "engine/pair.h"
 #include "engine/perplexity.h"
+#include "engine/scheduler.h"
 #include "engine/session.h"
 #include "engine/speed.h"
 #include "error_code.h"
@@ -104,8 +108,7 @@ void set_drafter(const py::kwargs& kwargs, RecyclingOptions& o) {
   set(kwargs, "recycling_keep", o.keep);
 }
 
-std::unique_ptr<Session> make_session(const Handle& target, const Handle* draft,
-                                      const py::kwargs& kwargs) {
+SessionOptions session_options(const Handle* draft, const py::kwargs& kwargs) {
   SessionOptions o;
   if (draft != nullptr) o.draft = draft->model;
   std::string names = "auto";
@@ -120,7 +123,12 @@ std::unique_ptr<Session> make_session(const Handle& target, const Handle* draft,
   set(kwargs, "n_ctx", o.n_ctx);
   set(kwargs, "kv_type", o.kv_type);
   set(kwargs, "use_cache", o.use_cache);
-  return std::make_unique<Session>(target.model, o);
+  return o;
+}
+
+std::unique_ptr<Session> make_session(const Handle& target, const Handle* draft,
+                                      const py::kwargs& kwargs) {
+  return std::make_unique<Session>(target.model, session_options(draft, kwargs));
 }
 
 py::dict chunk_dict(const OutputChunk& chunk) {
@@ -181,7 +189,7 @@ Placement plan(const std::vector<py::dict>& models, std::uint64_t free_bytes,
                                   .budget_bytes = budget_bytes});
 }
 
-py::dict generate(Session& session, const py::kwargs& kwargs) {
+GenerateRequest request_of(const py::kwargs& kwargs) {
   GenerateRequest r;
   set(kwargs, "prompt", r.prompt);
   set(kwargs, "prompt_ids", r.prompt_ids);
@@ -202,6 +210,11 @@ py::dict generate(Session& session, const py::kwargs& kwargs) {
   set(kwargs, "ignore_eos", r.ignore_eos);
   set(kwargs, "n_logprobs", r.n_logprobs);
   set(kwargs, "render_special", r.render_special);
+  return r;
+}
+
+py::dict generate(Session& session, const py::kwargs& kwargs) {
+  GenerateRequest r = request_of(kwargs);
   if (kwargs.contains("on_chunk")) {
     r.on_chunk = [f = kwargs["on_chunk"].cast<py::function>()](const OutputChunk& chunk) {
       const py::gil_scoped_acquire gil;
@@ -227,6 +240,43 @@ py::dict generate(Session& session, const py::kwargs& kwargs) {
     result = session.generate(r);
   }
   return result_dict(result);
+}
+
+class WaitedSink final : public RequestSink {
+ public:
+  void on_end(const GenerateResult& result) override { ended_.set_value(result); }
+  void on_error(const std::exception_ptr& error) override { ended_.set_exception(error); }
+  [[nodiscard]] GenerateResult wait() { return ended_.get_future().get(); }
+
+ private:
+  std::promise<GenerateResult> ended_;
+};
+
+// All requests at once; their results, passes and rows.
+py::tuple schedule(const Handle& target, const Handle* draft, const std::vector<py::dict>& requests,
+                   int max_requests, const py::kwargs& kwargs) {
+  SchedulerOptions options;
+  options.session = session_options(draft, kwargs);
+  options.max_requests = max_requests;
+  std::vector<GenerateRequest> list;
+  for (const py::dict& request : requests) list.push_back(request_of(py::kwargs(request)));
+  std::vector<GenerateResult> results;
+  SchedulerStats stats;
+  {
+    const py::gil_scoped_release release;
+    Scheduler scheduler(target.model, options);
+    std::vector<std::shared_ptr<WaitedSink>> sinks;
+    for (GenerateRequest& request : list) {
+      sinks.push_back(std::make_shared<WaitedSink>());
+      if (scheduler.submit(std::move(request), sinks.back()) == nullptr)
+        throw Error(ErrorCode::kBusy, "the queue is full");
+    }
+    for (const auto& sink : sinks) results.push_back(sink->wait());
+    stats = scheduler.stats();
+  }
+  py::list found;
+  for (const GenerateResult& result : results) found.append(result_dict(result));
+  return py::make_tuple(found, stats.n_passes, stats.n_rows);
 }
 
 py::dict pair_dict(const Handle& target, const Handle& draft) {
@@ -384,6 +434,8 @@ PYBIND11_MODULE(_testing_engine, m) {
   py::class_<Token>(m, "Token", py::module_local()).def(py::init()).def("set", [](Token& token) {
     token.set = true;
   });
+  m.def("schedule", &schedule, py::arg("target"), py::arg("draft"), py::arg("requests"),
+        py::arg("max_requests"));
   py::class_<Session>(m, "Session", py::module_local())
       .def(py::init(&make_session), py::arg("target"), py::arg("draft") = py::none())
       .def("generate", &generate)

@@ -98,6 +98,13 @@ REPORT = (
         none="no string", calls=CALLS,
         flag=Flag("-r --reverse-prompt --stop", "generate", "TEXT",
             "End before this text. Repeatable.", default="none")),
+    Option("call", "schema", Other("Mapping[str, Any] | str"), None,
+        "the text is JSON of this JSON schema, a dict or JSON text; needs llguidance, as `grammar` "
+        "does", none="any text", calls=CALLS),
+    Option("call", "grammar", Other("Grammar"), None,
+        "a `Grammar`, which the text follows", none="any text", calls=CALLS),
+    Option("call", "speculate", Truth(), True,
+        "False: decode this request plainly, whatever drafters there are", calls=CALLS),
     Option("call", "ignore_eos", Truth(), False,
         "forbid the tokens that end a generation, as llama.cpp's --ignore-eos does: they are never "
         "drawn, and the model goes on until `max_tokens`, a stop string or a full context",

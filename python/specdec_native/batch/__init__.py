@@ -1,0 +1,1 @@
+"""Offline work: ``specdec-native batch MODEL IN.jsonl OUT.jsonl``."""

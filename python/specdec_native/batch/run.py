@@ -1,0 +1,116 @@
+"""Works lines off, in order, on one engine or on several."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..engine import Engine
+from ..errors import InvalidArgumentError, SpecdecError
+from ..model import Model
+from ..requests import Request
+from .lines import Line, answer, refusal, submit
+
+_LINES_OF_A_TASK = 16
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every worker needs to begin: paths, not models."""
+
+    model: str
+    draft: str | None
+    loading: dict[str, Any] = field(default_factory=dict)
+    engine: dict[str, Any] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+    def make_engine(self) -> Engine:
+        model = Model(self.model, **self.loading)
+        draft = None if self.draft is None else Model(self.draft, **self.loading)
+        return Engine(model, draft=draft, when_full="wait", **self.engine)
+
+
+def over_one(setup: Setup, lines: Iterator[Line]) -> Iterator[bytes]:
+    """Lines of the output, each as soon as those before it are done."""
+    with setup.make_engine() as engine:
+        ahead = 2 * int(setup.engine.get("max_requests", 16))
+        yield from _work(engine, lines, setup.defaults, ahead)
+
+
+def _work(
+    engine: Engine, lines: Iterator[Line], defaults: dict[str, Any], ahead: int
+) -> Iterator[bytes]:
+    waiting: deque[tuple[Line, Request | SpecdecError]] = deque()
+    more = True
+    while more or waiting:
+        while more and len(waiting) < ahead:
+            line = next(lines, None)
+            if line is None:
+                more = False
+                break
+            try:
+                waiting.append((line, submit(engine, line, defaults)))
+            except SpecdecError as error:
+                waiting.append((line, error))
+        if waiting:
+            line, request = waiting.popleft()
+            yield _told(line, request)
+
+
+def _told(line: Line, request: Request | SpecdecError) -> bytes:
+    try:
+        if isinstance(request, SpecdecError):
+            raise request
+        return answer(line, request.result())
+    except SpecdecError as error:
+        return refusal(line, error)
+
+
+class Worker:
+    """One engine of several, in a process of its own."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._engine = setup.make_engine()
+
+    def run(self, lines: Sequence[Line]) -> list[bytes]:
+        return list(_work(self._engine, iter(lines), self._setup.defaults, len(lines)))
+
+
+def over_ray(setup: Setup, lines: Iterator[Line], address: str) -> Iterator[bytes]:
+    """The same on a Ray cluster; the files must be at the same paths on every node.
+
+    Raises:
+        InvalidArgumentError: Ray is not installed, or there is no cluster.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise InvalidArgumentError(
+            "--ray needs the package ray: pip install 'specdec-native[ray]'"
+        ) from None
+    try:
+        ray.init(address=None if address == "local" else address, log_to_driver=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InvalidArgumentError(f"--ray {address}: no cluster there: {first}") from None
+    try:
+        threads = int(setup.loading.get("n_threads", 1))
+        n = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
+        made: Any = ray.remote(num_cpus=threads, max_restarts=2, max_task_retries=2)(Worker)
+        pool: Any = ray.util.ActorPool([made.remote(setup) for _ in range(n)])
+        tasks = iter(lambda: list(itertools.islice(lines, _LINES_OF_A_TASK)), [])
+        # Not all at once: the input may be long.
+        for task in itertools.islice(tasks, 2 * n):
+            pool.submit(lambda actor, task: actor.run.remote(task), task)
+        while pool.has_next():
+            done = pool.get_next()
+            with contextlib.suppress(StopIteration):
+                pool.submit(lambda actor, task: actor.run.remote(task), next(tasks))
+            yield from done
+    finally:
+        ray.shutdown()

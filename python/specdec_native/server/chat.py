@@ -1,0 +1,259 @@
+"""`/v1/chat/completions`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ..grammar import Grammar
+from ..model import Model
+from ..results import FinishReason
+from . import answers
+from .errors import invalid
+from .generation import (
+    Generations,
+    Server,
+    engine_options,
+    generations,
+    grammar_of,
+    in_thread,
+    seeds,
+    unless_gone,
+)
+from .reading import read_body
+from .schemas import ChatRequest, JsonFormat, NamedTool, Part, SchemaFormat, parse
+from .tool_calls import ToolCall, ToolCallReader, call_begins
+
+
+class _Chat:
+    """One request, understood."""
+
+    def __init__(self, server: Server, body: ChatRequest) -> None:
+        self.server = server
+        self.body = body
+        self.model: Model = server.engine.target
+        self.id = f"chatcmpl-{secrets.token_hex(12)}"
+        self.created = int(time.time())
+        self.n = body.n or 1
+        self.prefill = ""
+        self.call_schema: dict[str, Any] | None = None  # a call must be made
+        self.tools = self._tools()
+        self.options = engine_options(body)
+        self.options["max_tokens"] = _first(
+            body.max_completion_tokens, body.max_tokens, server.settings.default_max_tokens
+        )
+        if body.logprobs or body.top_logprobs:
+            self.options["logprobs"] = body.top_logprobs or 0
+
+    def _tools(self) -> list[dict[str, Any]]:
+        choice = self.body.tool_choice
+        tools = [tool.model_dump(exclude_none=True) for tool in self.body.tools or []]
+        if choice in (None, "auto", "none"):
+            return [] if choice == "none" else tools
+        if not tools:
+            raise invalid("tool_choice: there are no tools to choose", "tool_choice")
+        if isinstance(choice, NamedTool):
+            name = choice.function.name
+            tools = [tool for tool in tools if tool["function"]["name"] == name]
+            if not tools:
+                raise invalid(f"tool_choice: there is no tool {name!r}", "tool_choice")
+        self.prefill = call_begins(self._template())
+        self.call_schema = {"anyOf": [_call_schema(tool["function"]) for tool in tools]}
+        return tools
+
+    def _template(self) -> str:
+        if self.server.settings.chat_template is not None:
+            return self.server.settings.chat_template
+        templates = self.model.chat_templates
+        return templates.get("tool_use") or self.model.chat_template or ""
+
+    def _grammar(self) -> Grammar | None:
+        if self.call_schema is not None:
+            return Grammar.json_schema(self.call_schema)
+        wanted = self.body.response_format
+        if isinstance(wanted, SchemaFormat):
+            return Grammar.json_schema(wanted.json_schema.schema_)
+        return Grammar.json() if isinstance(wanted, JsonFormat) else grammar_of(self.body)
+
+    def prompt(self) -> list[int]:
+        """Token ids; and compiles what the answer is to follow."""
+        grammar = self._grammar()
+        if grammar is not None:
+            self.options["grammar"] = grammar
+        messages = []
+        for message in self.body.messages:
+            entry = message.model_dump(exclude_none=True)
+            content = message.content
+            # None goes with calls of tools; templates expect a text.
+            entry["content"] = _joined(content) if isinstance(content, list) else content or ""
+            messages.append(entry)
+        arguments = dict(self.body.chat_template_kwargs or {})
+        if self.body.reasoning_effort is not None:
+            arguments.setdefault("reasoning_effort", self.body.reasoning_effort)
+        template = self.server.settings.chat_template
+        _, ids = self.model._chat_prompt(messages, True, self.tools or None, template, arguments)
+        if self.prefill:
+            ids += self.model.tokenize(self.prefill, add_special=False, parse_special=True)
+        return ids
+
+    def reader(self) -> ToolCallReader | None:
+        if not self.tools:
+            return None
+        names = [tool["function"]["name"] for tool in self.tools]
+        reader = ToolCallReader(names, self._template())
+        reader.feed(self.prefill)
+        return reader
+
+    def head(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.server.settings.model_id,
+        }
+
+
+def _call_schema(function: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": function["name"]},
+            "arguments": function.get("parameters") or {"type": "object"},
+        },
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _first(*values: int | None) -> int | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _joined(parts: list[Part]) -> str:
+    return "\n".join(part.text for part in parts)
+
+
+def finish(reason: FinishReason, called: bool) -> str:
+    """OpenAI's word for it. A deadline or a server that closes gives "cancelled" as "stop"."""
+    if called:
+        return "tool_calls"
+    return reason if reason in ("stop", "length") else "stop"
+
+
+async def chat_completions(request: Request) -> Response:
+    server: Server = request.app.state.server
+    chat = _Chat(server, parse(ChatRequest, await read_body(request)))
+    prompt = await in_thread(chat.prompt)
+    if not chat.body.stream:
+        return JSONResponse(await unless_gone(request, _whole(chat, prompt)))
+    events = _events(chat, prompt)
+    return answers.stream(await anext(events), events)
+
+
+def _submit(chat: _Chat, prompt: list[int], running: Generations) -> None:
+    for seed in seeds(chat.body, chat.n):
+        running.submit(prompt, {**chat.options, "seed": seed})
+
+
+async def _whole(chat: _Chat, prompt: list[int]) -> dict[str, Any]:
+    async with generations(chat.server, chat.body) as running:
+        _submit(chat, prompt, running)
+        async with aclosing(running.pieces()) as pieces:
+            async for _ in pieces:
+                pass
+        results = [running.result(i) for i in range(chat.n)]
+        running.count()
+    choices = []
+    for i, result in enumerate(results):
+        text, calls = result.text, list[ToolCall]()
+        reader = chat.reader()
+        if reader is not None:
+            begin, calls = reader.feed(result.text)
+            end, more = reader.finish()
+            text, calls = begin + end, calls + more
+        content = None if calls and not text else text
+        message: dict[str, Any] = {"role": "assistant", "content": content}
+        if calls:
+            message["tool_calls"] = [call.to_dict() for call in calls]
+        choice = {
+            "index": i,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": finish(result.finish_reason, bool(calls)),
+        }
+        if result.logprobs is not None:
+            entries = answers.token_logprobs(chat.model, result.token_ids, result.logprobs)
+            choice["logprobs"] = {"content": entries, "refusal": None}
+        choices.append(choice)
+    return {
+        **chat.head("chat.completion"),
+        "choices": choices,
+        "usage": answers.usage(results, len(prompt)),
+        "timings": answers.timings(results[0]),
+        "specdec": [answers.speculation(result) for result in results],
+    }
+
+
+async def _events(chat: _Chat, prompt: list[int]) -> AsyncIterator[str]:
+    wanted = chat.body.stream_options
+    with_usage = wanted is not None and wanted.include_usage
+    head = chat.head("chat.completion.chunk")
+    if with_usage:
+        head["usage"] = None
+
+    def told(index: int, delta: dict[str, Any], **more: Any) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **more}
+        return {**head, "choices": [choice]}
+
+    async with generations(chat.server, chat.body) as running:
+        _submit(chat, prompt, running)
+        readers = [chat.reader() for _ in range(chat.n)]
+        n_calls = [0] * chat.n
+        for i in range(chat.n):
+            yield answers.event(told(i, {"role": "assistant", "content": ""}))
+
+        def deltas(index: int, text: str, calls: list[ToolCall]) -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = [{"content": text}] if text else []
+            for call in calls:
+                found.append({"tool_calls": [call.to_dict(n_calls[index])]})
+                n_calls[index] += 1
+            return found
+
+        async with aclosing(running.pieces()) as pieces:
+            async for piece in pieces:
+                chunk, index = piece.chunk, piece.index
+                more: dict[str, Any] = {}
+                if chunk.logprobs is not None:
+                    entries = answers.token_logprobs(chat.model, chunk.token_ids, chunk.logprobs)
+                    more["logprobs"] = {"content": entries, "refusal": None}
+                reader = readers[index]
+                text, calls = (chunk.text, []) if reader is None else reader.feed(chunk.text)
+                extra = {}
+                if wanted is not None and wanted.include_speculation:
+                    extra = {"specdec": answers.chunk_speculation(chat.model, piece)}
+                found = deltas(index, text, calls)
+                if not found and (more or extra):
+                    found = [{"content": ""}]
+                for delta in found:
+                    yield answers.event({**told(index, delta, **more), **extra})
+                    more, extra = {}, {}
+        results = [running.result(i) for i in range(chat.n)]
+        running.count()
+    for i, result in enumerate(results):
+        reader = readers[i]
+        for delta in [] if reader is None else deltas(i, *reader.finish()):
+            yield answers.event(told(i, delta))
+        last = told(i, {}, finish_reason=finish(result.finish_reason, n_calls[i] > 0))
+        if i == chat.n - 1:
+            last["timings"] = answers.timings(results[0])
+            last["specdec"] = [answers.speculation(r) for r in results]
+        yield answers.event(last)
+    if with_usage:
+        yield answers.event({**head, "choices": [], "usage": answers.usage(results, len(prompt))})
+    yield answers.DONE

@@ -1,0 +1,171 @@
+"""``specdec-native serve``."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import logging
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .._engine_options import (
+    add_engine_options,
+    engine_options,
+    loading_options,
+    model_paths,
+    positive,
+    size,
+)
+from ..errors import InvalidArgumentError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+
+
+def main(arguments: Sequence[str]) -> int:
+    args = parser().parse_args(arguments)
+    try:
+        import prometheus_client  # noqa: F401
+        import pydantic  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise UnsupportedModelError(
+            f"`serve` needs the extra `server` ({error.name} is missing): "
+            "pip install 'specdec-native[server]'"
+        ) from None
+    from .app import create_app
+    from .settings import Settings
+
+    settings = Settings(
+        model_id=args.alias or pathlib.Path(args.model).stem,
+        api_keys=frozenset(_keys(args)),
+        max_body_bytes=args.max_body,
+        default_max_tokens=args.max_tokens,
+        chat_template=_template(args.chat_template),
+        page=not args.no_page,
+        allowed_origins=tuple(args.allow_origin),
+    )
+    if not args.unix_socket and not settings.api_keys and not is_loopback(args.host):
+        print(
+            f"specdec-native: {args.host} can be reached by other computers, and no key is asked "
+            "for; --api-key or --api-key-file changes that",
+            file=sys.stderr,
+        )
+    engine = make_engine(args)
+    app = create_app(engine, settings, hosts=_hosts(args))
+    level = "debug" if args.verbose else "info"
+    logging.basicConfig(level=level.upper(), stream=sys.stderr)
+    config = uvicorn.Config(
+        app,
+        host=args.host,
+        port=args.port,
+        uds=args.unix_socket,
+        log_level=level,
+        access_log=args.verbose,
+        timeout_graceful_shutdown=args.grace,
+        server_header=False,
+        lifespan="on",
+    )
+    server = uvicorn.Server(config)
+    server.run()  # SIGTERM and SIGINT: no new requests, those that run come to their end
+    return 0 if server.started else 1
+
+
+def make_engine(args: argparse.Namespace) -> Engine:
+    from ..engine import Engine
+    from ..model import Model
+
+    target, draft = model_paths(args)
+    model = Model(target, **loading_options(args))
+    other = None if draft is None else Model(draft, **loading_options(args))
+    return Engine(model, draft=other, **engine_options(args))
+
+
+def _template(given: str | None) -> str | None:
+    """A file's text, or a name."""
+    if given is None or not pathlib.Path(given).is_file():
+        return given
+    return pathlib.Path(given).read_text(encoding="utf-8")
+
+
+def _keys(args: argparse.Namespace) -> list[str]:
+    keys = list(args.api_key)
+    if args.api_key_file is not None:
+        text = args.api_key_file.read_text(encoding="utf-8")
+        found = [line.strip() for line in text.splitlines() if line.strip()]
+        if not found:
+            raise InvalidArgumentError(f"--api-key-file: {args.api_key_file} holds no key")
+        keys += found
+    return keys
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _hosts(args: argparse.Namespace) -> tuple[str, ...]:
+    if args.unix_socket or not is_loopback(args.host):
+        return ("*",)
+    return ("localhost", "127.0.0.1", "[::1]", args.host, *args.allow_host)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"expected 0 to 65535, not {text}")
+    return port
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="specdec-native serve",
+        description="Serve a model over HTTP in the form of OpenAI's API, with a page at /. "
+        "Requests share passes, and each gets the tokens that it would get alone.",
+    )
+    add_engine_options(made)
+    made.add_argument("--host", default="127.0.0.1", help="address (default 127.0.0.1)")
+    made.add_argument("--port", type=_port, default=8080, help="port (default 8080; 0: any)")
+    made.add_argument("--unix-socket", metavar="PATH", help="listen there instead")
+    made.add_argument(
+        "--alias", metavar="NAME", help="what /v1/models calls the model (default: the file's name)"
+    )
+    made.add_argument(
+        "--api-key", action="append", default=[], metavar="KEY", help="ask for this key, or others"
+    )
+    made.add_argument(
+        "--api-key-file", type=pathlib.Path, metavar="FILE", help="the same, one a line"
+    )
+    made.add_argument(
+        "--max-body", type=size, default=8 << 20, metavar="N", help="bytes of a request (8M)"
+    )
+    made.add_argument("--no-page", action="store_true", help="no page at /")
+    made.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="pages of this site may call the server",
+    )
+    made.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also answer to this name, e.g. behind a proxy on this computer",
+    )
+    made.add_argument(
+        "--grace",
+        type=positive,
+        metavar="SECONDS",
+        help="on SIGTERM wait at most so long for what runs (default: to its end)",
+    )
+    made.add_argument("-v", "--verbose", action="store_true", help="a line for each request")
+    return made

@@ -1,0 +1,194 @@
+"""`/v1/completions`: text that goes on."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ..model import Model
+from ..results import GenerationResult, PositionLogprobs
+from . import answers
+from .errors import invalid
+from .fill import fill_prompt
+from .generation import (
+    Server,
+    engine_options,
+    generations,
+    grammar_of,
+    in_thread,
+    seeds,
+    unless_gone,
+)
+from .reading import read_body
+from .schemas import CompletionRequest, parse
+
+
+class _Completion:
+    """One request, understood. Choice i is of prompt i // n."""
+
+    def __init__(self, server: Server, body: CompletionRequest) -> None:
+        self.server = server
+        self.body = body
+        self.model: Model = server.engine.target
+        self.id = f"cmpl-{secrets.token_hex(12)}"
+        self.created = int(time.time())
+        self.n = body.n or 1
+        self.options = engine_options(body)
+        self.options["max_tokens"] = 16 if body.max_tokens is None else body.max_tokens
+        if body.logprobs is not None:
+            self.options["logprobs"] = body.logprobs
+        if body.echo and body.logprobs is not None:
+            raise invalid(
+                "echo: log-probabilities of the prompt are not given; leave out echo or logprobs",
+                "echo",
+                "unsupported_value",
+            )
+        if body.suffix and body.echo:
+            raise invalid("echo: does not go with suffix", "echo", "unsupported_value")
+
+    def prompts(self) -> list[list[int]]:
+        """Token ids; and compiles what the text is to follow."""
+        grammar = grammar_of(self.body)
+        if grammar is not None:
+            self.options["grammar"] = grammar
+        given = self.body.prompt
+        items: Sequence[Any] = [given] if isinstance(given, str) else given
+        if items and isinstance(items[0], int):
+            items = [items]
+        if self.body.suffix:
+            if not all(isinstance(item, str) for item in items):
+                raise invalid("suffix: the prompt must be text", "suffix")
+            return [fill_prompt(self.model, item, self.body.suffix) for item in items]
+        ids = [self.model.tokenize(i) if isinstance(i, str) else list(i) for i in items]
+        for tokens in ids:
+            if not tokens:
+                raise invalid("prompt: empty, and the model adds no token of its own", "prompt")
+            # For echo and for the engine: the first one outside the vocabulary is named.
+            self.model.detokenize(tokens)
+        return ids
+
+    def echo(self, prompt: list[int]) -> str:
+        return self.model.detokenize(prompt) if self.body.echo else ""
+
+    def head(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.server.settings.model_id,
+        }
+
+
+async def completions(request: Request) -> Response:
+    server: Server = request.app.state.server
+    work = _Completion(server, parse(CompletionRequest, await read_body(request)))
+    prompts = await in_thread(work.prompts)
+    if not work.body.stream:
+        return JSONResponse(await unless_gone(request, _whole(work, prompts)))
+    events = _events(work, prompts)
+    return answers.stream(await anext(events), events)
+
+
+def _logprobs(
+    model: Model, token_ids: Sequence[int], logprobs: Sequence[PositionLogprobs], offset: int
+) -> dict[str, Any]:
+    """In the form of completions: lists side by side."""
+    tokens = [answers.spelled(model, token) for token in token_ids]
+    offsets = []
+    for text in tokens:
+        offsets.append(offset)
+        offset += len(text)
+    return {
+        "tokens": tokens,
+        "token_logprobs": [max(position.logprob, -9999.0) for position in logprobs],
+        "top_logprobs": [
+            {answers.spelled(model, top.token_id): max(top.logprob, -9999.0) for top in p.top}
+            for p in logprobs
+        ],
+        "text_offset": offsets,
+    }
+
+
+def _reason(result: GenerationResult) -> str:
+    return "length" if result.finish_reason == "length" else "stop"
+
+
+async def _whole(work: _Completion, prompts: list[list[int]]) -> dict[str, Any]:
+    choices = []
+    async with generations(work.server, work.body) as running:
+        for prompt in prompts:
+            for seed in seeds(work.body, work.n):
+                running.submit(prompt, {**work.options, "seed": seed})
+        async with aclosing(running.pieces()) as pieces:
+            async for _ in pieces:
+                pass
+        results = [running.result(i) for i in range(len(running.requests))]
+        running.count()
+    for i, result in enumerate(results):
+        text = work.echo(prompts[i // work.n]) + result.text
+        logprobs = None
+        if result.logprobs is not None:
+            logprobs = _logprobs(work.model, result.token_ids, result.logprobs, 0)
+        choices.append(
+            {"index": i, "text": text, "logprobs": logprobs, "finish_reason": _reason(result)}
+        )
+    return {
+        **work.head(),
+        "choices": choices,
+        "usage": answers.usage(results, sum(map(len, prompts))),
+        "timings": answers.timings(results[0]),
+        "specdec": [answers.speculation(result) for result in results],
+    }
+
+
+async def _events(work: _Completion, prompts: list[list[int]]) -> AsyncIterator[str]:
+    wanted = work.body.stream_options
+    head = work.head()
+    with_usage = wanted is not None and wanted.include_usage
+    if with_usage:
+        head["usage"] = None
+
+    def told(index: int, text: str, **more: Any) -> dict[str, Any]:
+        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, **more}
+        return {**head, "choices": [choice]}
+
+    async with generations(work.server, work.body) as running:
+        for prompt in prompts:
+            for seed in seeds(work.body, work.n):
+                running.submit(prompt, {**work.options, "seed": seed})
+        n = len(running.requests)
+        for i in range(n):
+            yield answers.event(told(i, work.echo(prompts[i // work.n])))
+        lengths = [0] * n
+        async with aclosing(running.pieces()) as pieces:
+            async for piece in pieces:
+                chunk, index = piece.chunk, piece.index
+                more = {}
+                if chunk.logprobs is not None:
+                    more["logprobs"] = _logprobs(
+                        work.model, chunk.token_ids, chunk.logprobs, lengths[index]
+                    )
+                    lengths[index] += sum(map(len, more["logprobs"]["tokens"]))
+                data = told(index, chunk.text, **more)
+                if wanted is not None and wanted.include_speculation:
+                    data["specdec"] = answers.chunk_speculation(work.model, piece)
+                if chunk.text or more or "specdec" in data:
+                    yield answers.event(data)
+        results = [running.result(i) for i in range(n)]
+        running.count()
+    for i, result in enumerate(results):
+        last = told(i, "", finish_reason=_reason(result))
+        if i == n - 1:
+            last["timings"] = answers.timings(results[0])
+            last["specdec"] = [answers.speculation(r) for r in results]
+        yield answers.event(last)
+    if with_usage:
+        total = answers.usage(results, sum(map(len, prompts)))
+        yield answers.event({**head, "choices": [], "usage": total})
+    yield answers.DONE

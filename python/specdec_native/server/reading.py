@@ -1,0 +1,72 @@
+"""Reads the body of a request, within its limit."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn
+
+from starlette.requests import ClientDisconnect, Request
+
+from .errors import ApiError, invalid
+from .generation import Server
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+async def read_body(request: Request) -> Any:
+    """JSON of a request.
+
+    Raises:
+        ApiError: too long, another type, or no JSON. Another type is refused because a browser
+            sends it to other sites without asking.
+    """
+    server: Server = request.app.state.server
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(
+            415, f"Content-Type is {kind!r}, expected application/json", code="unsupported_type"
+        )
+    limit = server.settings.max_body_bytes
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit:
+        raise _too_long(limit)
+    data = bytearray()
+    try:
+        async for part in request.stream():
+            data += part
+            if len(data) > limit:
+                raise _too_long(limit)
+    except ClientDisconnect:
+        raise ApiError(499, "the client closed the connection", code="cancelled") from None
+    try:
+        body = json.loads(data, parse_constant=_refuse)
+        return _whole_characters(body) if _SURROGATE.search(data) else body
+    except RecursionError:
+        raise invalid("the body nests too deeply", None, "invalid_json") from None
+    except ValueError as error:
+        raise invalid(f"the body is no JSON: {error}", None, "invalid_json") from None
+
+
+def _too_long(limit: int) -> ApiError:
+    return ApiError(
+        413,
+        f"the body is longer than {limit} bytes; shorten it, or start the server with a higher "
+        "--max-body",
+        code="body_too_large",
+    )
+
+
+def _whole_characters(value: Any) -> Any:
+    """JSON can spell halves of characters alone; they become U+FFFD."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [_whole_characters(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole_characters(k): _whole_characters(v) for k, v in value.items()}
+    return value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")

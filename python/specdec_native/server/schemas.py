@@ -1,0 +1,245 @@
+"""What requests may say. The OpenAPI description is made of these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from .errors import ApiError, invalid
+
+_LARGEST = 2**31 - 1
+MAX_CHOICES = 16  # n of a request
+
+
+def _whole(value: object) -> object:
+    """JSON knows one kind of number: 3.0 is 3, but "3" and true are no numbers."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, (bool, str)):
+        raise PydanticCustomError("int_type", "expected a whole number")
+    return value
+
+
+_WHOLE = BeforeValidator(_whole)
+TOKEN_ID = "a token id"
+TokenId = Annotated[int, Field(ge=0, le=_LARGEST, description=TOKEN_ID), _WHOLE]
+TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
+Count = Annotated[int, Field(ge=0, le=_LARGEST), _WHOLE]
+Text = Annotated[str, Field(min_length=1)]
+Ids = Annotated[list[TokenId], Field(min_length=1)]
+T = TypeVar("T")
+Several = Annotated[list[T], Field(min_length=1, max_length=16)]
+Stop = Text | Annotated[list[Text], Field(max_length=64)] | None
+
+
+class Body(BaseModel):
+    """A field that is not known is refused: it would be lost without a word."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class StreamOptions(Body):
+    include_usage: bool = False
+    include_obfuscation: bool = Field(False, description="accepted; nothing is obfuscated")
+    include_speculation: bool = Field(
+        False, description="`specdec` in each chunk: token ids, and which were drafted"
+    )
+
+
+class Sampling(Body):
+    """Common to completions and chats. Fields of OpenAI, and those of llama-server."""
+
+    model: str = ""
+    temperature: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Count | None = Field(None, description="best so many tokens; 0: all")
+    min_p: Annotated[float, Field(ge=0, lt=1)] | None = None
+    repeat_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-100, le=100)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-100, le=100)] | None = None
+    logit_bias: dict[TokenName, Annotated[float, Field(ge=-1000, le=1000)]] | None = Field(
+        None, description="token id -> what is added to its logit; -100 and below bans it"
+    )
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), _WHOLE] | None = None
+    stop: Stop = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), _WHOLE] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    ignore_eos: bool = False
+    json_schema: dict[str, Any] | bool | None = Field(None, description="the text is JSON of it")
+    grammar: Text | None = Field(None, description="the text follows it; in llama.cpp's GBNF")
+    speculation: bool = Field(True, description="false: decode plainly; the tokens are the same")
+    # For bookkeeping on the other side: taken, without effect on the output.
+    user: str | None = None
+    metadata: Any = None
+    store: Any = None
+    service_tier: Any = None
+    safety_identifier: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
+
+
+def _not_both(schema: dict[str, Any], **others: str) -> None:
+    schema["not"] = {
+        "properties": {"echo": {"const": True}},
+        "required": ["echo"],
+        "anyOf": [
+            {"properties": {name: {"type": kind}}, "required": [name]}
+            for name, kind in others.items()
+        ],
+    }
+
+
+class CompletionRequest(Sampling):
+    model_config = ConfigDict(
+        json_schema_extra=lambda schema: _not_both(schema, logprobs="number", suffix="string")
+    )
+    prompt: Text | Ids | Several[Text] | Several[Ids] = Field(
+        description="text, token ids, or up to 16 of them"
+    )
+    max_tokens: Count | None = 16
+    logprobs: Annotated[int, Field(ge=0, le=100), _WHOLE] | None = None
+    echo: bool = Field(False, description="begin with the prompt; not with logprobs or suffix")
+    suffix: str | None = Field(None, description="what follows the completion; needs FIM tokens")
+    best_of: Literal[1] | None = Field(None, description="each choice is the only one tried")
+
+
+class Part(Body):
+    type: Literal["text", "input_text"]
+    text: str
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class Message(Body):
+    """One message. What a template knows beyond these reaches it."""
+
+    role: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class FunctionName(Body):
+    name: str
+
+
+class NamedTool(Body):
+    type: Literal["function"] = "function"
+    function: FunctionName
+
+
+class Function(Body):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Body):
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class JsonSchema(Body):
+    name: str = ""
+    description: str | None = None
+    schema_: dict[str, Any] | bool = Field(alias="schema")
+    strict: bool | None = Field(None, description="it is followed strictly in any case")
+
+
+class TextFormat(Body):
+    type: Literal["text"]
+
+
+class JsonFormat(Body):
+    type: Literal["json_object"]
+
+
+class SchemaFormat(Body):
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[TextFormat | JsonFormat | SchemaFormat, Field(discriminator="type")]
+
+
+class ChatRequest(Sampling):
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=100), _WHOLE] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="further variables of the chat template, e.g. enable_thinking"
+    )
+    reasoning_effort: str | None = Field(None, description="a variable of the template")
+    verbosity: Any = None
+
+
+class Extra(Body):
+    filename: str = ""
+    text: str
+
+
+class InfillRequest(Sampling):
+    n: Literal[1] | None = None
+    input_prefix: str = ""
+    input_suffix: str = ""
+    input_extra: list[Extra] = Field(default=[], description="other files, for context")
+    prompt: str = Field("", description="the beginning of what is filled in")
+    n_predict: Annotated[int, Field(ge=-1, le=_LARGEST), _WHOLE] = -1
+    max_tokens: Count | None = None
+
+
+class TokenizeRequest(Body):
+    content: str
+    add_special: bool = False
+    parse_special: bool = True
+    with_pieces: bool = False
+
+
+class DetokenizeRequest(Body):
+    tokens: list[TokenId]
+
+
+def parse(kind: type[Body], body: object) -> Any:
+    """A request; raises ApiError naming the field."""
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise _refusal(error, body) from None
+
+
+def _refusal(error: ValidationError, body: object) -> ApiError:
+    # Of the branches of a union the deepest says most.
+    entry = max(error.errors(include_url=False), key=lambda e: len(e["loc"]))
+    path = ".".join(str(part) for part in entry["loc"] if not _names_a_type(part))
+    if entry["type"] == "extra_forbidden":
+        return invalid(
+            f"{path}: no such field; leave it out, or see /openapi.json for those there are",
+            path,
+            "unknown_parameter",
+        )
+    if entry["type"] == "missing":
+        return invalid(f"{path}: missing, and required", path, "missing_required_parameter")
+    if not isinstance(body, Mapping):
+        return invalid("the body must be a JSON object", None, "invalid_type")
+    shown = repr(entry.get("input"))
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    return invalid(f"{path}: {entry['msg']}, got {shown}", path, "invalid_value")
+
+
+def _names_a_type(part: int | str) -> bool:
+    """pydantic puts the branch of a union into the path."""
+    return isinstance(part, str) and (
+        "[" in part or part in ("str", "int", "NamedTool", "Part") or part.startswith("literal")
+    )

@@ -1,0 +1,227 @@
+"""Offline work: the same bytes whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+
+from specdec_native import cli  # noqa: E402
+
+TEMPLATE = ("--chat-template", "chatml")
+
+
+def entries():
+    made = []
+    for i in range(40):
+        asked = {"prompt": f"the cat number {i}", "id": f"q{i}", "max_tokens": 10 + i % 7}
+        if i % 5 == 1:
+            asked["temperature"] = 1.0
+        if i % 5 == 2:
+            asked = {"messages": [{"role": "user", "content": f"hat {i}"}], "max_tokens": 8}
+        if i % 5 == 3:
+            asked |= {"seed": 9, "temperature": 0.5, "logprobs": 1, "stop": "e"}
+        made.append(asked)
+    made[7] = {"prompt": "x", "temprature": 1}
+    made[8] = {"nothing": 1}
+    made[9] = {"prompt": "x" * 9000, "id": [1, None]}
+    return made
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("batch") / "in.jsonl"
+    lines = [json.dumps(entry) for entry in entries()]
+    lines.insert(3, "{broken")
+    lines.insert(5, "")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def batch(model, source, output, *options):
+    arguments = [str(model), str(source), str(output), "-c", "512", *TEMPLATE, "-q", *options]
+    return cli.main(["batch", *arguments])
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_path, source, tmp_path_factory):
+    output = tmp_path_factory.mktemp("batch") / "out.jsonl"
+    assert batch(tiny_path, source, output) == 0
+    return output.read_bytes()
+
+
+def test_every_line_is_what_it_is_alone(tiny, expected):
+    told = [json.loads(line) for line in expected.splitlines()]
+    assert [entry["line"] for entry in told] == list(range(41))
+    assert "no JSON object" in told[3]["error"]["message"]
+    asked = entries()
+    asked.insert(3, None)
+    with sd.Decoder(tiny, drafter=None, n_ctx=512) as decoder:
+        for i, (entry, answer) in enumerate(zip(asked, told, strict=True)):
+            if entry is None:
+                continue
+            assert answer["id"] == entry.pop("id", None)
+            if "error" in answer:
+                assert i in (8, 9, 10)
+                continue
+            options = {"seed": i, **entry}
+            if "prompt" in options:
+                alone = decoder.generate(options.pop("prompt"), **options)
+            else:
+                alone = decoder.chat(options.pop("messages"), template="chatml", **options)
+            assert answer["text"] == alone.text
+            assert answer["completion_tokens"] == len(alone.token_ids)
+    messages = [answer["error"]["message"] for answer in told if "error" in answer]
+    assert "temprature: no such option" in messages[1]
+    assert "either prompt or messages" in messages[2]
+    assert "context" in messages[3]
+
+
+def test_drafts_and_company_do_not_change_a_byte(tiny_path, tiny_draft_path, source, tmp_path,
+                                                 expected):  # fmt: skip
+    for i, options in enumerate((["-md", str(tiny_draft_path), "--max-requests", "3"],
+                                 ["--drafter", "none", "--max-requests", "1"])):  # fmt: skip
+        output = tmp_path / f"{i}.jsonl"
+        assert batch(tiny_path, source, output, *options) == 0
+        assert output.read_bytes() == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_was_stopped_goes_on(tiny_path, source, tmp_path, expected, number):
+    output = tmp_path / "out.jsonl"
+    partial = tmp_path / "out.jsonl.partial"
+    arguments = [str(tiny_path), str(source), str(output), "-c", "512", *TEMPLATE]
+    command = [sys.executable, "-m", "specdec_native", "batch", *arguments, "--max-requests", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        if partial.exists() and partial.read_bytes().count(b"\n") >= 5:
+            process.send_signal(number)
+            break
+        time.sleep(0.002)
+    process.wait(60)
+    if not output.exists():  # else it was faster
+        kept = partial.read_bytes()
+        assert expected.startswith(kept[: kept.rfind(b"\n") + 1])
+        with partial.open("ab") as file:
+            file.write(b'{"line": 99, "te')  # as if it had died while it wrote
+        with pytest.raises(sd.InvalidArgumentError, match="another input"):
+            raise_from_batch(tiny_path, source, output, "-n", "3")
+        assert batch(tiny_path, source, output) == 0
+    assert output.read_bytes() == expected
+    assert not partial.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def raise_from_batch(model, source, output, *options):
+    from specdec_native.batch import command
+
+    command.main([str(model), str(source), str(output), "-c", "512", *TEMPLATE, *options])
+
+
+def test_a_finished_output_is_not_replaced(tiny_path, source, tmp_path, capfd):
+    output = tmp_path / "out.jsonl"
+    output.write_text("mine")
+    assert batch(tiny_path, source, output) == 2
+    assert "--restart replaces it" in capfd.readouterr().err
+    assert output.read_text() == "mine"
+
+
+class FakeRay:
+    """A cluster of two actors in this process, which answers out of order."""
+
+    def __init__(self):
+        self.up = False
+
+    def init(self, address, log_to_driver):
+        self.up = True
+
+    def shutdown(self):
+        self.up = False
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+    def remote(self, **options):
+        return lambda kind: _Remote(kind)
+
+    @property
+    def util(self):
+        return self
+
+    class ActorPool:
+        def __init__(self, actors):
+            self.actors = actors
+            self.done = []
+            self.n = 0
+
+        def submit(self, call, task):
+            self.done.append(call(self.actors[self.n % len(self.actors)], task))
+            self.n += 1
+
+        def has_next(self):
+            return bool(self.done)
+
+        def get_next(self):
+            return self.done.pop(0)
+
+
+class _Remote:
+    def __init__(self, call):
+        self.call = call
+
+    def remote(self, *arguments):
+        made = self.call(*arguments)
+        if hasattr(made, "run"):
+            made.run = _Remote(made.run)
+        return made
+
+
+def test_a_cluster_gives_the_same_bytes(tiny_path, source, tmp_path, expected, monkeypatch):
+    ray = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    output = tmp_path / "out.jsonl"
+    assert batch(tiny_path, source, output, "--ray", "local", "-t", "1") == 0
+    assert output.read_bytes() == expected
+    assert not ray.up
+
+
+@pytest.mark.slow
+def test_a_real_cluster_of_two_workers(tiny_path, source, tmp_path, expected):
+    pytest.importorskip("ray", reason="ray is not installed")
+    output = tmp_path / "out.jsonl"
+    assert batch(tiny_path, source, output, "--ray", "local", "-t", "1") == 0
+    assert output.read_bytes() == expected
+
+
+def test_without_ray_it_says_what_to_install(tiny_path, source, tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert batch(tiny_path, source, tmp_path / "out.jsonl", "--ray", "local") == 2
+    assert "pip install 'specdec-native[ray]'" in capfd.readouterr().err
+
+
+def test_models_by_name_bring_the_draft_that_suits():
+    import argparse
+
+    from specdec_native._engine_options import add_engine_options, model_paths
+
+    parser = argparse.ArgumentParser()
+    add_engine_options(parser)
+
+    def paths(*arguments):
+        return model_paths(parser.parse_args(arguments))
+
+    pair = sd.embedded("pycode")
+    assert paths("pycode") == (str(pair.target), str(pair.draft))
+    assert paths("pycode", "--drafter", "auto") == (str(pair.target), str(pair.draft))
+    assert paths("pycode", "-md", "none") == (str(pair.target), None)
+    assert paths("pycode", "--drafter", "ngram") == (str(pair.target), None)
+    assert paths(str(pair.target)) == (str(pair.target), None)
+    assert paths(str(pair.target), "-md", "pycode-draft") == (str(pair.target), str(pair.draft))
+    with pytest.raises(sd.InvalidArgumentError, match="there is no model 'nothing'"):
+        paths("nothing")

@@ -1,0 +1,309 @@
+"""The HTTP interface: what it answers, what it refuses, and that its text is the engine's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+testclient = pytest.importorskip("starlette.testclient", reason="the extra `server` is missing")
+
+from specdec_native.server.app import PAGE, create_app  # noqa: E402
+from specdec_native.server.settings import Settings  # noqa: E402
+
+PROMPT = "the cat in the hat"
+MESSAGES = [{"role": "user", "content": PROMPT}]
+
+
+@pytest.fixture(scope="module")
+def client(tiny):
+    engine = sd.Engine(tiny, n_ctx=512, max_requests=4)
+    app = create_app(engine, Settings("tiny", max_body_bytes=1 << 20))
+    with testclient.TestClient(app) as made:
+        yield made
+
+
+def chat(client, **fields):
+    return client.post("/v1/chat/completions", json={"messages": MESSAGES, **fields})
+
+
+def complete(client, **fields):
+    return client.post("/v1/completions", json={"prompt": PROMPT, **fields})
+
+
+def events(response):
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/event-stream")
+    lines = [line for line in response.text.split("\n\n") if line]
+    assert all(line.startswith("data: ") for line in lines)
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+SAMPLINGS = [
+    {},
+    {"temperature": 1.0, "seed": 5},
+    {"temperature": 0.8, "top_k": 20, "top_p": 0.9, "seed": 6},
+    {"temperature": 1.0, "min_p": 0.05, "seed": 7, "presence_penalty": 1.0},
+    {"temperature": 1.0, "seed": 8, "frequency_penalty": 0.5, "repeat_penalty": 1.2},
+    {"logit_bias": {"271": 4.0, "101": -100}},
+    {"stop": ["e"], "temperature": 1.0, "seed": 9},
+]
+
+
+@pytest.mark.parametrize("fields", SAMPLINGS)
+def test_text_is_the_decoders(client, tiny, fields):
+    options = dict(fields)
+    if "repeat_penalty" in options:
+        options["repetition_penalty"] = options.pop("repeat_penalty")
+    if "logit_bias" in options:
+        options["logit_bias"] = {271: 4.0, 101: float("-inf")}
+    with sd.Decoder(tiny, drafter=None, n_ctx=512) as decoder:
+        plain = decoder.generate(PROMPT, max_tokens=24, **options)
+        answer = decoder.chat(MESSAGES, max_tokens=24, **options)
+    body = complete(client, max_tokens=24, **fields).json()
+    assert body["choices"][0]["text"] == plain.text
+    assert body["choices"][0]["finish_reason"] == plain.finish_reason
+    assert body["usage"]["completion_tokens"] == len(plain.token_ids)
+    body = chat(client, max_completion_tokens=24, **fields).json()
+    assert body["choices"][0]["message"] == {"role": "assistant", "content": answer.text}
+    assert body["usage"]["prompt_tokens"] == answer.prompt_tokens
+
+
+@pytest.mark.parametrize("call", [chat, complete])
+@pytest.mark.parametrize("n", [1, 3])
+def test_streams_say_the_same_as_whole_answers(client, call, n):
+    fields = {"temperature": 1.0, "seed": 3, "max_tokens": 20, "n": n}
+    whole = call(client, **fields).json()
+    more = {"include_usage": True, "include_speculation": True}
+    chunks = events(call(client, stream=True, stream_options=more, **fields))
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    for choice in whole["choices"]:
+        parts = [c for chunk in chunks for c in chunk["choices"] if c["index"] == choice["index"]]
+        if "message" in choice:
+            text = "".join(part["delta"].get("content", "") for part in parts)
+            assert text == choice["message"]["content"]
+        else:
+            assert "".join(part["text"] for part in parts) == choice["text"]
+        reasons = [part["finish_reason"] for part in parts]
+        assert reasons == [None] * (len(parts) - 1) + [choice["finish_reason"]]
+    assert chunks[-1]["choices"] == []
+    for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+        assert chunks[-1]["usage"][name] == whole["usage"][name]
+    told = [chunk["specdec"] for chunk in chunks if isinstance(chunk.get("specdec"), dict)]
+    assert sum(len(t["token_ids"]) for t in told) == whole["usage"]["completion_tokens"]
+    for t in told:
+        assert len(t["sources"]) == len(t["token_ids"])
+        drafters = [bool(source) for source in t["sources"]]
+        assert drafters == t["from_draft"]
+    assert all(len(t["pieces"]) == max(1, len(t["token_ids"])) for t in told)
+
+
+def test_choices_have_the_seeds_that_follow(client):
+    fields = {"temperature": 1.0, "max_tokens": 12}
+    three = chat(client, seed=40, n=3, **fields).json()
+    for i, choice in enumerate(three["choices"]):
+        alone = chat(client, seed=40 + i, **fields).json()
+        assert choice["message"] == alone["choices"][0]["message"]
+    assert [told["seed"] for told in three["specdec"]] == [40, 41, 42]
+    assert len({choice["message"]["content"] for choice in three["choices"]}) > 1
+
+
+def test_several_prompts_and_token_ids(client, tiny):
+    ids = tiny.tokenize(PROMPT)
+    one = complete(client, max_tokens=6).json()["choices"][0]["text"]
+    body = complete(client, prompt=[PROMPT, "other"], n=2, max_tokens=6).json()
+    assert [choice["text"] for choice in body["choices"][:2]] == [one, one]
+    assert complete(client, prompt=ids, max_tokens=6).json()["choices"][0]["text"] == one
+    assert complete(client, prompt=[ids], max_tokens=6).json()["choices"][0]["text"] == one
+    assert complete(client, echo=True, max_tokens=6).json()["choices"][0]["text"] == PROMPT + one
+
+
+def test_log_probabilities_are_the_decoders(client, tiny):
+    with sd.Decoder(tiny, drafter=None, n_ctx=512) as decoder:
+        expected = decoder.chat(MESSAGES, max_tokens=5, logprobs=2)
+    body = chat(client, max_tokens=5, logprobs=True, top_logprobs=2).json()
+    content = body["choices"][0]["logprobs"]["content"]
+    assert [entry["id"] for entry in content] == list(expected.token_ids)
+    for entry, position in zip(content, expected.logprobs, strict=True):
+        assert entry["logprob"] == pytest.approx(position.logprob)
+        assert [t["id"] for t in entry["top_logprobs"]] == [t.token_id for t in position.top]
+        assert bytes(entry["bytes"]).decode() == entry["token"]
+    streamed = events(chat(client, max_tokens=5, logprobs=True, top_logprobs=2, stream=True))
+    told = [c["logprobs"]["content"] for e in streamed for c in e["choices"] if c["logprobs"]]
+    assert [entry for part in told for entry in part] == content
+    old = complete(client, max_tokens=4, logprobs=2).json()["choices"][0]
+    assert len(old["logprobs"]["tokens"]) == len(old["logprobs"]["token_logprobs"]) == 4
+    assert all(len(top) == 2 for top in old["logprobs"]["top_logprobs"])
+
+
+def test_plain_decoding_can_be_asked_for(client):
+    fields = {"max_tokens": 40}
+    plain = chat(client, speculation=False, **fields).json()
+    fast = chat(client, **fields).json()
+    assert plain["choices"] == fast["choices"]
+    assert plain["specdec"][0]["drafted"] == 0 == plain["timings"]["draft_n"]
+
+
+def test_parts_of_a_message_are_joined(client):
+    parts = [{"type": "text", "text": "the cat"}, {"type": "text", "text": "in the hat"}]
+    one = chat(client, messages=[{"role": "user", "content": parts}], max_tokens=4).json()
+    two = chat(
+        client, messages=[{"role": "user", "content": "the cat\nin the hat"}], max_tokens=4
+    ).json()
+    assert one["choices"] == two["choices"]
+
+
+REFUSED = [
+    ({"messages": []}, 400, "messages"),
+    ({"messages": [{"content": "x"}]}, 400, "messages.0.role"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        400,
+        "messages.0.content.0.type",
+    ),
+    ({"temperature": -1}, 400, "temperature"),
+    ({"temperature": "hot"}, 400, "temperature"),
+    ({"top_p": 0}, 400, "top_p"),
+    ({"n": 0}, 400, "n"),
+    ({"n": 17}, 400, "n"),
+    ({"max_tokens": -1}, 400, "max_tokens"),
+    ({"logit_bias": {"x": 1}}, 400, "logit_bias.x"),
+    ({"logit_bias": {"999999": 1}}, 400, None),
+    ({"stop": [""]}, 400, "stop.0"),
+    ({"temprature": 1}, 400, "temprature"),
+    ({"tool_choice": "required"}, 400, "tool_choice"),
+    ({"response_format": {"type": "grammar"}}, 400, "response_format"),
+    ({"messages": [{"role": "user", "content": "x" * 5000}]}, 400, "messages"),
+]
+
+
+@pytest.mark.parametrize(("fields", "status", "param"), REFUSED)
+@pytest.mark.parametrize("stream", [False, True])
+def test_wrong_requests_are_refused_with_the_field(client, fields, status, param, stream):
+    response = chat(client, stream=stream, **fields)
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == param
+    assert error["message"]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"", "application/json", 400),
+        (b"{", "application/json", 400),
+        (b"\xff\xfe", "application/json", 400),
+        (b"[]", "application/json", 400),
+        (b"null", "application/json", 400),
+        (b"[" * 100000, "application/json", 400),
+        (b'{"prompt": "x", "temperature": NaN}', "application/json", 400),
+        (b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}", "application/json", 400),
+        (b'{"prompt": "x"}', "text/plain", 415),
+        (b'{"prompt": "' + b"x" * (1 << 20) + b'"}', "application/json", 413),
+    ],
+    ids=["empty", "cut", "bytes", "list", "null", "deep", "nan", "large", "type", "long"],
+)
+def test_bodies_that_are_none_are_refused(client, content, kind, status):
+    response = client.post("/v1/completions", content=content, headers={"Content-Type": kind})
+    assert response.status_code == status
+    assert response.json()["error"]["message"]
+
+
+def test_half_characters_are_no_accident(client):
+    response = client.post(
+        "/v1/completions",
+        content=b'{"prompt": "\\ud800 a", "max_tokens": 2}',
+        headers={"Content-Type": "application/json"},
+    )
+    assert response.status_code == 200
+
+
+def test_models_health_metrics_and_description(client):
+    models = client.get("/v1/models").json()
+    assert [model["id"] for model in models["data"]] == ["tiny"]
+    assert client.get("/v1/models/tiny").json()["id"] == "tiny"
+    assert client.get("/v1/models/a/b").status_code == 404
+    assert client.get("/health").json()["status"] == "ok"
+    before = client.get("/metrics").text
+    complete(client, max_tokens=3, ignore_eos=True)
+    after = client.get("/metrics").text
+
+    def value(text, name):
+        return sum(float(li.split()[-1]) for li in text.splitlines() if li.startswith(name))
+
+    assert value(after, "specdec_generated_tokens_total") == 3 + value(
+        before, "specdec_generated_tokens_total"
+    )
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/v1/chat/completions", "/v1/completions", "/infill", "/tokenize"} <= set(paths)
+
+
+def test_other_addresses_and_methods_are_refused_in_the_same_form(client):
+    for response in (
+        client.get("/v1/nothing"),
+        client.get("/v1/completions"),
+        client.put("/health"),
+    ):
+        assert response.status_code in (404, 405)
+        assert response.json()["error"]["message"]
+
+
+def test_tokens_there_and_back(client, tiny):
+    ids = client.post("/tokenize", json={"content": PROMPT}).json()["tokens"]
+    assert ids == tiny.tokenize(PROMPT, add_special=False)
+    assert client.post("/detokenize", json={"tokens": ids}).json()["content"] == PROMPT
+    pieces = client.post("/tokenize", json={"content": PROMPT, "with_pieces": True}).json()
+    assert [entry["id"] for entry in pieces["tokens"]] == ids
+    wrong = client.post("/detokenize", json={"tokens": [10**9]})
+    assert wrong.status_code == 400
+
+
+def test_models_without_tokens_for_it_do_not_fill_in(client):
+    response = client.post("/infill", json={"input_prefix": "a", "input_suffix": "b"})
+    assert response.status_code == 404
+    assert "fim_pre" in response.json()["error"]["message"]
+    assert complete(client, suffix="b").status_code == 404
+
+
+def test_keys_are_asked_for(tiny):
+    app = create_app(
+        sd.Engine(tiny, n_ctx=256), Settings("tiny", api_keys=frozenset({"s3cret", "b"}))
+    )
+    with testclient.TestClient(app) as client:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}):
+            response = client.get("/v1/models", headers=headers)
+            assert response.status_code == 401
+            assert response.json()["error"]["code"] == "invalid_api_key"
+            assert client.get("/metrics", headers=headers).status_code == 401
+        for key in ("s3cret", "b"):
+            headers = {"Authorization": f"Bearer {key}"}
+            assert client.get("/v1/models", headers=headers).status_code == 200
+        assert client.get("/health").status_code == 200
+        assert client.get("/").status_code == 200
+
+
+def test_other_names_are_not_answered(tiny):
+    app = create_app(sd.Engine(tiny, n_ctx=256), Settings("tiny"), hosts=("localhost", "[::1]"))
+    with testclient.TestClient(app) as client:
+        for host, status in (
+            *(("localhost", 200), ("localhost:8080", 200), ("LOCALHOST", 200), ("[::1]:80", 200)),
+            *(("evil.example", 403), ("localhost.evil.example", 403), ("", 403)),
+        ):
+            assert client.get("/health", headers={"Host": host}).status_code == status, host
+
+
+def test_the_page_loads_nothing_from_elsewhere(client):
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for path in PAGE.iterdir():
+        name = path.name
+        text = client.get(f"/{name}").text
+        assert "innerHTML" not in text
+        assert text.replace("http://www.w3.org/2000/svg", "").count("://") == 0
+    assert client.get("/../app.py").status_code == 404
+    assert client.get("/%2e%2e/app.py").status_code == 404

@@ -1,0 +1,200 @@
+"""A server under strangers: who hangs up, reads slowly, sends nonsense; and one that is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pathlib
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+httpx = pytest.importorskip("httpx", reason="httpx is not installed")
+pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
+
+from server_process import ServerProcess  # noqa: E402
+
+OPTIONS = ("--chat-template", "chatml", "-t", "1", "--max-requests", "4")
+
+
+@pytest.fixture(scope="module")
+def served(tiny_path):
+    with ServerProcess(tiny_path, *OPTIONS, "-c", "512") as made:
+        yield made
+
+
+def stats(served):
+    text = httpx.get(f"{served.url}/metrics").text
+    return {
+        line.split()[0]: float(line.split()[1])
+        for line in text.splitlines()
+        if line and not line.startswith("#")
+    }
+
+
+def wait_until_idle(served):
+    deadline = time.monotonic() + 60
+    while True:
+        now = stats(served)
+        if now["specdec_requests_running"] == now["specdec_requests_waiting"] == 0:
+            return
+        assert time.monotonic() < deadline, now
+        time.sleep(0.05)
+
+
+async def hang_up(client, url, rng):
+    body = {
+        "prompt": "the cat",
+        "max_tokens": 400,
+        "ignore_eos": True,
+        "stream": rng.random() < 0.7,
+    }
+    try:
+        await asyncio.wait_for(client.post(f"{url}/v1/completions", json=body), rng.random() * 0.2)
+    except (TimeoutError, asyncio.TimeoutError, httpx.HTTPError):
+        return
+
+
+async def read_slowly(client, url, rng):
+    body = {"prompt": "the hat", "max_tokens": 40, "ignore_eos": True, "stream": True}
+    async with client.stream("POST", f"{url}/v1/completions", json=body) as response:
+        if response.status_code != 200:
+            assert response.status_code == 429
+            return
+        text = ""
+        async for part in response.aiter_text():
+            text += part
+            await asyncio.sleep(rng.random() * 0.02)
+        assert text.endswith("data: [DONE]\n\n")
+
+
+async def send_nonsense(client, url, rng):
+    body = bytes(rng.randrange(256) for _ in range(rng.randrange(300)))
+    path = rng.choice(["v1/completions", "v1/chat/completions", "infill", "tokenize"])
+    headers = {"Content-Type": "application/json"}
+    response = await client.post(f"{url}/{path}", content=body, headers=headers)
+    assert response.status_code in (400, 404)
+    assert response.json()["error"]["message"]
+
+
+async def ask_too_much(client, url, rng):
+    body = {"prompt": "x " * 2000, "max_tokens": 5}
+    response = await client.post(f"{url}/v1/completions", json=body)
+    assert response.status_code in (400, 429)
+
+
+async def ask(client, url, rng):
+    body = {"prompt": f"number {rng.randrange(5)}", "max_tokens": 20, "ignore_eos": True}
+    response = await client.post(f"{url}/v1/completions", json=body)
+    assert response.status_code in (200, 429)
+    if response.status_code == 200:
+        assert response.json()["usage"]["completion_tokens"] == 20
+
+
+def storm(url, n, seed):
+    rng = random.Random(seed)
+    kinds = [hang_up, read_slowly, send_nonsense, ask_too_much, ask]
+
+    async def run():
+        limits = httpx.Limits(max_connections=24)
+        async with httpx.AsyncClient(limits=limits, timeout=120) as client:
+            await asyncio.gather(
+                *(rng.choice(kinds)(client, url, random.Random(i)) for i in range(n))
+            )
+
+    asyncio.run(run())
+
+
+def test_two_hundred_strangers_leave_nothing_behind(served):
+    storm(served.url, 60, 1)  # what is made once is there now
+    wait_until_idle(served)
+    before = served.rss()
+    storm(served.url, 200, 2)
+    wait_until_idle(served)
+    storm(served.url, 60, 3)
+    wait_until_idle(served)
+    assert served.rss() < 1.05 * before + (4 << 20)
+    assert httpx.get(f"{served.url}/health").json()["status"] == "ok"
+    body = {"prompt": "the cat", "max_tokens": 10}
+    one = httpx.post(f"{served.url}/v1/completions", json=body).json()["choices"]
+    two = httpx.post(f"{served.url}/v1/completions", json=body).json()["choices"]
+    assert one == two
+    assert "Traceback" not in served.read_log()
+
+
+def test_requests_of_a_crowd_are_those_of_one_alone(served, tiny):
+    prompts = [f"the {word} in the hat" for word in "cat dog bird fish cow".split()] * 3
+    bodies = [
+        {"prompt": p, "max_tokens": 24, "temperature": i % 2, "seed": i}
+        for i, p in enumerate(prompts)
+    ]
+
+    async def run():
+        async with httpx.AsyncClient(timeout=120) as client:
+            answers = await asyncio.gather(
+                *(client.post(f"{served.url}/v1/completions", json=body) for body in bodies)
+            )
+            return [answer.json()["choices"][0]["text"] for answer in answers]
+
+    texts = asyncio.run(run())
+    with sd.Decoder(tiny, drafter=None, n_ctx=512) as decoder:
+        for body, text in zip(bodies, texts, strict=True):
+            prompt = body.pop("prompt")
+            assert decoder.generate(prompt, **body).text == text
+
+
+def test_half_a_request_holds_nobody_up(served):
+    with socket.create_connection(("127.0.0.1", served.port)) as half:
+        half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Le")
+        assert httpx.get(f"{served.url}/health").status_code == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_streams_come_to_their_end(tiny_path, number):
+    with ServerProcess(tiny_path, *OPTIONS) as served:
+        body = {"prompt": "the cat", "max_tokens": 3000, "ignore_eos": True, "stream": True}
+        body["stream_options"] = {"include_usage": True}
+        url = f"{served.url}/v1/completions"
+        with httpx.stream("POST", url, json=body, timeout=120) as response:
+            lines = response.iter_lines()
+            assert next(lines).startswith("data: ")
+            served.process.send_signal(number)
+            events = [line.removeprefix("data: ") for line in lines if line]
+        assert events[-1] == "[DONE]"
+        assert json.loads(events[-2])["usage"]["completion_tokens"] == 3000
+        assert served.process.wait(60) in (0, -number, 128 + number)
+        assert "Traceback" not in served.read_log()
+
+
+def test_wrong_arguments_are_one_line(tiny_path, capfd):
+    from specdec_native import cli
+
+    for arguments, code in (
+        ([str(tiny_path) + ".missing.gguf"], 3),
+        ([str(tiny_path), "--drafter", "nothing"], 2),
+        ([str(tiny_path), "--api-key", ""], 2),
+    ):
+        assert cli.main(["serve", *arguments]) == code
+        assert len(capfd.readouterr().err.strip().splitlines()) == 1
+
+
+def test_the_benchmark_measures_and_compares_texts(served, tmp_path):
+    root = pathlib.Path(__file__).parent.parent
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [json.dumps({"turns": [f"the cat number {i}", "more"]}) for i in range(6)]
+    prompts.write_text("\n".join(lines))
+    command = [sys.executable, str(root / "tools" / "benchmark_server.py"), served.url]
+    command += [str(prompts), "--against", served.url, "--loads", "1,3", "--requests", "3"]
+    done = subprocess.run(
+        [*command, "--max-tokens", "8"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "every text is that of the first load" in done.stdout
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("| 1", "| 3", "| ratio"))]
+    assert len(rows) == 6
