@@ -89,6 +89,60 @@ def test_rows_have_the_same_bits_in_every_batch_size(
             assert bits(found) == bits(expected[n_prefix : n_prefix + n_rows]), n_rows
 
 
+def test_rows_of_several_sequences_in_one_pass_have_the_bits_they_have_alone(
+    model_file: pathlib.Path,
+) -> None:
+    """Pieces of prompts, chains and trees side by side, behind contents of different lengths."""
+    model = load(model_file)
+    rng = np.random.default_rng(4)
+
+    def held(n: int) -> Any:
+        session = model.session()
+        for first in range(0, n, 100):
+            session.forward(CHAIN[first : min(first + 100, n)], output="none")
+        return session
+
+    for top_k in (0, 3):
+        # (length of the content, rows, their parents, whether it is read only)
+        kinds = [
+            (0, CHAIN[:33], [], True),
+            (40, CHAIN[40:57], [], True),
+            (40, [5], [], False),
+            (255, [7, 8, 9], [], False),
+            (257, [7, 8, 9, 10, 11], [-1, -1, 0, 0, 3], False),
+            (0, [6], [], False),
+            (90, [int(t) for t in rng.integers(0, 270, 9)], [], False),
+        ]
+        sessions = [held(n) for n, *_ in kinds]
+        parts = [(s, *kind[1:]) for s, kind in zip(sessions, kinds, strict=True)]
+        found = iter(model.session().forward_parts(parts, top_k=top_k))
+        for session, (n, tokens, parents, silent) in zip(sessions, kinds, strict=True):
+            assert session.length == n + len(tokens)
+            alone = held(n)
+            if silent:
+                alone.forward(tokens, output="none")
+            else:
+                expected = alone.forward(tokens, parents=parents)
+                rows = [next(found) for _ in tokens]
+                assert bits(np.array([row for row, _ in rows])) == bits(expected), (n, tokens)
+                if top_k > 0:
+                    other = held(n)
+                    best = other.forward(tokens, parents=parents, output="top", top_k=top_k)
+                    assert [top for _, top in rows] == best
+            if parents:  # the path to the last row stays
+                path = tree_path(parents, len(parents) - 1)
+                for s in (session, alone):
+                    s.keep_path(n, path)
+            after = [s.forward([3]) for s in (session, alone)]
+            assert bits(after[0]) == bits(after[1]), "what it left in the cache"
+    two = held(3)
+    with pytest.raises(testing.NativeError, match="same cache"):
+        two.forward_parts([(two, [1], [], False), (two, [2], [], False)])
+    with pytest.raises(testing.NativeError, match="silent parts"):
+        two.forward_parts([(two, [1], [], False), (held(2), [2], [], True)])
+    assert two.length == 3
+
+
 def test_rows_have_the_same_bits_across_page_boundaries(model_file: pathlib.Path) -> None:
     model = load(model_file)
     expected = one_by_one(model.session(), CHAIN)

@@ -198,6 +198,38 @@ def test_what_prompts_share_is_read_once_and_changes_nothing(tiny):
         assert engine.stats().kv_used_bytes == 0
 
 
+def test_who_begins_like_a_prompt_that_is_being_read_waits_for_it(tiny):
+    shared = "you are a cat in a hat and answer like one. " * 200
+    with sd.Engine(tiny, n_ctx=1 << 14, drafter=None) as engine:
+        running = [engine.submit(shared + text, max_tokens=4, seed=1) for text in TEXTS]
+        results = [request.result(120) for request in running]
+    n_shared = len(tiny.tokenize(shared))
+    assert results[0].stats.reused_prompt_tokens == 0
+    for result in results[1:]:
+        assert result.stats.reused_prompt_tokens > n_shared - 20
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one(tiny):
+    """It comes when the first piece of the long one is read."""
+    read, short = [], []
+    with sd.Engine(tiny, n_ctx=1 << 14, drafter=None) as engine:
+
+        def told(*numbers):
+            read.append(numbers)
+            if len(read) == 1:
+                short.append(
+                    engine.submit(
+                        "in the winner", max_tokens=4, on_progress=lambda *n: read.append("short")
+                    )
+                )
+
+        long = engine.submit("the cat in the hat " * 700, max_tokens=4, on_progress=told)
+        result = long.result(120)
+        assert short[0].result(60).finish_reason == "length"
+    assert read[-1] == (result.prompt_tokens, result.prompt_tokens)
+    assert read.index("short") < len(read) - 5, "it was read between the pieces of the long one"
+
+
 def test_a_conversation_goes_on_where_it_was(tiny):
     with sd.Engine(tiny, n_ctx=N_CTX) as engine:
         prompt = list(tiny.tokenize("the cat in the hat " * 8))

@@ -81,11 +81,10 @@ class PythonSink final : public RequestSink {
   bool rounds_;
 };
 
-// Engines that have a thread, to be ended before the interpreter is. Guarded by the GIL.
-class NativeEngine;
-std::set<NativeEngine*>& open_engines() {
-  static auto* const engines = new std::set<NativeEngine*>();  // outlives static destructors
-  return *engines;
+// Those with a thread, to be ended before the interpreter is. Guarded by the GIL.
+std::set<std::shared_ptr<Scheduler>>& open_schedulers() {
+  static auto* const open = new std::set<std::shared_ptr<Scheduler>>();  // outlives destructors
+  return *open;
 }
 
 class NativeEngine {
@@ -102,15 +101,15 @@ class NativeEngine {
     SignalPoll signals(poll_signals);
     try {
       const NativeCall call;
-      scheduler_ = std::make_unique<Scheduler>(target.model, options,
+      scheduler_ = std::make_shared<Scheduler>(target.model, options,
                                                [&] { signals.throw_if_interrupted(); });
     } catch (const SignalPoll::Interrupted&) {
       signals.raise();
     }
-    open_engines().insert(this);
+    open_schedulers().insert(scheduler_);
   }
   ~NativeEngine() {
-    open_engines().erase(this);
+    open_schedulers().erase(scheduler_);
     const NativeCall call;
     scheduler_.reset();
   }
@@ -124,7 +123,7 @@ class NativeEngine {
   }
 
  private:
-  std::unique_ptr<Scheduler> scheduler_;
+  std::shared_ptr<Scheduler> scheduler_;
 };
 
 // For cancelling; holds the request, not the engine.
@@ -215,8 +214,9 @@ void bind_engine(py::module_& m) {
           py::arg("stats"), py::arg("bandwidth"));
   // Before the interpreter is gone: threads that want the GIL then are ended by it.
   py::module_::import("atexit").attr("register")(py::cpp_function([] {
-    const std::set<NativeEngine*> engines = open_engines();
-    for (NativeEngine* engine : engines) engine->close();
+    const auto open = open_schedulers();  // another thread may drop one meanwhile
+    const NativeCall call;
+    for (const auto& scheduler : open) scheduler->close();
   }));
 }
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from ._checks import unset
-from .decoder import DrafterChoice, OnProgress, OnRound, Prompt
+from ._native_options import DrafterChoice, OnProgress, OnRound, Prompt
 from .engine import Engine
 from .errors import SessionBusyError
 from .grammar import Grammar

@@ -9,8 +9,7 @@ from typing import Any, Literal, NoReturn
 
 from . import _core
 from ._checks import check_all, unset
-from ._option_table import CHECKS
-from .decoder import (
+from ._native_options import (
     DrafterChoice,
     OnProgress,
     OnRound,
@@ -20,6 +19,7 @@ from .decoder import (
     set_messages,
     set_prompt,
 )
+from ._option_table import CHECKS
 from .errors import ClosedError, QueueFullError
 from .grammar import Grammar
 from .model import KvType, Message, Model, check_model, flush_log, on_main_thread, refuse_copy

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from . import _core
 from ._checks import check_all, check_whole, unset
 from ._convert import logprobs_of
+from ._native_options import native_sampling
 from ._option_table import CHECKS
-from .decoder import native_sampling
 from .errors import InvalidArgumentError
 from .model import Model, check_model, check_token_ids, flush_log, on_main_thread
 from .options import SamplingParams

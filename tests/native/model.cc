@@ -3,9 +3,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -142,6 +144,33 @@ class Session {
       if (kind == RowOutput::kArgmax) rows.append(runner_.results().argmax(r));
     }
     return py::module_::import("numpy").attr("array")(rows);
+  }
+  // Rows of several sessions in one pass of this one's runner, as (session, tokens, parents,
+  // silent): the logits of those that are not silent, and their best tokens with the sums where
+  // top_k > 0.
+  using Part = std::tuple<Session*, std::vector<TokenId>, std::vector<std::int32_t>, bool>;
+  py::list forward_parts(const std::vector<Part>& parts, int top_k) {
+    std::vector<BatchPart> list;
+    for (const auto& [session, tokens, parents, silent] : parts) {
+      list.push_back(
+          {.tokens = tokens, .parents = parents, .cache = &session->cache_, .silent = silent});
+    }
+    runner_.forward_parts({.parts = list,
+                           .output = top_k > 0 ? RowOutput::kTop : RowOutput::kLogits,
+                           .top_k = std::max(top_k, 1),
+                           .keep_logits = top_k > 0});
+    py::list found;
+    int row = 0;
+    for (const BatchPart& part : list) {
+      const int n_rows = static_cast<int>(part.tokens.size());
+      for (int r = row; r < row + n_rows && !part.silent; ++r) {
+        py::object top = py::none();
+        if (top_k > 0) top = py::list(top_results(RowOutput::kTop, r, r + 1))[0];
+        found.append(py::make_tuple(to_array(runner_.results().logits(r)), top));
+      }
+      row += n_rows;
+    }
+    return found;
   }
   // What forward() gives for the last row of each step of "top", or its argmax.
   py::list forward_steps(const std::vector<TokenId>& tokens, int n_steps, const std::string& output,
@@ -324,6 +353,7 @@ PYBIND11_MODULE(_testing_model, module) {
            py::arg("hidden") = std::vector<float>{}, py::arg("cancelled") = false,
            py::arg("top_k") = 1, py::arg("head_blocks") = std::vector<std::int32_t>{},
            py::arg("n_present") = 0)
+      .def("forward_parts", &Session::forward_parts, py::arg("parts"), py::arg("top_k") = 0)
       .def("forward_steps", &Session::forward_steps, py::arg("tokens"), py::arg("n_steps"),
            py::arg("output") = "top", py::arg("cancelled") = false, py::arg("top_k") = 1,
            py::arg("head_blocks") = std::vector<std::int32_t>{})

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._checks import check_whole
-from ..decoder import Decoder, DrafterChoice, drafter_name
+from .._native_options import DrafterChoice, drafter_name
+from ..decoder import Decoder
 from ..errors import InvalidArgumentError
 from ..model import Message, Model, check_model
 from ..options import Cascade, Drafter
