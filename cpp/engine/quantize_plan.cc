@@ -200,7 +200,8 @@ std::string format_problem(const std::string& name) {
   }
   if (!dtype) return "must be one of" + known + ", got '" + printable(name) + "'";
   return std::string("must not be ") + dtype_traits(*dtype).name +
-         ", which is only read: what to keep of weights in it is decided with an importance matrix; "
+         ", which is only read: what to keep of weights in it is decided with an importance "
+         "matrix; "
          "take one of" +
          known;
 }

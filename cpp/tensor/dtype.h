@@ -34,8 +34,8 @@ inline constexpr int kDTypeCount = dtype_detail::kCount;
   return 0;  // no type has come this far without find_dtype()
 }
 
-// Of half_at: bits 4i .. 4i + 3 of the number are the upper nibble of the block's u16 4 - i from the
-// end.
+// Of half_at: bits 4i .. 4i + 3 of the number are the upper nibble of the block's u16 4 - i from
+// the end.
 inline constexpr int kSpreadHalf = -2;
 
 // What the types are, and their packed sizes.
