@@ -116,6 +116,36 @@ def test_python_raises(model, repack, left):
     assert "the file was cut off while it was in use" in done.stdout
 
 
+ENGINE = """
+import os, sys
+import specdec_native as sd
+
+path, repack = sys.argv[1:]
+model = sd.Model(path, repack=repack, n_threads=1)  # the engine's own thread meets it
+with sd.Engine(model, n_ctx=2048, drafter=None) as engine:
+    request = engine.submit("def add(a, b):", max_tokens=1500, ignore_eos=True)
+    next(request)
+    os.truncate(path, 4096)
+    try:
+        request.result(60)
+    except sd.ModelFileError as error:
+        print(type(error).__name__, error.reason, engine.stats().failed)
+"""
+
+
+@pytest.mark.parametrize("repack", ["auto", "off"])
+def test_an_engine_raises(model, repack):
+    done = subprocess.run(
+        [sys.executable, "-c", ENGINE, str(model), repack],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "ModelFileError changed 1\n"
+
+
 @pytest.mark.parametrize("repack", ["auto", "off"])
 def test_the_program_says_so_and_exits_with_3(model, repack):
     """Cut while it generates: the first text on standard output says that it has begun."""

@@ -66,10 +66,13 @@ Scheduler::Impl::Impl(std::shared_ptr<const LoadedModel> model, const SchedulerO
 Scheduler::Scheduler(std::shared_ptr<const LoadedModel> target, const SchedulerOptions& options,
                      const std::function<void()>& poll)
     : impl_(std::make_shared<Impl>(std::move(target), options, poll)) {
-  // Signals are for threads that wait for them.
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  // Signals are for threads that wait for them; not those of one's own faults, of which some have a
+  // handler: a file that was cut off is met in a page that is not there.
+  sigset_t blocked, before;
+  ::sigfillset(&blocked);
+  for (const int fault : {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS})
+    ::sigdelset(&blocked, fault);
+  ::pthread_sigmask(SIG_SETMASK, &blocked, &before);
   try {
     impl_->thread = std::thread([impl = impl_] { impl->run(); });
   } catch (...) {
