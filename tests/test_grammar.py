@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import re
+import weakref
 
 import pytest
 
@@ -203,6 +205,71 @@ def test_an_error_of_a_rule_ends_its_request_only(tiny):
 @pytest.fixture(scope="module")
 def guided():
     return pytest.importorskip("llguidance", reason="llguidance is not installed")
+
+
+@pytest.fixture(scope="module")
+def sentencepiece(tmp_path_factory):
+    """A vocabulary of bytes that puts a space before what begins a text, as Llama 2's."""
+    import tiny_models
+
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256))]
+    words = ["▁", "▁{", "{", "a", "b", "ab", "▁ab", '"', "▁x", "x", "ä", "▁ä", "<unused>"]
+    vocabulary = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": tokens + words,
+        "tokenizer.ggml.scores": [0.0] * len(tokens) + [-float(len(w)) for w in words],
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * 12 + [3],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.add_space_prefix": True,
+    }
+    path = tiny_models.write_tiny(
+        tmp_path_factory.mktemp("spm") / "spm.gguf", tiny_models.TinyConfig(), extra=vocabulary
+    )
+    with sd.Model(path, n_threads=1) as model:
+        yield model
+
+
+@pytest.mark.parametrize("drafter", [None, "ngram"])
+def test_a_space_before_a_text_is_none_of_the_grammars(guided, sentencepiece, drafter, capfd):
+    model = sentencepiece
+    first = model.tokenize("ab", add_special=False)
+    assert model._native.token_bytes()[first[0]].startswith(b" ")  # the trap is there
+    for text in ("ab", " ab", "xyz", "ä", "", "\n", '{"a": "b"}', "{", "  x", "😀"):
+        for other in ("ab", " ab", text):
+            rule = sd.Grammar.lark("start: " + json.dumps(other, ensure_ascii=False))
+            assert rule.matches(model, text) == (text == other), (text, other)
+    schema = {
+        "type": "object",
+        "properties": {"ab": {"const": "ä"}, "x": {"type": "boolean"}},
+        "required": ["ab", "x"],
+        "additionalProperties": False,
+    }
+    with sd.Decoder(model, drafter=drafter, n_ctx=128) as decoder:
+        for seed in range(3):
+            result = decoder.generate("a", max_tokens=90, schema=schema, temperature=0.3, seed=seed)
+            told = json.loads(result.text)
+            assert list(told) == ["ab", "x"]
+            assert told["ab"] == "ä"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_grammar_does_not_keep_its_model(guided, tiny_path):
+    model = sd.Model(tiny_path, n_threads=1)
+    assert sd.Grammar.regex("a+").matches(model, "aa")
+    handle = weakref.ref(model._native)
+    del model
+    gc.collect()
+    assert handle() is None
+
+
+def test_errors_of_a_grammar_are_one_line(guided, tiny):
+    endless = sd.Grammar.json_schema({"$ref": "#"})
+    with sd.Decoder(tiny, drafter=None, n_ctx=128) as decoder:
+        with pytest.raises(sd.InvalidArgumentError, match="cannot be followed") as raised:
+            decoder.generate(PROMPT, grammar=endless)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("drafter", [None, "ngram"])

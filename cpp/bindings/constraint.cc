@@ -78,8 +78,9 @@ class MatcherConstraint final : public TokenConstraint {
 
   void check() {
     if (!py::cast<bool>(matcher_.attr("is_error")())) return;
-    throw_invalid("the grammar cannot be followed: " +
-                  py::cast<std::string>(matcher_.attr("get_error")()));
+    const auto told = py::cast<std::string>(matcher_.attr("get_error")());
+    // Behind the first line it tells of its own state.
+    throw_invalid("the grammar cannot be followed: " + told.substr(0, told.find('\n')));
   }
 
   py::object matcher_;

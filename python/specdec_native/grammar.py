@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import InvalidArgumentError, UnsupportedModelError
-from .model import Model
+from .model import Model, to_bytes
 
 _MAX_SOURCE = 1 << 20
 # Between the parts of JSON: enough to lay it out, too little for a model to lose itself in.
@@ -100,8 +100,8 @@ class Grammar:
     def matches(self, model: Model, text: str) -> bool:
         """Whether a whole text is one of the grammar's, in the tokens of a model."""
         matcher = self._matcher(model)
-        ids = model.tokenize(text, add_special=False, parse_special=False)
-        return bool(matcher.consume_tokens(ids)) and bool(matcher.is_accepting())
+        ids = _tokenizer(model).tokenize_str(text)
+        return int(matcher.try_consume_tokens(ids)) == len(ids) and bool(matcher.is_accepting())
 
     def _prepare(self, model: Model, n: int) -> None:
         """Makes the matchers of the next `n` requests, on a thread that may take its time."""
@@ -111,9 +111,9 @@ class Grammar:
         """At the beginning of a text, for one request."""
         if self._ready:
             return self._ready.pop()
-        matcher = _llguidance().LLMatcher(_tokenizer(model), self._compiled)
+        matcher = _llguidance().LLMatcher(_tokenizer(model), self._compiled, log_level=0)
         if matcher.is_error():
-            raise InvalidArgumentError(f"{self.kind}: {matcher.get_error()}")
+            raise InvalidArgumentError(f"{self.kind}: {matcher.get_error().partition(chr(10))[0]}")
         return matcher
 
     def __repr__(self) -> str:
@@ -142,7 +142,7 @@ def _llguidance() -> Any:
 
 
 class _Vocabulary:
-    """What llguidance asks of a tokenizer."""
+    """What llguidance asks of a tokenizer. Does not keep the model."""
 
     def __init__(self, model: Model) -> None:
         native = model._native
@@ -150,10 +150,41 @@ class _Vocabulary:
         self.special_token_ids = native.hidden_ids()
         self.eos_token_id = model.eos_token_id
         self.bos_token_id = model.bos_token_id
-        self._tokenize = model._keep().tokenize
+        self._native = weakref.ref(native)
+        for token in self.special_token_ids:
+            # Marked as no text: a grammar cannot ask for a control token by its spelling.
+            self.tokens[token] = b"\xff" + (self.tokens[token] or str(token).encode())
+        self._ids: dict[bytes, int] = {}
 
     def __call__(self, text: str) -> list[int]:
-        return self._tokenize(text, add_special=False, parse_special=False)
+        """Of exactly this text: llguidance counts bytes, and many vocabularies put a space before
+        whatever begins a text."""
+        native, given = self._native(), to_bytes(text)
+        ids: list[int] = []
+        if native is not None:
+            ids = native.tokenize(given, add_special=False, parse_special=False, poll_signals=False)
+        first, rest = ids[:1], ids[1:]
+        spelled = b"".join(self.tokens[token] for token in ids)
+        if spelled == given:
+            return ids
+        if first and spelled == b" " + given:
+            return self._longest(self.tokens[first[0]][1:]) + rest
+        return self._longest(given)
+
+    def _longest(self, data: bytes) -> list[int]:
+        """The longest token each time, as far as there are any."""
+        if not self._ids:
+            self._ids = {data: token for token, data in enumerate(self.tokens) if data}
+            self._most = max(map(len, self._ids))
+        ids: list[int] = []
+        while data:
+            sizes = range(min(len(data), self._most), 0, -1)
+            size = next((size for size in sizes if data[:size] in self._ids), 0)
+            if size == 0:
+                break
+            ids.append(self._ids[data[:size]])
+            data = data[size:]
+        return ids
 
 
 def _tokenizer(model: Model) -> Any:
@@ -167,9 +198,6 @@ def _tokenizer(model: Model) -> Any:
         raise UnsupportedModelError("this model has no token that ends a text: no grammar can end")
     module = _llguidance()
     vocabulary = _Vocabulary(model)
-    for token in vocabulary.special_token_ids:
-        # Marked as no text: a grammar cannot ask for a control token by its spelling.
-        vocabulary.tokens[token] = b"\xff" + (vocabulary.tokens[token] or str(token).encode())
     made = module.LLTokenizer(
         module.TokenizerWrapper(vocabulary), n_vocab=len(vocabulary.tokens), eos_token=list(ends)
     )
