@@ -209,6 +209,28 @@ def test_max_tokens_of_the_server_are_those_of_completions_too(tiny):
             assert body["usage"]["completion_tokens"] == n
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_can_never_fit_is_not_to_be_tried_again(tiny, stream):
+    engine = sd.Engine(tiny, n_ctx=512, kv_bytes=1 << 15)
+    with testclient.TestClient(create_app(engine, Settings("tiny"))) as client:
+        response = complete(client, max_tokens=400, stream=stream)
+        assert response.status_code == 400
+        assert "kv_bytes" in response.json()["error"]["message"]
+        assert response.json()["error"]["param"] == "max_tokens"
+
+
+def test_one_of_several_calls_can_be_the_most(client):
+    call = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    asked = {"messages": MESSAGES, "tools": tools}
+    server = client.app.state.server
+    settings = Settings("tiny", chat_template="<tool_call>{{ messages }}")
+    for parallel, n in ((None, 2), (True, 2), (False, 1)):
+        body = ChatRequest.model_validate({**asked, "parallel_tool_calls": parallel})
+        reader = _Chat(dataclasses.replace(server, settings=settings), body).reader()
+        assert len(reader.feed(call + call)[1]) == n
+
+
 def test_plain_decoding_can_be_asked_for(client):
     fields = {"max_tokens": 40}
     plain = chat(client, speculation=False, **fields).json()

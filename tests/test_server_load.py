@@ -184,6 +184,31 @@ def test_wrong_arguments_are_one_line(tiny_path, capfd):
         assert len(capfd.readouterr().err.strip().splitlines()) == 1
 
 
+def test_addresses_that_cannot_be_had_are_one_line(tiny_path, served, tmp_path, capfd):
+    from specdec_native import cli
+
+    taken = str(tmp_path / "taken.sock")
+    no_socket = tmp_path / "file"
+    no_socket.write_text("mine")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(taken)
+        other.listen()
+        for arguments, says in (
+            (["--port", served.port], "in use"),
+            (["--host", "1.2.3.4", "--api-key", "k"], "1.2.3.4"),
+            (["--unix-socket", taken], "in use"),
+            (["--unix-socket", no_socket], "no socket"),
+            (["--unix-socket", tmp_path / "missing" / "x.sock"], "No such file"),
+            (["--unix-socket", tmp_path / ("x" * 200)], "too long"),
+        ):
+            assert cli.main(["serve", str(tiny_path), *map(str, arguments)]) == 3
+            told = capfd.readouterr().err.strip()
+            assert len(told.splitlines()) == 1, told
+            assert str(arguments[1]) in told
+            assert says in told
+    assert no_socket.read_text() == "mine"
+
+
 def test_the_benchmark_measures_and_compares_texts(served, tmp_path):
     root = pathlib.Path(__file__).parent.parent
     prompts = tmp_path / "prompts.jsonl"

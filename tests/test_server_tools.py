@@ -75,3 +75,46 @@ def test_pieces_do_not_change_what_is_found(pieces):
 @given(st.text(alphabet="ab<tol_c>{}[] \n"))
 def test_text_without_calls_is_not_changed(text):
     assert read(HERMES, list(text)) == (text, [])
+
+
+CODER = "<tool_call><function=time><parameter=zone>\n%s\n</parameter></function></tool_call>"
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        ("007", "string", "007"),
+        ("12", "string", "12"),
+        ("null", "string", "null"),
+        ('{"a": 1}', "string", '{"a": 1}'),
+        ("12", "integer", 12),
+        ("null", "integer", None),
+        ('{"a": 1}', "object", {"a": 1}),
+        ("12", ["string", "null"], 12),
+        ("12", None, 12),
+    ],
+)
+def test_parameters_are_of_the_types_that_the_function_has(value, kind, expected):
+    schema = {"type": "object", "properties": {"zone": {"type": kind}}}
+    for schemas in ({"time": schema}, {"time": None} if kind is None else {"time": schema}):
+        reader = ToolCallReader(["time"], HERMES, schemas)
+        _, calls = reader.feed(CODER % value)
+        assert [json.loads(call.arguments) for call in calls] == [{"zone": expected}]
+
+
+@pytest.mark.parametrize(
+    ("template", "answer"),
+    [
+        (HERMES, f"a <tool_call>{WEATHER}</tool_call>\n<tool_call>{WEATHER}</tool_call>"),
+        (HERMES, f"a <tool_call>{WEATHER}</tool_call>\n<tool_call>{WEATHER}"),
+        (MISTRAL, f"[TOOL_CALLS][{WEATHER}, {WEATHER}]"),
+        (LLAMA, f"[{WEATHER}, {WEATHER}]"),
+    ],
+)
+def test_one_call_can_be_the_most(template, answer):
+    for most, n in ((None, 2), (1, 1)):
+        reader = ToolCallReader(["weather"], template, most=most)
+        text, calls = reader.feed(answer)
+        rest, more = reader.finish()
+        assert len(calls + more) == n
+        assert (text + rest).strip() in ("a", "")

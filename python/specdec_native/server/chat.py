@@ -135,8 +135,13 @@ class _Chat:
     def reader(self) -> ToolCallReader | None:
         if not self.tools:
             return None
-        names = [tool["function"]["name"] for tool in self.tools]
-        reader = ToolCallReader(names, self._template())
+        functions = [tool["function"] for tool in self.tools]
+        reader = ToolCallReader(
+            [function["name"] for function in functions],
+            self._template(),
+            {function["name"]: function.get("parameters") for function in functions},
+            1 if self.body.parallel_tool_calls is False else None,
+        )
         reader.feed(self.prefill)
         return reader
 

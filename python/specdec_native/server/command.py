@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import ipaddress
 import logging
+import os
 import pathlib
+import socket
+import stat
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -56,6 +61,7 @@ def main(arguments: Sequence[str]) -> int:
             "for; --api-key or --api-key-file changes that",
             file=sys.stderr,
         )
+    check_address(args)
     engine = make_engine(args)
     check_template(engine.target, settings.chat_template)
     app = create_app(engine, settings, hosts=_hosts(args))
@@ -85,6 +91,47 @@ def make_engine(args: argparse.Namespace) -> Engine:
     model = Model(target, **loading_options(args))
     other = None if draft is None else Model(draft, **loading_options(args))
     return Engine(model, draft=other, **engine_options(args))
+
+
+def check_address(args: argparse.Namespace) -> None:
+    """Whether the server can listen there: known before a model is loaded, and said in one line.
+
+    Raises:
+        OSError: it cannot; says where, and why.
+    """
+    if args.unix_socket:
+        _check_socket(args.unix_socket)
+        return
+    where = f"--host {args.host} --port {args.port}"
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(args.host, args.port, type=socket.SOCK_STREAM)[
+            0
+        ]
+        with socket.socket(kind, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen there: {error.strerror}", where) from None
+
+
+def _check_socket(path: str) -> None:
+    """A socket that nobody listens on any more is replaced; one of another server is not."""
+    where = f"--unix-socket {path}"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            if not os.path.lexists(path):
+                probe.bind(path)
+                pathlib.Path(path).unlink()
+                return
+            if not stat.S_ISSOCK(pathlib.Path(path).stat().st_mode):
+                raise OSError(errno.EEXIST, "there is a file that is no socket")
+            with contextlib.suppress(ConnectionRefusedError):
+                probe.connect(path)
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    except OSError as error:
+        reason = error.strerror or str(error)  # "AF_UNIX path too long" has no number
+        raise OSError(error.errno, f"cannot listen there: {reason}", where) from None
 
 
 def _keys(args: argparse.Namespace) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import Request
 
+from ..errors import ResourceLimitError
 from ..grammar import Grammar
 from ..results import Chunk, GenerationResult, Round
 from .errors import ApiError, invalid
@@ -105,7 +106,10 @@ class Generations:
 
         if self._with_sources:
             options = {**options, "on_round": on_round}
-        self.requests.append(self._server.engine.stream(prompt, **options))
+        try:
+            self.requests.append(self._server.engine.stream(prompt, **options))
+        except ResourceLimitError as error:  # however empty the engine is: no use to try again
+            raise invalid(str(error), "max_tokens", error.code) from None
         self._sources.append(sources)
 
     def _piece(self, index: int, chunk: Chunk) -> Piece:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,10 +52,20 @@ class ToolCallReader:
     Args:
         names: of the functions that the model was shown; others are no calls.
         template: source of the chat template, which tells the form.
+        schemas: of the functions' parameters; a parameter of type string stays text.
+        most: calls of the answer; further ones are left out. None: all.
     """
 
-    def __init__(self, names: Sequence[str], template: str) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        template: str,
+        schemas: Mapping[str, Any] | None = None,
+        most: int | None = None,
+    ) -> None:
         self._names = frozenset(names)
+        self._schemas = schemas or {}
+        self._left = most
         self._mistral = _MISTRAL in template
         self._markers = (_MISTRAL,) if self._mistral else (_TAGS[0], _PYTHON_TAG)
         self._held = ""  # may begin a call
@@ -83,11 +93,11 @@ class ToolCallReader:
             if end < 0:
                 break
             whole = end + len(_TAGS[1])
-            found = _in_tags(self._held[len(_TAGS[0]) : end])
+            found = _in_tags(self._held[len(_TAGS[0]) : end], self._schemas)
             found = [call for call in found if call.name in self._names]
             if found:
                 self._started = True
-                calls += found
+                calls += self._take(found)
                 self._held = self._held[whole:]
                 self._behind_call = True
             else:
@@ -101,12 +111,20 @@ class ToolCallReader:
         if text.startswith(_MISTRAL):
             found = _mistral(text[len(_MISTRAL) :])
         elif text.startswith(_TAGS[0]):
-            found = _in_tags(text[len(_TAGS[0]) :])  # cut off behind its JSON, or no end tag
+            # Cut off behind its JSON, or no end tag.
+            found = _in_tags(text[len(_TAGS[0]) :], self._schemas)
         else:
             found = _calls(_json(text.removeprefix(_PYTHON_TAG)))
         if found and all(call.name in self._names for call in found):
-            return "", found
+            return "", self._take(found)
         return held, []
+
+    def _take(self, calls: list[ToolCall]) -> list[ToolCall]:
+        if self._left is None:
+            return calls
+        taken = calls[: self._left]
+        self._left -= len(taken)
+        return taken
 
     def _give(self, text: str) -> str:
         self._held = self._held[len(text) :]
@@ -169,12 +187,22 @@ _FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*?)(?:</function>\s*)?\Z", re.
 _PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.S)
 
 
-def _in_tags(text: str) -> list[ToolCall]:
+def _in_tags(text: str, schemas: Mapping[str, Any]) -> list[ToolCall]:
     found = _FUNCTION.match(text)
     if found is None:
         return _calls(_json(text))
+    function = found[1].strip()
     values = {}
     for name, value in _PARAMETER.findall(found[2]):
-        parsed = _json(value)
-        values[name] = value if parsed is None and value.strip() != "null" else parsed
-    return [ToolCall(found[1].strip(), _compact(values))]
+        is_text = _is_text(schemas.get(function), name)
+        parsed = None if is_text else _json(value)
+        is_null = value.strip() == "null" and not is_text
+        values[name] = value if parsed is None and not is_null else parsed
+    return [ToolCall(function, _compact(values))]
+
+
+def _is_text(schema: object, parameter: str) -> bool:
+    """Whether a parameter is a string and nothing else: "007" is no number then."""
+    for key in ("properties", parameter, "type"):
+        schema = schema.get(key) if isinstance(schema, Mapping) else None
+    return schema == "string"
