@@ -73,7 +73,7 @@ def test_every_format_and_operation_is_timed(whole_run: tuple[dict[str, Any], st
         assert product["copies"] >= 4
         assert product["share"] > 0
     assert any("33" in p["us"] for p in kernels["products"])
-    for key in ("prepare", "rope_store", "attention", "heads", "gated"):
+    for key in ("pack_input", "rope_store", "attention", "heads", "gated"):
         assert kernels[key], key
     assert {a["type"] for a in kernels["attention"]} == {"f16", "q8_0"}
     assert all(a["tree_us"] for a in kernels["attention"])

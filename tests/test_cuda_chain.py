@@ -39,6 +39,9 @@ CONFIGS = {
     "gptneox": TinyConfig(
         arch="gptneox", n_layers=1, n_heads=2, n_kv_heads=2, head_dim=32, n_rot=6
     ),
+    "qwen3moe": TinyConfig(
+        arch="qwen3moe", n_layers=1, n_heads=2, n_kv_heads=1, head_dim=32, n_experts=5
+    ),
 }
 BLOCKS = [0, 2, 5, 6, 16]
 

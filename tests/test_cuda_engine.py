@@ -33,6 +33,10 @@ CONFIGS = {
     "olmo2": TinyConfig(arch="olmo2", n_layers=2, window=9),
     "phi3": TinyConfig(arch="phi3", n_layers=2, n_rot=12, window=9),
     "gptneox": TinyConfig(arch="gptneox", n_layers=2, n_heads=4, n_kv_heads=4, n_rot=6),
+    "mixtral": TinyConfig(n_layers=2, n_experts=4),
+    "qwen3moe": TinyConfig(arch="qwen3moe", n_layers=2, n_experts=9, n_experts_used=3),
+    # Experts of rows that do not fill the kernels' tiles.
+    "olmoe": TinyConfig(arch="olmoe", n_layers=2, n_experts=5, intermediate_size=40),
 }
 DTYPES = {
     "llama": "Q4_0",
@@ -45,6 +49,9 @@ DTYPES = {
     "olmo2": "Q4_0",
     "phi3": "Q8_0",
     "gptneox": "F16",
+    "mixtral": "Q4_0",
+    "qwen3moe": "Q8_0",
+    "olmoe": "F16",
 }
 TOKENS = [int(t) for t in np.random.default_rng(5).integers(0, 250, 64)]
 
@@ -150,6 +157,31 @@ def test_a_recorded_pass_gives_the_bits_of_the_first(llama_file, device):
     found = [other.forward([t])[0] for t in TOKENS[33:36]]
     assert bits(np.stack(found)) == bits(alone.forward(TOKENS[30:36])[3:])
     assert model.device_passes[1] == n_replayed + 3
+
+
+@pytest.fixture(scope="module")
+def mixture_file(tmp_path_factory: Any) -> pathlib.Path:
+    return write_model(tmp_path_factory, "qwen3moe", CONFIGS["qwen3moe"])
+
+
+def test_a_recorded_pass_serves_whatever_experts_its_rows_choose(mixture_file, device):
+    model = testing.Model(str(mixture_file), backend=device, n_device_layers=2)
+    fresh = testing.Model(str(mixture_file), backend=device, n_device_layers=2)
+    session = model.session()
+    session.forward(TOKENS[:1], output="none")
+    replayed = model.device_passes[1]
+    rows = [session.forward(TOKENS[i : i + 3]) for i in range(1, 25, 3)]
+    assert model.device_passes[1] == replayed + 6  # run, recorded, then played
+    assert bits(np.concatenate(rows)) == bits(fresh.session().forward(TOKENS[:25])[1:])
+
+
+def test_experts_of_many_rows_are_taken_in_pieces_of_the_same_bits(mixture_file, device):
+    model = testing.Model(str(mixture_file), backend=device, n_device_layers=2)
+    tokens = (TOKENS * 5)[:300]
+    whole = model.session().forward(tokens)
+    session = model.session()
+    parts = [session.forward(tokens[i : i + 60]) for i in range(0, 300, 60)]
+    assert bits(np.concatenate(parts)) == bits(whole)
 
 
 @pytest.mark.parametrize("n_rows", [1, 5, 16])
@@ -260,6 +292,20 @@ def test_speculative_text_is_plain_text(llama_file, draft_file, device, layers):
     sampled = {"temperature": 0.9, "seed": 4, "top_k": 40}
     plain = generate(target, drafter="none", **sampled)["token_ids"]
     assert generate(target, draft, drafter="model", **sampled)["token_ids"] == plain
+
+
+def test_a_mixture_drafted_for_writes_its_plain_text(mixture_file, draft_file, device):
+    gpu = open_gpu(device)
+    draft = engine.load(str(draft_file), gpu=gpu, n_gpu_layers=1, n_ctx=512)
+    on_cpu = engine.load(str(mixture_file), n_ctx=512)
+    plain = generate(on_cpu, drafter="none")["token_ids"]
+    for n_layers in (2, 1):
+        target = engine.load(str(mixture_file), gpu=gpu, n_gpu_layers=n_layers, n_ctx=512)
+        assert target.info["n_gpu_layers"] == n_layers
+        assert generate(target, drafter="none")["token_ids"] == plain
+        for drafter in ("model", "ngram", "auto"):
+            found = generate(target, draft, drafter=drafter)
+            assert found["token_ids"] == plain, (n_layers, drafter)
 
 
 def test_forks_share_what_they_have_in_common(llama_file, device):

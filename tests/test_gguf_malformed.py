@@ -82,7 +82,7 @@ def test_message_says_what_where_expected_and_got():
 
 
 def test_removed_and_unknown_types_are_named():
-    for type_id, name in ((19, "IQ1_S"), (31, "Q4_0_4_4 (removed)"), (1000, "1000")):
+    for type_id, name in ((34, "TQ1_0"), (31, "Q4_0_4_4 (removed)"), (1000, "1000")):
         with pytest.raises(gguf_native.Error, match=name.replace("(", r"\(").replace(")", r"\)")):
             gguf_native.parse(fx.build([fx.ARCH], [fx.Tensor("t", (256,), type_id=type_id)]))
 

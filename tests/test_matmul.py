@@ -28,8 +28,7 @@ def random_weights(name: str, n_out: int, n_in: int, rng: np.random.Generator) -
     if name == "MXFP4":
         blocks[:, 0] = rng.integers(118, 128, len(blocks))  # exponents
     for offset in weight_formats.FORMATS[name].halves:
-        scale = rng.uniform(-1, 1, len(blocks)).astype(np.float16)
-        blocks[:, offset : offset + 2] = scale.view(np.uint8).reshape(-1, 2)
+        weight_formats.set_halves(blocks, offset, rng.uniform(-1, 1, len(blocks)).astype("f2"))
     return blocks.tobytes()
 
 
@@ -132,7 +131,7 @@ def test_extreme_codes_do_not_overflow(name: str) -> None:
         if name == "MXFP4":
             blocks[:, 0] = 128
         for offset in weight_formats.FORMATS[name].halves:
-            blocks[:, offset : offset + 2] = np.array([1.0], np.float16).view(np.uint8)
+            weight_formats.set_halves(blocks, offset, np.float16(1))
         data = blocks.tobytes()
         weights = dequantised(name, data, 16, n_in)
         alternating = np.where(np.arange(n_in) % 2, 127.0, -127.0)

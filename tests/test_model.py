@@ -676,11 +676,3 @@ def test_a_pass_tells_what_its_rows_read_of_a_mixture(tmp_path: pathlib.Path) ->
     n_rows, of_many = session.reading
     assert n_rows == 4
     assert 1.0 < of_many < eight
-
-
-def test_a_mixture_on_a_device_is_refused(tmp_path: pathlib.Path) -> None:
-    path = tiny_models.write_tiny(tmp_path / "m.gguf", MIXTURE)
-    with pytest.raises(testing.NativeError) as caught:
-        load(path, "emulated", n_device_layers=3)
-    assert caught.value.args[0] == "unsupported"
-    assert "device 'cpu'" in caught.value.args[4]

@@ -145,6 +145,8 @@ QUANTIZE = {
     "leave_output_tensor": (quantized(types), False, True),
     "output_tensor_type": (quantized(types), None, "q5_1"),
     "token_embedding_type": (quantized(types), None, "q5_1"),
+    "split_max_size": (quantized(lambda done, target: len(done.files)), None, "20K"),
+    "split_max_tensors": (quantized(lambda done, target: len(done.files)), None, 5),
     "on_progress": (counted(quantized(types)), 0, 1),
 }
 

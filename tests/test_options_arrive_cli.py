@@ -348,6 +348,8 @@ OTHERS: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("quantize", "quantize.token_embedding_type"): (
         QUANTIZE, (), ("--token-embedding-type", "q5_1"),
     ),
+    ("quantize", "quantize.split_max_size"): (QUANTIZE, (), ("--split-max-size", "20K")),
+    ("quantize", "quantize.split_max_tensors"): (QUANTIZE, (), ("--split-max-tensors", "5")),
     ("quantize", "output.json"): (QUANTIZE[:-1], (), ("--json",)),
     ("quantize", "output.quiet"): (QUANTIZE[:-1], (), ("-q",)),
 }  # fmt: skip

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from gguf import quants
 
+import weight_formats
 from helpers import native
 
 m = native("quant")
 PLAIN = ("F32", "F16", "BF16")
-BLOCKED = [name for name, *_ in m.dtypes() if name not in PLAIN]
+BLOCKED = [name for name in weight_formats.WRITTEN if name not in PLAIN]
 # Those that the gguf package makes as well.
 LEGACY = [name for name, *_, quantises, _ in m.dtypes() if quantises and name not in PLAIN]
 BITS = {name: 4 if name in ("MXFP4", "IQ4_NL", "IQ4_XS") else int(name[1]) for name in BLOCKED}

@@ -11,7 +11,7 @@ import pytest
 from gguf import quants
 
 from helpers import native
-from weight_formats import BLOCKED, FORMATS
+from weight_formats import BLOCKED, FORMATS, halves_at, set_halves
 
 quant = native("quant")
 
@@ -28,10 +28,10 @@ def qtype(name: str) -> gguf.GGMLQuantizationType:
 def finite_scales(name: str, blocks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Replaces scales that are NaN or infinite; keeps subnormal and zero ones."""
     for at in FORMATS[name].halves:
-        scale = blocks[:, at : at + 2].copy().view(np.uint16)
+        scale = halves_at(blocks, at)
         scale[(scale & 0x7C00) == 0x7C00] &= 0xBFFF
         scale[rng.random(scale.shape) < 0.1] &= 0x83FF  # subnormal
-        blocks[:, at : at + 2] = scale.view(np.uint8)
+        set_halves(blocks, at, scale)
     if name in ("F32", "BF16"):
         blocks[(blocks[:, -1] & 0x7F) == 0x7F, -1] ^= 0x40
     return blocks
@@ -81,7 +81,7 @@ def test_dequantising_edge_bytes_is_bit_exact(name, fill):
     blocks = np.full((len(scales), TRAITS[name][2]), fill, dtype=np.uint8)
     for row, scale in zip(blocks, scales, strict=True):
         for at in FORMATS[name].halves:
-            row[at : at + 2] = np.array([scale], dtype=np.uint16).view(np.uint8)
+            set_halves(row, at, scale)
     if name in ("F32", "BF16"):
         blocks = finite_scales(name, blocks, np.random.default_rng(1))
     assert_same_bits(
@@ -95,7 +95,7 @@ def test_every_byte_of_a_block_matters_or_is_a_scale(name):
     rng = np.random.default_rng(3)
     block = finite_scales(name, rng.integers(0, 256, (1, TRAITS[name][2]), dtype=np.uint8), rng)
     for at in FORMATS[name].halves:
-        block[0, at : at + 2] = [0x00, 0x3C]
+        set_halves(block, at, 0x3C00)
     base = quant.dequantize(name, block.tobytes())
     for at in range(block.shape[1]):
         changed = block.copy()

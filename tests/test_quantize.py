@@ -310,7 +310,8 @@ def test_bad_names_and_targets_are_refused(wide, tmp_path):
     target = tmp_path / "m.gguf"
     with pytest.raises(sd.InvalidArgumentError, match=r"Q4_K_M.*got 'Q9_X'"):
         sd.quantize(wide, target, "Q9_X")
-    with pytest.raises(sd.InvalidArgumentError, match="unknown weight format 'q7'"):
+    of_output = r"output_tensor_type must be one of F32.*got 'q7'"
+    with pytest.raises(sd.InvalidArgumentError, match=of_output):
         sd.quantize(wide, target, "Q4_0", output_tensor_type="q7")
     with pytest.raises(sd.InvalidArgumentError, match="n_threads"):
         sd.quantize(wide, target, "Q4_0", n_threads=0)

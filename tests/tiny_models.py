@@ -258,7 +258,7 @@ def _random_k_blocks(dtype: str, shape: tuple[int, int], rng: np.random.Generato
     d_at, min_at = (*weight_formats.FORMATS[dtype].halves, None)[:2]
 
     def set_scale(at: int, values: np.ndarray) -> None:
-        blocks[..., at : at + 2] = values.astype(np.float16)[..., None].view(np.uint8)
+        weight_formats.set_halves(blocks, at, values.astype(np.float16))
 
     d = rng.uniform(0.5, 1.5, size=blocks.shape[:2])
     factor = 1.0

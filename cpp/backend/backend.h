@@ -109,7 +109,7 @@ struct ExpertsTask {
   int n_used = 0;
   const std::int32_t* chosen = nullptr;  // [n_rows, n_used], distinct in a row
   const float* weights = nullptr;        // [n_rows, n_used]
-  ExpertMatrices gate, up, down;         // [n_experts]
+  ExpertMatrices gate, up, down;         // [n_experts], of a device one stack
   const float* gate_bias = nullptr;      // [n_experts, n_out] or null
   const float* up_bias = nullptr;
   const float* down_bias = nullptr;

@@ -17,6 +17,9 @@ void WorkShape::include(const WorkShape& other) {
   head_dim = std::max(head_dim, other.head_dim);
   n_rot = std::max(n_rot, other.n_rot);
   n_ctx = std::max(n_ctx, other.n_ctx);
+  n_experts = std::max(n_experts, other.n_experts);
+  n_experts_used = std::max(n_experts_used, other.n_experts_used);
+  expert_size = std::max(expert_size, other.expert_size);
 }
 
 std::size_t estimated_work_bytes(const WorkShape& shape) {
@@ -27,7 +30,9 @@ std::size_t estimated_work_bytes(const WorkShape& shape) {
   // Rows of the pass, its input once more as integers, and 16 rows of logits.
   return rows * (floats(shape.hidden_size) + floats(shape.qkv_size) + floats(shape.q_size) +
                  floats(shape.ffn_size) + floats(shape.n_rot) + floats(shape.max_n_in) / 2) +
-         16 * floats(shape.n_tokens);
+         16 * floats(shape.n_tokens) +
+         static_cast<std::size_t>(kExpertRows * shape.n_experts_used) *
+             (floats(shape.expert_size) + floats(shape.n_experts_used > 0 ? shape.hidden_size : 0));
 }
 
 }  // namespace specdec

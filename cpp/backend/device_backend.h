@@ -66,7 +66,9 @@ struct WorkShape {
   std::int64_t max_n_in = 0;  // of any matrix
   std::int64_t n_tokens = 0;  // rows of the head
   int n_heads = 0, n_kv_heads = 0, head_dim = 0, n_rot = 0;
-  int n_ctx = 0;  // positions a cache holds at most
+  int n_ctx = 0;                          // positions a cache holds at most
+  int n_experts = 0, n_experts_used = 0;  // of mixtures
+  std::int64_t expert_size = 0;
 
   void include(const WorkShape& other);
   bool operator==(const WorkShape&) const = default;
@@ -86,8 +88,12 @@ struct WorkBuffers {
   const std::int32_t* parents = nullptr;  // [max_rows]
   std::byte* const* pages = nullptr;      // of the pass's cache
   const std::int32_t* head_blocks = nullptr;
+  std::int32_t* experts = nullptr;  // [max_rows, n_experts_used] of mixtures
+  float* expert_weights = nullptr;
 };
 
+// Rows whose experts a device computes together; of more it takes so many at a time.
+inline constexpr int kExpertRows = 128;
 // Steps that a pass makes by itself at most.
 inline constexpr int kMaxSteps = 8;
 // Rows of a pass that follows steps at most.
@@ -177,6 +183,8 @@ class DeviceBackend : public Backend, public std::enable_shared_from_this<Device
   // Bytes a matrix will take on the device, and the buffers of passes of this shape.
   [[nodiscard]] virtual std::size_t matrix_bytes(DType dtype, std::int64_t n_out,
                                                  std::int64_t n_in) const = 0;
+  [[nodiscard]] virtual std::size_t stack_bytes(DType dtype, std::int64_t n_out, std::int64_t n_in,
+                                                int n_matrices) const = 0;
   [[nodiscard]] virtual std::size_t work_bytes(const WorkShape& shape) const = 0;
 
   // Takes memory for a model: n_bytes for its weights and caches, and what work buffers grow by to
@@ -190,6 +198,11 @@ class DeviceBackend : public Backend, public std::enable_shared_from_this<Device
   [[nodiscard]] virtual std::size_t free_bytes() const = 0;  // reserved and not allocated
   // A part of what is reserved; Error(kResource) naming `what` when there is none.
   [[nodiscard]] virtual DeviceMemory allocate(std::size_t n_bytes, const char* what) = 0;
+
+  // The matrices of all experts, which follow each other in `data`: one for an ExpertsTask's list.
+  [[nodiscard]] virtual std::unique_ptr<WeightMatrix> load_stack(
+      DType dtype, std::int64_t n_out, std::int64_t n_in, int n_matrices,
+      std::span<const std::byte> data) = 0;
 
   // Done when they return.
   virtual void upload(void* device, const void* host, std::size_t n_bytes) = 0;

@@ -8,11 +8,11 @@
 namespace specdec::bindings {
 namespace {
 
-std::optional<DType> format_named(const std::string& name) {
+std::optional<DType> format_named(const char* option, const std::string& name) {
   if (name.empty()) return std::nullopt;
-  const auto dtype = parse_dtype(name);
-  if (!dtype) throw_invalid("unknown weight format '" + printable(name) + "'");
-  return dtype;
+  const std::string problem = format_problem(name);
+  if (!problem.empty()) throw_invalid(std::string(option) + " " + problem);
+  return parse_dtype(name);
 }
 
 Fields tensor_dict(const QuantizedTensor& tensor) {
@@ -37,7 +37,8 @@ void bind_quantize(py::module_& m) {
       [](const py::bytes& source_bytes, const py::bytes& target_bytes, const std::string& type,
          int n_threads, bool dry_run, bool overwrite, bool pure, bool allow_requantize,
          bool leave_output, const std::string& output_type, const std::string& embedding_type,
-         const py::object& on_progress, bool poll_signals) {
+         const std::string& split_max_size, int split_max_tensors, const py::object& on_progress,
+         bool poll_signals) {
         require_same_process();
         const std::string source = source_bytes;
         const std::string target = target_bytes;
@@ -49,8 +50,9 @@ void bind_quantize(py::module_& m) {
         options.choices.pure = pure;
         options.choices.allow_requantize = allow_requantize;
         options.choices.leave_output = leave_output;
-        options.choices.output_type = format_named(output_type);
-        options.choices.token_embedding_type = format_named(embedding_type);
+        options.choices.output_type = format_named("output_tensor_type", output_type);
+        options.choices.token_embedding_type = format_named("token_embedding_type", embedding_type);
+        options.parts = {parse_part_bytes(split_max_size), split_max_tensors};
         options.on_progress = [&](std::uint64_t done, std::uint64_t total, const std::string&) {
           signals.throw_if_interrupted();
           if (on_progress.is_none()) return;
@@ -69,6 +71,9 @@ void bind_quantize(py::module_& m) {
         Fields result;
         result["type"] = to_text(found.type);
         result["tensors"] = tensors;
+        py::list files;
+        for (const std::string& file : found.files) files.append(py::bytes(file));
+        result["files"] = files;
         result["n_weights"] = found.n_weights;
         result["source_bytes"] = found.source_bytes;
         result["size_bytes"] = found.target_bytes;
@@ -81,7 +86,8 @@ void bind_quantize(py::module_& m) {
       py::arg("source"), py::arg("target"), py::arg("type"), py::kw_only(), py::arg("n_threads"),
       py::arg("dry_run"), py::arg("overwrite"), py::arg("pure"), py::arg("allow_requantize"),
       py::arg("leave_output_tensor"), py::arg("output_tensor_type"),
-      py::arg("token_embedding_type"), py::arg("on_progress"), py::arg("poll_signals"));
+      py::arg("token_embedding_type"), py::arg("split_max_size"), py::arg("split_max_tensors"),
+      py::arg("on_progress"), py::arg("poll_signals"));
 }
 
 }  // namespace specdec::bindings

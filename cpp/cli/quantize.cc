@@ -21,12 +21,11 @@ std::string shape_text(const std::vector<std::uint64_t>& shape) {
   return out;
 }
 
-// A type for one tensor: any weight format.
+// A type for one tensor: any weight format that can be written.
 DType weight_format(const std::string& option, const std::string& name) {
-  if (const auto dtype = parse_dtype(name)) return *dtype;
-  std::string message = option + " must be one of";
-  for (const DTypeTraits& traits : all_dtypes()) message += std::string(" ") + traits.name;
-  throw UsageError(message + ", got " + quoted(name));
+  const std::string problem = format_problem(name);
+  if (!problem.empty()) throw UsageError(option + " " + problem);
+  return *parse_dtype(name);
 }
 
 std::string percent(double ratio) {
@@ -61,6 +60,7 @@ std::string summary(const QuantizeResult& result, bool dry_run) {
                 human_bytes(static_cast<double>(result.target_bytes)).c_str(),
                 result.bits_per_weight);
   std::string line = text;
+  if (result.files.size() > 1) line += ", " + std::to_string(result.files.size()) + " parts";
   if (!dry_run) {
     std::snprintf(text, sizeof text, ", error %s, %.1f s on %d thread%s",
                   percent(result.relative_error).c_str(), result.total_ms / 1000, result.n_threads,
@@ -89,6 +89,7 @@ void print_json(const QuantizeResult& result, const std::string& source, const s
     json.value(result.relative_error);
   }
   json.member("total_ms", result.total_ms).member("n_threads", result.n_threads);
+  json.member("files", result.files);
   json.key("tensors").begin_array();
   for (const QuantizedTensor& tensor : result.tensors) {
     json.begin_object()
@@ -137,6 +138,11 @@ int run_quantize(const Arguments& arguments) {
              format(opt::kQuantizeOutputTensorType, options.choices.output_type));
   parser.add(opt::kQuantizeTokenEmbeddingType,
              format(opt::kQuantizeTokenEmbeddingType, options.choices.token_embedding_type));
+  parser.section("Several files");
+  parser.add(opt::kQuantizeSplitMaxSize, [&options](const std::string& text) {
+    options.parts.max_bytes = parse_part_bytes(text);
+  });
+  parser.add(opt::kQuantizeSplitMaxTensors, &options.parts.max_tensors);
   parser.section("Output");
   parser.add(opt::kOutputQuiet, &output.quiet);
   parser.add(opt::kOutputJson, &output.json);

@@ -249,12 +249,44 @@ void copy_keys(const GgufFile& file, const FileType& type, GgufWriter& writer) {
     } else if (entry.key == "general.quantization_version") {
       writer.add_u32(entry.key, kQuantizationVersion);
       has_version = true;
-    } else if (!entry.key.starts_with("split.")) {  // the target is one file
+    } else if (!entry.key.starts_with("split.")) {  // those of the target are its own
       writer.add_value(entry.key, entry.value);
     }
   }
   if (!has_type) writer.add_u32("general.file_type", type.id);
   if (!has_version) writer.add_u32("general.quantization_version", kQuantizationVersion);
+}
+
+// One for each part, of the tensors up to its end.
+std::vector<GgufWriter> writers_of(const GgufFile& file, const FileType& type,
+                                   const std::vector<TensorConversion>& plan,
+                                   const std::vector<std::size_t>& ends, Job& job,
+                                   QuantizeResult& result) {
+  std::vector<GgufWriter> writers;
+  std::size_t i = 0;
+  for (std::size_t part = 0; part < ends.size(); ++part) {
+    GgufWriter& writer = writers.emplace_back(file.alignment());
+    if (part == 0) copy_keys(file, type, writer);
+    if (ends.size() > 1) {
+      writer.add_u16("split.no", static_cast<std::uint16_t>(part));
+      writer.add_u16("split.count", static_cast<std::uint16_t>(ends.size()));
+      writer.add_i32("split.tensors.count", static_cast<std::int32_t>(plan.size()));
+    }
+    for (; i < ends[part]; ++i) {
+      const TensorInfo* tensor = plan[i].source;
+      const DType to = plan[i].to;
+      QuantizedTensor* report = &result.tensors[i];
+      writer.add_tensor(tensor->name, to, tensor->shape,
+                        [&job, tensor, to, report](const GgufWriter::Sink& sink) {
+                          if (to == tensor->dtype) {
+                            job.copy(*tensor, sink);
+                          } else {
+                            job.convert(*tensor, to, *report, sink);
+                          }
+                        });
+    }
+  }
+  return writers;
 }
 
 }  // namespace
@@ -272,7 +304,8 @@ QuantizeResult quantize_file(const std::string& source, const std::string& targe
   }
   const FileType& type = parse_file_type(type_name);
   const std::shared_ptr<const GgufFile> file = GgufFile::open(source);
-  if (!options.dry_run) check_target(source, target, options.overwrite);
+  const bool one_file = options.parts.max_bytes == 0 && options.parts.max_tensors == 0;
+  if (!options.dry_run && one_file) check_target(source, target, options.overwrite);
 
   QuantizeResult result;
   result.type = type.name;
@@ -282,38 +315,31 @@ QuantizeResult quantize_file(const std::string& source, const std::string& targe
   const std::vector<TensorConversion> plan = plan_quantization(*file, type, options.choices);
   result.tensors.reserve(plan.size());
   std::uint64_t tensor_bytes = 0;
+  std::vector<std::uint64_t> sizes;
   for (const TensorConversion& planned : plan) {
     const TensorInfo& tensor = *planned.source;
     result.tensors.push_back({tensor.name, tensor.shape, tensor.dtype, planned.to, tensor.n_bytes,
                               planned.n_bytes, planned.note, 0, 0});
     result.n_weights += tensor.n_elements;
     tensor_bytes += planned.n_bytes;
+    sizes.push_back(planned.n_bytes);
   }
+  const std::vector<std::size_t> ends = part_ends(sizes, options.parts);
   if (result.n_weights > 0) {
     result.bits_per_weight =
         8.0 * static_cast<double>(tensor_bytes) / static_cast<double>(result.n_weights);
   }
 
-  GgufWriter writer(file->alignment());
-  copy_keys(*file, type, writer);
-  Job job(*file, options, result.n_threads);
-  for (std::size_t i = 0; i < plan.size(); ++i) {
-    const TensorInfo* tensor = plan[i].source;
-    const DType to = plan[i].to;
-    QuantizedTensor* report = &result.tensors[i];
-    writer.add_tensor(tensor->name, to, tensor->shape,
-                      [&job, tensor, to, report](const GgufWriter::Sink& sink) {
-                        if (to == tensor->dtype) {
-                          job.copy(*tensor, sink);
-                        } else {
-                          job.convert(*tensor, to, *report, sink);
-                        }
-                      });
+  result.files = part_paths(target, ends.size());
+  if (!options.dry_run) {
+    for (const std::string& path : result.files) check_target(source, path, options.overwrite);
   }
-  result.target_bytes = writer.size();
+  Job job(*file, options, result.n_threads);
+  const std::vector<GgufWriter> writers = writers_of(*file, type, plan, ends, job, result);
+  for (const GgufWriter& writer : writers) result.target_bytes += writer.size();
   if (!options.dry_run) {
     check_space(target, result.target_bytes);
-    result.target_bytes = writer.write(target);
+    result.target_bytes = GgufWriter::write_parts(writers, result.files);
     result.relative_error = job.relative_error();
   }
   result.total_ms =

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/model_parts.h"
 #include "engine/quantize_plan.h"
 
 namespace specdec {
@@ -16,6 +17,7 @@ struct QuantizeOptions {
   int n_threads = 0;       // 0: one per core this process may use
   bool dry_run = false;    // only the plan: nothing is read but the header, nothing written
   bool overwrite = false;  // replace a target that exists
+  PartLimits parts;        // none: the target is one file
   const std::atomic<bool>* cancel = nullptr;
   // Bytes of the source that are done, and all; the tensor in work. An exception ends the run.
   std::function<void(std::uint64_t, std::uint64_t, const std::string&)> on_progress;
@@ -36,9 +38,10 @@ struct QuantizedTensor {
 struct QuantizeResult {
   std::string type;  // "Q4_K_M"
   std::vector<QuantizedTensor> tensors;
+  std::vector<std::string> files;  // the target, or its parts
   std::uint64_t n_weights = 0;
   std::uint64_t source_bytes = 0;  // of the whole file
-  std::uint64_t target_bytes = 0;  // of the whole file; in a dry run what it will be
+  std::uint64_t target_bytes = 0;  // of all files; in a dry run what they will be
   double bits_per_weight = 0;      // of the tensors
   double relative_error = 0;       // of all weights together
   double total_ms = 0;
@@ -48,6 +51,8 @@ struct QuantizeResult {
 // Quantises `source` into `target` tensor by tensor; memory stays below some 64 MiB. The target
 // appears only when it is complete and on disk: whatever goes wrong, its path holds what it held
 // before. The bytes do not depend on the number of threads or the machine.
+//
+// Parts that belong together appear together.
 //
 // Keys are copied, but for general.file_type and general.quantization_version, which are set.
 //

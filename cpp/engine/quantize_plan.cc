@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "base/error.h"
+#include "quant/encode.h"
 
 namespace specdec {
 namespace {
@@ -190,6 +191,21 @@ const std::vector<FileType>& file_types() {
   return types;
 }
 
+std::string format_problem(const std::string& name) {
+  const auto dtype = parse_dtype(name);
+  if (dtype && encoder(*dtype) != nullptr) return "";
+  std::string known;
+  for (const DTypeTraits& traits : all_dtypes()) {
+    if (encoder(traits.dtype) != nullptr) known += std::string(" ") + traits.name;
+  }
+  if (!dtype) return "must be one of" + known + ", got '" + printable(name) + "'";
+  return std::string("must not be ") + dtype_traits(*dtype).name +
+         ", which is only read: what to keep of weights in it is decided with an importance "
+         "matrix; "
+         "take one of" +
+         known;
+}
+
 const FileType& parse_file_type(const std::string& name) {
   std::string wanted = upper(name);
   if (wanted == "Q3_K" || wanted == "Q4_K" || wanted == "Q5_K") wanted += "_S";
@@ -198,6 +214,8 @@ const FileType& parse_file_type(const std::string& name) {
     if (wanted == type.name) return type;
     known += std::string(" ") + type.name;
   }
+  if (const auto dtype = parse_dtype(name); dtype && encoder(*dtype) == nullptr)
+    throw_invalid("the type " + format_problem(name));
   throw_invalid("the type must be one of" + known + " (or Q3_K, Q4_K, Q5_K), got '" +
                 printable(name) + "'");
 }

@@ -25,6 +25,9 @@ struct FileType {
 // Error(kInvalidArgument) listing the names.
 [[nodiscard]] const FileType& parse_file_type(const std::string& name);
 
+// Why no tensor can be written in the weight format of that name, with what to do; "" if one can.
+[[nodiscard]] std::string format_problem(const std::string& name);
+
 struct QuantizeChoices {
   // Every matrix gets the base type, where its rows allow it.
   bool pure = false;

@@ -15,6 +15,17 @@ std::uint64_t first_non_finite(const std::byte* data, std::uint64_t n, std::uint
   return n;
 }
 
+// The same for a number that is spread over blocks of n_bytes (kSpreadHalf).
+std::uint64_t first_non_finite_spread(const std::byte* data, std::uint64_t n,
+                                      std::uint64_t n_bytes) {
+  for (std::uint64_t i = 0; i < n; ++i) {
+    const std::byte* end = data + (i + 1) * n_bytes;
+    const unsigned top = load_le<std::uint16_t>(end - 2) & 0x7000U;
+    if (top == 0x7000U && (load_le<std::uint16_t>(end - 4) & 0xC000U) == 0xC000U) return i;
+  }
+  return n;
+}
+
 }  // namespace
 
 void check_tensor_values(const GgufFile& file, const TensorInfo& tensor) {
@@ -37,6 +48,10 @@ void check_tensor_values(const GgufFile& file, const TensorInfo& tensor) {
             : first_non_finite<std::uint16_t>(data.data(), n_blocks, 2, std::uint16_t{0x7F80});
     if (bad != n_blocks) fail_at(bad, 0);
     return;
+  }
+  if (traits.half_at[0] == kSpreadHalf) {
+    const std::uint64_t bad = first_non_finite_spread(data.data(), n_blocks, traits.block_bytes);
+    if (bad != n_blocks) fail_at(bad, traits.block_bytes - 8);
   }
   for (const int position : traits.half_at) {
     if (position < 0) continue;

@@ -57,6 +57,10 @@ class GgufFile {
   // The first file of several opens the others, which lie beside it; its metadata is the model's.
   static std::shared_ptr<const GgufFile> open(const std::string& path,
                                               const GgufLimits& limits = {});
+  // One file alone, which may be a part of a model.
+  static std::shared_ptr<const GgufFile> open_part(const std::string& path) {
+    return open_one(path, {});
+  }
   // Parses memory that the caller keeps alive and unchanged; nothing is copied.
   static std::shared_ptr<const GgufFile> parse(std::span<const std::byte> bytes,
                                                const std::string& path_for_messages,

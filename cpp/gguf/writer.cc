@@ -1,21 +1,20 @@
 #include "gguf/writer.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
-#include <random>
+#include <memory>
 #include <utility>
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/open_file.h"
+#include "gguf/atomic_file.h"
 #include "gguf/reader.h"
 #include "gguf/rules.h"
 
 namespace specdec {
+
 namespace {
 
 constexpr std::string_view kAlignmentKey = "general.alignment";
@@ -28,104 +27,6 @@ constexpr std::string_view kAlignmentKey = "general.alignment";
   detail.tensor = tensor;
   throw Error(ErrorCode::kInvalidArgument, "cannot write GGUF: " + text, std::move(detail));
 }
-
-// A new file that replaces `path` when commit() is called and vanishes otherwise: it has no name
-// until then, where the file system can do that, so that nothing is left of a killed process.
-class AtomicFile {
- public:
-  explicit AtomicFile(const std::string& path) : path_(path) {
-    require_replaceable(path);
-    const std::size_t slash = path.rfind('/');
-    folder_ = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-    fd_ = ::open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
-    if (fd_ >= 0) {
-      nameless_ = "/proc/self/fd/" + std::to_string(fd_);
-      if (::access(nameless_.c_str(), R_OK) == 0) return;
-      ::close(std::exchange(fd_, -1));
-      nameless_.clear();
-    }
-    for (int attempt = 0; attempt < 100 && fd_ < 0; ++attempt) {
-      temporary_ = new_name();
-      fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-      if (fd_ < 0 && errno != EEXIST) break;
-    }
-    if (fd_ < 0) {
-      temporary_.clear();
-      fail("cannot create a file beside it");
-    }
-  }
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
-  ~AtomicFile() {
-    if (fd_ >= 0) ::close(fd_);
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
-  }
-
-  void write(const void* data, std::size_t n_bytes) {
-    const auto* next = static_cast<const char*>(data);
-    while (n_bytes > 0) {
-      const ssize_t written = ::write(fd_, next, std::min(n_bytes, std::size_t{1} << 30));
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) fail("cannot write");
-      next += written;
-      n_bytes -= static_cast<std::size_t>(written);
-      size_ += static_cast<std::uint64_t>(written);
-    }
-  }
-
-  void pad_to(std::uint64_t alignment) {
-    static constexpr std::array<char, gguf_rules::kMaxAlignment> kZeros{};
-    const std::uint64_t rest = size_ % alignment;
-    if (rest != 0) write(kZeros.data(), alignment - rest);
-  }
-
-  [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
-  // Where the data can be read back.
-  [[nodiscard]] const std::string& readable() const noexcept {
-    return nameless_.empty() ? temporary_ : nameless_;
-  }
-
-  void commit() {
-    if (::fsync(fd_) != 0) fail("cannot sync");
-    if (!nameless_.empty()) give_name();
-    if (::close(std::exchange(fd_, -1)) != 0) fail("cannot close");
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0)
-      fail("cannot rename the finished file to it");
-    temporary_.clear();
-    const int folder = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder < 0) return;
-    ::fsync(folder);  // some file systems cannot; the data itself is safe
-    ::close(folder);
-  }
-
- private:
-  [[nodiscard]] std::string new_name() const {
-    std::random_device random;
-    return folder_ + "/.specdec-" + std::to_string(random()) + ".tmp";
-  }
-
-  // link() cannot replace a file, so it takes a name to be renamed.
-  void give_name() {
-    for (int attempt = 0; attempt < 100; ++attempt) {
-      const std::string name = new_name();
-      if (::linkat(AT_FDCWD, nameless_.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0) {
-        temporary_ = name;
-        return;
-      }
-      if (errno != EEXIST) break;
-    }
-    fail("cannot name the finished file");
-  }
-
-  [[noreturn]] void fail(const char* what) const { throw_file_error(path_, what, errno); }
-
-  std::string path_;
-  std::string folder_;
-  std::string temporary_;  // its name, if it has one
-  std::string nameless_;   // its path by descriptor, if not
-  int fd_ = -1;
-  std::uint64_t size_ = 0;
-};
 
 template <typename T>
 constexpr GgufType type_of() {
@@ -348,9 +249,8 @@ std::uint64_t GgufWriter::size() const {
   return total;
 }
 
-std::uint64_t GgufWriter::write(const std::string& path) const {
+void GgufWriter::write_to(AtomicFile& file) const {
   const std::string head = header();
-  AtomicFile file(path);
   file.write(head.data(), head.size());
   file.pad_to(alignment_);
   for (const Tensor& tensor : tensors_) {
@@ -376,9 +276,27 @@ std::uint64_t GgufWriter::write(const std::string& path) const {
     file.pad_to(alignment_);
   }
   // Whatever rule was missed above, a file that cannot be read back is never left behind.
-  GgufFile::open(file.readable());
-  file.commit();
-  return file.size();
+  GgufFile::open_part(file.readable());
+  file.finish();
+}
+
+std::uint64_t GgufWriter::write(const std::string& path) const {
+  return write_parts({this, 1}, {&path, 1});
+}
+
+std::uint64_t GgufWriter::write_parts(std::span<const GgufWriter> parts,
+                                      std::span<const std::string> paths) {
+  SPECDEC_CHECK(!parts.empty() && parts.size() == paths.size());
+  std::vector<std::unique_ptr<AtomicFile>> files;
+  std::uint64_t n_bytes = 0;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    files.push_back(std::make_unique<AtomicFile>(paths[i]));
+    parts[i].write_to(*files.back());
+    n_bytes += files.back()->size();
+  }
+  if (files.size() > 1) ::unlink(paths[0].c_str());
+  for (std::size_t i = files.size(); i-- > 0;) files[i]->commit();
+  return n_bytes;
 }
 
 }  // namespace specdec

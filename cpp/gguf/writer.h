@@ -15,6 +15,8 @@
 
 namespace specdec {
 
+class AtomicFile;
+
 // Keys and tensors are written in the order in which they are added. Errors are
 // Error(kInvalidArgument) with the reader's reason codes, before anything is written.
 class GgufWriter {
@@ -64,6 +66,10 @@ class GgufWriter {
   // an error `path` holds the old content or the new, never a part. Replacing a file that is mapped
   // (even the source of this data) is safe. Returns the file size. Throws Error(kIo).
   std::uint64_t write(const std::string& path) const;
+  // The same for the parts of a model, which appear together: the first last, and an older one goes
+  // before, so that parts of two models are never taken for one. Returns the size of all.
+  static std::uint64_t write_parts(std::span<const GgufWriter> parts,
+                                   std::span<const std::string> paths);
 
  private:
   struct Tensor {
@@ -88,6 +94,7 @@ class GgufWriter {
   void add_number(std::string_view key, GgufType type, T value);
   Tensor& push_tensor(std::string_view name, DType dtype, std::span<const std::uint64_t> shape);
   [[nodiscard]] std::string header() const;
+  void write_to(AtomicFile& file) const;
 
   std::uint32_t alignment_;
   std::uint64_t n_keys_ = 0;

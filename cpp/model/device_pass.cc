@@ -115,6 +115,8 @@ void Runner::issue_on_device(const Batch& batch, const Pass& pass) {
         .attention = work.attention,
         .ffn = work.ffn,
         .cos_sin = work.cos_sin + row * config.n_rot(),
+        .experts = work.experts,
+        .expert_weights = work.expert_weights,
     };
     if (pass.embeds_on_device) {
       device.embed({.weight = model_.weights().device_embedding,

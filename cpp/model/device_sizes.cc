@@ -32,7 +32,10 @@ DeviceSizes device_sizes(const GgufFile& file, const ModelConfig& config,
               .n_kv_heads = config.n_kv_heads,
               .head_dim = config.head_dim,
               .n_rot = config.rope_width(),
-              .n_ctx = 0};
+              .n_ctx = 0,
+              .n_experts = config.n_experts,
+              .n_experts_used = config.n_experts > 0 ? config.n_experts_used : 0,
+              .expert_size = config.n_experts > 0 ? config.expert_size : 0};
   const auto matrix_bytes = [&](DType dtype, std::int64_t n_out, std::int64_t n_in) {
     return device != nullptr ? std::uint64_t{device->matrix_bytes(dtype, n_out, n_in)}
                              : row_bytes(dtype, static_cast<std::uint64_t>(n_in)) *
@@ -51,10 +54,15 @@ DeviceSizes device_sizes(const GgufFile& file, const ModelConfig& config,
     }
     std::uint64_t n_bytes = tensor->n_elements * sizeof(float);
     if (slot.kind == SlotKind::kExperts) {
-      n_bytes = tensor->n_bytes;
-      if (requantize && requantize_pays(tensor->dtype, n_in, *requantize))
-        n_bytes = tensor->n_elements / slot.shape[0] * row_bytes(*requantize, slot.shape[0]);
-      n_bytes = slot.share_of(n_bytes);
+      DType dtype = tensor->dtype;
+      if (requantize && requantize_pays(dtype, n_in, *requantize)) dtype = *requantize;
+      n_bytes = slot.share_of(tensor->n_elements / slot.shape[0] * row_bytes(dtype, slot.shape[0]));
+      if (device != nullptr) {
+        n_bytes =
+            device->stack_bytes(dtype, static_cast<std::int64_t>(slot.end_row() - slot.first_row),
+                                n_in, static_cast<int>(slot.shape[2]));
+      }
+      out.work.max_n_in = std::max(out.work.max_n_in, n_in);
     } else if (slot.kind == SlotKind::kMatrix) {
       // Of the embedding and the head only tokens that exist.
       const std::int64_t n_out = slot.layer < 0
@@ -70,6 +78,19 @@ DeviceSizes device_sizes(const GgufFile& file, const ModelConfig& config,
         n_bytes;
   }
   return out;
+}
+
+double read_expert_share(const GgufFile& file, const ModelConfig& config) {
+  if (config.n_experts == 0) return 0;
+  double experts = 0;
+  double others = 0;
+  for (const Slot& slot : config.slots) {
+    const TensorInfo* tensor = file.find_tensor(slot.name);
+    if (tensor == nullptr || (slot.part == Part::kEmbedding && !config.tied_head)) continue;
+    (slot.is_chosen() ? experts : others) += static_cast<double>(slot.share_of(tensor->n_bytes));
+  }
+  experts *= static_cast<double>(config.n_experts_used) / config.n_experts;
+  return experts / (experts + others);
 }
 
 bool embedding_is_head(const TensorInfo& embedding, const ModelConfig& config,

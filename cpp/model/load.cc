@@ -1,224 +1,12 @@
-// Loading: from a checked tensor directory to matrices in the backend's layout.
+// Loading: which tensors of a checked directory go where.
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 
 #include "model/device_sizes.h"
+#include "model/loader.h"
 #include "model/weights.h"
-#include "quant/codec.h"
-#include "quant/requantize.h"
 
 namespace specdec {
-
-namespace {
-
-class Loader {
- public:
-  Loader(const GgufFile& file, const ModelConfig& config, Backend& backend,
-         const LoadOptions& options, ModelMemory& memory, std::vector<std::string>& warnings,
-         std::vector<std::vector<std::byte>>& requantized)
-      : file_(file),
-        host_(backend),
-        backend_(&backend),
-        options_(options),
-        memory_(memory),
-        warnings_(warnings),
-        requantized_(requantized) {
-    const bool tied = file.find_tensor("output.weight") == nullptr;
-    for (const TensorInfo& tensor : file.tensors()) {
-      if (is_of_unused_block(tensor.name, config)) continue;
-      if (tied || tensor.name != "token_embd.weight") progress_.n_bytes_total += tensor.n_bytes;
-    }
-  }
-
-  // What follows goes there; null: to the CPU.
-  void use(DeviceBackend* device) {
-    device_ = device;
-    backend_ = device != nullptr ? static_cast<Backend*>(device) : &host_;
-  }
-
-  // n_rows rows of a matrix; more of it follows when these are not `last`. exact: never rewritten.
-  std::unique_ptr<WeightMatrix> matrix(const std::string& name, std::uint64_t n_rows,
-                                       std::uint64_t first_row = 0, bool last = true,
-                                       bool exact = false) {
-    const TensorInfo& tensor = *file_.find_tensor(name);
-    if (first_row == 0) check(tensor);
-    const std::uint64_t n_in = tensor.shape[0];
-    const std::uint64_t n_bytes = row_bytes(tensor.dtype, n_in) * n_rows;
-    const std::uint64_t first_byte = row_bytes(tensor.dtype, n_in) * first_row;
-    file_.will_need(tensor, first_byte, n_bytes);
-    const auto out = static_cast<std::int64_t>(n_rows);
-    const auto in = static_cast<std::int64_t>(n_in);
-    const std::span<const std::byte> data = file_.tensor_data(tensor).subspan(first_byte, n_bytes);
-    if (!exact && requantizes(tensor)) {
-      auto rewritten = requantized(tensor.dtype, out, in, data);
-      if (last) finish(tensor);
-      return rewritten;
-    }
-    auto matrix = backend_->load_matrix(tensor.dtype, out, in, data);
-    count(matrix->n_bytes());
-    if (matrix->is_view()) {
-      // The embedding is counted once, also when it is the head.
-      if (name != "token_embd.weight") memory_.mapped_bytes += n_bytes;
-      if (last) done(tensor);
-    } else if (last) {
-      finish(tensor);
-    }
-    return matrix;
-  }
-
-  // The embedding where the device looks rows up: as it is in the file. Not a part of the progress.
-  std::unique_ptr<WeightMatrix> embedding(const TensorInfo& tensor, std::int64_t n_rows) {
-    const auto n_in = static_cast<std::int64_t>(tensor.shape[0]);
-    const std::size_t n_bytes = static_cast<std::size_t>(row_bytes(tensor.dtype, tensor.shape[0])) *
-                                static_cast<std::size_t>(n_rows);
-    auto matrix =
-        backend_->load_matrix(tensor.dtype, n_rows, n_in, file_.tensor_data(tensor).first(n_bytes));
-    count(matrix->n_bytes());
-    file_.release(tensor, 0, tensor.n_bytes);
-    return matrix;
-  }
-
-  [[nodiscard]] bool requantizes(const TensorInfo& tensor) const {
-    return options_.requantize &&
-           requantize_pays(tensor.dtype, static_cast<std::int64_t>(tensor.shape[0]),
-                           *options_.requantize);
-  }
-
-  std::unique_ptr<WeightMatrix> requantized(DType from, std::int64_t n_rows, std::int64_t n_in,
-                                            std::span<const std::byte> data) {
-    const DType to = *options_.requantize;
-    std::vector<std::byte> rows = requantize(from, data, n_rows, n_in, to, host_.info().n_threads);
-    auto matrix = backend_->load_matrix(to, n_rows, n_in, rows);
-    count(matrix->n_bytes());
-    memory_.requantize_saved_bytes += data.size() - rows.size();
-    if (matrix->is_view()) {
-      memory_.weights_bytes += rows.size();
-      requantized_.push_back(std::move(rows));  // moving keeps the place
-    }
-    return matrix;
-  }
-
-  // The matrices of a stack, one by one: those for which there is no room stay in the file.
-  void experts(const Slot& slot, PartWeights& to) {
-    const TensorInfo& tensor = *file_.find_tensor(slot.name);
-    if (slot.first_row == 0) check(tensor);
-    const auto n_in = static_cast<std::int64_t>(slot.shape[0]);
-    const auto n_out = static_cast<std::int64_t>(slot.end_row() - slot.first_row);
-    const auto one_row = static_cast<std::size_t>(row_bytes(tensor.dtype, slot.shape[0]));
-    const std::size_t n_bytes = one_row * static_cast<std::size_t>(n_out);
-    const std::span<const std::byte> data = file_.tensor_data(tensor);
-    for (std::size_t e = 0; e < slot.shape[2]; ++e) {
-      const std::size_t at = (e * slot.shape[1] + slot.first_row) * one_row;
-      const std::span<const std::byte> expert = data.subspan(at, n_bytes);
-      const bool mapped = slot.is_chosen() && expert_bytes_ + n_bytes > options_.max_expert_bytes;
-      if (!mapped) file_.will_need(tensor, at, n_bytes);
-      std::unique_ptr<WeightMatrix> matrix;
-      const bool rewritten = requantizes(tensor) && !mapped;
-      if (rewritten) {
-        matrix = requantized(tensor.dtype, n_out, n_in, expert);
-      } else {
-        matrix = mapped ? backend_->map_matrix(tensor.dtype, n_out, n_in, expert)
-                        : backend_->load_matrix(tensor.dtype, n_out, n_in, expert);
-        count(matrix->n_bytes());
-      }
-      if (matrix->is_view() && !rewritten) {
-        memory_.mapped_bytes += n_bytes;
-        memory_.mapped_expert_bytes += n_bytes;
-      } else {
-        if (slot.is_chosen()) expert_bytes_ += matrix->n_bytes();
-        file_.release(tensor, at, n_bytes);
-      }
-      to.add_expert(slot.part, std::move(matrix));
-      if (e % 16 == 15) report();
-    }
-    if (slot.end_row() == slot.shape[1]) done(tensor);
-  }
-
-  // What the file holds of a slot; n_rows rows of a matrix, a vector times `factor`.
-  void slot(const Slot& slot, std::uint64_t n_rows, PartWeights& to, float factor = 1) {
-    if (file_.find_tensor(slot.name) == nullptr) return;
-    if (slot.kind == SlotKind::kVector) {
-      to.set(slot.part, vector(slot.name, factor));
-    } else if (slot.kind == SlotKind::kExperts) {
-      experts(slot, to);
-    } else {
-      // A router's near ties must not be decided by rounding.
-      const bool exact = is_router(slot.part);
-      const bool last = slot.end_row() == slot.shape[1];
-      to.set(slot.part, matrix(slot.name, n_rows, slot.first_row, last, exact));
-    }
-  }
-
-  // Values of a tensor as floats.
-  FloatWeights vector(const std::string& name, float factor) {
-    const TensorInfo* tensor = file_.find_tensor(name);
-    check(*tensor);
-    std::vector<float> values(tensor->n_elements);
-    codec(tensor->dtype)
-        .dequantize(file_.tensor_data(*tensor).data(), values.data(),
-                    static_cast<std::int64_t>(values.size()));
-    if (factor != 1) {
-      for (float& value : values) value *= factor;
-    }
-    for (const float value : values) {
-      if (std::isfinite(value)) continue;
-      warnings_.push_back("non_finite: tensor '" + printable(name) + "' holds NaN or infinity");
-      break;
-    }
-    const std::size_t n_bytes = values.size() * sizeof(float);
-    count(n_bytes);
-    finish(*tensor);
-    FloatWeights out;
-    if (device_ != nullptr) {
-      out.device = device_->allocate(n_bytes, "weights");
-      device_->upload(out.device.data(), values.data(), n_bytes);
-    } else {
-      out.host = std::move(values);
-    }
-    return out;
-  }
-
-  void count(std::size_t n_bytes) {
-    (device_ != nullptr ? memory_.device_bytes : memory_.weights_bytes) += n_bytes;
-  }
-
-  void check(const TensorInfo& tensor) const {
-    if (options_.check_tensors) check_tensor_values(file_, tensor);
-  }
-
-  // The bytes of `tensor` are not needed any more.
-  void finish(const TensorInfo& tensor) {
-    file_.release(tensor, 0, tensor.n_bytes);
-    done(tensor);
-  }
-
-  void done(const TensorInfo& tensor) {
-    file_.check_whole();
-    progress_.n_bytes_done += tensor.n_bytes;
-    report();
-  }
-
-  void report() const {
-    if (options_.on_progress && !options_.on_progress(progress_)) {
-      throw Error(ErrorCode::kCancelled, file_.path() + ": loading was cancelled");
-    }
-  }
-
- private:
-  const GgufFile& file_;
-  Backend& host_;
-  Backend* backend_;                 // where matrices go
-  DeviceBackend* device_ = nullptr;  // backend_, when it is one
-  const LoadOptions& options_;
-  ModelMemory& memory_;
-  std::vector<std::string>& warnings_;
-  std::vector<std::vector<std::byte>>& requantized_;
-  LoadProgress progress_;
-  std::size_t expert_bytes_ = 0;  // in memory
-};
-
-}  // namespace
 
 Model::Model(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend)
     : file_(std::move(file)), backend_(std::move(backend)) {
@@ -351,25 +139,12 @@ std::size_t Model::state_bytes() const {
 
 bool Model::can_run_steps() const noexcept { return weights_->device_embedding != nullptr; }
 
-double read_expert_share(const GgufFile& file, const ModelConfig& config) {
-  if (config.n_experts == 0) return 0;
-  double experts = 0;
-  double others = 0;
-  for (const Slot& slot : config.slots) {
-    const TensorInfo* tensor = file.find_tensor(slot.name);
-    if (tensor == nullptr || (slot.part == Part::kEmbedding && !config.tied_head)) continue;
-    (slot.is_chosen() ? experts : others) += static_cast<double>(slot.share_of(tensor->n_bytes));
-  }
-  experts *= static_cast<double>(config.n_experts_used) / config.n_experts;
-  return experts / (experts + others);
-}
-
 std::string_view no_device_reason(const ModelConfig& config) {
   for (const Slot& slot : config.slots) {
     if (slot.part == Part::kAttentionSinks) return "attention with sinks runs on the CPU only";
     if (slot.part == Part::kSharedDown) return "shared experts run on the CPU only";
+    if (slot.part == Part::kDownExpertsBias) return "experts with biases run on the CPU only";
   }
-  if (config.n_experts > 0) return "mixtures of experts run on the CPU only";
   return config.n_recurrent_layers() > 0 ? "recurrent layers run on the CPU only" : "";
 }
 

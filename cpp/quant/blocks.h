@@ -1,6 +1,13 @@
 // The block structs of all formats.
 #pragma once
 
+#include "quant/iq1_m/block.h"
+#include "quant/iq1_s/block.h"
+#include "quant/iq2_s/block.h"
+#include "quant/iq2_xs/block.h"
+#include "quant/iq2_xxs/block.h"
+#include "quant/iq3_s/block.h"
+#include "quant/iq3_xxs/block.h"
 #include "quant/iq4_nl/block.h"
 #include "quant/iq4_xs/block.h"
 #include "quant/mxfp4/block.h"

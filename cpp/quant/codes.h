@@ -1,7 +1,9 @@
 // What kernels need to know of a format of blocks besides its codec. A block struct has
 //   kCodes                        as below
 //   codes(b, q)                   the 32 codes of weights 32b .. 32b + 31
-//   d, and m or dmin              f16; or d_bits(), the upper half of a float
+//   d, and m or dmin              f16; instead of d, d_bits() is the upper half of a float,
+//   d_half()
+//                                 the f16
 //   scale(s), min(s)              blocks of 256: whole numbers of sub-block s
 // Plain C++, on the host: kernels read what is packed from it.
 #pragma once
@@ -26,6 +28,7 @@ struct Codes {
   // above 2^zero_shift.
   int zero_shift = -1;
   ScaleKind scales = ScaleKind::kBlock;
+  int d_shift = 0;                      // weights are 2^-d_shift times what d says
   const std::int8_t* values = nullptr;  // [16]
   // Whether there are values. GCC with sanitizers takes no pointer's comparison for a constant.
   bool by_value = false;
@@ -47,6 +50,8 @@ template <class Block>
 [[nodiscard]] constexpr std::uint16_t d_bits_of(const Block& block) {
   if constexpr (kWideScale<Block>) {
     return block.d_bits();
+  } else if constexpr (requires { block.d_half(); }) {
+    return block.d_half();
   } else {
     return block.d;
   }

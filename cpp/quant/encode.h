@@ -13,9 +13,11 @@ namespace specdec {
 // nothing.
 using Encoder = void (*)(const float* src, void* dst, std::int64_t n);
 
+// nullptr: a format that is only read, as it needs to know which weights matter.
 [[nodiscard]] Encoder encoder(DType dtype);
 
 // The encoder of each format, defined in quant/<format>/encode.cc.
+#define SPECDEC_READ256(...)
 #define SPECDEC_FORMAT(name, folder, ...) void encode_##folder(const float*, void*, std::int64_t);
 #include "tensor/formats.def"
 

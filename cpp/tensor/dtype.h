@@ -34,13 +34,17 @@ inline constexpr int kDTypeCount = dtype_detail::kCount;
   return 0;  // no type has come this far without find_dtype()
 }
 
+// Of half_at: bits 4i .. 4i + 3 of the number are the upper nibble of the block's u16 4 - i from
+// the end.
+inline constexpr int kSpreadHalf = -2;
+
 // What the types are, and their packed sizes.
 struct DTypeTraits {
   DType dtype;
   const char* name;              // "Q4_K"
   std::uint32_t block_elements;  // weights per block
   std::uint32_t block_bytes;     // bytes per block
-  int half_at[2];                // where in a block its f16 numbers are; -1: none
+  int half_at[2];                // where in a block its f16 numbers are; -1: none; kSpreadHalf
   int file_type;                 // general.file_type of models in it; -1: only mixes have one
 };
 

@@ -118,6 +118,8 @@ CHECKS: dict[str, dict[str, Check]] = {
         "leave_output_tensor": Truth(),
         "output_tensor_type": Text(optional=True),
         "token_embedding_type": Text(optional=True),
+        "split_max_size": Text(optional=True),
+        "split_max_tensors": Whole(1, 2147483647, optional=True),
         "on_progress": Callback(optional=True),
     },
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ def quantize(
     leave_output_tensor: bool = False,
     output_tensor_type: str | None = None,
     token_embedding_type: str | None = None,
+    split_max_size: str | None = None,
+    split_max_tensors: int | None = None,
     on_progress: Callable[[float], object] | None = None,
 ) -> QuantizeResult:
     """Writes the GGUF model `source` to `target` with its matrices in a smaller type.
@@ -48,6 +51,10 @@ def quantize(
         output_tensor_type: weight format of ``output.weight``, or of the embedding that stands in
             for it; None: as `type` says.
         token_embedding_type: weight format of ``token_embd.weight``; None: as `type` says.
+        split_max_size: write parts ``NAME-00001-of-0000N.gguf`` with tensors of at most so many
+            bytes each: "2G", "500M" (powers of 1000); what is larger has a part of its own; None:
+            no limit.
+        split_max_tensors: 1 or more; likewise, of at most so many tensors; None: no limit.
         on_progress: called with 0..1; an exception it raises ends the run.
 
     Raises:
@@ -66,11 +73,15 @@ def quantize(
         "leave_output_tensor": leave_output_tensor,
         "output_tensor_type": output_tensor_type,
         "token_embedding_type": token_embedding_type,
+        "split_max_size": split_max_size,
+        "split_max_tensors": split_max_tensors,
         "on_progress": on_progress,
     }
     checked = check_all(CHECKS["quantize"], given)
-    for name in ("n_threads", "output_tensor_type", "token_embedding_type"):
-        checked[name] = checked[name] or ("" if name.endswith("type") else 0)
+    for name in ("n_threads", "split_max_tensors"):
+        checked[name] = checked[name] or 0
+    for name in ("output_tensor_type", "token_embedding_type", "split_max_size"):
+        checked[name] = checked[name] or ""
     found: dict[str, Any] = _core.quantize(
         path_bytes("source", source),
         path_bytes("target", target),
@@ -78,5 +89,6 @@ def quantize(
         **checked,
         poll_signals=on_main_thread(),
     )
+    found["files"] = tuple(os.fsdecode(path) for path in found["files"])
     found["tensors"] = tuple(QuantizedTensor(**tensor) for tensor in found["tensors"])
     return QuantizeResult(**found)

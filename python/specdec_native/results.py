@@ -382,8 +382,9 @@ class QuantizeResult:
         type: the type asked for, e.g. "Q4_K_M".
         tensors: one entry per tensor, in file order.
         n_weights: of all tensors.
+        files: what was written: the target, or its parts.
         source_bytes: size of the source file.
-        size_bytes: size of the new file; of a dry run, what it would be.
+        size_bytes: size of all new files; of a dry run, what it would be.
         bits_per_weight: of the tensors, metadata left out.
         relative_error: as that of a tensor, over all tensors that changed.
         total_ms: time it took.
@@ -392,6 +393,7 @@ class QuantizeResult:
 
     type: str
     tensors: tuple[QuantizedTensor, ...]
+    files: tuple[str, ...]
     n_weights: int
     source_bytes: int
     size_bytes: int

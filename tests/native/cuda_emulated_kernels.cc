@@ -21,7 +21,7 @@ const Kernels& emulated_kernels() {
   static const Kernels kernels{
       .name = "emulated",
       .memory = kKernelMemory,
-      .prepare = prepare<EmulatedLauncher>,
+      .pack_input = pack_input<EmulatedLauncher>,
       .linear = linear<EmulatedLauncher>,
       .gated_linear = gated_linear<EmulatedLauncher>,
       .rope_store = rope_store<EmulatedLauncher>,
@@ -31,6 +31,9 @@ const Kernels& emulated_kernels() {
       .head = head<EmulatedLauncher>,
       .embed = embed<EmulatedLauncher>,
       .take_tokens = take_tokens<EmulatedLauncher>,
+      .choose = choose<EmulatedLauncher>,
+      .group = group<EmulatedLauncher>,
+      .combine = combine<EmulatedLauncher>,
   };
   return kernels;
 }

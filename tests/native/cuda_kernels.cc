@@ -12,6 +12,7 @@
 #include "backend/backend.h"
 #include "base/error.h"
 #include "cuda_emulator.h"
+#include "cuda_experts.h"
 #include "cuda_probe.h"
 #include "kernel_device.h"
 
@@ -112,7 +113,7 @@ struct Product {
   std::optional<Floats> onto;
 };
 
-// x, prepared in the forms that the types want.
+// x, packed in the forms that the types want.
 class Input {
  public:
   Input(const Floats& x, const std::vector<DType>& types, const NormSpec& spec,
@@ -130,15 +131,15 @@ class Input {
       form = std::make_unique<DeviceBuffer>(input_bytes(kind, args_.n_rows, args_.n_in));
       args_.out.data[static_cast<int>(kind)] = form->data();
     }
-    run_kernels(device_kernels().prepare, args_);
+    run_kernels(device_kernels().pack_input, args_);
   }
-  [[nodiscard]] const PreparedInput& prepared() const { return args_.out; }
+  [[nodiscard]] const PackedInput& packed() const { return args_.out; }
   [[nodiscard]] int n_rows() const { return args_.n_rows; }
 
  private:
   Upload x_, index_, weight_, bias_;
   std::unique_ptr<DeviceBuffer> forms_[kInputKinds];
-  PrepareArgs args_;
+  PackInputArgs args_;
 };
 
 std::vector<Floats> linear(const Floats& x, const std::vector<Product>& products,
@@ -148,7 +149,7 @@ std::vector<Floats> linear(const Floats& x, const std::vector<Product>& products
   for (const Product& product : products) types.push_back(static_cast<DType>(product.dtype));
   const Input input(x, types, norm, row_index);
   LinearArgs args;
-  args.input = input.prepared();
+  args.input = input.packed();
   args.n_rows = input.n_rows();
   args.use_dp4a = use_dp4a;
   std::vector<Weight> weights;
@@ -238,7 +239,7 @@ Floats gated(const Floats& x, const Product& gate, const Product& up, const Norm
   const Weight w_up = make_weight(up.dtype, up.n_out, x.shape(1), up.data);
   const DeviceBuffer dst(static_cast<std::size_t>(out.nbytes()));
   GatedArgs args;
-  args.input = input.prepared();
+  args.input = input.packed();
   args.n_rows = input.n_rows();
   args.gate = w_gate.packed;
   args.up = w_up.packed;
@@ -293,7 +294,7 @@ py::tuple head(const Floats& x, const Product& product, const NormSpec& norm, st
     const auto n_blocks = static_cast<int>(blocks.size());
     const DeviceBuffer scratch(head_scratch_bytes(input.n_rows(), n_tokens, n_blocks, top_k));
     HeadArgs args;
-    args.input = input.prepared();
+    args.input = input.packed();
     args.n_rows = input.n_rows();
     args.weight = weight.packed;
     args.bias = bias.as<float>();
@@ -703,6 +704,7 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
     return out;
   });
   m.def("multiply_fragments", &multiply_fragments);
+  testing::bind_experts(m);
   m.def("set_device", &testing::set_kernel_device);
   m.def("set_processors", &testing::set_processors);
   m.def("set_check_blocks", [](bool check) { emulator_options().check_blocks = check; });

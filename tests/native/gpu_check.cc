@@ -170,12 +170,12 @@ void bind_timer(py::module_& m) {
       .def("copy", &KernelTimer::copy, py::arg("n_bytes"), py::arg("repeats"), release)
       .def("nothing", &KernelTimer::nothing, py::arg("repeats"), release)
       .def(
-          "prepare",
+          "pack_input",
           [](KernelTimer& t, const std::vector<std::uint32_t>& dtypes, std::int64_t n_in,
              int n_rows, bool norm, const Repeats& repeats) {
             std::vector<DType> types;
             for (const std::uint32_t dtype : dtypes) types.push_back(static_cast<DType>(dtype));
-            return t.prepare(types, n_in, n_rows, norm, repeats);
+            return t.pack_input(types, n_in, n_rows, norm, repeats);
           },
           py::arg("dtypes"), py::arg("n_in"), py::arg("n_rows"), py::arg("norm"),
           py::arg("repeats"))

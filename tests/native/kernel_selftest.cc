@@ -52,7 +52,7 @@ std::vector<std::byte> random_weights(DType dtype, std::int64_t n, Numbers& numb
   const DTypeTraits& traits = dtype_traits(dtype);
   std::vector<std::byte> data(static_cast<std::size_t>(n) / traits.block_elements *
                               traits.block_bytes);
-  if (traits.block_elements == 1 || traits.half_at[0] < 0) {
+  if (traits.block_elements == 1 || traits.half_at[0] == -1) {
     std::vector<float> values(static_cast<std::size_t>(n));
     for (float& value : values) value = numbers.uniform();
     encoder(dtype)(values.data(), data.data(), n);
@@ -61,10 +61,17 @@ std::vector<std::byte> random_weights(DType dtype, std::int64_t n, Numbers& numb
   for (std::byte& b : data) b = static_cast<std::byte>(numbers.bits() & 0xFF);
   for (std::size_t block = 0; block < data.size(); block += traits.block_bytes) {
     for (const int offset : traits.half_at) {
-      if (offset < 0) continue;
+      if (offset == -1) continue;
       const auto half =
           static_cast<std::uint16_t>((numbers.bits() & 0x83FFU) | (10 + numbers.bits() % 6) << 10);
-      std::memcpy(data.data() + block + offset, &half, 2);
+      if (offset != kSpreadHalf) {
+        std::memcpy(data.data() + block + offset, &half, 2);
+        continue;
+      }
+      for (unsigned i = 0; i < 4; ++i) {
+        std::byte& upper = data[block + traits.block_bytes - 7 + 2 * i];
+        upper = (upper & std::byte{15}) | std::byte(half >> (4 * i) << 4);
+      }
     }
   }
   return data;

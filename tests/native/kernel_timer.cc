@@ -57,7 +57,7 @@ class KernelTimer::Block {
   std::byte* data_;
 };
 
-// Rows of x, prepared for some types.
+// Rows of x, packed for some types.
 class KernelTimer::Input {
  public:
   Input(KernelTimer& timer, const std::vector<DType>& dtypes, std::int64_t n_in, int n_rows,
@@ -81,15 +81,15 @@ class KernelTimer::Input {
           *timer.device_.runtime, cuda::input_bytes(cuda::input_kind(dtype), n_rows, n_in));
       args_.out.data[kind] = forms_[kind]->data();
     }
-    timer.launch(timer.device_.kernels->prepare, args_);
+    timer.launch(timer.device_.kernels->pack_input, args_);
   }
-  [[nodiscard]] const cuda::PrepareArgs& args() const { return args_; }
-  [[nodiscard]] const cuda::PreparedInput& prepared() const { return args_.out; }
+  [[nodiscard]] const cuda::PackInputArgs& args() const { return args_; }
+  [[nodiscard]] const cuda::PackedInput& packed() const { return args_.out; }
 
  private:
   Block x_, weight_;
-  std::unique_ptr<Block> forms_[cuda::kInputKinds];
-  cuda::PrepareArgs args_;
+  std::unique_ptr<Block> forms_[kInputKinds];
+  cuda::PackInputArgs args_;
 };
 
 // Pages of the pool for n_layers.
@@ -200,10 +200,10 @@ TimedLaunches KernelTimer::nothing(const Repeats& repeats) {
   return time(repeats, [&](int) { launch(device_.kernels->take_tokens, args); });
 }
 
-TimedLaunches KernelTimer::prepare(const std::vector<DType>& dtypes, std::int64_t n_in, int n_rows,
-                                   bool norm, const Repeats& repeats) {
+TimedLaunches KernelTimer::pack_input(const std::vector<DType>& dtypes, std::int64_t n_in,
+                                      int n_rows, bool norm, const Repeats& repeats) {
   const Input input(*this, dtypes, n_in, n_rows, norm);
-  return time(repeats, [&](int) { launch(device_.kernels->prepare, input.args()); });
+  return time(repeats, [&](int) { launch(device_.kernels->pack_input, input.args()); });
 }
 
 TimedLaunches KernelTimer::linear(const MatrixShape& shape, int n_rows, bool use_dp4a,
@@ -214,7 +214,7 @@ TimedLaunches KernelTimer::linear(const MatrixShape& shape, int n_rows, bool use
   const Block dst(*device_.runtime, static_cast<std::size_t>(n_rows) *
                                         static_cast<std::size_t>(shape.n_out) * sizeof(float));
   cuda::LinearArgs args;
-  args.input = input.prepared();
+  args.input = input.packed();
   args.n_rows = n_rows;
   args.n_segments = 1;
   args.segments[0].dst = dst.as<float>();
@@ -233,7 +233,7 @@ TimedLaunches KernelTimer::gated(const MatrixShape& shape, int n_rows, const Rep
   const Block dst(*device_.runtime, static_cast<std::size_t>(n_rows) *
                                         static_cast<std::size_t>(shape.n_out) * sizeof(float));
   cuda::GatedArgs args;
-  args.input = input.prepared();
+  args.input = input.packed();
   args.n_rows = n_rows;
   args.dst = dst.as<float>();
   args.dst_stride = shape.n_out;
@@ -254,7 +254,7 @@ TimedLaunches KernelTimer::head(const MatrixShape& shape, int n_rows, int top_k,
   const Block sums(*device_.runtime, rows * sizeof(float));
   const Block scratch(*device_.runtime, cuda::head_scratch_bytes(n_rows, shape.n_out, 0, top_k));
   cuda::HeadArgs args;
-  args.input = input.prepared();
+  args.input = input.packed();
   args.n_rows = n_rows;
   args.n_tokens = shape.n_out;
   args.top_k = top_k;

@@ -53,8 +53,8 @@ class KernelTimer {
   // One number is read: what a launch costs.
   [[nodiscard]] TimedLaunches nothing(const Repeats& repeats);
   // For all types at once. norm: RMS.
-  [[nodiscard]] TimedLaunches prepare(const std::vector<DType>& dtypes, std::int64_t n_in,
-                                      int n_rows, bool norm, const Repeats& repeats);
+  [[nodiscard]] TimedLaunches pack_input(const std::vector<DType>& dtypes, std::int64_t n_in,
+                                         int n_rows, bool norm, const Repeats& repeats);
   [[nodiscard]] TimedLaunches linear(const MatrixShape& shape, int n_rows, bool use_dp4a,
                                      const Repeats& repeats);
   // Two matrices per copy.

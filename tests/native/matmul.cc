@@ -90,14 +90,14 @@ class Matmul {
 
   // Codes and scales of one quantised row: (q int8 [n], d float [blocks]).
   py::tuple quantize(int kind, const FloatArray& x, const std::string& isa) {
-    const auto panel_kind = static_cast<PanelKind>(kind);
+    const auto input_kind = static_cast<InputKind>(kind);
     const auto n = x.shape(0);
-    AlignedBuffer memory(panel_bytes(panel_kind, n, 1));
-    const Panel panel = panel_view(panel_kind, n, 1, memory.data());
-    matmul_kernels(parse_cpu_isa(isa)).quantize(panel_kind)(x.data(), n, 0, panel);
-    const auto n_blocks = n / (panel_kind == PanelKind::kQ32 ? 32 : 256);
-    return py::make_tuple(py::array_t<std::int8_t>(n, panel.q),
-                          py::array_t<float>(n_blocks, panel.d));
+    AlignedBuffer memory(packed_input_bytes(input_kind, n, 1));
+    const PackedInput input = packed_input_view(input_kind, n, 1, memory.data());
+    matmul_kernels(parse_cpu_isa(isa)).quantize(input_kind)(x.data(), n, 0, input);
+    const auto n_blocks = n / (input_kind == InputKind::kQ32 ? 32 : 256);
+    return py::make_tuple(py::array_t<std::int8_t>(n, input.q),
+                          py::array_t<float>(n_blocks, input.d));
   }
 
  private:

@@ -47,6 +47,7 @@ py::object quantize(const std::string& name, const py::array_t<float, py::array:
 
 py::bytes encode(const std::string& name, const py::array_t<float, py::array::c_style>& values) {
   const DType dtype = dtype_named(name);
+  if (encoder(dtype) == nullptr) throw py::value_error(name + " is only read");
   const auto n = static_cast<std::uint64_t>(values.size());
   std::string out(row_bytes(dtype, n), '\xAA');
   encoder(dtype)(values.data(), out.data(), static_cast<std::int64_t>(n));

@@ -150,6 +150,22 @@ def complete_or_nothing(final: pathlib.Path) -> Iterator[pathlib.Path]:
         _sync(final.parent)
 
 
+@contextlib.contextmanager
+def all_complete_or_nothing(finals: list[pathlib.Path]) -> Iterator[list[pathlib.Path]]:
+    """The same for files that belong together, of which the first says so: it comes last, and an
+    older one goes first, so that those of two sets are never taken for one."""
+    with contextlib.ExitStack() as stack:
+        paths = [stack.enter_context(temporary_beside(final)) for final in finals]
+        yield paths
+        for path in paths:
+            _sync(path)
+        if len(finals) > 1:
+            finals[0].unlink(missing_ok=True)
+        for path, final in reversed(list(zip(paths, finals, strict=True))):
+            path.replace(final)
+        _sync(finals[0].parent)
+
+
 class OutputFile:
     """A file to write, whose errors name the file that it will be."""
 

@@ -10,8 +10,9 @@ from .atomic_file import Terminated, signals_as_exceptions
 from .checkpoint import Checkpoint
 from .element_types import OUTTYPES, tensor_bytes
 from .errors import ConvertError, short
-from .gguf_file import Typed
+from .gguf_file import Typed, file_bytes
 from .hub import resolve
+from .parts import parse_limits
 from .pipeline import Plan, check_outtype, make_plan, run
 
 EXIT_USAGE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 3, 130
@@ -46,6 +47,14 @@ def parser() -> argparse.ArgumentParser:
         help="a key of config.json that surely does not change what the model computes",
     )
     p.add_argument("--revision", help="branch, tag or commit of a repository id")
+    p.add_argument(
+        "--split-max-size",
+        metavar="N(K|M|G)",
+        help="write parts OUT-00001-of-0000N.gguf with tensors of at most so much (powers of 1000)",
+    )
+    p.add_argument(
+        "--split-max-tensors", type=int, metavar="N", help="write parts of at most N tensors"
+    )
     p.add_argument("--quiet", action="store_true", help="no progress, no notes")
     return p
 
@@ -70,6 +79,10 @@ def print_plan(plan: Plan) -> None:
         print(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         )
+    n_parts = len(plan.parts)
+    if n_parts > 1:
+        sizes = ", ".join(f"{file_bytes(*part) / 1e6:.1f} MB" for part in plan.parts)
+        print(f"{n_parts} parts: {sizes}")
     n_parameters = sum(target.n_elements for target in plan.targets)
     if plan.is_native:
         print(f"then the native quantiser makes {plan.outtype} of it; its size is known afterwards")
@@ -82,6 +95,7 @@ def _main(arguments: list[str] | None) -> int:
     if options.output is None and not options.dry_run:
         p.error("an output file is needed, or --dry-run")
     outtype = check_outtype(options.outtype)
+    limits = parse_limits(options.split_max_size, options.split_max_tensors)
     if options.revision is not None and pathlib.Path(options.checkpoint).exists():
         p.error(f"--revision is for a repository id, but {options.checkpoint} is a path")
     folder = resolve(options.checkpoint, options.revision)
@@ -93,16 +107,19 @@ def _main(arguments: list[str] | None) -> int:
             pre_tokenizer=options.pre_tokenizer,
             ignored_keys=tuple(options.ignore_key),
         )
+        plan.limits = limits
         if not options.quiet:
             for note in plan.notes:
                 print(f"note: {note}", file=sys.stderr)
         if options.dry_run:
             print_plan(plan)
             return 0
-        run(plan, checkpoint, options.output, progress=not options.quiet)
+        written = run(plan, checkpoint, options.output, progress=not options.quiet)
     if not options.quiet:
-        size = options.output.stat().st_size
-        print(f"{options.output}: {size} bytes, {len(plan.targets)} tensors", file=sys.stderr)
+        size = sum(path.stat().st_size for path in written)
+        files = f" in {len(written)} files" if len(written) > 1 else ""
+        n_tensors = len(plan.targets)
+        print(f"{written[0]}: {size} bytes{files}, {n_tensors} tensors", file=sys.stderr)
     return 0
 
 

@@ -24,9 +24,11 @@ class ElementType:
 # The list that everything is made from; this file runs from a checkout.
 LIST = pathlib.Path(__file__).resolve().parents[2] / "cpp" / "tensor" / "formats.def"
 LINE = re.compile(
-    r"^SPECDEC_(PLAIN|BLOCK32|BLOCK256)\((\w+), \w+, (\d+), (\d+), -?\d+, -?\d+, (-?\d+)\)$", re.M
+    r"^SPECDEC_(PLAIN|BLOCK32|BLOCK256|READ256)"
+    r"\((\w+), \w+, (\d+), (\d+), -?\d+, -?\d+, (-?\d+)\)$",
+    re.M,
 )
-ELEMENTS = {"PLAIN": 1, "BLOCK32": 32, "BLOCK256": 256}
+ELEMENTS = {"PLAIN": 1, "BLOCK32": 32, "BLOCK256": 256, "READ256": 256}
 LINES = LINE.findall(LIST.read_text("utf-8"))
 
 TYPES = {

@@ -11,6 +11,7 @@ from . import native
 from .architectures import Model, read_model
 from .atomic_file import (
     OutputFile,
+    all_complete_or_nothing,
     complete_or_nothing,
     refuse_special,
     remove_stale,
@@ -32,6 +33,7 @@ from .errors import ConvertError
 from .gguf_file import file_bytes, header, padding
 from .gguf_metadata import restore
 from .hf_config import Config
+from .parts import Limits, cut, parse_limits, part_keys, part_paths
 from .progress import Progress
 from .qwen35 import text_part
 from .stacks import PACKED
@@ -49,10 +51,20 @@ class Plan:
     keys: dict[str, Any]
     targets: list[Target]
     notes: list[str] = field(default_factory=list)
+    limits: Limits = field(default_factory=Limits)  # of one part
+
+    @property
+    def parts(self) -> list[tuple[dict[str, Any], list[Target]]]:
+        """Keys and tensors of each file."""
+        found = cut(self.targets, Limits() if self.is_native else self.limits)
+        return [
+            (part_keys(self.keys, i, len(found), len(self.targets)), targets)
+            for i, targets in enumerate(found)
+        ]
 
     @property
     def n_bytes(self) -> int:
-        return file_bytes(self.keys, self.targets)
+        return sum(file_bytes(keys, targets) for keys, targets in self.parts)
 
     @property
     def is_native(self) -> bool:
@@ -116,51 +128,64 @@ def _default_name(folder: pathlib.Path, config: Config) -> str:
     return folder.resolve().name
 
 
-def write_file(
-    plan: Plan, path: pathlib.Path, *, progress: bool, output: pathlib.Path | None = None
+def write_files(
+    plan: Plan, paths: list[pathlib.Path], outputs: list[pathlib.Path], *, progress: bool
 ) -> None:
-    """Overwrites `path`, which should be a temporary one; messages name `output`."""
-    sizes = [tensor_bytes(target) for target in plan.targets]
-    shown = Progress(sum(sizes), enabled=progress)
-    with OutputFile(path, output or path) as file:
-        file.write(header(plan.keys, plan.targets))
-        for target, expected in zip(plan.targets, sizes, strict=True):
-            n_bytes = 0
-            for rows in target.blocks():
-                raw = encode_rows(rows, target.dtype, target.source.name)
-                file.write(raw)
-                n_bytes += len(raw)
-                shown.add(len(raw), target.name)
-            if n_bytes != expected:
-                raise AssertionError(f"{target.name}: {n_bytes} bytes, planned {expected}")
-            file.write(padding(n_bytes))
+    """Overwrites `paths`, which should be temporary ones; messages name `outputs`."""
+    shown = Progress(sum(map(tensor_bytes, plan.targets)), enabled=progress)
+    for (keys, targets), path, output in zip(plan.parts, paths, outputs, strict=True):
+        with OutputFile(path, output) as file:
+            file.write(header(keys, targets))
+            for target in targets:
+                _write_tensor(target, file, shown)
     shown.finish()
 
 
-def _check_output(output: pathlib.Path, checkpoint: Checkpoint, n_bytes: int) -> None:
+def _write_tensor(target: Target, file: OutputFile, shown: Progress) -> None:
+    n_bytes = 0
+    for rows in target.blocks():
+        raw = encode_rows(rows, target.dtype, target.source.name)
+        file.write(raw)
+        n_bytes += len(raw)
+        shown.add(len(raw), target.name)
+    expected = tensor_bytes(target)
+    if n_bytes != expected:
+        raise AssertionError(f"{target.name}: {n_bytes} bytes, planned {expected}")
+    file.write(padding(n_bytes))
+
+
+def _check_output(output: pathlib.Path, checkpoint: Checkpoint) -> None:
     refuse_special(output)
     if not output.parent.is_dir():
         raise ConvertError(f"{output.parent}: no such folder")
     if output.exists() and any(output.samefile(file.path) for file in checkpoint.files):
         raise ConvertError(f"{output}: is a file of the checkpoint")
     remove_stale(output)  # they may take the space that is needed
+
+
+def run(
+    plan: Plan, checkpoint: Checkpoint, output: pathlib.Path, *, progress: bool
+) -> list[pathlib.Path]:
+    """Writes the model; returns its files."""
+    outputs = part_paths(output, len(plan.parts))
+    for path in outputs:
+        _check_output(path, checkpoint)
     free = shutil.disk_usage(output.parent).free
-    if n_bytes > free:
-        raise ConvertError(f"{output.parent}: {n_bytes} bytes are needed, {free} are free")
-
-
-def run(plan: Plan, checkpoint: Checkpoint, output: pathlib.Path, *, progress: bool) -> None:
-    _check_output(output, checkpoint, plan.n_bytes)
+    if plan.n_bytes > free:
+        raise ConvertError(f"{output.parent}: {plan.n_bytes} bytes are needed, {free} are free")
     if not plan.is_native:
-        with complete_or_nothing(output) as path:
-            write_file(plan, path, progress=progress, output=output)
-        return
+        with all_complete_or_nothing(outputs) as paths:
+            write_files(plan, paths, outputs, progress=progress)
+        return outputs
     if not native.is_available():
-        native.quantize(output, output, plan.outtype)  # words the error before an hour of work
+        native.quantize(output, output, plan.outtype, plan.limits)  # words the error at once
     with temporary_beside(output) as plain:
-        write_file(plan, plain, progress=progress, output=output)
+        write_files(plan, [plain], [output], progress=progress)
+        if plan.limits:
+            return native.quantize(plain, output, plan.outtype, plan.limits)
         with complete_or_nothing(output) as path:
-            native.quantize(plain, path, plan.outtype)
+            native.quantize(plain, path, plan.outtype, plan.limits)
+    return outputs
 
 
 def convert(
@@ -171,13 +196,17 @@ def convert(
     name: str | None = None,
     pre_tokenizer: str | None = None,
     ignored_keys: tuple[str, ...] = (),
+    split_max_size: str | None = None,
+    split_max_tensors: int | None = None,
     progress: bool = False,
 ) -> Plan:
     """Converts a Hugging Face checkpoint folder; raises ConvertError with one clear message."""
+    limits = parse_limits(split_max_size, split_max_tensors)
     wanted = check_outtype(outtype)
     with Checkpoint(pathlib.Path(checkpoint_dir)) as checkpoint:
         plan = make_plan(
             checkpoint, wanted, name=name, pre_tokenizer=pre_tokenizer, ignored_keys=ignored_keys
         )
+        plan.limits = limits
         run(plan, checkpoint, pathlib.Path(out), progress=progress)
     return plan

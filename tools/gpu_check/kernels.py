@@ -27,7 +27,7 @@ class Sizes:
     rows: tuple[int, ...] = SMALL_ROWS
     prompt_rows: tuple[int, ...] = (32, 128, 512)
     prompt_shape: tuple[int, int] = (8960, 1536)
-    prepare_n_in: tuple[int, ...] = (1536, 4096, 8960)
+    input_n_in: tuple[int, ...] = (1536, 4096, 8960)
     heads: tuple[tuple[str, int, int, int], ...] = (  # name, heads, kv heads, head size
         ("1.5B", 12, 2, 128),
         ("8B", 32, 8, 128),
@@ -48,7 +48,7 @@ TINY = Sizes(
     rows=(1, 2, 16),
     prompt_rows=(33,),
     prompt_shape=(32, 256),
-    prepare_n_in=(256,),
+    input_n_in=(256,),
     heads=(("tiny", 4, 2, 32),),
     positions=(260,),
     cache_rows=(1, 3),
@@ -151,18 +151,18 @@ def measure_small(timing: Timing) -> None:
     """Launches that do nothing, and the preparation of inputs."""
     module, sizes, report = timing.module, timing.sizes, timing.report
     report.set("launch_us", timing.us(timing.timer.nothing(timing.repeats(0))))
-    for n_in in sizes.prepare_n_in:
+    for n_in in sizes.input_n_in:
         for name in ("Q8_0", "Q4_K", "F16"):
             for norm in (False, True):
-                if report.late("prepare"):
+                if report.late("pack_input"):
                     return
                 us = {}
                 for m in (1, max(sizes.rows)):
                     dtypes = [module.formats()[name]]
                     us[m] = timing.us(
-                        timing.timer.prepare(dtypes, n_in, m, norm, timing.repeats(0))
+                        timing.timer.pack_input(dtypes, n_in, m, norm, timing.repeats(0))
                     )
-                report.add("prepare", {"n_in": n_in, "format": name, "norm": norm, "us": us})
+                report.add("pack_input", {"n_in": n_in, "format": name, "norm": norm, "us": us})
 
 
 def measure_caches(timing: Timing) -> None:

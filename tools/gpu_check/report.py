@@ -125,7 +125,7 @@ def operations(found: Found) -> list[str]:
     for key, title, names in (
         ("attention", "Attention, us by rows", ("model", "type", "positions")),
         ("rope_store", "Rotation and store, us by rows", ("model", "type")),
-        ("prepare", "Norm and quantisation, us by rows", ("n_in", "format", "norm")),
+        ("pack_input", "Norm and quantisation, us by rows", ("n_in", "format", "norm")),
         ("gated", "Gated pairs, us by rows", ("format", "n_out", "n_in")),
     ):
         entries = [e for e in found.get(key, []) if e["us"]]

@@ -93,6 +93,16 @@ QUANTIZE = (
         "weight format of ``token_embd.weight``",
         none="as `type` says",
         flag=Flag("--token-embedding-type", "quantize", "TYPE", "Type of token_embd.weight.")),
+    Option("quantize", "split_max_size", Text(), None,
+        "write parts ``NAME-00001-of-0000N.gguf`` with tensors of at most so many bytes each: "
+        "\"2G\", \"500M\" (powers of 1000); what is larger has a part of its own",
+        none="no limit",
+        flag=Flag("--split-max-size", "quantize", "N(K|M|G)",
+            "Write parts OUT-00001-of-0000N.gguf with tensors of at most so much each (powers of "
+            "1000).")),
+    Option("quantize", "split_max_tensors", Whole(1), None, "likewise, of at most so many tensors",
+        none="no limit",
+        flag=Flag("--split-max-tensors", "quantize", "N", "Write parts of at most N tensors.")),
     Option("quantize", "on_progress", PROGRESS, None,
         "called with 0..1; an exception it raises ends the run", none="not called"),
 )  # fmt: skip

@@ -7,7 +7,7 @@
 #include "backend/cpu/head_reducer.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/ops.h"
-#include "backend/cpu/panels.h"
+#include "backend/cpu/packed_inputs.h"
 #include "backend/cpu/tile_work.h"
 #include "base/aligned_buffer.h"
 #include "base/cpu_isa.h"
@@ -19,7 +19,7 @@ namespace {
 
 // Memory that one calling thread reuses from operation to operation.
 struct CallerScratch {
-  AlignedBuffer panels;
+  AlignedBuffer inputs;
   AlignedBuffer attention;
   AlignedBuffer experts;
   AlignedBuffer logits;  // of a router
@@ -62,24 +62,24 @@ class CpuBackend final : public Backend {
 
   void linear(const LinearTask& task) override {
     if (task.n_rows == 0 || task.segments.empty()) return;
-    Panels panels(task.n_rows, task.segments[0].weight->n_in());
+    PackedInputs inputs(task.n_rows, task.segments[0].weight->n_in());
     std::int64_t n_chunks = 0;
     for (const LinearSegment& segment : task.segments) {
       const PackedMatrix& matrix = packed(segment.weight);
       SPECDEC_CHECK(matrix.n_in() == task.segments[0].weight->n_in());
-      panels.want(matrix.panel_kind());
+      inputs.want(matrix.input_kind());
       n_chunks += chunks_of(matrix);
     }
-    panels.allocate(caller_scratch().panels);
+    inputs.allocate(caller_scratch().inputs);
     ChunkQueue queue(n_chunks, n_threads_);
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
-      fill_panels(task.x, task.x_stride, task.n_rows, task.row_index, task.norm, panels, context);
+      fill_inputs(task.x, task.x_stride, task.n_rows, task.row_index, task.norm, inputs, context);
       for (std::int64_t chunk; (chunk = queue.take(context.thread())) >= 0;) {
         std::int64_t local = chunk;
         for (const LinearSegment& segment : task.segments) {
           const std::int64_t n = chunks_of(packed(segment.weight));
           if (local < n) {
-            run_chunk(segment, panels, local);
+            run_chunk(segment, inputs, local);
             break;
           }
           local -= n;
@@ -93,19 +93,19 @@ class CpuBackend final : public Backend {
     const PackedMatrix& gate = packed(task.gate);
     const PackedMatrix& up = packed(task.up);
     SPECDEC_CHECK(gate.n_in() == up.n_in() && gate.n_out() == up.n_out());
-    Panels panels(task.n_rows, gate.n_in());
-    panels.want(gate.panel_kind());
-    panels.want(up.panel_kind());
-    panels.allocate(caller_scratch().panels);
+    PackedInputs inputs(task.n_rows, gate.n_in());
+    inputs.want(gate.input_kind());
+    inputs.want(up.input_kind());
+    inputs.allocate(caller_scratch().inputs);
     const std::int64_t per_chunk = tiles_per_chunk(
         gate.n_tile_rows(), gate.tile_row_bytes() + up.tile_row_bytes(), n_threads_);
     ChunkQueue queue((gate.n_tile_rows() + per_chunk - 1) / per_chunk, n_threads_);
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
-      fill_panels(task.x, task.x_stride, task.n_rows, task.row_index, task.norm, panels, context);
+      fill_inputs(task.x, task.x_stride, task.n_rows, task.row_index, task.norm, inputs, context);
       for (std::int64_t chunk; (chunk = queue.take(context.thread())) >= 0;) {
         const std::int64_t end = std::min(gate.n_tile_rows(), (chunk + 1) * per_chunk);
         for (std::int64_t tile = chunk * per_chunk; tile < end; ++tile)
-          gated_tile(task, gate, up, panels, tile);
+          gated_tile(task, gate, up, inputs, tile);
       }
     });
   }
@@ -202,17 +202,17 @@ class CpuBackend final : public Backend {
   void head(const HeadTask& task) override {
     if (task.n_rows == 0) return;
     const PackedMatrix& matrix = packed(task.weight);
-    Panels panels(task.n_rows, matrix.n_in());
-    panels.want(matrix.panel_kind());
-    panels.allocate(caller_scratch().panels);
+    PackedInputs inputs(task.n_rows, matrix.n_in());
+    inputs.want(matrix.input_kind());
+    inputs.allocate(caller_scratch().inputs);
     HeadReducer reducer(task, n_threads_);
     ChunkQueue queue(reducer.n_groups(), n_threads_);
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
-      fill_panels(task.x, task.x_stride, task.n_rows, nullptr, task.norm, panels, context);
+      fill_inputs(task.x, task.x_stride, task.n_rows, nullptr, task.norm, inputs, context);
       thread_local AlignedBuffer logits;  // [n_rows, kHeadGroup]
       logits.require(static_cast<std::size_t>(task.n_rows) * kHeadGroup * sizeof(float));
       for (std::int64_t group; (group = queue.take(context.thread())) >= 0;) {
-        head_group(task, matrix, panels, reducer, group, logits.as<float>());
+        head_group(task, matrix, inputs, reducer, group, logits.as<float>());
         reducer.add(context.thread(), group, logits.as<float>(), ops_);
       }
     });
@@ -229,10 +229,10 @@ class CpuBackend final : public Backend {
   }
 
   // Phase 1 of an operation, ending in a barrier.
-  void fill_panels(const float* x, std::int64_t x_stride, int n_rows, const std::int32_t* row_index,
-                   const Norm& norm, const Panels& panels, TaskContext& context) const {
+  void fill_inputs(const float* x, std::int64_t x_stride, int n_rows, const std::int32_t* row_index,
+                   const Norm& norm, const PackedInputs& inputs, TaskContext& context) const {
     thread_local AlignedBuffer normalised;
-    const std::int64_t n_in = panels.n_in();
+    const std::int64_t n_in = inputs.n_in();
     if (norm.kind != Norm::Kind::kNone)
       normalised.require(static_cast<std::size_t>(n_in) * sizeof(float));
     for (int r = context.thread(); r < n_rows; r += context.n_threads()) {
@@ -241,42 +241,43 @@ class CpuBackend final : public Backend {
         ops_.norm(norm, row, n_in, normalised.as<float>());
         row = normalised.as<float>();
       }
-      panels.fill(matmul_, r, row);
+      inputs.fill(matmul_, r, row);
     }
     context.barrier();
   }
 
-  void multiply(const PackedMatrix& matrix, const std::uint8_t* tiles, const Panel& panel,
+  void multiply(const PackedMatrix& matrix, const std::uint8_t* tiles, const PackedInput& input,
                 float* out) const {
-    matmul_.tile(matrix.panel_kind(), matrix.dtype(), panel.n_cols)(tiles, panel, out);
+    matmul_.tile(matrix.input_kind(), matrix.dtype(), input.n_cols)(tiles, input, out);
   }
 
-  void run_chunk(const LinearSegment& segment, const Panels& panels, std::int64_t chunk) const {
+  void run_chunk(const LinearSegment& segment, const PackedInputs& inputs,
+                 std::int64_t chunk) const {
     const PackedMatrix& matrix = packed(segment.weight);
     const std::int64_t per_chunk = per_chunk_of(matrix);
     const std::int64_t end = std::min(matrix.n_tile_rows(), (chunk + 1) * per_chunk);
     for (std::int64_t tile = chunk * per_chunk; tile < end; ++tile) {
       const std::uint8_t* tiles = matrix.tile_row(tile, tile_scratch(0));
-      for (int g = 0; g < panels.split().n_groups(); ++g)
-        linear_tile(segment, panels, g, tile, tiles);
+      for (int g = 0; g < inputs.split().n_groups(); ++g)
+        linear_tile(segment, inputs, g, tile, tiles);
     }
   }
 
-  void linear_tile(const LinearSegment& segment, const Panels& panels, int group, std::int64_t tile,
-                   const std::uint8_t* tiles) const {
+  void linear_tile(const LinearSegment& segment, const PackedInputs& inputs, int group,
+                   std::int64_t tile, const std::uint8_t* tiles) const {
     const PackedMatrix& matrix = packed(segment.weight);
     alignas(64) float out[kMaxColumns * kTileRows];
     const std::int64_t row0 = tile * kTileRows;
     const int n = static_cast<int>(std::min<std::int64_t>(kTileRows, matrix.n_out() - row0));
-    const Panel& panel = panels.view(matrix.panel_kind(), group);
-    multiply(matrix, tiles, panel, out);
-    for (int c = 0; c < panel.n_cols; ++c) {
+    const PackedInput& input = inputs.view(matrix.input_kind(), group);
+    multiply(matrix, tiles, input, out);
+    for (int c = 0; c < input.n_cols; ++c) {
       float* y = out + c * kTileRows;
       if (segment.bias != nullptr) {
         for (int i = 0; i < n; ++i) y[i] += segment.bias[row0 + i];
       }
       if (segment.activation != Activation::kNone) ops_.activate(segment.activation, y, n);
-      float* dst = segment.dst + (panels.split().first(group) + c) * segment.dst_stride + row0;
+      float* dst = segment.dst + (inputs.split().first(group) + c) * segment.dst_stride + row0;
       if (segment.accumulate) {
         for (int i = 0; i < n; ++i) dst[i] += y[i];
       } else {
@@ -286,7 +287,7 @@ class CpuBackend final : public Backend {
   }
 
   // Logits of one group of blocks into out[n_rows, kHeadGroup].
-  void head_group(const HeadTask& task, const PackedMatrix& matrix, const Panels& panels,
+  void head_group(const HeadTask& task, const PackedMatrix& matrix, const PackedInputs& inputs,
                   const HeadReducer& reducer, std::int64_t group, float* out) const {
     alignas(64) float tile_out[kMaxColumns * kTileRows];
     for (int b = 0; b < reducer.n_blocks(group); ++b) {
@@ -294,33 +295,33 @@ class CpuBackend final : public Backend {
       const std::int64_t row0 = tile * kTileRows;
       const int n = static_cast<int>(std::min<std::int64_t>(kTileRows, matrix.n_out() - row0));
       const std::uint8_t* tiles = matrix.tile_row(tile, tile_scratch(0));
-      for (int g = 0; g < panels.split().n_groups(); ++g) {
-        const Panel& panel = panels.view(matrix.panel_kind(), g);
-        multiply(matrix, tiles, panel, tile_out);
-        for (int c = 0; c < panel.n_cols; ++c) {
+      for (int g = 0; g < inputs.split().n_groups(); ++g) {
+        const PackedInput& input = inputs.view(matrix.input_kind(), g);
+        multiply(matrix, tiles, input, tile_out);
+        for (int c = 0; c < input.n_cols; ++c) {
           float* y = tile_out + c * kTileRows;
           if (task.bias != nullptr) {
             for (int i = 0; i < n; ++i) y[i] += task.bias[row0 + i];
           }
           std::copy_n(y, kTileRows,
-                      out + (panels.split().first(g) + c) * kHeadGroup + b * kTileRows);
+                      out + (inputs.split().first(g) + c) * kHeadGroup + b * kTileRows);
         }
       }
     }
   }
 
   void gated_tile(const GatedLinearTask& task, const PackedMatrix& gate, const PackedMatrix& up,
-                  const Panels& panels, std::int64_t tile) const {
+                  const PackedInputs& inputs, std::int64_t tile) const {
     alignas(64) float gate_out[kMaxColumns * kTileRows];
     alignas(64) float up_out[kMaxColumns * kTileRows];
     const std::int64_t row0 = tile * kTileRows;
     const int n = static_cast<int>(std::min<std::int64_t>(kTileRows, gate.n_out() - row0));
     const std::uint8_t* gate_tiles = gate.tile_row(tile, tile_scratch(0));
     const std::uint8_t* up_tiles = up.tile_row(tile, tile_scratch(1));
-    for (int g = 0; g < panels.split().n_groups(); ++g) {
-      const int n_cols = panels.split().size(g);
-      multiply(gate, gate_tiles, panels.view(gate.panel_kind(), g), gate_out);
-      multiply(up, up_tiles, panels.view(up.panel_kind(), g), up_out);
+    for (int g = 0; g < inputs.split().n_groups(); ++g) {
+      const int n_cols = inputs.split().size(g);
+      multiply(gate, gate_tiles, inputs.view(gate.input_kind(), g), gate_out);
+      multiply(up, up_tiles, inputs.view(up.input_kind(), g), up_out);
       for (int c = 0; c < n_cols; ++c) {
         for (int i = 0; i < n && task.gate_bias != nullptr; ++i)
           gate_out[c * kTileRows + i] += task.gate_bias[row0 + i];
@@ -330,7 +331,7 @@ class CpuBackend final : public Backend {
       ops_.activate_multiply(task.activation, gate_out, up_out, n_cols * kTileRows, gate_out);
       for (int c = 0; c < n_cols; ++c) {
         std::copy_n(gate_out + c * kTileRows, n,
-                    task.dst + (panels.split().first(g) + c) * task.dst_stride + row0);
+                    task.dst + (inputs.split().first(g) + c) * task.dst_stride + row0);
       }
     }
   }

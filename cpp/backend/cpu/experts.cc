@@ -62,8 +62,8 @@ CpuExperts::CpuExperts(const ExpertsTask& task, const MatmulKernels& matmul, con
   SPECDEC_CHECK(up.n_in() == n_in_ && up.n_out() == n_ffn_ &&
                 packed(task.down[0].get()).n_in() == n_ffn_);
   for (ExpertGroup& group : group_by_expert(task)) {
-    Panels ffn(static_cast<int>(group.pairs.size()), n_ffn_);
-    ffn.want(packed(task.down[static_cast<std::size_t>(group.expert)].get()).panel_kind());
+    PackedInputs ffn(static_cast<int>(group.pairs.size()), n_ffn_);
+    ffn.want(packed(task.down[static_cast<std::size_t>(group.expert)].get()).input_kind());
     groups_.push_back({group.expert, std::move(group.pairs), 0, std::move(ffn)});
   }
   plan_inputs();
@@ -72,7 +72,7 @@ CpuExperts::CpuExperts(const ExpertsTask& task, const MatmulKernels& matmul, con
   down_queue_ = ChunkQueue(n_chunks(down_tiles_, down_chunk_, groups_.size()), n_threads);
 }
 
-// Experts that one row alone has chosen share that row's panel.
+// Experts that one row alone has chosen share that row's input.
 void CpuExperts::plan_inputs() {
   std::vector<std::ptrdiff_t> alone(static_cast<std::size_t>(task_.n_rows), -1);
   for (Group& group : groups_) {
@@ -86,8 +86,8 @@ void CpuExperts::plan_inputs() {
       if (single) alone[row] = static_cast<std::ptrdiff_t>(group.input);
       inputs_.emplace_back(static_cast<int>(group.pairs.size()), n_in_);
     }
-    inputs_[group.input].want(packed(task_.gate[expert].get()).panel_kind());
-    inputs_[group.input].want(packed(task_.up[expert].get()).panel_kind());
+    inputs_[group.input].want(packed(task_.gate[expert].get()).input_kind());
+    inputs_[group.input].want(packed(task_.up[expert].get()).input_kind());
   }
 }
 
@@ -98,15 +98,15 @@ void CpuExperts::place(AlignedBuffer& memory) {
   const std::size_t out_bytes =
       n_pairs * static_cast<std::size_t>(padded_row(n_out_)) * sizeof(float);
   std::size_t n_bytes = ffn_bytes + out_bytes;
-  for (const Panels& panels : inputs_) n_bytes += panels.n_bytes();
+  for (const PackedInputs& inputs : inputs_) n_bytes += inputs.n_bytes();
   for (const Group& group : groups_) n_bytes += group.ffn.n_bytes();
   memory.require(n_bytes);
   ffn_ = memory.as<float>();
   out_ = reinterpret_cast<float*>(memory.data() + ffn_bytes);
   std::byte* at = memory.data() + ffn_bytes + out_bytes;
-  for (Panels& panels : inputs_) {
-    panels.place(at);
-    at += panels.n_bytes();
+  for (PackedInputs& inputs : inputs_) {
+    inputs.place(at);
+    at += inputs.n_bytes();
   }
   std::vector<bool> planned(inputs_.size());
   for (Group& group : groups_) {
@@ -126,15 +126,15 @@ void CpuExperts::place(AlignedBuffer& memory) {
 void CpuExperts::fill(const std::vector<Column>& columns, TaskContext& context) const {
   for (auto i = static_cast<std::size_t>(context.thread()); i < columns.size();
        i += static_cast<std::size_t>(context.n_threads()))
-    columns[i].panels->fill(matmul_, columns[i].column, columns[i].x);
+    columns[i].inputs->fill(matmul_, columns[i].column, columns[i].x);
   context.barrier();
 }
 
-void CpuExperts::multiply(const WeightMatrix* weight, const Panels& panels, int columns,
+void CpuExperts::multiply(const WeightMatrix* weight, const PackedInputs& inputs, int columns,
                           const std::uint8_t* tiles, float* out) const {
   const PackedMatrix& matrix = packed(weight);
-  const Panel& panel = panels.view(matrix.panel_kind(), columns);
-  matmul_.tile(matrix.panel_kind(), matrix.dtype(), panel.n_cols)(tiles, panel, out);
+  const PackedInput& input = inputs.view(matrix.input_kind(), columns);
+  matmul_.tile(matrix.input_kind(), matrix.dtype(), input.n_cols)(tiles, input, out);
 }
 
 void CpuExperts::gate_and_up(const Group& group, std::int64_t tile) const {
@@ -144,7 +144,7 @@ void CpuExperts::gate_and_up(const Group& group, std::int64_t tile) const {
   const std::uint8_t* up_tiles = packed(up).tile_row(tile, tile_scratch(1));
   alignas(64) float gate_out[kMaxColumns * kTileRows];
   alignas(64) float up_out[kMaxColumns * kTileRows];
-  const Panels& input = inputs_[group.input];
+  const PackedInputs& input = inputs_[group.input];
   for (int g = 0; g < input.split().n_groups(); ++g) {
     const int n_cols = input.split().size(g);
     multiply(gate, input, g, gate_tiles, gate_out);

@@ -9,7 +9,7 @@
 #include "backend/cpu/chunk_queue.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/ops.h"
-#include "backend/cpu/panels.h"
+#include "backend/cpu/packed_inputs.h"
 #include "backend/expert_groups.h"
 #include "base/aligned_buffer.h"
 #include "base/thread_pool.h"
@@ -30,11 +30,11 @@ class CpuExperts {
     std::int32_t expert;
     std::vector<std::int32_t> pairs;
     std::size_t input;  // of inputs_
-    Panels ffn;
+    PackedInputs ffn;
   };
-  // A column of panels, and what fills it.
+  // A column of inputs, and what fills it.
   struct Column {
-    const Panels* panels;
+    const PackedInputs* inputs;
     int column;
     const float* x;
   };
@@ -44,7 +44,7 @@ class CpuExperts {
   void fill(const std::vector<Column>& columns, TaskContext& context) const;
   void gate_and_up(const Group& group, std::int64_t tile) const;
   void down(const Group& group, std::int64_t tile) const;
-  void multiply(const WeightMatrix* weight, const Panels& panels, int columns,
+  void multiply(const WeightMatrix* weight, const PackedInputs& inputs, int columns,
                 const std::uint8_t* tiles, float* out) const;
 
   const ExpertsTask& task_;
@@ -54,7 +54,7 @@ class CpuExperts {
   std::int64_t gate_tiles_, gate_chunk_;  // tile rows, and how many of them a thread takes
   std::int64_t down_tiles_, down_chunk_;
   std::vector<Group> groups_;
-  std::vector<Panels> inputs_;
+  std::vector<PackedInputs> inputs_;
   std::vector<Column> input_columns_, ffn_columns_;
   float* ffn_ = nullptr;  // [n_pairs, n_ffn]
   float* out_ = nullptr;  // [n_pairs, n_out]

@@ -61,12 +61,12 @@ SPECDEC_INLINE inline Simd::I32 dot_start(const std::int32_t* neg_sum) {
 
 // Formats with blocks of 32: acc += d_w * d_a * dot (+ m_w * d_a * sum_a), block after block.
 template <class Block, int kCols>
-void tile_q32(const std::uint8_t* tiles, const Panel& panel, float* out) {
+void tile_q32(const std::uint8_t* tiles, const PackedInput& input, float* out) {
   using S = Simd;
   using Shape = TileShape<Block>;
   constexpr int kTileBytes = Shape::kTileBytes;
   constexpr int kAheadStep = (kTileBytes / 2 / kParts + 63) / 64 * 64;
-  const std::int64_t n_tiles = (panel.n_in + 63) / 64;
+  const std::int64_t n_tiles = (input.n_in + 63) / 64;
   for_parts<kCols, 8>(
       n_tiles, out,
       [&](int part, std::int64_t first, std::int64_t end, S::F32* acc) SPECDEC_INLINE {
@@ -80,9 +80,9 @@ void tile_q32(const std::uint8_t* tiles, const Panel& panel, float* out) {
             S::Bytes w[8];
             decode_codes<S, Block>(tile + Shape::kHeaderBytes + b * Shape::kBlockBytes, lane, w);
             const S::F32 d = load_scale<S, Block>(tile + 32 * b + 2 * lane);
-            const std::int8_t* a = panel.q + block * kCols * 32;
-            const float* da = panel.d + block * kCols;
-            const std::int32_t* neg_sums = panel.neg_sums + block * kCols;
+            const std::int8_t* a = input.q + block * kCols * 32;
+            const float* da = input.d + block * kCols;
+            const std::int32_t* neg_sums = input.neg_sums + block * kCols;
             for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
               S::I32 dot[kN];
               unroll<kN>([&]<int kC>() SPECDEC_INLINE {
@@ -96,7 +96,7 @@ void tile_q32(const std::uint8_t* tiles, const Panel& panel, float* out) {
             });
             if constexpr (kHasMin<Block>) {
               const S::F32 m = S::load_f16(tile + 64 + 32 * b + 2 * lane);
-              const float* sums = panel.scaled_sums + block * kCols;
+              const float* sums = input.scaled_sums + block * kCols;
               unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
                 acc[kC] = S::f_fma(m, S::f_set1(sums[kC]), acc[kC]);
               });
@@ -108,7 +108,7 @@ void tile_q32(const std::uint8_t* tiles, const Panel& panel, float* out) {
 
 // K-quants: integers over 256 k, then acc += (d_w d_a) * sum, acc -= (dmin_w d_a) * min_sum.
 template <class Block, int kCols>
-void tile_q256(const std::uint8_t* tiles, const Panel& panel, float* out) {
+void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) {
   using S = Simd;
   using Shape = TileShape<Block>;
   constexpr int kTileBytes = Shape::kTileBytes;
@@ -117,7 +117,7 @@ void tile_q256(const std::uint8_t* tiles, const Panel& panel, float* out) {
   constexpr int kVectors = kSubBlock / 4;  // per sub-block
   constexpr int kSubs = 32 / kSubBlock;    // sub-blocks per 32
   constexpr int kZeroShift = Block::kCodes.zero_shift;
-  const std::int64_t n_tiles = panel.n_in / 256;
+  const std::int64_t n_tiles = input.n_in / 256;
   for_parts<kCols, 1>(
       n_tiles, out,
       [&](int part, std::int64_t first, std::int64_t end, S::F32* acc) SPECDEC_INLINE {
@@ -132,8 +132,8 @@ void tile_q256(const std::uint8_t* tiles, const Panel& panel, float* out) {
             prefetch_lines<kAheadStep>(ahead + (8 * part + b) * kAheadStep);
             S::Bytes w[8];
             decode_codes<S, Block>(tile + Shape::kHeaderBytes + b * Shape::kBlockBytes, lane, w);
-            const std::int8_t* a = panel.q + block * kCols * 32;
-            const std::int32_t* neg_sums = panel.neg_sums + 2 * block * kCols;  // per 16
+            const std::int8_t* a = input.q + block * kCols * 32;
+            const std::int32_t* neg_sums = input.neg_sums + 2 * block * kCols;  // per 16
             for (int s = 0; s < kSubs; ++s) {
               const S::I32 scale = load_sub_scale<S, Block>(tile, b * kSubs + s, lane);
               for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
@@ -151,8 +151,8 @@ void tile_q256(const std::uint8_t* tiles, const Panel& panel, float* out) {
               });
             }
           }
-          const S::F32 d = S::load_f16(tile + 2 * lane);
-          const float* da = panel.d + t * kCols;
+          const S::F32 d = load_scale<S, Block>(tile + 2 * lane);
+          const float* da = input.d + t * kCols;
           unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
             acc[kC] = S::f_fma(S::to_f32(sum[kC]), S::f_mul(d, S::f_set1(da[kC])), acc[kC]);
           });
@@ -160,7 +160,7 @@ void tile_q256(const std::uint8_t* tiles, const Panel& panel, float* out) {
             constexpr int kPairs = 128 / kSubBlock;
             const S::F32 dmin = S::load_f16(tile + 32 + 2 * lane);
             const std::int32_t* pairs =
-                (kSubBlock == 32 ? panel.pairs32 : panel.pairs16) + t * kPairs * kCols;
+                (kSubBlock == 32 ? input.pairs32 : input.pairs16) + t * kPairs * kCols;
             unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
             for (int p = 0; p < kPairs; ++p) {
               const S::I32 mins = load_min_pair<S, Block>(tile, p, lane);
@@ -234,17 +234,17 @@ SPECDEC_INLINE inline void add_floats(const std::uint8_t* w, const float* x, std
 // Float formats: one fma per weight, in two chains (even and odd k) that are added at the end, so
 // that a single column does not wait for the latency of every fma.
 template <class Tile, int kCols>
-void tile_float(const std::uint8_t* tiles, const Panel& panel, float* out) {
+void tile_float(const std::uint8_t* tiles, const PackedInput& input, float* out) {
   using S = Simd;
   constexpr int kStep = kTileRows * Tile::kBytes;
   constexpr int kUnit = 128;  // k that stay in the first cache while groups of columns take turns
-  const std::int64_t n_units = (panel.n_in + kUnit - 1) / kUnit;
+  const std::int64_t n_units = (input.n_in + kUnit - 1) / kUnit;
   alignas(64) float odd[kCols * kTileRows] = {};
   for (int i = 0; i < kCols * kTileRows; ++i) out[i] = 0;
   for (std::int64_t t = 0; t < n_units; ++t) {
     const std::uint8_t* unit = tiles + t * kUnit * kStep;
-    const float* x = panel.x + t * kUnit * kCols;
-    const std::int64_t n = panel.n_in - t * kUnit < kUnit ? panel.n_in - t * kUnit : kUnit;
+    const float* x = input.x + t * kUnit * kCols;
+    const std::int64_t n = input.n_in - t * kUnit < kUnit ? input.n_in - t * kUnit : kUnit;
     for_groups<kCols, kFloatColumns>([&]<int kFirst, int kN>() SPECDEC_INLINE {
       add_floats<Tile, kCols, kFirst, kN>(unit, x, n, out, odd);
     });

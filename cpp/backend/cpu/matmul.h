@@ -4,19 +4,20 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "backend/cpu/panel.h"
+#include "backend/cpu/packed_input.h"
 #include "base/cpu_isa.h"
 #include "tensor/dtype.h"
 
 namespace specdec {
 
 // out[c * kTileRows + r] = row r of the tile row times column c. `tiles`: one tile row, all of k.
-using TileKernel = void (*)(const std::uint8_t* tiles, const Panel& panel, float* out);
+using TileKernel = void (*)(const std::uint8_t* tiles, const PackedInput& input, float* out);
 
-// Writes column `col` of the panel from one row of activations.
-using QuantizeKernel = void (*)(const float* x, std::int64_t n_in, int col, const Panel& panel);
+// Writes column `col` of the input from one row of activations.
+using QuantizeKernel = void (*)(const float* x, std::int64_t n_in, int col,
+                                const PackedInput& input);
 
-// The kernels of one instruction set for the formats that want one kind of panel. Plain data which
+// The kernels of one instruction set for the formats that want one kind of input. Plain data which
 // the compiler fills: code of an instruction set runs only where the machine has it.
 struct MatmulPart {
   TileKernel tile[kDTypeCount][kMaxColumns];  // [dtype_index()][n_cols - 1]
@@ -25,23 +26,23 @@ struct MatmulPart {
 
 class MatmulKernels {
  public:
-  // Of the kinds of panels in their order; `quantize`: whose activations the tiles take.
+  // Of the kinds of inputs in their order; `quantize`: whose activations the tiles take.
   constexpr MatmulKernels(const MatmulPart& of_float, const MatmulPart& q32, const MatmulPart& q256,
                           const MatmulPart& quantize32, const MatmulPart& quantize256)
       : tiles_{&of_float, &q32, &q256}, quantize_{&of_float, &quantize32, &quantize256} {}
   constexpr MatmulKernels(const MatmulPart& of_float, const MatmulPart& q32, const MatmulPart& q256)
       : MatmulKernels(of_float, q32, q256, q32, q256) {}
 
-  [[nodiscard]] TileKernel tile(PanelKind kind, DType dtype, int n_cols) const {
+  [[nodiscard]] TileKernel tile(InputKind kind, DType dtype, int n_cols) const {
     return tiles_[static_cast<int>(kind)]->tile[dtype_index(dtype)][n_cols - 1];
   }
-  [[nodiscard]] QuantizeKernel quantize(PanelKind kind) const {
+  [[nodiscard]] QuantizeKernel quantize(InputKind kind) const {
     return quantize_[static_cast<int>(kind)]->quantize;
   }
 
  private:
-  const MatmulPart* tiles_[3];     // [PanelKind]
-  const MatmulPart* quantize_[3];  // [PanelKind]
+  const MatmulPart* tiles_[3];     // [InputKind]
+  const MatmulPart* quantize_[3];  // [InputKind]
 };
 
 [[nodiscard]] const MatmulKernels& matmul_kernels(CpuIsa isa);

@@ -21,9 +21,9 @@ PackedMatrix::PackedMatrix(DType dtype, std::int64_t n_out, std::int64_t n_in,
   SPECDEC_CHECK(n_out > 0 && n_in > 0 && n_in % traits.block_elements == 0);
   row_bytes_ = static_cast<std::size_t>(row_bytes(dtype, static_cast<std::uint64_t>(n_in)));
   SPECDEC_CHECK(data.size() / row_bytes_ >= static_cast<std::uint64_t>(n_out));
-  panel_kind_ = traits.block_elements == 1    ? PanelKind::kFloat
-                : traits.block_elements == 32 ? PanelKind::kQ32
-                                              : PanelKind::kQ256;
+  input_kind_ = traits.block_elements == 1    ? InputKind::kFloat
+                : traits.block_elements == 32 ? InputKind::kQ32
+                                              : InputKind::kQ256;
   unit_bytes_ = static_cast<std::size_t>(format_.unit) / traits.block_elements * traits.block_bytes;
   tile_row_bytes_ =
       static_cast<std::size_t>((n_in + format_.unit - 1) / format_.unit) * format_.tile_bytes;

@@ -6,7 +6,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/pack.h"
-#include "backend/cpu/panel.h"
+#include "backend/cpu/packed_input.h"
 #include "backend/cpu/tiles/tile_format.h"
 #include "base/aligned_buffer.h"
 
@@ -36,7 +36,7 @@ class PackedMatrix final : public WeightMatrix {
     }
     return buffer_.as<const std::uint8_t>() + static_cast<std::size_t>(i) * tile_row_bytes_;
   }
-  [[nodiscard]] PanelKind panel_kind() const { return panel_kind_; }
+  [[nodiscard]] InputKind input_kind() const { return input_kind_; }
 
  private:
   void pack_tile_row(std::int64_t i, std::uint8_t* tiles) const;
@@ -44,7 +44,7 @@ class PackedMatrix final : public WeightMatrix {
   DType dtype_;
   std::int64_t n_out_;
   std::int64_t n_in_;
-  PanelKind panel_kind_;
+  InputKind input_kind_;
   const TileFormat& format_;
   PackKernel kernel_;
   std::span<const std::byte> data_;

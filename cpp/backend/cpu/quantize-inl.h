@@ -1,12 +1,12 @@
-// Turns rows of activations into panels, for matmul-inl.h. Included inside a target region, after
+// Turns rows of activations into inputs, for matmul-inl.h. Included inside a target region, after
 // simd_*.h.
 #pragma once
 
 namespace specdec::SPECDEC_KERNELS {
 
-inline void quantize_float(const float* x, std::int64_t n_in, int col, const Panel& panel) {
-  auto* out = const_cast<float*>(panel.x);
-  for (std::int64_t k = 0; k < n_in; ++k) out[k * panel.n_cols + col] = x[k];
+inline void quantize_float(const float* x, std::int64_t n_in, int col, const PackedInput& input) {
+  auto* out = const_cast<float*>(input.x);
+  for (std::int64_t k = 0; k < n_in; ++k) out[k * input.n_cols + col] = x[k];
 }
 
 // Scale and codes of one block: d = amax / 127, codes nearest even. A NaN or infinity anywhere
@@ -32,13 +32,13 @@ inline float quantize_block(const float* x, std::int8_t* q, std::int64_t q_strid
   return finite ? largest / 127.0F : !nan ? 0.0F : std::numeric_limits<float>::quiet_NaN();
 }
 
-inline void quantize_q32(const float* x, std::int64_t n_in, int col, const Panel& panel) {
-  const std::int64_t n_cols = panel.n_cols;
-  auto* q = const_cast<std::int8_t*>(panel.q);
-  auto* d = const_cast<float*>(panel.d);
-  auto* neg_sums = const_cast<std::int32_t*>(panel.neg_sums);
-  auto* scaled_sums = const_cast<float*>(panel.scaled_sums);
-  const std::int64_t n_padded = padded_n_in(PanelKind::kQ32, n_in) / 32;
+inline void quantize_q32(const float* x, std::int64_t n_in, int col, const PackedInput& input) {
+  const std::int64_t n_cols = input.n_cols;
+  auto* q = const_cast<std::int8_t*>(input.q);
+  auto* d = const_cast<float*>(input.d);
+  auto* neg_sums = const_cast<std::int32_t*>(input.neg_sums);
+  auto* scaled_sums = const_cast<float*>(input.scaled_sums);
+  const std::int64_t n_padded = padded_n_in(InputKind::kQ32, n_in) / 32;
   for (std::int64_t b = 0; b < n_padded; ++b) {
     const std::int64_t at = b * n_cols + col;
     std::int8_t* codes = q + at * 32;
@@ -61,13 +61,13 @@ inline std::int32_t pair_of(std::int32_t low, std::int32_t high) {
                                    static_cast<std::uint32_t>(high) << 16);
 }
 
-inline void quantize_q256(const float* x, std::int64_t n_in, int col, const Panel& panel) {
-  const std::int64_t n_cols = panel.n_cols;
-  auto* q = const_cast<std::int8_t*>(panel.q);
-  auto* d = const_cast<float*>(panel.d);
-  auto* neg_sums = const_cast<std::int32_t*>(panel.neg_sums);
-  auto* pairs32 = const_cast<std::int32_t*>(panel.pairs32);
-  auto* pairs16 = const_cast<std::int32_t*>(panel.pairs16);
+inline void quantize_q256(const float* x, std::int64_t n_in, int col, const PackedInput& input) {
+  const std::int64_t n_cols = input.n_cols;
+  auto* q = const_cast<std::int8_t*>(input.q);
+  auto* d = const_cast<float*>(input.d);
+  auto* neg_sums = const_cast<std::int32_t*>(input.neg_sums);
+  auto* pairs32 = const_cast<std::int32_t*>(input.pairs32);
+  auto* pairs16 = const_cast<std::int32_t*>(input.pairs16);
   for (std::int64_t t = 0; t < n_in / 256; ++t) {
     std::int8_t* codes = q + (8 * t * n_cols + col) * 32;
     d[t * n_cols + col] = quantize_block<256>(x + t * 256, codes, 32 * n_cols);

@@ -104,6 +104,10 @@ class StreamBackend final : public DeviceBackend {
                                          std::int64_t n_in) const override {
     return kernels_.memory.packed_bytes(dtype, n_out, n_in);
   }
+  [[nodiscard]] std::size_t stack_bytes(DType dtype, std::int64_t n_out, std::int64_t n_in,
+                                        int n_matrices) const override {
+    return matrix_bytes(dtype, n_matrices * padded_rows(n_out), n_in);
+  }
   [[nodiscard]] std::size_t work_bytes(const WorkShape& shape) const override {
     return WorkSpace(shape, kernels_.memory).n_bytes;
   }
@@ -156,9 +160,14 @@ class StreamBackend final : public DeviceBackend {
                             .from = from,
                             .to = to});
   }
-  [[nodiscard]] std::unique_ptr<WeightMatrix> load_matrix(DType dtype, std::int64_t n_out,
-                                                          std::int64_t n_in,
-                                                          std::span<const std::byte> data) override;
+  [[nodiscard]] std::unique_ptr<WeightMatrix> load_matrix(
+      DType dtype, std::int64_t n_out, std::int64_t n_in,
+      std::span<const std::byte> data) override {
+    return load({.dtype = dtype, .n_out = n_out, .n_in = n_in}, n_out, data);
+  }
+  [[nodiscard]] std::unique_ptr<WeightMatrix> load_stack(DType dtype, std::int64_t n_out,
+                                                         std::int64_t n_in, int n_matrices,
+                                                         std::span<const std::byte> data) override;
 
   // --- passes
   [[nodiscard]] bool begin_pass(const DevicePass& pass) override;
@@ -192,6 +201,8 @@ class StreamBackend final : public DeviceBackend {
     if (task.n_rows > 0) launch("norm", kernels_.norm, task);
   }
   void head(const HeadTask& task) override;
+  void route(const RouteTask& task) override;
+  void experts(const ExpertsTask& task) override;
 
  private:
   struct Reservation {
@@ -222,6 +233,9 @@ class StreamBackend final : public DeviceBackend {
     const std::lock_guard lock(stats_mutex_);
     stats_.n_waits = runtime_->n_waits();
   }
+  [[nodiscard]] std::unique_ptr<WeightMatrix> load(const PackedWeight& weight, std::int64_t n_rows,
+                                                   std::span<const std::byte> data);
+  void add_experts(const ExpertsTask& task);
   void issue_rope();
   void note_first(const RecordingKey& key);
   // Host memory that copies of the present pass use.
@@ -241,9 +255,9 @@ class StreamBackend final : public DeviceBackend {
   void download_results();
   void copy_results(int first_row, int n_rows);
   void hand_over();
-  [[nodiscard]] PreparedInput prepare(const float* x, std::int64_t x_stride, int n_rows,
-                                      std::int64_t n_in, const std::int32_t* row_index,
-                                      const Norm& norm, std::initializer_list<DType> dtypes);
+  [[nodiscard]] PackedInput pack_input(const float* x, std::int64_t x_stride, int n_rows,
+                                       std::int64_t n_in, const std::int32_t* row_index,
+                                       const Norm& norm, std::initializer_list<DType> dtypes);
 
   const std::unique_ptr<Runtime> runtime_;
   const Kernels& kernels_;

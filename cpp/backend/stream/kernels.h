@@ -15,6 +15,7 @@
 #include <cstdint>
 
 #include "backend/backend.h"
+#include "backend/input_kind.h"
 #include "backend/kv_layout.h"
 #include "base/token.h"
 #include "tensor/dtype.h"
@@ -32,28 +33,30 @@ struct PackedWeight {
   DType dtype = DType::kF32;
   std::int64_t n_out = 0, n_in = 0;
   const std::byte* data = nullptr;  // device
+  // Of a stack of matrices: how many there are. It is packed as one, of rows padded_rows(n_out)
+  // apart.
+  int n_stacked = 1;
 };
+[[nodiscard]] constexpr std::int64_t padded_rows(std::int64_t n_out) {
+  return (n_out + 15) / 16 * 16;
+}
 
 // --- Inputs of products
 
-// The form in which a format wants its activations.
-enum class InputKind { kFloat, kQ32, kQ256 };
-inline constexpr int kInputKinds = 3;
-
 // One buffer of input_bytes() for each kind that is used; the others null.
-struct PreparedInput {
+struct PackedInput {
   std::byte* data[kInputKinds] = {};  // device, indexed by InputKind
 };
 
 // Gathers rows, normalises and quantises them.
-struct PrepareArgs {
+struct PackInputArgs {
   const float* x = nullptr;  // [.., x_stride]
   std::int64_t x_stride = 0;
   int n_rows = 0;
   std::int64_t n_in = 0;
-  const std::int32_t* row_index = nullptr;  // device, [n_rows], or null
+  const std::int32_t* row_index = nullptr;  // device, [n_rows], below 0: zeros; or null
   Norm norm;                                // device pointers
-  PreparedInput out;
+  PackedInput out;
 };
 
 // --- Products
@@ -71,22 +74,66 @@ inline constexpr int kMaxSegments = 4;
 
 // Segments with the same format that follow each other are one launch.
 struct LinearArgs {
-  PreparedInput input;
+  PackedInput input;
   int n_rows = 0;
   int n_segments = 0;
   Segment segments[kMaxSegments];
+  // Of stacks: which matrix each 8 rows are multiplied with (device, [n_rows / 8], -1: with none,
+  // their results stay as they are); null: there is but one.
+  const std::int32_t* experts = nullptr;
   bool use_dp4a = false;  // the plain path without tensor cores: slower, same bits
 };
 
 // dst = activation(Wg x) * (Wu x).
 struct GatedArgs {
-  PreparedInput input;
+  PackedInput input;
   int n_rows = 0;
   PackedWeight gate, up;
   Activation activation = Activation::kSilu;
   float* dst = nullptr;
   std::int64_t dst_stride = 0;
+  const std::int32_t* experts = nullptr;  // as in LinearArgs
   bool use_dp4a = false;
+};
+
+// --- Mixtures of experts, whose choice stays on the device
+
+// As RouteTask, from the router's logits.
+struct ChooseArgs {
+  const float* logits = nullptr;  // [n_rows, stride]
+  std::int64_t stride = 0;
+  int n_rows = 0, n_experts = 0, n_used = 0;
+  bool of_chosen = true;
+  std::int32_t* chosen = nullptr;  // [n_rows, n_used]
+  float* weights = nullptr;        // [n_rows, n_used]
+};
+
+// Sorts pairs of a row and an expert by expert into slots, 8 of one expert at a time.
+struct GroupArgs {
+  const std::int32_t* chosen = nullptr;  // [n_pairs / n_used, n_used]
+  int n_pairs = 0, n_used = 0, n_experts = 0;
+  int n_slots = 0;                  // expert_slots()
+  std::int32_t* experts = nullptr;  // [n_slots / 8], -1: none
+  std::int32_t* rows = nullptr;     // [n_slots] of the pair there, -1: there is none
+  std::int32_t* slots = nullptr;    // [n_slots] the slot itself, -1 likewise
+  std::int32_t* slot_of = nullptr;  // [n_pairs]
+};
+// As many slots as pairs can need.
+[[nodiscard]] constexpr int expert_slots(int n_pairs, int n_experts) {
+  const int n_chosen = n_pairs < n_experts ? n_pairs : n_experts;
+  return (n_pairs + 7 * n_chosen) / 8 * 8;
+}
+
+// dst[r] += sum over k of weights[r, k] * y[slot_of[r, k]], in the order of k.
+struct CombineArgs {
+  const float* y = nullptr;  // [slots, y_stride]
+  std::int64_t y_stride = 0;
+  const std::int32_t* slot_of = nullptr;
+  const float* weights = nullptr;
+  int n_rows = 0, n_used = 0;
+  std::int64_t n = 0;
+  float* dst = nullptr;
+  std::int64_t dst_stride = 0;
 };
 
 // --- Attention
@@ -155,7 +202,7 @@ inline constexpr std::int32_t kNoHeadBlock = 0x07FFFFFF;
 
 // As HeadTask: results on the device. n_blocks > 0: only these blocks of kHeadBlock tokens.
 struct HeadArgs {
-  PreparedInput input;
+  PackedInput input;
   int n_rows = 0;
   PackedWeight weight;
   const float* bias = nullptr;
@@ -208,7 +255,7 @@ struct KernelMemory {
 struct Kernels {
   const char* name;
   KernelMemory memory;
-  void (*prepare)(const PrepareArgs& args, Stream stream);
+  void (*pack_input)(const PackInputArgs& args, Stream stream);
   void (*linear)(const LinearArgs& args, Stream stream);
   void (*gated_linear)(const GatedArgs& args, Stream stream);
   void (*rope_store)(const RopeStoreArgs& args, Stream stream);
@@ -218,6 +265,9 @@ struct Kernels {
   void (*head)(const HeadArgs& args, Stream stream);
   void (*embed)(const EmbedArgs& args, Stream stream);
   void (*take_tokens)(const TakeTokensArgs& args, Stream stream);
+  void (*choose)(const ChooseArgs& args, Stream stream);
+  void (*group)(const GroupArgs& args, Stream stream);
+  void (*combine)(const CombineArgs& args, Stream stream);
 };
 
 }  // namespace specdec::stream

@@ -1,4 +1,7 @@
 // Memory of the device, and what is loaded into it.
+#include <cstring>
+#include <vector>
+
 #include "backend/stream/backend_impl.h"
 #include "base/aligned_buffer.h"
 #include "base/error.h"
@@ -42,6 +45,8 @@ int StreamBackend::reserve(std::size_t n_bytes, const WorkShape& shape) {
   buffers_.qkv = at<float>(space_.qkv);
   buffers_.attention = at<float>(space_.attention);
   buffers_.ffn = at<float>(space_.ffn);
+  buffers_.experts = at<std::int32_t>(space_.chosen);
+  buffers_.expert_weights = at<float>(space_.expert_weights);
   slab_.add(memory.data(), memory.size());
   const int id = next_reservation_++;
   reservations_[id].memory = std::move(memory);
@@ -76,16 +81,34 @@ DeviceMemory StreamBackend::allocate(std::size_t n_bytes, const char* what) {
   return {shared_from_this(), data, n_bytes};
 }
 
-std::unique_ptr<WeightMatrix> StreamBackend::load_matrix(DType dtype, std::int64_t n_out,
-                                                         std::int64_t n_in,
-                                                         std::span<const std::byte> data) {
-  const std::size_t n_bytes = kernels_.memory.packed_bytes(dtype, n_out, n_in);
+std::unique_ptr<WeightMatrix> StreamBackend::load(const PackedWeight& weight, std::int64_t n_rows,
+                                                  std::span<const std::byte> data) {
+  const std::size_t n_bytes = kernels_.memory.packed_bytes(weight.dtype, n_rows, weight.n_in);
   DeviceMemory memory = allocate(n_bytes, "a weight matrix");
   AlignedBuffer host(n_bytes);
-  kernels_.memory.pack_matrix(dtype, n_out, n_in, data.data(), host.data(), n_threads_);
+  kernels_.memory.pack_matrix(weight.dtype, n_rows, weight.n_in, data.data(), host.data(),
+                              n_threads_);
   upload(memory.data(), host.data(), n_bytes);
-  return std::make_unique<StreamMatrix>(PackedWeight{.dtype = dtype, .n_out = n_out, .n_in = n_in},
-                                        std::move(memory));
+  return std::make_unique<StreamMatrix>(weight, std::move(memory));
+}
+
+// Packed as one matrix, in which the rows of each are whole tiles.
+std::unique_ptr<WeightMatrix> StreamBackend::load_stack(DType dtype, std::int64_t n_out,
+                                                        std::int64_t n_in, int n_matrices,
+                                                        std::span<const std::byte> data) {
+  const std::int64_t n_rows = padded_rows(n_out);
+  std::vector<std::byte> rows;
+  if (n_rows != n_out) {  // zeros are weights of every format
+    const std::uint64_t row = row_bytes(dtype, static_cast<std::uint64_t>(n_in));
+    const std::uint64_t of_one = row * static_cast<std::uint64_t>(n_out);
+    const std::uint64_t of_padded = row * static_cast<std::uint64_t>(n_rows);
+    rows.resize(of_padded * static_cast<std::uint64_t>(n_matrices));
+    for (std::uint64_t i = 0; i < static_cast<std::uint64_t>(n_matrices); ++i)
+      std::memcpy(rows.data() + i * of_padded, data.data() + i * of_one, of_one);
+    data = rows;
+  }
+  return load({.dtype = dtype, .n_out = n_out, .n_in = n_in, .n_stacked = n_matrices},
+              n_matrices * n_rows, data);
 }
 
 double StreamBackend::measure_bandwidth() {

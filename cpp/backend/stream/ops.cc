@@ -7,23 +7,23 @@
 
 namespace specdec::stream {
 
-PreparedInput StreamBackend::prepare(const float* x, std::int64_t x_stride, int n_rows,
-                                     std::int64_t n_in, const std::int32_t* row_index,
-                                     const Norm& norm, std::initializer_list<DType> dtypes) {
-  SPECDEC_CHECK(n_rows <= shape_.max_rows && n_in <= shape_.max_n_in);
-  PreparedInput out;
+PackedInput StreamBackend::pack_input(const float* x, std::int64_t x_stride, int n_rows,
+                                      std::int64_t n_in, const std::int32_t* row_index,
+                                      const Norm& norm, std::initializer_list<DType> dtypes) {
+  SPECDEC_CHECK(n_rows <= space_.input_rows && n_in <= shape_.max_n_in);
+  PackedInput out;
   for (const DType dtype : dtypes) {
     const auto kind = static_cast<std::size_t>(kernels_.memory.input_kind(dtype));
-    out.data[kind] = at<std::byte>(space_.prepared[kind]);
+    out.data[kind] = at<std::byte>(space_.inputs_of[kind]);
   }
-  launch("norm and quantisation", kernels_.prepare,
-         PrepareArgs{.x = x,
-                     .x_stride = x_stride,
-                     .n_rows = n_rows,
-                     .n_in = n_in,
-                     .row_index = row_index,
-                     .norm = norm,
-                     .out = out});
+  launch("norm and quantisation", kernels_.pack_input,
+         PackInputArgs{.x = x,
+                       .x_stride = x_stride,
+                       .n_rows = n_rows,
+                       .n_in = n_in,
+                       .row_index = row_index,
+                       .norm = norm,
+                       .out = out});
   return out;
 }
 
@@ -47,8 +47,8 @@ void StreamBackend::linear(const LinearTask& task) {
                         .activation = segment.activation};
   }
   static_assert(kMaxSegments == 4);
-  args.input = prepare(task.x, task.x_stride, task.n_rows, task.segments[0].weight->n_in(),
-                       task.row_index, task.norm, {dtypes[0], dtypes[1], dtypes[2], dtypes[3]});
+  args.input = pack_input(task.x, task.x_stride, task.n_rows, task.segments[0].weight->n_in(),
+                          task.row_index, task.norm, {dtypes[0], dtypes[1], dtypes[2], dtypes[3]});
   launch("linear", kernels_.linear, args);
 }
 
@@ -62,8 +62,8 @@ void StreamBackend::gated_linear(const GatedLinearTask& task) {
                  .activation = task.activation,
                  .dst = task.dst,
                  .dst_stride = task.dst_stride};
-  args.input = prepare(task.x, task.x_stride, task.n_rows, task.gate->n_in(), task.row_index,
-                       task.norm, {task.gate->dtype(), task.up->dtype()});
+  args.input = pack_input(task.x, task.x_stride, task.n_rows, task.gate->n_in(), task.row_index,
+                          task.norm, {task.gate->dtype(), task.up->dtype()});
   launch("gated linear", kernels_.gated_linear, args);
 }
 
@@ -166,8 +166,8 @@ void StreamBackend::head(const HeadTask& task) {
                   .logits = task.logits != nullptr ? at<float>(space_.logits) : nullptr,
                   .logits_stride = task.logits_stride,
                   .scratch = at<std::byte>(space_.scratch)};
-    args.input = prepare(task.x + row * task.x_stride, task.x_stride, n_rows, task.weight->n_in(),
-                         nullptr, task.norm, {task.weight->dtype()});
+    args.input = pack_input(task.x + row * task.x_stride, task.x_stride, n_rows,
+                            task.weight->n_in(), nullptr, task.norm, {task.weight->dtype()});
     launch("output head", kernels_.head, args);
     head_rows_ = step_ + n_rows;
     head_top_k_ = task.top_k;

@@ -50,9 +50,11 @@ WorkSpace::WorkSpace(const WorkShape& shape, const KernelMemory& memory) {
   qkv = place(n_bytes, rows(qkv_row));
   attention = place(n_bytes, rows(q_row));
   ffn = place(n_bytes, rows(ffn_row));
+  input_rows = shape.max_rows;
+  if (shape.n_experts > 0) place_experts(shape);
   for (int kind = 0; kind < kInputKinds; ++kind) {
-    prepared[kind] = place(
-        n_bytes, memory.input_bytes(static_cast<InputKind>(kind), shape.max_rows, shape.max_n_in));
+    inputs_of[kind] = place(
+        n_bytes, memory.input_bytes(static_cast<InputKind>(kind), input_rows, shape.max_n_in));
   }
   counters_bytes = size(shape.n_heads) * kAttentionCounters * sizeof(std::int32_t);
   counters = place(n_bytes, counters_bytes);
@@ -63,6 +65,24 @@ WorkSpace::WorkSpace(const WorkShape& shape, const KernelMemory& memory) {
   scratch_bytes =
       std::max(attention_bytes, memory.head_scratch_bytes(kHeadRows, shape.n_tokens, 0, kMaxTopK));
   scratch = place(n_bytes, scratch_bytes);
+}
+
+void WorkSpace::place_experts(const WorkShape& shape) {
+  const std::size_t n_pairs = size(shape.max_rows) * size(shape.n_experts_used);
+  const int n_together = std::min(shape.max_rows, kExpertRows) * shape.n_experts_used;
+  const std::size_t n_slots = size(expert_slots(n_together, shape.n_experts));
+  chosen = place(n_bytes, n_pairs * sizeof(std::int32_t));
+  expert_weights = place(n_bytes, n_pairs * sizeof(float));
+  router_logits =
+      place(n_bytes, size(shape.max_rows) * size(padded_row(shape.n_experts)) * sizeof(float));
+  slot_experts = place(n_bytes, n_slots / 8 * sizeof(std::int32_t));
+  slot_rows = place(n_bytes, n_slots * sizeof(std::int32_t));
+  slots = place(n_bytes, n_slots * sizeof(std::int32_t));
+  slot_of = place(n_bytes, size(n_together) * sizeof(std::int32_t));
+  expert_ffn_row = size(padded_row(shape.expert_size));
+  expert_ffn = place(n_bytes, n_slots * expert_ffn_row * sizeof(float));
+  expert_out = place(n_bytes, n_slots * hidden_row * sizeof(float));
+  input_rows = std::max(input_rows, static_cast<int>(n_slots));
 }
 
 PassInputs::PassInputs(int n_rows, int n_fed, int n_rot, int n_pages, bool tree, int n_head_blocks,

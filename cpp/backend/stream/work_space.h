@@ -27,12 +27,22 @@ struct WorkSpace {
 
   std::size_t inputs = 0, inputs_bytes = 0;  // what a pass uploads: PassInputs
   std::size_t hidden = 0, qkv = 0, attention = 0, ffn = 0;
-  std::size_t prepared[kInputKinds] = {};
+  std::size_t inputs_of[kInputKinds] = {};
+  int input_rows = 0;
+  // Of mixtures: what rows choose; of a piece of rows the slots, as GroupArgs has them, and what
+  // experts make of them.
+  std::size_t chosen = 0, expert_weights = 0, router_logits = 0;
+  std::size_t slot_experts = 0, slot_rows = 0, slots = 0, slot_of = 0;
+  std::size_t expert_ffn = 0, expert_out = 0;
+  std::size_t expert_ffn_row = 0;                // floats, padded
   std::size_t counters = 0, counters_bytes = 0;  // of attention: zeros between passes
   std::size_t top = 0, log_sum_exp = 0, logits = 0;
   std::size_t scratch = 0, scratch_bytes = 0;
   std::size_t attention_bytes = 0;  // of scratch, for one launch of attention
   std::size_t n_bytes = 0;
+
+ private:
+  void place_experts(const WorkShape& shape);
 };
 
 // The inputs of one pass, packed densely; offsets depend only on what its key says.

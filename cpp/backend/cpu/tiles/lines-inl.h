@@ -67,11 +67,13 @@ SPECDEC_INLINE inline void decode_codes(const std::uint8_t* lines, int lane, typ
   }
 }
 
-// Scales, lane for row: d and m of formats with blocks of 32, of their block b.
+// Scales d, lane for row.
 template <class S, class Block>
 SPECDEC_INLINE inline typename S::F32 load_scale(const std::uint8_t* p) {
   if constexpr (kWideScale<Block>) {
     return S::load_bf16(p);
+  } else if constexpr (Block::kCodes.d_shift > 0) {
+    return S::f_mul(S::load_f16(p), S::f_set1(1.0F / (1 << Block::kCodes.d_shift)));
   } else {
     return S::load_f16(p);
   }

@@ -6,10 +6,11 @@
 #include <bit>
 
 #include "backend/cuda/kernels/elementwise-inl.h"
+#include "backend/cuda/kernels/experts-inl.h"
 #include "backend/cuda/kernels/head-inl.h"
 #include "backend/cuda/kernels/layout.h"
 #include "backend/cuda/kernels/matmul_launch.h"
-#include "backend/cuda/kernels/prepare-inl.h"
+#include "backend/cuda/kernels/pack_input-inl.h"
 #include "backend/cuda/kernels/rope_store-inl.h"
 #include "backend/cuda/kernels/scratch.h"
 
@@ -45,9 +46,9 @@ inline constexpr int kPiece = 256;  // elements per block of elementwise kernels
 }
 
 template <class L>
-void prepare(const PrepareArgs& args, Stream stream) {
+void pack_input(const PackInputArgs& args, Stream stream) {
   if (args.n_rows == 0) return;
-  PrepareParams p{};
+  PackInputParams p{};
   p.x = args.x;
   p.x_stride = args.x_stride;
   p.row_index = args.row_index;
@@ -73,13 +74,14 @@ void prepare(const PrepareArgs& args, Stream stream) {
   const std::int64_t n_padded = div_up(args.n_in, 256) * 256;
   p.k_per_block = p.norm == 0 ? 2048 : n_padded;
   const auto rows = static_cast<int>(div_up(args.n_rows, kColsPerTile) * kColsPerTile);
-  L::template launch<Prepare>(p, rows, static_cast<int>(div_up(n_padded, p.k_per_block)), 256,
-                              84 * static_cast<int>(sizeof(float)), stream);
+  L::template launch<PackInput>(p, rows, static_cast<int>(div_up(n_padded, p.k_per_block)), 256,
+                                kSumBytes, stream);
 }
 
-// Everything but the segments.
-[[nodiscard]] inline MatmulLaunch matmul_launch(const PreparedInput& input, int n_rows, DType dtype,
-                                                std::int64_t n_in, bool use_dp4a) {
+// Everything but the segments. experts: as in ExpertsArgs.
+[[nodiscard]] inline MatmulLaunch matmul_launch(const PackedInput& input, int n_rows, DType dtype,
+                                                std::int64_t n_in, bool use_dp4a,
+                                                const std::int32_t* experts = nullptr) {
   MatmulLaunch launch;
   launch.dtype = dtype;
   launch.use_dp4a = use_dp4a && input_kind(dtype) != InputKind::kFloat;
@@ -90,7 +92,9 @@ void prepare(const PrepareArgs& args, Stream stream) {
   p.input = {view.q, view.d, view.sums, view.x, view.n_k};
   p.n_rows = n_rows;
   p.n_col_tiles = static_cast<int>(div_up(n_rows, kColsPerTile));
-  launch.col_tiles = launch.use_dp4a ? 1 : p.n_col_tiles <= 2 ? p.n_col_tiles : 4;
+  p.experts = experts;
+  const bool single = launch.use_dp4a || experts != nullptr;
+  launch.col_tiles = single ? 1 : p.n_col_tiles <= 2 ? p.n_col_tiles : 4;
   const std::int64_t n_units = div_up(n_in, layout.unit);
   p.n_units = static_cast<int>(n_units);
   p.units_per_slice = static_cast<int>(units_per_slice(n_units));
@@ -102,7 +106,7 @@ inline void add_segment(MatmulLaunch& launch, const Segment& segment) {
   SegmentParams s{};
   const PackedWeight& w = segment.weight;
   s.headers = reinterpret_cast<const std::uint8_t*>(w.data);
-  s.codes = s.headers + header_plane_bytes(w.dtype, w.n_out, w.n_in);
+  s.codes = s.headers + header_plane_bytes(w.dtype, w.n_stacked * padded_rows(w.n_out), w.n_in);
   s.bias = segment.bias;
   s.dst = segment.dst;
   s.dst_stride = segment.dst_stride;
@@ -111,6 +115,7 @@ inline void add_segment(MatmulLaunch& launch, const Segment& segment) {
   s.store = segment.accumulate ? kStoreAdd : kStorePlain;
   s.activation = static_cast<int>(segment.activation);
   launch.params.segments[launch.params.n_segments++] = s;
+  launch.params.expert_tiles = static_cast<int>(div_up(w.n_out, kRowsPerTile));
   launch.params.n_tiles += static_cast<int>(div_up(w.n_out, kRowsPerTile));
 }
 
@@ -119,8 +124,8 @@ void linear(const LinearArgs& args, Stream stream) {
   if (args.n_rows == 0) return;
   for (int i = 0; i < args.n_segments;) {
     const PackedWeight& first = args.segments[i].weight;
-    MatmulLaunch launch =
-        matmul_launch(args.input, args.n_rows, first.dtype, first.n_in, args.use_dp4a);
+    MatmulLaunch launch = matmul_launch(args.input, args.n_rows, first.dtype, first.n_in,
+                                        args.use_dp4a, args.experts);
     for (; i < args.n_segments && args.segments[i].weight.dtype == first.dtype; ++i)
       add_segment(launch, args.segments[i]);
     L::matmul(launch, stream);
@@ -138,10 +143,12 @@ void gated_linear(const GatedArgs& args, Stream stream) {
   up.weight = args.up;
   up.activation = args.activation;
   const auto launch_of = [&](const PackedWeight& weight) {
-    return matmul_launch(args.input, args.n_rows, weight.dtype, weight.n_in, args.use_dp4a);
+    return matmul_launch(args.input, args.n_rows, weight.dtype, weight.n_in, args.use_dp4a,
+                         args.experts);
   };
   MatmulLaunch first = launch_of(args.gate);
-  if (!args.use_dp4a && gates_at_once(args.n_rows, args.gate.dtype, args.up.dtype)) {
+  const int n_columns = args.experts != nullptr ? kColsPerTile : args.n_rows;
+  if (!args.use_dp4a && gates_at_once(n_columns, args.gate.dtype, args.up.dtype)) {
     gate.activation = args.activation;
     add_segment(first, gate);
     const int n_tiles = first.params.n_tiles;
@@ -213,8 +220,7 @@ void norm(const NormTask& task, Stream stream) {
   p.dst = task.dst;
   p.dst_stride = task.dst_stride;
   p.accumulate = task.accumulate ? 1 : 0;
-  L::template launch<NormRows>(p, task.n_rows, task.n_groups, 128,
-                               84 * static_cast<int>(sizeof(float)), stream);
+  L::template launch<NormRows>(p, task.n_rows, task.n_groups, 128, kSumBytes, stream);
 }
 
 template <class L>
@@ -275,6 +281,30 @@ void head(const HeadArgs& args, Stream stream) {
     // Narrow rows of logits: copied without the padding of the last tile.
     L::template launch<HeadCopy>(p, pieces(args.n_tokens), args.n_rows, kPiece, 0, stream);
   }
+}
+
+template <class L>
+void choose(const ChooseArgs& args, Stream stream) {
+  if (args.n_rows == 0) return;
+  const ChooseParams p{args.logits,    args.stride, args.n_experts, args.n_used,
+                       args.of_chosen, args.chosen, args.weights};
+  L::template launch<Choose>(p, args.n_rows, 1, Choose::kMaxThreads, kSumBytes, stream);
+}
+
+template <class L>
+void group(const GroupArgs& args, Stream stream) {
+  const GroupParams p{args.chosen,  args.n_pairs, args.n_used, args.n_experts, args.n_slots / 8,
+                      args.experts, args.rows,    args.slots,  args.slot_of};
+  L::template launch<Group>(p, 1, 1, Group::kMaxThreads,
+                            args.n_experts * static_cast<int>(sizeof(std::int32_t)), stream);
+}
+
+template <class L>
+void combine(const CombineArgs& args, Stream stream) {
+  if (args.n_rows == 0) return;
+  const CombineParams p{args.y,      args.y_stride, args.slot_of, args.weights,
+                        args.n_used, args.n,        args.dst,     args.dst_stride};
+  L::template launch<Combine>(p, pieces(args.n), args.n_rows, kPiece, 0, stream);
 }
 
 template <class L>

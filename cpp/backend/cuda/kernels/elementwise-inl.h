@@ -97,7 +97,7 @@ struct Row256 {
                                   std::int64_t unit, int r, int k) {
     const std::uint8_t* header = headers + unit * F::kHeaderBytes;
     const std::uint8_t* pair = header + r % 8 * (F::kHasMin ? 8 : 4) + r / 8 * 2;
-    const float d = load_half(g, pair);
+    const float d = F::scale_of(g.load(reinterpret_cast<const std::uint16_t*>(pair)));
     const std::uint8_t* scales = header + F::kScaleOffset;
     const auto q =
         static_cast<float>(F::value_of(code_of<F>(g, codes + unit * F::kCodeBytes, r, k)));

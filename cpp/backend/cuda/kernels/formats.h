@@ -36,6 +36,7 @@ struct CodeFormat {
   static constexpr int kLow = kCodes.low_bits, kHigh = kCodes.high_bits, kUnit = unit;
   static constexpr bool kSigned = kLow == 8 || kCodes.by_value;
   static constexpr int kZeroShift = kSigned ? -1 : kCodes.zero_shift;
+  static constexpr int kDShift = kCodes.d_shift;
   static constexpr bool kHasMin = specdec::kHasMin<Block>;
   static constexpr int kBlocks64 = unit / 64;
   static constexpr int kLowWords = kBlocks64 * kLow;  // per lane and unit
@@ -120,6 +121,8 @@ struct CodeFormat {
   static SPECDEC_GPU float scale_of(std::uint16_t bits) {
     if constexpr (kWideScale<Block>) {
       return from_bits(static_cast<std::uint32_t>(bits) << 16);
+    } else if constexpr (kDShift > 0) {
+      return half_to_float(bits) * (1.0F / static_cast<float>(1 << kDShift));
     } else {
       return half_to_float(bits);
     }

@@ -1,4 +1,4 @@
-// Where things lie in packed matrices and prepared inputs; host side.
+// Where things lie in packed matrices and packed inputs; host side.
 #pragma once
 
 #include "backend/cuda/kernels/launch.h"
@@ -6,7 +6,7 @@
 namespace specdec::cuda {
 
 inline constexpr int kRowsPerTile = 16;  // rows of a matrix per block of threads
-inline constexpr int kColsPerTile = 8;   // rows of x side by side in a prepared input
+inline constexpr int kColsPerTile = 8;   // rows of x side by side in a packed input
 inline constexpr int kMaxSlices = 16;    // pieces of k of one dot product
 
 struct WeightLayout {

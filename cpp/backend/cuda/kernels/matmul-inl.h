@@ -1,4 +1,4 @@
-// Products of packed weights and prepared inputs: 16 rows of the matrix (a tile) times kTiles * 8
+// Products of packed weights and packed inputs: 16 rows of the matrix (a tile) times kTiles * 8
 // rows of x. Weights are decoded once for all columns; columns share nothing else, so a column's
 // bits depend on nothing but itself. A dot product is cut into pieces of k, which are added in
 // ascending order; two kernels with the same bits differ in who computes them:
@@ -30,17 +30,27 @@ struct MatmulParams {
   // Tiles of the matrix to compute, or null for all. Ones behind its last are left out: a list may
   // be padded with them.
   const std::int32_t* tiles;
+  // Of a stack of matrices, the one of each tile of columns, -1: of none. Null: there is but one.
+  const std::int32_t* experts;
+  int expert_tiles;  // of one matrix of a stack
   int n_segments;
   SegmentParams segments[4];  // gated: the gate and up
 };
 
 struct Place {
   int segment;
-  int tile;      // of the matrix
-  int dst_tile;  // where its rows go
+  int tile;         // of the matrix
+  int packed_tile;  // of the stack
+  int dst_tile;     // where its rows go
 };
 
-// at: a tile of the grid.
+// Whether the work of a block is known before the kernels before this one are through.
+SPECDEC_GPU bool is_listed(const MatmulParams& p) {
+  return p.tiles != nullptr || p.experts != nullptr;
+}
+
+// at: a tile of the grid. Its packed_tile is below 0 when there is nothing to do for the block's
+// columns.
 template <class G>
 SPECDEC_GPU Place find_place(G& g, const MatmulParams& p, int at) {
   Place out;
@@ -50,11 +60,16 @@ SPECDEC_GPU Place find_place(G& g, const MatmulParams& p, int at) {
   }
   out.dst_tile = at - p.segments[out.segment].first_tile;
   out.tile = p.tiles == nullptr ? out.dst_tile : g.load(p.tiles + out.dst_tile);
+  out.packed_tile = out.tile;
+  if (p.experts != nullptr) {
+    const int expert = g.load(p.experts + g.block());
+    out.packed_tile = expert < 0 ? -1 : out.tile + expert * p.expert_tiles;
+  }
   return out;
 }
 
 SPECDEC_GPU bool is_padding(const MatmulParams& p, const Place& place) {
-  return std::int64_t{place.tile} * 16 >= p.segments[place.segment].n_out;
+  return place.packed_tile < 0 || std::int64_t{place.tile} * 16 >= p.segments[place.segment].n_out;
 }
 
 template <int kTiles>
@@ -182,7 +197,7 @@ struct SlicedMatmul {
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {
     constexpr int kTiles = Unit::kTileCount;
-    const bool listed = p.tiles != nullptr;
+    const bool listed = is_listed(p);
     if (listed) g.wait_for_previous();
     const Place place = find_place(g, p, g.block_y());
     if (is_padding(p, place)) return;  // of a list only
@@ -190,7 +205,7 @@ struct SlicedMatmul {
     const int first_slice = g.thread() / 32 * p.slices_per_warp;
     const int first = first_slice * p.units_per_slice;
     const int end = smaller(first + p.slices_per_warp * p.units_per_slice, p.n_units);
-    const std::int64_t base = std::int64_t{place.tile} * p.n_units;
+    const std::int64_t base = std::int64_t{place.packed_tile} * p.n_units;
 
     Unit unit;
     unit.load(g, p.segments[place.segment], base + first, lane);
@@ -235,14 +250,14 @@ struct WideMatmul {
   template <class G>
   static SPECDEC_GPU void run(G& g, const Params& p) {
     constexpr int kTiles = Unit::kTileCount;
-    const bool listed = p.tiles != nullptr;
+    const bool listed = is_listed(p);
     if (listed) g.wait_for_previous();
     const int lane = g.thread() % 32;
     const int warp = g.thread() / 32;
     const int at = g.block_y() * (g.n_threads() / 32) + warp;
     const Place place = find_place(g, p, smaller(at, p.n_tiles - 1));
     const bool computes = at < p.n_tiles && !is_padding(p, place);
-    const std::int64_t base = std::int64_t{place.tile} * p.n_units;
+    const std::int64_t base = std::int64_t{place.packed_tile} * p.n_units;
 
     Unit unit;
     if (computes) start(g, p, place, base, at, listed, unit);

@@ -260,7 +260,7 @@ struct Unit256 : FragmentSums {
           reinterpret_cast<const Float2*>(in.d + (tile[n] * n_super + unit) * 8 + lane % 4 * 2));
       SPECDEC_UNROLL
       for (int i = 0; i < 4; ++i) {
-        const float dw = half_to_float(static_cast<std::uint16_t>(d.w[0] >> (i / 2 * 16)));
+        const float dw = F::scale_of(static_cast<std::uint16_t>(d.w[0] >> (i / 2 * 16)));
         acc[n][i] = fma_of(static_cast<float>(sum[n][i]), dw * two.v[i % 2], acc[n][i]);
         sum[n][i] = 0;
       }

@@ -72,7 +72,7 @@ const Kernels& gpu_kernels() {
   static const Kernels kernels{
       .name = "cuda",
       .memory = kKernelMemory,
-      .prepare = prepare<CudaLauncher>,
+      .pack_input = pack_input<CudaLauncher>,
       .linear = linear<CudaLauncher>,
       .gated_linear = gated_linear<CudaLauncher>,
       .rope_store = rope_store<CudaLauncher>,
@@ -82,6 +82,9 @@ const Kernels& gpu_kernels() {
       .head = head<CudaLauncher>,
       .embed = embed<CudaLauncher>,
       .take_tokens = take_tokens<CudaLauncher>,
+      .choose = choose<CudaLauncher>,
+      .group = group<CudaLauncher>,
+      .combine = combine<CudaLauncher>,
   };
   return kernels;
 }

@@ -6,7 +6,7 @@
 
 namespace specdec::cuda {
 
-struct PrepareParams {
+struct PackInputParams {
   const float* x;
   std::int64_t x_stride;
   const std::int32_t* row_index;
@@ -55,19 +55,12 @@ struct RowInput {
   }
 };
 
-// Sum of x, or of squared distances from the mean, in 64 chains and a fixed tree: the CPU's order.
-template <bool kSquares, class G>
-SPECDEC_GPU float sum_row(G& g, const float* x, std::int64_t n, float mean) {
+// Sum of the 64 chains that the first threads of a block have, in a fixed tree: the CPU's order.
+template <class G>
+SPECDEC_GPU float sum_chains(G& g, float chain) {
   const auto lanes = g.template shared<float>(0);
   const int t = g.thread();
-  if (t < 64) {
-    float acc = 0;
-    for (std::int64_t k = t; k < n; k += 64) {
-      const float v = g.load(x + k);
-      acc = kSquares ? fma_of(v - mean, v - mean, acc) : acc + v;
-    }
-    lanes.set(t, acc);
-  }
+  if (t < 64) lanes.set(t, chain);
   g.sync();
   if (t < 16)
     lanes.set(64 + t, (lanes.get(t) + lanes.get(16 + t)) + (lanes.get(32 + t) + lanes.get(48 + t)));
@@ -80,6 +73,18 @@ SPECDEC_GPU float sum_row(G& g, const float* x, std::int64_t n, float mean) {
   const float sum = (lanes.get(80) + lanes.get(82)) + (lanes.get(81) + lanes.get(83));
   g.sync();
   return sum;
+}
+inline constexpr int kSumBytes = 84 * 4;  // of shared memory
+
+// Sum of x, or of squared distances from the mean.
+template <bool kSquares, class G>
+SPECDEC_GPU float sum_row(G& g, const float* x, std::int64_t n, float mean) {
+  float acc = 0;
+  for (std::int64_t k = g.thread(); g.thread() < 64 && k < n; k += 64) {
+    const float v = g.load(x + k);
+    acc = kSquares ? fma_of(v - mean, v - mean, acc) : acc + v;
+  }
+  return sum_chains(g, acc);
 }
 
 struct MeanScale {
@@ -133,8 +138,8 @@ SPECDEC_GPU void store_codes(G& g, std::uint8_t* block, int column, int code) {
   }
 }
 
-struct Prepare {
-  using Params = PrepareParams;
+struct PackInput {
+  using Params = PackInputParams;
   static constexpr bool kWaits = true;
   static constexpr int kMaxThreads = 256;
   static constexpr int kMinBlocks = 2;
@@ -144,10 +149,11 @@ struct Prepare {
     const int row = g.block();
     if (row == 0 && p.norm != 0) prefetch_norm(g, p);
     g.wait_for_previous();
-    const bool exists = row < p.n_rows;  // rows behind the last fill up a tile with zeros
+    // Rows behind the last, and those of an index below 0, fill up a tile with zeros.
+    std::int64_t source = row < p.n_rows ? row : -1;
+    if (source >= 0 && p.row_index != nullptr) source = g.load(p.row_index + row);
     RowInput in{};
-    if (exists) {
-      const std::int64_t source = p.row_index == nullptr ? row : g.load(p.row_index + row);
+    if (source >= 0) {
       in.x = p.x + source * p.x_stride;
       in.weight = p.weight;
       in.bias = p.norm == 2 ? p.bias : nullptr;

@@ -5,19 +5,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "backend/input_kind.h"
+
 namespace specdec {
 
 inline constexpr int kTileRows = 16;   // output rows computed together, one per vector lane
 inline constexpr int kMaxColumns = 8;  // columns that share one decoding of the weights
 
-// What a weight format wants its activations to be.
-enum class PanelKind {
-  kFloat,  // f32 as they are
-  kQ32,    // int8, one scale per 32 (formats with 32-weight blocks)
-  kQ256,   // int8, one scale per 256 (formats with 256-weight blocks)
-};
-
-struct Panel {
+struct PackedInput {
   int n_cols = 0;
   std::int64_t n_in = 0;
   // kFloat
@@ -33,14 +28,15 @@ struct Panel {
   const std::int32_t* pairs16 = nullptr;  // [n_in/32][n_cols]
 };
 
-// Bytes of one panel's arrays (each 64-byte aligned), and where they lie.
-[[nodiscard]] std::size_t panel_bytes(PanelKind kind, std::int64_t n_in, int n_cols);
-// A Panel over `memory` (64-byte aligned, panel_bytes() long).
-[[nodiscard]] Panel panel_view(PanelKind kind, std::int64_t n_in, int n_cols, std::byte* memory);
+// Bytes of one input's arrays (each 64-byte aligned), and where they lie.
+[[nodiscard]] std::size_t packed_input_bytes(InputKind kind, std::int64_t n_in, int n_cols);
+// A PackedInput over `memory` (64-byte aligned, packed_input_bytes() long).
+[[nodiscard]] PackedInput packed_input_view(InputKind kind, std::int64_t n_in, int n_cols,
+                                            std::byte* memory);
 
-// Length of a row in a panel: n_in rounded up so that kernels may read whole units.
-[[nodiscard]] constexpr std::int64_t padded_n_in(PanelKind kind, std::int64_t n_in) {
-  return kind == PanelKind::kQ32 ? (n_in + 63) / 64 * 64 : n_in;
+// Length of a row of an input: n_in rounded up so that kernels may read whole units.
+[[nodiscard]] constexpr std::int64_t padded_n_in(InputKind kind, std::int64_t n_in) {
+  return kind == InputKind::kQ32 ? (n_in + 63) / 64 * 64 : n_in;
 }
 
 }  // namespace specdec

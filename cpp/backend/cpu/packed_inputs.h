@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "backend/cpu/matmul.h"
-#include "backend/cpu/panel.h"
+#include "backend/cpu/packed_input.h"
 #include "base/aligned_buffer.h"
 
 namespace specdec {
@@ -37,11 +37,11 @@ class ColumnSplit {
 };
 
 // Input of one operation, normalised and quantised in every form its matrices need.
-class Panels {
+class PackedInputs {
  public:
-  Panels(int n_rows, std::int64_t n_in) : split_(n_rows), n_in_(n_in) {}
+  PackedInputs(int n_rows, std::int64_t n_in) : split_(n_rows), n_in_(n_in) {}
 
-  void want(PanelKind kind) { wanted_[static_cast<std::size_t>(kind)] = true; }
+  void want(InputKind kind) { wanted_[static_cast<std::size_t>(kind)] = true; }
 
   void allocate(AlignedBuffer& buffer) {
     buffer.require(n_bytes());
@@ -53,7 +53,7 @@ class Panels {
     for (std::size_t kind = 0; kind < 3; ++kind) {
       if (!wanted_[kind]) continue;
       for (int g = 0; g < split_.n_groups(); ++g)
-        n += panel_bytes(static_cast<PanelKind>(kind), n_in_, split_.size(g));
+        n += packed_input_bytes(static_cast<InputKind>(kind), n_in_, split_.size(g));
     }
     return n;
   }
@@ -64,10 +64,10 @@ class Panels {
       if (!wanted_[kind]) continue;
       views_[kind].resize(static_cast<std::size_t>(split_.n_groups()));
       for (int g = 0; g < split_.n_groups(); ++g) {
-        const auto panel_kind = static_cast<PanelKind>(kind);
+        const auto input_kind = static_cast<InputKind>(kind);
         views_[kind][static_cast<std::size_t>(g)] =
-            panel_view(panel_kind, n_in_, split_.size(g), memory);
-        memory += panel_bytes(panel_kind, n_in_, split_.size(g));
+            packed_input_view(input_kind, n_in_, split_.size(g), memory);
+        memory += packed_input_bytes(input_kind, n_in_, split_.size(g));
       }
     }
   }
@@ -77,14 +77,14 @@ class Panels {
     const int group = split_.group_of(row);
     for (std::size_t kind = 0; kind < 3; ++kind) {
       if (!wanted_[kind]) continue;
-      kernels.quantize(static_cast<PanelKind>(kind))(x, n_in_, row - split_.first(group),
+      kernels.quantize(static_cast<InputKind>(kind))(x, n_in_, row - split_.first(group),
                                                      views_[kind][static_cast<std::size_t>(group)]);
     }
   }
 
   [[nodiscard]] std::int64_t n_in() const { return n_in_; }
   [[nodiscard]] const ColumnSplit& split() const { return split_; }
-  [[nodiscard]] const Panel& view(PanelKind kind, int group) const {
+  [[nodiscard]] const PackedInput& view(InputKind kind, int group) const {
     return views_[static_cast<std::size_t>(kind)][static_cast<std::size_t>(group)];
   }
 
@@ -92,7 +92,7 @@ class Panels {
   ColumnSplit split_;
   std::int64_t n_in_;
   std::array<bool, 3> wanted_{};
-  std::array<std::vector<Panel>, 3> views_;
+  std::array<std::vector<PackedInput>, 3> views_;
 };
 
 }  // namespace specdec

@@ -1,0 +1,7 @@
+#include "quant/grids.h"
+
+namespace specdec {
+
+#include "quant/grids.inc"
+
+}  // namespace specdec
