@@ -13,6 +13,8 @@ import pytest
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 
 from specdec_native import cli  # noqa: E402
+from specdec_native.batch.command import Work  # noqa: E402
+from specdec_native.batch.lines import options_in_files  # noqa: E402
 
 TEMPLATE = ("--chat-template", "chatml")
 
@@ -130,6 +132,93 @@ def test_a_finished_output_is_not_replaced(tiny_path, source, tmp_path, capfd):
     assert batch(tiny_path, source, output) == 2
     assert "--restart replaces it" in capfd.readouterr().err
     assert output.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["same.jsonl", "x.partial", "x.partial.json"])
+def test_the_input_is_never_overwritten(tiny_path, tmp_path, name, capfd):
+    source = tmp_path / name
+    source.write_text('{"prompt": "a", "max_tokens": 1}\n')
+    output = tmp_path / name.partition(".partial")[0]
+    assert batch(tiny_path, source, output, "--restart") == 2
+    assert "is the input" in capfd.readouterr().err
+    assert source.read_text() == '{"prompt": "a", "max_tokens": 1}\n'
+
+
+def test_two_runs_do_not_write_one_output(tmp_path):
+    output = tmp_path / "out.jsonl"
+    first = Work(output, {"a": 1}, restart=False)
+    first.add(b"one\n")
+    for restart in (False, True):
+        with pytest.raises(sd.InvalidArgumentError, match="another run is writing"):
+            Work(output, {"a": 1}, restart=restart)
+    first.add(b"two\n")
+    first.finish()
+    assert output.read_bytes() == b"one\ntwo\n"
+
+
+def test_what_is_no_file_is_not_replaced(tiny_path, source, tmp_path, capfd):
+    for output in (tmp_path, "/dev/null"):
+        assert batch(tiny_path, source, output, "--restart") == 2
+        assert "is no regular file" in capfd.readouterr().err
+
+
+HOSTILE = [
+    *({"prompt": value} for value in (None, 5, {}, [], "", ["a"], [1e999], [True], "\x00")),
+    *({"messages": value} for value in (None, 5, {}, [], "x", [5], [{}], [{"role": 1}])),
+    *({"messages": [{"role": "user", "content": value}]} for value in (5, {}, [5], [{}])),
+    *(
+        {"messages": [{"role": "user", "content": "x"}], name: value}
+        for name in ("tools", "template", "template_args")
+        for value in (5, "x", [1], {"a": 1}, "")
+    ),
+    *(
+        {"prompt": "x", name: value}
+        for name in sorted(options_in_files(sd.Engine.submit))
+        for value in (-5, "x", [None], {"a": "b"}, 1e999)
+    ),
+    *({"prompt": "x", name: 1} for name in ("self", "params", "grammar", "on_round", "", "\x00")),
+]
+
+
+def test_no_line_ends_the_run(tiny_path, tmp_path):
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    lines = [json.dumps({"max_tokens": 1, **entry}).encode() for entry in HOSTILE]
+    lines = [line.replace(b"Infinity", b"1e999") for line in lines]
+    lines += [b"\xff", b'{"id": NaN, "prompt": "a"}', b'{"id": "\\ud800", "prompt": "a"}']
+    # With a mark at the beginning, and none at the end.
+    source.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines))
+    assert batch(tiny_path, source, output) == 0
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    told = [json.loads(line, parse_constant=refuse) for line in output.read_bytes().splitlines()]
+    assert [entry["line"] for entry in told] == list(range(len(lines)))
+    assert told[-1]["id"] == "\ud800"
+    assert "NaN is no JSON number" in told[-2]["error"]["message"]
+    assert "prompt" in told[0]["error"]["message"]
+
+
+def test_templates_are_files_or_names_that_mean_something(tiny_path, tmp_path, capfd):
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"messages": [{"role": "user", "content": "cat"}], "max_tokens": 5}\n')
+    template = tmp_path / "t.jinja"
+    template.write_text("{{ messages[0].content }} hat")
+    plain = tmp_path / "plain.jsonl"
+    plain.write_text('{"prompt": "cat hat", "max_tokens": 5}\n')
+
+    def run(given, chosen):
+        output = tmp_path / "out.jsonl"
+        arguments = [str(tiny_path), str(given), str(output), "-q", "--restart"]
+        code = cli.main(["batch", *arguments, "--chat-template", str(chosen)])
+        return code, output.read_text() if output.exists() else ""
+
+    expected = run(plain, "chatml")
+    assert expected[0] == 0
+    assert run(source, template) == expected
+    assert run(source, "{{ messages[0].content }} hat" + "{# long #}" * 40) == expected
+    assert run(source, tmp_path / "missing.jinja")[0] == 2
+    assert "is no chat template" in capfd.readouterr().err
 
 
 class FakeRay:

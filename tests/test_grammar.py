@@ -200,6 +200,22 @@ def test_an_error_of_a_rule_ends_its_request_only(tiny):
         assert len(decoder.generate(PROMPT, max_tokens=9, grammar=RuleGrammar()).token_ids) == 9
 
 
+@pytest.fixture(scope="module")
+def guided():
+    return pytest.importorskip("llguidance", reason="llguidance is not installed")
+
+
+@pytest.mark.parametrize("drafter", [None, "ngram"])
+def test_a_rule_that_leaves_only_what_is_banned_says_so(guided, tiny, drafter):
+    only = sd.Grammar.regex("a{1,3}")
+    with sd.Decoder(tiny, drafter=drafter, n_ctx=128) as decoder:
+        with pytest.raises(sd.InvalidArgumentError, match="are banned, by ignore_eos or logit_b"):
+            decoder.generate(PROMPT, max_tokens=20, grammar=only, ignore_eos=True)
+        free = sd.Grammar.regex("[a-z ]*")
+        result = decoder.generate(PROMPT, max_tokens=20, grammar=free, ignore_eos=True)
+        assert len(result.token_ids) == 20
+
+
 def test_what_is_no_grammar_is_refused(tiny):
     with sd.Decoder(tiny, drafter=None, n_ctx=128) as decoder:
         with pytest.raises(sd.InvalidArgumentError, match="grammar must be a Grammar, not str"):
@@ -218,11 +234,6 @@ SCHEMA = {
     "required": ["name", "age", "kind"],
     "additionalProperties": False,
 }
-
-
-@pytest.fixture(scope="module")
-def guided():
-    return pytest.importorskip("llguidance", reason="llguidance is not installed")
 
 
 @pytest.mark.parametrize("drafter", [None, "ngram", "auto"])

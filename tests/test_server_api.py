@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -10,6 +11,8 @@ sd = pytest.importorskip("specdec_native", reason="the package is not installed"
 testclient = pytest.importorskip("starlette.testclient", reason="the extra `server` is missing")
 
 from specdec_native.server.app import PAGE, create_app  # noqa: E402
+from specdec_native.server.chat import _Chat  # noqa: E402
+from specdec_native.server.schemas import ChatRequest  # noqa: E402
 from specdec_native.server.settings import Settings  # noqa: E402
 
 PROMPT = "the cat in the hat"
@@ -129,13 +132,81 @@ def test_log_probabilities_are_the_decoders(client, tiny):
     for entry, position in zip(content, expected.logprobs, strict=True):
         assert entry["logprob"] == pytest.approx(position.logprob)
         assert [t["id"] for t in entry["top_logprobs"]] == [t.token_id for t in position.top]
-        assert bytes(entry["bytes"]).decode() == entry["token"]
+        assert bytes(entry["bytes"]).decode(errors="replace") == entry["token"]
     streamed = events(chat(client, max_tokens=5, logprobs=True, top_logprobs=2, stream=True))
     told = [c["logprobs"]["content"] for e in streamed for c in e["choices"] if c["logprobs"]]
     assert [entry for part in told for entry in part] == content
     old = complete(client, max_tokens=4, logprobs=2).json()["choices"][0]
     assert len(old["logprobs"]["tokens"]) == len(old["logprobs"]["token_logprobs"]) == 4
     assert all(len(top) == 2 for top in old["logprobs"]["top_logprobs"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_parts_of_characters_are_told_by_their_bytes(client, tiny, stream):
+    parts = [i for i, b in enumerate(tiny._native.token_bytes()) if len(b) == 1 and b[0] >= 0x80]
+    first, second = parts[:2]
+    fields = {"max_tokens": 3, "logit_bias": {str(first): 1000, str(second): 500}}
+    answer = chat(client, logprobs=True, top_logprobs=2, stream=stream, **fields)
+    old = complete(client, logprobs=2, stream=stream, **fields)
+    if stream:
+        entries = [
+            entry
+            for event in events(answer)
+            for choice in event["choices"]
+            for entry in (choice["logprobs"] or {"content": []})["content"]
+        ]
+        told = [c["logprobs"] for e in events(old) for c in e["choices"] if c["logprobs"]]
+        tops = [top for part in told for top in part["top_logprobs"]]
+    else:
+        entries = answer.json()["choices"][0]["logprobs"]["content"]
+        tops = old.json()["choices"][0]["logprobs"]["top_logprobs"]
+    expected = [list(tiny._native.token_bytes()[token]) for token in (first, second)]
+    for entry, top in zip(entries, tops, strict=True):
+        assert entry["bytes"] == expected[0]
+        assert [other["bytes"] for other in entry["top_logprobs"]] == expected
+        assert list(top) == [f"bytes:\\x{value[0]:02x}" for value in expected]
+
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for call in m.tool_calls or [] %}"
+    "{{ %s }}{% endfor %}; {% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("shows", "given", "shown"),
+    [
+        ("call.function.arguments | tojson", '{"a": "b"}', '{"a": "b"}'),
+        ("call.function.arguments.a", '{"a": "b"}', "b"),
+        ("'-' + call.function.arguments", '{"a": "b"}', '-{"a": "b"}'),
+        ("call.function.arguments", "no JSON", "no JSON"),
+        ("call.function.arguments", "[1]", "[1]"),
+    ],
+)
+def test_calls_of_a_conversation_reach_templates_of_both_kinds(client, shows, given, shown):
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": given}}
+    body = ChatRequest.model_validate(
+        {
+            "messages": [
+                {"role": "developer", "content": "be brief"},
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+            ]
+        }
+    )
+    server = client.app.state.server
+    settings = Settings("tiny", chat_template=TEMPLATE.replace("%s", shows))
+    ids = _Chat(dataclasses.replace(server, settings=settings), body).prompt()
+    text = server.engine.target.detokenize(ids)
+    assert f"system: be brief; assistant: {shown}; " in text
+
+
+def test_max_tokens_of_the_server_are_those_of_completions_too(tiny):
+    engine = sd.Engine(tiny, n_ctx=256)
+    app = create_app(engine, Settings("tiny", default_max_tokens=21))
+    with testclient.TestClient(app) as client:
+        for fields, n in (({}, 21), ({"max_tokens": None}, 21), ({"max_tokens": 3}, 3)):
+            body = complete(client, ignore_eos=True, **fields).json()
+            assert body["usage"]["completion_tokens"] == n
 
 
 def test_plain_decoding_can_be_asked_for(client):
@@ -175,6 +246,17 @@ REFUSED = [
     ({"temprature": 1}, 400, "temprature"),
     ({"tool_choice": "required"}, 400, "tool_choice"),
     ({"response_format": {"type": "grammar"}}, 400, "response_format"),
+    ({"response_format": {"type": "json_object"}, "grammar": "root ::= [a]"}, 400, "grammar"),
+    ({"json_schema": {}, "grammar": "root ::= [a]"}, 400, "grammar"),
+    (
+        {
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+            "tool_choice": "required",
+            "response_format": {"type": "json_object"},
+        },
+        400,
+        "response_format",
+    ),
     ({"messages": [{"role": "user", "content": "x" * 5000}]}, 400, "messages"),
 ]
 
@@ -200,12 +282,14 @@ def test_wrong_requests_are_refused_with_the_field(client, fields, status, param
         (b"[]", "application/json", 400),
         (b"null", "application/json", 400),
         (b"[" * 100000, "application/json", 400),
+        (b'{"prompt": "x", "\xed\xa0\x80": 1}', "application/json", 400),
+        ('{"prompt": "x", "\\ud800": 1}'.encode("utf-16"), "application/json", 400),
         (b'{"prompt": "x", "temperature": NaN}', "application/json", 400),
         (b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}", "application/json", 400),
         (b'{"prompt": "x"}', "text/plain", 415),
         (b'{"prompt": "' + b"x" * (1 << 20) + b'"}', "application/json", 413),
     ],
-    ids=["empty", "cut", "bytes", "list", "null", "deep", "nan", "large", "type", "long"],
+    ids="empty cut bytes list null deep halves utf16 nan large type long".split(),
 )
 def test_bodies_that_are_none_are_refused(client, content, kind, status):
     response = client.post("/v1/completions", content=content, headers={"Content-Type": kind})
@@ -279,11 +363,35 @@ def test_keys_are_asked_for(tiny):
             assert response.status_code == 401
             assert response.json()["error"]["code"] == "invalid_api_key"
             assert client.get("/metrics", headers=headers).status_code == 401
+            for path in (
+                *("/metrics%0A", "/v1/models%0A", "/v1/models/tiny", "/openapi.json", "/nowhere"),
+                *("/v1/models/", "//metrics", "/%6detrics", "/health/../metrics", "/health%0A"),
+            ):
+                for method in ("GET", "HEAD", "POST"):
+                    answer = client.request(
+                        method, f"http://testserver{path}", headers=headers, follow_redirects=False
+                    )
+                    assert answer.status_code == 401, (method, path)
+            for path, body in (
+                ("/v1/chat/completions", {"messages": MESSAGES}),
+                ("/v1/completions", {"prompt": PROMPT}),
+                *(
+                    ("/infill", {}),
+                    ("/tokenize", {"content": "a"}),
+                    ("/detokenize", {"tokens": []}),
+                ),
+            ):
+                for end in ("", "%0A", "/"):
+                    url = f"http://testserver{path}{end}"
+                    answer = client.post(url, json=body, headers=headers, follow_redirects=False)
+                    assert answer.status_code == 401, url
         for key in ("s3cret", "b"):
             headers = {"Authorization": f"Bearer {key}"}
             assert client.get("/v1/models", headers=headers).status_code == 200
         assert client.get("/health").status_code == 200
-        assert client.get("/").status_code == 200
+        for path in ("/", *(f"/{path.name}" for path in PAGE.iterdir())):
+            if path != "/index.html":
+                assert client.get(path).status_code == 200
 
 
 def test_other_names_are_not_answered(tiny):

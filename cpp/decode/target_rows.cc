@@ -49,7 +49,8 @@ std::vector<TokenId> WarpedRows::prefix_of(int row) const {
 std::span<const float> WarpedRows::logits_of(int row, std::vector<float>& storage) const {
   const std::span<const float> logits = results_.logits(row + 1);
   if (constraint_ == nullptr) return logits;
-  storage = allowed_logits(logits, *constraint_, path_of(row, committed_.size() - n_prompt_));
+  storage = allowed_logits(logits, *constraint_, path_of(row, committed_.size() - n_prompt_),
+                           params_.logit_bias);
   return storage;
 }
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/token.h"
@@ -25,9 +26,10 @@ class TokenConstraint {
   [[nodiscard]] virtual std::vector<TokenId> forced(std::span<const TokenId> generated) = 0;
 };
 
-// A row in which what may not follow is -infinity. Throws Error(kInvalidArgument) when nothing may.
-[[nodiscard]] std::vector<float> allowed_logits(std::span<const float> logits,
-                                                TokenConstraint& constraint,
-                                                std::span<const TokenId> generated);
+// A row in which what may not follow is -infinity. Throws Error(kInvalidArgument) when nothing may
+// that `logit_bias` does not ban.
+[[nodiscard]] std::vector<float> allowed_logits(
+    std::span<const float> logits, TokenConstraint& constraint, std::span<const TokenId> generated,
+    std::span<const std::pair<TokenId, float>> logit_bias);
 
 }  // namespace specdec

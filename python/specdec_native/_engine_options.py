@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import pathlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._names import find_model, own_model, own_names
+from .errors import InvalidArgumentError, TemplateError
+
+if TYPE_CHECKING:
+    from .model import Model
 
 
 def positive(text: str) -> int:
@@ -48,7 +54,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "-n", "--max-tokens", type=positive, metavar="N", help="where a request gives no number"
     )
     parser.add_argument(
-        "--chat-template", metavar="NAME", help="a format, or one of the file's templates"
+        "--chat-template",
+        metavar="NAME",
+        help="a format, one of the model's templates, or a file with a jinja2 template",
     )
 
 
@@ -65,6 +73,28 @@ def model_paths(args: argparse.Namespace) -> tuple[str, str | None]:
     if draft is None or draft == "none":
         return target, None
     return target, str(find_model(draft, notify=note))
+
+
+def chat_template(args: argparse.Namespace) -> str | None:
+    """A file's text, or what was given."""
+    given: str | None = args.chat_template
+    if given is None:
+        return None
+    is_file = False
+    with contextlib.suppress(OSError, ValueError):  # a template is no name of a file
+        is_file = pathlib.Path(given).is_file()
+    try:
+        return pathlib.Path(given).read_text(encoding="utf-8") if is_file else given
+    except UnicodeDecodeError:
+        raise InvalidArgumentError(f"--chat-template: {given} is no UTF-8 text") from None
+
+
+def check_template(model: Model, template: str | None) -> None:
+    """Raises InvalidArgumentError for a name that means none, before any request meets it."""
+    if template is None:
+        return
+    with contextlib.suppress(TemplateError):  # it may want other messages
+        model.apply_chat_template([{"role": "user", "content": "x"}], template=template)
 
 
 def loading_options(args: argparse.Namespace) -> dict[str, Any]:

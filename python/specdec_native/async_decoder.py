@@ -145,7 +145,7 @@ class AsyncDecoder:
             on_round: called with a `Round` after each pass of the target model.
         """
         options = locals()
-        return await self._begin(options, prompt, None).finished()
+        return await self._begin(options).finished()
 
     def stream(
         self,
@@ -214,7 +214,7 @@ class AsyncDecoder:
             on_round: called with a `Round` after each pass of the target model.
         """
         options = locals()
-        return self._begin(options, prompt, None)
+        return self._begin(options)
 
     async def chat(
         self,
@@ -288,7 +288,7 @@ class AsyncDecoder:
             on_round: called with a `Round` after each pass of the target model.
         """
         options = locals()
-        return await self._begin(options, None, messages).finished()
+        return await self._begin(options).finished()
 
     def stream_chat(
         self,
@@ -363,7 +363,7 @@ class AsyncDecoder:
             on_round: called with a `Round` after each pass of the target model.
         """
         options = locals()
-        return self._begin(options, None, messages)
+        return self._begin(options)
 
     def cancel(self) -> None:
         """Ends the running call or stream within one pass; without one it has no effect."""
@@ -378,11 +378,9 @@ class AsyncDecoder:
     def closed(self) -> bool:
         return self._engine.closed
 
-    def _begin(
-        self, options: Mapping[str, Any], prompt: Prompt | None, messages: object
-    ) -> AsyncStream:
+    def _begin(self, options: Mapping[str, Any]) -> AsyncStream:
         engine = self._engine
-        call = engine._call({**options, "time_limit": None}, prompt, messages)
+        call = engine._call({**options, "time_limit": None})
         running = self._running
         if running is not None and not running.done and not running.cancelled:
             raise SessionBusyError(

@@ -192,7 +192,7 @@ class Engine:
             QueueFullError: as `when_full` says.
         """
         options = locals()
-        return self._submit(self._call(options, prompt, None))
+        return self._submit(self._call(options))
 
     def submit_chat(
         self,
@@ -272,7 +272,7 @@ class Engine:
             on_round: called with a `Round` after each pass of the target model.
         """
         options = locals()
-        return self._submit(self._call(options, None, messages))
+        return self._submit(self._call(options))
 
     async def generate(
         self,
@@ -344,7 +344,7 @@ class Engine:
             on_round: called with a `Round` after each pass of the target model.
         """
         options = locals()
-        return await self._stream(self._call(options, prompt, None)).finished()
+        return await self._stream(self._call(options)).finished()
 
     def stream(
         self,
@@ -417,7 +417,7 @@ class Engine:
             on_round: called with a `Round` after each pass of the target model.
         """
         options = locals()
-        return self._stream(self._call(options, prompt, None))
+        return self._stream(self._call(options))
 
     async def chat(
         self,
@@ -495,7 +495,7 @@ class Engine:
             on_round: called with a `Round` after each pass of the target model.
         """
         options = locals()
-        return await self._stream(self._call(options, None, messages)).finished()
+        return await self._stream(self._call(options)).finished()
 
     def stream_chat(
         self,
@@ -574,7 +574,7 @@ class Engine:
             on_round: called with a `Round` after each pass of the target model.
         """
         options = locals()
-        return self._stream(self._call(options, None, messages))
+        return self._stream(self._call(options))
 
     def stats(self) -> EngineStats:
         """What is going on, and what has been done since the start."""
@@ -601,16 +601,14 @@ class Engine:
             raise ClosedError("the engine is closed")
         return self._native_engine
 
-    def _call(
-        self, options: Mapping[str, Any], prompt: Prompt | None, messages: object
-    ) -> EngineCall:
-        """Checks what was given by name; of prompt and messages one is None."""
+    def _call(self, options: Mapping[str, Any]) -> EngineCall:
+        """Checks what was given by name: a prompt or messages."""
         native = self._native
         checked, request = native_request(options, self._model)
-        if prompt is None:
+        if "messages" in options:
             set_messages(request, options, self._model)
         else:
-            set_prompt(request, prompt, self._model)
+            set_prompt(request, options["prompt"], self._model)
         return EngineCall(
             native,
             request,

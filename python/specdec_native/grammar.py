@@ -33,6 +33,7 @@ class Grammar:
         self.kind = kind
         self.source = source
         self._compiled = compiled
+        self._ready: list[Any] = []
         error = _llguidance().LLMatcher.validate_grammar(compiled)
         if error and not error.startswith("WARNING"):
             raise InvalidArgumentError(f"{kind}: {error.strip()}")
@@ -102,8 +103,14 @@ class Grammar:
         ids = model.tokenize(text, add_special=False, parse_special=False)
         return bool(matcher.consume_tokens(ids)) and bool(matcher.is_accepting())
 
+    def _prepare(self, model: Model, n: int) -> None:
+        """Makes the matchers of the next `n` requests, on a thread that may take its time."""
+        self._ready = [self._matcher(model) for _ in range(n)]
+
     def _matcher(self, model: Model) -> Any:
         """At the beginning of a text, for one request."""
+        if self._ready:
+            return self._ready.pop()
         matcher = _llguidance().LLMatcher(_tokenizer(model), self._compiled)
         if matcher.is_error():
             raise InvalidArgumentError(f"{self.kind}: {matcher.get_error()}")

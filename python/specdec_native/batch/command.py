@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +13,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from .. import __version__
-from .._engine_options import add_engine_options, engine_options, loading_options, model_paths
+from .._engine_options import (
+    add_engine_options,
+    chat_template,
+    engine_options,
+    loading_options,
+    model_paths,
+)
 from ..errors import InvalidArgumentError
 from .lines import Line, read_lines
 from .run import Setup, over_one, over_ray
@@ -20,8 +27,7 @@ from .run import Setup, over_one, over_ray
 
 def main(arguments: Sequence[str]) -> int:
     args = parser().parse_args(arguments)
-    if args.output.exists() and not args.restart:
-        raise InvalidArgumentError(f"{args.output} exists; --restart replaces it")
+    _check_output(args)
     setup = _setup(args)
     work = Work(args.output, _fingerprint(setup, args.input), restart=args.restart)
     with args.input.open("rb") as file:
@@ -38,6 +44,27 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _check_output(args: argparse.Namespace) -> None:
+    output: pathlib.Path = args.output
+    if output.exists() and not output.is_file():
+        raise InvalidArgumentError(f"{output} is no regular file: it cannot be written bit by bit")
+    for written in (output, *_partials(output)):
+        if written.exists() and args.input.exists() and written.samefile(args.input):
+            raise InvalidArgumentError(
+                f"{written} is the input, and would be overwritten: give another OUT"
+            )
+    if output.exists() and not args.restart:
+        raise InvalidArgumentError(f"{output} exists; --restart replaces it")
+
+
+def _partials(output: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """The output while it is made, and what it is of."""
+    return (
+        output.with_name(output.name + ".partial"),
+        output.with_name(output.name + ".partial.json"),
+    )
+
+
 class Work:
     """The output while it is made: beside its place, under a name of its own.
 
@@ -47,26 +74,44 @@ class Work:
 
     def __init__(self, output: pathlib.Path, fingerprint: dict[str, Any], *, restart: bool) -> None:
         self._output = output
-        self._partial = output.with_name(output.name + ".partial")
-        self._note = output.with_name(output.name + ".partial.json")
+        self._partial, self._note = _partials(output)
         self.n_done = 0
         self.n_failed = 0
-        if restart or not (self._partial.exists() and self._note.exists()):
-            self._note.write_text(json.dumps(fingerprint), encoding="utf-8")
-            self._file: BinaryIO = self._partial.open("wb")
-            return
-        if self._read_note() != fingerprint:
+        anew = restart or not (self._partial.exists() and self._note.exists())
+        self._file: BinaryIO = self._partial.open("a+b")
+        try:
+            self._lock()
+            self._begin(fingerprint, anew=anew)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _lock(self) -> None:
+        """Of two runs that write one output the second one ends here."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(self._file.fileno()), self._partial.stat()):
+                raise FileNotFoundError  # finished, and renamed, in between
+        except (BlockingIOError, FileNotFoundError):
             raise InvalidArgumentError(
-                f"{self._partial} is of another input, model or options; --restart begins anew"
-            )
+                f"another run is writing {self._partial}: let it finish, or give another OUT"
+            ) from None
+
+    def _begin(self, fingerprint: dict[str, Any], *, anew: bool) -> None:
         size = 0
-        with self._partial.open("rb") as file:
-            for raw in file:
+        if anew:
+            self._note.write_text(json.dumps(fingerprint), encoding="utf-8")
+        else:
+            if self._read_note() != fingerprint:
+                raise InvalidArgumentError(
+                    f"{self._partial} is of another input, model or options; --restart begins anew"
+                )
+            self._file.seek(0)
+            for raw in self._file:
                 if not raw.endswith(b"\n"):
                     break  # cut off
                 size += len(raw)
                 self._count(raw)
-        self._file = self._partial.open("r+b")
         self._file.truncate(size)
         self._file.seek(size)
 
@@ -116,8 +161,9 @@ def _setup(args: argparse.Namespace) -> Setup:
     defaults: dict[str, Any] = {}
     if args.max_tokens is not None:
         defaults["max_tokens"] = args.max_tokens
-    if args.chat_template is not None:
-        defaults["template"] = args.chat_template
+    template = chat_template(args)
+    if template is not None:
+        defaults["template"] = template
     return Setup(target, draft, loading_options(args), engine_options(args), defaults)
 
 

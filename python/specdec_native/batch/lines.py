@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from ..engine import Engine
 from ..errors import InvalidArgumentError, SpecdecError
@@ -41,7 +41,7 @@ def read_lines(file: BinaryIO) -> Iterator[Line]:
         if not raw.strip():
             continue
         try:
-            fields = json.loads(raw)
+            fields = json.loads(raw, parse_constant=_refuse)
             if not isinstance(fields, dict):
                 raise ValueError(f"expected an object, got {type(fields).__name__}")
             key = fields.pop("id", None)
@@ -49,6 +49,10 @@ def read_lines(file: BinaryIO) -> Iterator[Line]:
         except (ValueError, RecursionError) as error:
             yield Line(index, None, {}, f"line {number} is no JSON object: {error}")
         index += 1
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
 
 
 def options_in_files(call: Any) -> frozenset[str]:
@@ -118,4 +122,5 @@ def refusal(line: Line, error: SpecdecError) -> bytes:
 
 def _encoded(line: Line, told: dict[str, Any]) -> bytes:
     entry = {"line": line.index, "id": line.key, **told}
-    return (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+    # Halves of characters in an id stay what they are: JSON's spelling is Python's here.
+    return (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._engine_options import check_template
 from ..engine import Engine
 from ..errors import InvalidArgumentError, SpecdecError
 from ..model import Model
@@ -30,6 +31,7 @@ class Setup:
 
     def make_engine(self) -> Engine:
         model = Model(self.model, **self.loading)
+        check_template(model, self.defaults.get("template"))
         draft = None if self.draft is None else Model(self.draft, **self.loading)
         return Engine(model, draft=draft, when_full="wait", **self.engine)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -107,13 +108,25 @@ def _entry(model: Model, token: int, logprob: float) -> dict[str, Any]:
     return {
         "token": text,
         "logprob": max(logprob, -9999.0),
-        "bytes": list(text.encode("utf-8", "replace")),
+        "bytes": list(spelled_bytes(model, token, text)),
         "id": token,
     }
 
 
 def spelled(model: Model, token: int) -> str:
     return model.detokenize([token], render_special=True, strip_space_prefix=False)
+
+
+_bytes: weakref.WeakKeyDictionary[Model, list[bytes]] = weakref.WeakKeyDictionary()
+
+
+def spelled_bytes(model: Model, token: int, text: str) -> bytes:
+    """Of a token that is spelled `text`, which cannot show a part of a character."""
+    if "\ufffd" not in text:
+        return text.encode("utf-8", "replace")
+    if model not in _bytes:
+        _bytes[model] = model._native.token_bytes()
+    return _bytes[model][token]
 
 
 def event(data: object) -> str:

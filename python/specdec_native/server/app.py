@@ -76,12 +76,10 @@ def create_app(engine: Engine, settings: Settings, *, hosts: tuple[str, ...] = (
         Route("/metrics", facts.metrics),
         Route("/openapi.json", _openapi),
     ]
-    if settings.page:
-        page = _Page(directory=PAGE)
-        for path in sorted(PAGE.iterdir()):
-            # Each by name: a mount would answer for every address.
-            address = "/" if path.name == "index.html" else f"/{path.name}"
-            routes.append(Route(address, page.answer(path.name)))
+    page = _Page(directory=PAGE)
+    for address, name in _page_addresses(settings).items():
+        # Each by name: a mount would answer for every address.
+        routes.append(Route(address, page.answer(name)))
     middleware = [
         Middleware(
             CORSMiddleware,
@@ -104,6 +102,12 @@ def create_app(engine: Engine, settings: Settings, *, hosts: tuple[str, ...] = (
     )
     app.state.server = Server(engine, settings, Metrics(), int(time.time()))
     return app
+
+
+def _page_addresses(settings: Settings) -> dict[str, str]:
+    """The page's files by address."""
+    names = sorted(path.name for path in PAGE.iterdir()) if settings.page else []
+    return {"/" if name == "index.html" else f"/{name}": name for name in names}
 
 
 async def _openapi(request: Request) -> Response:
@@ -136,6 +140,8 @@ class _Guard:
         self._app = app
         self._hosts = None if "*" in hosts else frozenset(host.lower() for host in hosts)
         self._keys = [key.encode() for key in settings.api_keys]
+        # These and no others: routes match more spellings of a path than one list could hold.
+        self._free = frozenset(("/health", *_page_addresses(settings)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -159,7 +165,7 @@ class _Guard:
             )
             await error.response()(scope, receive, counted)
             return
-        if self._keys and known in _KEY_NEEDED and not self._has_key(scope):
+        if self._keys and path not in self._free and not self._has_key(scope):
             error = ApiError(
                 401,
                 "a key is missing or wrong: send `Authorization: Bearer KEY`",
@@ -188,10 +194,9 @@ class _Guard:
         return False
 
 
-_KEY_NEEDED = frozenset(
+_COUNTED = frozenset(
     (
         *("/v1/models", "/v1/chat/completions", "/v1/completions", "/infill"),
-        *("/tokenize", "/detokenize", "/metrics"),
+        *("/tokenize", "/detokenize", "/metrics", "/health", "/openapi.json", "/"),
     )
 )
-_COUNTED = _KEY_NEEDED | {"/health", "/openapi.json", "/"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..errors import TemplateError
 from ..grammar import Grammar
 from ..model import Model
 from ..results import FinishReason
@@ -27,7 +29,7 @@ from .generation import (
     unless_gone,
 )
 from .reading import read_body
-from .schemas import ChatRequest, JsonFormat, NamedTool, Part, SchemaFormat, parse
+from .schemas import ChatRequest, JsonFormat, Message, NamedTool, Part, SchemaFormat, parse
 from .tool_calls import ToolCall, ToolCallReader, call_begins
 
 
@@ -74,9 +76,18 @@ class _Chat:
         return templates.get("tool_use") or self.model.chat_template or ""
 
     def _grammar(self) -> Grammar | None:
+        wanted = self.body.response_format
+        given = {
+            "tool_choice": self.call_schema is not None,
+            "response_format": isinstance(wanted, (SchemaFormat, JsonFormat)),
+            "json_schema": self.body.json_schema is not None,
+            "grammar": self.body.grammar is not None,
+        }
+        names = [name for name, there in given.items() if there]
+        if len(names) > 1:
+            raise invalid(f"{' and '.join(names)} do not go together", names[1], "invalid_value")
         if self.call_schema is not None:
             return Grammar.json_schema(self.call_schema)
-        wanted = self.body.response_format
         if isinstance(wanted, SchemaFormat):
             return Grammar.json_schema(wanted.json_schema.schema_)
         return Grammar.json() if isinstance(wanted, JsonFormat) else grammar_of(self.body)
@@ -86,21 +97,40 @@ class _Chat:
         grammar = self._grammar()
         if grammar is not None:
             self.options["grammar"] = grammar
-        messages = []
-        for message in self.body.messages:
-            entry = message.model_dump(exclude_none=True)
-            content = message.content
-            # None goes with calls of tools; templates expect a text.
-            entry["content"] = _joined(content) if isinstance(content, list) else content or ""
-            messages.append(entry)
+            grammar._prepare(self.model, self.n)
+        ids = self._templated()
+        if self.prefill:
+            ids += self.model.tokenize(self.prefill, add_special=False, parse_special=True)
+        return ids
+
+    def _templated(self) -> list[int]:
+        messages = [self._entry(message) for message in self.body.messages]
         arguments = dict(self.body.chat_template_kwargs or {})
         if self.body.reasoning_effort is not None:
             arguments.setdefault("reasoning_effort", self.body.reasoning_effort)
         template = self.server.settings.chat_template
-        _, ids = self.model._chat_prompt(messages, True, self.tools or None, template, arguments)
-        if self.prefill:
-            ids += self.model.tokenize(self.prefill, add_special=False, parse_special=True)
-        return ids
+
+        def ids(messages: list[dict[str, Any]]) -> list[int]:
+            tools = self.tools or None
+            return self.model._chat_prompt(messages, True, tools, template, arguments)[1]
+
+        with_objects = [_with_objects(message) for message in messages]
+        try:
+            return ids(with_objects)
+        except TemplateError:
+            if with_objects == messages:
+                raise
+            return ids(messages)  # a template for arguments as text
+
+    def _entry(self, message: Message) -> dict[str, Any]:
+        """A message as templates expect it."""
+        entry = message.model_dump(exclude_none=True)
+        content = message.content
+        # None goes with calls of tools; templates expect a text.
+        entry["content"] = _joined(content) if isinstance(content, list) else content or ""
+        if message.role == "developer" and "developer" not in self._template():
+            entry["role"] = "system"  # most templates would leave it out without a word
+        return entry
 
     def reader(self) -> ToolCallReader | None:
         if not self.tools:
@@ -133,6 +163,26 @@ def _call_schema(function: dict[str, Any]) -> dict[str, Any]:
 
 def _first(*values: int | None) -> int | None:
     return next((value for value in values if value is not None), None)
+
+
+def _with_objects(message: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of calls as objects: OpenAI's API has them as text, most templates do not, and
+    would quote the text once more, or fail."""
+    calls = message.get("tool_calls")
+    return {**message, "tool_calls": [_with_object(call) for call in calls]} if calls else message
+
+
+def _with_object(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"])
+    except (ValueError, RecursionError):
+        return call
+    if not isinstance(arguments, dict):
+        return call
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 def _joined(parts: list[Part]) -> str:

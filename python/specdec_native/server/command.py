@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from .._engine_options import (
     add_engine_options,
+    chat_template,
+    check_template,
     engine_options,
     loading_options,
     model_paths,
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         api_keys=frozenset(_keys(args)),
         max_body_bytes=args.max_body,
         default_max_tokens=args.max_tokens,
-        chat_template=_template(args.chat_template),
+        chat_template=chat_template(args),
         page=not args.no_page,
         allowed_origins=tuple(args.allow_origin),
     )
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
             file=sys.stderr,
         )
     engine = make_engine(args)
+    check_template(engine.target, settings.chat_template)
     app = create_app(engine, settings, hosts=_hosts(args))
     level = "debug" if args.verbose else "info"
     logging.basicConfig(level=level.upper(), stream=sys.stderr)
@@ -82,13 +85,6 @@ def make_engine(args: argparse.Namespace) -> Engine:
     model = Model(target, **loading_options(args))
     other = None if draft is None else Model(draft, **loading_options(args))
     return Engine(model, draft=other, **engine_options(args))
-
-
-def _template(given: str | None) -> str | None:
-    """A file's text, or a name."""
-    if given is None or not pathlib.Path(given).is_file():
-        return given
-    return pathlib.Path(given).read_text(encoding="utf-8")
 
 
 def _keys(args: argparse.Namespace) -> list[str]:

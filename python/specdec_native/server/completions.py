@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -40,7 +41,8 @@ class _Completion:
         self.created = int(time.time())
         self.n = body.n or 1
         self.options = engine_options(body)
-        self.options["max_tokens"] = 16 if body.max_tokens is None else body.max_tokens
+        given = (body.max_tokens, server.settings.default_max_tokens, 16)
+        self.options["max_tokens"] = next(number for number in given if number is not None)
         if body.logprobs is not None:
             self.options["logprobs"] = body.logprobs
         if body.echo and body.logprobs is not None:
@@ -54,13 +56,14 @@ class _Completion:
 
     def prompts(self) -> list[list[int]]:
         """Token ids; and compiles what the text is to follow."""
-        grammar = grammar_of(self.body)
-        if grammar is not None:
-            self.options["grammar"] = grammar
         given = self.body.prompt
         items: Sequence[Any] = [given] if isinstance(given, str) else given
         if items and isinstance(items[0], int):
             items = [items]
+        grammar = grammar_of(self.body)
+        if grammar is not None:
+            self.options["grammar"] = grammar
+            grammar._prepare(self.model, self.n * len(items))
         if self.body.suffix:
             if not all(isinstance(item, str) for item in items):
                 raise invalid("suffix: the prompt must be text", "suffix")
@@ -97,22 +100,34 @@ async def completions(request: Request) -> Response:
 
 def _logprobs(
     model: Model, token_ids: Sequence[int], logprobs: Sequence[PositionLogprobs], offset: int
-) -> dict[str, Any]:
-    """In the form of completions: lists side by side."""
-    tokens = [answers.spelled(model, token) for token in token_ids]
+) -> tuple[dict[str, Any], int]:
+    """In the form of completions, lists side by side; and where the text goes on."""
     offsets = []
-    for text in tokens:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for token in token_ids:
         offsets.append(offset)
-        offset += len(text)
-    return {
-        "tokens": tokens,
+        text = answers.spelled(model, token)
+        offset += len(decoder.decode(answers.spelled_bytes(model, token, text)))
+    lists = {
+        "tokens": [_name(model, token) for token in token_ids],
         "token_logprobs": [max(position.logprob, -9999.0) for position in logprobs],
         "top_logprobs": [
-            {answers.spelled(model, top.token_id): max(top.logprob, -9999.0) for top in p.top}
+            {_name(model, top.token_id): max(top.logprob, -9999.0) for top in p.top}
             for p in logprobs
         ],
         "text_offset": offsets,
     }
+    return lists, offset
+
+
+def _name(model: Model, token: int) -> str:
+    """Parts of characters as OpenAI's API spells them, so that no two have one name."""
+    text = answers.spelled(model, token)
+    if "\ufffd" not in text:
+        return text
+    return "bytes:" + "".join(
+        f"\\x{byte:02x}" for byte in answers.spelled_bytes(model, token, text)
+    )
 
 
 def _reason(result: GenerationResult) -> str:
@@ -134,7 +149,7 @@ async def _whole(work: _Completion, prompts: list[list[int]]) -> dict[str, Any]:
         text = work.echo(prompts[i // work.n]) + result.text
         logprobs = None
         if result.logprobs is not None:
-            logprobs = _logprobs(work.model, result.token_ids, result.logprobs, 0)
+            logprobs, _ = _logprobs(work.model, result.token_ids, result.logprobs, 0)
         choices.append(
             {"index": i, "text": text, "logprobs": logprobs, "finish_reason": _reason(result)}
         )
@@ -171,10 +186,9 @@ async def _events(work: _Completion, prompts: list[list[int]]) -> AsyncIterator[
                 chunk, index = piece.chunk, piece.index
                 more = {}
                 if chunk.logprobs is not None:
-                    more["logprobs"] = _logprobs(
+                    more["logprobs"], lengths[index] = _logprobs(
                         work.model, chunk.token_ids, chunk.logprobs, lengths[index]
                     )
-                    lengths[index] += sum(map(len, more["logprobs"]["tokens"]))
                 data = told(index, chunk.text, **more)
                 if wanted is not None and wanted.include_speculation:
                     data["specdec"] = answers.chunk_speculation(work.model, piece)

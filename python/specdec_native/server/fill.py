@@ -107,10 +107,11 @@ async def infill(request: Request) -> Response:
     options = {**engine_options(body), "seed": seeds(body, 1)[0]}
 
     def prompt() -> list[int]:
+        model = server.engine.target
         grammar = grammar_of(body)
         if grammar is not None:
             options["grammar"] = grammar
-        model = server.engine.target
+            grammar._prepare(model, 1)
         return fill_prompt(
             model, body.input_prefix, body.input_suffix, body.input_extra, body.prompt
         )
@@ -160,8 +161,11 @@ async def _events(
         yield answers.event({"content": "", "stop": False})
         async with aclosing(running.pieces()) as pieces:
             async for piece in pieces:
-                if piece.chunk.text:
-                    yield answers.event({"content": piece.chunk.text, "stop": False})
+                data: dict[str, Any] = {"content": piece.chunk.text, "stop": False}
+                if body.stream_options is not None and body.stream_options.include_speculation:
+                    data["specdec"] = answers.chunk_speculation(server.engine.target, piece)
+                if piece.chunk.text or "specdec" in data:
+                    yield answers.event(data)
         running.count()
         result = running.result(0)
     yield answers.event({"content": "", **_ended(result)})

@@ -40,7 +40,8 @@ async def read_body(request: Request) -> Any:
     except ClientDisconnect:
         raise ApiError(499, "the client closed the connection", code="cancelled") from None
     try:
-        body = json.loads(data, parse_constant=_refuse)
+        # Strictly UTF-8: of bytes json would take UTF-16 too, and halves of characters.
+        body = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse)
         return _whole_characters(body) if _SURROGATE.search(data) else body
     except RecursionError:
         raise invalid("the body nests too deeply", None, "invalid_json") from None

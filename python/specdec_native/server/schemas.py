@@ -100,7 +100,7 @@ class CompletionRequest(Sampling):
     prompt: Text | Ids | Several[Text] | Several[Ids] = Field(
         description="text, token ids, or up to 16 of them"
     )
-    max_tokens: Count | None = 16
+    max_tokens: Count | None = Field(None, description="default 16, or the server's --max-tokens")
     logprobs: Annotated[int, Field(ge=0, le=100), _WHOLE] | None = None
     echo: bool = Field(False, description="begin with the prompt; not with logprobs or suffix")
     suffix: str | None = Field(None, description="what follows the completion; needs FIM tokens")
