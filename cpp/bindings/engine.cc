@@ -74,6 +74,12 @@ class PythonSink final : public RequestSink {
       told_(kind, make());
     } catch (py::error_already_set& raised) {
       raised.discard_as_unraisable("telling what became of a request");
+    } catch (const std::exception& error) {  // no memory for what is told
+      try {
+        told_("error", py::module_::import("builtins").attr("MemoryError")(error.what()));
+      } catch (py::error_already_set& raised) {
+        raised.discard_as_unraisable("telling that there is no memory");
+      }
     }
   }
 

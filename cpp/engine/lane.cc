@@ -189,7 +189,6 @@ void Lane::note_tokens(std::size_t n_before) {
 }
 
 void Lane::finish(const char* reason) {
-  over_ = true;
   DecodeResult decoded = task_.result(reason != nullptr);
   if (reason == nullptr && decoded.finish_reason != FinishReason::kCancelled)
     tell_progress(result_->n_prompt_tokens);
@@ -197,15 +196,20 @@ void Lane::finish(const char* reason) {
   put_result(std::move(decoded), *result_);
   if (reason != nullptr) result_->finish_reason = reason;
   telling_.push_back([sink = job_->sink, told = result_] { sink->on_end(*told); });
+  over_ = true;
   // The contract of caches: all of the text but its last token, as far as it was read.
   const std::span<const TokenId> text = task_.committed();
-  cache_.align(text, static_cast<int>(text.size()) - 1);
-  task_.align();
+  try {
+    cache_.align(text, static_cast<int>(text.size()) - 1);
+    task_.align();
+  } catch (...) {  // align has forgotten the tokens first
+  }
 }
 
 void Lane::fail(const std::exception_ptr& error) {
-  over_ = true;
+  failed_ = error;
   telling_.push_back([sink = job_->sink, error] { sink->on_error(error); });
+  over_ = true;  // it is told
 }
 
 std::span<const TokenId> Lane::cached_tokens() const {

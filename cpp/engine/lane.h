@@ -82,6 +82,8 @@ class Lane {
   // Tells the end. Its caches then hold kept() tokens of the text.
   void finish(const char* reason);  // null: as the task says
   void fail(const std::exception_ptr& error);
+  // With what; to be told again while it is not over, for want of memory.
+  [[nodiscard]] const std::exception_ptr& failed() const { return failed_; }
   // For whoever wants to go on from them; the draft model's may be of another text.
   [[nodiscard]] KvCache& cache() { return scorer_.kv(); }
   [[nodiscard]] std::span<const TokenId> cached_tokens() const;
@@ -123,6 +125,7 @@ class Lane {
   std::shared_ptr<GenerateResult> result_ = std::make_shared<GenerateResult>();
   int n_told_ = -1;
   bool over_ = false;
+  std::exception_ptr failed_;
   Clock::time_point mark_ = Clock::now();  // of the last piece of the prompt
   double usual_tokens_ = 1.0;
   Task task_;

@@ -67,7 +67,7 @@ struct Scheduler::Impl {
 
   void run() noexcept;
   void turn();
-  void deliver();
+  void deliver() noexcept;
   void end_all();
 
   // Requests that are to end before their time.

@@ -38,10 +38,16 @@ void Scheduler::Impl::run() noexcept {
       wake.wait(lock, [&] { return closing || !queue.empty() || !lanes.empty(); });
       if (closing) break;
     }
-    turn();
+    try {
+      turn();
+    } catch (...) {  // no memory to tell of an end: the next turn tries again
+    }
     deliver();
   }
-  end_all();
+  try {
+    end_all();
+  } catch (...) {
+  }
   deliver();
   if (to_keep && learnt) calibration.keep(*learnt);
 }
@@ -83,10 +89,10 @@ void Scheduler::Impl::turn() {
                              counted.n_failed);
 }
 
-void Scheduler::Impl::deliver() {
+void Scheduler::Impl::deliver() noexcept {
   if (telling.empty()) return;
   Telling now = std::exchange(telling, {});
-  const std::function<void()> all = [&now] {
+  const std::function<void()> all = [&now] {  // small enough to need no memory
     for (const auto& tell : now) tell();
     now.clear();  // sinks may need what `around` gives to be freed, too
   };
@@ -137,8 +143,13 @@ void Scheduler::Impl::tell_unstarted(Job& job, const char* reason) {
 
 void Scheduler::Impl::end_early() {
   const auto now = Job::Clock::now();
-  for (const auto& lane : lanes)
-    if (const char* reason = reason_to_end(lane->job(), now)) end(*lane, reason);
+  for (const auto& lane : lanes) {
+    if (lane->failed()) {
+      on_error(*lane, lane->failed());
+    } else if (const char* reason = reason_to_end(lane->job(), now)) {
+      end(*lane, reason);
+    }
+  }
   remove_ended();
   std::vector<std::pair<Ticket, const char*>> over;
   {
@@ -337,7 +348,7 @@ void Scheduler::Impl::on_error(Lane& lane, const std::exception_ptr& error) {
     end(lane, "cancelled");
     return;
   }
-  lane.fail(error);
+  lane.fail(std::exception_ptr(error));  // a copy: it may be the lane's own
   ++counted.n_failed;
 }
 
@@ -357,8 +368,11 @@ void Scheduler::Impl::end(Lane& lane, const char* reason) {
   counted.emitted += result.stats.emitted;
   counted.drafted += result.stats.drafted;
   counted.accepted += result.stats.accepted;
-  learn_from(lane);
-  keep_caches(lane);
+  try {
+    learn_from(lane);
+    keep_caches(lane);
+  } catch (...) {  // no memory: nothing is kept
+  }
 }
 
 // Costs are known already; of what was earned and lost, what came with this request.

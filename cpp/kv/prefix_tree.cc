@@ -23,7 +23,7 @@ struct PrefixTree::Node {
 };
 
 PrefixTree::PrefixTree() : root_(std::make_unique<Node>()) {}
-PrefixTree::~PrefixTree() { clear(); }
+PrefixTree::~PrefixTree() = default;
 
 void PrefixTree::offer(Node& node, int n_common, Match& best, Node*& best_node) {
   if (!node.cache) return;
@@ -126,8 +126,8 @@ void PrefixTree::insert(std::span<const TokenId> tokens, KvCache cache) {
   if (length == 0) return;
   if (find(tokens).length == length) return;  // and that one counts as used
   Node& node = descend(tokens);
+  touch(node);  // first, because it may throw
   node.cache.emplace(std::move(cache));
-  touch(node);
   int above = length;
   for (Node* at = &node; at != root_.get();) {
     above -= static_cast<int>(at->edge.size());
