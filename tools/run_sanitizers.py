@@ -42,7 +42,7 @@ SUPPRESSIONS = "race:_dl_deallocate_tls\n"
 # expressions for constants.
 SCALAR = [
     f"cpp/backend/CMakeFiles/specdec_backend.dir/cpu/{unit}_scalar{part}.cc.o"
-    for unit, part in (("matmul", "_q32"), ("matmul", "_q256"), ("matmul", "_float"), ("ops", ""))
+    for unit, part in (("matmul", "_q32"), ("ops", ""))
 ]
 # The quick run: untrusted files, mappings and threads, in what builds within minutes.
 QUICK_TARGETS = {"asan": ["_testing_base", "_testing_gguf", *SCALAR], "tsan": ["_testing_base"]}

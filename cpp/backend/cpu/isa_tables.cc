@@ -8,12 +8,12 @@ namespace specdec {
 
 const MatmulKernels& matmul_kernels(CpuIsa isa) {
   switch (isa) {
-#define SPECDEC_ISA_HERE(id, space, name, floats, packs)                             \
-  case CpuIsa::id: {                                                                 \
-    static constexpr MatmulKernels kKernels(floats::kMatmulFloat, space::kMatmulQ32, \
-                                            space::kMatmulQ256, floats::kMatmulQ32,  \
-                                            floats::kMatmulQ256);                    \
-    return kKernels;                                                                 \
+#define SPECDEC_ISA_HERE(id, space, name, floats, packs)                               \
+  case CpuIsa::id: {                                                                   \
+    static constexpr MatmulKernels kKernels(floats::kMatmulFloat, space::kMatmulQ32,   \
+                                            space::kMatmulQ256, space::kMatmulRead256, \
+                                            floats::kMatmulQ32, floats::kMatmulQ256);  \
+    return kKernels;                                                                   \
   }
 #include "base/isa.def"
     default:

@@ -27,21 +27,26 @@ struct MatmulPart {
 class MatmulKernels {
  public:
   // Of the kinds of inputs in their order; `quantize`: whose activations the tiles take.
+  // read256: formats of q256's input that are only read, in a unit of their own for its size.
   constexpr MatmulKernels(const MatmulPart& of_float, const MatmulPart& q32, const MatmulPart& q256,
-                          const MatmulPart& quantize32, const MatmulPart& quantize256)
-      : tiles_{&of_float, &q32, &q256}, quantize_{&of_float, &quantize32, &quantize256} {}
-  constexpr MatmulKernels(const MatmulPart& of_float, const MatmulPart& q32, const MatmulPart& q256)
-      : MatmulKernels(of_float, q32, q256, q32, q256) {}
+                          const MatmulPart& read256, const MatmulPart& quantize32,
+                          const MatmulPart& quantize256)
+      : tiles_{&of_float, &q32, &q256},
+        read_(&read256),
+        quantize_{&of_float, &quantize32, &quantize256} {}
 
   [[nodiscard]] TileKernel tile(InputKind kind, DType dtype, int n_cols) const {
-    return tiles_[static_cast<int>(kind)]->tile[dtype_index(dtype)][n_cols - 1];
+    const std::size_t format = dtype_index(dtype);
+    const TileKernel read = read_->tile[format][n_cols - 1];
+    return read != nullptr ? read : tiles_[static_cast<int>(kind)]->tile[format][n_cols - 1];
   }
   [[nodiscard]] QuantizeKernel quantize(InputKind kind) const {
     return quantize_[static_cast<int>(kind)]->quantize;
   }
 
  private:
-  const MatmulPart* tiles_[3];     // [InputKind]
+  const MatmulPart* tiles_[3];  // [InputKind]
+  const MatmulPart* read_;
   const MatmulPart* quantize_[3];  // [InputKind]
 };
 
@@ -50,8 +55,8 @@ class MatmulKernels {
 }  // namespace specdec
 
 // Of each instruction set, filled by its translation unit (units/*.in).
-#define SPECDEC_ISA_HERE(id, space, ...)                         \
-  namespace specdec::space {                                     \
-  extern const MatmulPart kMatmulFloat, kMatmulQ32, kMatmulQ256; \
+#define SPECDEC_ISA_HERE(id, space, ...)                                         \
+  namespace specdec::space {                                                     \
+  extern const MatmulPart kMatmulFloat, kMatmulQ32, kMatmulQ256, kMatmulRead256; \
   }
 #include "base/isa.def"
