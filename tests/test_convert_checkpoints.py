@@ -6,6 +6,7 @@ import json
 import pathlib
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -311,10 +312,11 @@ def test_the_native_quantiser_gets_the_weights_in_their_own_precision(
     sd = pytest.importorskip("specdec_native", reason="the package is not installed")
     calls = []
 
-    def quantize(source: pathlib.Path, target: pathlib.Path, type: str, **options: Any) -> None:
+    def quantize(source: pathlib.Path, target: pathlib.Path, type: str, **options: Any) -> Any:
         calls.append((type, types_of(source)["blk.0.ffn_up.weight"], options["overwrite"]))
         target.write_bytes(b"made natively")
         options["on_progress"](1.0)
+        return SimpleNamespace(files=(str(target),))
 
     monkeypatch.setattr(sd, "quantize", quantize, raising=False)
     for dtype in ("F32", "F16", "BF16"):

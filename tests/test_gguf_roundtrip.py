@@ -198,9 +198,10 @@ def test_writer_refuses_what_the_reader_would_refuse(case, tmp_path):
 def test_what_only_the_reader_knows_is_refused_before_the_rename(tmp_path):
     path = tmp_path / "w.gguf"
     path.write_bytes(b"old")
+    tensors = [(f"t{i}", "F32", [1], ONE) for i in range((1 << 16) + 1)]
     with pytest.raises(gguf_native.Error) as caught:
-        gguf_native.write(str(path), [("split.count", "u16", 2), ("split.no", "u16", 0)])
-    assert caught.value.reason == "bad_split"
+        gguf_native.write(str(path), [], tensors)
+    assert caught.value.reason == "limit"
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
 
