@@ -16,16 +16,29 @@
 namespace specdec::cli {
 namespace {
 
+constexpr int kPollMs = 100;
+constexpr std::size_t kPieceBytes = 4096;  // PIPE_BUF: a pipe that is ready takes it at once
+
+// Until somebody takes text; false with EINTR when a signal came meanwhile. A signal just before a
+// write() that waits would not end it, so the waiting is done here.
+bool wait_for_reader(int fd) {
+  pollfd ready = {fd, POLLOUT, 0};
+  while (::poll(&ready, 1, kPollMs) <= 0) {
+    if (!interrupted()) continue;
+    errno = EINTR;
+    return false;
+  }
+  return true;
+}
+
 // False on an error; EINTR when a signal came while nobody took the text.
 bool write_or_stop(int fd, std::string_view text) {
   while (!text.empty()) {
-    const ssize_t n = ::write(fd, text.data(), text.size());
+    if (!wait_for_reader(fd)) return false;
+    const ssize_t n = ::write(fd, text.data(), std::min(text.size(), kPieceBytes));
     if (n < 0) {
-      if (errno == EAGAIN) {  // a pipe that its owner made non-blocking
-        pollfd ready = {fd, POLLOUT, 0};
-        if (::poll(&ready, 1, -1) >= 0) continue;
-      }
-      if (errno == EINTR && !interrupted()) continue;
+      // EAGAIN: a pipe that its owner made non-blocking, and that another one has filled.
+      if (errno == EAGAIN || (errno == EINTR && !interrupted())) continue;
       return false;
     }
     text.remove_prefix(static_cast<std::size_t>(n));
