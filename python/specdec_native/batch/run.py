@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._engine_options import check_template
+from .._ray import ray_cluster
 from ..engine import Engine
-from ..errors import InvalidArgumentError, SpecdecError
+from ..errors import SpecdecError
 from ..model import Model
 from ..requests import Request
 from .lines import Line, answer, refusal, submit
@@ -89,18 +90,7 @@ def over_ray(setup: Setup, lines: Iterator[Line], address: str) -> Iterator[byte
     Raises:
         InvalidArgumentError: Ray is not installed, or there is no cluster.
     """
-    try:
-        import ray
-    except ImportError:
-        raise InvalidArgumentError(
-            "--ray needs the package ray: pip install 'specdec-native[ray]'"
-        ) from None
-    try:
-        ray.init(address=None if address == "local" else address, log_to_driver=False)
-    except (OSError, RuntimeError, ValueError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InvalidArgumentError(f"--ray {address}: no cluster there: {first}") from None
-    try:
+    with ray_cluster(address) as ray:
         threads = int(setup.loading.get("n_threads", 1))
         n = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
         made: Any = ray.remote(num_cpus=threads, max_restarts=2, max_task_retries=2)(Worker)
@@ -114,5 +104,3 @@ def over_ray(setup: Setup, lines: Iterator[Line], address: str) -> Iterator[byte
             with contextlib.suppress(StopIteration):
                 pool.submit(lambda actor, task: actor.run.remote(task), next(tasks))
             yield from done
-    finally:
-        ray.shutdown()

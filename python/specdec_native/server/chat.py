@@ -219,11 +219,7 @@ def _submit(chat: _Chat, prompt: list[int], running: Generations) -> None:
 async def _whole(chat: _Chat, prompt: list[int]) -> dict[str, Any]:
     async with generations(chat.server, chat.body) as running:
         _submit(chat, prompt, running)
-        async with aclosing(running.pieces()) as pieces:
-            async for _ in pieces:
-                pass
-        results = [running.result(i) for i in range(chat.n)]
-        running.count()
+        results = await running.whole()
     choices = []
     for i, result in enumerate(results):
         text, calls = result.text, list[ToolCall]()
@@ -298,8 +294,7 @@ async def _events(chat: _Chat, prompt: list[int]) -> AsyncIterator[str]:
                 for delta in found:
                     yield answers.event({**told(index, delta, **more), **extra})
                     more, extra = {}, {}
-        results = [running.result(i) for i in range(chat.n)]
-        running.count()
+        results = running.results()
     for i, result in enumerate(results):
         reader = readers[i]
         for delta in [] if reader is None else deltas(i, *reader.finish()):

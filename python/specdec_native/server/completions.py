@@ -140,11 +140,7 @@ async def _whole(work: _Completion, prompts: list[list[int]]) -> dict[str, Any]:
         for prompt in prompts:
             for seed in seeds(work.body, work.n):
                 running.submit(prompt, {**work.options, "seed": seed})
-        async with aclosing(running.pieces()) as pieces:
-            async for _ in pieces:
-                pass
-        results = [running.result(i) for i in range(len(running.requests))]
-        running.count()
+        results = await running.whole()
     for i, result in enumerate(results):
         text = work.echo(prompts[i // work.n]) + result.text
         logprobs = None
@@ -194,8 +190,7 @@ async def _events(work: _Completion, prompts: list[list[int]]) -> AsyncIterator[
                     data["specdec"] = answers.chunk_speculation(work.model, piece)
                 if chunk.text or more or "specdec" in data:
                     yield answers.event(data)
-        results = [running.result(i) for i in range(n)]
-        running.count()
+        results = running.results()
     for i, result in enumerate(results):
         last = told(i, "", finish_reason=_reason(result))
         if i == n - 1:

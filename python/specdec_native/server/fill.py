@@ -145,11 +145,7 @@ async def _whole(
 ) -> dict[str, Any]:
     async with generations(server, body) as running:
         running.submit(ids, options)
-        async with aclosing(running.pieces()) as pieces:
-            async for _ in pieces:
-                pass
-        running.count()
-        result = running.result(0)
+        [result] = await running.whole()
     return {"content": result.text, "model": server.settings.model_id, **_ended(result)}
 
 
@@ -166,6 +162,5 @@ async def _events(
                     data["specdec"] = answers.chunk_speculation(server.engine.target, piece)
                 if piece.chunk.text or "specdec" in data:
                     yield answers.event(data)
-        running.count()
-        result = running.result(0)
+        [result] = running.results()
     yield answers.event({"content": "", **_ended(result)})

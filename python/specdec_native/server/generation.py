@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -156,19 +156,24 @@ class Generations:
         except Exception as error:  # the reader raises it
             queue.put_nowait(error)
 
-    def result(self, index: int) -> GenerationResult:
-        """Of a choice whose chunks are all read."""
-        return self.requests[index].result
-
     def close(self) -> None:
         for request in self.requests:
             request.cancel()
 
-    def count(self) -> None:
-        for i in range(len(self.requests)):
-            result = self.result(i)
-            seconds = time.monotonic() - self._arrived
+    async def whole(self) -> list[GenerationResult]:
+        """Reads all chunks; the results of all choices."""
+        async with aclosing(self.pieces()) as pieces:
+            async for _ in pieces:
+                pass
+        return self.results()
+
+    def results(self) -> list[GenerationResult]:
+        """Of all choices, when their chunks are read; counts them."""
+        results = [request.result for request in self.requests]
+        seconds = time.monotonic() - self._arrived
+        for result in results:
             self._server.metrics.count(result.stats, result.finish_reason, seconds)
+        return results
 
 
 @asynccontextmanager

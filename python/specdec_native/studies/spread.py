@@ -6,14 +6,15 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from ..errors import InvalidArgumentError, ResourceLimitError
+from .._ray import ray_cluster
+from ..errors import ResourceLimitError
 from .engines import Workbench
 from .plan import Block, Pair
 from .runner import Key, Row, run_block
@@ -121,26 +122,11 @@ def _ended() -> ResourceLimitError:
 
 def over_ray(setup: Setup, jobs: Sequence[Job], address: str) -> Iterator[list[list[Row]]]:
     """The same on a cluster; the models must be at the same paths on every node."""
-    try:
-        import ray
-    except ImportError:
-        raise InvalidArgumentError(
-            "--ray needs the package ray: pip install 'specdec-native[ray]'"
-        ) from None
-    try:
-        ray.init(address=None if address == "local" else address, log_to_driver=False)
-    except (OSError, RuntimeError, ValueError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InvalidArgumentError(f"--ray {address}: no cluster there: {first}") from None
-    try:
+    with ray_cluster(address) as ray:
         n_workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        worker: Callable[..., Any] = ray.remote(num_cpus=1)(_RayWorker)
-        pool = ray.util.ActorPool(
-            [worker.remote(setup) for _ in range(min(n_workers, len(jobs)))]  # type: ignore[attr-defined]
-        )
+        worker: Any = ray.remote(num_cpus=1)(_RayWorker)
+        pool = ray.util.ActorPool([worker.remote(setup) for _ in range(min(n_workers, len(jobs)))])
         yield from pool.map_unordered(lambda actor, job: actor.run.remote(job), jobs)
-    finally:
-        ray.shutdown()
 
 
 class _RayWorker:
