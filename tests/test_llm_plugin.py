@@ -10,7 +10,7 @@ sd = pytest.importorskip("specdec_native", reason="the package is not installed"
 llm = pytest.importorskip("llm", reason="llm is not installed")
 testing = pytest.importorskip("click.testing")
 
-from llm.plugins import pm  # noqa: E402
+from llm.plugins import load_plugins, pm  # noqa: E402
 
 from specdec_native import llm_plugin  # noqa: E402
 
@@ -18,11 +18,10 @@ from specdec_native import llm_plugin  # noqa: E402
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
-    if not pm.is_registered(llm_plugin):  # installed, its entry point does this
-        already = any(plugin is llm_plugin for plugin in pm.get_plugins())
-        assert not already
+    load_plugins()  # an installed package's own entry point
+    if not pm.is_registered(llm_plugin):
         pm.register(llm_plugin, name="specdec-test")
-    from llm.cli import cli
+    from llm.cli import cli  # asks the plugins for their commands when it is imported
 
     def call(*arguments, text=None):
         done = testing.CliRunner().invoke(cli, list(arguments), input=text)

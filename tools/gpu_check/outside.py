@@ -113,9 +113,9 @@ def pytest_cuda(
             *("--continue-on-collection-errors", "-o", "junit_family=xunit1"),
             *(f"--junitxml={xml}", f"--rootdir={folder.parent}", *files),
         ]
-        code, output = run_limited(
-            command, seconds, cwd=folder.parent, env={**os.environ, **environment}
-        )
+        # One process, in order: options of the caller's own pytest are not for this one.
+        environment = {**os.environ, "PYTEST_ADDOPTS": "", **environment}
+        code, output = run_limited(command, seconds, cwd=folder.parent, env=environment)
         found: dict[str, Any] = {"exit_code": code, "failures": []}
         if xml.exists():
             found |= read_results(xml)
