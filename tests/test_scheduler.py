@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 
@@ -359,6 +360,18 @@ def test_memory_that_can_never_do_is_an_error_and_a_full_cache_waits(tiny):
         assert max(seen) == 1, "three pages each"
         assert engine.stats().evicted > 0
         assert engine.stats().kv_used_bytes <= 5 * page
+
+
+def test_memory_that_no_request_fits_into_is_refused_at_the_start(tiny, caplog):
+    for size in (1, 1000):
+        with pytest.raises(sd.InvalidArgumentError) as caught:
+            sd.Engine(tiny, n_ctx=4096, kv_bytes=size)
+        needed = re.search(r"caches need ([0-9.]+) KiB for the shortest request", str(caught.value))
+        assert needed is not None, caught.value
+    assert not caplog.records
+    with sd.Engine(tiny, n_ctx=4096, kv_bytes=int(float(needed[1]) * 1024)) as engine:
+        assert engine.submit("a", max_tokens=1).result(60).finish_reason == "length"
+    assert "requests that give no max_tokens are refused" in caplog.text
 
 
 def test_bad_requests_are_refused_before_they_wait(tiny):
