@@ -81,6 +81,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         max_body_bytes=args.max_body,
         default_max_tokens=args.max_tokens,
         chat_template=chat_template(args),
+        reasoning_format=args.reasoning_format,
         page=not args.no_page,
         allowed_origins=tuple(args.allow_origin),
     )
@@ -194,6 +195,12 @@ def parser(
     )
     made.add_argument(
         "--max-body", type=size, default=8 << 20, metavar="N", help="bytes of a request (8M)"
+    )
+    made.add_argument(
+        "--reasoning-format",
+        choices=("auto", "none"),
+        default="auto",
+        help="auto: what a model thinks is `reasoning_content`; none: a part of the text",
     )
     made.add_argument("--no-page", action="store_true", help="no page at /")
     made.add_argument(
