@@ -13,6 +13,7 @@
 #include "cli/interrupt.h"
 #include "cli/json.h"
 #include "cli/options.h"
+#include "cli/prompt_cache.h"
 #include "cli/report.h"
 #include "cli/terminal.h"
 #include "engine/check_output.h"
@@ -27,6 +28,7 @@ struct GenerateFlags {
   DraftFlags draft;
   OutputFlags output;
   ChatFlags chat;
+  PromptCacheFlags kept;
   int max_tokens = -1;
   bool ignore_eos = false;
   bool special = false;
@@ -49,6 +51,7 @@ ArgParser make_parser(GenerateFlags& flags) {
   parser.add(opt::kCallParseSpecial, &flags.parse_special);
   add_chat_switches(parser, flags.chat);
   add_chat_flags(parser, flags.chat);
+  add_prompt_cache_flags(parser, flags.kept);
   parser.section("Generation");
   parser.add(opt::kCallMaxTokens, &flags.max_tokens);
   parser.add(opt::kCallStop, &flags.stop);
@@ -124,12 +127,14 @@ int run_generate(const Arguments& arguments) {
   }
   check_model_flags(parser, flags.model);
   check_draft_flags(parser, flags.model, flags.draft);
+  check_prompt_cache_flags(flags.kept, flags.draft.use_cache);
   if (flags.n_logprobs >= 0 && !flags.output.json) throw UsageError("--logprobs needs --json");
   const SamplingParams sampling = resolve_sampling(flags.sampling);
   if (flags.check) require_checkable(flags.draft.verifier, sampling);
   const std::string prompt = read_prompt(parser, flags.prompt);
   const LoadedPair pair = load_pair(flags.model, flags.draft, flags.output);
   Session session = make_session(pair);
+  load_prompt_cache(session, flags.kept);
 
   GenerateRequest request;
   if (flags.chat.wanted()) {
@@ -163,7 +168,9 @@ int run_generate(const Arguments& arguments) {
       print_round(round, *pair.target);
     };
   }
+  const DecodeStats reading = keep_prompt(session, flags.kept, request);
   GenerateResult result = session.generate(request);
+  add_reading(reading, result);
   bar.finish();
   if (!flags.output.json) write_stdout(flags.trace ? result.text + "\n" : "\n");
   std::optional<OutputCheck> check;
