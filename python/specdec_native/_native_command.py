@@ -24,7 +24,7 @@ NATIVE_COMMANDS = {
     "generate": "continue a prompt",
     "chat": "talk with a chat model",
     "bench": "time forward passes of M rows",
-    "inspect": "show what a GGUF file holds, without reading its weights",
+    "inspect": "show what a GGUF file or a kept prompt holds, without its weights",
     "tokenize": "show the tokens of a text",
     "perplexity": "measure how well a model predicts a text",
     "quantize": "write a model again in a smaller type",
