@@ -10,6 +10,7 @@
 #include "cli/chat_flags.h"
 #include "cli/commands.h"
 #include "cli/draft_flags.h"
+#include "cli/grammar_flags.h"
 #include "cli/interrupt.h"
 #include "cli/json.h"
 #include "cli/options.h"
@@ -27,6 +28,7 @@ struct GenerateFlags {
   DraftFlags draft;
   OutputFlags output;
   ChatFlags chat;
+  GrammarFlags grammar;
   int max_tokens = -1;
   bool ignore_eos = false;
   bool special = false;
@@ -54,6 +56,7 @@ ArgParser make_parser(GenerateFlags& flags) {
   parser.add(opt::kCallStop, &flags.stop);
   parser.add(opt::kCallIgnoreEos, &flags.ignore_eos);
   parser.add(opt::kCallRenderSpecial, &flags.special);
+  add_grammar_flags(parser, flags.grammar);
   add_sampling_flags(parser, flags.sampling);
   add_draft_flags(parser, flags.draft);
   add_output_flags(parser, flags.output);
@@ -128,6 +131,7 @@ int run_generate(const Arguments& arguments) {
   const SamplingParams sampling = resolve_sampling(flags.sampling);
   if (flags.check) require_checkable(flags.draft.verifier, sampling);
   const std::string prompt = read_prompt(parser, flags.prompt);
+  const std::optional<TextGrammar> grammar = read_grammar(parser, flags.grammar);
   const LoadedPair pair = load_pair(flags.model, flags.draft, flags.output);
   Session session = make_session(pair);
 
@@ -145,6 +149,7 @@ int run_generate(const Arguments& arguments) {
   request.ignore_eos = flags.ignore_eos;
   request.render_special = flags.special;
   if (flags.n_logprobs >= 0) request.n_logprobs = flags.n_logprobs;
+  if (grammar) request.constraint = grammar->constraint(*pair.target);
   request.cancel = &interrupt_flag();
 
   const bool color = wants_color(STDOUT_FILENO, flags.output.no_color);
