@@ -12,6 +12,7 @@ import pytest
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 
+from fake_ray import FakeRay  # noqa: E402
 from specdec_native import cli  # noqa: E402
 from specdec_native.batch.command import Work  # noqa: E402
 from specdec_native.batch.lines import options_in_files  # noqa: E402
@@ -221,71 +222,46 @@ def test_templates_are_files_or_names_that_mean_something(tiny_path, tmp_path, c
     assert "is no chat template" in capfd.readouterr().err
 
 
-class FakeRay:
-    """A cluster of two actors in this process, which answers out of order."""
-
-    def __init__(self):
-        self.up = False
-
-    def init(self, address, log_to_driver):
-        self.up = True
-
-    def shutdown(self):
-        self.up = False
-
-    def cluster_resources(self):
-        return {"CPU": 2.0}
-
-    def remote(self, **options):
-        return lambda kind: _Remote(kind)
-
-    @property
-    def util(self):
-        return self
-
-    class ActorPool:
-        def __init__(self, actors):
-            self.actors = actors
-            self.done = []
-            self.n = 0
-
-        def submit(self, call, task):
-            self.done.append(call(self.actors[self.n % len(self.actors)], task))
-            self.n += 1
-
-        def has_next(self):
-            return bool(self.done)
-
-        def get_next(self):
-            return self.done.pop(0)
-
-
-class _Remote:
-    def __init__(self, call):
-        self.call = call
-
-    def remote(self, *arguments):
-        made = self.call(*arguments)
-        if hasattr(made, "run"):
-            made.run = _Remote(made.run)
-        return made
-
-
 def test_a_cluster_gives_the_same_bytes(tiny_path, source, tmp_path, expected, monkeypatch):
-    ray = FakeRay()
+    ray = FakeRay(dies=(1, 4, 7))
     monkeypatch.setitem(sys.modules, "ray", ray)
     output = tmp_path / "out.jsonl"
     assert batch(tiny_path, source, output, "--ray", "local", "-t", "1") == 0
     assert output.read_bytes() == expected
     assert not ray.up
+    assert ray.n_workers == 2 + 3
 
 
-@pytest.mark.slow
-def test_a_real_cluster_of_two_workers(tiny_path, source, tmp_path, expected):
-    pytest.importorskip("ray", reason="ray is not installed")
+def test_workers_are_as_large_as_the_smallest_node(tiny_path, source, tmp_path, monkeypatch,
+                                                   capfd):  # fmt: skip
+    for options, n_workers in (((), 5), (("-t", "4"), 2), (("-t", "1"), 11)):
+        ray = FakeRay(cores=(4, 2, 5))
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        output = tmp_path / "out.jsonl"
+        assert batch(tiny_path, source, output, "--ray", "local", "--restart", *options) == 0
+        assert ray.n_workers == n_workers
+    assert batch(tiny_path, source, output, "--ray", "local", "--restart", "-t", "6") == 2
+    assert "expected at most 5" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "dies,said", [(range(1, 99), "before they have loaded"), ((3, 5, 7), "over the same task")]
+)
+def test_workers_that_go_on_dying_end_the_run(tiny_path, source, tmp_path, monkeypatch, capfd, dies,
+                                              said):  # fmt: skip
+    monkeypatch.setitem(sys.modules, "ray", FakeRay(dies=dies, cores=(1,)))
     output = tmp_path / "out.jsonl"
-    assert batch(tiny_path, source, output, "--ray", "local", "-t", "1") == 0
-    assert output.read_bytes() == expected
+    assert batch(tiny_path, source, output, "--ray", "local", "-t", "1") == 5
+    assert said in capfd.readouterr().err
+
+
+def test_what_is_wrong_with_the_model_is_said_as_without_a_cluster(source, tmp_path, monkeypatch,
+                                                                   capfd):  # fmt: skip
+    monkeypatch.setitem(sys.modules, "ray", FakeRay())
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"nothing")
+    assert batch(model, source, tmp_path / "out.jsonl", "--ray", "local") == 3
+    assert "model.gguf" in capfd.readouterr().err
 
 
 def test_without_ray_it_says_what_to_install(tiny_path, source, tmp_path, monkeypatch, capfd):

@@ -375,5 +375,5 @@ def test_without_the_package_the_message_says_what_to_install(tiny, monkeypatch)
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(sd.UnsupportedModelError, match=r"specdec-native\[grammar\]"):
+    with pytest.raises(sd.MissingExtraError, match=r"specdec-native\[grammar\]"):
         sd.Grammar.regex("a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 
@@ -228,7 +229,115 @@ def test_one_of_several_calls_can_be_the_most(client):
     for parallel, n in ((None, 2), (True, 2), (False, 1)):
         body = ChatRequest.model_validate({**asked, "parallel_tool_calls": parallel})
         reader = _Chat(dataclasses.replace(server, settings=settings), body).reader()
-        assert len(reader.feed(call + call)[1]) == n
+        assert len(reader.feed(call + call).calls) == n
+
+
+THOUGHT = " <think>one two </think>\n\nthree"
+MIND = "{% for m in messages %}{{ m.content }}{% endfor %}{# </think> #}"
+
+
+@contextlib.contextmanager
+def saying(client, text, template):
+    """The engine says `text`, whatever it is asked; the file's template is `template`."""
+    server = client.app.state.server
+    engine = server.engine
+    grammar = sd.Grammar.gbnf("root ::= " + json.dumps(text, ensure_ascii=False))
+
+    class Speaker:
+        target = engine.target
+
+        def stream(self, prompt, **options):
+            return engine.stream(prompt, **{**options, "grammar": grammar})
+
+    settings = Settings("tiny", chat_template=template)
+    changed = dataclasses.replace(server, engine=Speaker(), settings=settings)
+    client.app.state.server = changed
+    try:
+        yield
+    finally:
+        client.app.state.server = server
+
+
+def message_of(response, stream):
+    """The message and its end, whichever way it came."""
+    if not stream:
+        choice = response.json()["choices"][0]
+        return choice["message"], choice["finish_reason"]
+    choices = [choice for event in events(response) for choice in event["choices"]]
+    message = {"content": "", "reasoning_content": "", "tool_calls": []}
+    for choice in choices:
+        for name, value in choice["delta"].items():
+            if name in message:
+                message[name] += value
+    return message, choices[-1]["finish_reason"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("given", "template", "reasoning", "content"),
+    [
+        ({}, MIND, "one two", "three"),
+        ({}, MIND + "<think>\n", "<think>one two", "three"),
+        ({"reasoning_format": "deepseek"}, MIND, "one two", "three"),
+        ({"reasoning_format": "none"}, MIND, "", THOUGHT),
+        ({"grammar": "root ::= [a-z]"}, MIND, "", THOUGHT),
+        ({}, "{{ messages[0].content }}", "", THOUGHT),
+        ({"max_tokens": 12}, MIND, "one tw", ""),
+    ],
+)
+def test_thoughts_are_apart_from_the_answer(client, given, template, reasoning, content, stream):
+    pytest.importorskip("llguidance", reason="llguidance is not installed")
+    with saying(client, THOUGHT, template):
+        message, _ = message_of(chat(client, stream=stream, **given), stream)
+    assert message.get("reasoning_content", "") == reasoning
+    assert message["content"] == content
+
+
+def test_the_server_can_be_told_to_leave_thoughts_in_the_text(client):
+    pytest.importorskip("llguidance", reason="llguidance is not installed")
+    with saying(client, THOUGHT, MIND):
+        server = client.app.state.server
+        settings = dataclasses.replace(server.settings, reasoning_format="none")
+        client.app.state.server = dataclasses.replace(server, settings=settings)
+        for given, content in (({}, THOUGHT), ({"reasoning_format": "auto"}, "three")):
+            message, _ = message_of(chat(client, **given), False)
+            assert message["content"] == content
+
+
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"properties": {"a": {"const": "</tool_call>!"}},
+                 "type": "object", "required": ["a"], "additionalProperties": False}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("form", ["<tool_call>", "[TOOL_CALLS]", ""])
+def test_a_required_call_that_is_cut_off_is_no_text(client, form, stream):
+    pytest.importorskip("llguidance", reason="llguidance is not installed")
+    server = client.app.state.server
+    settings = Settings("tiny", chat_template=form + "{{ messages[0].content }}")
+    client.app.state.server = dataclasses.replace(server, settings=settings)
+    fields = {"tools": [TOOL], "tool_choice": "required", "stream": stream, "temperature": 1.0}
+    try:
+        message, reason = message_of(chat(client, seed=1, **fields), stream)
+        [call] = message["tool_calls"]
+        assert json.loads(call["function"]["arguments"]) == {"a": "</tool_call>!"}
+        assert (message["content"] or "", reason) == ("", "tool_calls")
+        told = set()
+        for n in range(200):
+            message, reason = message_of(chat(client, seed=1, max_tokens=n, **fields), stream)
+            assert not message["content"]
+            if reason == "tool_calls":
+                break
+            assert reason == "length"
+            for part in message.get("tool_calls", ()):
+                assert part["function"]["name"] == "f"
+                told.add(part["function"]["arguments"])
+        assert reason == "tool_calls"
+        assert any(arguments.startswith('{"a":') for arguments in told) or stream
+    finally:
+        client.app.state.server = server
 
 
 def test_plain_decoding_can_be_asked_for(client):

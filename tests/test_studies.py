@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-import types
 
 import pytest
 
 import specdec_native as sd
+from fake_ray import FakeRay
 from specdec_native.studies import command, engines, figures, runner, spread
 from specdec_native.studies.data import own_prompts
 from specdec_native.studies.engines import OwnEngine, Workbench
@@ -112,58 +112,20 @@ def test_workers_give_the_same_tokens_and_no_times(tmp_path, prompts):
     assert not any(r["exclusive"] for r in shared)
 
 
-class FakeRay(types.ModuleType):
-    """As much of Ray as is used, in this process."""
-
-    def __init__(self, fails=None):
-        super().__init__("ray")
-        self.fails, self.address, self.up = fails, "", False
-        self.util = types.SimpleNamespace(ActorPool=FakePool)
-
-    def init(self, address, log_to_driver):
-        if self.fails:
-            raise self.fails
-        self.address, self.up = address, True
-
-    def shutdown(self):
-        self.up = False
-
-    def cluster_resources(self):
-        return {"CPU": 2.0}
-
-    def remote(self, **options):
-        def make(kind):
-            def actor(*arguments):
-                made = kind(*arguments)
-                return types.SimpleNamespace(run=types.SimpleNamespace(remote=made.run))
-
-            return types.SimpleNamespace(remote=actor)
-
-        return make
-
-
-class FakePool:
-    def __init__(self, actors):
-        self.actors = actors
-
-    def map_unordered(self, call, jobs):
-        return (call(self.actors[i % len(self.actors)], job) for i, job in enumerate(jobs))
-
-
 def test_a_cluster_gives_the_same_tokens(tmp_path, prompts, monkeypatch):
     ray = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", ray)
     alone = study(tmp_path / "a", prompts)
     shared = study(tmp_path / "b", prompts, "--ray", "local")
     assert what_ran(alone) == what_ran(shared)
-    assert (ray.address, ray.up) == (None, False)
+    assert (ray.address, ray.up) == ("local", False)
     assert not any(r["exclusive"] for r in shared)
 
 
 @pytest.mark.parametrize(
     "ray,error",
     [
-        (None, "--ray needs the package ray: pip install"),
+        (None, "--ray needs packages that are not installed"),
         (FakeRay(ConnectionError("nobody\nlistens")), "--ray there: no cluster there: nobody"),
     ],
 )

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import signal
+import threading
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .errors import InvalidArgumentError
+from ._extras import missing
+from .errors import InvalidArgumentError, ResourceLimitError, SpecdecError
+
+_TRIES = 3
 
 
 @contextmanager
@@ -18,16 +26,146 @@ def ray_cluster(address: str) -> Iterator[Any]:
     """
     try:
         import ray
-    except ImportError:
-        raise InvalidArgumentError(
-            "--ray needs the package ray: pip install 'specdec-native[ray]'"
-        ) from None
+    except ImportError as error:
+        raise missing("--ray", "ray", error) from None
+    in_main = threading.current_thread() is threading.main_thread()
+    on_term = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=None if address == "local" else address, log_to_driver=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own versions to come
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise InvalidArgumentError(f"--ray {address}: no cluster there: {first}") from None
     try:
+        if in_main:
+            signal.signal(signal.SIGTERM, on_term)  # Ray's own handler ends the process there
         yield ray
     finally:
         ray.shutdown()
+
+
+def cores_of_nodes(ray: Any) -> list[int]:
+    """Of nodes that have any."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    return [cores for node in nodes if (cores := int(node["Resources"].get("CPU", 0))) > 0] or [1]
+
+
+class Spread:
+    """Tasks over workers of a cluster.
+
+    A worker is an actor with the methods `open`, which loads what it needs, and `run`, which does
+    a task. Workers begin as the cluster has room for them; one that dies is replaced, and its task
+    is done again.
+
+    Args:
+        ray: the module.
+        kind: class of the workers.
+        arguments: of its constructor.
+        n_threads: cores that each one takes.
+        n_most: no more workers than that.
+
+    Raises:
+        InvalidArgumentError: no node has so many cores.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        kind: type,
+        arguments: tuple[Any, ...],
+        *,
+        n_threads: int,
+        n_most: int | None = None,
+    ) -> None:
+        places = sum(cores // n_threads for cores in cores_of_nodes(ray))
+        if places == 0:
+            raise InvalidArgumentError(
+                f"each worker has {n_threads} threads, and no node of the cluster has so many "
+                f"cores: expected at most {max(cores_of_nodes(ray))}"
+            )
+        self._ray = ray
+        self._make: Callable[[], Any] = lambda: ray.remote(num_cpus=n_threads)(kind).remote(
+            *arguments
+        )
+        self.n_workers = places if n_most is None else min(places, n_most)
+        self._starting: dict[Any, Any] = {}
+        self._running: dict[Any, tuple[Any, int, Any]] = {}
+        self._idle: list[Any] = []
+        self._again: deque[tuple[int, Any]] = deque()
+        self._deaths: Counter[int] = Counter()
+        self._failed_starts = 0
+
+    def results(self, tasks: Iterable[Any], *, ordered: bool) -> Iterator[Any]:
+        """Of each task: in order, or as they end.
+
+        Raises:
+            SpecdecError: what a worker raised; or workers die one after the other.
+        """
+        for _ in range(self.n_workers):
+            self._start()
+        left = enumerate(tasks)
+        n_given = 0
+        done: dict[int, Any] = {}
+        more = True
+        while True:
+            # Not too far ahead of what is given out: the input may be long.
+            while self._idle and (self._again or (more and len(done) < 4 * self.n_workers)):
+                job = self._again.popleft() if self._again else next(left, None)
+                if job is None:
+                    more = False
+                    break
+                worker = self._idle.pop()
+                self._running[worker.run.remote(job[1])] = (worker, *job)
+            if not (more or self._running or self._again):
+                return
+            for index, result in self._ended():
+                done[index] = result
+            for index in () if ordered else list(done):
+                yield done.pop(index)
+            while n_given in done:
+                yield done.pop(n_given)
+                n_given += 1
+
+    def _start(self) -> None:
+        worker = self._make()
+        self._starting[worker.open.remote()] = worker
+
+    def _ended(self) -> Iterator[tuple[int, Any]]:
+        """Waits for the next worker that is ready, done or dead."""
+        for reference in self._ray.wait([*self._running, *self._starting], num_returns=1)[0]:
+            try:
+                result = self._ray.get(reference)
+            except self._ray.exceptions.RayActorError:
+                self._died(reference)
+            except self._ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, SpecdecError):
+                    raise error.cause from None
+                raise
+            else:
+                if reference in self._starting:
+                    self._idle.append(self._starting.pop(reference))
+                else:
+                    worker, index, _ = self._running.pop(reference)
+                    self._idle.append(worker)
+                    yield index, result
+
+    def _died(self, reference: Any) -> None:
+        if reference in self._starting:
+            del self._starting[reference]
+            self._failed_starts += 1
+            if self._failed_starts >= _TRIES:
+                raise ResourceLimitError(
+                    "workers of the cluster die before they have loaded the model: memory ran "
+                    "out, or files or packages are missing there"
+                )
+        else:
+            _, index, task = self._running.pop(reference)
+            self._deaths[index] += 1
+            if self._deaths[index] >= _TRIES:
+                raise ResourceLimitError(
+                    f"{_TRIES} workers of the cluster died over the same task: they were killed, "
+                    "or memory ran out"
+                )
+            self._again.append((index, task))
+        self._start()

@@ -47,6 +47,12 @@ class InvalidArgumentError(SpecdecError, ValueError):
     code = "invalid_argument"
 
 
+class MissingExtraError(InvalidArgumentError, ImportError):
+    """A part of this package was used whose packages are not installed; names the extra."""
+
+    code = "missing_extra"
+
+
 class ModelFormatError(SpecdecError, ValueError):
     """A model file contradicts its own format: damaged, cut off or hostile."""
 

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
+from ._extras import missing
 from .errors import InvalidArgumentError, UnsupportedModelError
 from .model import Model, to_bytes
 
@@ -134,10 +135,8 @@ def _llguidance() -> Any:
     try:
         import llguidance
         import llguidance.gbnf_to_lark
-    except ImportError:
-        raise UnsupportedModelError(
-            "schemas and grammars need llguidance: pip install 'specdec-native[grammar]'"
-        ) from None
+    except ImportError as error:
+        raise missing("a schema or grammar", "grammar", error) from None
     return llguidance
 
 

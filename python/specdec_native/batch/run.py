@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .._engine_options import check_template
-from .._ray import ray_cluster
+from .._ray import Spread, cores_of_nodes, ray_cluster
 from ..engine import Engine
 from ..errors import SpecdecError
 from ..model import Model
@@ -78,9 +77,13 @@ class Worker:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._engine = setup.make_engine()
+        self._engine: Engine | None = None
+
+    def open(self) -> None:
+        self._engine = self._setup.make_engine()
 
     def run(self, lines: Sequence[Line]) -> list[bytes]:
+        assert self._engine is not None
         return list(_work(self._engine, iter(lines), self._setup.defaults, len(lines)))
 
 
@@ -91,16 +94,10 @@ def over_ray(setup: Setup, lines: Iterator[Line], address: str) -> Iterator[byte
         InvalidArgumentError: Ray is not installed, or there is no cluster.
     """
     with ray_cluster(address) as ray:
-        threads = int(setup.loading.get("n_threads", 1))
-        n = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
-        made: Any = ray.remote(num_cpus=threads, max_restarts=2, max_task_retries=2)(Worker)
-        pool: Any = ray.util.ActorPool([made.remote(setup) for _ in range(n)])
+        # As large as the smallest node: an engine has use for all its cores.
+        threads = setup.loading.get("n_threads") or min(cores_of_nodes(ray))
+        setup = replace(setup, loading={**setup.loading, "n_threads": threads})
+        spread = Spread(ray, Worker, (setup,), n_threads=threads)
         tasks = iter(lambda: list(itertools.islice(lines, _LINES_OF_A_TASK)), [])
-        # Not all at once: the input may be long.
-        for task in itertools.islice(tasks, 2 * n):
-            pool.submit(lambda actor, task: actor.run.remote(task), task)
-        while pool.has_next():
-            done = pool.get_next()
-            with contextlib.suppress(StopIteration):
-                pool.submit(lambda actor, task: actor.run.remote(task), next(tasks))
+        for done in spread.results(tasks, ordered=True):
             yield from done

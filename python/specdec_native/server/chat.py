@@ -15,7 +15,6 @@ from starlette.responses import JSONResponse, Response
 from ..errors import TemplateError
 from ..grammar import Grammar
 from ..model import Model
-from ..results import FinishReason
 from . import answers
 from .errors import invalid
 from .generation import (
@@ -29,8 +28,10 @@ from .generation import (
     unless_gone,
 )
 from .reading import read_body
+from .reasoning import ThoughtReader, begins_in_thought, thinks
+from .reply import ReplyReader
 from .schemas import ChatRequest, JsonFormat, Message, NamedTool, Part, SchemaFormat, parse
-from .tool_calls import ToolCall, ToolCallReader, call_begins
+from .tool_calls import ToolCallReader, call_begins
 
 
 class _Chat:
@@ -45,6 +46,7 @@ class _Chat:
         self.n = body.n or 1
         self.prefill = ""
         self.call_schema: dict[str, Any] | None = None  # a call must be made
+        self.in_thought = False  # the prompt opens one
         self.tools = self._tools()
         self.options = engine_options(body)
         self.options["max_tokens"] = _first(
@@ -112,7 +114,9 @@ class _Chat:
 
         def ids(messages: list[dict[str, Any]]) -> list[int]:
             tools = self.tools or None
-            return self.model._chat_prompt(messages, True, tools, template, arguments)[1]
+            text, found = self.model._chat_prompt(messages, True, tools, template, arguments)
+            self.in_thought = begins_in_thought(text)
+            return found
 
         with_objects = [_with_objects(message) for message in messages]
         try:
@@ -132,7 +136,17 @@ class _Chat:
             entry["role"] = "system"  # most templates would leave it out without a word
         return entry
 
-    def reader(self) -> ToolCallReader | None:
+    def reader(self) -> ReplyReader:
+        return ReplyReader(self._thoughts(), self._calls())
+
+    def _thoughts(self) -> ThoughtReader | None:
+        wanted = self.body.reasoning_format or self.server.settings.reasoning_format
+        # Text that follows a grammar begins with what the grammar says.
+        if wanted == "none" or "grammar" in self.options or not thinks(self._template()):
+            return None
+        return ThoughtReader(is_open=self.in_thought)
+
+    def _calls(self) -> ToolCallReader | None:
         if not self.tools:
             return None
         functions = [tool["function"] for tool in self.tools]
@@ -141,6 +155,7 @@ class _Chat:
             self._template(),
             {function["name"]: function.get("parameters") for function in functions},
             1 if self.body.parallel_tool_calls is False else None,
+            required=self.call_schema is not None,
         )
         reader.feed(self.prefill)
         return reader
@@ -194,13 +209,6 @@ def _joined(parts: list[Part]) -> str:
     return "\n".join(part.text for part in parts)
 
 
-def finish(reason: FinishReason, called: bool) -> str:
-    """OpenAI's word for it. A deadline or a server that closes gives "cancelled" as "stop"."""
-    if called:
-        return "tool_calls"
-    return reason if reason in ("stop", "length") else "stop"
-
-
 async def chat_completions(request: Request) -> Response:
     server: Server = request.app.state.server
     chat = _Chat(server, parse(ChatRequest, await read_body(request)))
@@ -222,21 +230,14 @@ async def _whole(chat: _Chat, prompt: list[int]) -> dict[str, Any]:
         results = await running.whole()
     choices = []
     for i, result in enumerate(results):
-        text, calls = result.text, list[ToolCall]()
         reader = chat.reader()
-        if reader is not None:
-            begin, calls = reader.feed(result.text)
-            end, more = reader.finish()
-            text, calls = begin + end, calls + more
-        content = None if calls and not text else text
-        message: dict[str, Any] = {"role": "assistant", "content": content}
-        if calls:
-            message["tool_calls"] = [call.to_dict() for call in calls]
+        said = reader.feed(result.text)
+        said.add(reader.finish(result))
         choice = {
             "index": i,
-            "message": message,
+            "message": said.message(is_call=chat.call_schema is not None),
             "logprobs": None,
-            "finish_reason": finish(result.finish_reason, bool(calls)),
+            "finish_reason": reader.reason(result),
         }
         if result.logprobs is not None:
             entries = answers.token_logprobs(chat.model, result.token_ids, result.logprobs)
@@ -265,16 +266,8 @@ async def _events(chat: _Chat, prompt: list[int]) -> AsyncIterator[str]:
     async with generations(chat.server, chat.body) as running:
         _submit(chat, prompt, running)
         readers = [chat.reader() for _ in range(chat.n)]
-        n_calls = [0] * chat.n
         for i in range(chat.n):
             yield answers.event(told(i, {"role": "assistant", "content": ""}))
-
-        def deltas(index: int, text: str, calls: list[ToolCall]) -> list[dict[str, Any]]:
-            found: list[dict[str, Any]] = [{"content": text}] if text else []
-            for call in calls:
-                found.append({"tool_calls": [call.to_dict(n_calls[index])]})
-                n_calls[index] += 1
-            return found
 
         async with aclosing(running.pieces()) as pieces:
             async for piece in pieces:
@@ -284,11 +277,11 @@ async def _events(chat: _Chat, prompt: list[int]) -> AsyncIterator[str]:
                     entries = answers.token_logprobs(chat.model, chunk.token_ids, chunk.logprobs)
                     more["logprobs"] = {"content": entries, "refusal": None}
                 reader = readers[index]
-                text, calls = (chunk.text, []) if reader is None else reader.feed(chunk.text)
+                n_calls = reader.n_calls
                 extra = {}
                 if wanted is not None and wanted.include_speculation:
                     extra = {"specdec": answers.chunk_speculation(chat.model, piece)}
-                found = deltas(index, text, calls)
+                found = reader.feed(chunk.text).deltas(n_calls)
                 if not found and (more or extra):
                     found = [{"content": ""}]
                 for delta in found:
@@ -297,9 +290,10 @@ async def _events(chat: _Chat, prompt: list[int]) -> AsyncIterator[str]:
         results = running.results()
     for i, result in enumerate(results):
         reader = readers[i]
-        for delta in [] if reader is None else deltas(i, *reader.finish()):
+        n_calls = reader.n_calls
+        for delta in reader.finish(result).deltas(n_calls):
             yield answers.event(told(i, delta))
-        last = told(i, {}, finish_reason=finish(result.finish_reason, n_calls[i] > 0))
+        last = told(i, {}, finish_reason=reader.reason(result))
         if i == chat.n - 1:
             last["timings"] = answers.timings(results[0])
             last["specdec"] = [answers.speculation(r) for r in results]

@@ -25,10 +25,12 @@ from .._engine_options import (
     positive,
     size,
 )
-from ..errors import InvalidArgumentError, UnsupportedModelError
+from .._extras import missing
+from ..errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from ..engine import Engine
+    from .settings import Settings
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,22 +41,10 @@ def main(arguments: Sequence[str]) -> int:
         import starlette  # noqa: F401
         import uvicorn
     except ImportError as error:
-        raise UnsupportedModelError(
-            f"`serve` needs the extra `server` ({error.name} is missing): "
-            "pip install 'specdec-native[server]'"
-        ) from None
+        raise missing("`serve`", "server", error) from None
     from .app import create_app
-    from .settings import Settings
 
-    settings = Settings(
-        model_id=args.alias or pathlib.Path(args.model).stem,
-        api_keys=frozenset(_keys(args)),
-        max_body_bytes=args.max_body,
-        default_max_tokens=args.max_tokens,
-        chat_template=chat_template(args),
-        page=not args.no_page,
-        allowed_origins=tuple(args.allow_origin),
-    )
+    settings = settings_of(args)
     if not args.unix_socket and not settings.api_keys and not is_loopback(args.host):
         print(
             f"specdec-native: {args.host} can be reached by other computers, and no key is asked "
@@ -62,8 +52,7 @@ def main(arguments: Sequence[str]) -> int:
             file=sys.stderr,
         )
     check_address(args)
-    engine = make_engine(args)
-    check_template(engine.target, settings.chat_template)
+    engine = make_engine(args, settings)
     app = create_app(engine, settings, hosts=_hosts(args))
     level = "debug" if args.verbose else "info"
     logging.basicConfig(level=level.upper(), stream=sys.stderr)
@@ -83,13 +72,29 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if server.started else 1
 
 
-def make_engine(args: argparse.Namespace) -> Engine:
+def settings_of(args: argparse.Namespace) -> Settings:
+    from .settings import Settings
+
+    return Settings(
+        model_id=args.alias or pathlib.Path(args.model).stem,
+        api_keys=frozenset(_keys(args)),
+        max_body_bytes=args.max_body,
+        default_max_tokens=args.max_tokens,
+        chat_template=chat_template(args),
+        reasoning_format=args.reasoning_format,
+        page=not args.no_page,
+        allowed_origins=tuple(args.allow_origin),
+    )
+
+
+def make_engine(args: argparse.Namespace, settings: Settings) -> Engine:
     from ..engine import Engine
     from ..model import Model
 
     target, draft = model_paths(args)
     model = Model(target, **loading_options(args))
     other = None if draft is None else Model(draft, **loading_options(args))
+    check_template(model, settings.chat_template)
     return Engine(model, draft=other, **engine_options(args))
 
 
@@ -167,8 +172,10 @@ def _port(text: str) -> int:
     return port
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def parser(
+    kind: type[argparse.ArgumentParser] = argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
+    made = kind(
         prog="specdec-native serve",
         description="Serve a model over HTTP in the form of OpenAI's API, with a page at /. "
         "Requests share passes, and each gets the tokens that it would get alone.",
@@ -188,6 +195,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--max-body", type=size, default=8 << 20, metavar="N", help="bytes of a request (8M)"
+    )
+    made.add_argument(
+        "--reasoning-format",
+        choices=("auto", "none"),
+        default="auto",
+        help="auto: what a model thinks is `reasoning_content`; none: a part of the text",
     )
     made.add_argument("--no-page", action="store_true", help="no page at /")
     made.add_argument(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from ..results import DecodeStats
 
-__all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
+__all__ = ["CONTENT_TYPE_LATEST", "Metrics", "merged"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
@@ -54,3 +59,26 @@ class Metrics:
         self._waiting.set(waiting)
         self._cache.set(kv_bytes)
         return generate_latest(self._registry)
+
+
+def merged(texts: Mapping[str, str]) -> bytes:
+    """Figures of several servers as those of one, with the label `replica` for their names."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Several(texts))
+    return generate_latest(registry)
+
+
+class _Several(Collector):
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self._texts = texts
+
+    def collect(self) -> Iterator[Metric]:
+        found: dict[str, Metric] = {}
+        for replica, text in self._texts.items():
+            for family in text_string_to_metric_families(text):
+                same = Metric(family.name, family.documentation, family.type)
+                told = found.setdefault(family.name, same)
+                for sample in family.samples:
+                    labels = {**sample.labels, "replica": replica}
+                    told.add_sample(sample.name, labels, sample.value)
+        yield from found.values()

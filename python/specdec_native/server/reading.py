@@ -30,13 +30,13 @@ async def read_body(request: Request) -> Any:
     limit = server.settings.max_body_bytes
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > limit:
-        raise _too_long(limit)
+        raise too_long(limit)
     data = bytearray()
     try:
         async for part in request.stream():
             data += part
             if len(data) > limit:
-                raise _too_long(limit)
+                raise too_long(limit)
     except ClientDisconnect:
         raise ApiError(499, "the client closed the connection", code="cancelled") from None
     try:
@@ -49,7 +49,7 @@ async def read_body(request: Request) -> Any:
         raise invalid(f"the body is no JSON: {error}", None, "invalid_json") from None
 
 
-def _too_long(limit: int) -> ApiError:
+def too_long(limit: int) -> ApiError:
     return ApiError(
         413,
         f"the body is longer than {limit} bytes; shorten it, or start the server with a higher "

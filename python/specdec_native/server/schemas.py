@@ -181,6 +181,11 @@ class ChatRequest(Sampling):
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="further variables of the chat template, e.g. enable_thinking"
     )
+    reasoning_format: Literal["auto", "deepseek", "none"] | None = Field(
+        None,
+        description="auto, deepseek: thoughts (<think>) are `reasoning_content`; none: a part of "
+        "the text; default: the server's --reasoning-format",
+    )
     reasoning_effort: str | None = Field(None, description="a variable of the template")
     verbosity: Any = None
 

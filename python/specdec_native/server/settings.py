@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import InvalidArgumentError
 
@@ -17,6 +18,8 @@ class Settings:
         max_body_bytes: of a request; a longer one is refused with 413.
         default_max_tokens: of requests that give none; None: until the context is full.
         chat_template: as `Decoder.chat`'s `template`; None: the file's.
+        reasoning_format: "auto": what a model thinks (``<think>...</think>``, where its chat
+            template knows that) is an answer's `reasoning_content`; "none": a part of its text.
         page: serve the page at `/`.
         allowed_origins: other sites whose pages may call this server (CORS); "*": all.
     """
@@ -26,6 +29,7 @@ class Settings:
     max_body_bytes: int = 8 << 20
     default_max_tokens: int | None = None
     chat_template: str | None = None
+    reasoning_format: Literal["auto", "none"] = "auto"
     page: bool = True
     allowed_origins: tuple[str, ...] = ()
 

@@ -1,49 +1,21 @@
-"""Calls of functions, found in the text of models that were shown tools.
-
-A model writes calls as its chat template taught it; there is no common form. These are known:
-
-- ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>`` (Hermes, Qwen, SmolLM3, Granite),
-  and within it ``<function=NAME><parameter=KEY>VALUE</parameter></function>`` (Qwen3-Coder);
-- ``[TOOL_CALLS][{...}, ...]`` and ``[TOOL_CALLS]NAME[ARGS]{...}`` (Mistral);
-- the whole answer is ``{"name": ..., "parameters": {...}}``, or a list of such (Llama 3), after
-  ``<|python_tag|>`` or without.
-"""
+"""Calls of functions, found in the text of models that were shown tools."""
 
 from __future__ import annotations
 
-import json
-import re
-import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-_TAGS = ("<tool_call>", "</tool_call>")
-_MISTRAL = "[TOOL_CALLS]"
-_PYTHON_TAG = "<|python_tag|>"
+from . import call_forms
+from .call_forms import BEGIN, END, MISTRAL, PYTHON_TAG, ToolCall
 
-
-@dataclass(frozen=True)
-class ToolCall:
-    """One call; `arguments` is JSON text, as OpenAI's API has it."""
-
-    name: str
-    arguments: str
-
-    def to_dict(self, index: int | None = None) -> dict[str, Any]:
-        call: dict[str, Any] = {
-            "id": f"call_{secrets.token_hex(12)}",
-            "type": "function",
-            "function": {"name": self.name, "arguments": self.arguments},
-        }
-        return call if index is None else {"index": index, **call}
+__all__ = ["ToolCall", "ToolCallReader", "call_begins"]
 
 
 def call_begins(template: str) -> str:
     """What a model of this template writes before the JSON of a call."""
-    if _MISTRAL in template:
-        return _MISTRAL
-    return f"{_TAGS[0]}\n" if _TAGS[0] in template else ""
+    if MISTRAL in template:
+        return MISTRAL
+    return f"{BEGIN}\n" if BEGIN in template else ""
 
 
 class ToolCallReader:
@@ -54,6 +26,7 @@ class ToolCallReader:
         template: source of the chat template, which tells the form.
         schemas: of the functions' parameters; a parameter of type string stays text.
         most: calls of the answer; further ones are left out. None: all.
+        required: the answer was held to be a call, and nothing of it is text.
     """
 
     def __init__(
@@ -62,15 +35,19 @@ class ToolCallReader:
         template: str,
         schemas: Mapping[str, Any] | None = None,
         most: int | None = None,
+        *,
+        required: bool = False,
     ) -> None:
         self._names = frozenset(names)
         self._schemas = schemas or {}
         self._left = most
-        self._mistral = _MISTRAL in template
-        self._markers = (_MISTRAL,) if self._mistral else (_TAGS[0], _PYTHON_TAG)
+        self._required = required
+        self._mistral = MISTRAL in template
+        self._markers = (MISTRAL,) if self._mistral else (BEGIN, PYTHON_TAG)
         self._held = ""  # may begin a call
         self._started = False  # text that is no call was given out
         self._behind_call = False  # space between calls is nobody's
+        self.ends_in_call = False  # the answer was cut off within one
 
     def feed(self, text: str) -> tuple[str, list[ToolCall]]:
         """Text that is certainly none of a call, and calls that are complete."""
@@ -83,41 +60,74 @@ class ToolCallReader:
                 self._behind_call = not self._held
                 continue
             at, marker = self._find_marker()
-            if marker is None:
-                out += self._give(self._held[:at])
-                break
-            out += self._give(self._held[:at])
-            if marker != _TAGS[0]:
-                break  # these end with the answer
-            end = self._held.find(_TAGS[1])
+            out += self._give(at)
+            if marker != BEGIN:
+                break  # none yet, or one that ends with the answer
+            end = call_forms.end_of_call(self._held[len(BEGIN) :])
             if end < 0:
                 break
-            whole = end + len(_TAGS[1])
-            found = _in_tags(self._held[len(_TAGS[0]) : end], self._schemas)
-            found = [call for call in found if call.name in self._names]
-            if found:
-                self._started = True
-                calls += self._take(found)
-                self._held = self._held[whole:]
-                self._behind_call = True
-            else:
-                out += self._give(self._held[:whole])
-        return out, calls
+            more, found = self._take_tagged(len(BEGIN) + end)
+            out += more
+            calls += found
+        return ("" if self._required else out), calls
 
-    def finish(self) -> tuple[str, list[ToolCall]]:
-        """What is left when the answer has ended."""
-        held, self._held = self._held, ""
-        text = held.strip()
-        if text.startswith(_MISTRAL):
-            found = _mistral(text[len(_MISTRAL) :])
-        elif text.startswith(_TAGS[0]):
-            # Cut off behind its JSON, or no end tag.
-            found = _in_tags(text[len(_TAGS[0]) :], self._schemas)
+    def finish(self, *, cut: bool = False) -> tuple[str, list[ToolCall]]:
+        """What is left when the answer has ended; `cut`: before the model had."""
+        out = ""
+        calls: list[ToolCall] = []
+        while self._held:
+            found, self.ends_in_call = self._at_end(self._held.strip(), cut)
+            if found is not None:
+                calls += self._take(found)
+                self._held = ""
+                break
+            begin, end = self._held.find(BEGIN), self._held.find(END)
+            if begin > 0:
+                out += self._give(begin)  # behind a quote that was never closed
+            elif begin < 0 or end < 0:
+                out += self._give(len(self._held))
+                break
+            # So was one in the call, or a parameter: its end is the next after all.
+            first = ("", []) if begin > 0 else self._take_tagged(end)
+            for text, more in (first, self.feed("")):
+                out += text
+                calls += more
+        return ("" if self._required else out), calls
+
+    def _take_tagged(self, end: int) -> tuple[str, list[ToolCall]]:
+        """What is held up to the end tag at `end`: calls, or text."""
+        whole = end + len(END)
+        found = call_forms.in_tags(self._held[len(BEGIN) : end], self._schemas)
+        found = [call for call in found if call.name in self._names]
+        if not found:
+            return self._give(whole), []
+        self._started = True
+        self._held = self._held[whole:]
+        self._behind_call = True
+        return "", self._take(found)
+
+    def _at_end(self, text: str, cut: bool) -> tuple[list[ToolCall] | None, bool]:
+        """Calls that end with the answer, and whether the last is cut off; None: it is text."""
+        names = self._names
+        begun: list[ToolCall] | None
+        if text.startswith(MISTRAL):
+            text = text[len(MISTRAL) :]
+            found = call_forms.of_mistral(text)
+            begun = call_forms.cut_mistral(text, names)
+        elif text.startswith(BEGIN):
+            text = text[len(BEGIN) :]
+            is_whole = call_forms.is_whole(text)
+            found = call_forms.in_tags(text, self._schemas) if is_whole else []
+            begun = call_forms.cut_in_tags(text, names, self._schemas)
         else:
-            found = _calls(_json(text.removeprefix(_PYTHON_TAG)))
-        if found and all(call.name in self._names for call in found):
-            return "", self._take(found)
-        return held, []
+            bare = text.removeprefix(PYTHON_TAG)
+            found = call_forms.of_json(call_forms.parsed(bare))
+            begun = call_forms.cut_json(bare, names)
+            if not begun and not self._required:
+                begun = None  # without a tag before it, "{" is text
+        if found and all(call.name in names for call in found):
+            return found, False
+        return (begun, True) if cut and begun is not None else (None, False)
 
     def _take(self, calls: list[ToolCall]) -> list[ToolCall]:
         if self._left is None:
@@ -126,83 +136,28 @@ class ToolCallReader:
         self._left -= len(taken)
         return taken
 
-    def _give(self, text: str) -> str:
-        self._held = self._held[len(text) :]
+    def _give(self, size: int) -> str:
+        text, self._held = self._held[:size], self._held[size:]
         self._started = self._started or bool(text.strip())
         return text
 
     def _find_marker(self) -> tuple[int, str | None]:
-        """Where a marker is, or how much of the text cannot belong to one."""
-        for marker in self._markers:
-            at = self._held.find(marker)
-            if at >= 0:
-                return at, marker
-        if not self._started and not self._mistral and self._held.lstrip()[:1] in ("", "{", "["):
-            return 0, None  # the answer may be one call
+        """Where the first marker is, or how much of the text cannot belong to one."""
+        may_be_call = (
+            not self._started and not self._mistral and self._held.lstrip()[:1] in ("", "{", "[")
+        )
+        find = call_forms.find_outside if may_be_call else _find
+        found = [(find(marker, self._held), marker) for marker in self._markers]
+        found = [(at, marker) for at, marker in found if at >= 0]
+        if found:
+            return min(found)
+        if may_be_call:
+            return 0, None  # the answer as a whole
         for size in range(min(len(self._held), max(map(len, self._markers))), 0, -1):
             if any(marker.startswith(self._held[-size:]) for marker in self._markers):
                 return len(self._held) - size, None
         return len(self._held), None
 
 
-def _json(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _calls(value: object) -> list[ToolCall]:
-    """Of a JSON object or a list of them; none if one is of another form."""
-    calls = []
-    for item in value if isinstance(value, list) else [value]:
-        if not isinstance(item, dict):
-            return []
-        item = item.get("function", item) if isinstance(item.get("function"), dict) else item
-        arguments = item.get("arguments", item.get("parameters", {}))
-        if not isinstance(item.get("name"), str) or not isinstance(arguments, (dict, str)):
-            return []
-        text = arguments if isinstance(arguments, str) else _compact(arguments)
-        calls.append(ToolCall(item["name"], text))
-    return calls
-
-
-def _compact(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _mistral(text: str) -> list[ToolCall]:
-    if "[ARGS]" not in text:
-        return _calls(_json(text.strip()))
-    calls = []
-    for part in text.split(_MISTRAL):
-        name, _, arguments = part.partition("[ARGS]")
-        if not isinstance(_json(arguments), dict):
-            return []
-        calls.append(ToolCall(name.partition("[CALL_ID]")[0].strip(), arguments.strip()))
-    return calls
-
-
-_FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*?)(?:</function>\s*)?\Z", re.S)
-_PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.S)
-
-
-def _in_tags(text: str, schemas: Mapping[str, Any]) -> list[ToolCall]:
-    found = _FUNCTION.match(text)
-    if found is None:
-        return _calls(_json(text))
-    function = found[1].strip()
-    values = {}
-    for name, value in _PARAMETER.findall(found[2]):
-        is_text = _is_text(schemas.get(function), name)
-        parsed = None if is_text else _json(value)
-        is_null = value.strip() == "null" and not is_text
-        values[name] = value if parsed is None and not is_null else parsed
-    return [ToolCall(function, _compact(values))]
-
-
-def _is_text(schema: object, parameter: str) -> bool:
-    """Whether a parameter is a string and nothing else: "007" is no number then."""
-    for key in ("properties", parameter, "type"):
-        schema = schema.get(key) if isinstance(schema, Mapping) else None
-    return schema == "string"
+def _find(mark: str, text: str) -> int:
+    return text.find(mark)

@@ -7,13 +7,13 @@ import contextlib
 import multiprocessing
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from .._ray import ray_cluster
+from .._ray import Spread, ray_cluster
 from ..errors import ResourceLimitError
 from .engines import Workbench
 from .plan import Block, Pair
@@ -123,16 +123,20 @@ def _ended() -> ResourceLimitError:
 def over_ray(setup: Setup, jobs: Sequence[Job], address: str) -> Iterator[list[list[Row]]]:
     """The same on a cluster; the models must be at the same paths on every node."""
     with ray_cluster(address) as ray:
-        n_workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        worker: Any = ray.remote(num_cpus=1)(_RayWorker)
-        pool = ray.util.ActorPool([worker.remote(setup) for _ in range(min(n_workers, len(jobs)))])
-        yield from pool.map_unordered(lambda actor, job: actor.run.remote(job), jobs)
+        setup = replace(setup, n_threads=setup.n_threads or 1)
+        threads, n_most = setup.n_threads or 1, max(1, len(jobs))
+        spread = Spread(ray, _RayWorker, (setup,), n_threads=threads, n_most=n_most)
+        yield from spread.results(jobs, ordered=False)
 
 
 class _RayWorker:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.bench = _bench(setup)
+        self.bench: Workbench | None = None
+
+    def open(self) -> None:
+        self.bench = _bench(self.setup)
 
     def run(self, job: Job) -> list[list[Row]]:
+        assert self.bench is not None
         return _run(self.bench, self.setup, job)

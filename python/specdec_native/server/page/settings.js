@@ -76,6 +76,7 @@ export function request(talk) {
     max_completion_tokens: number("max_tokens"),
     logprobs: logprobs || undefined,
     top_logprobs: logprobs ? 5 : undefined,
+    reasoning_format: "none", // every token is shown
     stream: true,
     stream_options: { include_usage: true, include_speculation: true },
   };
