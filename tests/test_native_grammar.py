@@ -16,8 +16,7 @@ module = native("grammar")
 
 
 def fits(schema, text):
-    n, whole = module.Texts("schema", json.dumps(schema)).read(text)
-    return whole
+    return module.Texts("schema", json.dumps(schema)).read(text)[1]
 
 
 def check(schema, good, bad):
@@ -29,11 +28,14 @@ def check(schema, good, bad):
 
 
 VALUES = [
-    "null", "true", "false", "0", "-1", "12.5", "1e5", "-0.25E-3", '""', '"a\\n\\u00e9\\"é😀"', "[]", "[1, 2]",
-    "[[[]], {}]", "{}", '{"a": 1}', '{"a":{"b":[null]},"c":""}', '{\n  "a": 1,\n  "b": [\n    2\n  ]\n}',
+    "null", "true", "false", "0", "-1", "12.5", "1e5", "-0.25E-3",
+    '""', '"a\\n\\u00e9\\"é😀"', "[]", "[1, 2]",
+    "[[[]], {}]", "{}", '{"a": 1}', '{"a":{"b":[null]},"c":""}',
+     '{\n  "a": 1,\n  "b": [\n    2\n  ]\n}',
 ]  # fmt: skip
 NO_VALUES = [
-    "", "nul", "01", "+1", "1.", ".5", "1e", "'a'", '"a', '"\n"', '"\\x"', '"\\ud800"', "[1,]", "[1 2]",
+    "", "nul", "01", "+1", "1.", ".5", "1e",
+    "'a'", '"a', '"\n"', '"\\x"', '"\\ud800"', "[1,]", "[1 2]",
     '{"a"}', "{a: 1}", '{"a":1,}', "1 2", " 1", "1 ", "NaN", '"\x1f"', "[\t\n1]", "[\n\n1]",
 ]  # fmt: skip
 
@@ -56,7 +58,8 @@ def test_any_value():
         ({"const": "é\"\\"}, ['"é\\"\\\\"'], ['"é"']),
         ({"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 3},
          ["[1]", "[1,2, 3]"], ["[]", "[1,2,3,4]", '["a"]', "[1,]"]),
-        ({"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "items": False},
+        ({"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}],
+         "items": False},
          ["[]", "[1]", '[1,"a"]'], ['["a"]', '[1,"a",2]', "[1,2]"]),
         ({"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "minItems": 2,
           "items": {"type": "null"}}, ['[1,"a"]', '[1,"a",null,null]'], ["[]", "[1]", '[1,"a",1]']),
@@ -78,12 +81,16 @@ def test_any_value():
             "required": ["v", "kids"], "additionalProperties": False}}},
          ['{"v":1,"kids":[]}', '{"v":1,"kids":[{"v":2,"kids":[{"v":3,"kids":[]}]}]}'],
          ['{"v":1}', '{"v":1,"kids":[1]}']),
-        ({"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 3}]}, ['"a"', "3"], ["2", "null"]),
-        ({"type": "integer", "anyOf": [{"minimum": 3}, {"maximum": 0}]}, ["3", "0", "-4"], ["1", "2"]),
+        ({"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 3}]}, ['"a"', "3"], ["2",
+         "null"]),
+        ({"type": "integer", "anyOf": [{"minimum": 3}, {"maximum": 0}]}, ["3", "0", "-4"], ["1",
+         "2"]),
         ({"allOf": [{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
-                    {"properties": {"b": {"type": "string"}, "a": {"maximum": 5}}, "required": ["b"]}]},
+                    {"properties": {"b": {"type": "string"}, "a": {"maximum": 5}},
+                     "required": ["b"]}]},
          ['{"a":5,"b":""}', '{"a":1,"b":"x","c":1}'], ['{"a":6,"b":""}', '{"a":1}']),
-        ({"oneOf": [{"properties": {"k": {"const": "a"}, "x": {"type": "integer"}}, "required": ["k", "x"],
+        ({"oneOf": [{"properties": {"k": {"const": "a"}, "x": {"type": "integer"}},
+         "required": ["k", "x"],
                      "type": "object", "additionalProperties": False},
                     {"properties": {"k": {"const": "b"}}, "required": ["k"], "type": "object",
                      "additionalProperties": False}]},
@@ -91,10 +98,13 @@ def test_any_value():
         ({"oneOf": [{"type": "null"}, {"type": "string"}]}, ["null", '"x"'], ["1"]),
         ({"properties": {"a": {"$ref": "#/properties/b"}, "b": {"type": "null"}}, "type": "object",
           "required": ["a"]}, ['{"a":null}'], ['{"a":1}']),
-        ({"type": "string", "format": "date"}, ['"2026-02-28"'], ['"2026-13-01"', '"2026-02-30"', '"x"']),
-        ({"type": "string", "format": "date-time"}, ['"2026-02-28T23:59:59Z"', '"2026-01-01T00:00:00.5+01:00"'],
+        ({"type": "string", "format": "date"}, ['"2026-02-28"'], ['"2026-13-01"', '"2026-02-30"',
+         '"x"']),
+        ({"type": "string", "format": "date-time"}, ['"2026-02-28T23:59:59Z"',
+         '"2026-01-01T00:00:00.5+01:00"'],
          ['"2026-02-28"', '"2026-02-28T24:00:00Z"']),
-        ({"type": "string", "format": "uuid"}, ['"01234567-89ab-cdef-0123-456789abcdef"'], ['"0123"']),
+        ({"type": "string", "format": "uuid"}, ['"01234567-89ab-cdef-0123-456789abcdef"'],
+         ['"0123"']),
         ({"type": "string", "format": "ipv4"}, ['"127.0.0.1"'], ['"256.0.0.1"', '"1.2.3"']),
         ({"type": "object", "properties": {"a": False}}, ["{}", '{"b":1}'], ['{"a":1}']),
         ({"anyOf": [False, {"type": "null"}]}, ["null"], ["1"]),
@@ -150,8 +160,8 @@ def test_numbers_within_bounds(whole):
             try:
                 reader = module.Texts("schema", json.dumps(schema))
             except module.NativeError as error:
-                assert "no text matches" in str(error)
-                assert not right
+                if right or "no text matches" not in str(error):
+                    raise
                 continue
             found = {t for t in texts if reader.read(t)[1]}
             assert found == right, (schema, sorted(found ^ right))
@@ -209,20 +219,19 @@ def test_patterns(pattern, texts):
         ("false", "no text matches"),
         ('{"type": "integer", "minimum": 2, "maximum": 1}', "no text matches"),
         ('{"allOf": [{"type": "string"}, {"type": "null"}]}', "no text matches"),
-        ('{"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}', "no text matches"),
+        ('{"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}',
+         "no text matches"),
         ('{"enum": []}', "no text matches"),
-        ('{"type": "array", "items": {"type": "array", "minItems": 60000}, "minItems": 60000, "maxItems": 65000}', ""),
     ],
 )  # fmt: skip
 def test_what_cannot_be_followed_is_told(schema, message):
-    if not message:
-        module.Texts("schema", schema)
-        return
     with pytest.raises(module.NativeError, match=re.escape(message)):
         module.Texts("schema", schema)
 
 
 def test_the_largest_ones_are_refused_in_time():
+    long = {"type": "array", "minItems": 60000, "maxItems": 65000}
+    module.Texts("schema", json.dumps(long | {"items": long}))
     deep = '{"items":' * 75 + "{}" + "}" * 75
     module.Texts("schema", deep)
     many = json.dumps({"allOf": [{"anyOf": [{"minimum": i}, {"maximum": i}]} for i in range(20)]})
@@ -252,7 +261,8 @@ ws ::= [ \t\n]*
 def test_gbnf():
     reader = module.Texts("gbnf", GBNF)
     for text, right in [
-        ("[]", True), ("[ 1,-20,\n3]", True), ("[abéx]", True), ("[é😀,1]", True), ('["é]a"]', True),
+        ("[]", True), ("[ 1,-20,\n3]", True), ("[abéx]", True),
+        ("[é😀,1]", True), ('["é]a"]', True),
         ("[1,]", False), ("[-]", False), ('["abcd"]', False), ("[é]x", False), ("", False),
     ]:  # fmt: skip
         assert reader.read(text)[1] == right, text
@@ -319,7 +329,8 @@ def test_random_texts_of_a_schema_are_valid():
     assert ended > 50
 
 
-TOKENS = ["{", "}", '"', '"a', 'a"', '":', ":", ",", '","', "1", "23", "é", "\xc3", "\xa9", "true", "tr", "ue", "", "",
+TOKENS = ["{", "}", '"', '"a', 'a"', '":', ":", ",", '","', "1", "23", "é", "\xc3", "\xa9",
+ "true", "tr", "ue", "", "",
           " ", "\n", "[", "]", "[]", "{}", '{"', '"b"', "b", "-"]  # fmt: skip
 
 
@@ -335,7 +346,8 @@ def test_masks_are_what_the_texts_allow():
     ends = [17]
     schema = json.dumps({
         "type": "object", "additionalProperties": False, "required": ["a"],
-        "properties": {"a": {"type": ["integer", "boolean"]}, "b": {"type": "string", "maxLength": 2}},
+        "properties": {"a": {"type": ["integer", "boolean"]}, "b": {"type": "string",
+         "maxLength": 2}},
     })  # fmt: skip
     constraint = module.Constraint("schema", schema, module.Vocabulary(data, ends))
     texts = module.Texts("schema", schema)
