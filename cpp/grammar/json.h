@@ -18,7 +18,7 @@ using JsonMembers = std::vector<std::pair<std::string, Json>>;  // in order; no 
 
 class Json {
  public:
-  Json() = default;  // null
+  Json() = default;                // null
   template <std::same_as<bool> T>  // no pointer is a truth value
   Json(T truth) : data_(truth) {}
   Json(double number) : data_(number) {}

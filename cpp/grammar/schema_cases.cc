@@ -189,7 +189,8 @@ bool SchemaReader::merge(const SchemaCase& a, const SchemaCase& b, const std::st
   merge_properties(a, b, merged);
   const Json* types = merged.find("type");
   const Json* values = merged.find("enum");
-  return !(types && types->list() && types->list()->empty()) && !(values && values->list()->empty());
+  return !(types && types->list() && types->list()->empty()) &&
+         !(values && values->list()->empty());
 }
 
 // A property that only one of them names is one of the other's additional ones.
