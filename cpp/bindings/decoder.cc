@@ -10,6 +10,7 @@
 #include "engine/check_output.h"
 #include "engine/session.h"
 #include "engine/speed.h"
+#include "kv/kv_file.h"
 
 namespace specdec::bindings {
 namespace {
@@ -93,6 +94,30 @@ std::unique_ptr<Session> make_session(const ModelHandle& target,
   }
 }
 
+// Saves to a file or loads from one.
+using KeepPrompt = void (Session::*)(const std::string&, const std::function<void()>&);
+template <KeepPrompt keep>
+void keep_prompt(Session& session, const py::bytes& path_bytes, bool poll_signals) {
+  require_same_process();
+  const std::string path = path_bytes;
+  SignalPoll signals(poll_signals);
+  try {
+    const NativeCall call;
+    (session.*keep)(path, [&] { signals.throw_if_interrupted(); });
+  } catch (const SignalPoll::Interrupted&) {
+    signals.raise();
+  }
+}
+
+// What the target's cache in a file of Session::save() was made for.
+std::pair<int, std::string> kept_options(const py::bytes& path_bytes) {
+  const std::string path = path_bytes;
+  const NativeCall call;
+  const KvFile file(path);
+  const KvFileCache& target = file.head().caches[0];
+  return {target.n_ctx, kv_type_name(target.record.shape.layout.type)};
+}
+
 // Frees the caches without the GIL: they can be large.
 struct SessionDeleter {
   void operator()(Session* session) const {
@@ -121,6 +146,7 @@ void bind_decoder(py::module_& m) {
   m.def("drafter_names", &drafter_names);
   m.def("parse_drafters", &parse_drafters, py::arg("names"), py::arg("has_draft_model"));
   m.def("verifier_names", &verifier_names);
+  m.def("kept_options", &kept_options, py::arg("path"));
 
   py::class_<Session, SessionHolder>(m, "Session", py::module_local())
       .def(py::init([](const ModelHandle& target, const std::optional<ModelHandle>& draft,
@@ -145,6 +171,10 @@ void bind_decoder(py::module_& m) {
              const NativeCall call;
              return SessionHolder(session.fork().release());
            })
+      .def("save", &keep_prompt<&Session::save>, py::arg("path"), py::kw_only(),
+           py::arg("poll_signals"))
+      .def("load", &keep_prompt<&Session::load>, py::arg("path"), py::kw_only(),
+           py::arg("poll_signals"))
       .def("reset", &Session::reset, py::call_guard<NativeCall>())
       .def("encode_prompt", &Session::encode_prompt, py::arg("request"),
            py::call_guard<NativeCall>())

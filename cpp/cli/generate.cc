@@ -14,6 +14,7 @@
 #include "cli/interrupt.h"
 #include "cli/json.h"
 #include "cli/options.h"
+#include "cli/prompt_cache.h"
 #include "cli/report.h"
 #include "cli/terminal.h"
 #include "engine/check_output.h"
@@ -29,6 +30,7 @@ struct GenerateFlags {
   OutputFlags output;
   ChatFlags chat;
   GrammarFlags grammar;
+  PromptCacheFlags kept;
   int max_tokens = -1;
   bool ignore_eos = false;
   bool special = false;
@@ -51,6 +53,7 @@ ArgParser make_parser(GenerateFlags& flags) {
   parser.add(opt::kCallParseSpecial, &flags.parse_special);
   add_chat_switches(parser, flags.chat);
   add_chat_flags(parser, flags.chat);
+  add_prompt_cache_flags(parser, flags.kept);
   parser.section("Generation");
   parser.add(opt::kCallMaxTokens, &flags.max_tokens);
   parser.add(opt::kCallStop, &flags.stop);
@@ -127,6 +130,7 @@ int run_generate(const Arguments& arguments) {
   }
   check_model_flags(parser, flags.model);
   check_draft_flags(parser, flags.model, flags.draft);
+  check_prompt_cache_flags(flags.kept, flags.draft.use_cache);
   if (flags.n_logprobs >= 0 && !flags.output.json) throw UsageError("--logprobs needs --json");
   const SamplingParams sampling = resolve_sampling(flags.sampling);
   if (flags.check) require_checkable(flags.draft.verifier, sampling);
@@ -134,6 +138,7 @@ int run_generate(const Arguments& arguments) {
   const std::optional<TextGrammar> grammar = read_grammar(parser, flags.grammar);
   const LoadedPair pair = load_pair(flags.model, flags.draft, flags.output);
   Session session = make_session(pair);
+  load_prompt_cache(session, flags.kept);
 
   GenerateRequest request;
   if (flags.chat.wanted()) {
@@ -168,7 +173,9 @@ int run_generate(const Arguments& arguments) {
       print_round(round, *pair.target);
     };
   }
+  const DecodeStats reading = keep_prompt(session, flags.kept, request);
   GenerateResult result = session.generate(request);
+  add_reading(reading, result);
   bar.finish();
   if (!flags.output.json) write_stdout(flags.trace ? result.text + "\n" : "\n");
   std::optional<OutputCheck> check;
