@@ -72,6 +72,12 @@ def test_options_that_do_not_fit_are_named(
         sd.Decoder.load(kept, tiny_draft)
     assert caught.value.reason == "other_model"
     assert caught.value.path == str(kept)
+    forged(kept, tmp_path / "large", n_ctx=2**30)  # more than there is memory for
+    with pytest.raises(sd.InvalidArgumentError, match="another model"):
+        sd.Decoder.load(tmp_path / "large", tiny_draft)
+    with pytest.raises(sd.ResourceLimitError):
+        sd.Decoder.load(tmp_path / "large", tiny)
+    sd.Decoder.load(tmp_path / "large", tiny, n_ctx=512).close()
     with pytest.raises(sd.InvalidArgumentError, match="holds f32 elements, kv_type is f16"):
         sd.Decoder.load(kept, tiny, kv_type="f16")
     with pytest.raises(sd.ContextFullError, match="n_ctx is 20"):
@@ -97,14 +103,27 @@ def test_options_that_do_not_fit_are_named(
 
 
 def other_version(kept: pathlib.Path, path: pathlib.Path) -> None:
+    forged(kept, path, version=b"9.9.9")
+
+
+def forged(
+    kept: pathlib.Path, path: pathlib.Path, version: bytes = b"", n_ctx: int | None = None
+) -> None:
+    """A copy with another head, whose checksum is right."""
     data = kept.read_bytes()
     (n_head,) = struct.unpack_from("<Q", data, 24)
-    head = data[40 : 40 + n_head]
+    head = bytearray(data[40 : 40 + n_head])
     (n,) = struct.unpack_from("<I", head)
-    head = struct.pack("<I", 5) + b"9.9.9" + head[4 + n :]
+    (n_tokens,) = struct.unpack_from("<I", head, 4 + n)
+    model = 4 + n + 4 + 4 * n_tokens + 4
+    (n_model,) = struct.unpack_from("<I", head, model)
+    if n_ctx is not None:
+        struct.pack_into("<i", head, model + 4 + n_model + 8, n_ctx)
+    if version:
+        head[: 4 + n] = struct.pack("<I", len(version)) + version
     rest = data[40 + n_head :]
     size = 40 + len(head) + len(rest)
-    numbers = struct.pack("<QQQ", size, len(head), kv.hash64([head]))
+    numbers = struct.pack("<QQQ", size, len(head), kv.hash64([bytes(head)]))
     path.write_bytes(data[:16] + numbers + head + rest)
 
 

@@ -10,7 +10,6 @@
 #include "engine/check_output.h"
 #include "engine/session.h"
 #include "engine/speed.h"
-#include "kv/kv_file.h"
 
 namespace specdec::bindings {
 namespace {
@@ -94,28 +93,32 @@ std::unique_ptr<Session> make_session(const ModelHandle& target,
   }
 }
 
-// Saves to a file or loads from one.
-using KeepPrompt = void (Session::*)(const std::string&, const std::function<void()>&);
-template <KeepPrompt keep>
-void keep_prompt(Session& session, const py::bytes& path_bytes, bool poll_signals) {
+// Work that is given a poll function, and ends by what that throws.
+template <typename Work>
+auto polled(bool poll_signals, const Work& work) {
   require_same_process();
-  const std::string path = path_bytes;
   SignalPoll signals(poll_signals);
   try {
     const NativeCall call;
-    (session.*keep)(path, [&] { signals.throw_if_interrupted(); });
+    return work([&] { signals.throw_if_interrupted(); });
   } catch (const SignalPoll::Interrupted&) {
     signals.raise();
   }
 }
 
-// What the target's cache in a file of Session::save() was made for.
-std::pair<int, std::string> kept_options(const py::bytes& path_bytes) {
-  const std::string path = path_bytes;
-  const NativeCall call;
-  const KvFile file(path);
-  const KvFileCache& target = file.head().caches[0];
-  return {target.n_ctx, kv_type_name(target.record.shape.layout.type)};
+void save(Session& session, const std::string& path, bool poll_signals) {
+  polled(poll_signals, [&](const auto& poll) { session.save(path, poll); });
+}
+
+void load(Session& session, const std::string& path, bool poll_signals) {
+  polled(poll_signals, [&](const auto& poll) { session.load(path, poll); });
+}
+
+std::pair<int, std::string> options_of(const std::string& path, const ModelHandle& target,
+                                       bool poll_signals) {
+  const KeptOptions options = polled(
+      poll_signals, [&](const auto& poll) { return kept_options(*target.model, path, poll); });
+  return {options.n_ctx, options.kv_type};
 }
 
 // Frees the caches without the GIL: they can be large.
@@ -146,7 +149,12 @@ void bind_decoder(py::module_& m) {
   m.def("drafter_names", &drafter_names);
   m.def("parse_drafters", &parse_drafters, py::arg("names"), py::arg("has_draft_model"));
   m.def("verifier_names", &verifier_names);
-  m.def("kept_options", &kept_options, py::arg("path"));
+  m.def(
+      "kept_options",
+      [](const py::bytes& path, const ModelHandle& target, bool poll_signals) {
+        return options_of(path, target, poll_signals);
+      },
+      py::arg("path"), py::arg("target"), py::kw_only(), py::arg("poll_signals"));
 
   py::class_<Session, SessionHolder>(m, "Session", py::module_local())
       .def(py::init([](const ModelHandle& target, const std::optional<ModelHandle>& draft,
@@ -171,10 +179,18 @@ void bind_decoder(py::module_& m) {
              const NativeCall call;
              return SessionHolder(session.fork().release());
            })
-      .def("save", &keep_prompt<&Session::save>, py::arg("path"), py::kw_only(),
-           py::arg("poll_signals"))
-      .def("load", &keep_prompt<&Session::load>, py::arg("path"), py::kw_only(),
-           py::arg("poll_signals"))
+      .def(
+          "save",
+          [](Session& session, const py::bytes& path, bool poll_signals) {
+            save(session, path, poll_signals);
+          },
+          py::arg("path"), py::kw_only(), py::arg("poll_signals"))
+      .def(
+          "load",
+          [](Session& session, const py::bytes& path, bool poll_signals) {
+            load(session, path, poll_signals);
+          },
+          py::arg("path"), py::kw_only(), py::arg("poll_signals"))
       .def("reset", &Session::reset, py::call_guard<NativeCall>())
       .def("encode_prompt", &Session::encode_prompt, py::arg("request"),
            py::call_guard<NativeCall>())

@@ -72,6 +72,15 @@ struct GenerateResult {
   DecodeStats stats;
 };
 
+// What a file of Session::save() was made with.
+struct KeptOptions {
+  int n_ctx = 0;
+  std::string kv_type;
+};
+// Throws what load() throws when it was made with another model or version.
+[[nodiscard]] KeptOptions kept_options(const LoadedModel& target, const std::string& path,
+                                       const std::function<void()>& poll = {});
+
 // Not thread-safe: a second call while one is running gets Error(kBusy).
 class Session {
  public:

@@ -40,6 +40,22 @@ bool all_below(std::span<const TokenId> tokens, int n) {
   return std::all_of(tokens.begin(), tokens.end(), [n](TokenId t) { return t < n; });
 }
 
+// Whether it was saved by this program, with this model.
+void require_model(const KvFile& file, const LoadedModel& model, const Poll& poll) {
+  if (file.head().version != SPECDEC_VERSION)
+    throw file.make_error(ErrorCode::kUnsupported, "version",
+                          "was saved by version " + printable(file.head().version, 40) +
+                              ", this is " + SPECDEC_VERSION + ", which may round differently; " +
+                              kMakeAgain);
+  const KvFileCache& kept = file.head().caches[0];
+  if (kept.fingerprint != model.fingerprint(poll))
+    throw file.make_error(ErrorCode::kInvalidArgument, "other_model",
+                          "was saved with another model: " + printable(kept.model, 300) + ", got " +
+                              model_text(model) +
+                              ", whose weights or metadata differ; give that model, or " +
+                              kMakeAgain);
+}
+
 // Of the target: why what was kept cannot take the place of `cache`.
 void require_fit(const KvFile& file, const LoadedModel& model, const KvCache& cache,
                  const Poll& poll) {
@@ -52,15 +68,7 @@ void require_fit(const KvFile& file, const LoadedModel& model, const KvCache& ca
            "a kept prompt cannot be loaded into the memory of a GPU, where " +
                std::to_string(cache.shape().n_device_layers) +
                " layers are; load the model with device 'cpu'");
-  if (file.head().version != SPECDEC_VERSION)
-    refuse(ErrorCode::kUnsupported, "version",
-           "was saved by version " + printable(file.head().version, 40) + ", this is " +
-               SPECDEC_VERSION + ", which may round differently; " + kMakeAgain);
-  if (kept.fingerprint != model.fingerprint(poll))
-    refuse(ErrorCode::kInvalidArgument, "other_model",
-           "was saved with another model: " + printable(kept.model, 300) + ", got " +
-               model_text(model) + ", whose weights or metadata differ; give that model, or " +
-               kMakeAgain);
+  require_model(file, model, poll);
   if (kept.record.shape.layout.type != cache.shape().layout.type)
     refuse(ErrorCode::kInvalidArgument, "kv_type",
            std::string("holds ") + kv_type_name(kept.record.shape.layout.type) +
@@ -128,6 +136,13 @@ void require_cache(const SessionOptions& options) {
 }
 
 }  // namespace
+
+KeptOptions kept_options(const LoadedModel& target, const std::string& path, const Poll& poll) {
+  const KvFile file(path);
+  require_model(file, target, poll);
+  const KvFileCache& kept = file.head().caches[0];
+  return {.n_ctx = kept.n_ctx, .kv_type = kv_type_name(kept.record.shape.layout.type)};
+}
 
 void Session::save(const std::string& path, const Poll& poll) {
   Impl& impl = *impl_;

@@ -179,6 +179,7 @@ KvFileHead read_kv_head(std::span<const std::byte> bytes, std::string& problem) 
     cache.n_ctx = in.whole();
     cache.long_context = in.flag();
     cache.record = read_record(in, head.tokens.size());
+    if (cache.n_ctx > 1 << 30) in.fail("a context of " + std::to_string(cache.n_ctx));
     if (cache.n_ctx < cache.record.length)
       in.fail("more positions than a context of " + std::to_string(cache.n_ctx) + " has");
   }

@@ -159,7 +159,9 @@ class Decoder:
         check_model("target", target)
         checked = check_all(CHECKS["kept"], {"n_ctx": n_ctx, "kv_type": kv_type})
         file = path_bytes("path", path)
-        saved_ctx, saved_type = _core.kept_options(file)
+        saved_ctx, saved_type = _core.kept_options(
+            file, target._native, poll_signals=on_main_thread()
+        )
         decoder = cls(
             target,
             drafter=drafter,
