@@ -73,6 +73,8 @@ def files(tmp_path_factory, tiny_path, tiny_draft_path):
         "text": folder / "text.txt",
         "template": folder / "template.jinja",
         "tools": folder / "tools.json",
+        "schema": folder / "schema.json",
+        "grammar": folder / "list.gbnf",
         "kwargs": json.dumps({"extra": "more"}),
         "messages": json.dumps([{"role": "user", "content": "ab"}]),
         "code_prompt": CODE,
@@ -88,6 +90,8 @@ def files(tmp_path_factory, tiny_path, tiny_draft_path):
     found["prompt"].write_text("x" + PROMPT)
     found["text"].write_text(PROMPT * 12)
     found["template"].write_text(SHOW)
+    found["schema"].write_text('{"const": "ab"}')
+    found["grammar"].write_text('root ::= "b" [0-9]{3}')
     found["tools"].write_text(json.dumps([{"name": "f"}]))
     return {name: str(value) for name, value in found.items()}
 
@@ -271,6 +275,10 @@ OTHERS: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("generate", "prompt.file"): (
         ("generate", "-m", "{tiny}", "-n", "8", "--json"), ("-f", "{prompt}"), ("-f", "{text}"),
     ),
+    ("generate", "text.schema"): (GENERATE, (), ("-j", '{"enum": [1]}')),
+    ("generate", "text.schema_file"): (GENERATE, (), ("-jf", "{schema}")),
+    ("generate", "text.grammar"): (GENERATE, (), ("--grammar", 'root ::= "ab"')),
+    ("generate", "text.grammar_file"): (GENERATE, (), ("--grammar-file", "{grammar}")),
     ("chat", "files.draft"): (
         ("chat", "-m", "{tiny}", "-n", "16", "-v", "--drafter", "model"),
         ("-md", "{tinydraft}"), ("-md", "{tiny}"),

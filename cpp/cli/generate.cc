@@ -10,6 +10,7 @@
 #include "cli/chat_flags.h"
 #include "cli/commands.h"
 #include "cli/draft_flags.h"
+#include "cli/grammar_flags.h"
 #include "cli/interrupt.h"
 #include "cli/json.h"
 #include "cli/options.h"
@@ -28,6 +29,7 @@ struct GenerateFlags {
   DraftFlags draft;
   OutputFlags output;
   ChatFlags chat;
+  GrammarFlags grammar;
   PromptCacheFlags kept;
   int max_tokens = -1;
   bool ignore_eos = false;
@@ -57,6 +59,7 @@ ArgParser make_parser(GenerateFlags& flags) {
   parser.add(opt::kCallStop, &flags.stop);
   parser.add(opt::kCallIgnoreEos, &flags.ignore_eos);
   parser.add(opt::kCallRenderSpecial, &flags.special);
+  add_grammar_flags(parser, flags.grammar);
   add_sampling_flags(parser, flags.sampling);
   add_draft_flags(parser, flags.draft);
   add_output_flags(parser, flags.output);
@@ -132,6 +135,7 @@ int run_generate(const Arguments& arguments) {
   const SamplingParams sampling = resolve_sampling(flags.sampling);
   if (flags.check) require_checkable(flags.draft.verifier, sampling);
   const std::string prompt = read_prompt(parser, flags.prompt);
+  const std::optional<TextGrammar> grammar = read_grammar(parser, flags.grammar);
   const LoadedPair pair = load_pair(flags.model, flags.draft, flags.output);
   Session session = make_session(pair);
   load_prompt_cache(session, flags.kept);
@@ -150,6 +154,7 @@ int run_generate(const Arguments& arguments) {
   request.ignore_eos = flags.ignore_eos;
   request.render_special = flags.special;
   if (flags.n_logprobs >= 0) request.n_logprobs = flags.n_logprobs;
+  if (grammar) request.constraint = grammar->constraint(*pair.target);
   request.cancel = &interrupt_flag();
 
   const bool color = wants_color(STDOUT_FILENO, flags.output.no_color);
