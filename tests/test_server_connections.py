@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import select
 import socket
 import time
@@ -182,6 +183,35 @@ def test_requests_that_come_at_once_are_answered_in_turn(served, request_):
         )
         data = read_all(connection)
     assert data.count(b"HTTP/1.1 200 ") == n * request_.count(b"Host") + 1
+
+
+def metric(served, name):
+    text = httpx.get(f"{served.url}/metrics").text
+    return float(re.search(rf"^{name} (\S+)$", text, re.M)[1])
+
+
+@pytest.mark.parametrize("behind", [b"", GET, GET * 20])
+def test_who_asks_for_more_and_hangs_up_ends_the_request(served, behind):
+    before = metric(served, "specdec_generated_tokens_total")
+    body = json.dumps({"prompt": "the cat", "max_tokens": 150000, "ignore_eos": True}).encode()
+    with connect(served) as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body + behind)
+        wait_for(lambda: metric(served, "specdec_requests_running") == 1)
+    wait_for(lambda: metric(served, "specdec_requests_running") == 0)
+    assert metric(served, "specdec_generated_tokens_total") == before
+
+
+def test_requests_ahead_are_bounded(served):
+    body = json.dumps({"prompt": "the cat", "max_tokens": 150000, "ignore_eos": True}).encode()
+    before = served.rss()
+    with connect(served) as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        wait_for(lambda: metric(served, "specdec_requests_running") == 1)
+        connection.settimeout(0.3)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            for _ in range(64):
+                connection.sendall(GET * 20000)  # a megabyte
+        assert served.rss() < before + (16 << 20)
 
 
 def test_an_answer_that_comes_early_is_the_only_one(served):

@@ -16,7 +16,7 @@ import llm
 import pydantic
 
 from ._embedded import embedded_drafts, embedded_models
-from ._names import find_model
+from ._names import find_draft, find_model
 from .decoder import Decoder
 from .download import KNOWN_MODELS
 from .errors import SpecdecError
@@ -136,11 +136,11 @@ def register_commands(cli: click.Group) -> None:
     @specdec.command()
     @click.argument("file")
     @click.option("--name", required=True, help="what `llm -m` calls it")
-    @click.option("--draft", help="a smaller model of its vocabulary")
+    @click.option("--draft", help="a smaller model of its vocabulary (default: that of a name)")
     def add(file: str, name: str, draft: str | None) -> None:
         """Add a model: a GGUF file, or hf:ORG/REPO/FILE.gguf."""
         try:
-            paths = [None if given is None else find_model(given) for given in (file, draft)]
+            paths = [find_model(file), find_draft(file) if draft is None else find_model(draft)]
         except SpecdecError as error:
             raise click.ClickException(str(error)) from None
         model, other = (None if path is None else str(path.absolute()) for path in paths)
