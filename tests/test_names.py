@@ -86,6 +86,16 @@ def test_parts_of_different_files_are_never_joined(hub, models, change):
     assert contents(models) == {"org--repo/a b.gguf"}
 
 
+def test_without_a_checksum_nothing_is_gone_on_from(hub, models):
+    hub.tells_sha = False
+    hub.cut_after = [100_000]
+    with pytest.raises(sd.DownloadError, match="it ended after 100000 of"):
+        download.pull("hf:org/repo")
+    data = DATA[:4] + DATA[:3:-1]
+    hub.files["org/repo"]["a b.gguf"] = data
+    assert download.pull("hf:org/repo").read_bytes() == data
+
+
 def test_a_damaged_partial_file_is_found_out(hub, models):
     hub.cut_after = [100_000, 0, 0, 0]
     with pytest.raises(sd.DownloadError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import resource
 import select
 import socket
 import time
@@ -16,6 +17,7 @@ httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
 
 from server_process import ServerProcess  # noqa: E402
+from specdec_native.server import connections  # noqa: E402
 from specdec_native.server.command import _hosts, parser  # noqa: E402
 
 MOST = 12
@@ -232,6 +234,26 @@ def test_other_protocols_are_not_changed_to(served):
         connection.sendall(GET.replace(b"\r\n\r\n", upgrade))
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
     assert "WebSocket" not in served.read_log()
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "asked", "has", "raised"),
+    [
+        (1024, 4096, 512, 512, 1024),  # enough
+        (256, 4096, 512, 512, 512 + 448),
+        (256, 600, 512, 600 - 448, 600),
+        (256, 256, 512, 1, 256),
+        (256, resource.RLIM_INFINITY, 10_000, 10_000, 10_448),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 10_000, 10_000, resource.RLIM_INFINITY),
+    ],
+)
+def test_files_are_enough_for_the_connections(monkeypatch, soft, hard, asked, has, raised):
+    limits = [(soft, hard)]
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, pair: limits.append(pair))
+    found = connections.with_enough_files(connections.Limits(asked, 3, 4))
+    assert (found.connections, found.read_seconds, found.write_seconds) == (has, 3, 4)
+    assert limits[-1] == (raised, hard)
 
 
 @pytest.mark.parametrize(
