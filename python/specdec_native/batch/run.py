@@ -11,7 +11,7 @@ from typing import Any
 from .._engine_options import check_template
 from .._ray import Spread, cores_of_nodes, ray_cluster
 from ..engine import Engine
-from ..errors import SpecdecError
+from ..errors import MissingExtraError, SpecdecError
 from ..model import Model
 from ..requests import Request
 from .lines import Line, answer, refusal, submit
@@ -56,6 +56,8 @@ def _work(
                 break
             try:
                 waiting.append((line, submit(engine, line, defaults)))
+            except MissingExtraError:
+                raise  # not the line's fault
             except SpecdecError as error:
                 waiting.append((line, error))
         if waiting:
