@@ -48,6 +48,11 @@ class ServerProcess:
         pages = pathlib.Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()
         return int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    def sockets(self):
+        """How many it has open."""
+        links = list(pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir())
+        return sum(link.is_symlink() and "socket" in str(link.readlink()) for link in links)
+
     def stop(self, number, timeout=120):
         """Sends a signal; the exit code."""
         self.process.send_signal(number)

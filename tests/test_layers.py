@@ -16,11 +16,12 @@ ALLOWED["quant"] = {"base", "tensor"}
 ALLOWED["tokenizer"] = {"base", "gguf"}
 ALLOWED["chat_template"] = {"base"}
 ALLOWED["sampling"] = {"base", "tensor"}
+ALLOWED["grammar"] = {"base", "sampling", "chat_template"}
 ALLOWED["backend"] = {"base", "tensor", "gguf", "quant"}
 ALLOWED["kv"] = ALLOWED["backend"] | {"backend"}
 ALLOWED["model"] = ALLOWED["kv"] | {"kv"}
 ALLOWED["decode"] = ALLOWED["model"] | {"model", "sampling"}
-ALLOWED["engine"] = ALLOWED["decode"] | {"decode", "tokenizer", "chat_template"}
+ALLOWED["engine"] = ALLOWED["decode"] | {"decode", "tokenizer", "chat_template", "grammar"}
 ALLOWED["cli"] = ALLOWED["engine"] | {"engine"}
 ALLOWED["bindings"] = ALLOWED["engine"] | {"engine"}
 

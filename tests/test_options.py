@@ -215,6 +215,14 @@ class Given:
     def __init__(self, name, tiny, tiny_path):
         self.name, self.tiny, self.path = name, tiny, tiny_path
 
+    def kept(self):
+        path = self.path.with_name("given.kept")
+        if not path.exists():
+            with sd.Decoder(self.tiny, n_ctx=64) as decoder:
+                decoder.generate("aa", max_tokens=0)
+                decoder.save(path)
+        return path
+
     def __call__(self, **options):
         name, messages = self.name, [{"role": "user", "content": "a"}]
         if name == "Model.__init__":
@@ -225,6 +233,8 @@ class Given:
             sd.generate_many(self.tiny, ["a"], **{"max_tokens": 1, **options})
         elif name == "quantize":
             sd.quantize(self.path, "-", "q8_0", **options)
+        elif name == "Decoder.load":
+            sd.Decoder.load(self.kept(), self.tiny, **options).close()
         elif name.startswith("Decoder."):
             with sd.Decoder(self.tiny, drafter=None, n_ctx=64) as decoder:
                 prompt = messages if "chat" in name else "a"
@@ -303,6 +313,7 @@ def test_every_option_of_python_that_a_shell_can_say_has_a_flag():
         "Model.n_ctx",  # -c
         "Decoder.draft", "DraftModel.model",  # -md
         "Decoder.kv_type",  # --kv-type is of both models
+        "kept.n_ctx", "kept.kv_type",  # the same, with --prompt-cache
         # A command line has one request at a time.
         "Engine.max_requests", "Engine.max_queue", "Engine.when_full", "Engine.kv_bytes",
         "Engine.share_prefixes", "call.time_limit",

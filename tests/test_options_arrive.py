@@ -504,6 +504,44 @@ def drafted_at_all(kit: Kit, name: str, **options: Any) -> Any:
     return "there is one"
 
 
+def from_disk(see: Callable[[Any], Any], **fixed: Any) -> Callable[..., Any]:
+    """What a decoder is that goes on from a file, or why there is none."""
+
+    def observe(kit: Kit, **options: Any) -> Any:
+        path = kit.folder / "a.kept"
+        if not path.exists():
+            with sd.Decoder(kit.code, drafter=None, n_ctx=300) as decoder:
+                decoder.generate(CODE, max_tokens=0)
+                decoder.save(path)
+        given = {**fixed, **options}
+        for name, value in given.items():
+            if name in ("draft", "drafter") and value == "given":
+                given[name] = kit.code_draft
+                if name == "drafter":
+                    given[name] = sd.DraftModel(kit.code_draft, gamma=3)
+        try:
+            with sd.Decoder.load(path, kit.code, **given) as decoder:
+                return see(decoder)
+        except sd.InvalidArgumentError as error:
+            return str(error)
+
+    return observe
+
+
+def passes(decoder: sd.Decoder) -> Any:
+    seen: list[Any] = []
+    options = {"max_tokens": 40, "temperature": 1.0, "seed": 5, "ignore_eos": True}
+    out = decoder.generate(CODE, on_round=seen.append, **options)
+    return out.token_ids, [(r.source, r.drafted, r.accepted) for r in seen]
+
+
+LOAD = {
+    "drafter": (from_disk(lambda decoder: decoder._native.drafter), None, "ngram"),
+    "draft": (from_disk(lambda decoder: "there is one", drafter="model"), None, "given"),
+    "verifier": (from_disk(passes, drafter="given"), "standard", "match"),
+    "n_ctx": (from_disk(lambda decoder: decoder.n_ctx), None, 400),
+    "kv_type": (from_disk(lambda decoder: "it fits"), None, "q8_0"),
+}
 HOT_CALL = {"temperature": 1.0}
 CALLS |= {
     "Decoder.drafter": of_decoder("drafter", None, "ngram"),
@@ -538,13 +576,15 @@ def cases() -> dict[tuple[str, str], tuple[Callable[..., Any], Any, Any]]:
     found: dict[tuple[str, str], tuple[Callable[..., Any], Any, Any]] = {}
     for place, table in [
         ("Model.__init__", MODEL), ("Decoder.__init__", DECODER), ("Engine.__init__", ENGINE),
-        ("quantize", QUANTIZE),
+        ("Decoder.load", LOAD), ("quantize", QUANTIZE),
         *DRAFTERS.items(),
     ]:  # fmt: skip
         for name, case in table.items():
             found[place, name] = case
     for option in OPTIONS:
         for call in option.calls:
+            if call == "Decoder.load":  # LOAD
+                continue
             observe, a, b = CALLS[option.id]
 
             def bound(kit: Kit, observe: Any = observe, call: str = call, **options: Any) -> Any:

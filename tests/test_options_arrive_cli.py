@@ -67,11 +67,14 @@ def files(tmp_path_factory, tiny_path, tiny_draft_path):
         ),
         "f32": tiny_models.write_tiny(folder / "f32.gguf", seed=6),
         "out": folder / "out.gguf",
+        "kept": folder / "a.kept",
         "corpus": folder / "corpus.txt",
         "prompt": folder / "prompt.txt",
         "text": folder / "text.txt",
         "template": folder / "template.jinja",
         "tools": folder / "tools.json",
+        "schema": folder / "schema.json",
+        "grammar": folder / "list.gbnf",
         "kwargs": json.dumps({"extra": "more"}),
         "messages": json.dumps([{"role": "user", "content": "ab"}]),
         "code_prompt": CODE,
@@ -80,10 +83,15 @@ def files(tmp_path_factory, tiny_path, tiny_draft_path):
         + "".join(chr(33 + (7 * i + i * i // 11) % 90) for i in range(1500))
         + "abc",
     }
+    with sd.Model(tiny_path) as model, sd.Decoder(model, drafter=None) as decoder:
+        decoder.generate(PROMPT, max_tokens=0)
+        decoder.save(found["kept"])
     found["corpus"].write_text(CODE + "    return a * b\n\n\n" + MESSAGE + ANSWER)
     found["prompt"].write_text("x" + PROMPT)
     found["text"].write_text(PROMPT * 12)
     found["template"].write_text(SHOW)
+    found["schema"].write_text('{"const": "ab"}')
+    found["grammar"].write_text('root ::= "b" [0-9]{3}')
     found["tools"].write_text(json.dumps([{"name": "f"}]))
     return {name: str(value) for name, value in found.items()}
 
@@ -267,6 +275,10 @@ OTHERS: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("generate", "prompt.file"): (
         ("generate", "-m", "{tiny}", "-n", "8", "--json"), ("-f", "{prompt}"), ("-f", "{text}"),
     ),
+    ("generate", "text.schema"): (GENERATE, (), ("-j", '{"enum": [1]}')),
+    ("generate", "text.schema_file"): (GENERATE, (), ("-jf", "{schema}")),
+    ("generate", "text.grammar"): (GENERATE, (), ("--grammar", 'root ::= "ab"')),
+    ("generate", "text.grammar_file"): (GENERATE, (), ("--grammar-file", "{grammar}")),
     ("chat", "files.draft"): (
         ("chat", "-m", "{tiny}", "-n", "16", "-v", "--drafter", "model"),
         ("-md", "{tinydraft}"), ("-md", "{tiny}"),
@@ -296,6 +308,10 @@ OTHERS: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("perplexity", "perplexity.chunks"): ((*PERPLEXITY, "-m", "{tiny}"), (), ("--chunks", "1")),
     ("perplexity", "prompt.file"): (
         ("perplexity", "-m", "{tiny}", "-c", "32"), ("-f", "{prompt}"), ("-f", "{text}"),
+    ),
+    ("generate", "prompt.cache"): (GENERATE, (), ("--prompt-cache", "{kept}")),
+    ("generate", "prompt.cache_ro"): (
+        (*GENERATE, "--prompt-cache", "{new}"), (), ("--prompt-cache-ro",),
     ),
     ("perplexity", "prompt.prompt"): (
         ("perplexity", "-m", "{tiny}", "-c", "16"), ("-p", "{cat}"), ("-p", "{code_prompt}"),
@@ -431,6 +447,8 @@ def test_every_flag_of_every_command_has_a_case():
     wanted -= {(command, "output.no_color") for command in ("generate", "chat")}
     # test_cli_chat.py::test_history_can_be_elsewhere_or_nowhere
     wanted -= {("chat", "chat.history"), ("chat", "chat.no_history")}
+    # test_prompt_cache.py::test_a_chat_keeps_what_comes_before_the_question
+    wanted -= {("chat", "prompt.cache"), ("chat", "prompt.cache_ro")}
     # On a terminal no progress bar; here nothing.
     wanted -= {(command, "output.quiet") for command in ("bench", "chat")}
     assert set(CASES) == wanted

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import re
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -359,6 +362,47 @@ def test_memory_that_can_never_do_is_an_error_and_a_full_cache_waits(tiny):
         assert max(seen) == 1, "three pages each"
         assert engine.stats().evicted > 0
         assert engine.stats().kv_used_bytes <= 5 * page
+
+
+def test_memory_that_no_request_fits_into_is_refused_at_the_start(tiny, caplog):
+    for size in (1, 1000):
+        with pytest.raises(sd.InvalidArgumentError) as caught:
+            sd.Engine(tiny, n_ctx=4096, kv_bytes=size)
+        needed = re.search(r"caches need ([0-9.]+) KiB for the shortest request", str(caught.value))
+        assert needed is not None, caught.value
+    assert not caplog.records
+    with sd.Engine(tiny, n_ctx=4096, kv_bytes=int(float(needed[1]) * 1024)) as engine:
+        assert engine.submit("a", max_tokens=1).result(60).finish_reason == "length"
+    assert "requests that give no max_tokens are refused" in caplog.text
+
+
+@pytest.mark.parametrize("end", ["result", "cancel", "dropped", "error"])
+def test_requests_that_are_over_hold_no_memory(tiny, end):
+    class Stop(Exception):
+        pass
+
+    def fail(told):
+        raise Stop
+
+    states = []
+    with sd.Engine(tiny, n_ctx=512, max_requests=2) as engine:
+        for _ in range(20):
+            more = {"on_round": fail} if end == "error" else {}
+            request = engine.submit("the cat", max_tokens=12, ignore_eos=True, **more)
+            states.append(weakref.ref(request._state))
+            if end == "result":
+                request.result(60)
+            elif end == "cancel":
+                request.cancel()
+            elif end == "error":
+                with pytest.raises(Stop):
+                    request.result(60)
+            del request
+        deadline = time.monotonic() + 60
+        while any(state() is not None for state in states):
+            assert time.monotonic() < deadline, "the native request and Python's hold each other"
+            gc.collect()
+            time.sleep(0.01)
 
 
 def test_bad_requests_are_refused_before_they_wait(tiny):

@@ -212,9 +212,9 @@ def test_max_tokens_of_the_server_are_those_of_completions_too(tiny):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_can_never_fit_is_not_to_be_tried_again(tiny, stream):
-    engine = sd.Engine(tiny, n_ctx=512, kv_bytes=1 << 15)
+    engine = sd.Engine(tiny, n_ctx=4096, kv_bytes=1 << 17)
     with testclient.TestClient(create_app(engine, Settings("tiny"))) as client:
-        response = complete(client, max_tokens=400, stream=stream)
+        response = complete(client, max_tokens=3000, stream=stream)
         assert response.status_code == 400
         assert "kv_bytes" in response.json()["error"]["message"]
         assert response.json()["error"]["param"] == "max_tokens"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
 import pathlib
 import random
@@ -111,15 +112,17 @@ def storm(url, n, seed):
     asyncio.run(run())
 
 
-def test_two_hundred_strangers_leave_nothing_behind(served):
-    storm(served.url, 60, 1)  # what is made once is there now
+@pytest.mark.parametrize("n", [200, pytest.param(2000, marks=pytest.mark.slow)])
+def test_strangers_leave_nothing_behind(served, n):
+    storm(served.url, n // 3, 1)  # what is made once is there now
     wait_until_idle(served)
     before = served.rss()
-    storm(served.url, 200, 2)
+    storm(served.url, n, 2)
     wait_until_idle(served)
-    storm(served.url, 60, 3)
+    storm(served.url, n // 3, 3)
     wait_until_idle(served)
-    assert served.rss() < 1.05 * before + (4 << 20)
+    print(f"{n} strangers: {before} bytes before, {served.rss()} after")
+    assert served.rss() < 1.05 * before
     assert httpx.get(f"{served.url}/health").json()["status"] == "ok"
     body = {"prompt": "the cat", "max_tokens": 10}
     one = httpx.post(f"{served.url}/v1/completions", json=body).json()["choices"]
@@ -172,6 +175,56 @@ def test_a_signal_lets_streams_come_to_their_end(tiny_path, number):
         assert "Traceback" not in served.read_log()
 
 
+@pytest.mark.parametrize(
+    ("options", "signals"),
+    [
+        ((), [signal.SIGINT, signal.SIGINT]),
+        ((), [signal.SIGTERM, signal.SIGTERM]),
+        ((), [signal.SIGTERM, signal.SIGINT]),
+        (("--grace", "1"), [signal.SIGTERM]),
+    ],
+    ids="int-int term-term term-int grace".split(),
+)
+def test_a_second_signal_ends_what_runs_without_a_traceback(tiny_path, options, signals):
+    with ServerProcess(tiny_path, *OPTIONS, "-c", "200000", *options) as served:
+        body = {"prompt": "the cat", "ignore_eos": True, "max_tokens": 190000}
+        url = f"{served.url}/v1/completions"
+        with (
+            httpx.stream("POST", url, json={**body, "stream": True}, timeout=120) as response,
+            socket.create_connection(("127.0.0.1", served.port)) as silent,
+            socket.create_connection(("127.0.0.1", served.port)) as half,
+            concurrent.futures.ThreadPoolExecutor() as pool,
+        ):
+            half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Le")
+            whole = pool.submit(httpx.post, url, json=body, timeout=120)
+            while stats(served)["specdec_requests_running"] < 2:
+                time.sleep(0.01)
+            served.process.send_signal(signals[0])
+            while "Shutting down" not in served.read_log(0.01):
+                assert served.process.poll() is None
+            for number in signals[1:]:
+                served.process.send_signal(number)
+            events = [line for line in response.iter_lines() if line]
+            assert events[-1] == "data: [DONE]"
+            n = json.loads(events[-2].removeprefix("data: "))["timings"]["predicted_n"]
+            assert n < body["max_tokens"]
+            assert whole.result(60).status_code == 200
+            code = served.process.wait(60)
+            assert code in (-signals[0], 128 + signals[0])
+            del silent
+        assert "Traceback" not in served.read_log()
+
+
+def test_a_third_signal_waits_for_nothing(tiny_path):
+    with ServerProcess(tiny_path, *OPTIONS, "-c", "200000") as served:
+        body = {"prompt": "the cat", "ignore_eos": True, "stream": True, "max_tokens": 190000}
+        with httpx.stream("POST", f"{served.url}/v1/completions", json=body, timeout=120):
+            for _ in range(3):
+                served.process.send_signal(signal.SIGTERM)
+                time.sleep(0.02)
+            assert served.process.wait(60) in (-signal.SIGTERM, 128 + signal.SIGTERM)
+
+
 def test_wrong_arguments_are_one_line(tiny_path, capfd):
     from specdec_native import cli
 
@@ -179,6 +232,7 @@ def test_wrong_arguments_are_one_line(tiny_path, capfd):
         ([str(tiny_path) + ".missing.gguf"], 3),
         ([str(tiny_path), "--drafter", "nothing"], 2),
         ([str(tiny_path), "--api-key", ""], 2),
+        ([str(tiny_path), "--kv-bytes", "1"], 2),
     ):
         assert cli.main(["serve", *arguments]) == code
         assert len(capfd.readouterr().err.strip().splitlines()) == 1

@@ -93,6 +93,34 @@ std::unique_ptr<Session> make_session(const ModelHandle& target,
   }
 }
 
+// Work that is given a poll function, and ends by what that throws.
+template <typename Work>
+auto polled(bool poll_signals, const Work& work) {
+  require_same_process();
+  SignalPoll signals(poll_signals);
+  try {
+    const NativeCall call;
+    return work([&] { signals.throw_if_interrupted(); });
+  } catch (const SignalPoll::Interrupted&) {
+    signals.raise();
+  }
+}
+
+void save(Session& session, const std::string& path, bool poll_signals) {
+  polled(poll_signals, [&](const auto& poll) { session.save(path, poll); });
+}
+
+void load(Session& session, const std::string& path, bool poll_signals) {
+  polled(poll_signals, [&](const auto& poll) { session.load(path, poll); });
+}
+
+std::pair<int, std::string> options_of(const std::string& path, const ModelHandle& target,
+                                       bool poll_signals) {
+  const KeptOptions options = polled(
+      poll_signals, [&](const auto& poll) { return kept_options(*target.model, path, poll); });
+  return {options.n_ctx, options.kv_type};
+}
+
 // Frees the caches without the GIL: they can be large.
 struct SessionDeleter {
   void operator()(Session* session) const {
@@ -121,6 +149,12 @@ void bind_decoder(py::module_& m) {
   m.def("drafter_names", &drafter_names);
   m.def("parse_drafters", &parse_drafters, py::arg("names"), py::arg("has_draft_model"));
   m.def("verifier_names", &verifier_names);
+  m.def(
+      "kept_options",
+      [](const py::bytes& path, const ModelHandle& target, bool poll_signals) {
+        return options_of(path, target, poll_signals);
+      },
+      py::arg("path"), py::arg("target"), py::kw_only(), py::arg("poll_signals"));
 
   py::class_<Session, SessionHolder>(m, "Session", py::module_local())
       .def(py::init([](const ModelHandle& target, const std::optional<ModelHandle>& draft,
@@ -145,6 +179,18 @@ void bind_decoder(py::module_& m) {
              const NativeCall call;
              return SessionHolder(session.fork().release());
            })
+      .def(
+          "save",
+          [](Session& session, const py::bytes& path, bool poll_signals) {
+            save(session, path, poll_signals);
+          },
+          py::arg("path"), py::kw_only(), py::arg("poll_signals"))
+      .def(
+          "load",
+          [](Session& session, const py::bytes& path, bool poll_signals) {
+            load(session, path, poll_signals);
+          },
+          py::arg("path"), py::kw_only(), py::arg("poll_signals"))
       .def("reset", &Session::reset, py::call_guard<NativeCall>())
       .def("encode_prompt", &Session::encode_prompt, py::arg("request"),
            py::call_guard<NativeCall>())

@@ -15,6 +15,7 @@
 #include "cli/draft_flags.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
+#include "cli/prompt_cache.h"
 #include "cli/terminal.h"
 
 namespace specdec::cli {
@@ -63,6 +64,7 @@ int run_chat(const Arguments& arguments) {
   add_draft_model_flags(parser, flags.model);
   parser.section("Chat");
   add_chat_flags(parser, flags.chat);
+  add_prompt_cache_flags(parser, flags.kept);
   parser.add(opt::kCallMaxTokens, &flags.max_tokens);
   parser.add(opt::kChatHistory, &flags.history);
   parser.add(opt::kChatNoHistory, &flags.no_history);
@@ -77,6 +79,7 @@ int run_chat(const Arguments& arguments) {
   }
   check_model_flags(parser, flags.model);
   check_draft_flags(parser, flags.model, flags.draft);
+  check_prompt_cache_flags(flags.kept, flags.draft.use_cache);
   flags.sampling.params = resolve_sampling(flags.sampling);
   std::string history = flags.history.empty() ? History::default_path() : flags.history;
   if (flags.no_history) history.clear();

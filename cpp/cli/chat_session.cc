@@ -30,6 +30,7 @@ ChatSession::ChatSession(ChatCommandFlags flags, LoadedPair pair)
       color_(wants_color(STDOUT_FILENO, flags_.output.no_color)),
       conversation_(pair_.target, chat_options(flags_.chat)) {
   conversation_.set_system(flags_.chat.system);
+  load_prompt_cache(*session_, flags_.kept);
   if (flags_.draft.drafter == "none") {  // what it becomes when speculation is switched on
     flags_.draft.drafter = "auto";
     speculative_ = false;
@@ -190,6 +191,7 @@ bool ChatSession::answer() {
     };
   }
   try {
+    keep_beginning(request);
     last_ = session_->generate(request);
   } catch (const Error& error) {
     conversation_.remove_last();
@@ -209,6 +211,21 @@ bool ChatSession::answer() {
   }
   show_beside(request);
   return true;
+}
+
+void ChatSession::keep_beginning(const GenerateRequest& request) {
+  if (kept_ || flags_.kept.file.empty() || flags_.kept.read_only) return;
+  kept_ = true;
+  const std::vector<TokenId> beginning = fixed_beginning(conversation_);
+  if (beginning.empty()) return;
+  GenerateRequest reading = request;
+  // One token of the question more: the last one of a prompt is not read.
+  reading.prompt_ids.resize(std::min(beginning.size() + 1, request.prompt_ids.size()));
+  try {
+    (void)keep_prompt(*session_, flags_.kept, reading);
+  } catch (const Error& error) {  // Ctrl-C ends the answer too
+    if (error.code() != ErrorCode::kCancelled) throw;
+  }
 }
 
 void ChatSession::show_beside(const GenerateRequest& request) {

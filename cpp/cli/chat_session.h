@@ -11,6 +11,7 @@
 #include "cli/chat_flags.h"
 #include "cli/draft_flags.h"
 #include "cli/options.h"
+#include "cli/prompt_cache.h"
 #include "engine/chat_prompt.h"
 #include "engine/session.h"
 
@@ -22,6 +23,7 @@ struct ChatCommandFlags {
   DraftFlags draft;
   OutputFlags output;
   ChatFlags chat;
+  PromptCacheFlags kept;
   int max_tokens = -1;
   std::string history;  // "": the default file
   bool no_history = false;
@@ -93,6 +95,8 @@ class ChatSession {
   bool answer();
   // The prompt, without the oldest turns where they leave no room for an answer.
   [[nodiscard]] std::vector<TokenId> prompt_with_room();
+  // Before the first answer: what does not depend on the question goes to the file.
+  void keep_beginning(const GenerateRequest& request);
   // What was asked for beside the answer to this request.
   void show_beside(const GenerateRequest& request);
 
@@ -100,7 +104,7 @@ class ChatSession {
   LoadedPair pair_;
   std::optional<Session> session_;  // always there, but for a moment while it is replaced
   bool color_;
-  bool speculative_ = true, trace_ = false;
+  bool speculative_ = true, trace_ = false, kept_ = false;
   std::string drafter_before_ = "auto";
   BetweenAnswers between_ = BetweenAnswers::kConversation;
   std::optional<AloneAnswer> target_alone_, draft_alone_;

@@ -10,9 +10,11 @@
 #include "cli/chat_flags.h"
 #include "cli/commands.h"
 #include "cli/draft_flags.h"
+#include "cli/grammar_flags.h"
 #include "cli/interrupt.h"
 #include "cli/json.h"
 #include "cli/options.h"
+#include "cli/prompt_cache.h"
 #include "cli/report.h"
 #include "cli/terminal.h"
 #include "engine/check_output.h"
@@ -27,6 +29,8 @@ struct GenerateFlags {
   DraftFlags draft;
   OutputFlags output;
   ChatFlags chat;
+  GrammarFlags grammar;
+  PromptCacheFlags kept;
   int max_tokens = -1;
   bool ignore_eos = false;
   bool special = false;
@@ -49,11 +53,13 @@ ArgParser make_parser(GenerateFlags& flags) {
   parser.add(opt::kCallParseSpecial, &flags.parse_special);
   add_chat_switches(parser, flags.chat);
   add_chat_flags(parser, flags.chat);
+  add_prompt_cache_flags(parser, flags.kept);
   parser.section("Generation");
   parser.add(opt::kCallMaxTokens, &flags.max_tokens);
   parser.add(opt::kCallStop, &flags.stop);
   parser.add(opt::kCallIgnoreEos, &flags.ignore_eos);
   parser.add(opt::kCallRenderSpecial, &flags.special);
+  add_grammar_flags(parser, flags.grammar);
   add_sampling_flags(parser, flags.sampling);
   add_draft_flags(parser, flags.draft);
   add_output_flags(parser, flags.output);
@@ -124,12 +130,15 @@ int run_generate(const Arguments& arguments) {
   }
   check_model_flags(parser, flags.model);
   check_draft_flags(parser, flags.model, flags.draft);
+  check_prompt_cache_flags(flags.kept, flags.draft.use_cache);
   if (flags.n_logprobs >= 0 && !flags.output.json) throw UsageError("--logprobs needs --json");
   const SamplingParams sampling = resolve_sampling(flags.sampling);
   if (flags.check) require_checkable(flags.draft.verifier, sampling);
   const std::string prompt = read_prompt(parser, flags.prompt);
+  const std::optional<TextGrammar> grammar = read_grammar(parser, flags.grammar);
   const LoadedPair pair = load_pair(flags.model, flags.draft, flags.output);
   Session session = make_session(pair);
+  load_prompt_cache(session, flags.kept);
 
   GenerateRequest request;
   if (flags.chat.wanted()) {
@@ -145,6 +154,7 @@ int run_generate(const Arguments& arguments) {
   request.ignore_eos = flags.ignore_eos;
   request.render_special = flags.special;
   if (flags.n_logprobs >= 0) request.n_logprobs = flags.n_logprobs;
+  if (grammar) request.constraint = grammar->constraint(*pair.target);
   request.cancel = &interrupt_flag();
 
   const bool color = wants_color(STDOUT_FILENO, flags.output.no_color);
@@ -163,7 +173,9 @@ int run_generate(const Arguments& arguments) {
       print_round(round, *pair.target);
     };
   }
+  const DecodeStats reading = keep_prompt(session, flags.kept, request);
   GenerateResult result = session.generate(request);
+  add_reading(reading, result);
   bar.finish();
   if (!flags.output.json) write_stdout(flags.trace ? result.text + "\n" : "\n");
   std::optional<OutputCheck> check;

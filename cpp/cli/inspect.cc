@@ -19,6 +19,7 @@
 #include "engine/pair.h"
 #include "engine/session.h"
 #include "gguf/reader.h"
+#include "kv/kv_file.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/utf8.h"
 
@@ -49,7 +50,8 @@ std::vector<std::string> placement_of(const InspectFlags& flags) {
 // False: help was asked for and shown.
 bool parse_flags(const Arguments& arguments, InspectFlags& flags) {
   ArgParser parser("inspect", "FILE [OPTIONS]",
-                   "Shows what a GGUF file holds. The weights are not read.");
+                   "Shows what a GGUF file holds, without reading its weights, or a prompt that "
+                   "--prompt-cache keeps.");
   std::string file_argument;
   parser.positional("FILE", &file_argument, "The file; -m FILE does the same.");
   parser.section("Options");
@@ -86,6 +88,15 @@ bool parse_flags(const Arguments& arguments, InspectFlags& flags) {
   return true;
 }
 
+// What the other flags ask for is in no kept prompt.
+void require_only_json(const InspectFlags& flags) {
+  if (flags.draft.empty() && !flags.tensors && !flags.keys && !flags.chat_template &&
+      flags.gpu.vram_budget == 0)
+    return;
+  throw UsageError(quoted(flags.model) +
+                   " is a kept prompt (--prompt-cache), not a model: only --json goes with it");
+}
+
 }  // namespace
 
 int run_inspect(const Arguments& arguments) {
@@ -93,6 +104,12 @@ int run_inspect(const Arguments& arguments) {
   if (!parse_flags(arguments, flags)) return kExitOk;
 
   const AbortOnInterrupt abort;
+  if (KvFile::is_one(flags.model)) {
+    require_only_json(flags);
+    const KvFile kept(flags.model);
+    write_stdout(flags.json ? inspect_kept_json(kept) : inspect_kept(kept));
+    return kExitOk;
+  }
   const auto file = GgufFile::open(flags.model);
   if (flags.chat_template) {
     const std::string text = chat_template_of(*file);

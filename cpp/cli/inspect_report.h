@@ -11,6 +11,7 @@
 #include "engine/model_info.h"
 #include "engine/pair.h"
 #include "gguf/reader.h"
+#include "kv/kv_file.h"
 #include "tokenizer/tokenizer.h"
 
 namespace specdec::cli {
@@ -44,6 +45,9 @@ struct Memory {
 
 // Empty: none.
 [[nodiscard]] std::string chat_template_of(const GgufFile& file);
+
+[[nodiscard]] std::string inspect_kept(const KvFile& file);
+[[nodiscard]] std::string inspect_kept_json(const KvFile& file);
 
 [[nodiscard]] std::string inspect_summary(const Inspected& seen, int n_ctx);
 [[nodiscard]] std::string inspect_keys(const GgufFile& file);

@@ -27,7 +27,7 @@ constexpr Command kCommands[] = {
     {"generate", "continue a prompt", run_generate},
     {"chat", "talk with a chat model", run_chat},
     {"bench", "time forward passes of M rows", run_bench},
-    {"inspect", "show what a GGUF file holds, without reading its weights", run_inspect},
+    {"inspect", "show what a GGUF file or a kept prompt holds, without its weights", run_inspect},
     {"tokenize", "show the tokens of a text", run_tokenize},
     {"perplexity", "measure how well a model predicts a text", run_perplexity},
     {"quantize", "write a model again in a smaller type", run_quantize},

@@ -54,6 +54,8 @@ class Decoder {
   void reset();
 
   [[nodiscard]] std::span<const TokenId> cached_tokens() const { return cache_.tokens(); }
+  // Of the target; not during run().
+  [[nodiscard]] TokenCache& cache() { return cache_; }
   // The caller wants another drafter (or none) from the next run() on.
   void set_drafter(Drafter* drafter) {
     controller_ = nullptr;

@@ -1,6 +1,7 @@
 #include "decode/token_cache.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 
@@ -31,6 +32,11 @@ void TokenCache::align(std::span<const TokenId> tokens, int max_length) {
   // The list first: should truncate throw, the surplus rows are dropped by the next align.
   tokens_.resize(static_cast<std::size_t>(common));
   if (scorer_.length() != length()) scorer_.truncate(length());
+}
+
+void TokenCache::adopt(std::vector<TokenId> tokens) {
+  SPECDEC_CHECK(static_cast<std::size_t>(scorer_.length()) == tokens.size());
+  tokens_ = std::move(tokens);
 }
 
 void TokenCache::append(std::span<const TokenId> tokens, RowOutput last_row_output, int top_k,

@@ -56,6 +56,8 @@ class TokenCache {
   // (each the child of the one before), drops the others.
   void keep(std::span<const TokenId> batch_tokens, std::span<const std::int32_t> path);
   void clear() { align({}, 0); }
+  // The scorer's content was replaced by somebody, who lists its tokens [scorer.length()].
+  void adopt(std::vector<TokenId> tokens);
 
   static constexpr int kPieceRows = 512;
 

@@ -198,6 +198,7 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
   const std::shared_ptr<LoadedModel> loaded(new LoadedModel());
   loaded->kv_type_ = parse_kv_type(options.kv_type);
   loaded->n_ctx_ = options.n_ctx;
+  loaded->requantize_ = options.requantize;
   loaded->file_ = GgufFile::open(path);
   // First what the model is: an unknown architecture is no tokenizer problem.
   const ModelConfig config = read_model_config(*loaded->file_);

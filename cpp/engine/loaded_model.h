@@ -2,6 +2,7 @@
 // every session that uses it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -89,6 +90,10 @@ class LoadedModel {
   // The tokens of a prompt. add_bos: -1 as the file says, 0, 1. `poll` as in EncodeOptions.
   [[nodiscard]] std::vector<TokenId> encode(const std::vector<PromptPiece>& pieces, int add_bos,
                                             const std::function<void()>& poll = {}) const;
+  // Two models that give different results have different ones, all but certainly: of all bytes of
+  // metadata and weights, and of how they were rewritten. Reads them when it is first asked for.
+  // `poll` is called many times a second, and may throw.
+  [[nodiscard]] std::uint64_t fingerprint(const std::function<void()>& poll = {}) const;
   // The file's own template, "" when it has none.
   [[nodiscard]] const std::string& chat_template() const noexcept;
 
@@ -103,6 +108,8 @@ class LoadedModel {
   std::shared_ptr<const Tokenizer> tokenizer_;
   KvType kv_type_ = KvType::kF16;
   int n_ctx_ = 0;
+  std::string requantize_;
+  mutable std::atomic<std::uint64_t> fingerprint_{0};  // 0: not known yet
   ModelInfo info_;
 };
 

@@ -17,10 +17,22 @@ ModelScorer::ModelScorer(std::shared_ptr<const LoadedModel> model, KvCache cache
       restorer_(model_->model()) {}
 
 std::unique_ptr<ModelScorer> ModelScorer::fork() {
+  auto scorer = std::make_unique<ModelScorer>(model_, settled().fork(), n_ctx_);
+  return scorer;
+}
+
+const KvCache& ModelScorer::settled() {
   truncate_drafted(0);
   restore();
-  auto scorer = std::make_unique<ModelScorer>(model_, cache_.fork(), n_ctx_);
-  return scorer;
+  return cache_;
+}
+
+void ModelScorer::adopt(KvCache cache) {
+  drafted_.clear();
+  drafted_hidden_.clear();
+  cache_ = std::move(cache);
+  length_ = cache_.length();
+  first_row_ = first_result_row_ = 0;
 }
 
 int ModelScorer::vocab_size() const { return model_->model().config().n_tokens; }

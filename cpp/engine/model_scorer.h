@@ -60,6 +60,11 @@ class ModelScorer final : public TokenScorer {
   // drafted are dropped.
   [[nodiscard]] KvCache& lend(int n_rows);
   void take_back();
+  // The cache with all of its content and nothing else: what was drafted is dropped, what is to be
+  // fed again is fed.
+  [[nodiscard]] const KvCache& settled();
+  // Another cache for this model takes the place of its own.
+  void adopt(KvCache cache);
   [[nodiscard]] KvCache& kv() noexcept { return cache_; }
   [[nodiscard]] const KvCache& kv() const noexcept { return cache_; }
 

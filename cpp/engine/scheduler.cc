@@ -56,6 +56,7 @@ Scheduler::Impl::Impl(std::shared_ptr<const LoadedModel> model, const SchedulerO
         std::uint64_t{one.host_bytes} * static_cast<std::uint64_t>(options.max_requests);
     kv_limit = std::min(all, available_memory_bytes() / 2) + device_limit;
   }
+  check_limits();
   // The count of what requests may need keeps within the limit; what is freed of one size and
   // waits for reuse must not add to it without end.
   arena = KvArena::create(

@@ -93,6 +93,7 @@ struct Scheduler::Impl {
   // Memory (scheduler_memory.cc).
   [[nodiscard]] KvPageSize most_bytes(std::size_t n_prompt, std::optional<int> max_tokens) const;
   void require_memory(const KvPageSize& most) const;
+  void check_limits() const;
   [[nodiscard]] bool make_room(const KvPageSize& most);
   [[nodiscard]] KvCache cache_for(std::span<const TokenId> tokens, bool of_draft);
   void keep_caches(Lane& lane);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "engine/memory.h"
 #include "engine/scheduler_impl.h"
 
@@ -20,6 +21,10 @@ KvPageSize bytes_of(const LoadedModel& model, const SessionOptions& options, int
   const auto n_pages = static_cast<std::uint64_t>((n_positions + kKvChunk - 1) / kKvChunk);
   return {.host_bytes = static_cast<std::size_t>(shape.host_bytes(n_positions, kMaxBatchRows)),
           .device_bytes = static_cast<std::size_t>(n_pages * shape.page_size().device_bytes)};
+}
+
+std::uint64_t all_bytes(const KvPageSize& size) {
+  return std::uint64_t{size.host_bytes} + size.device_bytes;
 }
 
 }  // namespace
@@ -41,7 +46,7 @@ KvPageSize Scheduler::Impl::most_bytes(std::size_t n_prompt, std::optional<int> 
 }
 
 void Scheduler::Impl::require_memory(const KvPageSize& most) const {
-  const std::uint64_t needed = std::uint64_t{most.host_bytes} + most.device_bytes;
+  const std::uint64_t needed = all_bytes(most);
   if (needed <= kv_limit && most.device_bytes <= device_limit) return;
   const bool on_device = most.device_bytes > device_limit;
   throw Error(ErrorCode::kResource,
@@ -51,10 +56,34 @@ void Scheduler::Impl::require_memory(const KvPageSize& most) const {
                   " for all requests; use a shorter prompt, a smaller max_tokens or more memory");
 }
 
+// Known at the start: that every request would be refused, or those without max_tokens.
+void Scheduler::Impl::check_limits() const {
+  const KvPageSize least = most_bytes(1, 1);
+  const KvPageSize whole = most_bytes(0, std::nullopt);
+  const std::string needs = bytes_text(all_bytes(least)) + " for the shortest request, " +
+                            bytes_text(all_bytes(whole)) + " for one that fills the context of " +
+                            std::to_string(options.session.n_ctx) + " positions";
+  if (least.device_bytes > device_limit)
+    throw Error(ErrorCode::kResource, "the GPU has " + bytes_text(device_limit) +
+                                          " left for caches, which need " + needs +
+                                          "; put fewer layers there (n_gpu_layers)");
+  if (all_bytes(least) > kv_limit) {
+    if (options.kv_bytes != 0)
+      throw_invalid("kv_bytes is " + bytes_text(kv_limit) + ", and caches need " + needs);
+    throw Error(ErrorCode::kResource,
+                "there are " + bytes_text(kv_limit) + " of memory for caches, which need " + needs);
+  }
+  if (all_bytes(whole) > kv_limit || whole.device_bytes > device_limit)
+    log_message(LogLevel::kWarning,
+                "requests that give no max_tokens are refused: there are " + bytes_text(kv_limit) +
+                    " for caches, which need " + needs +
+                    "; give more (kv_bytes), a shorter context (n_ctx) or max_tokens");
+}
+
 // Whether a request that may need so much can start. Kept caches make way, the oldest first.
 bool Scheduler::Impl::make_room(const KvPageSize& most) {
   if (lanes.empty() && prefixes.size() == 0 && draft_prefixes.size() == 0) return true;
-  std::uint64_t promised = std::uint64_t{most.host_bytes} + most.device_bytes;
+  std::uint64_t promised = all_bytes(most);
   for (const auto& lane : lanes) promised += lane->growth_bytes();
   while (true) {
     const KvArenaStats held = arena->stats();

@@ -72,6 +72,15 @@ struct GenerateResult {
   DecodeStats stats;
 };
 
+// What a file of Session::save() was made with.
+struct KeptOptions {
+  int n_ctx = 0;
+  std::string kv_type;
+};
+// Throws what load() throws when it was made with another model or version.
+[[nodiscard]] KeptOptions kept_options(const LoadedModel& target, const std::string& path,
+                                       const std::function<void()>& poll = {});
+
 // Not thread-safe: a second call while one is running gets Error(kBusy).
 class Session {
  public:
@@ -90,6 +99,17 @@ class Session {
 
   // A second conversation that starts with this one's content; the common part is stored once.
   [[nodiscard]] std::unique_ptr<Session> fork();
+
+  // Writes to a file, in place of one that is there, what a load() goes on from with the same bits:
+  // the caches of all tokens that cached_tokens() lists. A draft model reads first what it has not
+  // read of them. Throws kInvalidArgument when there is nothing to keep, kUnsupported with layers
+  // on a GPU, kIo. `poll` is called many times a second; what it throws passes through, and leaves
+  // the old file.
+  void save(const std::string& path, const std::function<void()>& poll = {});
+  // What such a file holds takes the place of what the session holds. Of a draft model it is left
+  // out when that is another one now. Throws kInvalidArgument when the model or an option differs,
+  // kContextFull, kUnsupported, kModelFormat and kIo; then the session is as before.
+  void load(const std::string& path, const std::function<void()>& poll = {});
 
   // Forgets everything: the next prompt is read from its start.
   void reset();

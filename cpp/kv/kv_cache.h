@@ -91,6 +91,7 @@ class KvCache {
   [[nodiscard]] std::span<std::byte* const> device_pages() const noexcept { return device_pages_; }
 
  private:
+  friend class KvStore;
   // Layers that share pages: those that see everything, and those with a window.
   struct Group {
     std::vector<int> layers;    // on the CPU

@@ -1,5 +1,6 @@
 #include "kv/page_ops.h"
 
+#include <array>
 #include <cstdint>
 #include <cstring>
 
@@ -81,6 +82,71 @@ void copy_position(const KvLayout& layout, const std::byte* src_layer, int src,
                 from + layout.v_offset() + bytes(src) * strides.v_row, strides.v_row);
     std::memcpy(to + layout.v_scales_offset() + bytes(dst) * strides.v_scales,
                 from + layout.v_scales_offset() + bytes(src) * strides.v_scales, strides.v_scales);
+  }
+}
+
+namespace {
+
+struct PackedPart {
+  std::size_t offset;   // in the head's part of a page
+  std::size_t n_bytes;  // of the positions
+};
+
+std::array<PackedPart, 4> packed_parts(const KvLayout& layout, int n_positions) {
+  const Strides strides(layout);
+  const std::size_t n = bytes(n_positions);
+  const std::size_t n_blocks = bytes((n_positions + kKvLane - 1) / kKvLane);
+  return {{{layout.k_offset(), n_blocks * strides.k_block},
+           {layout.v_offset(), n * strides.v_row},
+           {layout.k_scales_offset(), n_blocks * strides.k_scales},
+           {layout.v_scales_offset(), n * strides.v_scales}}};
+}
+
+// Of n elements a lane, those of the lanes from `first` on.
+void clear_lanes(std::byte* block, int n, std::size_t element_bytes, int first) {
+  for (int d = 0; d < n; ++d)
+    std::memset(block + bytes(d * kKvLane + first) * element_bytes, 0,
+                bytes(kKvLane - first) * element_bytes);
+}
+
+}  // namespace
+
+std::size_t packed_bytes(const KvLayout& layout, int n_positions) {
+  std::size_t n = 0;
+  for (const PackedPart& part : packed_parts(layout, n_positions)) n += part.n_bytes;
+  return n * bytes(layout.n_kv_heads);
+}
+
+void pack_layer(const KvLayout& layout, const std::byte* layer, int n_positions,
+                std::byte* packed) {
+  const Strides strides(layout);
+  const auto parts = packed_parts(layout, n_positions);
+  const int n_lanes = n_positions % kKvLane;
+  for (int head = 0; head < layout.n_kv_heads; ++head) {
+    const std::byte* from = layer + bytes(head) * layout.head_bytes();
+    for (const PackedPart& part : parts) {
+      std::memcpy(packed, from + part.offset, part.n_bytes);
+      packed += part.n_bytes;
+      if (n_lanes == 0 || part.n_bytes == 0) continue;
+      if (part.offset == layout.k_offset()) {
+        clear_lanes(packed - strides.k_block, layout.head_dim, kv_element_bytes(layout.type),
+                    n_lanes);
+      } else if (part.offset == layout.k_scales_offset()) {
+        clear_lanes(packed - strides.k_scales, layout.n_scales(), 2, n_lanes);
+      }
+    }
+  }
+}
+
+void unpack_layer(const KvLayout& layout, const std::byte* packed, int n_positions,
+                  std::byte* layer) {
+  const auto parts = packed_parts(layout, n_positions);
+  for (int head = 0; head < layout.n_kv_heads; ++head) {
+    std::byte* to = layer + bytes(head) * layout.head_bytes();
+    for (const PackedPart& part : parts) {
+      std::memcpy(to + part.offset, packed, part.n_bytes);
+      packed += part.n_bytes;
+    }
   }
 }
 

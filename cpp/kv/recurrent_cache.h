@@ -60,6 +60,7 @@ class RecurrentCache {
   static constexpr std::size_t kMaxKept = 4;  // checkpoints
 
  private:
+  friend class KvStore;
   struct Layer {
     int tip = -1;       // position of the tip, -1: it is of no use
     int log_begin = 0;  // inputs of [log_begin, end) are logged

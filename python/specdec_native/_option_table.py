@@ -24,6 +24,10 @@ CHECKS: dict[str, dict[str, Check]] = {
         "kv_type": Choice(('f32', 'f16', 'q8_0'), optional=True),
         "use_cache": Truth(),
     },
+    "kept": {
+        "n_ctx": Whole(2, 2147483647, optional=True),
+        "kv_type": Choice(('f32', 'f16', 'q8_0'), optional=True),
+    },
     "Engine": {
         "max_requests": Whole(1, 64),
         "max_queue": Whole(0, 1048576),

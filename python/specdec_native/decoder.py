@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from . import _core
-from ._checks import unset
+from ._checks import check_all, unset
 from ._convert import Call, round_callback, to_check, to_chunk, to_result
 from ._native_options import (
     DrafterChoice,
@@ -21,15 +21,18 @@ from ._native_options import (
     set_messages,
     set_prompt,
 )
+from ._option_table import CHECKS
 from .errors import ClosedError, OutputMismatchError, SessionBusyError
 from .grammar import Grammar
 from .model import (
     KvType,
     Message,
     Model,
+    StrPath,
     check_model,
     flush_log,
     on_main_thread,
+    path_bytes,
     refuse_copy,
 )
 from .options import (
@@ -108,6 +111,71 @@ class Decoder:
             poll_signals=on_main_thread(),
         )
         flush_log()
+
+    @classmethod
+    def load(
+        cls,
+        path: StrPath,
+        target: Model,
+        *,
+        drafter: DrafterChoice | None = "auto",
+        draft: Model | None = None,
+        verifier: str = "auto",
+        n_ctx: int | None = None,
+        kv_type: KvType | None = None,
+    ) -> Decoder:
+        """A decoder that goes on from what `save` wrote.
+
+        The next `generate` or `chat` reads only what its prompt does not share with it, and gives
+        the tokens that it would give if all had been read afresh. Nothing of the file is needed
+        afterwards.
+
+        Args:
+            path: the file.
+            target: the model it was saved with: the same weights and metadata.
+            drafter: "auto": each pass uses what is expected to be fastest of n-gram and suffix
+                lookup and the `draft` model, or decodes plainly, from measured costs and
+                acceptance; a `Cascade` or list of drafters: the same among them; one of
+                `DraftModel`, `NGram`, `SuffixAutomaton`, `TokenRecycling`, `LayerSkip`: drafts of
+                its own fixed length. The names of the command line mean those with their defaults:
+                "model" (which is `draft`), "ngram", "suffix", "recycling", "layerskip", several
+                with commas, "none"; None: plain decoding.
+            draft: a smaller model of the same vocabulary, for "auto" and "model"; None: none.
+            verifier: "auto" (greedy at temperature 0, match above), "greedy", "match", "standard",
+                "block" or "topk_importance"; docs/verifiers.md compares them.
+                "topk_importance_published" is for comparison only: it is not lossless, and warns.
+            n_ctx: 2 or more; positions of the context; None: as many as when it was saved.
+            kv_type: elements of the caches, which must be those that were saved; None: those.
+
+        Raises:
+            InvalidArgumentError: it was saved with another model or another `kv_type`.
+            ContextFullError: it holds more tokens than `n_ctx`.
+            ModelFormatError: the file is damaged, or no such file.
+            UnsupportedModelError: another version of this package saved it, or the model is on a
+                GPU.
+            ModelFileNotFoundError, ModelFileError: the file cannot be read.
+            SpecdecError: as the constructor.
+        """
+        check_model("target", target)
+        checked = check_all(CHECKS["kept"], {"n_ctx": n_ctx, "kv_type": kv_type})
+        file = path_bytes("path", path)
+        saved_ctx, saved_type = _core.kept_options(
+            file, target._native, poll_signals=on_main_thread()
+        )
+        decoder = cls(
+            target,
+            drafter=drafter,
+            draft=draft,
+            verifier=verifier,
+            n_ctx=checked["n_ctx"] or saved_ctx,
+            kv_type=checked["kv_type"] or cast(KvType, saved_type),
+        )
+        try:
+            decoder._native.load(file, poll_signals=on_main_thread())
+        except BaseException:
+            decoder.close()
+            raise
+        return decoder
 
     @property
     def target(self) -> Model:
@@ -466,6 +534,30 @@ class Decoder:
             other._model = self._model
             other._session = self._native.fork()
             return other
+
+    def save(self, path: StrPath) -> None:
+        """Keeps what the decoder holds in a file, for `load`: the prompt and the text of the last
+        call but for its last token. ``generate(prompt, max_tokens=0)`` only reads a prompt.
+
+        A draft model reads first what it has not read. What lookups have learnt is not kept. The
+        file takes the place of one that is there when all of it is on the disk; it is as large as
+        the caches (`info.kv_bytes_per_token`) and holds what was read in a form that others can
+        read out: keep it as secret as the text.
+
+        Raises:
+            InvalidArgumentError: nothing was read, `use_cache` is False, or the path names no file
+                that may be replaced (a folder, a device, a symbolic link).
+            UnsupportedModelError: the model is on a GPU.
+            ModelFileError: the system refused to write.
+            SessionBusyError: another call is running.
+        """
+        file = path_bytes("path", path)
+        with self._slot:
+            self._wait_for_stream()
+            try:
+                self._native.save(file, poll_signals=on_main_thread())
+            finally:
+                flush_log()
 
     def reset(self) -> None:
         """Forgets the conversation: the next prompt is read from its start."""

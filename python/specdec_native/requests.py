@@ -96,6 +96,8 @@ class State:
                 elif self.error is None:
                     self.error = payload
                 self.ended = True
+                # The native request holds this object: a circle that no collector of garbage sees.
+                self._ticket = None
             self._condition.notify_all()
             wake = self._wake
         if wake is not None:
@@ -114,14 +116,17 @@ class State:
             self.cancel()
 
     def submitted(self, ticket: _core.Ticket) -> None:
-        self._ticket = ticket
+        with self._condition:
+            if not self.ended:
+                self._ticket = ticket
         if self.cancelled:
             ticket.cancel()
 
     def cancel(self) -> None:
         self.cancelled = True
-        if self._ticket is not None:
-            self._ticket.cancel()
+        ticket = self._ticket
+        if ticket is not None:
+            ticket.cancel()
 
     def end_with(self, error: BaseException) -> None:
         """For one that never came to be."""

@@ -315,6 +315,7 @@ PYBIND11_MODULE(_testing_engine, m) {
   py::class_<Handle>(m, "Model", py::module_local())
       .def_property_readonly("n_tokens",
                              [](const Handle& h) { return h.model->tokenizer().n_tokens(); })
+      .def_property_readonly("fingerprint", [](const Handle& h) { return h.model->fingerprint(); })
       .def_property_readonly("context_length",
                              [](const Handle& h) { return h.model->info().context_length; })
       .def_property_readonly("bytes_per_step",
@@ -440,6 +441,8 @@ PYBIND11_MODULE(_testing_engine, m) {
       .def(py::init(&make_session), py::arg("target"), py::arg("draft") = py::none())
       .def("generate", &generate)
       .def("fork", &Session::fork)
+      .def("save", [](Session& s, const std::string& path) { s.save(path); })
+      .def("load", [](Session& s, const std::string& path) { s.load(path); })
       .def("reset", &Session::reset)
       .def("cached_tokens", &Session::cached_tokens)
       .def_property_readonly("memory_bytes", &Session::memory_bytes)

@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "kv/kv_cache.h"
+#include "kv/kv_file.h"
 #include "kv/prefix_tree.h"
 #include "tensor/half.h"
 
@@ -134,11 +136,39 @@ PYBIND11_MODULE(_testing_kv, m) {
       const char* name = e.code() == ErrorCode::kContextFull       ? "context_full: "
                          : e.code() == ErrorCode::kResource        ? "resource: "
                          : e.code() == ErrorCode::kInvalidArgument ? "invalid: "
+                         : e.code() == ErrorCode::kModelFormat     ? "format: "
+                         : e.code() == ErrorCode::kUnsupported     ? "unsupported: "
+                         : e.code() == ErrorCode::kIo              ? "io: "
                                                                    : "internal: ";
       py::set_error(error, (name + std::string(e.what())).c_str());
     }
   });
   m.attr("CHUNK") = kKvChunk;
+  m.def("hash64", [](const std::vector<std::string>& pieces) {
+    Hash64 hash;
+    for (const std::string& piece : pieces)
+      hash.add(std::as_bytes(std::span(piece.data(), piece.size())));
+    return hash.value();
+  });
+  m.def("save", [](const std::string& path, const std::vector<TokenId>& tokens,
+                   const std::vector<const KvCache*>& caches) {
+    KvFileHead head{.version = "1.2.3", .tokens = tokens, .caches = {}};
+    for (const KvCache* cache : caches)
+      head.caches.push_back({.model = "a model",
+                             .fingerprint = 7,
+                             .n_ctx = cache->n_ctx(),
+                             .long_context = false,
+                             .record = KvStore::record(*cache)});
+    write_kv_file(path, head, caches, {});
+  });
+  // The tokens of a file and its caches, all of which are read.
+  m.def("load", [](const std::string& path, const std::shared_ptr<KvArena>& arena) {
+    const KvFile file(path);
+    py::list caches;
+    for (std::size_t i = 0; i < file.head().caches.size(); ++i)
+      caches.append(py::cast(file.read(i, arena, file.head().caches[i].n_ctx, {})));
+    return py::make_tuple(file.head().tokens, caches);
+  });
   m.def("page_bytes", [](const std::string& type, int n_layers, int n_kv_heads, int head_dim) {
     return KvShape{n_layers, {parse_type(type), n_kv_heads, head_dim}}.page_size().host_bytes;
   });

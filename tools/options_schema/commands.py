@@ -35,6 +35,23 @@ COMMANDS = (
     Option("prompt", "arguments", Text(), "",
         "Further variables of the template, as a JSON object.",
         flag=Flag("--chat-template-kwargs", "generate chat tokenize", "JSON")),
+    Option("text", "schema", Text(), "", "The text is JSON of this JSON schema.",
+        flag=Flag("-j --json-schema", "generate", "SCHEMA")),
+    Option("text", "schema_file", Text(), "", "A file with the JSON schema.",
+        flag=Flag("-jf --json-schema-file", "generate", "FILE")),
+    Option("text", "grammar", Text(), "",
+        "The text follows this grammar in llama.cpp's form (GBNF).",
+        flag=Flag("--grammar", "generate", "GBNF")),
+    Option("text", "grammar_file", Text(), "", "A file with the grammar.",
+        flag=Flag("--grammar-file", "generate", "FILE")),
+    Option("prompt", "cache", Text(), "",
+        "Keep what was read of a prompt in this file, and read none of it again as far as the "
+        "next prompt begins alike: loaded if it exists, written when the prompt was read. chat "
+        "keeps what comes before the first question, such as --system.",
+        flag=Flag("--prompt-cache", "generate chat", "FILE")),
+    Option("prompt", "cache_ro", Truth(), False,
+        "Load the --prompt-cache, which must exist, and do not write it.",
+        flag=Flag("--prompt-cache-ro", "generate chat")),
     Option("chat", "history", Text(), "",
         "Where messages typed on a terminal are kept for the next time (default: "
         "~/.local/state/specdec/chat_history).",

@@ -7,6 +7,7 @@ from .schema import REQUIRED, Choice, Flag, Option, Other, Real, Text, Truth, Wh
 
 TEXT = "generate chat"
 MANY_AT_ONCE = ("Engine.__init__", "AsyncDecoder.__init__")
+LOAD = ("Decoder.load",)
 DRAFT_SAMPLING = ("auto", "greedy", "sampled", "coupled")
 
 DECODER = (
@@ -17,7 +18,7 @@ DECODER = (
         "`TokenRecycling`, `LayerSkip`: drafts of its own fixed length. The names of the command "
         'line mean those with their defaults: "model" (which is `draft`), "ngram", "suffix", '
         '"recycling", "layerskip", several with commas, "none"',
-        none="plain decoding", calls=MANY_AT_ONCE,
+        none="plain decoding", calls=MANY_AT_ONCE + LOAD,
         flag=Flag("--drafter", TEXT, "NAME[,NAME...]",
             "none: plain decoding; model: the -md model; ngram, suffix: repetitions in prompt and "
             "output; recycling: the model's second choices; layerskip: its own first layers; auto "
@@ -25,12 +26,12 @@ DECODER = (
             "who is expected to be fastest, or none; a single one drafts at a fixed length.")),
     Option("Decoder", "draft", Other("Model"), None,
         'a smaller model of the same vocabulary, for "auto" and "model"', none="none",
-        calls=MANY_AT_ONCE),
+        calls=MANY_AT_ONCE + LOAD),
     Option("Decoder", "verifier", Other("str"), "auto",
         '"auto" (greedy at temperature 0, match above), "greedy", "match", "standard", "block" or '
         '"topk_importance"; docs/verifiers.md compares them. "topk_importance_published" is for '
         "comparison only: it is not lossless, and warns",
-        calls=MANY_AT_ONCE,
+        calls=MANY_AT_ONCE + LOAD,
         flag=Flag("--verify", TEXT, "NAME",
             "How drafts are checked (default {default}: greedy at temperature 0, match above). "
             "topk_importance_published is not lossless.")),
@@ -47,6 +48,14 @@ DECODER = (
         flag=Flag("--no-cache", TEXT,
             text="For experiments: every pass of the model and of the draft reads its whole "
             "context again. The same tokens, slower.", sets=False)),
+)  # fmt: skip
+
+KEPT = (
+    Option("kept", "n_ctx", Whole(2), None, "positions of the context",
+        none="as many as when it was saved", calls=LOAD),
+    Option("kept", "kv_type", Choice(KV_TYPES, "KvType"), None,
+        "elements of the caches, which must be those that were saved",
+        none="those", calls=LOAD),
 )  # fmt: skip
 
 ENGINE = (

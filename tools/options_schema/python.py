@@ -15,6 +15,7 @@ CALLABLES = {
     PACKAGE + "model.py": ("Model.__init__",),
     PACKAGE + "decoder.py": (
         "Decoder.__init__",
+        "Decoder.load",
         "Decoder.generate",
         "Decoder.stream",
         "Decoder.chat",
@@ -49,7 +50,7 @@ CALLABLES = {
 }
 FILES = tuple(CALLABLES)
 PLACES = {name.removesuffix(".__init__") for names in CALLABLES.values() for name in names}
-PLACES |= {"call", "many"}
+PLACES |= {"call", "many", "kept"}
 WIDTH = 100
 
 

@@ -19,7 +19,10 @@ from .replica import Replica
 from .router import PrefixRouter
 
 # Where to listen and how to end is Ray Serve's.
-_OF_SERVE = ("host", "port", "unix_socket", "verbose", "allow_host")
+_OF_SERVE = (
+    *("host", "port", "unix_socket", "verbose", "allow_host"),
+    *("max_connections", "read_timeout", "write_timeout"),
+)
 _MANY = 10_000
 
 

@@ -43,6 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     except ImportError as error:
         raise missing("`serve`", "server", error) from None
     from .app import create_app
+    from .connections import BACKLOG, Limits, protocol, with_enough_files
+    from .running import Service
 
     settings = settings_of(args)
     if not args.unix_socket and not settings.api_keys and not is_loopback(args.host):
@@ -52,10 +54,17 @@ def main(arguments: Sequence[str]) -> int:
             file=sys.stderr,
         )
     check_address(args)
+    level = "debug" if args.verbose else "info"
+    logging.basicConfig(level=level.upper(), stream=sys.stderr)  # loading has warnings, too
     engine = make_engine(args, settings)
     app = create_app(engine, settings, hosts=_hosts(args))
-    level = "debug" if args.verbose else "info"
-    logging.basicConfig(level=level.upper(), stream=sys.stderr)
+    limits = with_enough_files(Limits(args.max_connections, args.read_timeout, args.write_timeout))
+    if limits.connections < args.max_connections:
+        print(
+            f"specdec-native: at most {limits.connections} connections: this process may not have "
+            "more files open (ulimit -n)",
+            file=sys.stderr,
+        )
     config = uvicorn.Config(
         app,
         host=args.host,
@@ -63,11 +72,12 @@ def main(arguments: Sequence[str]) -> int:
         uds=args.unix_socket,
         log_level=level,
         access_log=args.verbose,
-        timeout_graceful_shutdown=args.grace,
+        http=protocol(limits),
+        backlog=BACKLOG,
         server_header=False,
         lifespan="on",
     )
-    server = uvicorn.Server(config)
+    server = Service(config, engine, args.grace)
     server.run()  # SIGTERM and SIGINT: no new requests, those that run come to their end
     return 0 if server.started else 1
 
@@ -160,7 +170,8 @@ def is_loopback(host: str) -> bool:
 
 
 def _hosts(args: argparse.Namespace) -> tuple[str, ...]:
-    if args.unix_socket or not is_loopback(args.host):
+    """Whom requests may be meant for; from elsewhere this host has names that nobody knows here."""
+    if not args.allow_host and (args.unix_socket or not is_loopback(args.host)):
         return ("*",)
     return ("localhost", "127.0.0.1", "[::1]", args.host, *args.allow_host)
 
@@ -202,6 +213,23 @@ def parser(
         default="auto",
         help="auto: what a model thinks is `reasoning_content`; none: a part of the text",
     )
+    made.add_argument(
+        "--max-connections", type=positive, default=512, metavar="N", help="at once (default 512)"
+    )
+    made.add_argument(
+        "--read-timeout",
+        type=positive,
+        default=60,
+        metavar="SECONDS",
+        help="in which a request must arrive whole (default 60)",
+    )
+    made.add_argument(
+        "--write-timeout",
+        type=positive,
+        default=120,
+        metavar="SECONDS",
+        help="after which a client that takes nothing of its answer is given up (default 120)",
+    )
     made.add_argument("--no-page", action="store_true", help="no page at /")
     made.add_argument(
         "--allow-origin",
@@ -215,13 +243,15 @@ def parser(
         action="append",
         default=[],
         metavar="NAME",
-        help="also answer to this name, e.g. behind a proxy on this computer",
+        help="answer to this name, too, e.g. behind a proxy on this computer; with a --host that "
+        "others can reach or a --unix-socket: to no names but these and its own",
     )
     made.add_argument(
         "--grace",
         type=positive,
         metavar="SECONDS",
-        help="on SIGTERM wait at most so long for what runs (default: to its end)",
+        help="on SIGTERM wait at most so long for what runs (default: to its end, or to the next "
+        "signal)",
     )
     made.add_argument("-v", "--verbose", action="store_true", help="a line for each request")
     return made
