@@ -79,7 +79,6 @@ COMMANDS = [
         ("studies", ["study", name, "--out", "OUT"] + ["IN"] * (name == "mine"))
         for name in ("mine", "edits", "sweep")
     ),
-    ("hub", ["pull", "hf:somebody/something:model.gguf"]),
 ]
 
 

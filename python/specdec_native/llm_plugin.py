@@ -143,7 +143,7 @@ def register_commands(cli: click.Group) -> None:
     @click.option("--name", required=True, help="what `llm -m` calls it")
     @click.option("--draft", help="a smaller model of its vocabulary")
     def add(file: str, name: str, draft: str | None) -> None:
-        """Add a model: a GGUF file, or hf:ORG/REPO:FILE.gguf."""
+        """Add a model: a GGUF file, or hf:ORG/REPO/FILE.gguf."""
         try:
             paths = [None if given is None else find_model(given) for given in (file, draft)]
         except SpecdecError as error:
