@@ -1,4 +1,4 @@
-"""A plugin of the `llm` command: ``pip install llm specdec-native``, then ``llm -m pycode ...``.
+"""A plugin of the `llm` command: ``pip install "specdec-native[llm]"``, then ``llm -m pycode ...``.
 
 Models that come with the package and those that `specdec-native pull` knows are there by name;
 ``llm specdec add FILE.gguf --name mine --draft DRAFT.gguf`` adds more.
@@ -11,9 +11,14 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-import click
-import llm
-import pydantic
+from ._extras import missing
+
+try:
+    import click
+    import llm
+    import pydantic
+except ImportError as _error:
+    raise missing("specdec_native.llm_plugin", "llm", _error) from None
 
 from ._embedded import embedded_drafts, embedded_models
 from ._names import find_draft, find_model
