@@ -33,7 +33,8 @@ def ray_cluster(address: str) -> Iterator[tuple[Any, Stops]]:
     before = {}
     if threading.current_thread() is threading.main_thread():
         both = (signal.SIGINT, signal.SIGTERM)
-        before = {number: handler for number in both if (handler := signal.getsignal(number))}
+        found = {number: signal.getsignal(number) for number in both}
+        before = {number: handler for number, handler in found.items() if handler is not None}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own versions to come
