@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "name",
-        help=f"{', '.join(KNOWN_MODELS)}, hf:ORG/REPO[:FILE.gguf] for the Hugging Face Hub, or a "
+        help=f"{', '.join(KNOWN_MODELS)}, hf:ORG/REPO[/FILE.gguf] for the Hugging Face Hub, or a "
         "model that comes with the package and needs no download: " + ", ".join(own_names()),
     )
     command.add_argument("-q", "--quiet", action="store_true", help="no messages, no progress bar")
