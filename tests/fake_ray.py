@@ -57,7 +57,7 @@ class FakeRay(types.ModuleType):
 
         return make
 
-    def wait(self, references, num_returns):
+    def wait(self, references, num_returns, timeout):
         chosen = self.random.choice(references)
         return [chosen], [one for one in references if one is not chosen]
 

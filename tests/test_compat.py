@@ -207,7 +207,7 @@ def test_a_name_that_pull_knows_is_fetched(monkeypatch, tmp_path):
     ("name", "words"),
     [
         ("bigscience/bloom-560m", ["tools/convert_hf_to_gguf.py bigscience/bloom-560m", "hf:"]),
-        ("nonsense", ["smollm2", "pycode-draft", "hf:ORG/REPO:FILE.gguf", "'nonsense'"]),
+        ("nonsense", ["smollm2", "pycode-draft", "hf:ORG/REPO/FILE.gguf", "'nonsense'"]),
         ("", ["pycode"]),
         ("x" * 5000, ["pycode"]),
         ("x\0y", ["pycode"]),

@@ -181,10 +181,10 @@ def test_a_damaged_download_in_the_place_of_a_link_is_not_replaced(tmp_path, mon
     from specdec_native import download
 
     monkeypatch.setenv("SPECDEC_MODELS", str(tmp_path))
-    model = next(iter(download.KNOWN_MODELS.values()))
+    name, model = next(iter(download.KNOWN_MODELS.items()))
     real = tmp_path / "real"
     shutil.copy(DRAFT, real)
     (tmp_path / model.file_name).symlink_to("real")
     with pytest.raises(sd.DownloadError, match="not a regular file"):
-        download._pull_known(model, lambda _: None, False)
+        download._pull_known(name, model, lambda _: None, False)
     assert (tmp_path / model.file_name).is_symlink()

@@ -60,6 +60,13 @@ def test_an_added_model_answers_and_goes_on(run, tiny, tiny_path, tiny_draft_pat
     assert "no model 'mine'" in text
 
 
+def test_a_named_model_is_added_with_its_draft(run, tmp_path):
+    assert run("specdec", "add", "pycode", "--name", "mine")[0] == 0
+    pair = sd.embedded("pycode")
+    entry = json.loads((tmp_path / "specdec-native.json").read_text())["mine"]
+    assert entry == {"model": str(pair.target), "draft": str(pair.draft)}
+
+
 def test_schemas_are_followed(run, tiny_path):
     pytest.importorskip("llguidance", reason="llguidance is not installed")
     run("specdec", "add", str(tiny_path), "--name", "mine")

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from helpers import specdec_binary
+from helpers import native, specdec_binary
 
 HERE = pathlib.Path(__file__).parent
 MODELS = HERE.parent / "models"
@@ -117,3 +117,59 @@ def test_the_output_is_untouched_where_nothing_fails(library):
         env={**os.environ, "LD_PRELOAD": str(library), "SPECDEC_FAIL_AT": "1000000000"},
     )
     assert json.loads(done.stdout)["text"]
+
+
+def check_scheduler(library, tiny_path, tiny_draft_path, drafters, how_many, n_points, timeout):
+    draft = str(tiny_draft_path) if drafters == "auto" else ""
+    # The module from the beginning on: else glibc needs memory for the first thread-local variable
+    # of each thread, and ends the process where there is none.
+    preload = f"{library} {native('failures').__file__}"
+    command = [sys.executable, HERE / "failing_scheduler.py", tiny_path, draft, drafters]
+    done = subprocess.run(
+        [str(word) for word in (*command, how_many, n_points)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, "LD_PRELOAD": preload},
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, (lines[-1:], done.returncode, done.stderr[-2000:])
+    expected = lines[0]["expected"]
+    assert [reason for reason, _ in expected[:5]] == [
+        *("length", "length", "cancelled", "timeout", "length")
+    ]
+    bad, n_failed = [], 0
+    for place, found in zip(lines[1::2], lines[2::2], strict=True):
+        for i, ((reason, text), (usual, whole)) in enumerate(
+            zip(found["told"], expected, strict=True)
+        ):
+            last = i == len(expected) - 1  # when memory is there again
+            n_failed += reason == "no memory"
+            same = reason in (usual, "cancelled") and (text == whole or reason != "length")
+            fails = not last and (reason == "no memory" or (reason == "" and found["refused"]))
+            if not same and not fails and not (last and reason == "" and found["refused"]):
+                bad.append((place["at"], i, reason, text, found["refused"]))
+        if "places are lost" in found["refused"]:
+            bad.append((place["at"], found["refused"]))
+    assert not bad, (len(bad), bad[:5])
+    assert n_failed > 0
+
+
+HOW_MANY = {"one": 1, "a few": 40, "all": 1 << 40}
+
+
+@pytest.mark.parametrize("how_many", HOW_MANY)
+def test_requests_of_a_scheduler_end_whatever_fails(library, tiny_path, tiny_draft_path, how_many):
+    options = (HOW_MANY[how_many], 60, 240)
+    check_scheduler(library, tiny_path, tiny_draft_path, "auto", *options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drafters", ["auto", "none", "suffix,recycling", "layerskip"])
+@pytest.mark.parametrize("how_many", HOW_MANY)
+def test_requests_of_a_scheduler_end_whatever_of_thousands_fails(
+    library, tiny_path, tiny_draft_path, drafters, how_many
+):
+    options = (HOW_MANY[how_many], 4000, 1800)
+    check_scheduler(library, tiny_path, tiny_draft_path, drafters, *options)

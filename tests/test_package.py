@@ -229,55 +229,6 @@ def test_pull_refuses_other_names(name, capsys):
     assert "smollm2" in capsys.readouterr().err
 
 
-def test_pull_from_the_hub_says_what_is_missing(monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("SPECDEC_MODELS", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert cli.main(["pull", "hf:org/repo"]) == cli.EXIT_FAILED
-    assert "specdec-native[hub]" in capsys.readouterr().err
-
-
-class FakeHub:
-    files = ("README.md", "a.gguf")
-
-    def list_repo_files(self, repo):
-        if repo != "org/repo":
-            raise OSError("no such repository")
-        return list(self.files)
-
-    def hf_hub_download(self, repo, file, local_dir):
-        path = pathlib.Path(local_dir) / file
-        path.write_bytes(b"GGUF")
-        return str(path)
-
-
-def test_pull_from_the_hub_takes_the_only_gguf(monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("SPECDEC_MODELS", str(tmp_path))
-    hub = FakeHub()
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    path = download.pull("hf:org/repo")
-    assert path.read_bytes() == b"GGUF"
-    assert path.relative_to(tmp_path) == pathlib.Path("org--repo/a.gguf")
-    hub.files = ("a.gguf", "b.gguf")
-    assert cli.main(["pull", "hf:org/repo"]) == cli.EXIT_FAILED
-    assert "a.gguf, b.gguf" in capsys.readouterr().err
-    with pytest.raises(sd.DownloadError, match="no such repository"):
-        download.pull("hf:org/other")
-
-
-def test_pull_from_the_hub_takes_all_parts_of_a_model(monkeypatch, tmp_path):
-    monkeypatch.setenv("SPECDEC_MODELS", str(tmp_path))
-    hub = FakeHub()
-    names = [f"a-{i:05}-of-00003.gguf" for i in (1, 2, 3)]
-    hub.files = ("README.md", *reversed(names))
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    for name in ("hf:org/repo", f"hf:org/repo:{names[0]}"):
-        assert download.pull(name) == tmp_path / "org--repo" / names[0]
-        assert sorted(p.name for p in (tmp_path / "org--repo").iterdir()) == names
-    (tmp_path / "org--repo" / names[1]).unlink()
-    download.pull("hf:org/repo")
-    assert (tmp_path / "org--repo" / names[1]).exists()
-
-
 # ---------------------------------------------------------------- demo
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import types
 
 import pytest
 
@@ -302,6 +303,23 @@ def test_the_server_can_be_told_to_leave_thoughts_in_the_text(client):
         for given, content in (({}, THOUGHT), ({"reasoning_format": "auto"}, "three")):
             message, _ = message_of(chat(client, **given), False)
             assert message["content"] == content
+
+
+def test_marks_are_those_of_the_template_that_is_named(client):
+    server = client.app.state.server
+
+    sources = {"": "plain", "tool_use": "[TOOL_CALLS]", "thinker": "</think>"}
+    model = types.SimpleNamespace(chat_templates=sources, chat_template="plain")
+    engine = types.SimpleNamespace(target=model)
+
+    body = ChatRequest.model_validate({"messages": MESSAGES})
+    for name, source in (
+        *((None, "[TOOL_CALLS]"), ("thinker", "</think>"), ("chatml", "chatml")),
+        ("{{ messages }}", "{{ messages }}"),
+    ):
+        settings = Settings("tiny", chat_template=name)
+        changed = dataclasses.replace(server, engine=engine, settings=settings)
+        assert _Chat(changed, body)._template() == source
 
 
 TOOL = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import resource
 import select
 import socket
 import time
@@ -15,6 +17,7 @@ httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
 
 from server_process import ServerProcess  # noqa: E402
+from specdec_native.server import connections  # noqa: E402
 from specdec_native.server.command import _hosts, parser  # noqa: E402
 
 MOST = 12
@@ -29,6 +32,7 @@ def served(tiny_path):
     options = ("-t", "1", "-c", "200000", "--max-connections", MOST)
     limits = ("--read-timeout", "1", "--write-timeout", "2", "--max-requests", "16")
     with ServerProcess(tiny_path, *options, *limits) as made:
+        made.n_idle = made.sockets()
         yield made
         assert "Traceback" not in made.read_log()
 
@@ -115,7 +119,8 @@ def test_dripping_bytes_buy_no_time(served, begun, drop):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_reader_who_takes_nothing_is_given_up(served, stream):
-    n = served.sockets()
+    n = served.n_idle
+    wait_for(lambda: served.sockets() == n)  # of the tests before
     # A long answer, which stops for the reader; and one that is over before it is read.
     body = {"prompt": "the cat", "max_tokens": 6000 if stream else 2000, "ignore_eos": True}
     body |= {"stream": stream, "logprobs": 60}
@@ -182,6 +187,35 @@ def test_requests_that_come_at_once_are_answered_in_turn(served, request_):
     assert data.count(b"HTTP/1.1 200 ") == n * request_.count(b"Host") + 1
 
 
+def metric(served, name):
+    text = httpx.get(f"{served.url}/metrics").text
+    return float(re.search(rf"^{name} (\S+)$", text, re.M)[1])
+
+
+@pytest.mark.parametrize("behind", [b"", GET, GET * 20])
+def test_who_asks_for_more_and_hangs_up_ends_the_request(served, behind):
+    before = metric(served, "specdec_generated_tokens_total")
+    body = json.dumps({"prompt": "the cat", "max_tokens": 150000, "ignore_eos": True}).encode()
+    with connect(served) as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body + behind)
+        wait_for(lambda: metric(served, "specdec_requests_running") == 1)
+    wait_for(lambda: metric(served, "specdec_requests_running") == 0)
+    assert metric(served, "specdec_generated_tokens_total") == before
+
+
+def test_requests_ahead_are_bounded(served):
+    body = json.dumps({"prompt": "the cat", "max_tokens": 150000, "ignore_eos": True}).encode()
+    before = served.rss()
+    with connect(served) as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        wait_for(lambda: metric(served, "specdec_requests_running") == 1)
+        connection.settimeout(0.3)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            for _ in range(64):
+                connection.sendall(GET * 20000)  # a megabyte
+        assert served.rss() < before + (16 << 20)
+
+
 def test_an_answer_that_comes_early_is_the_only_one(served):
     head = HEAD.replace(b"application/json", b"text/plain") + b"Transfer-Encoding: chunked\r\n\r\n"
     for rest in (b"zz\r\n", b"1\r\nx\r\n", b""):
@@ -200,6 +234,26 @@ def test_other_protocols_are_not_changed_to(served):
         connection.sendall(GET.replace(b"\r\n\r\n", upgrade))
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
     assert "WebSocket" not in served.read_log()
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "asked", "has", "raised"),
+    [
+        (1024, 4096, 512, 512, 1024),  # enough
+        (256, 4096, 512, 512, 512 + 448),
+        (256, 600, 512, 600 - 448, 600),
+        (256, 256, 512, 1, 256),
+        (256, resource.RLIM_INFINITY, 10_000, 10_000, 10_448),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 10_000, 10_000, resource.RLIM_INFINITY),
+    ],
+)
+def test_files_are_enough_for_the_connections(monkeypatch, soft, hard, asked, has, raised):
+    limits = [(soft, hard)]
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, pair: limits.append(pair))
+    found = connections.with_enough_files(connections.Limits(asked, 3, 4))
+    assert (found.connections, found.read_seconds, found.write_seconds) == (has, 3, 4)
+    assert limits[-1] == (raised, hard)
 
 
 @pytest.mark.parametrize(

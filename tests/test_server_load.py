@@ -238,6 +238,11 @@ def test_wrong_arguments_are_one_line(tiny_path, capfd):
         assert len(capfd.readouterr().err.strip().splitlines()) == 1
 
 
+def test_what_loading_warns_of_is_shown(tiny_path):
+    with ServerProcess(tiny_path, "-t", "1", "-c", "4096", "--kv-bytes", "400K") as served:
+        assert "requests that give no max_tokens are refused" in served.read_log()
+
+
 def test_addresses_that_cannot_be_had_are_one_line(tiny_path, served, tmp_path, capfd):
     from specdec_native import cli
 

@@ -33,6 +33,24 @@ def test_callers_take_turns():
     assert base.run_concurrently(n_callers, n_tasks, n_threads) == expected
 
 
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 5])
+@pytest.mark.parametrize("n_barriers,at", [(0, 0), (3, 0), (3, 1), (3, 3)])
+def test_what_a_thread_throws_is_thrown_when_all_are_done(n_threads, n_barriers, at):
+    """Memory that a thread needs for itself may run out."""
+    everyone = list(range(n_threads))
+    for who in ([0], [n_threads - 1], everyone[1:], everyone):
+        if not who:
+            continue
+        n_through, n_thrown = base.run_failing(n_threads, 40, n_barriers, who, at)
+        assert n_thrown == 40
+        # Behind the last barrier each is for itself, once it has left it.
+        others = 40 * (n_threads - len(who))
+        assert n_through <= (others if at == n_barriers else 0)
+        assert n_through == others or n_barriers > 0
+        assert base.run_failing(n_threads, 3, 2, [], 0) == (3 * n_threads, 0)
+        assert base.run_task(n_threads, 3, 7)["taken"] == [1] * 21
+
+
 def test_the_default_does_not_exceed_what_the_process_may_use():
     assert 1 <= base.default_n_threads() <= len(os.sched_getaffinity(0))
 

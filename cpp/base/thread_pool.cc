@@ -4,12 +4,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <exception>
 #include <fstream>
 #include <mutex>
 #include <set>
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/control_groups.h"
@@ -25,6 +27,7 @@ namespace {
 
 constexpr int kMaxThreads = 256;
 constexpr std::uint32_t kThreadMask = 0x1FF;
+constexpr std::int64_t kNoChunk = std::int64_t{1} << 62;  // behind all that there are
 
 inline void cpu_relax() noexcept {
 #if defined(__x86_64__)
@@ -51,6 +54,9 @@ class Backoff {
   int n_ = 0;
 };
 
+// Ends the part of a thread when another one has failed.
+struct Abandoned {};
+
 }  // namespace
 
 // Everything the threads share. Fields written by different threads sit on their own cache lines.
@@ -63,6 +69,12 @@ struct ThreadPool::State {
   alignas(64) std::atomic<std::int64_t> next_chunk{0};
   alignas(64) std::atomic<int> n_running{0};  // workers still inside the task
   alignas(64) std::atomic<bool> stop{false};
+
+  // Of a task in which a thread met an exception; else only read.
+  alignas(64) std::atomic<bool> failed{false};
+  std::atomic<bool> caller_done{false};  // thread 0 is through, or has failed
+  std::atomic<int> n_failed_workers{0};
+  std::exception_ptr first_error;  // of them; for the caller, when all are done
 
   const std::function<void(TaskContext&)>* task = nullptr;
   std::atomic<int> n_waiters{0};  // workers asleep in epoch.wait
@@ -78,9 +90,49 @@ struct ThreadPool::State {
       const int active = static_cast<int>(seen & kThreadMask);
       if (index >= active) continue;
       TaskContext context(index, active, this);
-      (*task)(context);
+      try {
+        (*task)(context);
+      } catch (...) {
+        note_failure();
+        n_failed_workers.fetch_add(1);
+        attend(active);
+      }
       n_running.fetch_sub(1, std::memory_order_release);
     }
+  }
+
+  void note_failure() noexcept {
+    if (!failed.exchange(true)) first_error = std::current_exception();
+    next_chunk.store(kNoChunk);  // the others need not do theirs
+  }
+
+  // A thread that has failed comes to the barriers all the same, until all others are through.
+  void attend(int n_threads) noexcept {
+    for (;;) {
+      const auto now = phase.load();
+      if (arrive(n_threads, now)) continue;
+      Backoff backoff;
+      while (phase.load() == now) {
+        if (caller_done.load() && n_running.load() <= n_failed_workers.load()) return;
+        backoff.pause();
+      }
+    }
+  }
+
+  // At a barrier; true: as the last one, which lets the others go.
+  bool arrive(int n_threads, std::uint32_t now) noexcept {
+    if (n_arrived.fetch_add(1, std::memory_order_acq_rel) != n_threads - 1) return false;
+    n_arrived.store(0, std::memory_order_relaxed);
+    next_chunk.store(failed.load(std::memory_order_relaxed) ? kNoChunk : 0,
+                     std::memory_order_relaxed);
+    phase.store(now + 1, std::memory_order_release);
+    return true;
+  }
+
+  // Of thread 0, behind its own part.
+  void wait_for_workers() noexcept {
+    Backoff backoff;
+    while (n_running.load(std::memory_order_acquire) != 0) backoff.pause();
   }
 
   // With run_mutex held. Starts workers up to n_threads - 1 or what the system allows; the reason
@@ -120,21 +172,19 @@ struct ThreadPool::State {
   }
 };
 
-void TaskContext::barrier() noexcept {
+void TaskContext::barrier() {
   auto& state = *static_cast<ThreadPool::State*>(state_);
   if (n_threads_ == 1) {
     state.next_chunk.store(0, std::memory_order_relaxed);
     return;
   }
   const auto phase = state.phase.load(std::memory_order_acquire);
-  if (state.n_arrived.fetch_add(1, std::memory_order_acq_rel) == n_threads_ - 1) {
-    state.n_arrived.store(0, std::memory_order_relaxed);
-    state.next_chunk.store(0, std::memory_order_relaxed);
-    state.phase.store(phase + 1, std::memory_order_release);
-    return;
+  if (!state.arrive(n_threads_, phase)) {
+    Backoff backoff;
+    while (state.phase.load(std::memory_order_acquire) == phase) backoff.pause();
   }
-  Backoff backoff;
-  while (state.phase.load(std::memory_order_acquire) == phase) backoff.pause();
+  // What another one should have done by now is not there to go on with.
+  if (state.failed.load(std::memory_order_relaxed)) throw Abandoned();
 }
 
 std::int64_t TaskContext::next_chunk() noexcept {
@@ -210,15 +260,29 @@ void ThreadPool::run(int n_threads, const std::function<void(TaskContext&)>& tas
     return;
   }
   state.task = &task;
+  if (state.failed.load(std::memory_order_relaxed)) {  // the task before
+    state.failed.store(false);
+    state.n_failed_workers.store(0);
+    state.n_arrived.store(0);
+  }
+  state.caller_done.store(false, std::memory_order_relaxed);
   state.n_running.store(n_threads - 1, std::memory_order_relaxed);
   const auto count = (state.epoch.load() & ~kThreadMask) + kThreadMask + 1;
   state.epoch.store(count |
                     static_cast<std::uint32_t>(n_threads));  // seq_cst: ordered against n_waiters
   if (state.n_waiters.load() > 0) state.epoch.notify_all();
   TaskContext context(0, n_threads, &state);
-  task(context);
-  Backoff backoff;
-  while (state.n_running.load(std::memory_order_acquire) != 0) backoff.pause();
+  try {
+    task(context);
+    state.caller_done.store(true);
+  } catch (...) {
+    state.note_failure();
+    state.caller_done.store(true);
+    state.attend(n_threads);
+  }
+  state.wait_for_workers();
+  if (state.failed.load(std::memory_order_relaxed))
+    std::rethrow_exception(std::exchange(state.first_error, nullptr));
 }
 
 int ThreadPool::default_n_threads() {

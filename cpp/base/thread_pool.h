@@ -17,7 +17,8 @@ class TaskContext {
   [[nodiscard]] int thread() const noexcept { return thread_; }
   [[nodiscard]] int n_threads() const noexcept { return n_threads_; }
   // Waits until every thread of this task has arrived. Every thread must call it equally often.
-  void barrier() noexcept;
+  // Throws what only run() may catch, where another thread has thrown.
+  void barrier();
   // Hands out 0, 1, 2, ... once each over all threads; starts at 0 for each run() and after each
   // barrier().
   [[nodiscard]] std::int64_t next_chunk() noexcept;
@@ -41,7 +42,8 @@ class ThreadPool {
   int start(int n_threads);
 
   // Runs task on n_threads threads, or as many as could be started (the caller is thread 0), and
-  // returns when all are done. `task` must not throw. Calls from several threads take turns.
+  // returns when all are done. What one of them throws is thrown here then: memory that a thread
+  // needs for itself may run out. Calls from several threads take turns.
   // Throws Error(kInvalidArgument) unless 1 <= n_threads <= 256, Error(kInternal) in a forked
   // child.
   void run(int n_threads, const std::function<void(TaskContext&)>& task);

@@ -68,6 +68,7 @@ Lane::Lane(std::shared_ptr<Job> job, LaneStart start, Telling& telling)
                                           : std::nullopt),
       pieces_(start.target->tokenizer(), job_->request.render_special),
       text_(pieces_),
+      result_(job_->result),
       task_({.vocab_size = scorer_.vocab_size(), .n_ctx = scorer_.n_ctx(), .scorer = &scorer_},
             drafters_.list(), controller(), prepare(*job_)) {
   scorer_.set_cancel(&job_->cancelled);
@@ -95,7 +96,7 @@ DecodeRequest& Lane::prepare(Job& job) {
 
 void Lane::tell(OutputChunk chunk) {
   result_->text += chunk.text;
-  telling_.push_back([sink = job_->sink, told = std::move(chunk)] { sink->on_chunk(told); });
+  telling_.add([sink = job_->sink, told = std::move(chunk)] { sink->on_chunk(told); });
 }
 
 void Lane::tell_progress(int n_read) {
@@ -103,12 +104,12 @@ void Lane::tell_progress(int n_read) {
   n_read = std::min(n_read, n_total);
   if (n_read <= n_told_) return;
   n_told_ = n_read;
-  telling_.push_back([sink = job_->sink, n_read, n_total] { sink->on_progress(n_read, n_total); });
+  telling_.add([sink = job_->sink, n_read, n_total] { sink->on_progress(n_read, n_total); });
 }
 
 void Lane::tell_round(const RoundInfo& round) {
   if (!job_->sink->wants_rounds()) return;
-  telling_.push_back([sink = job_->sink, copy = std::make_shared<const RoundCopy>(round)] {
+  telling_.add([sink = job_->sink, copy = std::make_shared<const RoundCopy>(round)] {
     sink->on_round(copy->info);
   });
 }
@@ -195,7 +196,7 @@ void Lane::finish(const char* reason) {
   if (OutputChunk rest = text_.flush(); !rest.text.empty()) tell(std::move(rest));
   put_result(std::move(decoded), *result_);
   if (reason != nullptr) result_->finish_reason = reason;
-  telling_.push_back([sink = job_->sink, told = result_] { sink->on_end(*told); });
+  telling_.end(job_);
   over_ = true;
   // The contract of caches: all of the text but its last token, as far as it was read.
   const std::span<const TokenId> text = task_.committed();
@@ -206,10 +207,9 @@ void Lane::finish(const char* reason) {
   }
 }
 
-void Lane::fail(const std::exception_ptr& error) {
-  failed_ = error;
-  telling_.push_back([sink = job_->sink, error] { sink->on_error(error); });
-  over_ = true;  // it is told
+void Lane::fail(const std::exception_ptr& error) noexcept {
+  telling_.end(job_, error);
+  over_ = true;
 }
 
 std::span<const TokenId> Lane::cached_tokens() const {

@@ -20,6 +20,7 @@
 #include "engine/output_text.h"
 #include "engine/scheduler.h"
 #include "engine/session.h"
+#include "engine/telling.h"
 
 namespace specdec {
 
@@ -32,10 +33,12 @@ struct Job {
   std::optional<Clock::time_point> deadline;
   KvPageSize most_bytes;  // that its caches can hold
   std::atomic<bool> cancelled{false};
-};
 
-// Calls of sinks, in order.
-using Telling = std::vector<std::function<void()>>;
+  // The end, which needs no more memory when it comes: what is told of it, and who is told next.
+  std::shared_ptr<GenerateResult> result = std::make_shared<GenerateResult>();
+  std::exception_ptr error;  // null: the result
+  std::shared_ptr<Job> next;
+};
 
 // What a lane begins with.
 struct LaneStart {
@@ -81,9 +84,7 @@ class Lane {
 
   // Tells the end. Its caches then hold kept() tokens of the text.
   void finish(const char* reason);  // null: as the task says
-  void fail(const std::exception_ptr& error);
-  // With what; to be told again while it is not over, for want of memory.
-  [[nodiscard]] const std::exception_ptr& failed() const { return failed_; }
+  void fail(const std::exception_ptr& error) noexcept;
   // For whoever wants to go on from them; the draft model's may be of another text.
   [[nodiscard]] KvCache& cache() { return scorer_.kv(); }
   [[nodiscard]] std::span<const TokenId> cached_tokens() const;
@@ -122,10 +123,9 @@ class Lane {
   ControllerState credit_before_;
   OutputPieces pieces_;
   OutputText text_;
-  std::shared_ptr<GenerateResult> result_ = std::make_shared<GenerateResult>();
+  std::shared_ptr<GenerateResult> result_;  // the job's
   int n_told_ = -1;
   bool over_ = false;
-  std::exception_ptr failed_;
   Clock::time_point mark_ = Clock::now();  // of the last piece of the prompt
   double usual_tokens_ = 1.0;
   Task task_;

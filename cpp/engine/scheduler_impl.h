@@ -66,18 +66,18 @@ struct Scheduler::Impl {
   std::thread thread;
 
   void run() noexcept;
-  void turn();
+  void turn() noexcept;
   void deliver() noexcept;
-  void end_all();
+  void end_all() noexcept;
 
   // Requests that are to end before their time.
   [[nodiscard]] static const char* reason_to_end(const Job& job, Job::Clock::time_point now);
   void end_early();
-  void tell_unstarted(Job& job, const char* reason);
+  void tell_unstarted(const Ticket& job, const char* reason) noexcept;
 
   // Lanes.
   void admit();
-  void start(const Ticket& job);
+  void start(const Ticket& job) noexcept;
   void calibrate(Lane& lane);
   [[nodiscard]] int reading_rows() const;
   [[nodiscard]] bool is_being_read(std::span<const TokenId> prompt) const;
@@ -85,8 +85,8 @@ struct Scheduler::Impl {
   [[nodiscard]] std::vector<Lane*> lay_out();
   bool lay_out(Lane& lane, const Company& company, int most_reading);
   void pass_over(std::span<Lane* const> order);
-  void on_error(Lane& lane, const std::exception_ptr& error);
-  void end(Lane& lane, const char* reason);
+  void on_error(Lane& lane, const std::exception_ptr& error) noexcept;
+  void end(Lane& lane, const char* reason) noexcept;
   void learn_from(Lane& lane);
   void remove_ended();
 

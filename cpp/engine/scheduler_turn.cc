@@ -12,6 +12,7 @@ namespace {
 // takes by itself.
 constexpr int kLeastPiece = 16;
 constexpr int kMinAwaited = 16;  // tokens of a common beginning that are worth waiting for
+constexpr const char* kCancelled = "cancelled";
 
 bool is_cancelled(const std::exception_ptr& error) {
   try {
@@ -38,21 +39,15 @@ void Scheduler::Impl::run() noexcept {
       wake.wait(lock, [&] { return closing || !queue.empty() || !lanes.empty(); });
       if (closing) break;
     }
-    try {
-      turn();
-    } catch (...) {  // no memory to tell of an end: the next turn tries again
-    }
+    turn();
     deliver();
   }
-  try {
-    end_all();
-  } catch (...) {
-  }
+  end_all();
   deliver();
   if (to_keep && learnt) calibration.keep(*learnt);
 }
 
-void Scheduler::Impl::turn() {
+void Scheduler::Impl::turn() noexcept {
   counted = {};
   const std::int64_t n_passes = pass.n_passes(), n_rows = pass.n_rows();
   const double pass_ms = pass.pass_ms();
@@ -91,11 +86,9 @@ void Scheduler::Impl::turn() {
 
 void Scheduler::Impl::deliver() noexcept {
   if (telling.empty()) return;
-  Telling now = std::exchange(telling, {});
-  const std::function<void()> all = [&now] {  // small enough to need no memory
-    for (const auto& tell : now) tell();
-    now.clear();  // sinks may need what `around` gives to be freed, too
-  };
+  Telling now = std::move(telling);
+  // Small enough to need no memory. Sinks may need what `around` gives to be freed, too.
+  const std::function<void()> all = [&now] { now.tell_all(); };
   if (options.around) {
     options.around(all);
   } else {
@@ -104,24 +97,23 @@ void Scheduler::Impl::deliver() noexcept {
 }
 
 // After close().
-void Scheduler::Impl::end_all() {
-  std::deque<Ticket> waiting;
-  {
-    const std::lock_guard lock(mutex);
-    waiting.swap(queue);
-    stats.n_queued = 0;
-    stats.n_running = 0;
-    stats.n_cancelled += static_cast<std::int64_t>(waiting.size() + lanes.size());
-    n_open = 0;
-  }
+void Scheduler::Impl::end_all() noexcept {
   for (const auto& lane : lanes) {
     try {
-      lane->finish("cancelled");
+      lane->finish(kCancelled);
     } catch (...) {
       lane->fail(std::current_exception());
     }
   }
-  for (const Ticket& job : waiting) tell_unstarted(*job, "cancelled");
+  {
+    const std::lock_guard lock(mutex);
+    stats.n_cancelled += static_cast<std::int64_t>(queue.size() + lanes.size());
+    stats.n_queued = 0;
+    stats.n_running = 0;
+    n_open = 0;
+    for (const Ticket& job : queue) tell_unstarted(job, "cancelled");
+    queue.clear();
+  }
   lanes.clear();
   prefixes.clear();
   draft_prefixes.clear();
@@ -129,42 +121,34 @@ void Scheduler::Impl::end_all() {
 }
 
 const char* Scheduler::Impl::reason_to_end(const Job& job, Job::Clock::time_point now) {
-  if (job.cancelled.load()) return "cancelled";
+  if (job.cancelled.load()) return kCancelled;
   return job.deadline && now >= *job.deadline ? "timeout" : nullptr;
 }
 
-void Scheduler::Impl::tell_unstarted(Job& job, const char* reason) {
-  auto result = std::make_shared<GenerateResult>();
-  result->finish_reason = reason;
-  result->n_prompt_tokens = static_cast<int>(job.decode.prompt.size());
-  result->seed = job.request.sampling.seed;
-  telling.push_back([sink = job.sink, result] { sink->on_end(*result); });
+// The reason is short enough to need no memory.
+void Scheduler::Impl::tell_unstarted(const Ticket& job, const char* reason) noexcept {
+  GenerateResult& result = *job->result;
+  result.finish_reason = reason;
+  result.n_prompt_tokens = static_cast<int>(job->decode.prompt.size());
+  result.seed = job->request.sampling.seed;
+  telling.end(job);
 }
 
 void Scheduler::Impl::end_early() {
   const auto now = Job::Clock::now();
   for (const auto& lane : lanes) {
-    if (lane->failed()) {
-      on_error(*lane, lane->failed());
-    } else if (const char* reason = reason_to_end(lane->job(), now)) {
-      end(*lane, reason);
-    }
+    if (const char* reason = reason_to_end(lane->job(), now)) end(*lane, reason);
   }
   remove_ended();
-  std::vector<std::pair<Ticket, const char*>> over;
-  {
-    const std::lock_guard lock(mutex);
-    std::erase_if(queue, [&](const Ticket& job) {
-      const char* const reason = reason_to_end(*job, now);
-      if (reason != nullptr) over.emplace_back(job, reason);
-      return reason != nullptr;
-    });
-    stats.n_queued = static_cast<int>(queue.size());
-  }
-  for (const auto& [job, reason] : over) {
-    tell_unstarted(*job, reason);
-    ++(job->cancelled.load() ? counted.n_cancelled : counted.n_timed_out);
-  }
+  const std::lock_guard lock(mutex);
+  std::erase_if(queue, [&](const Ticket& job) {
+    const char* const reason = reason_to_end(*job, now);
+    if (reason == nullptr) return false;
+    tell_unstarted(job, reason);
+    ++(reason == kCancelled ? counted.n_cancelled : counted.n_timed_out);
+    return true;
+  });
+  stats.n_queued = static_cast<int>(queue.size());
 }
 
 // Rows of prompts in the next pass.
@@ -205,7 +189,7 @@ void Scheduler::Impl::admit() {
   }
 }
 
-void Scheduler::Impl::start(const Ticket& job) {
+void Scheduler::Impl::start(const Ticket& job) noexcept {
   try {
     const std::span<const TokenId> prompt = job->decode.prompt;
     const std::span<const TokenId> unread = prompt.first(prompt.size() - 1);
@@ -230,10 +214,10 @@ void Scheduler::Impl::start(const Ticket& job) {
   } catch (...) {
     const std::exception_ptr error = std::current_exception();
     if (is_cancelled(error)) {
-      tell_unstarted(*job, "cancelled");
+      tell_unstarted(job, kCancelled);
       ++counted.n_cancelled;
     } else {
-      telling.push_back([sink = job->sink, error] { sink->on_error(error); });
+      telling.end(job, error);
       ++counted.n_failed;
     }
   }
@@ -343,16 +327,16 @@ void Scheduler::Impl::pass_over(std::span<Lane* const> order) {
     if (!lane->over() && lane->ended()) end(*lane, nullptr);
 }
 
-void Scheduler::Impl::on_error(Lane& lane, const std::exception_ptr& error) {
+void Scheduler::Impl::on_error(Lane& lane, const std::exception_ptr& error) noexcept {
   if (is_cancelled(error)) {
-    end(lane, "cancelled");
+    end(lane, kCancelled);
     return;
   }
-  lane.fail(std::exception_ptr(error));  // a copy: it may be the lane's own
+  lane.fail(error);
   ++counted.n_failed;
 }
 
-void Scheduler::Impl::end(Lane& lane, const char* reason) {
+void Scheduler::Impl::end(Lane& lane, const char* reason) noexcept {
   if (lane.over()) return;
   try {
     lane.finish(reason);
@@ -380,13 +364,13 @@ void Scheduler::Impl::learn_from(Lane& lane) {
   lane.drafters().release_keepers(keepers);
   if (lane.controller() == nullptr || !learnt) return;
   const ControllerState all = learnt->state(), before = lane.credit_before();
-  Controller& controller = *lane.controller();
-  const ControllerState after = controller.state();
-  learnt = controller;
-  learnt->set_company({});
-  learnt->target_cost() = cost;
-  learnt->restore({.credit_ms = all.credit_ms + after.credit_ms - before.credit_ms,
-                   .plain_ms = all.plain_ms + after.plain_ms - before.plain_ms});
+  Controller next = *lane.controller();  // complete, before it takes the place of the other one
+  const ControllerState after = next.state();
+  next.set_company({});
+  next.target_cost() = cost;
+  next.restore({.credit_ms = all.credit_ms + after.credit_ms - before.credit_ms,
+                .plain_ms = all.plain_ms + after.plain_ms - before.plain_ms});
+  learnt = std::move(next);
   to_keep = true;
 }
 

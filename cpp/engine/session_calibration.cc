@@ -14,9 +14,14 @@ void SessionCalibration::prepare(Controller& controller, const CalibratedPair& p
                                         .n_used = target.config().n_experts_used});
   try {
     measure(pair, controller.target_cost().mixture(), poll);
-  } catch (const Error& error) {
-    if (error.code() == ErrorCode::kCancelled) return;
-    throw;
+  } catch (...) {
+    known_.reset();  // nothing half
+    try {
+      throw;
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::kCancelled) return;
+      throw;
+    }
   }
   controller.target_cost().calibrate(known_->target);
   for (int i = 0; i < controller.n_drafters(); ++i) {
@@ -41,7 +46,6 @@ void SessionCalibration::measure(const CalibratedPair& pair, const Mixture& mixt
   try {
     *known_ = calibrate(pair.target_scorer, pair.draft_scorer, n_layers, mixture, poll);
   } catch (...) {
-    known_.reset();
     pair.target_scorer.truncate(0);
     if (pair.draft_scorer != nullptr) pair.draft_scorer->truncate(0);
     throw;

@@ -12,12 +12,15 @@ using Ranges = std::vector<CodeRange>;
 
 constexpr int kMaxCount = 10000;
 constexpr int kMaxNesting = 200;
-const Ranges kDigits = {{'0', '9'}};
-const Ranges kWord = {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}};
-const Ranges kSpaces = {{'\t', '\r'},     {' ', ' '},       {0xA0, 0xA0},     {0x1680, 0x1680},
-                        {0x2000, 0x200A}, {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F},
-                        {0x3000, 0x3000}, {0xFEFF, 0xFEFF}};
-const Ranges kNewlines = {{'\n', '\n'}, {'\r', '\r'}, {0x2028, 0x2029}};
+
+// Functions: what a program makes before main() has nobody to tell when there is no memory.
+Ranges digits() { return {{'0', '9'}}; }
+Ranges word() { return {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}}; }
+Ranges spaces() {
+  return {{'\t', '\r'},     {' ', ' '},       {0xA0, 0xA0},     {0x1680, 0x1680}, {0x2000, 0x200A},
+          {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}, {0xFEFF, 0xFEFF}};
+}
+Ranges newlines() { return {{'\n', '\n'}, {'\r', '\r'}, {0x2028, 0x2029}}; }
 
 class PatternReader {
  public:
@@ -127,7 +130,7 @@ class PatternReader {
     if (c == U'[') return write_(syntax_, one_of());
     if (c == U'^' || c == U'$') wrong("'^' and '$' are followed at the outside only");
     if (c == U'*' || c == U'+' || c == U'?' || c == U'{') wrong("nothing to count");
-    if (skip(U".")) return write_(syntax_, complement(kNewlines));
+    if (skip(U".")) return write_(syntax_, complement(newlines()));
     return write_(syntax_, character());
   }
 
@@ -143,17 +146,17 @@ class PatternReader {
     const char32_t c = pattern_[at_++];
     switch (c) {
       case U'd':
-        return kDigits;
+        return digits();
       case U'D':
-        return complement(kDigits);
+        return complement(digits());
       case U'w':
-        return kWord;
+        return word();
       case U'W':
-        return complement(kWord);
+        return complement(word());
       case U's':
-        return kSpaces;
+        return spaces();
       case U'S':
-        return complement(kSpaces);
+        return complement(spaces());
       case U'n':
         return {{'\n', '\n'}};
       case U'r':

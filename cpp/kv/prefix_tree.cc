@@ -1,6 +1,7 @@
 #include "kv/prefix_tree.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "base/error.h"
@@ -62,17 +63,19 @@ PrefixTree::Match PrefixTree::find(std::span<const TokenId> tokens) {
   return best;
 }
 
-// The node of these tokens, made where it is missing.
+// The node of these tokens, made where it is missing. Where memory runs out, nothing has changed,
+// or a node that leads nowhere is left.
 PrefixTree::Node& PrefixTree::descend(std::span<const TokenId> tokens) {
   Node* at = root_.get();
   while (!tokens.empty()) {
-    std::unique_ptr<Node>& slot = at->children[tokens[0]];
-    if (slot == nullptr) {
-      slot = std::make_unique<Node>();
-      slot->parent = at;
-      slot->edge.assign(tokens.begin(), tokens.end());
-      return *slot;
+    const auto found = at->children.find(tokens[0]);
+    if (found == at->children.end()) {
+      auto made = std::make_unique<Node>();
+      made->parent = at;
+      made->edge.assign(tokens.begin(), tokens.end());
+      return *at->children.emplace(tokens[0], std::move(made)).first->second;
     }
+    std::unique_ptr<Node>& slot = found->second;
     const std::vector<TokenId>& edge = slot->edge;
     const auto differs = std::mismatch(edge.begin(), edge.end(), tokens.begin(), tokens.end());
     const auto n = differs.first - edge.begin();
@@ -80,11 +83,11 @@ PrefixTree::Node& PrefixTree::descend(std::span<const TokenId> tokens) {
       auto middle = std::make_unique<Node>();
       middle->parent = at;
       middle->edge.assign(edge.begin(), edge.begin() + n);
-      std::unique_ptr<Node> lower = std::move(slot);
-      lower->edge.erase(lower->edge.begin(), lower->edge.begin() + n);
-      lower->parent = middle.get();
-      const TokenId first = lower->edge[0];
-      middle->children[first] = std::move(lower);
+      std::unique_ptr<Node>& place = middle->children[edge[static_cast<std::size_t>(n)]];
+      // From here on nothing throws.
+      slot->edge.erase(slot->edge.begin(), slot->edge.begin() + n);
+      slot->parent = middle.get();
+      place = std::move(slot);
       slot = std::move(middle);
     }
     at = slot.get();
@@ -94,9 +97,9 @@ PrefixTree::Node& PrefixTree::descend(std::span<const TokenId> tokens) {
 }
 
 void PrefixTree::touch(Node& node) {
+  by_use_.emplace(n_uses_ + 1, &node);  // first, because it may throw
   by_use_.erase(node.last_use);
   node.last_use = ++n_uses_;
-  by_use_[node.last_use] = &node;
 }
 
 void PrefixTree::drop(Node& node) {
@@ -105,19 +108,27 @@ void PrefixTree::drop(Node& node) {
 }
 
 // Removes nodes that lead nowhere, and joins those between which nothing branches.
-void PrefixTree::tidy(Node* node) {
+void PrefixTree::tidy(Node* node) noexcept {
   while (node != root_.get() && !node->cache && node->children.empty()) {
     Node* const parent = node->parent;
     parent->children.erase(node->edge[0]);
     node = parent;
   }
   if (node == root_.get() || node->cache || node->children.size() != 1) return;
+  std::vector<TokenId> edge;
+  try {
+    const std::vector<TokenId>& below = node->children.begin()->second->edge;
+    edge.reserve(node->edge.size() + below.size());
+    edge.insert(edge.end(), node->edge.begin(), node->edge.end());
+    edge.insert(edge.end(), below.begin(), below.end());
+  } catch (const std::bad_alloc&) {
+    return;  // one more node on the way
+  }
   std::unique_ptr<Node> child = std::move(node->children.begin()->second);
-  Node* const parent = node->parent;
-  child->edge.insert(child->edge.begin(), node->edge.begin(), node->edge.end());
-  child->parent = parent;
-  const TokenId first = child->edge[0];
-  parent->children[first] = std::move(child);
+  child->edge = std::move(edge);
+  child->parent = node->parent;
+  std::unique_ptr<Node>& slot = node->parent->children.find(child->edge[0])->second;
+  slot = std::move(child);
 }
 
 void PrefixTree::insert(std::span<const TokenId> tokens, KvCache cache) {
@@ -126,7 +137,12 @@ void PrefixTree::insert(std::span<const TokenId> tokens, KvCache cache) {
   if (length == 0) return;
   if (find(tokens).length == length) return;  // and that one counts as used
   Node& node = descend(tokens);
-  touch(node);  // first, because it may throw
+  try {
+    touch(node);
+  } catch (...) {
+    if (!node.cache) tidy(&node);
+    throw;
+  }
   node.cache.emplace(std::move(cache));
   int above = length;
   for (Node* at = &node; at != root_.get();) {
@@ -155,7 +171,7 @@ bool PrefixTree::evict() {
 
 void PrefixTree::clear() {
   by_use_.clear();
-  root_ = std::make_unique<Node>();
+  root_->children.clear();
 }
 
 }  // namespace specdec

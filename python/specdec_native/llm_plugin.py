@@ -1,4 +1,4 @@
-"""A plugin of the `llm` command: ``pip install llm specdec-native``, then ``llm -m pycode ...``.
+"""A plugin of the `llm` command: ``pip install "specdec-native[llm]"``, then ``llm -m pycode ...``.
 
 Models that come with the package and those that `specdec-native pull` knows are there by name;
 ``llm specdec add FILE.gguf --name mine --draft DRAFT.gguf`` adds more.
@@ -11,12 +11,17 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-import click
-import llm
-import pydantic
+from ._extras import missing
+
+try:
+    import click
+    import llm
+    import pydantic
+except ImportError as _error:
+    raise missing("specdec_native.llm_plugin", "llm", _error) from None
 
 from ._embedded import embedded_drafts, embedded_models
-from ._names import find_model
+from ._names import find_draft, find_model
 from .decoder import Decoder
 from .download import KNOWN_MODELS
 from .errors import SpecdecError
@@ -136,11 +141,11 @@ def register_commands(cli: click.Group) -> None:
     @specdec.command()
     @click.argument("file")
     @click.option("--name", required=True, help="what `llm -m` calls it")
-    @click.option("--draft", help="a smaller model of its vocabulary")
+    @click.option("--draft", help="a smaller model of its vocabulary (default: that of a name)")
     def add(file: str, name: str, draft: str | None) -> None:
-        """Add a model: a GGUF file, or hf:ORG/REPO:FILE.gguf."""
+        """Add a model: a GGUF file, or hf:ORG/REPO/FILE.gguf."""
         try:
-            paths = [None if given is None else find_model(given) for given in (file, draft)]
+            paths = [find_model(file), find_draft(file) if draft is None else find_model(draft)]
         except SpecdecError as error:
             raise click.ClickException(str(error)) from None
         model, other = (None if path is None else str(path.absolute()) for path in paths)

@@ -69,7 +69,10 @@ class Model:
     the last of them.
 
     Args:
-        path: a GGUF file.
+        path: a GGUF file, or a name: a model that comes with the package ("pycode", "manuals"), one
+            that `specdec-native pull` knows ("smollm2"), or "hf:ORG/REPO/FILE.gguf". A file that is
+            there wins over a name. What is named and not here yet is fetched, which is said to
+            `logging`; not while SPECDEC_OFFLINE or HF_HUB_OFFLINE is set.
         device: "cpu"; "cuda": as `n_gpu_layers` says, an error without a usable GPU; "auto": the
             same, but quietly on the CPU where there is no GPU, unless layers are asked for by
             number. `info.cpu_reason` says why.
@@ -91,7 +94,8 @@ class Model:
         on_progress: called with 0..1 while loading; an exception it raises ends the load.
 
     Raises:
-        ModelFileNotFoundError, ModelFileError: the file cannot be read.
+        ModelFileNotFoundError, ModelFileError: the file cannot be read, or no model has that name.
+        DownloadError: what was named could not be fetched.
         ModelFormatError: the file is damaged or hostile.
         UnsupportedModelError: this version does not run such a model.
         ResourceLimitError: not enough memory.
@@ -131,8 +135,13 @@ class Model:
                 raise InvalidArgumentError("vram_budget is an empty text; expected one like '4GiB'")
         else:
             vram_budget = CHECKS["Model"]["vram_budget"]("vram_budget", vram_budget)
+        from ._names import find_draft, find_file  # which needs StrPath, and much else
+
+        file = find_file(path, notify=logger.info)
+        self._draft = find_draft(path)
+        self._loaded_with: dict[str, Any] = {"device": device, "n_threads": n_threads}
         self._handle = _core.Model(
-            path_bytes("path", path),
+            path_bytes("path", file),
             device=checked["device"],
             n_threads=checked["n_threads"] or 0,
             kv_type=checked["kv_type"],
@@ -148,6 +157,15 @@ class Model:
         flush_log()
         for warning in self.info.warnings:
             logger.warning("%s: %s", os.fsdecode(path), warning)
+
+    def open_draft(self) -> Model | None:
+        """The draft that suits a model opened by name, on its device, with as many threads.
+
+        ``target = Model("smollm2")``, ``Decoder(target, draft=target.open_draft())``. None: none
+        is known, as for every model opened as a file.
+        """
+        self._native  # noqa: B018  # ClosedError
+        return None if self._draft is None else Model(self._draft, **self._loaded_with)
 
     @property
     def _native(self) -> _core.Model:

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -57,6 +58,31 @@ py::dict run_task(int n_threads, int n_phases, int n_chunks) {
   out["entered"] = threads;
   out["early"] = early.load();
   return out;
+}
+
+// As many tasks, each with n_barriers barriers, in which the threads of `who` throw behind the
+// barrier `at`; how many threads came to the end, and how many tasks threw that.
+py::tuple run_failing(int n_threads, int n_tasks, int n_barriers, const std::vector<int>& who,
+                      int at) {
+  const py::gil_scoped_release release;
+  std::atomic<int> n_through{0};
+  int n_thrown = 0;
+  for (int t = 0; t < n_tasks; ++t) {
+    try {
+      ThreadPool::shared().run(n_threads, [&](TaskContext& context) {
+        for (int i = 0; i <= n_barriers; ++i) {
+          if (i > 0) context.barrier();
+          if (i == at && std::find(who.begin(), who.end(), context.thread()) != who.end())
+            throw std::bad_alloc();
+        }
+        n_through.fetch_add(1);
+      });
+    } catch (const std::bad_alloc&) {
+      ++n_thrown;
+    }
+  }
+  const py::gil_scoped_acquire gil;
+  return py::make_tuple(n_through.load(), n_thrown);
 }
 
 // n_callers threads run n_tasks small tasks each at the same time; the sum of all increments.
@@ -128,6 +154,8 @@ PYBIND11_MODULE(_testing_base, m) {
   m.def("map_and_unmap", &map_and_unmap);
   m.def("control_groups", &control_groups);
   m.def("threads_for_cores", &threads_for_cores);
+  m.def("run_failing", &run_failing, py::arg("n_threads"), py::arg("n_tasks"),
+        py::arg("n_barriers"), py::arg("who"), py::arg("at"));
   m.def("default_n_threads", &ThreadPool::default_n_threads);
   m.def("random_bits",
         [](std::uint64_t seed, std::uint32_t stream, std::uint64_t position, std::uint32_t index) {

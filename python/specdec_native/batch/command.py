@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
-import hashlib
-import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Sequence
+from typing import Any
 
 from .. import __version__
 from .._engine_options import (
@@ -21,135 +18,64 @@ from .._engine_options import (
     model_paths,
 )
 from ..errors import InvalidArgumentError
-from .lines import Line, read_lines
+from .lines import Source
 from .run import Setup, over_one, over_ray
+from .work import Work, partials
 
 
 def main(arguments: Sequence[str]) -> int:
     args = parser().parse_args(arguments)
-    _check_output(args)
+    output = _check_files(args)
     setup = _setup(args)
-    work = Work(args.output, _fingerprint(setup, args.input), restart=args.restart)
-    with args.input.open("rb") as file:
-        lines = work.skip_done(read_lines(file))
+    with Source(args.input) as source:
+        fingerprint = _fingerprint(setup, source)
+        work = Work(output, fingerprint, restart=args.restart)
+        lines = work.skip_done(source.lines())
         run = over_one(setup, lines) if args.ray is None else over_ray(setup, lines, args.ray)
         for text in run:
             work.add(text)
             if not args.quiet and sys.stderr.isatty():
                 print(f"\r{work.n_done} lines", end="", file=sys.stderr)
+        source.check_unchanged()
+        grown = source.has_grown()
     work.finish()
     if not args.quiet:
+        if grown:
+            print(
+                f"{args.input} has grown: what was added is not in {args.output}", file=sys.stderr
+            )
         failed = f", {work.n_failed} of them refused" if work.n_failed else ""
         print(f"{work.n_done} lines{failed}: {args.output}", file=sys.stderr)
     return 0
 
 
-def _check_output(args: argparse.Namespace) -> None:
-    output: pathlib.Path = args.output
-    if output.exists() and not output.is_file():
-        raise InvalidArgumentError(f"{output} is no regular file: it cannot be written bit by bit")
-    for written in (output, *_partials(output)):
+def _check_files(args: argparse.Namespace) -> pathlib.Path:
+    """The output's own path."""
+    if args.input.exists() and not args.input.is_file():
+        raise InvalidArgumentError(
+            f"{args.input} is no regular file, and IN is read more than once: save it first"
+        )
+    output: pathlib.Path = pathlib.Path(os.path.realpath(args.output))  # a link stays one
+    for written in (output, *partials(output)):
+        if written.exists() and not written.is_file():
+            raise InvalidArgumentError(
+                f"{written} is no regular file: it cannot be written bit by bit"
+            )
         if written.exists() and args.input.exists() and written.samefile(args.input):
             raise InvalidArgumentError(
                 f"{written} is the input, and would be overwritten: give another OUT"
             )
     if output.exists() and not args.restart:
         raise InvalidArgumentError(f"{output} exists; --restart replaces it")
+    return output
 
 
-def _partials(output: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """The output while it is made, and what it is of."""
-    return (
-        output.with_name(output.name + ".partial"),
-        output.with_name(output.name + ".partial.json"),
-    )
-
-
-class Work:
-    """The output while it is made: beside its place, under a name of its own.
-
-    A run that was stopped leaves `OUT.partial`, whose whole lines the next one keeps, and
-    `OUT.partial.json`, which says of what they are.
-    """
-
-    def __init__(self, output: pathlib.Path, fingerprint: dict[str, Any], *, restart: bool) -> None:
-        self._output = output
-        self._partial, self._note = _partials(output)
-        self.n_done = 0
-        self.n_failed = 0
-        anew = restart or not (self._partial.exists() and self._note.exists())
-        self._file: BinaryIO = self._partial.open("a+b")
-        try:
-            self._lock()
-            self._begin(fingerprint, anew=anew)
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _lock(self) -> None:
-        """Of two runs that write one output the second one ends here."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(self._file.fileno()), self._partial.stat()):
-                raise FileNotFoundError  # finished, and renamed, in between
-        except (BlockingIOError, FileNotFoundError):
-            raise InvalidArgumentError(
-                f"another run is writing {self._partial}: let it finish, or give another OUT"
-            ) from None
-
-    def _begin(self, fingerprint: dict[str, Any], *, anew: bool) -> None:
-        size = 0
-        if anew:
-            self._note.write_text(json.dumps(fingerprint), encoding="utf-8")
-        else:
-            if self._read_note() != fingerprint:
-                raise InvalidArgumentError(
-                    f"{self._partial} is of another input, model or options; --restart begins anew"
-                )
-            self._file.seek(0)
-            for raw in self._file:
-                if not raw.endswith(b"\n"):
-                    break  # cut off
-                size += len(raw)
-                self._count(raw)
-        self._file.truncate(size)
-        self._file.seek(size)
-
-    def _read_note(self) -> object:
-        try:
-            return json.loads(self._note.read_text(encoding="utf-8"))
-        except ValueError:
-            return None
-
-    def _count(self, raw: bytes) -> None:
-        self.n_done += 1
-        self.n_failed += b'"error": {"message"' in raw
-
-    def skip_done(self, lines: Iterator[Line]) -> Iterator[Line]:
-        return (line for line in lines if line.index >= self.n_done)
-
-    def add(self, text: bytes) -> None:
-        self._file.write(text)
-        self._file.flush()
-        self._count(text)
-
-    def finish(self) -> None:
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._partial.replace(self._output)
-        self._note.unlink()
-
-
-def _fingerprint(setup: Setup, source: pathlib.Path) -> dict[str, Any]:
+def _fingerprint(setup: Setup, source: Source) -> dict[str, Any]:
     """Of all that the output depends on. Drafts, threads and memory do not change it."""
-    digest = hashlib.sha256()
-    with source.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
     model = pathlib.Path(setup.model)
     return {
         "version": __version__,
-        "input": digest.hexdigest(),
+        "input": source.digest,
         "model": [model.name, model.stat().st_size],
         "n_ctx": setup.engine["n_ctx"],
         "defaults": setup.defaults,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
-from collections.abc import Iterator
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
@@ -13,6 +16,7 @@ from ..errors import InvalidArgumentError, SpecdecError
 from ..requests import Request
 from ..results import GenerationResult
 
+MOST_BYTES = 64 << 20  # of a line
 _OWN = ("id", "prompt", "messages")
 _NOT_IN_FILES = ("self", "prompt", "messages", "params", "grammar", "on_progress", "on_round")
 
@@ -34,13 +38,65 @@ class Line:
     error: str = ""
 
 
-def read_lines(file: BinaryIO) -> Iterator[Line]:
+class Source:
+    """The input: what it holds when it is opened, however it grows later."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+        self._file: BinaryIO = path.open("rb")
+        self._n_bytes = 0
+        digest = hashlib.sha256()
+        while part := self._file.read(1 << 20):
+            digest.update(part)
+            self._n_bytes += len(part)
+        self.digest = digest.hexdigest()
+        self._read = hashlib.sha256()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def _raw_lines(self) -> Iterator[bytes]:
+        """Of too long ones the beginning."""
+        self._file.seek(0)
+        left = self._n_bytes
+        while left > 0 and (raw := self._file.readline(min(left, MOST_BYTES + 1))):
+            line = raw
+            while True:
+                self._read.update(raw)
+                left -= len(raw)
+                if raw.endswith(b"\n") or left == 0:
+                    break
+                if not (raw := self._file.readline(min(left, 1 << 20))):
+                    break
+            yield line
+
+    def lines(self) -> Iterator[Line]:
+        return read_lines(self._raw_lines())
+
+    def check_unchanged(self) -> None:
+        """Raises InvalidArgumentError if lines were not those of the digest."""
+        if self._read.hexdigest() != self.digest:
+            raise InvalidArgumentError(
+                f"{self._path} was changed while it was read, so its answers do not belong "
+                "together; --restart begins anew"
+            )
+
+    def has_grown(self) -> bool:
+        return os.fstat(self._file.fileno()).st_size > self._n_bytes
+
+
+def read_lines(raw_lines: Iterable[bytes]) -> Iterator[Line]:
     """All lines but empty ones."""
     index = 0
-    for number, raw in enumerate(file, 1):
+    for number, raw in enumerate(raw_lines, 1):
         if not raw.strip():
             continue
         try:
+            if len(raw) > MOST_BYTES:
+                raise ValueError(f"it is longer than {MOST_BYTES} bytes")
             fields = json.loads(raw, parse_constant=_refuse)
             if not isinstance(fields, dict):
                 raise ValueError(f"expected an object, got {type(fields).__name__}")

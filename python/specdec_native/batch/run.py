@@ -11,7 +11,7 @@ from typing import Any
 from .._engine_options import check_template
 from .._ray import Spread, cores_of_nodes, ray_cluster
 from ..engine import Engine
-from ..errors import SpecdecError
+from ..errors import MissingExtraError, SpecdecError
 from ..model import Model
 from ..requests import Request
 from .lines import Line, answer, refusal, submit
@@ -56,6 +56,8 @@ def _work(
                 break
             try:
                 waiting.append((line, submit(engine, line, defaults)))
+            except MissingExtraError:
+                raise  # not the line's fault
             except SpecdecError as error:
                 waiting.append((line, error))
         if waiting:
@@ -93,11 +95,11 @@ def over_ray(setup: Setup, lines: Iterator[Line], address: str) -> Iterator[byte
     Raises:
         InvalidArgumentError: Ray is not installed, or there is no cluster.
     """
-    with ray_cluster(address) as ray:
+    with ray_cluster(address) as cluster:
         # As large as the smallest node: an engine has use for all its cores.
-        threads = setup.loading.get("n_threads") or min(cores_of_nodes(ray))
+        threads = setup.loading.get("n_threads") or min(cores_of_nodes(cluster[0]))
         setup = replace(setup, loading={**setup.loading, "n_threads": threads})
-        spread = Spread(ray, Worker, (setup,), n_threads=threads)
+        spread = Spread(cluster, Worker, (setup,), n_threads=threads)
         tasks = iter(lambda: list(itertools.islice(lines, _LINES_OF_A_TASK)), [])
         for done in spread.results(tasks, ordered=True):
             yield from done

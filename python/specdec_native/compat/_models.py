@@ -43,7 +43,7 @@ def load_model(
     Args:
         model_name: a GGUF file; a model that comes with the package ("pycode", "pycode-draft",
             "manuals", "manuals-draft", "smollm2-draft"); or one that `specdec-native pull` knows
-            ("smollm2", ``hf:ORG/REPO:FILE.gguf``), which is fetched unless it is there already.
+            ("smollm2", ``hf:ORG/REPO/FILE.gguf``), which is fetched unless it is there already.
         device: "cuda" falls back to the CPU, and says so through `logging`; "cpu"; "auto" falls
             back quietly.
         notify: called with a sentence before a download.

@@ -10,6 +10,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from .._extras import missing
+
+try:
+    import prometheus_client  # noqa: F401
+    import pydantic  # noqa: F401
+    import starlette  # noqa: F401
+except ImportError as _error:
+    raise missing("specdec_native.server.app", "server", _error) from None
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware

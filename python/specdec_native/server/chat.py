@@ -72,9 +72,11 @@ class _Chat:
         return tools
 
     def _template(self) -> str:
-        if self.server.settings.chat_template is not None:
-            return self.server.settings.chat_template
+        """The source of the one that is used, or the name of a format, which has no marks."""
         templates = self.model.chat_templates
+        given = self.server.settings.chat_template
+        if given is not None:
+            return templates.get(given, given)
         return templates.get("tool_use") or self.model.chat_template or ""
 
     def _grammar(self) -> Grammar | None:

@@ -11,6 +11,7 @@ from ..errors import (
     ClosedError,
     ContextFullError,
     InvalidArgumentError,
+    MissingExtraError,
     QueueFullError,
     ResourceLimitError,
     SpecdecError,
@@ -80,6 +81,8 @@ def of_engine(error: SpecdecError) -> ApiError:
         return ApiError(400, message, param="messages", code="context_length_exceeded")
     if isinstance(error, TemplateError):
         return ApiError(400, message, param="messages", code="template_error")
+    if isinstance(error, MissingExtraError):
+        return ApiError(501, message, code=error.code)
     if isinstance(error, InvalidArgumentError):
         return ApiError(400, message, code="invalid_value")
     if isinstance(error, (QueueFullError, ResourceLimitError)):

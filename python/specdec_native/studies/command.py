@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .._extras import missing
 from .._names import find_model
 from ..errors import InvalidArgumentError, ModelFileError, ModelFileNotFoundError
 from ..model import info
@@ -33,11 +34,9 @@ _FREE = {"out", "workers", "ray", "restart", "report", "quiet", "pairs", "notes"
 
 def need_extra(*more: str) -> None:
     """One line instead of a traceback halfway."""
-    missing = [name for name in (*EXTRA, *more) if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InvalidArgumentError(
-            f"studies need {', '.join(missing)}: pip install 'specdec-native[studies]'"
-        )
+    lacking = [name for name in (*EXTRA, *more) if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise missing("a study", "studies", ImportError(f"no {', '.join(lacking)}"))
 
 
 def parser_of(study: Study) -> argparse.ArgumentParser:

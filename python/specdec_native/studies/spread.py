@@ -122,10 +122,10 @@ def _ended() -> ResourceLimitError:
 
 def over_ray(setup: Setup, jobs: Sequence[Job], address: str) -> Iterator[list[list[Row]]]:
     """The same on a cluster; the models must be at the same paths on every node."""
-    with ray_cluster(address) as ray:
+    with ray_cluster(address) as cluster:
         setup = replace(setup, n_threads=setup.n_threads or 1)
         threads, n_most = setup.n_threads or 1, max(1, len(jobs))
-        spread = Spread(ray, _RayWorker, (setup,), n_threads=threads, n_most=n_most)
+        spread = Spread(cluster, _RayWorker, (setup,), n_threads=threads, n_most=n_most)
         yield from spread.results(jobs, ordered=False)
 
 

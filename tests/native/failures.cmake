@@ -1,0 +1,1 @@
+specdec_test_module(failures SOURCES "${CMAKE_CURRENT_LIST_DIR}/failures.cc" DEPENDS engine)
