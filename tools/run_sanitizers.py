@@ -45,11 +45,16 @@ SCALAR = [
     for unit, part in (("matmul", "_q32"), ("ops", ""))
 ]
 # The quick run: untrusted files, mappings and threads, in what builds within minutes.
-QUICK_TARGETS = {"asan": ["_testing_base", "_testing_gguf", *SCALAR], "tsan": ["_testing_base"]}
+QUICK_TARGETS = {
+    "asan": ["_testing_base", "_testing_gguf", "_testing_grammar", *SCALAR],
+    "tsan": ["_testing_base"],
+}
+GRAMMARS = ("schemas", "patterns", "what_cannot_be_followed_is_told", "gbnf_errors_say_where")
 QUICK_TESTS = {
     "asan": [
         *("tests/test_thread_pool.py", "tests/test_control_groups.py"),
         "tests/test_gguf_malformed.py::test_malformed_file_has_its_documented_outcome",
+        *(f"tests/test_native_grammar.py::test_{name}" for name in GRAMMARS),
     ],
     "tsan": ["tests/test_thread_pool.py"],
 }
