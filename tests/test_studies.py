@@ -307,7 +307,7 @@ def test_wrong_options_are_one_line(tmp_path, prompts, arguments, error):
 
 def test_a_missing_extra_is_one_line(tmp_path, prompts, monkeypatch):
     monkeypatch.setattr(command, "EXTRA", ("pandas", "no_such_package"))
-    with pytest.raises(sd.InvalidArgumentError, match=r"need no_such_package: pip install"):
+    with pytest.raises(sd.InvalidArgumentError, match=r"no no_such_package\): pip install"):
         study(tmp_path / "out", prompts)
 
 

@@ -2,12 +2,13 @@
 and between tokens, at 1, 2, 4, 8, 16 requests at once.
 
     python tools/benchmark_server.py URL PROMPTS.jsonl [--loads 1,2,4,8,16] [--requests 16]
-        [--max-tokens 128] [--field speculation=false] [--against URL]
+        [--max-tokens 128] [--field speculation=false] [--against URL]... [--fresh]
 
 Each line of PROMPTS has `turns` (its first is asked) or `prompt`. With `--against` every load is
-measured on both servers in turns, and the ratio is printed: which is first alternates. Texts at
+measured on all servers in turns, and the ratio to each is printed: who is first rotates. Texts at
 temperature 0 are compared with those of load 1: on a server that promises it they are equal at
-every load. Needs httpx.
+every load. `--fresh` asks other questions at each load instead, so that nobody has read a prompt
+before. Needs httpx.
 """
 
 from __future__ import annotations
@@ -117,28 +118,30 @@ def row(name: str, load: Load) -> str:
     )
 
 
-def read_bodies(args: argparse.Namespace) -> list[dict[str, Any]]:
+def read_bodies(args: argparse.Namespace, part: int = 0, n_parts: int = 1) -> list[dict[str, Any]]:
+    """Requests spread over all prompts; those of one part are in no other."""
     extra = {}
     for setting in args.field:
         name, _, value = setting.partition("=")
         extra[name] = json.loads(value)
-    bodies = []
+    texts = []
     for line in args.prompts.read_text("utf-8").splitlines():
         entry = json.loads(line)
-        text = entry["turns"][0] if "turns" in entry else entry["prompt"]
-        bodies.append(
-            {
-                "model": "any",
-                "messages": [{"role": "user", "content": text}],
-                "temperature": 0,
-                "max_tokens": args.max_tokens,
-                "stream": True,
-                "stream_options": {"include_usage": True},
-                **extra,
-            }
-        )
-    step = max(1, len(bodies) // args.requests)
-    return bodies[::step][: args.requests]
+        texts.append(entry["turns"][0] if "turns" in entry else entry["prompt"])
+    step = max(1, len(texts) // (args.requests * n_parts))
+    chosen = texts[::step][part::n_parts][: args.requests]
+    return [
+        {
+            "model": "any",
+            "messages": [{"role": "user", "content": text}],
+            "temperature": 0,
+            "max_tokens": args.max_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **extra,
+        }
+        for text in chosen
+    ]
 
 
 def main() -> None:
@@ -147,37 +150,46 @@ def main() -> None:
     )
     parser.add_argument("url")
     parser.add_argument("prompts", type=pathlib.Path)
-    parser.add_argument("--against", metavar="URL", help="measure this one in turns with the first")
+    parser.add_argument(
+        "--against", metavar="URL", action="append", default=[], help="another server, in turns"
+    )
     parser.add_argument("--loads", default="1,2,4,8,16", help="requests at once, with commas")
     parser.add_argument("--requests", type=int, default=16, help="of each load")
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument(
         "--field", action="append", default=[], metavar="NAME=JSON", help="of every request"
     )
+    parser.add_argument("--fresh", action="store_true", help="other prompts at each load")
     args = parser.parse_args()
+    sizes = [int(part) for part in args.loads.split(",")]
     bodies = read_bodies(args)
-    urls = [args.url] if args.against is None else [args.url, args.against]
+    urls = [args.url, *args.against]
     print(f"{len(bodies)} requests of at most {args.max_tokens} tokens at temperature 0\n")
     print("| at once | tokens/s | first token, ms: median / p95 | each further, ms | accepted |")
     print("|---|---|---|---|---|")
     alone: dict[str, list[str]] = {}
     different = 0
-    for i, at_once in enumerate(int(part) for part in args.loads.split(",")):
+    for i, at_once in enumerate(sizes):
+        if args.fresh:
+            bodies = read_bodies(args, i, len(sizes))
+        first = i % len(urls)
         loads = {}
-        for url in urls if i % 2 == 0 else urls[::-1]:
+        for url in urls[first:] + urls[:first]:
             loads[url] = asyncio.run(measure(url, bodies, at_once))
             texts = [answer.text for answer in loads[url].answers]
             before = alone.setdefault(url, texts)
-            if url == args.url:
+            if url == args.url and not args.fresh:
                 different += sum(a != b for a, b in zip(before, texts, strict=True))
         for url in urls:
             name = f"{at_once}" if len(urls) == 1 else f"{at_once}, {url}"
             print(row(name, loads[url]), flush=True)
-        if len(urls) == 2:
-            ratio = loads[urls[0]].tokens_per_second / loads[urls[1]].tokens_per_second
-            print(f"| ratio | {ratio:.2f} | | | |", flush=True)
+        for url in args.against:
+            ratio = loads[args.url].tokens_per_second / loads[url].tokens_per_second
+            print(f"| {at_once}, ratio to {url} | {ratio:.2f} | | | |", flush=True)
     if different:
         sys.exit(f"{args.url}: {different} texts are not those of the first load")
+    if args.fresh:
+        return
     print(f"\n{args.url}: every text is that of the first load")
 
 
