@@ -175,6 +175,7 @@ PATTERNS = [
     (r"^\w+@\w+\.(com|org)$", ["a@b.com", "a@b.net", "@b.com"]),
     (r"^.$", ["a", "é", "😀", "\n", "ab"]),
     (r"^\s\S$", [" a", "\ta", "a ", "\n\u00a0"]),
+    (r"^\s$", ["\u3000", "\u2009", "\ufeff", "a"]),
     (r"^a|b$", ["ax", "xb", "xa", "b"]),
     (r"^(?:a{2}){1,2}$", ["aa", "aaaa", "a", "aaa"]),
     ("^[\u00e0-\u0105\U0001f600-\U0001f64f]$", ["é", "ą", "Ć", "😀", "🤐", "a"]),
@@ -327,6 +328,100 @@ def test_random_texts_of_a_schema_are_valid():
             ended += 1
             assert validator.is_valid(json.loads(text)), text
     assert ended > 50
+
+
+class Schemas:
+    """Random ones, and random values."""
+
+    def __init__(self, seed):
+        self.chance = random.Random(seed)
+
+    def some(self, *choices):
+        return self.chance.choice(choices)
+
+    def value(self, depth=0):
+        kind = self.chance.randrange(5 if depth > 1 else 7)
+        if kind == 5:
+            return [self.value(depth + 1) for _ in range(self.chance.randrange(3))]
+        if kind == 6:
+            return {self.some("a", "b"): self.value(depth + 1) for _ in range(2)}
+        return self.some(None, True, 0, 1, -3, 2.5, 10, "a", 'b"', "é", "")
+
+    def schema(self, depth=0):
+        kind = self.chance.randrange(6 if depth > 3 else 12)
+        if kind == 0:
+            return self.some(True, True, False)
+        if kind == 1:
+            return {"type": self.some("null", "boolean", "integer", "number", "string")}
+        if kind == 2:
+            bounds = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+            chosen = {b: self.some(0, 1, -1, 2.5, -7.25, 10, 100.125) for b in bounds}
+            kept = {b: x for b, x in chosen.items() if self.chance.random() < 0.4}
+            return {"type": self.some("integer", "number"), **kept}
+        if kind == 3:
+            return {"type": "string", "minLength": self.some(0, 1), "maxLength": self.some(0, 2)}
+        if kind == 4:
+            return {"enum": [self.value() for _ in range(2)]}
+        if kind == 5:
+            patterns = ("^a", "b$", "[0-9]{2}", "^(x|y)+$", '^["\\\\]$', "^\\s*$", "^[^a-z]$")
+            return {"type": "string", "pattern": self.some(*patterns)}
+        if kind < 8:
+            names = self.chance.sample(["a", "b", "aa", "é", 'a"b', ""], self.chance.randrange(4))
+            needed = self.chance.sample(["a", "b", "c"], self.chance.randrange(3))
+            more = self.some(False, True, self.schema(depth + 1))
+            inner = {name: self.schema(depth + 1) for name in names}
+            return {"type": "object", "properties": inner, "required": needed,
+                    "additionalProperties": more}  # fmt: skip
+        if kind < 10:
+            first = [self.schema(depth + 1) for _ in range(self.chance.randrange(3))]
+            return {"type": "array", "items": self.schema(depth + 1), "prefixItems": first,
+                    "minItems": self.some(0, 1, 2), "maxItems": self.some(1, 3)}  # fmt: skip
+        parts = [self.schema(depth + 1) for _ in range(2)]
+        if kind == 10:
+            return {self.some("anyOf", "oneOf", "allOf"): parts}
+        return {"allOf": parts, "anyOf": [self.schema(depth + 1), self.schema(depth + 1)]}
+
+    def text(self, reader):
+        text = b""
+        while len(text) < 150:
+            following = reader.following(text)
+            if not following:
+                break
+            closing = [b for b in following if chr(b) in '"]}nul']
+            most = closing if closing and self.chance.random() < 0.6 else following
+            text += bytes([self.chance.choice(most)])
+        return text
+
+
+def test_random_schemas():
+    """What is written fits; there is no way into a trap; what fits everything can be written."""
+    jsonschema = pytest.importorskip("jsonschema")
+    random_ones = Schemas(11)
+    n_texts = n_values = 0
+    for _ in range(400):
+        schema = random_ones.schema()
+        validator = jsonschema.Draft202012Validator(schema)
+        try:
+            reader = module.Texts("schema", json.dumps(schema))
+        except module.NativeError as error:
+            impossible = "no text matches" in str(error)
+            values = [random_ones.value() for _ in range(10)] if impossible else []
+            assert not any(map(validator.is_valid, values)), schema
+            continue
+        for _ in range(4):
+            text = random_ones.text(reader)
+            if reader.read(text)[1]:
+                n_texts += 1
+                assert validator.is_valid(json.loads(text)), (schema, text)
+            else:
+                assert reader.following(text), ("a trap", schema, text)
+        for value in (None, True, 0, 1, -3, 2.5, 10, "a", 'b"', "é", "", []):
+            if validator.is_valid(value):
+                n_values += 1
+                text = json.dumps(value, ensure_ascii=False)
+                assert reader.read(text)[1], (schema, text)
+    assert n_texts > 300
+    assert n_values > 300
 
 
 TOKENS = ["{", "}", '"', '"a', 'a"', '":', ":", ",", '","', "1", "23", "é", "\xc3", "\xa9",

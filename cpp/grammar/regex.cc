@@ -16,9 +16,16 @@ constexpr int kMaxNesting = 200;
 // Functions: what a program makes before main() has nobody to tell when there is no memory.
 Ranges digits() { return {{'0', '9'}}; }
 Ranges word() { return {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}}; }
+// What JavaScript and Python both take for spaces.
 Ranges spaces() {
   return {{'\t', '\r'},     {' ', ' '},       {0xA0, 0xA0},     {0x1680, 0x1680}, {0x2000, 0x200A},
-          {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}, {0xFEFF, 0xFEFF}};
+          {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}};
+}
+// What neither does.
+Ranges no_spaces() {
+  Ranges any = spaces();
+  any.insert(any.end(), {{0x1C, 0x1F}, {0x85, 0x85}, {0xFEFF, 0xFEFF}});
+  return complement(std::move(any));
 }
 Ranges newlines() { return {{'\n', '\n'}, {'\r', '\r'}, {0x2028, 0x2029}}; }
 
@@ -156,7 +163,7 @@ class PatternReader {
       case U's':
         return spaces();
       case U'S':
-        return complement(spaces());
+        return no_spaces();
       case U'n':
         return {{'\n', '\n'}};
       case U'r':
