@@ -93,7 +93,8 @@ async def measure(url: str, bodies: list[dict[str, Any]], at_once: int) -> Load:
             i, body = waiting.pop()
             answers[i] = await ask(client, url, body)
 
-    limits = httpx.Limits(max_connections=at_once)
+    # A connection each: some servers close them as they like.
+    limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=0)
     async with httpx.AsyncClient(timeout=None, limits=limits) as client:
         started = time.perf_counter()
         await asyncio.gather(*(work() for _ in range(at_once)))
