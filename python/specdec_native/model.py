@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import pathlib
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -135,10 +136,13 @@ class Model:
                 raise InvalidArgumentError("vram_budget is an empty text; expected one like '4GiB'")
         else:
             vram_budget = CHECKS["Model"]["vram_budget"]("vram_budget", vram_budget)
-        from ._names import find_draft, find_file  # which needs StrPath, and much else
+        file: object = path
+        self._draft: pathlib.Path | None = None
+        if isinstance(path, str) and (path.startswith("hf:") or not path.endswith(".gguf")):
+            # It needs StrPath, and much that who opens a file should not have to import.
+            from ._names import find_draft, find_file
 
-        file = find_file(path, notify=logger.info)
-        self._draft = find_draft(path)
+            file, self._draft = find_file(path, notify=logger.info), find_draft(path)
         self._loaded_with: dict[str, Any] = {"device": device, "n_threads": n_threads}
         self._handle = _core.Model(
             path_bytes("path", file),
