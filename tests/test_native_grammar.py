@@ -211,6 +211,7 @@ def test_patterns(pattern, texts):
         ('{"maxLength": 100000}', "is followed up to 65536"),
         ('{"type": "string", "pattern": "(?=a)"}', "looking around cannot be followed"),
         ('{"type": "string", "pattern": "a\\\\b"}', "this escape cannot be followed"),
+        ('{"type": "string", "pattern": "\\\\x4\\u0011"}', "hexadecimal digits expected"),
         ('{"type": "string", "pattern": "["}', "'[' without ']'"),
         ('{"type": "string", "pattern": "("}', "'(' without ')'"),
         ('{"type": "string", "pattern": "a{2,1}"}', "ends before it begins"),

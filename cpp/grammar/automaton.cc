@@ -11,17 +11,23 @@ namespace {
 constexpr std::size_t kMaxStates = 1U << 20;
 constexpr int kMaxDepth = 2000;  // of parts in parts
 
+// Marks the rules of which something holds, as far as it follows from what is marked already.
+template <typename Holds>
+void spread(const Syntax& syntax, std::vector<bool>& marked, const Holds& holds) {
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (Rule rule = 0; rule < syntax.n_rules(); ++rule) {
+      if (marked[rule] || !holds(syntax.rule(rule))) continue;
+      marked[rule] = changed = true;
+    }
+  }
+}
+
 // Which parts anything matches.
 class Matches {
  public:
   explicit Matches(const Syntax& syntax) : syntax_(syntax), some_(syntax.n_rules(), false) {
-    for (bool changed = true; changed;) {
-      changed = false;
-      for (Rule rule = 0; rule < syntax.n_rules(); ++rule) {
-        if (some_[rule] || !any(syntax.rule(rule))) continue;
-        some_[rule] = changed = true;
-      }
-    }
+    spread(syntax, some_, [this](Part part) { return any(part); });
   }
 
   [[nodiscard]] bool any_of_rule(Rule rule) const { return some_[rule]; }
@@ -52,13 +58,7 @@ class Matches {
 class EmptyMatches {
  public:
   explicit EmptyMatches(const Syntax& syntax) : syntax_(syntax), empty_(syntax.n_rules(), false) {
-    for (bool changed = true; changed;) {
-      changed = false;
-      for (Rule rule = 0; rule < syntax.n_rules(); ++rule) {
-        if (empty_[rule] || !may_be_empty(syntax.rule(rule))) continue;
-        empty_[rule] = changed = true;
-      }
-    }
+    spread(syntax, empty_, [this](Part part) { return may_be_empty(part); });
   }
 
   // Throws when a rule reaches itself.

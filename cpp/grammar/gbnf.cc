@@ -1,6 +1,7 @@
 #include "grammar/gbnf.h"
 
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -232,13 +233,11 @@ class GbnfReader {
   }
 
   char32_t hexadecimal(int n) {
-    char32_t code = 0;
-    for (int i = 0; i < n; ++i, ++at_) {
-      const char32_t c = peek() | 0x20U;
-      const bool digit = c >= U'0' && c <= U'9', letter = c >= U'a' && c <= U'f';
-      if (ended() || (!digit && !letter)) wrong("hexadecimal digits expected");
-      code = code << 4 | (digit ? c - U'0' : c - U'a' + 10);
-    }
+    const std::optional<char32_t> found =
+        hexadecimal_code(std::u32string_view(source_).substr(at_), static_cast<std::size_t>(n));
+    if (!found) wrong("hexadecimal digits expected");
+    at_ += static_cast<std::size_t>(n);
+    const char32_t code = *found;
     if (code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF)) wrong("no character has this code");
     return code;
   }

@@ -1,6 +1,7 @@
 #include "grammar/regex.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
@@ -193,14 +194,11 @@ class PatternReader {
   }
 
   Ranges hexadecimal(int n) {
-    char32_t code = 0;
-    for (int i = 0; i < n; ++i, ++at_) {
-      const char32_t c = peek() | 0x20U;
-      const bool digit = c >= U'0' && c <= U'9', letter = c >= U'a' && c <= U'f';
-      if (ended() || (!digit && !letter)) wrong("hexadecimal digits expected");
-      code = code << 4 | (digit ? c - U'0' : c - U'a' + 10);
-    }
-    return {{code, code}};
+    const std::optional<char32_t> found =
+        hexadecimal_code(std::u32string_view(pattern_).substr(at_), static_cast<std::size_t>(n));
+    if (!found) wrong("hexadecimal digits expected");
+    at_ += static_cast<std::size_t>(n);
+    return {{*found, *found}};
   }
 
   Ranges one_of() {

@@ -100,6 +100,18 @@ std::u32string code_points(std::string_view utf8) {
   return out;
 }
 
+std::optional<char32_t> hexadecimal_code(std::u32string_view text, std::size_t n_digits) {
+  constexpr std::u32string_view kDigits = U"0123456789abcdef0123456789ABCDEF";
+  if (text.size() < n_digits) return std::nullopt;
+  char32_t code = 0;
+  for (const char32_t c : text.substr(0, n_digits)) {
+    const std::size_t at = kDigits.find(c);
+    if (at == std::u32string_view::npos) return std::nullopt;
+    code = code << 4 | static_cast<char32_t>(at % 16);
+  }
+  return code;
+}
+
 void append_utf8(std::string& out, char32_t code) {
   std::size_t n = 1;
   while (code > kForms[n - 1].last) ++n;

@@ -4,6 +4,7 @@
 #include <bitset>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -68,6 +69,9 @@ class Syntax {
 [[nodiscard]] std::vector<CodeRange> sorted_ranges(std::vector<CodeRange> ranges);
 [[nodiscard]] std::vector<CodeRange> complement(std::vector<CodeRange> ranges);
 [[nodiscard]] std::u32string code_points(std::string_view utf8);  // what is no UTF-8 is left out
+// Of the first `n_digits` characters, at most 8; empty if they are not all hexadecimal digits.
+[[nodiscard]] std::optional<char32_t> hexadecimal_code(std::u32string_view text,
+                                                       std::size_t n_digits);
 void append_utf8(std::string& out, char32_t code);
 
 }  // namespace specdec::grammar
