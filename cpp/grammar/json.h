@@ -40,7 +40,6 @@ class Json {
   [[nodiscard]] const JsonMembers* members() const noexcept {
     return std::get_if<JsonMembers>(&data_);
   }
-  [[nodiscard]] JsonMembers* members() noexcept { return std::get_if<JsonMembers>(&data_); }
   [[nodiscard]] const Json* find(std::string_view name) const noexcept;  // of an object
 
   // On one line, without spaces; numbers that are equal are written alike.

@@ -82,23 +82,16 @@ class DigitsBetween {
     std::vector<Part> choices;
     if (may_stop(i, low, high)) choices.push_back(syntax_.nothing());
     if (!whole_) {
-      const Part rest = i == n_ ? fraction(i, low, high) : next_fraction(i, low, high);
+      const Part rest = next(i, low, high);
       choices.push_back(i == n_ ? syntax_.sequence({syntax_.text("."), rest}) : rest);
     }
     return syntax_.choice(std::move(choices));
   }
 
-  Part fraction(std::size_t i, bool low, bool high) { return next(i, low, high); }
-  Part next_fraction(std::size_t i, bool low, bool high) {
-    // Behind both bounds' last digits nothing but zeros is the same place again.
-    const bool low_done = !low || is_end(*low_, i), high_done = !high || is_end(*high_, i);
-    if (low_done && high_done) return endless(i, low, high);
-    return next(i, low, high);
-  }
-
   // A digit and what follows. Without bounds left: any.
   Part next(std::size_t i, bool low, bool high) {
     if (!low && !high) return i < n_ ? whole_rest(i) : any_fraction(1);
+    // Behind both bounds' last digits nothing but zeros is the same place again.
     if (i >= n_ && (!low || is_end(*low_, i)) && (!high || is_end(*high_, i)))
       return endless(i, low, high);
     const char first = low ? digit(*low_, i) : '0', last = high ? digit(*high_, i) : '9';

@@ -43,7 +43,6 @@ class JsonText {
   // A number within bounds, whole or with a fraction. A choice of none if there is none.
   [[nodiscard]] Part number(bool whole, const std::optional<Bound>& low,
                             const std::optional<Bound>& high);
-  // `open` item `,` item `close`: the list is a part that begins with a space.
   [[nodiscard]] Part comma() { return syntax_.sequence({space(), syntax_.text(","), space()}); }
 
  private:

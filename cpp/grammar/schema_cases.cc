@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <set>
 #include <utility>
 
 #include "base/error.h"
@@ -51,8 +50,6 @@ bool rules_nothing_out(const std::string& name, const Json& value) {
          empty;
 }
 
-JsonList list_or_one(const Json& value) { return value.list() ? *value.list() : JsonList{value}; }
-
 std::string escaped(std::string_view name) {
   std::string out;
   for (const char c : name) out += c == '~' ? "~0" : c == '/' ? "~1" : std::string(1, c);
@@ -60,6 +57,8 @@ std::string escaped(std::string_view name) {
 }
 
 }  // namespace
+
+JsonList list_or_one(const Json& value) { return value.list() ? *value.list() : JsonList{value}; }
 
 void schema_error(const std::string& where, const std::string& problem) {
   throw_invalid("json schema, at #" + where + ": " + problem);

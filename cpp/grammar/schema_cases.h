@@ -48,6 +48,8 @@ class SchemaReader {
 };
 
 [[noreturn]] void schema_error(const std::string& where, const std::string& problem);
+// What may be one or a list, as "type" may.
+[[nodiscard]] JsonList list_or_one(const Json& value);
 // How a type of a schema is called that a value has.
 [[nodiscard]] std::string type_of(const Json& value);
 

@@ -13,8 +13,6 @@ constexpr std::array<std::string_view, 7> kTypes = {"null",   "boolean", "number
                                                     "string", "array",   "object"};
 constexpr int kDeepest = 4;
 
-JsonList list_or_one(const Json& value) { return value.list() ? *value.list() : JsonList{value}; }
-
 void check_type(const Json& value, const std::string& where) {
   for (const Json& item : list_or_one(value)) {
     if (item.text() && std::ranges::count(kTypes, *item.text()) > 0) continue;
