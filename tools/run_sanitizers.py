@@ -52,27 +52,35 @@ QUICK_TARGETS = {
 GRAMMARS = ("schemas", "patterns", "what_cannot_be_followed_is_told", "gbnf_errors_say_where")
 QUICK_TESTS = {
     "asan": [
-        *("tests/test_thread_pool.py", "tests/test_control_groups.py"),
-        "tests/test_gguf_malformed.py::test_malformed_file_has_its_documented_outcome",
-        *(f"tests/test_native_grammar.py::test_{name}" for name in GRAMMARS),
+        *("tests/core/test_thread_pool.py", "tests/core/test_control_groups.py"),
+        "tests/core/test_gguf_malformed.py::test_malformed_file_has_its_documented_outcome",
+        *(f"tests/core/test_native_grammar.py::test_{name}" for name in GRAMMARS),
     ],
-    "tsan": ["tests/test_thread_pool.py"],
+    "tsan": ["tests/core/test_thread_pool.py"],
 }
 # They limit memory or descriptors, which sanitizers need more of, or measure memory; or look at the
 # built package; or build and run programs of their own, without sanitizers; or take minutes each
 # (all kernels, every option once more).
 DESELECT = [
-    *("tests/test_aarch64.py", "tests/test_check_gpu.py", "tests/test_cuda_build.py"),
-    *("tests/test_emulated_cpus.py", "tests/test_isa_leaks.py", "tests/test_one_definition.py"),
-    *("tests/test_out_of_memory.py", "tests/test_package.py"),
     *(
-        "tests/test_options_arrive.py",
-        "tests/test_options_arrive_cli.py::"
+        "tests/kernels/test_aarch64.py",
+        "tests/kernels/test_check_gpu.py",
+        "tests/kernels/test_cuda_build.py",
+    ),
+    *(
+        "tests/kernels/test_emulated_cpus.py",
+        "tests/kernels/test_isa_leaks.py",
+        "tests/kernels/test_one_definition.py",
+    ),
+    *("tests/core/test_out_of_memory.py", "tests/api/test_package.py"),
+    *(
+        "tests/api/test_options_arrive.py",
+        "tests/cli/test_options_arrive_cli.py::"
         "test_another_value_of_a_flag_changes_something[bench-bench.kernels]",
     ),
-    "tests/test_gguf_malformed.py::test_a_million_keys_are_read_in_linear_time_and_memory",
-    "tests/test_chat_hostile.py::test_hostile_templates_need_little_memory",
-    "tests/test_file_kinds.py::test_no_more_descriptors_is_a_matter_of_resources",
+    "tests/core/test_gguf_malformed.py::test_a_million_keys_are_read_in_linear_time_and_memory",
+    "tests/core/test_chat_hostile.py::test_hostile_templates_need_little_memory",
+    "tests/core/test_file_kinds.py::test_no_more_descriptors_is_a_matter_of_resources",
 ]
 
 

@@ -187,7 +187,7 @@ def run_sanitizer(report: Report, options: dict[str, Any]) -> None:
     if generation is None:
         report.add("skipped", "compute-sanitizer: the program `specdec` is not installed")
     kernels = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "cuda", "-p", "no:cacheprovider"]
-    kernels += [f"tests/{name}.py" for name in options["sanitizer_tests"]]
+    kernels += [f"tests/kernels/{name}.py" for name in options["sanitizer_tests"]]
     jobs = [
         ("memcheck", "generation", generation),
         ("racecheck", "generation", generation),
