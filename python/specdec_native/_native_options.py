@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -222,6 +223,9 @@ def _native_drafter(drafter: Drafter) -> _NativeDrafter:
         if field.name == "model":
             continue
         if field.name == "corpus":
+            if isinstance(value, os.PathLike):
+                native.corpus_path = os.fsencode(value)
+                continue
             value = to_bytes(value or "")
         setattr(native, field.name, value)
     return native
