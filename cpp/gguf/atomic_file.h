@@ -28,7 +28,7 @@ class AtomicFile {
     require_replaceable(path);
     const std::size_t slash = path.rfind('/');
     folder_ = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-    fd_ = ::open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+    fd_ = open_uninterrupted(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
     if (fd_ >= 0) {
       nameless_ = "/proc/self/fd/" + std::to_string(fd_);
       if (::access(nameless_.c_str(), R_OK) == 0) return;
@@ -37,7 +37,7 @@ class AtomicFile {
     }
     for (int attempt = 0; attempt < 100 && fd_ < 0; ++attempt) {
       temporary_ = new_name();
-      fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+      fd_ = open_uninterrupted(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
       if (fd_ < 0 && errno != EEXIST) break;
     }
     if (fd_ < 0) {
@@ -78,7 +78,9 @@ class AtomicFile {
 
   // The data is on the disk then.
   void finish() {
-    if (::fsync(fd_) != 0) fail("cannot sync");
+    while (::fsync(fd_) != 0) {
+      if (errno != EINTR) fail("cannot sync");
+    }
     if (!nameless_.empty()) give_name();
     if (::close(std::exchange(fd_, -1)) != 0) fail("cannot close");
   }
@@ -87,7 +89,7 @@ class AtomicFile {
     if (::rename(temporary_.c_str(), path_.c_str()) != 0)
       fail("cannot rename the finished file to it");
     temporary_.clear();
-    const int folder = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int folder = open_uninterrupted(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0) return;
     ::fsync(folder);  // some file systems cannot; the data itself is safe
     ::close(folder);
