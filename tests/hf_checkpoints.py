@@ -119,18 +119,21 @@ def random_state(config: Mapping[str, Any], seed: int = 0) -> State:
 
 
 def safetensors_bytes(state: Mapping[str, np.ndarray], dtype: str = "F32") -> bytes:
-    """`dtype`: F32, F16 or BF16 (cut, not rounded)."""
+    """`dtype`: F32, F16 or BF16 (cut, not rounded), of numbers that are not whole."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     data = io.BytesIO()
     for name, values in state.items():
         begin = data.tell()
-        if dtype == "BF16":
+        own = {"int64": "I64", "int32": "I32", "bool": "BOOL"}.get(values.dtype.name)
+        if own is not None:
+            data.write(values.tobytes())
+        elif dtype == "BF16":
             bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
             data.write((bits >> 16).astype("<u2").tobytes())
         else:
             data.write(values.astype("<f4" if dtype == "F32" else "<f2").tobytes())
         offsets = [begin, data.tell()]
-        header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": offsets}
+        header[name] = {"dtype": own or dtype, "shape": list(values.shape), "data_offsets": offsets}
     return with_header(json.dumps(header).encode(), data.getvalue())
 
 

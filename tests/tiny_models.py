@@ -348,7 +348,8 @@ def write_gguf(path: pathlib.Path, keys: Mapping[str, Any], tensors: Tensors) ->
             data = tensor.data.view(plain) if plain else tensor.data
             writer.add_tensor(name, data, raw_dtype=qtype)
         else:
-            writer.add_tensor(name, np.ascontiguousarray(tensor, dtype=np.float32))
+            kind = tensor.dtype if tensor.dtype == np.int64 else np.float32
+            writer.add_tensor(name, np.ascontiguousarray(tensor, dtype=kind))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -142,7 +142,8 @@ def _find_packed(expected: Expected, tensors: dict[str, Source], where: str) -> 
     return PackedSource(expected.target, *parts, expected.piece, expected.shape)
 
 
-def _find(expected: Expected, tensors: dict[str, Source], where: str) -> Source:
+def find(expected: Expected, tensors: dict[str, Source], where: str) -> Source:
+    """Where an expected tensor's numbers come from."""
     if expected.packed:
         return _find_packed(expected, tensors, where)
     whole = expected.piece is not None and expected.sources[0] in tensors
@@ -150,7 +151,7 @@ def _find(expected: Expected, tensors: dict[str, Source], where: str) -> Source:
         part = expected.shape[1:]
         return Stacked(
             expected.target,
-            [_find(Expected(name, (name,), part), tensors, where) for name in expected.stack],
+            [find(Expected(name, (name,), part), tensors, where) for name in expected.stack],
         )
     for name in expected.sources:
         if name in tensors:
@@ -183,7 +184,7 @@ def build_targets(model: Model, found: dict[str, Source], where: str) -> list[Ta
     targets = [
         Target(
             entry.target,
-            _find(entry, tensors, where),
+            find(entry, tensors, where),
             entry.row_order,
             plus=entry.plus,
             column_order=entry.column_order,

@@ -46,6 +46,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY",
         help="a key of config.json that surely does not change what the model computes",
     )
+    p.add_argument(
+        "--target",
+        type=pathlib.Path,
+        metavar="MODEL",
+        help="of an EAGLE-3 head: its target, a GGUF file or a checkpoint folder",
+    )
     p.add_argument("--revision", help="branch, tag or commit of a repository id")
     p.add_argument(
         "--split-max-size",
@@ -106,6 +112,7 @@ def _main(arguments: list[str] | None) -> int:
             name=options.name,
             pre_tokenizer=options.pre_tokenizer,
             ignored_keys=tuple(options.ignore_key),
+            target=options.target,
         )
         plan.limits = limits
         if not options.quiet:

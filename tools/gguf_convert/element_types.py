@@ -35,6 +35,8 @@ TYPES = {
     name: ElementType(int(number), ELEMENTS[kind], int(n_bytes))
     for kind, name, number, n_bytes, _ in LINES
 }
+IDS = "I64"  # of a head's ids, which are not weights
+TYPES.setdefault(IDS, ElementType(27, 1, 8))
 # general.file_type of what is written here; the others are made by the native quantiser from a file
 # with unquantised weights.
 WRITTEN = ("F32", "F16", "Q4_0", "Q4_1", "Q8_0", "Q5_0", "Q5_1", "BF16")
@@ -64,21 +66,22 @@ def is_matrix(target: Target) -> bool:
     return len(target.shape) >= 2 and not exact
 
 
-def choose_types(targets: list[Target], outtype: str) -> None:
+def choose_types(targets: list[Target], outtype: str, *, keeps_head: bool = True) -> None:
     """Matrices get `outtype`; vectors stay F32. A row that is no whole number of blocks stays F16.
 
-    The matrix that makes the logits is the most sensitive one: Q8_0 at least, as the formats of
-    fewer bits would cost it too much.
+    `keeps_head`: the matrix that makes the logits is the most sensitive one: Q8_0 at least, as the
+    formats of fewer bits would cost it too much. Of one that only drafts it is the most expensive.
     """
     names = {target.name for target in targets}
     head = "output.weight" if "output.weight" in names else "token_embd.weight"
     for target in targets:
-        if target.source.dtype == PACKED:
-            target.dtype = PACKED
+        if target.source.dtype in (PACKED, IDS):
+            target.dtype = target.source.dtype
             continue
         dtype = "F32"
         if is_matrix(target):
-            dtype = "Q8_0" if target.name == head and outtype.startswith(("Q4", "Q5")) else outtype
+            raised = keeps_head and target.name == head and outtype.startswith(("Q4", "Q5"))
+            dtype = "Q8_0" if raised else outtype
             if target.shape[-1] % TYPES[dtype].block_elements:
                 dtype = "F16"
         target.dtype = dtype

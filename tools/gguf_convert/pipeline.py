@@ -19,6 +19,7 @@ from .atomic_file import (
 )
 from .checkpoint import Checkpoint
 from .checkpoint_tensors import build_targets
+from .eagle3 import head_config, head_targets, is_head, read_head, read_target
 from .element_types import (
     ALL_FILE_TYPES,
     FILE_TYPES,
@@ -86,8 +87,15 @@ def make_plan(
     name: str | None = None,
     pre_tokenizer: str | None = None,
     ignored_keys: tuple[str, ...] = (),
+    target: pathlib.Path | None = None,
 ) -> Plan:
-    config = text_part(Config.load(checkpoint.folder, ignored_keys))
+    """`target`: of an EAGLE-3 head."""
+    plain = Config.load(checkpoint.folder, ignored_keys)
+    if is_head(plain.values):
+        return _plan_of_head(checkpoint, plain, outtype, name, pre_tokenizer, target)
+    if target is not None:
+        raise ConvertError(f"{checkpoint.folder}: is no EAGLE-3 head: --target is for those only")
+    config = text_part(plain)
     model = read_model(config)
     targets = build_targets(model, checkpoint.tensors, str(checkpoint.folder))
     vocab = load_vocabulary(checkpoint.folder, config.values, pre=pre_tokenizer)
@@ -109,16 +117,47 @@ def make_plan(
     return Plan(outtype, written, keys, targets, notes)
 
 
-def file_keys(model: Model, vocab: Vocabulary, written: str) -> dict[str, Any]:
-    """All keys, in order, with an empty name."""
-    keys: dict[str, Any] = {
-        "general.architecture": model.arch,
+def _plan_of_head(
+    checkpoint: Checkpoint,
+    plain: Config,
+    outtype: str,
+    name: str | None,
+    pre_tokenizer: str | None,
+    target: pathlib.Path | None,
+) -> Plan:
+    where = str(checkpoint.folder)
+    if target is None:
+        raise ConvertError(
+            f"{where}: is an EAGLE-3 head and has no tokenizer: give its target, a GGUF file or a "
+            "checkpoint folder, as --target"
+        )
+    if outtype in NATIVE_OUTTYPES:
+        known = ", ".join(kind.lower() for kind in FILE_TYPES)
+        raise ConvertError(f"{where}: an EAGLE-3 head can be written as one of {known}")
+    facts = read_target(target, pre_tokenizer)
+    config, by_speculators = head_config(plain)
+    model = read_head(config, by_speculators, facts)
+    targets = head_targets(model, checkpoint.tensors, facts, where)
+    choose_types(targets, outtype, keeps_head=False)
+    keys = first_keys(model.arch, outtype) | model.keys | facts.tokenizer
+    keys["general.name"] = name or _default_name(checkpoint.folder, plain)
+    return Plan(outtype, outtype, keys, targets, model.notes)
+
+
+def first_keys(arch: str, written: str) -> dict[str, Any]:
+    """Of every file, with an empty name."""
+    return {
+        "general.architecture": arch,
         "general.type": "model",
         "general.name": "",
         "general.file_type": FILE_TYPES[written],
         "general.quantization_version": 2,
     }
-    return keys | model.keys | vocab.keys()
+
+
+def file_keys(model: Model, vocab: Vocabulary, written: str) -> dict[str, Any]:
+    """All keys, in order, with an empty name."""
+    return first_keys(model.arch, written) | model.keys | vocab.keys()
 
 
 def _default_name(folder: pathlib.Path, config: Config) -> str:
@@ -198,14 +237,23 @@ def convert(
     ignored_keys: tuple[str, ...] = (),
     split_max_size: str | None = None,
     split_max_tensors: int | None = None,
+    target: str | pathlib.Path | None = None,
     progress: bool = False,
 ) -> Plan:
-    """Converts a Hugging Face checkpoint folder; raises ConvertError with one clear message."""
+    """Converts a Hugging Face checkpoint folder; raises ConvertError with one clear message.
+
+    `target`: of an EAGLE-3 head, a GGUF file or a checkpoint folder.
+    """
     limits = parse_limits(split_max_size, split_max_tensors)
     wanted = check_outtype(outtype)
     with Checkpoint(pathlib.Path(checkpoint_dir)) as checkpoint:
         plan = make_plan(
-            checkpoint, wanted, name=name, pre_tokenizer=pre_tokenizer, ignored_keys=ignored_keys
+            checkpoint,
+            wanted,
+            name=name,
+            pre_tokenizer=pre_tokenizer,
+            ignored_keys=ignored_keys,
+            target=None if target is None else pathlib.Path(target),
         )
         plan.limits = limits
         run(plan, checkpoint, pathlib.Path(out), progress=progress)
