@@ -51,6 +51,10 @@ struct Batch {
   bool stays = false;  // no row is dropped again unless all are; saves memory with many outputs
   bool keep_hidden = false;  // besides the output, the residual stream as kHidden would give it
   bool keep_logits = false;  // besides kTop, the full rows; of passes on the CPU
+  // Layers, ascending and distinct, whose input somebody reads, of all rows: l is the residual
+  // stream that enters layer l, the number of layers what leaves the last one, before the final
+  // norm. Of passes on the CPU through all layers.
+  std::span<const std::int32_t> taps = {};
 
   // Best tokens that a row of output has at most.
   [[nodiscard]] int n_best() const { return output == RowOutput::kTop ? top_k : 1; }
@@ -95,6 +99,8 @@ class RowResults {
   // Best first, ties to the lowest id; fewer than top_k when fewer are possible. kTop.
   [[nodiscard]] virtual std::span<const TopToken> top(int row) const = 0;
   [[nodiscard]] virtual float log_sum_exp(int row) const = 0;  // kTop
+  // [n_taps, hidden_size] in the order of Batch::taps; of every row, also before first_output_row.
+  [[nodiscard]] virtual std::span<const float> taps(int /*row*/) const { return {}; }
   // Of the pass; of one of many rows, what a few of them would read.
   [[nodiscard]] virtual Reading reading() const { return {}; }
 };

@@ -4,6 +4,7 @@
 #include "bindings/interrupts.h"
 #include "bindings/native_call.h"
 #include "engine/chat_prompt.h"
+#include "engine/hidden_states.h"
 #include "engine/pair.h"
 #include "tokenizer/tokenizer.h"
 
@@ -151,6 +152,30 @@ py::str detokenize(const ModelHandle& handle, const std::vector<TokenId>& tokens
   return to_text(text);
 }
 
+HiddenStates hidden_states(const ModelHandle& handle, const std::vector<TokenId>& tokens,
+                           const std::vector<std::int32_t>& layers, bool poll_signals) {
+  SignalPoll signals(poll_signals);
+  try {
+    const NativeCall call;
+    return read_hidden_states(*handle.model, tokens, layers,
+                              [&] { signals.throw_if_interrupted(); });
+  } catch (const SignalPoll::Interrupted&) {
+    signals.raise();
+  }
+}
+
+// The numbers themselves, for memoryview().
+void bind_hidden_states(py::module_& m) {
+  py::class_<HiddenStates>(m, "HiddenStates", py::module_local(), py::buffer_protocol())
+      .def_buffer([](HiddenStates& h) {
+        const auto size = [](std::size_t n) { return static_cast<py::ssize_t>(n); };
+        return py::buffer_info(h.values.data(),
+                               std::vector{size(h.n_tokens), size(h.n_layers), size(h.n_embd)},
+                               std::vector{size(h.n_layers * h.n_embd * sizeof(float)),
+                                           size(h.n_embd * sizeof(float)), size(sizeof(float))});
+      });
+}
+
 Fields pair_dict(const ModelHandle& target, const ModelHandle& draft) {
   PairReport report;
   {
@@ -194,6 +219,7 @@ std::vector<TokenId> hidden_ids(const ModelHandle& handle) {
 }
 
 void bind_model(py::module_& m) {
+  bind_hidden_states(m);
   py::class_<ModelHandle>(m, "Model", py::module_local())
       .def(py::init([](const py::bytes& path, const std::string& device, int n_threads,
                        const std::string& kv_type, const std::string& repack, bool check_tensors,
@@ -240,6 +266,8 @@ void bind_model(py::module_& m) {
             return to_text(handle.model->tokenizer().token_text(token));
           },
           py::arg("token"))
+      .def("hidden_states", &hidden_states, py::arg("tokens"), py::arg("layers"), py::kw_only(),
+           py::arg("poll_signals"))
       .def("token_bytes", &token_bytes)
       .def("hidden_ids", &hidden_ids)
       .def("eog_ids",

@@ -60,11 +60,26 @@ void check_output(const Batch& batch, const ModelConfig& config) {
   }
 }
 
+void check_taps(const Batch& batch, const ModelConfig& config) {
+  std::int32_t last = -1;
+  for (const std::int32_t tap : batch.taps) {
+    if (tap <= last || tap > config.n_layers) {
+      throw_invalid("tapped layers are ascending and distinct, from 0 to " +
+                    std::to_string(config.n_layers) + ", found " + std::to_string(tap) +
+                    (last < 0 ? "" : " after " + std::to_string(last)));
+    }
+    last = tap;
+  }
+  if (!batch.taps.empty() && (batch.layers.first != 0 || batch.layers.last >= 0))
+    throw_invalid("layers are tapped in passes through all of them");
+}
+
 }  // namespace
 
 void check_batch(const Batch& batch, const ModelConfig& config, const KvCache& cache) {
   check_rows(batch, config);
   check_output(batch, config);
+  check_taps(batch, config);
   const std::size_t n_rows = batch.tokens.size();
   if (!batch.hidden.empty() &&
       batch.hidden.size() != n_rows * static_cast<std::size_t>(config.hidden_size)) {
@@ -95,7 +110,8 @@ void check_parts(const PartsBatch& batch, const ModelConfig& config) {
     check_batch({.tokens = part.tokens,
                  .parents = part.parents,
                  .output = batch.output,
-                 .top_k = batch.top_k},
+                 .top_k = batch.top_k,
+                 .taps = batch.taps},
                 config, *part.cache);
     n_rows += part.tokens.size();
     seen.push_back(part.cache);

@@ -22,10 +22,11 @@ struct BatchPart {
 // Several sequences in one pass, which share the reading of the weights: a row has the bits it has
 // alone. Rows count through all parts.
 struct PartsBatch {
-  std::span<const BatchPart> parts = {};  // silent ones first; of distinct caches
-  RowOutput output = RowOutput::kLogits;  // of all rows of the others: kArgmax, kTop or kLogits
-  int top_k = 1;                          // of kTop: 1..kMaxTopK
-  bool keep_logits = false;               // besides kTop, the full rows
+  std::span<const BatchPart> parts = {};    // silent ones first; of distinct caches
+  RowOutput output = RowOutput::kLogits;    // of all rows of the others: kArgmax, kTop or kLogits
+  int top_k = 1;                            // of kTop: 1..kMaxTopK
+  bool keep_logits = false;                 // besides kTop, the full rows
+  std::span<const std::int32_t> taps = {};  // as in Batch, of the rows of all parts
 };
 
 // kInvalidArgument for what does not fit itself, the model or the cache.

@@ -22,7 +22,8 @@ void Runner::check_steps(const Batch& batch, int n_steps, const KvCache& cache) 
   }
   const bool whole = batch.layers.first == 0 &&
                      (batch.layers.last < 0 || batch.layers.last == model_.config().n_layers) &&
-                     batch.hidden.empty() && batch.n_present == 0 && !batch.keep_hidden;
+                     batch.hidden.empty() && batch.n_present == 0 && !batch.keep_hidden &&
+                     batch.taps.empty();
   const bool best = batch.output == RowOutput::kArgmax || batch.output == RowOutput::kTop;
   if (!whole || !best || !is_chain(batch.parents) || batch.first_output_row != n_rows - 1) {
     throw_invalid(

@@ -50,7 +50,8 @@ void Runner::check_following(const Runner& draft, const Batch& batch,
   const auto n_rows = static_cast<int>(batch.tokens.size());
   const bool has_head = batch.output != RowOutput::kNone && batch.output != RowOutput::kHidden;
   if (n_rows > kMaxFollowingRows || picks.size() != batch.tokens.size() || !has_head ||
-      batch.first_output_row >= n_rows || batch.keep_hidden || !batch.hidden.empty()) {
+      batch.first_output_row >= n_rows || batch.keep_hidden || !batch.hidden.empty() ||
+      !batch.taps.empty()) {
     throw_invalid("a pass that follows steps has at most " + std::to_string(kMaxFollowingRows) +
                   " rows with a pick each, and tokens as its output");
   }

@@ -3,6 +3,7 @@
 #include "model/pass.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "model/blocks/blocks.h"
 #include "model/runner.h"
@@ -14,6 +15,7 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<const PassPart> pa
   const ModelConfig& config = model_.config();
   results_.has_logits_ = results_.has_top_ = results_.has_log_sum_exp_ = results_.has_hidden_ =
       false;
+  results_.n_tapped_ = 0;
   const int n_rows = static_cast<int>(batch.tokens.size());
   const bool several = parts.size() > 1;
   const bool tree = !is_chain(batch.parents);
@@ -26,6 +28,7 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<const PassPart> pa
     part.cache->reserve(part.n_rows - batch.n_present + n_steps - 1, batch.n_present, revocable);
   }
   const bool has_output = first_output_row < n_rows;
+  const bool taps_last = !batch.taps.empty() && batch.taps.back() == config.n_layers;
   const Pass pass{
       .cache = several ? nullptr : parts[0].cache,
       .parts = parts,
@@ -37,6 +40,7 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<const PassPart> pa
       .first_layer = batch.layers.first,
       .last_layer = batch.layers.last < 0 ? config.n_layers : batch.layers.last,
       .first_output_row = first_output_row,
+      .first_needed_row = taps_last ? 0 : first_output_row,
       .wants_head = has_output && batch.output != RowOutput::kHidden,
       .wants_hidden = has_output && (batch.output == RowOutput::kHidden || batch.keep_hidden),
       .embeds_on_device = model_.weights().device_embedding != nullptr && batch.layers.first == 0 &&
@@ -47,6 +51,11 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<const PassPart> pa
       .ffn_stride = padded_row(config.intermediate_size),
       .rope_stride = std::int64_t{n_rows + n_steps - 1} * config.n_rot(),
       .leads = n_steps > 1,
+      .taps = batch.taps,
+      .tapped = batch.taps.empty()
+                    ? nullptr
+                    : rows_of(results_.taps_, n_rows,
+                              config.hidden_size * static_cast<std::int64_t>(batch.taps.size())),
   };
   float* const hidden = rows_of(results_.hidden_, n_rows, pass.hidden_stride);
   (void)rows_of(work_.cos_sin, pass.n_fed(), config.rope_width());
@@ -77,8 +86,11 @@ int Runner::run(const Batch& batch, const Pass& pass) {
       .expert_reads = &reads,
   };
   const int last_on_cpu = std::min(pass.last_layer, first_device_layer);
-  for (int layer = pass.first_layer; layer < last_on_cpu; ++layer)
+  for (int layer = pass.first_layer; layer < last_on_cpu; ++layer) {
+    tap(layer, pass);
     run_layer(layer_run(layer, pass, rows, nullptr));
+  }
+  tap(last_on_cpu, pass);
   if (reads.n_of_row > 0) {
     const double more = reads.n_read / reads.n_of_row - 1;
     results_.reading_ = {
@@ -115,8 +127,24 @@ void run_layer(const LayerRun& run) {
   add_branch(run, Part::kDown, Part::kFfnPostNorm, run.rows.ffn, run.pass.ffn_stride);
 }
 
+// What enters a layer, or leaves the last one, for whoever reads it.
+void Runner::tap(int layer, const Pass& pass) {
+  const auto at = std::find(pass.taps.begin(), pass.taps.end(), layer);
+  if (at == pass.taps.end()) return;
+  const auto n = static_cast<std::int64_t>(model_.config().hidden_size);
+  const std::int64_t stride = n * static_cast<std::int64_t>(pass.taps.size());
+  float* to = pass.tapped + (at - pass.taps.begin()) * n;
+  const float* from = results_.hidden_.as<float>();
+  for (int r = 0; r < pass.n_rows; ++r, to += stride, from += pass.hidden_stride)
+    std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(float));
+}
+
 int Runner::end(const Batch& batch, const Pass& pass) {
   results_.first_output_row_ = pass.first_output_row;
+  if (!pass.taps.empty()) {
+    results_.n_tapped_ = pass.n_rows;
+    results_.n_tap_ = static_cast<std::size_t>(model_.config().hidden_size) * pass.taps.size();
+  }
   if (pass.wants_hidden) {
     results_.hidden_stride_ = static_cast<std::size_t>(pass.hidden_stride);
     results_.n_hidden_ = static_cast<std::size_t>(model_.config().hidden_size);

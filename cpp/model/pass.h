@@ -40,6 +40,7 @@ struct Pass {
   int first_slot;  // of the one cache
   int first_layer, last_layer;
   int first_output_row;  // n_rows when nothing is wanted
+  int first_needed_row;  // after the last layer: that, or 0 where its output is tapped
   bool wants_head, wants_hidden;
   bool embeds_on_device;
   std::int64_t hidden_stride, qkv_stride, attention_stride, ffn_stride;
@@ -50,6 +51,10 @@ struct Pass {
   bool leads = false;
   const std::int32_t* picks = nullptr;
 
+  // As Batch::taps, and where they go: rows of all taps.
+  std::span<const std::int32_t> taps = {};
+  float* tapped = nullptr;
+
   [[nodiscard]] int n_fed() const { return n_rows + n_steps - 1; }
   [[nodiscard]] int n_outputs() const { return n_fed() - first_output_row; }
   // What is done to the one row more of a step.
@@ -57,7 +62,7 @@ struct Pass {
     Pass pass = *this;
     pass.first_slot += n_rows + step - 1;
     pass.n_rows = pass.n_steps = 1;
-    pass.first_output_row = 0;
+    pass.first_output_row = pass.first_needed_row = 0;
     return pass;
   }
   [[nodiscard]] int n_parts() const {
@@ -113,7 +118,7 @@ struct LayerRun {
   // After the last layer's keys and values only rows that are output matter. Rows of a chain can be
   // cut off: those before them then count as committed.
   [[nodiscard]] int first_row() const {
-    return layer + 1 == pass.last_layer ? pass.first_output_row : 0;
+    return layer + 1 == pass.last_layer ? pass.first_needed_row : 0;
   }
   [[nodiscard]] int n_rows() const { return pass.n_rows - first_row(); }
 };

@@ -43,6 +43,17 @@ std::span<const float> Results::hidden(int row) const {
   return {hidden_.as<float>() + static_cast<std::size_t>(row) * hidden_stride_, n_hidden_};
 }
 
-std::size_t Results::n_bytes() const noexcept { return hidden_.size() + logits_.size(); }
+std::span<const float> Results::taps(int row) const {
+  if (n_tapped_ == 0) throw_invalid("the last forward tapped no layers");
+  if (row < 0 || row >= n_tapped_) {
+    throw_invalid("tapped row " + std::to_string(row) + " is not in [0, " +
+                  std::to_string(n_tapped_) + ")");
+  }
+  return {taps_.as<float>() + static_cast<std::size_t>(row) * n_tap_, n_tap_};
+}
+
+std::size_t Results::n_bytes() const noexcept {
+  return hidden_.size() + logits_.size() + taps_.size();
+}
 
 }  // namespace specdec

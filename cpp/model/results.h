@@ -22,6 +22,7 @@ class Results final : public RowResults {
   [[nodiscard]] std::span<const TopToken> top(int row) const override;
   [[nodiscard]] float log_sum_exp(int row) const override;
   [[nodiscard]] std::span<const float> hidden(int row) const;  // [hidden_size]
+  [[nodiscard]] std::span<const float> taps(int row) const override;
 
   [[nodiscard]] Reading reading() const override { return reading_; }
 
@@ -34,6 +35,7 @@ class Results final : public RowResults {
 
   // Floats, rows padded to cache lines.
   AlignedBuffer hidden_;            // [n_rows, hidden_size] the residual stream
+  AlignedBuffer taps_;              // [n_tapped_, n_tap_], rows not padded
   AlignedBuffer logits_;            // [n_outputs, n_tokens]
   std::vector<TopToken> top_;       // [n_outputs, top_k_]
   std::vector<float> log_sum_exp_;  // [n_outputs]
@@ -45,6 +47,8 @@ class Results final : public RowResults {
   int top_k_ = 1;
   std::size_t logits_stride_ = 0, hidden_stride_ = 0;
   std::size_t n_logits_ = 0, n_hidden_ = 0;
+  int n_tapped_ = 0;       // rows
+  std::size_t n_tap_ = 0;  // floats of each
 };
 
 }  // namespace specdec

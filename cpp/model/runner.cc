@@ -10,6 +10,12 @@ namespace specdec {
 
 void Runner::forward(const Batch& batch, KvCache& cache, const std::atomic<bool>* cancel) {
   check_batch(batch, model_.config(), cache);
+  if (!batch.taps.empty() && model_.device() != nullptr) {
+    throw Error(ErrorCode::kUnsupported,
+                model_.file()->path() +
+                    ": hidden states of layers are read on the CPU only; load the model with "
+                    "device 'cpu' or n_gpu_layers 0");
+  }
   forward_rows(batch, 1, cache, cancel);
 }
 
@@ -21,7 +27,10 @@ void Runner::forward_parts(const PartsBatch& given, const std::atomic<bool>* can
                     "n_gpu_layers 0");
   }
   check_parts(given, model_.config());
-  Batch batch{.output = given.output, .top_k = given.top_k, .keep_logits = given.keep_logits};
+  Batch batch{.output = given.output,
+              .top_k = given.top_k,
+              .keep_logits = given.keep_logits,
+              .taps = given.taps};
   std::vector<PassPart> parts;
   work_.tokens.clear();
   for (const BatchPart& part : given.parts) {

@@ -91,6 +91,7 @@ class Runner {
                            const std::atomic<bool>* cancel);
   // Results can be read then. Returns the steps that were made.
   [[nodiscard]] int end(const Batch& batch, const Pass& pass);
+  void tap(int layer, const Pass& pass);
   void embed(const Batch& batch, float* out, std::int64_t stride) const;
   void place(const Pass& pass);
   [[nodiscard]] const float* rope_table(bool long_context, int last);

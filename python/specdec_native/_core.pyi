@@ -4,7 +4,9 @@ The native part of specdec_native; use the package instead.
 from __future__ import annotations
 import collections.abc
 import typing
-__all__: list[str] = ['CallSlot', 'CancelFlag', 'DecodeStats', 'DraftModelOptions', 'Engine', 'EngineOptions', 'GenerateRequest', 'GenerateResult', 'LayerSkipOptions', 'Model', 'NGramOptions', 'OutputCheck', 'OutputChunk', 'RecyclingOptions', 'SamplingParams', 'Session', 'SessionOptions', 'StreamBase', 'SuffixOptions', 'Ticket', 'build_info', 'check_pair', 'drafter_names', 'generate_many', 'inspect', 'kept_options', 'parse_drafters', 'quantize', 'read_bandwidth', 'take_log', 'verifier_names']
+__all__: list[str] = ['CallSlot', 'CancelFlag', 'DecodeStats', 'DraftModelOptions', 'Engine', 'EngineOptions', 'GenerateRequest', 'GenerateResult', 'HiddenStates', 'LayerSkipOptions', 'Model', 'NGramOptions', 'OutputCheck', 'OutputChunk', 'RecyclingOptions', 'SamplingParams', 'Session', 'SessionOptions', 'StreamBase', 'SuffixOptions', 'Ticket', 'build_info', 'check_pair', 'drafter_names', 'generate_many', 'inspect', 'kept_options', 'parse_drafters', 'quantize', 'read_bandwidth', 'take_log', 'verifier_names']
+class HiddenStates:
+    pass
 class Model:
     def __init__(self, path: bytes, *, device: str, n_threads: typing.SupportsInt | typing.SupportsIndex, kv_type: str, repack: str, check_tensors: bool, requantize: str, n_gpu_layers: typing.SupportsInt | typing.SupportsIndex, vram_budget: str, n_ctx: typing.SupportsInt | typing.SupportsIndex, on_progress: typing.Any, poll_signals: bool) -> None:
         ...
@@ -19,6 +21,8 @@ class Model:
     def eog_ids(self) -> list[int]:
         ...
     def hidden_ids(self) -> list[int]:
+        ...
+    def hidden_states(self, tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], layers: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], *, poll_signals: bool) -> HiddenStates:
         ...
     def info(self) -> dict[str, typing.Any]:
         ...

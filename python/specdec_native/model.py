@@ -248,6 +248,42 @@ class Model:
         token_id = check_whole("token_id", token_id, 0, self.info.vocab_size - 1)
         return self._native.token_text(token_id)
 
+    def hidden_states(self, token_ids: Sequence[int], layers: Sequence[int]) -> memoryview:
+        """What enters layers of the model at each token of a text, for tools that train on it.
+
+        The text is read from its beginning by the model as it is loaded, quantised weights and
+        cache included: the numbers are those that generating sees, with the same bits. It takes as
+        long as reading a prompt, and n_tokens x n_layers x n_embd x 4 bytes.
+
+        Args:
+            token_ids: ids of this vocabulary, one or more; no BOS is added.
+            layers: ascending and distinct, from 0 to `info.n_layers`: layer l stands for the
+                residual stream that enters it (0: the embedded tokens, as the model scales them),
+                `info.n_layers` for what leaves the last one, before the final norm.
+
+        Returns:
+            float32 numbers of shape [n_tokens, n_layers, n_embd] in C order, without a unit;
+            ``numpy.asarray(states)`` and ``torch.frombuffer(states, dtype=torch.float32)`` take
+            them without a copy.
+
+        Raises:
+            InvalidArgumentError: an id or a layer is out of range, or there is none.
+            UnsupportedModelError: layers of the model are on a GPU.
+            ResourceLimitError: not enough memory for the result.
+        """
+        ids = check_token_ids("token_ids", token_ids, self.info.vocab_size)
+        if isinstance(layers, (str, bytes)) or not isinstance(layers, Iterable):
+            raise InvalidArgumentError(
+                f"layers must be a sequence of layers, not {type(layers).__name__}"
+            )
+        wanted = [
+            check_whole(f"layers[{i}]", layer, 0, self.info.n_layers)
+            for i, layer in enumerate(layers)
+        ]
+        return memoryview(
+            self._native.hidden_states(ids, wanted, poll_signals=on_main_thread())  # type: ignore[arg-type]
+        )
+
     @property
     def bos_token_id(self) -> int | None:
         return self._native.bos_id

@@ -208,6 +208,92 @@ def test_an_explicit_chain_of_parents_equals_no_parents(model_file: pathlib.Path
     assert bits(model.session().forward(CHAIN[:9], parents=list(range(-1, 8)))) == bits(plain)
 
 
+# ---------------------------------------------------------------- taps
+
+
+def tapped(session: Any, tokens: list[int], taps: list[int], **options: Any) -> np.ndarray:
+    """[n_rows, n_taps * hidden_size]."""
+    session.forward(tokens, taps=taps, **options)
+    return np.array([session.taps(r) for r in range(len(tokens))])
+
+
+def test_taps_are_what_enters_a_layer(model_file: pathlib.Path) -> None:
+    """The same as a pass that stops there says."""
+    model = load(model_file)
+    n_layers, n_embd = model.config["n_layers"], model.config["hidden_size"]
+    taps = list(range(n_layers + 1))
+    found = tapped(model.session(), CHAIN[:20], taps).reshape(20, n_layers + 1, n_embd)
+    for layer in taps[1:]:
+        expected = model.session().forward(CHAIN[:20], layers=(0, layer), output="hidden")
+        assert bits(found[:, layer]) == bits(expected), layer
+    assert not np.array_equal(found[:, 0], found[:, 1])
+    few = [0, n_layers - 1]
+    assert bits(tapped(model.session(), CHAIN[:20], few)) == bits(found[:, few].reshape(20, -1))
+
+
+def test_taps_have_the_same_bits_in_every_pass(model_file: pathlib.Path) -> None:
+    """Row by row, in chains and trees, in prompts nobody looks at, beside other sequences, with
+    more threads; and they change no logits and nothing in the cache."""
+    model = load(model_file)
+    n_layers = model.config["n_layers"]
+    taps = [0, n_layers // 2, n_layers] if n_layers > 1 else [0, 1]
+    alone = model.session()
+    expected = np.concatenate([tapped(alone, [t], taps) for t in CHAIN[:40]])
+    plain = model.session()
+    for n_prefix, output in ((0, "none"), (0, "logits"), (17, "none"), (17, "argmax")):
+        session = model.session()
+        if n_prefix:
+            session.forward(CHAIN[:n_prefix], output="none")
+        found = tapped(session, CHAIN[n_prefix:40], taps, output=output)
+        assert bits(found) == bits(expected[n_prefix:]), (n_prefix, output)
+    assert bits(session.forward([3])) == bits(one_by_one(plain, [*CHAIN[:40], 3])[-1])
+    many = load(model_file, n_threads=3)
+    assert bits(tapped(many.session(), CHAIN[:40], taps, output="none")) == bits(expected)
+
+    parents = [-1, 0, 0, 1, 2, 2, -1]
+    tree = model.session()
+    tree.forward(CHAIN[:40], output="none")
+    found = tapped(tree, [5, 6, 7, 8, 9, 10, 11], parents=parents, taps=taps)
+    for row in range(7):
+        chain = model.session()
+        chain.forward(CHAIN[:40], output="none")
+        path = [[5, 6, 7, 8, 9, 10, 11][r] for r in tree_path(parents, row)]
+        assert bits(found[row]) == bits(tapped(chain, path, taps)[-1]), row
+
+    runner, sessions = model.session(), [model.session() for _ in range(3)]
+    sessions[1].forward(CHAIN[:17], output="none")
+    sessions[2].forward(CHAIN[:40], output="none")
+    tokens = [CHAIN[:9], CHAIN[17:30], [5, 6, 7, 8, 9, 10, 11]]
+    parts = [
+        (sessions[0], tokens[0], [], True),
+        (sessions[1], tokens[1], [], False),
+        (sessions[2], tokens[2], parents, False),
+    ]
+    runner.forward_parts(parts, taps=taps)
+    rows = np.array([runner.taps(r) for r in range(9 + 13 + 7)])
+    assert bits(rows[:22]) == bits(np.concatenate([expected[:9], expected[17:30]]))
+    assert bits(rows[22:]) == bits(found)
+
+
+def test_nobody_gets_taps_that_were_not_asked_for(tmp_path: pathlib.Path) -> None:
+    model = load(tiny_models.write_tiny(tmp_path / "m.gguf"))
+    session = model.session()
+    before = model.session()
+    before.forward(CHAIN[:9])
+    session.forward(CHAIN[:9], taps=[1])
+    assert session.scratch_bytes > before.scratch_bytes
+    with pytest.raises(testing.NativeError, match="is not in"):
+        session.taps(9)
+    session.forward([3])
+    with pytest.raises(testing.NativeError, match="tapped no layers"):
+        session.taps(0)
+    for taps in ([1, 1], [2, 1], [-1], [model.config["n_layers"] + 1]):
+        with pytest.raises(testing.NativeError, match="tapped layers are ascending"):
+            session.forward([3], taps=taps)
+    with pytest.raises(testing.NativeError, match="through all of them"):
+        session.forward([3], taps=[1], layers=(0, 1), output="hidden")
+
+
 # ---------------------------------------------------------------- outputs
 
 

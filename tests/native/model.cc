@@ -116,7 +116,8 @@ class Session {
   py::object forward(const std::vector<TokenId>& tokens, const std::vector<std::int32_t>& parents,
                      int first_output_row, const std::string& output, std::pair<int, int> layers,
                      const std::vector<float>& hidden, bool cancelled, int top_k,
-                     const std::vector<std::int32_t>& head_blocks, int n_present) {
+                     const std::vector<std::int32_t>& head_blocks, int n_present,
+                     const std::vector<std::int32_t>& taps) {
     const RowOutput kind = output_named(output);
     const std::atomic<bool> cancel{cancelled};
     {
@@ -129,7 +130,8 @@ class Session {
                        .head_blocks = head_blocks,
                        .layers = {layers.first, layers.second},
                        .hidden = hidden,
-                       .n_present = n_present},
+                       .n_present = n_present,
+                       .taps = taps},
                       cache_, &cancel);
     }
     return results(kind, first_output_row, static_cast<int>(tokens.size()));
@@ -149,7 +151,8 @@ class Session {
   // silent): the logits of those that are not silent, and their best tokens with the sums where
   // top_k > 0.
   using Part = std::tuple<Session*, std::vector<TokenId>, std::vector<std::int32_t>, bool>;
-  py::list forward_parts(const std::vector<Part>& parts, int top_k) {
+  py::list forward_parts(const std::vector<Part>& parts, int top_k,
+                         const std::vector<std::int32_t>& taps) {
     std::vector<BatchPart> list;
     for (const auto& [session, tokens, parents, silent] : parts) {
       list.push_back(
@@ -158,7 +161,8 @@ class Session {
     runner_.forward_parts({.parts = list,
                            .output = top_k > 0 ? RowOutput::kTop : RowOutput::kLogits,
                            .top_k = std::max(top_k, 1),
-                           .keep_logits = top_k > 0});
+                           .keep_logits = top_k > 0,
+                           .taps = taps});
     py::list found;
     int row = 0;
     for (const BatchPart& part : list) {
@@ -246,6 +250,10 @@ class Session {
                           error);
   }
 
+  // [n_taps * hidden_size] of a row.
+  [[nodiscard]] py::array_t<float> taps(int row) const {
+    return to_array(runner_.results().taps(row));
+  }
   [[nodiscard]] TokenId argmax(int row) const { return runner_.results().argmax(row); }
   [[nodiscard]] py::array_t<float> logits(int row) const {
     return to_array(runner_.results().logits(row));
@@ -352,8 +360,10 @@ PYBIND11_MODULE(_testing_model, module) {
            py::arg("output") = "logits", py::arg("layers") = std::pair<int, int>{0, -1},
            py::arg("hidden") = std::vector<float>{}, py::arg("cancelled") = false,
            py::arg("top_k") = 1, py::arg("head_blocks") = std::vector<std::int32_t>{},
-           py::arg("n_present") = 0)
-      .def("forward_parts", &Session::forward_parts, py::arg("parts"), py::arg("top_k") = 0)
+           py::arg("n_present") = 0, py::arg("taps") = std::vector<std::int32_t>())
+      .def("forward_parts", &Session::forward_parts, py::arg("parts"), py::arg("top_k") = 0,
+           py::arg("taps") = std::vector<std::int32_t>())
+      .def("taps", &Session::taps)
       .def("forward_steps", &Session::forward_steps, py::arg("tokens"), py::arg("n_steps"),
            py::arg("output") = "top", py::arg("cancelled") = false, py::arg("top_k") = 1,
            py::arg("head_blocks") = std::vector<std::int32_t>{})
