@@ -23,6 +23,7 @@ from training_loop import Training
 
 OUTPUT_RATE = 0.5  # of the learning rate: its rows begin as the target's
 STEP_WEIGHT = 0.8  # of a step against the one before
+EVALUATED_TOKENS = 1024  # of a held-out text, from its beginning
 # Architectures whose q and k rotate pairs of neighbours in GGUF files, as a head's do.
 NEIGHBOURS = ("llama", "granite", "granitemoe", "smollm3")
 
@@ -193,7 +194,7 @@ def mean_taps(texts: Sequence[TappedText], most: int = 20000) -> Tensor:
     """Mean size of each number of the taps over some texts: [3 * hidden_size]."""
     total, n = torch.zeros(texts[0].taps.shape[1]), 0
     for text in texts:
-        values = from_bits(np.ascontiguousarray(text.taps))
+        values = from_bits(np.array(text.taps))
         total += values.abs().sum(0)
         n += len(values)
         if n >= most:
@@ -261,16 +262,19 @@ def evaluate(
     losses, n_losses = 0.0, 0
     place = torch.full((len(embedding),), -1, dtype=torch.int64)
     place[ids] = torch.arange(len(ids))
-    for group in pieces(texts, 512, 1024, rng):
-        batch = HeadBatch(group, n_steps, rng)
+    for text in texts:
+        window = (text, 0, min(len(text.tokens), EVALUATED_TOKENS))
+        if window[2] < 3:
+            continue
+        batch = HeadBatch([window], n_steps, rng)
         steps = head.unroll(embedding[batch.tokens], batch.taps, n_steps)
-        shape = (len(group), batch.n)
+        shape = (1, batch.n)
         fits = torch.ones(shape, dtype=torch.bool)
         right = torch.zeros((n_steps, *shape), dtype=torch.bool)
         for step, rows in enumerate(steps):
             chosen, at = batch.at(step)
             chosen, at = chosen[batch.answer[chosen]], at[batch.answer[chosen]]
-            here = torch.zeros(shape[0] * shape[1], dtype=torch.bool)
+            here = torch.zeros(batch.n, dtype=torch.bool)
             here[at] = True
             laws = (rows.flatten(0, 1)[at] @ head.output.T).log_softmax(-1)
             right[step].view(-1)[at] = ids[laws.argmax(-1)] == batch.top_ids[chosen, 0]
