@@ -47,6 +47,12 @@ def card(report: dict[str, Any], name: str, args: argparse.Namespace, shape: Hea
         f"| tokens per pass of the target | {before['tokens_per_pass']:.2f} | "
         f"{after['tokens_per_pass']:.2f} |",
         "",
+        *(
+            f"`{name}`, {found['n_prompts']} prompts: accepted by position "
+            + ", ".join(f"{share:.3f}" for share in found["accepted"])
+            + f"; {found['tokens_per_pass']:.2f} tokens per pass.\n"
+            for name, found in report["prompts"].items()
+        ),
         "```sh",
         shlex.join(
             [

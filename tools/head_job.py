@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import draft_data
+import draft_measure
 import draft_train
 import head_card
 import head_measure
@@ -110,7 +111,7 @@ def train(
         begin(trainer, args.state, shape, vocabulary)
 
     def how_good() -> str:
-        found = head_train.evaluate(head, embedding, ids, held_out, max_rows=3000)
+        found = head_train.evaluate(head, embedding, ids, held_out, max_rows=1000)
         return head_measure.one_line(found)
 
     n_parameters = sum(p.numel() for p in head.parameters())
@@ -136,17 +137,25 @@ def _run(args: argparse.Namespace) -> None:
     model = sd.Model(args.target, n_threads=args.threads)
     target = Target(args.target)
     shape = head_shape(args, target, model)
+    prompts = {}
+    if args.eval is not None:  # before hours of work
+        prompts[args.eval.name] = draft_measure.file_prompts(model, args.eval, args.eval_count)
     store = write_texts(args, model)
     if args.text_only:
         return
-    tapped = Taps(model, store, shape.target_layers).load(say)
+    taps = Taps(model, store, shape.target_layers)
+    tapped = taps.load(say)
     learnt, held_out = draft_train.split(tapped)
     if not learnt or not held_out:
         raise ToolError(f"{args.data}: too little text to learn from: give more --tokens")
     name = args.name or f"{model.info.name or args.target.stem} EAGLE-3 head"
     trainer = train(args, target, shape, learnt, held_out, name)
     say(f"wrote {args.out}, {args.out.stat().st_size / 1e6:.2f} MB")
-    report = head_measure.measure(args, trainer, target, held_out, learnt)
+    answers = {
+        name: head_measure.answers_to(model, taps, some, args.eval_tokens, args.parallel)
+        for name, some in prompts.items()
+    }
+    report = head_measure.measure(args, trainer, target, held_out, learnt, answers)
     print(head_measure.table(report))
     card = head_card.card(report, name, args, shape)
     save_bytes(args.out.with_suffix(".md"), card.encode())

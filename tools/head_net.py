@@ -67,8 +67,8 @@ class Head(nn.Module):
                 nn.init.normal_(parameter, std=1 / math.sqrt(parameter.shape[1]))
 
     def fuse(self, taps: Tensor) -> Tensor:
-        """[..., 3 * hidden_size] -> g, [..., hidden_size]."""
-        g: Tensor = self.fc(taps / self.tap_scale)
+        """[..., 3 * hidden_size] -> g, [..., hidden_size], float32 as all residuals."""
+        g: Tensor = self.fc(taps / self.tap_scale).float()
         return g
 
     def unroll(self, embedded: Tensor, taps: Tensor, n_steps: int) -> list[Tensor]:

@@ -49,17 +49,7 @@ def arguments() -> argparse.Namespace:
         parser, context=256, batch_tokens=6144, learning_rate=2e-3, vocab_subset=8192
     )
     training.add_argument("--dropout", type=float, default=0.1)
-    measure = parser.add_argument_group("measurement")
-    add = measure.add_argument
-    add(
-        "--eval",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="prompts: a text file, or JSON lines with `prompt`, `turns` or `messages`",
-    )
-    add("--eval-count", type=int, default=12, help="prompts of each kind")
-    add("--eval-tokens", type=int, default=96)
-    add("--report", type=pathlib.Path, help="write all figures there as JSON")
+    options.add_measurement(parser)
     args = parser.parse_args()
     check(parser, args)
     return args
@@ -73,8 +63,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         args,
         (
             ("hidden_size", 16, 8192), ("layers", 1, 64), ("heads", 1, 128),
-            ("intermediate", 16, 32768), ("head_tokens", 0, 2**30), ("eval_count", 1, 10**4),
-            ("eval_tokens", 8, 4096),
+            ("intermediate", 16, 32768), ("head_tokens", 0, 2**30),
         ),
     )  # fmt: skip
     if not 0 <= args.dropout < 1:
@@ -89,8 +78,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             f"--outtype {args.outtype} needs sizes that are multiples of 32, got --hidden-size "
             f"{args.hidden_size} and --intermediate {args.intermediate}; or use f16"
         )
-    read, written = {"--eval": args.eval}, {"--report": args.report}
-    options.check_paths(parser, args, "the draft", read, written)
+    options.check_paths(parser, args, "the draft")
 
 
 def main() -> int:

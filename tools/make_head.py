@@ -52,7 +52,7 @@ def arguments() -> argparse.Namespace:
     training.add_argument(
         "--depth", type=int, default=4, help="drafts in a row that training is for"
     )
-    parser.add_argument("--report", type=pathlib.Path, help="write all figures there as JSON")
+    options.add_measurement(parser)
     args = parser.parse_args()
     check(parser, args)
     return args
@@ -66,8 +66,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.layers and not (args.layers[0] >= 0 and sorted(set(args.layers)) == args.layers):
         shown = " ".join(map(str, args.layers))
         parser.error(f"--layers must be three ascending numbers from 0, got {shown}")
-    card = args.out.with_suffix(".md")
-    options.check_paths(parser, args, "the head", {}, {"--report": args.report, "its card": card})
+    options.check_paths(parser, args, "the head", {"its card": args.out.with_suffix(".md")})
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ OUTTYPES = ("f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 WHOLE = (
     ("tokens", 1, 10**10), ("answer_tokens", 8, 4096), ("parallel", 1, 64), ("context", 16, 8192),
     ("batch_tokens", 64, 10**6), ("vocab_subset", 1, 10**7), ("seed", 0, 2**31),
+    ("eval_count", 1, 10**4), ("eval_tokens", 8, 4096),
 )  # fmt: skip
 POSITIVE = (
     ("text_minutes", 10**6), ("minutes", 10**6), ("epochs", 10**6), ("learning_rate", 1),
@@ -62,6 +63,19 @@ def add_training(
     return group
 
 
+def add_measurement(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("measurement").add_argument
+    add(
+        "--eval",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="prompts: a text file, or JSON lines with `prompt`, `turns` or `messages`",
+    )
+    add("--eval-count", type=int, default=12, help="prompts of each kind")
+    add("--eval-tokens", type=int, default=96)
+    add("--report", type=pathlib.Path, help="write all figures there as JSON")
+
+
 def check_numbers(
     parser: argparse.ArgumentParser,
     args: argparse.Namespace,
@@ -85,15 +99,15 @@ def check_paths(
     parser: argparse.ArgumentParser,
     args: argparse.Namespace,
     what: str,
-    read: dict[str, pathlib.Path | None],
-    also_written: dict[str, pathlib.Path | None],
+    also_written: dict[str, pathlib.Path] | None = None,
 ) -> None:
     """What is read is there, what is written can be, and none is another. Fills in `args.data` and
     `args.state`. `what`: is made, "the draft"."""
     if args.data is None:
         args.data = args.out.with_name(args.out.name + ".data")
     args.state = args.out.with_name(args.out.name + ".state")
-    written = {what: args.out, "its state": args.state, **also_written}
+    written = {what: args.out, "its state": args.state, "--report": args.report}
+    written |= also_written or {}
     for part, path in written.items():
         if path is None:
             continue
@@ -106,11 +120,11 @@ def check_paths(
             parser.error(f"{part}: {path}: is there and is no file")
     if args.data.exists() and not args.data.is_dir():
         parser.error(f"--data {args.data}: is no folder")
-    for option, path in read.items():
-        if path is not None and not path.is_file():
-            parser.error(f"{option} {path}: there is no such file")
+    if args.eval is not None and not args.eval.is_file():
+        parser.error(f"--eval {args.eval}: there is no such file")
     places: dict[pathlib.Path, str] = {}
-    for part, path in {"the target": args.target, "--data": args.data, **read, **written}.items():
+    named = {"the target": args.target, "--data": args.data, "--eval": args.eval, **written}
+    for part, path in named.items():
         if path is None:
             continue
         other = places.setdefault(path.resolve(), part)

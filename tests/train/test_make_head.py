@@ -52,8 +52,10 @@ def made(tmp_path_factory):
     """A head for a chat model, and what the tool reported."""
     folder = tmp_path_factory.mktemp("head")
     target, out = write_target(folder / "target.gguf"), folder / "head.gguf"
-    report = folder / "report.json"
-    done = tool(target, out, *SMALL, "--output-type", "q4_0", "--report", report)
+    report, prompts = folder / "report.json", folder / "prompts.jsonl"
+    prompts.write_text('{"prompt": "the inner"}\n{"turns": ["in the", "b"]}\n')
+    measured = ["--report", report, "--eval", prompts, "--eval-tokens", 24]
+    done = tool(target, out, *SMALL, "--output-type", "q4_0", *measured)
     return target, out, done, json.loads(report.read_text())
 
 
@@ -144,6 +146,10 @@ def test_the_head_learnt_something(made):
     assert sorted(after["accepted"], reverse=True) == after["accepted"]
     assert after["tokens_per_pass"] == pytest.approx(1 + sum(after["accepted"]))
     assert "accepted at position 3" in done.stdout
+    mine = report["prompts"]["prompts.jsonl"]
+    assert mine["n_prompts"] == 2
+    assert 10 < mine["rows"] <= 2 * 24
+    assert "prompts.jsonl (2 prompts)" in done.stdout
     card = out.with_suffix(".md").read_text()
     assert (
         f"| accepted at position 1 | {before['accepted'][0]:.3f} | {after['accepted'][0]:.3f} |"
