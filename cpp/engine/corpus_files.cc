@@ -89,7 +89,7 @@ std::vector<std::string> read_corpus(const std::string& path, std::uint64_t max_
   std::vector<std::string> texts;
   std::uint64_t n_bytes = 0;
   for (const Candidate& candidate : candidates(path, poll)) {
-    if (n_bytes + candidate.n_bytes > max_bytes) break;
+    if (!texts.empty() && n_bytes + candidate.n_bytes > max_bytes) break;
     if (poll) poll();
     std::string text;
     try {

@@ -23,7 +23,7 @@ def text(tiny):
 
 
 def accepted(tiny, corpus, **more):
-    drafter = sd.SuffixAutomaton(min_match=4, corpus=corpus, gamma=6, **more)
+    drafter = sd.SuffixAutomaton(corpus=corpus, gamma=8, **more)
     return sd.Decoder(tiny, drafter=drafter).generate(PROMPT, **OPTIONS).stats.accepted
 
 
@@ -80,10 +80,15 @@ def test_the_files_changed_last_come_first(tiny, text, tmp_path):
 
 
 def test_no_match_reaches_from_one_file_into_the_next(tiny, text, tmp_path):
-    """The second half alone is no continuation of the first."""
-    write(tmp_path / "b.txt", text[len(text) // 2 :], changed=1000)
-    write(tmp_path / "a.txt", text[: len(text) // 2], changed=2000)
-    assert accepted(tiny, tmp_path) < accepted(tiny, text)
+    write(tmp_path / "a.txt", PROMPT, changed=2000)
+    write(tmp_path / "b.txt", text.removeprefix(PROMPT), changed=1000)
+    first = []
+    for corpus in (text, tmp_path):
+        rounds = []
+        drafter = sd.SuffixAutomaton(min_match=6, corpus=corpus, gamma=4)
+        sd.Decoder(tiny, drafter=drafter).generate(PROMPT, max_tokens=8, on_round=rounds.append)
+        first.append(len(rounds[0].drafted))
+    assert first == [4, 0]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +114,7 @@ def test_the_command_takes_a_folder(tiny_path, text, tmp_path):
     counts = []
     for more in ([], ["--suffix-corpus", tmp_path / "src"]):
         command = [specdec_binary(), "generate", "-m", tiny_path, "-p", PROMPT, "-n", "60"]
-        command += ["--drafter", "suffix", "--suffix-min-match", "4", "--gamma", "6"]
+        command += ["--drafter", "suffix", "--gamma", "8"]
         command += ["--ignore-eos", "--json", "-q", *more]
         done = subprocess.run([str(w) for w in command], capture_output=True, check=True)
         counts.append(json.loads(done.stdout)["stats"]["accepted"])
