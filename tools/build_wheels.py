@@ -53,12 +53,19 @@ def build_wheel(system: str, work: pathlib.Path, options: list[str]) -> pathlib.
         f"CMAKE_TOOLCHAIN_FILE={toolchain}",
         f"PYTHON_MODULE_EXTENSION={suffix}",
         "SPECDEC_MODELS=OFF",
+        # Stripped by the linker: the system's strip may not know the processor.
+        "CMAKE_MODULE_LINKER_FLAGS=-s",
+        "CMAKE_EXE_LINKER_FLAGS=-s",
+        # pybind11 tries these, for each of which zig would build its libc++ anew. Not used here.
+        "HAS_FLTO=FALSE",
+        "HAS_FLTO_THIN=FALSE",
         *options,
     ]
     out = work / "plain" / system
     command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(out)]
     command += [f"--config-setting=cmake.define.{define}" for define in defines]
     command += [f"--config-setting=build-dir={work / 'build' / system}"]
+    command += ["--config-setting=install.strip=false"]
     # Python and scikit-build-core name modules and wheels after these.
     names = {"_PYTHON_HOST_PLATFORM": f"linux-{processor}", "SETUPTOOLS_EXT_SUFFIX": suffix}
     _run([*command, "."], **names)
