@@ -155,11 +155,13 @@ def main() -> int:
         parser.error(str(error))
     entries: list[Entry] = []
     for piece, parts in pieces.items():
-        found = PIECES[piece][0](args.minutes / len(pieces), parts, args.seed)
-        if args.keep:
-            keep(found, RESULTS)
-            write_page(RESULTS, PAGE)
-        entries += found
+        each: list[list[str]] = [[part] for part in parts] or [[]]
+        for names in each:  # one by one, so that what is done is kept
+            found = PIECES[piece][0](args.minutes / len(pieces) / len(each), names, args.seed)
+            if args.keep:
+                keep(found, RESULTS)
+                write_page(RESULTS, PAGE)
+            entries += found
     bad = [entry for entry in entries if not is_good(entry)]
     for entry in entries:
         say(f"{entry.piece} {entry.name}: {entry.executions} executions, {entry.hours:.2f} h")

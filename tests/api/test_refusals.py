@@ -138,6 +138,15 @@ def test_what_is_closed_says_so(tiny_path):
             use()
 
 
+def test_the_end_of_a_block_closes(tiny_path):
+    with sd.Model(tiny_path, n_threads=1) as model:
+        with sd.Decoder(model, drafter=None, n_ctx=16) as decoder:
+            assert not decoder.closed
+        assert decoder.closed
+        assert not model.closed
+    assert model.closed
+
+
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_nothing_native_is_copied(tiny, way):
     with pytest.raises(TypeError, match="a Model cannot be pickled or copied"):

@@ -104,6 +104,7 @@ def test_tests_are_chosen_by_the_lines_that_they_run():
     assert mutants.tests_of(traced, "f.py", range(6, 7)) == ["slow"]
     assert mutants.tests_of(traced, "f.py", range(1, 2)) == ["quick", "slow"]
     assert mutants.spread(["a[1]", "a[2]", "b", "c"], 2) == ["a[1]", "b"]
+    assert list(mutants.stages(traced, [])) == []
     assert list(mutants.stages(traced, ["quick", "slow"])) == [["quick", "slow"]]
 
 
