@@ -73,6 +73,8 @@ DecodeResult Decoder::run(const DecodeRequest& request) {
     {
       const ScopedMs timer(ms);
       cache_.align_to_reachable(request.prompt, static_cast<int>(request.prompt.size()) - 1);
+      if (const int n = task.n_kept(cache_.length()); n < cache_.length())
+        cache_.align_to_reachable(request.prompt, n);
     }
     task.read_from(cache_.length(), ms);
     while (const TaskRows* rows = task.next_rows()) take_turn(cache_, *rows, task);
