@@ -1,5 +1,9 @@
 #include "decode/decoder.h"
 
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
 #include "base/error.h"
 #include "decode/stats.h"
 
@@ -37,7 +41,10 @@ void take_turn(TokenCache& cache, const TaskRows& rows, Task& task) {
   if (rows.reading) {
     {
       const ScopedMs timer(ms);
-      cache.append(rows.batch.tokens, RowOutput::kNone);
+      std::vector<std::int32_t> all(rows.batch.tokens.size());
+      std::iota(all.begin(), all.end(), 0);
+      scorer.forward(rows.batch);
+      cache.keep(rows.batch.tokens, all);
     }
     (void)task.take(scorer, ms);
     return;

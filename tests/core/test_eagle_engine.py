@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def target(folder: pathlib.Path) -> Iterator[Any]:
     tiny_models.write_tiny(folder / "target.gguf", TARGET, seed=1)
-    with sd.Model(folder / "target.gguf", n_threads=2, kv_type="f32") as model:
+    with sd.Model(folder / "target.gguf", n_threads=1, kv_type="f32") as model:
         yield model
 
 
@@ -50,7 +50,7 @@ def head(folder: pathlib.Path) -> Iterator[Any]:
     """It can draft the few tokens."""
     tensors = tensors_of(CONFIG, [40, 50, 61, 81])
     path = eagle.write_eagle3(folder / "head.gguf", CONFIG, TARGET, tensors=tensors)
-    with sd.Model(path, n_threads=2, kv_type="f32") as model:
+    with sd.Model(path, n_threads=1, kv_type="f32") as model:
         yield model
 
 
@@ -95,14 +95,19 @@ MUTANTS: dict[str, Mutant] = {
 
 
 def reference_drafts(
-    target: Any, tensors: dict[str, Any], text: list[int], n: int, mutant: Mutant = MUTANTS["none"]
+    target: Any,
+    tensors: dict[str, Any],
+    text: list[int],
+    n: int,
+    mutant: Mutant = MUTANTS["none"],
+    config: eagle.EagleConfig = CONFIG,
 ) -> list[int]:
     """What a head drafts behind a text."""
-    states = target.hidden_states(text[:-1], CONFIG.target_layers)
+    states = target.hidden_states(text[:-1], config.target_layers)
     taps = mutant(np.asarray(states).reshape(len(text) - 1, -1))
     target_tensors = tiny_models.random_tensors(TARGET, 1)
-    reference = eagle.Head(CONFIG, tensors, target_tensors)
-    cache = eagle.Cache(CONFIG)
+    reference = eagle.Head(config, tensors, target_tensors)
+    cache = eagle.Cache(config)
     hidden, logits = reference.ingest(cache, text[1:], taps)
     return reference.chain(cache, hidden[-1], logits[-1], n)[0]
 
@@ -113,12 +118,13 @@ def test_drafts_are_those_of_the_reference_and_of_no_mutant(
 ) -> None:
     """Round by round behind a text that goes on, with what was accepted and rejected before."""
     config = dataclasses.replace(CONFIG, **({} if variant == "plain" else {variant: True}))
-    tensors = eagle.random_tensors(config, 2)
+    tensors = tensors_of(config)
     path = eagle.write_eagle3(tmp_path / "head.gguf", config, TARGET, tensors=tensors)
-    with sd.Model(path, n_threads=2, kv_type="f32") as head:
-        decoder = sd.Decoder(target, drafter=sd.Eagle(head, gamma=3))
-        ids, rounds = drafts_of(decoder, PROMPT, max_tokens=16)
-        text, wrong = list(PROMPT), dict.fromkeys([*MUTANTS, "identity"], 0)
+    with sd.Model(path, n_threads=1, kv_type="f32") as head:
+        decoder = sd.Decoder(target, drafter=sd.Eagle(head, gamma=2))
+        prompt = PROMPT[:9]
+        ids, rounds = drafts_of(decoder, prompt, max_tokens=11)
+        text, wrong = list(prompt), dict.fromkeys([*MUTANTS, "identity"], 0)
         checked = 0
         for found in rounds:
             if found.drafted and variant == "plain":
@@ -131,20 +137,15 @@ def test_drafts_are_those_of_the_reference_and_of_no_mutant(
                 wrong["identity"] += drafts != list(found.drafted)
                 checked += 1
             elif found.drafted:
-                reference = eagle.Head(config, tensors, tiny_models.random_tensors(TARGET, 1))
-                states = target.hidden_states(text[:-1], config.target_layers)
-                taps = np.asarray(states).reshape(len(text) - 1, -1)
-                cache = eagle.Cache(config)
-                hidden, logits = reference.ingest(cache, text[1:], taps)
-                drafts = reference.chain(cache, hidden[-1], logits[-1], len(found.drafted))[0]
+                drafts = reference_drafts(target, tensors, text, len(found.drafted), config=config)
                 assert drafts == list(found.drafted)
                 checked += 1
             text += [found.drafted[i] for i in found.accepted] + [found.next_token]
-        assert checked > 8
-        assert ids == text[len(PROMPT) :][: len(ids)]
+        assert checked > 4
+        assert list(ids) == text[len(prompt) :][: len(ids)]
         if variant == "plain":
             assert wrong.pop("none") == 0
-            assert min(wrong.values()) > 0.8 * checked, wrong
+            assert min(wrong.values()) > 0.5 * checked, wrong
 
 
 # ---------------------------------------------------------------- the same text
@@ -157,12 +158,15 @@ def test_greedy_tokens_are_those_of_plain_decoding(
 ) -> None:
     plain = sd.Decoder(target, drafter=None)
     decoder = sd.Decoder(target, drafter=sd.Eagle(head, gamma=gamma), verifier=verifier)
+    accepted = 0
     for prompt in (PROMPT, PROMPT * 20, PROMPT[:2], PROMPT[:1], [*PROMPT, 3, 4]):
-        expected = plain.generate(prompt, **few())
-        found = decoder.generate(prompt, **few())
-        assert found.token_ids == expected.token_ids
-        assert found.stats.drafted > 0
-    assert found.stats.accepted > 0
+        for options in (few(), few(logit_bias={**FEW, 40: -np.inf, 61: -np.inf, 70: -np.inf})):
+            expected = plain.generate(prompt, **options)
+            found = decoder.generate(prompt, **options)
+            assert found.token_ids == expected.token_ids
+            assert found.stats.drafted > 0
+            accepted += found.stats.accepted
+    assert accepted > 0
 
 
 @pytest.mark.parametrize("sampling", [{}, {"top_k": 4}, {"repetition_penalty": 1.2}])
@@ -220,9 +224,8 @@ def test_under_a_controller_the_text_is_the_same(drafter: str, target: Any, head
 
 
 def test_auto_takes_a_head_in_place_of_a_model(target: Any, head: Any) -> None:
-    assert sd.Decoder(target, draft=head).drafter == "eagle,ngram,suffix"
-    assert sd.Decoder(target, draft=head, drafter="eagle").drafter == "eagle"
-    assert sd.Decoder(target, draft=head, drafter="model").drafter == "eagle"
+    for drafter, names in (("auto", "eagle,ngram,suffix"), ("eagle", "eagle"), ("model", "eagle")):
+        assert sd.Decoder(target, draft=head, drafter=drafter)._native.drafter == names
 
 
 def test_turns_forks_and_other_texts_draft_as_fresh_ones(target: Any, head: Any) -> None:
@@ -242,7 +245,7 @@ def test_turns_forks_and_other_texts_draft_as_fresh_ones(target: Any, head: Any)
         both = [drafts_of(d, [*text, *ids, 4], **options) for d in (fork, decoder)]
         assert both[0][0] == both[1][0]
         assert [r.drafted for r in both[0][1]] == [r.drafted for r in both[1][1]]
-        text = text + ids
+        text = [*text, *ids]
     decoder.reset()
     again = drafts_of(decoder, PROMPT, **options)
     expected = drafts_of(sd.Decoder(target, drafter=drafter), PROMPT, **options)
@@ -280,7 +283,7 @@ def test_threads_change_no_draft(target: Any, head: Any, folder: pathlib.Path) -
     _, rounds = drafts_of(sd.Decoder(target, drafter=sd.Eagle(head, gamma=4)), PROMPT, **few())
     with (
         sd.Model(folder / "target.gguf", n_threads=3, kv_type="f32") as other,
-        sd.Model(folder / "head.gguf", n_threads=1, kv_type="f32") as one,
+        sd.Model(folder / "head.gguf", n_threads=2, kv_type="f32") as one,
     ):
         _, again = drafts_of(sd.Decoder(other, drafter=sd.Eagle(one, gamma=4)), PROMPT, **few())
     assert [r.drafted for r in again] == [r.drafted for r in rounds]
@@ -333,6 +336,4 @@ def test_a_head_file_can_be_inspected(head: Any, folder: pathlib.Path) -> None:
     assert head.info.architecture == "eagle3"
     assert head.info.n_layers == 1
     found = sd.inspect(folder / "head.gguf")
-    kinds = {t.name: t.type for t in found.tensors}
-    assert kinds["d2t"] == "I64"
-    assert sd.check_pair.__name__
+    assert {t.name: t.dtype for t in found.tensors}["d2t"] == "I64"

@@ -207,11 +207,11 @@ BAD_TENSORS = [
 ]
 BAD_KEYS = [
     ("target_layers", None, "eagle3.target_layers"),
-    ("target_layers", [], "should be"),
     ("target_layers", [2, 2, 3], "ascending layers from 0 to 4096, found 2 at index 1"),
     ("target_layers", [3, 2, 1], "ascending layers"),
     ("target_layers", [1, 2, 99999], "ascending layers from 0 to 4096, found 99999"),
-    ("target_layers", 3, "should be"),
+    ("target_layers", 3, "expected array of integers"),
+    ("target_layers", list(range(9)), "should be 1 to 8 layers of the target, found 9"),
     ("target_hidden_size", 0, "target_hidden_size"),
     ("target_hidden_size", 128, "in a head that uses the target's embedding"),
     ("block_count", 2, "the one layer of a head"),

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "decode/decoder.h"
+#include "decode/feature_cache.h"
 #include "decode/reread_scorer.h"
 #include "decode_bindings.h"
 #include "decode_chance.h"

@@ -23,11 +23,13 @@ class ToyHead final : public FeatureScorer {
   static constexpr std::int32_t kTap = 2;
   static constexpr std::size_t kWidth = 3;
 
-  // The text of its rows, with the first token of all; every row must be one that the target said.
+  // The tokens at the positions of its rows; every row must be one that the target said.
   [[nodiscard]] std::vector<TokenId> text() const {
     for (const bool own : own_)
       if (own) throw std::logic_error("the toy head keeps a row of a draft");
-    return inner_.cache();
+    std::vector<TokenId> tokens = inner_.cache();
+    tokens.resize(own_.size());
+    return tokens;
   }
 
   int vocab_size() const override { return inner_.vocab_size(); }
