@@ -50,7 +50,9 @@ class Text:
     top_logprobs: np.ndarray
 
 
-class _Builder:
+class Builder:
+    """A text, part by part."""
+
     def __init__(self) -> None:
         self.tokens: list[int] = []
         self.part: list[int] = []
@@ -105,7 +107,7 @@ class Writer:
 
     def _continue(
         self,
-        texts: list[_Builder],
+        texts: list[Builder],
         max_tokens: int | list[int],
         temperature: float,
         seed: int,
@@ -140,8 +142,8 @@ class Writer:
         self._continue(texts, self.answer_tokens, answers, seed + CONVERSATIONS, ANSWER)
         return [text.text() for text in texts]
 
-    def _beginnings(self, rng: random.Random, seed: int) -> list[_Builder]:
-        texts = [_Builder() for _ in range(CONVERSATIONS)]
+    def _beginnings(self, rng: random.Random, seed: int) -> list[Builder]:
+        texts = [Builder() for _ in range(CONVERSATIONS)]
         bos = self.model.bos_token_id
         for i, text in enumerate(texts):
             random_token = rng.randrange(self.model.info.vocab_size)
@@ -149,15 +151,15 @@ class Writer:
         self._continue(texts, 12, 1.0, seed, TURN)
         return texts
 
-    def _turns(self, rng: random.Random, seed: int) -> list[_Builder]:
-        turns: list[_Builder] = []
+    def _turns(self, rng: random.Random, seed: int) -> list[Builder]:
+        turns: list[Builder] = []
         limits: list[int] = []
         ends: list[str] = []
         for _ in range(CONVERSATIONS):
             kind, opening = draft_topics.opening(rng)
             system = rng.choice((None, *draft_topics.SYSTEMS[:2], *draft_topics.SYSTEMS))
             before, between = self._frame(system)
-            turns.append(_Builder())
+            turns.append(Builder())
             turns[-1].add(self.model.tokenize(before + opening, add_special=False))
             complete = opening.endswith((".", "?"))
             limits.append(0 if complete else TURN_TOKENS.get(kind, DEFAULT_TURN_TOKENS))

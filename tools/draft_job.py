@@ -5,12 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-import sys
-import time
 from collections.abc import Callable
-from typing import Any
-
-import torch
 
 import draft_data
 import draft_measure
@@ -18,75 +13,10 @@ import draft_train
 import specdec_native as sd
 from draft_gguf import Target, write_draft
 from draft_net import Draft, DraftShape
-from training_safety import (
-    NotSaved,
-    ToolError,
-    check_finite,
-    save_bytes,
-    save_torch,
-    stop_on_request,
-    tell,
-)
+from training_job import begin, keep_training, load_state, run_with_threads, say, write_texts
+from training_safety import ToolError, save_bytes
 
-
-def say(text: str) -> None:
-    tell(f"{time.strftime('%H:%M:%S')} {text}", sys.stderr)
-
-
-def write_texts(args: argparse.Namespace, model: sd.Model) -> draft_data.Store:
-    store = draft_data.Store(
-        args.data,
-        draft_data.fingerprint(args.target),
-        {"seed": args.seed, "answer_tokens": args.answer_tokens},
-    )
-    writer = draft_data.Writer(
-        model, seed=args.seed, n_parallel=args.parallel, answer_tokens=args.answer_tokens
-    )
-    n = draft_data.generate(
-        writer,
-        store,
-        n_tokens=args.tokens,
-        deadline=time.monotonic() + 60 * args.text_minutes,
-        progress=say,
-    )
-    say(f"text: {n} tokens in {args.data}")
-    return store
-
-
-def load_state(
-    path: pathlib.Path, shape: DraftShape, vocabulary: str | None = None
-) -> dict[str, Any] | None:
-    """None before the first one was saved. `vocabulary`: the target's, as a digest."""
-    try:
-        state = torch.load(path, weights_only=True)
-        found = DraftShape(**state["shape"])
-    except FileNotFoundError:
-        return None
-    except Exception as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ToolError(f"{path}: cannot be read ({reason}); train without --resume") from None
-    if found != shape:
-        raise ToolError(
-            f"{path}: is of {found}, expected {shape}: give the same sizes, or do not --resume"
-        )
-    if vocabulary is not None and state.get("vocabulary", vocabulary) != vocabulary:
-        raise ToolError(f"{path}: is of a target with another vocabulary; do not --resume")
-    return dict(state)
-
-
-def begin(
-    trainer: draft_train.Trainer, path: pathlib.Path, shape: DraftShape, vocabulary: str
-) -> None:
-    """From the saved state if there is one."""
-    state = load_state(path, shape, vocabulary)
-    if state is None:
-        say(f"{path}: nothing was saved yet, begins afresh")
-        return
-    try:
-        trainer.restore(state)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise ToolError(f"{path}: is damaged ({error!r}); train without --resume") from None
-    check_finite(trainer.draft.parameters(), f"{path}: the training")
+__all__ = ["begin", "load_state", "run"]
 
 
 def train(
@@ -121,18 +51,9 @@ def train(
     if args.resume:
         begin(trainer, args.state, shape, vocabulary)
 
-    def save_all() -> None:
-        check_finite(draft.parameters(), "the training")
-        save_torch(args.state, trainer.state() | {"vocabulary": vocabulary})
-        write(draft)
-
-    def save_now_and_then() -> None:
+    def how_good() -> str:
         found = draft_train.evaluate(draft, held_out, 4000)
-        say(f"held out: loss {found['loss']:.3f}, best token found {found['agreement']:.3f}")
-        try:
-            save_all()
-        except NotSaved as error:  # there may be room again in three minutes
-            say(f"{error}; goes on all the same")
+        return f"loss {found['loss']:.3f}, best token found {found['agreement']:.3f}"
 
     n_parameters = sum(p.numel() for p in draft.parameters())
     say(
@@ -140,22 +61,12 @@ def train(
         f"{(n_parameters - draft.embedding.numel()) / 1e6:.2f} of them not in the embedding; "
         f"{len(texts)} texts"
     )
-    with stop_on_request(say) as stopped:
-        trainer.run(say, save_now_and_then, stopped)
-        save_all()
-        if stopped():
-            say(f"step {trainer.n_steps}, epoch {trainer.epoch:.1f}: saved as {args.state}")
-        stopped.raise_again()
+    keep_training(trainer, args.state, vocabulary, lambda: write(draft), how_good)
     return trainer
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    try:
-        _run(args)
-    except sd.SpecdecError as error:
-        raise ToolError(str(error)) from None
+    run_with_threads(args, _run)
 
 
 def _run(args: argparse.Namespace) -> None:

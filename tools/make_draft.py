@@ -16,12 +16,10 @@ pip install torch gguf. See docs/make_draft.md.
 from __future__ import annotations
 
 import argparse
-import math
-import os
 import pathlib
 import sys
 
-OUTTYPES = ("f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+import training_options as options
 
 
 def arguments() -> argparse.Namespace:
@@ -44,51 +42,14 @@ def arguments() -> argparse.Namespace:
         metavar="N",
         help="written into the file: ids below N and those of the text are drafted; 0: all",
     )
-    add("--outtype", choices=OUTTYPES, default="q8_0")
+    add("--outtype", choices=options.OUTTYPES, default="q8_0")
     add("--name", help="general.name of the file")
-    text = parser.add_argument_group("text")
-    add = text.add_argument
-    add("--data", type=pathlib.Path, help="folder of the target's texts; default: OUT.data")
-    add("--tokens", type=int, default=1_000_000, help="that the target writes")
-    add("--text-minutes", type=float, default=240, help="longest time for that")
-    add("--answer-tokens", type=int, default=200, help="longest answer")
-    add("--parallel", type=int, default=16, help="texts written at once")
-    add("--text-only", action="store_true", help="end when the text is written")
-    training = parser.add_argument_group("training")
-    add = training.add_argument
-    add("--minutes", type=float, default=30, help="longest time for training")
-    add("--epochs", type=float, default=20, help="most passes over the text")
-    add("--context", type=int, default=256, help="tokens of a training text")
-    add("--batch-tokens", type=int, default=6144)
-    add("--learning-rate", type=float, default=2e-3)
-    add(
-        "--precision",
-        choices=("auto", "f32", "bf16"),
-        default="auto",
-        help="of the multiplications; auto: bf16 where the processor has instructions for it",
+    options.add_text(parser)
+    training = options.add_training(
+        parser, context=256, batch_tokens=6144, learning_rate=2e-3, vocab_subset=8192
     )
-    add("--dropout", type=float, default=0.1)
-    add(
-        "--vocab-subset",
-        type=int,
-        default=8192,
-        metavar="N",
-        help="the N most frequent ids are in every training step's output head, others by chance",
-    )
-    add("--resume", action="store_true", help="go on from OUT.state, if it is there")
-    add("--seed", type=int, default=0)
-    add("--threads", type=int, help="of target and training; default: one per core")
-    measure = parser.add_argument_group("measurement")
-    add = measure.add_argument
-    add(
-        "--eval",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="prompts: a text file, or JSON lines with `prompt`, `turns` or `messages`",
-    )
-    add("--eval-count", type=int, default=12, help="prompts of each kind")
-    add("--eval-tokens", type=int, default=96)
-    add("--report", type=pathlib.Path, help="write all figures there as JSON")
+    training.add_argument("--dropout", type=float, default=0.1)
+    options.add_measurement(parser)
     args = parser.parse_args()
     check(parser, args)
     return args
@@ -97,27 +58,14 @@ def arguments() -> argparse.Namespace:
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.intermediate is None:
         args.intermediate = 3 * args.hidden_size
-    if args.data is None:
-        args.data = args.out.with_name(args.out.name + ".data")
-    for name, low, high in (
-        ("hidden_size", 16, 8192), ("layers", 1, 64), ("heads", 1, 128),
-        ("intermediate", 16, 32768), ("tokens", 1, 10**10), ("answer_tokens", 8, 4096),
-        ("parallel", 1, 64), ("context", 16, 8192), ("batch_tokens", 64, 10**6),
-        ("vocab_subset", 1, 10**7), ("eval_count", 1, 10**4), ("eval_tokens", 8, 4096),
-        ("seed", 0, 2**31), ("head_tokens", 0, 2**30),
-    ):  # fmt: skip
-        value = getattr(args, name)
-        if not low <= value <= high:
-            parser.error(f"--{name.replace('_', '-')} must be {low} to {high}, got {value}")
-    for name, most in (
-        ("text_minutes", 10**6), ("minutes", 10**6), ("epochs", 10**6), ("learning_rate", 1),
-    ):  # fmt: skip
-        value = getattr(args, name)
-        if not (math.isfinite(value) and 0 < value <= most):
-            option = name.replace("_", "-")
-            parser.error(f"--{option} must be above 0 and at most {most}, got {value}")
-    if args.threads is not None and not 1 <= args.threads <= 1024:
-        parser.error(f"--threads must be 1 to 1024, got {args.threads}")
+    options.check_numbers(
+        parser,
+        args,
+        (
+            ("hidden_size", 16, 8192), ("layers", 1, 64), ("heads", 1, 128),
+            ("intermediate", 16, 32768), ("head_tokens", 0, 2**30),
+        ),
+    )  # fmt: skip
     if not 0 <= args.dropout < 1:
         parser.error(f"--dropout must be 0 to less than 1, got {args.dropout}")
     head_dim, rest = divmod(args.hidden_size, args.heads)
@@ -130,44 +78,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             f"--outtype {args.outtype} needs sizes that are multiples of 32, got --hidden-size "
             f"{args.hidden_size} and --intermediate {args.intermediate}; or use f16"
         )
-    check_paths(parser, args)
-
-
-def check_paths(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Before hours of work: what is read is there, what is written can be, and none is another."""
-    args.state = args.out.with_name(args.out.name + ".state")
-    written = {"the draft": args.out, "its state": args.state, "--report": args.report}
-    for what, path in written.items():
-        if path is None:
-            continue
-        folder = path.absolute().parent
-        if not folder.is_dir():
-            parser.error(f"{what}: {path.parent}: there is no such folder")
-        if not os.access(folder, os.W_OK):
-            parser.error(f"{what}: {path.parent}: nothing can be written there")
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            parser.error(f"{what}: {path}: is there and is no file")
-    if args.data.exists() and not args.data.is_dir():
-        parser.error(f"--data {args.data}: is no folder")
-    if args.eval is not None and not args.eval.is_file():
-        parser.error(f"--eval {args.eval}: there is no such file")
-    places: dict[pathlib.Path, str] = {}
-    named = {"the target": args.target, "--data": args.data, "--eval": args.eval, **written}
-    for what, path in named.items():
-        if path is None:
-            continue
-        other = places.setdefault(path.resolve(), what)
-        if (what, other) == ("the draft", "the target"):
-            parser.error("the draft would overwrite its target")
-        if other != what:
-            parser.error(f"{what} and {other} are both {path}")
-    if args.out.exists() and args.target.exists() and args.out.samefile(args.target):
-        parser.error("the draft would overwrite its target")
-    if args.name is not None:
-        try:
-            args.name.encode()
-        except UnicodeEncodeError:
-            parser.error("--name is not Unicode text")
+    options.check_paths(parser, args, "the draft")
 
 
 def main() -> int:

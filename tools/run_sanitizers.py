@@ -134,7 +134,9 @@ def stage(name: str, folder: Path) -> Path:
         shutil.copy(library, package if library.name.startswith("_core") else libraries)
     # Leaks of the command count; the options of Python's own process do not ask for them.
     wrapper = target / "specdec"
-    options = OPTIONS[name].get("ASAN_OPTIONS", "").replace("detect_leaks=0", "detect_leaks=1")
+    options = (
+        OPTIONS.get(name, {}).get("ASAN_OPTIONS", "").replace("detect_leaks=0", "detect_leaks=1")
+    )
     setting = f'ASAN_OPTIONS="{options}" ' if options else ""
     wrapper.write_text(
         f'#!/bin/sh\nunset LD_PRELOAD\n{setting}exec {prefix()}{folder}/cpp/cli/specdec "$@"\n'

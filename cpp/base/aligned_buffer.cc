@@ -1,11 +1,10 @@
 #include "base/aligned_buffer.h"
 
-#include <sys/mman.h>
-
 #include <cstdlib>
 #include <string>
 
 #include "base/error.h"
+#include "base/system.h"
 
 namespace specdec {
 namespace {
@@ -22,7 +21,7 @@ AlignedBuffer::AlignedBuffer(std::size_t n_bytes) : size_(n_bytes) {
     throw Error(ErrorCode::kResource, "out of memory: cannot allocate " + std::to_string(n_bytes) +
                                           " bytes; use a smaller model or context");
   }
-  if (alignment == kHugePage) ::madvise(data_, rounded, MADV_HUGEPAGE);  // a hint
+  if (alignment == kHugePage) advise_huge_pages(data_, rounded);
 }
 
 AlignedBuffer::~AlignedBuffer() { std::free(data_); }

@@ -3,11 +3,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
-
-#if defined(__aarch64__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
+#include "base/system.h"
 
 namespace specdec {
 namespace {
@@ -46,14 +42,7 @@ Names missing_features(CpuIsa isa) {
 Names missing_features(CpuIsa isa) {
   if (isa == CpuIsa::kScalar) return {};
   if (isa != CpuIsa::kNeonDotprod) return {"an x86-64 processor"};
-  Names out;
-  const unsigned long has = ::getauxval(AT_HWCAP);
-  if ((has & HWCAP_ASIMDDP) == 0) out.push_back("asimddp");
-  // Parts of Armv8.2-A that the compiler may use as well.
-  if ((has & HWCAP_ATOMICS) == 0) out.push_back("atomics");
-  if ((has & HWCAP_ASIMDRDM) == 0) out.push_back("asimdrdm");
-  if ((has & HWCAP_CRC32) == 0) out.push_back("crc32");
-  return out;
+  return missing_arm_features();
 }
 #else
 Names missing_features(CpuIsa isa) {

@@ -2,12 +2,13 @@
 
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <mutex>
 #include <new>
+
+#include "base/system.h"
 
 namespace specdec {
 namespace {
@@ -47,7 +48,7 @@ void pass_on(int signal_number, siginfo_t* info, void* context) noexcept {
   const bool has_info = (previous.sa_flags & SA_SIGINFO) != 0;
   const bool is_plain =
       !has_info && previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN;
-  const long self = ::syscall(SYS_gettid);
+  const long self = current_thread_id();
   if (previous_gave_up(info, self) || (!has_info && !is_plain)) {
     const bool ignored = !has_info && previous.sa_handler == SIG_IGN;
     if (ignored && info->si_code <= 0) return;  // sent by a process

@@ -5,9 +5,7 @@
 
 #include <algorithm>
 #include <exception>
-#include <fstream>
 #include <mutex>
-#include <set>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -17,6 +15,7 @@
 #include "base/control_groups.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/system.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -286,20 +285,7 @@ void ThreadPool::run(int n_threads, const std::function<void(TaskContext&)>& tas
 }
 
 int ThreadPool::default_n_threads() {
-  cpu_set_t mask;
-  CPU_ZERO(&mask);
-  if (::sched_getaffinity(0, sizeof mask, &mask) != 0) return 1;
-  // Hyper-thread siblings share their vector units: count each core once.
-  std::set<std::string> cores;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &mask)) continue;
-    const std::string base =
-        "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list";
-    std::ifstream siblings(base);
-    std::string line;
-    cores.insert(std::getline(siblings, line) ? line : std::to_string(cpu));
-  }
-  int n = static_cast<int>(cores.size());
+  int n = usable_cores();
   if (const auto cores_left = read_control_groups().cpu_cores)
     n = std::min(n, threads_for_cores(*cores_left));
   return std::clamp(n, 1, kMaxThreads);

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/read_real.h"
 #include "chat_template/builtins.h"
 #include "chat_template/unicode.h"
 
@@ -105,7 +106,7 @@ std::optional<double> parse_real(Interpreter& interpreter, TextView text) {
     if (word.empty() || !((word[0] >= '0' && word[0] <= '9') || word[0] == '.')) {
       return std::nullopt;
     }
-    const auto end = std::from_chars(word.data(), word.data() + word.size(), real);
+    const auto end = read_real(word.data(), word.data() + word.size(), real);
     if (end.ptr != word.data() + word.size() || end.ec == std::errc::invalid_argument) {
       return std::nullopt;
     }
@@ -181,7 +182,7 @@ double round_to(double real, std::int64_t n_digits) {
   if (n_digits >= 0) {
     double rounded = 0;
     const std::string digits = float_digits(real, 'f', static_cast<int>(n_digits), false);
-    std::from_chars(digits.data(), digits.data() + digits.size(), rounded);
+    read_real(digits.data(), digits.data() + digits.size(), rounded);
     return rounded;
   }
   const double power = std::pow(10.0, static_cast<double>(-n_digits));

@@ -3,6 +3,8 @@
 #include <charconv>
 #include <limits>
 
+#include "base/read_real.h"
+
 namespace specdec::chat {
 namespace {
 
@@ -160,7 +162,7 @@ class JsonReader {
     budget_.work(4 * (end - at_));
     if (real) {
       double value = 0;
-      const auto parsed = std::from_chars(first, last, value);
+      const auto parsed = read_real(first, last, value);
       if (parsed.ptr != last || first == last) wrong("a value");
       if (parsed.ec == std::errc::result_out_of_range) {
         throw_invalid(what_ + ": the number at byte " + std::to_string(at_) + " is out of range");

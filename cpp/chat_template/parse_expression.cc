@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/read_real.h"
 #include "chat_template/parser.h"
 
 namespace specdec::chat {
@@ -195,7 +196,7 @@ ExprPtr Parser::number() {
   const char* last = first + token.word.size();
   if (token.kind == TokenKind::kFloat) {
     double real = 0;
-    const auto end = std::from_chars(first, last, real);
+    const auto end = read_real(first, last, real);
     if (end.ec != std::errc() || end.ptr != last) {
       fail_syntax("the number " + printable(token.word, 40) + " is out of range", token.line);
     }

@@ -5,8 +5,10 @@
 #include <cmath>
 #include <cstdlib>
 #include <sstream>
+#include <type_traits>
 
 #include "base/error.h"
+#include "base/read_real.h"
 
 namespace specdec::cli {
 namespace {
@@ -77,10 +79,19 @@ std::string range_text(const OptionSpec& spec) {
 }
 
 template <typename Number>
+std::from_chars_result read_number(const char* first, const char* last, Number& number) {
+  if constexpr (std::is_floating_point_v<Number>) {
+    return read_real(first, last, number);
+  } else {
+    return std::from_chars(first, last, number);
+  }
+}
+
+template <typename Number>
 Number parse_number(const OptionSpec& spec, const std::string& text, const char* kind) {
   Number number = 0;
   const char* end = text.data() + text.size();
-  const auto result = std::from_chars(text.data(), end, number);
+  const auto result = read_number(text.data(), end, number);
   const auto value = static_cast<double>(number);
   // A number too large for its type is out of the range too.
   const bool is_number = result.ptr == end && result.ec != std::errc::invalid_argument;

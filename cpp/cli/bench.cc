@@ -39,7 +39,7 @@ std::vector<int> parse_rows(const std::string& text) {
 
 template <typename... Values>
 std::string format(const char* pattern, Values... values) {
-  char text[160];
+  char text[240];
   std::snprintf(text, sizeof text, pattern, values...);
   return text;
 }
@@ -54,6 +54,11 @@ struct Summary {
   [[nodiscard]] double t_first() const { return t_ms(0); }
   [[nodiscard]] double read_gb_s() const { return median(result.read_bandwidth) / 1e9; }
   [[nodiscard]] double weight_gb() const { return static_cast<double>(info.bytes_per_step) / 1e9; }
+  // Of the weights, what the last-level cache can hold.
+  [[nodiscard]] double cache_share() const {
+    const auto weights = static_cast<double>(info.bytes_per_step);
+    return weights > 0 ? std::min(1.0, static_cast<double>(result.cache_bytes) / weights) : 0;
+  }
   [[nodiscard]] bool all_on_gpu() const {
     return info.n_gpu_layers > 0 && info.n_gpu_layers == info.n_layers;
   }
@@ -84,6 +89,12 @@ void write_json(JsonWriter& json, const Summary& s) {
                 *std::min_element(s.result.times_ms[i].begin(), s.result.times_ms[i].end()));
   }
   json.end_object();
+  json.key("t_max_ms").begin_object();
+  for (std::size_t i = 0; i < s.options.rows.size(); ++i) {
+    json.member(std::to_string(s.options.rows[i]),
+                *std::max_element(s.result.times_ms[i].begin(), s.result.times_ms[i].end()));
+  }
+  json.end_object();
   json.key("times_ms").begin_object();
   for (std::size_t i = 0; i < s.options.rows.size(); ++i) {
     json.member(std::to_string(s.options.rows[i]), s.result.times_ms[i]);
@@ -107,6 +118,11 @@ void write_json(JsonWriter& json, const Summary& s) {
       .member("read_gb_s", s.read_gb_s())
       .member("weight_gb", s.weight_gb())
       .member("bandwidth_share", s.share())
+      .member("cache_bytes", s.result.cache_bytes)
+      .member("cache_share", s.cache_share())
+      .member("spread", s.result.spread)
+      .member("stolen_share", s.result.stolen_share)
+      .member("noisy", s.result.noisy())
       .member("load_ms", s.info.load_ms);
 }
 
@@ -119,16 +135,29 @@ void write_table(const Summary& s) {
              s.weight_gb(), s.all_on_gpu() ? "GPU memory copies" : "memory reads", s.read_gb_s());
   for (const std::string& line : s.info.placement) out += line + "\n";
   const bool gpu = !s.result.device_ms.empty();
-  out += std::string("  rows  median ms     min ms  T(M)/T(first)  tokens/s") +
+  out += std::string("  rows  median ms     min ms     max ms  T(M)/T(first)  tokens/s") +
          (gpu ? "     GPU ms\n" : "\n");
   for (std::size_t i = 0; i < s.options.rows.size(); ++i) {
-    out += format("%6d %10.2f %10.2f %14.2f %9.1f", s.options.rows[i], s.t_ms(i),
-                  *std::min_element(s.result.times_ms[i].begin(), s.result.times_ms[i].end()),
-                  s.t_ms(i) / s.t_first(), 1000.0 * s.options.rows[i] / s.t_ms(i));
+    const auto [least, most] =
+        std::minmax_element(s.result.times_ms[i].begin(), s.result.times_ms[i].end());
+    out += format("%6d %10.2f %10.2f %10.2f %14.2f %9.1f", s.options.rows[i], s.t_ms(i), *least,
+                  *most, s.t_ms(i) / s.t_first(), 1000.0 * s.options.rows[i] / s.t_ms(i));
     out += gpu ? format(" %10.2f\n", median(s.result.device_ms[i])) : std::string("\n");
   }
   if (s.share() > 0)
     out += format("one row reads its weights at %.0f %% of the memory's speed\n", 100 * s.share());
+  if (s.cache_share() > 0.1 && s.info.n_gpu_layers == 0) {
+    out += format(
+        "the last-level cache of %.0f MB can hold %.0f %% of the weights: beside other "
+        "programs passes are slower\n",
+        static_cast<double>(s.result.cache_bytes) / 1e6, 100 * s.cache_share());
+  }
+  if (s.result.noisy()) {
+    out += format(
+        "a busy machine: times of a row count differ by %.0f %%, and the host gave %.1f "
+        "%% of the processors' time to others; measure again\n",
+        100 * s.result.spread, 100 * s.result.stolen_share);
+  }
   write_stdout(out);
 }
 
@@ -142,9 +171,9 @@ int run_bench(const Arguments& arguments) {
   int n_ctx = 0;
   bool kernels = false;
   ArgParser parser("bench", "-m FILE [-md FILE] [OPTIONS]",
-                   "Times whole forward passes of M rows, all row counts in turn in every round: "
-                   "what verifying a "
-                   "draft costs. Up to 16 rows all go through the output head.");
+                   "Times whole forward passes of M rows, all row counts in turn in every round, "
+                   "another one first each time: what verifying a draft costs. Up to 16 rows all "
+                   "go through the output head.");
   add_model_flags(parser, model_flags);
   add_draft_model_flags(parser, model_flags);
   parser.section("Benchmark");

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "base/error.h"
+#include "base/read_real.h"
 #include "cli/interrupt.h"
 #include "cli/terminal.h"
 #include "cli/text_input.h"
@@ -19,7 +20,7 @@ std::pair<TokenId, float> parse_logit_bias(const std::string& text) {
   const auto id = std::from_chars(text.data(), end, token);
   if (id.ec == std::errc() && token >= 0 && id.ptr != end && (*id.ptr == '+' || *id.ptr == '-')) {
     float value = 0;
-    const auto number = std::from_chars(id.ptr + 1, end, value);
+    const auto number = read_real(id.ptr + 1, end, value);
     if (number.ec == std::errc() && number.ptr == end && id.ptr + 1 != end && id.ptr[1] != '-') {
       return {token, *id.ptr == '-' ? -value : value};
     }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/system.h"
 #include "base/thread_pool.h"
 #include "engine/speed.h"
 
@@ -23,7 +24,7 @@ class Pages {
       throw Error(ErrorCode::kResource,
                   "no memory for a bandwidth test of " + std::to_string(n_bytes) + " bytes");
     }
-    (void)::madvise(data_, n_bytes, MADV_HUGEPAGE);
+    advise_huge_pages(data_, n_bytes);
   }
   ~Pages() { ::munmap(data_, n_bytes_); }
   Pages(const Pages&) = delete;

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
+#include <utility>
 
 #include "backend/backend.h"
 #include "backend/device_backend.h"
 #include "base/error.h"
 #include "base/rng.h"
+#include "engine/host.h"
 #include "engine/speed.h"
 #include "kv/kv_cache.h"
 #include "model/runner.h"
@@ -37,60 +40,105 @@ double median(std::vector<double> values) {
   return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
-BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options) {
-  const Model& model = loaded.model();
-  int max_rows = 1;
-  for (const int rows : options.rows) {
+namespace {
+
+void check_rows(const std::vector<int>& all) {
+  if (all.empty()) throw_invalid("rows is empty; expected numbers of rows per pass");
+  for (const int rows : all) {
     if (rows < 1 || rows > kMaxBatchRows) {
       throw_invalid("rows is " + std::to_string(rows) + "; expected 1 to " +
                     std::to_string(kMaxBatchRows));
     }
-    max_rows = std::max(max_rows, rows);
   }
-  const KvType kv_type =
-      options.kv_type.empty() ? loaded.kv_type() : parse_kv_type(options.kv_type);
-  KvCache cache(KvArena::create({.device = model.device()}), model.kv_shape(kv_type),
-                options.n_ctx + max_rows);
-  Runner runner(model);
-  std::vector<TokenId> tokens(static_cast<std::size_t>(std::max(options.n_ctx, max_rows)));
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    tokens[i] = static_cast<TokenId>(random_bits(1, RngStream::kShuffle, i, 0) %
-                                     static_cast<std::uint64_t>(model.config().n_tokens));
-  }
-  const auto forward = [&](int n, int first_output_row, RowOutput output) {
-    runner.forward({.tokens = std::span(tokens).first(static_cast<std::size_t>(n)),
-                    .first_output_row = first_output_row,
-                    .output = output},
-                   cache, options.cancel);
-  };
-  for (int done = 0; done < options.n_ctx; done += kMaxBatchRows) {
-    forward(std::min(kMaxBatchRows, options.n_ctx - done), 0, RowOutput::kNone);
+}
+
+// A cache of options.n_ctx random tokens, and passes of some rows behind it.
+class BenchPasses {
+ public:
+  BenchPasses(const LoadedModel& loaded, const BenchOptions& options)
+      : options_(options),
+        max_rows_(*std::max_element(options.rows.begin(), options.rows.end())),
+        cache_(KvArena::create({.device = loaded.model().device()}),
+               loaded.model().kv_shape(options.kv_type.empty() ? loaded.kv_type()
+                                                               : parse_kv_type(options.kv_type)),
+               options.n_ctx + max_rows_),
+        runner_(loaded.model()),
+        tokens_(static_cast<std::size_t>(std::max(options.n_ctx, max_rows_))) {
+    const auto n_tokens = static_cast<std::uint64_t>(loaded.model().config().n_tokens);
+    for (std::size_t i = 0; i < tokens_.size(); ++i)
+      tokens_[i] = static_cast<TokenId>(random_bits(1, RngStream::kShuffle, i, 0) % n_tokens);
+    for (int done = 0; done < options.n_ctx; done += kMaxBatchRows)
+      forward(std::min(kMaxBatchRows, options.n_ctx - done), 0, RowOutput::kNone);
   }
 
+  // Milliseconds; leaves the cache as it was.
+  double time(int rows) {
+    check_cancelled(options_.cancel);
+    const auto start = Clock::now();
+    forward(rows, rows <= kMaxHeadRows ? 0 : rows - 1, RowOutput::kArgmax);
+    const double ms = ms_since(start);
+    cache_.truncate(options_.n_ctx);
+    return ms;
+  }
+
+ private:
+  void forward(int n, int first_output_row, RowOutput output) {
+    runner_.forward({.tokens = std::span(tokens_).first(static_cast<std::size_t>(n)),
+                     .first_output_row = first_output_row,
+                     .output = output},
+                    cache_, options_.cancel);
+  }
+
+  const BenchOptions& options_;
+  int max_rows_;
+  KvCache cache_;
+  Runner runner_;
+  std::vector<TokenId> tokens_;
+};
+
+void judge_noise(const std::optional<CpuTicks>& before, BenchResult& result) {
+  std::vector<double> spreads;
+  for (const auto& times : result.times_ms) spreads.push_back(relative_spread(times));
+  result.spread = median(std::move(spreads));
+  const auto after = read_cpu_ticks();
+  if (before && after && after->total > before->total) {
+    result.stolen_share = static_cast<double>(after->stolen - before->stolen) /
+                          static_cast<double>(after->total - before->total);
+  }
+}
+
+}  // namespace
+
+BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options) {
+  check_rows(options.rows);
+  const Model& model = loaded.model();
+  BenchPasses passes(loaded, options);
+  const std::size_t n_counts = options.rows.size();
   BenchResult result;
-  result.times_ms.resize(options.rows.size());
+  result.times_ms.resize(n_counts);
+  result.cache_bytes = last_level_cache_bytes();
   DeviceBackend* const gpu = model.device().get();
   const bool all_on_gpu = gpu != nullptr && model.n_device_layers() == model.config().n_layers;
-  if (gpu != nullptr) result.device_ms.resize(options.rows.size());
+  if (gpu != nullptr) result.device_ms.resize(n_counts);
+  const auto ticks = read_cpu_ticks();
   // The first round only warms up.
   for (int round = -1; round < options.n_rounds; ++round) {
-    for (std::size_t i = 0; i < options.rows.size(); ++i) {
-      check_cancelled(options.cancel);
-      const int rows = options.rows[i];
+    // Another one is first each time, behind a pass that brings the weights back into the caches
+    // which the test of the bandwidth has swept.
+    const std::size_t first = static_cast<std::size_t>(round + 1) % n_counts;
+    if (round >= 0) passes.time(options.rows[first]);
+    for (std::size_t k = 0; k < n_counts; ++k) {
+      const std::size_t i = (first + k) % n_counts;
       const double gpu_ms = gpu != nullptr ? gpu->device_stats().device_ms : 0;
-      const auto start = Clock::now();
-      forward(rows, rows <= kMaxHeadRows ? 0 : rows - 1, RowOutput::kArgmax);
+      const double ms = passes.time(options.rows[i]);
       if (round >= 0) {
-        result.times_ms[i].push_back(ms_since(start));
+        result.times_ms[i].push_back(ms);
         if (gpu != nullptr) result.device_ms[i].push_back(gpu->device_stats().device_ms - gpu_ms);
       }
-      cache.truncate(options.n_ctx);
       if (options.on_progress) {
-        const double step =
-            static_cast<double>(round + 1) * static_cast<double>(options.rows.size()) +
-            static_cast<double>(i + 1);
-        options.on_progress(step / (static_cast<double>(options.n_rounds + 1) *
-                                    static_cast<double>(options.rows.size())));
+        const auto done =
+            static_cast<double>(static_cast<std::size_t>(round + 1) * n_counts + k + 1);
+        options.on_progress(done / static_cast<double>((options.n_rounds + 1) * n_counts));
       }
     }
     if (round >= 0) {
@@ -99,6 +147,7 @@ BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options
                      : measure_read_bandwidth(loaded.info().n_threads, kBandwidthBytes));
     }
   }
+  judge_noise(ticks, result);
   return result;
 }
 

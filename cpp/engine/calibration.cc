@@ -12,7 +12,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <locale>
 #include <optional>
 #include <sstream>
@@ -20,6 +19,7 @@
 #include <thread>
 
 #include "base/open_file.h"
+#include "base/system.h"
 #include "decode/stats.h"
 
 namespace specdec {
@@ -61,12 +61,7 @@ std::uint64_t add_model(const LoadedModel& model, std::uint64_t hash) {
 }
 
 std::string machine() {
-  std::string name = std::to_string(std::thread::hardware_concurrency());
-  std::ifstream cpuinfo("/proc/cpuinfo");
-  for (std::string line; std::getline(cpuinfo, line);) {
-    if (line.starts_with("model name")) return name + line;
-  }
-  return name;
+  return std::to_string(std::thread::hardware_concurrency()) + processor_name();
 }
 
 std::string folder() {
@@ -79,7 +74,7 @@ std::string folder() {
 
 // The text of a small regular file; nothing otherwise. Never waits, as opening a FIFO would.
 std::optional<std::string> read_small(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const int fd = open_uninterrupted(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return std::nullopt;
   std::string text;
   struct stat status = {};

@@ -3,22 +3,14 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
-#include <string>
 
 #include "base/control_groups.h"
+#include "base/system.h"
 
 namespace specdec {
 
 std::uint64_t available_memory_bytes() {
-  std::uint64_t available = 0;
-  std::ifstream meminfo("/proc/meminfo");
-  std::string word;
-  while (meminfo >> word) {
-    if (word != "MemAvailable:") continue;
-    if (meminfo >> available) available *= 1024;
-    break;
-  }
+  std::uint64_t available = free_memory_bytes();
   if (available == 0) {
     const long pages = ::sysconf(_SC_PHYS_PAGES), page_size = ::sysconf(_SC_PAGE_SIZE);
     available = pages > 0 && page_size > 0

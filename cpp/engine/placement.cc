@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/read_real.h"
 
 namespace specdec {
 namespace {
@@ -134,7 +135,7 @@ std::uint64_t parse_bytes(const std::string& option, const std::string& text) {
   };
   double number = 0;
   const char* end = text.data() + text.size();
-  const auto [next, error] = std::from_chars(text.data(), end, number, std::chars_format::fixed);
+  const auto [next, error] = read_real(text.data(), end, number, std::chars_format::fixed);
   if (error != std::errc() || !(number > 0)) fail();
   std::string unit;
   for (const char* c = next; c != end; ++c) {

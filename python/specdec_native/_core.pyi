@@ -482,6 +482,7 @@ class NGramOptions:
         ...
 class SuffixOptions:
     corpus: bytes
+    corpus_path: bytes
     keep: bool
     def __init__(self) -> None:
         ...
@@ -728,4 +729,4 @@ def take_log() -> list[tuple[int, str]]:
     ...
 def verifier_names() -> list[str]:
     ...
-__version__: str = '0.1.0'
+__version__: str = '0.2.0'

@@ -1,7 +1,11 @@
-"""The small trained models that come with the package: a target and its draft by one name."""
+"""The project's own small trained models: a target and its draft by one name.
+
+They are in the package `specdec-native-models`; an installation from a checkout holds them too.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
 from dataclasses import dataclass
 
@@ -10,7 +14,7 @@ from .errors import InvalidArgumentError, ModelFileNotFoundError
 
 @dataclass(frozen=True)
 class EmbeddedPair:
-    """Two GGUF files of one vocabulary, inside the installed package.
+    """Two GGUF files of one vocabulary.
 
     Attributes:
         name: as of `embedded`.
@@ -48,19 +52,35 @@ _DRAFTS = {"smollm2": "smollm2-135m-draft.q8_0.gguf"}
 _ALIASES = {"llama": "pycode", "neox": "manuals", "gptneox": "manuals"}
 
 
-def _folder() -> pathlib.Path:
-    """Beside this file when installed, in the checkout for a package that runs from its source."""
+DATA_PACKAGE = "specdec_native_models"  # of the distribution specdec-native-models
+
+
+def _folders() -> list[pathlib.Path]:
+    """Where the files may be, the first one first.
+
+    Beside this file after an installation from a checkout, in the data package, in the checkout
+    of a package that runs from its source.
+    """
     package = pathlib.Path(__file__).resolve().parent
-    checkout = package.parent.parent / "models"
-    inside = package / "models"
-    return checkout if not inside.is_dir() and checkout.is_dir() else inside
+    data = importlib.util.find_spec(DATA_PACKAGE)  # it is looked for and not imported
+    places = data.submodule_search_locations if data is not None else None
+    return [
+        package / "models",
+        *(pathlib.Path(place) for place in places or ()),
+        package.parent.parent / "models",
+    ]
+
+
+def _path(file: str) -> pathlib.Path:
+    """Where a file is, or would be."""
+    paths = [folder / file for folder in _folders()]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def embedded_models() -> tuple[EmbeddedPair, ...]:
-    """All pairs that come with the package."""
-    folder = _folder()
+    """All pairs of the project, whether their files are here or not."""
     return tuple(
-        EmbeddedPair(name, architecture, folder / target, folder / draft, summary)
+        EmbeddedPair(name, architecture, _path(target), _path(draft), summary)
         for name, (architecture, target, draft, summary) in _PAIRS.items()
     )
 
@@ -70,7 +90,7 @@ def embedded(name: str = "pycode") -> EmbeddedPair:
 
     Raises:
         InvalidArgumentError: no pair of that name.
-        ModelFileNotFoundError: this installation was built without its files.
+        ModelFileNotFoundError: its files are not here: `pip install specdec-native-models`.
     """
     if not isinstance(name, str) or _ALIASES.get(name, name) not in _PAIRS:
         known = [*_PAIRS, *_ALIASES]
@@ -83,14 +103,14 @@ def embedded(name: str = "pycode") -> EmbeddedPair:
 
 
 def embedded_draft(name: str = "smollm2") -> pathlib.Path:
-    """A draft model that comes with the package, for a target that does not.
+    """A draft model of the project, for a target of somebody else's.
 
     Args:
         name: of the target, as for `pull`: "smollm2" (SmolLM2-135M-Instruct, any quantisation).
 
     Raises:
         InvalidArgumentError: no draft for that name.
-        ModelFileNotFoundError: this installation was built without its files.
+        ModelFileNotFoundError: its file is not here: `pip install specdec-native-models`.
     """
     if not isinstance(name, str) or name not in _DRAFTS:
         raise InvalidArgumentError(
@@ -104,14 +124,14 @@ def embedded_draft(name: str = "smollm2") -> pathlib.Path:
 
 def embedded_drafts() -> dict[str, pathlib.Path]:
     """All such drafts, by the target's name."""
-    return {name: _folder() / file for name, file in _DRAFTS.items()}
+    return {name: _path(file) for name, file in _DRAFTS.items()}
 
 
 def _check_present(path: pathlib.Path) -> None:
     if not path.is_file():
         raise ModelFileNotFoundError(
-            f"{path} is missing: this installation was built without the embedded models; "
-            "install the package again from a complete source tree",
+            f"the model {path.name} is not installed: `pip install specdec-native-models` brings "
+            "it; `specdec-native pull smollm2` fetches a chat model that needs none of these",
             reason="not_found",
             path=str(path),
         )

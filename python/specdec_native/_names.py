@@ -1,4 +1,4 @@
-"""Models by name: a file, one that comes with the package, or one that `pull` fetches."""
+"""Models by name: a file, one of the project's own, or one that `pull` fetches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HUB_REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 
 def own_names() -> list[str]:
-    """Of the models inside the package."""
+    """Of the project's own models."""
     return [
         *(name for pair in embedded_models() for name in (pair.name, f"{pair.name}-draft")),
         *(f"{name}-draft" for name in embedded_drafts()),
@@ -32,11 +32,16 @@ def own_model(name: str) -> pathlib.Path:
 
 
 def find_draft(name: object) -> pathlib.Path | None:
-    """Of the draft that suits a model called so; None: none is known. A file's name is none."""
+    """Of the draft that suits a model called so; None: none is here. A file's name is none."""
     if not isinstance(name, str) or is_there(name):
         return None
     draft = f"{name}-draft"
-    return own_model(draft) if draft in own_names() else None
+    if draft not in own_names():
+        return None
+    try:
+        return own_model(draft)
+    except ModelFileNotFoundError:  # without the data package a model has no draft
+        return None
 
 
 def is_there(name: str) -> bool:

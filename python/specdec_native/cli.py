@@ -22,6 +22,7 @@ from .errors import (
     DownloadError,
     InvalidArgumentError,
     ModelFileError,
+    ModelFileNotFoundError,
     ModelFormatError,
     ResourceLimitError,
     SpecdecError,
@@ -169,12 +170,13 @@ def _parser() -> argparse.ArgumentParser:
         help="answer a prompt plainly and speculatively and compare",
         description="Fetches SmolLM2-135M-Instruct (98 MB) if needed, answers a prompt with and "
         "without speculation, and compares text and speed. Fails if the texts differ. Without a "
-        "connection it shows a small pair of models that comes with the package.",
+        "connection it shows a small pair of the project's own models.",
     )
     command.add_argument(
         "--offline",
         action="store_true",
-        help="use a small target and draft that come with the package; fetches nothing",
+        help="use a small target and draft of the package specdec-native-models, or of the "
+        "checkout that was installed; fetches nothing",
     )
     command.add_argument(
         "--pair",
@@ -235,10 +237,17 @@ def _scene(args: argparse.Namespace) -> demo.Scene:
     if not args.offline and args.pair is None:
         try:
             path = pull(demo.MODEL, notify=_note, show_progress=sys.stderr.isatty())
-            return demo.Scene.of_chat_model(path, embedded_draft(demo.MODEL))
         except DownloadError as error:
             _note(f"specdec-native: {error}")
-            _note("showing the small models that come with the package instead (demo --offline)\n")
+            _note("showing the project's own small models instead (demo --offline)\n")
+        else:
+            try:
+                return demo.Scene.of_chat_model(path, embedded_draft(demo.MODEL))
+            except ModelFileNotFoundError:
+                _note(
+                    "without a draft model: `pip install specdec-native-models` brings one for it"
+                )
+                return demo.Scene.of_chat_model(path)
     return demo.Scene.of_pair(embedded(args.pair or "pycode"))
 
 

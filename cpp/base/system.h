@@ -1,0 +1,40 @@
+// What only one operating system knows how to ask: a file for each (system_linux.cc,
+// system_darwin.cc), of which CMake builds one. What POSIX has is used where it is needed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace specdec {
+
+// Large pages for memory that begins at one. A hint.
+void advise_huge_pages(void* data, std::size_t n_bytes) noexcept;
+
+// Cores, each counted once, that the scheduler may put this process on; of unlike cores the fast
+// ones. At least 1.
+[[nodiscard]] int usable_cores();
+
+// Memory that can be had without paging, of the whole machine; 0: not known.
+[[nodiscard]] std::uint64_t free_memory_bytes();
+
+// "Intel(R) Xeon(R) ..."; empty: not known.
+[[nodiscard]] std::string processor_name();
+
+// Of Armv8.2-A with dot products, what this processor lacks, by the names that Linux has for it.
+// Empty on other processors.
+[[nodiscard]] std::vector<const char*> missing_arm_features();
+
+// Unlike for threads that run at the same time, never 0. May be called in a signal handler.
+[[nodiscard]] long current_thread_id() noexcept;
+
+// A new file in a folder, open for writing, that vanishes with its descriptor and can be given a
+// name with linkat(); `path` is what it is read by meanwhile. -1 where the system has no such
+// thing.
+[[nodiscard]] int open_nameless_file(const std::string& folder, std::string& path);
+
+// The data of a file is on the disk then; false with errno.
+[[nodiscard]] bool sync_to_disk(int fd) noexcept;
+
+}  // namespace specdec

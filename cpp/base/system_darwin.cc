@@ -1,0 +1,71 @@
+#include <fcntl.h>
+#include <mach/mach.h>
+#include <pthread.h>
+#include <sys/sysctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/system.h"
+
+namespace specdec {
+namespace {
+
+// 0 where the system does not know the name.
+int number(const char* name) noexcept {
+  int value = 0;
+  std::size_t n_bytes = sizeof value;
+  return ::sysctlbyname(name, &value, &n_bytes, nullptr, 0) == 0 ? value : 0;
+}
+
+}  // namespace
+
+void advise_huge_pages(void*, std::size_t) noexcept {}
+
+int usable_cores() {
+  // Every part of a layer waits for the slowest thread: efficiency cores would hold up the others.
+  const int fast = number("hw.perflevel0.physicalcpu");
+  return std::max(fast > 0 ? fast : number("hw.physicalcpu"), 1);
+}
+
+std::uint64_t free_memory_bytes() {
+  vm_statistics64 pages = {};
+  mach_msg_type_number_t n_words = HOST_VM_INFO64_COUNT;
+  const mach_port_t host = ::mach_host_self();
+  const kern_return_t result =
+      ::host_statistics64(host, HOST_VM_INFO64, reinterpret_cast<host_info64_t>(&pages), &n_words);
+  ::mach_port_deallocate(::mach_task_self(), host);
+  if (result != KERN_SUCCESS) return 0;
+  // Inactive pages are mostly those of files.
+  const std::uint64_t n_pages =
+      std::uint64_t{pages.free_count} + pages.inactive_count + pages.purgeable_count;
+  return n_pages * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+std::string processor_name() {
+  char name[256] = {};
+  std::size_t n_bytes = sizeof name - 1;
+  return ::sysctlbyname("machdep.cpu.brand_string", name, &n_bytes, nullptr, 0) == 0 ? name : "";
+}
+
+std::vector<const char*> missing_arm_features() {
+  std::vector<const char*> out;
+#if defined(__aarch64__)
+  if (number("hw.optional.arm.FEAT_DotProd") == 0) out.push_back("asimddp");
+  if (number("hw.optional.arm.FEAT_LSE") == 0) out.push_back("atomics");
+  if (number("hw.optional.arm.FEAT_RDM") == 0) out.push_back("asimdrdm");
+  if (number("hw.optional.armv8_crc32") == 0) out.push_back("crc32");
+#endif
+  return out;
+}
+
+// Not the system's number of the thread, which only a call that may lock can tell.
+long current_thread_id() noexcept { return reinterpret_cast<long>(::pthread_self()); }
+
+int open_nameless_file(const std::string&, std::string&) { return -1; }
+
+// fsync() leaves the data in the disk's own memory here. File systems that do not know the stronger
+// call have the weaker one.
+bool sync_to_disk(int fd) noexcept { return ::fcntl(fd, F_FULLFSYNC) == 0 || ::fsync(fd) == 0; }
+
+}  // namespace specdec

@@ -1,0 +1,86 @@
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <set>
+
+#include "base/open_file.h"
+#include "base/system.h"
+
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+namespace specdec {
+
+void advise_huge_pages(void* data, std::size_t n_bytes) noexcept {
+  (void)::madvise(data, n_bytes, MADV_HUGEPAGE);
+}
+
+int usable_cores() {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  if (::sched_getaffinity(0, sizeof mask, &mask) != 0) return 1;
+  // Hyper-thread siblings share their vector units: count each core once.
+  std::set<std::string> cores;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &mask)) continue;
+    const std::string base =
+        "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list";
+    std::ifstream siblings(base);
+    std::string line;
+    cores.insert(std::getline(siblings, line) ? line : std::to_string(cpu));
+  }
+  return std::max(static_cast<int>(cores.size()), 1);
+}
+
+std::uint64_t free_memory_bytes() {
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string word; meminfo >> word;) {
+    std::uint64_t available = 0;
+    if (word == "MemAvailable:") return meminfo >> available ? available * 1024 : 0;
+  }
+  return 0;
+}
+
+std::string processor_name() {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  for (std::string line; std::getline(cpuinfo, line);) {
+    if (line.starts_with("model name")) return line;
+  }
+  return {};
+}
+
+std::vector<const char*> missing_arm_features() {
+  std::vector<const char*> out;
+#if defined(__aarch64__)
+  const unsigned long has = ::getauxval(AT_HWCAP);
+  if ((has & HWCAP_ASIMDDP) == 0) out.push_back("asimddp");
+  // Parts of Armv8.2-A that the compiler may use as well.
+  if ((has & HWCAP_ATOMICS) == 0) out.push_back("atomics");
+  if ((has & HWCAP_ASIMDRDM) == 0) out.push_back("asimdrdm");
+  if ((has & HWCAP_CRC32) == 0) out.push_back("crc32");
+#endif
+  return out;
+}
+
+long current_thread_id() noexcept { return ::syscall(SYS_gettid); }
+
+int open_nameless_file(const std::string& folder, std::string& path) {
+  path.reserve(64);  // nothing may be thrown with the file open
+  const int fd = open_uninterrupted(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+  if (fd < 0) return -1;
+  path = "/proc/self/fd/" + std::to_string(fd);
+  if (::access(path.c_str(), R_OK) == 0) return fd;
+  ::close(fd);
+  return -1;
+}
+
+bool sync_to_disk(int fd) noexcept { return ::fsync(fd) == 0; }
+
+}  // namespace specdec

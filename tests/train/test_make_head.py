@@ -1,0 +1,273 @@
+"""tools/make_head.py on a small random target: what it writes, refuses and goes on with."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import eagle_reference
+import tiny_models
+
+sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="PyTorch is not installed"
+)
+TOOL = pathlib.Path(__file__).resolve().parents[2] / "tools" / "make_head.py"
+SMALL = [
+    *("--tokens", 3000, "--answer-tokens", 24, "--minutes", 1, "--epochs", 8, "--threads", 1),
+    *("--draft-tokens", 160, "--batch-tokens", 512, "--learning-rate", 0.003, "--depth", 3),
+]
+
+
+@pytest.fixture(autouse=True)
+def tools_on_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+
+
+def tool(*arguments, code=0):
+    done = subprocess.run(
+        [sys.executable, TOOL, *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def write_target(path, n_layers=4, **changes):
+    template = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</>{% endfor %}<a>"
+    config = tiny_models.TinyConfig(context_length=1024, n_layers=n_layers, **changes)
+    keys = {"tokenizer.chat_template": template}
+    return tiny_models.write_tiny(path, config, dtype="Q8_0", seed=1, extra=keys)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A head for a chat model, and what the tool reported."""
+    folder = tmp_path_factory.mktemp("head")
+    target, out = write_target(folder / "target.gguf"), folder / "head.gguf"
+    report, prompts = folder / "report.json", folder / "prompts.jsonl"
+    prompts.write_text('{"prompt": "the inner"}\n{"turns": ["in the", "b"]}\n')
+    measured = ["--report", report, "--eval", prompts, "--eval-tokens", 24]
+    done = tool(target, out, *SMALL, "--output-type", "q4_0", *measured)
+    return target, out, done, json.loads(report.read_text())
+
+
+def small_shape():
+    import head_net
+
+    return head_net.HeadShape((1, 2, 3), 64, 4, 2, 16, 96, 160)
+
+
+def reference_of(head, ids, embedding):
+    """The NumPy head with the same weights."""
+    shape = head.shape
+    config = eagle_reference.EagleConfig(
+        shape.target_layers,
+        draft_vocab_size=shape.n_draft,
+        rope_theta=shape.rope_theta,
+        norm_epsilon=shape.epsilon,
+    )
+    tensors = {name: t.detach().numpy() for name, t in head.tensors().items()}
+    target = {"token_embd.weight": embedding.numpy()}
+    return eagle_reference.Head(config, tensors | {"d2t": ids.numpy()}, target)
+
+
+@needs_torch
+def test_the_unrolled_pass_is_what_drafting_computes():
+    """Row t of step s: the prompt's rows to t with the target's taps, then s of its own."""
+    import torch
+
+    import head_net
+
+    torch.manual_seed(0)
+    shape = small_shape()
+    head = head_net.Head(shape)
+    with torch.no_grad():
+        head.tap_scale.uniform_(0.5, 4)
+    embedding, ids = torch.randn(272, 64), torch.arange(50, 210)
+    reference = reference_of(head, ids, embedding)
+    n, n_steps = 7, 4
+    tokens = torch.randint(0, 272, (1, n + n_steps - 1))
+    taps = 2 * torch.randn(1, n, 3 * 64)
+    with torch.no_grad():
+        steps = head.unroll(embedding[tokens], taps, n_steps)
+    for t in range(n):
+        cache = eagle_reference.Cache(reference.config)
+        out, laws = reference.ingest(cache, tokens[0, : t + 1].numpy(), taps[0, : t + 1].numpy())
+        for step in range(n_steps):
+            if step > 0:
+                out, laws = reference.rows(
+                    cache, tokens[0, t + step : t + step + 1].numpy(), out[-1:], [t + step]
+                )
+            ours = (steps[step][0, t] @ head.output.T).detach().numpy()
+            assert np.abs(ours - laws[-1]).max() < 1e-4, (t, step)
+
+
+@needs_torch
+def test_the_file_has_the_layout_of_heads(made):
+    import gguf
+
+    target, out, _, _ = made
+    reader = gguf.GGUFReader(out)
+    kinds = {t.name: (t.tensor_type.name, t.shape.tolist()) for t in reader.tensors}
+    config = eagle_reference.EagleConfig((1, 2, 3))
+    tiny = tiny_models.TinyConfig(n_layers=4)
+    example = eagle_reference.write_eagle3(out.with_name("example.gguf"), config, tiny)
+    assert {t.name: t.shape.tolist() for t in gguf.GGUFReader(example).tensors} == {
+        name: shape for name, (_, shape) in kinds.items()
+    }
+    assert kinds["output.weight"][0] == "Q4_0"
+    assert kinds["fc.weight"][0] == kinds["blk.0.ffn_down.weight"][0] == "Q8_0"
+    assert kinds["d2t"] == ("I64", [160])
+    assert kinds["blk.0.attn_norm_2.weight"][0] == "F32"
+    values = {name: field.contents() for name, field in reader.fields.items()}
+    for key, value in eagle_reference.metadata(config).items():
+        if not key.startswith("general."):
+            assert values[key] == pytest.approx(value), key
+    theirs = gguf.GGUFReader(target).fields
+    for name in [name for name in theirs if name.startswith("tokenizer.")]:
+        assert values[name] == theirs[name].contents()
+
+
+@needs_torch
+def test_the_head_learnt_something(made):
+    _, out, done, report = made
+    before, after = report["before"], report["after"]
+    assert after["loss"] < before["loss"] - 0.1
+    assert after["agreement"] > before["agreement"] + 0.05
+    assert after["rows"] > 100
+    assert sorted(after["accepted"], reverse=True) == after["accepted"]
+    assert after["tokens_per_pass"] == pytest.approx(1 + sum(after["accepted"]))
+    assert "accepted at position 3" in done.stdout
+    mine = report["prompts"]["prompts.jsonl"]
+    assert mine["n_prompts"] == 2
+    assert 10 < mine["rows"] <= 2 * 24
+    assert "prompts.jsonl (2 prompts)" in done.stdout
+    card = out.with_suffix(".md").read_text()
+    assert (
+        f"| accepted at position 1 | {before['accepted'][0]:.3f} | {after['accepted'][0]:.3f} |"
+        in card
+    )
+
+
+@needs_torch
+def test_acceptance_is_what_greedy_decoding_with_the_head_would_have(made):
+    """Counted one round at a time with the NumPy head and the target's own text."""
+    import gguf
+    import torch
+
+    import draft_data
+    import draft_train
+    import head_data
+    import head_net
+    import head_train
+
+    target, out, _, _ = made
+    state = torch.load(out.with_name("head.gguf.state"), weights_only=True)
+    shape = head_net.HeadShape(**state["shape"])
+    head = head_net.Head(shape)
+    head.load_state_dict(state["head"])
+    model = sd.Model(target)
+    data = out.with_name("head.gguf.data")
+    store = draft_data.Store(data, draft_data.fingerprint(target), {"seed": 0, "answer_tokens": 24})
+    _, held_out = draft_train.split(head_data.Taps(model, store, (1, 2, 3)).load(print))
+    table = next(t for t in gguf.GGUFReader(target).tensors if t.name == "token_embd.weight")
+    embedding = torch.from_numpy(gguf.quants.dequantize(table.data, table.tensor_type))
+    texts = [text for text in held_out if len(text.tokens) < 200][:3]
+    found = head_train.evaluate(head, embedding, state["ids"], texts, n_steps=3, max_rows=10**9)
+
+    reference = reference_of(head, state["ids"], embedding)
+    counts, n = np.zeros(3), 0
+    for text in texts:
+        best = text.top_ids[:, 0]
+        taps = head_data.from_bits(np.array(text.taps)).numpy()
+        for p in range(2, len(text.tokens) - 2):
+            said = (best[p : p + 2] == text.tokens[p : p + 2]).all()
+            if not said or (text.part[p : p + 3] != draft_data.ANSWER).any():
+                continue
+            cache = eagle_reference.Cache(reference.config)
+            hidden, laws = reference.ingest(cache, text.tokens[1:p], taps[: p - 1])
+            ids, _ = reference.chain(cache, hidden[-1], laws[-1], 3)
+            counts += np.cumprod(np.array(ids) == best[p : p + 3])
+            n += 1
+    assert n == found["rows"] > 10
+    assert found["accepted"] == pytest.approx((counts / n).tolist(), abs=1.5 / n)
+
+
+@needs_torch
+def test_training_goes_on_with_the_same_ids(made, tmp_path):
+    import torch
+
+    target, first, _, report = made
+    data, out = first.with_name("head.gguf.data"), tmp_path / "again.gguf"
+    (tmp_path / "again.gguf.state").write_bytes(first.with_name("head.gguf.state").read_bytes())
+    longer = [*SMALL, "--epochs", 9, "--data", data, "--resume", "--report", tmp_path / "r.json"]
+    done = tool(target, out, *longer)
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["epochs"] >= report["epochs"]
+    assert "taps: round" not in done.stderr  # those that are there are used
+    states = [
+        torch.load(path.with_name(path.name + ".state"), weights_only=True) for path in (first, out)
+    ]
+    assert torch.equal(states[0]["ids"], states[1]["ids"])
+    wrong = tool(target, out, *SMALL, "--draft-tokens", 128, "--data", data, "--resume", code=1)
+    assert "give the same sizes, or do not --resume" in wrong.stderr
+
+
+@needs_torch
+def test_damaged_taps_are_named(made, tmp_path):
+    import draft_data
+    import head_data
+    from training_safety import ToolError
+
+    target, out, _, _ = made
+    model = sd.Model(target)
+    store = draft_data.Store(
+        out.with_name("head.gguf.data"),
+        draft_data.fingerprint(target),
+        {"seed": 0, "answer_tokens": 24},
+    )
+    taps = head_data.Taps(model, store, (1, 2, 3))
+    whole = (taps.folder / "round-00000.npy").read_bytes()
+    n = len(np.load(taps.folder / "round-00000.npy"))
+    path = tmp_path / "round-00000.npy"
+    for content in (b"", b"nonsense", whole[: len(whole) // 2], whole[:100]):
+        path.write_bytes(content)
+        with pytest.raises(ToolError, match=r"round-00000\.npy: cannot be read .* delete it"):
+            taps.read(path, n)
+    path.write_bytes(whole)
+    with pytest.raises(ToolError, match="expected int16"):
+        taps.read(path, n + 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--layers", 3, 2, 9], "three ascending numbers from 0, got 3 2 9"),
+        (["--draft-tokens", 3], "--draft-tokens must be 16 to"),
+        (["--depth", 0], "--depth must be 1 to 16, got 0"),
+        (["--intermediate", 3], "--intermediate must be 16 to"),
+        (["--outtype", "q3_k"], "invalid choice"),
+        (["--report", "x.md"], "--report and its card are both|its card and --report are both"),
+        (["--learning-rate", "nan"], "--learning-rate must be above 0"),
+    ],
+)
+def test_bad_options_are_named(tmp_path, arguments, text, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = tool("target.gguf", "x.gguf", *arguments, code=2)
+    assert re.search(text, done.stderr.replace("\n", " ")), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_torch
+def test_targets_without_three_layers_are_refused(tmp_path):
+    target = write_target(tmp_path / "target.gguf", n_layers=2)
+    done = tool(target, tmp_path / "x.gguf", *SMALL, code=1)
+    assert "the target has 2 layers: a head needs three" in done.stderr

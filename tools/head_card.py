@@ -1,0 +1,71 @@
+"""The card of a head: what the file is, of what it was made, and how good it is."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import Any
+
+from head_net import HeadShape
+
+
+def card(report: dict[str, Any], name: str, args: argparse.Namespace, shape: HeadShape) -> str:
+    layers = ", ".join(map(str, shape.target_layers))
+    after, before = report["after"], report["before"]
+    lines = [
+        f"# {args.out.name}",
+        "",
+        f"{name}: drafts for `{args.target.name}` and is of no use without it.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| architecture | `eagle3`: one layer of width {shape.hidden_size}, {shape.n_heads} heads "
+        f"({shape.n_kv_heads} for keys and values), inner width {shape.intermediate_size} |",
+        f"| reads | what enters the target's layers {layers} |",
+        f"| drafts | {shape.n_draft} of the target's ids, {report['in_vocabulary']:.1%} of what it "
+        "says in held-out texts |",
+        f"| file | {report['file_bytes'] / 1e6:.2f} MB; matrices in {args.outtype}, the output in "
+        f"{args.output_type} |",
+        "| data | what the target wrote itself, turns of users and answers: "
+        f"{report['written_tokens']} tokens, {report['texts']} texts; {report['held_out_texts']} "
+        "more were held out |",
+        f"| training | {report['training_tokens']} tokens in {report['steps']} steps, "
+        f"{report['epochs']:.1f} passes over the text, {report['training_minutes']:.0f} minutes; "
+        f"{args.depth} steps deep |",
+        "",
+        f"Greedy chains of {len(after['accepted'])} drafts at {after['rows']} places of held-out "
+        "answers, counted without the engine: the part in which the draft at a position and all "
+        "before it were what the target says.",
+        "",
+        "| | before training | after |",
+        "|---|---|---|",
+        f"| loss of the first draft | {before['loss']:.3f} | {after['loss']:.3f} |",
+    ]
+    for i, (old, new) in enumerate(zip(before["accepted"], after["accepted"], strict=True)):
+        lines.append(f"| accepted at position {i + 1} | {old:.3f} | {new:.3f} |")
+    lines += [
+        f"| tokens per pass of the target | {before['tokens_per_pass']:.2f} | "
+        f"{after['tokens_per_pass']:.2f} |",
+        "",
+        *(
+            f"`{name}`, {found['n_prompts']} prompts: accepted by position "
+            + ", ".join(f"{share:.3f}" for share in found["accepted"])
+            + f"; {found['tokens_per_pass']:.2f} tokens per pass.\n"
+            for name, found in report["prompts"].items()
+        ),
+        "```sh",
+        shlex.join(
+            [
+                "python", "tools/make_head.py", args.target.name, args.out.name,
+                "--tokens", str(report["written_tokens"]),
+                "--minutes", f"{report['training_minutes']:.0f}",
+                "--draft-tokens", str(shape.n_draft), "--depth", str(args.depth),
+                "--outtype", args.outtype, "--output-type", args.output_type,
+            ]
+        ),
+        "```",
+        "",
+        "makes one like it, not the same bits: where training ends depends on the clock.",
+        "",
+    ]  # fmt: skip
+    return "\n".join(lines)

@@ -1,0 +1,135 @@
+"""Stages that making a draft and making a head share: the target's texts, going on from a saved
+state, training with everything saved."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+import draft_data
+import specdec_native as sd
+from training_loop import Training
+from training_safety import (
+    NotSaved,
+    ToolError,
+    check_finite,
+    save_torch,
+    stop_on_request,
+    tell,
+)
+
+Shape = TypeVar("Shape")
+
+
+def say(text: str) -> None:
+    tell(f"{time.strftime('%H:%M:%S')} {text}", sys.stderr)
+
+
+def write_texts(args: argparse.Namespace, model: sd.Model) -> draft_data.Store:
+    store = draft_data.Store(
+        args.data,
+        draft_data.fingerprint(args.target),
+        {"seed": args.seed, "answer_tokens": args.answer_tokens},
+    )
+    writer = draft_data.Writer(
+        model, seed=args.seed, n_parallel=args.parallel, answer_tokens=args.answer_tokens
+    )
+    n = draft_data.generate(
+        writer,
+        store,
+        n_tokens=args.tokens,
+        deadline=time.monotonic() + 60 * args.text_minutes,
+        progress=say,
+    )
+    say(f"text: {n} tokens in {args.data}")
+    return store
+
+
+def load_state(
+    path: pathlib.Path, shape: Shape, vocabulary: str | None = None
+) -> dict[str, Any] | None:
+    """None before the first one was saved. `shape`: a dataclass of sizes, those expected.
+    `vocabulary`: the target's, as a digest."""
+    try:
+        state = torch.load(path, weights_only=True)
+        found = type(shape)(**state["shape"])
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ToolError(f"{path}: cannot be read ({reason}); train without --resume") from None
+    if found != shape:
+        raise ToolError(
+            f"{path}: is of {found}, expected {shape}: give the same sizes, or do not --resume"
+        )
+    if vocabulary is not None and state.get("vocabulary", vocabulary) != vocabulary:
+        raise ToolError(f"{path}: is of a target with another vocabulary; do not --resume")
+    return dict(state)
+
+
+def begin(
+    trainer: Training[Any], path: pathlib.Path, shape: object, vocabulary: str | None
+) -> None:
+    """From the saved state if there is one."""
+    state = load_state(path, shape, vocabulary)
+    if state is None:
+        say(f"{path}: nothing was saved yet, begins afresh")
+        return
+    try:
+        trainer.restore(state)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise ToolError(f"{path}: is damaged ({error!r}); train without --resume") from None
+    check_finite(trainer.module.parameters(), f"{path}: the training")
+
+
+def keep_training(
+    trainer: Training[Any],
+    state: pathlib.Path,
+    vocabulary: str,
+    write: Callable[[], None],
+    held_out: Callable[[], str],
+) -> None:
+    """Until it ends or a signal ends it; saves every few minutes and at the end.
+
+    Args:
+        write: makes the file.
+        held_out: says how good it is.
+    """
+    module: nn.Module = trainer.module
+
+    def save_all() -> None:
+        check_finite(module.parameters(), "the training")
+        save_torch(state, trainer.state() | {"vocabulary": vocabulary})
+        write()
+
+    def save_now_and_then() -> None:
+        say(f"held out: {held_out()}")
+        try:
+            save_all()
+        except NotSaved as error:  # there may be room again in three minutes
+            say(f"{error}; goes on all the same")
+
+    with stop_on_request(say) as stopped:
+        trainer.run(say, save_now_and_then, stopped)
+        save_all()
+        if stopped():
+            say(f"step {trainer.n_steps}, epoch {trainer.epoch:.1f}: saved as {state}")
+        stopped.raise_again()
+
+
+def run_with_threads(
+    args: argparse.Namespace, stages: Callable[[argparse.Namespace], None]
+) -> None:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        stages(args)
+    except sd.SpecdecError as error:
+        raise ToolError(str(error)) from None
