@@ -74,7 +74,7 @@ def test_the_extension_links_only_system_libraries(distribution):
         pytest.skip("no ldd here")
     done = subprocess.run([ldd, _core.__file__], capture_output=True, text=True, check=True)
     libraries = {line.split()[0].partition(".so")[0] for line in done.stdout.splitlines()}
-    known = {"linux-vdso", "libstdc++", "libm", "libgcc_s", "libc", "libpthread"}
+    known = {"linux-vdso", "libstdc++", "libm", "libgcc_s", "libc", "libdl", "libpthread"}
     assert {name for name in libraries if not name.startswith("/lib")} <= known
 
 
