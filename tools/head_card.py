@@ -33,7 +33,7 @@ def card(report: dict[str, Any], name: str, args: argparse.Namespace, shape: Hea
         f"{report['epochs']:.1f} passes over the text, {report['training_minutes']:.0f} minutes; "
         f"{args.depth} steps deep |",
         "",
-        f"Greedy chains of {len(after['accepted'])} drafts at {after['rows']} places of held-out "
+        f"Greedy chains of {len(after['accepted'])} drafts in {after['rounds']} rounds of held-out "
         "answers, counted without the engine: the part in which the draft at a position and all "
         "before it were what the target says.",
         "",

@@ -111,7 +111,7 @@ def train(
         begin(trainer, args.state, shape, vocabulary)
 
     def how_good() -> str:
-        found = head_train.evaluate(head, embedding, ids, held_out, max_rows=1000)
+        found = head_train.evaluate(head, embedding, ids, held_out, max_rounds=700)
         return head_measure.one_line(found)
 
     n_parameters = sum(p.numel() for p in head.parameters())

@@ -96,7 +96,7 @@ def table(report: dict[str, Any]) -> str:
     before, after = report["before"], report["after"]
     n = len(after["accepted"])
     lines = [
-        f"{after['rows']} chains of {n} drafts on held-out answers      before   after",
+        f"{after['rounds']} chains of {n} drafts on held-out answers      before   after",
         f"loss of the first draft                            {before['loss']:7.3f} "
         f"{after['loss']:7.3f}",
     ]
