@@ -54,7 +54,7 @@ def made(tmp_path_factory):
     target, out = write_target(folder / "target.gguf"), folder / "head.gguf"
     report, prompts = folder / "report.json", folder / "prompts.jsonl"
     prompts.write_text('{"prompt": "the inner"}\n{"turns": ["in the", "b"]}\n')
-    measured = ["--report", report, "--eval", prompts, "--eval-tokens", 24]
+    measured = ["--report", report, "--eval", prompts, "--eval-tokens", 24, "--eval-count", 3]
     done = tool(target, out, *SMALL, "--output-type", "q4_0", *measured)
     return target, out, done, json.loads(report.read_text())
 
@@ -146,10 +146,11 @@ def test_the_head_learnt_something(made):
     assert sorted(after["accepted"], reverse=True) == after["accepted"]
     assert after["tokens_per_pass"] == pytest.approx(1 + sum(after["accepted"]))
     assert "accepted at position 3" in done.stdout
-    mine = report["prompts"]["prompts.jsonl"]
-    assert mine["n_prompts"] == 2
-    assert 4 < mine["rounds"] <= 2 * 24
-    assert "prompts.jsonl (2 prompts)" in done.stdout
+    assert set(report["prompts"]) == {"held-out texts", "prompts.jsonl"}
+    for found in report["prompts"].values():
+        assert set(found) == {"n_prompts", "n-gram", "untrained", "trained", "speed"}
+        assert len(found["trained"]["by_position"]) == 4
+    assert "auto without the draft" in done.stdout
     card = out.with_suffix(".md").read_text()
     assert (
         f"| accepted at position 1 | {before['accepted'][0]:.3f} | {after['accepted'][0]:.3f} |"
