@@ -31,9 +31,22 @@ if(SPECDEC_ODR)
   specdec_cxx_options(-O0 -flto -ffat-lto-objects -fPIC)
 endif()
 if(SPECDEC_SANITIZE)
-  # GCC sees uninitialised values in instrumented code where there are none, and says so in its manual.
-  specdec_cxx_options(-fsanitize=${SPECDEC_SANITIZE} -fno-omit-frame-pointer -g1 -Wno-maybe-uninitialized)
+  specdec_cxx_options(-fsanitize=${SPECDEC_SANITIZE} -fno-omit-frame-pointer -g1)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # GCC sees uninitialised values in instrumented code where there are none, and says so in its manual.
+    specdec_cxx_options(-Wno-maybe-uninitialized)
+  endif()
   target_link_options(specdec_flags INTERFACE -fsanitize=${SPECDEC_SANITIZE})
+endif()
+if(SPECDEC_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "SPECDEC_FUZZ needs Clang with libFuzzer, found ${CMAKE_CXX_COMPILER_ID}: "
+                        "set CMAKE_CXX_COMPILER")
+  endif()
+  # Undefined behaviour ends the process, so that the fuzzer keeps the input.
+  specdec_cxx_options(-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+                      -fno-omit-frame-pointer -g1)
+  target_link_options(specdec_flags INTERFACE -fsanitize=address,undefined)
 endif()
 
 # specdec_layer(name SOURCES a.cc b.cc DEPENDS other_layer ...)

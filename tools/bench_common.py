@@ -34,6 +34,10 @@ def cpu_name() -> str:
 
 def machine(n_threads: int) -> dict[str, Any]:
     """What a reader must know to compare figures, and nothing about whose machine it is."""
+    try:
+        from specdec_native.studies.machine import commit
+    except ImportError:  # tools/check_gpu.py does without the package
+        commit = str
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": cpu_name(),
@@ -41,6 +45,7 @@ def machine(n_threads: int) -> dict[str, Any]:
         "n_threads": n_threads,
         "memory_gib": round(memory / 2**30),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": commit(),
     }
 
 

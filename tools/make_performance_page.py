@@ -102,8 +102,10 @@ def machine_text(reports: list[Report]) -> str:
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     versions = sorted({r["versions"]["specdec"] for r in reports})
     peers = sorted({r["versions"]["peer"] for r in reports if r["versions"].get("peer")})
+    commits = sorted({c for r in reports if (c := r.get("commit") or r["machine"].get("commit"))})
     text = f"Measured on {'; '.join(machines)}; {when}. Versions: specdec-native "
-    return text + ", ".join(versions) + "".join(f", {peer}" for peer in peers) + "."
+    text += ", ".join(versions) + "".join(f", {peer}" for peer in peers)
+    return text + (f"; commits {', '.join(commits)}." if commits else ".")
 
 
 def article(name: str) -> str:

@@ -60,9 +60,17 @@ void throw_file_error(const std::string& path, const char* what, int error_numbe
               std::move(detail));
 }
 
+int open_uninterrupted(const char* path, int flags, unsigned mode) noexcept {
+  int fd = -1;
+  do {
+    fd = ::open(path, flags, static_cast<mode_t>(mode));
+  } while (fd < 0 && errno == EINTR);
+  return fd;
+}
+
 OpenFile::OpenFile(const std::string& path) {
   // O_NONBLOCK means nothing for a regular file. ENXIO: a socket, or a device without a driver.
-  fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  fd_ = open_uninterrupted(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   struct stat info{};
   if (fd_ < 0) {
     const int error_number = errno;

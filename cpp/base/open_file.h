@@ -14,6 +14,9 @@ namespace specdec {
 // Throws Error(kIo), or kResource without memory, naming the path and the system's reason.
 [[noreturn]] void throw_file_error(const std::string& path, const char* what, int error_number);
 
+// open(2) for as long as a signal interrupts it, as it may on network file systems.
+[[nodiscard]] int open_uninterrupted(const char* path, int flags, unsigned mode = 0) noexcept;
+
 // A regular file open for reading. A pipe is refused at once, where open() would wait for a writer.
 class OpenFile {
  public:

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <set>
 
+#include "base/open_file.h"
 #include "base/system.h"
 
 #if defined(__aarch64__)
@@ -72,7 +73,7 @@ long current_thread_id() noexcept { return ::syscall(SYS_gettid); }
 
 int open_nameless_file(const std::string& folder, std::string& path) {
   path.reserve(64);  // nothing may be thrown with the file open
-  const int fd = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+  const int fd = open_uninterrupted(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
   if (fd < 0) return -1;
   path = "/proc/self/fd/" + std::to_string(fd);
   if (::access(path.c_str(), R_OK) == 0) return fd;

@@ -52,6 +52,9 @@ void bind_drafters(py::module_& m) {
       .def_property(
           "corpus", [](const SuffixOptions& o) { return py::bytes(o.corpus_text); },
           [](SuffixOptions& o, const py::bytes& text) { o.corpus_text = text; })
+      .def_property(
+          "corpus_path", [](const SuffixOptions& o) { return py::bytes(o.corpus_path); },
+          [](SuffixOptions& o, const py::bytes& path) { o.corpus_path = path; })
       .def_readwrite("keep", &SuffixOptions::keep)
       .def_readwrite("max_store", &SuffixOptions::max_store);
 

@@ -1,6 +1,8 @@
 #include "cli/draft_flags.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <system_error>
 #include <variant>
 #include <vector>
 
@@ -200,7 +202,14 @@ void fill(const DraftFlags& flags, SuffixOptions& options) {
   options.min_match = flags.suffix_min_match;
   options.max_store = flags.suffix_max_store;
   options.keep = flags.keep;
-  if (!flags.suffix_corpus.empty()) options.corpus_text = read_file(flags.suffix_corpus);
+  if (flags.suffix_corpus.empty()) return;
+  // A file may be a pipe here, or "-".
+  std::error_code no_folder;
+  if (std::filesystem::is_directory(flags.suffix_corpus, no_folder)) {
+    options.corpus_path = flags.suffix_corpus;
+  } else {
+    options.corpus_text = read_file(flags.suffix_corpus);
+  }
 }
 
 void fill(const DraftFlags& flags, RecyclingOptions& options) {

@@ -19,7 +19,7 @@ struct DraftFlags {
   int head_tokens = -1, top_k = 0, branch = 1;
   int ngram_n = 0, ngram_min_count = 0, ngram_filler_top_k = 0;
   int suffix_min_match = 0, suffix_max_store = 0;
-  std::string suffix_corpus;  // a file
+  std::string suffix_corpus;  // a file or a folder
   int recycling_top_k = 0;
   bool recycling_tree = true;
   int n_layers = 0;

@@ -61,7 +61,7 @@ std::string read_all(const std::string& path) {
   if (!is_stdin) {
     const AbortOnInterrupt abort;  // a FIFO waits for its writer
     do {
-      fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+      fd = open_uninterrupted(path.c_str(), O_RDONLY | O_CLOEXEC);
     } while (fd < 0 && errno == EINTR);
     if (fd < 0) throw_file_error(path, "cannot open", errno);
   }

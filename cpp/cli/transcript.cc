@@ -27,7 +27,7 @@ void save_transcript(const std::string& path, const std::vector<ChatMessage>& me
   json.end_array().end_object();
   require_replaceable(path);
   const std::string partial = path + "." + std::to_string(::getpid()) + ".partial";
-  const int fd = ::open(partial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  const int fd = open_uninterrupted(partial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (fd < 0) throw_file_error(path, "cannot write", errno);
   bool written = write_all(fd, json.text() + "\n");
   int reason = errno;

@@ -66,6 +66,7 @@ struct SuffixOptions {
   int max_store = 1 << 18;  // 1024..2^26 tokens are remembered, about 100 bytes each
   bool keep = false;        // keep what was seen from request to request
   std::string corpus_text;  // a static text, of which a session makes `corpus`
+  std::string corpus_path;  // instead: a file, or a folder of texts
   std::shared_ptr<const SuffixIndex> corpus;  // finished; or null
 };
 

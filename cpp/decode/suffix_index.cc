@@ -163,15 +163,19 @@ SuffixMatch SuffixIndex::Cursor::match(const SuffixIndex& text) const {
   return {.length = length_, .next = text.states_[index(state_)].last + 1, .period = 0};
 }
 
-std::shared_ptr<const SuffixIndex> make_suffix_corpus(std::span<const TokenId> text,
+std::shared_ptr<const SuffixIndex> make_suffix_corpus(std::span<const std::vector<TokenId>> texts,
                                                       const std::function<void()>& poll) {
   constexpr std::size_t kPollTokens = 1 << 15;
-  if (text.empty()) return nullptr;
   auto corpus = std::make_shared<SuffixIndex>();
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (poll && i % kPollTokens == 0) poll();
-    corpus->append(text[i]);
+  for (const std::vector<TokenId>& text : texts) {
+    if (text.empty()) continue;
+    if (!corpus->text().empty()) corpus->append_separator();
+    for (std::size_t i = 0; i < text.size(); ++i) {
+      if (poll && i % kPollTokens == 0) poll();
+      corpus->append(text[i]);
+    }
   }
+  if (corpus->text().empty()) return nullptr;
   corpus->finish();
   return corpus;
 }

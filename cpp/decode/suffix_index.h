@@ -78,9 +78,9 @@ class SuffixIndex {
   SuffixMatch match_;
 };
 
-// An index of a text that will not grow, or null for an empty one.
-// `poll` is called many times a second; it may throw.
+// An index of texts that will not grow, or null if all are empty; no match reaches from one into
+// another. `poll` is called many times a second; it may throw.
 [[nodiscard]] std::shared_ptr<const SuffixIndex> make_suffix_corpus(
-    std::span<const TokenId> text, const std::function<void()>& poll = {});
+    std::span<const std::vector<TokenId>> texts, const std::function<void()>& poll = {});
 
 }  // namespace specdec

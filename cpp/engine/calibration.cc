@@ -74,7 +74,7 @@ std::string folder() {
 
 // The text of a small regular file; nothing otherwise. Never waits, as opening a FIFO would.
 std::optional<std::string> read_small(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const int fd = open_uninterrupted(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return std::nullopt;
   std::string text;
   struct stat status = {};

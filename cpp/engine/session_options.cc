@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "decode/drafter.h"
 #include "decode/verifier.h"
+#include "engine/corpus_files.h"
 #include "engine/memory.h"
 #include "gguf/reader.h"
 #include "kv/kv_cache.h"
@@ -200,6 +201,30 @@ SessionOptions resolve_options(const LoadedModel& target, SessionOptions options
   return options;
 }
 
+namespace {
+
+// All of a text that was given as such; of files what max_store tokens hold.
+std::shared_ptr<const SuffixIndex> suffix_corpus(const LoadedModel& target,
+                                                 const SuffixOptions& options,
+                                                 const std::function<void()>& poll) {
+  constexpr std::uint64_t kMostBytesPerToken = 16;
+  std::vector<std::string> texts = {options.corpus_text};
+  if (!options.corpus_path.empty()) {
+    const auto max_store = static_cast<std::uint64_t>(std::max(options.max_store, 0));
+    texts = read_corpus(options.corpus_path, max_store * kMostBytesPerToken, poll);
+  }
+  std::vector<std::vector<TokenId>> tokens;
+  std::size_t n_tokens = 0;
+  for (const std::string& text : texts) {
+    tokens.push_back(target.encode({{text, false}}, 0, poll));
+    n_tokens += tokens.back().size();
+    if (texts.size() > 1 && n_tokens >= static_cast<std::size_t>(options.max_store)) break;
+  }
+  return make_suffix_corpus(tokens, poll);
+}
+
+}  // namespace
+
 void complete_drafters(const LoadedModel& target, SessionOptions& options,
                        const std::function<void()>& poll) {
   for (DrafterOptions& drafter : options.drafters) {
@@ -209,10 +234,10 @@ void complete_drafters(const LoadedModel& target, SessionOptions& options,
       if (kept > 0 && kept < (1U << 30)) model->head_tokens = static_cast<int>(kept);
     }
     auto* const suffix = std::get_if<SuffixOptions>(&drafter);
-    if (suffix == nullptr || suffix->corpus_text.empty()) continue;
-    suffix->corpus =
-        make_suffix_corpus(target.encode({{suffix->corpus_text, false}}, 0, poll), poll);
+    if (suffix == nullptr || (suffix->corpus_text.empty() && suffix->corpus_path.empty())) continue;
+    suffix->corpus = suffix_corpus(target, *suffix, poll);
     suffix->corpus_text.clear();
+    suffix->corpus_path.clear();
   }
 }
 

@@ -34,7 +34,7 @@ class AtomicFile {
     nameless_.clear();
     for (int attempt = 0; attempt < 100 && fd_ < 0; ++attempt) {
       temporary_ = new_name();
-      fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+      fd_ = open_uninterrupted(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
       if (fd_ < 0 && errno != EEXIST) break;
     }
     if (fd_ < 0) {
@@ -75,7 +75,9 @@ class AtomicFile {
 
   // The data is on the disk then.
   void finish() {
-    if (!sync_to_disk(fd_)) fail("cannot sync");
+    while (!sync_to_disk(fd_)) {
+      if (errno != EINTR) fail("cannot sync");
+    }
     if (!nameless_.empty()) give_name();
     if (::close(std::exchange(fd_, -1)) != 0) fail("cannot close");
   }
@@ -84,7 +86,7 @@ class AtomicFile {
     if (::rename(temporary_.c_str(), path_.c_str()) != 0)
       fail("cannot rename the finished file to it");
     temporary_.clear();
-    const int folder = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int folder = open_uninterrupted(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0) return;
     ::fsync(folder);  // some file systems cannot; the data itself is safe
     ::close(folder);

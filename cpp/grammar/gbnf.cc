@@ -255,6 +255,7 @@ Automaton gbnf_automaton(std::string_view source) {
     throw_invalid("gbnf has " + std::to_string(source.size()) + " bytes, expected up to " +
                   std::to_string(kMaxSource));
   }
+  require_utf8(source, "gbnf");
   return GbnfReader(source).run();
 }
 

@@ -292,6 +292,7 @@ Automaton json_schema_automaton(std::string_view schema) {
     throw_invalid("json schema has " + std::to_string(schema.size()) + " bytes, expected up to " +
                   std::to_string(kMaxSchema));
   }
+  require_utf8(schema, "json schema");
   const Json root = parse_json(schema, "json schema");
   return Compiler(root).run(root);
 }

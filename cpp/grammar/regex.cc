@@ -34,7 +34,11 @@ class PatternReader {
  public:
   PatternReader(Syntax& syntax, std::string_view pattern, const std::string& what,
                 const WriteCharacters& write)
-      : syntax_(syntax), pattern_(code_points(pattern)), what_(what), write_(write) {}
+      : syntax_(syntax), what_(what), write_(write) {
+    std::optional<std::size_t> wrong;
+    pattern_ = code_points(pattern, &wrong);
+    if (wrong) throw_invalid(printable(what, 512) + ": half of a surrogate pair is no character");
+  }
 
   Part run() {
     const Part part = alternatives(0);

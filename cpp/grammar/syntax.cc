@@ -82,22 +82,39 @@ std::vector<CodeRange> complement(std::vector<CodeRange> ranges) {
   return out;
 }
 
-std::u32string code_points(std::string_view utf8) {
+std::u32string code_points(std::string_view utf8, std::optional<std::size_t>* wrong) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(utf8[i]); };
   std::u32string out;
   for (std::size_t i = 0; i < utf8.size();) {
-    const auto byte = static_cast<unsigned char>(utf8[i]);
-    const std::size_t n = byte < 0x80 ? 1 : byte < 0xC0 ? 0 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
-    if (n == 0 || i + n > utf8.size()) {
+    const unsigned lead = byte(i);
+    const std::size_t n = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    char32_t code = n == 1 ? lead : lead & (0xFFU >> (n + 1));
+    bool is_one = (n == 1 || (lead >= 0xC0 && lead < 0xF8)) && i + n <= utf8.size();
+    for (std::size_t k = 1; k < n && is_one; ++k) {
+      is_one = (byte(i + k) & 0xC0U) == 0x80;
+      code = code << 6 | (byte(i + k) & 0x3FU);
+    }
+    const char32_t shorter = n == 1 ? 0 : kForms[n - 2].last + 1;  // than n bytes, below this
+    is_one = is_one && code >= shorter && code <= kLastCode &&
+             (code < kSurrogates.first || code > kSurrogates.second);
+    if (!is_one) {
+      if (wrong != nullptr && !*wrong) *wrong = i;
       ++i;
       continue;
     }
-    char32_t code = n == 1 ? byte : byte & (0xFFU >> (n + 1));
-    for (std::size_t k = 1; k < n; ++k)
-      code = code << 6 | (static_cast<unsigned char>(utf8[i + k]) & 0x3FU);
     out.push_back(code);
     i += n;
   }
   return out;
+}
+
+void require_utf8(std::string_view text, const std::string& what) {
+  std::optional<std::size_t> wrong;
+  (void)code_points(text, &wrong);
+  if (wrong) {
+    throw_invalid(what + " has bytes that are not UTF-8, the first at byte " +
+                  std::to_string(*wrong) + ": expected text in UTF-8");
+  }
 }
 
 std::optional<char32_t> hexadecimal_code(std::u32string_view text, std::size_t n_digits) {

@@ -68,7 +68,11 @@ class Syntax {
 // Sorted, without overlaps, and what is in none of them.
 [[nodiscard]] std::vector<CodeRange> sorted_ranges(std::vector<CodeRange> ranges);
 [[nodiscard]] std::vector<CodeRange> complement(std::vector<CodeRange> ranges);
-[[nodiscard]] std::u32string code_points(std::string_view utf8);  // what is no UTF-8 is left out
+// Bytes that are no UTF-8 are left out; `wrong` gets the place of the first of them.
+[[nodiscard]] std::u32string code_points(std::string_view utf8,
+                                         std::optional<std::size_t>* wrong = nullptr);
+// Throws Error(kInvalidArgument) that names the first byte which is no UTF-8.
+void require_utf8(std::string_view text, const std::string& what);
 // Of the first `n_digits` characters, at most 8; empty if they are not all hexadecimal digits.
 [[nodiscard]] std::optional<char32_t> hexadecimal_code(std::u32string_view text,
                                                        std::size_t n_digits);

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numbers
 import operator
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar, cast
@@ -120,6 +121,14 @@ class Text(Check):
         if isinstance(value, str):
             return value
         self.refuse(name, value, "a str")
+
+
+@dataclass(frozen=True)
+class TextOrPath(Check):
+    def convert(self, name: str, value: object) -> str | os.PathLike[str]:
+        if isinstance(value, (str, os.PathLike)):
+            return value
+        self.refuse(name, value, "a str or a path")
 
 
 @dataclass(frozen=True)

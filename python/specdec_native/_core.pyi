@@ -482,6 +482,7 @@ class NGramOptions:
         ...
 class SuffixOptions:
     corpus: bytes
+    corpus_path: bytes
     keep: bool
     def __init__(self) -> None:
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -222,9 +223,15 @@ def _native_drafter(drafter: Drafter) -> _NativeDrafter:
         if field.name == "model":
             continue
         if field.name == "corpus":
-            value = to_bytes(value or "")
+            is_path = isinstance(value, os.PathLike)
+            setattr(native, "corpus_path" if is_path else "corpus", _corpus_bytes(value))
+            continue
         setattr(native, field.name, value)
     return native
+
+
+def _corpus_bytes(corpus: str | os.PathLike[str] | None) -> bytes:
+    return os.fsencode(corpus) if isinstance(corpus, os.PathLike) else to_bytes(corpus or "")
 
 
 def native_sampling(options: Mapping[str, Any], vocab_size: int) -> _core.SamplingParams:

@@ -3,7 +3,7 @@
 Made by tools/gen_options.py from tools/options_schema: change those.
 """
 
-from ._checks import Callback, Check, Choice, Items, Real, Table, Text, Truth, Whole
+from ._checks import Callback, Check, Choice, Items, Real, Table, Text, TextOrPath, Truth, Whole
 
 # fmt: off
 CHECKS: dict[str, dict[str, Check]] = {
@@ -56,7 +56,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     },
     "SuffixAutomaton": {
         "min_match": Whole(1, 64),
-        "corpus": Text(optional=True),
+        "corpus": TextOrPath(optional=True),
         "keep": Truth(),
         "max_store": Whole(1024, 67108864),
         "draft_max": Whole(1, 64, optional=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -158,8 +159,9 @@ class SuffixAutomaton:
 
     Attributes:
         min_match: 1 to 64; shorter matches are not drafted from.
-        corpus: a static text to find matches in as well, for example the files being worked on;
-            None: none.
+        corpus: where to find matches as well, for example in the files being worked on: a text, or
+            a `pathlib.Path` of a file or of a folder, whose text files are read, those changed last
+            first, as many as `max_store` tokens hold; None: none.
         keep: keep prompts and outputs between calls.
         max_store: 1024 to 67108864; tokens remembered, about 100 bytes each; beyond that the older
             half is forgotten.
@@ -170,7 +172,7 @@ class SuffixAutomaton:
     """
 
     min_match: int = field(default=1, kw_only=False)
-    corpus: str | None = None
+    corpus: str | os.PathLike[str] | None = None
     keep: bool = False
     max_store: int = 1 << 18
     draft_max: int | None = None

@@ -47,7 +47,10 @@ def test_a_corpus_is_drafted_from(tiny):
     ("make", "words"),
     [
         (lambda: sd.SuffixAutomaton(0), "min_match must be"),
-        (lambda: sd.SuffixAutomaton(corpus=b"bytes"), "corpus must be a str or None, not b'bytes'"),
+        (
+            lambda: sd.SuffixAutomaton(corpus=b"bytes"),
+            "corpus must be a str or a path or None, not b'bytes'",
+        ),
         (lambda: sd.SuffixAutomaton(max_store=10), "max_store must be"),
         (lambda: sd.TokenRecycling(33), "top_k must be"),
         (lambda: sd.LayerSkip(0), "n_layers must be"),

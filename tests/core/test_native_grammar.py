@@ -296,6 +296,25 @@ def test_gbnf_errors_say_where(source, message):
         module.Texts("gbnf", source)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [b"\xff\xff\xff\xff", b"\xf4\x90\x80\x80", b"\xc0\x80", b"\xed\xa0\x80", b"\xe2\x82", b"\x80",
+     b"\xc3\x28"],
+)  # fmt: skip
+def test_what_is_no_utf8_is_refused_where_it_stands(wrong):
+    """Found by the fuzzer: a character beyond the last one was written with a form that is none."""
+    with pytest.raises(module.NativeError, match="first at byte 11: expected text in UTF-8"):
+        module.Texts("gbnf", b'root ::= "a' + wrong + b'b"')
+    with pytest.raises(module.NativeError, match=r"json schema has .* first at byte 12"):
+        module.Texts("schema", b'{"pattern":"' + wrong + b'"}')
+
+
+def test_half_a_surrogate_pair_is_no_pattern():
+    with pytest.raises(module.NativeError, match="half of a surrogate pair is no character"):
+        module.Texts("schema", r'{"type": "string", "pattern": "^a\ud83d"}')
+    assert module.Texts("schema", r'{"pattern": "^\ud83d\ude00"}').read('"😀"')[1]
+
+
 def test_random_texts_of_a_schema_are_valid():
     """Whatever way is taken through the automaton, what ends is JSON of the schema."""
     jsonschema = pytest.importorskip("jsonschema")

@@ -119,7 +119,7 @@ void read_drafter(Fields& f, SuffixOptions& o) {
   f.read("keep_store", o.keep);
   std::vector<TokenId> corpus;
   f.read("corpus", corpus);
-  if (!corpus.empty()) o.corpus = make_suffix_corpus(corpus);
+  if (!corpus.empty()) o.corpus = make_suffix_corpus({&corpus, 1});
 }
 void read_drafter(Fields& f, RecyclingOptions& o) {
   read_lengths(f, o.lengths);

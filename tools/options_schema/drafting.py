@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .model import KV_TYPES
-from .schema import REQUIRED, Choice, Flag, Option, Other, Real, Text, Truth, Whole
+from .schema import REQUIRED, Choice, Flag, Option, Other, Real, TextOrPath, Truth, Whole
 
 TEXT = "generate chat"
 MANY_AT_ONCE = ("Engine.__init__", "AsyncDecoder.__init__")
@@ -150,11 +150,14 @@ SUFFIX = (
         "shorter matches are not drafted from", positional=True,
         flag=Flag("--suffix-min-match", TEXT, "N",
             "Shortest match that suffix drafts from (default {default}).")),
-    Option("SuffixAutomaton", "corpus", Text(), None,
-        "a static text to find matches in as well, for example the files being worked on",
+    Option("SuffixAutomaton", "corpus", TextOrPath(), None,
+        "where to find matches as well, for example in the files being worked on: a text, or a "
+        "`pathlib.Path` of a file or of a folder, whose text files are read, those changed last "
+        "first, as many as `max_store` tokens hold",
         none="none",
-        flag=Flag("--suffix-corpus", TEXT, "FILE",
-            "A text in which suffix looks for matches as well.")),
+        flag=Flag("--suffix-corpus", TEXT, "PATH",
+            "A text in which suffix looks for matches as well: a file, or a folder whose text "
+            "files are read, those changed last first.")),
     Option("SuffixAutomaton", "keep", Truth(), False, "keep prompts and outputs between calls"),
     Option("SuffixAutomaton", "max_store", Whole(1024, 1 << 26), 1 << 18,
         "tokens remembered, about 100 bytes each; beyond that the older half is forgotten",

@@ -75,7 +75,8 @@ def table(options: Sequence[Option]) -> str:
         "Made by tools/gen_options.py from tools/options_schema: change those.",
         '"""',
         "",
-        "from ._checks import Callback, Check, Choice, Items, Real, Table, Text, Truth, Whole",
+        "from ._checks import Callback, Check, Choice, Items, Real, Table, Text, TextOrPath, "
+        "Truth, Whole",
         "",
         "# fmt: off",
         "CHECKS: dict[str, dict[str, Check]] = {",

@@ -81,6 +81,14 @@ class Text(Kind):
 
 
 @dataclass(frozen=True)
+class TextOrPath(Kind):
+    annotation: str = "str | os.PathLike[str]"
+
+    def check(self) -> str:
+        return "TextOrPath()"
+
+
+@dataclass(frozen=True)
 class Callback(Kind):
     annotation: str
 

@@ -72,7 +72,7 @@ History::History(std::string path) : path_(std::move(path)) {
 
 void History::load() {
   // O_NONBLOCK: a named pipe must not be waited for.
-  const int fd = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600);
+  const int fd = open_uninterrupted(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600);
   struct stat info = {};
   if (fd < 0 || ::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     problem_ = fd < 0 ? std::strerror(errno) : "not a regular file";
@@ -105,7 +105,7 @@ void History::load() {
 
 void History::rewrite() {
   const std::string partial = path_ + "." + std::to_string(::getpid()) + ".partial";
-  const int fd = ::open(partial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  const int fd = open_uninterrupted(partial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (fd < 0) return;
   std::string all;
   for (const std::string& entry : entries_) all += escape_entry(entry) + "\n";
@@ -116,8 +116,8 @@ void History::rewrite() {
 
 void History::append(const std::string& entry) {
   if (path_.empty() || !problem_.empty() || entry.size() > kMaxEntryBytes) return;
-  const int fd =
-      ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600);
+  const int fd = open_uninterrupted(path_.c_str(),
+                                    O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600);
   if (fd < 0) return;
   (void)write_all(fd, escape_entry(entry) + "\n");
   ::close(fd);

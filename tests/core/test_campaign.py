@@ -1,0 +1,222 @@
+"""tools/campaign.py: the mutants it makes, the parts it knows, and the page of its results."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pathlib
+import random
+import re
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import campaign  # noqa: E402
+from campaign_pieces import faults, fuzz, killed, mutants, mutator, soak, table  # noqa: E402
+
+SOURCE = b'''"""Text."""
+Kind = Literal["a"]
+LIMIT = 3
+
+
+def f(a: int, b: str = "x") -> int | None:
+    """Text."""
+    if a < LIMIT and not b:
+        raise ValueError(f"{a} is {b}")
+    c = -1 if a is None else a + 1
+    print(c)
+    return c
+'''
+
+
+def made(source=SOURCE):
+    return {(m.kind, m.old, m.new) for m in mutator.mutants(source)}
+
+
+def test_each_kind_of_mutant_is_made():
+    found = made()
+    for wanted in (
+        ("comparison", "a < LIMIT", "(a <= LIMIT)"),
+        ("comparison", "a is None", "(a is not None)"),
+        ("boolean", "a < LIMIT and not b", "(a < LIMIT or not b)"),
+        ("boolean", "not b", "(b)"),
+        ("condition", "a < LIMIT and not b", "(not (a < LIMIT and (not b)))"),
+        ("constant", "3", "4"),
+        ("constant", '"x"', "'x_'"),
+        ("arithmetic", "a + 1", "(a - 1)"),
+        ("arithmetic", "-1", "(1)"),
+        ("return", "return c", "return None"),
+        ("removed", "print(c)", "pass"),
+        ("removed", 'raise ValueError(f"{a} is {b}")', "pass"),
+    ):
+        assert wanted in found, wanted
+
+
+def test_what_never_runs_has_no_mutants():
+    found = made()
+    assert not [entry for entry in found if "Text" in entry[1] or "Literal" in entry[1]]
+    assert not [entry for entry in found if entry[0] == "arithmetic" and "int" in entry[1]]
+    assert ("constant", "None", "0") not in found  # of `is None`, which has its other comparison
+
+
+def test_a_mutant_changes_one_place_and_can_be_compiled():
+    for mutant in mutator.mutants(SOURCE):
+        changed = mutant.apply(SOURCE)
+        ast.parse(changed)
+        assert changed != SOURCE
+        assert changed.startswith(SOURCE[: mutant.start])
+        assert changed.endswith(SOURCE[mutant.end :])
+        assert SOURCE[mutant.start : mutant.end].decode() == mutant.old
+
+
+def test_text_that_is_not_ascii_moves_no_mutant():
+    source = "é = 'ä' + 'ö'\n".encode()
+    assert ("constant", "'ö'", "'ö_'") in made(source)
+
+
+def test_mutants_that_are_left_out_are_there_and_have_a_reason():
+    known = json.loads(mutants.EQUIVALENT.read_text("utf-8"))
+    for file, entries in known.items():
+        keys = {m.key for m in mutator.mutants((ROOT / file).read_bytes())}
+        for key, reason in entries.items():
+            assert key in keys, f"{file}: no such mutant any more: {key}"
+            assert len(reason) > 10
+
+
+def test_files_of_mutants_and_their_tests_are_there():
+    for file, tests in mutants.FILES.items():
+        assert (ROOT / file).is_file(), file
+        assert all((ROOT / test).is_file() for test in tests), tests
+
+
+def test_tests_are_chosen_by_the_lines_that_they_run():
+    traced = {
+        "": {"lines": {"f.py": [1]}, "seconds": 0, "passed": True},
+        "slow": {"lines": {"f.py": [1, 5, 6]}, "seconds": 2, "passed": True},
+        "quick": {"lines": {"f.py": [5]}, "seconds": 1, "passed": True},
+        "other": {"lines": {"g.py": [5]}, "seconds": 1, "passed": True},
+        "failed": {"lines": {"f.py": [5]}, "seconds": 1, "passed": False},
+    }
+    assert mutants.tests_of(traced, "f.py", range(5, 6)) == ["quick", "slow"]
+    assert mutants.tests_of(traced, "f.py", range(6, 7)) == ["slow"]
+    assert mutants.tests_of(traced, "f.py", range(1, 2)) == ["quick", "slow"]
+    assert mutants.spread(["a[1]", "a[2]", "b", "c"], 2) == ["a[1]", "b"]
+    assert list(mutants.stages(traced, ["quick", "slow"])) == [["quick", "slow"]]
+
+
+WRITE = """
+import os, sys, time
+with open("out.partial", "wb") as f:
+    for _ in range(20):
+        f.write(b"x" * 100)
+        f.flush()
+        time.sleep(0.005)
+os.replace("out.partial", "out")
+"""
+
+
+@pytest.mark.parametrize("replaces", [True, False])
+def test_a_writer_that_is_killed_in_the_middle_is_found_out(tmp_path, replaces):
+    script = WRITE if replaces else WRITE.replace('"out.partial", "wb"', '"out", "wb"')
+    script = script if replaces else script.replace("os.replace", "max")
+    command = [sys.executable, "-c", script]
+    before = [sys.executable, "-c", "open('out', 'w').write('old')"]
+    writer = killed.Writer("writer", command, ["out"], ("out.partial",), before=before)
+    trial = killed.Trial(writer, tmp_path / "w", random.Random(1))
+    for _ in range(6):
+        trial.once(1)  # after its first change
+    assert trial.outcome.n_killed > 0
+    assert bool(trial.outcome.findings) is not replaces
+    if not replaces:
+        assert "neither the old nor the new file" in trial.outcome.findings[0]
+
+
+def test_memory_that_grows_is_found_out():
+    flat = soak.Outcome("flat", rss=[50 + 10 * (i > 5) for i in range(40)])
+    grows = soak.Outcome("grows", rss=[100 + i for i in range(40)])
+    for outcome in (flat, grows):
+        outcome.judge()
+    assert not flat.findings
+    assert "memory grew to 1.17 times" in grows.findings[0]
+
+
+def test_what_the_faults_tests_print_is_counted():
+    output = '.{"read error 3": 4, "read short 0": 2}\nx\n{"read error 3": 1, "read error -6": 1}\n'
+    assert faults.count(output) == {"read error": {"3": 5, "-6": 1}, "read short": {"0": 2}}
+
+
+def test_every_fuzz_target_is_known_everywhere():
+    cmake = (ROOT / "tests/fuzz/CMakeLists.txt").read_text("utf-8")
+    listed = re.search(r"foreach\(target (.*)\)", cmake)[1].split()
+    assert listed == list(fuzz.NATIVE)
+    assert {path.stem for path in (ROOT / "tests/fuzz").glob("*.cc")} == set(fuzz.NATIVE)
+    source = (ROOT / "tests/fuzz/python_targets.py").read_text("utf-8")
+    assert all(f'"{name}": {name},' in source for name in fuzz.PYTHON)
+    assert set(fuzz.LONGEST) == {*fuzz.NATIVE, *fuzz.PYTHON}
+    for target in ("template", "grammar", "server", "tokenizer_json", "load"):
+        assert len(fuzz.dictionary(target)) > 4, target
+
+
+def test_pieces_are_chosen_by_name():
+    assert list(campaign.chosen([])) == list(campaign.PIECES)
+    assert campaign.chosen(["soak", "fuzz:server", "fuzz:load"]) == {
+        "soak": [],
+        "fuzz": ["load", "server"],
+    }
+    assert campaign.chosen(["mutants"])["mutants"][:2] == ["decoder", "options"]
+    with pytest.raises(ValueError, match="no piece is called soap: there are fuzz, faults"):
+        campaign.chosen(["soap"])
+    with pytest.raises(ValueError, match="no part of killed is called x: there are convert"):
+        campaign.chosen(["killed:x"])
+
+
+def test_the_night_runs_every_piece():
+    night = (ROOT / ".github/workflows/nightly.yml").read_text("utf-8")
+    assert re.findall(r'piece: "(\w+)", minutes', night) == list(campaign.PIECES)
+
+
+RUN = {"date": "2026-01-01", "commit": "abc", "findings": [], "detail": {}}
+
+
+def test_the_table_adds_runs_up_and_takes_the_last_one_of_mutants():
+    detail = {"mutants": 9, "equivalent": 1, "killed": 7, "survived": ["x"], "timed_out": 0}
+    kept = {
+        "runs": [
+            {**RUN, "piece": "fuzz", "name": "load", "executions": 1000, "hours": 0.5},
+            {**RUN, "piece": "fuzz", "name": "load", "executions": 2000, "hours": 1.0,
+             "findings": ["crash"]},
+            {**RUN, "piece": "mutants", "name": "f.py", "executions": 4, "hours": 1,
+             "detail": {**detail, "killed": 3}},
+            {**RUN, "piece": "mutants", "name": "f.py", "executions": 8, "hours": 2,
+             "detail": detail},
+        ],
+        "mended": [{"piece": "fuzz", "name": "load", "what": "a bound"}],
+    }  # fmt: skip
+    text = table.render(kept)
+    assert "to the first tokens | 3 000 | 1.50 | 2 | 1 |" in text
+    assert "| **all** | 3 008 | 3.50 | 2 | 1 |" in text
+    assert "| `f.py` | 9 | 1 | 8 | 7 | 1 | 87.5 % |" in text
+    assert "* libFuzzer, load: a bound" in text
+
+
+def test_the_page_shows_what_was_kept():
+    shown = campaign.PAGE.read_text("utf-8")
+    again = table.page_with_table(campaign.RESULTS, campaign.PAGE)
+    assert shown == again, "run: python tools/campaign.py --table"
+
+
+def test_results_are_added_and_judged(tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text('{"runs": [], "mended": []}')
+    good = table.Entry("soak", "server", 5, 0.12345678, [])
+    campaign.keep([good], path)
+    campaign.keep([good], path)
+    runs = json.loads(path.read_text())["runs"]
+    assert [run["hours"] for run in runs] == [0.1235, 0.1235]
+    assert campaign.is_good(good)
+    assert not campaign.is_good(table.Entry("soak", "server", 5, 0.1, ["x"]))
+    assert campaign.is_good(table.Entry("mutants", "f", 10, 0.1, [], {"survived": ["a"]}))
+    assert not campaign.is_good(table.Entry("mutants", "f", 10, 0.1, [], {"survived": ["a", "b"]}))
