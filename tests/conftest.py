@@ -89,6 +89,31 @@ def tiny_draft(tiny_draft_path: pathlib.Path) -> Iterator[Any]:
         yield model
 
 
+@pytest.fixture(scope="session")
+def sentencepiece(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A vocabulary of bytes that puts a space before what begins a text, as Llama 2's."""
+    import tiny_models
+
+    sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256))]
+    words = ["▁", "▁{", "{", "a", "b", "ab", "▁ab", '"', "▁x", "x", "ä", "▁ä", "<unused>"]
+    vocabulary = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": tokens + words,
+        "tokenizer.ggml.scores": [0.0] * len(tokens) + [-float(len(w)) for w in words],
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * 12 + [3],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.add_space_prefix": True,
+    }
+    path = tiny_models.write_tiny(
+        tmp_path_factory.mktemp("spm") / "spm.gguf", tiny_models.TinyConfig(), extra=vocabulary
+    )
+    with sd.Model(path, n_threads=1) as model:
+        yield model
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # A shell lets its background jobs ignore Ctrl-C, and children inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -11,7 +11,7 @@ Pieces:
     fuzz     libFuzzer over what reads strangers' bytes (tests/fuzz): load, tokenizer, template,
              grammar, kept (needs Clang); safetensors, tokenizer_json, sentencepiece, server (needs
              atheris)
-    faults   allocations, reads, writes, threads and other calls that fail
+    faults   calls of the system that fail (calls), and allocations (allocations)
     killed   kill -9 at random moments of everything that writes: convert, engine, batch,
              pull, train
     soak     a server and the library under mixed requests, watching memory
@@ -58,7 +58,7 @@ def run_fuzz(minutes: float, names: list[str], seed: int) -> list[Entry]:
 def run_faults(minutes: float, names: list[str], seed: int) -> list[Entry]:
     return [
         Entry("faults", o.name, o.executions, o.hours, o.findings, {"told": o.told})
-        for o in faults.run(minutes, say=say)
+        for o in faults.run(minutes, names=names, say=say)
     ]
 
 
@@ -91,7 +91,7 @@ def run_mutants(minutes: float, names: list[str], seed: int) -> list[Entry]:
 Piece = Callable[[float, list[str], int], list[Entry]]
 PIECES: dict[str, tuple[Piece, list[str]]] = {
     "fuzz": (run_fuzz, [*fuzz.NATIVE, *fuzz.PYTHON]),
-    "faults": (run_faults, []),
+    "faults": (run_faults, list(faults.TESTS)),
     "killed": (run_killed, list(killed.GROUPS)),
     "soak": (run_soak, []),
     "mutants": (run_mutants, [pathlib.Path(file).stem for file in mutants.FILES]),
@@ -155,11 +155,13 @@ def main() -> int:
         parser.error(str(error))
     entries: list[Entry] = []
     for piece, parts in pieces.items():
-        found = PIECES[piece][0](args.minutes / len(pieces), parts, args.seed)
-        if args.keep:
-            keep(found, RESULTS)
-            write_page(RESULTS, PAGE)
-        entries += found
+        each: list[list[str]] = [[part] for part in parts] or [[]]
+        for names in each:  # one by one, so that what is done is kept
+            found = PIECES[piece][0](args.minutes / len(pieces) / len(each), names, args.seed)
+            if args.keep:
+                keep(found, RESULTS)
+                write_page(RESULTS, PAGE)
+            entries += found
     bad = [entry for entry in entries if not is_good(entry)]
     for entry in entries:
         say(f"{entry.piece} {entry.name}: {entry.executions} executions, {entry.hours:.2f} h")

@@ -207,30 +207,6 @@ def guided():
     return pytest.importorskip("llguidance", reason="llguidance is not installed")
 
 
-@pytest.fixture(scope="module")
-def sentencepiece(tmp_path_factory):
-    """A vocabulary of bytes that puts a space before what begins a text, as Llama 2's."""
-    import tiny_models
-
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256))]
-    words = ["▁", "▁{", "{", "a", "b", "ab", "▁ab", '"', "▁x", "x", "ä", "▁ä", "<unused>"]
-    vocabulary = {
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.pre": "default",
-        "tokenizer.ggml.tokens": tokens + words,
-        "tokenizer.ggml.scores": [0.0] * len(tokens) + [-float(len(w)) for w in words],
-        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * 12 + [3],
-        "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.ggml.add_space_prefix": True,
-    }
-    path = tiny_models.write_tiny(
-        tmp_path_factory.mktemp("spm") / "spm.gguf", tiny_models.TinyConfig(), extra=vocabulary
-    )
-    with sd.Model(path, n_threads=1) as model:
-        yield model
-
-
 @pytest.mark.parametrize("drafter", [None, "ngram"])
 def test_a_space_before_a_text_is_none_of_the_grammars(guided, sentencepiece, drafter, capfd):
     model = sentencepiece

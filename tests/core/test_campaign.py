@@ -104,6 +104,7 @@ def test_tests_are_chosen_by_the_lines_that_they_run():
     assert mutants.tests_of(traced, "f.py", range(6, 7)) == ["slow"]
     assert mutants.tests_of(traced, "f.py", range(1, 2)) == ["quick", "slow"]
     assert mutants.spread(["a[1]", "a[2]", "b", "c"], 2) == ["a[1]", "b"]
+    assert list(mutants.stages(traced, [])) == []
     assert list(mutants.stages(traced, ["quick", "slow"])) == [["quick", "slow"]]
 
 
@@ -199,7 +200,7 @@ def test_the_table_adds_runs_up_and_takes_the_last_one_of_mutants():
     assert "to the first tokens | 3 000 | 1.50 | 2 | 1 |" in text
     assert "| **all** | 3 008 | 3.50 | 2 | 1 |" in text
     assert "| `f.py` | 9 | 1 | 8 | 7 | 1 | 87.5 % |" in text
-    assert "* libFuzzer, load: a bound" in text
+    assert "* libFuzzer, a GGUF file, from load to the first tokens: a bound" in text
 
 
 def test_the_page_shows_what_was_kept():

@@ -51,6 +51,7 @@ bool runs(Function function) {
     return true;
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kInternal) found(std::string("internal: ") + error.what());
+    if (std::getenv("SPECDEC_FUZZ_SHOW") != nullptr) std::fprintf(stderr, "%s\n", error.what());
     if (std::string_view(error.what()).empty()) found("an error that says nothing");
     return false;
   }  // anything else escapes, and the fuzzer reports it

@@ -25,6 +25,8 @@ NAMES = {
     ("fuzz", "safetensors"): "converter: safetensors",
     ("fuzz", "tokenizer_json"): "converter: tokenizer.json",
     ("fuzz", "sentencepiece"): "converter: tokenizer.model",
+    ("faults", "calls"): "calls of the system",
+    ("faults", "allocations"): "allocations",
     ("fuzz", "server"): "server: bodies of requests",
 }
 
@@ -161,7 +163,9 @@ def render(kept: dict[str, Any]) -> str:
             lines += [f"### {title}", "", *table, ""]
     if kept["mended"]:
         lines += ["### What was found and mended", ""]
-        lines += [f"* {PIECES[m['piece']]}, {m['name']}: {m['what']}" for m in kept["mended"]]
+        for m in kept["mended"]:
+            name = NAMES.get((m["piece"], m["name"]), m["name"])
+            lines.append(f"* {PIECES[m['piece']]}, {name}: {m['what']}")
         lines.append("")
     return "\n".join([*lines, END])
 

@@ -1,0 +1,191 @@
+"""What the calls of the API refuse, by the name the caller knows, and where their ranges end."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+
+import pytest
+
+sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda m: sd.Decoder("tiny"), "target must be a Model, not str"),
+        (lambda m: sd.Decoder(m, draft=3), "draft must be a Model"),
+        (lambda m: sd.Decoder.load("kept", 5), "target must be a Model, not int"),
+        (lambda m: sd.Decoder.load(5, m), "path must be a str or os.PathLike, not int"),
+        (lambda m: sd.Decoder(m).save(5), "path must be a str or os.PathLike, not int"),
+        (lambda m: sd.Model(5), "path must be a str or os.PathLike, not int"),
+        (lambda m: sd.Model("x.gguf", n_gpu_layers=-2), "n_gpu_layers must be"),
+        (lambda m: sd.Model("x.gguf", vram_budget=0), "vram_budget must be"),
+        (lambda m: sd.Model("x.gguf", vram_budget=" "), "vram_budget is an empty text"),
+        (lambda m: sd.inspect(5), "path must be a str or os.PathLike, not int"),
+        (lambda m: sd.inspect("x", max_array=-1), "max_array must be a whole number from 0"),
+        (lambda m: sd.check_pair("a", m), "target must be a Model, not str"),
+        (lambda m: sd.check_pair(m, "a"), "draft must be a Model, not str"),
+        (lambda m: sd.generate_many("a", []), "model must be a Model, not str"),
+        (lambda m: sd.generate_many(m, "text"), "prompts must be a sequence of prompts, not one"),
+        (lambda m: sd.generate_many(m, b"text"), "prompts must be a sequence of prompts, not one"),
+        (lambda m: sd.generate_many(m, 5), "prompts must be a sequence of prompts, not int"),
+        (lambda m: sd.generate_many(m, [[1], [-1]]), r"prompts\[1\]\[0\] is -1"),
+        (lambda m: sd.generate_many(m, ["a"], max_tokens=-1), "max_tokens must be a whole number"),
+        (lambda m: sd.generate_many(m, ["a"], max_tokens=2**31), "max_tokens must be .*2147483647"),
+        (lambda m: sd.generate_many(m, ["a"], max_tokens=[2**31]), r"max_tokens\[0\] must be"),
+        (lambda m: sd.generate_many(m, ["a"], max_tokens=[-1]), r"max_tokens\[0\] must be"),
+        (lambda m: sd.generate_many(m, ["a"], max_tokens=[1, 2]), "max_tokens has 2 numbers"),
+        (lambda m: sd.generate_many(m, ["a"], max_tokens="5"), "max_tokens must be a sequence"),
+        (lambda m: sd.generate_many(m, ["a"], max_tokens=b"5"), "max_tokens must be a sequence"),
+        (lambda m: sd.generate_many(m, ["a"], seeds=[2**64]), r"seeds\[0\] must be .*709551615"),
+        (lambda m: sd.generate_many(m, ["a"], seeds=[-1]), r"seeds\[0\] must be"),
+        (lambda m: sd.generate_many(m, ["a"], seeds=7), "seeds must be a sequence of numbers"),
+        (lambda m: m.tokenize(5), "text must be a str, not int"),
+        (lambda m: m.detokenize("5"), "token_ids must be a sequence of token ids, not text"),
+        (lambda m: m.detokenize(5), "token_ids must be a sequence of token ids, not int"),
+        (lambda m: m.detokenize([0, True]), r"token_ids\[1\] is True"),
+        (lambda m: m.detokenize([m.info.vocab_size]), r"token_ids\[0\] is .* from 0 to"),
+        (lambda m: m.detokenize([None]), r"token_ids\[0\] is None"),
+        (lambda m: m.token_text(-1), "token_id must be a whole number from 0"),
+        (lambda m: m.token_text(m.info.vocab_size), "token_id must be a whole number from 0"),
+        (lambda m: m.apply_chat_template([], template=""), "template must be a str that is not em"),
+        (lambda m: m.apply_chat_template([], template=5), "template must be a str that is not em"),
+        (lambda m: sd.SamplingParams(logit_bias=5), "logit_bias must be a dict of token id to num"),
+        (lambda m: sd.SamplingParams(logit_bias={2**31: 0}), "a token id in logit_bias .*483647"),
+        (lambda m: sd.SamplingParams(logit_bias={-1: 0}), "a token id in logit_bias must be"),
+        (lambda m: sd.SamplingParams(logit_bias={5: 1e6 + 1}), r"logit_bias\[5\] must be"),
+        (lambda m: sd.SamplingParams(logit_bias={5: -1e6 - 1}), r"logit_bias\[5\] must be"),
+        (lambda m: sd.SamplingParams(logit_bias={5: float("inf")}), r"logit_bias\[5\] must be"),
+        (lambda m: sd.Cascade(), "a Cascade needs at least one drafter"),
+        (lambda m: sd.Cascade(5), "a Cascade contains int"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_named(tiny, call, says):
+    with pytest.raises(sd.InvalidArgumentError, match=says):
+        call(tiny)
+
+
+def test_ranges_are_open_to_their_ends(tiny):
+    last = tiny.info.vocab_size - 1
+    assert isinstance(tiny.token_text(0), str)
+    assert isinstance(tiny.token_text(last), str)
+    tiny.detokenize([0, last])
+    sd.SamplingParams(logit_bias={2**31 - 1: 1e6, 0: -1e6, 1: float("-inf")})
+    results = sd.generate_many(
+        tiny, ["a", "a"], max_tokens=[0, 1], seeds=[0, 2**64 - 1], n_ctx=16, ignore_eos=True
+    )
+    assert [(len(r.token_ids), r.seed) for r in results] == [(0, 0), (1, 2**64 - 1)]
+    [result] = sd.generate_many(tiny, ["a"], max_tokens=0, n_ctx=16)
+    assert result.token_ids == ()
+    [result] = sd.generate_many(tiny, ["a"], max_tokens=2**31 - 1, n_ctx=16, ignore_eos=True)
+    assert len(result.token_ids) > 1
+
+
+LENGTHS = [sd.DraftModel, sd.NGram, sd.SuffixAutomaton, sd.TokenRecycling, sd.LayerSkip]
+LONGEST = [4, 7, 15, 15, 3]
+
+
+@pytest.mark.parametrize(("kind", "longest"), zip(LENGTHS, LONGEST, strict=True))
+def test_draft_min_ends_at_the_longest_draft(tiny, kind, longest):
+    needed = {"model": tiny} if kind is sd.DraftModel else {}
+    kind(**needed, draft_min=longest)
+    with pytest.raises(sd.InvalidArgumentError, match=f"at most draft_max, {longest}, not"):
+        kind(**needed, draft_min=longest + 1)
+    kind(**needed, draft_min=9, draft_max=9)
+    with pytest.raises(sd.InvalidArgumentError, match="at most draft_max, 8, not 9"):
+        kind(**needed, draft_min=9, draft_max=8)
+    kind(**needed, gamma=0)
+    for more in ({"draft_min": 1}, {"draft_max": 1}):
+        with pytest.raises(sd.InvalidArgumentError, match="give either gamma, or"):
+            kind(**needed, gamma=2, **more)
+
+
+@pytest.mark.parametrize("kind", [sd.DraftModel, sd.LayerSkip])
+def test_greedy_drafts_have_no_temperature(tiny, kind):
+    needed = {"model": tiny} if kind is sd.DraftModel else {}
+    for fine in ({"sampling": "greedy"}, {"sampling": "greedy", "temperature": 0.0},
+                 {"sampling": "sampled", "temperature": 0.5}, {"temperature": 0.5}):  # fmt: skip
+        kind(**needed, **fine)
+    with pytest.raises(sd.InvalidArgumentError, match=r"temperature=0\.5 has no effect on greedy"):
+        kind(**needed, sampling="greedy", temperature=0.5)
+
+
+def test_so_many_candidates_are_drafted_as_there_are_branches(tiny):
+    sd.DraftModel(tiny, branch=3, draft_top_k=3)
+    with pytest.raises(sd.InvalidArgumentError, match="draft_top_k must be at least branch, 3"):
+        sd.DraftModel(tiny, branch=3, draft_top_k=2)
+
+
+def test_what_is_closed_says_so(tiny_path):
+    model = sd.Model(tiny_path, n_threads=1)
+    assert model.open_draft() is None
+    decoder = sd.Decoder(model, drafter=None, n_ctx=16)
+    assert not model.closed
+    assert not decoder.closed
+    model.close()
+    decoder.close()
+    assert model.closed
+    assert decoder.closed
+    for use in (model.open_draft, lambda: model.tokenize("a"), lambda: sd.Decoder(model),
+                lambda: model._keep()):  # fmt: skip
+        with pytest.raises(sd.ClosedError, match="the model is closed"):
+            use()
+    for use in (lambda: decoder.n_ctx, lambda: decoder.busy, lambda: decoder.generate("a"),
+                decoder.fork, decoder.reset):  # fmt: skip
+        with pytest.raises(sd.ClosedError, match="the decoder is closed"):
+            use()
+
+
+def test_the_end_of_a_block_closes(tiny_path):
+    with sd.Model(tiny_path, n_threads=1) as model:
+        with sd.Decoder(model, drafter=None, n_ctx=16) as decoder:
+            assert not decoder.closed
+        assert decoder.closed
+        assert not model.closed
+    assert model.closed
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_nothing_native_is_copied(tiny, way):
+    with pytest.raises(TypeError, match="a Model cannot be pickled or copied"):
+        way(tiny)
+    with sd.Decoder(tiny, drafter=None, n_ctx=16) as decoder:
+        with pytest.raises(TypeError, match="a Decoder cannot be pickled or copied"):
+            way(decoder)
+
+
+def test_what_is_told_has_its_types(tiny):
+    assert isinstance(tiny.info.placement, tuple)
+    assert isinstance(tiny.info.warnings, tuple)
+    assert all(isinstance(name, str) and isinstance(n, int) for name, n in tiny.info.tensor_types)
+    report = sd.check_pair(tiny, tiny)
+    assert report.first_difference is None
+    assert isinstance(report.warnings, tuple)
+    assert sd.info()["version"] == sd.__version__
+
+
+def test_an_application_without_logging_hears_nothing():
+    kinds = [type(handler) for handler in logging.getLogger("specdec_native").handlers]
+    assert logging.NullHandler in kinds
+
+
+def test_a_file_of_the_hub_is_looked_for_by_its_name(monkeypatch, tmp_path):
+    """It ends as a file's name does, and is none."""
+    monkeypatch.setenv("SPECDEC_MODELS", str(tmp_path))
+    monkeypatch.setenv("SPECDEC_OFFLINE", "1")
+    with pytest.raises(sd.DownloadError, match="is not here"):
+        sd.Model("hf:org/repo/file.gguf")
+    with pytest.raises(sd.ModelFileNotFoundError):
+        sd.Model("file.gguf")
+
+
+def test_many_texts_keep_the_space_they_begin_with(sentencepiece):
+    """What a SentencePiece vocabulary puts before a prompt is not before what continues it."""
+    [token] = sentencepiece.tokenize("ab", add_special=False)
+    options = {"logit_bias": {token: 1e6}, "max_tokens": 2}
+    [result] = sd.generate_many(sentencepiece, ["x"], **options)
+    assert result.text == " ab ab"
+    assert sd.Decoder(sentencepiece, drafter=None).generate("x", **options).text == " ab ab"
+    assert sentencepiece.detokenize([token, token]) == "ab ab"
