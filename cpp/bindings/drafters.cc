@@ -63,6 +63,9 @@ void bind_drafters(py::module_& m) {
       .def_readwrite("tree", &RecyclingOptions::tree)
       .def_readwrite("keep", &RecyclingOptions::keep);
 
+  auto eagle = options_class<EagleOptions>(m, "EagleOptions");
+  add_sampling(eagle).def_readwrite("draft_top_k", &EagleOptions::top_k);
+
   auto layers = options_class<LayerSkipOptions>(m, "LayerSkipOptions");
   add_sampling(layers).def_property(
       "n_layers",

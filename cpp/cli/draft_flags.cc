@@ -48,10 +48,10 @@ const std::vector<Taker>& takers() {
       {opt::kDraftModelDraftMax, {}},
       {opt::kDraftModelDraftMin, {}},
       {opt::kDraftModelGamma, {}},
-      {opt::kDraftModelSampling, {"model", "layerskip"}},
-      {opt::kDraftModelTemperature, {"model", "layerskip"}},
+      {opt::kDraftModelSampling, {"model", "layerskip", "eagle"}},
+      {opt::kDraftModelTemperature, {"model", "layerskip", "eagle"}},
       {opt::kDraftModelHeadTokens, {"model"}},
-      {opt::kDraftModelDraftTopK, {"model"}},
+      {opt::kDraftModelDraftTopK, {"model", "eagle"}},
       {opt::kDraftModelBranch, {"model"}},
       {opt::kNGramN, {"ngram"}},
       {opt::kNGramMinCount, {"ngram"}},
@@ -68,9 +68,10 @@ const std::vector<Taker>& takers() {
 
 [[noreturn]] void refuse_unused(const Taker& taker, const std::string& drafter) {
   std::string text = flag_name(taker.spec) + " is for the drafter";
-  if (taker.drafters.size() > 1) text += "s";
-  for (std::size_t i = 0; i < taker.drafters.size(); ++i)
-    text += (i == 0 ? " " : " and ") + taker.drafters[i];
+  const std::size_t n = taker.drafters.size();
+  if (n > 1) text += "s";
+  for (std::size_t i = 0; i < n; ++i)
+    text += (i == 0 ? " " : i + 1 < n ? ", " : " and ") + taker.drafters[i];
   text += ", and --drafter is " + drafter;
   if (drafter == "auto") text += contains(taker.drafters, "model") ? " without -md FILE" : "";
   throw UsageError(text);
@@ -80,7 +81,10 @@ const std::vector<Taker>& takers() {
 int longest(const std::vector<std::string>& drafters) {
   int n = 0;
   for (const std::string& name : drafters)
-    n = std::max(n, name == "model" ? 4 : name == "layerskip" ? 3 : name == "ngram" ? 7 : 15);
+    n = std::max(n, name == "model" || name == "eagle" ? 4
+                    : name == "layerskip"              ? 3
+                    : name == "ngram"                  ? 7
+                                                       : 15);
   return n;
 }
 
@@ -148,6 +152,8 @@ void check_draft_flags(const ArgParser& parser, const ModelFlags& model, const D
   const std::vector<std::string> drafters = drafters_of(flags, !model.draft.empty());
   if (contains(drafters, "model") && model.draft.empty())
     throw UsageError("--drafter " + flags.drafter + " needs a draft model: -md FILE");
+  if (contains(drafters, "eagle") && model.draft.empty())
+    throw UsageError("--drafter " + flags.drafter + " needs a head: -md FILE");
   for (const Taker& taker : takers()) {
     if (drafters.empty() || taker.drafters.empty() || !parser.was_given(taker.spec)) continue;
     const auto is_used = [&](const std::string& name) { return contains(drafters, name); };
@@ -184,6 +190,11 @@ void fill(const DraftFlags& flags, DraftModelOptions& options) {
   if (flags.head_tokens >= 0) options.head_tokens = flags.head_tokens;
   if (flags.top_k > 0) options.top_k = flags.top_k;
   options.branch = flags.branch;
+}
+
+void fill(const DraftFlags& flags, EagleOptions& options) {
+  fill_sampling(flags, options);
+  if (flags.top_k > 0) options.top_k = flags.top_k;
 }
 
 void fill(const DraftFlags& flags, LayerSkipOptions& options) {
@@ -239,6 +250,10 @@ SessionOptions session_options(const DraftFlags& flags, bool has_draft_model) {
 
 namespace {
 
+bool drafts_with_model(const DraftFlags& flags) {
+  return drafts_with(flags, true, "model") || drafts_with(flags, true, "eagle");
+}
+
 SessionOptions whole_options(const ModelFlags& flags, const DraftFlags& draft) {
   SessionOptions options = session_options(draft, !flags.draft.empty());
   options.n_ctx = flags.n_ctx;
@@ -257,7 +272,7 @@ void warn_about(const LoadedPair& pair, const OutputFlags& output) {
 LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft, const OutputFlags& output) {
   LoadedPair pair;
   pair.options = whole_options(flags, draft);
-  const bool drafts = !flags.draft.empty() && drafts_with(draft, true, "model");
+  const bool drafts = !flags.draft.empty() && drafts_with_model(draft);
   if (!flags.draft.empty() && !drafts && !output.quiet)
     print_note("-md is not used with --drafter " + draft.drafter);
   // The draft model runs most often: it is the first to be placed on a GPU.
@@ -276,9 +291,13 @@ LoadedPair with_drafting(const LoadedPair& pair, const ModelFlags& flags, const 
   LoadedPair changed = pair;
   changed.options = whole_options(flags, draft);
   changed.options.draft = pair.options.draft;
-  if (changed.options.draft || !drafts_with(draft, !flags.draft.empty(), "model")) return changed;
+  if (changed.options.draft || !(flags.draft.empty() ? drafts_with(draft, false, "model") ||
+                                                           drafts_with(draft, false, "eagle")
+                                                     : drafts_with_model(draft)))
+    return changed;
   if (flags.draft.empty())
-    throw UsageError("the drafter model needs a draft model: start the chat with -md FILE");
+    throw UsageError("the drafter " + draft.drafter +
+                     " needs a draft: start the chat with -md FILE");
   changed.options.draft = load_model(flags.draft, flags, output, true);
   warn_about(changed, output);
   return changed;

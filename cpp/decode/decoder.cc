@@ -1,5 +1,9 @@
 #include "decode/decoder.h"
 
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
 #include "base/error.h"
 #include "decode/stats.h"
 
@@ -37,7 +41,10 @@ void take_turn(TokenCache& cache, const TaskRows& rows, Task& task) {
   if (rows.reading) {
     {
       const ScopedMs timer(ms);
-      cache.append(rows.batch.tokens, RowOutput::kNone);
+      std::vector<std::int32_t> all(rows.batch.tokens.size());
+      std::iota(all.begin(), all.end(), 0);
+      scorer.forward(rows.batch);
+      cache.keep(rows.batch.tokens, all);
     }
     (void)task.take(scorer, ms);
     return;
@@ -73,6 +80,8 @@ DecodeResult Decoder::run(const DecodeRequest& request) {
     {
       const ScopedMs timer(ms);
       cache_.align_to_reachable(request.prompt, static_cast<int>(request.prompt.size()) - 1);
+      if (const int n = task.n_kept(cache_.length()); n < cache_.length())
+        cache_.align_to_reachable(request.prompt, n);
     }
     task.read_from(cache_.length(), ms);
     while (const TaskRows* rows = task.next_rows()) take_turn(cache_, *rows, task);

@@ -75,8 +75,18 @@ struct CommitInfo {
   // unless wants_all_rows().
   std::span<const TokenId> row_tokens = {};
   std::span<const std::vector<TokenId>> row_top_k = {};
+  // Of the rows that the new tokens follow, [n_new, floats of a row]; empty unless wanted_taps().
+  std::span<const float> taps = {};
 };
 
+// Rows of the prompt that were just read, of those that want their taps.
+struct ReadInfo {
+  std::span<const TokenId> text;  // the whole prompt: at least one token follows the last row
+  int first_row = 0;
+  std::span<const float> taps;  // [n_rows, floats of a row]
+};
+
+class FeatureCache;
 class ModelDrafter;
 
 // A drafter may be wrong but must be honest: tokens it draws at random carry the distribution they
@@ -93,6 +103,11 @@ class Drafter {
   [[nodiscard]] virtual int wanted_top_k() const { return 0; }
   // Whether it wants to see them for every row of the pass too.
   [[nodiscard]] virtual bool wants_all_rows() const { return false; }
+  // Layers of the target whose input it wants to see of every row that stays, as Batch::taps.
+  [[nodiscard]] virtual std::span<const std::int32_t> wanted_taps() const { return {}; }
+  // Then: how many rows of a text it knows from its beginning, or from where it began.
+  [[nodiscard]] virtual int n_followed(std::span<const TokenId> /*text*/) { return 0; }
+  virtual void read(const ReadInfo&) {}
   // Whether what it proposes depends on earlier requests too.
   [[nodiscard]] virtual bool keeps() const { return false; }
   // Null: proposals cost no passes of a model, they are looked up.
@@ -141,7 +156,8 @@ class ModelDrafter : public Drafter {
 // What drafters may stand on; those that need nothing ignore it.
 struct DrafterModels {
   TokenCache* draft = nullptr;
-  TokenCache* layers = nullptr;  // of the target's first layers, in its own cache
+  TokenCache* layers = nullptr;      // of the target's first layers, in its own cache
+  FeatureCache* features = nullptr;  // of a head on the target's hidden states
 };
 
 struct DrafterInfo {

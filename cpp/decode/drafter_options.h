@@ -84,6 +84,13 @@ struct LayerSkipOptions {
   std::optional<double> temperature;
 };
 
+struct EagleOptions {
+  DraftLengths lengths;
+  DraftMode mode = DraftMode::kAuto;
+  std::optional<double> temperature;  // default: the target's
+  std::optional<int> top_k;           // as of DraftModelOptions
+};
+
 namespace detail {
 template <typename First, typename... Rest>
 struct VariantOfRest {

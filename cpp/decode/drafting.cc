@@ -91,19 +91,6 @@ void Drafting::end_request() {
   if (adaptive() && off_reason_.empty()) controller_->end_request();
 }
 
-int Drafting::wanted_top_k() const {
-  int top_k = 0;
-  for (const Member& member : members_) {
-    if (member.active) top_k = std::max(top_k, member.drafter->wanted_top_k());
-  }
-  return top_k;
-}
-
-bool Drafting::wants_all_rows() const {
-  return std::any_of(members_.begin(), members_.end(),
-                     [](const Member& s) { return s.active && s.drafter->wants_all_rows(); });
-}
-
 std::string Drafting::speculation() const {
   if (!off_reason_.empty()) return "off: " + off_reason_;
   return adaptive() ? controller_->speculation() : "on";
@@ -381,7 +368,12 @@ void Drafting::commit(const CommitInfo& info, std::span<const std::int32_t> acce
   {
     const ScopedMs timer(ms);
     for (Member& member : members_) {
-      if (member.active && member.begun) member.drafter->commit(info);
+      if (!member.active || !member.begun) continue;
+      try {
+        member.drafter->commit(info);
+      } catch (const Error& error) {
+        give_up(member, error);
+      }
     }
     align(info.committed);
   }

@@ -45,6 +45,10 @@ class Drafting {
   void conclude(Draft& draft);
   // What such steps took of the time of a pass.
   void add_draft_ms(double ms);
+  // Of n_cached tokens of the prompt that the target need not read, so many: those whose taps a
+  // drafter lacks are read again where they are few.
+  [[nodiscard]] int n_kept(std::span<const TokenId> prompt, int n_cached);
+  void read(const ReadInfo& info);
   // How rows of the text share experts.
   void note_reading(const Reading& reading);
   // After the pass: what became of the last draft. committed holds n_new new tokens; accepted as in
@@ -56,6 +60,7 @@ class Drafting {
   void end_request();
 
   // What the drafters need to see of the target's rows.
+  [[nodiscard]] std::span<const std::int32_t> wanted_taps() const;
   [[nodiscard]] int wanted_top_k() const;
   [[nodiscard]] bool wants_all_rows() const;
   [[nodiscard]] double draft_ms() const { return draft_ms_; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "base/error.h"
@@ -95,7 +96,8 @@ const TaskRows* Task::next_reading(int max_rows) {
   const std::size_t n = std::min(n_prompt() - 1 - at, static_cast<std::size_t>(max_rows));
   rows_ = {.batch = {.tokens = prompt.subspan(at, n),
                      .first_output_row = static_cast<int>(n),
-                     .output = RowOutput::kNone},
+                     .output = RowOutput::kNone,
+                     .taps = drafting_.wanted_taps()},
            .reading = true};
   return &rows_;
 }
@@ -154,7 +156,8 @@ void Task::lay_out_rows() {
                      .parents = batch_parents_,
                      .first_output_row = 0,
                      .output = row_output_,
-                     .top_k = top_k_}};
+                     .top_k = top_k_,
+                     .taps = drafting_.wanted_taps()}};
   if (!planned) return;
   rows_.steps = &draft_.plan->steps;
   rows_.draft = draft_.plan->scorer;
@@ -177,6 +180,14 @@ std::span<const std::int32_t> Task::take(const RowResults& results, double ms) {
     stats.prompt_ms += ms;
     n_read_ += static_cast<int>(rows_.batch.tokens.size());
     drafting_.note_reading(results.reading());
+    if (!rows_.batch.taps.empty()) {
+      std::vector<std::int32_t> rows(rows_.batch.tokens.size());
+      std::iota(rows.begin(), rows.end(), 0);
+      copy_taps(results, rows);
+      drafting_.read({.text = request_.prompt,
+                      .first_row = n_read_ - static_cast<int>(rows.size()),
+                      .taps = tapped_});
+    }
     if (request_.on_prompt) request_.on_prompt(n_read_, static_cast<int>(n_prompt()) - 1);
     return {};
   }
@@ -216,7 +227,17 @@ std::span<const std::int32_t> Task::take(const RowResults& results, double ms) {
   sample_ms_ -= callback_ms;
   path_.assign(1, 0);
   for (const std::int32_t row : accepted_) path_.push_back(row + 1);
+  copy_taps(results, std::span<const std::int32_t>(path_).first(static_cast<std::size_t>(n_new_)));
   return path_;
+}
+
+void Task::copy_taps(const RowResults& results, std::span<const std::int32_t> rows) {
+  tapped_.clear();
+  if (rows_.batch.taps.empty()) return;
+  for (const std::int32_t row : rows) {
+    const std::span<const float> taps = results.taps(row);
+    tapped_.insert(tapped_.end(), taps.begin(), taps.end());
+  }
 }
 
 void Task::tell_round(const Verdict& verdict) {
@@ -282,7 +303,8 @@ void Task::commit(double ms) {
                     .n_new = n_new_,
                     .target_top_k = target_top_k_,
                     .row_tokens = batch_tokens_,
-                    .row_top_k = row_top_k_},
+                    .row_top_k = row_top_k_,
+                    .taps = tapped_},
                    accepted_, verify_ms_ + sample_ms_ + ms, reading_);
   if (!output_.ended() && !output_.release(generated(), false)) callback_stopped_ = true;
 }

@@ -61,6 +61,9 @@ class Task {
 
   // May throw what a drafter's begin() throws.
   void begin();
+  // How many of n_cached tokens of the prompt that the target's cache holds are not worth reading
+  // again. After begin().
+  [[nodiscard]] int n_kept(int n_cached) { return drafting_.n_kept(request_.prompt, n_cached); }
   // So many tokens of the prompt, fewer than it has, are in the target's cache; ms: what bringing
   // the cache in line took.
   void read_from(int n_cached, double ms);
@@ -100,6 +103,8 @@ class Task {
   void lay_out_rows();
   void tell_round(const Verdict& verdict);
   void take_tokens(const Verdict& verdict, const RowResults& results, const WarpedRows& rows);
+  // Taps of these rows, one after the other; empty: none were asked for.
+  void copy_taps(const RowResults& results, std::span<const std::int32_t> rows);
   [[nodiscard]] std::vector<TokenId> best_tokens(const RowResults& results, int row, int n) const;
   void add_note(const std::string& note);
   [[nodiscard]] std::size_t n_prompt() const { return request_.prompt.size(); }
@@ -133,6 +138,7 @@ class Task {
   double verify_ms_ = 0.0, sample_ms_ = 0.0;
   std::vector<std::vector<TokenId>> target_top_k_;  // [n_new_], when a drafter wants it
   std::vector<std::vector<TokenId>> row_top_k_;     // [rows], likewise
+  std::vector<float> tapped_;                       // of the rows that new tokens follow, likewise
 
   std::int64_t pass_ = 0;
   bool callback_stopped_ = false;

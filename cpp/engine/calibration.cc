@@ -219,6 +219,43 @@ void CalibrationFile::write(const Calibration& calibration) const noexcept {
   }
 }
 
+std::vector<std::pair<int, double>> time_head(HeadScorer& head, const std::function<void()>& poll) {
+  const auto pass = [&](int n) {
+    poll();
+    const auto n_rows = static_cast<std::size_t>(n);
+    const std::vector<TokenId> tokens(n_rows, 1);
+    const std::vector<float> taps(n_rows * head.n_tapped(), 0.1F);
+    std::vector<float> features(n_rows * head.n_features(), 0.1F);
+    double ms = 0.0;
+    {
+      const ScopedMs timer(ms);
+      if (n > 1) head.fuse(taps, n, features);
+      head.forward({.tokens = tokens,
+                    .first_output_row = n - 1,
+                    .output = RowOutput::kArgmax,
+                    .hidden = features,
+                    .keep_hidden = true});
+    }
+    head.truncate(0);
+    return ms;
+  };
+  std::vector<std::pair<int, double>> best;
+  (void)pass(1);  // touches memory for the first time
+  double spent = 0.0;
+  for (int round = 0; round < kMostRounds && spent < kDraftBudgetMs; ++round) {
+    std::size_t at = 0;
+    for (const int n : {1, 2, 8, 64}) {
+      if (n > head.n_ctx()) break;
+      const double ms = pass(n);
+      spent += ms;
+      if (round == 0) best.emplace_back(n, ms);
+      best[at].second = std::min(best[at].second, ms);
+      ++at;
+    }
+  }
+  return best;
+}
+
 Calibration calibrate(ModelScorer& target, ModelScorer* draft, int n_draft_layers,
                       const Mixture& mixture, const std::function<void()>& poll) {
   Calibration result;

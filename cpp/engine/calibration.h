@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "decode/control/controller.h"
+#include "engine/head_scorer.h"
 #include "engine/loaded_model.h"
 #include "engine/model_scorer.h"
 
@@ -39,6 +40,10 @@ class CalibrationFile {
   std::string folder_;  // empty: off
   std::string path_;
 };
+
+// Times passes of a head: {rows, ms}, with the fusing of taps where there are several rows.
+[[nodiscard]] std::vector<std::pair<int, double>> time_head(HeadScorer& head,
+                                                            const std::function<void()>& poll);
 
 // Times passes of both, and of the target's first n_draft_layers layers if there are any, in under
 // half a second; of a mixture the times that rows would take that choose experts independently.

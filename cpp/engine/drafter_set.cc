@@ -7,12 +7,17 @@
 
 namespace specdec {
 
-DrafterSet::DrafterSet(const SessionOptions& options, ModelScorer& target, ModelScorer* draft,
-                       std::span<const TokenId> draft_tokens, const Seen& seen,
-                       std::span<Drafter* const> origin) {
+DrafterSet::DrafterSet(const SessionOptions& options, ModelScorer& target, const Drafts& drafts,
+                       const Seen& seen, std::span<Drafter* const> origin) {
   const auto as_seen = [&](TokenScorer& scorer) { return seen ? seen(scorer) : &scorer; };
-  if (draft != nullptr) draft_cache_ = std::make_unique<TokenCache>(*as_seen(*draft), draft_tokens);
-  DrafterModels models{.draft = draft_cache_.get(), .layers = nullptr};
+  if (drafts.model != nullptr)
+    draft_cache_ = std::make_unique<TokenCache>(*as_seen(*drafts.model), drafts.draft_tokens);
+  if (drafts.head != nullptr) {
+    head_cache_ = drafts.head_origin != nullptr
+                      ? std::make_unique<FeatureCache>(*drafts.head, *drafts.head_origin)
+                      : std::make_unique<FeatureCache>(*drafts.head);
+  }
+  DrafterModels models{.draft = draft_cache_.get(), .features = head_cache_.get()};
   for (std::size_t i = 0; i < options.drafters.size(); ++i) {
     const DrafterOptions& drafter = options.drafters[i];
     if (const auto* layers = std::get_if<LayerSkipOptions>(&drafter)) {

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "decode/decoder.h"
 #include "engine/request_parts.h"
+#include "model/model.h"
 #include "tokenizer/tokenizer.h"
 
 namespace specdec {
@@ -55,14 +56,19 @@ Lane::Lane(std::shared_ptr<Job> job, LaneStart start, Telling& telling)
       scorer_(start.target, std::move(start.cache), start.options->n_ctx),
       cache_(scorer_, first_of(job_->decode.prompt, scorer_.length())),
       drafters_([&] {
-        if (start.draft_cache) {
+        if (start.draft_cache && start.options->draft->model().config().draft_head) {
+          head_scorer_.emplace(start.options->draft, start.target, std::move(*start.draft_cache),
+                               start.draft_ctx);
+        } else if (start.draft_cache) {
           draft_scorer_.emplace(start.options->draft, std::move(*start.draft_cache),
                                 start.draft_ctx);
         }
-        return DrafterSet(
-            *start.options, scorer_, draft_scorer(),
-            first_of(job_->decode.prompt, draft_scorer_ ? draft_scorer_->length() : 0), {},
-            start.keepers);
+        return DrafterSet(*start.options, scorer_,
+                          {.model = draft_scorer(),
+                           .draft_tokens = first_of(job_->decode.prompt,
+                                                    draft_scorer_ ? draft_scorer_->length() : 0),
+                           .head = head_scorer()},
+                          {}, start.keepers);
       }()),
       controller_(start.options->adaptive ? std::optional<Controller>(drafters_.traits())
                                           : std::nullopt),
@@ -73,6 +79,7 @@ Lane::Lane(std::shared_ptr<Job> job, LaneStart start, Telling& telling)
             drafters_.list(), controller(), prepare(*job_)) {
   scorer_.set_cancel(&job_->cancelled);
   if (draft_scorer_) draft_scorer_->set_cancel(&job_->cancelled);
+  if (head_scorer_) head_scorer_->set_cancel(&job_->cancelled);
   result_->n_prompt_tokens = static_cast<int>(job_->decode.prompt.size());
   result_->seed = job_->request.sampling.seed;
 }
@@ -124,6 +131,8 @@ void Lane::begin() {
   task_.begin();
   const double ms = std::chrono::duration<double, std::milli>(Clock::now() - mark_).count();
   mark_ = Clock::now();
+  if (const int n = task_.n_kept(cache_.length()); n < cache_.length())
+    cache_.align_to_reachable(job_->decode.prompt, n);
   task_.read_from(cache_.length(), ms);
 }
 
@@ -226,6 +235,7 @@ std::span<const TokenId> Lane::draft_cached_tokens() const {
 std::uint64_t Lane::growth_bytes() {
   std::uint64_t held = cache().n_bytes();
   if (draft_scorer_) held += draft_scorer_->kv().n_bytes();
+  if (head_scorer_) held += head_scorer_->kv().n_bytes();
   return lacking(job_->most_bytes.host_bytes + job_->most_bytes.device_bytes, held);
 }
 

@@ -16,6 +16,7 @@
 #include "decode/task.h"
 #include "decode/token_cache.h"
 #include "engine/drafter_set.h"
+#include "engine/head_scorer.h"
 #include "engine/model_scorer.h"
 #include "engine/output_text.h"
 #include "engine/scheduler.h"
@@ -85,7 +86,8 @@ class Lane {
   // Tells the end. Its caches then hold kept() tokens of the text.
   void finish(const char* reason);  // null: as the task says
   void fail(const std::exception_ptr& error) noexcept;
-  // For whoever wants to go on from them; the draft model's may be of another text.
+  // For whoever wants to go on from them; the draft model's may be of another text. That of a head
+  // is of no use to others, who would need what the target said besides.
   [[nodiscard]] KvCache& cache() { return scorer_.kv(); }
   [[nodiscard]] std::span<const TokenId> cached_tokens() const;
   [[nodiscard]] KvCache* draft_cache();
@@ -98,6 +100,7 @@ class Lane {
   [[nodiscard]] DrafterSet& drafters() { return drafters_; }
   [[nodiscard]] ModelScorer& scorer() { return scorer_; }
   [[nodiscard]] ModelScorer* draft_scorer() { return draft_scorer_ ? &*draft_scorer_ : nullptr; }
+  [[nodiscard]] HeadScorer* head_scorer() { return head_scorer_ ? &*head_scorer_ : nullptr; }
   [[nodiscard]] const GenerateResult& result() const { return *result_; }
   // Tokens that a pass has brought of late.
   [[nodiscard]] double usual_tokens() const { return usual_tokens_; }
@@ -117,6 +120,7 @@ class Lane {
   Telling& telling_;
   ModelScorer scorer_;
   std::optional<ModelScorer> draft_scorer_;
+  std::optional<HeadScorer> head_scorer_;
   TokenCache cache_;
   DrafterSet drafters_;
   std::optional<Controller> controller_;

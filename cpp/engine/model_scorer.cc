@@ -170,6 +170,8 @@ void ModelScorer::forward(const Batch& batch) {
   const auto n_rows = static_cast<int>(batch.tokens.size());
   check_room(n_rows);
   restore();
+  if (!batch.taps.empty()) truncate_drafted(0);  // nobody saw what entered the first layers
+  piece_taps_.clear();
   if (n_drafted() > 0) {
     const bool chain = is_chain(batch.parents);
     int n_same = 0;
@@ -212,7 +214,12 @@ void ModelScorer::forward(const Batch& batch) {
           batch.tokens.subspan(static_cast<std::size_t>(fed), static_cast<std::size_t>(n));
       piece.first_output_row = n;
       piece.output = RowOutput::kNone;
+      piece.taps = batch.taps;
       run(piece);
+      for (int r = 0; r < n && !batch.taps.empty(); ++r) {
+        const std::span<const float> row = runner_.results().taps(r);
+        piece_taps_.insert(piece_taps_.end(), row.begin(), row.end());
+      }
       fed += n;
       poll_(before + fed);
     }
@@ -228,6 +235,14 @@ void ModelScorer::forward(const Batch& batch) {
   length_ = cache_.length();
   first_row_ = before;
   first_result_row_ = fed;
+}
+
+std::span<const float> ModelScorer::taps(int row) const {
+  if (row >= first_result_row_) return runner_.results().taps(row - first_result_row_);
+  const auto n_rows = static_cast<std::size_t>(first_result_row_);
+  const std::size_t width = piece_taps_.size() / n_rows;
+  SPECDEC_CHECK(row >= 0 && width > 0);
+  return std::span<const float>(piece_taps_).subspan(static_cast<std::size_t>(row) * width, width);
 }
 
 KvCache& ModelScorer::lend(int n_rows) {

@@ -49,6 +49,7 @@ class ModelScorer final : public TokenScorer {
   [[nodiscard]] float log_sum_exp(int row) const override {
     return runner_.results().log_sum_exp(row - first_result_row_);
   }
+  [[nodiscard]] std::span<const float> taps(int row) const override;
   [[nodiscard]] Reading reading() const override { return runner_.results().reading(); }
   void truncate(int n) override;
   [[nodiscard]] int reachable(int n) const override;
@@ -114,8 +115,9 @@ class ModelScorer final : public TokenScorer {
     bool has_pass = false;
   };
   Issued issued_;
-  int first_row_ = 0;         // cache length before the last forward
-  int first_result_row_ = 0;  // row of the last forward that is row 0 of the results
+  int first_row_ = 0;              // cache length before the last forward
+  int first_result_row_ = 0;       // row of the last forward that is row 0 of the results
+  std::vector<float> piece_taps_;  // of the rows before that
 
   void check_room(int n_rows) const;
   void feed_drafted(Batch batch);
@@ -126,9 +128,10 @@ class ModelScorer final : public TokenScorer {
 };
 
 // Passes of a scorer (null: nothing) can be cancelled by this flag while it lives.
+template <typename Scorer>
 class CancelScope {
  public:
-  CancelScope(ModelScorer* scorer, const std::atomic<bool>& cancel) : scorer_(scorer) {
+  CancelScope(Scorer* scorer, const std::atomic<bool>& cancel) : scorer_(scorer) {
     if (scorer_ != nullptr) scorer_->set_cancel(&cancel);
   }
   ~CancelScope() {
@@ -138,7 +141,7 @@ class CancelScope {
   CancelScope& operator=(const CancelScope&) = delete;
 
  private:
-  ModelScorer* scorer_;
+  Scorer* scorer_;
 };
 
 // Sets a scorer's poll function (null: nothing) while it lives.

@@ -1,8 +1,10 @@
 #include "engine/pair.h"
 
 #include "base/error.h"
+#include "engine/head_scorer.h"
 #include "gguf/reader.h"
 #include "model/config.h"
+#include "model/model.h"
 #include "tokenizer/compare.h"
 #include "tokenizer/tokenizer.h"
 
@@ -37,6 +39,12 @@ PairReport compare(const Tokenizer& target, const ModelInfo& t, const Tokenizer&
   return report;
 }
 
+void refuse(PairReport& report, const std::string& reason) {
+  if (reason.empty()) return;
+  report.compatible = report.identical = false;
+  report.reason = reason;
+}
+
 // What runs a file needs, without the weights; what() of the Error says why it does not run.
 std::shared_ptr<const Tokenizer> check_file(const GgufFile& file) {
   (void)read_model_config(file);
@@ -48,13 +56,19 @@ std::shared_ptr<const Tokenizer> check_file(const GgufFile& file) {
 PairReport check_pair(const LoadedModel& target, const LoadedModel& draft) {
   PairReport report = compare(target.tokenizer(), target.info(), draft.tokenizer(), draft.info());
   if (&target == &draft) report.memory_bytes = target.info().weight_bytes;
+  if (report.compatible && draft.model().config().draft_head)
+    refuse(report, why_not_head_of(target, draft));
   return report;
 }
 
 PairReport check_pair(const GgufFile& target, const GgufFile& draft) {
   try {
-    return compare(*check_file(target), describe_model(target), *check_file(draft),
-                   describe_model(draft));
+    PairReport report = compare(*check_file(target), describe_model(target), *check_file(draft),
+                                describe_model(draft));
+    const ModelConfig head = read_model_config(draft);
+    if (report.compatible && head.draft_head)
+      refuse(report, why_not_for(head, read_model_config(target)));
+    return report;
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kModelFormat && error.code() != ErrorCode::kUnsupported) throw;
     PairReport report;
@@ -65,11 +79,16 @@ PairReport check_pair(const GgufFile& target, const GgufFile& draft) {
 
 void require_pair(const LoadedModel& target, const LoadedModel& draft) {
   const VocabDifference difference = compare_vocabularies(target.tokenizer(), draft.tokenizer());
-  if (difference.compatible) return;
-  throw Error(ErrorCode::kUnsupported, printable(draft.info().path, 400) + " cannot draft for " +
-                                           printable(target.info().path, 400) + ": " +
-                                           difference.message() +
-                                           "; use a draft model of the same family");
+  const bool is_head = static_cast<bool>(draft.model().config().draft_head);
+  const std::string reason = !difference.compatible ? difference.message()
+                             : is_head              ? why_not_head_of(target, draft)
+                                                    : "";
+  if (reason.empty()) return;
+  throw Error(ErrorCode::kUnsupported,
+              printable(draft.info().path, 400) + " cannot draft for " +
+                  printable(target.info().path, 400) + ": " + reason +
+                  (is_head ? "; use a head that was trained for this target"
+                           : "; use a draft model of the same family"));
 }
 
 }  // namespace specdec

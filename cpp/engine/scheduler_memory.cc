@@ -105,6 +105,7 @@ KvCache Scheduler::Impl::cache_for(std::span<const TokenId> tokens, bool of_draf
     best = tree.find(tokens);
     for (const auto& lane : lanes) {
       const KvCache* const cache = of_draft ? lane->draft_cache() : &lane->cache();
+      if (cache == nullptr) continue;
       const std::span<const TokenId> held =
           of_draft ? lane->draft_cached_tokens() : lane->cached_tokens();
       const auto differs = std::mismatch(tokens.begin(), tokens.end(), held.begin(), held.end());

@@ -233,6 +233,7 @@ void Scheduler::Impl::calibrate(Lane& lane) {
                          .draft = options.session.draft.get(),
                          .target_scorer = lane.scorer(),
                          .draft_scorer = lane.draft_scorer(),
+                         .head_scorer = lane.head_scorer(),
                          .n_draft_layers = lane.drafters().n_draft_layers(),
                          .kv_type = parse_kv_type(options.session.kv_type)},
                         true, [&] {

@@ -49,7 +49,11 @@ void Session::Impl::make_decoder(const Impl* origin) {
   if (goes_on && origin->drafters->draft_cache() != nullptr)
     draft_tokens = origin->drafters->draft_cache()->tokens();
   drafters.emplace(
-      options, *scorer, draft_scorer.get(), draft_tokens,
+      options, *scorer,
+      DrafterSet::Drafts{.model = draft_scorer.get(),
+                         .draft_tokens = draft_tokens,
+                         .head = head_scorer.get(),
+                         .head_origin = goes_on ? origin->drafters->head_cache() : nullptr},
       [this](TokenScorer& with_cache) { return seen(with_cache); },
       origin != nullptr ? std::span<Drafter* const>(origin->drafters->list())
                         : std::span<Drafter* const>());
@@ -80,9 +84,14 @@ Session::Session(std::shared_ptr<const LoadedModel> target, const SessionOptions
       impl.target, KvCache(impl.arena, impl.target->model().kv_shape(kv_type), n_ctx), n_ctx);
   if (draft != nullptr) {
     const int draft_ctx = std::min(n_ctx, draft->model().config().usable_context());
-    impl.draft_scorer = std::make_unique<ModelScorer>(
-        impl.options.draft, KvCache(impl.arena, draft->model().kv_shape(kv_type), draft_ctx),
-        draft_ctx);
+    KvCache cache(impl.arena, draft->model().kv_shape(kv_type), draft_ctx);
+    if (draft->model().config().draft_head) {
+      impl.head_scorer = std::make_unique<HeadScorer>(impl.options.draft, impl.target,
+                                                      std::move(cache), draft_ctx);
+    } else {
+      impl.draft_scorer =
+          std::make_unique<ModelScorer>(impl.options.draft, std::move(cache), draft_ctx);
+    }
   }
   impl.make_decoder();
 }
@@ -99,6 +108,7 @@ GenerateResult Session::generate(const GenerateRequest& request) {
   std::atomic<bool>& cancelled = request.cancel != nullptr ? *request.cancel : own;
   const CancelScope target_cancel(impl.scorer.get(), cancelled);
   const CancelScope draft_cancel(impl.draft_scorer.get(), cancelled);
+  const CancelScope head_cancel(impl.head_scorer.get(), cancelled);
 
   const auto poll = [&] {
     if (request.should_cancel && request.should_cancel()) cancelled.store(true);
@@ -179,6 +189,7 @@ std::unique_ptr<Session> Session::fork() {
   copy->calibration = impl.calibration;
   copy->scorer = impl.scorer->fork();
   if (impl.draft_scorer) copy->draft_scorer = impl.draft_scorer->fork();
+  if (impl.head_scorer) copy->head_scorer = impl.head_scorer->fork();
   copy->make_decoder(&impl);
   return std::unique_ptr<Session>(new Session(std::move(copy)));
 }
@@ -205,6 +216,7 @@ std::uint64_t Session::memory_bytes() const {
   std::uint64_t n_bytes =
       kv.used_bytes + kv.free_bytes + kv.device_bytes + impl_->scorer->scratch_bytes();
   if (impl_->draft_scorer) n_bytes += impl_->draft_scorer->scratch_bytes();
+  if (impl_->head_scorer) n_bytes += impl_->head_scorer->scratch_bytes();
   return n_bytes;
 }
 

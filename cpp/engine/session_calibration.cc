@@ -1,6 +1,7 @@
 #include "engine/session_calibration.h"
 
 #include "base/error.h"
+#include "decode/stats.h"
 
 namespace specdec {
 
@@ -8,6 +9,7 @@ void SessionCalibration::prepare(Controller& controller, const CalibratedPair& p
                                  bool with_credit, const std::function<void()>& poll) {
   if (known_ || pair.target_scorer.length() > 0) return;
   if (pair.draft_scorer != nullptr && pair.draft_scorer->length() > 0) return;
+  if (pair.head_scorer != nullptr && pair.head_scorer->length() > 0) return;
   const Model& target = pair.target.model();
   controller.target_cost().set_mixture({.share = target.expert_share(),
                                         .n_experts = target.config().n_experts,
@@ -25,7 +27,8 @@ void SessionCalibration::prepare(Controller& controller, const CalibratedPair& p
   }
   controller.target_cost().calibrate(known_->target);
   for (int i = 0; i < controller.n_drafters(); ++i) {
-    if (controller.traits(i).name == "model") controller.drafter_cost(i).calibrate(known_->draft);
+    if (controller.traits(i).name == "model" || controller.traits(i).name == "eagle")
+      controller.drafter_cost(i).calibrate(known_->draft);
     if (controller.traits(i).name == "layerskip")
       controller.drafter_cost(i).calibrate(known_->layers);
   }
@@ -38,16 +41,22 @@ void SessionCalibration::measure(const CalibratedPair& pair, const Mixture& mixt
   known_.emplace();
   const CalibrationFile& file = file_.emplace(pair.target, pair.draft, pair.kv_type);
   const bool is_there =
-      file.read(*known_) && known_->draft.empty() == (pair.draft_scorer == nullptr);
+      file.read(*known_) &&
+      known_->draft.empty() == (pair.draft_scorer == nullptr && pair.head_scorer == nullptr);
   const int n_layers = pair.n_draft_layers;
   if (is_there && (n_layers == 0 || known_->n_draft_layers == n_layers)) return;
   // Of other layers than the last time; what was earned and lost before still counts.
   const ControllerState earned = is_there ? known_->state : ControllerState();
   try {
     *known_ = calibrate(pair.target_scorer, pair.draft_scorer, n_layers, mixture, poll);
+    if (pair.head_scorer != nullptr) {
+      const ScopedMs timer(known_->measured_ms);
+      known_->draft = time_head(*pair.head_scorer, poll);
+    }
   } catch (...) {
     pair.target_scorer.truncate(0);
     if (pair.draft_scorer != nullptr) pair.draft_scorer->truncate(0);
+    if (pair.head_scorer != nullptr) pair.head_scorer->truncate(0);
     throw;
   }
   known_->state = earned;
@@ -60,7 +69,8 @@ void SessionCalibration::keep(Controller& controller) noexcept {
     Calibration now = *known_;
     now.target = controller.target_cost().table();
     for (int i = 0; i < controller.n_drafters(); ++i) {
-      if (controller.traits(i).name == "model") now.draft = controller.drafter_cost(i).table();
+      if (controller.traits(i).name == "model" || controller.traits(i).name == "eagle")
+        now.draft = controller.drafter_cost(i).table();
       if (controller.traits(i).name == "layerskip") now.layers = controller.drafter_cost(i).table();
     }
     now.state = controller.state();

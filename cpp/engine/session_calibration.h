@@ -7,6 +7,7 @@
 #include "backend/kv_layout.h"
 #include "decode/control/controller.h"
 #include "engine/calibration.h"
+#include "engine/head_scorer.h"
 #include "engine/loaded_model.h"
 #include "engine/model_scorer.h"
 
@@ -17,6 +18,7 @@ struct CalibratedPair {
   const LoadedModel* draft;  // null: none
   ModelScorer& target_scorer;
   ModelScorer* draft_scorer;
+  HeadScorer* head_scorer;
   int n_draft_layers;  // of self-speculation; 0: none
   KvType kv_type;
 };

@@ -12,6 +12,7 @@
 #include "decode/decoder.h"
 #include "decode/reread_scorer.h"
 #include "engine/drafter_set.h"
+#include "engine/head_scorer.h"
 #include "engine/model_scorer.h"
 #include "engine/session.h"
 #include "engine/session_calibration.h"
@@ -43,6 +44,7 @@ struct Session::Impl {
   // Declared in the order of dependence: destroyed in reverse.
   std::atomic<bool> busy{false};
   std::unique_ptr<ModelScorer> scorer, draft_scorer;
+  std::unique_ptr<HeadScorer> head_scorer;  // in place of draft_scorer, where the draft is a head
   std::vector<std::unique_ptr<RereadScorer>> rereaders;  // without a cache; the target's first
   std::optional<DrafterSet> drafters;
   std::optional<Controller> controller;  // of adaptive drafting
@@ -57,6 +59,7 @@ struct Session::Impl {
             .draft = options.draft.get(),
             .target_scorer = *scorer,
             .draft_scorer = draft_scorer.get(),
+            .head_scorer = head_scorer.get(),
             .n_draft_layers = drafters->n_draft_layers(),
             .kv_type = parse_kv_type(options.kv_type)};
   }

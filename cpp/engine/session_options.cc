@@ -91,10 +91,44 @@ std::vector<std::string> split_names(const std::string& list) {
   return names;
 }
 
-const DraftModelOptions* draft_model_of(const SessionOptions& options) {
-  for (const DrafterOptions& drafter : options.drafters)
-    if (const auto* model = std::get_if<DraftModelOptions>(&drafter)) return model;
-  return nullptr;
+template <typename Options>
+bool drafts_with(const SessionOptions& options) {
+  return std::any_of(
+      options.drafters.begin(), options.drafters.end(),
+      [](const DrafterOptions& drafter) { return std::holds_alternative<Options>(drafter); });
+}
+
+// What drafter 'model' means with a draft that is a head: the same options, so far as it has them.
+void resolve_heads(const LoadedModel& target, SessionOptions& options) {
+  if (target.model().config().draft_head) {
+    throw Error(ErrorCode::kUnsupported,
+                printable(target.info().path, 400) +
+                    " is a head that drafts for a target and says nothing by itself; load its "
+                    "target and give it as the draft");
+  }
+  const bool is_head = options.draft && options.draft->model().config().draft_head;
+  for (DrafterOptions& drafter : options.drafters) {
+    const auto* const model = std::get_if<DraftModelOptions>(&drafter);
+    if (!is_head || model == nullptr) continue;
+    if (model->branch > 1 || model->head_tokens)
+      throw_invalid("the draft is a head, which has no branch and no head_tokens: leave them out");
+    drafter = EagleOptions{.lengths = model->lengths,
+                           .mode = model->mode,
+                           .temperature = model->temperature,
+                           .top_k = model->top_k};
+  }
+  if (!drafts_with<EagleOptions>(options)) return;
+  if (!is_head) {
+    throw_invalid(options.draft ? printable(options.draft->info().path, 400) +
+                                      " is a model, and drafter 'eagle' needs a head (a GGUF file "
+                                      "of the architecture 'eagle3'); use drafter 'model'"
+                                : "drafter 'eagle' needs a head as the draft");
+  }
+  if (!options.use_cache) {
+    throw Error(ErrorCode::kUnsupported,
+                "drafter 'eagle' needs caches: it reads what passes of the target leave; leave out "
+                "use_cache=False");
+  }
 }
 
 // What contradicts itself in a list, and whether the length of drafts is adapted.
@@ -113,7 +147,7 @@ void resolve_drafters(SessionOptions& options) {
         "gamma fixes the length of drafts: give it to all drafters of a list, or to none");
   options.adaptive = (options.adaptive || options.drafters.size() > 1) && n_fixed == 0 &&
                      !options.drafters.empty();
-  if (draft_model_of(options) == nullptr) {
+  if (!drafts_with<DraftModelOptions>(options) && !drafts_with<EagleOptions>(options)) {
     options.draft.reset();
   } else if (!options.draft) {
     throw_invalid("drafter 'model' needs a draft model");
@@ -174,6 +208,7 @@ void check_cache_memory(const LoadedModel& target, const SessionOptions& options
 
 SessionOptions resolve_options(const LoadedModel& target, SessionOptions options) {
   check_choice("verifier", options.verifier, verifier_names());
+  resolve_heads(target, options);
   resolve_drafters(options);
   if (options.kv_type.empty()) options.kv_type = kv_type_name(target.kv_type());
   const KvType kv_type = parse_kv_type(options.kv_type);

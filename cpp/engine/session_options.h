@@ -12,8 +12,8 @@
 namespace specdec {
 
 // With the options that drafters have by themselves: "none"; one name of drafters.def; several with
-// commas between them; "auto": ngram, suffix and, where there is a draft model, model. Throws
-// Error(kInvalidArgument).
+// commas between them; "auto": ngram, suffix and, where there is a draft, model: a session takes
+// eagle in its place where the draft is a head. Throws Error(kInvalidArgument).
 [[nodiscard]] std::vector<DrafterOptions> parse_drafters(const std::string& names,
                                                          bool has_draft_model);
 
@@ -23,8 +23,9 @@ struct SessionOptions {
   // unless all have a fixed length (`gamma`).
   std::vector<DrafterOptions> drafters = parse_drafters("auto", false);
   bool adaptive = false;  // let the controller choose the length of a single drafter too
-  std::shared_ptr<const LoadedModel> draft;  // for DraftModelOptions; ignored by the others
-  std::string verifier = "auto";             // "auto": greedy at temperature 0, match above
+  // For DraftModelOptions, or a head for EagleOptions; ignored by the others.
+  std::shared_ptr<const LoadedModel> draft;
+  std::string verifier = "auto";  // "auto": greedy at temperature 0, match above
 
   // Positions each cache can hold. 0: ModelOptions::n_ctx, else the model's context length, at most
   // kDefaultContext.

@@ -26,6 +26,9 @@ class RowsOfLane final : public RowResults {
   [[nodiscard]] float log_sum_exp(int row) const override {
     return all_.log_sum_exp(first_row_ + row);
   }
+  [[nodiscard]] std::span<const float> taps(int row) const override {
+    return all_.taps(first_row_ + row);
+  }
   [[nodiscard]] Reading reading() const override { return all_.reading(); }
 
  private:
@@ -101,6 +104,8 @@ void SharedPass::run_parts(std::span<Lane* const> lanes, CostModel& cost,
     ready.push_back(lane);
     n_rows += n_rows_of(*lane);
     if (!parts.back().silent) add_output(lane->rows().batch, batch);
+    // Of one target those who want taps want the same ones.
+    if (!lane->rows().batch.taps.empty()) batch.taps = lane->rows().batch.taps;
   }
   if (ready.empty()) return;
   // Alone, whole rows are had with the best token at once.

@@ -289,6 +289,7 @@ void GgufParser::parse_tensor(TensorInfo* info) {
   const std::uint64_t type_at = cursor_.position();
   info->type_id = read<std::uint32_t>("the type of a tensor");
   const DTypeTraits* traits = find_dtype(info->type_id);
+  if (info->type_id == static_cast<std::uint32_t>(kIdType)) traits = &dtype_traits(kIdType);
   if (traits == nullptr) {
     const std::string type_name = gguf_type_name(info->type_id);
     if (type_name.empty()) {

@@ -40,6 +40,10 @@ struct GgufEntry {
   GgufValue value;
 };
 
+// Of tensors that hold ids, I64: no weights, no codec knows it. check_slots() lets nothing else
+// have it.
+inline constexpr DType kIdType{27};
+
 struct TensorInfo {
   std::string name;
   std::uint32_t type_id = 0;

@@ -52,7 +52,7 @@ void check_output(const Batch& batch, const ModelConfig& config) {
   }
   std::int32_t last_block = -1;
   for (const std::int32_t block : batch.head_blocks) {
-    if (block <= last_block || block * std::int64_t{kHeadBlock} >= config.n_tokens) {
+    if (block <= last_block || block * std::int64_t{kHeadBlock} >= config.n_head_tokens) {
       throw_invalid("head block " + std::to_string(block) +
                     " is out of order or behind the last token");
     }

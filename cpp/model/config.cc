@@ -115,10 +115,17 @@ void read_experts(const HparamReader& hparams, const ArchSpec& spec, ModelConfig
 void read_vocabulary(const HparamReader& hparams, ModelConfig& c,
                      std::vector<std::string>* warnings) {
   const GgufFile& file = hparams.file();
-  c.vocab_size = read_vocab_size(file, c.hidden_size);
-  c.n_tokens = c.vocab_size;
   const char* key = "tokenizer.ggml.tokens";
   const GgufValue* tokens = file.find(key);
+  if (c.draft_head && !c.draft_head.own_embedding) {  // the target's, with the tokens it has
+    c.vocab_size = static_cast<int>(hparams.get_int(
+        "vocab_size",
+        tokens != nullptr && tokens->is_array() ? static_cast<std::int64_t>(tokens->count()) : 0, 1,
+        kMaxContext));
+  } else {
+    c.vocab_size = read_vocab_size(file, c.hidden_size);
+  }
+  c.n_tokens = c.vocab_size;
   if (tokens == nullptr) return;
   if (!tokens->is_array()) {
     throw file.make_error(
@@ -195,13 +202,16 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
                                                                 : "attention.layer_norm_epsilon";
   c.norm_epsilon = static_cast<float>(hparams.require_float(epsilon_key, 1e-30, 1));
   c.layers.assign(static_cast<std::size_t>(c.n_layers), spec->layer);
+  if (spec->draft_head) read_draft_head(hparams, c);
   if (spec->read_layers != nullptr) spec->read_layers(hparams, c);
   number_cache_layers(c);
 
   read_vocabulary(hparams, c, warnings);
+  c.n_head_tokens = c.n_tokens;
+  if (c.draft_head) read_draft_vocabulary(file, c);
   c.slots = model_slots(file, *spec, c);
   check_slots(file, c.slots, c);
-  c.tied_head = file.find_tensor("output.weight") == nullptr;
+  c.tied_head = !c.draft_head && file.find_tensor("output.weight") == nullptr;
   read_rope_divisors(file, c.ropes[0]);
   return c;
 }

@@ -7,6 +7,7 @@
 
 #include "backend/backend.h"
 #include "gguf/reader.h"
+#include "model/draft_head.h"
 #include "model/layer.h"
 #include "model/rope.h"
 #include "model/slots.h"
@@ -31,6 +32,7 @@ struct ModelConfig {
   int shared_expert_size = 0;     // of the one that all rows use; 0: there is none
   int vocab_size = 0;             // rows of the embedding, padding included
   int n_tokens = 0;               // tokens that exist, <= vocab_size
+  int n_head_tokens = 0;          // rows of the output head; n_tokens but of heads that draft
   int context_length = 0;         // what the model was made for
   std::vector<RopeConfig> ropes;  // of one n_rot; LayerSpec::rope is one of them
   Norm::Kind norm_kind = Norm::Kind::kRms;
@@ -39,11 +41,12 @@ struct ModelConfig {
   RecurrentShape recurrent = {};  // of the recurrent ones
   int n_blocks = 0;  // in the file; those behind n_layers predict further tokens and are not used
   float attention_scale = 0;
-  float embedding_scale = 1;  // embedded tokens are multiplied by it
-  float logit_scale = 1;      // and logits, in the weights of the output norm
-  float logit_cap = 0;        // of the scaled logits, as LayerSpec::score_cap
-  bool tied_head = false;     // the head is the embedding matrix
-  std::vector<Slot> slots;    // what the file may hold, and where it goes
+  float embedding_scale = 1;        // embedded tokens are multiplied by it
+  float logit_scale = 1;            // and logits, in the weights of the output norm
+  float logit_cap = 0;              // of the scaled logits, as LayerSpec::score_cap
+  bool tied_head = false;           // the head is the embedding matrix
+  DraftHeadConfig draft_head = {};  // of those that draft for a target
+  std::vector<Slot> slots;          // what the file may hold, and where it goes
 
   // What the model was made for or, where rope is scaled, what the scaling stretches it to.
   [[nodiscard]] int usable_context() const;

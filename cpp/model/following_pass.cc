@@ -36,7 +36,7 @@ struct Runner::Issued {
   bool running = false;  // the device's stream is ours
 };
 
-Runner::Runner(const Model& model) : model_(model) {}
+Runner::Runner(const Model& model, const Model* lender) : model_(model), lender_(lender) {}
 Runner::~Runner() = default;
 
 void Runner::check_following(const Runner& draft, const Batch& batch,

@@ -1,4 +1,5 @@
 // The output head, and what is read of it.
+#include <cstring>
 #include <string>
 
 #include "model/pass.h"
@@ -10,7 +11,7 @@ namespace specdec {
 void Runner::prepare_head(const Batch& batch, const Pass& pass) {
   const ModelConfig& config = model_.config();
   const int n_outputs = pass.n_outputs();
-  const std::int64_t stride = padded_row(config.n_tokens);
+  const std::int64_t stride = padded_row(config.n_head_tokens);
   results_.top_k_ = batch.output == RowOutput::kTop ? batch.top_k : 1;
   results_.top_.resize(static_cast<std::size_t>(n_outputs) *
                        static_cast<std::size_t>(results_.top_k_));
@@ -19,7 +20,7 @@ void Runner::prepare_head(const Batch& batch, const Pass& pass) {
   if (batch.output == RowOutput::kLogits || batch.keep_logits)
     (void)rows_of(results_.logits_, n_outputs, stride);
   results_.logits_stride_ = static_cast<std::size_t>(stride);
-  results_.n_logits_ = static_cast<std::size_t>(config.n_tokens);
+  results_.n_logits_ = static_cast<std::size_t>(config.n_head_tokens);
 }
 
 void Runner::run_head(const Batch& batch, const Pass& pass, const PassRows& rows) {
@@ -34,9 +35,10 @@ void Runner::run_head(const Batch& batch, const Pass& pass, const PassRows& rows
                 .weight = w.vector(Part::kOutputNorm),
                 .bias = w.vector(Part::kOutputNormBias),
                 .epsilon = config.norm_epsilon},
-       .weight = w.matrix(Part::kHead),
+       .weight = w.matrix(Part::kHead) != nullptr ? w.matrix(Part::kHead)
+                                                  : lender_->weights().model.matrix(Part::kHead),
        .bias = w.vector(Part::kHeadBias),
-       .n_tokens = config.n_tokens,
+       .n_tokens = config.n_head_tokens,
        .soft_cap = config.logit_cap,
        .blocks = batch.head_blocks,
        .top_k = results_.top_k_,
@@ -46,6 +48,38 @@ void Runner::run_head(const Batch& batch, const Pass& pass, const PassRows& rows
                      ? results_.logits_.as<float>()
                      : nullptr,
        .logits_stride = static_cast<std::int64_t>(results_.logits_stride_)});
+}
+
+// Taps of a head's target to its features.
+void Runner::fuse(std::span<const float> taps, int n_rows, std::span<float> features) {
+  const ModelConfig& config = model_.config();
+  const PartWeights& w = model_.weights().model;
+  const auto n_in = static_cast<std::size_t>(config.draft_head.tap_size());
+  SPECDEC_CHECK(config.draft_head && taps.size() == n_in * static_cast<std::size_t>(n_rows));
+  const std::int64_t stride = padded_row(config.draft_head.tap_size());
+  const std::int64_t out_stride = padded_row(config.hidden_size);
+  float* const rows = rows_of(work_.taps, n_rows, stride);
+  float* const out = rows_of(results_.hidden_, n_rows, out_stride);
+  results_.has_hidden_ = false;
+  for (int r = 0; r < n_rows; ++r) {
+    std::memcpy(rows + r * stride, taps.data() + static_cast<std::size_t>(r) * n_in,
+                n_in * sizeof(float));
+  }
+  Norm norm;
+  if (const float* const weight = w.vector(Part::kFuseNorm); weight != nullptr)
+    norm = {.kind = config.norm_kind, .weight = weight, .epsilon = config.norm_epsilon};
+  const LinearSegment segment{
+      .weight = w.matrix(Part::kFuse), .dst = out, .dst_stride = out_stride};
+  model_.backend()->linear({.x = rows,
+                            .x_stride = stride,
+                            .n_rows = n_rows,
+                            .norm = norm,
+                            .segments = std::span(&segment, 1)});
+  const auto n_out = static_cast<std::size_t>(config.hidden_size);
+  for (int r = 0; r < n_rows; ++r) {
+    std::memcpy(features.data() + static_cast<std::size_t>(r) * n_out, out + r * out_stride,
+                n_out * sizeof(float));
+  }
 }
 
 // Steps with finite logits. Whatever else is not finite is an error.

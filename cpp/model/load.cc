@@ -80,21 +80,27 @@ void Model::load_weights(const LoadOptions& options) {
   Loader loader(*file_, config_, *backend_, options, w.memory, warnings_, w.requantized);
   loader.report();
 
-  w.embedding = file_->find_tensor("token_embd.weight");
-  w.embedding_data = file_->tensor_data(*w.embedding);
-  w.memory.mapped_bytes = static_cast<std::size_t>(w.embedding->n_bytes);
+  w.embedding = file_->find_tensor("token_embd.weight");  // null: a head that uses its target's
+  if (w.embedding != nullptr) {
+    w.embedding_data = file_->tensor_data(*w.embedding);
+    w.memory.mapped_bytes = static_cast<std::size_t>(w.embedding->n_bytes);
+  }
   loader.use(device);
   // The largest matrix first: while one is packed both copies of it are in memory.
   const auto n_tokens = static_cast<std::uint64_t>(config_.n_tokens);
+  const auto n_head_tokens = static_cast<std::uint64_t>(config_.n_head_tokens);
   if (config_.tied_head) {
     w.model.set(Part::kHead, loader.matrix(w.embedding->name, n_tokens));
-  } else {
+  } else if (w.embedding != nullptr) {
     loader.check(*w.embedding);
   }
   for (const Slot& slot : config_.slots) {
     const bool elsewhere = slot.part == Part::kEmbedding || is_configuration(slot.part);
     const float factor = slot.part == Part::kOutputNorm ? config_.logit_scale : 1.0F;
-    if (slot.layer < 0 && !elsewhere) loader.slot(slot, n_tokens, w.model, factor);
+    const std::uint64_t n_rows = slot.part == Part::kFuse   ? slot.end_row()
+                                 : slot.part == Part::kHead ? n_head_tokens
+                                                            : n_tokens;
+    if (slot.layer < 0 && !elsewhere) loader.slot(slot, n_rows, w.model, factor);
   }
   if (device != nullptr && first_device_layer_ == 0 && options.device_embedding) {
     if (!embedding_is_head(*w.embedding, config_, options.requantize))
@@ -140,6 +146,7 @@ std::size_t Model::state_bytes() const {
 bool Model::can_run_steps() const noexcept { return weights_->device_embedding != nullptr; }
 
 std::string_view no_device_reason(const ModelConfig& config) {
+  if (config.draft_head) return "heads that draft run on the CPU only";
   for (const Slot& slot : config.slots) {
     if (slot.part == Part::kAttentionSinks) return "attention with sinks runs on the CPU only";
     if (slot.part == Part::kSharedDown) return "shared experts run on the CPU only";

@@ -27,9 +27,9 @@ class Loader {
         memory_(memory),
         warnings_(warnings),
         requantized_(requantized) {
-    const bool tied = file.find_tensor("output.weight") == nullptr;
+    const bool tied = config.tied_head;
     for (const TensorInfo& tensor : file.tensors()) {
-      if (is_of_unused_block(tensor.name, config)) continue;
+      if (is_of_unused_block(tensor.name, config) || tensor.dtype == kIdType) continue;
       if (tied || tensor.name != "token_embd.weight") progress_.n_bytes_total += tensor.n_bytes;
     }
   }

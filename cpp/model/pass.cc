@@ -49,6 +49,7 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<const PassPart> pa
       .qkv_stride = padded_row(config.qkv_size()),
       .attention_stride = padded_row(config.attention_size()),
       .ffn_stride = padded_row(config.intermediate_size),
+      .paired_stride = config.draft_head ? padded_row(2 * std::int64_t{config.hidden_size}) : 0,
       .rope_stride = std::int64_t{n_rows + n_steps - 1} * config.n_rot(),
       .leads = n_steps > 1,
       .taps = batch.taps,
@@ -63,7 +64,14 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<const PassPart> pa
     (void)rows_of(work_.expert_weights, n_rows, config.n_experts_used);
     work_.experts.resize(static_cast<std::size_t>(n_rows * config.n_experts_used));
   }
-  if (!pass.embeds_on_device) embed(batch, hidden, pass.hidden_stride);
+  if (config.draft_head) {
+    embed(batch, rows_of(work_.paired, n_rows, pass.paired_stride), pass.paired_stride);
+    copy_hidden(batch, hidden, pass.hidden_stride);
+  } else if (!batch.hidden.empty()) {
+    copy_hidden(batch, hidden, pass.hidden_stride);
+  } else if (!pass.embeds_on_device) {
+    embed(batch, hidden, pass.hidden_stride);
+  }
   place(pass);
   return pass;
 }
@@ -81,6 +89,7 @@ int Runner::run(const Batch& batch, const Pass& pass) {
       .attention = on_cpu ? rows_of(work_.attention, pass.n_rows, pass.attention_stride) : nullptr,
       .ffn = on_cpu ? rows_of(work_.ffn, pass.n_rows, pass.ffn_stride) : nullptr,
       .cos_sin = work_.cos_sin.as<float>(),
+      .paired = work_.paired.as<float>(),
       .experts = work_.experts.data(),
       .expert_weights = work_.expert_weights.as<float>(),
       .expert_reads = &reads,
@@ -112,6 +121,7 @@ void run_layer(const LayerRun& run) {
   if (run.spec.recurrent) {
     recur(run);
   } else {
+    if (run.rows.paired != nullptr) pair_rows(run);
     keys_and_values(run);
     if (run.n_rows() > 0) attend(run);
   }

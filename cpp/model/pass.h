@@ -44,6 +44,7 @@ struct Pass {
   bool wants_head, wants_hidden;
   bool embeds_on_device;
   std::int64_t hidden_stride, qkv_stride, attention_stride, ffn_stride;
+  std::int64_t paired_stride = 0;  // of heads that draft
   std::int64_t rope_stride;  // floats from one rope's cos and sin of all rows to the next one's
 
   // Staged apart from other passes of the device, or behind one that is: what the rows pick of its
@@ -89,6 +90,7 @@ struct PassRows {
   float* attention;
   float* ffn;
   const float* cos_sin;
+  float* paired = nullptr;          // of heads that draft: [embedded token; feature]
   std::int32_t* experts = nullptr;  // of models that are mixtures
   float* expert_weights = nullptr;
   ExpertReads* expert_reads = nullptr;

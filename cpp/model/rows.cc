@@ -12,19 +12,25 @@ namespace specdec {
 void Runner::embed(const Batch& batch, float* out, std::int64_t stride) const {
   const ModelConfig& config = model_.config();
   const std::size_t n = static_cast<std::size_t>(config.hidden_size);
-  const DType dtype = model_.weights().embedding->dtype;
+  const ModelWeights& weights =
+      model_.weights().embedding != nullptr ? model_.weights() : lender_->weights();
+  const DType dtype = weights.embedding->dtype;
   const std::size_t n_row_bytes = static_cast<std::size_t>(row_bytes(dtype, n));
   for (std::size_t r = 0; r < batch.tokens.size(); ++r) {
     float* row = out + static_cast<std::int64_t>(r) * stride;
-    if (!batch.hidden.empty()) {
-      std::memcpy(row, batch.hidden.data() + r * n, n * sizeof(float));
-      continue;
-    }
     const auto token = static_cast<std::size_t>(batch.tokens[r]);
-    codec(dtype).dequantize(model_.weights().embedding_data.data() + token * n_row_bytes, row,
+    codec(dtype).dequantize(weights.embedding_data.data() + token * n_row_bytes, row,
                             static_cast<std::int64_t>(n));
     if (config.embedding_scale == 1) continue;
     for (std::size_t i = 0; i < n; ++i) row[i] *= config.embedding_scale;
+  }
+}
+
+void Runner::copy_hidden(const Batch& batch, float* out, std::int64_t stride) const {
+  const std::size_t n = static_cast<std::size_t>(model_.config().hidden_size);
+  for (std::size_t r = 0; r < batch.tokens.size(); ++r) {
+    std::memcpy(out + static_cast<std::int64_t>(r) * stride, batch.hidden.data() + r * n,
+                n * sizeof(float));
   }
 }
 

@@ -8,8 +8,21 @@
 
 namespace specdec {
 
+// A head needs what its target says, and here and there the target's weights.
+void Runner::check_head_pass(const Batch& batch) const {
+  const DraftHeadConfig& head = model_.config().draft_head;
+  if (!head) return;
+  if (batch.hidden.empty() || batch.n_present > 0 || !batch.taps.empty()) {
+    throw Error(ErrorCode::kUnsupported, model_.file()->path() +
+                                             ": is a head that drafts for a target and says "
+                                             "nothing by itself; give it as the draft of one");
+  }
+  SPECDEC_CHECK(lender_ != nullptr || (head.own_embedding && head.own_output));
+}
+
 void Runner::forward(const Batch& batch, KvCache& cache, const std::atomic<bool>* cancel) {
   check_batch(batch, model_.config(), cache);
+  check_head_pass(batch);
   if (!batch.taps.empty() && model_.device() != nullptr) {
     throw Error(ErrorCode::kUnsupported,
                 model_.file()->path() +
@@ -27,6 +40,7 @@ void Runner::forward_parts(const PartsBatch& given, const std::atomic<bool>* can
                     "n_gpu_layers 0");
   }
   check_parts(given, model_.config());
+  check_head_pass({});
   Batch batch{.output = given.output,
               .top_k = given.top_k,
               .keep_logits = given.keep_logits,

@@ -24,8 +24,9 @@ struct LayerRun;
 
 class Runner {
  public:
-  // The model must outlive it.
-  explicit Runner(const Model& model);
+  // The model must outlive it, and so must `lender`: the target of a head that drafts, whose
+  // embedding and output head it takes where its own file has none.
+  explicit Runner(const Model& model, const Model* lender = nullptr);
   ~Runner();
   Runner(const Runner&) = delete;
   Runner& operator=(const Runner&) = delete;
@@ -67,6 +68,10 @@ class Runner {
   [[nodiscard]] bool finish();
   void keep(int n_rows);
 
+  // Of heads that draft: taps of the target [n_rows, tap_size] to features [n_rows, hidden_size],
+  // for Batch::hidden. Results of the last pass are gone then.
+  void fuse(std::span<const float> taps, int n_rows, std::span<float> features);
+
   [[nodiscard]] const Model& model() const noexcept { return model_; }
   [[nodiscard]] const Results& results() const noexcept { return results_; }
   [[nodiscard]] std::size_t n_bytes() const noexcept {
@@ -77,6 +82,7 @@ class Runner {
   struct Issued;
   void check_following(const Runner& draft, const Batch& batch, std::span<const std::int32_t> picks,
                        const KvCache& cache) const;
+  void check_head_pass(const Batch& batch) const;
   void check_steps(const Batch& batch, int n_steps, const KvCache& cache) const;
   // Both return the steps that were made.
   int forward_rows(const Batch& batch, int n_steps, KvCache& cache,
@@ -93,6 +99,7 @@ class Runner {
   [[nodiscard]] int end(const Batch& batch, const Pass& pass);
   void tap(int layer, const Pass& pass);
   void embed(const Batch& batch, float* out, std::int64_t stride) const;
+  void copy_hidden(const Batch& batch, float* out, std::int64_t stride) const;
   void place(const Pass& pass);
   [[nodiscard]] const float* rope_table(bool long_context, int last);
   [[nodiscard]] LayerRun layer_run(int layer, const Pass& pass, const PassRows& rows,
@@ -107,6 +114,7 @@ class Runner {
   void issue_on_device(const Batch& batch, const Pass& pass);
 
   const Model& model_;
+  const Model* lender_;
   WorkSpace work_;
   Results results_;
   std::unique_ptr<Issued> issued_;  // by this one, and not kept yet

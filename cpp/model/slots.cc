@@ -38,6 +38,14 @@ bool same_shape(std::vector<std::uint64_t> expected, std::vector<std::uint64_t> 
                         {}, tensor.name, tensor.offset);
 }
 
+[[noreturn]] void fail_type(const GgufFile& file, const Slot& slot, const TensorInfo& tensor) {
+  throw file.make_error(ErrorCode::kUnsupported, "tensor_type",
+                        "tensor '" + printable(tensor.name) + "' has type " +
+                            dtype_traits(tensor.dtype).name + ", expected " +
+                            (slot.kind == SlotKind::kIds ? dtype_traits(kIdType).name : "weights"),
+                        {}, tensor.name, tensor.offset);
+}
+
 }  // namespace
 
 void SlotTable::add(Part part, const std::string& name, std::vector<std::uint64_t> shape,
@@ -68,6 +76,10 @@ void SlotTable::norm(Part part, const char* name) {
 
 void SlotTable::vector(Part part, const std::string& name, std::int64_t n, Presence presence) {
   add(part, name, {static_cast<std::uint64_t>(n)}, presence, SlotKind::kVector);
+}
+
+void SlotTable::ids(Part part, const std::string& name, std::int64_t n) {
+  add(part, name, {static_cast<std::uint64_t>(n)}, Presence::kOptional, SlotKind::kIds);
 }
 
 void SlotTable::table(Part part, const std::string& name, std::int64_t n_in, std::int64_t n_out) {
@@ -163,10 +175,15 @@ std::vector<Slot> model_slots(const GgufFile& file, const ArchSpec& spec,
                               const ModelConfig& config) {
   std::vector<Slot> slots;
   SlotTable model(file, spec, config, -1, slots);
-  model.linear(Part::kEmbedding, "token_embd", config.hidden_size, config.vocab_size);
+  const bool is_head = static_cast<bool>(config.draft_head);
+  model.linear(Part::kEmbedding, "token_embd", config.hidden_size, config.vocab_size,
+               Presence::kNever, is_head ? Presence::kOptional : Presence::kRequired);
   model.norm(Part::kOutputNorm, "output_norm");
-  model.linear(Part::kHead, "output", config.hidden_size, config.vocab_size, spec.head_bias,
+  const bool own_rows = is_head && !config.draft_head.target_ids.empty();
+  model.linear(Part::kHead, "output", config.hidden_size,
+               own_rows ? config.n_head_tokens : config.vocab_size, spec.head_bias,
                Presence::kOptional);
+  if (spec.model_slots != nullptr) spec.model_slots(model);
   model.vector(Part::kRopeDivisors, "rope_freqs.weight", config.n_rot() / 2, spec.rope_divisors);
   if (config.ropes[0].scaling == RopeScaling::kLongRope) {
     model.vector(Part::kShortRopeDivisors, "rope_factors_short.weight", config.n_rot() / 2);
@@ -196,6 +213,7 @@ void check_slots(const GgufFile& file, const std::vector<Slot>& slots, const Mod
       continue;
     }
     if (!same_shape(slot.shape, tensor->shape)) fail_shape(file, *tensor, shape_text(slot.shape));
+    if ((slot.kind == SlotKind::kIds) != (tensor->dtype == kIdType)) fail_type(file, slot, *tensor);
   }
   for (const TensorInfo& tensor : file.tensors()) {
     if (known.count(tensor.name) > 0 || is_of_unused_block(tensor.name, config)) continue;

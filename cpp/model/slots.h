@@ -25,9 +25,14 @@ enum class Part : std::uint8_t {
   kRopeDivisors,
   kShortRopeDivisors,
   kLongRopeDivisors,
+  kFuse,  // of heads that draft: all taps to a feature
+  kFuseNorm,
+  kTargetIds,
   // of a layer
   kAttentionNorm,
   kAttentionNormBias,
+  kFeatureNorm,  // of heads that draft, beside the former
+  kFeatureNormBias,
   kQkv,  // [Q; K; V] in one matrix, in place of the next three
   kQkvBias,
   kQ,
@@ -79,7 +84,7 @@ inline constexpr std::size_t kNumParts = static_cast<std::size_t>(Part::kRecurre
 // Read with the configuration, not loaded.
 [[nodiscard]] constexpr bool is_configuration(Part part) {
   return part == Part::kRopeDivisors || part == Part::kShortRopeDivisors ||
-         part == Part::kLongRopeDivisors;
+         part == Part::kLongRopeDivisors || part == Part::kTargetIds;
 }
 
 [[nodiscard]] constexpr bool is_router(Part part) {
@@ -92,7 +97,8 @@ inline constexpr std::size_t kNumParts = static_cast<std::size_t>(Part::kRecurre
 }
 
 enum class Presence { kNever, kOptional, kRequired };
-enum class SlotKind { kMatrix, kVector, kExperts };  // experts: a stack of matrices
+// Experts: a stack of matrices. Ids: whole numbers, of kIdType.
+enum class SlotKind { kMatrix, kVector, kExperts, kIds };
 
 struct Slot {
   Part part;
@@ -136,6 +142,8 @@ class SlotTable {
   void vector(Part part, const std::string& name, std::int64_t n,
               Presence presence = Presence::kRequired);
 
+  // [n] ids, if the file has any.
+  void ids(Part part, const std::string& name, std::int64_t n);
   // Numbers in rows of n_in.
   void table(Part part, const std::string& name, std::int64_t n_in, std::int64_t n_out);
 

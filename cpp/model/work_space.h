@@ -16,6 +16,8 @@ struct WorkSpace {
   AlignedBuffer attention;              // [n_rows, q_size]
   AlignedBuffer ffn;                    // [n_rows, intermediate_size]
   AlignedBuffer expert_weights;         // [n_rows, n_experts_used]
+  AlignedBuffer paired;                 // [n_rows, 2 hidden_size] of heads that draft
+  AlignedBuffer taps;                   // [n_rows, tap_size] of them
   std::vector<std::int32_t> experts;    // [n_rows, n_experts_used]
   AlignedBuffer cos_sin;                // [n_ropes, n_rows, n_rot]
   std::vector<std::int32_t> positions;  // [n_rows]
@@ -24,7 +26,7 @@ struct WorkSpace {
 
   [[nodiscard]] std::size_t n_bytes() const noexcept {
     return qkv.size() + attention.size() + ffn.size() + cos_sin.size() + expert_weights.size() +
-           experts.capacity() * sizeof(std::int32_t) +
+           experts.capacity() * sizeof(std::int32_t) + paired.size() + taps.size() +
            (rope_tables[0].capacity() + rope_tables[1].capacity()) * sizeof(float);
   }
 };

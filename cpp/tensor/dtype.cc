@@ -13,6 +13,8 @@ constexpr DTypeTraits kTraits[] = {
 #include "tensor/formats.def"
 };
 
+constexpr DType kIdType{27};  // as in gguf/reader.h
+
 struct IdName {
   std::uint32_t id;
   const char* name;
@@ -36,6 +38,8 @@ const DTypeTraits* find_dtype(std::uint32_t id) noexcept {
 }
 
 const DTypeTraits& dtype_traits(DType dtype) {
+  static constexpr DTypeTraits kIds = {kIdType, "I64", 1, 8, {-1, -1}, -1};
+  if (dtype == kIdType) return kIds;
   const DTypeTraits* traits = find_dtype(static_cast<std::uint32_t>(dtype));
   SPECDEC_CHECK(traits != nullptr);
   return *traits;

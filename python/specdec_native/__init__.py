@@ -48,6 +48,7 @@ from .model import Model, check_pair, info, inspect
 from .options import (
     Cascade,
     DraftModel,
+    Eagle,
     LayerSkip,
     NGram,
     SamplingParams,
@@ -87,6 +88,7 @@ __all__ = [
     "DeviceError",
     "DownloadError",
     "DraftModel",
+    "Eagle",
     "EmbeddedPair",
     "Engine",
     "EngineStats",

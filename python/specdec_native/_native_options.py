@@ -20,6 +20,7 @@ from .options import (
     Cascade,
     Drafter,
     DraftModel,
+    Eagle,
     LayerSkip,
     NGram,
     SamplingParams,
@@ -41,6 +42,7 @@ _DRAFTERS: dict[str, Callable[..., Drafter]] = {
     "suffix": SuffixAutomaton,
     "recycling": TokenRecycling,
     "layerskip": LayerSkip,
+    "eagle": Eagle,
 }
 DrafterChoice = Drafter | Cascade | Sequence[Drafter | str] | str
 
@@ -130,7 +132,8 @@ def _set_drafters(
         options.adaptive = True
         return draft
     items = [_drafter(item, draft) for item in _items(drafter)]
-    if not any(isinstance(item, DraftModel) and item.model is draft for item in items):
+    drafts = [model for item in items if (model := _draft_of(item)) is not None]
+    if not any(model is draft for model in drafts):
         _refuse_draft(draft, repr(drafter) if isinstance(drafter, str) else "drafters of your own")
     in_list = not isinstance(drafter, Drafter | str) or (
         isinstance(drafter, str) and "," in drafter
@@ -139,6 +142,8 @@ def _set_drafters(
     for item in items:
         if isinstance(item, DraftModel):
             check_model("DraftModel's model", item.model)
+        if isinstance(item, Eagle):
+            check_model("Eagle's head", item.head)
         if in_list and item.gamma is not None:
             raise InvalidArgumentError(
                 f"{type(item).__name__} is in a list: its length is chosen while running, "
@@ -150,7 +155,15 @@ def _set_drafters(
         names.append(name)
     options.adaptive = in_list
     options.drafters = [_native_drafter(item) for item in items]
-    return next((item.model for item in items if isinstance(item, DraftModel)), None)
+    if len(drafts) > 1:
+        raise InvalidArgumentError("a decoder drafts with one model or one head, not with both")
+    return drafts[0] if drafts else None
+
+
+def _draft_of(drafter: Drafter) -> Model | None:
+    if isinstance(drafter, DraftModel):
+        return drafter.model
+    return drafter.head if isinstance(drafter, Eagle) else None
 
 
 def _items(drafter: object) -> list[object]:
@@ -179,10 +192,11 @@ def _drafter(item: object, draft: Model | None) -> Drafter:
                 f"drafter contains {item!r}, expected one of {', '.join(_core.drafter_names())}, "
                 "or several of them with commas, without none and auto"
             )
-        if item == "model":
+        if item in ("model", "eagle"):
             if draft is None:
-                raise InvalidArgumentError("drafter 'model' needs a draft model: draft=Model(...)")
-            return DraftModel(draft)
+                what = "a draft model" if item == "model" else "a head"
+                raise InvalidArgumentError(f"drafter {item!r} needs {what}: draft=Model(...)")
+            return _DRAFTERS[item](draft)
         return _DRAFTERS[item]()
     raise InvalidArgumentError(f"drafter: a list of drafters contains {type(item).__name__}")
 
@@ -190,8 +204,8 @@ def _drafter(item: object, draft: Model | None) -> Drafter:
 def _refuse_draft(draft: Model | None, drafter: str) -> None:
     if draft is not None:
         raise InvalidArgumentError(
-            f"draft is not used with drafter={drafter}: it goes with 'auto' and 'model', or give "
-            "drafter=DraftModel(draft)"
+            f"draft is not used with drafter={drafter}: it goes with 'auto', 'model' and "
+            "'eagle', or give drafter=DraftModel(draft) or Eagle(draft)"
         )
 
 
@@ -205,6 +219,7 @@ _NativeDrafter = (
     | _core.SuffixOptions
     | _core.RecyclingOptions
     | _core.LayerSkipOptions
+    | _core.EagleOptions
 )
 _NATIVE_DRAFTERS: dict[type[Drafter], Callable[[], _NativeDrafter]] = {
     DraftModel: _core.DraftModelOptions,
@@ -212,6 +227,7 @@ _NATIVE_DRAFTERS: dict[type[Drafter], Callable[[], _NativeDrafter]] = {
     SuffixAutomaton: _core.SuffixOptions,
     TokenRecycling: _core.RecyclingOptions,
     LayerSkip: _core.LayerSkipOptions,
+    Eagle: _core.EagleOptions,
 }
 
 
@@ -220,7 +236,7 @@ def _native_drafter(drafter: Drafter) -> _NativeDrafter:
     native = _NATIVE_DRAFTERS[type(drafter)]()
     for field in dataclasses.fields(drafter):
         value = getattr(drafter, field.name)
-        if field.name == "model":
+        if field.name in ("model", "head"):
             continue
         if field.name == "corpus":
             is_path = isinstance(value, os.PathLike)

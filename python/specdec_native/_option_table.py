@@ -79,6 +79,14 @@ CHECKS: dict[str, dict[str, Check]] = {
         "draft_min": Whole(0, 64),
         "gamma": Whole(0, 64, optional=True),
     },
+    "Eagle": {
+        "draft_max": Whole(1, 64, optional=True),
+        "draft_min": Whole(0, 64),
+        "gamma": Whole(0, 64, optional=True),
+        "sampling": Choice(('auto', 'greedy', 'sampled', 'coupled')),
+        "temperature": Real(0, 1000000, optional=True),
+        "draft_top_k": Whole(1, 2147483647, optional=True),
+    },
     "many": {
         "keep_eos": Truth(),
         "n_parallel": Whole(1, 64),

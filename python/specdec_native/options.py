@@ -242,7 +242,40 @@ class LayerSkip:
         _check_temperature(self)
 
 
-Drafter = DraftModel | NGram | SuffixAutomaton | TokenRecycling | LayerSkip
+@dataclass(frozen=True, kw_only=True)
+class Eagle:
+    """Drafts with an EAGLE-3 head: one layer that reads the model's own hidden states.
+
+    The head is a GGUF file of the architecture "eagle3" that was trained for the model; it costs
+    a small part of a pass per token and has a cache of its own. The model must be on the CPU.
+
+    Attributes:
+        head: the head.
+        draft_max: 1 to 64; the longest draft; None: 4.
+        draft_min: 0 to 64; shorter drafts are not verified; at most the longest.
+        gamma: 0 to 64; a fixed draft length, for experiments; not with draft_max or draft_min;
+            None: off.
+        sampling: as of `DraftModel`.
+        temperature: [0, 1000000]; as of `DraftModel`; None: the target's.
+        draft_top_k: 1 or more; as of `DraftModel`; None: the target's top_k, or 50 for the
+            `topk_importance` verifiers.
+    """
+
+    head: Model = field(kw_only=False)
+    draft_max: int | None = None
+    draft_min: int = 0
+    gamma: int | None = None
+    sampling: DraftSampling = "auto"
+    temperature: float | None = None
+    draft_top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(self)
+        _check_lengths(self)
+        _check_temperature(self)
+
+
+Drafter = DraftModel | NGram | SuffixAutomaton | TokenRecycling | LayerSkip | Eagle
 
 
 class Cascade:
@@ -275,10 +308,11 @@ _LONGEST = {
     SuffixAutomaton: 15,
     TokenRecycling: 15,
     LayerSkip: 3,
+    Eagle: 4,
 }
 
 
-def _check_temperature(drafter: DraftModel | LayerSkip) -> None:
+def _check_temperature(drafter: DraftModel | LayerSkip | Eagle) -> None:
     if drafter.sampling == "greedy" and drafter.temperature:
         raise InvalidArgumentError(
             f"temperature={drafter.temperature} has no effect on greedy drafts, which are the best "

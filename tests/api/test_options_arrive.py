@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import eagle_reference
 import tiny_models
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
@@ -50,6 +51,12 @@ class Kit:
         )
         config = tiny_models.TinyConfig(n_layers=4)
         self.deep = sd.Model(tiny_models.write_tiny(folder / "deep.gguf", config, seed=3))
+        head = eagle_reference.head_for(config)
+        for name, seed in (("head", 4), ("other_head", 5)):
+            path = folder / f"{name}.gguf"
+            setattr(
+                self, name, sd.Model(eagle_reference.write_eagle3(path, head, config, seed=seed))
+            )
         tensors = tiny_models.random_tensors(config, seed=4)
         tensors["output_norm.weight"][3] = np.nan
         self.nan_path = tiny_models.write_gguf(
@@ -279,6 +286,10 @@ def draft_model(kit: Kit, **options: Any) -> Any:
     return sd.DraftModel(getattr(kit, which), **options)
 
 
+def eagle(kit: Kit, **options: Any) -> Any:
+    return sd.Eagle(getattr(kit, options.pop("head", "head")), **options)
+
+
 def made(kind: type) -> Callable[..., Any]:
     return lambda kit, **options: kind(**options)
 
@@ -360,6 +371,23 @@ DRAFTERS: dict[str, dict[str, tuple[Callable[..., Any], Any, Any]]] = {
             0.1, 5.0,
         ),
         **lengths(made(sd.LayerSkip), model="deep", prompt=PROMPT),
+    },
+    "Eagle": {
+        "head": (drafts(eagle, model="deep", prompt=PROMPT), "head", "other_head"),
+        "sampling": (
+            drafts(eagle, of={"gamma": 4}, model="deep", prompt=PROMPT, call=HOT,
+                   verifier="standard"),
+            "greedy", "sampled",
+        ),
+        "temperature": (
+            drafts(eagle, of=SAMPLED, model="deep", prompt=PROMPT, call=HOT, verifier="standard"),
+            0.1, 5.0,
+        ),
+        "draft_top_k": (
+            drafts(eagle, of=SAMPLED, model="deep", prompt=PROMPT, call=HOT, verifier="standard"),
+            1, 50,
+        ),
+        **lengths(eagle, model="deep", prompt=PROMPT),
     },
 }  # fmt: skip
 

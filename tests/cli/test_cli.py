@@ -130,10 +130,17 @@ XP = ["-m", "x", "-p", "a"]
         (["inspect", "x", "-m", "y"], ["FILE", "-m"]),
         (["inspect", "x", "-ngl", "1"], ["--n-gpu-layers needs --vram-budget"]),
         (["inspect", "x", "--chat-template", "--json"], ["--chat-template", "--json"]),
-        (["generate", *XP, "--draft-top-k", "5"], ["--draft-top-k is for the drafter model"]),
+        (
+            ["generate", *XP, "--draft-top-k", "5"],
+            ["--draft-top-k is for the drafters model and eagle", "auto without -md FILE"],
+        ),
+        (["generate", *XP, "--drafter", "eagle"], ["--drafter eagle needs a head: -md FILE"]),
         (
             ["generate", *XP, "--drafter", "suffix", "--draft-temp", "1"],
-            ["--draft-temp is for the drafters model and layerskip, and --drafter is suffix"],
+            [
+                "--draft-temp is for the drafters model, layerskip and eagle",
+                "--drafter is suffix",
+            ],
         ),
         (["generate", *XP, "--drafter", "suffix", "--ngram-n", "3"], ["--ngram-n is for"]),
         (["generate", *XP, "--recycling-top-k", "3"], ["drafter recycling, and --drafter is auto"]),

@@ -30,6 +30,7 @@ def drafters_for(verifier: str) -> dict[str, dict[str, Any]]:
         },
         "greedy": {"kind": "model", "toy": DRAFT, "mode": "greedy"},
     }  # fmt: skip
+    drafters["head of two tokens"] = {"kind": "eagle", "toy": DRAFT, "known": [0, 2]}
     if VERIFIERS[verifier]["trees"]:
         drafters["sampled comb"] = {**drafters["sampled"], "branch": 2}
         drafters["greedy comb"] = {**drafters["greedy"], "branch": 2}

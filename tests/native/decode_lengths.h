@@ -19,6 +19,9 @@ class WithLengths final : public ModelDrafter {
   int default_draft_max() const override { return inner_->default_draft_max(); }
   int wanted_top_k() const override { return inner_->wanted_top_k(); }
   bool wants_all_rows() const override { return inner_->wants_all_rows(); }
+  std::span<const std::int32_t> wanted_taps() const override { return inner_->wanted_taps(); }
+  int n_followed(std::span<const TokenId> text) override { return inner_->n_followed(text); }
+  void read(const ReadInfo& info) override { inner_->read(info); }
   ModelDrafter* model() override { return inner_->model() != nullptr ? this : nullptr; }
   int branch() const override { return inner_->model()->branch(); }
   int n_behind(std::span<const TokenId> committed) override {

@@ -4,11 +4,13 @@
 #include <optional>
 
 #include "decode/decoder.h"
+#include "decode/feature_cache.h"
 #include "decode/reread_scorer.h"
 #include "decode_bindings.h"
 #include "decode_chance.h"
 #include "decode_convert.h"
 #include "decode_lengths.h"
+#include "decode_toy_head.h"
 
 namespace py = pybind11;
 using namespace specdec;
@@ -105,6 +107,12 @@ void read_drafter(Fields& f, LayerSkipOptions& o) {
   read_mode(f, o.mode);
   f.read("temperature", o.temperature);
 }
+void read_drafter(Fields& f, EagleOptions& o) {
+  read_lengths(f, o.lengths);
+  read_mode(f, o.mode);
+  f.read("temperature", o.temperature);
+  f.read("top_k", o.top_k);
+}
 void read_drafter(Fields& f, NGramOptions& o) {
   read_lengths(f, o.lengths);
   f.read("n", o.n);
@@ -199,6 +207,7 @@ class Session {
           TaskTarget{.vocab_size = toy.vocab_size(), .n_ctx = toy.n_ctx(), .scorer = &toy},
           r.drafters, nullptr, r.request);
       r.task->begin();
+      (void)r.task->n_kept(0);
       r.task->read_from(0, 0.0);
     }
     for (bool goes_on = true; goes_on;) {
@@ -282,6 +291,7 @@ class Session {
     return target_.cache();
   }
   std::vector<TokenId> draft_cache() const {
+    if (head_) return head_->text();
     return draft_ ? draft_->cache() : std::vector<TokenId>{};
   }
   std::vector<int> batches(const std::string& model) {
@@ -403,6 +413,8 @@ class Session {
     f.read("kind", kind);
     f.read("toy", toy);
     f.read("propose", propose);
+    std::vector<TokenId> known;
+    if (kind == "eagle") f.read("known", known);
     const bool is_listed = kind != "python" && kind != "lying";
     if (is_listed) {
       options = default_drafter_options(kind);
@@ -418,7 +430,11 @@ class Session {
         draft_ = std::make_unique<ToyScorer>(to_toy(toy));
         TokenScorer* seen = draft_.get();
         if (!use_cache_) seen = &draft_reread_.emplace(*draft_);
-        models.draft = models.layers = &draft_cache_.emplace(*seen);
+        if (kind == "eagle") {
+          models.features = &head_cache_.emplace(head_.emplace(*draft_, known));
+        } else {
+          models.draft = models.layers = &draft_cache_.emplace(*seen);
+        }
       }
       made = make_drafter(options, models);
     }
@@ -507,6 +523,8 @@ class Session {
   std::optional<RereadScorer> target_reread_, draft_reread_;
   Rule rule_;
   std::optional<TokenCache> draft_cache_;
+  std::optional<ToyHead> head_;
+  std::optional<FeatureCache> head_cache_;
   std::unique_ptr<WithLengths> drafter_;
   std::optional<Decoder> decoder_;
 };

@@ -89,6 +89,8 @@ class ToyScorer final : public TokenScorer {
     parents_.clear();
     rows_.assign(static_cast<std::size_t>(n), {});
     first_output_ = batch.first_output_row;
+    require(batch.taps.empty() || batch.taps.size() == 1, "taps that it does not have");
+    tapped_ = !batch.taps.empty();
     output_ = batch.output;
     top_k_ = batch.top_k;
     for (int r = 0; r < n; ++r) {
@@ -223,6 +225,15 @@ class ToyScorer final : public TokenScorer {
     for (const float x : checked_row(row)) sum += std::exp(static_cast<double>(x));
     return static_cast<float>(std::log(sum));
   }
+  // Of a row: its position, its token, and that the target said it.
+  std::span<const float> taps(int row) const override {
+    require(tapped_, "a request for taps that were not asked for");
+    int depth = 0;
+    for (int at = row; at >= 0; at = parents_.at(static_cast<std::size_t>(at))) ++depth;
+    tap_ = {static_cast<float>(base_ + depth - 1),
+            static_cast<float>(tokens_.at(static_cast<std::size_t>(row))), 1.0F};
+    return tap_;
+  }
   void truncate(int n) override {
     require(n >= 0 && n <= length(), "truncate beyond the length");
     cache_.resize(static_cast<std::size_t>(n));
@@ -290,6 +301,8 @@ class ToyScorer final : public TokenScorer {
   int first_output_ = 0;
   RowOutput output_ = RowOutput::kNone;
   int top_k_ = 1;
+  bool tapped_ = false;
+  mutable std::vector<float> tap_;
   mutable std::vector<TopToken> top_;
 };
 

@@ -85,6 +85,10 @@ void set_drafter(const py::kwargs& kwargs, DraftModelOptions& o) {
   if (top_k > 0) o.top_k = top_k;
   set(kwargs, "draft_branch", o.branch);
 }
+void set_drafter(const py::kwargs& kwargs, EagleOptions& o) {
+  set_lengths(kwargs, o.lengths);
+  set_sampling(kwargs, o);
+}
 void set_drafter(const py::kwargs& kwargs, LayerSkipOptions& o) {
   set_lengths(kwargs, o.lengths);
   set_sampling(kwargs, o);

@@ -103,12 +103,15 @@ py::array_t<float> to_array(std::span<const float> values) {
 class Session {
  public:
   // The cache is poisoned with NaN where nothing was written.
-  Session(std::shared_ptr<const Model> model, int n_ctx, KvType type, std::size_t budget_bytes)
+  // lender: the target of a head, or null.
+  Session(std::shared_ptr<const Model> model, int n_ctx, KvType type, std::size_t budget_bytes,
+          std::shared_ptr<const Model> lender = nullptr)
       : model_(std::move(model)),
+        lender_(std::move(lender)),
         cache_(KvArena::create(
                    {.budget_bytes = budget_bytes, .poison = true, .device = model_->device()}),
                model_->kv_shape(type), n_ctx),
-        runner_(*model_) {}
+        runner_(*model_, lender_.get()) {}
   Session(std::shared_ptr<const Model> model, KvCache cache)
       : model_(std::move(model)), cache_(std::move(cache)), runner_(*model_) {}
 
@@ -117,7 +120,7 @@ class Session {
                      int first_output_row, const std::string& output, std::pair<int, int> layers,
                      const std::vector<float>& hidden, bool cancelled, int top_k,
                      const std::vector<std::int32_t>& head_blocks, int n_present,
-                     const std::vector<std::int32_t>& taps) {
+                     const std::vector<std::int32_t>& taps, bool keep_hidden) {
     const RowOutput kind = output_named(output);
     const std::atomic<bool> cancel{cancelled};
     {
@@ -131,6 +134,7 @@ class Session {
                        .layers = {layers.first, layers.second},
                        .hidden = hidden,
                        .n_present = n_present,
+                       .keep_hidden = keep_hidden,
                        .taps = taps},
                       cache_, &cancel);
     }
@@ -250,6 +254,18 @@ class Session {
                           error);
   }
 
+  [[nodiscard]] py::array_t<float> hidden(int row) const {
+    return to_array(runner_.results().hidden(row));
+  }
+  // Of a head: [n_rows, tap_size] to [n_rows, hidden_size], both flat.
+  py::array_t<float> fuse(const std::vector<float>& taps) {
+    const auto n_rows = static_cast<int>(
+        taps.size() / static_cast<std::size_t>(model_->config().draft_head.tap_size()));
+    std::vector<float> features(static_cast<std::size_t>(n_rows) *
+                                static_cast<std::size_t>(model_->config().hidden_size));
+    runner_.fuse(taps, n_rows, features);
+    return to_array(features);
+  }
   // [n_taps * hidden_size] of a row.
   [[nodiscard]] py::array_t<float> taps(int row) const {
     return to_array(runner_.results().taps(row));
@@ -292,7 +308,7 @@ class Session {
   }
 
  private:
-  std::shared_ptr<const Model> model_;
+  std::shared_ptr<const Model> model_, lender_;
   KvCache cache_;
   Runner runner_;
 };
@@ -324,6 +340,11 @@ class TestModel {
   [[nodiscard]] std::unique_ptr<Session> session(int n_ctx, const std::string& kv_type,
                                                  std::size_t budget_bytes) const {
     return std::make_unique<Session>(model_, n_ctx, kv_type_named(kv_type), budget_bytes);
+  }
+  // As the head of a target.
+  [[nodiscard]] std::unique_ptr<Session> head_session(const TestModel& target, int n_ctx,
+                                                      const std::string& kv_type) const {
+    return std::make_unique<Session>(model_, n_ctx, kv_type_named(kv_type), 0, target.model_);
   }
 
  private:
@@ -360,10 +381,13 @@ PYBIND11_MODULE(_testing_model, module) {
            py::arg("output") = "logits", py::arg("layers") = std::pair<int, int>{0, -1},
            py::arg("hidden") = std::vector<float>{}, py::arg("cancelled") = false,
            py::arg("top_k") = 1, py::arg("head_blocks") = std::vector<std::int32_t>{},
-           py::arg("n_present") = 0, py::arg("taps") = std::vector<std::int32_t>())
+           py::arg("n_present") = 0, py::arg("taps") = std::vector<std::int32_t>(),
+           py::arg("keep_hidden") = false)
       .def("forward_parts", &Session::forward_parts, py::arg("parts"), py::arg("top_k") = 0,
            py::arg("taps") = std::vector<std::int32_t>())
       .def("taps", &Session::taps)
+      .def("hidden", &Session::hidden)
+      .def("fuse", &Session::fuse, py::arg("taps"))
       .def("forward_steps", &Session::forward_steps, py::arg("tokens"), py::arg("n_steps"),
            py::arg("output") = "top", py::arg("cancelled") = false, py::arg("top_k") = 1,
            py::arg("head_blocks") = std::vector<std::int32_t>{})
@@ -393,6 +417,8 @@ PYBIND11_MODULE(_testing_model, module) {
            py::arg("n_device_layers") = 0, py::arg("device_embedding") = true,
            py::arg("beside") = py::none(),
            py::arg("max_expert_bytes") = std::numeric_limits<std::size_t>::max())
+      .def("head_session", &TestModel::head_session, py::arg("target"), py::arg("n_ctx") = 1024,
+           py::arg("kv_type") = "f32")
       .def("session", &TestModel::session, py::arg("n_ctx") = 1024, py::arg("kv_type") = "f32",
            py::arg("budget_bytes") = 0)
       .def_property_readonly("state_bytes",

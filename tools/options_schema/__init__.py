@@ -8,13 +8,23 @@ walks them and asks of every option that another value changes something one can
 from __future__ import annotations
 
 from .commands import COMMANDS
-from .drafting import DECODER, DRAFT_MODEL, ENGINE, KEPT, LAYER_SKIP, NGRAM, RECYCLING, SUFFIX
+from .drafting import (
+    DECODER,
+    DRAFT_MODEL,
+    EAGLE,
+    ENGINE,
+    KEPT,
+    LAYER_SKIP,
+    NGRAM,
+    RECYCLING,
+    SUFFIX,
+)
 from .generation import LENGTH, MANY_ONLY, REPORT, SAMPLING
 from .model import FILES, MODEL, QUANTIZE
 from .schema import Option
 
 OPTIONS: tuple[Option, ...] = (
-    MODEL + DECODER + KEPT + ENGINE + DRAFT_MODEL + NGRAM + SUFFIX + RECYCLING + LAYER_SKIP
+    MODEL + DECODER + KEPT + ENGINE + DRAFT_MODEL + NGRAM + SUFFIX + RECYCLING + LAYER_SKIP + EAGLE
     + MANY_ONLY + LENGTH + SAMPLING + REPORT + QUANTIZE + FILES + COMMANDS
 )  # fmt: skip
 

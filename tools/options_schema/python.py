@@ -46,6 +46,7 @@ CALLABLES = {
         "SuffixAutomaton",
         "TokenRecycling",
         "LayerSkip",
+        "Eagle",
     ),
 }
 FILES = tuple(CALLABLES)

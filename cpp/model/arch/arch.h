@@ -21,12 +21,15 @@ struct ArchSpec {
   Presence head_bias = Presence::kNever;
   Presence rope_divisors = Presence::kNever;  // rope_freqs.weight
   bool yarn_truncates = true;                 // where files do not say it
-  bool long_rope = false;  // rope_factors_short.weight and rope_factors_long.weight
+  bool long_rope = false;   // rope_factors_short.weight and rope_factors_long.weight
+  bool draft_head = false;  // it drafts for a target, and says nothing by itself
   std::span<const char* const> own_keys = {};  // that mean nothing, or harm, elsewhere
   LayerSpec layer = {};                        // of every layer, before read_layers
   // Changes config.layers from the metadata; nullptr: all are alike.
   void (*read_layers)(const HparamReader& hparams, ModelConfig& config) = nullptr;
   void (*layer_slots)(SlotTable& table);
+  // Of the model, beside what all have; nullptr: none.
+  void (*model_slots)(SlotTable& table) = nullptr;
 
   [[nodiscard]] bool reads(std::string_view suffix) const {
     return std::any_of(own_keys.begin(), own_keys.end(),

@@ -34,10 +34,11 @@ void project(const LayerRun& run) {
                      .dst_stride = run.pass.qkv_stride};
     dst += weight->n_out();
   }
-  run.rows.backend.linear({.x = run.rows.hidden,
-                           .x_stride = run.pass.hidden_stride,
+  const bool paired = run.rows.paired != nullptr;
+  run.rows.backend.linear({.x = paired ? run.rows.paired : run.rows.hidden,
+                           .x_stride = paired ? run.pass.paired_stride : run.pass.hidden_stride,
                            .n_rows = run.pass.n_rows,
-                           .norm = norm_of(run, Part::kAttentionNorm),
+                           .norm = paired ? Norm{} : norm_of(run, Part::kAttentionNorm),
                            .segments = std::span(segments.data(), n)});
 }
 

@@ -5,6 +5,8 @@
 
 namespace specdec {
 
+// Of heads that draft: [embedded token; feature] normed, each by itself.
+void pair_rows(const LayerRun& run);
 // hidden -> q, and k and v into the cache: of all rows.
 void keys_and_values(const LayerRun& run);
 // q -> attention, like what follows of the rows that matter.
