@@ -40,10 +40,11 @@ GRANTED: dict[str, frozenset[str]] = {
     "avx512": _AVX2 | {"avx512"},
     "neon": frozenset({"dotprod", "lse", "rdm", "crc32"}),
 }
-# Of the compiler's library: these are the checks.
+# These are the checks: our own, and those of the compiler's library.
 CHECKS = {
     "get_available_features": "xgetbv",
     "__cpu_indicator_init": "xgetbv",
+    "specdec_saved_registers": "xgetbv",
     "__aarch64_": "lse",
 }
 

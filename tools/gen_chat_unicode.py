@@ -43,7 +43,7 @@ def mapping_runs(change) -> tuple[list[str], list[str]]:
         new = change(chr(code))
         if len(new) > 1:
             codes = [ord(c) for c in new] + [0] * (3 - len(new))
-            several.append("{" + ", ".join(hex(c) for c in [code, *codes]) + "}")
+            several.append(f"{{{code:#x}, {{{', '.join(hex(c) for c in codes)}}}}}")
         elif new != chr(code):
             pairs.append((code, ord(new) - code))
     runs: list[list[int]] = []

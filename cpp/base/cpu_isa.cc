@@ -1,9 +1,23 @@
 #include "base/cpu_isa.h"
 
+#include <cstdint>
 #include <cstdlib>
 
 #include "base/error.h"
 #include "base/system.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+// The registers that the operating system saves: XCR0. A function of its own, and with this name,
+// for tools/check_isa.py: nothing else may use what the first x86-64 processors lack. Only with
+// OSXSAVE.
+extern "C" __attribute__((noinline, visibility("hidden"))) std::uint64_t specdec_saved_registers() {
+  std::uint32_t low = 0, high = 0;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return std::uint64_t{high} << 32 | low;
+}
+#endif
 
 namespace specdec {
 namespace {
@@ -11,30 +25,53 @@ namespace {
 using Names = std::vector<const char*>;
 
 // Everything that target.h lets the compiler use for an instruction set and this machine lacks.
-// The compiler's library also asks the operating system whether it saves the registers.
 #if defined(__x86_64__)
-#define SPECDEC_NEED(feature)                                     \
-  do {                                                            \
-    if (!__builtin_cpu_supports(feature)) out.push_back(feature); \
-  } while (false)
+
+// What the processor has and the operating system saves. By cpuid, since the compilers' own answer,
+// __builtin_cpu_supports(), differs: clang before 19 does not know all names, and with the run-time
+// library of zig it says no to all.
+struct Processor {
+  unsigned a1 = 0, b1 = 0, c1 = 0, d1 = 0;  // leaf 1
+  unsigned a7 = 0, b7 = 0, c7 = 0, d7 = 0;  // leaf 7
+  unsigned more = 0, b = 0, c = 0, d = 0;   // leaf 7, the second part
+  std::uint64_t saved = 0;                  // XCR0
+
+  Processor() {
+    (void)__get_cpuid(1, &a1, &b1, &c1, &d1);
+    (void)__get_cpuid_count(7, 0, &a7, &b7, &c7, &d7);
+    if (a7 >= 1) (void)__get_cpuid_count(7, 1, &more, &b, &c, &d);
+    constexpr unsigned kOsxsave = 1U << 27;
+    if ((c1 & kOsxsave) != 0) saved = specdec_saved_registers();
+  }
+  [[nodiscard]] bool saves_ymm() const { return (saved & 0x06) == 0x06; }
+  [[nodiscard]] bool saves_zmm() const { return (saved & 0xE6) == 0xE6; }
+};
+
+bool bit(unsigned word, int n) { return ((word >> n) & 1U) != 0; }
 
 Names missing_features(CpuIsa isa) {
   Names out;
   if (isa == CpuIsa::kNeonDotprod) return {"a 64-bit Arm processor"};
   if (isa == CpuIsa::kScalar) return out;
-  SPECDEC_NEED("avx");
-  SPECDEC_NEED("avx2");
-  SPECDEC_NEED("fma");
-  SPECDEC_NEED("f16c");
-  SPECDEC_NEED("bmi2");
-  SPECDEC_NEED("popcnt");
-  if (isa == CpuIsa::kAvxVnni) SPECDEC_NEED("avxvnni");
+  const Processor has;
+  const auto need = [&](bool found, const char* feature) {
+    if (!found) out.push_back(feature);
+  };
+  const bool ymm = has.saves_ymm() && bit(has.c1, 28);
+  need(ymm, "avx");
+  need(ymm && bit(has.b7, 5), "avx2");
+  need(ymm && bit(has.c1, 12), "fma");
+  need(ymm && bit(has.c1, 29), "f16c");
+  need(bit(has.b7, 8), "bmi2");
+  need(bit(has.c1, 23), "popcnt");
+  if (isa == CpuIsa::kAvxVnni) need(ymm && bit(has.more, 4), "avxvnni");
   if (isa == CpuIsa::kAvx512Vnni) {
-    SPECDEC_NEED("avx512f");
-    SPECDEC_NEED("avx512bw");
-    SPECDEC_NEED("avx512vl");
-    SPECDEC_NEED("avx512dq");
-    SPECDEC_NEED("avx512vnni");
+    const bool zmm = has.saves_zmm() && bit(has.b7, 16);
+    need(zmm, "avx512f");
+    need(zmm && bit(has.b7, 30), "avx512bw");
+    need(zmm && bit(has.b7, 31), "avx512vl");
+    need(zmm && bit(has.b7, 17), "avx512dq");
+    need(zmm && bit(has.c7, 11), "avx512vnni");
   }
   return out;
 }

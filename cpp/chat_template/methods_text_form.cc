@@ -233,7 +233,8 @@ Value istitle(Interpreter& interpreter, Arguments& arguments) {
   return Value::boolean(any);
 }
 
-Value isascii(Interpreter& interpreter, Arguments& arguments) {
+// Not isascii: a macro of C libraries.
+Value is_ascii(Interpreter& interpreter, Arguments& arguments) {
   const TextView text = looked_at(interpreter, arguments, "isascii");
   return Value::boolean(
       std::all_of(text.begin(), text.end(), [](Unit unit) { return code_of(unit) < 0x80; }));
@@ -270,7 +271,7 @@ constexpr NamedBuiltin kFormTable[] = {
     {"capitalize", capitalize},
     {"isalnum", all_are<kAlphanumeric>},
     {"isalpha", all_are<kAlpha>},
-    {"isascii", isascii},
+    {"isascii", is_ascii},
     {"isdecimal", all_are<kDecimal>},
     {"isdigit", all_are<kDigit>},
     {"isidentifier", isidentifier},

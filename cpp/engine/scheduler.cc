@@ -70,9 +70,9 @@ Scheduler::Scheduler(std::shared_ptr<const LoadedModel> target, const SchedulerO
   // Signals are for threads that wait for them; not those of one's own faults, of which some have a
   // handler: a file that was cut off is met in a page that is not there.
   sigset_t blocked, before;
-  ::sigfillset(&blocked);
+  sigfillset(&blocked);  // a macro on some systems, as the next one
   for (const int fault : {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS})
-    ::sigdelset(&blocked, fault);
+    sigdelset(&blocked, fault);
   ::pthread_sigmask(SIG_SETMASK, &blocked, &before);
   try {
     impl_->thread = std::thread([impl = impl_] { impl->run(); });

