@@ -7,9 +7,10 @@ import json
 import pathlib
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 import draft_data
@@ -72,10 +73,11 @@ def _prompt_of(model: sd.Model, record: dict[str, Any]) -> list[int]:
 
 def acceptance(
     model: sd.Model, prompts: Prompts, drafter: Any, max_tokens: int
-) -> tuple[dict[str, float], list[tuple[int, ...]]]:
-    """With drafts of a fixed length, greedily; and what was generated."""
+) -> tuple[dict[str, Any], list[tuple[int, ...]]]:
+    """With drafts of a fixed length, greedily; and what was generated. `by_position`: of the drafts
+    at each position the part that was accepted, for which all before it were."""
     drafted, accepted, rounds, given = 0, 0, 0, 0
-    first = [0, 0]
+    positions = np.zeros((2, LENGTH), int)
     tokens = []
     with sd.Decoder(model, drafter=drafter, n_ctx=_context(model, prompts, max_tokens)) as decoder:
         for prompt in prompts:
@@ -85,14 +87,15 @@ def acceptance(
             drafted += stats.drafted
             accepted += stats.accepted
             rounds += stats.rounds + stats.plain_steps
-            if stats.drafted_per_position:
-                first[0] += stats.drafted_per_position[0]
-                first[1] += stats.accepted_per_position[0]
+            both = (stats.drafted_per_position, stats.accepted_per_position)
+            for row, found in zip(positions, both, strict=True):
+                row[: len(found)] += np.array(found[:LENGTH], int)
             tokens.append(result.token_ids)
             # A pass gave the token that ends an answer, too.
             given += stats.emitted + (result.finish_reason == "stop")
     return {
-        "first_token": first[1] / max(first[0], 1),
+        "first_token": positions[1, 0] / max(positions[0, 0], 1),
+        "by_position": (positions[1] / np.maximum(positions[0], 1)).tolist(),
         "acceptance": accepted / max(drafted, 1),
         "tokens_per_pass": given / max(rounds, 1),
     }, tokens
@@ -154,29 +157,41 @@ def measure(
         "training_minutes": trainer.spent_s / 60,
         "training_tokens": trainer.n_tokens,
         "file_bytes": args.out.stat().st_size,
-        "prompts": {},
     }
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "untrained.gguf"
         write(untrained, path)
         models = {"untrained": sd.Model(path, n_threads=args.threads)}
         models["trained"] = sd.Model(args.out, n_threads=args.threads)
-        drafters: dict[str, Any] = {"n-gram": sd.NGram(gamma=LENGTH)}
-        for name, draft in models.items():
-            drafters[name] = sd.DraftModel(draft, gamma=LENGTH)
-        for kind, prompts in sets.items():
-            prompts = [p for p in prompts if len(p) + args.eval_tokens < model.info.context_length]
-            if not prompts:
-                continue
-            found: dict[str, Any] = {"n_prompts": len(prompts)}
-            _, plain = acceptance(model, prompts, None, args.eval_tokens)
-            for name, drafter in drafters.items():
-                say(f"measuring {name} on {kind}")
-                found[name], tokens = acceptance(model, prompts, drafter, args.eval_tokens)
-                if tokens != plain:
-                    raise ToolError(f"{name} changed the text: this is a bug, please report it")
-            found["speed"] = speeds(model, models["trained"], prompts, args.eval_tokens)
-            report["prompts"][kind] = found
+        drafters = {name: sd.DraftModel(draft, gamma=LENGTH) for name, draft in models.items()}
+        report["prompts"] = through_the_engine(args, model, drafters, models["trained"], sets, say)
+    return report
+
+
+def through_the_engine(
+    args: argparse.Namespace,
+    model: sd.Model,
+    drafters: Mapping[str, Any],
+    trained: sd.Model,
+    sets: Mapping[str, Prompts],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """For each set of prompts the acceptance of n-grams and of `drafters`, and the speed of `auto`
+    without and with `trained`; that the text stays the same is checked on the way."""
+    report: dict[str, Any] = {}
+    for kind, prompts in sets.items():
+        prompts = [p for p in prompts if len(p) + args.eval_tokens < model.info.context_length]
+        if not prompts:
+            continue
+        found: dict[str, Any] = {"n_prompts": len(prompts)}
+        _, plain = acceptance(model, prompts, None, args.eval_tokens)
+        for name, drafter in {"n-gram": sd.NGram(gamma=LENGTH), **drafters}.items():
+            say(f"measuring {name} on {kind}")
+            found[name], tokens = acceptance(model, prompts, drafter, args.eval_tokens)
+            if tokens != plain:
+                raise ToolError(f"{name} changed the text: this is a bug, please report it")
+        found["speed"] = speeds(model, trained, prompts, args.eval_tokens)
+        report[kind] = found
     return report
 
 
@@ -187,9 +202,15 @@ def table(report: dict[str, Any]) -> str:
         f"loss                       {before['loss']:9.3f} {after['loss']:7.3f}",
         f"target's best token found  {before['agreement']:9.3f} {after['agreement']:7.3f}",
         "",
-        f"drafts of {LENGTH} tokens          first token right   accepted   tokens per pass",
+        *engine_table(report["prompts"]),
     ]
-    for kind, found in report["prompts"].items():
+    return "\n".join(lines)
+
+
+def engine_table(prompts: Mapping[str, Any]) -> list[str]:
+    """Lines of what `through_the_engine` found."""
+    lines = [f"drafts of {LENGTH} tokens          first token right   accepted   tokens per pass"]
+    for kind, found in prompts.items():
         lines.append(f"{kind} ({found['n_prompts']} prompts)")
         for name in ("n-gram", "untrained", "trained"):
             row = found[name]
@@ -203,4 +224,4 @@ def table(report: dict[str, Any]) -> str:
                 f"  plain {speed['plain_tokens_per_second']:.1f} tokens/s; auto without the draft "
                 f"{speed['auto_speedup']:.2f}x, with it {speed['auto_with_draft_speedup']:.2f}x"
             )
-    return "\n".join(lines)
+    return lines

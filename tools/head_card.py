@@ -6,6 +6,7 @@ import argparse
 import shlex
 from typing import Any
 
+from draft_measure import engine_table
 from head_net import HeadShape
 
 
@@ -33,7 +34,7 @@ def card(report: dict[str, Any], name: str, args: argparse.Namespace, shape: Hea
         f"{report['epochs']:.1f} passes over the text, {report['training_minutes']:.0f} minutes; "
         f"{args.depth} steps deep |",
         "",
-        f"Greedy chains of {len(after['accepted'])} drafts at {after['rows']} places of held-out "
+        f"Greedy chains of {len(after['accepted'])} drafts in {after['rounds']} rounds of held-out "
         "answers, counted without the engine: the part in which the draft at a position and all "
         "before it were what the target says.",
         "",
@@ -47,12 +48,12 @@ def card(report: dict[str, Any], name: str, args: argparse.Namespace, shape: Hea
         f"| tokens per pass of the target | {before['tokens_per_pass']:.2f} | "
         f"{after['tokens_per_pass']:.2f} |",
         "",
-        *(
-            f"`{name}`, {found['n_prompts']} prompts: accepted by position "
-            + ", ".join(f"{share:.3f}" for share in found["accepted"])
-            + f"; {found['tokens_per_pass']:.2f} tokens per pass.\n"
-            for name, found in report["prompts"].items()
-        ),
+        "Through the engine:",
+        "",
+        "```",
+        *engine_table(report["prompts"]),
+        "```",
+        "",
         "```sh",
         shlex.join(
             [

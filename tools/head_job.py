@@ -111,7 +111,7 @@ def train(
         begin(trainer, args.state, shape, vocabulary)
 
     def how_good() -> str:
-        found = head_train.evaluate(head, embedding, ids, held_out, max_rows=1000)
+        found = head_train.evaluate(head, embedding, ids, held_out, max_rounds=700)
         return head_measure.one_line(found)
 
     n_parameters = sum(p.numel() for p in head.parameters())
@@ -143,19 +143,18 @@ def _run(args: argparse.Namespace) -> None:
     store = write_texts(args, model)
     if args.text_only:
         return
-    taps = Taps(model, store, shape.target_layers)
-    tapped = taps.load(say)
+    tapped = Taps(model, store, shape.target_layers).load(say)
     learnt, held_out = draft_train.split(tapped)
     if not learnt or not held_out:
         raise ToolError(f"{args.data}: too little text to learn from: give more --tokens")
     name = args.name or f"{model.info.name or args.target.stem} EAGLE-3 head"
     trainer = train(args, target, shape, learnt, held_out, name)
     say(f"wrote {args.out}, {args.out.stat().st_size / 1e6:.2f} MB")
-    answers = {
-        name: head_measure.answers_to(model, taps, some, args.eval_tokens, args.parallel)
-        for name, some in prompts.items()
-    }
-    report = head_measure.measure(args, trainer, target, held_out, learnt, answers)
+
+    def write(head: Head, path: pathlib.Path) -> None:
+        write_head(head, trainer.ids, target, path, args.outtype, args.output_type, name)
+
+    report = head_measure.measure(args, model, trainer, target, held_out, learnt, write, prompts)
     print(head_measure.table(report))
     card = head_card.card(report, name, args, shape)
     save_bytes(args.out.with_suffix(".md"), card.encode())

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import pathlib
+import tempfile
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-import draft_data
+import draft_measure
 import head_train
 import specdec_native as sd
 from draft_data import FRAME
 from draft_gguf import Target
-from head_data import TappedText, Taps, as_bits
+from head_data import TappedText
+from head_net import Head
 from training_job import say
 
 
@@ -22,64 +23,42 @@ def one_line(found: dict[str, Any]) -> str:
     return f"loss {found['loss']:.3f}, accepted by position {shares}"
 
 
-def answers_to(
-    model: sd.Model, taps: Taps, prompts: Sequence[list[int]], max_tokens: int, n_parallel: int
-) -> list[TappedText]:
-    """What the target says to the prompts, greedily."""
-    longest = max(map(len, prompts)) + max_tokens + 1
-    if longest > model.info.context_length:
-        prompts = [p for p in prompts if len(p) + max_tokens < model.info.context_length]
-    results = sd.generate_many(
-        model,
-        prompts,
-        max_tokens=max_tokens,
-        logprobs=draft_data.N_TOP,
-        keep_eos=True,
-        n_parallel=n_parallel,
-        n_ctx=min(longest, model.info.context_length),
-    )
-    texts = []
-    for prompt, result in zip(prompts, results, strict=True):
-        builder = draft_data.Builder()
-        builder.add(prompt)
-        builder.add(list(result.token_ids), draft_data.ANSWER, result.logprobs or ())
-        text = builder.text()
-        bits = as_bits(taps.of_text(text.tokens))
-        texts.append(TappedText(**vars(text), taps=np.asarray(bits)))
-    return texts
-
-
 def measure(
     args: argparse.Namespace,
+    model: sd.Model,
     trainer: head_train.HeadTrainer,
     target: Target,
     held_out: Sequence[TappedText],
     learnt: Sequence[TappedText],
-    prompts: dict[str, list[TappedText]],
+    write: Callable[[Head, pathlib.Path], None],
+    prompts_of_files: dict[str, draft_measure.Prompts],
 ) -> dict[str, Any]:
-    """Greedy chains on held-out answers and on those to the user's prompts, as
-    `head_train.evaluate` counts them."""
+    """Greedy chains on held-out answers, as `head_train.evaluate` counts them; then on prompts of
+    held-out texts and on the user's through the engine."""
     head = trainer.head
-    scale = head.tap_scale
-    untrained = head_train.new_head(head.shape, target, trainer.ids, scale, args.seed)
-    figures = {
-        name: head_train.evaluate(
-            which, trainer.embedding, trainer.ids, held_out, n_steps=max(args.depth, 4)
+    untrained = head_train.new_head(head.shape, target, trainer.ids, head.tap_scale, args.seed)
+    depth = max(args.depth, draft_measure.LENGTH)
+    figures = {}
+    for name, which in (("before", untrained), ("after", head)):
+        say(f"measuring the head {name} its training on held-out texts")
+        figures[name] = head_train.evaluate(
+            which, trainer.embedding, trainer.ids, held_out, n_steps=depth
         )
-        for name, which in (("before", untrained), ("after", head))
-    }
-    of_prompts = {}
-    for name, texts in prompts.items():
-        say(f"measuring on {name}")
-        found = head_train.evaluate(
-            head, trainer.embedding, trainer.ids, texts, n_steps=max(args.depth, 4)
-        )
-        of_prompts[name] = {"n_prompts": len(texts), **found}
     known = set(trainer.ids.tolist())
     said = [int(t) for text in held_out for t in text.tokens[text.part != FRAME]]
+    sets = {"held-out texts": draft_measure.generated_prompts(held_out, args.eval_count)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "untrained.gguf"
+        write(untrained, path)
+        heads = {"untrained": sd.Model(path, n_threads=args.threads)}
+        heads["trained"] = sd.Model(args.out, n_threads=args.threads)
+        drafters = {name: sd.Eagle(one, gamma=draft_measure.LENGTH) for name, one in heads.items()}
+        prompts = draft_measure.through_the_engine(
+            args, model, drafters, heads["trained"], sets | prompts_of_files, say
+        )
     return {
         **figures,
-        "prompts": of_prompts,
+        "prompts": prompts,
         "written_tokens": sum(int((t.part != FRAME).sum()) for t in [*learnt, *held_out]),
         "texts": len(learnt),
         "held_out_texts": len(held_out),
@@ -96,7 +75,7 @@ def table(report: dict[str, Any]) -> str:
     before, after = report["before"], report["after"]
     n = len(after["accepted"])
     lines = [
-        f"{after['rows']} chains of {n} drafts on held-out answers      before   after",
+        f"{after['rounds']} chains of {n} drafts on held-out answers      before   after",
         f"loss of the first draft                            {before['loss']:7.3f} "
         f"{after['loss']:7.3f}",
     ]
@@ -109,8 +88,6 @@ def table(report: dict[str, Any]) -> str:
         f"tokens per pass of the target                      {before['tokens_per_pass']:7.2f} "
         f"{after['tokens_per_pass']:7.2f}"
     )
-    for name, found in report["prompts"].items():
-        lines.append(f"{name} ({found['n_prompts']} prompts): {one_line(found)}")
-        lines.append(f"  tokens per pass of the target {found['tokens_per_pass']:.2f}")
     lines.append(f"of the answers' tokens it can draft {report['in_vocabulary']:.1%}")
+    lines += ["", *draft_measure.engine_table(report["prompts"])]
     return "\n".join(lines)

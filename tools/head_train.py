@@ -245,21 +245,22 @@ def evaluate(
     texts: Sequence[TappedText],
     *,
     n_steps: int = 4,
-    max_rows: int = 10000,
+    max_rounds: int = 4000,
 ) -> dict[str, Any]:
     """What greedy chains of `n_steps` drafts would do on held-out answers.
 
     Returns:
-        rows: chains that were looked at. They begin in answers where the target says its best
-        tokens, so that text and greedy decoding are the same.
-        accepted: for each position the part of chains in which it and all before it were right.
-        agreement: of the first drafts; loss: their cross-entropy to the target's law, over the
-        ids that the head has.
+        rounds: a chain each, from the first token of an answer on and then from behind what was
+        accepted and the target's own token, as decoding goes; only where the text has the
+        target's best tokens, so that it is what greedy decoding gives.
+        accepted: for each position the part of rounds in which it and all before it were right.
         tokens_per_pass: 1 + the sum of `accepted`.
+        agreement: the part of all positions at which the first draft is right; loss: its
+        cross-entropy to the target's law, over the ids that the head has.
     """
     rng = np.random.default_rng(0)
     accepted, n = torch.zeros(n_steps), 0
-    losses, n_losses = 0.0, 0
+    losses, n_losses, n_right = 0.0, 0, 0
     place = torch.full((len(embedding),), -1, dtype=torch.int64)
     place[ids] = torch.arange(len(ids))
     for text in texts:
@@ -268,16 +269,15 @@ def evaluate(
             continue
         batch = HeadBatch([window], n_steps, rng)
         steps = head.unroll(embedding[batch.tokens], batch.taps, n_steps)
-        shape = (1, batch.n)
-        fits = torch.ones(shape, dtype=torch.bool)
-        right = torch.zeros((n_steps, *shape), dtype=torch.bool)
+        fits = torch.ones(batch.n, dtype=torch.bool)
+        right = torch.zeros((n_steps, batch.n), dtype=torch.bool)
         for step, rows in enumerate(steps):
             chosen, at = batch.at(step)
             chosen, at = chosen[batch.answer[chosen]], at[batch.answer[chosen]]
             here = torch.zeros(batch.n, dtype=torch.bool)
             here[at] = True
             laws = (rows.flatten(0, 1)[at] @ head.output.T).log_softmax(-1)
-            right[step].view(-1)[at] = ids[laws.argmax(-1)] == batch.top_ids[chosen, 0]
+            right[step][at] = ids[laws.argmax(-1)] == batch.top_ids[chosen, 0]
             if step == 0:
                 known = place[batch.top_ids[chosen].clamp(min=0)]
                 weights = batch.top_logprobs[chosen].exp() * (batch.top_ids[chosen] >= 0)
@@ -286,19 +286,31 @@ def evaluate(
                 weights = weights[found] / weights[found].sum(-1, keepdim=True)
                 losses -= float((weights * laws[found].gather(1, known[found].clamp(min=0))).sum())
                 n_losses += int(found.sum())
+                n_right += int(right[0][at[found]].sum())
             if step < n_steps - 1:  # the text goes on as greedy decoding would
                 here[at] &= batch.said[chosen]
-            fits &= here.view(shape)
-        chains = right[:, fits].cumprod(0).float()
-        accepted += chains.sum(1)
-        n += int(fits.sum())
-        if n >= max_rows:
+            fits &= here
+        for chain in walk(right.cumprod(0).sum(0), fits):
+            accepted[:chain] += 1
+            n += 1
+        if n >= max_rounds:
             break
     shares = (accepted / max(n, 1)).tolist()
     return {
-        "rows": n,
-        "loss": losses / max(n_losses, 1),
-        "agreement": shares[0],
+        "rounds": n,
         "accepted": shares,
         "tokens_per_pass": 1 + sum(shares),
+        "agreement": n_right / max(n_losses, 1),
+        "loss": losses / max(n_losses, 1),
     }
+
+
+def walk(n_right: Tensor, fits: Tensor) -> Iterator[int]:
+    """The lengths accepted in the rounds of a text. `n_right`: of the chain at each position;
+    `fits`: whether a round can be there."""
+    at = 0
+    while at < len(n_right):
+        if fits[at]:
+            yield int(n_right[at])
+            at += int(n_right[at])
+        at += 1

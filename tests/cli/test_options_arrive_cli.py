@@ -37,7 +37,10 @@ MESSAGE = "class Inventory: def add(self, part, count): self.parts"
 ANSWER = "[0] = part\n        self.smtp = self.smtptptp_type\n\n    def _smtp_type(self, name"
 PROMPT = "the cat in the hat the cat in the hat the cat in the "
 SHOW = "{{ messages[0].content }}{{ tools }}{{ extra }}"
-TIMES = re.compile(r"(_ms|_per_second|gb_s|gmac_s|bandwidth_share|bytes_per_second|^ratio|^seed)$")
+TIMES = re.compile(
+    r"(_ms|_per_second|gb_s|gmac_s|bandwidth_share|bytes_per_second|^ratio|^seed"
+    r"|^spread|^stolen_share|^noisy)$"
+)
 
 
 @pytest.fixture(scope="module")

@@ -168,11 +168,20 @@ class Engine {
     request.max_tokens = questions[0].max_tokens;
     const Scheduler::Ticket last = scheduler->submit(std::move(request), sinks.back());
     wait({questions[0]}, {sinks.back()}, {last});
-    const SchedulerStats stats = scheduler->stats();
-    if (stats.n_queued != 0 || stats.n_submitted != stats.n_finished + stats.n_cancelled +
-                                                        stats.n_timed_out + stats.n_failed)
-      refused += " [places are lost]";
+    if (!all_ended(*scheduler)) refused += " [places are lost]";
     return refused;
+  }
+
+  // A request is told its end within a turn, and counted at the end of that turn.
+  [[nodiscard]] static bool all_ended(const Scheduler& scheduler) {
+    for (int look = 0; look < 3000; ++look) {
+      const SchedulerStats stats = scheduler.stats();
+      if (stats.n_queued == 0 && stats.n_submitted == stats.n_finished + stats.n_cancelled +
+                                                          stats.n_timed_out + stats.n_failed)
+        return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return false;
   }
 
   // Failures are for what is between.

@@ -285,7 +285,13 @@ def test_prompts_and_tokens_per_pass_are_measured_as_they_are(tmp_path, monkeypa
 
         def generate(self, prompt, max_tokens):
             stats = types.SimpleNamespace(
-                drafted=0, accepted=0, rounds=0, plain_steps=4, emitted=3, drafted_per_position=()
+                drafted=0,
+                accepted=0,
+                rounds=0,
+                plain_steps=4,
+                emitted=3,
+                drafted_per_position=(),
+                accepted_per_position=(),
             )
             return types.SimpleNamespace(stats=stats, token_ids=(1, 2, 3), finish_reason="stop")
 
