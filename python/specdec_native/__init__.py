@@ -14,6 +14,8 @@ from ._embedded import (
     embedded,
     embedded_draft,
     embedded_drafts,
+    embedded_head,
+    embedded_heads,
     embedded_models,
 )
 from ._quantize import quantize
@@ -134,6 +136,8 @@ __all__ = [
     "embedded",
     "embedded_draft",
     "embedded_drafts",
+    "embedded_head",
+    "embedded_heads",
     "embedded_models",
     "generate_many",
     "info",

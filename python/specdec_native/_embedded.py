@@ -48,6 +48,8 @@ _PAIRS = {
 }
 # Drafts for models that `pull` fetches: name of the model -> file.
 _DRAFTS = {"smollm2": "smollm2-135m-draft.q8_0.gguf"}
+# Likewise EAGLE-3 heads, which draft from what the model itself computes.
+_HEADS = {"smollm2": "smollm2-135m-head.q4_0.gguf"}
 # Also found by their architecture.
 _ALIASES = {"llama": "pycode", "neox": "manuals", "gptneox": "manuals"}
 
@@ -112,19 +114,35 @@ def embedded_draft(name: str = "smollm2") -> pathlib.Path:
         InvalidArgumentError: no draft for that name.
         ModelFileNotFoundError: its file is not here: `pip install specdec-native-models`.
     """
-    if not isinstance(name, str) or name not in _DRAFTS:
-        raise InvalidArgumentError(
-            f"there is an embedded draft for {', '.join(_DRAFTS)}, not for {name!r}; a pair with "
-            "its own draft is embedded(name)"
-        )
-    path = embedded_drafts()[name]
-    _check_present(path)
-    return path
+    return _one_of("draft", embedded_drafts(), name)
 
 
 def embedded_drafts() -> dict[str, pathlib.Path]:
     """All such drafts, by the target's name."""
     return {name: _path(file) for name, file in _DRAFTS.items()}
+
+
+def embedded_head(name: str = "smollm2") -> pathlib.Path:
+    """An EAGLE-3 head of the project, which drafts for a target of somebody else's on the CPU.
+
+    Args and errors as of `embedded_draft`.
+    """
+    return _one_of("head", embedded_heads(), name)
+
+
+def embedded_heads() -> dict[str, pathlib.Path]:
+    """All such heads, by the target's name."""
+    return {name: _path(file) for name, file in _HEADS.items()}
+
+
+def _one_of(kind: str, paths: dict[str, pathlib.Path], name: str) -> pathlib.Path:
+    if not isinstance(name, str) or name not in paths:
+        raise InvalidArgumentError(
+            f"there is an embedded {kind} for {', '.join(paths)}, not for {name!r}; a pair with "
+            "its own draft is embedded(name)"
+        )
+    _check_present(paths[name])
+    return paths[name]
 
 
 def _check_present(path: pathlib.Path) -> None:

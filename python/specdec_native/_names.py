@@ -6,7 +6,14 @@ import os
 import pathlib
 import re
 
-from ._embedded import embedded, embedded_draft, embedded_drafts, embedded_models
+from ._embedded import (
+    embedded,
+    embedded_draft,
+    embedded_drafts,
+    embedded_head,
+    embedded_heads,
+    embedded_models,
+)
 from .download import KNOWN_MODELS, Notify, pull
 from .errors import InvalidArgumentError, ModelFileNotFoundError
 from .model import StrPath
@@ -19,11 +26,14 @@ def own_names() -> list[str]:
     return [
         *(name for pair in embedded_models() for name in (pair.name, f"{pair.name}-draft")),
         *(f"{name}-draft" for name in embedded_drafts()),
+        *(f"{name}-head" for name in embedded_heads()),
     ]
 
 
 def own_model(name: str) -> pathlib.Path:
     """One of `own_names`, checked to be there."""
+    if name.endswith("-head"):
+        return embedded_head(name.removesuffix("-head"))
     base = name.removesuffix("-draft")
     if base in embedded_drafts():
         return embedded_draft(base)

@@ -13,7 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from . import __version__, demo, info
-from ._embedded import embedded, embedded_draft, embedded_drafts, embedded_models
+from ._embedded import (
+    embedded,
+    embedded_draft,
+    embedded_drafts,
+    embedded_heads,
+    embedded_models,
+)
 from ._names import own_model, own_names
 from ._native_command import NATIVE_COMMANDS, run_program
 from .download import KNOWN_MODELS, models_dir, pull
@@ -265,12 +271,16 @@ def _models(args: argparse.Namespace) -> int:
     ]
     drafts = [
         {
-            "name": f"{name}-draft",
-            "summary": f"a draft for {name}",
+            "name": f"{name}-{kind}",
+            "summary": f"{article} {kind} for {name}",
             "draft": str(path),
             "installed": path.is_file(),
         }
-        for name, path in embedded_drafts().items()
+        for kind, article, paths in (
+            ("draft", "a", embedded_drafts()),
+            ("head", "an EAGLE-3", embedded_heads()),
+        )
+        for name, path in paths.items()
     ]
     if args.json:
         print(json.dumps([*records, *drafts], indent=2))
