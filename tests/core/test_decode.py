@@ -87,7 +87,7 @@ def plain_greedy(session: Any, prompt: list[int], n: int) -> list[int]:
     return text[len(prompt) :]
 
 
-@pytest.mark.parametrize("drafter", range(9))
+@pytest.mark.parametrize("drafter", range(12))
 @pytest.mark.parametrize("target", [TARGET, LOOPING, {**TARGET, "levels": 2}])
 def test_greedy_text_is_the_plain_text_for_every_drafter_and_length(
     target: dict[str, Any], drafter: int
@@ -389,7 +389,7 @@ def test_figures_reconcile_for_random_configurations() -> None:
             "order": int(rng.integers(0, 3)),
             "n_ctx": int(rng.integers(12, 60)),
         }
-        session = m.Session(target, drafters(target)[int(rng.integers(9))])
+        session = m.Session(target, drafters(target)[int(rng.integers(12))])
         for _ in range(2):
             prompt = rng.integers(0, 8, size=int(rng.integers(1, 11))).tolist()
             out = run(
