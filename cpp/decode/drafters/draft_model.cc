@@ -1,14 +1,13 @@
 // A smaller model with its own cache proposes a chain, or a comb: at each depth several candidates,
 // the first of which continues the chain.
 #include <algorithm>
-#include <exception>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "decode/drafter.h"
+#include "decode/drafters/draft_failure.h"
 #include "decode/drafters/draft_head.h"
 #include "decode/drafters/draft_length.h"
 #include "decode/drafters/draft_sampler.h"
@@ -51,7 +50,7 @@ class DraftModel final : public ModelDrafter {
     followed_ =
         max_steps_ > 1 && setup_.target != nullptr && setup_.target->can_follow(cache_.scorer());
     met_ban_ = false;
-    failure_ = nullptr;
+    failure_.clear();
     length_.begin(max_steps_);
     head_.begin(std::min(vocab_size, setup_.vocab_size), options_.head_tokens);
     head_.add(setup_.eog, vocab_size);
@@ -86,21 +85,6 @@ class DraftModel final : public ModelDrafter {
   }
 
  private:
-  // Whether a step behind the proposal could be made. Tokens that were drawn stand although what
-  // follows fails: without them, those for which it does would come too seldom. The failure is
-  // thrown when it is the turn of the next draft.
-  template <typename Step>
-  [[nodiscard]] bool succeeds(const DraftProposal& proposal, Step&& step) {
-    try {
-      step();
-    } catch (const Error& error) {
-      if (proposal.empty() || proposal.deterministic() || error.code() == ErrorCode::kCancelled)
-        throw;
-      failure_ = std::current_exception();
-    }
-    return failure_ == nullptr;
-  }
-
   // Lines the cache up, and returns how many tokens it has room to draft.
   int prepare(std::span<const TokenId> committed, int max_tokens) {
     const TokenScorer& scorer = cache_.scorer();
@@ -200,12 +184,12 @@ class DraftModel final : public ModelDrafter {
   bool fresh_ = true;      // has not drafted in this request
   int start_ = 0;          // the cache holds the committed tokens from here on
   DraftHead head_;
-  std::exception_ptr failure_;  // behind the last drawn draft
+  DraftFailure failure_;
 };
 
 DraftProposal DraftModel::propose(std::span<const TokenId> committed, int max_tokens,
                                   Chance& chance) {
-  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+  failure_.throw_if_any();
   DraftProposal proposal;
   const int n = prepare(committed, max_tokens);
   if (n < 1) return proposal;
@@ -227,7 +211,7 @@ DraftProposal DraftModel::propose(std::span<const TokenId> committed, int max_to
                                .parent = parent},
                               proposal, chance);
     };
-    if (!succeeds(proposal, add)) return proposal;
+    if (!failure_.succeeds(proposal, add)) return proposal;
     const TokenId token = proposal.tokens[static_cast<std::size_t>(first)];
     if (sampler_.has_bans() && cache_.scorer().argmax(row_) != token) met_ban_ = true;
     const bool goes_on = !ends_text(token) && depth + 1 < n &&
@@ -240,7 +224,7 @@ DraftProposal DraftModel::propose(std::span<const TokenId> committed, int max_to
     }
     if (sampler_.has_penalties()) path.push_back(token);
     throw_if_cancelled(setup_.cancel);
-    if (!succeeds(proposal, [&] { go_on(token, n - depth - 1); })) return proposal;
+    if (!failure_.succeeds(proposal, [&] { go_on(token, n - depth - 1); })) return proposal;
     parent = first;
   }
 }

@@ -2,12 +2,11 @@
 // whose own output stands in for what the target would have said. After every pass the rows of what
 // was accepted are read again with what the target did say.
 #include <algorithm>
-#include <exception>
-#include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "decode/drafter.h"
+#include "decode/drafters/draft_failure.h"
 #include "decode/drafters/draft_sampler.h"
 #include "decode/feature_cache.h"
 #include "decode/token_cache.h"
@@ -33,7 +32,7 @@ class Eagle final : public ModelDrafter {
 
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
     setup_ = setup;
-    failure_ = nullptr;
+    failure_.clear();
     sampler_.begin(sampling_, setup, cache_.scorer().vocab_size());
     cache_.align(prompt);
   }
@@ -71,29 +70,17 @@ class Eagle final : public ModelDrafter {
   [[nodiscard]] bool ends_text(TokenId token) const {
     return std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end();
   }
-  // As of a draft model: tokens that were drawn stand although what follows fails.
-  template <typename Step>
-  [[nodiscard]] bool succeeds(const DraftProposal& proposal, Step&& step) {
-    try {
-      step();
-    } catch (const Error& error) {
-      if (proposal.empty() || proposal.deterministic() || error.code() == ErrorCode::kCancelled)
-        throw;
-      failure_ = std::current_exception();
-    }
-    return failure_ == nullptr;
-  }
 
   FeatureCache& cache_;
   EagleOptions options_;
   DraftModelOptions sampling_;
   DraftSetup setup_;
   DraftSampler sampler_;
-  std::exception_ptr failure_;  // behind the last drawn draft
+  DraftFailure failure_;
 };
 
 DraftProposal Eagle::propose(std::span<const TokenId> committed, int max_tokens, Chance& chance) {
-  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+  failure_.throw_if_any();
   DraftProposal proposal;
   cache_.align(committed);
   const int n_rows = static_cast<int>(committed.size()) - 1;
@@ -121,7 +108,7 @@ DraftProposal Eagle::propose(std::span<const TokenId> committed, int max_tokens,
                                .parent = parent},
                               proposal, chance);
     };
-    if (!succeeds(proposal, add)) return proposal;
+    if (!failure_.succeeds(proposal, add)) return proposal;
     const TokenId token = proposal.tokens[static_cast<std::size_t>(first)];
     const bool goes_on = !ends_text(token) && depth + 1 < n &&
                          (setup_.length_rule == nullptr ||
@@ -135,7 +122,7 @@ DraftProposal Eagle::propose(std::span<const TokenId> committed, int max_tokens,
     const auto step = [&] {
       cache_.append(token, scorer.feature(row), sampler_.output(), sampler_.top_k());
     };
-    if (!succeeds(proposal, step)) return proposal;
+    if (!failure_.succeeds(proposal, step)) return proposal;
     row = 0;
     parent = first;
   }
