@@ -297,7 +297,7 @@ LoadedPair with_drafting(const LoadedPair& pair, const ModelFlags& flags, const 
     return changed;
   if (flags.draft.empty())
     throw UsageError("the drafter " + draft.drafter +
-                     " needs a draft: start the chat with -md FILE");
+                     " needs a draft model: start the chat with -md FILE");
   changed.options.draft = load_model(flags.draft, flags, output, true);
   warn_about(changed, output);
   return changed;

@@ -257,6 +257,8 @@ class Given:
                     asyncio.run(finished(call))
         elif name == "DraftModel":
             sd.Decoder(self.tiny, drafter=sd.DraftModel(**{"model": self.tiny, **options})).close()
+        elif name == "Eagle":
+            sd.Decoder(self.tiny, drafter=sd.Eagle(**{"head": self.tiny, **options})).close()
         else:
             getattr(sd, name)(**options)
 
@@ -269,7 +271,9 @@ def test_wrong_values_are_refused_by_the_name_of_the_option(name, tiny, tiny_pat
             with pytest.raises(sd.InvalidArgumentError) as caught:
                 give(**{option.name: value})
             text = str(caught.value)
-            assert option.name in text or (option.name == "model" and "Model" in text), (
+            assert option.name in text or (
+                option.name in ("model", "head") and "Model" in text
+            ), (
                 option.id, value, text,
             )  # fmt: skip
             assert "e+" not in text.partition("not ")[0], text
@@ -311,14 +315,16 @@ def test_every_option_of_python_that_a_shell_can_say_has_a_flag():
     without = {o.id for o in OPTIONS if o.flag is None and not isinstance(o.kind, Callback)}
     assert without == {
         "Model.n_ctx",  # -c
-        "Decoder.draft", "DraftModel.model",  # -md
+        "Decoder.draft", "DraftModel.model", "Eagle.head",  # -md
         "Decoder.kv_type",  # --kv-type is of both models
         "kept.n_ctx", "kept.kv_type",  # the same, with --prompt-cache
         # A command line has one request at a time.
         "Engine.max_requests", "Engine.max_queue", "Engine.when_full", "Engine.kv_bytes",
         "Engine.share_prefixes", "call.time_limit",
         "quantize.n_threads",  # -t
-        "LayerSkip.sampling", "LayerSkip.temperature",  # --draft-sampling, --draft-temp
+        # --draft-sampling, --draft-temp, --draft-top-k
+        "LayerSkip.sampling", "LayerSkip.temperature",
+        "Eagle.sampling", "Eagle.temperature", "Eagle.draft_top_k",
         "call.schema", "call.grammar",  # by a Python package
         "call.speculate",  # --drafter none
         "call.params",  # a bundle
@@ -327,7 +333,7 @@ def test_every_option_of_python_that_a_shell_can_say_has_a_flag():
         # A process has one session: nothing to keep.
         "NGram.keep", "SuffixAutomaton.keep", "TokenRecycling.keep",
         # --draft-max, --draft-min, --gamma are for all drafters.
-        *(f"{d}.{n}" for d in ("NGram", "SuffixAutomaton", "TokenRecycling", "LayerSkip")
+        *(f"{d}.{n}" for d in ("NGram", "SuffixAutomaton", "TokenRecycling", "LayerSkip", "Eagle")
           for n in ("draft_max", "draft_min", "gamma")),
     }  # fmt: skip
 
