@@ -138,30 +138,41 @@ def check_scheduler(library, tiny_path, tiny_draft_path, drafters, how_many, n_p
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, (lines[-1:], done.returncode, done.stderr[-2000:])
-    expected = lines[0]["expected"]
-    assert [reason for reason, _ in expected[:5]] == [
-        *("length", "length", "cancelled", "timeout", "length")
-    ]
-    bad, n_failed = [], 0
+    whole = lines[0]["whole"]
+    assert [reason for reason, _ in whole] == ["length"] * 7, whole
+    bad, counts = [], collections.Counter()
     for place, found in zip(lines[1::2], lines[2::2], strict=True):
-        for i, ((reason, text), (usual, whole)) in enumerate(
-            zip(found["told"], expected, strict=True)
-        ):
-            last = i == len(expected) - 1  # when memory is there again
-            n_failed += reason == "no memory"
-            same = reason in (usual, "cancelled") and (text == whole or reason != "length")
-            fails = not last and (reason == "no memory" or (reason == "" and found["refused"]))
-            if not same and not fails and not (last and reason == "" and found["refused"]):
-                bad.append((place["at"], i, reason, text, found["refused"]))
-        if "places are lost" in found["refused"]:
-            bad.append((place["at"], found["refused"]))
+        refused = found["refused"]
+        for i, ((reason, text), (_, expected)) in enumerate(zip(found["told"], whole, strict=True)):
+            counts[reason] += 1
+            # What was cancelled or out of time can have reached its end before; what has not is a
+            # part of the whole text, but for the bytes of a character that was not complete.
+            fine = reason in ENDS[i] and expected.startswith(text.rstrip("\xef\xbf\xbd"))
+            fine = fine and (reason != "length" or text == expected)
+            fine = fine or (reason == "" and refused != "")
+            if not fine:
+                bad.append((place["at"], i, reason, text, refused))
+        if "places are lost" in refused:
+            bad.append((place["at"], refused))
     print(
-        json.dumps({"malloc scheduler ended": n_failed, "malloc scheduler runs": len(lines) // 2})
+        json.dumps(
+            {
+                "malloc scheduler ended": counts["no memory"],
+                "malloc scheduler runs": len(lines) // 2,
+            }
+        )
     )
     assert not bad, (len(bad), bad[:5])
-    assert n_failed > 0
+    assert counts["no memory"] > 0
+    assert counts["cancelled"] > 0
+    assert counts["timeout"] > 0
 
 
+# How each of failing_scheduler.py's requests may end, and the one behind them, when memory is
+# there again.
+FAILS = {"length", "no memory"}
+ENDS = [FAILS, FAILS, FAILS | {"cancelled"}, FAILS | {"timeout"}, FAILS, FAILS | {"cancelled"},
+        {"length"}]  # fmt: skip
 HOW_MANY = {"one": 1, "a few": 40, "all": 1 << 40}
 
 
