@@ -24,6 +24,7 @@ void bind_file(py::module_& m);
 void bind_model(py::module_& m);
 void bind_generation(py::module_& m);
 void bind_decoder(py::module_& m);
+void bind_memory(py::module_& m);
 void bind_drafters(py::module_& m);
 void bind_engine(py::module_& m);
 void bind_quantize(py::module_& m);

@@ -10,6 +10,7 @@
 #include "engine/check_output.h"
 #include "engine/session.h"
 #include "engine/speed.h"
+#include "engine/text_memory.h"
 
 namespace specdec::bindings {
 namespace {
@@ -137,6 +138,7 @@ void bind_options(py::module_& m) {
       .def_readwrite("verifier", &SessionOptions::verifier)
       .def_readwrite("n_ctx", &SessionOptions::n_ctx)
       .def_readwrite("kv_type", &SessionOptions::kv_type)
+      .def_readwrite("memory", &SessionOptions::memory)
       .def_readwrite("use_cache", &SessionOptions::use_cache);
 }
 

@@ -55,6 +55,8 @@ void bind_request(py::module_& m) {
       .def_readwrite("stop", &GenerateRequest::stop, opt::kCallStop.doc)
       .def_readwrite("ignore_eos", &GenerateRequest::ignore_eos, opt::kCallIgnoreEos.doc)
       .def_readwrite("speculate", &GenerateRequest::speculate, opt::kCallSpeculate.doc)
+      .def_readwrite("remember", &GenerateRequest::remember, opt::kCallRemember.doc)
+      .def_readwrite("memory_key", &GenerateRequest::memory_key, opt::kCallMemoryKey.doc)
       .def(
           "set_matcher",
           [](GenerateRequest& request, py::object matcher) {

@@ -96,6 +96,7 @@ PYBIND11_MODULE(_core, m) {
   bind_model(m);
   bind_generation(m);
   bind_call_slot(m);
+  bind_memory(m);
   bind_decoder(m);
   bind_engine(m);
   bind_quantize(m);

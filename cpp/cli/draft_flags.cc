@@ -10,6 +10,7 @@
 #include "cli/interrupt.h"
 #include "cli/terminal.h"
 #include "engine/pair.h"
+#include "engine/text_memory.h"
 
 namespace specdec::cli {
 namespace {
@@ -128,6 +129,8 @@ void add_draft_flags(ArgParser& parser, DraftFlags& flags) {
     check_choice(opt::kDecoderVerifier, v, verifier_names());
     flags.verifier = v;
   });
+  parser.add(opt::kDecoderMemory, &flags.memory);
+  parser.add(opt::kMemoryMaxTokens, &flags.memory_tokens);
   parser.add(opt::kDecoderUseCache, &flags.use_cache);
   parser.add(opt::kDraftModelDraftMax, &flags.draft_max);
   parser.add(opt::kDraftModelDraftMin, &flags.draft_min);
@@ -149,6 +152,8 @@ void add_draft_flags(ArgParser& parser, DraftFlags& flags) {
 }
 
 void check_draft_flags(const ArgParser& parser, const ModelFlags& model, const DraftFlags& flags) {
+  if (flags.memory.empty() && parser.was_given(opt::kMemoryMaxTokens))
+    throw UsageError(flag_name(opt::kMemoryMaxTokens) + " needs --memory FILE");
   const std::vector<std::string> drafters = drafters_of(flags, !model.draft.empty());
   if (contains(drafters, "model") && model.draft.empty())
     throw UsageError("--drafter " + flags.drafter + " needs a draft model: -md FILE");
@@ -272,6 +277,8 @@ void warn_about(const LoadedPair& pair, const OutputFlags& output) {
 LoadedPair load_pair(const ModelFlags& flags, const DraftFlags& draft, const OutputFlags& output) {
   LoadedPair pair;
   pair.options = whole_options(flags, draft);
+  if (!draft.memory.empty())
+    pair.options.memory = std::make_shared<TextMemory>(draft.memory, draft.memory_tokens);
   const bool drafts = !flags.draft.empty() && drafts_with_model(draft);
   if (!flags.draft.empty() && !drafts && !output.quiet)
     print_note("-md is not used with --drafter " + draft.drafter);
@@ -291,6 +298,7 @@ LoadedPair with_drafting(const LoadedPair& pair, const ModelFlags& flags, const 
   LoadedPair changed = pair;
   changed.options = whole_options(flags, draft);
   changed.options.draft = pair.options.draft;
+  changed.options.memory = pair.options.memory;
   if (changed.options.draft || !(flags.draft.empty() ? drafts_with(draft, false, "model") ||
                                                            drafts_with(draft, false, "eagle")
                                                      : drafts_with_model(draft)))

@@ -23,7 +23,9 @@ struct DraftFlags {
   int recycling_top_k = 0;
   bool recycling_tree = true;
   int n_layers = 0;
-  bool keep = false;  // what lookups learnt, from request to request
+  std::string memory;     // a file; "": none
+  int memory_tokens = 0;  // that it holds at most
+  bool keep = false;      // what lookups learnt, from request to request
 };
 
 void add_draft_flags(ArgParser& parser, DraftFlags& flags);

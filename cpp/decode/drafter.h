@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -58,6 +59,8 @@ struct DraftSetup {
   int vocab_size = 0;        // of the target: only lower ids may be proposed
   VerifierTraits verifier;
   const TokenScorer* target = nullptr;  // that may follow the drafter's model; null: it does not
+  // Under which texts are found in a memory of earlier requests; not set: they are not to be used.
+  std::optional<std::uint64_t> memory_key = {};
   const std::atomic<bool>* cancel = nullptr;
   LengthRule* length_rule = nullptr;  // null: as many tokens as asked for
   // The rule may ask for siblings: the verifier takes trees, and any candidates at that.

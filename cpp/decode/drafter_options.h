@@ -12,6 +12,8 @@
 
 namespace specdec {
 
+class DraftMemory;
+
 // How long drafts of one drafter are, in tokens of a chain or a whole tree.
 struct DraftLengths {
   static constexpr int kMost = 64;
@@ -72,9 +74,10 @@ struct SuffixOptions {
 
 struct RecyclingOptions {
   DraftLengths lengths;
-  int top_k = 8;      // 1..32 successors remembered per token
-  bool tree = true;   // a tree where the verifier takes one
-  bool keep = false;  // keep the successors from request to request
+  int top_k = 8;                        // 1..32 successors remembered per token
+  bool tree = true;                     // a tree where the verifier takes one
+  bool keep = false;                    // keep the successors from request to request
+  std::shared_ptr<DraftMemory> memory;  // where those of earlier requests are; or null
 };
 
 struct LayerSkipOptions {

@@ -48,8 +48,9 @@ struct DecodeRequest {
 
   TokenConstraint* constraint = nullptr;  // rules out tokens before anything else does
 
-  std::string verifier = "auto";  // decode/verifiers/verifiers.def
-  bool speculate = true;          // false: plain decoding, the drafter rests
+  std::string verifier = "auto";            // decode/verifiers/verifiers.def
+  bool speculate = true;                    // false: plain decoding, the drafter rests
+  std::optional<std::uint64_t> memory_key;  // as DraftSetup's
 
   const std::atomic<bool>* cancel = nullptr;   // polled between passes and pieces of the prompt
   std::function<bool(const Chunk&)> on_chunk;  // false cancels; tokens not handed out are dropped

@@ -65,6 +65,7 @@ void Task::begin() {
                    .vocab_size = target_.vocab_size,
                    .verifier = verifier_.traits(),
                    .target = target_.scorer,
+                   .memory_key = request_.memory_key,
                    .cancel = request_.cancel},
                   request_.prompt);
   result_.stats.reproducible =

@@ -34,6 +34,7 @@ OutputCheck check_output(const std::shared_ptr<const LoadedModel>& target,
   SessionOptions plain = options;
   plain.drafters.clear();
   plain.draft.reset();
+  plain.memory.reset();
   Session session(target, plain);
   request.on_chunk = nullptr;
   request.on_progress = nullptr;

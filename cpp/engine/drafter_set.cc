@@ -5,7 +5,23 @@
 #include <utility>
 #include <variant>
 
+#include "decode/memory_lookup.h"
+#include "engine/text_memory.h"
+
 namespace specdec {
+namespace {
+
+// With a fixed length as that of the others; where no one weighs its drafts, from matches only that
+// are likely to go on.
+std::unique_ptr<Drafter> memory_lookup(const SessionOptions& options) {
+  constexpr int kSureMatch = 8;
+  MemoryLookupOptions lookup;
+  lookup.lengths = draft_lengths(options.drafters.front());
+  if (!options.adaptive) lookup.min_match = kSureMatch;
+  return make_memory_lookup(lookup, options.memory->texts());
+}
+
+}  // namespace
 
 DrafterSet::DrafterSet(const SessionOptions& options, ModelScorer& target, const Drafts& drafts,
                        const Seen& seen, std::span<Drafter* const> origin) {
@@ -17,6 +33,14 @@ DrafterSet::DrafterSet(const SessionOptions& options, ModelScorer& target, const
                       ? std::make_unique<FeatureCache>(*drafts.head, *drafts.head_origin)
                       : std::make_unique<FeatureCache>(*drafts.head);
   }
+  const auto add = [&](std::unique_ptr<Drafter> drafter) {
+    list_.push_back(drafter.get());
+    drafters_.push_back(std::move(drafter));
+  };
+  // Among those of which one is chosen the last, so that the text at hand wins ties; where the
+  // first one that has something to say drafts, that one.
+  const bool leads = options.memory != nullptr && !options.adaptive && !options.drafters.empty();
+  if (leads) add(memory_lookup(options));
   DrafterModels models{.draft = draft_cache_.get(), .features = head_cache_.get()};
   for (std::size_t i = 0; i < options.drafters.size(); ++i) {
     const DrafterOptions& drafter = options.drafters[i];
@@ -28,11 +52,12 @@ DrafterSet::DrafterSet(const SessionOptions& options, ModelScorer& target, const
       models.layers = layer_cache_.get();
     }
     std::unique_ptr<Drafter> made;
-    if (i < origin.size() && origin[i] != nullptr) made = origin[i]->fork();
+    const std::size_t at = list_.size();
+    if (at < origin.size() && origin[at] != nullptr) made = origin[at]->fork();
     if (made == nullptr) made = make_drafter(drafter, models);
-    list_.push_back(made.get());
-    drafters_.push_back(std::move(made));
+    add(std::move(made));
   }
+  if (options.memory != nullptr && options.adaptive) add(memory_lookup(options));
 }
 
 std::vector<DrafterTraits> DrafterSet::traits() const {

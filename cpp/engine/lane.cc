@@ -203,6 +203,7 @@ void Lane::finish(const char* reason) {
   if (reason == nullptr && decoded.finish_reason != FinishReason::kCancelled)
     tell_progress(result_->n_prompt_tokens);
   if (OutputChunk rest = text_.flush(); !rest.text.empty()) tell(std::move(rest));
+  stop_token_ = decoded.stop_token;
   put_result(std::move(decoded), *result_);
   if (reason != nullptr) result_->finish_reason = reason;
   telling_.end(job_);

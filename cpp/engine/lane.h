@@ -102,6 +102,8 @@ class Lane {
   [[nodiscard]] ModelScorer* draft_scorer() { return draft_scorer_ ? &*draft_scorer_ : nullptr; }
   [[nodiscard]] HeadScorer* head_scorer() { return head_scorer_ ? &*head_scorer_ : nullptr; }
   [[nodiscard]] const GenerateResult& result() const { return *result_; }
+  // What ended the text, or -1. After finish().
+  [[nodiscard]] TokenId stop_token() const { return stop_token_; }
   // Tokens that a pass has brought of late.
   [[nodiscard]] double usual_tokens() const { return usual_tokens_; }
   // Bytes that its caches may still grow by.
@@ -129,6 +131,7 @@ class Lane {
   OutputText text_;
   std::shared_ptr<GenerateResult> result_;  // the job's
   int n_told_ = -1;
+  TokenId stop_token_ = -1;
   bool over_ = false;
   Clock::time_point mark_ = Clock::now();  // of the last piece of the prompt
   double usual_tokens_ = 1.0;

@@ -94,6 +94,8 @@ class LoadedModel {
   // metadata and weights, and of how they were rewritten. Reads them when it is first asked for.
   // `poll` is called many times a second, and may throw.
   [[nodiscard]] std::uint64_t fingerprint(const std::function<void()>& poll = {}) const;
+  // Of models with other tokens, or tokens by other ids, all but certainly another one; not 0.
+  [[nodiscard]] std::uint64_t vocabulary_fingerprint() const;
   // The file's own template, "" when it has none.
   [[nodiscard]] const std::string& chat_template() const noexcept;
 

@@ -40,4 +40,13 @@ std::uint64_t LoadedModel::fingerprint(const std::function<void()>& poll) const 
   return value;
 }
 
+std::uint64_t LoadedModel::vocabulary_fingerprint() const {
+  const GgufValue& tokens = file_->require("tokenizer.ggml.tokens");
+  Hash64 hash;
+  hash.add_number(tokens.count());
+  hash.add({tokens.data(), static_cast<std::size_t>(tokens.n_bytes())});
+  file_->check_whole();
+  return std::max<std::uint64_t>(hash.value(), 1);
+}
+
 }  // namespace specdec

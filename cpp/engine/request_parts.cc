@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "engine/text_memory.h"
 #include "tokenizer/tokenizer.h"
 
 namespace specdec {
@@ -23,7 +24,7 @@ std::vector<TokenId> prompt_tokens(const LoadedModel& target, const GenerateRequ
                        request.add_bos, poll);
 }
 
-DecodeRequest decode_request(const LoadedModel& target, const std::string& verifier,
+DecodeRequest decode_request(const LoadedModel& target, const SessionOptions& options,
                              const GenerateRequest& request, const std::function<void()>& poll) {
   DecodeRequest out;
   out.prompt = prompt_tokens(target, request, poll);
@@ -40,7 +41,9 @@ DecodeRequest decode_request(const LoadedModel& target, const std::string& verif
   out.ignore_eos = request.ignore_eos;
   out.stop = request.stop;
   if (request.n_logprobs >= 0) out.n_logprobs = request.n_logprobs;
-  out.verifier = verifier;
+  out.verifier = options.verifier;
+  if (options.memory != nullptr && request.remember)
+    out.memory_key = TextMemory::key_of(request.memory_key);
   out.constraint = request.constraint.get();
   out.speculate = request.speculate;
   return out;

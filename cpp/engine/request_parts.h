@@ -17,7 +17,7 @@ namespace specdec {
                                                  const GenerateRequest& request,
                                                  const std::function<void()>& poll);
 // Without callbacks and pieces.
-[[nodiscard]] DecodeRequest decode_request(const LoadedModel& target, const std::string& verifier,
+[[nodiscard]] DecodeRequest decode_request(const LoadedModel& target, const SessionOptions& options,
                                            const GenerateRequest& request,
                                            const std::function<void()>& poll);
 // All but the text, which was put together while it came.

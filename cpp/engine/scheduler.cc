@@ -126,7 +126,7 @@ Scheduler::Ticket Scheduler::submit(GenerateRequest request, std::shared_ptr<Req
                               std::chrono::duration<double>(*time_limit_s));
   }
   const SessionOptions& session = impl.options.session;
-  job->decode = decode_request(*impl.target, session.verifier, job->request, poll);
+  job->decode = decode_request(*impl.target, session, job->request, poll);
   job->decode.validate(impl.target->model().config().n_tokens);
   (void)resolve_verifier(session.verifier, job->decode.sampling);
   if (const std::size_t n = job->decode.prompt.size();

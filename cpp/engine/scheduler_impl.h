@@ -66,6 +66,7 @@ struct Scheduler::Impl {
   std::thread thread;
 
   void run() noexcept;
+  [[nodiscard]] std::optional<Job::Clock::time_point> memory_due() const;
   void turn() noexcept;
   void deliver() noexcept;
   void end_all() noexcept;

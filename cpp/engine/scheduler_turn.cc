@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "engine/scheduler_impl.h"
+#include "engine/text_memory.h"
 
 namespace specdec {
 namespace {
@@ -12,6 +13,7 @@ namespace {
 // takes by itself.
 constexpr int kLeastPiece = 16;
 constexpr int kMinAwaited = 16;  // tokens of a common beginning that are worth waiting for
+constexpr std::chrono::seconds kSaveWhileBusy{60};
 constexpr const char* kCancelled = "cancelled";
 
 bool is_cancelled(const std::exception_ptr& error) {
@@ -36,15 +38,31 @@ void Scheduler::Impl::run() noexcept {
         to_keep = false;
         lock.lock();
       }
-      wake.wait(lock, [&] { return closing || !queue.empty() || !lanes.empty(); });
+      const auto has_work = [&] { return closing || !queue.empty() || !lanes.empty(); };
+      if (const auto due = memory_due()) {
+        if (!wake.wait_until(lock, *due, has_work)) {
+          lock.unlock();
+          options.session.memory->save_if_due();
+          continue;
+        }
+      } else {
+        wake.wait(lock, has_work);
+      }
       if (closing) break;
     }
     turn();
     deliver();
+    if (options.session.memory != nullptr) options.session.memory->save_if_due(kSaveWhileBusy);
   }
   end_all();
   deliver();
   if (to_keep && learnt) calibration.keep(*learnt);
+  if (options.session.memory != nullptr) options.session.memory->save_if_due({});
+}
+
+// When the memory is to be saved, should nothing else happen.
+std::optional<Job::Clock::time_point> Scheduler::Impl::memory_due() const {
+  return options.session.memory != nullptr ? options.session.memory->due() : std::nullopt;
 }
 
 void Scheduler::Impl::turn() noexcept {
@@ -353,6 +371,9 @@ void Scheduler::Impl::end(Lane& lane, const char* reason) noexcept {
   counted.emitted += result.stats.emitted;
   counted.drafted += result.stats.drafted;
   counted.accepted += result.stats.accepted;
+  if (const auto key = lane.job().decode.memory_key)
+    options.session.memory->add(*key, lane.job().decode.prompt, result.token_ids,
+                                lane.stop_token());
   try {
     learn_from(lane);
     keep_caches(lane);

@@ -20,6 +20,7 @@
 #include "engine/request_parts.h"
 #include "engine/session_calibration.h"
 #include "engine/session_impl.h"
+#include "engine/text_memory.h"
 #include "kv/kv_cache.h"
 #include "model/model.h"
 #include "tokenizer/tokenizer.h"
@@ -116,7 +117,7 @@ GenerateResult Session::generate(const GenerateRequest& request) {
   GenerateResult result;
   DecodeRequest decode;
   try {
-    decode = decode_request(*impl.target, impl.options.verifier, request, [&] {
+    decode = decode_request(*impl.target, impl.options, request, [&] {
       poll();
       throw_if_cancelled(&cancelled);
     });
@@ -171,6 +172,11 @@ GenerateResult Session::generate(const GenerateRequest& request) {
   if (gpu != nullptr) decoded.stats.device_ms = gpu->device_stats().device_ms - gpu_ms;
   if (OutputChunk rest = text.flush(); !rest.text.empty()) deliver(std::move(rest));
 
+  if (decode.memory_key) {
+    impl.options.memory->add(*decode.memory_key, decode.prompt, decoded.token_ids,
+                             decoded.stop_token);
+    impl.options.memory->save_if_due();
+  }
   put_result(std::move(decoded), result);
   result.n_prompt_tokens = n_prompt;
   result.seed = request.sampling.seed;

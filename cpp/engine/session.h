@@ -42,6 +42,10 @@ struct GenerateRequest {
   std::vector<std::string> stop;  // the text ends before the first one that appears
   bool ignore_eos = false;        // forbids the tokens that end a generation, as llama.cpp does
   bool speculate = true;          // false: plain decoding
+  // Of a session with a memory: false: nothing of it is used, nor added to it; and whose texts
+  // these are, which are kept apart by that name.
+  bool remember = true;
+  std::string memory_key;
   std::shared_ptr<TokenConstraint> constraint;  // null: any text; belongs to this request alone
   int n_logprobs = -1;          // >= 0: log-probabilities, with so many alternatives per token
   bool render_special = false;  // show special tokens in the text

@@ -10,6 +10,7 @@
 #include "decode/verifier.h"
 #include "engine/corpus_files.h"
 #include "engine/memory.h"
+#include "engine/text_memory.h"
 #include "gguf/reader.h"
 #include "kv/kv_cache.h"
 #include "model/batch.h"
@@ -262,7 +263,10 @@ std::shared_ptr<const SuffixIndex> suffix_corpus(const LoadedModel& target,
 
 void complete_drafters(const LoadedModel& target, SessionOptions& options,
                        const std::function<void()>& poll) {
+  if (options.memory != nullptr) options.memory->bind(target, poll);
   for (DrafterOptions& drafter : options.drafters) {
+    if (auto* recycling = std::get_if<RecyclingOptions>(&drafter))
+      recycling->memory = options.memory != nullptr ? options.memory->texts() : nullptr;
     if (auto* model = std::get_if<DraftModelOptions>(&drafter); model && !model->head_tokens) {
       // What the draft was made for, if its file says so.
       const std::uint64_t kept = options.draft->file().get_u64(kHeadTokensKey, 0);

@@ -11,6 +11,8 @@
 
 namespace specdec {
 
+class TextMemory;
+
 // With the options that drafters have by themselves: "none"; one name of drafters.def; several with
 // commas between them; "auto": ngram, suffix and, where there is a draft, model: a session takes
 // eagle in its place where the draft is a head. Throws Error(kInvalidArgument).
@@ -25,6 +27,9 @@ struct SessionOptions {
   bool adaptive = false;  // let the controller choose the length of a single drafter too
   // For DraftModelOptions, or a head for EagleOptions; ignored by the others.
   std::shared_ptr<const LoadedModel> draft;
+  // Texts of earlier requests, in which drafters look up as well, and to which requests are added;
+  // null: none.
+  std::shared_ptr<TextMemory> memory;
   std::string verifier = "auto";  // "auto": greedy at temperature 0, match above
 
   // Positions each cache can hold. 0: ModelOptions::n_ctx, else the model's context length, at most
@@ -46,8 +51,9 @@ inline constexpr int kDefaultContext = 4096;
 // Options with every "auto" of construction time decided, or Error(kInvalidArgument).
 [[nodiscard]] SessionOptions resolve_options(const LoadedModel& target, SessionOptions options);
 
-// Of resolved options, what the files of the models say about drafting, and the corpus of a suffix
-// automaton. `poll` may throw and is called many times a second.
+// Of resolved options, what the files of the models say about drafting, the corpus of a suffix
+// automaton, and the memory, which is bound to the target. `poll` may throw and is called many
+// times a second.
 void complete_drafters(const LoadedModel& target, SessionOptions& options,
                        const std::function<void()>& poll);
 

@@ -25,29 +25,18 @@ namespace specdec {
 // process.
 class AtomicFile {
  public:
-  explicit AtomicFile(const std::string& path) : path_(path) {
-    require_replaceable(path);
-    const std::size_t slash = path.rfind('/');
-    folder_ = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-    fd_ = open_nameless_file(folder_, nameless_);
-    if (fd_ >= 0) return;
-    nameless_.clear();
-    for (int attempt = 0; attempt < 100 && fd_ < 0; ++attempt) {
-      temporary_ = new_name();
-      fd_ = open_uninterrupted(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-      if (fd_ < 0 && errno != EEXIST) break;
-    }
-    if (fd_ < 0) {
-      temporary_.clear();
-      fail("cannot create a file beside it");
+  // `mode`: who may read and write it, but for what the umask takes.
+  explicit AtomicFile(const std::string& path, unsigned mode = 0666) : path_(path) {
+    open();
+    if (mode != 0666 && ::fchmod(fd_, static_cast<mode_t>(mode)) != 0) {
+      const int error = errno;
+      discard();
+      throw_file_error(path_, "cannot set who may read it", error);
     }
   }
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
-  ~AtomicFile() {
-    if (fd_ >= 0) ::close(fd_);
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
-  }
+  ~AtomicFile() { discard(); }
 
   void write(const void* data, std::size_t n_bytes) {
     const auto* next = static_cast<const char*>(data);
@@ -93,6 +82,28 @@ class AtomicFile {
   }
 
  private:
+  void open() {
+    require_replaceable(path_);
+    const std::size_t slash = path_.rfind('/');
+    folder_ = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
+    fd_ = open_nameless_file(folder_, nameless_);
+    if (fd_ >= 0) return;
+    nameless_.clear();
+    for (int attempt = 0; attempt < 100 && fd_ < 0; ++attempt) {
+      temporary_ = new_name();
+      fd_ = open_uninterrupted(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+      if (fd_ < 0 && errno != EEXIST) break;
+    }
+    if (fd_ < 0) {
+      temporary_.clear();
+      fail("cannot create a file beside it");
+    }
+  }
+  void discard() noexcept {
+    if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+    if (!temporary_.empty()) ::unlink(temporary_.c_str());
+    temporary_.clear();
+  }
   [[nodiscard]] std::string new_name() const {
     std::random_device random;
     return folder_ + "/.specdec-" + std::to_string(random()) + ".tmp";

@@ -46,6 +46,7 @@ from .errors import (
 )
 from .grammar import Grammar
 from .many import ManyResult, generate_many
+from .memory import Memory
 from .model import Model, check_pair, info, inspect
 from .options import (
     Cascade,
@@ -102,6 +103,7 @@ __all__ = [
     "InvalidArgumentError",
     "LayerSkip",
     "ManyResult",
+    "Memory",
     "MissingExtraError",
     "Model",
     "ModelFileError",

@@ -14,6 +14,7 @@ from ._checks import Unset, check_all, check_choice, check_whole
 from ._option_table import CHECKS
 from .errors import InvalidArgumentError
 from .grammar import Grammar
+from .memory import native_memory
 from .model import Model, check_model, check_token_ids, to_bytes
 from .options import (
     MAX_STOP_STRINGS,
@@ -63,6 +64,7 @@ def session_options(given: Mapping[str, Any]) -> tuple[_core.SessionOptions, Mod
     options.n_ctx = checked["n_ctx"] or 0
     options.kv_type = checked["kv_type"] or ""
     options.use_cache = checked.get("use_cache", True)
+    options.memory = native_memory(given["memory"])
     return options, _set_drafters(options, given["drafter"], given["draft"])
 
 
@@ -78,6 +80,8 @@ def native_request(
     request.stop = _stop_strings(checked["stop"])
     request.ignore_eos = checked["ignore_eos"]
     request.speculate = checked["speculate"]
+    request.remember = checked["remember"]
+    request.memory_key = checked["memory_key"]
     grammar = _grammar(options["schema"], options["grammar"])
     if grammar is not None:
         request.set_matcher(grammar._matcher(model))

@@ -24,6 +24,9 @@ CHECKS: dict[str, dict[str, Check]] = {
         "kv_type": Choice(('f32', 'f16', 'q8_0'), optional=True),
         "use_cache": Truth(),
     },
+    "Memory": {
+        "max_tokens": Whole(1024, 16777216),
+    },
     "kept": {
         "n_ctx": Whole(2, 2147483647, optional=True),
         "kv_type": Choice(('f32', 'f16', 'q8_0'), optional=True),
@@ -96,6 +99,8 @@ CHECKS: dict[str, dict[str, Check]] = {
     "call": {
         "max_tokens": Whole(0, 2147483647, optional=True),
         "speculate": Truth(),
+        "remember": Truth(),
+        "memory_key": Text(),
         "ignore_eos": Truth(),
         "logprobs": Whole(0, 100, optional=True),
         "render_special": Truth(),

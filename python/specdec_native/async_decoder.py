@@ -11,7 +11,8 @@ from ._native_options import DrafterChoice, OnProgress, OnRound, Prompt
 from .engine import Engine
 from .errors import SessionBusyError
 from .grammar import Grammar
-from .model import KvType, Message, Model, refuse_copy
+from .memory import Memory
+from .model import KvType, Message, Model, StrPath, refuse_copy
 from .options import SamplingParams
 from .requests import AsyncStream
 from .results import GenerationResult
@@ -40,6 +41,9 @@ class AsyncDecoder:
             "topk_importance_published" is for comparison only: it is not lossless, and warns.
         n_ctx: 2 or more; positions of the context; None: the model's.
         kv_type: elements of the caches; None: the model's.
+        memory: texts of earlier requests, in which drafters look up as well, and to which each
+            request is added: a `Memory`, which several may share, or a file that one is kept in;
+            never changes a text, only how fast it comes; None: nothing outlives a request.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class AsyncDecoder:
         verifier: str = "auto",
         n_ctx: int | None = None,
         kv_type: KvType | None = None,
+        memory: Memory | StrPath | None = None,
     ) -> None:
         self._running: AsyncStream | None = None
         self._engine = Engine(
@@ -60,6 +65,7 @@ class AsyncDecoder:
             verifier=verifier,
             n_ctx=n_ctx,
             kv_type=kv_type,
+            memory=memory,
             max_requests=1,
             max_queue=1,  # a call that was ended may still be in its last pass
         )
@@ -101,6 +107,8 @@ class AsyncDecoder:
         schema: Mapping[str, Any] | str | None = None,
         grammar: Grammar | None = None,
         speculate: bool = True,
+        remember: bool = True,
+        memory_key: str = "",
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -136,6 +144,10 @@ class AsyncDecoder:
                 `grammar` does; None: any text.
             grammar: a `Grammar`, which the text follows; None: any text.
             speculate: False: decode this request plainly, whatever drafters there are.
+            remember: False: of a decoder with a `memory`, neither draft from it nor add this
+                request to it.
+            memory_key: whose texts these are: within a `memory`, requests draft from texts of the
+                same key only.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -169,6 +181,8 @@ class AsyncDecoder:
         schema: Mapping[str, Any] | str | None = None,
         grammar: Grammar | None = None,
         speculate: bool = True,
+        remember: bool = True,
+        memory_key: str = "",
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -205,6 +219,10 @@ class AsyncDecoder:
                 `grammar` does; None: any text.
             grammar: a `Grammar`, which the text follows; None: any text.
             speculate: False: decode this request plainly, whatever drafters there are.
+            remember: False: of a decoder with a `memory`, neither draft from it nor add this
+                request to it.
+            memory_key: whose texts these are: within a `memory`, requests draft from texts of the
+                same key only.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -238,6 +256,8 @@ class AsyncDecoder:
         schema: Mapping[str, Any] | str | None = None,
         grammar: Grammar | None = None,
         speculate: bool = True,
+        remember: bool = True,
+        memory_key: str = "",
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -275,6 +295,10 @@ class AsyncDecoder:
                 `grammar` does; None: any text.
             grammar: a `Grammar`, which the text follows; None: any text.
             speculate: False: decode this request plainly, whatever drafters there are.
+            remember: False: of a decoder with a `memory`, neither draft from it nor add this
+                request to it.
+            memory_key: whose texts these are: within a `memory`, requests draft from texts of the
+                same key only.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -312,6 +336,8 @@ class AsyncDecoder:
         schema: Mapping[str, Any] | str | None = None,
         grammar: Grammar | None = None,
         speculate: bool = True,
+        remember: bool = True,
+        memory_key: str = "",
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -350,6 +376,10 @@ class AsyncDecoder:
                 `grammar` does; None: any text.
             grammar: a `Grammar`, which the text follows; None: any text.
             speculate: False: decode this request plainly, whatever drafters there are.
+            remember: False: of a decoder with a `memory`, neither draft from it nor add this
+                request to it.
+            memory_key: whose texts these are: within a `memory`, requests draft from texts of the
+                same key only.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.

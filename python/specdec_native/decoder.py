@@ -24,6 +24,7 @@ from ._native_options import (
 from ._option_table import CHECKS
 from .errors import ClosedError, OutputMismatchError, SessionBusyError
 from .grammar import Grammar
+from .memory import Memory
 from .model import (
     KvType,
     Message,
@@ -69,6 +70,9 @@ class Decoder:
             "topk_importance_published" is for comparison only: it is not lossless, and warns.
         n_ctx: 2 or more; positions of the context; None: the model's.
         kv_type: elements of the caches; None: the model's.
+        memory: texts of earlier requests, in which drafters look up as well, and to which each
+            request is added: a `Memory`, which several may share, or a file that one is kept in;
+            never changes a text, only how fast it comes; None: nothing outlives a request.
         use_cache: False, for experiments: every pass of the target and of the draft model reads its
             whole context again, and nothing is kept between calls; the same tokens, slower.
 
@@ -87,6 +91,7 @@ class Decoder:
         verifier: str = "auto",
         n_ctx: int | None = None,
         kv_type: KvType | None = None,
+        memory: Memory | StrPath | None = None,
         use_cache: bool = True,
     ) -> None:
         self._slot = _core.CallSlot()
@@ -100,6 +105,7 @@ class Decoder:
                 "verifier": verifier,
                 "n_ctx": n_ctx,
                 "kv_type": kv_type,
+                "memory": memory,
                 "use_cache": use_cache,
             }
         )
@@ -122,6 +128,7 @@ class Decoder:
         drafter: DrafterChoice | None = "auto",
         draft: Model | None = None,
         verifier: str = "auto",
+        memory: Memory | StrPath | None = None,
         n_ctx: int | None = None,
         kv_type: KvType | None = None,
     ) -> Decoder:
@@ -146,6 +153,9 @@ class Decoder:
             verifier: "auto" (greedy at temperature 0, match above), "greedy", "match", "standard",
                 "block" or "topk_importance"; docs/verifiers.md compares them.
                 "topk_importance_published" is for comparison only: it is not lossless, and warns.
+            memory: texts of earlier requests, in which drafters look up as well, and to which each
+                request is added: a `Memory`, which several may share, or a file that one is kept
+                in; never changes a text, only how fast it comes; None: nothing outlives a request.
             n_ctx: 2 or more; positions of the context; None: as many as when it was saved.
             kv_type: elements of the caches, which must be those that were saved; None: those.
 
@@ -222,6 +232,8 @@ class Decoder:
         schema: Mapping[str, Any] | str | None = None,
         grammar: Grammar | None = None,
         speculate: bool = True,
+        remember: bool = True,
+        memory_key: str = "",
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -257,6 +269,10 @@ class Decoder:
                 `grammar` does; None: any text.
             grammar: a `Grammar`, which the text follows; None: any text.
             speculate: False: decode this request plainly, whatever drafters there are.
+            remember: False: of a decoder with a `memory`, neither draft from it nor add this
+                request to it.
+            memory_key: whose texts these are: within a `memory`, requests draft from texts of the
+                same key only.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -306,6 +322,8 @@ class Decoder:
         schema: Mapping[str, Any] | str | None = None,
         grammar: Grammar | None = None,
         speculate: bool = True,
+        remember: bool = True,
+        memory_key: str = "",
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -342,6 +360,10 @@ class Decoder:
                 `grammar` does; None: any text.
             grammar: a `Grammar`, which the text follows; None: any text.
             speculate: False: decode this request plainly, whatever drafters there are.
+            remember: False: of a decoder with a `memory`, neither draft from it nor add this
+                request to it.
+            memory_key: whose texts these are: within a `memory`, requests draft from texts of the
+                same key only.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -378,6 +400,8 @@ class Decoder:
         schema: Mapping[str, Any] | str | None = None,
         grammar: Grammar | None = None,
         speculate: bool = True,
+        remember: bool = True,
+        memory_key: str = "",
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -415,6 +439,10 @@ class Decoder:
                 `grammar` does; None: any text.
             grammar: a `Grammar`, which the text follows; None: any text.
             speculate: False: decode this request plainly, whatever drafters there are.
+            remember: False: of a decoder with a `memory`, neither draft from it nor add this
+                request to it.
+            memory_key: whose texts these are: within a `memory`, requests draft from texts of the
+                same key only.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -462,6 +490,8 @@ class Decoder:
         schema: Mapping[str, Any] | str | None = None,
         grammar: Grammar | None = None,
         speculate: bool = True,
+        remember: bool = True,
+        memory_key: str = "",
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -497,6 +527,10 @@ class Decoder:
                 `grammar` does; None: any text.
             grammar: a `Grammar`, which the text follows; None: any text.
             speculate: False: decode this request plainly, whatever drafters there are.
+            remember: False: of a decoder with a `memory`, neither draft from it nor add this
+                request to it.
+            memory_key: whose texts these are: within a `memory`, requests draft from texts of the
+                same key only.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.

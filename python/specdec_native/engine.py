@@ -22,7 +22,17 @@ from ._native_options import (
 from ._option_table import CHECKS
 from .errors import ClosedError, QueueFullError
 from .grammar import Grammar
-from .model import KvType, Message, Model, check_model, flush_log, on_main_thread, refuse_copy
+from .memory import Memory
+from .model import (
+    KvType,
+    Message,
+    Model,
+    StrPath,
+    check_model,
+    flush_log,
+    on_main_thread,
+    refuse_copy,
+)
 from .options import SamplingParams
 from .requests import AsyncStream, EngineCall, Gate, Request, State
 from .results import EngineStats, GenerationResult
@@ -53,6 +63,9 @@ class Engine:
             "topk_importance_published" is for comparison only: it is not lossless, and warns.
         n_ctx: 2 or more; positions of the context; None: the model's.
         kv_type: elements of the caches; None: the model's.
+        memory: texts of earlier requests, in which drafters look up as well, and to which each
+            request is added: a `Memory`, which several may share, or a file that one is kept in;
+            never changes a text, only how fast it comes; None: nothing outlives a request.
         max_requests: 1 to 64; requests at work at once; the others wait for their turn.
         max_queue: 0 to 1048576; requests that wait at most.
         when_full: what a request gets that finds the queue full: "error": `QueueFullError`; "wait":
@@ -77,6 +90,7 @@ class Engine:
         verifier: str = "auto",
         n_ctx: int | None = None,
         kv_type: KvType | None = None,
+        memory: Memory | StrPath | None = None,
         max_requests: int = 16,
         max_queue: int = 256,
         when_full: Literal["error", "wait"] = "error",
@@ -136,6 +150,8 @@ class Engine:
         schema: Mapping[str, Any] | str | None = None,
         grammar: Grammar | None = None,
         speculate: bool = True,
+        remember: bool = True,
+        memory_key: str = "",
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -174,6 +190,10 @@ class Engine:
                 `grammar` does; None: any text.
             grammar: a `Grammar`, which the text follows; None: any text.
             speculate: False: decode this request plainly, whatever drafters there are.
+            remember: False: of a decoder with a `memory`, neither draft from it nor add this
+                request to it.
+            memory_key: whose texts these are: within a `memory`, requests draft from texts of the
+                same key only.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -216,6 +236,8 @@ class Engine:
         schema: Mapping[str, Any] | str | None = None,
         grammar: Grammar | None = None,
         speculate: bool = True,
+        remember: bool = True,
+        memory_key: str = "",
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -256,6 +278,10 @@ class Engine:
                 `grammar` does; None: any text.
             grammar: a `Grammar`, which the text follows; None: any text.
             speculate: False: decode this request plainly, whatever drafters there are.
+            remember: False: of a decoder with a `memory`, neither draft from it nor add this
+                request to it.
+            memory_key: whose texts these are: within a `memory`, requests draft from texts of the
+                same key only.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -296,6 +322,8 @@ class Engine:
         schema: Mapping[str, Any] | str | None = None,
         grammar: Grammar | None = None,
         speculate: bool = True,
+        remember: bool = True,
+        memory_key: str = "",
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -332,6 +360,10 @@ class Engine:
                 `grammar` does; None: any text.
             grammar: a `Grammar`, which the text follows; None: any text.
             speculate: False: decode this request plainly, whatever drafters there are.
+            remember: False: of a decoder with a `memory`, neither draft from it nor add this
+                request to it.
+            memory_key: whose texts these are: within a `memory`, requests draft from texts of the
+                same key only.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -368,6 +400,8 @@ class Engine:
         schema: Mapping[str, Any] | str | None = None,
         grammar: Grammar | None = None,
         speculate: bool = True,
+        remember: bool = True,
+        memory_key: str = "",
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -405,6 +439,10 @@ class Engine:
                 `grammar` does; None: any text.
             grammar: a `Grammar`, which the text follows; None: any text.
             speculate: False: decode this request plainly, whatever drafters there are.
+            remember: False: of a decoder with a `memory`, neither draft from it nor add this
+                request to it.
+            memory_key: whose texts these are: within a `memory`, requests draft from texts of the
+                same key only.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -441,6 +479,8 @@ class Engine:
         schema: Mapping[str, Any] | str | None = None,
         grammar: Grammar | None = None,
         speculate: bool = True,
+        remember: bool = True,
+        memory_key: str = "",
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -479,6 +519,10 @@ class Engine:
                 `grammar` does; None: any text.
             grammar: a `Grammar`, which the text follows; None: any text.
             speculate: False: decode this request plainly, whatever drafters there are.
+            remember: False: of a decoder with a `memory`, neither draft from it nor add this
+                request to it.
+            memory_key: whose texts these are: within a `memory`, requests draft from texts of the
+                same key only.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.
@@ -519,6 +563,8 @@ class Engine:
         schema: Mapping[str, Any] | str | None = None,
         grammar: Grammar | None = None,
         speculate: bool = True,
+        remember: bool = True,
+        memory_key: str = "",
         ignore_eos: bool = False,
         logprobs: int | None = None,
         render_special: bool = False,
@@ -558,6 +604,10 @@ class Engine:
                 `grammar` does; None: any text.
             grammar: a `Grammar`, which the text follows; None: any text.
             speculate: False: decode this request plainly, whatever drafters there are.
+            remember: False: of a decoder with a `memory`, neither draft from it nor add this
+                request to it.
+            memory_key: whose texts these are: within a `memory`, requests draft from texts of the
+                same key only.
             ignore_eos: forbid the tokens that end a generation, as llama.cpp's --ignore-eos does:
                 they are never drawn, and the model goes on until `max_tokens`, a stop string or a
                 full context.

@@ -15,6 +15,7 @@ from .drafting import (
     ENGINE,
     KEPT,
     LAYER_SKIP,
+    MEMORY,
     NGRAM,
     RECYCLING,
     SUFFIX,
@@ -24,7 +25,7 @@ from .model import FILES, MODEL, QUANTIZE
 from .schema import Option
 
 OPTIONS: tuple[Option, ...] = (
-    MODEL + DECODER + KEPT + ENGINE + DRAFT_MODEL + NGRAM + SUFFIX + RECYCLING + LAYER_SKIP + EAGLE
+    MODEL + DECODER + MEMORY + KEPT + ENGINE + DRAFT_MODEL + NGRAM + SUFFIX + RECYCLING + LAYER_SKIP + EAGLE
     + MANY_ONLY + LENGTH + SAMPLING + REPORT + QUANTIZE + FILES + COMMANDS
 )  # fmt: skip
 

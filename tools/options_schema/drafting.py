@@ -44,12 +44,33 @@ DECODER = (
             none=0)),
     Option("Decoder", "kv_type", Choice(KV_TYPES, "KvType"), None, "elements of the caches",
         none="the model's", calls=MANY_AT_ONCE),
+    Option("Decoder", "memory", Other("Memory | StrPath"), None,
+        "texts of earlier requests, in which drafters look up as well, and to which each request "
+        "is added: a `Memory`, which several may share, or a file that one is kept in; never "
+        "changes a text, only how fast it comes",
+        none="nothing outlives a request", calls=MANY_AT_ONCE + LOAD,
+        flag=Flag("--memory", TEXT, "FILE",
+            "Keep prompts and answers in this file (readable for you only) and draft from those "
+            "of earlier runs. Never changes a text, only how fast it comes.")),
     Option("Decoder", "use_cache", Truth(), True,
         "False, for experiments: every pass of the target and of the draft model reads its whole "
         "context again, and nothing is kept between calls; the same tokens, slower",
         flag=Flag("--no-cache", TEXT,
             text="For experiments: every pass of the model and of the draft reads its whole "
             "context again. The same tokens, slower.", sets=False)),
+)  # fmt: skip
+
+MEMORY = (
+    Option("Memory", "path", Other("StrPath"), None,
+        "the file that it is kept in, read when a first model uses it and written within ten "
+        "seconds of a change, readable for its owner only", none="it lives in this process",
+        positional=True),
+    Option("Memory", "max_tokens", Whole(1024, 1 << 24), 1 << 18,
+        "tokens that it holds, about 90 bytes each; beyond that the texts that were of use least "
+        "recently are forgotten",
+        flag=Flag("--memory-tokens", TEXT, "N",
+            "Tokens that --memory holds, about 90 bytes each; the texts that were of use least "
+            "recently are forgotten (default {default}).")),
 )  # fmt: skip
 
 KEPT = (

@@ -105,6 +105,12 @@ REPORT = (
         "a `Grammar`, which the text follows", none="any text", calls=CALLS),
     Option("call", "speculate", Truth(), True,
         "False: decode this request plainly, whatever drafters there are", calls=CALLS),
+    Option("call", "remember", Truth(), True,
+        "False: of a decoder with a `memory`, neither draft from it nor add this request to it",
+        calls=CALLS),
+    Option("call", "memory_key", Text(), "",
+        "whose texts these are: within a `memory`, requests draft from texts of the same key only",
+        calls=CALLS),
     Option("call", "ignore_eos", Truth(), False,
         "forbid the tokens that end a generation, as llama.cpp's --ignore-eos does: they are never "
         "drawn, and the model goes on until `max_tokens`, a stop string or a full context",

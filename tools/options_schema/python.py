@@ -37,6 +37,7 @@ CALLABLES = {
         "AsyncDecoder.chat",
         "AsyncDecoder.stream_chat",
     ),
+    PACKAGE + "memory.py": ("Memory.__init__",),
     PACKAGE + "many.py": ("generate_many",),
     PACKAGE + "_quantize.py": ("quantize",),
     PACKAGE + "options.py": (

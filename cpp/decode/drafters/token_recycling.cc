@@ -2,10 +2,12 @@
 // as they were when it last came up, linked into a chain or a tree. They come from logits that were
 // computed anyway.
 #include <algorithm>
+#include <optional>
 #include <queue>
 #include <string>
 
 #include "base/error.h"
+#include "decode/draft_memory.h"
 #include "decode/drafter.h"
 
 namespace specdec {
@@ -36,6 +38,7 @@ class TokenRecycling final : public Drafter {
 
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
     eog_ = setup.eog;
+    memory_key_ = options_.memory != nullptr ? setup.memory_key : std::nullopt;
     tree_ = options_.tree && setup.verifier.trees;
     const std::size_t size =
         static_cast<std::size_t>(setup.vocab_size) * static_cast<std::size_t>(options_.top_k);
@@ -53,7 +56,7 @@ class TokenRecycling final : public Drafter {
     std::priority_queue<Candidate> queue;
     const auto offer = [&](std::int32_t parent, TokenId after, int rank, double parent_reach) {
       if (rank >= (tree_ ? options_.top_k : 1)) return;
-      const TokenId token = row_of(after)[static_cast<std::size_t>(rank)];
+      const TokenId token = known_row_of(after)[static_cast<std::size_t>(rank)];
       const double reach = parent_reach * hit_rate(rank);
       if (token >= 0 && reach >= least)
         queue.push({reach, parent_reach, parent, rank, after, token});
@@ -78,12 +81,14 @@ class TokenRecycling final : public Drafter {
     for (std::size_t i = first; i < info.committed.size(); ++i) {
       if (i > 0) score(info.committed[i - 1], info.committed[i]);
     }
+    learnt_.clear();
     for (std::size_t r = 0; r < info.row_top_k.size(); ++r)
       replace(info.row_tokens[r], info.row_top_k[r]);
     // Last: on the way that was taken they know the true context.
     for (std::size_t i = 0; i < info.target_top_k.size(); ++i) {
       if (first + i > 0) replace(info.committed[first + i - 1], info.target_top_k[i]);
     }
+    if (memory_key_) options_.memory->add_successors(*memory_key_, learnt_);
   }
 
   void reset() override {
@@ -110,6 +115,19 @@ class TokenRecycling final : public Drafter {
   [[nodiscard]] std::span<TokenId> row_of(TokenId token) {
     const auto k = static_cast<std::size_t>(options_.top_k);
     return std::span(successors_).subspan(static_cast<std::size_t>(token) * k, k);
+  }
+
+  // What this request has seen, or else what earlier ones saw.
+  [[nodiscard]] std::span<TokenId> known_row_of(TokenId token) {
+    const std::span<TokenId> row = row_of(token);
+    if (row[0] >= 0 || !memory_key_) return row;
+    if (options_.memory->find_successors(*memory_key_, token, row)) {
+      // Of a model with more tokens, perhaps.
+      const auto n = static_cast<TokenId>(successors_.size() / row.size());
+      for (TokenId& t : row)
+        if (t >= n) t = -1;
+    }
+    return row;
   }
 
   // Never above that of a better rank, so that siblings are offered in order.
@@ -140,6 +158,11 @@ class TokenRecycling final : public Drafter {
     const std::size_t n = std::min(row.size(), best.size());
     std::copy_n(best.begin(), n, row.begin());
     std::fill(row.begin() + static_cast<std::ptrdiff_t>(n), row.end(), -1);
+    if (!memory_key_) return;
+    DraftMemory::Successors learnt{.after = after, .best = {}};
+    learnt.best.fill(-1);
+    std::copy_n(row.begin(), std::min(row.size(), learnt.best.size()), learnt.best.begin());
+    learnt_.push_back(learnt);
   }
 
   RecyclingOptions options_;
@@ -147,6 +170,8 @@ class TokenRecycling final : public Drafter {
   bool tree_ = false;
   std::vector<TokenId> successors_;  // [vocab_size, top_k] best first, -1 behind the last
   std::vector<double> hit_rates_;    // [top_k]
+  std::optional<std::uint64_t> memory_key_;
+  std::vector<DraftMemory::Successors> learnt_;  // in this pass, for the memory
 };
 
 }  // namespace

@@ -1,0 +1,124 @@
+#include "engine/text_memory.h"
+
+#include <unistd.h>
+
+#include <utility>
+#include <vector>
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "model/model.h"
+
+namespace specdec {
+
+TextMemory::TextMemory(std::string path, int max_tokens)
+    : path_(std::move(path)), texts_(std::make_shared<DraftMemory>(max_tokens)), pid_(::getpid()) {}
+
+TextMemory::~TextMemory() { save_quietly(); }
+
+std::uint64_t TextMemory::key_of(std::string_view name) {
+  return name.empty() ? 0 : hash64(std::as_bytes(std::span(name.data(), name.size())));
+}
+
+void TextMemory::require_vocabulary(const MemoryFile& file) const {
+  if (file.head().vocabulary == head_.vocabulary) return;
+  throw memory_file_error(
+      path_, ErrorCode::kInvalidArgument, "other_model",
+      "holds texts of another vocabulary: it was written for " + printable(file.head().model, 200) +
+          " with " + std::to_string(file.head().n_vocabulary) + " tokens, this is " +
+          printable(head_.model, 200) + " with " + std::to_string(head_.n_vocabulary) +
+          "; give each of such models a memory of its own");
+}
+
+void TextMemory::bind(const LoadedModel& model, const std::function<void()>& poll) {
+  const ModelInfo& info = model.info();
+  MemoryFileHead head{
+      .vocabulary = model.vocabulary_fingerprint(),
+      .n_vocabulary = static_cast<std::uint32_t>(model.model().config().n_tokens),
+      .version = SPECDEC_VERSION,
+      .model = info.architecture + (info.name.empty() ? "" : " '" + info.name + "'")};
+  const std::lock_guard lock(mutex_);
+  if (head_.vocabulary == head.vocabulary) return;
+  if (head_.vocabulary != 0) {
+    ErrorDetail detail;
+    detail.reason = "other_model";
+    throw Error(ErrorCode::kInvalidArgument,
+                "the memory holds texts of " + printable(head_.model, 200) + ", and " +
+                    printable(head.model, 200) +
+                    " has another vocabulary; give each of such models a memory of its own",
+                std::move(detail));
+  }
+  head_ = std::move(head);
+  try {
+    if (!path_.empty()) read_file(poll);
+  } catch (...) {
+    head_ = {};
+    texts_->clear();
+    throw;
+  }
+  n_saved_changes_ = texts_->stats().n_changes;
+}
+
+// With the mutex held: what is there that this memory has not seen.
+void TextMemory::read_file(const std::function<void()>& poll) {
+  const std::uint64_t checksum = MemoryFile::checksum_of(path_);
+  if (checksum == 0 || checksum == file_checksum_) return;
+  const MemoryFile file(path_);
+  require_vocabulary(file);
+  file.add_to(*texts_, poll);
+  file_checksum_ = file.checksum();
+}
+
+void TextMemory::add(std::uint64_t key, std::span<const TokenId> prompt,
+                     std::span<const TokenId> output, TokenId end) noexcept {
+  try {
+    std::vector<TokenId> text;
+    text.reserve(prompt.size() + output.size() + 1);
+    text.insert(text.end(), prompt.begin(), prompt.end());
+    text.insert(text.end(), output.begin(), output.end());
+    if (end >= 0) text.push_back(end);
+    texts_->add(key, text);
+  } catch (...) {  // no memory: the request has its result all the same
+  }
+}
+
+void TextMemory::save() {
+  const std::lock_guard lock(mutex_);
+  if (path_.empty() || head_.vocabulary == 0 || ::getpid() != pid_) return;
+  const std::uint64_t n_changes = texts_->stats().n_changes;
+  if (n_changes == n_saved_changes_) return;
+  last_save_ = std::chrono::steady_clock::now();
+  const FolderLock folder(path_);
+  read_file({});
+  file_checksum_ = write_memory_file(path_, head_, *texts_);
+  n_saved_changes_ = n_changes;
+}
+
+void TextMemory::save_quietly() noexcept {
+  try {
+    save();
+  } catch (const std::exception& error) {
+    const std::lock_guard lock(mutex_);
+    if (!std::exchange(warned_, true))
+      log_message(LogLevel::kWarning, std::string("the memory was not saved: ") + error.what());
+  } catch (...) {
+  }
+}
+
+std::optional<std::chrono::steady_clock::time_point> TextMemory::due() const {
+  const std::lock_guard lock(mutex_);
+  if (path_.empty() || texts_->stats().n_changes == n_saved_changes_) return std::nullopt;
+  return last_save_ + kSaveEvery;
+}
+
+void TextMemory::save_if_due(std::chrono::seconds every) noexcept {
+  try {
+    const auto when = due();
+    if (when && std::chrono::steady_clock::now() >= *when - kSaveEvery + every) save_quietly();
+  } catch (...) {
+  }
+}
+
+void TextMemory::clear() { texts_->clear(); }
+
+}  // namespace specdec
