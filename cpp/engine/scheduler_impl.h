@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -66,7 +67,7 @@ struct Scheduler::Impl {
   std::thread thread;
 
   void run() noexcept;
-  [[nodiscard]] std::optional<Job::Clock::time_point> memory_due() const;
+  void wait_for_work(std::unique_lock<std::mutex>& lock);
   void turn() noexcept;
   void deliver() noexcept;
   void end_all() noexcept;
@@ -98,6 +99,9 @@ struct Scheduler::Impl {
   [[nodiscard]] bool make_room(const KvPageSize& most);
   [[nodiscard]] KvCache cache_for(std::span<const TokenId> tokens, bool of_draft);
   void keep_caches(Lane& lane);
+  // And of texts, where there is one for drafts.
+  void remember(Lane& lane) noexcept;
+  void save_memory(std::chrono::seconds every) noexcept;
 };
 
 }  // namespace specdec

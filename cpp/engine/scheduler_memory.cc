@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "engine/memory.h"
 #include "engine/scheduler_impl.h"
+#include "engine/text_memory.h"
 
 namespace specdec {
 namespace {
@@ -134,6 +135,33 @@ void Scheduler::Impl::keep_caches(Lane& lane) {
   keep(prefixes, lane.cached_tokens(), lane.cache());
   if (KvCache* const draft = lane.draft_cache())
     keep(draft_prefixes, lane.draft_cached_tokens(), *draft);
+}
+
+// Until there is work, or the end. A memory of texts is saved when that is due.
+void Scheduler::Impl::wait_for_work(std::unique_lock<std::mutex>& lock) {
+  const auto has_work = [&] { return closing || !queue.empty() || !lanes.empty(); };
+  while (!has_work()) {
+    const auto due = options.session.memory != nullptr ? options.session.memory->due()
+                                                       : std::optional<Job::Clock::time_point>();
+    if (!due) {
+      wake.wait(lock, has_work);
+    } else if (!wake.wait_until(lock, *due, has_work)) {
+      lock.unlock();
+      save_memory(TextMemory::kSaveEvery);
+      lock.lock();
+    }
+  }
+}
+
+void Scheduler::Impl::remember(Lane& lane) noexcept {
+  const DecodeRequest& request = lane.job().decode;
+  if (request.memory_key)
+    options.session.memory->add(*request.memory_key, request.prompt, lane.result().token_ids,
+                                lane.stop_token());
+}
+
+void Scheduler::Impl::save_memory(std::chrono::seconds every) noexcept {
+  if (options.session.memory != nullptr) options.session.memory->save_if_due(every);
 }
 
 }  // namespace specdec

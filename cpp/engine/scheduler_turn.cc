@@ -4,7 +4,6 @@
 
 #include "base/error.h"
 #include "engine/scheduler_impl.h"
-#include "engine/text_memory.h"
 
 namespace specdec {
 namespace {
@@ -38,31 +37,17 @@ void Scheduler::Impl::run() noexcept {
         to_keep = false;
         lock.lock();
       }
-      const auto has_work = [&] { return closing || !queue.empty() || !lanes.empty(); };
-      if (const auto due = memory_due()) {
-        if (!wake.wait_until(lock, *due, has_work)) {
-          lock.unlock();
-          options.session.memory->save_if_due();
-          continue;
-        }
-      } else {
-        wake.wait(lock, has_work);
-      }
+      wait_for_work(lock);
       if (closing) break;
     }
     turn();
     deliver();
-    if (options.session.memory != nullptr) options.session.memory->save_if_due(kSaveWhileBusy);
+    save_memory(kSaveWhileBusy);
   }
   end_all();
   deliver();
   if (to_keep && learnt) calibration.keep(*learnt);
-  if (options.session.memory != nullptr) options.session.memory->save_if_due({});
-}
-
-// When the memory is to be saved, should nothing else happen.
-std::optional<Job::Clock::time_point> Scheduler::Impl::memory_due() const {
-  return options.session.memory != nullptr ? options.session.memory->due() : std::nullopt;
+  save_memory({});
 }
 
 void Scheduler::Impl::turn() noexcept {
@@ -371,10 +356,8 @@ void Scheduler::Impl::end(Lane& lane, const char* reason) noexcept {
   counted.emitted += result.stats.emitted;
   counted.drafted += result.stats.drafted;
   counted.accepted += result.stats.accepted;
-  if (const auto key = lane.job().decode.memory_key)
-    options.session.memory->add(*key, lane.job().decode.prompt, result.token_ids,
-                                lane.stop_token());
   try {
+    remember(lane);
     learn_from(lane);
     keep_caches(lane);
   } catch (...) {  // no memory: nothing is kept

@@ -29,8 +29,12 @@ class Memory:
         InvalidArgumentError: names the option and its range.
     """
 
+    def __init__(
+        self,
         path: StrPath | None = None,
+        *,
         max_tokens: int = 262144,
+    ) -> None:
         checked = check_all(CHECKS["Memory"], {"max_tokens": max_tokens})
         self._path = None if path is None else os.fsdecode(path_bytes("path", path))
         name = b"" if path is None else path_bytes("path", path)

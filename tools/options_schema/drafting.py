@@ -61,10 +61,6 @@ DECODER = (
 )  # fmt: skip
 
 MEMORY = (
-    Option("Memory", "path", Other("StrPath"), None,
-        "the file that it is kept in, read when a first model uses it and written within ten "
-        "seconds of a change, readable for its owner only", none="it lives in this process",
-        positional=True),
     Option("Memory", "max_tokens", Whole(1024, 1 << 24), 1 << 18,
         "tokens that it holds, about 90 bytes each; beyond that the texts that were of use least "
         "recently are forgotten",
