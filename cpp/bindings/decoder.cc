@@ -200,6 +200,8 @@ void bind_decoder(py::module_& m) {
       .def_property_readonly("n_ctx", &Session::n_ctx)
       .def_property_readonly("memory_bytes", &Session::memory_bytes)
       .def_property_readonly("busy", &Session::busy)
+      .def_property_readonly(
+          "remembers", [](const Session& session) { return session.options().memory != nullptr; })
       .def_property_readonly("drafter",
                              [](const Session& session) {
                                std::string names;

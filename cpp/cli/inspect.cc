@@ -50,8 +50,8 @@ std::vector<std::string> placement_of(const InspectFlags& flags) {
 // False: help was asked for and shown.
 bool parse_flags(const Arguments& arguments, InspectFlags& flags) {
   ArgParser parser("inspect", "FILE [OPTIONS]",
-                   "Shows what a GGUF file holds, without reading its weights, or a prompt that "
-                   "--prompt-cache keeps.");
+                   "Shows what a GGUF file holds, without reading its weights, a prompt that "
+                   "--prompt-cache keeps, or how much a --memory holds.");
   std::string file_argument;
   parser.positional("FILE", &file_argument, "The file; -m FILE does the same.");
   parser.section("Options");
@@ -88,13 +88,12 @@ bool parse_flags(const Arguments& arguments, InspectFlags& flags) {
   return true;
 }
 
-// What the other flags ask for is in no kept prompt.
-void require_only_json(const InspectFlags& flags) {
+// What the other flags ask for is in no kept prompt, nor in a memory.
+void require_only_json(const InspectFlags& flags, const char* what) {
   if (flags.draft.empty() && !flags.tensors && !flags.keys && !flags.chat_template &&
       flags.gpu.vram_budget == 0)
     return;
-  throw UsageError(quoted(flags.model) +
-                   " is a kept prompt (--prompt-cache), not a model: only --json goes with it");
+  throw UsageError(quoted(flags.model) + " is " + what + ", not a model: only --json goes with it");
 }
 
 }  // namespace
@@ -105,9 +104,15 @@ int run_inspect(const Arguments& arguments) {
 
   const AbortOnInterrupt abort;
   if (KvFile::is_one(flags.model)) {
-    require_only_json(flags);
+    require_only_json(flags, "a kept prompt (--prompt-cache)");
     const KvFile kept(flags.model);
     write_stdout(flags.json ? inspect_kept_json(kept) : inspect_kept(kept));
+    return kExitOk;
+  }
+  if (MemoryFile::is_one(flags.model)) {
+    require_only_json(flags, "a memory of earlier requests (--memory)");
+    const MemoryFile memory(flags.model);
+    write_stdout(flags.json ? inspect_memory_json(memory) : inspect_memory(memory));
     return kExitOk;
   }
   const auto file = GgufFile::open(flags.model);

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/memory_file.h"
 #include "engine/model_info.h"
 #include "engine/pair.h"
 #include "gguf/reader.h"
@@ -48,6 +49,9 @@ struct Memory {
 
 [[nodiscard]] std::string inspect_kept(const KvFile& file);
 [[nodiscard]] std::string inspect_kept_json(const KvFile& file);
+
+[[nodiscard]] std::string inspect_memory(const MemoryFile& file);
+[[nodiscard]] std::string inspect_memory_json(const MemoryFile& file);
 
 [[nodiscard]] std::string inspect_summary(const Inspected& seen, int n_ctx);
 [[nodiscard]] std::string inspect_keys(const GgufFile& file);

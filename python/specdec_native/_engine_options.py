@@ -51,6 +51,18 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--kv-bytes", type=size, metavar="N", help="memory of all caches: bytes, or with K, M, G"
     )
     parser.add_argument(
+        "--memory",
+        metavar="FILE",
+        help="keep prompts and answers in this file (readable for you only) and draft from those "
+        "of earlier requests; never changes a text, only how fast it comes",
+    )
+    parser.add_argument(
+        "--memory-tokens",
+        type=positive,
+        metavar="N",
+        help="tokens that --memory holds (default 262144)",
+    )
+    parser.add_argument(
         "-n", "--max-tokens", type=positive, metavar="N", help="where a request gives no number"
     )
     parser.add_argument(
@@ -110,4 +122,11 @@ def engine_options(args: argparse.Namespace) -> dict[str, Any]:
         options["drafter"] = args.drafter
     if args.kv_bytes is not None:
         options["kv_bytes"] = args.kv_bytes
+    if args.memory is not None:
+        from .memory import Memory
+
+        limit = {} if args.memory_tokens is None else {"max_tokens": args.memory_tokens}
+        options["memory"] = Memory(args.memory, **limit)
+    elif args.memory_tokens is not None:
+        raise InvalidArgumentError("--memory-tokens needs --memory FILE")
     return options

@@ -93,9 +93,21 @@ class Memory:
     def _stats(self) -> dict[str, Any]:
         return self._native.stats()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the same file; what both write is merged."""
+        if self._path is None:
+            raise TypeError(
+                "a memory without a file cannot be pickled or copied: share it between threads"
+            )
+        return _opened, (self._path, self.max_tokens)
+
     def __repr__(self) -> str:
         where = "" if self._path is None else f"{self._path!r}, "
         return f"Memory({where}max_tokens={self.max_tokens}) of {self.n_tokens} tokens"
+
+
+def _opened(path: str, max_tokens: int) -> Memory:
+    return Memory(path, max_tokens=max_tokens)
 
 
 def native_memory(memory: object) -> _core.Memory | None:

@@ -253,6 +253,35 @@ def in_a_queue(kit: Kit, **options: Any) -> Any:
     return seen
 
 
+def with_memory(kit: Kit, *, memory: Any = None, first: dict[str, Any] = {}, **call: Any) -> Any:
+    """Who drafted what in a request that came before, where that was to be remembered."""
+    given = sd.Memory(**memory) if isinstance(memory, dict) else memory
+    for options in (first, call):
+        options = {"prompt": CODE, **options}
+        seen = rounds_of(
+            kit, drafter=sd.NGram(gamma=3), memory=given, prompt=options.pop("prompt"), call=options
+        )
+    return seen
+
+
+def remembering(kit: Kit, name: str, **options: Any) -> Any:
+    """What is in a memory after a call, and how many tokens of the next one it drafts."""
+    memory = sd.Memory()
+    drafted = []
+    for call in ({}, options, options):
+        out = result_of(kit, name, decoder={"memory": memory, "drafter": sd.NGram(gamma=5)}, **call)
+        drafted.append(out.stats.accepted)
+    return memory.n_texts, drafted
+
+
+def kin_with_memory(kit: Kit, name: str, *, memory: Any) -> Any:
+    made = sd.Memory() if memory else None
+    given = {"memory": made, "drafter": sd.NGram(gamma=5)}
+    for _ in range(2):
+        out = result_of(kit, f"{name.partition('.')[0]}.generate", decoder=given)
+    return out.stats.accepted
+
+
 ENGINE = {
     "max_requests": (in_a_queue, 1, 3),
     "max_queue": (in_a_queue, 1, 2),
@@ -267,7 +296,19 @@ DECODER = {
     "verifier": (verified, "standard", "match"),
     "n_ctx": (remembered, 256, 300),
     "kv_type": (remembered, None, "q8_0"),
+    "memory": (with_memory, None, {}),
     "use_cache": (reread, True, False),
+}
+
+
+MEMORY = {
+    "max_tokens": (
+        lambda kit, max_tokens: with_memory(
+            kit, memory={"max_tokens": max_tokens}, first={"prompt": CODE + "#" * 1100}
+        ),
+        1 << 18,
+        1024,
+    ),
 }
 
 
@@ -396,8 +437,9 @@ DRAFTERS: dict[str, dict[str, tuple[Callable[..., Any], Any, Any]]] = {
 
 
 def result_of(
-    kit: Kit, name: str, model: str = "tiny", prompt: str = PROMPT, **options: Any
-) -> Any:
+    kit: Kit, name: str, model: str = "tiny", prompt: str = PROMPT, decoder: Any = None,
+    **options: Any,
+) -> Any:  # fmt: skip
     """What one call of a function that generates returns."""
     options = {"max_tokens": 12, **options}
     if name == "generate_many":
@@ -405,7 +447,8 @@ def result_of(
             options["seeds"] = [options.pop("seed")]
         return sd.generate_many(getattr(kit, model), [prompt], **options)[0]
     kind, _, method = name.partition(".")
-    decoder = getattr(sd, kind)(getattr(kit, model), drafter=sd.NGram(), n_ctx=512)
+    made = {"drafter": sd.NGram(), "n_ctx": 512, **(decoder or {})}
+    decoder = getattr(sd, kind)(getattr(kit, model), **made)
     given = [{"role": "user", "content": prompt}] if "chat" in method else prompt
     call = getattr(decoder, method)
     if "submit" in method:
@@ -479,6 +522,8 @@ CALLS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "call.schema": (tokens(), None, {"type": "integer"}),
     "call.grammar": (tokens(), None, Letters()),
     "call.speculate": (speculation, True, False),
+    "call.remember": (remembering, True, False),
+    "call.memory_key": (remembering, "", "ann"),
     "call.ignore_eos": (field("finish_reason", logit_bias=EOS), False, True),
     "call.logprobs": (field("logprobs"), None, 2),
     "call.render_special": (field("text", model="marked", logit_bias={261: 1000.0}), False, True),
@@ -569,6 +614,7 @@ LOAD = {
     "verifier": (from_disk(passes, drafter="given"), "standard", "match"),
     "n_ctx": (from_disk(lambda decoder: decoder.n_ctx), None, 400),
     "kv_type": (from_disk(lambda decoder: "it fits"), None, "q8_0"),
+    "memory": (from_disk(lambda decoder: decoder._native.remembers), None, sd.Memory()),
 }
 HOT_CALL = {"temperature": 1.0}
 CALLS |= {
@@ -582,6 +628,7 @@ CALLS |= {
         "match",
     ),
     "Decoder.n_ctx": of_decoder("n_ctx", 256, 300, drafter=None),
+    "Decoder.memory": (kin_with_memory, False, True),
     "Decoder.kv_type": of_decoder("kv_type", "f32", "q8_0", drafter=None, call={"logprobs": 0}),
     "call.time_limit": (
         field("finish_reason", logit_bias={97: 1000.0}),
@@ -604,7 +651,7 @@ def cases() -> dict[tuple[str, str], tuple[Callable[..., Any], Any, Any]]:
     found: dict[tuple[str, str], tuple[Callable[..., Any], Any, Any]] = {}
     for place, table in [
         ("Model.__init__", MODEL), ("Decoder.__init__", DECODER), ("Engine.__init__", ENGINE),
-        ("Decoder.load", LOAD), ("quantize", QUANTIZE),
+        ("Decoder.load", LOAD), ("quantize", QUANTIZE), ("Memory.__init__", MEMORY),
         *DRAFTERS.items(),
     ]:  # fmt: skip
         for name, case in table.items():

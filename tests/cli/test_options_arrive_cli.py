@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -71,6 +72,8 @@ def files(tmp_path_factory, tiny_path, tiny_draft_path):
         "f32": tiny_models.write_tiny(folder / "f32.gguf", seed=6),
         "out": folder / "out.gguf",
         "kept": folder / "a.kept",
+        "texts": folder / "texts.memory",
+        "memory": folder / "copy.memory",
         "corpus": folder / "corpus.txt",
         "prompt": folder / "prompt.txt",
         "text": folder / "text.txt",
@@ -89,6 +92,12 @@ def files(tmp_path_factory, tiny_path, tiny_draft_path):
     with sd.Model(tiny_path) as model, sd.Decoder(model, drafter=None) as decoder:
         decoder.generate(PROMPT, max_tokens=0)
         decoder.save(found["kept"])
+    # What is drafted is found in the older of two texts.
+    memory = sd.Memory(found["texts"])
+    with sd.Model(pair.target) as model, sd.Decoder(model, drafter=None, memory=memory) as decoder:
+        for text, n in ((CODE, 40), (f"{MESSAGE}\n", 80), ("#" * 1030, 0)):
+            decoder.generate(text, max_tokens=n)
+        memory.save()
     found["corpus"].write_text(CODE + "    return a * b\n\n\n" + MESSAGE + ANSWER)
     found["prompt"].write_text("x" + PROMPT)
     found["text"].write_text(PROMPT * 12)
@@ -132,6 +141,8 @@ def run(files: dict[str, str], arguments: tuple[str, ...], stdin: str) -> Any:
     pathlib.Path(files["out"]).unlink(missing_ok=True)
     if "{old}" in arguments:
         pathlib.Path(files["out"]).write_bytes(b"old")
+    if "{memory}" in arguments:
+        shutil.copy(files["texts"], files["memory"])
     filled = [files.get(a[1:-1], files["out"]) if a[:1] == "{" else a for a in arguments]
     done = subprocess.run(
         [BINARY, *filled], input=stdin, capture_output=True, text=True, timeout=240,
@@ -181,6 +192,10 @@ DRAFTING: dict[str, tuple[Any, Any, Any]] = {
     "Decoder.drafter": (DRAFT, ("--drafter", "ngram"), ("--drafter", "suffix")),
     "Decoder.verifier": (
         (*MODEL_DRAFT, *WARM), ("--verify", "standard"), ("--verify", "match"),
+    ),
+    "Decoder.memory": ((*NGRAM, "--gamma", "3"), (), ("--memory", "{memory}")),
+    "Memory.max_tokens": (
+        (*NGRAM, "--gamma", "3", "--memory", "{memory}"), (), ("--memory-tokens", "1024"),
     ),
     "Decoder.use_cache": (MODEL_DRAFT, (), ("--no-cache",)),
     "DraftModel.draft_max": (NGRAM, (), ("--draft-max", "2")),

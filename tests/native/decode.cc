@@ -22,4 +22,5 @@ PYBIND11_MODULE(_testing_decode, m) {
   bind_sampling(m);
   bind_laws(m);
   bind_session(m);
+  bind_draft_memory(m);
 }

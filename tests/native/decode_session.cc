@@ -5,6 +5,7 @@
 
 #include "decode/decoder.h"
 #include "decode/feature_cache.h"
+#include "decode/memory_lookup.h"
 #include "decode/reread_scorer.h"
 #include "decode_bindings.h"
 #include "decode_chance.h"
@@ -353,6 +354,7 @@ class Session {
                      .vocab_size = target_.vocab_size(),
                      .verifier = traits,
                      .target = &target_,
+                     .memory_key = 0,
                      .length_rule = min_probability >= 0 ? &rule_ : nullptr,
                      .siblings = n_siblings > 0,
                      .first_window = first_window},
@@ -415,7 +417,14 @@ class Session {
     f.read("propose", propose);
     std::vector<TokenId> known;
     if (kind == "eagle") f.read("known", known);
-    const bool is_listed = kind != "python" && kind != "lying";
+    std::vector<std::vector<TokenId>> texts = {{0, 1, 2, 0, 2, 0, 2, 0, 1, 1, 2, 0, 2, 0, 2, 2}};
+    MemoryLookupOptions lookup;
+    if (kind == "memory") {
+      f.read("texts", texts);
+      f.read("min_match", lookup.min_match);
+      read_lengths(f, lookup.lengths);
+    }
+    const bool is_listed = kind != "python" && kind != "lying" && kind != "memory";
     if (is_listed) {
       options = default_drafter_options(kind);
       std::visit([&](auto& o) { read_drafter(f, o); }, options);
@@ -423,6 +432,10 @@ class Session {
     f.done();
     if (kind == "python") {
       made = std::make_unique<PyDrafter>(propose);
+    } else if (kind == "memory") {
+      auto memory = std::make_shared<DraftMemory>();
+      for (const auto& text : texts) memory->add(0, text);
+      made = make_memory_lookup(lookup, std::move(memory));
     } else if (kind == "lying") {
       made = std::make_unique<LyingDrafter>(target_.vocab_size());
     } else {
@@ -456,6 +469,7 @@ class Session {
     f.read("n_logprobs", r.n_logprobs);
     f.read("verifier", r.verifier);
     f.read("speculate", r.speculate);
+    r.memory_key = 0;
     DraftLengths lengths;
     f.read("gamma", lengths.gamma);
     f.read("draft_max", lengths.draft_max);
@@ -536,6 +550,7 @@ void bind_session(py::module_& m) {
     py::dict all;
     for (const DrafterInfo& info : all_drafters())
       all[py::str(std::string(info.name))] = info.needs_model;
+    all["memory"] = false;  // which is none of a list: it comes with a memory
     return all;
   });
   py::class_<Session>(m, "Session", py::module_local())

@@ -291,6 +291,15 @@ def _engine(made: pathlib.Path) -> Iterator[Writer]:
         is_whole=_keeps_a_prompt(model),
         before=[*command, "-p", "another text"],
     )
+    command = [specdec_binary(), "generate", "-m", str(model), "--drafter", "none", "-n", "2"]
+    command += ["-t", "1", "-q", "-c", "4096", "--memory", "texts.memory"]
+    yield Writer(
+        "memory",
+        [*command, "-f", str(text)],
+        ["texts.memory"],
+        (".specdec-*.tmp",),
+        before=[*command, "-p", "another text"],
+    )
     script = (
         "import specdec_native as sd\n"
         f"d = sd.Decoder(sd.Model({str(model)!r}, n_threads=1), drafter='ngram,suffix')\n"

@@ -38,7 +38,7 @@ from .errors import (
     answer_http_error,
     answer_unexpected,
 )
-from .generation import Server
+from .generation import Server, caller
 from .metrics import Metrics
 from .openapi import openapi
 from .settings import Settings
@@ -174,7 +174,8 @@ class _Guard:
             )
             await error.response()(scope, receive, counted)
             return
-        if self._keys and path not in self._free and not self._has_key(scope):
+        key = self._key(scope)
+        if self._keys and path not in self._free and not key:
             error = ApiError(
                 401,
                 "a key is missing or wrong: send `Authorization: Bearer KEY`",
@@ -183,6 +184,7 @@ class _Guard:
             )
             await error.response()(scope, receive, counted)
             return
+        caller.set(key)
         await self._app(scope, receive, counted)
 
     @staticmethod
@@ -194,13 +196,15 @@ class _Guard:
                 return _PORT.sub("", host)
         return ""
 
-    def _has_key(self, scope: Scope) -> bool:
+    def _key(self, scope: Scope) -> bytes:
+        """The one that the request brings, if it is one of those that may ask."""
         for name, value in scope["headers"]:
             if name == b"authorization" and value[:7].lower() == b"bearer ":
-                given = value[7:].strip()
+                given: bytes = value[7:].strip()
                 # All of them, so that the time says nothing.
-                return sum(hmac.compare_digest(given, key) for key in self._keys) > 0
-        return False
+                known = sum(hmac.compare_digest(given, key) for key in self._keys) > 0
+                return given if known else b""
+        return b""
 
 
 _COUNTED = frozenset(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from ..requests import AsyncStream
 
 T = TypeVar("T")
+
+
+# The API key that the request at hand brought.
+caller: ContextVar[bytes] = ContextVar("caller", default=b"")
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,21 @@ def engine_options(body: Sampling) -> dict[str, Any]:
         options["ignore_eos"] = True
     if not body.speculation:
         options["speculate"] = False
+    options["remember"] = body.remember
+    options["memory_key"] = memory_key(caller.get(), body.user or "")
     return options
+
+
+def memory_key(key: bytes, user: str) -> str:
+    """Who asks, for a memory in which users do not meet each other's texts.
+
+    Args:
+        key: the API key that the request brought; empty: none is asked for.
+        user: the request's `user`.
+    """
+    if not key and not user:
+        return ""
+    return hashlib.sha256(key + b"\0" + user.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def grammar_of(body: Sampling) -> Grammar | None:

@@ -72,8 +72,11 @@ class Sampling(Body):
     json_schema: dict[str, Any] | bool | None = Field(None, description="the text is JSON of it")
     grammar: Text | None = Field(None, description="the text follows it; in llama.cpp's GBNF")
     speculation: bool = Field(True, description="false: decode plainly; the tokens are the same")
+    remember: bool = Field(
+        True, description="false: neither draft from the server's memory nor be added to it"
+    )
     # For bookkeeping on the other side: taken, without effect on the output.
-    user: str | None = None
+    user: str | None = Field(None, description="each has a part of the server's memory of its own")
     metadata: Any = None
     store: Any = None
     service_tier: Any = None

@@ -1,0 +1,394 @@
+"""Memories of earlier requests: in one process and in a file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pathlib
+import pickle
+import random
+import stat
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import tiny_models
+
+sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+
+PROMPT = "the cat in the hat sat on the mat and "
+OTHER = "once upon a time there was a fox who "
+CALL: dict[str, Any] = {"max_tokens": 48, "ignore_eos": True}
+PROLOGUE = 32
+
+
+def rounds_of(model: Any, memory: Any, prompt: str = PROMPT, **call: Any) -> Any:
+    seen: list[Any] = []
+    drafter = call.pop("drafter", sd.NGram(gamma=6))
+    with sd.Decoder(model, drafter=drafter, memory=memory) as decoder:
+        out = decoder.generate(prompt, on_round=seen.append, **{**CALL, **call})
+    return out, seen
+
+
+def from_memory(rounds: list[Any]) -> int:
+    return sum(len(r.accepted) for r in rounds if r.source == "memory")
+
+
+def plain(model: Any, prompt: str = PROMPT, **call: Any) -> Any:
+    with sd.Decoder(model, drafter=None) as decoder:
+        return decoder.generate(prompt, **{**CALL, **call})
+
+
+def test_a_request_drafts_from_an_earlier_one(tiny: Any) -> None:
+    memory = sd.Memory()
+    first, rounds = rounds_of(tiny, memory)
+    assert from_memory(rounds) == 0 and memory.n_texts == 1
+    assert memory.n_tokens == first.stats.prompt_tokens + len(first.token_ids)
+    second, rounds = rounds_of(tiny, memory)
+    assert from_memory(rounds) > 40 and len(rounds) < 12
+    assert second.token_ids == first.token_ids == plain(tiny).token_ids
+    assert memory.n_texts == 1  # nothing new
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+@pytest.mark.parametrize("drafter", ["auto", "suffix", "ngram", "recycling", "ngram,suffix"])
+def test_the_text_is_plain_whatever_the_memory_holds(
+    tiny: Any, drafter: str, temperature: float
+) -> None:
+    call = {"temperature": temperature, "seed": 7}
+    expected = plain(tiny, **call).token_ids
+    rng = random.Random(1)
+    wrong = list(expected)
+    for at in range(0, len(wrong), 5):
+        wrong[at] = rng.randrange(97, 123)
+    memory = sd.Memory()
+    prompt = tiny.tokenize(PROMPT)
+    with sd.Decoder(tiny, drafter=None, memory=memory) as decoder:
+        for text in (wrong, wrong[::-1], expected[:20], [*expected[:9], *expected[:9]]):
+            decoder.generate([*prompt, *text], max_tokens=0)
+    for _ in range(2):
+        out, rounds = rounds_of(tiny, memory, drafter=drafter, **call)
+        assert out.token_ids == expected
+        assert drafter not in ("suffix", "ngram") or from_memory(rounds) > 0
+
+
+def test_rejected_drafts_leave_no_trace(tiny: Any) -> None:
+    memory = sd.Memory()
+    prompt = tiny.tokenize(PROMPT)
+    with sd.Decoder(tiny, drafter=None, memory=memory) as decoder:
+        decoder.generate([*prompt, *prompt[::-1]], max_tokens=0)
+    with sd.Decoder(tiny, drafter=sd.NGram(gamma=6), memory=memory) as decoder:
+        out = decoder.generate(PROMPT, **CALL)
+        again = decoder.generate([*prompt, *out.token_ids[:20]], max_tokens=28, ignore_eos=True)
+    assert again.token_ids == out.token_ids[20:] == plain(tiny).token_ids[20:]
+    assert out.stats.drafted > out.stats.accepted
+
+
+def test_plain_decoding_only_learns(tiny: Any) -> None:
+    memory = sd.Memory()
+    for _ in range(2):
+        out, _ = rounds_of(tiny, memory, drafter=None)
+        assert out.stats.drafted == 0
+    assert memory.n_texts == 1
+    assert from_memory(rounds_of(tiny, memory)[1]) > 0
+
+
+def test_a_request_can_stay_out(tiny: Any) -> None:
+    memory = sd.Memory()
+    rounds_of(tiny, memory, remember=False)
+    assert memory.n_tokens == 0
+    rounds_of(tiny, memory)
+    _, rounds = rounds_of(tiny, memory, remember=False)
+    assert from_memory(rounds) == 0
+    _, rounds = rounds_of(tiny, memory, speculate=False)
+    assert all(not r.drafted for r in rounds)
+
+
+def test_keys_keep_users_apart(tiny: Any) -> None:
+    memory = sd.Memory()
+    rounds_of(tiny, memory, memory_key="ann")
+    assert from_memory(rounds_of(tiny, memory, memory_key="bob")[1]) == 0
+    assert from_memory(rounds_of(tiny, memory)[1]) == 0
+    assert from_memory(rounds_of(tiny, memory, memory_key="ann")[1]) > 40
+    assert memory.n_texts == 3
+
+
+def test_recycling_begins_with_what_earlier_requests_saw(tiny: Any) -> None:
+    drafter = sd.TokenRecycling(gamma=4)
+    without = rounds_of(tiny, None, drafter=drafter)[1]
+    memory = sd.Memory()
+    for _ in range(2):
+        out, rounds = rounds_of(tiny, memory, drafter=drafter, prompt=OTHER)
+    recycled = [r for r in rounds_of(tiny, memory, drafter=drafter)[1] if r.source == "recycling"]
+    assert recycled[0].drafted != without[0].drafted
+    assert out.token_ids == plain(tiny, OTHER).token_ids
+
+
+def test_requests_of_an_engine_share_it(tiny: Any) -> None:
+    memory = sd.Memory()
+    expected = plain(tiny)
+    with sd.Engine(tiny, drafter=sd.NGram(gamma=6), memory=memory, n_ctx=256) as engine:
+        engine.generate(PROMPT, **CALL)
+        kept = [engine.submit(PROMPT, **CALL) for _ in range(3)]
+        aside = engine.submit(PROMPT, remember=False, **CALL)
+        for request in (*kept, aside):
+            assert request.result(60).token_ids == expected.token_ids
+    assert memory.n_texts == 1
+    assert kept[0].result(60).stats.accepted > 40 > aside.result(60).stats.accepted
+    # And with decoders.
+    assert from_memory(rounds_of(tiny, memory)[1]) > 40
+
+
+def test_an_async_decoder_has_it_too(tiny: Any) -> None:
+    async def answers() -> list[Any]:
+        decoder = sd.AsyncDecoder(tiny, drafter=sd.NGram(gamma=6), memory=sd.Memory())
+        return [await decoder.generate(text, **CALL) for text in (PROMPT, OTHER, PROMPT)]
+
+    first, _, third = asyncio.run(answers())
+    assert first.token_ids == third.token_ids and third.stats.accepted > first.stats.accepted
+
+
+def test_a_check_of_the_output_is_not_remembered(tiny: Any) -> None:
+    memory = sd.Memory()
+    with sd.Decoder(tiny, memory=memory) as decoder:
+        assert decoder.generate(PROMPT, verify_output=True, **CALL).check.identical
+    assert memory.n_texts == 1
+
+
+def test_what_a_callback_ended_is_remembered_as_far_as_it_came(tiny: Any) -> None:
+    memory = sd.Memory()
+    with sd.Decoder(tiny, drafter=None, memory=memory) as decoder:
+        out = decoder.generate(PROMPT, on_token=lambda chunk: False, **CALL)
+    assert out.finish_reason == "cancelled"
+    assert memory.n_tokens == out.stats.prompt_tokens + len(out.token_ids)
+
+
+def test_forks_and_forgetting(tiny: Any) -> None:
+    memory = sd.Memory(max_tokens=1024)
+    with sd.Decoder(tiny, drafter=sd.NGram(gamma=6), memory=memory, n_ctx=1500) as decoder:
+        decoder.generate(PROMPT, **CALL)
+        with decoder.fork() as other:
+            assert other.generate(PROMPT, **CALL).stats.accepted > 40
+        decoder.generate("x".join("abcdefg" * 200)[:1200], max_tokens=1)
+    assert memory.n_tokens <= 1024
+    memory.clear()
+    assert memory.n_tokens == memory.n_texts == 0
+
+
+# --- files
+
+
+@pytest.fixture
+def kept(tiny: Any, tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "texts.memory"
+    memory = sd.Memory(path)
+    rounds_of(tiny, memory, drafter=sd.TokenRecycling())
+    memory.save()
+    return path
+
+
+def test_another_process_goes_on(tiny: Any, tiny_path: pathlib.Path, tmp_path: Any) -> None:
+    path = tmp_path / "texts.memory"
+    script = (
+        "import specdec_native as sd, sys\n"
+        f"model = sd.Model({str(tiny_path)!r}, n_threads=1)\n"
+        f"decoder = sd.Decoder(model, drafter=None, memory={str(path)!r})\n"
+        f"print(decoder.generate({PROMPT!r}, max_tokens=48, ignore_eos=True).token_ids)\n"
+        f"decoder.generate({OTHER!r}, max_tokens=48, ignore_eos=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for prompt in (PROMPT, OTHER):  # the second was saved at the end of the process
+        out, rounds = rounds_of(tiny, path, prompt=prompt)
+        assert from_memory(rounds) > 40
+        assert prompt != PROMPT or str(out.token_ids) == done.stdout.strip()
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_two_writers_do_not_lose_each_others_texts(tiny: Any, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "texts.memory"
+    one, two = sd.Memory(path), sd.Memory(path)
+    one.use(tiny)
+    two.use(tiny)
+    rounds_of(tiny, one)
+    rounds_of(tiny, two, prompt=OTHER)
+    one.save()
+    two.save()
+    third = sd.Memory(path)
+    for prompt in (PROMPT, OTHER):
+        assert from_memory(rounds_of(tiny, third, prompt=prompt)[1]) > 40
+    assert third.n_texts == two.n_texts == 2
+
+
+def test_processes_that_write_at_once_lose_nothing(
+    tiny: Any, tiny_path: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "texts.memory"
+    script = (
+        "import specdec_native as sd, sys\n"
+        f"model = sd.Model({str(tiny_path)!r}, n_threads=1)\n"
+        f"memory = sd.Memory({str(path)!r})\n"
+        "decoder = sd.Decoder(model, drafter=None, memory=memory)\n"
+        "for i in range(8):\n"
+        "    decoder.generate(f'{sys.argv[1]} number {i}: {sys.argv[1] * 9}', max_tokens=8)\n"
+        "    memory.save()\n"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", script, name], stderr=subprocess.PIPE)
+        for name in ("ab", "cd", "ef")
+    ]
+    for process in running:
+        assert process.wait(120) == 0, process.stderr.read()  # type: ignore[union-attr]
+    memory = sd.Memory(path)
+    memory.use(tiny)
+    assert memory.n_texts == 24
+
+
+def test_a_saved_memory_is_the_same_again(tiny: Any, kept: pathlib.Path) -> None:
+    content = kept.read_bytes()
+    memory = sd.Memory(kept)
+    memory.use(tiny)
+    memory.save()  # nothing has changed
+    assert kept.read_bytes() == content
+    assert memory.n_tokens > 0 and repr(memory).startswith("Memory('/")
+    memory.clear()
+    memory.save()
+    assert len(kept.read_bytes()) < 100
+    again = sd.Memory(kept)
+    again.use(tiny)
+    assert again.n_tokens == 0
+
+
+def test_a_memory_of_another_vocabulary_is_refused(
+    tiny: Any, kept: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    keys = tiny_models.byte_tokenizer()
+    tokens = list(keys["tokenizer.ggml.tokens"])
+    tokens[-1] = "[another]"
+    other = sd.Model(
+        tiny_models.write_tiny(tmp_path / "o.gguf", seed=9, extra={"tokenizer.ggml.tokens": tokens})
+    )
+    content = kept.read_bytes()
+    with pytest.raises(sd.InvalidArgumentError, match="texts of another vocabulary") as refused:
+        sd.Decoder(other, memory=kept)
+    assert str(kept) in str(refused.value) and kept.read_bytes() == content
+    memory = sd.Memory()
+    memory.use(tiny)
+    with pytest.raises(sd.InvalidArgumentError, match="has another vocabulary"):
+        sd.Engine(other, memory=memory)
+    other.close()
+
+
+def test_a_finer_model_of_the_same_vocabulary_shares_it(
+    tiny: Any, kept: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    with sd.Model(tiny_models.write_tiny(tmp_path / "o.gguf", seed=77)) as other:
+        out, _ = rounds_of(other, kept)
+        assert out.token_ids == plain(other).token_ids
+
+
+def damaged(content: bytes) -> dict[str, bytes]:
+    def put(at: int, value: bytes) -> bytes:
+        return content[:at] + value + content[at + len(value) :]
+
+    return {
+        "is not a memory": b"GGUF" + content[4:],
+        "expected a file that begins": b"",
+        "it ends after": content[:20],
+        r"it has \d+ of \d+ bytes": content[:-1],
+        "expected": content + b"\0",
+        "checksum is wrong": put(len(content) // 2, bytes([content[len(content) // 2] ^ 1])),
+        "has format 9": put(8, (9).to_bytes(4, "little")),
+        "big-endian": put(12, (0x01020304).to_bytes(4, "big")),
+        "mark of byte order": put(12, b"\1\1\1\1"),
+    }
+
+
+@pytest.mark.parametrize("message", list(damaged(bytes(100))))
+def test_a_damaged_file_is_refused_and_left_alone(
+    tiny: Any, kept: pathlib.Path, message: str
+) -> None:
+    content = damaged(kept.read_bytes())[message]
+    kept.write_bytes(content)
+    with pytest.raises((sd.ModelFormatError, sd.UnsupportedModelError), match=message) as refused:
+        sd.Decoder(tiny, memory=kept)
+    assert str(kept) in str(refused.value)
+    assert kept.read_bytes() == content
+
+
+def checked(body: bytes) -> bytes:
+    """With right sizes and checksum."""
+    from test_kept_files import checksum
+
+    head = b"SPECMEMO" + (1).to_bytes(4, "little") + (0x01020304).to_bytes(4, "little")
+    head += (PROLOGUE + len(body)).to_bytes(8, "little")
+    return head + checksum(body).to_bytes(8, "little") + body
+
+
+def test_whatever_the_bytes_are_reading_them_is_safe(tiny: Any, kept: pathlib.Path) -> None:
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "core"))
+    whole = kept.read_bytes()
+    assert checked(whole[PROLOGUE:]) == whole
+    rng = random.Random(5)
+    outcomes = set()
+    for _ in range(400):
+        body = bytearray(whole[PROLOGUE:])
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(8, 80) if rng.random() < 0.6 else rng.randrange(len(body))
+            value = rng.choice([0, 1, 0x7F, 0xFF, rng.randrange(256)])
+            body[at : at + rng.choice([1, 4, 8])] = bytes([value]) * rng.choice([1, 4, 8])
+        if rng.random() < 0.2:
+            del body[rng.randrange(len(body)) :]
+        kept.write_bytes(checked(bytes(body)))
+        memory = sd.Memory(kept)
+        try:
+            memory.use(tiny)
+            outcomes.add("read")
+        except sd.ModelFormatError as error:
+            assert str(kept) in str(error)
+            outcomes.add("damaged")
+        except sd.InvalidArgumentError:
+            outcomes.add("vocabulary")
+    assert outcomes == {"read", "damaged", "vocabulary"}
+
+
+def test_errors_of_the_system_are_told(tiny: Any, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(sd.SpecdecError, match="folder|directory"):
+        sd.Decoder(tiny, memory=tmp_path)
+    memory = sd.Memory(tmp_path / "gone" / "texts.memory")
+    out, _ = rounds_of(tiny, memory)  # the text comes all the same
+    assert out.token_ids == plain(tiny).token_ids
+    with pytest.raises(OSError, match="gone"):
+        memory.save()
+
+
+def test_options_are_checked(tmp_path: pathlib.Path, tiny: Any) -> None:
+    with pytest.raises(sd.InvalidArgumentError, match="max_tokens"):
+        sd.Memory(max_tokens=10)
+    with pytest.raises(sd.InvalidArgumentError, match="memory must be a str or os.PathLike"):
+        sd.Decoder(tiny, memory=3)
+    with pytest.raises(sd.InvalidArgumentError, match="memory_key"):
+        sd.Decoder(tiny).generate("a", memory_key=3)
+    with pytest.raises(TypeError, match="without a file"):
+        pickle.dumps(sd.Memory())
+    copied = pickle.loads(pickle.dumps(sd.Memory(tmp_path / "a", max_tokens=2048)))
+    assert (copied.path, copied.max_tokens) == (str(tmp_path / "a"), 2048)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_does_not_write(tiny: Any, tmp_path: pathlib.Path) -> None:
+    memory = sd.Memory(tmp_path / "texts.memory")
+    memory.use(tiny)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            memory.clear()
+            memory.save()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert not (tmp_path / "texts.memory").exists()
