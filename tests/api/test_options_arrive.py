@@ -253,10 +253,10 @@ def in_a_queue(kit: Kit, **options: Any) -> Any:
     return seen
 
 
-def with_memory(kit: Kit, *, memory: Any = None, first: dict[str, Any] = {}, **call: Any) -> Any:
+def with_memory(kit: Kit, *, memory: Any = None, first: Any = None, **call: Any) -> Any:
     """Who drafted what in a request that came before, where that was to be remembered."""
     given = sd.Memory(**memory) if isinstance(memory, dict) else memory
-    for options in (first, call):
+    for options in (first or {}, call):
         options = {"prompt": CODE, **options}
         seen = rounds_of(
             kit, drafter=sd.NGram(gamma=3), memory=given, prompt=options.pop("prompt"), call=options

@@ -63,8 +63,10 @@ def test_what_is_found_followed_the_longest_known_end(vocab: int) -> None:
             length, found = made.look_up(text, 6)
             longest = longest_match(stored, text)
             level = max((n for n in LEVELS if n <= longest), default=0)
-            assert level <= length <= longest and (level == 0) == (length == 0)
-            assert len(found) <= 6 and bool(found) == (length > 0)
+            assert level <= length <= longest
+            assert (level == 0) == (length == 0)
+            assert len(found) <= 6
+            assert bool(found) == (length > 0)
             if length:
                 assert any(contains(other, [*text[-length:], found[0]]) for other in stored)
 
@@ -96,10 +98,12 @@ def test_a_conversation_that_grows_is_stored_once() -> None:
         text += numbers(turn, 100)
         made.add(text)
     n_tokens, n_texts, *_ = made.stats()
-    assert n_texts == 20 and n_tokens <= 20 * 132
+    assert n_texts == 20
+    assert n_tokens <= 20 * 132
     for at in range(40, 1990, 50):  # across the ends of turns too
         length, found = made.look_up(text[:at], 10)
-        assert length >= 32 and found == text[at : at + 10]
+        assert length >= 32
+        assert found == text[at : at + 10]
 
 
 def test_the_texts_that_were_of_use_least_recently_are_forgotten() -> None:
@@ -167,7 +171,8 @@ def test_nothing_is_found_after_clear() -> None:
     made = memory(text)
     made.add_successors(1, [2])
     made.clear()
-    assert made.stats() == (0, 0, 0, 0) and made.look_up(text[:50], 3) == (0, [])
+    assert made.stats() == (0, 0, 0, 0)
+    assert made.look_up(text[:50], 3) == (0, [])
     assert not made.successors(1)[0]
     made.add(text)
     assert made.look_up(text[:50], 3)[1] == text[50:53]
@@ -197,7 +202,8 @@ def test_threads_may_share_it() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong and made.stats()[0] <= 2048
+    assert not wrong
+    assert made.stats()[0] <= 2048
 
 
 # --- in the decoding loop; enumeration and chi-square are in test_verifier_loops
