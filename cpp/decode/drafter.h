@@ -92,6 +92,10 @@ struct ReadInfo {
 class FeatureCache;
 class ModelDrafter;
 
+// Of lookups whose drafts are weighed: the longest one, and how much longer than its match it is.
+inline constexpr int kWeighedMax = 63;  // a pass of 64 rows
+inline constexpr int kWeighedFactor = 3;
+
 // A drafter may be wrong but must be honest: tokens it draws at random carry the distribution they
 // were drawn from, and a token once drawn is never withheld because of its own probability.
 class Drafter {
@@ -102,6 +106,8 @@ class Drafter {
   // As it was told; and its longest draft where it was told none.
   [[nodiscard]] virtual DraftLengths lengths() const = 0;
   [[nodiscard]] virtual int default_draft_max() const = 0;
+  // The same where a controller weighs what is worth its row: of a lookup what costs it nothing.
+  [[nodiscard]] virtual int weighed_draft_max() const { return default_draft_max(); }
   // How many of the target's best tokens per emitted position commit() wants to see.
   [[nodiscard]] virtual int wanted_top_k() const { return 0; }
   // Whether it wants to see them for every row of the pass too.

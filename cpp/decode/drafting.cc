@@ -154,8 +154,8 @@ int Drafting::longest_of(const Member& member) {
 
 // A model goes on as long as it seems worth it.
 int Drafting::adaptive_longest(const Member& member) {
-  if (!member.lengths.draft_max && member.model != nullptr) return DraftRecord::kMostTokens;
-  return longest_of(member);
+  if (member.lengths.draft_max) return longest_of(member);
+  return member.model != nullptr ? DraftRecord::kMostTokens : member.drafter->weighed_draft_max();
 }
 
 int Drafting::limit_of(const Member& member, int max_tokens, int n_free_slots) {

@@ -165,7 +165,8 @@ class SuffixAutomaton:
         keep: keep prompts and outputs between calls.
         max_store: 1024 to 67108864; tokens remembered, about 100 bytes each; beyond that the older
             half is forgotten.
-        draft_max: 1 to 64; the longest draft; None: 15.
+        draft_max: 1 to 64; the longest draft; None: 15, or 63 where lengths are chosen while
+            running.
         draft_min: 0 to 64; shorter drafts are not verified; at most the longest.
         gamma: 0 to 64; a fixed draft length, for experiments; not with draft_max or draft_min;
             None: off.

@@ -15,11 +15,13 @@ class MemoryLookup final : public Drafter {
   std::string_view name() const override { return "memory"; }
   DraftLengths lengths() const override { return options_.lengths; }
   int default_draft_max() const override { return 15; }
+  int weighed_draft_max() const override { return kWeighedMax; }
 
   void begin(const DraftSetup& setup, std::span<const TokenId>) override {
     key_ = setup.memory_key;
     eog_ = setup.eog;
     vocab_size_ = setup.vocab_size;
+    weighed_ = setup.length_rule != nullptr;
   }
 
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens, Chance&) override {
@@ -28,9 +30,10 @@ class MemoryLookup final : public Drafter {
     const int length = memory_->look_up(*key_, committed, max_tokens, proposal.tokens);
     if (length < options_.min_match) return {};
     proposal.strength = length;
-    // The longer the match, the likelier that it goes on.
+    // As of the suffix automaton.
+    const int likely = weighed_ ? kWeighedFactor * length : 2 * length - 1;
     std::size_t n = proposal.tokens.size();
-    if (!options_.lengths.gamma) n = std::min(n, static_cast<std::size_t>(2 * length - 1));
+    if (!options_.lengths.gamma) n = std::min(n, static_cast<std::size_t>(likely));
     for (std::size_t i = 0; i < n; ++i) {
       const TokenId token = proposal.tokens[i];
       if (token < 0 || token >= vocab_size_)
@@ -53,6 +56,7 @@ class MemoryLookup final : public Drafter {
   std::optional<std::uint64_t> key_;
   std::vector<TokenId> eog_;
   int vocab_size_ = 0;
+  bool weighed_ = false;  // by a controller
 };
 
 }  // namespace

@@ -26,10 +26,12 @@ class SuffixAutomaton final : public Drafter {
   std::string_view name() const override { return "suffix"; }
   DraftLengths lengths() const override { return options_.lengths; }
   int default_draft_max() const override { return 15; }
+  int weighed_draft_max() const override { return kWeighedMax; }
 
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
     eog_ = setup.eog;
     vocab_size_ = setup.vocab_size;
+    weighed_ = setup.length_rule != nullptr;
     // A conversation goes on with all that was said before.
     const std::span<const TokenId> known = current();
     const bool continues = !truncated_ && known.size() <= prompt.size() &&
@@ -59,9 +61,9 @@ class SuffixAutomaton final : public Drafter {
     DraftProposal proposal;
     if (match.length < options_.min_match) return proposal;
     proposal.strength = match.length;
-    // The longer the match, the likelier that it goes on.
-    const int limit =
-        options_.lengths.gamma ? max_tokens : std::min(max_tokens, 2 * match.length - 1);
+    // The longer the match, the likelier that it goes on. Who weighs drafts is offered more.
+    const int likely = weighed_ ? kWeighedFactor * match.length : 2 * match.length - 1;
+    const int limit = options_.lengths.gamma ? max_tokens : std::min(max_tokens, likely);
     const std::span<const TokenId> text = source->text();
     for (auto at = static_cast<std::size_t>(match.next); proposal.size() < limit; ++at) {
       // A match that ends at most a few tokens ago: the text goes round in a circle.
@@ -130,6 +132,7 @@ class SuffixAutomaton final : public Drafter {
   SuffixOptions options_;
   std::vector<TokenId> eog_;
   int vocab_size_ = 0;
+  bool weighed_ = false;  // by a controller
   SuffixIndex index_;
   SuffixIndex::Cursor cursor_;  // in the static text
   std::size_t document_ = 0;    // where the current text begins in the index
