@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "campaign"
 BUILD = ROOT / "build" / "fuzz"
-NATIVE = ("load", "tokenizer", "template", "grammar", "kept")
+NATIVE = ("load", "tokenizer", "template", "grammar", "kept", "memory")
 PYTHON = ("safetensors", "tokenizer_json", "sentencepiece", "server")
-LONGEST = {"load": 60_000, "kept": 40_000, "template": 4000, "grammar": 600, "tokenizer": 600,
-           "safetensors": 2000, "tokenizer_json": 12_000, "sentencepiece": 12_000,
+LONGEST = {"load": 60_000, "kept": 40_000, "memory": 4000, "template": 4000, "grammar": 600,
+           "tokenizer": 600, "safetensors": 2000, "tokenizer_json": 12_000, "sentencepiece": 12_000,
            "server": 600}  # fmt: skip
 SANITIZERS = {
     "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=0"
@@ -130,6 +130,19 @@ def _kept(folder: pathlib.Path) -> Iterator[bytes]:
                 yield b"\x01" + path.read_bytes()
 
 
+def _memories(folder: pathlib.Path) -> Iterator[bytes]:
+    import specdec_native as sd
+
+    path = folder / "texts.memory"
+    with sd.Model(folder / "tiny.gguf", n_threads=1) as model:
+        memory = sd.Memory(path)
+        for n_tokens in (4, 20, 90):
+            with sd.Decoder(model, drafter="recycling", n_ctx=128, memory=memory) as decoder:
+                decoder.generate(list(range(n_tokens)), max_tokens=3, memory_key=str(n_tokens))
+                memory.save()
+                yield b"\x01" + path.read_bytes()
+
+
 def _safetensors() -> Iterator[bytes]:
     import numpy as np
 
@@ -167,6 +180,8 @@ def seeds(target: str, models: pathlib.Path) -> list[bytes]:
         return list(_models(models))
     if target == "kept":
         return list(_kept(models))
+    if target == "memory":
+        return list(_memories(models))
     if target == "template":
         folder = ROOT / "tests" / "data" / "chat_templates"
         texts = [path.read_bytes() for path in sorted(folder.glob("**/*.jinja"))]

@@ -101,7 +101,8 @@ def lengths(place: str, longest: str) -> tuple[Option, ...]:
             flag=Flag("--draft --draft-n --spec-draft-n-max --draft-max", TEXT, "N",
                 "Longest draft of each drafter, 1 to 64 (default: 4 for model and eagle, 3 for "
                 "layerskip, 15 for these where lengths are chosen while running; 7 for ngram, 15 "
-                "for the others, 63 for suffix where lengths are chosen while running).", none=-1) if first else None),
+                "for the others, 63 for suffix where lengths are chosen while running).",
+                none=-1) if first else None),
         Option(place, "draft_min", Whole(0, 64), 0,
             "shorter drafts are not verified; at most the longest",
             flag=Flag("--spec-draft-n-min --draft-min", TEXT, "N",
