@@ -25,6 +25,7 @@ SHOWS = {
     "many_users": r"--- \d+ rows in \d+ passes of the model",
     "many_prompts": r"-\d+\.\d\d  def set_path\('",
     "kept_prompt": r"[1-9]\d\d tokens were not read again",
+    "memory": r"the same tokens: True\n.*\nagain: \d+ tokens in \d passes",
     "openai_client": "usage: 40 tokens written",
     "editor": "def mean",
 }
