@@ -1,4 +1,4 @@
-"""Drafts from earlier requests: the same question costs a fraction of the passes, another day too."""
+"""Drafts from earlier requests: the same question takes a fraction of the passes."""
 
 from __future__ import annotations
 

@@ -366,6 +366,31 @@ def test_plain_decoding_can_be_asked_for(client):
     assert plain["specdec"][0]["drafted"] == 0 == plain["timings"]["draft_n"]
 
 
+def test_users_draft_from_their_own_texts_only(tiny):
+    memory = sd.Memory()
+    engine = sd.Engine(tiny, drafter=sd.NGram(gamma=6), memory=memory, n_ctx=512)
+    app = create_app(engine, Settings("tiny", api_keys=frozenset({"one", "two"})))
+
+    def accepted(key, **fields):
+        answer = client.post(
+            "/v1/completions",
+            json={"prompt": PROMPT, "max_tokens": 40, "ignore_eos": True, **fields},
+            headers={"Authorization": f"Bearer {key}"},
+        ).json()
+        return answer["timings"]["draft_n_accepted"]
+
+    with testclient.TestClient(app) as client:
+        alone = accepted("one", remember=False)
+        assert memory.n_texts == 0
+        for key, user in (("one", None), ("one", "ann"), ("two", None), ("two", "ann")):
+            assert accepted(key, user=user) == alone
+        assert memory.n_texts == 4
+        assert accepted("one", user="ann") > alone
+        assert accepted("one", user="ann", remember=False) == alone
+        assert accepted("two") > alone
+    assert memory.n_texts == 4
+
+
 def test_parts_of_a_message_are_joined(client):
     parts = [{"type": "text", "text": "the cat"}, {"type": "text", "text": "in the hat"}]
     one = chat(client, messages=[{"role": "user", "content": parts}], max_tokens=4).json()

@@ -67,8 +67,11 @@ def engine_options(body: Sampling) -> dict[str, Any]:
         options["ignore_eos"] = True
     if not body.speculation:
         options["speculate"] = False
-    options["remember"] = body.remember
-    options["memory_key"] = memory_key(caller.get(), body.user or "")
+    if not body.remember:
+        options["remember"] = False
+    key = memory_key(caller.get(), body.user or "")
+    if key:
+        options["memory_key"] = key
     return options
 
 
