@@ -11,12 +11,15 @@
 namespace specdec {
 namespace {
 
-// With a fixed length as that of the others; where no one weighs its drafts, from matches only that
-// are likely to go on.
+// With the lengths that all the others were told; where no one weighs its drafts, from matches only
+// that are likely to go on.
 std::unique_ptr<Drafter> memory_lookup(const SessionOptions& options) {
   constexpr int kSureMatch = 8;
   MemoryLookupOptions lookup;
-  lookup.lengths = draft_lengths(options.drafters.front());
+  const DraftLengths& first = draft_lengths(options.drafters.front());
+  const bool same = std::all_of(options.drafters.begin(), options.drafters.end(),
+                                [&](const auto& o) { return draft_lengths(o) == first; });
+  if (same) lookup.lengths = first;
   if (!options.adaptive) lookup.min_match = kSureMatch;
   return make_memory_lookup(lookup, options.memory->texts());
 }

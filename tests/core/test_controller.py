@@ -300,6 +300,44 @@ def test_lookups_are_chosen_by_what_their_matches_are_worth() -> None:
     assert c.choose([(1, 15, 12, 1)], 0)["drafter"] == -1
 
 
+MEMORIES = {
+    "never right": lambda _request, _j: False,
+    "a few right, then wrong": lambda _request, j: j < 3,
+    "right every other request": lambda request, _j: request % 2 == 0,
+    "right until others trust it": lambda request, _j: request < 10,
+}
+
+
+@pytest.mark.parametrize("name", list(MEMORIES))
+def test_a_memory_of_misleading_texts_costs_next_to_nothing(name: str) -> None:
+    c = control.Control([("suffix", True), ("memory", True)])
+    c.calibrate([(m, PLAIN_MS * r) for m, r in SHAPE.items()])
+    machine = Machine()
+    spent = plain = 0.0
+    for request in range(20):
+        c.begin()
+        emitted, one, one_plain = 0, 0.0, 0.0
+        while emitted < 128:
+            budget = 128 - emitted - 1
+            # Matches of any length, and as much behind them as there can be.
+            choice = c.choose([(1, min(63, budget), 64, 1)] if budget else [], budget)
+            n = choice["length"] if choice["drafter"] >= 0 else 0
+            right = 0
+            while right < n and MEMORIES[name](request, right):
+                c.judge(1, right, control.match_grade(64), True)
+                right += 1
+            if right < n:
+                c.judge(1, right, control.match_grade(64), False)
+            verify_ms = machine.verify(n + 1)
+            c.observe(n, right + 1, 0.001, verify_ms)
+            emitted += right + 1
+            one, one_plain = one + verify_ms, one_plain + (right + 1) * PLAIN_MS
+        c.end()
+        assert one <= one_plain + 0.4 * PLAIN_MS + 0.06 * one_plain
+        spent, plain = spent + one, plain + one_plain
+    assert spent <= 1.01 * plain + 4.5 * PLAIN_MS
+
+
 def test_costs_follow_the_machine_and_outliers_do_not_count() -> None:
     machine = Machine()
     c = model_control(machine)
