@@ -23,7 +23,6 @@ struct DraftLengths {
   // 0..kMost: as long as this, whatever is expected of it; the other two say nothing then.
   std::optional<int> gamma;
 
-  bool operator==(const DraftLengths&) const = default;
   // Throws Error(kInvalidArgument) naming option and range.
   void validate() const;
 };

@@ -18,7 +18,11 @@ std::unique_ptr<Drafter> memory_lookup(const SessionOptions& options) {
   MemoryLookupOptions lookup;
   const DraftLengths& first = draft_lengths(options.drafters.front());
   const bool same = std::all_of(options.drafters.begin(), options.drafters.end(),
-                                [&](const auto& o) { return draft_lengths(o) == first; });
+                                [&](const DrafterOptions& other) {
+                                  const DraftLengths& o = draft_lengths(other);
+                                  return o.draft_max == first.draft_max &&
+                                         o.draft_min == first.draft_min && o.gamma == first.gamma;
+                                });
   if (same) lookup.lengths = first;
   if (!options.adaptive) lookup.min_match = kSureMatch;
   return make_memory_lookup(lookup, options.memory->texts());
