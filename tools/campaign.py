@@ -73,7 +73,8 @@ def run_killed(minutes: float, names: list[str], seed: int) -> list[Entry]:
 def run_soak(minutes: float, names: list[str], seed: int) -> list[Entry]:
     return [
         Entry("soak", o.name, o.n_requests, o.hours, o.findings,
-              {"growth": round(o.growth, 4), "rss_bytes": [*o.rss[:1], *o.rss[-1:]]})
+              {"growth": round(o.growth, 4), "rss_bytes": [*o.rss[:1], *o.rss[-1:]],
+               "paused": o.n_paused})
         for o in soak.run(minutes, seed=seed, say=say)
     ]  # fmt: skip
 

@@ -144,6 +144,39 @@ def test_memory_that_grows_is_found_out():
     assert "memory grew to 1.17 times" in grows.findings[0]
 
 
+def test_a_time_in_which_the_soak_was_stopped_is_no_time_of_it(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(soak.time, "monotonic", lambda: now)
+    pauses = soak.Pauses()
+    for now in (100.5, 101.0, 221.0, 221.5):
+        pauses.note(now)
+    assert pauses.n_seen == 1
+    assert pauses.clock() == 101.5
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_connection_that_broke_is_a_finding_unless_all_was_stopped(monkeypatch, stopped):
+    httpx = pytest.importorskip("httpx", reason="httpx is not installed")
+    pauses, outcome = soak.Pauses(), soak.Outcome("server")
+
+    def breaks(url, seed):
+        pauses.n_seen += stopped
+        raise httpx.ReadTimeout("slow")
+
+    class Served:
+        url = "http://127.0.0.1:1"
+        process = type("Process", (), {"poll": lambda self: None})()
+        read_log = staticmethod(lambda: "")
+        rss = staticmethod(lambda: 7)
+
+    monkeypatch.setattr(soak, "_server_round", breaks)
+    monkeypatch.setattr(soak, "_wait_until_idle", lambda url: None)
+    monkeypatch.setattr(soak.time, "sleep", lambda seconds: None)
+    soak._serve(Served(), outcome, 1, pauses)
+    assert outcome.findings == ([] if stopped else ["ReadTimeout: slow"])
+    assert (outcome.n_paused, outcome.n_requests, outcome.rss) == (stopped, 0, [7])
+
+
 def test_what_the_faults_tests_print_is_counted():
     output = '.{"read error 3": 4, "read short 0": 2}\nx\n{"read error 3": 1, "read error -6": 1}\n'
     assert faults.count(output) == {"read error": {"3": 5, "-6": 1}, "read short": {"0": 2}}
