@@ -16,7 +16,7 @@ Pieces:
              pull, train
     soak     a server and the library under mixed requests, watching memory
     mutants  small changes to Python files that some test should notice: decoder, options, model,
-             many, bench_*
+             many, bench_* (needs coverage)
 
 With --keep, results are added to docs/reliability.json, and the table of docs/reliability.md is
 made anew. Ends with 1 when something was found. The package must be installed

@@ -347,6 +347,15 @@ def test_a_report_without_a_peer_and_with_a_gpu(monkeypatch, path):
     assert "peer_ms" not in made["table"][0]
 
 
+def test_one_round_is_enough(monkeypatch, path):
+    monkeypatch.setattr(bench, "run_json", Engines(device_ms={"2": 0.5}))
+    (made,) = bench.measure_model(str(path), options(ctx="16", rounds=1))
+    facts = ("isa", "device", "n_gpu_layers", "gpu_bytes", "placement")
+    assert [made[name] for name in facts] == ["avx2", "cpu", 0, 5, ["here"]]
+    assert made["device_ms"] == {"2": spread(0.5)}
+    assert made["model"]["weight_gb"] == 0.1235
+
+
 def test_another_number_of_threads_than_asked_for_is_refused(monkeypatch, path):
     monkeypatch.setattr(bench, "run_json", Engines())
     with pytest.raises(SystemExit) as raised:

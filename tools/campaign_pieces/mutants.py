@@ -14,6 +14,7 @@ import json
 import pathlib
 import random
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -40,7 +41,6 @@ BENCH_TESTS = [
     "tests/studies/test_tools_bench_common.py",
     "tests/studies/test_tools_bench_llama_cpp.py",
     "tests/studies/test_tools_bench_studies.py",
-    "tests/studies/test_tools_benchmarks.py",
 ]
 # File -> tests that may notice; what the trace says chooses among them.
 FILES: dict[str, list[str]] = {
@@ -56,7 +56,8 @@ READERS = {
 }
 EQUIVALENT = pathlib.Path(__file__).with_name("equivalent_mutants.json")
 QUICK_TESTS = 15
-LONGEST_SECONDS = 60.0  # of tests for one mutant, as long as they took without a change
+FIRST_CASES, QUICK_SECONDS = 4, 0.25  # of a test function: which of its cases are run at all
+LONGEST_SECONDS = 20.0  # of tests for one mutant, of a processor
 COPIED = ("python", "tests", "tools", "docs", "pyproject.toml", "README.md", "CHANGELOG.md",
           "CMakeLists.txt", "cpp", ".github", "cmake", "SECURITY.md",
           "CONTRIBUTING.md")  # fmt: skip
@@ -109,6 +110,20 @@ def fingerprint(paths: Iterable[pathlib.Path]) -> str:
     return found.hexdigest()
 
 
+def _trace_file(processes: TestProcesses, tests: list[str]) -> dict[str, dict[str, Any]]:
+    """Of test functions with many cases that take long only some: the others tell mostly the
+    same."""
+    cases: dict[str, list[str]] = {}
+    for test in tests:
+        cases.setdefault(test.split("[")[0], []).append(test)
+    found = processes.trace([test for group in cases.values() for test in group[:FIRST_CASES]])
+    more = []
+    for group in cases.values():
+        seconds = statistics.median(found[test]["seconds"] for test in group[:FIRST_CASES])
+        more += group[FIRST_CASES:] if seconds < QUICK_SECONDS else []
+    return {**found, **(processes.trace(more) if more else {})}
+
+
 def trace(processes: TestProcesses, cache: pathlib.Path) -> dict[str, dict[str, Any]]:
     """What each test runs. What is known of a file of tests is good as long as neither it nor the
     code changes."""
@@ -124,7 +139,7 @@ def trace(processes: TestProcesses, cache: pathlib.Path) -> dict[str, dict[str, 
     traced: dict[str, dict[str, Any]] = {}
     for file, tests in by_file.items():
         if kept["tests"].get(file, {}).get("of") != prints[file]:
-            found = processes.trace(tests)
+            found = _trace_file(processes, tests)
             # What importing runs; other files are imported for other tests.
             lines = {**kept.get("imports", {}), **found.pop("")["lines"]}
             kept["imports"] = lines
@@ -338,6 +353,9 @@ def run(
     say: Callable[[str], None] = print,
 ) -> list[Outcome]:
     """As many mutants as time allows, all files in turn, in an order that the seed fixes."""
+    if importlib.util.find_spec("coverage") is None:
+        say("coverage is not installed, mutants are left out: pip install coverage")
+        return []
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         folder = pathlib.Path(name)
         copy_checkout(folder)

@@ -10,7 +10,6 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-import coverage
 import pytest
 
 FILES_VARIABLE, FOLDER_VARIABLE = "SPECDEC_TRACE_FILES", "SPECDEC_TRACE_FOLDER"
@@ -21,9 +20,11 @@ class LineTrace:
 
     def __init__(self, files: dict[str, str]) -> None:
         self._files = files  # full path -> its name in what is reported
-        self._coverage: coverage.Coverage | None = None
+        self._coverage: Any = None
 
     def start(self) -> None:
+        import coverage
+
         self._coverage = coverage.Coverage(
             data_file=None, config_file=False, include=list(self._files), messages=False
         )
