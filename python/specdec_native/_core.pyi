@@ -4,7 +4,7 @@ The native part of specdec_native; use the package instead.
 from __future__ import annotations
 import collections.abc
 import typing
-__all__: list[str] = ['CallSlot', 'CancelFlag', 'DecodeStats', 'DraftModelOptions', 'EagleOptions', 'Engine', 'EngineOptions', 'GenerateRequest', 'GenerateResult', 'HiddenStates', 'LayerSkipOptions', 'Model', 'NGramOptions', 'OutputCheck', 'OutputChunk', 'RecyclingOptions', 'SamplingParams', 'Session', 'SessionOptions', 'StreamBase', 'SuffixOptions', 'Ticket', 'build_info', 'check_pair', 'drafter_names', 'generate_many', 'inspect', 'kept_options', 'parse_drafters', 'quantize', 'read_bandwidth', 'take_log', 'verifier_names']
+__all__: list[str] = ['CallSlot', 'CancelFlag', 'DecodeStats', 'DraftModelOptions', 'EagleOptions', 'Engine', 'EngineOptions', 'GenerateRequest', 'GenerateResult', 'HiddenStates', 'LayerSkipOptions', 'Memory', 'Model', 'NGramOptions', 'OutputCheck', 'OutputChunk', 'RecyclingOptions', 'SamplingParams', 'Session', 'SessionOptions', 'StreamBase', 'SuffixOptions', 'Ticket', 'build_info', 'check_pair', 'drafter_names', 'generate_many', 'inspect', 'kept_options', 'parse_drafters', 'quantize', 'read_bandwidth', 'take_log', 'verifier_names']
 class HiddenStates:
     pass
 class Model:
@@ -164,6 +164,14 @@ class GenerateRequest:
     def max_tokens(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
+    def memory_key(self) -> str:
+        """
+        whose texts these are: within a `memory`, requests draft from texts of the same key only.
+        """
+    @memory_key.setter
+    def memory_key(self, arg0: str) -> None:
+        ...
+    @property
     def n_logprobs(self) -> int:
         """
         0 to 100; log-probabilities, and so many alternatives per token; None: none.
@@ -184,6 +192,14 @@ class GenerateRequest:
         ...
     @prompt_ids.setter
     def prompt_ids(self, arg0: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None:
+        ...
+    @property
+    def remember(self) -> bool:
+        """
+        False: of a decoder with a `memory`, neither draft from it nor add this request to it.
+        """
+    @remember.setter
+    def remember(self, arg0: bool) -> None:
         ...
     @property
     def render_special(self) -> bool:
@@ -393,6 +409,17 @@ class StreamBase:
     def __init__(self, cancel: CancelFlag) -> None:
         ...
     def __next__(self) -> typing.Any:
+        ...
+class Memory:
+    def __init__(self, path: bytes, max_tokens: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def bind(self, model: Model) -> None:
+        ...
+    def clear(self) -> None:
+        ...
+    def save(self) -> None:
+        ...
+    def stats(self) -> dict[str, typing.Any]:
         ...
 class DraftModelOptions:
     sampling: str
@@ -616,6 +643,7 @@ class LayerSkipOptions:
 class SessionOptions:
     adaptive: bool
     kv_type: str
+    memory: Memory
     use_cache: bool
     verifier: str
     def __init__(self) -> None:
@@ -666,6 +694,9 @@ class Session:
         ...
     @property
     def n_ctx(self) -> int:
+        ...
+    @property
+    def remembers(self) -> bool:
         ...
 class Ticket:
     def cancel(self) -> None:
