@@ -139,11 +139,19 @@ std::shared_ptr<DeviceBackend> open_gpu(const ModelOptions& options, const Model
 class PendingTokenizer {
  public:
   explicit PendingTokenizer(const GgufFile& file)
-      : result_(std::async([&file] { return Tokenizer::from_gguf(file); })) {}
+      : file_(file), result_(std::async([&file] { return Tokenizer::from_gguf(file); })) {}
   // Once. Throws what is wrong with it.
-  [[nodiscard]] std::shared_ptr<const Tokenizer> get() { return result_.get(); }
+  [[nodiscard]] std::shared_ptr<const Tokenizer> get() {
+    try {
+      return result_.get();
+    } catch (...) {
+      file_.check_whole();  // if it was cut off meanwhile, that is what to say
+      throw;
+    }
+  }
 
  private:
+  const GgufFile& file_;
   std::future<std::shared_ptr<const Tokenizer>> result_;  // whose destructor waits
 };
 
