@@ -64,7 +64,9 @@ def session_options(given: Mapping[str, Any]) -> tuple[_core.SessionOptions, Mod
     options.n_ctx = checked["n_ctx"] or 0
     options.kv_type = checked["kv_type"] or ""
     options.use_cache = checked.get("use_cache", True)
-    options.memory = native_memory(given["memory"])
+    memory = native_memory(given["memory"])
+    if memory is not None:
+        options.memory = memory
     return options, _set_drafters(options, given["drafter"], given["draft"])
 
 
