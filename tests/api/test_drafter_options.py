@@ -146,7 +146,7 @@ def test_a_list_keeps_each_to_its_own_longest_draft(model: Any, free_drafts: Any
         ([sd.SuffixAutomaton(draft_max=3), sd.NGram(draft_max=12)], {"suffix": 3, "ngram": 12}),
         ([sd.SuffixAutomaton(draft_max=12), sd.NGram(draft_max=3)], {"suffix": 12, "ngram": 3}),
         ([sd.SuffixAutomaton(draft_max=30), sd.NGram()], {"suffix": 30, "ngram": 7}),
-        ([sd.NGram(draft_max=2), sd.SuffixAutomaton()], {"ngram": 2, "suffix": 15}),
+        ([sd.NGram(draft_max=2), sd.SuffixAutomaton(draft_max=15)], {"ngram": 2, "suffix": 15}),
         ([sd.NGram(draft_max=3), sd.DraftModel(model, draft_max=20)], {"ngram": 3, "model": 20}),
         ([sd.NGram(draft_max=20), sd.DraftModel(model, draft_max=2)], {"ngram": 20, "model": 2}),
         ([sd.LayerSkip(draft_max=9), sd.NGram(draft_max=2)], {"layerskip": 9, "ngram": 2}),
