@@ -26,6 +26,17 @@
 #include "tokenizer/tokenizer.h"
 
 namespace specdec {
+namespace {
+
+// Adds a request that has ended to the memory, if it is to be.
+void remember(const SessionOptions& options, const DecodeRequest& request,
+              const DecodeResult& result) {
+  if (!request.memory_key) return;
+  options.memory->add(*request.memory_key, request.prompt, result.token_ids, result.stop_token);
+  options.memory->save_if_due();
+}
+
+}  // namespace
 
 // As the decoding loop sees a scorer, with its cache or without.
 TokenScorer* Session::Impl::seen(TokenScorer& with_cache) {
@@ -172,11 +183,7 @@ GenerateResult Session::generate(const GenerateRequest& request) {
   if (gpu != nullptr) decoded.stats.device_ms = gpu->device_stats().device_ms - gpu_ms;
   if (OutputChunk rest = text.flush(); !rest.text.empty()) deliver(std::move(rest));
 
-  if (decode.memory_key) {
-    impl.options.memory->add(*decode.memory_key, decode.prompt, decoded.token_ids,
-                             decoded.stop_token);
-    impl.options.memory->save_if_due();
-  }
+  remember(impl.options, decode, decoded);
   put_result(std::move(decoded), result);
   result.n_prompt_tokens = n_prompt;
   result.seed = request.sampling.seed;
