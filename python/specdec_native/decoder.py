@@ -181,6 +181,7 @@ class Decoder:
             verifier=verifier,
             n_ctx=checked["n_ctx"] or saved_ctx,
             kv_type=checked["kv_type"] or cast(KvType, saved_type),
+            memory=memory,
         )
         try:
             decoder._native.load(file, poll_signals=on_main_thread())
