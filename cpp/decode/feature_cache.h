@@ -41,6 +41,9 @@ class FeatureCache {
   void read_all_but_last(const std::atomic<bool>* cancel);
   // A draft's row behind the others.
   void append(TokenId token, std::span<const float> feature, RowOutput output, int top_k);
+  // Rows of a tree of drafts behind the others, in place of what was drafted before; batch.hidden
+  // are their features.
+  void append_tree(const Batch& batch);
   void drop_drafts();
   void clear();
 
