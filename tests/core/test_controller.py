@@ -121,7 +121,7 @@ def test_useless_drafts_cost_next_to_nothing(name: str, noise: float) -> None:
         one, one_plain, _ = run_request(
             c, machine, 128, lambda i, j, r=request: ADVERSARIES[name](r, i, j)
         )
-        # At most 0.3 steps and 5 % more (at this length), and what noise adds to the estimate of a step.
+        # At most 0.3 steps and 5 % more at this length, and what noise does to the estimate.
         assert one <= one_plain + (0.4 + 20 * noise) * PLAIN_MS + 0.05 * one_plain
         spent, plain = spent + one, plain + one_plain
     assert spent <= (1.01 + 0.05 * noise) * plain + 4.5 * PLAIN_MS
