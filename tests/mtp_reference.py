@@ -137,6 +137,7 @@ class Block:
 
     def __init__(self, config: MtpConfig, model: Tensors, block: Tensors) -> None:
         self.config, self.c = config, config.target
+        self.banned: list[int] = []  # ids that are never said
         of = f"blk.{self.c.n_layers}."
         plain = tiny_models.dequantise(dict(model) | dict(block))
         everything = {name: np.asarray(t, np.float64) for name, t in plain.items()}
@@ -206,7 +207,9 @@ class Block:
         normed = self.norm(x, w["post_attention_norm.weight"])
         x = x + (self._mixture(normed) if c.n_experts else self._network(normed, ""))
         said = self.norm(x, self.last_norm)
-        return said, said @ self.output.T
+        logits = said @ self.output.T
+        logits[:, self.banned] = -np.inf
+        return said, logits
 
     def _network(self, x: np.ndarray, kind: str, expert: int | None = None) -> np.ndarray:
         def of(part: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -52,29 +52,17 @@ def alone(folder: pathlib.Path) -> Iterator[Any]:
 
 # ---------------------------------------------------------------- against the reference
 
-Mutant = Callable[[np.ndarray], np.ndarray]
-
-
-def before_the_norm(taps: np.ndarray) -> np.ndarray:
-    """What the norm behind it gives back as it was."""
-    weight = np.asarray(mtp.model_tensors(CONFIG)["output_norm.weight"], np.float64)
-    return taps / weight
-
-
-MUTANTS: dict[str, Mutant] = {
-    "none": lambda taps: taps,
-    "one position late": lambda taps: np.concatenate((taps[:1], taps[:-1])),
-    "not the last layer": lambda taps: taps,
-}
-
 
 def reference_drafts(target: Any, text: list[int], n: int, mutant: str = "none") -> list[int]:
     """What the block drafts behind a text; `mutant`: what it would if it were wired wrongly."""
     layer = N - 1 if mutant == "not the last layer" else N
     states = np.asarray(target.hidden_states(text[:-1], [layer])).reshape(len(text) - 1, -1)
     block = mtp.Block(CONFIG, mtp.model_tensors(CONFIG), mtp.block_tensors(CONFIG))
+    block.banned = [TARGET.vocab_size - 1]  # what ends a text, as ignore_eos wants it
     cache = mtp.new_cache(CONFIG)
-    taps = MUTANTS.get(mutant, MUTANTS["none"])(states.astype(np.float64))
+    taps = states.astype(np.float64)
+    if mutant == "one position late":
+        taps = np.concatenate((taps[:1], taps[:-1]))
     h = taps if mutant == "before the norm" else block.fuse(taps)
     said, logits = block.rows(cache, text[1:], h)
     if mutant == "shifted tokens":
