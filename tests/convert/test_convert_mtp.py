@@ -135,7 +135,7 @@ def test_llama_cpp_loads_a_file_with_the_block(tmp_path: pathlib.Path) -> None:
     llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     with_block("qwen35", tmp_path / "c")
     convert(tmp_path / "c", tmp_path / "out.gguf", outtype="f32")
-    peer = llama_cpp.Llama(str(tmp_path / "out.gguf"), n_ctx=64, n_threads=2, verbose=False)
+    peer = llama_cpp.Llama(str(tmp_path / "out.gguf"), n_ctx=64, logits_all=True, verbose=False)
     assert peer.metadata["qwen35.nextn_predict_layers"] == "1"
     tokens = random_tokens(12)
     peer.eval(tokens)
