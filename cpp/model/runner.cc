@@ -17,7 +17,7 @@ void Runner::check_head_pass(const Batch& batch) const {
                                              ": is a head that drafts for a target and says "
                                              "nothing by itself; give it as the draft of one");
   }
-  SPECDEC_CHECK(lender_ != nullptr || (head.own_embedding && head.own_output));
+  SPECDEC_CHECK(lender_ != nullptr || (head.own_embedding && head.own_output && !head.next_tokens));
 }
 
 void Runner::forward(const Batch& batch, KvCache& cache, const std::atomic<bool>* cancel) {
@@ -72,7 +72,7 @@ int Runner::feed(const Batch& batch, int n_steps, std::span<const PassPart> part
                  const std::atomic<bool>* cancel) {
   try {
     const int n_done = run(batch, begin(batch, n_steps, parts, cancel));
-    model_.file()->check_whole();  // also after passes without a head
+    model_.check_whole();  // also after passes without a head
     return n_done;
   } catch (const std::bad_alloc&) {
     throw Error(ErrorCode::kResource, "not enough memory for a forward pass of " +
