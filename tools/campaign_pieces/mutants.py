@@ -29,6 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = "python/specdec_native"
 API_TESTS = [
     "tests/api/test_hidden_states.py",
+    "tests/api/test_native_arguments.py",
     "tests/api/test_refusals.py",
     *(f"tests/api/test_{name}.py" for name in (
         "api", "api_chat", "api_drafters", "api_stream", "auto", "cancel", "drafter_options",
