@@ -87,8 +87,9 @@ def test_text_that_is_not_ascii_moves_no_mutant():
     assert ("constant", "'ö'", "'ö_'") in made(source)
 
 
-def test_an_encoding_becomes_another_one():
+def test_constants_become_others_that_can_be_noticed():
     assert made(b"f('utf-8')\n") >= {("constant", "'utf-8'", "'latin-1'")}
+    assert made(b"f(1e9, 9)\n") >= {("constant", "1e9", "2000000000.0"), ("constant", "9", "10")}
 
 
 def test_mutants_that_are_left_out_are_there_and_have_a_reason():

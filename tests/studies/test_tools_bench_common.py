@@ -361,6 +361,20 @@ def test_wrong_arguments_of_the_neighbour_are_refused(neighbour, capsys, argumen
     assert capsys.readouterr().err.endswith(f"error: {says}\n")
 
 
+def test_help_says_what_the_neighbour_is_for(capsys):
+    with pytest.raises(SystemExit):
+        bench_neighbour.main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "What a busy neighbour costs: `specdec bench` alone and beside" in told
+    for text in (
+        "row counts (default 1,8)",
+        "busy share (default 0.5)",
+        "alternations (default 5)",
+    ):
+        assert f"{text} " in told
+    assert "--neighbour" not in told
+
+
 def test_the_script_is_its_own_neighbour(neighbour, monkeypatch):
     kept = []
     monkeypatch.setattr(bench_neighbour, "keep_busy", lambda *given: kept.append(given))
