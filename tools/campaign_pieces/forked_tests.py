@@ -9,6 +9,7 @@ of a process that has not imported the package yet.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import importlib.util
@@ -78,18 +79,36 @@ def changed_functions(before: CodeType, after: CodeType) -> list[tuple[CodeType,
     return pairs
 
 
+@functools.lru_cache(maxsize=16)
+def _compiled(file: str, source: bytes) -> CodeType:
+    return compile(source, file, "exec")
+
+
+@functools.lru_cache(maxsize=16)
+def _functions(file: str) -> tuple[FunctionType, ...]:
+    """All functions of a file that was imported."""
+    return tuple(
+        thing
+        for thing in gc.get_objects()
+        if type(thing) is FunctionType and thing.__code__.co_filename == file
+    )
+
+
+def changes_functions_only(before: bytes, after: bytes) -> bool:
+    return changed_functions(_compiled("f", before), compile(after, "f", "exec")) is not None
+
+
 def change_functions(file: str, before: bytes, after: bytes) -> bool:
     """Gives the functions of a file that was imported their changed code; False: not possible."""
-    pairs = changed_functions(compile(before, file, "exec"), compile(after, file, "exec"))
+    pairs = changed_functions(_compiled(file, before), compile(after, file, "exec"))
     if pairs is None:
         return False
     changed = {(a.co_name, a.co_firstlineno): b for a, b in pairs}
-    for thing in gc.get_objects():
-        if type(thing) is FunctionType and thing.__code__.co_filename == file:
-            code = thing.__code__
-            new = changed.get((code.co_name, code.co_firstlineno))
-            if new is not None:
-                thing.__code__ = new
+    for function in _functions(file):
+        code = function.__code__
+        new = changed.get((code.co_name, code.co_firstlineno))
+        if new is not None:
+            function.__code__ = new
     return True
 
 
@@ -122,11 +141,15 @@ class _Server:
     def pytest_runtestloop(self, session: Any) -> bool:
         items = {item.nodeid: item for item in session.items}
         gc.collect()
-        gc.freeze()
         with self._channel.makefile("rw", encoding="utf-8") as channel:
             self._say(channel, {"tests": list(items)})
             for line in channel:
                 request = json.loads(line)
+                gc.unfreeze()
+                if request["file"]:  # what forks need in common
+                    _compiled(request["file"], pathlib.Path(request["sources"][0]).read_bytes())
+                    _functions(request["file"])
+                gc.freeze()
                 pid = os.fork()
                 if pid == 0:
                     self._child(request, [items[name] for name in request["tests"]])
@@ -142,7 +165,6 @@ class _Server:
         code = 70
         try:
             os.setsid()
-            gc.unfreeze()
             if request["trace"]:
                 self._recorder.start()
             else:
@@ -322,7 +344,3 @@ class TestProcesses:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def changes_functions_only(before: bytes, after: bytes) -> bool:
-    return changed_functions(compile(before, "f", "exec"), compile(after, "f", "exec")) is not None
