@@ -116,13 +116,16 @@ def change_functions(file: str, before: bytes, after: bytes) -> bool:
 
 
 class _Stopper:
-    """Notes the first test that fails, and ends the process there."""
+    """Notes the tests that fail; ends the process at the first one if it is active."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
         self.active = False
+        self.failed: list[str] = []
 
     def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self.failed.append(report.nodeid)
         if self.active and report.failed:
             (self._folder / KILLED_BY).write_text(report.nodeid, encoding="utf-8")
             sys.stdout.flush()
@@ -137,9 +140,14 @@ class _Server:
         self._channel = channel
         self._recorder = recorder
         self.stopper = _Stopper(folder)
+        self._items: dict[str, Any] = {}
+        self._neighbours: dict[str, Any] = {}
 
     def pytest_runtestloop(self, session: Any) -> bool:
-        items = {item.nodeid: item for item in session.items}
+        items = self._items = {item.nodeid: item for item in session.items}
+        names = list(items)
+        for name, other in zip(names, [*names[1:], *names[-2:-1]], strict=len(names) > 1):
+            self._neighbours[name] = items[other]
         gc.collect()
         with self._channel.makefile("rw", encoding="utf-8") as channel:
             self._say(channel, {"tests": list(items)})
@@ -165,6 +173,9 @@ class _Server:
         code = 70
         try:
             os.setsid()
+            if request.get("batch"):
+                self._batch(request)
+                os._exit(0)
             if request["trace"]:
                 self._recorder.start()
             else:
@@ -181,6 +192,32 @@ class _Server:
             sys.stdout.flush()
         finally:
             os._exit(code)
+
+    def _fails(self, test: str) -> bool:
+        self.stopper.failed.clear()
+        item = self._items[test]
+        # Another one follows: what the session, and mostly the file, has made stays.
+        after_it = self._neighbours.get(test)
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=after_it)
+        return bool(self.stopper.failed)
+
+    def _batch(self, request: dict[str, Any]) -> None:
+        """Tries changes one after the other in this process, and writes a line for each: the test
+        that failed with it, and passed again without. It ends where one does not pass again."""
+        file, before = request["file"], pathlib.Path(request["sources"][0]).read_bytes()
+        originals = [(function, function.__code__) for function in _functions(file)]
+        with pathlib.Path(request["out"]).open("a", encoding="utf-8") as out:
+            for change in request["batch"]:
+                after = change["after"].encode()
+                killer = ""
+                if change_functions(file, before, after):
+                    killer = next((test for test in change["tests"] if self._fails(test)), "")
+                for function, code in originals:
+                    function.__code__ = code
+                if killer and self._fails(killer):
+                    return
+                out.write(json.dumps(killer) + "\n")
+                out.flush()
 
 
 # ---------------------------------------------------------------- processes
@@ -310,6 +347,21 @@ class TestProcesses:
         killed_by.unlink(missing_ok=True)
         code = self._ask(tests=tests, file=file, sources=sources, trace="", seconds=seconds)
         return Result(code, killed_by.read_text("utf-8") if killed_by.exists() else "")
+
+    def run_batch(
+        self, file: str, source: str, changes: list[tuple[str, list[str]]], seconds: float
+    ) -> list[str]:
+        """Many changes in one fork: of each the test that failed, "" when none did or it cannot be
+        said. Those at the end that were not reached are left out.
+
+        `changes`: the changed source, and the tests to run; `seconds`: for all of them.
+        """
+        out = self._folder / "batch.txt"
+        out.unlink(missing_ok=True)
+        batch = [{"after": after, "tests": tests} for after, tests in changes]
+        self._ask(tests=[], file=file, sources=(source, ""), trace="", seconds=seconds,
+                  batch=batch, out=str(out))  # fmt: skip
+        return [json.loads(line) for line in out.read_text("utf-8").splitlines() if line]
 
     def run_anew(self, tests: list[str], seconds: float) -> Result:
         """In a process that imports everything again."""
