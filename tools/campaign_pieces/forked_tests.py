@@ -196,16 +196,21 @@ class _Server:
     def _fails(self, test: str) -> bool:
         self.stopper.failed.clear()
         item = self._items[test]
-        # Another one follows: what the session, and mostly the file, has made stays.
+        # What the last one has left of another file or class goes; what the session has stays.
+        item.session._setupstate.teardown_exact(item)
         after_it = self._neighbours.get(test)
         item.ihook.pytest_runtest_protocol(item=item, nextitem=after_it)
         return bool(self.stopper.failed)
 
     def _batch(self, request: dict[str, Any]) -> None:
         """Tries changes one after the other in this process, and writes a line for each: the test
-        that failed with it, and passed again without. It ends where one does not pass again."""
+        that failed with it, and passed again without. It ends where one does not pass again, and
+        does not begin where one does not pass in that order."""
         file, before = request["file"], pathlib.Path(request["sources"][0]).read_bytes()
         originals = [(function, function.__code__) for function in _functions(file)]
+        tests = {test: None for change in request["batch"] for test in change["tests"]}
+        if any(self._fails(test) for _ in range(2) for test in tests):
+            return
         with pathlib.Path(request["out"]).open("a", encoding="utf-8") as out:
             for change in request["batch"]:
                 after = change["after"].encode()
@@ -361,7 +366,8 @@ class TestProcesses:
         batch = [{"after": after, "tests": tests} for after, tests in changes]
         self._ask(tests=[], file=file, sources=(source, ""), trace="", seconds=seconds,
                   batch=batch, out=str(out))  # fmt: skip
-        return [json.loads(line) for line in out.read_text("utf-8").splitlines() if line]
+        lines = out.read_text("utf-8").splitlines() if out.exists() else []
+        return [json.loads(line) for line in lines]
 
     def run_anew(self, tests: list[str], seconds: float) -> Result:
         """In a process that imports everything again."""

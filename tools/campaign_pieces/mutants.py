@@ -57,7 +57,7 @@ READERS = {
 }
 EQUIVALENT = pathlib.Path(__file__).with_name("equivalent_mutants.json")
 QUICK_TESTS = 15
-BATCH = 20  # mutants in one process, those that die at once
+BATCH = 30  # mutants in one process, those that die at once
 FIRST_CASES, QUICK_SECONDS = 4, 0.25  # of a test function: which of its cases are run at all
 LONGEST_SECONDS = 20.0  # of tests for one mutant, of a processor
 COPIED = ("python", "tests", "tools", "docs", "pyproject.toml", "README.md", "CHANGELOG.md",
@@ -346,7 +346,7 @@ class Campaign:
                 tests = tests_of(traced, file, lines_of(mutant), killers)[: QUICK_TESTS * 2]
                 quick = [test for test in tests if traced[test]["seconds"] < QUICK_SECONDS]
                 changes.append((mutant.apply(source).decode(), quick))
-            found = processes.run_batch(str(path), str(self._folder / "before.py"), changes, 60)
+            found = processes.run_batch(str(path), str(self._folder / "before.py"), changes, 90)
             seconds = (time.monotonic() - start) / max(len(found), 1)
             for mutant, killer in zip(batch, found, strict=False):
                 if killer:
