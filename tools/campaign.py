@@ -16,7 +16,7 @@ Pieces:
              pull, train
     soak     a server and the library under mixed requests, watching memory
     mutants  small changes to Python files that some test should notice: decoder, options, model,
-             many, bench_*
+             many, bench_* (needs coverage)
 
 With --keep, results are added to docs/reliability.json, and the table of docs/reliability.md is
 made anew. Ends with 1 when something was found. The package must be installed
@@ -73,7 +73,8 @@ def run_killed(minutes: float, names: list[str], seed: int) -> list[Entry]:
 def run_soak(minutes: float, names: list[str], seed: int) -> list[Entry]:
     return [
         Entry("soak", o.name, o.n_requests, o.hours, o.findings,
-              {"growth": round(o.growth, 4), "rss_bytes": [*o.rss[:1], *o.rss[-1:]]})
+              {"growth": round(o.growth, 4), "rss_bytes": [*o.rss[:1], *o.rss[-1:]],
+               "paused": o.n_paused})
         for o in soak.run(minutes, seed=seed, say=say)
     ]  # fmt: skip
 

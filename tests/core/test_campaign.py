@@ -7,6 +7,7 @@ import json
 import pathlib
 import random
 import re
+import subprocess
 import sys
 
 import pytest
@@ -15,7 +16,16 @@ ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import campaign  # noqa: E402
-from campaign_pieces import faults, fuzz, killed, mutants, mutator, soak, table  # noqa: E402
+from campaign_pieces import (  # noqa: E402
+    faults,
+    forked_tests,
+    fuzz,
+    killed,
+    mutants,
+    mutator,
+    soak,
+    table,
+)  # fmt: skip
 
 SOURCE = b'''"""Text."""
 Kind = Literal["a"]
@@ -77,6 +87,10 @@ def test_text_that_is_not_ascii_moves_no_mutant():
     assert ("constant", "'ö'", "'ö_'") in made(source)
 
 
+def test_an_encoding_becomes_another_one():
+    assert made(b"f('utf-8')\n") >= {("constant", "'utf-8'", "'latin-1'")}
+
+
 def test_mutants_that_are_left_out_are_there_and_have_a_reason():
     known = json.loads(mutants.EQUIVALENT.read_text("utf-8"))
     for file, entries in known.items():
@@ -92,20 +106,121 @@ def test_files_of_mutants_and_their_tests_are_there():
         assert all((ROOT / test).is_file() for test in tests), tests
 
 
-def test_tests_are_chosen_by_the_lines_that_they_run():
-    traced = {
-        "": {"lines": {"f.py": [1]}, "seconds": 0, "passed": True},
-        "slow": {"lines": {"f.py": [1, 5, 6]}, "seconds": 2, "passed": True},
-        "quick": {"lines": {"f.py": [5]}, "seconds": 1, "passed": True},
-        "other": {"lines": {"g.py": [5]}, "seconds": 1, "passed": True},
-        "failed": {"lines": {"f.py": [5]}, "seconds": 1, "passed": False},
+TRACED = {
+    "": {"lines": {"f.py": [1]}, "seconds": 0, "passed": True},
+    "slow": {"lines": {"f.py": [1, 5, 6]}, "seconds": 2, "passed": True},
+    "quick": {"lines": {"f.py": [5]}, "seconds": 1, "passed": True},
+    "other": {"lines": {"g.py": [5]}, "seconds": 1, "passed": True},
+    "failed": {"lines": {"f.py": [5]}, "seconds": 1, "passed": False},
+}
+
+
+def test_tests_are_chosen_by_the_lines_that_they_run(monkeypatch):
+    def chosen(first, last, killers=()):
+        return mutants.tests_of(TRACED, "f.py", range(first, last), killers)
+
+    assert chosen(5, 6) == ["quick", "slow"]
+    assert chosen(6, 7) == ["slow"]
+    assert chosen(1, 2) == ["quick", "slow"]  # of an import
+    assert chosen(5, 6, ["other", "slow"]) == ["slow", "quick"]  # what killed before comes first
+    monkeypatch.setitem(mutants.READERS, "f.py", ["other", "gone"])
+    assert chosen(5, 6, ["slow"]) == ["other", "slow", "quick"]
+    assert mutants.in_turn(["a[1]", "a[2]", "b", "a[3]", "b[x]"]) == [
+        "a[1]", "b", "a[2]", "b[x]", "a[3]",
+    ]  # fmt: skip
+
+
+def test_quick_tests_come_first_and_long_ones_not_at_all():
+    assert list(mutants.stages(TRACED, [])) == []
+    many = [f"t{i:02}" for i in range(20)]
+    traced = {name: {"seconds": 7.5} for name in many}
+    assert list(mutants.stages(traced, many)) == [many[:15], many[15:17]]
+
+
+FUNCTIONS = b"""
+LIMIT = 3
+
+class A:
+    def f(self, a=1):
+        def g(b):
+            return a + b + 1
+        return [g(x) for x in range(LIMIT)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (b"a + b", b"a - b", [2, 1, 0]),
+        (b"range(LIMIT)", b"range(2)", [2, 3]),
+        (b"b + 1", b"b + 1\n\n", [2, 3, 4]),
+        (b"a=1", b"a=2", None),  # importing runs these
+        (b"LIMIT = 3", b"LIMIT = 2", None),
+    ],
+)
+def test_functions_that_were_imported_get_changed_code(tmp_path, old, new, says):
+    file = str(tmp_path / "m.py")
+    space = {}
+    exec(compile(FUNCTIONS, file, "exec"), space)
+    thing = space["A"]()
+    assert thing.f() == [2, 3, 4]
+    changed = FUNCTIONS.replace(old, new)
+    assert changed != FUNCTIONS
+    assert forked_tests.changes_functions_only(FUNCTIONS, changed) is (says is not None)
+    assert forked_tests.change_functions(file, FUNCTIONS, changed) is (says is not None)
+    assert thing.f() == (says or [2, 3, 4])
+
+
+def test_tests_run_again_and_again_with_one_file_changed(tmp_path):
+    """In a process of its own, as it forks and keeps what it imports."""
+    pytest.importorskip("coverage", reason="coverage is not installed")
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python" / "thing.py").write_text("LIMIT = 3\n\ndef f():\n    return LIMIT\n")
+    (tmp_path / "test_thing.py").write_text(
+        "import subprocess, sys, thing\n"
+        "def test_a(tmp_path):\n    assert thing.f() == 3\n"
+        "def test_b():\n    assert thing.LIMIT == 3\n"
+        "def test_c():\n    subprocess.run([sys.executable, '-c', 'import thing'], check=True)\n"
+    )
+    script = f"""
+import json, pathlib, sys
+sys.path.insert(0, {str(ROOT / "tools")!r})
+from campaign_pieces.forked_tests import TestProcesses
+folder = pathlib.Path({str(tmp_path)!r})
+file = folder / "python" / "thing.py"
+before, after = folder / "before.py", folder / "after.py"
+with TestProcesses(folder, {{str(file): "thing.py"}}, ["test_thing.py"]) as processes:
+    found = processes.trace(processes.tests)
+    print(json.dumps({{test: entry["lines"].get("thing.py") for test, entry in found.items()}}))
+    source = file.read_bytes()
+    for old, new in ((b"", b""), (b"return LIMIT", b"return 4")):
+        changed = source.replace(old, new)
+        before.write_bytes(source), after.write_bytes(changed)
+        print(processes.run(processes.tests, 60, str(file), (str(before), str(after))))
+    file.write_bytes(source.replace(b"= 3", b"= 4"))
+    print(processes.run(processes.tests, 60))
+    print(processes.run_anew(processes.tests[1:], 60))
+    file.write_bytes(source.replace(b"return LIMIT", b"while True: pass"))
+    print(processes.run_anew(processes.tests[:1], 1))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines, *results = done.stdout.splitlines()
+    assert json.loads(lines) == {
+        "": [1, 3],
+        "test_thing.py::test_a": [4],
+        "test_thing.py::test_b": None,
+        "test_thing.py::test_c": [1, 3],  # of the process that it starts
     }
-    assert mutants.tests_of(traced, "f.py", range(5, 6)) == ["quick", "slow"]
-    assert mutants.tests_of(traced, "f.py", range(6, 7)) == ["slow"]
-    assert mutants.tests_of(traced, "f.py", range(1, 2)) == ["quick", "slow"]
-    assert mutants.spread(["a[1]", "a[2]", "b", "c"], 2) == ["a[1]", "b"]
-    assert list(mutants.stages(traced, [])) == []
-    assert list(mutants.stages(traced, ["quick", "slow"])) == [["quick", "slow"]]
+    assert results == [
+        "Result(code=0, killer='')",
+        "Result(code=1, killer='test_thing.py::test_a')",
+        "Result(code=0, killer='')",  # importing is done
+        "Result(code=1, killer='test_thing.py::test_b')",
+        "Result(code=None, killer='')",
+    ]
 
 
 WRITE = """
@@ -142,6 +257,39 @@ def test_memory_that_grows_is_found_out():
         outcome.judge()
     assert not flat.findings
     assert "memory grew to 1.17 times" in grows.findings[0]
+
+
+def test_a_time_in_which_the_soak_was_stopped_is_no_time_of_it(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(soak.time, "monotonic", lambda: now)
+    pauses = soak.Pauses()
+    for now in (100.5, 101.0, 221.0, 221.5):
+        pauses.note(now)
+    assert pauses.n_seen == 1
+    assert pauses.clock() == 101.5
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_connection_that_broke_is_a_finding_unless_all_was_stopped(monkeypatch, stopped):
+    httpx = pytest.importorskip("httpx", reason="httpx is not installed")
+    pauses, outcome = soak.Pauses(), soak.Outcome("server")
+
+    def breaks(url, seed):
+        pauses.n_seen += stopped
+        raise httpx.ReadTimeout("slow")
+
+    class Served:
+        url = "http://127.0.0.1:1"
+        process = type("Process", (), {"poll": lambda self: None})()
+        read_log = staticmethod(lambda: "")
+        rss = staticmethod(lambda: 7)
+
+    monkeypatch.setattr(soak, "_server_round", breaks)
+    monkeypatch.setattr(soak, "_wait_until_idle", lambda url: None)
+    monkeypatch.setattr(soak.time, "sleep", lambda seconds: None)
+    soak._serve(Served(), outcome, 1, pauses)
+    assert outcome.findings == ([] if stopped else ["ReadTimeout: slow"])
+    assert (outcome.n_paused, outcome.n_requests, outcome.rss) == (stopped, 0, [7])
 
 
 def test_what_the_faults_tests_print_is_counted():

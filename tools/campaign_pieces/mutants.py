@@ -2,30 +2,28 @@
 
 A copy of the checkout stands in a temporary folder, with the installed extension beside its Python
 files. The tests run once there under a trace, which tells those that run each line; a mutant is
-put into the copy, and the tests of its line run in a process forked from one that has imported what
-tests import: first the quick ones, then the others.
+put into the copy, and the tests of its line run in a fork (`forked_tests`): those first that have
+found a mutant of the same function, then the quick ones, of each test function one case first.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib
 import importlib.util
 import json
-import os
 import pathlib
 import random
 import shutil
-import signal
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import mutator
+from .forked_tests import Result, TestProcesses, changes_functions_only
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = "python/specdec_native"
@@ -40,8 +38,9 @@ API_TESTS = [
     "tests/core/test_calibration.py",
 ]  # fmt: skip
 BENCH_TESTS = [
+    "tests/studies/test_tools_bench_common.py",
+    "tests/studies/test_tools_bench_llama_cpp.py",
     "tests/studies/test_tools_bench_studies.py",
-    "tests/studies/test_tools_benchmarks.py",
 ]
 # File -> tests that may notice; what the trace says chooses among them.
 FILES: dict[str, list[str]] = {
@@ -56,9 +55,9 @@ READERS = {
     for name in ("decoder", "options", "model", "many")
 }
 EQUIVALENT = pathlib.Path(__file__).with_name("equivalent_mutants.json")
-IMPORTED = ("numpy", "hypothesis", "gguf", "httpx", "jinja2", "asyncio", "concurrent.futures")
-QUICK_TESTS = 12
-LONGEST_SECONDS = 90.0  # of tests for one mutant, as long as they took without a change
+QUICK_TESTS = 15
+FIRST_CASES, QUICK_SECONDS = 4, 0.25  # of a test function: which of its cases are run at all
+LONGEST_SECONDS = 20.0  # of tests for one mutant, of a processor
 COPIED = ("python", "tests", "tools", "docs", "pyproject.toml", "README.md", "CHANGELOG.md",
           "CMakeLists.txt", "cpp", ".github", "cmake", "SECURITY.md",
           "CONTRIBUTING.md")  # fmt: skip
@@ -104,153 +103,119 @@ def copy_checkout(target: pathlib.Path) -> None:
     (target / "models").symlink_to(ROOT / "models")
 
 
-class Runner:
-    """Runs tests in processes forked from this one, which never imports the package."""
-
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.folder = folder
-        for name in ("pytest", *IMPORTED):
-            if importlib.util.find_spec(name) is not None:
-                importlib.import_module(name)
-
-    def run(self, tests: list[str], timeout: float, plugins: list[Any] | None = None) -> int | None:
-        """pytest's exit code; None: it took too long. What it says is in `log.txt`.
-
-        `timeout`: seconds of processor time, as the machine may be busy; ten times that by the
-        clock, for what waits for ever.
-        """
-        pid = os.fork()
-        if pid == 0:
-            self._child(tests, plugins or [])
-        deadline = time.monotonic() + 10 * timeout
-        while True:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                self._end_group(pid)
-                return os.waitstatus_to_exitcode(status)
-            if time.monotonic() > deadline or self._processor_seconds(pid) > timeout:
-                self._end_group(pid)
-                os.waitpid(pid, 0)
-                return None
-            time.sleep(0.1)
-
-    @staticmethod
-    def _processor_seconds(pid: int) -> float:
-        with contextlib.suppress(OSError):
-            words = pathlib.Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-            return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-        return 0.0
-
-    @staticmethod
-    def _end_group(pid: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-
-    def _child(self, tests: list[str], plugins: list[Any]) -> None:
-        code = 70
-        try:
-            os.setsid()
-            log = os.open(self.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            os.chdir(self.folder)
-            os.environ["PYTHONPATH"] = str(self.folder / "python")
-            sys.path.insert(0, str(self.folder / "python"))
-            import pytest
-
-            flags = [
-                "-q",
-                "-x",
-                "-p",
-                "no:cacheprovider",
-                "--timeout=0",
-                f"--rootdir={self.folder}",
-            ]
-            flags += [f"--basetemp={self.folder}/basetemp"]
-            if plugins:
-                flags.remove("-x")
-            code = int(pytest.main([*flags, *tests], plugins=plugins))
-            sys.stdout.flush()
-        finally:
-            os._exit(code)
-
-
-def fingerprint(tests: list[str]) -> str:
-    """Of everything that a trace depends on."""
+def fingerprint(paths: Iterable[pathlib.Path]) -> str:
     found = hashlib.sha256()
-    paths = [*(ROOT / "python").rglob("*.py"), *(ROOT / "tools").glob("*.py")]
-    paths += [*(ROOT / "tests").glob("*.py"), *(ROOT / test for test in tests)]
     for path in sorted(paths):
         found.update(path.read_bytes())
     return found.hexdigest()
 
 
-def trace(runner: Runner, tests: list[str], cache: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """What each test runs; a test that fails without a change is left out."""
-    from .trace_plugin import Recorder
-
-    wanted = {"of": fingerprint(tests), "tests": tests, "files": sorted(FILES)}
-    if cache.exists():
-        kept = json.loads(cache.read_text("utf-8"))
-        if all(kept.get(key) == value for key, value in wanted.items()):
-            return dict(kept["found"])
-    files = {str(runner.folder / name): name for name in FILES}
-    out = runner.folder / "trace.json"
-    runner.run(tests, 7200, [Recorder(files, out)])
-    if not out.exists():
-        sys.exit("the tests do not run: " + (runner.folder / "log.txt").read_text("utf-8")[-3000:])
-    found = json.loads(out.read_text("utf-8"))
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    cache.write_text(json.dumps({**wanted, "found": found}), encoding="utf-8")
-    return dict(found)
+def _trace_file(processes: TestProcesses, tests: list[str]) -> dict[str, dict[str, Any]]:
+    """Of test functions with many cases that take long only some: the others tell mostly the
+    same."""
+    cases: dict[str, list[str]] = {}
+    for test in tests:
+        cases.setdefault(test.split("[")[0], []).append(test)
+    found = processes.trace([test for group in cases.values() for test in group[:FIRST_CASES]])
+    more = []
+    for group in cases.values():
+        seconds = statistics.median(found[test]["seconds"] for test in group[:FIRST_CASES])
+        more += group[FIRST_CASES:] if seconds < QUICK_SECONDS else []
+    return {**found, **(processes.trace(more) if more else {})}
 
 
-def tests_of(traced: dict[str, dict[str, Any]], file: str, lines: range) -> list[str]:
-    """The tests that run one of the lines, quickest first; those of imports: all of the file.
+def trace(processes: TestProcesses, cache: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """What each test runs. What is known of a file of tests is good as long as neither it nor the
+    code changes."""
+    code = [*(ROOT / "python").rglob("*.py"), *(ROOT / "tools").glob("*.py")]
+    of = [fingerprint([*code, *(ROOT / "tests").glob("*.py")]), *sorted(FILES)]
+    kept: dict[str, Any] = json.loads(cache.read_text("utf-8")) if cache.exists() else {}
+    if kept.get("of") != of:
+        kept = {"of": of, "tests": {}}
+    by_file: dict[str, list[str]] = {}
+    for test in processes.tests:
+        by_file.setdefault(test.split("::")[0], []).append(test)
+    prints = {file: fingerprint([ROOT / file]) for file in by_file}
+    traced: dict[str, dict[str, Any]] = {}
+    for file, tests in by_file.items():
+        if kept["tests"].get(file, {}).get("of") != prints[file]:
+            found = _trace_file(processes, tests)
+            # What importing runs; other files are imported for other tests.
+            lines = {**kept.get("imports", {}), **found.pop("")["lines"]}
+            kept["imports"] = lines
+            kept["tests"][file] = {"of": prints[file], "found": found}
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            cache.write_text(json.dumps(kept), encoding="utf-8")
+        traced |= kept["tests"][file]["found"]
+    return {"": {"lines": kept["imports"], "seconds": 0.0, "passed": True}, **traced}
 
-    Those that read the file come before them.
+
+def lines_of(mutant: mutator.Mutant) -> range:
+    n_lines = mutant.old.count("\n")
+    if mutant.kind in ("condition", "comparison", "boolean", "arithmetic", "constant"):
+        n_lines = min(n_lines, 3)
+    return range(mutant.line, mutant.line + n_lines + 1)
+
+
+def runs_on_import(traced: dict[str, dict[str, Any]], file: str, lines: range) -> bool:
+    return bool(set(traced.get("", {}).get("lines", {}).get(file, ())) & set(lines))
+
+
+def tests_of(
+    traced: dict[str, dict[str, Any]], file: str, lines: range, first: Iterable[str]
+) -> list[str]:
+    """The tests that run one of the lines, in the order of `in_turn`; those of imports: all of the
+    file.
+
+    `first`: those that come first if they are among them; those that read the file come even
+    before.
     """
-    on_import = bool(set(traced.get("", {}).get("lines", {}).get(file, ())) & set(lines))
+    on_import = runs_on_import(traced, file, lines)
     chosen = []
     for test, entry in traced.items():
         run = set(entry["lines"].get(file, ()))
         if test and entry["passed"] and (run if on_import else run & set(lines)):
             chosen.append((entry["seconds"], test))
-    readers = [test for test in READERS.get(file, []) if test in traced]
-    return [*readers, *(test for _, test in sorted(chosen) if test not in readers)]
+    ordered = in_turn([test for _, test in sorted(chosen)])
+    before = [test for test in READERS.get(file, []) if test in traced]
+    before += [test for test in first if test in set(ordered) - set(before)]
+    return [*before, *(test for test in ordered if test not in set(before))]
 
 
-def spread(tests: list[str], n: int) -> list[str]:
-    """Of each test function one case first, as many as wanted."""
-    seen: set[str] = set()
-    first = [t for t in tests if (name := t.split("[")[0]) not in seen and not seen.add(name)]  # type: ignore[func-returns-value]
-    return first[:n]
+def in_turn(tests: list[str]) -> list[str]:
+    """Of each test function the first case, then of each the second, and so on."""
+    seen: dict[str, int] = {}
+    ranked = []
+    for test in tests:
+        name = test.split("[")[0]
+        seen[name] = seen.get(name, 0) + 1
+        ranked.append((seen[name], test))
+    return [test for _, test in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def stages(traced: dict[str, dict[str, Any]], tests: list[str]) -> Iterator[list[str]]:
-    quick = spread(tests, QUICK_TESTS)
-    if not quick:
+    if not tests:
         return  # nothing runs that line
-    yield quick
+    yield tests[:QUICK_TESTS]
     left, seconds = [], 0.0
-    for test in tests:
+    for test in tests[QUICK_TESTS:]:
+        if seconds + traced[test]["seconds"] > LONGEST_SECONDS:
+            continue  # there may be quicker ones behind it
         seconds += traced[test]["seconds"]
-        if seconds > LONGEST_SECONDS:
-            break
-        if test not in quick:
-            left.append(test)
+        left.append(test)
     if left:
         yield sorted(left)  # by file: their fixtures are made once
 
 
 class Verdicts:
-    """What became of mutants of files that are as they were, so that a run goes on where another
-    stopped. Those that died stay dead when tests are added; of those that survived nothing is kept.
+    """What became of mutants of files that are as they were, and how long it took to find out, so
+    that a run goes on where another stopped. Those that died stay dead when tests are added; of
+    those that survived nothing is kept.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
-        self._kept: dict[str, str] = {}
+        self._kept: dict[str, tuple[str, float]] = {}
         if path.exists():
             self._kept = json.loads(path.read_text("utf-8"))
 
@@ -259,47 +224,68 @@ class Verdicts:
         source = hashlib.sha256((ROOT / file).read_bytes()).hexdigest()[:16]
         return f"{file} {source} {mutant.start} {mutant.key}"
 
-    def get(self, file: str, mutant: mutator.Mutant) -> str | None:
+    def get(self, file: str, mutant: mutator.Mutant) -> tuple[str, float] | None:
         return self._kept.get(self._key(file, mutant))
 
-    def keep(self, file: str, mutant: mutator.Mutant, found: str) -> None:
+    def keep(self, file: str, mutant: mutator.Mutant, found: str, seconds: float) -> None:
         if found == "survived":
             return
-        self._kept[self._key(file, mutant)] = found
+        self._kept[self._key(file, mutant)] = (found, round(seconds, 1))
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text(json.dumps(self._kept), encoding="utf-8")
 
 
 class Campaign:
     def __init__(self, folder: pathlib.Path, say: Callable[[str], None]) -> None:
-        self._runner = Runner(folder)
         self._say = say
         self._folder = folder
         self._verdicts = Verdicts(ROOT / "build" / "campaign" / "verdicts.json")
+        self._killers: dict[str, list[str]] = {}  # function -> tests, the latest first
         self.equivalent: dict[str, dict[str, str]] = json.loads(EQUIVALENT.read_text("utf-8"))
 
-    def is_noticed(self, file: str, mutant: mutator.Mutant, traced: dict[str, Any]) -> str:
-        """ "killed", "timed out" or "survived"."""
+    def is_noticed(
+        self,
+        processes: TestProcesses,
+        file: str,
+        mutant: mutator.Mutant,
+        traced: dict[str, Any],
+    ) -> Result:
+        """A result whose `code` is 0 when it survived."""
         path = self._folder / file
         source = path.read_bytes()
-        n_lines = mutant.old.count("\n")
-        if mutant.kind in ("condition", "comparison", "boolean", "arithmetic", "constant"):
-            n_lines = min(n_lines, 3)
-        tests = tests_of(traced, file, range(mutant.line, mutant.line + n_lines + 1))
+        changed = mutant.apply(source)
+        function = f"{file} {mutant.where}"
+        killers = self._killers.setdefault(function, [])
+        lines = lines_of(mutant)
+        tests = tests_of(traced, file, lines, killers)
+        # What importing runs may have run a function, too.
+        anew = not changes_functions_only(source, changed)
+        sources = (str(self._folder / "before.py"), str(self._folder / "after.py"))
+        for name, text in zip(sources, (source, changed), strict=True):
+            pathlib.Path(name).write_bytes(text)
+        result = Result(0)
         try:
-            path.write_bytes(mutant.apply(source))
+            path.write_bytes(changed)
             self._forget(path)
-            for chosen in stages(traced, tests):
-                usual = sum(traced[test]["seconds"] for test in chosen)
-                code = self._runner.run(chosen, 30 + 5 * usual)
-                if code is None:
-                    return "timed out"
-                if code != 0:
-                    return "killed"
-            return "survived"
+            readers = [test for test in READERS.get(file, []) if test in tests]
+            if anew and readers:
+                result = processes.run(readers, 60)
+            ways = [anew, True] if runs_on_import(traced, file, lines) else [anew]
+            for from_start in sorted(set(ways)):
+                for chosen in stages(traced, tests):
+                    if result.code != 0:
+                        break
+                    seconds = 10 + 5 * sum(traced[test]["seconds"] for test in chosen)
+                    if from_start:
+                        result = processes.run_anew(chosen, 20 + seconds)
+                    else:
+                        result = processes.run(chosen, seconds, str(path), sources)
         finally:
             path.write_bytes(source)
             self._forget(path)
+        if result.killer:
+            killers[:] = [result.killer, *(test for test in killers if test != result.killer)][:4]
+        return result
 
     @staticmethod
     def _forget(path: pathlib.Path) -> None:
@@ -310,33 +296,44 @@ class Campaign:
         self, files: list[str], minutes: float, seed: int, cache: pathlib.Path
     ) -> list[Outcome]:
         tests = sorted({test for file in files for test in FILES[file]})
-        traced = trace(self._runner, [t for t in tests if (ROOT / t).exists()], cache)
-        failing = [test for test, entry in traced.items() if not entry["passed"]]
-        self._say(f"{len(traced) - 1} tests traced, {len(failing)} of them do not pass: {failing}")
-        outcomes = [Outcome(file) for file in files]
-        queues = []
-        for outcome in outcomes:
-            found = mutator.mutants((ROOT / outcome.file).read_bytes())
-            outcome.n_mutants = len(found)
-            known = self.equivalent.get(outcome.file, {})
-            outcome.equivalent = sum(mutant.key in known for mutant in found)
-            queue = [mutant for mutant in found if mutant.key not in known]
-            random.Random(f"{seed} {outcome.file}").shuffle(queue)
-            queues.append(queue)
-        deadline = time.monotonic() + 60 * minutes
-        while any(queues) and time.monotonic() < deadline:
-            for outcome, queue in zip(outcomes, queues, strict=True):
-                if queue:
-                    self._one(outcome, queue.pop(), traced)
+        names = {str(self._folder / name): name for name in FILES}
+        with TestProcesses(self._folder, names, tests) as processes:
+            traced = trace(processes, cache)
+            failing = [test for test, entry in traced.items() if not entry["passed"]]
+            self._say(f"{len(traced) - 1} tests traced, {len(failing)} do not pass: {failing}")
+            outcomes = [Outcome(file) for file in files]
+            queues = []
+            for outcome in outcomes:
+                found = mutator.mutants((ROOT / outcome.file).read_bytes())
+                outcome.n_mutants = len(found)
+                known = self.equivalent.get(outcome.file, {})
+                outcome.equivalent = sum(mutant.key in known for mutant in found)
+                queue = [mutant for mutant in found if mutant.key not in known]
+                random.Random(f"{seed} {outcome.file}").shuffle(queue)
+                queues.append(queue)
+            deadline = time.monotonic() + 60 * minutes
+            while any(queues) and time.monotonic() < deadline:
+                for outcome, queue in zip(outcomes, queues, strict=True):
+                    if queue:
+                        self._one(processes, outcome, queue.pop(), traced)
         return outcomes
 
-    def _one(self, outcome: Outcome, mutant: mutator.Mutant, traced: dict[str, Any]) -> None:
-        start = time.monotonic()
-        found = self._verdicts.get(outcome.file, mutant)
-        if found is None:
-            found = self.is_noticed(outcome.file, mutant, traced)
-            self._verdicts.keep(outcome.file, mutant, found)
-        outcome.hours += (time.monotonic() - start) / 3600
+    def _one(
+        self,
+        processes: TestProcesses,
+        outcome: Outcome,
+        mutant: mutator.Mutant,
+        traced: dict[str, Any],
+    ) -> None:
+        known = self._verdicts.get(outcome.file, mutant)
+        if known is None:
+            start = time.monotonic()
+            code = self.is_noticed(processes, outcome.file, mutant, traced).code
+            found = "timed out" if code is None else "killed" if code else "survived"
+            known = (found, time.monotonic() - start)
+            self._verdicts.keep(outcome.file, mutant, *known)
+        found, seconds = known
+        outcome.hours += seconds / 3600
         name = f"{outcome.file}:{mutant.line} {' '.join(mutant.key.split())}"
         if found == "survived":
             outcome.survived.append(name)
@@ -356,6 +353,9 @@ def run(
     say: Callable[[str], None] = print,
 ) -> list[Outcome]:
     """As many mutants as time allows, all files in turn, in an order that the seed fixes."""
+    if importlib.util.find_spec("coverage") is None:
+        say("coverage is not installed, mutants are left out: pip install coverage")
+        return []
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         folder = pathlib.Path(name)
         copy_checkout(folder)

@@ -149,7 +149,9 @@ class _Finder:
         elif isinstance(value, (int, float)):
             self._add("constant", where, node, repr(value + 1))
         elif isinstance(value, str):
-            self._add("constant", where, node, repr(value + "_"))
+            # Python takes "utf-8_" for what it is.
+            other = "latin-1" if value == "utf-8" else value + "_"
+            self._add("constant", where, node, repr(other))
         elif value is None:
             self._add("constant", where, node, "0")
 

@@ -6,10 +6,12 @@ import asyncio
 import json
 import pathlib
 import random
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,15 +24,54 @@ for name in ("tests", "tests/server"):
 
 CALLS = 40  # of a round
 MOST_GROWTH = 1.05
+PATIENCE_SECONDS = 900.0  # of a client: the machine may be busy, or stop all of us for a while
+
+
+class Pauses:
+    """Notes when this process did not run for a while: somebody stopped it or the machine slept."""
+
+    SHORTEST_SECONDS = 5.0
+
+    def __init__(self) -> None:
+        self.n_seen = 0
+        self._seconds = 0.0
+        self._last = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def note(self, now: float) -> None:
+        """Called all the time: what lies between two calls is a pause if it is long."""
+        if now - self._last > self.SHORTEST_SECONDS:
+            self._seconds += now - self._last
+            self.n_seen += 1
+        self._last = now
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.5):
+            self.note(time.monotonic())
+
+    def clock(self) -> float:
+        """Seconds, without those of the pauses."""
+        return time.monotonic() - self._seconds
+
+    def __enter__(self) -> Pauses:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
 
 @dataclass
 class Outcome:
-    """`rss`: bytes after each round, those of the start left out."""
+    """`rss`: bytes after each round, those of the start left out. `n_paused`: rounds that are not
+    counted, as they lost a connection while they were stopped."""
 
     name: str
     n_requests: int = 0
     hours: float = 0.0
+    n_paused: int = 0
     rss: list[int] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
 
@@ -77,12 +118,51 @@ def _server_round(url: str, seed: int) -> int:
 
     async def run() -> None:
         limits = httpx.Limits(max_connections=12)
-        async with httpx.AsyncClient(limits=limits, timeout=300) as client:
+        async with httpx.AsyncClient(limits=limits, timeout=PATIENCE_SECONDS) as client:
             jobs = [rng.choice(kinds)(client, url, random.Random(i)) for i in range(CALLS)]
             await asyncio.gather(*jobs)
 
     asyncio.run(run())
     return CALLS
+
+
+def _wait_until_idle(url: str) -> None:
+    """Its own clock is the number of looks, which stands still when all of us are stopped."""
+    import httpx
+
+    names = ("specdec_requests_running 0", "specdec_requests_waiting 0")
+    for _ in range(2400):
+        text = httpx.get(f"{url}/metrics", timeout=PATIENCE_SECONDS).text
+        if all(re.search(rf"^{name}(\.0)?$", text, re.M) for name in names):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"requests are still there: {text}")
+
+
+def _serve(served: Any, outcome: Outcome, seed: int, pauses: Pauses) -> None:
+    """One round of a server. A connection that broke while all of us were stopped is no finding."""
+    import httpx
+
+    before = pauses.n_seen
+    try:
+        try:
+            n_calls = _server_round(served.url, seed)
+            _wait_until_idle(served.url)
+            outcome.n_requests += n_calls
+        except httpx.TransportError:
+            time.sleep(1.5)  # for the watch to look again
+            if pauses.n_seen == before:
+                raise
+            outcome.n_paused += 1
+            _wait_until_idle(served.url)
+    except Exception as error:
+        outcome.findings.append(f"{type(error).__name__}: {error}")
+    if "Traceback" in served.read_log():
+        outcome.findings.append(f"its log: {served.read_log()[-2000:]}")
+    if served.process.poll() is not None:
+        outcome.findings.append(f"it ended with {served.process.returncode}")
+    else:
+        outcome.rss.append(served.rss())
 
 
 class Library:
@@ -133,30 +213,23 @@ def run(minutes: float, *, seed: int = 1, say: Callable[[str], None] = print) ->
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         target, draft = models(pathlib.Path(name))
         env = {"SPECDEC_CALIBRATION": name}
-        with ServerProcess(target, *strangers.OPTIONS, "-c", "512", env=env) as served:
+        with (
+            ServerProcess(target, *strangers.OPTIONS, "-c", "512", env=env) as served,
+            Pauses() as pauses,
+        ):
             calls = Library(target, draft, seed)
             deadline = time.monotonic() + 60 * minutes
             number = 0
             while time.monotonic() < deadline and not server.findings + library.findings:
                 number += 1
-                start = time.monotonic()
-                try:
-                    server.n_requests += _server_round(served.url, seed + number)
-                    strangers.wait_until_idle(served)
-                except Exception as error:
-                    server.findings.append(f"{type(error).__name__}: {error}")
-                if "Traceback" in served.read_log():
-                    server.findings.append(f"its log: {served.read_log()[-2000:]}")
-                if served.process.poll() is not None:
-                    server.findings.append(f"it ended with {served.process.returncode}")
-                else:
-                    server.rss.append(served.rss())
-                middle = time.monotonic()
+                start = pauses.clock()
+                _serve(served, server, seed + number, pauses)
+                middle = pauses.clock()
                 server.hours += (middle - start) / 3600
                 told = calls.round()
                 library.n_requests = told["calls"]
                 library.rss.append(told["rss"])
-                library.hours += (time.monotonic() - middle) / 3600
+                library.hours += (pauses.clock() - middle) / 3600
                 if told["wrong"]:
                     library.findings.append(told["wrong"])
                 if number % 20 == 1:
