@@ -60,6 +60,8 @@ def test_the_page_gets_the_figures_between_its_marks(tool, tmp_path):
 
 
 def test_the_page_shows_what_is_kept(tool):
+    if not tool.KEPT.exists():
+        pytest.skip("no figures are kept yet: tools/measure_coverage.py --write")
     kept = json.loads(tool.KEPT.read_text())
     assert tool.table(kept) in tool.PAGE.read_text()
     assert kept["python"]["total"]["percent"] > 80
