@@ -19,10 +19,11 @@ TINY_TEMPLATE = (
 
 @pytest.fixture(scope="session", autouse=True)
 def calibration_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
-    """Measured costs of small models are not worth keeping beyond a test run."""
+    """Measured costs and packed weights of small models are not worth keeping beyond a test run."""
     folder = tmp_path_factory.mktemp("calibration")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECDEC_CALIBRATION", str(folder))
+        patch.setenv("SPECDEC_PACKED", str(tmp_path_factory.mktemp("packed")))
         yield folder
 
 

@@ -32,6 +32,8 @@ class WeightMatrix {
   [[nodiscard]] virtual std::size_t n_bytes() const = 0;  // memory it occupies
   // Points into the data it was made from, which must outlive it.
   [[nodiscard]] virtual bool is_view() const { return false; }
+  // What Backend::use_packed() takes; empty where it cannot be kept in a file.
+  [[nodiscard]] virtual std::span<const std::byte> packed() const { return {}; }
 };
 
 struct Norm {
@@ -249,6 +251,17 @@ class Backend {
                                                                  std::span<const std::byte> data) {
     return load_matrix(dtype, n_out, n_in, data);
   }
+
+  // Matrices can be kept in files and used from there, by all backends with the same number: equal
+  // weights are equal bytes, on every processor. 0: not by this backend.
+  [[nodiscard]] virtual std::uint64_t packed_layout() const { return 0; }
+  [[nodiscard]] virtual std::size_t packed_bytes(DType dtype, std::int64_t n_out,
+                                                 std::int64_t n_in) const;
+  // A matrix over WeightMatrix::packed() of another, on a boundary of 64 bytes, which must outlive
+  // it.
+  [[nodiscard]] virtual std::unique_ptr<WeightMatrix> use_packed(DType dtype, std::int64_t n_out,
+                                                                 std::int64_t n_in,
+                                                                 std::span<const std::byte> packed);
 
   virtual void linear(const LinearTask& task) = 0;
   virtual void gated_linear(const GatedLinearTask& task) = 0;

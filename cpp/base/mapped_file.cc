@@ -17,6 +17,7 @@ namespace specdec {
 MappedFile::MappedFile(const std::string& path) : path_(path) {
   OpenFile file(path);
   size_ = static_cast<std::size_t>(file.size());
+  modified_ns_ = file.modified_ns();
   if (size_ == 0) return;
   void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd(), 0);
   if (mapped == MAP_FAILED) throw_file_error(path, "cannot map", errno);
@@ -35,6 +36,7 @@ MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
+      modified_ns_(other.modified_ns_),
       fd_(std::exchange(other.fd_, -1)),
       watch_(std::exchange(other.watch_, nullptr)) {}
 
@@ -42,6 +44,7 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(modified_ns_, other.modified_ns_);
   std::swap(fd_, other.fd_);
   std::swap(watch_, other.watch_);
   return *this;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 
@@ -24,6 +25,9 @@ class MappedFile {
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data_, size_}; }
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
 
+  // When the file was changed last, in nanoseconds since 1970.
+  [[nodiscard]] std::uint64_t modified_ns() const noexcept { return modified_ns_; }
+
   // Throws Error(kIo, changed) if the file has become shorter since it was mapped, or could not be
   // read: whatever was made from bytes() meanwhile is worthless.
   void check_whole() const;
@@ -37,6 +41,7 @@ class MappedFile {
   std::string path_;
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
+  std::uint64_t modified_ns_ = 0;
   int fd_ = -1;
   WatchedMapping* watch_ = nullptr;
 };

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/system.h"
 
 namespace specdec {
 namespace {
@@ -92,6 +93,7 @@ OpenFile::OpenFile(const std::string& path) {
     throw;
   }
   size_ = static_cast<std::uint64_t>(info.st_size);
+  modified_ns_ = specdec::modified_ns(info);
 }
 
 OpenFile::~OpenFile() {

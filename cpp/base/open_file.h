@@ -27,12 +27,14 @@ class OpenFile {
 
   [[nodiscard]] int fd() const noexcept { return fd_; }
   [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+  [[nodiscard]] std::uint64_t modified_ns() const noexcept { return modified_ns_; }
   // The descriptor is the caller's from now on.
   [[nodiscard]] int release() noexcept;
 
  private:
   int fd_ = -1;
   std::uint64_t size_ = 0;
+  std::uint64_t modified_ns_ = 0;
 };
 
 // All of it, whatever interrupts; false, with errno, where that fails.

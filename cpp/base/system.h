@@ -8,10 +8,19 @@
 #include <string>
 #include <vector>
 
+struct stat;
+
 namespace specdec {
 
 // Large pages for memory that begins at one. A hint.
 void advise_huge_pages(void* data, std::size_t n_bytes) noexcept;
+
+// Maps the pages of a file that [data, data + n_bytes) touches, reading them if need be, before
+// they are used. A hint.
+void map_pages(const void* data, std::size_t n_bytes) noexcept;
+
+// When a file was changed last, in nanoseconds since 1970.
+[[nodiscard]] std::uint64_t modified_ns(const struct stat& info) noexcept;
 
 // Cores, each counted once, that the scheduler may put this process on; of unlike cores the fast
 // ones. At least 1.

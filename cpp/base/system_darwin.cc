@@ -1,6 +1,7 @@
 #include <fcntl.h>
 #include <mach/mach.h>
 #include <pthread.h>
+#include <sys/stat.h>
 #include <sys/sysctl.h>
 #include <unistd.h>
 
@@ -22,6 +23,13 @@ T number(const char* name) noexcept {
 }  // namespace
 
 void advise_huge_pages(void*, std::size_t) noexcept {}
+
+void map_pages(const void*, std::size_t) noexcept {}
+
+std::uint64_t modified_ns(const struct stat& info) noexcept {
+  return static_cast<std::uint64_t>(info.st_mtimespec.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(info.st_mtimespec.tv_nsec);
+}
 
 int usable_cores() {
   // Every part of a layer waits for the slowest thread: efficiency cores would hold up the others.

@@ -1,6 +1,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -20,6 +21,16 @@ namespace specdec {
 
 void advise_huge_pages(void* data, std::size_t n_bytes) noexcept {
   (void)::madvise(data, n_bytes, MADV_HUGEPAGE);
+}
+
+void map_pages(const void* data, std::size_t n_bytes) noexcept {
+  constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ of Linux 5.14, which old headers lack
+  (void)::madvise(const_cast<void*>(data), n_bytes, kPopulateRead);
+}
+
+std::uint64_t modified_ns(const struct stat& info) noexcept {
+  return static_cast<std::uint64_t>(info.st_mtim.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(info.st_mtim.tv_nsec);
 }
 
 int usable_cores() {

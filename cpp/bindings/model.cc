@@ -74,6 +74,7 @@ Fields info_dict(const ModelHandle& handle) {
   result["device"] = to_text(info.device);
   result["n_threads"] = info.n_threads;
   result["repack"] = to_text(info.repack);
+  result["kept_weight_bytes"] = info.kept_weight_bytes;
   result["n_ctx"] = info.n_ctx > 0 ? py::object(py::int_(info.n_ctx)) : py::none();
   result["vram_budget"] =
       info.vram_budget > 0 ? py::object(py::int_(info.vram_budget)) : py::none();

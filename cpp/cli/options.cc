@@ -223,6 +223,8 @@ void print_placement(const ModelInfo& info) {
                     ", KV cache " + info.kv_type;
   if (info.n_ctx > 0) how += ", context " + std::to_string(info.n_ctx);
   if (info.vram_budget > 0) how += ", GPU budget " + bytes_text(info.vram_budget);
+  if (info.kept_weight_bytes > 0)
+    how += ", " + bytes_text(info.kept_weight_bytes) + " of packed weights from their file";
   print_note(printable(info.path, 400) + ": " + info.quantisation + ", " + how);
   for (const std::string& line : info.placement) print_note(line);
   if (!info.cpu_reason.empty()) print_note("on the CPU: " + info.cpu_reason);

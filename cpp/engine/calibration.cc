@@ -21,6 +21,7 @@
 #include "base/open_file.h"
 #include "base/system.h"
 #include "decode/stats.h"
+#include "engine/cache_folder.h"
 
 namespace specdec {
 namespace {
@@ -62,14 +63,6 @@ std::uint64_t add_model(const LoadedModel& model, std::uint64_t hash) {
 
 std::string machine() {
   return std::to_string(std::thread::hardware_concurrency()) + processor_name();
-}
-
-std::string folder() {
-  if (const char* chosen = std::getenv("SPECDEC_CALIBRATION"); chosen != nullptr && *chosen != 0)
-    return std::string(chosen) == "off" ? "" : chosen;
-  const char* home = std::getenv("HOME");
-  if (home == nullptr || *home != '/') return {};
-  return std::string(home) + "/.cache/specdec-native/calibration";
 }
 
 // The text of a small regular file; nothing otherwise. Never waits, as opening a FIFO would.
@@ -162,7 +155,7 @@ void write_passes(std::ostream& out, const std::vector<std::pair<int, double>>& 
 
 CalibrationFile::CalibrationFile(const LoadedModel& target, const LoadedModel* draft,
                                  KvType kv_type)
-    : folder_(folder()) {
+    : folder_(cache_folder("SPECDEC_CALIBRATION", "calibration")) {
   std::uint64_t hash = fnv1a(machine(), 0xCBF29CE484222325ULL);
   hash = add_model(target, hash);
   if (draft != nullptr) hash = add_model(*draft, hash);

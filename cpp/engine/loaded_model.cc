@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <future>
 #include <limits>
 
 #include "backend/backend.h"
 #include "backend/device_backend.h"
 #include "base/error.h"
 #include "chat_template/formats.h"
+#include "engine/cache_folder.h"
 #include "engine/memory.h"
 #include "engine/session.h"
 #include "gguf/reader.h"
@@ -61,8 +63,9 @@ void check_options(const ModelOptions& options) {
     throw_invalid("n_threads must be 1 to 256, or 0 for one per core, got " +
                   std::to_string(options.n_threads));
   }
-  if (options.repack != "auto" && options.repack != "off") {
-    throw_invalid("repack must be 'auto' or 'off', got '" + printable(options.repack) + "'");
+  if (options.repack != "auto" && options.repack != "keep" && options.repack != "off") {
+    throw_invalid("repack must be 'auto', 'keep' or 'off', got '" + printable(options.repack) +
+                  "'");
   }
   if (options.n_ctx < 0) throw_invalid("n_ctx must be >= 0, got " + std::to_string(options.n_ctx));
 }
@@ -131,6 +134,26 @@ std::shared_ptr<DeviceBackend> open_gpu(const ModelOptions& options, const Model
   throw Error(ErrorCode::kDevice,
               what + " cannot be had: " + reason + "; use device 'cpu' and no GPU layers");
 }
+
+// The tokenizer, made beside the weights: of a large vocabulary that takes as long as mapping them.
+class PendingTokenizer {
+ public:
+  explicit PendingTokenizer(const GgufFile& file)
+      : file_(file), result_(std::async([&file] { return Tokenizer::from_gguf(file); })) {}
+  // Once. Throws what is wrong with it.
+  [[nodiscard]] std::shared_ptr<const Tokenizer> get() {
+    try {
+      return result_.get();
+    } catch (...) {
+      file_.check_whole();  // if it was cut off meanwhile, that is what to say
+      throw;
+    }
+  }
+
+ private:
+  const GgufFile& file_;
+  std::future<std::shared_ptr<const Tokenizer>> result_;  // whose destructor waits
+};
 
 // Room for copies of experts: what is free, less everything else and a margin.
 std::size_t expert_room(const GgufFile& file, const ModelConfig& config) {
@@ -202,8 +225,7 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
   loaded->file_ = GgufFile::open(path);
   // First what the model is: an unknown architecture is no tokenizer problem.
   const ModelConfig config = read_model_config(*loaded->file_);
-  // Before the weights: a file whose tokenizer we cannot read is refused at once.
-  loaded->tokenizer_ = Tokenizer::from_gguf(*loaded->file_);
+  PendingTokenizer tokenizer(*loaded->file_);
   loaded->backend_ =
       make_cpu_backend(options.n_threads, options.repack == "off" ? Repack::kOff : Repack::kAuto);
 
@@ -211,6 +233,10 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
   load_options.check_tensors = options.check_tensors;
   load_options.requantize = requantize_type(options);
   load_options.max_expert_bytes = expert_room(*loaded->file_, config);
+  if (options.repack != "off")
+    load_options.packed_path = packed_path(*loaded->file_, options.requantize);
+  load_options.keep_packed = options.repack == "keep" && !load_options.packed_path.empty();
+  if (load_options.keep_packed) tidy_packed_folder();
   std::string cpu_reason;
   std::optional<Placement> placement;
   if (const std::shared_ptr<DeviceBackend> gpu = open_gpu(options, config, cpu_reason)) {
@@ -245,7 +271,13 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
       return true;
     };
   }
-  loaded->model_ = Model::load(loaded->file_, loaded->backend_, load_options);
+  try {
+    loaded->model_ = Model::load(loaded->file_, loaded->backend_, load_options);
+  } catch (...) {
+    (void)tokenizer.get();  // a file whose tokenizer we cannot read is refused for that
+    throw;
+  }
+  loaded->tokenizer_ = tokenizer.get();
   const TokenId n_tokens = loaded->tokenizer_->n_tokens();
   if (n_tokens < loaded->model_->config().n_tokens) {
     throw loaded->file_->make_error(ErrorCode::kModelFormat, "bad_vocab",
@@ -288,6 +320,7 @@ void LoadedModel::fill_info(const ModelOptions& options, const std::string& cpu_
   info.device = backend.name + ": " + backend.description;
   info.n_threads = backend.n_threads;
   info.repack = options.repack;
+  info.kept_weight_bytes = model_->memory().kept_bytes;
   info.n_ctx = options.n_ctx;
   info.vram_budget = options.vram_budget;
   info.cpu_reason = cpu_reason;

@@ -41,8 +41,10 @@ struct ModelOptions {
   std::shared_ptr<DeviceBackend> gpu;
   std::string kv_type =
       "f16";  // elements of the KV cache: "f32", "f16", "q8_0"; a session may differ
-  // "auto": weights are repacked for the kernels; "off": they stay in the mapped file and are
-  // packed in every pass, slower, in little memory, with the same results.
+  // "auto": weights are repacked for the kernels; "keep": and kept in a file, $SPECDEC_PACKED or
+  // ~/.cache/specdec-native/packed, that later loads with "auto" or "keep" map and share; "off":
+  // they stay in the mapped file and are packed in every pass, slower, in little memory. All with
+  // the same results.
   std::string repack = "auto";
   bool check_tensors = false;  // read all weights and refuse NaN and infinity
   // "q4_0", "q4_1", "q5_0", "q5_1", "q8_0": matrices that become smaller by it are rewritten so,

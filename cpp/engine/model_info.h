@@ -49,8 +49,9 @@ struct ModelInfo {
   std::vector<std::string> placement;  // the plan, line by line; empty without a GPU
   std::string cpu_reason;              // why nothing is on a GPU, when nobody forbade it
   int n_threads = 0;
-  std::string repack;  // "auto" or "off", see ModelOptions
-  int n_ctx = 0;       // as ModelOptions
+  std::string repack;                   // "auto", "keep" or "off", see ModelOptions
+  std::uint64_t kept_weight_bytes = 0;  // used from the file of packed weights
+  int n_ctx = 0;                        // as ModelOptions
   std::uint64_t vram_budget = 0;
   double load_ms = 0;
   std::vector<std::string> warnings;  // what is odd about the file but harmless

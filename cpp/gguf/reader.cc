@@ -1,8 +1,10 @@
 #include "gguf/reader.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "gguf/parser.h"
 
 namespace specdec {
@@ -31,6 +33,19 @@ std::shared_ptr<GgufFile> GgufFile::open_one(const std::string& path, const Gguf
 void GgufFile::check_whole() const {
   if (mapping_) mapping_->check_whole();
   for (const auto& other : others_) other->check_whole();
+}
+
+std::uint64_t GgufFile::stamp() const {
+  if (!mapping_) return 0;
+  Hash64 hash;
+  const auto add = [&hash](const GgufFile& file) {
+    hash.add_number(file.bytes_.size());
+    hash.add_number(file.mapping_->modified_ns());
+    hash.add(file.bytes_.first(std::min<std::size_t>(file.data_start_, file.bytes_.size())));
+  };
+  add(*this);
+  for (const auto& other : others_) add(*other);
+  return std::max<std::uint64_t>(hash.value(), 1);
 }
 
 std::shared_ptr<const GgufFile> GgufFile::parse(std::span<const std::byte> bytes,

@@ -80,6 +80,9 @@ class GgufFile {
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
   // After use of what was read: throws as MappedFile::check_whole().
   void check_whole() const;
+  // Of the size, time of modification and metadata of all files of the model: of another model, or
+  // after a change, all but certainly another number. 0: it is in memory.
+  [[nodiscard]] std::uint64_t stamp() const;
   // "trailing_bytes: ..." and the like, for the load report.
   [[nodiscard]] const std::vector<std::string>& warnings() const noexcept { return warnings_; }
 

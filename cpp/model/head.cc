@@ -84,7 +84,7 @@ void Runner::fuse(std::span<const float> taps, int n_rows, std::span<float> feat
 
 // Steps with finite logits. Whatever else is not finite is an error.
 int Runner::check_head(const Batch& batch, const Pass& pass) {
-  model_.file()->check_whole();
+  model_.check_whole();
   int n_done = pass.n_steps;
   for (int i = 0; i < pass.n_outputs(); ++i) {
     if (results_.top_[static_cast<std::size_t>(i * results_.top_k_)].token >= 0) continue;

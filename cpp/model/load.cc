@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "base/system.h"
 #include "model/device_sizes.h"
 #include "model/loader.h"
 #include "model/weights.h"
@@ -77,7 +78,10 @@ void Model::load_weights(const LoadOptions& options) {
     reserve_device(options);
   }
   DeviceBackend* const device = device_.get();  // of the head, and of layers
-  Loader loader(*file_, config_, *backend_, options, w.memory, warnings_, w.requantized);
+  const std::uint64_t identity = packed_identity(options);
+  open_packed(options, identity);
+  Loader loader(*file_, config_, *backend_, options, w.memory, warnings_, w.requantized,
+                w.packed.get());
   loader.report();
 
   w.embedding = file_->find_tensor("token_embd.weight");  // null: a head that uses its target's
@@ -117,6 +121,44 @@ void Model::load_weights(const LoadOptions& options) {
         slot.kind == SlotKind::kMatrix ? slot.end_row() - slot.first_row : 1;
     loader.slot(slot, n_rows, w.layers[static_cast<std::size_t>(slot.layer)]);
   }
+  if (!loader.parts().empty() && identity != 0)
+    keep_packed(options, identity, loader.parts(), [&loader] { loader.report(); });
+}
+
+std::uint64_t Model::packed_identity(const LoadOptions& options) const {
+  if (options.packed_path.empty()) return 0;
+  const std::string variant =
+      options.requantize ? dtype_traits(*options.requantize).name : std::string();
+  return specdec::packed_identity(*file_, backend_->packed_layout(), variant);
+}
+
+void Model::open_packed(const LoadOptions& options, std::uint64_t identity) {
+  if (identity == 0) return;
+  weights_->packed = PackedFile::open(options.packed_path, identity);
+  // Where it would push out other things, or itself, it is read as it is needed. One core is the
+  // tokenizer's, which is made meanwhile.
+  if (weights_->packed != nullptr && weights_->packed->size() < free_memory_bytes() / 2)
+    weights_->packed->bring_in(std::max(1, backend_->info().n_threads - 1));
+}
+
+// What cannot be kept is no reason not to run.
+void Model::keep_packed(const LoadOptions& options, std::uint64_t identity,
+                        std::span<const PackedPart> parts, const std::function<void()>& poll) {
+  std::size_t n_bytes = 0;
+  for (const PackedPart& part : parts) n_bytes += part.bytes.size();
+  if (n_bytes == weights_->memory.kept_bytes) return;  // all of it came from there
+  try {
+    PackedFile::write(options.packed_path, identity, file_->path(), parts, poll);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kCancelled) throw;
+    warnings_.push_back(std::string("not_kept: packed weights are made again at the next start: ") +
+                        error.what());
+  }
+}
+
+void Model::check_whole() const {
+  file_->check_whole();
+  if (weights_->packed != nullptr) weights_->packed->check_whole();
 }
 
 KvShape Model::kv_shape(KvType type) const {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "model/weights.h"
 #include "quant/codec.h"
 #include "quant/requantize.h"
@@ -19,14 +20,15 @@ class Loader {
  public:
   Loader(const GgufFile& file, const ModelConfig& config, Backend& backend,
          const LoadOptions& options, ModelMemory& memory, std::vector<std::string>& warnings,
-         std::vector<std::vector<std::byte>>& requantized)
+         std::vector<std::vector<std::byte>>& requantized, const PackedFile* packed)
       : file_(file),
         host_(backend),
         backend_(&backend),
         options_(options),
         memory_(memory),
         warnings_(warnings),
-        requantized_(requantized) {
+        requantized_(requantized),
+        packed_(packed) {
     const bool tied = config.tied_head;
     for (const TensorInfo& tensor : file.tensors()) {
       if (is_of_unused_block(tensor.name, config) || tensor.dtype == kIdType) continue;
@@ -49,17 +51,27 @@ class Loader {
     const std::uint64_t n_in = tensor.shape[0];
     const std::uint64_t n_bytes = row_bytes(tensor.dtype, n_in) * n_rows;
     const std::uint64_t first_byte = row_bytes(tensor.dtype, n_in) * first_row;
-    file_.will_need(tensor, first_byte, n_bytes);
     const auto out = static_cast<std::int64_t>(n_rows);
     const auto in = static_cast<std::int64_t>(n_in);
+    const bool rewrite = !exact && requantizes(tensor);
+    const std::uint64_t key = packed_key(name, first_row, 0);
+    auto matrix = kept(rewrite ? *options_.requantize : tensor.dtype, out, in, key);
+    if (matrix != nullptr) {
+      if (rewrite) count_saved(tensor.dtype, out, in);
+      if (last) done(tensor);
+      return matrix;
+    }
+    file_.will_need(tensor, first_byte, n_bytes);
     const std::span<const std::byte> data = file_.tensor_data(tensor).subspan(first_byte, n_bytes);
-    if (!exact && requantizes(tensor)) {
+    if (rewrite) {
       auto rewritten = requantized(tensor.dtype, out, in, data);
+      note(key, *rewritten);
       if (last) finish(tensor);
       return rewritten;
     }
-    auto matrix = backend_->load_matrix(tensor.dtype, out, in, data);
+    matrix = backend_->load_matrix(tensor.dtype, out, in, data);
     count(matrix->n_bytes());
+    note(key, *matrix);
     if (matrix->is_view()) {
       // The embedding is counted once, also when it is the head.
       if (name != "token_embd.weight") memory_.mapped_bytes += n_bytes;
@@ -69,6 +81,37 @@ class Loader {
     }
     return matrix;
   }
+
+  // From the file of packed weights; null: it is not there.
+  std::unique_ptr<WeightMatrix> kept(DType dtype, std::int64_t n_out, std::int64_t n_in,
+                                     std::uint64_t key) {
+    if (packed_ == nullptr || device_ != nullptr) return nullptr;
+    const std::size_t n_bytes = backend_->packed_bytes(dtype, n_out, n_in);
+    const std::span<const std::byte> bytes = packed_->find(key, n_bytes);
+    if (bytes.empty() || (options_.check_tensors && !packed_->is_intact(key))) return nullptr;
+    auto matrix = backend_->use_packed(dtype, n_out, n_in, bytes);
+    count(n_bytes);
+    memory_.kept_bytes += n_bytes;
+    note(key, *matrix);
+    return matrix;
+  }
+
+  // Rows of a matrix, or of the e-th of a stack, which are rewritten or not.
+  [[nodiscard]] static std::uint64_t packed_key(const std::string& name, std::uint64_t first_row,
+                                                std::uint64_t expert) {
+    Hash64 hash;
+    hash.add_text(name);
+    hash.add_number(first_row);
+    hash.add_number(expert);
+    return hash.value();
+  }
+
+  // Remembers what can be kept.
+  void note(std::uint64_t key, const WeightMatrix& matrix) {
+    if (options_.keep_packed && device_ == nullptr && !matrix.packed().empty())
+      parts_.push_back({key, matrix.packed()});
+  }
+  [[nodiscard]] std::span<const PackedPart> parts() const { return parts_; }
 
   // The embedding where the device looks rows up: as it is in the file. Not a part of the progress.
   std::unique_ptr<WeightMatrix> embedding(const TensorInfo& tensor, std::int64_t n_rows) {
@@ -94,12 +137,19 @@ class Loader {
     std::vector<std::byte> rows = requantize(from, data, n_rows, n_in, to, host_.info().n_threads);
     auto matrix = backend_->load_matrix(to, n_rows, n_in, rows);
     count(matrix->n_bytes());
-    memory_.requantize_saved_bytes += data.size() - rows.size();
+    count_saved(from, n_rows, n_in);
     if (matrix->is_view()) {
       memory_.weights_bytes += rows.size();
       requantized_.push_back(std::move(rows));  // moving keeps the place
     }
     return matrix;
+  }
+
+  void count_saved(DType from, std::int64_t n_rows, std::int64_t n_in) {
+    const auto n = static_cast<std::uint64_t>(n_in);
+    memory_.requantize_saved_bytes +=
+        static_cast<std::size_t>(n_rows) *
+        static_cast<std::size_t>(row_bytes(from, n) - row_bytes(*options_.requantize, n));
   }
 
   // The matrices of a stack, one by one: those for which there is no room stay in the file.
@@ -120,22 +170,29 @@ class Loader {
       const std::size_t at = (e * slot.shape[1] + slot.first_row) * one_row;
       const std::span<const std::byte> expert = data.subspan(at, n_bytes);
       const bool mapped = slot.is_chosen() && expert_bytes_ + n_bytes > options_.max_expert_bytes;
-      if (!mapped) file_.will_need(tensor, at, n_bytes);
-      std::unique_ptr<WeightMatrix> matrix;
       const bool rewritten = requantizes(tensor) && !mapped;
-      if (rewritten) {
+      const std::uint64_t key = packed_key(slot.name, slot.first_row, e + 1);
+      auto matrix = mapped
+                        ? nullptr
+                        : kept(rewritten ? *options_.requantize : tensor.dtype, n_out, n_in, key);
+      const bool was_kept = matrix != nullptr;
+      if (!mapped && !was_kept) file_.will_need(tensor, at, n_bytes);
+      if (was_kept) {
+        if (rewritten) count_saved(tensor.dtype, n_out, n_in);
+      } else if (rewritten) {
         matrix = requantized(tensor.dtype, n_out, n_in, expert);
       } else {
         matrix = mapped ? backend_->map_matrix(tensor.dtype, n_out, n_in, expert)
                         : backend_->load_matrix(tensor.dtype, n_out, n_in, expert);
         count(matrix->n_bytes());
       }
+      if (!mapped && !was_kept) note(key, *matrix);
       if (matrix->is_view() && !rewritten) {
         memory_.mapped_bytes += n_bytes;
         memory_.mapped_expert_bytes += n_bytes;
       } else {
         if (slot.is_chosen()) expert_bytes_ += matrix->n_bytes();
-        file_.release(tensor, at, n_bytes);
+        if (!was_kept) file_.release(tensor, at, n_bytes);
       }
       to.add_expert(slot.part, std::move(matrix));
       if (e % 16 == 15) report();
@@ -260,6 +317,8 @@ class Loader {
   ModelMemory& memory_;
   std::vector<std::string>& warnings_;
   std::vector<std::vector<std::byte>>& requantized_;
+  const PackedFile* packed_;  // null: there is none
+  std::vector<PackedPart> parts_;
   LoadProgress progress_;
   std::size_t expert_bytes_ = 0;  // in memory
 };

@@ -8,6 +8,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,7 @@
 namespace specdec {
 
 struct ModelWeights;
+struct PackedPart;
 
 struct LoadProgress {
   std::uint64_t n_bytes_done = 0;
@@ -40,6 +42,10 @@ struct LoadOptions {
   std::optional<DType> requantize = {};
   // Experts beyond so many bytes are not copied but read from the mapped file, with the same bits.
   std::size_t max_expert_bytes = std::numeric_limits<std::size_t>::max();
+  // Where packed weights are kept, by the backend's layout and what else they depend on; used if
+  // they are there. Empty: nowhere.
+  std::string packed_path = {};
+  bool keep_packed = false;    // write that file where it cannot be used as it is
   bool check_tensors = false;  // read every tensor once and refuse NaN and infinity
   // Called after every tensor; return false to stop with Error(kCancelled).
   std::function<bool(const LoadProgress&)> on_progress = {};
@@ -53,6 +59,7 @@ struct ModelMemory {
   std::size_t mapped_bytes = 0;
   std::size_t mapped_expert_bytes = 0;  // of that, experts
   std::size_t device_bytes = 0;         // weights on the device
+  std::size_t kept_bytes = 0;           // of weights_bytes, mapped from the file of packed weights
 };
 
 // Why no device can run such a model; empty: one can.
@@ -100,6 +107,9 @@ class Model {
   // there.
   [[nodiscard]] bool can_run_steps() const noexcept;
 
+  // After use of its weights: throws as MappedFile::check_whole() if one of its files was cut off.
+  void check_whole() const;
+
   // For those who compute with it.
   [[nodiscard]] const ModelWeights& weights() const noexcept { return *weights_; }
   // Of a sequence whose cache has room for n_ctx positions.
@@ -117,6 +127,10 @@ class Model {
 
   void load_weights(const LoadOptions& options);
   void reserve_device(const LoadOptions& options);
+  [[nodiscard]] std::uint64_t packed_identity(const LoadOptions& options) const;
+  void open_packed(const LoadOptions& options, std::uint64_t identity);
+  void keep_packed(const LoadOptions& options, std::uint64_t identity,
+                   std::span<const PackedPart> parts, const std::function<void()>& poll);
 
   std::shared_ptr<const GgufFile> file_;
   std::shared_ptr<Backend> backend_;

@@ -72,7 +72,7 @@ int Runner::feed(const Batch& batch, int n_steps, std::span<const PassPart> part
                  const std::atomic<bool>* cancel) {
   try {
     const int n_done = run(batch, begin(batch, n_steps, parts, cancel));
-    model_.file()->check_whole();  // also after passes without a head
+    model_.check_whole();  // also after passes without a head
     return n_done;
   } catch (const std::bad_alloc&) {
     throw Error(ErrorCode::kResource, "not enough memory for a forward pass of " +

@@ -10,6 +10,7 @@
 #include "backend/device_backend.h"
 #include "gguf/reader.h"
 #include "model/model.h"
+#include "model/packed_file.h"
 
 namespace specdec {
 
@@ -61,6 +62,7 @@ struct ModelWeights {
   std::unique_ptr<WeightMatrix> own_device_embedding;
   std::vector<PartWeights> layers;
   PartWeights model;  // kHead is [n_tokens, hidden_size], the embedding's if tied: no padded rows
+  std::shared_ptr<const PackedFile> packed;         // what matrices may be over
   std::vector<std::vector<std::byte>> requantized;  // what matrices that are views point to
   ModelMemory memory;
 };

@@ -14,7 +14,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "vram_budget": Whole(1, 1152921504606846976, optional=True),
         "n_ctx": Whole(2, 2147483647, optional=True),
         "kv_type": Choice(('f32', 'f16', 'q8_0')),
-        "repack": Choice(('auto', 'off')),
+        "repack": Choice(('auto', 'keep', 'off')),
         "check_tensors": Truth(),
         "requantize": Choice(('q4_0', 'q4_1', 'q5_0', 'q5_1', 'q8_0'), optional=True),
         "on_progress": Callback(optional=True),

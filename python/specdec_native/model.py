@@ -86,8 +86,10 @@ class Model:
             On a GPU their cache is reserved now and cannot grow: a longer context is an error
             there; None: the model's own, at most 4096.
         kv_type: elements of the key-value cache, "f32", "f16" or "q8_0".
-        repack: "auto" keeps the weights in memory as the kernels want them; "off" leaves them in
-            the file and packs them in every pass: slower, in little memory, the same results.
+        repack: "auto" repacks the weights in memory as the kernels want them; "keep" also writes
+            them to a file as large as the model, which later loads map instead: a fast start, and
+            processes share the memory; "off" leaves them as they are and packs them in every pass:
+            slower, in little memory. All give the same results.
         check_tensors: read all weights now and refuse NaN and infinity.
         requantize: rewrite matrices in this coarser format, "q4_0", "q4_1", "q5_0", "q5_1" or
             "q8_0", where that makes them smaller. The model gets faster and less exact: meant for
@@ -112,7 +114,7 @@ class Model:
         vram_budget: int | str | None = None,
         n_ctx: int | None = None,
         kv_type: KvType = "f16",
-        repack: Literal["auto", "off"] = "auto",
+        repack: Literal["auto", "keep", "off"] = "auto",
         check_tensors: bool = False,
         requantize: Requantize | None = None,
         on_progress: Callable[[float], object] | None = None,

@@ -230,6 +230,8 @@ class ModelInfo:
     Attributes:
         state_bytes: what the states of recurrent layers take for one sequence, at most, however
             long it is; 0 for models without such layers.
+        kept_weight_bytes: weights that are used from the file which `repack="keep"` wrote, shared
+            with other processes; 0: they were repacked now.
         n_ctx, vram_budget: as given to `Model`.
         device: what runs it, e.g. "cuda: NVIDIA L4, sm_89; cpu: avx2, 8 threads".
         n_gpu_layers: the last so many layers, and the output head, are on the GPU.
@@ -270,6 +272,7 @@ class ModelInfo:
     device: str
     n_threads: int
     repack: str
+    kept_weight_bytes: int
     n_ctx: int | None
     vram_budget: int | None
     load_ms: float

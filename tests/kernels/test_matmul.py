@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import zlib
+
 import numpy as np
 import pytest
 
@@ -32,6 +35,26 @@ def random_weights(name: str, n_out: int, n_in: int, rng: np.random.Generator) -
     return blocks.tobytes()
 
 
+def steady_weights(name: str, n_out: int, n_in: int) -> bytes:
+    """Likewise, the same bytes with every version of numpy."""
+    _, block, size = FORMATS[name]
+    n_bytes = n_out * n_in // block * size
+    some = np.frombuffer(hashlib.shake_128(name.encode()).digest(n_bytes), dtype=np.uint8)
+    if block == 1:
+        values = (some[: n_out * n_in].astype(np.float32) - 128) / 64
+        bits = values.view(np.uint32) >> 16
+        return {"F32": values, "F16": values.astype(np.float16), "BF16": bits.astype(np.uint16)}[
+            name
+        ].tobytes()
+    blocks = some.reshape(-1, size).copy()
+    if name == "MXFP4":
+        blocks[:, 0] = 118 + blocks[:, 0] % 10
+    for offset in weight_formats.FORMATS[name].halves:
+        scales = (np.arange(len(blocks)) % 200 - 100) / 128
+        weight_formats.set_halves(blocks, offset, scales.astype("f2"))
+    return blocks.tobytes()
+
+
 def dequantised(name: str, data: bytes, n_out: int, n_in: int) -> np.ndarray:
     flat = matmul.dequantize(FORMATS[name][0], data, n_out * n_in)
     return flat.reshape(n_out, n_in).astype(np.float64)
@@ -50,6 +73,33 @@ def quantised_activations(name: str, x: np.ndarray) -> np.ndarray:
     scale = (amax / np.float32(127)).astype(np.float32)
     return (codes.astype(np.float64) * scale.astype(np.float64)).reshape(x.shape)
 
+
+# kTileLayout, and the checksum of steady_weights() as it packs them.
+TILES = {
+    "F32": (1, 1092661493),
+    "F16": (1, 3941223081),
+    "BF16": (1, 3881541387),
+    "Q4_0": (1, 3359923863),
+    "Q4_1": (1, 2542567267),
+    "Q5_0": (1, 3216397267),
+    "Q5_1": (1, 1143805682),
+    "Q8_0": (1, 4144378925),
+    "Q2_K": (1, 3753292537),
+    "Q3_K": (1, 1799126594),
+    "Q4_K": (1, 3857102415),
+    "Q5_K": (1, 68454055),
+    "Q6_K": (1, 1319196283),
+    "IQ4_NL": (1, 1096357676),
+    "IQ4_XS": (1, 3778256778),
+    "MXFP4": (1, 858955544),
+    "IQ3_S": (1, 2744788668),
+    "IQ3_XXS": (1, 793673876),
+    "IQ2_S": (1, 4038050103),
+    "IQ2_XS": (1, 1671444132),
+    "IQ2_XXS": (1, 2716792132),
+    "IQ1_S": (1, 3999044928),
+    "IQ1_M": (1, 3238647132),
+}
 
 SHAPES = [(1, 256), (15, 512), (16, 768), (40, 1536), (33, 256)]
 
@@ -119,6 +169,28 @@ def test_matrices_that_are_not_repacked_give_the_same_bits(name: str) -> None:
                 want = repacked.linear(type_id, n_out, n_in, data, x[:rows])
                 got = view.linear(type_id, n_out, n_in, data, x[:rows])
                 assert np.array_equal(got.view(np.uint32), want.view(np.uint32)), (isa, rows)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_packed_weights_are_the_same_bytes_everywhere(name: str) -> None:
+    """Files of packed weights go from one processor to another, and from one version to the next.
+
+    Where the digest differs, packing has changed: raise kTileLayout, then write the new digests.
+    """
+    type_id, block, _ = FORMATS[name]
+    n_out, n_in = 83, 1536 if block > 1 else 45
+    data = steady_weights(name, n_out, n_in)
+    x = np.random.default_rng(11).standard_normal((5, n_in)).astype(np.float32)
+    packed = {isa: matmul.Matmul(isa, 2).pack(type_id, n_out, n_in, data) for isa in matmul.isas()}
+    first = packed["scalar"]
+    assert set(packed.values()) == {first}
+    assert (matmul.tile_layout, zlib.crc32(first)) == TILES[name]
+    for isa in matmul.isas():
+        kernels = matmul.Matmul(isa, 2)
+        want = kernels.linear(type_id, n_out, n_in, data, x)
+        got = kernels.linear_packed(type_id, n_out, n_in, first, x)
+        assert np.array_equal(got.view(np.uint32), want.view(np.uint32)), isa
+    assert matmul.Matmul("scalar", 2, repack=False).pack(type_id, n_out, n_in, data) == b""
 
 
 @pytest.mark.parametrize("name", [n for n in FORMATS if FORMATS[n][1] > 1])

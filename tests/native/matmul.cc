@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <stdexcept>
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/matmul.h"
@@ -32,12 +33,40 @@ class Matmul {
   // y[m, n_out] = x[m, n_in] W^T
   FloatArray linear(std::uint32_t dtype, std::int64_t n_out, std::int64_t n_in,
                     const py::bytes& data, const FloatArray& x) {
+    return product(*backend_->load_matrix(static_cast<DType>(dtype), n_out, n_in, as_bytes(data)),
+                   x);
+  }
+
+  // What use_packed() takes.
+  py::bytes pack(std::uint32_t dtype, std::int64_t n_out, std::int64_t n_in,
+                 const py::bytes& data) {
     const auto weight =
         backend_->load_matrix(static_cast<DType>(dtype), n_out, n_in, as_bytes(data));
+    const std::span<const std::byte> packed = weight->packed();
+    if (!packed.empty() &&
+        packed.size() != backend_->packed_bytes(static_cast<DType>(dtype), n_out, n_in))
+      throw std::runtime_error("packed_bytes() says something else");
+    return {reinterpret_cast<const char*>(packed.data()), packed.size()};
+  }
+
+  // As linear(), of what pack() gave.
+  FloatArray linear_packed(std::uint32_t dtype, std::int64_t n_out, std::int64_t n_in,
+                           const py::bytes& packed, const FloatArray& x) {
+    const std::span<const std::byte> bytes = as_bytes(packed);
+    const AlignedBuffer memory(bytes.size());
+    std::memcpy(memory.data(), bytes.data(), bytes.size());
+    return product(*backend_->use_packed(static_cast<DType>(dtype), n_out, n_in,
+                                         {memory.data(), bytes.size()}),
+                   x);
+  }
+
+  FloatArray product(const WeightMatrix& weight, const FloatArray& x) {
+    const std::int64_t n_out = weight.n_out();
+    const std::int64_t n_in = weight.n_in();
     const auto m = x.shape(0);
     FloatArray y({m, static_cast<py::ssize_t>(n_out)});
     LinearSegment segment;
-    segment.weight = weight.get();
+    segment.weight = &weight;
     segment.dst = y.mutable_data();
     segment.dst_stride = n_out;
     LinearTask task;
@@ -111,8 +140,11 @@ PYBIND11_MODULE(_testing_matmul, m) {
       .def(py::init<const std::string&, int, bool>(), py::arg("isa"), py::arg("n_threads"),
            py::arg("repack") = true)
       .def("linear", &Matmul::linear)
+      .def("pack", &Matmul::pack)
+      .def("linear_packed", &Matmul::linear_packed)
       .def("time_linear", &Matmul::time_linear)
       .def("quantize", &Matmul::quantize);
+  m.attr("tile_layout") = kTileLayout;
   m.def("isas", [] {
     std::vector<std::string> names;
     for (const CpuIsa isa : supported_cpu_isas()) names.emplace_back(cpu_isa_name(isa));

@@ -175,6 +175,21 @@ def test_forward_reports_hold_every_value(model, tmp_path):
     assert str(model.parent) not in out.read_text()
 
 
+def test_starts_are_timed_and_two_processes_share_what_was_kept(model, tmp_path):
+    out = tmp_path / "out.json"
+    binary = ("--specdec", specdec_binary())
+    done = tool("bench_start.py", "-m", model, "--rounds", 1, "-t", 1, *binary, "--json", out)
+    (report,) = json.loads(out.read_text())["models"]
+    assert set(report["first_token_ms"]) == {"auto", "kept", "off"}
+    assert report["kept_bytes"] > 0
+    for way, times in report["first_token_ms"].items():
+        assert all(len(times[state]["values"]) == 1 for state in ("cold", "warm"))
+        assert f"| tiny.gguf | {way} |" in done.stdout
+    two = report["two"]
+    assert two["kept"]["anonymous"] < two["auto"]["anonymous"]
+    assert list(model.parent.iterdir()) == [model]  # what was kept is gone
+
+
 def test_a_missing_peer_is_met_with_instructions(model):
     done = tool(
         "bench_llama_cpp.py", "-m", model, "--specdec", specdec_binary(),

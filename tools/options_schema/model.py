@@ -44,12 +44,17 @@ MODEL = (
         'elements of the key-value cache, "f32", "f16" or "q8_0"',
         flag=Flag("-ctk --cache-type-k --kv-type", LOADS + " inspect", "TYPE",
             "Elements of the KV cache: f32, f16, q8_0 (default {default}).")),
-    Option("Model", "repack", Choice(("auto", "off"), 'Literal["auto", "off"]'), "auto",
-        '"auto" keeps the weights in memory as the kernels want them; "off" leaves them in the '
-        "file and packs them in every pass: slower, in little memory, the same results",
+    Option("Model", "repack",
+        Choice(("auto", "keep", "off"), 'Literal["auto", "keep", "off"]'), "auto",
+        '"auto" repacks the weights in memory as the kernels want them; "keep" also writes them to '
+        "a file as large as the model, which later loads map instead: a fast start, and processes "
+        'share the memory; "off" leaves them as they are and packs them in every pass: slower, in '
+        "little memory. All give the same results",
         flag=Flag("--repack", LOADS, "MODE",
-            "off: leave the weights in the file instead of repacking them for the kernels: slower, "
-            "in little memory, same results (default {default}).")),
+            "keep: write the weights, repacked for the kernels, to ~/.cache/specdec-native/packed, "
+            "from where later starts, with auto too, are faster and share memory. off: leave them "
+            "in the model's file: slower, in little memory. Always the same results (default "
+            "{default}).")),
     Option("Model", "check_tensors", Truth(), False,
         "read all weights now and refuse NaN and infinity",
         flag=Flag("--check-tensors", LOADS, text="Read all weights first and refuse NaN and "

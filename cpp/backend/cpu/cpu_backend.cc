@@ -60,6 +60,21 @@ class CpuBackend final : public Backend {
     return std::make_unique<PackedMatrix>(dtype, n_out, n_in, data, isa_, n_threads_, Repack::kOff);
   }
 
+  [[nodiscard]] std::uint64_t packed_layout() const override {
+    return repack_ == Repack::kOff ? 0 : kTileLayout;
+  }
+  [[nodiscard]] std::size_t packed_bytes(DType dtype, std::int64_t n_out,
+                                         std::int64_t n_in) const override {
+    const TileFormat& format = tile_format(dtype);
+    return static_cast<std::size_t>((n_out + kTileRows - 1) / kTileRows) *
+           static_cast<std::size_t>((n_in + format.unit - 1) / format.unit) * format.tile_bytes;
+  }
+  [[nodiscard]] std::unique_ptr<WeightMatrix> use_packed(
+      DType dtype, std::int64_t n_out, std::int64_t n_in,
+      std::span<const std::byte> packed) override {
+    return std::make_unique<PackedMatrix>(dtype, n_out, n_in, isa_, packed);
+  }
+
   void linear(const LinearTask& task) override {
     if (task.n_rows == 0 || task.segments.empty()) return;
     PackedInputs inputs(task.n_rows, task.segments[0].weight->n_in());

@@ -8,34 +8,47 @@
 
 namespace specdec {
 
-PackedMatrix::PackedMatrix(DType dtype, std::int64_t n_out, std::int64_t n_in,
-                           std::span<const std::byte> data, CpuIsa isa, int n_threads,
-                           Repack repack)
+PackedMatrix::PackedMatrix(DType dtype, std::int64_t n_out, std::int64_t n_in, CpuIsa isa)
     : dtype_(dtype),
       n_out_(n_out),
       n_in_(n_in),
       format_(tile_format(dtype)),
-      kernel_(pack_kernels(isa).of[dtype_index(dtype)]),
-      data_(data) {
+      kernel_(pack_kernels(isa).of[dtype_index(dtype)]) {
   const DTypeTraits& traits = dtype_traits(dtype);
   SPECDEC_CHECK(n_out > 0 && n_in > 0 && n_in % traits.block_elements == 0);
   row_bytes_ = static_cast<std::size_t>(row_bytes(dtype, static_cast<std::uint64_t>(n_in)));
-  SPECDEC_CHECK(data.size() / row_bytes_ >= static_cast<std::uint64_t>(n_out));
   input_kind_ = traits.block_elements == 1    ? InputKind::kFloat
                 : traits.block_elements == 32 ? InputKind::kQ32
                                               : InputKind::kQ256;
   unit_bytes_ = static_cast<std::size_t>(format_.unit) / traits.block_elements * traits.block_bytes;
   tile_row_bytes_ =
       static_cast<std::size_t>((n_in + format_.unit - 1) / format_.unit) * format_.tile_bytes;
+}
+
+PackedMatrix::PackedMatrix(DType dtype, std::int64_t n_out, std::int64_t n_in,
+                           std::span<const std::byte> data, CpuIsa isa, int n_threads,
+                           Repack repack)
+    : PackedMatrix(dtype, n_out, n_in, isa) {
+  SPECDEC_CHECK(data.size() / row_bytes_ >= static_cast<std::uint64_t>(n_out));
+  data_ = data;
   if (repack == Repack::kOff) return;
-  AlignedBuffer buffer(static_cast<std::size_t>(n_tile_rows()) * tile_row_bytes_);
+  AlignedBuffer buffer(n_tile_bytes());
   ThreadPool::shared().run(n_threads, [&](TaskContext& context) {
     for (std::int64_t i = context.next_chunk(); i < n_tile_rows(); i = context.next_chunk()) {
       pack_tile_row(i, buffer.as<std::uint8_t>() + static_cast<std::size_t>(i) * tile_row_bytes_);
     }
   });
   buffer_ = std::move(buffer);
+  tiles_ = buffer_.as<const std::uint8_t>();
   data_ = {};
+}
+
+PackedMatrix::PackedMatrix(DType dtype, std::int64_t n_out, std::int64_t n_in, CpuIsa isa,
+                           std::span<const std::byte> tiles)
+    : PackedMatrix(dtype, n_out, n_in, isa) {
+  SPECDEC_CHECK(tiles.size() == n_tile_bytes());
+  tiles_ = reinterpret_cast<const std::uint8_t*>(tiles.data());
+  SPECDEC_CHECK(reinterpret_cast<std::uintptr_t>(tiles_) % 64 == 0);
 }
 
 void PackedMatrix::pack_tile_row(std::int64_t i, std::uint8_t* tiles) const {
