@@ -132,13 +132,13 @@ XP = ["-m", "x", "-p", "a"]
         (["inspect", "x", "--chat-template", "--json"], ["--chat-template", "--json"]),
         (
             ["generate", *XP, "--draft-top-k", "5"],
-            ["--draft-top-k is for the drafters model and eagle", "auto without -md FILE"],
+            ["--draft-top-k is for the drafters model, eagle and mtp", "auto without -md FILE"],
         ),
         (["generate", *XP, "--drafter", "eagle"], ["--drafter eagle needs a head: -md FILE"]),
         (
             ["generate", *XP, "--drafter", "suffix", "--draft-temp", "1"],
             [
-                "--draft-temp is for the drafters model, layerskip and eagle",
+                "--draft-temp is for the drafters model, layerskip, eagle and mtp",
                 "--drafter is suffix",
             ],
         ),

@@ -90,6 +90,10 @@ void set_drafter(const py::kwargs& kwargs, EagleOptions& o) {
   set_lengths(kwargs, o.lengths);
   set_sampling(kwargs, o);
 }
+void set_drafter(const py::kwargs& kwargs, MtpOptions& o) {
+  set_lengths(kwargs, o.lengths);
+  set_sampling(kwargs, o);
+}
 void set_drafter(const py::kwargs& kwargs, LayerSkipOptions& o) {
   set_lengths(kwargs, o.lengths);
   set_sampling(kwargs, o);
