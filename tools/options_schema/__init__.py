@@ -16,6 +16,7 @@ from .drafting import (
     KEPT,
     LAYER_SKIP,
     MEMORY,
+    MTP,
     NGRAM,
     RECYCLING,
     SUFFIX,
@@ -26,7 +27,7 @@ from .schema import Option
 
 OPTIONS: tuple[Option, ...] = (
     MODEL + DECODER + MEMORY + KEPT + ENGINE + DRAFT_MODEL + NGRAM + SUFFIX + RECYCLING + LAYER_SKIP
-    + EAGLE + MANY_ONLY + LENGTH + SAMPLING + REPORT + QUANTIZE + FILES + COMMANDS
+    + EAGLE + MTP + MANY_ONLY + LENGTH + SAMPLING + REPORT + QUANTIZE + FILES + COMMANDS
 )  # fmt: skip
 
 __all__ = ["OPTIONS", "Option"]

@@ -48,6 +48,7 @@ CALLABLES = {
         "TokenRecycling",
         "LayerSkip",
         "Eagle",
+        "Mtp",
     ),
 }
 FILES = tuple(CALLABLES)
