@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
@@ -256,6 +255,10 @@ def _corpus_bytes(corpus: str | os.PathLike[str] | None) -> bytes:
     return os.fsencode(corpus) if isinstance(corpus, os.PathLike) else to_bytes(corpus or "")
 
 
+def random_seed() -> int:
+    return int.from_bytes(os.urandom(4), "little")
+
+
 def native_sampling(options: Mapping[str, Any], vocab_size: int) -> _core.SamplingParams:
     """Of `params` and what overrides it."""
     params = options["params"]
@@ -273,7 +276,7 @@ def native_sampling(options: Mapping[str, Any], vocab_size: int) -> _core.Sampli
     for name in _SAMPLING:
         if name not in ("seed", "logit_bias"):
             setattr(native, name, getattr(params, name))
-    native.seed = secrets.randbits(32) if params.seed is None else params.seed
+    native.seed = random_seed() if params.seed is None else params.seed
     for token in params.logit_bias:
         check_whole("a token id in logit_bias", token, 0, vocab_size - 1)
     native.logit_bias = list(params.logit_bias.items())

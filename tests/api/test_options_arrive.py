@@ -243,16 +243,17 @@ def engine_of(**fixed: Any) -> Callable[..., Any]:
 
 def in_a_queue(kit: Kit, **options: Any) -> Any:
     """What three requests get that come while the first is at work; it ends by its time limit."""
-    given = {"max_requests": 1, "max_queue": 1, "n_ctx": 1 << 14, "drafter": None, **options}
+    given = {"max_requests": 1, "max_queue": 1, "n_ctx": 1 << 18, "drafter": None, **options}
     if given["max_requests"] == 1 and "max_requests" in options:
         given["max_queue"] = 0
     seen = []
     with sd.Engine(kit.tiny, **given) as engine:
-        first = engine.submit("ab", max_tokens=10_000, ignore_eos=True, time_limit=0.2)
+        endless = {"max_tokens": 200_000, "ignore_eos": True, "time_limit": 0.2}
+        first = engine.submit("ab", **endless)
         kept = []
         for _ in range(2):
             try:
-                kept.append(engine.submit("ab", max_tokens=8000, ignore_eos=True, time_limit=0.2))
+                kept.append(engine.submit("ab", **endless))
                 seen.append("taken")
             except sd.QueueFullError:
                 seen.append("full")
