@@ -349,6 +349,8 @@ FAULTS = {
     20: "no fence() was between that and an atomic_add()",
     21: "no fence() was between that and an atomic_add()",
     22: "with no fence() behind an atomic_add(), or no sync() behind that",
+    24: "a launch of 96 threads of a kernel for 64",
+    25: "a kernel for 8 blocks at a time with 8192 bytes of shared memory each",
     23: "with no fence() behind an atomic_add(), or no sync() behind that",
 }
 

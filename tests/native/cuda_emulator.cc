@@ -463,6 +463,25 @@ std::string take_emulator_error() { return std::exchange(first_error(), std::str
 std::int64_t emulated_blocks() { return block_count(); }
 int emulated_launches() { return launch_count(); }
 
+bool fits_bounds(int n_threads, int shared_bytes, int max_threads, int min_blocks) {
+  // The least of what compute capabilities 7.5 to 12.0 have, for a processor.
+  constexpr int kThreads = 1024;
+  constexpr int kShared = 64 * 1024;
+  constexpr int kSharedOfSystem = 1024;  // that each block takes beside its own, from 8.0 on
+  if (!first_error().empty()) return true;
+  if (n_threads > max_threads) {
+    first_error() = "a launch of " + std::to_string(n_threads) + " threads of a kernel for " +
+                    std::to_string(max_threads);
+  } else if (max_threads * min_blocks > kThreads) {
+    first_error() = "a kernel for " + std::to_string(min_blocks) + " blocks of " +
+                    std::to_string(max_threads) + " threads at a time";
+  } else if (min_blocks > 1 && min_blocks * (shared_bytes + kSharedOfSystem) > kShared) {
+    first_error() = "a kernel for " + std::to_string(min_blocks) + " blocks at a time with " +
+                    std::to_string(shared_bytes) + " bytes of shared memory each";
+  }
+  return first_error().empty();
+}
+
 void run_grid(int grid_x, int grid_y, int n_threads, int shared_bytes,
               void (*body)(const void* argument, EmulatedGrid& thread), const void* argument) {
   if (!first_error().empty()) return;

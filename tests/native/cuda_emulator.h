@@ -186,6 +186,10 @@ void EmulatedShared<T>::set(int i, T value) const {
       &value, sizeof(T));
 }
 
+// Whether a processor of each architecture can hold so many blocks of a launch: the emulator's
+// error otherwise. max_threads, min_blocks: the launch bounds that the kernel is compiled for.
+[[nodiscard]] bool fits_bounds(int n_threads, int shared_bytes, int max_threads, int min_blocks);
+
 // Runs a grid; body(argument, thread).
 void run_grid(int grid_x, int grid_y, int n_threads, int shared_bytes,
               void (*body)(const void* argument, EmulatedGrid& thread), const void* argument);
@@ -194,6 +198,7 @@ struct EmulatedLauncher {
   template <class Body>
   static void launch(const typename Body::Params& params, int grid_x, int grid_y, int n_threads,
                      int shared_bytes, Stream) {
+    if (!fits_bounds(n_threads, shared_bytes, Body::kMaxThreads, Body::kMinBlocks)) return;
     run_grid(
         grid_x, grid_y, n_threads, shared_bytes,
         [](const void* argument, EmulatedGrid& thread) {

@@ -576,6 +576,8 @@ Ints multiply_fragments(int k, const Ints& a, const Ints& b, const Ints& c) {
 
 struct Faulty {
   static constexpr bool kWaits = true;
+  static constexpr int kMaxThreads = 64;
+  static constexpr int kMinBlocks = 8;
   struct Params {
     int fault;
     float* data;  // 64 floats, and a counter
@@ -689,8 +691,10 @@ py::tuple run_faulty(int fault) {
   const bool check_blocks = std::exchange(emulator_options().check_blocks, true);
   for (const bool second : {false, true}) {
     if (second && fault != 17 && fault != 18) continue;
-    EmulatedLauncher::launch<Faulty>({fault, buffer.as<float>(), second}, fault < 13 ? 1 : 2, 1, 64,
-                                     64 * 4, nullptr);
+    const int n_threads = fault == 24 ? 96 : 64;
+    const int shared_bytes = fault == 25 ? 8192 : 64 * 4;
+    EmulatedLauncher::launch<Faulty>({fault, buffer.as<float>(), second}, fault < 13 ? 1 : 2, 1,
+                                     n_threads, shared_bytes, nullptr);
   }
   emulator_options().check_blocks = check_blocks;
   Floats data(64);
