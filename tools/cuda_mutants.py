@@ -138,7 +138,7 @@ class Copy:
                 *("--no-header", "--tb=no", "-rf"),
                 *(f"tests/kernels/test_{name}.py" for name in TESTS),
             ],
-            cwd=ROOT, check=False, capture_output=True, text=True,
+            cwd=self.root, check=False, capture_output=True, text=True,
             env={**os.environ, "SPECDEC_TEST_MODULES": modules},
         )  # fmt: skip
         if done.returncode == 0:
