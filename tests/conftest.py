@@ -10,6 +10,22 @@ from typing import Any
 
 import pytest
 
+# Small models gain nothing from a second thread, and the processes of pytest-xdist have a core
+# each: threads beyond that wait for each other. What is about threads says how many it wants. Here,
+# before NumPy and torch are imported; children inherit it.
+for variable in ("SPECDEC_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+try:
+    from hypothesis import settings
+except ImportError:  # tests that need it skip
+    pass
+else:
+    # The same few examples every time; `HYPOTHESIS_PROFILE=thorough` looks for new ones.
+    settings.register_profile("quick", derandomize=True, max_examples=40, deadline=None)
+    settings.register_profile("thorough", max_examples=5000, deadline=None)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
 # Roles and contents as they are, and a control token at the end of each message.
 TINY_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token + '\\n' }}{% endfor %}"
@@ -79,14 +95,14 @@ def tiny_draft_path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def tiny(tiny_path: pathlib.Path) -> Iterator[Any]:
     sd = pytest.importorskip("specdec_native", reason="the package is not installed")
-    with sd.Model(tiny_path, n_threads=2) as model:
+    with sd.Model(tiny_path) as model:
         yield model
 
 
 @pytest.fixture(scope="session")
 def tiny_draft(tiny_draft_path: pathlib.Path) -> Iterator[Any]:
     sd = pytest.importorskip("specdec_native", reason="the package is not installed")
-    with sd.Model(tiny_draft_path, n_threads=2) as model:
+    with sd.Model(tiny_draft_path) as model:
         yield model
 
 

@@ -110,7 +110,7 @@ def part_kernels(options: argparse.Namespace, out: pathlib.Path) -> None:
     for turn in range(n_rounds):
         for isa, results in runs.items():
             command = [options.specdec, "bench", "-m", str(smallest), "--rows", "1"]
-            command += ["--rounds", "1", "--kernels", "--json", "--quiet"]
+            command += ["--rounds", "5", "--kernels", "--json", "--quiet"]
             command += ["-t", str(options.threads)]
             result = run_json(command, {"SPECDEC_CPU_ISA": isa})
             if result["isa"] == isa:

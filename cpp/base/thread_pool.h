@@ -33,8 +33,8 @@ class ThreadPool {
  public:
   static ThreadPool& shared();
 
-  // Physical cores this process may use, by affinity mask and the quota of its control groups; at
-  // least 1.
+  // $SPECDEC_THREADS, else the physical cores this process may use, by affinity mask and the quota
+  // of its control groups; at least 1. Throws if the variable is no number of threads.
   [[nodiscard]] static int default_n_threads();
 
   // Starts what n_threads threads need and returns how many there are: fewer where the system

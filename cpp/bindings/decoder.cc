@@ -134,6 +134,7 @@ void bind_options(py::module_& m) {
       .def(py::init<>())
       .def_readwrite("drafters", &SessionOptions::drafters)
       .def_readwrite("adaptive", &SessionOptions::adaptive)
+      .def_readwrite("prefer_next_tokens", &SessionOptions::prefer_next_tokens)
       .def_readwrite("verifier", &SessionOptions::verifier)
       .def_readwrite("n_ctx", &SessionOptions::n_ctx)
       .def_readwrite("kv_type", &SessionOptions::kv_type)

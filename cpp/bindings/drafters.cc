@@ -63,6 +63,11 @@ void bind_drafters(py::module_& m) {
       .def_readwrite("tree", &RecyclingOptions::tree)
       .def_readwrite("keep", &RecyclingOptions::keep);
 
+  auto mtp = options_class<MtpOptions>(m, "MtpOptions");
+  add_sampling(mtp)
+      .def_readwrite("draft_top_k", &MtpOptions::top_k)
+      .def_readwrite("head_tokens", &MtpOptions::head_tokens);
+
   auto eagle = options_class<EagleOptions>(m, "EagleOptions");
   add_sampling(eagle).def_readwrite("draft_top_k", &EagleOptions::top_k);
 

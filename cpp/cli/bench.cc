@@ -217,7 +217,7 @@ int run_bench(const Arguments& arguments) {
     json.end_object();
   }
   if (kernels) {
-    const auto table = bench_kernels(model_flags.n_threads, &interrupt_flag());
+    const auto table = bench_kernels(model_flags.n_threads, options.n_rounds, &interrupt_flag());
     json.key("kernels").begin_array();
     std::string text = "format   GB/s at 1 row   GMAC/s at 8 rows\n";
     for (const KernelBench& kernel : table) {

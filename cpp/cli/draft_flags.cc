@@ -48,10 +48,10 @@ const std::vector<Taker>& takers() {
       {opt::kDraftModelDraftMax, {}},
       {opt::kDraftModelDraftMin, {}},
       {opt::kDraftModelGamma, {}},
-      {opt::kDraftModelSampling, {"model", "layerskip", "eagle"}},
-      {opt::kDraftModelTemperature, {"model", "layerskip", "eagle"}},
-      {opt::kDraftModelHeadTokens, {"model"}},
-      {opt::kDraftModelDraftTopK, {"model", "eagle"}},
+      {opt::kDraftModelSampling, {"model", "layerskip", "eagle", "mtp"}},
+      {opt::kDraftModelTemperature, {"model", "layerskip", "eagle", "mtp"}},
+      {opt::kDraftModelHeadTokens, {"model", "mtp"}},
+      {opt::kDraftModelDraftTopK, {"model", "eagle", "mtp"}},
       {opt::kDraftModelBranch, {"model"}},
       {opt::kNGramN, {"ngram"}},
       {opt::kNGramMinCount, {"ngram"}},
@@ -77,14 +77,16 @@ const std::vector<Taker>& takers() {
   throw UsageError(text);
 }
 
+// Those that -md is for.
+bool runs_draft(const std::string& drafter) {
+  return drafter == "model" || drafter == "eagle" || drafter == "mtp";
+}
+
 // The longest default of the drafters.
 int longest(const std::vector<std::string>& drafters) {
   int n = 0;
   for (const std::string& name : drafters)
-    n = std::max(n, name == "model" || name == "eagle" ? 4
-                    : name == "layerskip"              ? 3
-                    : name == "ngram"                  ? 7
-                                                       : 15);
+    n = std::max(n, runs_draft(name) ? 4 : name == "layerskip" ? 3 : name == "ngram" ? 7 : 15);
   return n;
 }
 
@@ -197,6 +199,12 @@ void fill(const DraftFlags& flags, EagleOptions& options) {
   if (flags.top_k > 0) options.top_k = flags.top_k;
 }
 
+void fill(const DraftFlags& flags, MtpOptions& options) {
+  fill_sampling(flags, options);
+  if (flags.top_k > 0) options.top_k = flags.top_k;
+  if (flags.head_tokens >= 0) options.head_tokens = flags.head_tokens;
+}
+
 void fill(const DraftFlags& flags, LayerSkipOptions& options) {
   fill_sampling(flags, options);
   options.n_layers = flags.n_layers;
@@ -236,7 +244,7 @@ SessionOptions session_options(const DraftFlags& flags, bool has_draft_model) {
   options.verifier = flags.verifier;
   options.use_cache = flags.use_cache;
   options.drafters = parse_drafters(flags.drafter, has_draft_model);
-  options.adaptive = flags.drafter == "auto";
+  options.adaptive = options.prefer_next_tokens = flags.drafter == "auto";
   for (DrafterOptions& drafter : options.drafters) {
     std::visit(
         [&](auto& o) {
@@ -251,7 +259,8 @@ SessionOptions session_options(const DraftFlags& flags, bool has_draft_model) {
 namespace {
 
 bool drafts_with_model(const DraftFlags& flags) {
-  return drafts_with(flags, true, "model") || drafts_with(flags, true, "eagle");
+  const std::vector<std::string> drafters = drafters_of(flags, true);
+  return std::any_of(drafters.begin(), drafters.end(), runs_draft);
 }
 
 SessionOptions whole_options(const ModelFlags& flags, const DraftFlags& draft) {

@@ -129,8 +129,8 @@ void print_speed(const GenerateResult& result, const LoadedModel& target) {
   }
   // Measuring takes a moment, which somebody who pressed Ctrl-C does not want to wait, and memory,
   // which somebody who leaves the weights in the file wants to save.
-  if (result.stats.emitted > 0 && result.finish_reason != "cancelled" &&
-      target.info().repack != "off") {
+  if (result.stats.emitted > 0 && result.finish_reason != "cancelled" && info.repack != "off" &&
+      is_read_from_memory(info)) {
     try {
       bandwidth = read_bandwidth(target.info().n_threads);
     } catch (const Error&) {  // no memory to measure with: the line does without

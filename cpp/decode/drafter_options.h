@@ -91,6 +91,14 @@ struct EagleOptions {
   std::optional<int> top_k;           // as of DraftModelOptions
 };
 
+struct MtpOptions {
+  DraftLengths lengths;
+  DraftMode mode = DraftMode::kAuto;
+  std::optional<double> temperature;  // default: the target's
+  std::optional<int> top_k;           // as of DraftModelOptions
+  std::optional<int> head_tokens;     // likewise
+};
+
 namespace detail {
 template <typename First, typename... Rest>
 struct VariantOfRest {

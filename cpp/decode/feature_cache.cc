@@ -69,7 +69,8 @@ void FeatureCache::add(std::span<const TokenId> text, int row, std::span<const f
 }
 
 // What was read stays so when a later piece fails.
-void FeatureCache::read_piece(int n_rows, RowOutput output, int top_k) {
+void FeatureCache::read_piece(int n_rows, RowOutput output, int top_k,
+                              std::span<const std::int32_t> head_blocks) {
   const auto n = static_cast<std::size_t>(n_rows);
   const std::size_t n_floats = n * scorer_.n_tapped();
   const bool wanted = output != RowOutput::kNone;
@@ -80,18 +81,19 @@ void FeatureCache::read_piece(int n_rows, RowOutput output, int top_k) {
        .first_output_row = wanted ? n_rows - 1 : n_rows,
        .output = output,
        .top_k = top_k,
+       .head_blocks = head_blocks,
        .hidden = features_,
        .keep_hidden = wanted});
   n_read_ += n_rows;
   waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<std::ptrdiff_t>(n_floats));
 }
 
-int FeatureCache::read(RowOutput output, int top_k) {
+int FeatureCache::read(RowOutput output, int top_k, std::span<const std::int32_t> head_blocks) {
   SPECDEC_CHECK(n_waiting() > 0);
   drop_drafts();
-  while (n_waiting() > kPieceRows) read_piece(kPieceRows, RowOutput::kNone, 1);
+  while (n_waiting() > kPieceRows) read_piece(kPieceRows, RowOutput::kNone, 1, {});
   const int n_rows = n_waiting();
-  read_piece(n_rows, output, top_k);
+  read_piece(n_rows, output, top_k, head_blocks);
   return n_rows - 1;
 }
 
@@ -99,18 +101,24 @@ void FeatureCache::read_all_but_last(const std::atomic<bool>* cancel) {
   drop_drafts();
   while (n_waiting() > 1) {
     throw_if_cancelled(cancel);
-    read_piece(std::min(n_waiting() - 1, kPieceRows), RowOutput::kNone, 1);
+    read_piece(std::min(n_waiting() - 1, kPieceRows), RowOutput::kNone, 1, {});
   }
 }
 
 void FeatureCache::append(TokenId token, std::span<const float> feature, RowOutput output,
-                          int top_k) {
+                          int top_k, std::span<const std::int32_t> head_blocks) {
   features_.assign(feature.begin(), feature.end());
   scorer_.forward({.tokens = {&token, 1},
                    .output = output,
                    .top_k = top_k,
+                   .head_blocks = head_blocks,
                    .hidden = features_,
                    .keep_hidden = true});
+}
+
+void FeatureCache::append_tree(const Batch& batch) {
+  drop_drafts();
+  scorer_.forward(batch);
 }
 
 }  // namespace specdec

@@ -36,11 +36,16 @@ class FeatureCache {
   void add(std::span<const TokenId> text, int row, std::span<const float> taps);
   // Reads what waits, at least one row, in pieces; the last one is the only one with an output.
   // Returns which row of the scorer's results that is.
-  int read(RowOutput output, int top_k);
+  // head_blocks: as in Batch.
+  int read(RowOutput output, int top_k, std::span<const std::int32_t> head_blocks = {});
   // Without outputs; `cancel` (may be null) is asked between pieces.
   void read_all_but_last(const std::atomic<bool>* cancel);
   // A draft's row behind the others.
-  void append(TokenId token, std::span<const float> feature, RowOutput output, int top_k);
+  void append(TokenId token, std::span<const float> feature, RowOutput output, int top_k,
+              std::span<const std::int32_t> head_blocks = {});
+  // Rows of a tree of drafts behind the others, in place of what was drafted before; batch.hidden
+  // are their features.
+  void append_tree(const Batch& batch);
   void drop_drafts();
   void clear();
 
@@ -50,7 +55,8 @@ class FeatureCache {
 
  private:
   void cut(int n_rows);  // all but the first so many
-  void read_piece(int n_rows, RowOutput output, int top_k);
+  void read_piece(int n_rows, RowOutput output, int top_k,
+                  std::span<const std::int32_t> head_blocks);
 
   FeatureScorer& scorer_;
   int first_row_ = 0;

@@ -9,8 +9,9 @@
 #include "backend/device_backend.h"
 #include "base/error.h"
 #include "base/rng.h"
-#include "engine/host.h"
+#include "base/system.h"
 #include "engine/speed.h"
+#include "engine/spread.h"
 #include "kv/kv_cache.h"
 #include "model/runner.h"
 
@@ -18,7 +19,8 @@ namespace specdec {
 namespace {
 
 constexpr int kMaxHeadRows = 16;  // a verification; longer passes read a prompt
-constexpr std::uint64_t kBandwidthBytes = std::uint64_t{1} << 30;
+constexpr std::uint64_t kLeastBandwidthBytes = std::uint64_t{256} << 20;
+constexpr std::uint64_t kMostBandwidthBytes = std::uint64_t{1} << 30;
 
 using Clock = std::chrono::steady_clock;
 
@@ -117,6 +119,8 @@ BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options
   BenchResult result;
   result.times_ms.resize(n_counts);
   result.cache_bytes = last_level_cache_bytes();
+  const std::uint64_t n_bandwidth_bytes =
+      std::clamp(8 * result.cache_bytes, kLeastBandwidthBytes, kMostBandwidthBytes);
   DeviceBackend* const gpu = model.device().get();
   const bool all_on_gpu = gpu != nullptr && model.n_device_layers() == model.config().n_layers;
   if (gpu != nullptr) result.device_ms.resize(n_counts);
@@ -144,18 +148,18 @@ BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options
     if (round >= 0) {
       result.read_bandwidth.push_back(
           all_on_gpu ? gpu->measure_bandwidth()
-                     : measure_read_bandwidth(loaded.info().n_threads, kBandwidthBytes));
+                     : measure_read_bandwidth(loaded.info().n_threads, n_bandwidth_bytes));
     }
   }
   judge_noise(ticks, result);
   return result;
 }
 
-std::vector<KernelBench> bench_kernels(int n_threads, const std::atomic<bool>* cancel) {
+std::vector<KernelBench> bench_kernels(int n_threads, int n_rounds,
+                                       const std::atomic<bool>* cancel) {
   constexpr std::int64_t kOut = 4096;
   constexpr std::int64_t kIn = 4096;
   constexpr std::uint64_t kTotalBytes = std::uint64_t{192} << 20;
-  constexpr int kRounds = 5;
   const auto backend = make_cpu_backend(n_threads);
   std::vector<float> x(8 * kIn);
   for (std::size_t i = 0; i < x.size(); ++i) {
@@ -173,7 +177,7 @@ std::vector<KernelBench> bench_kernels(int n_threads, const std::atomic<bool>* c
     }
     std::vector<double> one;
     std::vector<double> eight;
-    for (int round = -1; round < kRounds; ++round) {
+    for (int round = -1; round < n_rounds; ++round) {
       for (const int rows : {1, 8}) {
         check_cancelled(cancel);
         const auto start = Clock::now();

@@ -24,8 +24,8 @@ struct BenchOptions {
 // head, as a verification does; longer ones only the last, as reading a prompt does.
 struct BenchResult {
   std::vector<std::vector<double>> times_ms;  // [rows][rounds]
-  // [rounds] bytes/s, 1 GB read sequentially in between; of a model that is all on a GPU: the GPU's
-  // copies.
+  // [rounds] bytes/s, eight last-level caches (256 MB to 1 GB) read sequentially in between; of a
+  // model that is all on a GPU: the GPU's copies.
   std::vector<double> read_bandwidth;
   std::vector<std::vector<double>> device_ms;  // as times_ms, by the GPU's clock; empty without one
   std::uint64_t cache_bytes = 0;               // the last-level cache, 0: unknown
@@ -48,8 +48,8 @@ struct KernelBench {
   double macs_per_second = 0;   // multiply-adds at eight rows
 };
 
-// Every weight format on synthetic matrices that exceed the caches.
-[[nodiscard]] std::vector<KernelBench> bench_kernels(int n_threads,
+// Every weight format on synthetic matrices that exceed the caches; one round more warms up.
+[[nodiscard]] std::vector<KernelBench> bench_kernels(int n_threads, int n_rounds,
                                                      const std::atomic<bool>* cancel);
 
 [[nodiscard]] double median(std::vector<double> values);

@@ -43,7 +43,10 @@ void fill_from_config(const Model& model, ModelInfo& info) {
   info.head_dim = config.head_dim;
   info.tied_head = config.tied_head;
   for (const TensorInfo& tensor : model.file()->tensors()) {
-    if (is_of_unused_block(tensor.name, config)) info.bytes_per_step -= tensor.n_bytes;
+    if (!is_unused(tensor.name, config)) continue;
+    const bool is_embedding = tensor.name == "token_embd.weight" && !info.tied_head;
+    if (!is_embedding) info.bytes_per_step -= std::min(tensor.n_bytes, info.bytes_per_step);
+    if (config.draft_head.next_tokens) info.weight_bytes -= tensor.n_bytes;
   }
 }
 
@@ -286,10 +289,34 @@ std::shared_ptr<const LoadedModel> LoadedModel::load(const std::string& path,
                                         std::to_string(loaded->model_->config().n_tokens));
   }
 
+  loaded->options_ = options;
+  loaded->options_.on_progress = nullptr;
   loaded->fill_info(options, cpu_reason, placement);
   const std::chrono::duration<double, std::milli> elapsed =
       std::chrono::steady_clock::now() - start;
   loaded->info_.load_ms = elapsed.count();
+  return loaded;
+}
+
+std::shared_ptr<const LoadedModel> LoadedModel::next_tokens() const {
+  const std::lock_guard lock(next_tokens_mutex_);
+  if (next_tokens_ != nullptr) return next_tokens_;
+  const ModelConfig config = read_model_config(*file_, nullptr, FilePart::kNextTokens);
+  const std::shared_ptr<LoadedModel> loaded(new LoadedModel());
+  loaded->options_ = options_;
+  loaded->kv_type_ = kv_type_;
+  loaded->requantize_ = requantize_;
+  loaded->file_ = file_;
+  loaded->tokenizer_ = tokenizer_;
+  loaded->backend_ = backend_;
+  LoadOptions options;
+  options.part = FilePart::kNextTokens;
+  options.check_tensors = options_.check_tensors;
+  options.requantize = requantize_type(options_);
+  options.max_expert_bytes = expert_room(*file_, config);
+  loaded->model_ = Model::load(file_, backend_, options);
+  loaded->fill_info(options_, "", std::nullopt);
+  next_tokens_ = loaded;
   return loaded;
 }
 

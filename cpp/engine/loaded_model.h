@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -92,6 +93,9 @@ class LoadedModel {
   // The tokens of a prompt. add_bos: -1 as the file says, 0, 1. `poll` as in EncodeOptions.
   [[nodiscard]] std::vector<TokenId> encode(const std::vector<PromptPiece>& pieces, int add_bos,
                                             const std::function<void()>& poll = {}) const;
+  // The block of the file that predicts further tokens, as a head that drafts for this model.
+  // Loaded when it is first asked for. Throws Error: kModelFormat (there is none), and as load().
+  [[nodiscard]] std::shared_ptr<const LoadedModel> next_tokens() const;
   // Two models that give different results have different ones, all but certainly: of all bytes of
   // metadata and weights, and of how they were rewritten. Reads them when it is first asked for.
   // `poll` is called many times a second, and may throw.
@@ -111,6 +115,9 @@ class LoadedModel {
   KvType kv_type_ = KvType::kF16;
   int n_ctx_ = 0;
   std::string requantize_;
+  ModelOptions options_;  // without what is called
+  mutable std::mutex next_tokens_mutex_;
+  mutable std::shared_ptr<const LoadedModel> next_tokens_;
   mutable std::atomic<std::uint64_t> fingerprint_{0};  // 0: not known yet
   ModelInfo info_;
 };

@@ -5,6 +5,14 @@
 
 namespace specdec {
 
+namespace {
+
+bool runs_draft(std::string_view drafter) {
+  return drafter == "model" || drafter == "eagle" || drafter == "mtp";
+}
+
+}  // namespace
+
 void SessionCalibration::prepare(Controller& controller, const CalibratedPair& pair,
                                  bool with_credit, const std::function<void()>& poll) {
   if (known_ || pair.target_scorer.length() > 0) return;
@@ -27,8 +35,7 @@ void SessionCalibration::prepare(Controller& controller, const CalibratedPair& p
   }
   controller.target_cost().calibrate(known_->target);
   for (int i = 0; i < controller.n_drafters(); ++i) {
-    if (controller.traits(i).name == "model" || controller.traits(i).name == "eagle")
-      controller.drafter_cost(i).calibrate(known_->draft);
+    if (runs_draft(controller.traits(i).name)) controller.drafter_cost(i).calibrate(known_->draft);
     if (controller.traits(i).name == "layerskip")
       controller.drafter_cost(i).calibrate(known_->layers);
   }
@@ -69,8 +76,7 @@ void SessionCalibration::keep(Controller& controller) noexcept {
     Calibration now = *known_;
     now.target = controller.target_cost().table();
     for (int i = 0; i < controller.n_drafters(); ++i) {
-      if (controller.traits(i).name == "model" || controller.traits(i).name == "eagle")
-        now.draft = controller.drafter_cost(i).table();
+      if (runs_draft(controller.traits(i).name)) now.draft = controller.drafter_cost(i).table();
       if (controller.traits(i).name == "layerskip") now.layers = controller.drafter_cost(i).table();
     }
     now.state = controller.state();

@@ -6,6 +6,7 @@
 
 #include "backend/device_backend.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "decode/drafter.h"
 #include "decode/verifier.h"
 #include "engine/corpus_files.h"
@@ -99,6 +100,68 @@ bool drafts_with(const SessionOptions& options) {
 }
 
 // What drafter 'model' means with a draft that is a head: the same options, so far as it has them.
+DrafterOptions as_head(const DraftModelOptions& model, const DraftHeadConfig& head) {
+  if (model.branch > 1) throw_invalid("the draft is a head, which has no branch: leave it out");
+  if (head.next_tokens) {
+    return MtpOptions{.lengths = model.lengths,
+                      .mode = model.mode,
+                      .temperature = model.temperature,
+                      .top_k = model.top_k,
+                      .head_tokens = model.head_tokens};
+  }
+  if (model.head_tokens)
+    throw_invalid("the draft is a head with its own tokens: leave head_tokens out");
+  return EagleOptions{.lengths = model.lengths,
+                      .mode = model.mode,
+                      .temperature = model.temperature,
+                      .top_k = model.top_k};
+}
+
+// Of a drafter that needs a head of one kind, and has got none or another draft.
+void check_head(const SessionOptions& options, bool next_tokens) {
+  const std::string name = next_tokens ? "mtp" : "eagle";
+  const std::string needed = next_tokens ? "a block that predicts further tokens"
+                                         : "a head (a GGUF file of the architecture 'eagle3')";
+  if (!options.draft) throw_invalid("drafter '" + name + "' needs a head as the draft");
+  const DraftHeadConfig& head = options.draft->model().config().draft_head;
+  if (!head || head.next_tokens != next_tokens) {
+    throw_invalid(printable(options.draft->info().path, 400) + " is " +
+                  (!head         ? "a model"
+                   : next_tokens ? "another kind of head"
+                                 : "a block that predicts further tokens") +
+                  ", and drafter '" + name + "' needs " + needed + "; use drafter '" +
+                  (!head         ? "model"
+                   : next_tokens ? "eagle"
+                                 : "mtp") +
+                  "'");
+  }
+  if (!options.use_cache) {
+    throw Error(ErrorCode::kUnsupported,
+                "drafter '" + name +
+                    "' needs caches: it reads what passes of the target leave; leave out "
+                    "use_cache=False");
+  }
+}
+
+// What "auto" adds where the target's file predicts further tokens by itself.
+void add_next_tokens(const LoadedModel& target, SessionOptions& options) {
+  const bool can = options.prefer_next_tokens && !options.draft && options.use_cache &&
+                   !options.drafters.empty() && target.gpu() == nullptr &&
+                   has_next_tokens(target.file());
+  if (!can) return;
+  try {
+    options.draft = target.next_tokens();
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kModelFormat && error.code() != ErrorCode::kUnsupported) throw;
+    log_message(LogLevel::kWarning,
+                std::string("drafter 'mtp' is left out of 'auto': ") + error.what());
+    return;
+  }
+  MtpOptions mtp;
+  mtp.lengths = draft_lengths(options.drafters.front());
+  options.drafters.insert(options.drafters.begin(), mtp);
+}
+
 void resolve_heads(const LoadedModel& target, SessionOptions& options) {
   if (target.model().config().draft_head) {
     throw Error(ErrorCode::kUnsupported,
@@ -106,29 +169,17 @@ void resolve_heads(const LoadedModel& target, SessionOptions& options) {
                     " is a head that drafts for a target and says nothing by itself; load its "
                     "target and give it as the draft");
   }
-  const bool is_head = options.draft && options.draft->model().config().draft_head;
-  for (DrafterOptions& drafter : options.drafters) {
-    const auto* const model = std::get_if<DraftModelOptions>(&drafter);
-    if (!is_head || model == nullptr) continue;
-    if (model->branch > 1 || model->head_tokens)
-      throw_invalid("the draft is a head, which has no branch and no head_tokens: leave them out");
-    drafter = EagleOptions{.lengths = model->lengths,
-                           .mode = model->mode,
-                           .temperature = model->temperature,
-                           .top_k = model->top_k};
+  if (options.draft) {
+    const DraftHeadConfig& head = options.draft->model().config().draft_head;
+    for (DrafterOptions& drafter : options.drafters) {
+      const auto* const model = std::get_if<DraftModelOptions>(&drafter);
+      if (head && model != nullptr) drafter = as_head(*model, head);
+    }
   }
-  if (!drafts_with<EagleOptions>(options)) return;
-  if (!is_head) {
-    throw_invalid(options.draft ? printable(options.draft->info().path, 400) +
-                                      " is a model, and drafter 'eagle' needs a head (a GGUF file "
-                                      "of the architecture 'eagle3'); use drafter 'model'"
-                                : "drafter 'eagle' needs a head as the draft");
-  }
-  if (!options.use_cache) {
-    throw Error(ErrorCode::kUnsupported,
-                "drafter 'eagle' needs caches: it reads what passes of the target leave; leave out "
-                "use_cache=False");
-  }
+  add_next_tokens(target, options);
+  if (drafts_with<MtpOptions>(options) && !options.draft) options.draft = target.next_tokens();
+  if (drafts_with<MtpOptions>(options)) check_head(options, true);
+  if (drafts_with<EagleOptions>(options)) check_head(options, false);
 }
 
 // What contradicts itself in a list, and whether the length of drafts is adapted.
@@ -147,7 +198,8 @@ void resolve_drafters(SessionOptions& options) {
         "gamma fixes the length of drafts: give it to all drafters of a list, or to none");
   options.adaptive = (options.adaptive || options.drafters.size() > 1) && n_fixed == 0 &&
                      !options.drafters.empty();
-  if (!drafts_with<DraftModelOptions>(options) && !drafts_with<EagleOptions>(options)) {
+  if (!drafts_with<DraftModelOptions>(options) && !drafts_with<EagleOptions>(options) &&
+      !drafts_with<MtpOptions>(options)) {
     options.draft.reset();
   } else if (!options.draft) {
     throw_invalid("drafter 'model' needs a draft model");
@@ -258,16 +310,22 @@ std::shared_ptr<const SuffixIndex> suffix_corpus(const LoadedModel& target,
   return make_suffix_corpus(tokens, poll);
 }
 
+// What the draft was made for, if its file says so.
+std::optional<int> head_tokens_of(const GgufFile& file) {
+  const std::uint64_t kept = file.get_u64(kHeadTokensKey, 0);
+  if (kept == 0 || kept >= (1U << 30)) return std::nullopt;
+  return static_cast<int>(kept);
+}
+
 }  // namespace
 
 void complete_drafters(const LoadedModel& target, SessionOptions& options,
                        const std::function<void()>& poll) {
   for (DrafterOptions& drafter : options.drafters) {
-    if (auto* model = std::get_if<DraftModelOptions>(&drafter); model && !model->head_tokens) {
-      // What the draft was made for, if its file says so.
-      const std::uint64_t kept = options.draft->file().get_u64(kHeadTokensKey, 0);
-      if (kept > 0 && kept < (1U << 30)) model->head_tokens = static_cast<int>(kept);
-    }
+    if (auto* model = std::get_if<DraftModelOptions>(&drafter); model && !model->head_tokens)
+      model->head_tokens = head_tokens_of(options.draft->file());
+    if (auto* mtp = std::get_if<MtpOptions>(&drafter); mtp && !mtp->head_tokens)
+      mtp->head_tokens = head_tokens_of(options.draft->file());
     auto* const suffix = std::get_if<SuffixOptions>(&drafter);
     if (suffix == nullptr || (suffix->corpus_text.empty() && suffix->corpus_path.empty())) continue;
     suffix->corpus = suffix_corpus(target, *suffix, poll);

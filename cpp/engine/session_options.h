@@ -13,7 +13,7 @@ namespace specdec {
 
 // With the options that drafters have by themselves: "none"; one name of drafters.def; several with
 // commas between them; "auto": ngram, suffix and, where there is a draft, model: a session takes
-// eagle in its place where the draft is a head. Throws Error(kInvalidArgument).
+// eagle or mtp in its place where the draft is a head. Throws Error(kInvalidArgument).
 [[nodiscard]] std::vector<DrafterOptions> parse_drafters(const std::string& names,
                                                          bool has_draft_model);
 
@@ -22,8 +22,12 @@ struct SessionOptions {
   // several a controller chooses, pass by pass, who drafts and how much, and never to lose much,
   // unless all have a fixed length (`gamma`).
   std::vector<DrafterOptions> drafters = parse_drafters("auto", false);
+  // As "auto" does: mtp among them, where the target's file has what it needs and no draft is
+  // given.
+  bool prefer_next_tokens = false;
   bool adaptive = false;  // let the controller choose the length of a single drafter too
-  // For DraftModelOptions, or a head for EagleOptions; ignored by the others.
+  // For DraftModelOptions, or a head for EagleOptions or MtpOptions, the latter by default the
+  // target's own; ignored by the others.
   std::shared_ptr<const LoadedModel> draft;
   std::string verifier = "auto";  // "auto": greedy at temperature 0, match above
 

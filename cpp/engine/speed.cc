@@ -37,6 +37,11 @@ std::string shares(const DecodeStats& stats) {
 
 }  // namespace
 
+bool is_read_from_memory(const ModelInfo& target) {
+  constexpr std::uint64_t kInCaches = std::uint64_t{32} << 20;
+  return target.bytes_per_step > kInCaches;
+}
+
 double bandwidth_share(const DecodeStats& stats, const ModelInfo& target, double bandwidth) {
   const auto n_passes = static_cast<double>(stats.rounds + stats.plain_steps);
   if (bandwidth <= 0 || stats.verify_ms <= 0 || n_passes == 0) return 0;

@@ -16,6 +16,10 @@ namespace specdec {
 // The same over 256 MB, measured once per process and thread count. Thread-safe.
 [[nodiscard]] double read_bandwidth(int n_threads);
 
+// Whether a pass reads more weights than caches usually hold. The share of the memory's speed tells
+// nothing about smaller models, and measuring it takes longer than a short answer of theirs.
+[[nodiscard]] bool is_read_from_memory(const ModelInfo& target);
+
 // Weight bytes the target's passes read per second of verify_ms, as a share of `bandwidth`; 0 if
 // unknown.
 [[nodiscard]] double bandwidth_share(const DecodeStats& stats, const ModelInfo& target,

@@ -117,7 +117,8 @@ void read_vocabulary(const HparamReader& hparams, ModelConfig& c,
   const GgufFile& file = hparams.file();
   const char* key = "tokenizer.ggml.tokens";
   const GgufValue* tokens = file.find(key);
-  if (c.draft_head && !c.draft_head.own_embedding) {  // the target's, with the tokens it has
+  // The target's, with the tokens it has.
+  if (c.draft_head && file.find_tensor("token_embd.weight") == nullptr) {
     c.vocab_size = static_cast<int>(hparams.get_int(
         "vocab_size",
         tokens != nullptr && tokens->is_array() ? static_cast<std::int64_t>(tokens->count()) : 0, 1,
@@ -151,6 +152,17 @@ void read_vocabulary(const HparamReader& hparams, ModelConfig& c,
   }
 }
 
+void read_layers(const HparamReader& hparams, const ArchSpec& spec, FilePart part, ModelConfig& c) {
+  const bool next = part == FilePart::kNextTokens || has_only_next_tokens(hparams.file());
+  if (next && spec.read_next_layers == nullptr) {
+    hparams.unsupported("nextn_predict_layers", "a block that predicts further tokens");
+  }
+  if (next) read_next_tokens(hparams, c);
+  c.layers.assign(static_cast<std::size_t>(c.n_layers), spec.layer);
+  const auto read = next ? spec.read_next_layers : spec.read_layers;
+  if (read != nullptr) read(hparams, c);
+}
+
 void number_cache_layers(ModelConfig& c) {
   int n_attention = 0;
   int n_recurrent = 0;
@@ -160,7 +172,8 @@ void number_cache_layers(ModelConfig& c) {
 
 }  // namespace
 
-ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* warnings) {
+ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* warnings,
+                              FilePart part) {
   HparamReader hparams(file);
   const ArchSpec* spec = find_arch(hparams.architecture());
   if (spec == nullptr) {
@@ -201,14 +214,13 @@ ModelConfig read_model_config(const GgufFile& file, std::vector<std::string>* wa
   const char* epsilon_key = spec->norm_kind == Norm::Kind::kRms ? "attention.layer_norm_rms_epsilon"
                                                                 : "attention.layer_norm_epsilon";
   c.norm_epsilon = static_cast<float>(hparams.require_float(epsilon_key, 1e-30, 1));
-  c.layers.assign(static_cast<std::size_t>(c.n_layers), spec->layer);
   if (spec->draft_head) read_draft_head(hparams, c);
-  if (spec->read_layers != nullptr) spec->read_layers(hparams, c);
+  read_layers(hparams, *spec, part, c);
   number_cache_layers(c);
 
   read_vocabulary(hparams, c, warnings);
   c.n_head_tokens = c.n_tokens;
-  if (c.draft_head) read_draft_vocabulary(file, c);
+  if (spec->draft_head) read_draft_vocabulary(file, c);
   c.slots = model_slots(file, *spec, c);
   check_slots(file, c.slots, c);
   c.tied_head = !c.draft_head && file.find_tensor("output.weight") == nullptr;

@@ -39,7 +39,8 @@ struct ModelConfig {
   float norm_epsilon = 0;
   std::vector<LayerSpec> layers;  // [n_layers]
   RecurrentShape recurrent = {};  // of the recurrent ones
-  int n_blocks = 0;  // in the file; those behind n_layers predict further tokens and are not used
+  int n_blocks = 0;     // in the file; those behind the model's layers predict further tokens
+  int first_block = 0;  // in the file, of layer 0
   float attention_scale = 0;
   float embedding_scale = 1;        // embedded tokens are multiplied by it
   float logit_scale = 1;            // and logits, in the weights of the output norm
@@ -72,7 +73,8 @@ struct ModelConfig {
 // feature (reason "architecture", "hparam", ...). What is odd but harmless goes to `warnings` when
 // given.
 [[nodiscard]] ModelConfig read_model_config(const GgufFile& file,
-                                            std::vector<std::string>* warnings = nullptr);
+                                            std::vector<std::string>* warnings = nullptr,
+                                            FilePart part = FilePart::kModel);
 
 // A longer context than usable_context() is allowed; this is what to tell a user, or "".
 [[nodiscard]] std::string context_warning(const ModelConfig& config, int n_ctx);

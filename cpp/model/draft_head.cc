@@ -48,7 +48,53 @@ std::vector<TokenId> read_ids(const GgufFile& file, const TensorInfo& tensor, in
   return ids;
 }
 
+// Number of the first block behind the last layer; -1: there is none.
+std::int64_t first_next_block(const GgufFile& file) {
+  const std::string arch(file.get_string("general.architecture", ""));
+  const std::uint64_t n_blocks = file.get_u64(arch + ".block_count", 0);
+  const std::uint64_t n_next = file.get_u64(arch + ".nextn_predict_layers", 0);
+  if (n_next == 0 || n_next >= n_blocks || n_blocks > kMostTargetLayers) return -1;
+  return static_cast<std::int64_t>(n_blocks - n_next);
+}
+
 }  // namespace
+
+bool has_next_tokens(const GgufFile& file) {
+  const std::int64_t block = first_next_block(file);
+  return block >= 0 &&
+         file.find_tensor("blk." + std::to_string(block) + ".nextn.eh_proj.weight") != nullptr;
+}
+
+bool has_only_next_tokens(const GgufFile& file) {
+  return file.find_tensor("blk.0.attn_norm.weight") == nullptr && has_next_tokens(file);
+}
+
+void read_next_tokens(const HparamReader& hparams, ModelConfig& config) {
+  const GgufFile& file = hparams.file();
+  const int n_next = config.n_blocks - config.n_layers;
+  const std::string block = "blk." + std::to_string(config.n_layers) + ".";
+  if (n_next == 0 || file.find_tensor(block + "nextn.eh_proj.weight") == nullptr) {
+    throw file.make_error(
+        ErrorCode::kModelFormat, "missing_tensor",
+        "there is no block that predicts further tokens: " + hparams.key("nextn_predict_layers") +
+            " is " + std::to_string(n_next) + ", and '" + block + "nextn.eh_proj.weight' is " +
+            (n_next == 0 ? "not looked for" : "missing") +
+            "; convert the checkpoint again, or use another drafter",
+        hparams.key("nextn_predict_layers"), block + "nextn.eh_proj.weight");
+  }
+  DraftHeadConfig& head = config.draft_head;
+  head.next_tokens = true;
+  head.target_layers = {config.n_layers};
+  head.target_hidden_size = config.hidden_size;
+  const bool alone = has_only_next_tokens(file);
+  const auto has = [&](const char* name) { return file.find_tensor(name) != nullptr; };
+  const bool embeds = has((block + "nextn.embed_tokens.weight").c_str());
+  const bool speaks = has((block + "nextn.shared_head_head.weight").c_str());
+  head.own_embedding = embeds || (alone && has("token_embd.weight"));
+  head.own_output = speaks || (alone && has("output.weight"));
+  config.first_block = config.n_layers;
+  config.n_layers = 1;
+}
 
 void read_draft_head(const HparamReader& hparams, ModelConfig& config) {
   DraftHeadConfig& head = config.draft_head;
@@ -128,6 +174,12 @@ std::string why_not_for(const ModelConfig& head, const ModelConfig& target) {
   if (head.n_tokens < target.n_tokens || (!h.own_output && head.n_tokens > target.n_tokens)) {
     return "it was made for " + std::to_string(head.n_tokens) + " tokens, and this one has " +
            std::to_string(target.n_tokens);
+  }
+  if (h.next_tokens &&
+      (head.architecture != target.architecture || h.target_layers.back() != target.n_layers)) {
+    return "it predicts further tokens of a " + head.architecture + " model with " +
+           std::to_string(h.target_layers.back()) + " layers, and this one is " +
+           target.architecture + " with " + std::to_string(target.n_layers);
   }
   for (const TokenId id : h.target_ids) {
     if (id < target.n_tokens) continue;

@@ -1,5 +1,5 @@
 // Heads that draft for a target: one layer over what the target says of a position, beside the
-// token that follows it (EAGLE-3).
+// token that follows it (EAGLE-3, and the blocks behind a model that predict further tokens).
 #pragma once
 
 #include <cstdint>
@@ -14,10 +14,17 @@ namespace specdec {
 class HparamReader;
 struct ModelConfig;
 
+// Of a file that holds both: the model, or the block behind its last layer that predicts further
+// tokens. A file with such a block alone has only the latter.
+enum class FilePart { kModel, kNextTokens };
+
 struct DraftHeadConfig {
   // As Batch::taps of the target, ascending; empty: the model is no head.
   std::vector<std::int32_t> target_layers;
   int target_hidden_size = 0;
+  // A block that predicts further tokens: it reads the target's last hidden state behind the output
+  // norm, and what it says itself is normed likewise.
+  bool next_tokens = false;
   bool norm_before_residual = false;  // what the layer adds to is the normed feature
   bool norm_before_fc = false;        // one norm over all taps side by side
   bool own_embedding = true;          // else the target's
@@ -30,6 +37,13 @@ struct DraftHeadConfig {
     return static_cast<std::int64_t>(target_layers.size()) * target_hidden_size;
   }
 };
+
+// Whether the file has such a block, and nothing but it.
+[[nodiscard]] bool has_next_tokens(const GgufFile& file);
+[[nodiscard]] bool has_only_next_tokens(const GgufFile& file);
+// Makes the configuration that of the first block behind the last layer: which one it is, what it
+// reads and shares.
+void read_next_tokens(const HparamReader& hparams, ModelConfig& config);
 
 // Both check what the file says; the second one when the vocabulary is known.
 void read_draft_head(const HparamReader& hparams, ModelConfig& config);

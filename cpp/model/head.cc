@@ -7,6 +7,16 @@
 
 namespace specdec {
 
+namespace {
+
+void copy_rows(const float* rows, std::int64_t stride, int n_rows, std::span<float> to) {
+  const std::size_t n = to.size() / static_cast<std::size_t>(n_rows);
+  for (int r = 0; r < n_rows; ++r, rows += stride)
+    std::memcpy(to.data() + static_cast<std::size_t>(r) * n, rows, n * sizeof(float));
+}
+
+}  // namespace
+
 // Room for the results of the head.
 void Runner::prepare_head(const Batch& batch, const Pass& pass) {
   const ModelConfig& config = model_.config();
@@ -27,14 +37,17 @@ void Runner::run_head(const Batch& batch, const Pass& pass, const PassRows& rows
   const ModelConfig& config = model_.config();
   const PartWeights& w = model_.weights().model;
   check_cancel(rows.cancel);
+  // Rows of a block that predicts further tokens are normed already.
+  const bool normed = config.draft_head.next_tokens;
+  const Norm norm{.kind = config.norm_kind,
+                  .weight = w.vector(Part::kOutputNorm),
+                  .bias = w.vector(Part::kOutputNormBias),
+                  .epsilon = config.norm_epsilon};
   rows.backend.head(
       {.x = rows.hidden + pass.first_output_row * pass.hidden_stride,
        .x_stride = pass.hidden_stride,
        .n_rows = pass.n_rows - pass.first_output_row,
-       .norm = {.kind = config.norm_kind,
-                .weight = w.vector(Part::kOutputNorm),
-                .bias = w.vector(Part::kOutputNormBias),
-                .epsilon = config.norm_epsilon},
+       .norm = normed ? Norm{} : norm,
        .weight = w.matrix(Part::kHead) != nullptr ? w.matrix(Part::kHead)
                                                   : lender_->weights().model.matrix(Part::kHead),
        .bias = w.vector(Part::kHeadBias),
@@ -48,6 +61,21 @@ void Runner::run_head(const Batch& batch, const Pass& pass, const PassRows& rows
                      ? results_.logits_.as<float>()
                      : nullptr,
        .logits_stride = static_cast<std::int64_t>(results_.logits_stride_)});
+}
+
+// What a block that predicts further tokens says: its next feature, and what its head reads.
+void Runner::norm_said(const Pass& pass, const PassRows& rows) const {
+  const ModelConfig& config = model_.config();
+  float* const said = rows.hidden + pass.first_output_row * pass.hidden_stride;
+  rows.backend.norm({.x = said,
+                     .x_stride = pass.hidden_stride,
+                     .n_rows = pass.n_rows - pass.first_output_row,
+                     .n = config.hidden_size,
+                     .norm = {.kind = config.norm_kind,
+                              .weight = model_.weights().model.vector(Part::kOutputNorm),
+                              .epsilon = config.norm_epsilon},
+                     .dst = said,
+                     .dst_stride = pass.hidden_stride});
 }
 
 // Taps of a head's target to its features.
@@ -66,6 +94,20 @@ void Runner::fuse(std::span<const float> taps, int n_rows, std::span<float> feat
                 n_in * sizeof(float));
   }
   Norm norm;
+  if (config.draft_head.next_tokens) {  // what the target's own output head reads
+    const ModelConfig& target = lender_->config();
+    model_.backend()->norm({.x = rows,
+                            .x_stride = stride,
+                            .n_rows = n_rows,
+                            .n = config.hidden_size,
+                            .norm = {.kind = target.norm_kind,
+                                     .weight = lender_->weights().model.vector(Part::kOutputNorm),
+                                     .epsilon = target.norm_epsilon},
+                            .dst = out,
+                            .dst_stride = out_stride});
+    copy_rows(out, out_stride, n_rows, features);
+    return;
+  }
   if (const float* const weight = w.vector(Part::kFuseNorm); weight != nullptr)
     norm = {.kind = config.norm_kind, .weight = weight, .epsilon = config.norm_epsilon};
   const LinearSegment segment{
@@ -75,11 +117,7 @@ void Runner::fuse(std::span<const float> taps, int n_rows, std::span<float> feat
                             .n_rows = n_rows,
                             .norm = norm,
                             .segments = std::span(&segment, 1)});
-  const auto n_out = static_cast<std::size_t>(config.hidden_size);
-  for (int r = 0; r < n_rows; ++r) {
-    std::memcpy(features.data() + static_cast<std::size_t>(r) * n_out, out + r * out_stride,
-                n_out * sizeof(float));
-  }
+  copy_rows(out, out_stride, n_rows, features);
 }
 
 // Steps with finite logits. Whatever else is not finite is an error.

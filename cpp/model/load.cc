@@ -57,7 +57,7 @@ void Model::reserve_device(const LoadOptions& options) {
 
 void Model::load_weights(const LoadOptions& options) {
   warnings_ = file_->warnings();
-  config_ = read_model_config(*file_, &warnings_);
+  config_ = read_model_config(*file_, &warnings_, options.part);
   for (const RopeConfig& rope : config_.ropes) {
     ropes_.push_back(rope_frequencies(rope));
     if (!config_.ropes[0].long_divisors.empty())
@@ -84,7 +84,9 @@ void Model::load_weights(const LoadOptions& options) {
                 w.packed.get());
   loader.report();
 
-  w.embedding = file_->find_tensor("token_embd.weight");  // null: a head that uses its target's
+  // Null: a head that uses its target's.
+  for (const Slot& slot : config_.slots)
+    if (slot.part == Part::kEmbedding) w.embedding = file_->find_tensor(slot.name);
   if (w.embedding != nullptr) {
     w.embedding_data = file_->tensor_data(*w.embedding);
     w.memory.mapped_bytes = static_cast<std::size_t>(w.embedding->n_bytes);

@@ -29,10 +29,12 @@ class Loader {
         warnings_(warnings),
         requantized_(requantized),
         packed_(packed) {
-    const bool tied = config.tied_head;
+    std::string embedding;  // stays in the file, unless it is the head too
+    for (const Slot& slot : config.slots)
+      if (slot.part == Part::kEmbedding && !config.tied_head) embedding = slot.name;
     for (const TensorInfo& tensor : file.tensors()) {
-      if (is_of_unused_block(tensor.name, config) || tensor.dtype == kIdType) continue;
-      if (tied || tensor.name != "token_embd.weight") progress_.n_bytes_total += tensor.n_bytes;
+      if (is_unused(tensor.name, config) || tensor.dtype == kIdType) continue;
+      if (tensor.name != embedding) progress_.n_bytes_total += tensor.n_bytes;
     }
   }
 

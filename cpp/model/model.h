@@ -30,6 +30,7 @@ struct LoadProgress {
 };
 
 struct LoadOptions {
+  FilePart part = FilePart::kModel;
   // The last n_device_layers layers and, if there are any, the output head go to `device`, which
   // also reserves their caches of n_device_ctx positions of kv_type. 0: all on the backend given.
   std::shared_ptr<DeviceBackend> device = {};

@@ -107,6 +107,7 @@ int Runner::run(const Batch& batch, const Pass& pass) {
         .weights = 1 + model_.expert_share() * more};
   }
 
+  if (pass.n_outputs() > 0 && model_.config().draft_head.next_tokens) norm_said(pass, rows);
   if (pass.wants_head) prepare_head(batch, pass);
   if (model_.device() != nullptr && (pass.last_layer > first_device_layer || pass.wants_head)) {
     run_on_device(batch, pass);

@@ -17,7 +17,7 @@ void Runner::check_head_pass(const Batch& batch) const {
                                              ": is a head that drafts for a target and says "
                                              "nothing by itself; give it as the draft of one");
   }
-  SPECDEC_CHECK(lender_ != nullptr || (head.own_embedding && head.own_output));
+  SPECDEC_CHECK(lender_ != nullptr || (head.own_embedding && head.own_output && !head.next_tokens));
 }
 
 void Runner::forward(const Batch& batch, KvCache& cache, const std::atomic<bool>* cancel) {

@@ -107,6 +107,7 @@ class Runner {
 
   void prepare_head(const Batch& batch, const Pass& pass);
   void run_head(const Batch& batch, const Pass& pass, const PassRows& rows);
+  void norm_said(const Pass& pass, const PassRows& rows) const;
   [[nodiscard]] int check_head(const Batch& batch, const Pass& pass);
 
   [[nodiscard]] DevicePass device_pass(const Batch& batch, const Pass& pass);

@@ -1,5 +1,6 @@
 #include "model/slots.h"
 
+#include <algorithm>
 #include <unordered_set>
 
 #include "model/arch/arch.h"
@@ -51,13 +52,16 @@ bool same_shape(std::vector<std::uint64_t> expected, std::vector<std::uint64_t> 
 void SlotTable::add(Part part, const std::string& name, std::vector<std::uint64_t> shape,
                     Presence presence, SlotKind kind) {
   if (presence == Presence::kNever) return;
-  const std::string prefix = layer_ < 0 ? "" : "blk." + std::to_string(layer_) + ".";
   slots_.push_back({.part = part,
                     .layer = layer_,
-                    .name = prefix + name,
+                    .name = prefix() + name,
                     .shape = std::move(shape),
                     .presence = presence,
                     .kind = kind});
+}
+
+std::string SlotTable::prefix() const {
+  return layer_ < 0 ? "" : "blk." + std::to_string(config_.first_block + layer_) + ".";
 }
 
 void SlotTable::linear(Part part, const char* name, std::int64_t n_in, std::int64_t n_out,
@@ -91,7 +95,7 @@ void SlotTable::qkv(Presence bias, bool fused_only) {
   const ModelConfig& c = config_;
   const bool gates = c.layers[static_cast<std::size_t>(layer_)].gates_attention;
   const std::int64_t q_rows = (gates ? 2 : 1) * std::int64_t{c.q_size()};
-  const std::string fused = "blk." + std::to_string(layer_) + ".attn_qkv.weight";
+  const std::string fused = prefix() + "attn_qkv.weight";
   if (fused_only || file_.find_tensor(fused) != nullptr) {
     linear(Part::kQkv, "attn_qkv", c.hidden_size, q_rows + 2 * std::int64_t{c.kv_size()}, bias);
     return;
@@ -137,7 +141,7 @@ void SlotTable::experts(Presence bias) {
     if (bias != Presence::kNever)
       add(bias_of(part), name + ".bias", {n_out, n}, bias, SlotKind::kVector);
   };
-  const std::string fused = "blk." + std::to_string(layer_) + ".ffn_gate_up_exps.weight";
+  const std::string fused = prefix() + "ffn_gate_up_exps.weight";
   if (bias == Presence::kNever && file_.find_tensor(fused) != nullptr) {
     for (const Part part : {Part::kGateExperts, Part::kUpExperts}) {
       stack(part, "ffn_gate_up_exps", hidden, 2 * size);
@@ -171,10 +175,47 @@ void SlotTable::pre_norm_layer(Presence qkv_bias, Presence out_bias) {
   config_.n_experts > 0 ? experts() : gated_ffn();
 }
 
+void SlotTable::join() {
+  const std::int64_t n = config_.hidden_size;
+  norm(Part::kEmbeddingNorm, "nextn.enorm");
+  norm(Part::kFeatureNorm, "nextn.hnorm");
+  linear(Part::kJoin, "nextn.eh_proj", 2 * n, n);
+}
+
+namespace {
+
+// What a block that predicts further tokens has beside its layer: its own, or the file's where it
+// is alone there; the rest is the target's.
+void add_next_slots(const GgufFile& file, const ModelConfig& config, SlotTable& model) {
+  const std::string block = "blk." + std::to_string(config.first_block) + ".nextn.";
+  const auto own = [&](const char* name, const char* other) {
+    const std::string at = block + name;
+    return file.find_tensor(at + ".weight") != nullptr ? at : std::string(other);
+  };
+  if (config.draft_head.own_embedding) {
+    model.linear(Part::kEmbedding, own("embed_tokens", "token_embd").c_str(), config.hidden_size,
+                 config.vocab_size);
+  }
+  model.norm(Part::kOutputNorm, own("shared_head_norm", "output_norm").c_str());
+  if (config.draft_head.own_output) {
+    model.linear(Part::kHead, own("shared_head_head", "output").c_str(), config.hidden_size,
+                 config.vocab_size);
+  }
+  SlotTable layer(file, model.spec(), config, 0, model.slots());
+  layer.join();
+  model.spec().layer_slots(layer);
+}
+
+}  // namespace
+
 std::vector<Slot> model_slots(const GgufFile& file, const ArchSpec& spec,
                               const ModelConfig& config) {
   std::vector<Slot> slots;
   SlotTable model(file, spec, config, -1, slots);
+  if (config.draft_head.next_tokens) {
+    add_next_slots(file, config, model);
+    return slots;
+  }
   const bool is_head = static_cast<bool>(config.draft_head);
   model.linear(Part::kEmbedding, "token_embd", config.hidden_size, config.vocab_size,
                Presence::kNever, is_head ? Presence::kOptional : Presence::kRequired);
@@ -196,12 +237,34 @@ std::vector<Slot> model_slots(const GgufFile& file, const ArchSpec& spec,
   return slots;
 }
 
-bool is_of_unused_block(std::string_view name, const ModelConfig& config) {
+bool is_unused(std::string_view name, const ModelConfig& config) {
+  if (config.draft_head.next_tokens) {
+    return std::none_of(config.slots.begin(), config.slots.end(),
+                        [&](const Slot& slot) { return slot.name == name; });
+  }
   for (int block = config.n_layers; block < config.n_blocks; ++block) {
     if (name.starts_with("blk." + std::to_string(block) + ".")) return true;
   }
   return false;
 }
+
+namespace {
+
+// Of what nothing reads, whether it has a right to be there: in the block that is read all of it
+// counts, and beside a block that is alone there are others like it and what models share with it.
+bool may_be_unused(const GgufFile& file, std::string_view name, const ModelConfig& config) {
+  if (!config.draft_head.next_tokens) return is_unused(name, config);
+  const auto is_of = [&](int block) {
+    return name.starts_with("blk." + std::to_string(block) + ".");
+  };
+  if (is_of(config.first_block)) return false;
+  if (!has_only_next_tokens(file)) return true;
+  for (int block = config.first_block + 1; block < config.n_blocks; ++block)
+    if (is_of(block)) return true;
+  return !name.starts_with("blk.");
+}
+
+}  // namespace
 
 void check_slots(const GgufFile& file, const std::vector<Slot>& slots, const ModelConfig& config) {
   std::unordered_set<std::string_view> known;
@@ -216,7 +279,7 @@ void check_slots(const GgufFile& file, const std::vector<Slot>& slots, const Mod
     if ((slot.kind == SlotKind::kIds) != (tensor->dtype == kIdType)) fail_type(file, slot, *tensor);
   }
   for (const TensorInfo& tensor : file.tensors()) {
-    if (known.count(tensor.name) > 0 || is_of_unused_block(tensor.name, config)) continue;
+    if (known.count(tensor.name) > 0 || may_be_unused(file, tensor.name, config)) continue;
     throw file.make_error(ErrorCode::kModelFormat, "unexpected_tensor",
                           "tensor '" + printable(tensor.name) + "' does not belong in a '" +
                               config.architecture + "' model with " +

@@ -33,7 +33,9 @@ enum class Part : std::uint8_t {
   kAttentionNormBias,
   kFeatureNorm,  // of heads that draft, beside the former
   kFeatureNormBias,
-  kQkv,  // [Q; K; V] in one matrix, in place of the next three
+  kEmbeddingNorm,  // of blocks that predict further tokens
+  kJoin,           // [normed embedding; normed feature] to a hidden state
+  kQkv,            // [Q; K; V] in one matrix, in place of the next three
   kQkvBias,
   kQ,
   kQBias,
@@ -132,6 +134,8 @@ class SlotTable {
       : file_(file), spec_(spec), config_(config), layer_(layer), slots_(slots) {}
 
   [[nodiscard]] const ModelConfig& config() const { return config_; }
+  [[nodiscard]] const ArchSpec& spec() const { return spec_; }
+  [[nodiscard]] std::vector<Slot>& slots() { return slots_; }
   [[nodiscard]] int layer() const { return layer_; }
 
   // NAME.weight [n_in, n_out] and NAME.bias [n_out].
@@ -159,12 +163,15 @@ class SlotTable {
   // A gated network of config.shared_expert_size that all rows use; weighed by a router of its own
   // or not.
   void shared_expert(Presence router);
+  // Of a block that predicts further tokens, before its layer.
+  void join();
   // What llama and many others have: a norm before attention, one before a gated network.
   void pre_norm_layer(Presence qkv_bias, Presence out_bias);
 
  private:
   void add(Part part, const std::string& name, std::vector<std::uint64_t> shape, Presence presence,
            SlotKind kind);
+  [[nodiscard]] std::string prefix() const;
   void half_of_rows(bool second);  // is the last slot, of its tensor
 
   const GgufFile& file_;
@@ -178,8 +185,9 @@ class SlotTable {
 [[nodiscard]] std::vector<Slot> model_slots(const GgufFile& file, const ArchSpec& spec,
                                             const ModelConfig& config);
 
-// Whether a tensor is of a block behind the last layer, which nothing reads.
-[[nodiscard]] bool is_of_unused_block(std::string_view name, const ModelConfig& config);
+// Whether a tensor is of a block behind the last layer or, where that block is all that is read, of
+// anything else.
+[[nodiscard]] bool is_unused(std::string_view name, const ModelConfig& config);
 
 // Throws missing_tensor, shape_mismatch, unexpected_tensor.
 void check_slots(const GgufFile& file, const std::vector<Slot>& slots, const ModelConfig& config);

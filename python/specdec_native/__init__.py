@@ -9,6 +9,8 @@ print(decoder.chat([{"role": "user", "content": "Hi"}]))
 ```
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ._embedded import (
     EmbeddedPair,
     embedded,
@@ -52,6 +54,7 @@ from .options import (
     DraftModel,
     Eagle,
     LayerSkip,
+    Mtp,
     NGram,
     SamplingParams,
     SuffixAutomaton,
@@ -75,7 +78,9 @@ from .results import (
     TokenLogprob,
 )
 from .stream import Stream
-from .studies import Comparison, compare
+
+if TYPE_CHECKING:
+    from .studies.compare import Comparison, compare
 
 __all__ = [
     "AsyncDecoder",
@@ -108,6 +113,7 @@ __all__ = [
     "ModelFileNotFoundError",
     "ModelFormatError",
     "ModelInfo",
+    "Mtp",
     "NGram",
     "NumericalError",
     "OutputCheck",
@@ -144,3 +150,17 @@ __all__ = [
     "inspect",
     "quantize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`compare` and `Comparison`, whose studies most programs never import."""
+    if name not in ("Comparison", "compare"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import studies
+
+    globals().update(Comparison=studies.Comparison, compare=studies.compare)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

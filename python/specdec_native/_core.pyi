@@ -4,7 +4,7 @@ The native part of specdec_native; use the package instead.
 from __future__ import annotations
 import collections.abc
 import typing
-__all__: list[str] = ['CallSlot', 'CancelFlag', 'DecodeStats', 'DraftModelOptions', 'EagleOptions', 'Engine', 'EngineOptions', 'GenerateRequest', 'GenerateResult', 'HiddenStates', 'LayerSkipOptions', 'Model', 'NGramOptions', 'OutputCheck', 'OutputChunk', 'RecyclingOptions', 'SamplingParams', 'Session', 'SessionOptions', 'StreamBase', 'SuffixOptions', 'Ticket', 'build_info', 'check_pair', 'drafter_names', 'generate_many', 'inspect', 'kept_options', 'parse_drafters', 'quantize', 'read_bandwidth', 'take_log', 'verifier_names']
+__all__: list[str] = ['CallSlot', 'CancelFlag', 'DecodeStats', 'DraftModelOptions', 'EagleOptions', 'Engine', 'EngineOptions', 'GenerateRequest', 'GenerateResult', 'HiddenStates', 'LayerSkipOptions', 'Model', 'MtpOptions', 'NGramOptions', 'OutputCheck', 'OutputChunk', 'RecyclingOptions', 'SamplingParams', 'Session', 'SessionOptions', 'StreamBase', 'SuffixOptions', 'Ticket', 'build_info', 'check_pair', 'drafter_names', 'generate_many', 'inspect', 'kept_options', 'parse_drafters', 'quantize', 'read_bandwidth', 'take_log', 'verifier_names']
 class HiddenStates:
     pass
 class Model:
@@ -545,6 +545,46 @@ class RecyclingOptions:
     @top_k.setter
     def top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
+class MtpOptions:
+    sampling: str
+    def __init__(self) -> None:
+        ...
+    @property
+    def draft_max(self) -> int | None:
+        ...
+    @draft_max.setter
+    def draft_max(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def draft_min(self) -> int:
+        ...
+    @draft_min.setter
+    def draft_min(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def draft_top_k(self) -> int | None:
+        ...
+    @draft_top_k.setter
+    def draft_top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def gamma(self) -> int | None:
+        ...
+    @gamma.setter
+    def gamma(self, arg1: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def head_tokens(self) -> int | None:
+        ...
+    @head_tokens.setter
+    def head_tokens(self, arg0: typing.SupportsInt | typing.SupportsIndex | None) -> None:
+        ...
+    @property
+    def temperature(self) -> float | None:
+        ...
+    @temperature.setter
+    def temperature(self, arg0: typing.SupportsFloat | typing.SupportsIndex | None) -> None:
+        ...
 class EagleOptions:
     sampling: str
     def __init__(self) -> None:
@@ -616,15 +656,16 @@ class LayerSkipOptions:
 class SessionOptions:
     adaptive: bool
     kv_type: str
+    prefer_next_tokens: bool
     use_cache: bool
     verifier: str
     def __init__(self) -> None:
         ...
     @property
-    def drafters(self) -> list[DraftModelOptions | NGramOptions | SuffixOptions | RecyclingOptions | LayerSkipOptions | EagleOptions]:
+    def drafters(self) -> list[DraftModelOptions | NGramOptions | SuffixOptions | RecyclingOptions | LayerSkipOptions | EagleOptions | MtpOptions]:
         ...
     @drafters.setter
-    def drafters(self, arg0: collections.abc.Sequence[DraftModelOptions | NGramOptions | SuffixOptions | RecyclingOptions | LayerSkipOptions | EagleOptions]) -> None:
+    def drafters(self, arg0: collections.abc.Sequence[DraftModelOptions | NGramOptions | SuffixOptions | RecyclingOptions | LayerSkipOptions | EagleOptions | MtpOptions]) -> None:
         ...
     @property
     def n_ctx(self) -> int:
@@ -719,7 +760,7 @@ def inspect(path: bytes, *, max_array: typing.SupportsInt | typing.SupportsIndex
     ...
 def kept_options(path: bytes, target: Model, *, poll_signals: bool) -> tuple[int, str]:
     ...
-def parse_drafters(names: str, has_draft_model: bool) -> list[DraftModelOptions | NGramOptions | SuffixOptions | RecyclingOptions | LayerSkipOptions | EagleOptions]:
+def parse_drafters(names: str, has_draft_model: bool) -> list[DraftModelOptions | NGramOptions | SuffixOptions | RecyclingOptions | LayerSkipOptions | EagleOptions | MtpOptions]:
     ...
 def quantize(source: bytes, target: bytes, type: str, *, n_threads: typing.SupportsInt | typing.SupportsIndex, dry_run: bool, overwrite: bool, pure: bool, allow_requantize: bool, leave_output_tensor: bool, output_tensor_type: str, token_embedding_type: str, split_max_size: str, split_max_tensors: typing.SupportsInt | typing.SupportsIndex, on_progress: typing.Any, poll_signals: bool) -> dict[str, typing.Any]:
     ...

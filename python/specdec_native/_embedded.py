@@ -5,7 +5,6 @@ They are in the package `specdec-native-models`; an installation from a checkout
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
 from dataclasses import dataclass
 
@@ -63,6 +62,8 @@ def _folders() -> list[pathlib.Path]:
     Beside this file after an installation from a checkout, in the data package, in the checkout
     of a package that runs from its source.
     """
+    import importlib.util
+
     package = pathlib.Path(__file__).resolve().parent
     data = importlib.util.find_spec(DATA_PACKAGE)  # it is looked for and not imported
     places = data.submodule_search_locations if data is not None else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
@@ -22,6 +21,7 @@ from .options import (
     DraftModel,
     Eagle,
     LayerSkip,
+    Mtp,
     NGram,
     SamplingParams,
     SuffixAutomaton,
@@ -43,6 +43,7 @@ _DRAFTERS: dict[str, Callable[..., Drafter]] = {
     "recycling": TokenRecycling,
     "layerskip": LayerSkip,
     "eagle": Eagle,
+    "mtp": Mtp,
 }
 DrafterChoice = Drafter | Cascade | Sequence[Drafter | str] | str
 
@@ -129,7 +130,7 @@ def _set_drafters(
         return None
     if isinstance(drafter, str) and drafter == "auto":
         options.drafters = _core.parse_drafters("auto", draft is not None)
-        options.adaptive = True
+        options.adaptive = options.prefer_next_tokens = True
         return draft
     items = [_drafter(item, draft) for item in _items(drafter)]
     drafts = [model for item in items if (model := _draft_of(item)) is not None]
@@ -142,8 +143,8 @@ def _set_drafters(
     for item in items:
         if isinstance(item, DraftModel):
             check_model("DraftModel's model", item.model)
-        if isinstance(item, Eagle):
-            check_model("Eagle's head", item.head)
+        if isinstance(item, Eagle | Mtp) and (isinstance(item, Eagle) or item.head is not None):
+            check_model(f"{type(item).__name__}'s head", item.head)
         if in_list and item.gamma is not None:
             raise InvalidArgumentError(
                 f"{type(item).__name__} is in a list: its length is chosen while running, "
@@ -163,7 +164,7 @@ def _set_drafters(
 def _draft_of(drafter: Drafter) -> Model | None:
     if isinstance(drafter, DraftModel):
         return drafter.model
-    return drafter.head if isinstance(drafter, Eagle) else None
+    return drafter.head if isinstance(drafter, Eagle | Mtp) else None
 
 
 def _items(drafter: object) -> list[object]:
@@ -197,6 +198,8 @@ def _drafter(item: object, draft: Model | None) -> Drafter:
                 what = "a draft model" if item == "model" else "a head"
                 raise InvalidArgumentError(f"drafter {item!r} needs {what}: draft=Model(...)")
             return _DRAFTERS[item](draft)
+        if item == "mtp":
+            return Mtp(draft)
         return _DRAFTERS[item]()
     raise InvalidArgumentError(f"drafter: a list of drafters contains {type(item).__name__}")
 
@@ -204,8 +207,8 @@ def _drafter(item: object, draft: Model | None) -> Drafter:
 def _refuse_draft(draft: Model | None, drafter: str) -> None:
     if draft is not None:
         raise InvalidArgumentError(
-            f"draft is not used with drafter={drafter}: it goes with 'auto', 'model' and "
-            "'eagle', or give drafter=DraftModel(draft) or Eagle(draft)"
+            f"draft is not used with drafter={drafter}: it goes with 'auto', 'model', "
+            "'eagle' and 'mtp', or give drafter=DraftModel(draft), Eagle(draft) or Mtp(draft)"
         )
 
 
@@ -220,6 +223,7 @@ _NativeDrafter = (
     | _core.RecyclingOptions
     | _core.LayerSkipOptions
     | _core.EagleOptions
+    | _core.MtpOptions
 )
 _NATIVE_DRAFTERS: dict[type[Drafter], Callable[[], _NativeDrafter]] = {
     DraftModel: _core.DraftModelOptions,
@@ -228,6 +232,7 @@ _NATIVE_DRAFTERS: dict[type[Drafter], Callable[[], _NativeDrafter]] = {
     TokenRecycling: _core.RecyclingOptions,
     LayerSkip: _core.LayerSkipOptions,
     Eagle: _core.EagleOptions,
+    Mtp: _core.MtpOptions,
 }
 
 
@@ -250,6 +255,10 @@ def _corpus_bytes(corpus: str | os.PathLike[str] | None) -> bytes:
     return os.fsencode(corpus) if isinstance(corpus, os.PathLike) else to_bytes(corpus or "")
 
 
+def random_seed() -> int:
+    return int.from_bytes(os.urandom(4), "little")
+
+
 def native_sampling(options: Mapping[str, Any], vocab_size: int) -> _core.SamplingParams:
     """Of `params` and what overrides it."""
     params = options["params"]
@@ -267,7 +276,7 @@ def native_sampling(options: Mapping[str, Any], vocab_size: int) -> _core.Sampli
     for name in _SAMPLING:
         if name not in ("seed", "logit_bias"):
             setattr(native, name, getattr(params, name))
-    native.seed = secrets.randbits(32) if params.seed is None else params.seed
+    native.seed = random_seed() if params.seed is None else params.seed
     for token in params.logit_bias:
         check_whole("a token id in logit_bias", token, 0, vocab_size - 1)
     native.logit_bias = list(params.logit_bias.items())

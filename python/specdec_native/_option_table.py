@@ -87,6 +87,15 @@ CHECKS: dict[str, dict[str, Check]] = {
         "temperature": Real(0, 1000000, optional=True),
         "draft_top_k": Whole(1, 2147483647, optional=True),
     },
+    "Mtp": {
+        "draft_max": Whole(1, 64, optional=True),
+        "draft_min": Whole(0, 64),
+        "gamma": Whole(0, 64, optional=True),
+        "sampling": Choice(('auto', 'greedy', 'sampled', 'coupled')),
+        "temperature": Real(0, 1000000, optional=True),
+        "head_tokens": Whole(0, 1073741824, optional=True),
+        "draft_top_k": Whole(1, 2147483647, optional=True),
+    },
     "many": {
         "keep_eos": Truth(),
         "n_parallel": Whole(1, 64),

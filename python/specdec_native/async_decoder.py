@@ -27,14 +27,16 @@ class AsyncDecoder:
     Args:
         target: the model whose text this is.
         drafter: "auto": each pass uses what is expected to be fastest of n-gram and suffix lookup
-            and the `draft` model, or decodes plainly, from measured costs and acceptance; a
-            `Cascade` or list of drafters: the same among them; one of `DraftModel`, `NGram`,
-            `SuffixAutomaton`, `TokenRecycling`, `LayerSkip`, `Eagle`: drafts of its own fixed
-            length. The names of the command line mean those with their defaults: "model" and
-            "eagle" (which is `draft`), "ngram", "suffix", "recycling", "layerskip", several with
-            commas, "none"; None: plain decoding.
+            and the `draft` model, or else what the model's file has for predicting further tokens,
+            or decodes plainly, from measured costs and acceptance; a `Cascade` or list of drafters:
+            the same among them; one of `DraftModel`, `NGram`, `SuffixAutomaton`, `TokenRecycling`,
+            `LayerSkip`, `Eagle`, `Mtp`: drafts of its own fixed length. The names of the command
+            line mean those with their defaults: "model" and "eagle" (which is `draft`), "mtp",
+            "ngram", "suffix", "recycling", "layerskip", several with commas, "none"; None: plain
+            decoding.
         draft: a smaller model of the same vocabulary, for "auto" and "model", or an EAGLE-3 head
-            that was trained for the model, for "auto" and "eagle"; None: none.
+            that was trained for the model, for "auto" and "eagle", or the file of a block that
+            predicts further tokens, for "auto" and "mtp"; None: none.
         verifier: "auto" (greedy at temperature 0, match above), "greedy", "match", "standard",
             "block" or "topk_importance"; docs/verifiers.md compares them.
             "topk_importance_published" is for comparison only: it is not lossless, and warns.

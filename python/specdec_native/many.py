@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import _core
 from ._checks import check_all, check_whole, unset
 from ._convert import logprobs_of
-from ._native_options import native_sampling
+from ._native_options import native_sampling, random_seed
 from ._option_table import CHECKS
 from .errors import InvalidArgumentError
 from .model import Model, check_model, check_token_ids, flush_log, on_main_thread
@@ -119,7 +118,7 @@ def generate_many(
     sampling = native_sampling(given, model.info.vocab_size)
     if seeds is None:
         seed = None if params is None else params.seed
-        seeds = [secrets.randbits(32) if seed is None else seed for _ in ids]
+        seeds = [random_seed() if seed is None else seed for _ in ids]
     seeds = _one_each("seeds", seeds, ids, 2**64 - 1)
     try:
         found = _core.generate_many(

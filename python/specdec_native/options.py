@@ -275,7 +275,44 @@ class Eagle:
         _check_temperature(self)
 
 
-Drafter = DraftModel | NGram | SuffixAutomaton | TokenRecycling | LayerSkip | Eagle
+@dataclass(frozen=True, kw_only=True)
+class Mtp:
+    """Drafts with the block behind a model's layers that was trained to predict further tokens.
+
+    GGUF files with `nextn_predict_layers` have such a block (multi-token prediction); it costs
+    one layer and an output head of `head_tokens` per token and has a cache of its own. The model
+    must be on the CPU. Of several blocks the first drafts all tokens.
+
+    Attributes:
+        head: the file of such a block alone, as it was split off the model; None: the model's own.
+        draft_max: 1 to 64; the longest draft; None: 4.
+        draft_min: 0 to 64; shorter drafts are not verified; at most the longest.
+        gamma: 0 to 64; a fixed draft length, for experiments; not with draft_max or draft_min;
+            None: off.
+        sampling: as of `DraftModel`.
+        temperature: [0, 1000000]; as of `DraftModel`; None: the target's.
+        head_tokens: 0 to 1073741824; as of `DraftModel`; None: what the file says, else 32768 when
+            the vocabulary is at least twice that.
+        draft_top_k: 1 or more; as of `DraftModel`; None: the target's top_k, or 50 for the
+            `topk_importance` verifiers.
+    """
+
+    head: Model | None = field(default=None, kw_only=False)
+    draft_max: int | None = None
+    draft_min: int = 0
+    gamma: int | None = None
+    sampling: DraftSampling = "auto"
+    temperature: float | None = None
+    head_tokens: int | None = None
+    draft_top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(self)
+        _check_lengths(self)
+        _check_temperature(self)
+
+
+Drafter = DraftModel | NGram | SuffixAutomaton | TokenRecycling | LayerSkip | Eagle | Mtp
 
 
 class Cascade:
@@ -309,10 +346,11 @@ _LONGEST = {
     TokenRecycling: 15,
     LayerSkip: 3,
     Eagle: 4,
+    Mtp: 4,
 }
 
 
-def _check_temperature(drafter: DraftModel | LayerSkip | Eagle) -> None:
+def _check_temperature(drafter: DraftModel | LayerSkip | Eagle | Mtp) -> None:
     if drafter.sampling == "greedy" and drafter.temperature:
         raise InvalidArgumentError(
             f"temperature={drafter.temperature} has no effect on greedy drafts, which are the best "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import threading
@@ -10,13 +9,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from . import _core
 from ._convert import chunk_of, result_of, round_callback
 from .errors import ClosedError
 from .model import refuse_copy
 from .results import Chunk, DecodeStats, GenerationResult, Round
+
+if TYPE_CHECKING:
+    import asyncio  # a quarter of the time of importing the package
 
 
 class EngineCall(NamedTuple):
@@ -265,6 +267,8 @@ class AsyncStream(_Handle):
     """
 
     def __init__(self, call: EngineCall, state: State, submit: Submit) -> None:
+        import asyncio
+
         super().__init__(call, state)
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
@@ -274,6 +278,8 @@ class AsyncStream(_Handle):
         self._listens = False  # by what does not hold the stream
 
     async def _start(self) -> None:
+        import asyncio
+
         while self._submit is not None:
             place = asyncio.Event()
             wake = functools.partial(_set_in, self._loop, place)

@@ -42,7 +42,7 @@ def test_info_describes_the_file(tiny, tiny_path):
     assert info.path == str(tiny_path)
     assert info.size_bytes == tiny_path.stat().st_size
     assert "Q8_0" in info.quantisation
-    assert info.n_threads == 2
+    assert info.n_threads == 1
     json.dumps(info.to_dict())
 
 

@@ -17,7 +17,7 @@ import pytest
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 
 PROMPT = "the cat in the hat the cat in the hat the cat in the "
-N_CTX = 1 << 16
+N_CTX = 1 << 18
 # Would run for minutes: a test that passes has ended it.
 ENDLESS = {"max_tokens": N_CTX - 1000, "ignore_eos": True}
 

@@ -15,7 +15,7 @@ engine = native("engine")
 
 PROMPT = "the cat in the hat the cat in the hat the cat in the "
 MESSAGES = [{"role": "user", "content": "the cat in the hat"}]
-N_CTX = 1 << 16
+N_CTX = 1 << 18
 # Would run for minutes: a test that passes has ended it.
 ENDLESS = {"max_tokens": N_CTX - 1000, "ignore_eos": True}
 SHORT = {"max_tokens": 12, "ignore_eos": True}

@@ -26,7 +26,7 @@ PROMPT = "import os\nimport sys\n\n\ndef main(argv):\n"
 @pytest.fixture(scope="module")
 def models():
     pair = sd.embedded("pycode")
-    with sd.Model(pair.target, n_threads=2) as target, sd.Model(pair.draft, n_threads=2) as draft:
+    with sd.Model(pair.target) as target, sd.Model(pair.draft) as draft:
         yield target, draft
 
 

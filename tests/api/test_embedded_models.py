@@ -46,7 +46,7 @@ def pair(request):
 
 @pytest.fixture(scope="module")
 def models(pair):
-    with sd.Model(pair.target, n_threads=2) as target, sd.Model(pair.draft, n_threads=2) as draft:
+    with sd.Model(pair.target) as target, sd.Model(pair.draft) as draft:
         yield target, draft
 
 

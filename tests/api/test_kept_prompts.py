@@ -33,7 +33,7 @@ def write(folder: pathlib.Path, family: str, seed: int = 1) -> pathlib.Path:
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
 def model(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Any:
-    return engine.load(str(write(tmp_path_factory.mktemp("kept"), request.param)), n_threads=2)
+    return engine.load(str(write(tmp_path_factory.mktemp("kept"), request.param)), n_threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_whoever_drafts_the_text_is_the_plain_one(
 @functools.cache
 def pair(folder: pathlib.Path, family: str) -> tuple[Any, Any]:
     path = str(write(folder, family))
-    return (engine.load(path, n_threads=2), engine.load(path, n_threads=2, requantize="q4_0"))
+    return (engine.load(path, n_threads=1), engine.load(path, n_threads=1, requantize="q4_0"))
 
 
 def test_another_draft_model_reads_the_text_again(

@@ -259,6 +259,8 @@ class Given:
             sd.Decoder(self.tiny, drafter=sd.DraftModel(**{"model": self.tiny, **options})).close()
         elif name == "Eagle":
             sd.Decoder(self.tiny, drafter=sd.Eagle(**{"head": self.tiny, **options})).close()
+        elif name == "Mtp":
+            sd.Decoder(self.tiny, drafter=sd.Mtp(**options)).close()
         else:
             getattr(sd, name)(**options)
 
@@ -315,7 +317,7 @@ def test_every_option_of_python_that_a_shell_can_say_has_a_flag():
     without = {o.id for o in OPTIONS if o.flag is None and not isinstance(o.kind, Callback)}
     assert without == {
         "Model.n_ctx",  # -c
-        "Decoder.draft", "DraftModel.model", "Eagle.head",  # -md
+        "Decoder.draft", "DraftModel.model", "Eagle.head", "Mtp.head",  # -md
         "Decoder.kv_type",  # --kv-type is of both models
         "kept.n_ctx", "kept.kv_type",  # the same, with --prompt-cache
         # A command line has one request at a time.
@@ -325,6 +327,7 @@ def test_every_option_of_python_that_a_shell_can_say_has_a_flag():
         # --draft-sampling, --draft-temp, --draft-top-k
         "LayerSkip.sampling", "LayerSkip.temperature",
         "Eagle.sampling", "Eagle.temperature", "Eagle.draft_top_k",
+        "Mtp.sampling", "Mtp.temperature", "Mtp.draft_top_k", "Mtp.head_tokens",
         "call.schema", "call.grammar",  # by a Python package
         "call.speculate",  # --drafter none
         "call.params",  # a bundle
@@ -333,7 +336,8 @@ def test_every_option_of_python_that_a_shell_can_say_has_a_flag():
         # A process has one session: nothing to keep.
         "NGram.keep", "SuffixAutomaton.keep", "TokenRecycling.keep",
         # --draft-max, --draft-min, --gamma are for all drafters.
-        *(f"{d}.{n}" for d in ("NGram", "SuffixAutomaton", "TokenRecycling", "LayerSkip", "Eagle")
+        *(f"{d}.{n}"
+          for d in ("NGram", "SuffixAutomaton", "TokenRecycling", "LayerSkip", "Eagle", "Mtp")
           for n in ("draft_max", "draft_min", "gamma")),
     }  # fmt: skip
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import eagle_reference
+import mtp_reference
 import tiny_models
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
@@ -57,6 +58,12 @@ class Kit:
             setattr(
                 self, name, sd.Model(eagle_reference.write_eagle3(path, head, config, seed=seed))
             )
+        further = mtp_reference.MtpConfig(tiny_models.FAMILIES["qwen35"])
+        write = mtp_reference.write_mtp
+        self.further = sd.Model(write(folder / "further.gguf", further))
+        block = mtp_reference.block_tensors(further, 9)
+        path = write(folder / "block.gguf", further, alone=True, block=block)
+        self.block = sd.Model(path)
         tensors = tiny_models.random_tensors(config, seed=4)
         tensors["output_norm.weight"][3] = np.nan
         self.nan_path = tiny_models.write_gguf(
@@ -236,16 +243,17 @@ def engine_of(**fixed: Any) -> Callable[..., Any]:
 
 def in_a_queue(kit: Kit, **options: Any) -> Any:
     """What three requests get that come while the first is at work; it ends by its time limit."""
-    given = {"max_requests": 1, "max_queue": 1, "n_ctx": 1 << 14, "drafter": None, **options}
+    given = {"max_requests": 1, "max_queue": 1, "n_ctx": 1 << 18, "drafter": None, **options}
     if given["max_requests"] == 1 and "max_requests" in options:
         given["max_queue"] = 0
     seen = []
     with sd.Engine(kit.tiny, **given) as engine:
-        first = engine.submit("ab", max_tokens=10_000, ignore_eos=True, time_limit=0.2)
+        endless = {"max_tokens": 200_000, "ignore_eos": True, "time_limit": 0.2}
+        first = engine.submit("ab", **endless)
         kept = []
         for _ in range(2):
             try:
-                kept.append(engine.submit("ab", max_tokens=8000, ignore_eos=True, time_limit=0.2))
+                kept.append(engine.submit("ab", **endless))
                 seen.append("taken")
             except sd.QueueFullError:
                 seen.append("full")
@@ -288,6 +296,11 @@ def draft_model(kit: Kit, **options: Any) -> Any:
 
 def eagle(kit: Kit, **options: Any) -> Any:
     return sd.Eagle(getattr(kit, options.pop("head", "head")), **options)
+
+
+def mtp(kit: Kit, **options: Any) -> Any:
+    head = options.pop("head", None)
+    return sd.Mtp(None if head is None else getattr(kit, head), **options)
 
 
 def made(kind: type) -> Callable[..., Any]:
@@ -388,6 +401,24 @@ DRAFTERS: dict[str, dict[str, tuple[Callable[..., Any], Any, Any]]] = {
             1, 50,
         ),
         **lengths(eagle, model="deep", prompt=PROMPT),
+    },
+    "Mtp": {
+        "head": (drafts(mtp, model="further", prompt=PROMPT), None, "block"),
+        "sampling": (
+            drafts(mtp, of={"gamma": 4}, model="further", prompt=PROMPT, call=HOT,
+                   verifier="standard"),
+            "greedy", "sampled",
+        ),
+        "temperature": (
+            drafts(mtp, of=SAMPLED, model="further", prompt=PROMPT, call=HOT, verifier="standard"),
+            0.1, 5.0,
+        ),
+        "head_tokens": (drafts(mtp, model="further", prompt=PROMPT), 0, 16),
+        "draft_top_k": (
+            drafts(mtp, of=SAMPLED, model="further", prompt=PROMPT, call=HOT, verifier="standard"),
+            1, 50,
+        ),
+        **lengths(mtp, model="further", prompt=PROMPT),
     },
 }  # fmt: skip
 

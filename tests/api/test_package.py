@@ -57,6 +57,16 @@ def test_nothing_else_is_required(distribution):
     assert [r for r in distribution.requires or () if "extra ==" not in r] == []
 
 
+def test_what_most_programs_do_not_use_is_imported_later():
+    code = (
+        "import sys, specdec_native as sd; "
+        "print(*(m in sys.modules for m in ('numpy', 'asyncio', 'ssl'))); "
+        "sd.compare, sd.Comparison; print('compare' in dir(sd), hasattr(sd, 'nothing'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"] * 3 + ["True", "False"]
+
+
 @pytest.mark.parametrize("command", ["specdec", "specdec-native"])
 def test_both_commands_know_the_version(distribution, command):
     folder = pathlib.Path(sys.executable).parent

@@ -255,7 +255,7 @@ def test_the_interpreter_ends_with_a_running_engine(tiny_path, end):
 import sys
 import specdec_native as sd
 ENDLESS = {"max_tokens": 1 << 15, "ignore_eos": True}
-engine = sd.Engine(sd.Model(sys.argv[1]), n_ctx=1 << 16, drafter=None)
+engine = sd.Engine(sd.Model(sys.argv[1]), n_ctx=1 << 18, drafter=None)
 """
     done = run_child(head + textwrap.dedent(end) + "\nprint('end')\n", tiny_path)
     failed = "1 / 0" in end

@@ -19,7 +19,7 @@ def model(tmp_path_factory):
     path = tiny_models.write_tiny(
         tmp_path_factory.mktemp("verifier_api") / "model.gguf", config, dtype="Q8_0", seed=1
     )
-    with sd.Model(path, n_threads=2) as opened:
+    with sd.Model(path) as opened:
         yield opened
 
 

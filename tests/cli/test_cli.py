@@ -132,13 +132,13 @@ XP = ["-m", "x", "-p", "a"]
         (["inspect", "x", "--chat-template", "--json"], ["--chat-template", "--json"]),
         (
             ["generate", *XP, "--draft-top-k", "5"],
-            ["--draft-top-k is for the drafters model and eagle", "auto without -md FILE"],
+            ["--draft-top-k is for the drafters model, eagle and mtp", "auto without -md FILE"],
         ),
         (["generate", *XP, "--drafter", "eagle"], ["--drafter eagle needs a head: -md FILE"]),
         (
             ["generate", *XP, "--drafter", "suffix", "--draft-temp", "1"],
             [
-                "--draft-temp is for the drafters model, layerskip and eagle",
+                "--draft-temp is for the drafters model, layerskip, eagle and mtp",
                 "--drafter is suffix",
             ],
         ),
@@ -272,10 +272,19 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(model):
     result = generate_json(model, "-p", PROMPT, "-n", "12")
     assert done.stdout == result["text"] + "\n"
     (line,) = done.stderr.splitlines()
-    for words in ("12 tokens", "tokens/s", "ms/token", "GB/s", "speculation", "draft", "verify"):
+    for words in ("12 tokens", "tokens/s", "ms/token", "speculation", "draft", "verify"):
         assert words in line
+    assert "GB/s" not in line  # caches hold its weights
     quiet = specdec("generate", "-m", model, "-p", PROMPT, "-n", "12", "--quiet")
     assert (quiet.stdout, quiet.stderr) == (done.stdout, "")
+
+
+def test_of_weights_that_no_cache_holds_the_share_of_the_memory_s_speed_is_told(tmp_path):
+    config = tiny_models.TinyConfig(n_layers=1, intermediate_size=46_080)
+    path = tiny_models.write_tiny(tmp_path / "large.gguf", config, dtype="F32", seed=1)
+    assert path.stat().st_size > 33 << 20
+    done = specdec("generate", "-m", path, "-p", "ab", "-n", "3", "--ignore-eos")
+    assert re.search(r"\d+ % of \d+\.\d GB/s", done.stderr), done.stderr
 
 
 def test_json_is_one_object_with_every_key(model, draft):

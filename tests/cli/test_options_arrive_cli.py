@@ -371,6 +371,7 @@ OTHERS: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("quantize", "quantize.split_max_tensors"): (QUANTIZE, (), ("--split-max-tensors", "5")),
     ("quantize", "output.json"): (QUANTIZE[:-1], (), ("--json",)),
     ("quantize", "output.quiet"): (QUANTIZE[:-1], (), ("-q",)),
+    ("quantize", "output.verbose"): (QUANTIZE[:-1], (), ("-v",)),
 }  # fmt: skip
 
 STARTS = {
@@ -419,7 +420,14 @@ def cases() -> dict[tuple[str, str], tuple[Any, Any, Any]]:
 CASES = cases()
 
 
-@pytest.mark.parametrize(("command", "option"), list(CASES))
+# Loads and runs 200 MB of weights in each of the formats.
+SLOW = [("bench", "bench.kernels")]
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [pytest.param(*case, marks=pytest.mark.slow) if case in SLOW else case for case in CASES],
+)
 def test_another_value_of_a_flag_changes_something(files, command, option):
     before, a, b = CASES[command, option]
     arguments = list(before)

@@ -87,8 +87,9 @@ def test_text_that_is_not_ascii_moves_no_mutant():
     assert ("constant", "'ö'", "'ö_'") in made(source)
 
 
-def test_an_encoding_becomes_another_one():
+def test_constants_become_others_that_can_be_noticed():
     assert made(b"f('utf-8')\n") >= {("constant", "'utf-8'", "'latin-1'")}
+    assert made(b"f(1e9, 9)\n") >= {("constant", "1e9", "2000000000.0"), ("constant", "9", "10")}
 
 
 def test_mutants_that_are_left_out_are_there_and_have_a_reason():
@@ -197,6 +198,12 @@ with TestProcesses(folder, {{str(file): "thing.py"}}, ["test_thing.py"]) as proc
         changed = source.replace(old, new)
         before.write_bytes(source), after.write_bytes(changed)
         print(processes.run(processes.tests, 60, str(file), (str(before), str(after))))
+    text = source.decode()
+    texts = [text.replace("return LIMIT", "return 5"), text, text.replace("= 3", "= 4")]
+    changes = [(text, processes.tests[:2]) for text in texts]
+    print(processes.run_batch(str(file), str(before), changes, 60))
+    endless = (text.replace("return LIMIT", "while True: pass"), processes.tests[:1])
+    print(processes.run_batch(str(file), str(before), [*changes[:1], endless], 1))
     file.write_bytes(source.replace(b"= 3", b"= 4"))
     print(processes.run(processes.tests, 60))
     print(processes.run_anew(processes.tests[1:], 60))
@@ -217,6 +224,8 @@ with TestProcesses(folder, {{str(file): "thing.py"}}, ["test_thing.py"]) as proc
     assert results == [
         "Result(code=0, killer='')",
         "Result(code=1, killer='test_thing.py::test_a')",
+        "['test_thing.py::test_a', '', '']",
+        "['test_thing.py::test_a']",
         "Result(code=0, killer='')",  # importing is done
         "Result(code=1, killer='test_thing.py::test_b')",
         "Result(code=None, killer='')",

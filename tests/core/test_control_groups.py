@@ -264,7 +264,8 @@ def test_no_thread_is_started_on_a_part_of_a_core(cores, n_threads):
     assert base.threads_for_cores(cores) == n_threads
 
 
-def test_this_machine_has_readable_groups():
+def test_this_machine_has_readable_groups(monkeypatch):
+    monkeypatch.delenv("SPECDEC_THREADS", raising=False)
     cores = base.control_groups("")["cpu_cores"]
     n = base.default_n_threads()
     assert 1 <= n <= len(os.sched_getaffinity(0))

@@ -31,6 +31,8 @@ def drafters(target: dict[str, Any]) -> list[dict[str, Any] | None]:
         {"kind": "eagle", "toy": toy},
         {"kind": "eagle", "toy": toy, "mode": "sampled", "temperature": 1.5},
         {"kind": "eagle", "toy": {**toy, "mix": 0.0}, "known": [0, 2, 3]},
+        {"kind": "mtp", "toy": toy},
+        {"kind": "mtp", "toy": toy, "mode": "sampled", "head_tokens": 3},
         {"kind": "ngram"},
         {"kind": "ngram", "n": 1, "filler_top_k": 3},
         {"kind": "python", "propose": lambda committed, n: [0] * n},
@@ -87,7 +89,7 @@ def plain_greedy(session: Any, prompt: list[int], n: int) -> list[int]:
     return text[len(prompt) :]
 
 
-@pytest.mark.parametrize("drafter", range(12))
+@pytest.mark.parametrize("drafter", range(len(drafters(TARGET))))
 @pytest.mark.parametrize("target", [TARGET, LOOPING, {**TARGET, "levels": 2}])
 def test_greedy_text_is_the_plain_text_for_every_drafter_and_length(
     target: dict[str, Any], drafter: int

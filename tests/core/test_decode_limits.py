@@ -372,13 +372,13 @@ def test_logits_that_are_not_finite_are_a_numerical_error(temperature: float) ->
 # --- prefix reuse ---
 
 
-@pytest.mark.parametrize("kind", [None, "model", "eagle", "ngram"])
+@pytest.mark.parametrize("kind", [None, "model", "eagle", "mtp", "ngram"])
 def test_a_prompt_with_a_known_prefix_is_only_read_from_where_it_differs(kind: str | None) -> None:
     drafter = next(d for d in drafters(TARGET) if (d and d["kind"]) == kind)
     session = m.Session(TARGET, drafter)
     # A head wants what the target says at the last row that stays: its own row went with the next
     # token.
-    again = 1 if kind == "eagle" else 0
+    again = 1 if kind in ("eagle", "mtp") else 0
     first = run(session, prompt=[1, 2, 3, 4], max_tokens=10, gamma=3)
     text = [1, 2, 3, 4, *first["token_ids"]]
     for prompt, reused in [

@@ -51,8 +51,19 @@ def test_what_a_thread_throws_is_thrown_when_all_are_done(n_threads, n_barriers,
         assert base.run_task(n_threads, 3, 7)["taken"] == [1] * 21
 
 
-def test_the_default_does_not_exceed_what_the_process_may_use():
+def test_the_default_does_not_exceed_what_the_process_may_use(monkeypatch):
+    monkeypatch.delenv("SPECDEC_THREADS", raising=False)
     assert 1 <= base.default_n_threads() <= len(os.sched_getaffinity(0))
+
+
+def test_the_environment_may_say_how_many(monkeypatch):
+    for given, n in (("1", 1), ("3", 3), ("256", 256)):
+        monkeypatch.setenv("SPECDEC_THREADS", given)
+        assert base.default_n_threads() == n
+    for given in ("0", "257", "-1", "2x", "x", " 2", "99999999999"):
+        monkeypatch.setenv("SPECDEC_THREADS", given)
+        with pytest.raises(Exception, match=r"SPECDEC_THREADS must be .* from 1 to 256, not"):
+            base.default_n_threads()
 
 
 def philox(seed: int, stream: int, position: int, index: int) -> int:

@@ -31,6 +31,7 @@ def drafters_for(verifier: str) -> dict[str, dict[str, Any]]:
         "greedy": {"kind": "model", "toy": DRAFT, "mode": "greedy"},
     }  # fmt: skip
     drafters["head of two tokens"] = {"kind": "eagle", "toy": DRAFT, "known": [0, 2]}
+    drafters["mtp, sampled"] = {"kind": "mtp", "toy": DRAFT, "mode": "sampled"}
     if VERIFIERS[verifier]["trees"]:
         drafters["sampled comb"] = {**drafters["sampled"], "branch": 2}
         drafters["greedy comb"] = {**drafters["greedy"], "branch": 2}

@@ -113,6 +113,13 @@ void read_drafter(Fields& f, EagleOptions& o) {
   f.read("temperature", o.temperature);
   f.read("top_k", o.top_k);
 }
+void read_drafter(Fields& f, MtpOptions& o) {
+  read_lengths(f, o.lengths);
+  read_mode(f, o.mode);
+  f.read("temperature", o.temperature);
+  f.read("top_k", o.top_k);
+  f.read("head_tokens", o.head_tokens);
+}
 void read_drafter(Fields& f, NGramOptions& o) {
   read_lengths(f, o.lengths);
   f.read("n", o.n);
@@ -414,7 +421,8 @@ class Session {
     f.read("toy", toy);
     f.read("propose", propose);
     std::vector<TokenId> known;
-    if (kind == "eagle") f.read("known", known);
+    const bool is_head = kind == "eagle" || kind == "mtp";
+    if (is_head) f.read("known", known);
     const bool is_listed = kind != "python" && kind != "lying";
     if (is_listed) {
       options = default_drafter_options(kind);
@@ -430,7 +438,7 @@ class Session {
         draft_ = std::make_unique<ToyScorer>(to_toy(toy));
         TokenScorer* seen = draft_.get();
         if (!use_cache_) seen = &draft_reread_.emplace(*draft_);
-        if (kind == "eagle") {
+        if (is_head) {
           models.features = &head_cache_.emplace(head_.emplace(*draft_, known));
         } else {
           models.draft = models.layers = &draft_cache_.emplace(*seen);

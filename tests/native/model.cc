@@ -317,9 +317,10 @@ class TestModel {
  public:
   TestModel(const std::string& path, const std::string& backend, int n_threads, bool check_tensors,
             int stop_after, int n_device_layers, bool device_embedding, const TestModel* beside,
-            std::size_t max_expert_bytes) {
+            std::size_t max_expert_bytes, bool next_tokens) {
     const py::gil_scoped_release release;
     LoadOptions options{
+        .part = next_tokens ? FilePart::kNextTokens : FilePart::kModel,
         .device = beside != nullptr ? beside->model_->device() : make_device(backend),
         .n_device_layers = n_device_layers,
         .n_device_ctx = 4096,
@@ -411,12 +412,13 @@ PYBIND11_MODULE(_testing_model, module) {
 
   py::class_<TestModel>(module, "Model", py::module_local())
       .def(py::init<const std::string&, const std::string&, int, bool, int, int, bool,
-                    const TestModel*, std::size_t>(),
+                    const TestModel*, std::size_t, bool>(),
            py::arg("path"), py::arg("backend") = "cpu", py::arg("n_threads") = 2,
            py::arg("check_tensors") = false, py::arg("stop_after") = -1,
            py::arg("n_device_layers") = 0, py::arg("device_embedding") = true,
            py::arg("beside") = py::none(),
-           py::arg("max_expert_bytes") = std::numeric_limits<std::size_t>::max())
+           py::arg("max_expert_bytes") = std::numeric_limits<std::size_t>::max(),
+           py::arg("next_tokens") = false)
       .def("head_session", &TestModel::head_session, py::arg("target"), py::arg("n_ctx") = 1024,
            py::arg("kv_type") = "f32")
       .def("session", &TestModel::session, py::arg("n_ctx") = 1024, py::arg("kv_type") = "f32",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from fake_ray import FakeRay  # noqa: E402
 from specdec_native import cli  # noqa: E402
 from specdec_native.batch.command import Work  # noqa: E402
 from specdec_native.batch.lines import options_in_files  # noqa: E402
+from specdec_native.batch.run import Setup  # noqa: E402
 
 TEMPLATE = ("--chat-template", "chatml")
 
@@ -234,12 +236,21 @@ def test_a_cluster_gives_the_same_bytes(tiny_path, source, tmp_path, expected, m
 
 def test_workers_are_as_large_as_the_smallest_node(tiny_path, source, tmp_path, monkeypatch,
                                                    capfd):  # fmt: skip
-    for options, n_workers in (((), 5), (("-t", "4"), 2), (("-t", "1"), 11)):
+    make, seen = Setup.make_engine, []
+
+    def make_smaller(setup):  # more threads than cores would wait for each other
+        seen.append(setup.loading["n_threads"])
+        return make(dataclasses.replace(setup, loading={**setup.loading, "n_threads": 1}))
+
+    monkeypatch.setattr(Setup, "make_engine", make_smaller)
+    for options, n_threads, n_workers in (((), 2, 5), (("-t", "4"), 4, 2), (("-t", "1"), 1, 11)):
+        seen.clear()
         ray = FakeRay(cores=(4, 2, 5))
         monkeypatch.setitem(sys.modules, "ray", ray)
         output = tmp_path / "out.jsonl"
         assert batch(tiny_path, source, output, "--ray", "local", "--restart", *options) == 0
         assert ray.n_workers == n_workers
+        assert set(seen) == {n_threads}
     assert batch(tiny_path, source, output, "--ray", "local", "--restart", "-t", "6") == 2
     assert "expected at most 5" in capfd.readouterr().err
 

@@ -279,13 +279,30 @@ def test_long_files_need_no_more_memory(tiny_path, tmp_path, n, options):
     assert int(done.stdout) < 20_000  # KiB
 
 
+# The command, which stops at its fourth line: however fast the machine is, there is more to do when
+# the signals come.
+STOPS = """
+import sys, time
+from specdec_native import cli
+from specdec_native.batch import command
+add, count = command.Work.add, [0]
+def stopping(work, text):
+    count[0] += 1
+    while count[0] == 4:
+        time.sleep(0.01)
+    add(work, text)
+command.Work.add = stopping
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.parametrize("signals", [[signal.SIGINT] * 2, [signal.SIGTERM] * 2,
                                      [signal.SIGINT, signal.SIGTERM]])  # fmt: skip
 def test_a_second_signal_leaves_it_whole_too(tiny_path, tmp_path, signals):
-    source, output = write(tmp_path / "in.jsonl", 400, max_tokens=60), tmp_path / "out.jsonl"
+    source, output = write(tmp_path / "in.jsonl", 40, max_tokens=60), tmp_path / "out.jsonl"
     partial = tmp_path / "out.jsonl.partial"
     arguments = ["batch", str(tiny_path), str(source), str(output), "-c", "256", "-q"]
-    process = subprocess.Popen([sys.executable, "-m", "specdec_native", *arguments],
+    process = subprocess.Popen([sys.executable, "-c", STOPS, *arguments],
                                stderr=subprocess.PIPE)  # fmt: skip
     deadline = time.monotonic() + 60
     while not (partial.exists() and partial.read_bytes().count(b"\n") >= 3):
@@ -301,4 +318,4 @@ def test_a_second_signal_leaves_it_whole_too(tiny_path, tmp_path, signals):
     assert not output.exists()
     assert batch(tiny_path, source, output) == 0
     told = [json.loads(line) for line in output.read_bytes().splitlines()]
-    assert [entry["id"] for entry in told] == [f"q{i}" for i in range(400)]
+    assert [entry["id"] for entry in told] == [f"q{i}" for i in range(40)]

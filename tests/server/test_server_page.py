@@ -46,6 +46,13 @@ class Served:
 
 
 @pytest.fixture(scope="module")
+def tiny(tiny_path):
+    """With two threads: one alone writes faster than the page can show it."""
+    with sd.Model(tiny_path, n_threads=2) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
 def served(tiny):
     made = Served(sd.Engine(tiny, n_ctx=1 << 16), Settings("tiny"))
     yield made

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,9 +30,9 @@ pytest.importorskip("rich")
 PROMPTS = ("def add(a, b):\n    ", "import os\n", "class Stack:\n    def __init__(self):\n")
 
 
-@pytest.fixture
-def prompts(tmp_path):
-    path = tmp_path / "prompts.jsonl"
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
     lines = [json.dumps({"id": f"p{i}", "prompt": text}) for i, text in enumerate(PROMPTS)]
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -43,6 +45,19 @@ def study(folder, prompts, *more, code=0, name="mine"):
     return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, prompts):
+    """The folder and the rows of a study, to be read; its plots are rendered."""
+    folder = tmp_path_factory.mktemp("study") / "out"
+    return folder, study(folder, prompts)
+
+
+@pytest.fixture
+def out(tmp_path, finished):
+    """A copy of that folder, to go on in."""
+    return shutil.copytree(finished[0], tmp_path / "out")
+
+
 def what_ran(rows):
     """Everything but the times and when it was."""
     return sorted(
@@ -53,8 +68,8 @@ def what_ran(rows):
 # ---------------------------------------------------------------- a whole study
 
 
-def test_every_run_gives_a_row_with_every_setting(tmp_path, prompts):
-    rows = study(tmp_path / "out", prompts)
+def test_every_run_gives_a_row_with_every_setting(finished):
+    _, rows = finished
     methods = {r["method"] for r in rows}
     assert {"plain", "auto", "ngram", "suffix", "recycling", "model:4"} <= methods
     assert len(rows) == len(PROMPTS) * len(methods) * 2
@@ -72,9 +87,8 @@ def test_every_run_gives_a_row_with_every_setting(tmp_path, prompts):
     }
 
 
-def test_the_folder_holds_report_tables_plots_and_rows(tmp_path, prompts):
-    out = tmp_path / "out"
-    study(out, prompts)
+def test_the_folder_holds_report_tables_plots_and_rows(finished):
+    out, _ = finished
     page = (out / "report.html").read_text()
     assert 'src="data:image/svg+xml;base64,' in page
     assert "http" not in page.split("<body>")[0]
@@ -85,17 +99,17 @@ def test_the_folder_holds_report_tables_plots_and_rows(tmp_path, prompts):
     assert list((out / "tables").glob("methods-*.csv"))
 
 
-def test_methods_take_turns_and_each_round_starts_with_another(tmp_path, prompts):
-    rows = study(tmp_path / "out", prompts)
+def test_methods_take_turns_and_each_round_starts_with_another(finished):
+    _, rows = finished
     first = [r["method"] for r in rows if r["task"] == "p0" and r["round"] == 0]
     second = [r["method"] for r in rows if r["task"] == "p0" and r["round"] == 1]
     assert first[0] == "plain"
     assert second == first[1:] + first[:1]
 
 
-def test_the_prompt_is_the_one_of_the_file(tmp_path, prompts):
+def test_the_prompt_is_the_one_of_the_file(finished):
     """A prompt that is shifted by one, or a wrong one, gives other tokens than the engine alone."""
-    rows = study(tmp_path / "out", prompts)
+    _, rows = finished
     with sd.Model(sd.embedded().target) as model, sd.Decoder(model, drafter=None) as decoder:
         for i, prompt in enumerate(PROMPTS):
             expected = list(decoder.generate(prompt, max_tokens=12).token_ids)
@@ -104,19 +118,19 @@ def test_the_prompt_is_the_one_of_the_file(tmp_path, prompts):
             assert {r["prompt_tokens"] for r in mine} == {len(model.tokenize(prompt))}
 
 
-def test_workers_give_the_same_tokens_and_no_times(tmp_path, prompts):
-    alone = study(tmp_path / "a", prompts)
-    shared = study(tmp_path / "b", prompts, "--workers", 2)
+def test_workers_give_the_same_tokens_and_no_times(tmp_path, prompts, finished):
+    _, alone = finished
+    shared = study(tmp_path / "b", prompts, "--workers", 2, "-t", 1)
     assert what_ran(alone) == what_ran(shared)
     assert all(r["tokens_per_second"] is None and r["speedup"] is None for r in shared)
     assert not any(r["exclusive"] for r in shared)
 
 
-def test_a_cluster_gives_the_same_tokens(tmp_path, prompts, monkeypatch):
+def test_a_cluster_gives_the_same_tokens(tmp_path, prompts, finished, monkeypatch):
     ray = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", ray)
-    alone = study(tmp_path / "a", prompts)
-    shared = study(tmp_path / "b", prompts, "--ray", "local")
+    _, alone = finished
+    shared = study(tmp_path / "b", prompts, "--ray", "local", "-t", 1)
     assert what_ran(alone) == what_ran(shared)
     assert (ray.address, ray.up) == ("local", False)
     assert not any(r["exclusive"] for r in shared)
@@ -150,7 +164,7 @@ def test_a_worker_that_dies_ends_the_study_with_one_line(tmp_path, prompts, monk
 
     monkeypatch.setattr(spread, "_send", send)
     with pytest.raises(sd.ResourceLimitError, match="--workers ended before its work was done"):
-        study(tmp_path / "out", prompts, "--workers", 2, "-n", 200)
+        study(tmp_path / "out", prompts, "--workers", 2, "-t", 1, "-n", 200)
     assert not multiprocessing.active_children()
 
 
@@ -167,17 +181,15 @@ def test_a_conversation_gives_a_row_per_turn(tmp_path):
 # ---------------------------------------------------------------- going on
 
 
-def test_a_finished_study_runs_nothing_again(tmp_path, prompts):
-    out = tmp_path / "out"
-    first = study(out, prompts)
+def test_a_finished_study_runs_nothing_again(out, prompts, finished):
+    _, first = finished
     before = (out / "runs.jsonl").read_bytes()
     assert study(out, prompts) == first
     assert (out / "runs.jsonl").read_bytes() == before
 
 
-def test_what_a_kill_cut_off_is_run_again(tmp_path, prompts):
-    out = tmp_path / "out"
-    first = study(out, prompts)
+def test_what_a_kill_cut_off_is_run_again(out, prompts, finished):
+    _, first = finished
     lines = (out / "runs.jsonl").read_bytes().splitlines(keepends=True)
     (out / "runs.jsonl").write_bytes(b"".join(lines[:7]) + lines[7][:50])
     again = study(out, prompts)
@@ -186,7 +198,7 @@ def test_what_a_kill_cut_off_is_run_again(tmp_path, prompts):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_study_loses_and_repeats_nothing(tmp_path, prompts, number):
+def test_an_interrupted_study_loses_and_repeats_nothing(tmp_path, prompts, finished, number):
     out = tmp_path / "out"
     command_line = [sys.executable, "-m", "specdec_native", "study", "mine", str(prompts)]
     command_line += ["-m", "pycode", "-md", "pycode-draft", "--out", str(out)]
@@ -209,19 +221,19 @@ def test_an_interrupted_study_loses_and_repeats_nothing(tmp_path, prompts, numbe
     whole = kept[: kept.rfind(b"\n") + 1]
     rows = study(out, prompts)
     assert runs.read_bytes().startswith(whole)
-    assert what_ran(rows) == what_ran(study(tmp_path / "other", prompts))
+    assert what_ran(rows) == what_ran(finished[1])
     assert len(what_ran(rows)) == len(set(what_ran(rows)))
 
 
 def test_another_study_in_the_folder_is_not_mixed_in(tmp_path, prompts):
-    out = tmp_path / "out"
-    study(out, prompts)
+    out, prompts = tmp_path / "out", pathlib.Path(shutil.copy(prompts, tmp_path))
+    study(out, prompts, "--rounds", 1)
     with pytest.raises(sd.InvalidArgumentError, match=r"holds another study.*max_tokens.*restart"):
-        study(out, prompts, "-n", 13)
+        study(out, prompts, "--rounds", 1, "-n", 13)
     prompts.write_text(prompts.read_text() + '{"prompt": "x = "}\n')
     with pytest.raises(sd.InvalidArgumentError, match=r"holds another study.*prompts"):
-        study(out, prompts)
-    assert len(study(out, prompts, "--restart")) > 0
+        study(out, prompts, "--rounds", 1)
+    assert len(study(out, prompts, "--rounds", 1, "--restart")) > 0
 
 
 def test_blocks_that_are_the_same_are_refused():
@@ -239,9 +251,7 @@ def test_two_processes_do_not_write_one_folder(tmp_path):
     Store(tmp_path, {}, restart=False).close()
 
 
-def test_report_makes_the_pages_of_what_is_there(tmp_path, prompts):
-    out = tmp_path / "out"
-    study(out, prompts)
+def test_report_makes_the_pages_of_what_is_there(out, prompts):
     page = (out / "report.md").read_text()
     lines = (out / "runs.jsonl").read_bytes().splitlines(keepends=True)
     (out / "report.md").unlink()
@@ -393,12 +403,11 @@ def test_which_methods_must_emit_the_tokens_of_plain():
     assert not Method("x", engine="llama.cpp").is_exact(0.0)
 
 
-def test_bandwidth_is_that_of_plain_runs(tmp_path, prompts):
+def test_bandwidth_is_that_of_plain_runs(finished):
     row = {"drafter": "none", "engine": "specdec", "bytes_per_step": 2e9, "tokens_per_second": 10.0}
     rows = [row, {**row, "drafter": "ngram"}, {**row, "tokens_per_second": None}]
     assert figures.read_gb_s(rows) == [20.0]
-    study(tmp_path / "out", prompts)
-    assert "Plain decoding read weights at" in (tmp_path / "out" / "report.md").read_text()
+    assert "Plain decoding read weights at" in (finished[0] / "report.md").read_text()
 
 
 def test_errors_are_rows_and_the_report_tells_them(tmp_path):

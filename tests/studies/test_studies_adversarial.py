@@ -46,6 +46,7 @@ def test_shuffled_weights_are_the_same_blocks_in_another_order(tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["shuffled.gguf"]
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_useless_draft_is_used_alone_and_in_turn_with_the_real_one(tmp_path):
     rows = study(tmp_path, "--attacked", "model:3")
     assert all(r["identical"] is True for r in rows if r["method"] == "model:3")

@@ -43,6 +43,7 @@ def spec_bench(tmp_path):
     )
 
 
+@pytest.mark.usefixtures("rendered")
 def test_spec_bench_asks_every_turn_and_compares_every_token(tmp_path, spec_bench):
     rows = study(
         tmp_path / "out", spec_bench, "--methods", "ngram:2,model", "-n", 10, "--rounds", 1,

@@ -350,7 +350,7 @@ def test_sweep_has_a_folder_of_its_own_and_another_output_is_no_other_study(tmp_
 def test_spread_over_processes_it_has_the_same_settings_without_times(tmp_path):
     small = ["-n", 8, "--prompt-length", 8, "--depths", 1, 2, "--rounds", 1, "--limit", 2]
     run("sweep", tmp_path / "a", *small)
-    run("sweep", tmp_path / "b", *small, "--workers", 2)
+    run("sweep", tmp_path / "b", *small, "--workers", 2, "-t", 1)
     alone, shared = (
         list(csv.DictReader((tmp_path / d / sweep.CSV).read_text().splitlines())) for d in "ab"
     )

@@ -34,6 +34,7 @@ def questions(tmp_path):
     return path
 
 
+@pytest.mark.usefixtures("rendered")
 def test_every_processor_by_every_model(tmp_path, questions):
     out = tmp_path / "out"
     rows = study(out, "--questions", questions)

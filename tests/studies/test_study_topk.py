@@ -35,6 +35,7 @@ def study(folder, *more, code=0):
     return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.usefixtures("rendered")
 def test_every_data_set_every_method_and_the_tables(tmp_path, data):
     out = tmp_path / "out"
     rows = study(

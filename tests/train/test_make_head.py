@@ -6,14 +6,13 @@ import importlib.util
 import json
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 import eagle_reference
 import tiny_models
+from in_process import run_script
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 needs_torch = pytest.mark.skipif(
@@ -32,10 +31,7 @@ def tools_on_path(monkeypatch):
 
 
 def tool(*arguments, code=0):
-    done = subprocess.run(
-        [sys.executable, TOOL, *map(str, arguments)],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = run_script(TOOL, *arguments)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

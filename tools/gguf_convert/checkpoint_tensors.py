@@ -171,16 +171,32 @@ def _names_of(entry: Expected) -> tuple[str, ...]:
     return (*entry.stack, *entry.sources) if entry.stack else entry.sources
 
 
+def _take_further(model: Model, found: dict[str, Source]) -> dict[str, Source]:
+    """Of a block that a checkpoint may have: its tensors, which the model has from now on."""
+    if not model.further:
+        return {}
+    below = {name: t for name, t in found.items() if name.startswith(model.further_base)}
+    if below:
+        model.keys |= model.further_keys
+        for name in below:
+            del found[name]
+    return below
+
+
 def build_targets(model: Model, found: dict[str, Source], where: str) -> list[Target]:
     """The tensors of the GGUF file in order."""
+    found = dict(found)
+    further = _take_further(model, found)
     for prefix in model.skipped:
         n_all = len(found)
         found = {name: tensor for name, tensor in found.items() if not name.startswith(prefix)}
         if len(found) < n_all:
             model.notes.append(f"{n_all - len(found)} tensors below '{prefix}' are left out")
-    tensors = plain_names(model, found, where)
+    tensors = plain_names(model, found, where) | further
     head = _head(model, tensors, where)
     expected = model.expected + ([] if head is None else [head])
+    if further:
+        expected += model.further
     targets = [
         Target(
             entry.target,

@@ -59,6 +59,10 @@ class Model:
     heads: tuple[str, ...] = ()  # names of an own output matrix
     copy_tied_head: bool = False  # the file must hold the output matrix even when it is tied
     skipped: tuple[str, ...] = ()  # tensors whose names begin so are left out
+    # Of a block behind the layers that a checkpoint may have or not, below names of its own.
+    further: list[Expected] = field(default_factory=list)
+    further_base: str = ""
+    further_keys: dict[str, Any] = field(default_factory=dict)  # in place of those without it
     notes: list[str] = field(default_factory=list)
 
     def expect(

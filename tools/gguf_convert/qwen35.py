@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ WITH_IMAGES = {
 INTERVAL = 4  # of files that say nothing: every fourth layer has attention
 KINDS = {"linear_attention": True, "full_attention": False}
 SECTIONS = [11, 11, 10]
+MTP = "mtp."  # what the names of a block that predicts further tokens begin with
 
 
 def _logarithm(x: np.ndarray) -> np.ndarray:
@@ -206,6 +207,44 @@ def qwen3next(config: Config) -> Model:
     return _hybrid(config, "qwen3next", 2, _mixture(config))
 
 
+@dataclass(frozen=True)
+class Layer:
+    """What layers of attention and networks are made of."""
+
+    hidden: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    mixture: Mixture | None
+
+    def expect_attention(self, model: Model, to: str, of: str) -> None:
+        hidden, q_size = self.hidden, self.n_heads * self.head_dim
+        kv_size = self.n_kv_heads * self.head_dim
+        norm = f"{of}.input_layernorm.weight"
+        model.expect(f"{to}.attn_norm.weight", norm, (hidden,), plus=1)
+        of += ".self_attn"
+        for name, rows in (("q", 2 * q_size), ("k", kv_size), ("v", kv_size)):
+            model.expect(f"{to}.attn_{name}.weight", f"{of}.{name}_proj.weight", (rows, hidden))
+        for name in ("q", "k"):
+            source = f"{of}.{name}_norm.weight"
+            model.expect(f"{to}.attn_{name}_norm.weight", source, (self.head_dim,), plus=1)
+        model.expect(f"{to}.attn_output.weight", f"{of}.o_proj.weight", (hidden, q_size))
+
+    def expect_feed_forward(self, model: Model, to: str, of: str) -> None:
+        norm = f"{of}.post_attention_layernorm.weight"
+        model.expect(f"{to}.post_attention_norm.weight", norm, (self.hidden,), plus=1)
+        if self.mixture is not None:
+            self.mixture.expect(model, to, of, self.hidden)
+            return
+        ffn = model.keys[f"{model.arch}.feed_forward_length"]
+        for name, shape in (
+            ("gate", (ffn, self.hidden)),
+            ("up", (ffn, self.hidden)),
+            ("down", (self.hidden, ffn)),
+        ):
+            model.expect(f"{to}.ffn_{name}.weight", f"{of}.mlp.{name}_proj.weight", shape)
+
+
 def _hybrid(config: Config, arch: str, n_kv: int, mixture: Mixture | None = None) -> Model:
     """`n_kv`: heads of keys where config.json is silent."""
     context = context_length(config, 32768)
@@ -251,39 +290,58 @@ def _hybrid(config: Config, arch: str, n_kv: int, mixture: Mixture | None = None
     if mixture is not None:
         model.keys[f"{arch}.expert_feed_forward_length"] = mixture.size
         model.keys |= mixture.keys(arch)
-    model.skipped = ("mtp.", "model.visual.")
+    model.skipped = (MTP, "model.visual.")
     model.heads = ("lm_head.weight",)
     model.expect("token_embd.weight", "model.embed_tokens.weight", (model.n_vocab, hidden))
-    q_size, kv_size = n_heads * head_dim, n_kv_heads * head_dim
-    for layer in range(n_layers):
-        to, of = f"blk.{layer}", f"model.layers.{layer}"
-        model.expect(f"{to}.attn_norm.weight", f"{of}.input_layernorm.weight", (hidden,), plus=1)
-        if recurrent[layer]:
+    layer = Layer(hidden, n_heads, n_kv_heads, head_dim, mixture)
+    for i in range(n_layers):
+        to, of = f"blk.{i}", f"model.layers.{i}"
+        if recurrent[i]:
+            norm = f"{of}.input_layernorm.weight"
+            model.expect(f"{to}.attn_norm.weight", norm, (hidden,), plus=1)
             _expect_recurrent(model, to, of, hidden, shape)
         else:
-            for name, rows in (("q", 2 * q_size), ("k", kv_size), ("v", kv_size)):
-                source = f"{of}.self_attn.{name}_proj.weight"
-                model.expect(f"{to}.attn_{name}.weight", source, (rows, hidden))
-            for name in ("q", "k"):
-                source = f"{of}.self_attn.{name}_norm.weight"
-                model.expect(f"{to}.attn_{name}_norm.weight", source, (head_dim,), plus=1)
-            model.expect(
-                f"{to}.attn_output.weight", f"{of}.self_attn.o_proj.weight", (hidden, q_size)
-            )
-        norm = f"{of}.post_attention_layernorm.weight"
-        model.expect(f"{to}.post_attention_norm.weight", norm, (hidden,), plus=1)
-        if mixture is not None:
-            mixture.expect(model, to, of, hidden)
-            continue
-        ffn = model.keys[f"{arch}.feed_forward_length"]
-        for name, matrix in (
-            ("gate", (ffn, hidden)),
-            ("up", (ffn, hidden)),
-            ("down", (hidden, ffn)),
-        ):
-            model.expect(f"{to}.ffn_{name}.weight", f"{of}.mlp.{name}_proj.weight", matrix)
+            layer.expect_attention(model, to, of)
+        layer.expect_feed_forward(model, to, of)
     model.expect("output_norm.weight", "model.norm.weight", (hidden,), plus=1)
+    _expect_further(model, config, n_layers, layer)
     return model
+
+
+def _expect_further(model: Model, config: Config, n_layers: int, layer: Layer) -> None:
+    """The block behind the layers that predicts further tokens, where llama.cpp knows it."""
+    n_blocks = config.get("mtp_num_hidden_layers")
+    own_rows = config.get("mtp_use_dedicated_embeddings")
+    if model.arch in GROUPED or n_blocks in (None, 0):
+        return
+    if n_blocks != 1 or own_rows:
+        model.notes.append(
+            f"{n_blocks} blocks that predict further tokens"
+            + (" with embeddings of their own" if own_rows else "")
+            + " are left out: only one with the model's embedding is supported"
+        )
+        return
+    model.skipped = tuple(prefix for prefix in model.skipped if prefix != MTP)
+    model.further_base = MTP
+    model.further_keys = {
+        f"{model.arch}.block_count": n_layers + 1,
+        f"{model.arch}.nextn_predict_layers": 1,
+    }
+    flags = model.keys.get(f"{model.arch}.attention.recurrent_layers")
+    if flags is not None:
+        model.further_keys[f"{model.arch}.attention.recurrent_layers"] = [*flags, 0]
+    to, hidden = f"blk.{n_layers}", layer.hidden
+    block = Model(model.arch, model.n_vocab, keys=model.keys)
+    layer.expect_attention(block, to, f"{MTP}layers.0")
+    layer.expect_feed_forward(block, to, f"{MTP}layers.0")
+    block.expect(f"{to}.nextn.eh_proj.weight", f"{MTP}fc.weight", (hidden, 2 * hidden))
+    for name, source in (
+        ("enorm", "pre_fc_norm_embedding"),
+        ("hnorm", "pre_fc_norm_hidden"),
+        ("shared_head_norm", "norm"),
+    ):
+        block.expect(f"{to}.nextn.{name}.weight", f"{MTP}{source}.weight", (hidden,), plus=1)
+    model.further = block.expected
 
 
 def config_json(keys: Keys, scaling: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from .drafting import (
     ENGINE,
     KEPT,
     LAYER_SKIP,
+    MTP,
     NGRAM,
     RECYCLING,
     SUFFIX,
@@ -25,7 +26,7 @@ from .schema import Option
 
 OPTIONS: tuple[Option, ...] = (
     MODEL + DECODER + KEPT + ENGINE + DRAFT_MODEL + NGRAM + SUFFIX + RECYCLING + LAYER_SKIP + EAGLE
-    + MANY_ONLY + LENGTH + SAMPLING + REPORT + QUANTIZE + FILES + COMMANDS
+    + MTP + MANY_ONLY + LENGTH + SAMPLING + REPORT + QUANTIZE + FILES + COMMANDS
 )  # fmt: skip
 
 __all__ = ["OPTIONS", "Option"]

@@ -13,21 +13,25 @@ DRAFT_SAMPLING = ("auto", "greedy", "sampled", "coupled")
 DECODER = (
     Option("Decoder", "drafter", Other("DrafterChoice"), "auto",
         '"auto": each pass uses what is expected to be fastest of n-gram and suffix lookup and '
-        "the `draft` model, or decodes plainly, from measured costs and acceptance; a `Cascade` or "
+        "the `draft` model, or else what the model's file has for predicting further tokens, or "
+        "decodes plainly, from measured costs and acceptance; a `Cascade` or "
         "list of drafters: the same among them; one of `DraftModel`, `NGram`, `SuffixAutomaton`, "
-        "`TokenRecycling`, `LayerSkip`, `Eagle`: drafts of its own fixed length. The names of the "
-        'command line mean those with their defaults: "model" and "eagle" (which is `draft`), '
-        '"ngram", "suffix", "recycling", "layerskip", several with commas, "none"',
+        "`TokenRecycling`, `LayerSkip`, `Eagle`, `Mtp`: drafts of its own fixed length. The names "
+        'of the command line mean those with their defaults: "model" and "eagle" (which is '
+        '`draft`), "mtp", "ngram", "suffix", "recycling", "layerskip", several with commas, "none"',
         none="plain decoding", calls=MANY_AT_ONCE + LOAD,
         flag=Flag("--drafter", TEXT, "NAME[,NAME...]",
-            "none: plain decoding; model: the -md model; eagle: the -md head; ngram, suffix: "
+            "none: plain decoding; model: the -md model; eagle: the -md head; mtp: what the "
+            "model's file, or the -md file, has for predicting further tokens; ngram, suffix: "
             "repetitions in prompt and output; recycling: the model's second choices; layerskip: "
-            "its own first layers; auto (default): ngram, suffix and, with -md, model or eagle. Of "
-            "auto and of a list each pass uses who is expected to be fastest, or none; a single "
-            "one drafts at a fixed length.")),
+            "its own first layers; auto (default): ngram, suffix and, with -md, model, eagle or "
+            "mtp, which needs no -md where the model's file has it. Of auto and of a list each "
+            "pass uses who is expected to be fastest, or none; a single one drafts at a fixed "
+            "length.")),
     Option("Decoder", "draft", Other("Model"), None,
         'a smaller model of the same vocabulary, for "auto" and "model", or an EAGLE-3 head '
-        'that was trained for the model, for "auto" and "eagle"', none="none",
+        'that was trained for the model, for "auto" and "eagle", or the file of a block that '
+        'predicts further tokens, for "auto" and "mtp"', none="none",
         calls=MANY_AT_ONCE + LOAD),
     Option("Decoder", "verifier", Other("str"), "auto",
         '"auto" (greedy at temperature 0, match above), "greedy", "match", "standard", "block" or '
@@ -82,9 +86,9 @@ def lengths(place: str, longest: str) -> tuple[Option, ...]:
     return (
         Option(place, "draft_max", Whole(1, 64), None, "the longest draft", none=longest,
             flag=Flag("--draft --draft-n --spec-draft-n-max --draft-max", TEXT, "N",
-                "Longest draft of each drafter, 1 to 64 (default: 4 for model and eagle, 3 for "
-                "layerskip, 15 for these where lengths are chosen while running; 7 for ngram, 15 "
-                "for the others).", none=-1) if first else None),
+                "Longest draft of each drafter, 1 to 64 (default: 4 for model, eagle and mtp, 3 "
+                "for layerskip, 15 for these where lengths are chosen while running; 7 for ngram, "
+                "15 for the others).", none=-1) if first else None),
         Option(place, "draft_min", Whole(0, 64), 0,
             "shorter drafts are not verified; at most the longest",
             flag=Flag("--spec-draft-n-min --draft-min", TEXT, "N",
@@ -103,8 +107,8 @@ DRAFT_MODEL = (
         'how it picks tokens: "greedy", "sampled", "coupled" (with the target\'s own noise, under '
         '`match`), or "auto": greedy at temperature 0, coupled for `match`, else sampled',
         flag=Flag("--draft-sampling", TEXT, "NAME",
-            "How the draft model, eagle and layerskip pick tokens: auto, greedy, sampled, coupled "
-            "(default {default}).")),
+            "How the draft model, eagle, mtp and layerskip pick tokens: auto, greedy, sampled, "
+            "coupled (default {default}).")),
     Option("DraftModel", "temperature", Real(0, 1_000_000), None, "of its sampling",
         none="the target's",
         flag=Flag("--draft-temp", TEXT, "T",
@@ -189,6 +193,21 @@ EAGLE = (
     Option("Eagle", "temperature", Real(0, 1_000_000), None, "as of `DraftModel`",
         none="the target's"),
     Option("Eagle", "draft_top_k", Whole(1), None, "as of `DraftModel`",
+        none="the target's top_k, or 50 for the `topk_importance` verifiers"),
+)  # fmt: skip
+
+MTP = (
+    Option("Mtp", "head", Other("Model"), None,
+        "the file of such a block alone, as it was split off the model", none="the model's own",
+        positional=True),
+    *lengths("Mtp", "4"),
+    Option("Mtp", "sampling", Choice(DRAFT_SAMPLING, "DraftSampling"), "auto",
+        "as of `DraftModel`"),
+    Option("Mtp", "temperature", Real(0, 1_000_000), None, "as of `DraftModel`",
+        none="the target's"),
+    Option("Mtp", "head_tokens", Whole(0, 2**30), None, "as of `DraftModel`",
+        none="what the file says, else 32768 when the vocabulary is at least twice that"),
+    Option("Mtp", "draft_top_k", Whole(1), None, "as of `DraftModel`",
         none="the target's top_k, or 50 for the `topk_importance` verifiers"),
 )  # fmt: skip
 

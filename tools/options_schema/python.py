@@ -47,6 +47,7 @@ CALLABLES = {
         "TokenRecycling",
         "LayerSkip",
         "Eagle",
+        "Mtp",
     ),
 }
 FILES = tuple(CALLABLES)

@@ -1,140 +1,21 @@
-// A head on the target's hidden states proposes a chain: each token from the row of the one before,
-// whose own output stands in for what the target would have said. After every pass the rows of what
-// was accepted are read again with what the target did say.
-#include <algorithm>
-#include <vector>
-
+// An EAGLE-3 head: what enters layers of the target, joined, beside the next token. Its output
+// matrix is small already.
 #include "base/error.h"
-#include "decode/drafter.h"
-#include "decode/drafters/draft_failure.h"
-#include "decode/drafters/draft_sampler.h"
-#include "decode/feature_cache.h"
-#include "decode/token_cache.h"
+#include "decode/drafters/feature_drafter.h"
 
 namespace specdec {
-namespace {
-
-class Eagle final : public ModelDrafter {
- public:
-  Eagle(const EagleOptions& options, FeatureCache& cache) : cache_(cache), options_(options) {
-    sampling_.mode = options.mode;
-    sampling_.temperature = options.temperature;
-    sampling_.top_k = options.top_k;
-    DraftSampler::check(sampling_);
-  }
-
-  std::string_view name() const override { return "eagle"; }
-  DraftLengths lengths() const override { return options_.lengths; }
-  int default_draft_max() const override { return 4; }
-  std::span<const std::int32_t> wanted_taps() const override {
-    return cache_.scorer().target_taps();
-  }
-
-  void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
-    setup_ = setup;
-    failure_.clear();
-    sampler_.begin(sampling_, setup, cache_.scorer().vocab_size());
-    cache_.align(prompt);
-  }
-  int n_followed(std::span<const TokenId> text) override {
-    cache_.align(text);
-    return cache_.n_known();
-  }
-  int n_behind(std::span<const TokenId> committed) override {
-    cache_.align(committed);
-    return std::max(cache_.n_waiting(), 1);
-  }
-
-  void read(const ReadInfo& info) override {
-    cache_.add(info.text, info.first_row, info.taps);
-    read_most(0);
-  }
-  void commit(const CommitInfo& info) override {
-    if (info.n_new == 0) return;
-    cache_.add(info.committed, static_cast<int>(info.committed.size()) - info.n_new - 1, info.taps);
-    // Others draft: what they had accepted is read by and by.
-    read_most(FeatureCache::kMostWaiting);
-  }
-
-  DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
-                        Chance& chance) override;
-
-  void align(std::span<const TokenId> committed) override { cache_.align(committed); }
-  void reset() override { cache_.clear(); }
-
- private:
-  // All that waits but the last row, whose output is the first draft, if there is more.
-  void read_most(int n_allowed) {
-    if (cache_.n_waiting() > n_allowed + 1) cache_.read_all_but_last(setup_.cancel);
-  }
-  [[nodiscard]] bool ends_text(TokenId token) const {
-    return std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end();
-  }
-
-  FeatureCache& cache_;
-  EagleOptions options_;
-  DraftModelOptions sampling_;
-  DraftSetup setup_;
-  DraftSampler sampler_;
-  DraftFailure failure_;
-};
-
-DraftProposal Eagle::propose(std::span<const TokenId> committed, int max_tokens, Chance& chance) {
-  failure_.throw_if_any();
-  DraftProposal proposal;
-  cache_.align(committed);
-  const int n_rows = static_cast<int>(committed.size()) - 1;
-  // What the target said there is not known, or was read for another text: from the next pass on.
-  if (cache_.n_known() < n_rows || cache_.n_waiting() == 0) return proposal;
-  // The last drafted token is never fed.
-  FeatureScorer& scorer = cache_.scorer();
-  const int n = std::min(max_tokens, scorer.n_ctx() - (n_rows - cache_.first_row()) + 1);
-  if (n < 1) return proposal;
-  throw_if_cancelled(setup_.cancel);
-  int row = cache_.read(sampler_.output(), sampler_.top_k());
-
-  std::vector<TokenId> path;  // committed + drafted, only when penalties look at it
-  if (sampler_.has_penalties()) path.assign(committed.begin(), committed.end());
-  proposal.chosen = !sampler_.draws();
-  std::int32_t parent = -1;
-  for (int depth = 0;; ++depth) {
-    const auto first = static_cast<std::int32_t>(proposal.size());
-    const auto add = [&] {
-      sampler_.add_candidates(scorer,
-                              {.row = row,
-                               .path = path,
-                               .n_committed = committed.size(),
-                               .depth = depth,
-                               .parent = parent},
-                              proposal, chance);
-    };
-    if (!failure_.succeeds(proposal, add)) return proposal;
-    const TokenId token = proposal.tokens[static_cast<std::size_t>(first)];
-    const bool goes_on = !ends_text(token) && depth + 1 < n &&
-                         (setup_.length_rule == nullptr ||
-                          setup_.length_rule->keep_going(depth + 1, sampler_.probability()));
-    if (!goes_on) {
-      if (sampler_.siblings() && proposal.is_chain()) proposal.parents.clear();
-      return proposal;
-    }
-    if (sampler_.has_penalties()) path.push_back(token);
-    throw_if_cancelled(setup_.cancel);
-    const auto step = [&] {
-      cache_.append(token, scorer.feature(row), sampler_.output(), sampler_.top_k());
-    };
-    if (!failure_.succeeds(proposal, step)) return proposal;
-    row = 0;
-    parent = first;
-  }
-}
-
-}  // namespace
 
 std::unique_ptr<Drafter> make_eagle(const EagleOptions& options, const DrafterModels& models) {
   if (models.features == nullptr)
     throw_invalid(
         "drafter 'eagle' needs a head that was trained for the target: draft=Model(FILE)");
-  return std::make_unique<Eagle>(options, *models.features);
+  return make_feature_drafter("eagle",
+                              {.lengths = options.lengths,
+                               .mode = options.mode,
+                               .temperature = options.temperature,
+                               .top_k = options.top_k,
+                               .head_tokens = 0},
+                              *models.features);
 }
 
 }  // namespace specdec

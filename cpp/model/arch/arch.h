@@ -28,6 +28,8 @@ struct ArchSpec {
   // Changes config.layers from the metadata; nullptr: all are alike.
   void (*read_layers)(const HparamReader& hparams, ModelConfig& config) = nullptr;
   void (*layer_slots)(SlotTable& table);
+  // Likewise of a block that predicts further tokens; nullptr: such files are not run.
+  void (*read_next_layers)(const HparamReader& hparams, ModelConfig& config) = nullptr;
   // Of the model, beside what all have; nullptr: none.
   void (*model_slots)(SlotTable& table) = nullptr;
 
@@ -56,6 +58,8 @@ void read_granite_scales(const HparamReader& hparams, ModelConfig& config);
 // Layers of a gated delta rule among those of attention; `grouped`: as in RecurrentShape.
 void read_delta_layers(const HparamReader& hparams, ModelConfig& config, bool grouped);
 void delta_layer_slots(SlotTable& table);
+// Blocks behind those have attention.
+void read_next_delta_layers(const HparamReader& hparams, ModelConfig& config);
 // Of mixtures; `usual`: its size where a file does not say it, 0: it has none then.
 void read_shared_expert(const HparamReader& hparams, ModelConfig& config, int usual);
 

@@ -71,6 +71,11 @@ void read_delta_layers(const HparamReader& hparams, ModelConfig& config, bool gr
   if (config.n_recurrent_layers() == 0) config.recurrent = {};
 }
 
+void read_next_delta_layers(const HparamReader& hparams, ModelConfig& config) {
+  check_sections(hparams, config);
+  for (LayerSpec& layer : config.layers) layer.gates_attention = true;
+}
+
 void delta_layer_slots(SlotTable& t) {
   const ModelConfig& c = t.config();
   t.norm(Part::kAttentionNorm, "attn_norm");

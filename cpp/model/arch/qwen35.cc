@@ -21,6 +21,7 @@ const ArchSpec k_arch_qwen35 = {
     .own_keys = kOwnKeys,
     .read_layers = read_layers,
     .layer_slots = delta_layer_slots,
+    .read_next_layers = read_next_delta_layers,
 };
 
 }  // namespace specdec

@@ -12,6 +12,11 @@ void read_layers(const HparamReader& hparams, ModelConfig& config) {
   read_shared_expert(hparams, config, config.intermediate_size);
 }
 
+void read_next_layers(const HparamReader& hparams, ModelConfig& config) {
+  read_next_delta_layers(hparams, config);
+  read_shared_expert(hparams, config, config.intermediate_size);
+}
+
 }  // namespace
 
 const ArchSpec k_arch_qwen35moe = {
@@ -23,6 +28,7 @@ const ArchSpec k_arch_qwen35moe = {
     .own_keys = kOwnKeys,
     .read_layers = read_layers,
     .layer_slots = delta_layer_slots,
+    .read_next_layers = read_next_layers,
 };
 
 }  // namespace specdec

@@ -34,7 +34,7 @@ void project(const LayerRun& run) {
                      .dst_stride = run.pass.qkv_stride};
     dst += weight->n_out();
   }
-  const bool paired = run.rows.paired != nullptr;
+  const bool paired = run.rows.paired != nullptr && run.weights.matrix(Part::kJoin) == nullptr;
   run.rows.backend.linear({.x = paired ? run.rows.paired : run.rows.hidden,
                            .x_stride = paired ? run.pass.paired_stride : run.pass.hidden_stride,
                            .n_rows = run.pass.n_rows,

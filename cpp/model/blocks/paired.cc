@@ -1,5 +1,5 @@
-// Heads that draft: the input of their attention is two normed rows side by side, the embedded
-// token's and that of what the target said before it.
+// Heads that draft: two normed rows side by side, the embedded token's and that of what the target
+// said before it, are the input of their attention or, joined to one, of their layer.
 #include <cstring>
 
 #include "model/blocks/blocks.h"
@@ -19,8 +19,18 @@ void pair_rows(const LayerRun& run) {
                            .dst = dst,
                            .dst_stride = stride});
   };
-  norm(Part::kAttentionNorm, paired, stride, paired);
+  const WeightMatrix* const join = run.weights.matrix(Part::kJoin);
+  norm(join != nullptr ? Part::kEmbeddingNorm : Part::kAttentionNorm, paired, stride, paired);
   norm(Part::kFeatureNorm, run.rows.hidden, run.pass.hidden_stride, paired + n);
+  if (join != nullptr) {
+    const LinearSegment segment{
+        .weight = join, .dst = run.rows.hidden, .dst_stride = run.pass.hidden_stride};
+    run.rows.backend.linear({.x = paired,
+                             .x_stride = stride,
+                             .n_rows = run.pass.n_rows,
+                             .norm = {},
+                             .segments = std::span(&segment, 1)});
+  }
   if (!run.config.draft_head.norm_before_residual) return;
   for (int r = 0; r < run.pass.n_rows; ++r) {
     std::memcpy(run.rows.hidden + r * run.pass.hidden_stride, paired + r * stride + n,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -96,7 +97,7 @@ class Block:
     ignore_eos: bool = False
     axes: Mapping[str, Scalar] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Of everything that decides what is run; the same for the same command."""
         return digest({**asdict(self), "pair": self.pair.name})  # a study may be moved

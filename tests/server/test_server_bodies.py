@@ -1,0 +1,81 @@
+"""Bodies of requests: what is accepted is what the published description says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+pytest.importorskip("specdec_native", reason="the package is not installed")
+pytest.importorskip("pydantic", reason="the extra `server` is not installed")
+jsonschema = pytest.importorskip("jsonschema")
+
+from specdec_native.server.errors import ApiError  # noqa: E402
+from specdec_native.server.openapi import openapi  # noqa: E402
+from specdec_native.server.schemas import (  # noqa: E402
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    InfillRequest,
+    TokenizeRequest,
+    parse,
+)
+
+VALID: dict[type, dict[str, Any]] = {
+    CompletionRequest: {"prompt": "a"},
+    ChatRequest: {"messages": [{"role": "user", "content": "a"}]},
+    InfillRequest: {},
+    TokenizeRequest: {"content": "a"},
+    DetokenizeRequest: {"tokens": [1]},
+}
+VOCABULARY = 1 << 31  # as many as a token id may be
+# Values near the edges of what some field takes, and what no field takes.
+NUMBERS = st.one_of(
+    st.sampled_from([-1, 0, 1, 2, 16, 17, 64, 100, 101, 1000, 2**31 - 1, 2**31, 2**63 - 1, 2**63]),
+    st.integers(-(2**64), 2**64),
+    st.sampled_from([0.0, 0.5, 1.0, 1.5, 3.0, -100.0, 100.5, 1e6, 2e6]),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+WORDS = st.one_of(
+    st.sampled_from(["", "user", "text", "function", "none", "auto", "required", "json_object"]),
+    st.text(max_size=5),
+)
+NAMES = st.one_of(
+    st.sampled_from(
+        "role content name type text function parameters 12 12345678901 include_usage schema "
+        "json_schema filename".split()
+    ),
+    st.text(max_size=5),
+)
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), NUMBERS, WORDS),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+def description(kind: type) -> Any:
+    document = openapi(VOCABULARY)
+    schema = {"$ref": f"#/components/schemas/{kind.__name__}", "components": document["components"]}
+    return jsonschema.Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("kind", list(VALID))
+@given(data=st.data())
+def test_what_is_accepted_is_what_the_description_says(kind, data):
+    fields = st.sampled_from([*kind.model_fields, "no_such_field"])
+    changes = data.draw(st.dictionaries(fields, VALUES, min_size=1, max_size=2))
+    # It travels as JSON: keys are text, and whole reals may come as such.
+    body = json.loads(json.dumps({**VALID[kind], **changes}))
+    assume(not (body.get("echo") is True and {"logprobs", "suffix"} & body.keys()))
+    told = description(kind).is_valid(body)
+    refusal = None
+    try:
+        parse(kind, body)
+    except ApiError as error:
+        refusal = error
+    assert told == (refusal is None), (body, refusal, list(description(kind).iter_errors(body)))
+    assert refusal is None or refusal.param.split(".")[0] in changes
