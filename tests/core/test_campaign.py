@@ -183,6 +183,7 @@ def test_tests_run_again_and_again_with_one_file_changed(tmp_path):
         "def test_b():\n    assert thing.LIMIT == 3\n"
         "def test_c():\n    subprocess.run([sys.executable, '-c', 'import thing'], check=True)\n"
     )
+    (tmp_path / "test_other.py").write_text("def test_d():\n    pass\n")
     script = f"""
 import json, pathlib, sys
 sys.path.insert(0, {str(ROOT / "tools")!r})
@@ -190,7 +191,8 @@ from campaign_pieces.forked_tests import TestProcesses
 folder = pathlib.Path({str(tmp_path)!r})
 file = folder / "python" / "thing.py"
 before, after = folder / "before.py", folder / "after.py"
-with TestProcesses(folder, {{str(file): "thing.py"}}, ["test_thing.py"]) as processes:
+tests = ["test_thing.py", "test_other.py"]
+with TestProcesses(folder, {{str(file): "thing.py"}}, tests) as processes:
     found = processes.trace(processes.tests)
     print(json.dumps({{test: entry["lines"].get("thing.py") for test, entry in found.items()}}))
     source = file.read_bytes()
@@ -200,7 +202,8 @@ with TestProcesses(folder, {{str(file): "thing.py"}}, ["test_thing.py"]) as proc
         print(processes.run(processes.tests, 60, str(file), (str(before), str(after))))
     text = source.decode()
     texts = [text.replace("return LIMIT", "return 5"), text, text.replace("= 3", "= 4")]
-    changes = [(text, processes.tests[:2]) for text in texts]
+    a, b, c, d = processes.tests
+    changes = [(text, [d, a, d, b]) for text in texts]  # of two files in turn
     print(processes.run_batch(str(file), str(before), changes, 60))
     endless = (text.replace("return LIMIT", "while True: pass"), processes.tests[:1])
     print(processes.run_batch(str(file), str(before), [*changes[:1], endless], 1))
@@ -220,6 +223,7 @@ with TestProcesses(folder, {{str(file): "thing.py"}}, ["test_thing.py"]) as proc
         "test_thing.py::test_a": [4],
         "test_thing.py::test_b": None,
         "test_thing.py::test_c": [1, 3],  # of the process that it starts
+        "test_other.py::test_d": None,
     }
     assert results == [
         "Result(code=0, killer='')",
