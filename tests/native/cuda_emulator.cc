@@ -38,6 +38,15 @@ std::map<std::uintptr_t, Known>& buffers() {
   static std::map<std::uintptr_t, Known> map;
   return map;
 }
+// The buffer of the last access: most accesses follow one to the same buffer.
+struct Last {
+  std::uintptr_t first = 0, end = 0;
+  Known* known = nullptr;
+};
+Last& last_buffer() {
+  static Last last;
+  return last;
+}
 int& launch_count() {
   static int n = 0;
   return n;
@@ -111,8 +120,7 @@ class BlockRunner {
     body_ = body;
     argument_ = argument;
     std::fill(shared_.begin(), shared_.end(), std::byte{0xFF});
-    std::fill(shadow_.begin(), shadow_.end(), Shadow{});
-    epoch_ = 1;
+    ++epoch_;  // what earlier blocks touched is of earlier epochs
     for (std::size_t i = 0; i < threads_.size(); ++i) {
       Thread& thread = threads_[i];
       thread.grid.runner_ = this;
@@ -143,7 +151,7 @@ class BlockRunner {
   const std::uint32_t* exchange(int thread, const std::uint32_t* words, int n, const char* what) {
     Warp& warp = warps_[static_cast<std::size_t>(thread / 32)];
     if (warp.n_arrived == 0) warp.what = what;
-    if (std::strcmp(warp.what, what) != 0)
+    if (warp.what != what && std::strcmp(warp.what, what) != 0)
       throw Failure(std::string("lanes of a warp meet in a ") + warp.what + " and a " + what);
     std::uint32_t* slot = warp.words[warp.parity];
     std::memcpy(slot + thread % 32 * EmulatedGrid::kWords, words, static_cast<std::size_t>(n) * 4);
@@ -276,7 +284,7 @@ class BlockRunner {
   std::vector<Shadow> shadow_;
   Context main_{};
   Thread* running_ = nullptr;
-  int epoch_ = 1;
+  int epoch_ = 0;
   void (*body_)(const void*, EmulatedGrid&) = nullptr;
   const void* argument_ = nullptr;
 };
@@ -297,12 +305,18 @@ void EmulatedGrid::check_access(const void* p, std::size_t n, std::size_t alignm
                                 const char* what) {
   const auto at = reinterpret_cast<std::uintptr_t>(p);
   if (at % alignment != 0) throw Failure(std::string("a misaligned ") + what);
-  const auto& known = buffers();
+  Last& last = last_buffer();
+  if (at >= last.first && at + n <= last.end) return;
+  auto& known = buffers();
   if (known.empty()) return;
   auto next = known.upper_bound(at);
   if (next != known.begin()) {
     --next;
-    if (at + n <= next->first + next->second.n_bytes) return;
+    const std::uintptr_t end = next->first + next->second.n_bytes;
+    if (at + n <= end) {
+      last = {next->first, end, &next->second};
+      return;
+    }
     throw Failure(std::string("a ") + what + " " + std::to_string(at - next->first) +
                   " bytes into a buffer of " + std::to_string(next->second.n_bytes));
   }
@@ -318,15 +332,13 @@ void EmulatedGrid::check_waited(const char* what) const {
   if (!waited_) throw Failure(std::string("a ") + what + " before wait_for_previous()");
 }
 
-// Of an access that check_access() has passed.
+// Of an access that check_access() has just passed.
 void EmulatedGrid::check_conflict(const void* p, const void* stored, std::size_t n) const {
-  const auto at = reinterpret_cast<std::uintptr_t>(p);
-  auto buffer = buffers().upper_bound(at);
-  if (buffer == buffers().begin()) return;
-  --buffer;
-  Known& known = buffer->second;
+  const Last& last = last_buffer();
+  if (last.known == nullptr) return;  // no buffers
+  Known& known = *last.known;
   if (known.conflicts == nullptr) known.conflicts = std::make_unique<BlockConflicts>(known.n_bytes);
-  const std::size_t first = at - buffer->first;
+  const std::size_t first = reinterpret_cast<std::uintptr_t>(p) - last.first;
   const int block = block_y_ << 16 | block_x_;
   const std::string error =
       stored == nullptr ? known.conflicts->load(first, n, block, launch_count())
@@ -385,6 +397,7 @@ EmulatedBuffer::EmulatedBuffer(std::size_t n_bytes, int fill) : data_(nullptr), 
 
 EmulatedBuffer::~EmulatedBuffer() {
   buffers().erase(reinterpret_cast<std::uintptr_t>(data_));
+  last_buffer() = {};
   std::free(data_ - kGuardBytes);
 }
 
