@@ -6,7 +6,7 @@ import json
 import math
 import os
 import pathlib
-import platform
+import runpy
 import statistics
 import subprocess
 import sys
@@ -22,30 +22,19 @@ or into another one that --peer-python names (its source package builds in about
 """
 
 
-def cpu_name() -> str:
-    try:
-        for line in pathlib.Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def machine(n_threads: int) -> dict[str, Any]:
     """What a reader must know to compare figures, and nothing about whose machine it is."""
-    try:
-        from specdec_native.studies.machine import commit
-    except ImportError:  # tools/check_gpu.py does without the package
-        commit = str
+    # By its path: tools/check_gpu.py does without the package.
+    package = pathlib.Path(__file__).resolve().parents[1] / "python" / "specdec_native"
+    here = runpy.run_path(str(package / "studies" / "checkout.py"))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "cpu": cpu_name(),
+        "cpu": here["cpu_name"](),
         "cores": os.cpu_count(),
         "n_threads": n_threads,
         "memory_gib": round(memory / 2**30),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": commit(),
+        "commit": here["commit"](),
     }
 
 

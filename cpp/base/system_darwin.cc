@@ -13,10 +13,11 @@ namespace specdec {
 namespace {
 
 // 0 where the system does not know the name.
-int number(const char* name) noexcept {
-  int value = 0;
+template <typename T = int>
+T number(const char* name) noexcept {
+  T value = 0;
   std::size_t n_bytes = sizeof value;
-  return ::sysctlbyname(name, &value, &n_bytes, nullptr, 0) == 0 ? value : 0;
+  return ::sysctlbyname(name, &value, &n_bytes, nullptr, 0) == 0 ? value : T{0};
 }
 
 }  // namespace
@@ -54,6 +55,28 @@ std::string processor_name() {
   char name[256] = {};
   std::size_t n_bytes = sizeof name - 1;
   return ::sysctlbyname("machdep.cpu.brand_string", name, &n_bytes, nullptr, 0) == 0 ? name : "";
+}
+
+std::uint64_t last_level_cache_bytes(const std::string&) {
+  // Processors of Apple tell no third level; the second one is that of a cluster of fast cores.
+  for (const char* name : {"hw.l3cachesize", "hw.perflevel0.l2cachesize", "hw.l2cachesize"}) {
+    const auto n_bytes = number<std::int64_t>(name);
+    if (n_bytes > 0) return static_cast<std::uint64_t>(n_bytes);
+  }
+  return 0;
+}
+
+std::optional<CpuTicks> read_cpu_ticks(const std::string&) {
+  host_cpu_load_info load = {};
+  mach_msg_type_number_t n_words = HOST_CPU_LOAD_INFO_COUNT;
+  const mach_port_t host = ::mach_host_self();
+  const kern_return_t result =
+      ::host_statistics(host, HOST_CPU_LOAD_INFO, reinterpret_cast<host_info_t>(&load), &n_words);
+  ::mach_port_deallocate(::mach_task_self(), host);
+  if (result != KERN_SUCCESS) return std::nullopt;
+  CpuTicks ticks;  // what a host takes from a guest is not told
+  for (const natural_t n : load.cpu_ticks) ticks.total += n;
+  return ticks;
 }
 
 std::vector<const char*> missing_arm_features() {

@@ -1,7 +1,11 @@
 // `specdec quantize IN OUT TYPE`: writes a model again in a smaller type.
 
+#include <algorithm>
 #include <cstdio>
+#include <map>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "cli/args.h"
@@ -50,6 +54,19 @@ std::string tensor_line(const QuantizedTensor& tensor, bool dry_run) {
   }
   if (!tensor.note.empty()) line += "  (" + tensor.note + ")";
   return line + "\n";
+}
+
+// "180 Q4_K, 31 Q6_K, 61 F32", the most frequent type first.
+std::string types_text(const QuantizeResult& result) {
+  std::map<std::string, std::size_t> counts;
+  for (const QuantizedTensor& tensor : result.tensors) ++counts[dtype_traits(tensor.to).name];
+  std::vector<std::pair<std::string, std::size_t>> sorted(counts.begin(), counts.end());
+  std::sort(sorted.begin(), sorted.end(),
+            [](const auto& a, const auto& b) { return a.second > b.second; });
+  std::string out;
+  for (const auto& [name, n] : sorted)
+    out += (out.empty() ? "" : ", ") + std::to_string(n) + " " + name;
+  return out;
 }
 
 std::string summary(const QuantizeResult& result, bool dry_run) {
@@ -145,6 +162,7 @@ int run_quantize(const Arguments& arguments) {
   parser.add(opt::kQuantizeSplitMaxTensors, &options.parts.max_tensors);
   parser.section("Output");
   parser.add(opt::kOutputQuiet, &output.quiet);
+  parser.add(opt::kOutputVerbose, &output.verbose);
   parser.add(opt::kOutputJson, &output.json);
   parser.epilogue(
       "Example: specdec quantize model-f16.gguf model-q4_k_m.gguf Q4_K_M\n"
@@ -167,10 +185,12 @@ int run_quantize(const Arguments& arguments) {
     return kExitOk;
   }
   std::string text;
-  if (!output.quiet) {
+  if (output.verbose) {
     for (const QuantizedTensor& tensor : result.tensors) {
       text += tensor_line(tensor, options.dry_run);
     }
+  } else if (!output.quiet) {
+    text = "tensors: " + types_text(result) + "; -v lists them\n";
   }
   write_stdout(text + summary(result, options.dry_run));
   return kExitOk;

@@ -9,8 +9,9 @@
 #include "backend/device_backend.h"
 #include "base/error.h"
 #include "base/rng.h"
-#include "engine/host.h"
+#include "base/system.h"
 #include "engine/speed.h"
+#include "engine/spread.h"
 #include "kv/kv_cache.h"
 #include "model/runner.h"
 

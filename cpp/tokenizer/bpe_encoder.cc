@@ -140,7 +140,9 @@ void BpeEncoder::load_merges(const VocabData& data, std::vector<std::string>& wa
     std::string text;
     append_utf8(text, byte_alphabet(static_cast<unsigned char>(byte)));
     byte_symbols_[byte] = table.intern(text);
-    n_missing += byte_symbols_[byte] >= n_tokens_;
+    // Others cannot be missed: many vocabularies are without them.
+    n_missing +=
+        byte_symbols_[byte] >= n_tokens_ && is_byte_of_text(static_cast<unsigned char>(byte));
   }
   std::vector<MergeRule> rules;
   rules.reserve(data.merges->size());
@@ -153,7 +155,7 @@ void BpeEncoder::load_merges(const VocabData& data, std::vector<std::string>& wa
   merges_ = MergeTable(std::move(rules));
   if (n_missing > 0) {
     warnings.push_back("missing_bytes: " + std::to_string(n_missing) +
-                       " bytes have no token; in a prompt they " +
+                       " bytes of text have no token; in a prompt they " +
                        (unknown_ ? "become the unknown token" : "are left out"));
   }
 }

@@ -82,7 +82,7 @@ void SpmEncoder::load_bytes(const VocabData& data, std::vector<std::string>& war
     if (vocabulary_.type(id) != TokenType::kByte) continue;
     byte_tokens_[static_cast<unsigned char>(vocabulary_.bytes(id)[0])] = id;
   }
-  std::size_t n_missing = 0;
+  std::size_t n_missing = 0, n_missed = 0;
   for (unsigned byte = 0; byte < 256; ++byte) {
     if (byte_tokens_[byte] >= 0) continue;
     constexpr std::string_view kDigits = "0123456789ABCDEF";
@@ -91,6 +91,7 @@ void SpmEncoder::load_bytes(const VocabData& data, std::vector<std::string>& war
       byte_tokens_[byte] = *id;
     } else {
       ++n_missing;
+      n_missed += is_byte_of_text(static_cast<unsigned char>(byte));
     }
   }
   if (n_missing == 0) return;
@@ -99,8 +100,9 @@ void SpmEncoder::load_bytes(const VocabData& data, std::vector<std::string>& war
                       std::to_string(n_missing) +
                           " of the 256 byte tokens are missing and there is no unknown token");
   }
-  warnings.push_back("missing_bytes: " + std::to_string(n_missing) +
-                     " bytes have no token; in a prompt they become the unknown token");
+  if (n_missed == 0) return;
+  warnings.push_back("missing_bytes: " + std::to_string(n_missed) +
+                     " bytes of text have no token; in a prompt they become the unknown token");
 }
 
 // The symbol of one half of a token; single characters that are no token get one of their own.

@@ -51,6 +51,14 @@ Utf8Char decode_utf8(std::string_view text, std::size_t position) noexcept {
   return {code_point, length};
 }
 
+bool is_byte_of_text(unsigned char byte) noexcept {
+  constexpr std::string_view kControls = "\t\n\f\r\x1b";
+  if (byte < 0x20) return kControls.find(static_cast<char>(byte)) != std::string_view::npos;
+  // 0xc0, 0xc1 and 0xf5 on begin nothing; 0xf1 and 0xf2 begin planes 4 to 11, which are empty.
+  if (byte == 0x7f || byte == 0xc0 || byte == 0xc1) return false;
+  return byte < 0xf1 || byte == 0xf3 || byte == 0xf4;
+}
+
 void append_utf8(std::string& out, std::uint32_t code_point) {
   const auto put = [&](std::uint32_t byte) { out += static_cast<char>(byte); };
   if (code_point < 0x80) {

@@ -20,6 +20,10 @@ struct Utf8Char {
 // are not UTF-8.
 [[nodiscard]] Utf8Char decode_utf8(std::string_view text, std::size_t position) noexcept;
 
+// Whether text that people write can hold the byte: it is UTF-8 of planes with characters (0 to 3,
+// 14 and 16 among them) and no control character but tab, line breaks, form feed and escape.
+[[nodiscard]] bool is_byte_of_text(unsigned char byte) noexcept;
+
 void append_utf8(std::string& out, std::uint32_t code_point);
 
 // Turns a stream of bytes into valid UTF-8. Each maximal prefix of a sequence that turns out

@@ -371,6 +371,7 @@ OTHERS: dict[tuple[str, str], tuple[Any, Any, Any]] = {
     ("quantize", "quantize.split_max_tensors"): (QUANTIZE, (), ("--split-max-tensors", "5")),
     ("quantize", "output.json"): (QUANTIZE[:-1], (), ("--json",)),
     ("quantize", "output.quiet"): (QUANTIZE[:-1], (), ("-q",)),
+    ("quantize", "output.verbose"): (QUANTIZE[:-1], (), ("-v",)),
 }  # fmt: skip
 
 STARTS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import pathlib
@@ -256,9 +257,23 @@ def test_command_and_api_write_the_same_file(wide, tmp_path):
     assert (tmp_path / "api.gguf").read_bytes() == (tmp_path / "cli.gguf").read_bytes()
     assert found["target_bytes"] == (tmp_path / "cli.gguf").stat().st_size
     assert {t["to"] for t in found["tensors"]} == {"F32", "Q4_K", "Q6_K"}
-    text = cli(wide, tmp_path / "cli.gguf", "Q4_K_M", "--force").stdout
+    text = cli(wide, tmp_path / "cli.gguf", "Q4_K_M", "--force", "--verbose").stdout
     assert "bits per weight" in text
     assert "F16 -> Q6_K" in text
+    assert len(text.splitlines()) == len(found["tensors"]) + 1
+
+
+def test_the_command_sums_up_unless_asked_for_each_tensor(wide, tmp_path):
+    found = json.loads(cli(wide, tmp_path / "m.gguf", "Q4_K_M", "--json").stdout)
+    kinds = collections.Counter(tensor["to"] for tensor in found["tensors"])
+    first, last = cli(wide, tmp_path / "m.gguf", "Q4_K_M", "--force").stdout.splitlines()
+    counts = dict(reversed(item.split()) for item in first[9:].split(";")[0].split(", "))
+    assert first.startswith("tensors: ")
+    assert counts == {kind: str(n) for kind, n in kinds.items()}
+    assert "bits per weight" in last
+    quiet = cli(wide, tmp_path / "m.gguf", "Q4_K_M", "--force", "--quiet").stdout
+    assert quiet.split(", ")[:2] == last.split(", ")[:2]
+    assert quiet.count("\n") == 1
 
 
 def test_a_dry_run_tells_the_size_and_writes_nothing(wide, tmp_path):

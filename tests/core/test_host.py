@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from helpers import native
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the files of Linux")
 
 
 @pytest.fixture
@@ -24,6 +28,7 @@ def caches(root, *entries):
         write(folder / "size", f"{size}\n")
 
 
+@linux
 @pytest.mark.parametrize(
     "entries, n_bytes",
     [
@@ -40,15 +45,26 @@ def test_the_cache_of_the_highest_level_counts(engine, tmp_path, entries, n_byte
     assert engine.last_level_cache_bytes(str(tmp_path)) == n_bytes
 
 
+@linux
 def test_stolen_time_is_the_eighth_number(engine, tmp_path):
     write(tmp_path / "proc/stat", "cpu  100 1 20 500 3 0 6 70 11 12\ncpu0 1 2 3 4 5 6 7 8 9 10\n")
     assert engine.read_cpu_ticks(str(tmp_path)) == (700, 70)  # guests are part of user
 
 
+@linux
 @pytest.mark.parametrize("text", ["", "cpu 1 2 3\n", "intr 1 2 3 4 5 6 7 8\n", "cpu a b\n"])
 def test_a_system_that_does_not_tell_has_none(engine, tmp_path, text):
     write(tmp_path / "proc/stat", text)
     assert engine.read_cpu_ticks(str(tmp_path)) is None
+
+
+def test_this_system_tells_ticks_that_only_grow(engine):
+    before = engine.read_cpu_ticks()
+    sum(range(10**6))
+    after = engine.read_cpu_ticks()
+    assert before is not None
+    assert 0 < before[0] <= after[0]
+    assert engine.last_level_cache_bytes() >= 0
 
 
 def test_the_spread_is_that_of_the_middle_half(engine):

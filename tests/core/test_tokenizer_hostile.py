@@ -420,6 +420,25 @@ def test_bytes_without_a_token_become_the_unknown_token_or_are_left_out() -> Non
     assert tokenizer.encode(b"azb") == [a, b]
 
 
+@pytest.mark.parametrize(
+    "missing, warns",
+    [
+        (b"\x00\x04\x1d\x7f\xc0\xc1\xf1\xf2\xf5\xff", False),  # no byte of any text
+        *((bytes([byte]), True) for byte in b"\t\n\x1b ~\x80\xbf\xc2\xf0\xf3\xf4"),
+    ],
+)
+def test_only_bytes_that_texts_hold_are_missed(missing, warns) -> None:
+    without = [text for byte, text in enumerate(BYTES) if byte not in missing]
+    keys: dict[str, Any] = {"tokens": ("[string]", without), **merges("a b")}
+    types = ("[i32]", [tf.NORMAL] * len(without))
+    warnings = parse(bpe_file([], token_type=types, **keys)).warnings
+    found = [warning for warning in warnings if warning.startswith("missing_bytes")]
+    wanted = (
+        f"missing_bytes: {len(missing)} bytes of text have no token; in a prompt they are left out"
+    )
+    assert found == ([wanted] if warns else [])
+
+
 def test_a_sentencepiece_vocabulary_without_bytes_uses_the_unknown_token() -> None:
     keys = {
         "model": "llama",

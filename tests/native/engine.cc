@@ -12,8 +12,8 @@
 
 #include "backend/device_slab.h"
 #include "base/error.h"
+#include "base/system.h"
 #include "emulated_device.h"
-#include "engine/host.h"
 #include "engine/loaded_model.h"
 #include "engine/memory.h"
 #include "engine/pair.h"
@@ -21,6 +21,7 @@
 #include "engine/scheduler.h"
 #include "engine/session.h"
 #include "engine/speed.h"
+#include "engine/spread.h"
 #include "error_code.h"
 #include "model/model.h"
 
@@ -470,11 +471,14 @@ PYBIND11_MODULE(_testing_engine, m) {
         py::call_guard<py::gil_scoped_release>());
   m.def("available_memory_bytes", &available_memory_bytes);
   m.def("last_level_cache_bytes", &last_level_cache_bytes, py::arg("root") = "");
-  m.def("read_cpu_ticks", [](const std::string& root) -> py::object {
-    const auto ticks = read_cpu_ticks(root);
-    if (!ticks) return py::none();
-    return py::make_tuple(ticks->total, ticks->stolen);
-  });
+  m.def(
+      "read_cpu_ticks",
+      [](const std::string& root) -> py::object {
+        const auto ticks = read_cpu_ticks(root);
+        if (!ticks) return py::none();
+        return py::make_tuple(ticks->total, ticks->stolen);
+      },
+      py::arg("root") = "");
   m.def("relative_spread", &relative_spread);
   m.def("speed_line",
         [](const Handle& model, double bandwidth, int plain_steps, int rounds,

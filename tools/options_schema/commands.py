@@ -64,8 +64,9 @@ COMMANDS = (
         "Nothing on standard error but warnings and errors.",
         flag=Flag("-q --quiet", REPORTS)),
     Option("output", "verbose", Truth(), False,
-        "Also say how models are loaded and what is odd about their files.",
-        flag=Flag("-v --verbose", LOADS)),
+        "Also say how models are loaded and what is odd about their files; of quantize, what "
+        "became of each tensor.",
+        flag=Flag("-v --verbose", LOADS + " quantize")),
     Option("output", "no_color", Truth(), False,
         "No colours; NO_COLOR in the environment does the same.",
         flag=Flag("--no-color", "generate chat")),
