@@ -6,7 +6,8 @@
 #include "base/error.h"
 #include "base/system.h"
 
-#if defined(__x86_64__)
+// A build of the portable kernels alone (SPECDEC_SCALAR_ONLY) asks no processor.
+#if defined(__x86_64__) && !defined(SPECDEC_SCALAR_ONLY)
 #include <cpuid.h>
 
 // The registers that the operating system saves: XCR0. A function of its own, and with this name,
@@ -25,7 +26,11 @@ namespace {
 using Names = std::vector<const char*>;
 
 // Everything that target.h lets the compiler use for an instruction set and this machine lacks.
-#if defined(__x86_64__)
+#if defined(SPECDEC_SCALAR_ONLY)
+Names missing_features(CpuIsa isa) {
+  return isa == CpuIsa::kScalar ? Names{} : Names{"kernels that were left out of this build"};
+}
+#elif defined(__x86_64__)
 
 // What the processor has and the operating system saves. By cpuid, since the compilers' own answer,
 // __builtin_cpu_supports(), differs: clang before 19 does not know all names, and with the run-time

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/token.h"
+#include "decode/draft_tree.h"
 #include "decode/drafter_options.h"
 #include "decode/token_cache.h"
 #include "decode/token_scorer.h"
@@ -147,6 +148,12 @@ class ModelDrafter : public Drafter {
   // When that is done: what is proposed, which is the first tokens of the plan. Throws the error of
   // the steps.
   [[nodiscard]] virtual DraftProposal conclude(const DraftPlan&) { return {}; }
+  // Of a request whose setup allows siblings: the tree that it would draft within these bounds, of
+  // which nothing stays in its cache; empty: it drafts none.
+  [[nodiscard]] virtual std::vector<TreeNode> grow(std::span<const TokenId>, const TreeBounds&,
+                                                   Chance&) {
+    return {};
+  }
   // Brings own caches in line: afterwards they hold a part of `committed` without its last token: a
   // prefix, or what follows the start of a window.
   // Called after every round, and also when one ended by an exception.

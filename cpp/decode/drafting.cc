@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "decode/round_trace.h"
 #include "decode/stats.h"
 
 namespace specdec {
@@ -32,6 +33,7 @@ Drafting::Drafting(std::span<Drafter* const> drafters, Controller* controller,
     : controller_(controller),
       constraint_(request.constraint),
       n_prompt_(request.prompt.size()),
+      trace_(request.trace),
       record_(controller) {
   const auto is_fixed = [](const Member& member) { return member.lengths.gamma.has_value(); };
   const auto drafts_nothing = [](const Member& member) { return longest_of(member) == 0; };
@@ -77,11 +79,14 @@ void Drafting::begin(DraftSetup setup, std::span<const TokenId> prompt) {
         setup.verifier.trees && !setup.verifier.reads_draft_probs && !setup.verifier.reads_top_k;
     controller_->begin_request();
   }
+  if (records())
+    trace_->begin_request(static_cast<int>(prompt.size()), setup.sampling.temperature,
+                          *controller_);
   const bool trees = setup.verifier.trees;
   for (Member& member : members_) {
     if (!member.active) continue;
     // A comb is as many rows per token as it was told; what a tree costs and brings nobody knows.
-    setup.verifier.trees = trees && (!adaptive() || member.branch() > 1);
+    setup.verifier.trees = trees && (!adaptive() || records() || member.branch() > 1);
     member.drafter->begin(setup, prompt);
     member.begun = true;
   }
@@ -89,6 +94,7 @@ void Drafting::begin(DraftSetup setup, std::span<const TokenId> prompt) {
 
 void Drafting::end_request() {
   if (adaptive() && off_reason_.empty()) controller_->end_request();
+  if (records() && off_reason_.empty()) trace_->end_request();
 }
 
 std::string Drafting::speculation() const {
@@ -183,8 +189,9 @@ Draft Drafting::next(std::span<const TokenId> committed, int max_tokens, int n_f
   Draft draft;
   {
     const ScopedMs timer(ms);
-    draft = adaptive() ? next_adaptive(committed, max_tokens, n_free_slots, chance)
-                       : next_fixed(committed, max_tokens, n_free_slots, chance);
+    draft = records()    ? record(committed, chance)
+            : adaptive() ? next_adaptive(committed, max_tokens, n_free_slots, chance)
+                         : next_fixed(committed, max_tokens, n_free_slots, chance);
   }
   draft_ms_ += ms;
   pass_draft_ms_ += ms - reading_ms_;
@@ -353,7 +360,9 @@ void Drafting::note_reading(const Reading& reading) {
 void Drafting::commit(const CommitInfo& info, std::span<const std::int32_t> accepted,
                       double verify_ms, const Reading& reading) {
   double ms = 0.0;
-  if (adaptive() && off_reason_.empty() && !forced_) {
+  if (records() && off_reason_.empty() && !forced_) {
+    trace_->end_pass(info.committed.last(static_cast<std::size_t>(info.n_new)), verify_ms);
+  } else if (adaptive() && off_reason_.empty() && !forced_) {
     controller_->observe({.choice = choice_,
                           .n_drafted = record_.n_chain(),
                           .n_siblings = record_.n_drafted() - record_.n_chain(),

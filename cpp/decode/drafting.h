@@ -16,6 +16,8 @@
 
 namespace specdec {
 
+class RoundTrace;
+
 struct Draft {
   DraftProposal proposal;    // empty: a plain step
   std::string_view drafter;  // its name; empty when nothing was drafted
@@ -97,6 +99,9 @@ class Drafting {
   void ask_or_plan(Draft& draft, Member& member, std::span<const TokenId> committed, int max_tokens,
                    Chance& chance);
   void clear_pass();
+  [[nodiscard]] bool records() const { return trace_ != nullptr && adaptive(); }
+  // Asks all of them, for the trace; nothing is drafted.
+  [[nodiscard]] Draft record(std::span<const TokenId> committed, Chance& chance);
   void give_up(Member& member, const Error& error);
   // Drops a draft that is too short to be one, and says who made it and why it is that long.
   void label(Draft& draft, const Member& member, int limit) const;
@@ -117,6 +122,7 @@ class Drafting {
   Controller* controller_;
   TokenConstraint* constraint_;
   std::size_t n_prompt_;
+  RoundTrace* trace_;     // null: nobody records
   bool forced_ = false;   // this draft is none of the drafters'
   bool fixed_ = false;    // every drafter has a fixed length
   bool rereads_ = false;  // passes read the whole context again

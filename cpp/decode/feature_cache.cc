@@ -116,4 +116,9 @@ void FeatureCache::append(TokenId token, std::span<const float> feature, RowOutp
                    .keep_hidden = true});
 }
 
+void FeatureCache::append_tree(const Batch& batch) {
+  drop_drafts();
+  scorer_.forward(batch);
+}
+
 }  // namespace specdec

@@ -43,6 +43,9 @@ class FeatureCache {
   // A draft's row behind the others.
   void append(TokenId token, std::span<const float> feature, RowOutput output, int top_k,
               std::span<const std::int32_t> head_blocks = {});
+  // Rows of a tree of drafts behind the others, in place of what was drafted before; batch.hidden
+  // are their features.
+  void append_tree(const Batch& batch);
   void drop_drafts();
   void clear();
 

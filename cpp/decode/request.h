@@ -21,6 +21,8 @@
 
 namespace specdec {
 
+class RoundTrace;
+
 // Tokens that became final, in order. Concatenated chunks are exactly the result.
 struct Chunk {
   std::span<const TokenId> token_ids;
@@ -56,7 +58,8 @@ struct DecodeRequest {
   std::function<void(const RoundInfo&)> on_round;
   std::function<void(int done, int total)> on_prompt;  // progress of reading the prompt
 
-  Chance* chance = nullptr;  // replaces the seeded numbers of verifier and drafter; for tests
+  RoundTrace* trace = nullptr;  // of adaptive drafting: nothing is drafted, all is written down
+  Chance* chance = nullptr;     // replaces the seeded numbers of verifier and drafter; for tests
 
   // Throws Error(kInvalidArgument) naming option and range. vocab_size bounds the prompt's tokens.
   void validate(int vocab_size) const;

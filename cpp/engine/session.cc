@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <functional>
 #include <optional>
 #include <utility>
@@ -94,6 +95,8 @@ Session::Session(std::shared_ptr<const LoadedModel> target, const SessionOptions
     }
   }
   impl.make_decoder();
+  const char* const trace = std::getenv("SPECDEC_ROUND_TRACE");
+  if (trace != nullptr && *trace != 0) impl.trace.emplace(trace);
 }
 
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -153,6 +156,7 @@ GenerateResult Session::generate(const GenerateRequest& request) {
   // Without a cache the prompt is read by the first pass.
   decode.on_prompt = [&](int done, int) { progress(impl.options.use_cache ? done : 0); };
   decode.cancel = &cancelled;
+  if (impl.trace) decode.trace = &*impl.trace;
   poll();
 
   const DeviceBackend* const gpu = impl.arena->device().get();

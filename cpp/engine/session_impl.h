@@ -11,6 +11,7 @@
 #include "decode/control/controller.h"
 #include "decode/decoder.h"
 #include "decode/reread_scorer.h"
+#include "decode/round_trace.h"
 #include "engine/drafter_set.h"
 #include "engine/head_scorer.h"
 #include "engine/model_scorer.h"
@@ -49,6 +50,7 @@ struct Session::Impl {
   std::optional<DrafterSet> drafters;
   std::optional<Controller> controller;  // of adaptive drafting
   SessionCalibration calibration;
+  std::optional<RoundTrace> trace;  // $SPECDEC_ROUND_TRACE
   std::unique_ptr<Decoder> decoder;
 
   void make_decoder(const Impl* origin = nullptr);

@@ -83,13 +83,17 @@ def test_ranges_are_open_to_their_ends(tiny):
     assert len(result.token_ids) > 1
 
 
-LENGTHS = [sd.DraftModel, sd.NGram, sd.SuffixAutomaton, sd.TokenRecycling, sd.LayerSkip]
-LONGEST = [4, 7, 15, 15, 3]
+LENGTHS = [sd.DraftModel, sd.NGram, sd.SuffixAutomaton, sd.TokenRecycling, sd.LayerSkip, sd.Eagle]
+LONGEST = [4, 7, 15, 15, 3, 4]
+
+
+def needed_by(kind, tiny):
+    return {sd.DraftModel: {"model": tiny}, sd.Eagle: {"head": tiny}}.get(kind, {})
 
 
 @pytest.mark.parametrize(("kind", "longest"), zip(LENGTHS, LONGEST, strict=True))
 def test_draft_min_ends_at_the_longest_draft(tiny, kind, longest):
-    needed = {"model": tiny} if kind is sd.DraftModel else {}
+    needed = needed_by(kind, tiny)
     kind(**needed, draft_min=longest)
     with pytest.raises(sd.InvalidArgumentError, match=f"at most draft_max, {longest}, not"):
         kind(**needed, draft_min=longest + 1)
@@ -102,9 +106,15 @@ def test_draft_min_ends_at_the_longest_draft(tiny, kind, longest):
             kind(**needed, gamma=2, **more)
 
 
-@pytest.mark.parametrize("kind", [sd.DraftModel, sd.LayerSkip])
+def test_a_cascade_shows_its_drafters():
+    one, two = sd.NGram(2), sd.TokenRecycling()
+    assert repr(sd.Cascade(one, two)) == f"Cascade({one!r}, {two!r})"
+    assert sd.Cascade(one, two).drafters == (one, two)
+
+
+@pytest.mark.parametrize("kind", [sd.DraftModel, sd.LayerSkip, sd.Eagle])
 def test_greedy_drafts_have_no_temperature(tiny, kind):
-    needed = {"model": tiny} if kind is sd.DraftModel else {}
+    needed = needed_by(kind, tiny)
     for fine in ({"sampling": "greedy"}, {"sampling": "greedy", "temperature": 0.0},
                  {"sampling": "sampled", "temperature": 0.5}, {"temperature": 0.5}):  # fmt: skip
         kind(**needed, **fine)

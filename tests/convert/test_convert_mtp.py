@@ -21,6 +21,7 @@ from test_convert_transformers import random_tokens, save  # noqa: E402
 from test_model_transformers import randomise  # noqa: E402
 
 from gguf_convert import ConvertError, convert  # noqa: E402
+from gguf_convert.to_hf import gguf_to_hf  # noqa: E402
 
 CASES = ("qwen35", "qwen35moe")
 
@@ -129,6 +130,20 @@ def test_a_checkpoint_without_the_block_is_what_it_was(tmp_path: pathlib.Path) -
         plan = convert(tmp_path / "c", tmp_path / "out.gguf", outtype="f32")
         assert any("that predict further tokens" in note for note in plan.notes)
         assert "qwen35.nextn_predict_layers" not in plan.keys
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_file_becomes_the_checkpoint_it_came_from(case: str, tmp_path: pathlib.Path) -> None:
+    from safetensors.torch import load_file
+
+    with_block(case, tmp_path / "c")
+    convert(tmp_path / "c", tmp_path / "out.gguf", outtype="f32", name="same")
+    gguf_to_hf(tmp_path / "out.gguf", tmp_path / "back")
+    before = load_file(tmp_path / "c" / "model.safetensors")
+    after = load_file(tmp_path / "back" / "model.safetensors")
+    assert torch.equal(before["mtp.fc.weight"], after["mtp.fc.weight"])
+    convert(tmp_path / "back", tmp_path / "again.gguf", outtype="f32", name="same")
+    assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "out.gguf").read_bytes()
 
 
 def test_llama_cpp_loads_a_file_with_the_block(tmp_path: pathlib.Path) -> None:

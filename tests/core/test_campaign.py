@@ -87,8 +87,9 @@ def test_text_that_is_not_ascii_moves_no_mutant():
     assert ("constant", "'ö'", "'ö_'") in made(source)
 
 
-def test_an_encoding_becomes_another_one():
+def test_constants_become_others_that_can_be_noticed():
     assert made(b"f('utf-8')\n") >= {("constant", "'utf-8'", "'latin-1'")}
+    assert made(b"f(1e9, 9)\n") >= {("constant", "1e9", "2000000000.0"), ("constant", "9", "10")}
 
 
 def test_mutants_that_are_left_out_are_there_and_have_a_reason():
@@ -182,6 +183,7 @@ def test_tests_run_again_and_again_with_one_file_changed(tmp_path):
         "def test_b():\n    assert thing.LIMIT == 3\n"
         "def test_c():\n    subprocess.run([sys.executable, '-c', 'import thing'], check=True)\n"
     )
+    (tmp_path / "test_other.py").write_text("def test_d():\n    pass\n")
     script = f"""
 import json, pathlib, sys
 sys.path.insert(0, {str(ROOT / "tools")!r})
@@ -189,7 +191,8 @@ from campaign_pieces.forked_tests import TestProcesses
 folder = pathlib.Path({str(tmp_path)!r})
 file = folder / "python" / "thing.py"
 before, after = folder / "before.py", folder / "after.py"
-with TestProcesses(folder, {{str(file): "thing.py"}}, ["test_thing.py"]) as processes:
+tests = ["test_thing.py", "test_other.py"]
+with TestProcesses(folder, {{str(file): "thing.py"}}, tests) as processes:
     found = processes.trace(processes.tests)
     print(json.dumps({{test: entry["lines"].get("thing.py") for test, entry in found.items()}}))
     source = file.read_bytes()
@@ -197,6 +200,13 @@ with TestProcesses(folder, {{str(file): "thing.py"}}, ["test_thing.py"]) as proc
         changed = source.replace(old, new)
         before.write_bytes(source), after.write_bytes(changed)
         print(processes.run(processes.tests, 60, str(file), (str(before), str(after))))
+    text = source.decode()
+    texts = [text.replace("return LIMIT", "return 5"), text, text.replace("= 3", "= 4")]
+    a, b, c, d = processes.tests
+    changes = [(text, [d, a, d, b]) for text in texts]  # of two files in turn
+    print(processes.run_batch(str(file), str(before), changes, 60))
+    endless = (text.replace("return LIMIT", "while True: pass"), processes.tests[:1])
+    print(processes.run_batch(str(file), str(before), [*changes[:1], endless], 1))
     file.write_bytes(source.replace(b"= 3", b"= 4"))
     print(processes.run(processes.tests, 60))
     print(processes.run_anew(processes.tests[1:], 60))
@@ -213,10 +223,13 @@ with TestProcesses(folder, {{str(file): "thing.py"}}, ["test_thing.py"]) as proc
         "test_thing.py::test_a": [4],
         "test_thing.py::test_b": None,
         "test_thing.py::test_c": [1, 3],  # of the process that it starts
+        "test_other.py::test_d": None,
     }
     assert results == [
         "Result(code=0, killer='')",
         "Result(code=1, killer='test_thing.py::test_a')",
+        "['test_thing.py::test_a', '', '']",
+        "['test_thing.py::test_a']",
         "Result(code=0, killer='')",  # importing is done
         "Result(code=1, killer='test_thing.py::test_b')",
         "Result(code=None, killer='')",

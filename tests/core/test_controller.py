@@ -69,7 +69,7 @@ def run_request(
     accepts(i, j): whether a draft of token i at draft position j is right.
     """
     c.begin()
-    emitted, behind, spent, plain, rounds = 0, 64, 0.0, 0.0, 0
+    emitted, behind, spent, plain, rounds = 0, 16, 0.0, 0.0, 0
     while emitted < n_tokens:
         budget = n_tokens - emitted - 1
         offers = [(0, draft_max, 0, min(behind, 64))] if budget > 0 else []
@@ -121,8 +121,8 @@ def test_useless_drafts_cost_next_to_nothing(name: str, noise: float) -> None:
         one, one_plain, _ = run_request(
             c, machine, 128, lambda i, j, r=request: ADVERSARIES[name](r, i, j)
         )
-        # At most 0.3 steps and 6 % more, and what noise adds to the estimate of a step.
-        assert one <= one_plain + (0.4 + 20 * noise) * PLAIN_MS + 0.06 * one_plain
+        # At most 0.3 steps and 5 % more at this length, and what noise does to the estimate.
+        assert one <= one_plain + (0.4 + 20 * noise) * PLAIN_MS + 0.05 * one_plain
         spent, plain = spent + one, plain + one_plain
     assert spent <= (1.01 + 0.05 * noise) * plain + 4.5 * PLAIN_MS
 
@@ -218,7 +218,7 @@ def test_a_drifting_machine_does_not_break_the_bound() -> None:
     assert spent <= 1.02 * plain + 4.5 * PLAIN_MS
 
 
-@pytest.mark.parametrize(("rate", "share"), [(0.5, 0.35), (0.7, 0.65), (0.9, 0.75), (0.97, 0.75)])
+@pytest.mark.parametrize(("rate", "share"), [(0.5, 0.25), (0.7, 0.55), (0.9, 0.75), (0.97, 0.75)])
 def test_a_steady_drafter_is_used_almost_as_well_as_can_be(rate: float, share: float) -> None:
     machine = Machine()
     c = model_control(machine)
@@ -233,7 +233,7 @@ def test_a_steady_drafter_is_used_almost_as_well_as_can_be(rate: float, share: f
         return expected / (n * DRAFT_MS / PLAIN_MS + ratio(n + 1, SHAPE))
 
     best = max(speedup(n) for n in range(17))
-    # What is missing: reading 64 tokens for each request, and waiting until it may.
+    # What is missing: reading 16 tokens for each request, and waiting until it may.
     assert plain / spent >= 1 + share * (best - 1)
 
 
@@ -335,6 +335,48 @@ def test_plain_steps_keep_their_cost_honest() -> None:
             c.judge(0, j, control.match_grade(12), True)
         c.observe(n, n + 1, 0.0, PLAIN_MS * ratio(n + 1, SHAPE))
     assert 2 <= n_plain <= 4
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.3, 0.4, 0.5])
+@pytest.mark.parametrize("dearer", [1.15, 1.3, 1.5])
+def test_rows_that_cost_more_than_was_measured_lose_next_to_nothing(
+    dearer: float, rate: float
+) -> None:
+    """One row is bound by memory, several by arithmetic: measured while others used the memory,
+    rows look cheap long after they have become dear beside a plain step."""
+    measured = {1: 3.4, 2: 3.6, 4: 4.3, 8: 5.5, 16: 8.8}
+    true = {m: ms * (dearer if m > 1 else 1.0) for m, ms in measured.items()}
+    c = control.Control([("ngram", True)])
+    c.calibrate(list(measured.items()))
+    rng = np.random.default_rng(3)
+    for _ in range(6):
+        c.begin()
+        emitted, spent = 0, 0.0
+        while emitted < 64:
+            n = c.choose([(0, 7, 4, 1)], 64 - emitted - 1)["length"]
+            right = 0
+            while right < n and rng.random() < rate:
+                right += 1
+            for j in range(min(right + 1, n)):
+                c.judge(0, j, control.match_grade(4), j < right)
+            ms = float(np.interp(n + 1, list(true), list(true.values())))
+            c.observe(n, right + 1, 0.0, ms)
+            emitted, spent = emitted + right + 1, spent + ms
+        c.end()
+        assert emitted * true[1] / spent > 0.95
+
+
+def test_what_several_rows_take_does_not_move_the_plain_step() -> None:
+    c = control.Control([("ngram", True)])
+    c.calibrate([(m, PLAIN_MS * r) for m, r in SHAPE.items()])
+    c.begin()
+    for _ in range(20):
+        n = c.choose([(0, 7, 12, 1)], 50)["length"]
+        for j in range(n):
+            c.judge(0, j, control.match_grade(12), True)
+        c.observe(n, n + 1, 0.0, PLAIN_MS * (1.5 if n > 0 else 1.0) * ratio(n + 1, SHAPE))
+    assert c.target_ms(8) == pytest.approx(1.5 * 1.41 * PLAIN_MS, rel=0.05)
+    assert c.target_ms(1) < 1.12 * PLAIN_MS
 
 
 def sibling_control(shape: dict[int, float], rate: float) -> Any:

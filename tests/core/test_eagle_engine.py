@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -221,6 +222,34 @@ def test_under_a_controller_the_text_is_the_same(drafter: str, target: Any, head
         for options in (few(), few(temperature=0.7, seed=3)):
             expected = plain.generate(prompt, **options)
             assert decoder.generate(prompt, **options).token_ids == expected.token_ids
+
+
+def test_a_recorded_tree_begins_with_the_chain_that_is_drafted(
+    target: Any, head: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"max_tokens": 40, "temperature": 0.0}
+    rounds: list[Any] = []
+    with sd.Decoder(target, drafter=sd.Eagle(head, gamma=5)) as decoder:
+        text = decoder.generate(PROMPT, on_round=rounds.append, **options)
+    monkeypatch.setenv("SPECDEC_ROUND_TRACE", str(tmp_path / "trace.jsonl"))
+    with sd.Decoder(target, draft=head) as decoder:
+        assert decoder.generate(PROMPT, **options).token_ids == text.token_ids
+    trees = {}
+    for line in (tmp_path / "trace.jsonl").read_text().splitlines()[1:]:
+        entry = json.loads(line)
+        trees[entry["n"]] = entry["sources"]["eagle"]
+    n_checked = 0
+    for n, drafted in by_position(PROMPT, rounds).items():
+        tree, at = trees[n], -1
+        assert all(0 < p <= 1 for p in tree["p"])
+        for token in drafted:
+            children = [i for i, parent in enumerate(tree["parents"]) if parent == at]
+            if not children:
+                break
+            assert tree["tokens"][children[0]] == token
+            at = children[0]
+            n_checked += 1
+    assert n_checked >= len(trees) // 2
 
 
 def test_auto_takes_a_head_in_place_of_a_model(target: Any, head: Any) -> None:

@@ -449,3 +449,10 @@ def test_help_begins_with_what_the_script_is_for(command, capsys):
     text = capsys.readouterr().out
     assert "\n    python tools/bench_llama_cpp.py -m MODEL.gguf [-m OTHER.gguf] [--ctx" in text
     assert "--only-peer" not in text
+    told = " ".join(text.split()) + " "
+    for words in (
+        "one context or several, with commas", "alternations of the two engines",
+        "passes per row count in each", "layers on the GPU, in both engines",
+        "ours only: scalar, avx2, avx512_vnni, ...", "write all figures here",
+    ):  # fmt: skip
+        assert f"{words} " in told

@@ -126,6 +126,8 @@ def test_a_study_of_speculation_is_kept_in_full():
         run("a", "b", 20.0, 10.0, token_ids=[9], emitted=1), run("a", "b", 20.0, None, round=1),
     ])  # fmt: skip
 
+    rows[0] |= {"temperature": 0.25, "max_tokens": 8, "category": "first"}
+
     def spread(*values):
         middle = sum(values) / len(values)
         return {"median": middle, "range": [min(values), max(values)], "values": list(values)}
@@ -138,13 +140,13 @@ def test_a_study_of_speculation_is_kept_in_full():
         "kind": "speculation",
         "name": "name",
         "isa": "avx2",
-        "temperature": 0.5,
-        "max_tokens": 9,
+        "temperature": 0.25,
+        "max_tokens": 8,
         "rounds": 2,
         "methods": {"plain": "ok", "x": "ok", "b": "ok"},
         "prompts": [
             {
-                "id": "a", "category": "file", "prompt_tokens": 3, "n_tokens": 3, "rounds": 2,
+                "id": "a", "category": "first", "prompt_tokens": 3, "n_tokens": 3, "rounds": 2,
                 "different": ["b"],
                 "methods": {
                     "plain": cell([10.0, 20.0], [40.0, 20.0], []),
@@ -169,6 +171,12 @@ def test_a_study_of_speculation_is_kept_in_full():
                   "total": 3.0, "slowest_prompt": "a (1.50)"},
         },
     }  # fmt: skip
+
+
+def test_each_block_is_a_prompt():
+    rows = tidy([run(task, method, 10, 1.0) for task in "ab" for method in ("plain", "x")])
+    prompts = bench_studies.speculation("x", rows, {})["prompts"]
+    assert [prompt["id"] for prompt in prompts] == ["a", "b"]
 
 
 def test_what_was_not_timed_is_named():

@@ -9,6 +9,7 @@ of a process that has not imported the package yet.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import importlib.util
@@ -78,18 +79,36 @@ def changed_functions(before: CodeType, after: CodeType) -> list[tuple[CodeType,
     return pairs
 
 
+@functools.lru_cache(maxsize=16)
+def _compiled(file: str, source: bytes) -> CodeType:
+    return compile(source, file, "exec")
+
+
+@functools.lru_cache(maxsize=16)
+def _functions(file: str) -> tuple[FunctionType, ...]:
+    """All functions of a file that was imported."""
+    return tuple(
+        thing
+        for thing in gc.get_objects()
+        if type(thing) is FunctionType and thing.__code__.co_filename == file
+    )
+
+
+def changes_functions_only(before: bytes, after: bytes) -> bool:
+    return changed_functions(_compiled("f", before), compile(after, "f", "exec")) is not None
+
+
 def change_functions(file: str, before: bytes, after: bytes) -> bool:
     """Gives the functions of a file that was imported their changed code; False: not possible."""
-    pairs = changed_functions(compile(before, file, "exec"), compile(after, file, "exec"))
+    pairs = changed_functions(_compiled(file, before), compile(after, file, "exec"))
     if pairs is None:
         return False
     changed = {(a.co_name, a.co_firstlineno): b for a, b in pairs}
-    for thing in gc.get_objects():
-        if type(thing) is FunctionType and thing.__code__.co_filename == file:
-            code = thing.__code__
-            new = changed.get((code.co_name, code.co_firstlineno))
-            if new is not None:
-                thing.__code__ = new
+    for function in _functions(file):
+        code = function.__code__
+        new = changed.get((code.co_name, code.co_firstlineno))
+        if new is not None:
+            function.__code__ = new
     return True
 
 
@@ -97,13 +116,16 @@ def change_functions(file: str, before: bytes, after: bytes) -> bool:
 
 
 class _Stopper:
-    """Notes the first test that fails, and ends the process there."""
+    """Notes the tests that fail; ends the process at the first one if it is active."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
         self.active = False
+        self.failed: list[str] = []
 
     def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self.failed.append(report.nodeid)
         if self.active and report.failed:
             (self._folder / KILLED_BY).write_text(report.nodeid, encoding="utf-8")
             sys.stdout.flush()
@@ -118,15 +140,24 @@ class _Server:
         self._channel = channel
         self._recorder = recorder
         self.stopper = _Stopper(folder)
+        self._items: dict[str, Any] = {}
+        self._neighbours: dict[str, Any] = {}
 
     def pytest_runtestloop(self, session: Any) -> bool:
-        items = {item.nodeid: item for item in session.items}
+        items = self._items = {item.nodeid: item for item in session.items}
+        names = list(items)
+        for name, other in zip(names, [*names[1:], *names[-2:-1]], strict=len(names) > 1):
+            self._neighbours[name] = items[other]
         gc.collect()
-        gc.freeze()
         with self._channel.makefile("rw", encoding="utf-8") as channel:
             self._say(channel, {"tests": list(items)})
             for line in channel:
                 request = json.loads(line)
+                gc.unfreeze()
+                if request["file"]:  # what forks need in common
+                    _compiled(request["file"], pathlib.Path(request["sources"][0]).read_bytes())
+                    _functions(request["file"])
+                gc.freeze()
                 pid = os.fork()
                 if pid == 0:
                     self._child(request, [items[name] for name in request["tests"]])
@@ -142,7 +173,9 @@ class _Server:
         code = 70
         try:
             os.setsid()
-            gc.unfreeze()
+            if request.get("batch"):
+                self._batch(request)
+                os._exit(0)
             if request["trace"]:
                 self._recorder.start()
             else:
@@ -159,6 +192,37 @@ class _Server:
             sys.stdout.flush()
         finally:
             os._exit(code)
+
+    def _fails(self, test: str) -> bool:
+        self.stopper.failed.clear()
+        item = self._items[test]
+        # What the last one has left of another file or class goes; what the session has stays.
+        item.session._setupstate.teardown_exact(item)
+        after_it = self._neighbours.get(test)
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=after_it)
+        return bool(self.stopper.failed)
+
+    def _batch(self, request: dict[str, Any]) -> None:
+        """Tries changes one after the other in this process, and writes a line for each: the test
+        that failed with it, and passed again without. It ends where one does not pass again, and
+        does not begin where one does not pass in that order."""
+        file, before = request["file"], pathlib.Path(request["sources"][0]).read_bytes()
+        originals = [(function, function.__code__) for function in _functions(file)]
+        tests = {test: None for change in request["batch"] for test in change["tests"]}
+        if any(self._fails(test) for _ in range(2) for test in tests):
+            return
+        with pathlib.Path(request["out"]).open("a", encoding="utf-8") as out:
+            for change in request["batch"]:
+                after = change["after"].encode()
+                killer = ""
+                if change_functions(file, before, after):
+                    killer = next((test for test in change["tests"] if self._fails(test)), "")
+                for function, code in originals:
+                    function.__code__ = code
+                if killer and self._fails(killer):
+                    return
+                out.write(json.dumps(killer) + "\n")
+                out.flush()
 
 
 # ---------------------------------------------------------------- processes
@@ -289,6 +353,22 @@ class TestProcesses:
         code = self._ask(tests=tests, file=file, sources=sources, trace="", seconds=seconds)
         return Result(code, killed_by.read_text("utf-8") if killed_by.exists() else "")
 
+    def run_batch(
+        self, file: str, source: str, changes: list[tuple[str, list[str]]], seconds: float
+    ) -> list[str]:
+        """Many changes in one fork: of each the test that failed, "" when none did or it cannot be
+        said. Those at the end that were not reached are left out.
+
+        `changes`: the changed source, and the tests to run; `seconds`: for all of them.
+        """
+        out = self._folder / "batch.txt"
+        out.unlink(missing_ok=True)
+        batch = [{"after": after, "tests": tests} for after, tests in changes]
+        self._ask(tests=[], file=file, sources=(source, ""), trace="", seconds=seconds,
+                  batch=batch, out=str(out))  # fmt: skip
+        lines = out.read_text("utf-8").splitlines() if out.exists() else []
+        return [json.loads(line) for line in lines]
+
     def run_anew(self, tests: list[str], seconds: float) -> Result:
         """In a process that imports everything again."""
         killed_by = self._folder / KILLED_BY
@@ -322,7 +402,3 @@ class TestProcesses:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def changes_functions_only(before: bytes, after: bytes) -> bool:
-    return changed_functions(compile(before, "f", "exec"), compile(after, "f", "exec")) is not None

@@ -116,6 +116,7 @@ def _models(folder: pathlib.Path) -> Iterator[bytes]:
         except (KeyError, ValueError, AssertionError):
             continue  # not one that the tests write
         yield path.read_bytes()
+    yield path.read_bytes()[:-512] + b"\xff" * 512  # NaN
 
 
 def _kept(folder: pathlib.Path) -> Iterator[bytes]:
@@ -128,6 +129,7 @@ def _kept(folder: pathlib.Path) -> Iterator[bytes]:
                 decoder.generate([1] * n_tokens, max_tokens=0)
                 decoder.save(path)
                 yield b"\x01" + path.read_bytes()
+    yield b"\x01" + path.read_bytes()[:-600] + b"\x7e" * 600  # NaN
 
 
 def _safetensors() -> Iterator[bytes]:

@@ -29,6 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = "python/specdec_native"
 API_TESTS = [
     "tests/api/test_hidden_states.py",
+    "tests/api/test_native_arguments.py",
     "tests/api/test_refusals.py",
     *(f"tests/api/test_{name}.py" for name in (
         "api", "api_chat", "api_drafters", "api_stream", "auto", "cancel", "drafter_options",
@@ -56,6 +57,7 @@ READERS = {
 }
 EQUIVALENT = pathlib.Path(__file__).with_name("equivalent_mutants.json")
 QUICK_TESTS = 15
+BATCH = 30  # mutants in one process, those that die at once
 FIRST_CASES, QUICK_SECONDS = 4, 0.25  # of a test function: which of its cases are run at all
 LONGEST_SECONDS = 20.0  # of tests for one mutant, of a processor
 COPIED = ("python", "tests", "tools", "docs", "pyproject.toml", "README.md", "CHANGELOG.md",
@@ -312,11 +314,45 @@ class Campaign:
                 random.Random(f"{seed} {outcome.file}").shuffle(queue)
                 queues.append(queue)
             deadline = time.monotonic() + 60 * minutes
+            for outcome, queue in zip(outcomes, queues, strict=True):
+                self._batches(processes, outcome.file, queue, traced, deadline)
             while any(queues) and time.monotonic() < deadline:
                 for outcome, queue in zip(outcomes, queues, strict=True):
                     if queue:
                         self._one(processes, outcome, queue.pop(), traced)
         return outcomes
+
+    def _batches(
+        self,
+        processes: TestProcesses,
+        file: str,
+        queue: list[mutator.Mutant],
+        traced: dict[str, Any],
+        deadline: float,
+    ) -> None:
+        """Finds those that die at once, many in one process: the quick tests of each. What becomes
+        of the others is found out one by one."""
+        path = self._folder / file
+        source = path.read_bytes()
+        (self._folder / "before.py").write_bytes(source)
+        left = [m for m in queue if self._verdicts.get(file, m) is None]
+        left = [m for m in left if not runs_on_import(traced, file, lines_of(m))]
+        killers: list[str] = []
+        while left and time.monotonic() < deadline:
+            start = time.monotonic()
+            batch, left = left[:BATCH], left[BATCH:]
+            changes = []
+            for mutant in batch:
+                tests = tests_of(traced, file, lines_of(mutant), killers)[: QUICK_TESTS * 2]
+                quick = [test for test in tests if traced[test]["seconds"] < QUICK_SECONDS]
+                changes.append((mutant.apply(source).decode(), quick))
+            found = processes.run_batch(str(path), str(self._folder / "before.py"), changes, 90)
+            seconds = (time.monotonic() - start) / max(len(found), 1)
+            for mutant, killer in zip(batch, found, strict=False):
+                if killer:
+                    self._verdicts.keep(file, mutant, "killed", seconds)
+                    killers = [killer, *(test for test in killers if test != killer)][:4]
+            left = batch[len(found) + 1 :] + left  # the one where it ended is tried alone
 
     def _one(
         self,

@@ -147,7 +147,8 @@ class _Finder:
         if isinstance(value, bool):
             self._add("constant", where, node, repr(not value))
         elif isinstance(value, (int, float)):
-            self._add("constant", where, node, repr(value + 1))
+            # One more is not to be noticed in what is rounded to some digits.
+            self._add("constant", where, node, repr(2 * value if abs(value) > 1e6 else value + 1))
         elif isinstance(value, str):
             # Python takes "utf-8_" for what it is.
             other = "latin-1" if value == "utf-8" else value + "_"

@@ -347,11 +347,16 @@ def _expect_further(model: Model, config: Config, n_layers: int, layer: Layer) -
 def config_json(keys: Keys, scaling: Any) -> dict[str, Any]:
     """What config.json of such a file says beside what all have."""
     head_dim = keys.integer("attention.key_length")
-    n_layers = keys.integer("block_count")
+    n_next: Any = keys.get("nextn_predict_layers", 0)
+    if n_next not in ((0,) if keys.arch in GROUPED else (0, 1)):
+        raise keys.fail("nextn_predict_layers", "0" if keys.arch in GROUPED else "0 or 1")
+    n_layers = keys.integer("block_count") - n_next
     interval = keys.integer("full_attention_interval", INTERVAL)
     flags: Any = keys.get("attention.recurrent_layers")
     if flags is None:
         flags = [(layer + 1) % interval != 0 for layer in range(n_layers)]
+    elif isinstance(flags, list) and n_next and not any(flags[n_layers:]):
+        flags = flags[:n_layers]
     if not isinstance(flags, list) or len(flags) != n_layers:
         raise keys.fail("attention.recurrent_layers", f"{n_layers} truth values")
     sections = keys.get("rope.dimension_sections", [*SECTIONS, 0])
@@ -374,7 +379,10 @@ def config_json(keys: Keys, scaling: Any) -> dict[str, Any]:
         )
     if keys.arch == "qwen3next":
         config["norm_topk_prob"] = True
+    if n_next:
+        config["mtp_num_hidden_layers"] = n_next
     return config | {
+        "num_hidden_layers": n_layers,
         "layer_types": [names[bool(flag)] for flag in flags],
         "linear_conv_kernel_dim": keys.integer("ssm.conv_kernel"),
         "linear_key_head_dim": dim,

@@ -208,6 +208,9 @@ def gguf_to_hf(
     config["torch_dtype"] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[dtype]
     model = read_model(Config(dict(config), path))
     expected = list(model.expected)
+    if keys.get(f"{model.arch}.nextn_predict_layers"):  # else make_config() refuses it
+        model.keys |= model.further_keys
+        expected += model.further
     if not config["tie_word_embeddings"]:
         expected.append(Expected("output.weight", model.heads, expected[0].shape))
     targets = list(_targets(expected, tensors, path, dtype))

@@ -217,9 +217,14 @@ FAMILIES = {
     "llama": Family("Llama", "llama", _llama, (WINDOW, *EXPERTS)),
     "qwen2": Family("Qwen2", "qwen2", _qwen, (WINDOW,)),
     "qwen3": Family("Qwen3", "qwen3", _qwen, (WINDOW,)),
-    "qwen35": Family("Qwen3_5", "qwen3_5_text", _qwen35, ("rope.dimension_count",)),
+    "qwen35": Family(
+        "Qwen3_5", "qwen3_5_text", _qwen35, ("rope.dimension_count", "nextn_predict_layers")
+    ),
     "qwen35moe": Family(
-        "Qwen3_5Moe", "qwen3_5_moe_text", _qwen35, ("rope.dimension_count", *EXPERTS)
+        "Qwen3_5Moe",
+        "qwen3_5_moe_text",
+        _qwen35,
+        ("rope.dimension_count", "nextn_predict_layers", *EXPERTS),
     ),
     "qwen3next": Family("Qwen3Next", "qwen3_next", _qwen35, ("rope.dimension_count", *EXPERTS)),
     "qwen3moe": Family("Qwen3Moe", "qwen3_moe", _qwen3moe, (WINDOW, *EXPERTS)),

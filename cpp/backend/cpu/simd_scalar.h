@@ -67,19 +67,21 @@ inline F32x16 abs(F32x16 x) {
 inline F32x16 round(F32x16 x) {
   return F32x16::make([&](int i) { return std::nearbyint(x.v[i]); });
 }
+// Of a NaN 1, as the vector instructions: what it is multiplied with is one, too.
 inline F32x16 exp2_int(F32x16 n) {
   return F32x16::make([&](int i) {
-    return std::bit_cast<float>(static_cast<std::uint32_t>(static_cast<std::int32_t>(n.v[i]) + 127)
-                                << 23);
+    const std::int32_t exponent = std::isnan(n.v[i]) ? 0 : static_cast<std::int32_t>(n.v[i]);
+    return std::bit_cast<float>(static_cast<std::uint32_t>(exponent + 127) << 23);
   });
 }
 inline F32x16 select_less(F32x16 x, F32x16 y, F32x16 a, F32x16 b) {
   return F32x16::make([&](int i) { return x.v[i] < y.v[i] ? a.v[i] : b.v[i]; });
 }
+// A NaN becomes -128, as with the vector instructions.
 inline void store_i8(F32x16 x, std::int8_t* p) {
   for (int i = 0; i < 16; ++i) {
     const float r = std::nearbyint(x.v[i]);
-    p[i] = static_cast<std::int8_t>(r > 127 ? 127 : r < -128 ? -128 : r);
+    p[i] = static_cast<std::int8_t>(r > 127 ? 127 : r > -128 ? r : -128);
   }
 }
 inline float max_across(F32x16 x) {

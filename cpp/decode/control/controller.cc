@@ -9,7 +9,9 @@ namespace {
 constexpr double kLeastSpeedup = 1.02;
 constexpr double kLeastAtFirst = 1.05;  // in a request that is short and has earned nothing
 constexpr int kProbeAfter = 32;         // plain tokens after which a model gets another chance
-constexpr int kPlainEvery = 64;         // passes between plain steps that keep their cost honest
+constexpr int kPlainEvery = 24;         // passes between plain steps that keep their cost honest
+constexpr int kPlainSeldom = 64;        // while drafts gain clearly
+constexpr double kClearly = 1.6;        // as a plain step never changes so much unseen
 constexpr double kFreeLookupMs = 0.02;  // of each plain step: lookups start free
 constexpr double kOutlier = 2.0;        // what a pass may cost of its prediction in the credit
 constexpr double kCatchUpRounds = 8.0;  // over which the cost of reading up is spread
@@ -134,10 +136,13 @@ Choice Controller::probe(const std::vector<Offer>& offers, int budget, Choice pl
 Choice Controller::choose(const std::vector<Offer>& offers, int budget) {
   Choice best;
   bool refused = false;
-  if (!target_.known() || passes_since_plain_ >= kPlainEvery) {
-    best.reason = "plain step to measure its cost";
-  } else {
+  if (target_.known()) {
     for (const Offer& offer : offers) consider(offer, budget, best, refused);
+  }
+  const int plain_every = best.own_speedup >= kClearly ? kPlainSeldom : kPlainEvery;
+  if (!target_.known() || passes_since_plain_ >= plain_every) {
+    best = {.reason = "plain step to measure its cost"};
+  } else {
     if (best.drafter < 0) {
       best.reason = refused          ? std::string_view("no credit left for a worst case")
                     : budget < 1     ? kNoRoom

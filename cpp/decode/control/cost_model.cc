@@ -2,12 +2,21 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 namespace specdec {
 namespace {
 
-constexpr double kScaleRate = 0.1;   // weight of one pass in the scale
-constexpr double kShapeRate = 0.05;  // and in the ratio of its number of rows
+constexpr double kScaleRate = 0.1;    // weight of one pass of one row in the scale ...
+constexpr double kStaleRate = 0.015;  // ... and more for every pass since the last one, ...
+constexpr double kMostStale = 0.4;    // ... at most so much more
+constexpr double kSumRate = 0.1;      // of passes that are known together only
+// Memory and arithmetic do not slow down together: what passes of several rows take says little
+// about the one row that they are set against.
+constexpr double kRowsRate = 0.15;   // weight of one pass of several rows in what they take: ...
+constexpr double kFirstRows = 2.0;   // ... 1 / (this + such passes before), if that is more
+constexpr double kRowsShare = 0.1;   // of that, what the scale is told
+constexpr double kNearby = 0.5;      // of the rest, what other numbers of rows are, next to it
 constexpr double kSpreadRate = 0.1;  // of one pass in how rows share experts
 constexpr int kOldReadings = 2;      // that all passes of earlier texts count for
 constexpr double kMostSpread = 2.0;
@@ -91,19 +100,33 @@ void CostModel::observe(int n_rows, double ms, const Reading& reading) {
     scale_ms_ = ms / ratio(n_rows);
     return;
   }
-  const double error = std::clamp(ms / expected, 1.0 / kOutlier, kOutlier);
-  scale_ms_ *= 1.0 + kScaleRate * (error - 1.0);
-  if (n_rows > 1 && n_rows <= kMaxRows) {
-    double& ratio = ratio_[static_cast<std::size_t>(n_rows)];
-    ratio =
-        std::max(1.0 / mixture_.independent(n_rows), ratio * (1.0 + kShapeRate * (error - 1.0)));
+  const double error = std::clamp(ms / expected, 1.0 / kOutlier, kOutlier) - 1.0;
+  if (n_rows == 1) {
+    scale_ms_ *= 1.0 + (kScaleRate + std::min(kStaleRate * n_since_one_, kMostStale)) * error;
+    n_since_one_ = 0;
+    return;
+  }
+  ++n_since_one_;
+  const double rate = std::max(kRowsRate, 1.0 / (kFirstRows + n_of_rows_));
+  ++n_of_rows_;
+  scale_ms_ *= 1.0 + kRowsShare * rate * error;
+  adapt_shape(std::min(n_rows, kMaxRows), (1.0 - kRowsShare) * rate * error);
+}
+
+// The ratio of these rows grows by the factor 1 + shift, that of others by less, the further off.
+void CostModel::adapt_shape(int n_rows, double shift) {
+  for (int rows = 2; rows <= kMaxRows; ++rows) {
+    const int off = std::abs(rows - n_rows);
+    const double part = off == 0 ? 1.0 : kNearby / off;
+    double& ratio = ratio_[static_cast<std::size_t>(rows)];
+    ratio = std::max(1.0 / mixture_.independent(rows), ratio * (1.0 + part * shift));
   }
 }
 
 void CostModel::observe_sum(double predicted, double ms) {
   if (!known() || predicted <= 0.0 || ms <= 0.0) return;
   const double error = std::clamp(ms / predicted, 1.0 / kOutlier, kOutlier);
-  scale_ms_ *= 1.0 + kScaleRate * (error - 1.0);
+  scale_ms_ *= 1.0 + kSumRate * (error - 1.0);
 }
 
 }  // namespace specdec

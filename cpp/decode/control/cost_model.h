@@ -19,8 +19,9 @@ struct Mixture {
   [[nodiscard]] double independent(int n_rows) const;
 };
 
-// A shape relative to one row, and a scale that follows the machine: memory speed drifts, what
-// several rows cost relative to one hardly does. Times in milliseconds.
+// A shape relative to one row, and a scale that follows the machine. One row is bound by memory,
+// whose speed drifts, many are bound by arithmetic: the scale follows passes of one row, the shape
+// those of several. Times in milliseconds.
 class CostModel {
  public:
   static constexpr int kMaxRows = 64;  // beyond: in proportion
@@ -51,11 +52,14 @@ class CostModel {
   [[nodiscard]] double ratio(int n_rows) const;
 
  private:
+  void adapt_shape(int n_rows, double shift);
   // What rows read more than one, as this text's rows share experts.
   [[nodiscard]] double weights(int n_rows) const;
 
   std::array<double, kMaxRows + 1> ratio_{};  // [rows], for equal weights; ratio_[1] == 1
   double scale_ms_ = 0.0;                     // one row
+  int n_since_one_ = 0;                       // passes of several rows since one of one row
+  double n_of_rows_ = 0;                      // passes of several rows
   Mixture mixture_;
   double spread_ = 1.0;  // 0: all rows choose the same experts, 1: independently
   int n_readings_ = 0;   // that it rests on

@@ -11,9 +11,10 @@ constexpr double kRequestLossShare = 0.06;  // the same for one request ...
 constexpr double kRequestLossSteps = 0.3;   // ... that has become long. Less at its beginning, ...
 constexpr double kClearGain = 1.25;         // ... for drafts expected to be so much faster:
 constexpr double kClearShare = 0.03;
-constexpr double kUnclearShare = 0.02, kUnclearSteps = 0.1;  // ... and still less for others,
-constexpr double kUnclearTokens = 32.0;                      // so long,
-constexpr double kGrowthTokens = 64.0;                       // from where it grows for so long
+constexpr double kUnclearShare = 0.01, kUnclearSteps = 0.1;  // ... and still less for others,
+constexpr double kShortTokens = 48.0;                        // so long,
+constexpr double kGrowthTokens = 128.0;                      // from where it grows for so long
+constexpr double kFirstTokens = 32.0;                        // of a request: its first
 constexpr double kCarriedSteps = 8.0;                        // earned steps that outlive a request
 
 }  // namespace
@@ -45,8 +46,7 @@ bool CreditLedger::allows(double loss_ms, double speedup, double step_ms) const 
   const double first_steps = clear ? kRequestLossSteps : kUnclearSteps;
   // Most short answers end before a draft has paid for its beginning.
   const double n_tokens = request_plain_ms_ / std::max(step_ms, 1e-9);
-  const double grown =
-      std::clamp((n_tokens - (clear ? 0.0 : kUnclearTokens)) / kGrowthTokens, 0.0, 1.0);
+  const double grown = std::clamp((n_tokens - kShortTokens) / kGrowthTokens, 0.0, 1.0);
   const double share = first_share + grown * (kRequestLossShare - first_share);
   const double steps = first_steps + grown * (kRequestLossSteps - first_steps);
   return credit_ms_ - loss_ms >= -(kLossShare * plain_ms_ + kLossSteps * step_ms) &&
@@ -54,7 +54,7 @@ bool CreditLedger::allows(double loss_ms, double speedup, double step_ms) const 
 }
 
 bool CreditLedger::at_first(double step_ms) const {
-  return request_credit_ms_ <= 0.0 && request_plain_ms_ < kUnclearTokens * step_ms;
+  return request_credit_ms_ <= 0.0 && request_plain_ms_ < kFirstTokens * step_ms;
 }
 
 double CreditLedger::earned_ms() const { return std::min(request_credit_ms_, credit_ms_); }

@@ -13,8 +13,8 @@ struct ControllerState {
 // credit after its worst case stays above -(1 % of the plain time so far + 4 plain steps), so all
 // requests together take at most 1.01 x plain + 4 steps. At most 8 earned steps are carried from
 // request to request. For drafts expected to be 1.25 times as fast as plain steps, a request may
-// lose 0.3 steps and 3 % of its own plain time so far, growing to 6 % at 64 tokens; for others 0.1
-// steps and 2 % in the first 32 tokens, growing to the same at 96.
+// lose 0.3 steps and 3 % of its own plain time so far; for others 0.1 steps and 1 %. From 48 tokens
+// on both grow, to 0.3 steps and 6 % at 176.
 //
 // step_ms: what a plain step takes, as of now.
 class CreditLedger {

@@ -65,6 +65,9 @@ class DraftModel final : public ModelDrafter {
   std::optional<DraftPlan> plan(std::span<const TokenId> committed, int max_tokens) override;
   DraftProposal conclude(const DraftPlan& plan) override;
 
+  std::vector<TreeNode> grow(std::span<const TokenId> committed, const TreeBounds& bounds,
+                             Chance& chance) override;
+
   void commit(const CommitInfo& info) override {
     head_.add(info.committed.last(static_cast<std::size_t>(info.n_new)),
               cache_.scorer().vocab_size());
@@ -85,6 +88,8 @@ class DraftModel final : public ModelDrafter {
   }
 
  private:
+  class Tree;
+
   // Lines the cache up, and returns how many tokens it has room to draft.
   int prepare(std::span<const TokenId> committed, int max_tokens) {
     const TokenScorer& scorer = cache_.scorer();
@@ -297,6 +302,58 @@ DraftProposal DraftModel::conclude(const DraftPlan& plan) {
     if (proposal.is_chain()) proposal.parents.clear();
   }
   return proposal;
+}
+
+class DraftModel::Tree final : public TreeModel {
+ public:
+  Tree(DraftModel& model, std::size_t n_committed, const TreeBounds& bounds, Chance& chance)
+      : model_(model),
+        n_committed_(n_committed),
+        top_k_(std::max(model.sampler_.top_k(), bounds.n_candidates)),
+        chance_(chance) {}
+
+  int read_text(std::span<const TokenId> lacking) {
+    model_.cache_.append(lacking, model_.sampler_.output(), top_k_, model_.head_.blocks());
+    return static_cast<int>(lacking.size()) - 1;
+  }
+  Candidates candidates(int row, int depth, int n) override {
+    return model_.sampler_.best_of(model_.cache_.scorer(), row, depth, n_committed_, n, chance_);
+  }
+  bool feed(std::span<const TokenId> tokens, std::span<const std::int32_t> parents,
+            int n_known) override {
+    TokenScorer& scorer = model_.cache_.scorer();
+    const int n_text = model_.cache_.length();
+    if (scorer.n_ctx() - n_text < static_cast<int>(tokens.size())) return false;
+    throw_if_cancelled(model_.setup_.cancel);
+    scorer.truncate(n_text);
+    scorer.forward({.tokens = tokens,
+                    .parents = parents,
+                    .first_output_row = n_known,
+                    .output = model_.sampler_.output(),
+                    .top_k = top_k_,
+                    .head_blocks = model_.head_.blocks()});
+    return true;
+  }
+  bool ends_text(TokenId token) const override { return model_.ends_text(token); }
+
+ private:
+  DraftModel& model_;
+  std::size_t n_committed_;
+  int top_k_;
+  Chance& chance_;
+};
+
+std::vector<TreeNode> DraftModel::grow(std::span<const TokenId> committed, const TreeBounds& bounds,
+                                       Chance& chance) {
+  if (!sampler_.grows_trees() || prepare(committed, 1) < 1) return {};
+  const std::span<const TokenId> lacking =
+      committed.subspan(static_cast<std::size_t>(start_ + cache_.length()));
+  check_known(lacking);
+  Tree tree(*this, committed.size(), bounds, chance);
+  const int root_row = tree.read_text(lacking);
+  std::vector<TreeNode> nodes = grow_tree(tree, root_row, bounds);
+  cache_.scorer().truncate(cache_.length());
+  return nodes;
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int kMaxBranch = 16;
 constexpr int kMaxSiblings = 3;
+constexpr int kCoupledTop = 32;  // of a row, tokens that a coupled draft is chosen from
 
 double probability_of(const TopToken& token, double log_sum_exp) {
   return std::exp(static_cast<double>(token.logit) - log_sum_exp);
@@ -100,6 +101,13 @@ void DraftSampler::choose_distribution(const DraftModelOptions& options) {
 void DraftSampler::choose_output(int vocab_size) {
   const SamplingParams& params = setup_.sampling;
   top_k_ = vocab_size <= setup_.vocab_size ? params.needs_only_top(vocab_size) : 0;
+  // Nobody reads its distribution, and what the noise picks is nearly always among the best: they
+  // spare the draft a pass over the vocabulary for each token.
+  if (top_k_ == 0 && mode_ == DraftMode::kCoupled && !carries_distributions_ &&
+      !params.has_penalties() && params.logit_bias.empty() && params.noise_scale == 0.0 &&
+      vocab_size <= setup_.vocab_size) {
+    top_k_ = std::min(kCoupledTop, vocab_size);
+  }
   if (top_k_ == 0 || top_k_ > kMaxTopK) {
     output_ = RowOutput::kLogits;
   } else {
@@ -203,6 +211,34 @@ void DraftSampler::add_siblings(const RowResults& results, const DraftPoint& at,
     proposal.parents.push_back(at.parent);
     left -= probability;
   }
+}
+
+bool DraftSampler::grows_trees() const {
+  return setup_.siblings && setup_.length_rule != nullptr && banned_.empty() && branch_ == 1 &&
+         mode_ != DraftMode::kSampled && !carries_distributions_ && !has_penalties() &&
+         output_ != RowOutput::kArgmax;
+}
+
+std::vector<std::pair<TokenId, double>> DraftSampler::best_of(const RowResults& results, int row,
+                                                              int depth, std::size_t n_committed,
+                                                              int n, Chance& chance) const {
+  std::vector<std::pair<TokenId, double>> best;
+  if (mode_ != DraftMode::kCoupled && output_ == RowOutput::kTop) {
+    const double log_sum_exp = static_cast<double>(results.log_sum_exp(row));
+    for (const TopToken& top : results.top(row)) {
+      if (static_cast<int>(best.size()) == n || top.token < 0 || top.token >= setup_.vocab_size)
+        break;
+      best.emplace_back(top.token, probability_of(top, log_sum_exp));
+    }
+    return best;
+  }
+  const Distribution distribution =
+      distribution_of(results, row, {}, n_committed + static_cast<std::size_t>(depth));
+  const std::vector<TokenId> tokens = mode_ == DraftMode::kCoupled
+                                          ? draw_candidates_at(distribution, n, depth, chance)
+                                          : best_candidates(distribution, n);
+  for (const TokenId token : tokens) best.emplace_back(token, distribution.prob(token));
+  return best;
 }
 
 void DraftSampler::note_best(const RowResults& results, int row) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "decode/drafter.h"
@@ -46,6 +47,13 @@ class DraftSampler {
   // that they come from when the verifier wants it.
   void add_candidates(const RowResults& results, const DraftPoint& at, DraftProposal& proposal,
                       Chance& chance);
+  // Whether trees may be grown: the verifier looks at tokens only, penalties at no path.
+  [[nodiscard]] bool grows_trees() const;
+  // Of a row behind `depth` drafted tokens: the n candidates that come first, and what the model
+  // gives them.
+  [[nodiscard]] std::vector<std::pair<TokenId, double>> best_of(const RowResults& results, int row,
+                                                                int depth, std::size_t n_committed,
+                                                                int n, Chance& chance) const;
   // Of the token on the chain, after add_candidates(); or of a row's best token at temperature 1.
   [[nodiscard]] double probability() const { return probability_; }
   void note_best(const RowResults& results, int row);

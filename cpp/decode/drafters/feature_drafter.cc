@@ -64,10 +64,15 @@ class FeatureDrafter final : public ModelDrafter {
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
                         Chance& chance) override;
 
+  std::vector<TreeNode> grow(std::span<const TokenId> committed, const TreeBounds& bounds,
+                             Chance& chance) override;
+
   void align(std::span<const TokenId> committed) override { cache_.align(committed); }
   void reset() override { cache_.clear(); }
 
  private:
+  class Tree;
+
   // All that waits but the last row, whose output is the first draft, if there is more.
   void read_most(int n_allowed) {
     if (cache_.n_waiting() > n_allowed + 1) cache_.read_all_but_last(setup_.cancel);
@@ -134,6 +139,74 @@ DraftProposal FeatureDrafter::propose(std::span<const TokenId> committed, int ma
     row = 0;
     parent = first;
   }
+}
+
+// What its rows are: each carries what the one before it said, which has to be kept.
+class FeatureDrafter::Tree final : public TreeModel {
+ public:
+  Tree(FeatureDrafter& drafter, std::size_t n_committed, const TreeBounds& bounds, Chance& chance)
+      : drafter_(drafter),
+        n_committed_(n_committed),
+        top_k_(std::max(drafter.sampler_.top_k(), bounds.n_candidates)),
+        chance_(chance) {}
+
+  int read_text() {
+    const int row =
+        drafter_.cache_.read(drafter_.sampler_.output(), top_k_, drafter_.head_.blocks());
+    keep_output(row);
+    return row;
+  }
+  Candidates candidates(int row, int depth, int n) override {
+    return drafter_.sampler_.best_of(drafter_.cache_.scorer(), row, depth, n_committed_, n,
+                                     chance_);
+  }
+  bool feed(std::span<const TokenId> tokens, std::span<const std::int32_t> parents,
+            int n_known) override {
+    FeatureCache& cache = drafter_.cache_;
+    const auto n_rows = static_cast<int>(tokens.size());
+    if (cache.scorer().n_ctx() - cache.n_read() + cache.first_row() < n_rows) return false;
+    throw_if_cancelled(drafter_.setup_.cancel);
+    for (int row = n_known; row < n_rows; ++row) {
+      const auto from = static_cast<std::size_t>(parents[static_cast<std::size_t>(row)] + 1);
+      features_.insert(features_.end(), outputs_[from].begin(), outputs_[from].end());
+    }
+    cache.append_tree({.tokens = tokens,
+                       .parents = parents,
+                       .first_output_row = n_known,
+                       .output = drafter_.sampler_.output(),
+                       .top_k = top_k_,
+                       .head_blocks = drafter_.head_.blocks(),
+                       .hidden = features_,
+                       .keep_hidden = true});
+    for (int row = n_known; row < n_rows; ++row) keep_output(row);
+    return true;
+  }
+  bool ends_text(TokenId token) const override { return drafter_.ends_text(token); }
+
+ private:
+  void keep_output(int row) {
+    const std::span<const float> output = drafter_.cache_.scorer().feature(row);
+    outputs_.emplace_back(output.begin(), output.end());
+  }
+
+  FeatureDrafter& drafter_;
+  std::size_t n_committed_;
+  int top_k_;
+  Chance& chance_;
+  std::vector<float> features_;              // of the rows fed
+  std::vector<std::vector<float>> outputs_;  // of the text's last row, and of each row fed
+};
+
+std::vector<TreeNode> FeatureDrafter::grow(std::span<const TokenId> committed,
+                                           const TreeBounds& bounds, Chance& chance) {
+  cache_.align(committed);
+  const int n_rows = static_cast<int>(committed.size()) - 1;
+  if (!sampler_.grows_trees() || cache_.n_known() < n_rows || cache_.n_waiting() == 0) return {};
+  Tree tree(*this, committed.size(), bounds, chance);
+  const int root_row = tree.read_text();
+  std::vector<TreeNode> nodes = grow_tree(tree, root_row, bounds);
+  cache_.drop_drafts();
+  return nodes;
 }
 
 }  // namespace
