@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pathlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# Generated cases are the same in every run; SPECDEC_HYPOTHESIS=thorough draws many others.
+settings.register_profile("usual", max_examples=100, deadline=None, derandomize=True, database=None)
+settings.register_profile("thorough", max_examples=5000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("SPECDEC_HYPOTHESIS", "usual"))
 
 # Small models gain nothing from a second thread, and the processes of pytest-xdist have a core
 # each: threads beyond that wait for each other. What is about threads says how many it wants. Here,
@@ -143,10 +150,25 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Modules and tests live to the end: the collector of garbage need not look at them again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    asked = config.getoption("-m")
     for marker in ("slow", "cuda"):
-        if marker in config.getoption("-m"):
+        if marker in asked:
             continue
         for item in items:
+            # What is slow on the emulator is not on a GPU.
+            if marker == "slow" and "cuda" in asked and item.get_closest_marker("cuda"):
+                continue
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=f"{marker}: run with -m {marker}"))

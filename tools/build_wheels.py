@@ -129,7 +129,11 @@ def repair(wheel: pathlib.Path, system: str, out: pathlib.Path) -> None:
     policy = f"manylinux_{major}_{minor}_{processor}"
     audit = [sys.executable, "-m", "auditwheel"]
     _run([*audit, "show", str(wheel)])
-    _run([*audit, "repair", "--plat", policy, "--wheel-dir", str(out), str(wheel)])
+    # auditwheel takes names of policies of its own processor only, and finds others by itself.
+    _run([*audit, "repair", "--plat", "auto", "--wheel-dir", str(out), str(wheel)])
+    name = wheel.name.rpartition("-")[0]
+    if not any(policy in path.name for path in out.glob(f"{name}-*.whl")):
+        raise SystemExit(f"{wheel.name} needs more than {policy} has")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -21,7 +21,7 @@ pytest.importorskip("tokenizers", reason="tokenizers is not installed")
 
 from gguf_convert import ConvertError, convert
 
-N_MOMENTS = 20
+N_MOMENTS = 6
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,8 @@ def partial_files(out: pathlib.Path) -> list[pathlib.Path]:
     return sorted(out.parent.glob(out.name + ".*.partial"))
 
 
-# Python itself needs a while to start: half of the moments are counted from the first byte written.
+# Python itself needs a while to start: most moments are counted from the first byte written. The
+# campaign (tools/campaign.py, killed:convert) tries hundreds.
 @pytest.mark.parametrize("which", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_killed_at_random_moments_it_leaves_no_half_file(
     which: str, checkpoint: pathlib.Path, complete: bytes, tmp_path: pathlib.Path
@@ -58,11 +59,11 @@ def test_killed_at_random_moments_it_leaves_no_half_file(
     rng = random.Random(which)
     n_killed = n_left = n_writing = 0
     out = tmp_path / "out.gguf"
-    for moment in range(N_MOMENTS if which == "SIGKILL" else 5):
+    for moment in range(N_MOMENTS if which == "SIGKILL" else 3):
         out.unlink(missing_ok=True)
         process = subprocess.Popen(command(checkpoint, out), stderr=subprocess.PIPE)
         deadline = time.monotonic() + 60
-        if moment % 2:
+        if moment > 0:
             wanted = rng.randint(1, len(complete))
             while process.poll() is None and time.monotonic() < deadline:
                 files = partial_files(out)
@@ -92,7 +93,7 @@ def test_killed_at_random_moments_it_leaves_no_half_file(
     print(
         f"{which}: {n_killed} ended early, {n_writing} while writing, {n_left} partial files left"
     )
-    assert n_killed >= 3
+    assert n_killed >= 1
     if which == "SIGKILL":
         assert n_left > 0, "no moment fell into the writing"
         assert n_writing > 0

@@ -1,4 +1,4 @@
-"""Converted tokenizers give the ids of the originals on 10 000 strings."""
+"""Converted tokenizers give the ids of the originals on 3 000 strings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from gguf_convert.pre_tokenizers import (  # noqa: E402
     known_names,
 )
 
-N_STRINGS = 10_000
+N_STRINGS = 3_000
 
 
 def strings(special: list[str]) -> list[str]:

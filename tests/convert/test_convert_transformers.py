@@ -17,6 +17,7 @@ import pytest
 
 import hf_checkpoints as hf
 from helpers import native
+from pairwise import in_turn
 
 testing = native("model")
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -157,15 +158,17 @@ def our_logits(path: pathlib.Path, tokens: list[int]) -> np.ndarray:
     return np.concatenate([first, *(session.forward([t]) for t in tokens[-8:])])
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_logits_of_converted_checkpoints(case: str, tmp_path: pathlib.Path) -> None:
+# F32, where a wrong weight shows best, and one of the types that round, in turn.
+@pytest.mark.parametrize(("case", "rounded"), in_turn(CASES, ["f16", "q8_0"]))
+def test_logits_of_converted_checkpoints(case: str, rounded: str, tmp_path: pathlib.Path) -> None:
     model = save(case, tmp_path / "c")
     tokens = random_tokens()
     expected = expected_logits(model, tokens)
     assert expected.std() > 0.3
     hf_config = model.config
     n_experts = getattr(hf_config, "num_experts", getattr(hf_config, "num_local_experts", 0))
-    for outtype, bound in BOUNDS.items():
+    for outtype in ("f32", rounded):
+        bound = BOUNDS[outtype]
         # Near ties between random experts turn over, unless all are used.
         if outtype == "q8_0" and n_experts and n_experts != hf_config.num_experts_per_tok:
             continue

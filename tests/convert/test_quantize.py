@@ -408,7 +408,7 @@ def big(folder):
 def test_a_killed_run_leaves_no_half_file(big, tmp_path, kind):
     rng = np.random.default_rng(int(kind))
     outcomes = set()
-    for i in range(7):
+    for i in range(3):  # the campaign tries hundreds
         target = tmp_path / f"{i}.gguf"
         process = subprocess.Popen(
             [BINARY, "quantize", str(big), str(target), "Q4_K_M", "-t", "1"],

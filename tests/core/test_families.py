@@ -33,7 +33,7 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: Any) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def models(path: pathlib.Path) -> Models:
     """A target and, as its draft, the same with coarser weights."""
-    load = functools.partial(engine.load, str(path), n_threads=2)
+    load = functools.partial(engine.load, str(path), n_threads=1)
     return load(), load(requantize="q4_0")
 
 
@@ -54,7 +54,7 @@ def test_greedy_text_is_the_plain_text(models: Models, options: dict[str, Any]) 
 def test_several_sequences_at_once_give_what_each_gives_alone(
     path: pathlib.Path,
 ) -> None:
-    model = sd.Model(path, n_threads=2)
+    model = sd.Model(path, n_threads=1)
     prompts = [PROMPT, PROMPT + "dark", "a b c"]
     options = {"max_tokens": 24, "n_ctx": 128, "ignore_eos": True}
     results = sd.generate_many(model, prompts, **options)

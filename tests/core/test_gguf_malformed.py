@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import pathlib
-import random
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import gguf_fixtures as fx
 from gguf_malformed_cases import FIXTURES, Fixture
@@ -118,30 +120,51 @@ def outcome_of(content: bytes) -> tuple[str, str] | None:
     return None
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_random_splices_open_or_raise_error(seed):
-    rng = random.Random(seed)
-    content = fx.small()
-    interesting = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
+NUMBERS = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
+SMALL = fx.small()
+PLACES = st.integers(0, len(SMALL) - 9)
+
+
+def put(at: int, packed: bytes) -> Callable[[bytearray], None]:
+    return lambda content: content.__setitem__(slice(at, at + len(packed)), packed)
+
+
+def cut(at: int, n: int) -> Callable[[bytearray], None]:
+    return lambda content: content.__delitem__(slice(at, at + n))
+
+
+def insert(at: int, source: int, n: int) -> Callable[[bytearray], None]:
+    return lambda content: content.__setitem__(slice(at, at), content[source : source + n])
+
+
+SPLICES = st.one_of(
+    st.builds(put, PLACES, st.sampled_from([struct.pack("<Q", n) for n in NUMBERS])),
+    st.builds(put, PLACES, st.sampled_from([struct.pack("<I", n & 0xFFFFFFFF) for n in NUMBERS])),
+    st.builds(put, PLACES, st.binary(min_size=1, max_size=4)),
+    st.builds(cut, PLACES, st.integers(1, 40)),
+    st.builds(insert, PLACES, PLACES, st.integers(1, 60)),
+)
+
+
+def test_splices_open_or_raise_error():
     outcomes = set()
-    for _ in range(1500):
-        mutated = bytearray(content)
-        for _ in range(rng.randrange(1, 4)):
-            at = rng.randrange(len(mutated) - 8)
-            kind = rng.randrange(4)
-            if kind == 0:
-                mutated[at : at + 8] = struct.pack("<Q", rng.choice(interesting))
-            elif kind == 1:
-                mutated[at : at + 4] = struct.pack("<I", rng.choice(interesting) & 0xFFFFFFFF)
-            elif kind == 2:
-                del mutated[at : at + rng.randrange(1, 40)]
-            else:
-                source = rng.randrange(len(mutated))
-                mutated[at:at] = mutated[source : source + rng.randrange(1, 60)]
-        outcomes.add(outcome_of(bytes(mutated)))
+
+    @settings(max_examples=3 * settings().max_examples)
+    @given(st.lists(SPLICES, min_size=1, max_size=4))
+    def check(splices):
+        content = bytearray(SMALL)
+        for splice in splices:
+            splice(content)
+        outcome = outcome_of(bytes(content))
+        outcomes.add(outcome)
+        if outcome is not None:
+            code, reason = outcome
+            assert code in ("model_format", "unsupported")
+            assert reason
+
+    check()
     assert None in outcomes
-    assert {code for code, _ in outcomes - {None}} <= {"model_format", "unsupported"}
-    assert all(reason for _, reason in outcomes - {None})
+    assert len(outcomes) > 8, "few ways to be refused were met"
 
 
 def hostile_files() -> dict[str, bytes]:
@@ -203,11 +226,11 @@ def many_keys(n: int) -> bytes:
     return b"GGUF" + struct.pack("<IQQ", 3, 0, n) + pairs
 
 
-def test_a_million_keys_are_read_in_linear_time_and_memory(tmp_path):
-    content = many_keys(1_000_000)
-    # A quadratic search for duplicates would take hours and meet the suite's time limit.
+def test_very_many_keys_are_read_in_linear_time_and_memory(tmp_path):
+    content = many_keys(400_000)
+    # A quadratic search for duplicates would take long and meet the suite's time limit.
     file = gguf_native.parse(content)
-    assert file.require_u64("000f423f") == 999_999 & 255
+    assert file.require_u64("00061a7f") == 399_999 & 255
     outcome, grown = peak_memory(content, tmp_path)
     assert outcome == "accept"
     assert grown <= 2 * len(content) + (64 << 20)

@@ -80,7 +80,7 @@ def write(path: pathlib.Path, arch: str, window: int = WINDOW) -> pathlib.Path:
 @pytest.fixture(scope="module", params=[*OF_SOME_LAYERS, *OF_ALL_LAYERS])
 def model(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Any:
     path = tmp_path_factory.mktemp("windows") / f"{request.param}.gguf"
-    return engine.load(str(write(path, request.param)), n_threads=2)
+    return engine.load(str(write(path, request.param)), n_threads=1)
 
 
 TEXT = [int(t) for t in np.random.default_rng(2).integers(0, 250, 1500)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +22,15 @@ MIXTURES = ("llama", *(name for name, config in ARCHS.items() if config.n_expert
 Change = Callable[[Metadata, Tensors], None]
 
 
+@functools.cache
+def tensors_of(config: TinyConfig) -> Tensors:
+    """Changes replace them and write into none."""
+    return tiny_models.random_tensors(config)
+
+
 def write(path: pathlib.Path, config: TinyConfig, *changes: Change) -> str:
     keys = tiny_models.metadata(config) | tiny_models.byte_tokenizer(config.vocab_size)
-    tensors = tiny_models.random_tensors(config)
+    tensors = dict(tensors_of(config))
     for change in changes:
         change(keys, tensors)
     return str(tiny_models.write_gguf(path / "model.gguf", keys, tensors))
@@ -249,7 +256,7 @@ def test_every_wrong_shape_is_named(arch: str, tmp_path: pathlib.Path) -> None:
         assert isinstance(values, np.ndarray)
         for axis in range(values.ndim):
             shape = list(values.shape)
-            shape[axis] += 1024
+            shape[axis] += 1024 if name == "token_embd.weight" else 1
             path = write(tmp_path, ARCHS[arch], set_tensor(name, *shape))
             code, reason, _, tensor, message = refusal(path)
             assert (code, reason) == ("model_format", "shape_mismatch")

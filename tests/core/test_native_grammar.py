@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 from helpers import native, specdec_binary
+from pairwise import in_turn
 
 module = native("grammar")
 
@@ -521,8 +522,10 @@ def command(*arguments, code=0):
     return done
 
 
-@pytest.mark.parametrize("drafter", ["none", "ngram", "suffix", "model", "auto", "ngram,model"])
-@pytest.mark.parametrize("temperature", [0, 1.5])
+@pytest.mark.parametrize(
+    ("drafter", "temperature"),
+    in_turn(["none", "ngram", "suffix", "model", "auto", "ngram,model"], [0, 1.5]),
+)
 def test_the_command_writes_what_the_schema_allows(
     tiny_path, tiny_draft_path, drafter, temperature
 ):

@@ -14,7 +14,7 @@ import pytest
 
 from helpers import native, specdec_binary
 
-POINTS = int(os.environ.get("SPECDEC_FAULT_POINTS", "40"))
+POINTS = int(os.environ.get("SPECDEC_FAULT_POINTS", "16"))
 HERE = pathlib.Path(__file__).parents[1]
 MODELS = HERE.parent / "models"
 PAIR = [
@@ -178,7 +178,7 @@ HOW_MANY = {"one": 1, "a few": 40, "all": 1 << 40}
 
 @pytest.mark.parametrize("how_many", HOW_MANY)
 def test_requests_of_a_scheduler_end_whatever_fails(library, tiny_path, tiny_draft_path, how_many):
-    options = (HOW_MANY[how_many], 60, 240)
+    options = (HOW_MANY[how_many], 30, 240)
     check_scheduler(library, tiny_path, tiny_draft_path, "auto", *options)
 
 

@@ -149,7 +149,14 @@ def test_verifiers_that_draw_of_fixed_lengths(tiny, tiny_draft, verifier):
         assert [told(request.result(120)) for request in running] == expected
 
 
-@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+# A family of each kind of state and of layer; all of them when asked to, and in test_families.py.
+KINDS = ("llama", "gemma3", "qwen3moe", "qwen35", "qwen3next")
+
+
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, marks=() if f in KINDS else pytest.mark.slow) for f in tiny_models.FAMILIES],
+)
 def test_every_family_shares_passes_and_what_can_be_gone_back_to(tmp_path, family):
     """Texts longer than windows and than what is remembered of states."""
     config = tiny_models.FAMILIES[family]

@@ -22,7 +22,7 @@ def test_every_chunk_is_taken_once_and_barriers_hold(n_threads):
 
 
 def test_tasks_of_changing_sizes_follow_each_other():
-    for i in range(2000):
+    for i in range(500):
         n_threads = 1 + i * 7 % 5
         assert base.run_task(n_threads, 1, 3)["entered"] == [1] * n_threads
 
@@ -41,10 +41,10 @@ def test_what_a_thread_throws_is_thrown_when_all_are_done(n_threads, n_barriers,
     for who in ([0], [n_threads - 1], everyone[1:], everyone):
         if not who:
             continue
-        n_through, n_thrown = base.run_failing(n_threads, 40, n_barriers, who, at)
-        assert n_thrown == 40
+        n_through, n_thrown = base.run_failing(n_threads, 10, n_barriers, who, at)
+        assert n_thrown == 10
         # Behind the last barrier each is for itself, once it has left it.
-        others = 40 * (n_threads - len(who))
+        others = 10 * (n_threads - len(who))
         assert n_through <= (others if at == n_barriers else 0)
         assert n_through == others or n_barriers > 0
         assert base.run_failing(n_threads, 3, 2, [], 0) == (3 * n_threads, 0)

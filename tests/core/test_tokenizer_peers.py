@@ -16,7 +16,8 @@ from helpers import model_path, models_dir, native
 
 native_tokenizer = native("tokenizer")
 
-N_STRINGS = 100_000
+N_STRINGS = 20_000
+MANY = [N_STRINGS, pytest.param(100_000, marks=pytest.mark.slow)]
 SEPARATOR = b"\n__ggml_vocab_test__\n"
 VOCABS = [
     "aquila", "baichuan", "command-r", "deepseek-coder", "deepseek-llm", "falcon", "gpt-2",
@@ -288,8 +289,9 @@ def original_bpe(name: str, pre: str) -> Any:
         ("mpt", "mpt"),
     ],
 )
-def test_random_unicode_agrees_with_tokenizers(name: str, pre: str) -> None:
-    texts = random_texts()
+@pytest.mark.parametrize("n", MANY)
+def test_random_unicode_agrees_with_tokenizers(name: str, pre: str, n: int) -> None:
+    texts = random_texts(n)
     ours = open_vocab(name).encode_batch([text.encode() for text in texts])
     theirs = original_bpe(name, pre).encode_batch(texts, add_special_tokens=False)
     assert_equal(texts, ours, [encoding.ids for encoding in theirs])
@@ -313,7 +315,8 @@ def field(number: int, content: int | bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["llama-spm", "baichuan"])
-def test_random_unicode_agrees_with_sentencepiece(name: str) -> None:
+@pytest.mark.parametrize("n", MANY)
+def test_random_unicode_agrees_with_sentencepiece(name: str, n: int) -> None:
     sentencepiece = pytest.importorskip("sentencepiece")
     metadata = read_metadata(vocab_path(name))
     rows = zip(metadata["tokens"], metadata["scores"], metadata["token_type"], strict=True)
@@ -328,7 +331,7 @@ def test_random_unicode_agrees_with_sentencepiece(name: str) -> None:
     proto += field(3, field(1, b"identity") + add_dummy_prefix + remove_extra_whitespaces)
     processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
 
-    texts = random_texts()
+    texts = random_texts(n)
     ours = open_vocab(name).encode_batch([text.encode() for text in texts])
     assert_equal(texts, ours, processor.encode(texts, out_type=int, num_threads=2))
 

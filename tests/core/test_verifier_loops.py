@@ -136,7 +136,7 @@ def worst_z(session: Any, verifier: str, n_runs: int, **counting: Any) -> float:
 
 @pytest.mark.parametrize(("verifier", "drafter"), CASES)
 def test_joint_triples_pass_a_chi_square_test(verifier: str, drafter: dict[str, Any]) -> None:
-    assert worst_z(m.Session(TARGET, drafter), verifier, 25_000) < 6.0
+    assert worst_z(m.Session(TARGET, drafter), verifier, 10_000) < 6.0
 
 
 @pytest.mark.parametrize("reuse", ["drafts", "coins", "round"])

@@ -14,6 +14,7 @@ from test_cuda_engine import N_TOKENS, PROMPT, TOKENS, open_gpu, write_model
 
 import tiny_models
 from helpers import native
+from pairwise import in_turn
 from tiny_models import TinyConfig
 
 engine = native("engine")
@@ -81,7 +82,9 @@ def single_steps(session: Any, tokens: list[int], n_steps: int, **options: Any) 
 # ---------------------------------------------------------------- in the model
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize(
+    ("model_file", "kv_type"), in_turn(CONFIGS, ["f16", "q8_0"]), indirect=["model_file"]
+)
 def test_a_chain_has_the_bits_of_single_steps(model_file, device, kv_type):
     model = on_device(model_file, device)
     assert model.can_run_steps

@@ -14,6 +14,7 @@ import pytest
 
 import tiny_models
 from helpers import native
+from pairwise import in_turn
 from tiny_models import TinyConfig
 
 engine = native("engine")
@@ -97,7 +98,9 @@ def bits(rows: Any) -> bytes:
 # ---------------------------------------------------------------- one forward pass
 
 
-@pytest.mark.parametrize("kv_type", ["f32", "f16"])
+@pytest.mark.parametrize(
+    ("model_file", "kv_type"), in_turn(CONFIGS, ["f32", "f16"]), indirect=["model_file"]
+)
 def test_logits_are_those_of_the_cpu_wherever_layers_are(model_file, device, kv_type):
     expected = testing.Model(str(model_file)).session(kv_type=kv_type).forward(TOKENS[:20])
     scale = float(np.abs(expected).max())

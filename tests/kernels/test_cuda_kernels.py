@@ -344,6 +344,14 @@ FAULTS = {
     13: "a load of what block 0 of the launch writes",
     14: "a store that changes what block 0 of the launch writes",
     15: "a store to what another block of the launch has read",
+    17: "a load before wait_for_previous() of what an earlier kernel stored",
+    18: "a load before wait_for_previous() of what an earlier kernel stored",
+    20: "no fence() was between that and an atomic_add()",
+    21: "no fence() was between that and an atomic_add()",
+    22: "with no fence() behind an atomic_add(), or no sync() behind that",
+    24: "a launch of 96 threads of a kernel for 64",
+    25: "a kernel for 8 blocks at a time with 8192 bytes of shared memory each",
+    23: "with no fence() behind an atomic_add(), or no sync() behind that",
 }
 
 
@@ -361,3 +369,6 @@ def test_the_emulator_runs_what_is_right(device: str) -> None:
     error, data = gpu.run_faulty(0)
     assert error == ""
     assert np.array_equal(data, np.roll(np.arange(64, dtype=np.float32), -1))
+    error, data = gpu.run_faulty(19)
+    assert error == ""
+    assert np.array_equal(data, np.tile(-np.arange(32, dtype=np.float32), 2))

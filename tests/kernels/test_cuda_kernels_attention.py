@@ -11,6 +11,7 @@ from test_cuda_kernels import product, rows_of_x, same_bits, small_n_in
 from test_matmul import random_weights
 
 from helpers import native
+from pairwise import pairwise
 
 gpu = native("cuda_kernels")
 ops = native("ops")
@@ -161,8 +162,15 @@ def test_what_a_row_may_not_see_does_not_reach_it() -> None:
     assert np.isnan(got[3]).all()
 
 
-@pytest.mark.parametrize("kv_type", KV_TYPES)
-@pytest.mark.parametrize("window", [1, 5, 32, 100, 256, 300])
+@pytest.mark.parametrize(
+    ("window", "kv_type"),
+    # Inside a batch of positions, of a chunk and across chunks.
+    [
+        pytest.param(window, kv_type, marks=() if window in few else pytest.mark.slow)
+        for kv_type, few in (("f32", (5, 300)), ("f16", (1, 100)), ("q8_0", (32, 256)))
+        for window in (1, 5, 32, 100, 256, 300)
+    ],
+)
 def test_windows_have_the_bits_of_the_cpu(kv_type: str, window: int) -> None:
     rng = np.random.default_rng(window)
     caches = pair_of_caches(kv_type, 2, 32, 768)
@@ -198,10 +206,14 @@ def queries_per_block(request: pytest.FixtureRequest, kernel_device: str) -> Ite
     gpu.set_processors(1)
 
 
-@pytest.mark.usefixtures("queries_per_block")
-@pytest.mark.parametrize("kv_type", KV_TYPES)
-@pytest.mark.parametrize("head_dim", [64, 128])
-def test_usual_head_sizes_have_the_bits_of_the_cpu(kv_type: str, head_dim: int) -> None:
+@pytest.mark.parametrize(
+    ("queries_per_block", "kv_type", "head_dim"),
+    pairwise([4, 8], KV_TYPES, [64, 128]),
+    indirect=["queries_per_block"],
+)
+def test_usual_head_sizes_have_the_bits_of_the_cpu(
+    queries_per_block: int, kv_type: str, head_dim: int
+) -> None:
     rng = np.random.default_rng(10)
     caches = pair_of_caches(kv_type, 1, head_dim, 768)
     fill(caches, 0, 620, 5, (1, head_dim), rng)
@@ -247,15 +259,15 @@ def test_nan_behind_a_row_does_not_reach_it_in_batches_of_positions(
     assert np.isnan(got[3]).all()
 
 
-@pytest.mark.usefixtures("queries_per_block")
-@pytest.mark.parametrize("kv_type", KV_TYPES)
 @pytest.mark.parametrize(
-    ("head_dim", "n_rot", "interleaved"), [(64, 64, False), (128, 64, True), (96, 32, False)]
+    ("queries_per_block", "kv_type", "shape", "window"),
+    pairwise([4, 8], KV_TYPES, [(64, 64, False), (128, 64, True), (96, 32, False)], [0, 6]),
+    indirect=["queries_per_block"],
 )
-@pytest.mark.parametrize("window", [0, 6])
 def test_storing_on_the_way_equals_storing_before(
-    kv_type: str, head_dim: int, n_rot: int, interleaved: bool, window: int
+    queries_per_block: int, kv_type: str, shape: tuple[int, int, bool], window: int
 ) -> None:
+    head_dim, n_rot, interleaved = shape
     rng = np.random.default_rng(13)
     tree = np.array([-1, 0, 1, 0, 3, -1, 5], dtype=np.int32)
     for first, n, n_before, parents in (
@@ -263,11 +275,11 @@ def test_storing_on_the_way_equals_storing_before(
         (252, 7, 0, tree), (256, 7, 0, tree), (12, 7, 0, tree),
     ):  # fmt: skip
         one_by_one, at_once = (gpu.Cache(kv_type, 2, head_dim, 512) for _ in range(2))
-        shape = (first, 2, head_dim)
-        old = [rng.standard_normal(shape).astype(np.float32) for _ in range(2)]
+        old_shape = (first, 2, head_dim)
+        old = [rng.standard_normal(old_shape).astype(np.float32) for _ in range(2)]
         for cache in (one_by_one, at_once):
             if first > 0:
-                cache.rope_store(np.zeros(shape, np.float32), *old, 0)
+                cache.rope_store(np.zeros(old_shape, np.float32), *old, 0)
         q = rng.standard_normal((n, 6, head_dim)).astype(np.float32)
         k, v = (rng.standard_normal((n, 2, head_dim)).astype(np.float32) for _ in range(2))
         rotation = {"cos_sin": table(np.arange(first, first + n), n_rot),

@@ -17,6 +17,7 @@ from test_cuda_engine import N_TOKENS, PROMPT, TOKENS, open_gpu
 
 import tiny_models
 from helpers import native
+from pairwise import in_turn
 from tiny_models import TinyConfig
 
 engine = native("engine")
@@ -56,7 +57,9 @@ def tokens_of(steps: list[Any]) -> list[int]:
 # ---------------------------------------------------------------- in the model
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize(
+    ("draft_file", "kv_type"), in_turn(CONFIGS, ["f16", "q8_0"]), indirect=["draft_file"]
+)
 def test_both_have_the_bits_they_have_one_after_the_other(draft_file, target_file, device, kv_type):
     target, draft = pair(target_file, draft_file, device)
     drafting, chain_alone = (draft.session(kv_type=kv_type) for _ in range(2))
@@ -410,7 +413,7 @@ def test_whatever_fails_on_the_device_the_session_goes_on(padded_file, llama_fil
     outcomes = set()
     # One operation after the other: at first those of passes that are issued, then of such that are
     # recorded, then the playing of them.
-    for n in [40, 120, 200, 80, *range(1, 7)] if what == "issue" else range(1, 6):
+    for n in [40, 120, 200, 80, 1, 3, 4] if what == "issue" else range(1, 5):
         session.reset()
         assert fail(n) == 0
         try:

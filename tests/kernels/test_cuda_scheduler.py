@@ -31,8 +31,16 @@ def files(tmp_path_factory: Any) -> tuple[pathlib.Path, pathlib.Path]:
     )
 
 
-@pytest.mark.parametrize("drafter", ["none", "ngram", "model", "auto"])
-@pytest.mark.parametrize("n_layers", [-1, 2])
+@pytest.mark.parametrize(
+    ("drafter", "n_layers"),
+    [
+        *(("none", 2), ("ngram", 2), ("model", 2), ("model", -1), ("auto", -1)),
+        *(
+            pytest.param(*p, marks=pytest.mark.slow)
+            for p in (("none", -1), ("ngram", -1), ("auto", 2))
+        ),
+    ],
+)
 def test_requests_on_a_gpu_have_the_tokens_they_have_alone(files, device, drafter, n_layers):
     gpu = engine.cuda_gpu() if device == "cuda" else engine.emulated_gpu(1 << 32)
     options = {"n_gpu_layers": n_layers, "gpu": gpu, "n_ctx": 2048}

@@ -49,25 +49,35 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_two_definitions_of_one_name_are_found(tmp_path, case):
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Configured once; each case writes its own code into it."""
     if not shutil.which("cmake") or not shutil.which("ninja") or not shutil.which("g++"):
         pytest.skip("needs cmake, ninja and g++")
-    first, second, used, message = CASES[case]
-    if "target(" in second and platform.machine() != "x86_64":
-        pytest.skip("instructions of x86")
-    (tmp_path / "deeper").mkdir()
-    (tmp_path / "CMakeLists.txt").write_text(PROJECT)
-    (tmp_path / "deeper" / "CMakeLists.txt").write_text("add_library(two STATIC two.cc)\n")
-    (tmp_path / "one.cc").write_text(f"{first}\nauto* keep_one = &{used[0]};\n")
-    (tmp_path / "deeper" / "two.cc").write_text(f"{second}\nauto* keep_two = &{used[1]};\n")
-    build = tmp_path / "build"
-    compiler = "-DCMAKE_CXX_COMPILER=g++"
+    folder = tmp_path_factory.mktemp("pair")
+    (folder / "deeper").mkdir()
+    (folder / "CMakeLists.txt").write_text(PROJECT)
+    (folder / "deeper" / "CMakeLists.txt").write_text("add_library(two STATIC two.cc)\n")
+    for name in ("one.cc", "deeper/two.cc"):
+        (folder / name).touch()
     subprocess.run(
-        ["cmake", "-S", tmp_path, "-B", build, "-G", "Ninja", compiler],
+        ["cmake", "-S", folder, "-B", folder / "build", "-G", "Ninja", "-DCMAKE_CXX_COMPILER=g++"],
         check=True,
         capture_output=True,
     )
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_definitions_of_one_name_are_found(project, case):
+    first, second, used, message = CASES[case]
+    if "target(" in second and platform.machine() != "x86_64":
+        pytest.skip("instructions of x86")
+    (project / "one.cc").write_text(f"{first}\nauto* keep_one = &{used[0]};\n")
+    (project / "deeper" / "two.cc").write_text(f"{second}\nauto* keep_two = &{used[1]};\n")
+    build = project / "build"
+    shutil.rmtree(build / "CMakeFiles" / "one.dir", ignore_errors=True)
+    shutil.rmtree(build / "deeper" / "CMakeFiles" / "two.dir", ignore_errors=True)
     done = subprocess.run(
         ["cmake", "--build", build, "--target", "odr"], capture_output=True, text=True, check=False
     )

@@ -1,6 +1,7 @@
 #include "cuda_emulator.h"
 
 #include "cuda_block_conflicts.h"
+#include "cuda_store_order.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -32,11 +33,29 @@ std::string& first_error() {
 }
 struct Known {
   std::size_t n_bytes = 0;
-  std::unique_ptr<BlockConflicts> conflicts;  // made when it is asked for
+  std::unique_ptr<BlockConflicts> conflicts;  // made when they are asked for
+  std::unique_ptr<StoredWords> stored;
+  std::unique_ptr<PendingWords> pending;
 };
 std::map<std::uintptr_t, Known>& buffers() {
   static std::map<std::uintptr_t, Known> map;
   return map;
+}
+// Where an address lies; null: nowhere, or no buffer exists.
+struct Place {
+  Known* known = nullptr;
+  std::size_t offset = 0;
+};
+Place find_place(const void* p) {
+  const auto at = reinterpret_cast<std::uintptr_t>(p);
+  auto buffer = buffers().upper_bound(at);
+  if (buffer == buffers().begin()) return {};
+  --buffer;
+  return {&buffer->second, at - buffer->first};
+}
+LaunchOrder& launch_order() {
+  static LaunchOrder order;
+  return order;
 }
 int& launch_count() {
   static int n = 0;
@@ -139,6 +158,7 @@ class BlockRunner {
   }
 
   void sync(int) { wait(State::kSync); }
+  [[nodiscard]] int epoch() const { return epoch_; }
 
   const std::uint32_t* exchange(int thread, const std::uint32_t* words, int n, const char* what) {
     Warp& warp = warps_[static_cast<std::size_t>(thread / 32)];
@@ -302,7 +322,13 @@ void EmulatedGrid::check_access(const void* p, std::size_t n, std::size_t alignm
   auto next = known.upper_bound(at);
   if (next != known.begin()) {
     --next;
-    if (at + n <= next->first + next->second.n_bytes) return;
+    if (at + n <= next->first + next->second.n_bytes) {
+      const PendingWords* pending = next->second.pending.get();
+      const bool loads = std::strcmp(what, "load") == 0;
+      if (!waited_ && loads && pending != nullptr && pending->any(at - next->first, n))
+        throw Failure("a load before wait_for_previous() of what an earlier kernel stored");
+      return;
+    }
     throw Failure(std::string("a ") + what + " " + std::to_string(at - next->first) +
                   " bytes into a buffer of " + std::to_string(next->second.n_bytes));
   }
@@ -318,16 +344,44 @@ void EmulatedGrid::check_waited(const char* what) const {
   if (!waited_) throw Failure(std::string("a ") + what + " before wait_for_previous()");
 }
 
+int EmulatedGrid::block_id() const { return block_y_ << 16 | block_x_; }
+
+void EmulatedGrid::fence() {
+  if (emulator_options().check_blocks)
+    launch_order().fence({block_id(), thread_, runner_->epoch()});
+}
+
+void EmulatedGrid::note_atomic() const {
+  if (emulator_options().check_blocks)
+    launch_order().atomic({block_id(), thread_, runner_->epoch()});
+}
+
+void EmulatedGrid::note_store(const void* p, std::size_t n) const {
+  const auto [known, first] = find_place(p);
+  if (known == nullptr) return;
+  if (known->pending == nullptr) known->pending = std::make_unique<PendingWords>(known->n_bytes);
+  known->pending->store(first, n);
+  if (!emulator_options().check_blocks) return;
+  if (known->stored == nullptr) known->stored = std::make_unique<StoredWords>(known->n_bytes);
+  known->stored->store(first, n, {block_id(), thread_, runner_->epoch()}, launch_order().tick(),
+                       launch_count());
+}
+
+void EmulatedGrid::check_visible(const void* p, std::size_t n) const {
+  const auto [known, first] = find_place(p);
+  if (known == nullptr || known->stored == nullptr) return;
+  const std::string error = known->stored->load(first, n, {block_id(), thread_, runner_->epoch()},
+                                                launch_count(), launch_order());
+  if (!error.empty()) throw Failure(error);
+}
+
 // Of an access that check_access() has passed.
 void EmulatedGrid::check_conflict(const void* p, const void* stored, std::size_t n) const {
-  const auto at = reinterpret_cast<std::uintptr_t>(p);
-  auto buffer = buffers().upper_bound(at);
-  if (buffer == buffers().begin()) return;
-  --buffer;
-  Known& known = buffer->second;
+  const auto [place, first] = find_place(p);
+  if (place == nullptr) return;
+  Known& known = *place;
   if (known.conflicts == nullptr) known.conflicts = std::make_unique<BlockConflicts>(known.n_bytes);
-  const std::size_t first = at - buffer->first;
-  const int block = block_y_ << 16 | block_x_;
+  const int block = block_id();
   const std::string error =
       stored == nullptr ? known.conflicts->load(first, n, block, launch_count())
                         : known.conflicts->store(first, static_cast<const unsigned char*>(p),
@@ -393,10 +447,40 @@ EmulatorOptions& emulator_options() {
   return options;
 }
 
+void note_host_write(const void* data, std::size_t n_bytes) {
+  const auto [known, first] = find_place(data);
+  if (known != nullptr && known->pending != nullptr) known->pending->host_write(first, n_bytes);
+}
+
+void note_idle() {
+  for (auto& [at, known] : buffers()) {
+    if (known.pending != nullptr) known.pending->idle();
+  }
+}
+
 std::string take_emulator_error() { return std::exchange(first_error(), std::string()); }
 
 std::int64_t emulated_blocks() { return block_count(); }
 int emulated_launches() { return launch_count(); }
+
+bool fits_bounds(int n_threads, int shared_bytes, int max_threads, int min_blocks) {
+  // The least of what compute capabilities 7.5 to 12.0 have, for a processor.
+  constexpr int kThreads = 1024;
+  constexpr int kShared = 64 * 1024;
+  constexpr int kSharedOfSystem = 1024;  // that each block takes beside its own, from 8.0 on
+  if (!first_error().empty()) return true;
+  if (n_threads > max_threads) {
+    first_error() = "a launch of " + std::to_string(n_threads) + " threads of a kernel for " +
+                    std::to_string(max_threads);
+  } else if (max_threads * min_blocks > kThreads) {
+    first_error() = "a kernel for " + std::to_string(min_blocks) + " blocks of " +
+                    std::to_string(max_threads) + " threads at a time";
+  } else if (min_blocks > 1 && min_blocks * (shared_bytes + kSharedOfSystem) > kShared) {
+    first_error() = "a kernel for " + std::to_string(min_blocks) + " blocks at a time with " +
+                    std::to_string(shared_bytes) + " bytes of shared memory each";
+  }
+  return first_error().empty();
+}
 
 void run_grid(int grid_x, int grid_y, int n_threads, int shared_bytes,
               void (*body)(const void* argument, EmulatedGrid& thread), const void* argument) {
@@ -409,6 +493,7 @@ void run_grid(int grid_x, int grid_y, int n_threads, int shared_bytes,
     return;
   }
   ++launch_count();
+  launch_order().begin();
   BlockRunner runner(n_threads, shared_bytes);
   const std::int64_t n_blocks = std::int64_t{grid_x} * grid_y;
   for (std::int64_t i = 0; i < n_blocks && first_error().empty(); ++i) {

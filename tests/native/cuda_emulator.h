@@ -4,10 +4,11 @@
 //   - loads and stores outside of the registered device memory, or misaligned
 //   - shared memory outside of what the launch asked for, and races on it: two threads, one of them
 //     writing, with no sync() between
-//   - loads and stores of what kernels may write before wait_for_previous(), threads that end
-//   without
-//     it or call it twice
-//   - blocks of a launch that touch what others of it write (when asked to: it is slow)
+//   - stores, and loads of what kernels may write or an earlier one has stored, before
+//     wait_for_previous(); threads that end without it or call it twice
+//   - blocks of a launch that touch what others of it write, but with load_fresh() behind the
+//   fences
+//     that make it visible (when asked to: it is slow)
 //   - warps whose lanes do not all reach a shuffle or mma, blocks whose threads do not all sync
 #pragma once
 
@@ -52,6 +53,11 @@ EmulatorOptions& emulator_options();
 // What went wrong since the last call, "" if nothing. Kernels after the first failure do not run.
 std::string take_emulator_error();
 
+// The host has written there, in the order of the stream; and: nothing runs any more. What kernels
+// stored before can be read by one that starts early.
+void note_host_write(const void* data, std::size_t n_bytes);
+void note_idle();
+
 // Blocks run so far.
 std::int64_t emulated_blocks();
 // The same of launches.
@@ -94,6 +100,7 @@ class EmulatedGrid {
   template <class T>
   [[nodiscard]] T load_fresh(const T* p) {
     check_access(p, sizeof(T), alignof(T), "load");
+    if (emulator_options().check_blocks) check_visible(p, sizeof(T));
     return *p;
   }
   template <class T>
@@ -101,15 +108,18 @@ class EmulatedGrid {
     check_waited("store");
     check_access(p, sizeof(T), alignof(T), "store");
     if (emulator_options().check_blocks) check_conflict(p, &value, sizeof(T));
+    note_store(p, sizeof(T));
     *p = value;
   }
   std::int32_t atomic_add(std::int32_t* p, std::int32_t value) {
     check_waited("store");
     check_access(p, sizeof *p, alignof(std::int32_t), "store");
+    note_store(p, sizeof *p);
+    note_atomic();
     *p += value;
     return *p - value;
   }
-  void fence() {}
+  void fence();
   void prefetch(const void* p) { check_access(p, 1, 1, "prefetch"); }
   void wait_for_previous();
 
@@ -144,11 +154,15 @@ class EmulatedGrid {
   template <class T>
   friend class EmulatedShared;
 
+  [[nodiscard]] int block_id() const;
   // Publishes words of this lane, waits for the warp, returns those of all lanes, kWords apart.
   const std::uint32_t* exchange(const std::uint32_t* words, int n, const char* what);
   void check_access(const void* p, std::size_t n, std::size_t alignment, const char* what);
   void check_waited(const char* what) const;
   void check_conflict(const void* p, const void* stored, std::size_t n) const;
+  void check_visible(const void* p, std::size_t n) const;
+  void note_store(const void* p, std::size_t n) const;
+  void note_atomic() const;
   std::byte* shared_at(std::int64_t offset, std::size_t n, bool writes);
 
   class BlockRunner* runner_ = nullptr;
@@ -172,6 +186,10 @@ void EmulatedShared<T>::set(int i, T value) const {
       &value, sizeof(T));
 }
 
+// Whether a processor of each architecture can hold so many blocks of a launch: the emulator's
+// error otherwise. max_threads, min_blocks: the launch bounds that the kernel is compiled for.
+[[nodiscard]] bool fits_bounds(int n_threads, int shared_bytes, int max_threads, int min_blocks);
+
 // Runs a grid; body(argument, thread).
 void run_grid(int grid_x, int grid_y, int n_threads, int shared_bytes,
               void (*body)(const void* argument, EmulatedGrid& thread), const void* argument);
@@ -180,6 +198,7 @@ struct EmulatedLauncher {
   template <class Body>
   static void launch(const typename Body::Params& params, int grid_x, int grid_y, int n_threads,
                      int shared_bytes, Stream) {
+    if (!fits_bounds(n_threads, shared_bytes, Body::kMaxThreads, Body::kMinBlocks)) return;
     run_grid(
         grid_x, grid_y, n_threads, shared_bytes,
         [](const void* argument, EmulatedGrid& thread) {

@@ -576,9 +576,12 @@ Ints multiply_fragments(int k, const Ints& a, const Ints& b, const Ints& c) {
 
 struct Faulty {
   static constexpr bool kWaits = true;
+  static constexpr int kMaxThreads = 64;
+  static constexpr int kMinBlocks = 8;
   struct Params {
     int fault;
-    float* data;  // 64 floats
+    float* data;  // 64 floats, and a counter
+    bool second;  // launch
   };
   template <class G>
   static void run(G& g, const Params& p) {
@@ -586,6 +589,8 @@ struct Faulty {
     const int t = g.thread();
     if (p.fault == 9) (void)g.load(static_cast<const float*>(p.data) + t);
     if (p.fault == 10) return;
+    if (p.fault == 17 && p.second) (void)g.load_weight(static_cast<const float*>(p.data) + t);
+    if (p.fault == 18 && p.second) (void)g.load_fresh(static_cast<const float*>(p.data) + t);
     g.wait_for_previous();
     if (p.fault == 11) g.wait_for_previous();
     switch (p.fault) {
@@ -645,22 +650,55 @@ struct Faulty {
       case 12:
         g.prefetch(p.data + 64 + t);
         break;
+      case 17:  // and 18: the second launch reads too early
+      case 18:
+        if (!p.second) g.store(p.data + t, 2.0F);
+        break;
       default:
+        if (p.fault >= 19) hand_over(g, p);
         break;
     }
+  }
+
+  // The block that comes last reads what the other stored: 19 as it must be, then without the sync
+  // and the fence before the counter, the fence and the sync behind it.
+  template <class G>
+  static void hand_over(G& g, const Params& p) {
+    const int t = g.thread();
+    const auto last = g.template shared<int>(0);
+    if (t < 32) g.store(p.data + 32 * g.block() + t, static_cast<float>(-t));
+    if (p.fault != 20) g.sync();
+    if (t == 0) {
+      if (p.fault != 21) g.fence();
+      const int before = g.atomic_add(reinterpret_cast<std::int32_t*>(p.data + 64), 1);
+      if (p.fault != 22) g.fence();
+      last.set(0, before);
+    }
+    if (p.fault != 23 || t >= 32) g.sync();
+    if (p.fault == 23 && t < 32) {
+      (void)g.load_fresh(static_cast<const float*>(p.data) + t + 1);
+      g.sync();
+    }
+    if (last.get(0) == 1) (void)g.load_fresh(static_cast<const float*>(p.data) + t);
   }
 };
 
 // "" or what the emulator found; and the data afterwards.
 py::tuple run_faulty(int fault) {
-  const EmulatedBuffer buffer(64 * sizeof(float));
+  const EmulatedBuffer buffer(fault < 19 ? 256 : 260);
+  if (fault >= 19) buffer.as<std::int32_t>()[64] = 0;
   for (int i = 0; i < 64; ++i) buffer.as<float>()[i] = static_cast<float>(i);
   const bool check_blocks = std::exchange(emulator_options().check_blocks, true);
-  EmulatedLauncher::launch<Faulty>({fault, buffer.as<float>()}, fault < 13 ? 1 : 2, 1, 64, 64 * 4,
-                                   nullptr);
+  for (const bool second : {false, true}) {
+    if (second && fault != 17 && fault != 18) continue;
+    const int n_threads = fault == 24 ? 96 : 64;
+    const int shared_bytes = fault == 25 ? 8192 : 64 * 4;
+    EmulatedLauncher::launch<Faulty>({fault, buffer.as<float>(), second}, fault < 13 ? 1 : 2, 1,
+                                     n_threads, shared_bytes, nullptr);
+  }
   emulator_options().check_blocks = check_blocks;
   Floats data(64);
-  std::memcpy(data.mutable_data(), buffer.data(), buffer.size());
+  std::memcpy(data.mutable_data(), buffer.data(), 64 * sizeof(float));
   return py::make_tuple(take_emulator_error(), data);
 }
 

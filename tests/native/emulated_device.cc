@@ -96,16 +96,25 @@ class EmulatedRuntime final : public stream::Runtime {
   }
 
   void upload(void* device, const void* host, std::size_t n_bytes) override {
-    run([=] { std::memcpy(device, host, n_bytes); });
+    run([=] {
+      std::memcpy(device, host, n_bytes);
+      cuda::note_host_write(device, n_bytes);
+    });
   }
   void download(void* host, const void* device, std::size_t n_bytes) override {
     run([=] { std::memcpy(host, device, n_bytes); });
   }
   void copy(void* dst, const void* src, std::size_t n_bytes) override {
-    run([=] { std::memmove(dst, src, n_bytes); });
+    run([=] {
+      std::memmove(dst, src, n_bytes);
+      cuda::note_host_write(dst, n_bytes);
+    });
   }
   void fill(void* device, int byte, std::size_t n_bytes) override {
-    run([=] { std::memset(device, byte, n_bytes); });
+    run([=] {
+      std::memset(device, byte, n_bytes);
+      cuda::note_host_write(device, n_bytes);
+    });
   }
   void launch(const char*, const std::function<void(void*)>& issue) override {
     run([issue] { issue(nullptr); });
@@ -154,6 +163,7 @@ class EmulatedRuntime final : public stream::Runtime {
     if (queue.empty()) return;
     protect(PROT_READ | PROT_WRITE);
     for (const auto& work : queue) work();
+    cuda::note_idle();
     protect(PROT_NONE);
     const std::string error = cuda::take_emulator_error();
     if (!error.empty()) throw Error(ErrorCode::kDevice, "the grid emulator: " + error);

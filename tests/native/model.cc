@@ -413,7 +413,7 @@ PYBIND11_MODULE(_testing_model, module) {
   py::class_<TestModel>(module, "Model", py::module_local())
       .def(py::init<const std::string&, const std::string&, int, bool, int, int, bool,
                     const TestModel*, std::size_t, bool>(),
-           py::arg("path"), py::arg("backend") = "cpu", py::arg("n_threads") = 2,
+           py::arg("path"), py::arg("backend") = "cpu", py::arg("n_threads") = 1,
            py::arg("check_tensors") = false, py::arg("stop_after") = -1,
            py::arg("n_device_layers") = 0, py::arg("device_embedding") = true,
            py::arg("beside") = py::none(),
