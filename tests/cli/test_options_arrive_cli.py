@@ -95,8 +95,10 @@ def files(tmp_path_factory, tiny_path, tiny_draft_path):
     # What is drafted is found in the older of two texts.
     memory = sd.Memory(found["texts"])
     with sd.Model(pair.target) as model, sd.Decoder(model, drafter=None, memory=memory) as decoder:
-        for text, n in ((CODE, 40), (f"{MESSAGE}\n", 80), ("#" * 1030, 0)):
+        for text, n in ((CODE, 40), (f"{MESSAGE}\n", 80)):
             decoder.generate(text, max_tokens=n)
+        for step in (1, 3, 7):
+            decoder.generate([(step * i) % 400 + 1 for i in range(400)], max_tokens=0)
         memory.save()
     found["corpus"].write_text(CODE + "    return a * b\n\n\n" + MESSAGE + ANSWER)
     found["prompt"].write_text("x" + PROMPT)
