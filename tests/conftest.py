@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 # Generated cases are the same in every run; SPECDEC_HYPOTHESIS=thorough draws many others.
-settings.register_profile("usual", max_examples=100, deadline=None, derandomize=True, database=None)
+settings.register_profile("usual", max_examples=40, deadline=None, derandomize=True, database=None)
 settings.register_profile("thorough", max_examples=5000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("SPECDEC_HYPOTHESIS", "usual"))
 
@@ -22,16 +22,6 @@ settings.load_profile(os.environ.get("SPECDEC_HYPOTHESIS", "usual"))
 # before NumPy and torch are imported; children inherit it.
 for variable in ("SPECDEC_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
-
-try:
-    from hypothesis import settings
-except ImportError:  # tests that need it skip
-    pass
-else:
-    # The same few examples every time; `HYPOTHESIS_PROFILE=thorough` looks for new ones.
-    settings.register_profile("quick", derandomize=True, max_examples=40, deadline=None)
-    settings.register_profile("thorough", max_examples=5000, deadline=None)
-    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # Roles and contents as they are, and a control token at the end of each message.
 TINY_TEMPLATE = (

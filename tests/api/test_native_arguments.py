@@ -339,13 +339,10 @@ def test_options_of_many_prompts_are_handed_on(core):
 
 
 def test_without_a_limit_or_a_seed_each_prompt_has_its_own(core, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(
-        many_module.secrets, "randbits", lambda bits: drawn.append(bits) or len(drawn)
-    )
+    drawn = iter(range(1, 9))
+    monkeypatch.setattr(many_module, "random_seed", lambda: next(drawn))
     results, named, _ = many(core, max_tokens=None, params=sd.SamplingParams())
     assert named["max_tokens"] == [-1, -1]
-    assert set(drawn) == {32}
     assert named["seeds"] == [r.seed for r in results] == sorted(named["seeds"])
     assert len(set(named["seeds"])) == 2
 

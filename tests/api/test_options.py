@@ -331,6 +331,7 @@ def test_every_option_of_python_that_a_shell_can_say_has_a_flag():
         "call.schema", "call.grammar",  # by a Python package
         "call.speculate",  # --drafter none
         "call.params",  # a bundle
+        "call.remember", "call.memory_key",  # a command has one user
         "call.tools", "call.template", "call.template_args",
         "many.max_tokens", "many.seeds", "many.keep_eos", "many.n_parallel", "many.n_ctx",
         # A process has one session: nothing to keep.

@@ -17,6 +17,7 @@ namespace {
 constexpr int kMaxBranch = 16;
 constexpr int kMaxSiblings = 3;
 constexpr int kCoupledTop = 32;  // of a row, tokens that a coupled draft is chosen from
+constexpr int kLargeVocab = 4096;  // where more of them would take long
 
 double probability_of(const TopToken& token, double log_sum_exp) {
   return std::exp(static_cast<double>(token.logit) - log_sum_exp);
@@ -105,8 +106,8 @@ void DraftSampler::choose_output(int vocab_size) {
   // spare the draft a pass over the vocabulary for each token.
   if (top_k_ == 0 && mode_ == DraftMode::kCoupled && !carries_distributions_ &&
       !params.has_penalties() && params.logit_bias.empty() && params.noise_scale == 0.0 &&
-      vocab_size <= setup_.vocab_size) {
-    top_k_ = std::min(kCoupledTop, vocab_size);
+      vocab_size >= kLargeVocab && vocab_size <= setup_.vocab_size) {
+    top_k_ = kCoupledTop;
   }
   if (top_k_ == 0 || top_k_ > kMaxTopK) {
     output_ = RowOutput::kLogits;
