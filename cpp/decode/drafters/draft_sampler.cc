@@ -16,7 +16,7 @@ namespace {
 
 constexpr int kMaxBranch = 16;
 constexpr int kMaxSiblings = 3;
-constexpr int kCoupledTop = 32;  // of a row, tokens that a coupled draft is chosen from
+constexpr int kCoupledTop = 32;    // of a row, tokens that a coupled draft is chosen from
 constexpr int kLargeVocab = 4096;  // where more of them would take long
 
 double probability_of(const TopToken& token, double log_sum_exp) {
