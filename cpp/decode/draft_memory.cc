@@ -187,10 +187,12 @@ void DraftMemory::index_again() {
   std::map<std::uint32_t, std::unique_ptr<Text>> old = std::move(texts_);
   texts_.clear();
   next_position_ = 1;
+  n_tokens_ = 0;
   for (auto& [position, text] : old) {
     index(next_position_, *text);
     const auto n = static_cast<std::uint32_t>(text->tokens.size());
     texts_.emplace(next_position_, std::move(text));
+    n_tokens_ += static_cast<int>(n);
     next_position_ += n + 1;
   }
 }
@@ -207,7 +209,9 @@ void DraftMemory::store(std::uint64_t key, std::span<const TokenId> text) {
   while (n_tokens_ > 0 && n_tokens_ + static_cast<int>(text.size()) > max_tokens_) forget_oldest();
   if (levels_[0].empty()) {
     const std::size_t n = std::bit_ceil(index_of(max_tokens_) / (kBucketSlots / 2));
-    for (auto& level : levels_) level.resize(n);
+    std::array<std::vector<Bucket>, kLevels.size()> levels;  // all of them or none
+    for (auto& level : levels) level.resize(n);
+    levels_ = std::move(levels);
   }
   if (text.size() >= std::numeric_limits<std::uint32_t>::max() - next_position_) index_again();
   auto made = std::make_unique<Text>();
@@ -216,8 +220,8 @@ void DraftMemory::store(std::uint64_t key, std::span<const TokenId> text) {
   touch(*made);
   const std::uint32_t base = next_position_;
   index(base, *made);
-  n_tokens_ += static_cast<int>(text.size());
   texts_.emplace(base, std::move(made));
+  n_tokens_ += static_cast<int>(text.size());
   next_position_ += static_cast<std::uint32_t>(text.size()) + 1;
   ++n_changes_;
 }
@@ -285,11 +289,11 @@ void DraftMemory::visit(
     const std::function<void(std::uint64_t key, std::span<const TokenId> text)>& on_text,
     const std::function<void(std::uint64_t key, const Successors& row)>& on_row) const {
   const std::shared_lock lock(mutex_);
-  std::vector<const Text*> order;
-  for (const auto& [position, text] : texts_) order.push_back(text.get());
+  std::vector<std::pair<std::uint64_t, const Text*>> order;  // others may use texts meanwhile
+  for (const auto& [position, text] : texts_) order.emplace_back(text->used.load(), text.get());
   std::stable_sort(order.begin(), order.end(),
-                   [](const Text* a, const Text* b) { return a->used.load() < b->used.load(); });
-  for (const Text* text : order) on_text(text->key, text->tokens);
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (const auto& [used, text] : order) on_text(text->key, text->tokens);
   for (const Row& row : rows_)
     if (row.is_there) on_row(row.key, row.successors);
 }

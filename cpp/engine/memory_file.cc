@@ -215,8 +215,8 @@ std::uint64_t MemoryFile::checksum_of(const std::string& path) {
   std::uint64_t checksum = 0;
   if (::pread(file.fd(), &checksum, sizeof checksum, kPrologueBytes - sizeof checksum) !=
       static_cast<ssize_t>(sizeof checksum))
-    return 1;  // too short to be one: reading it says so
-  return checksum;
+    return 1;                                   // too short to be one: reading it says so
+  return std::max<std::uint64_t>(checksum, 1);  // 0 says that there is none
 }
 
 std::uint64_t write_memory_file(const std::string& path, const MemoryFileHead& head,
@@ -277,6 +277,9 @@ FolderLock::FolderLock(const std::string& path) {
   }
 }
 
-FolderLock::~FolderLock() { ::close(fd_); }
+FolderLock::~FolderLock() {
+  ::flock(fd_, LOCK_UN);  // a child that fork() made meanwhile has the descriptor, too
+  ::close(fd_);
+}
 
 }  // namespace specdec

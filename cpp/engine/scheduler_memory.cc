@@ -141,8 +141,11 @@ void Scheduler::Impl::keep_caches(Lane& lane) {
 void Scheduler::Impl::wait_for_work(std::unique_lock<std::mutex>& lock) {
   const auto has_work = [&] { return closing || !queue.empty() || !lanes.empty(); };
   while (!has_work()) {
+    lock.unlock();  // whoever saves may hold it up
     const auto due = options.session.memory != nullptr ? options.session.memory->due()
                                                        : std::optional<Job::Clock::time_point>();
+    lock.lock();
+    if (has_work()) return;
     if (!due) {
       wake.wait(lock, has_work);
     } else if (!wake.wait_until(lock, *due, has_work)) {

@@ -7,7 +7,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
-#include "model/model.h"
+#include "tokenizer/tokenizer.h"
 
 namespace specdec {
 
@@ -21,7 +21,8 @@ std::uint64_t TextMemory::key_of(std::string_view name) {
 }
 
 void TextMemory::require_vocabulary(const MemoryFile& file) const {
-  if (file.head().vocabulary == head_.vocabulary) return;
+  if (file.head().vocabulary == head_.vocabulary && file.head().n_vocabulary <= head_.n_vocabulary)
+    return;
   throw memory_file_error(
       path_, ErrorCode::kInvalidArgument, "other_model",
       "holds texts of another vocabulary: it was written for " + printable(file.head().model, 200) +
@@ -34,7 +35,7 @@ void TextMemory::bind(const LoadedModel& model, const std::function<void()>& pol
   const ModelInfo& info = model.info();
   MemoryFileHead head{
       .vocabulary = model.vocabulary_fingerprint(),
-      .n_vocabulary = static_cast<std::uint32_t>(model.model().config().n_tokens),
+      .n_vocabulary = static_cast<std::uint32_t>(model.tokenizer().n_tokens()),
       .version = SPECDEC_VERSION,
       .model = info.architecture + (info.name.empty() ? "" : " '" + info.name + "'")};
   const std::lock_guard lock(mutex_);
@@ -49,6 +50,7 @@ void TextMemory::bind(const LoadedModel& model, const std::function<void()>& pol
                 std::move(detail));
   }
   head_ = std::move(head);
+  pid_ = ::getpid();  // what made it may have been the parent
   try {
     if (!path_.empty()) read_file(poll);
   } catch (...) {
@@ -57,6 +59,7 @@ void TextMemory::bind(const LoadedModel& model, const std::function<void()>& pol
     throw;
   }
   n_saved_changes_ = texts_->stats().n_changes;
+  if (std::exchange(cleared_, false)) --n_saved_changes_;  // what is there is to be emptied
 }
 
 // With the mutex held: what is there that this memory has not seen.
@@ -65,7 +68,7 @@ void TextMemory::read_file(const std::function<void()>& poll) {
   if (checksum == 0 || checksum == file_checksum_) return;
   const MemoryFile file(path_);
   require_vocabulary(file);
-  file.add_to(*texts_, poll);
+  if (!cleared_) file.add_to(*texts_, poll);
   file_checksum_ = file.checksum();
 }
 
@@ -83,8 +86,9 @@ void TextMemory::add(std::uint64_t key, std::span<const TokenId> prompt,
 }
 
 void TextMemory::save() {
+  if (path_.empty() || ::getpid() != pid_) return;  // in a child of fork() the lock may be held
   const std::lock_guard lock(mutex_);
-  if (path_.empty() || head_.vocabulary == 0 || ::getpid() != pid_) return;
+  if (head_.vocabulary == 0) return;
   const std::uint64_t n_changes = texts_->stats().n_changes;
   if (n_changes == n_saved_changes_) return;
   last_save_ = std::chrono::steady_clock::now();
@@ -98,16 +102,20 @@ void TextMemory::save_quietly() noexcept {
   try {
     save();
   } catch (const std::exception& error) {
-    const std::lock_guard lock(mutex_);
-    if (!std::exchange(warned_, true))
-      log_message(LogLevel::kWarning, std::string("the memory was not saved: ") + error.what());
+    try {
+      const std::lock_guard lock(mutex_);
+      if (!std::exchange(warned_, true))
+        log_message(LogLevel::kWarning, std::string("the memory was not saved: ") + error.what());
+    } catch (...) {  // no memory for the warning either
+    }
   } catch (...) {
   }
 }
 
 std::optional<std::chrono::steady_clock::time_point> TextMemory::due() const {
+  if (path_.empty() || ::getpid() != pid_) return std::nullopt;
   const std::lock_guard lock(mutex_);
-  if (path_.empty() || texts_->stats().n_changes == n_saved_changes_) return std::nullopt;
+  if (head_.vocabulary == 0 || texts_->stats().n_changes == n_saved_changes_) return std::nullopt;
   return last_save_ + kSaveEvery;
 }
 
@@ -119,6 +127,10 @@ void TextMemory::save_if_due(std::chrono::seconds every) noexcept {
   }
 }
 
-void TextMemory::clear() { texts_->clear(); }
+void TextMemory::clear() {
+  const std::lock_guard lock(mutex_);
+  cleared_ = head_.vocabulary == 0;
+  texts_->clear();
+}
 
 }  // namespace specdec

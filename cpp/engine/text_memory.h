@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -63,13 +64,14 @@ class TextMemory {
 
   const std::string path_;
   const std::shared_ptr<DraftMemory> texts_;
-  const pid_t pid_;
+  std::atomic<pid_t> pid_;    // who saves
   mutable std::mutex mutex_;  // of what follows
   MemoryFileHead head_;       // of the first model; vocabulary 0: none yet
   std::uint64_t file_checksum_ = 0;
   std::uint64_t n_saved_changes_ = 0;
   std::chrono::steady_clock::time_point last_save_{};
   bool warned_ = false;
+  bool cleared_ = false;  // before a model came: what the file holds is forgotten
 };
 
 }  // namespace specdec

@@ -1,6 +1,8 @@
 // Loading: which tensors of a checked directory go where.
 #include <algorithm>
 #include <atomic>
+#include <filesystem>
+#include <system_error>
 
 #include "base/system.h"
 #include "model/device_sizes.h"
@@ -124,7 +126,10 @@ void Model::load_weights(const LoadOptions& options) {
     loader.slot(slot, n_rows, w.layers[static_cast<std::size_t>(slot.layer)]);
   }
   if (!loader.parts().empty() && identity != 0)
-    keep_packed(options, identity, loader.parts(), [&loader] { loader.report(); });
+    keep_packed(options, identity, loader.parts(), [&] {
+      loader.report();
+      if (w.packed != nullptr) w.packed->check_whole();  // parts may be read from it
+    });
 }
 
 std::uint64_t Model::packed_identity(const LoadOptions& options) const {
@@ -150,7 +155,10 @@ void Model::keep_packed(const LoadOptions& options, std::uint64_t identity,
   for (const PackedPart& part : parts) n_bytes += part.bytes.size();
   if (n_bytes == weights_->memory.kept_bytes) return;  // all of it came from there
   try {
-    PackedFile::write(options.packed_path, identity, file_->path(), parts, poll);
+    std::error_code unknown;  // without a source the file is never tidied away
+    const std::filesystem::path source = std::filesystem::canonical(file_->path(), unknown);
+    PackedFile::write(options.packed_path, identity, unknown ? std::string() : source.native(),
+                      parts, poll);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kCancelled) throw;
     warnings_.push_back(std::string("not_kept: packed weights are made again at the next start: ") +
