@@ -14,7 +14,7 @@ constexpr int kMostForced = 15;  // tokens of a draft that is certain
 }  // namespace
 
 Draft Drafting::forced(std::span<const TokenId> generated, int max_tokens) {
-  if (!off_reason_.empty() || max_tokens < 1) return {};
+  if (!off_reason_.empty() || max_tokens < 1 || records()) return {};
   double ms = 0.0;
   Draft draft;
   {

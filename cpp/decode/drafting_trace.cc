@@ -24,7 +24,7 @@ Draft Drafting::record(std::span<const TokenId> committed, Chance& chance) {
       DraftProposal proposal;
       {
         const ScopedMs timer(ms);
-        proposal = member.drafter->propose(committed, longest_of(member), chance);
+        proposal = member.drafter->propose(committed, adaptive_longest(member), chance);
       }
       trace_->add_lookup(member.drafter->name(), proposal, ms);
     } catch (const Error& error) {

@@ -87,6 +87,7 @@ void RoundTrace::end_pass(std::span<const TokenId> fresh, double verify_ms) {
 }
 
 void RoundTrace::end_request() {
+  text_.resize(text_.rfind('\n') + 1);  // without a pass that was cancelled
   const int fd = open_uninterrupted(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (fd < 0) throw_file_error(path_, "cannot open", errno);
   const bool written = write_all(fd, text_);

@@ -212,7 +212,9 @@ void CalibrationFile::write(const Calibration& calibration) const noexcept {
   }
 }
 
-std::vector<std::pair<int, double>> time_head(HeadScorer& head, const std::function<void()>& poll) {
+std::vector<std::pair<int, double>> time_head(HeadScorer& head,
+                                              std::span<const std::int32_t> head_blocks,
+                                              const std::function<void()>& poll) {
   const auto pass = [&](int n) {
     poll();
     const auto n_rows = static_cast<std::size_t>(n);
@@ -226,6 +228,7 @@ std::vector<std::pair<int, double>> time_head(HeadScorer& head, const std::funct
       head.forward({.tokens = tokens,
                     .first_output_row = n - 1,
                     .output = RowOutput::kArgmax,
+                    .head_blocks = head_blocks,
                     .hidden = features,
                     .keep_hidden = true});
     }

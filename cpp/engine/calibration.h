@@ -1,8 +1,10 @@
 // What passes of a target and its draft model cost here, measured once and kept on disk.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -42,8 +44,9 @@ class CalibrationFile {
 };
 
 // Times passes of a head: {rows, ms}, with the fusing of taps where there are several rows.
-[[nodiscard]] std::vector<std::pair<int, double>> time_head(HeadScorer& head,
-                                                            const std::function<void()>& poll);
+// head_blocks: of the output, as in Batch.
+[[nodiscard]] std::vector<std::pair<int, double>> time_head(
+    HeadScorer& head, std::span<const std::int32_t> head_blocks, const std::function<void()>& poll);
 
 // Times passes of both, and of the target's first n_draft_layers layers if there are any, in under
 // half a second; of a mixture the times that rows would take that choose experts independently.

@@ -238,7 +238,8 @@ void Scheduler::Impl::calibrate(Lane& lane) {
                          .draft_scorer = lane.draft_scorer(),
                          .head_scorer = lane.head_scorer(),
                          .n_draft_layers = lane.drafters().n_draft_layers(),
-                         .kv_type = parse_kv_type(options.session.kv_type)},
+                         .kv_type = parse_kv_type(options.session.kv_type),
+                         .head_tokens = draft_head_tokens(options.session)},
                         true, [&] {
                           throw_if_cancelled(&stop);
                           throw_if_cancelled(&lane.job().cancelled);

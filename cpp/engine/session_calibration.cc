@@ -1,6 +1,7 @@
 #include "engine/session_calibration.h"
 
 #include "base/error.h"
+#include "decode/drafters/draft_head.h"
 #include "decode/stats.h"
 
 namespace specdec {
@@ -58,7 +59,9 @@ void SessionCalibration::measure(const CalibratedPair& pair, const Mixture& mixt
     *known_ = calibrate(pair.target_scorer, pair.draft_scorer, n_layers, mixture, poll);
     if (pair.head_scorer != nullptr) {
       const ScopedMs timer(known_->measured_ms);
-      known_->draft = time_head(*pair.head_scorer, poll);
+      DraftHead trimmed;
+      trimmed.begin(pair.head_scorer->vocab_size(), pair.head_tokens);
+      known_->draft = time_head(*pair.head_scorer, trimmed.blocks(), poll);
     }
   } catch (...) {
     pair.target_scorer.truncate(0);

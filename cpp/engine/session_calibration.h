@@ -21,6 +21,7 @@ struct CalibratedPair {
   HeadScorer* head_scorer;
   int n_draft_layers;  // of self-speculation; 0: none
   KvType kv_type;
+  std::optional<int> head_tokens = 0;  // of a head, as of a draft model; 0: all
 };
 
 class SessionCalibration {

@@ -63,7 +63,8 @@ struct Session::Impl {
             .draft_scorer = draft_scorer.get(),
             .head_scorer = head_scorer.get(),
             .n_draft_layers = drafters->n_draft_layers(),
-            .kv_type = parse_kv_type(options.kv_type)};
+            .kv_type = parse_kv_type(options.kv_type),
+            .head_tokens = draft_head_tokens(options)};
   }
 };
 

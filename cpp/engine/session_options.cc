@@ -153,7 +153,10 @@ void add_next_tokens(const LoadedModel& target, SessionOptions& options) {
   try {
     options.draft = target.next_tokens();
   } catch (const Error& error) {
-    if (error.code() != ErrorCode::kModelFormat && error.code() != ErrorCode::kUnsupported) throw;
+    const bool goes_without = error.code() == ErrorCode::kModelFormat ||
+                              error.code() == ErrorCode::kUnsupported ||
+                              error.code() == ErrorCode::kResource;
+    if (!goes_without) throw;
     log_message(LogLevel::kWarning,
                 std::string("drafter 'mtp' is left out of 'auto': ") + error.what());
     return;
@@ -336,6 +339,13 @@ void complete_drafters(const LoadedModel& target, SessionOptions& options,
     suffix->corpus_text.clear();
     suffix->corpus_path.clear();
   }
+}
+
+std::optional<int> draft_head_tokens(const SessionOptions& options) {
+  for (const DrafterOptions& drafter : options.drafters) {
+    if (const auto* mtp = std::get_if<MtpOptions>(&drafter)) return mtp->head_tokens;
+  }
+  return 0;
 }
 
 }  // namespace specdec

@@ -400,3 +400,52 @@ def test_a_forked_child_does_not_write(tiny: Any, tmp_path: pathlib.Path) -> Non
             os._exit(0)
     os.waitpid(pid, 0)
     assert not (tmp_path / "texts.memory").exists()
+
+
+def test_a_file_that_is_no_memory_is_never_replaced(tiny: Any, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "backup.tar"
+    content = b"name of something" + bytes(500)  # with zeros where a memory has its checksum
+    path.write_bytes(content)
+    with pytest.raises(sd.ModelFormatError, match="backup"):
+        rounds_of(tiny, sd.Memory(path))
+    assert path.read_bytes() == content
+
+
+def test_what_is_cleared_before_a_model_comes_is_forgotten(tiny: Any, kept: pathlib.Path) -> None:
+    memory = sd.Memory(kept)
+    memory.clear()
+    rounds_of(tiny, memory, prompt=OTHER)
+    assert memory.n_texts == 1
+    memory.save()
+    again = sd.Memory(kept)
+    rounds_of(tiny, again, prompt=OTHER)
+    assert again.n_texts == 1
+
+
+CHILD = """
+import os, sys
+import specdec_native as sd
+memory = sd.Memory(sys.argv[2])
+pid = os.fork()
+if pid == 0:
+    model = sd.Model(sys.argv[1], n_threads=1)
+    with sd.Decoder(model, drafter=None, memory=memory) as decoder:
+        decoder.generate("the cat in the hat sat on the mat", max_tokens=20, ignore_eos=True)
+    memory.save()
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), memory.n_texts)
+"""
+
+
+def test_a_child_that_brings_the_model_saves(tiny_path: pathlib.Path, tmp_path: Any) -> None:
+    """As servers do that fork before they load."""
+    path = tmp_path / "of.memory"
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, tiny_path, path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.split() == ["0", "0"]
+    assert path.stat().st_size > PROLOGUE

@@ -161,6 +161,17 @@ def test_files_of_models_that_are_gone_go_too(folder, path, tmp_path):
     assert [file.name.split("-")[0] for file in files(folder)] == ["model", "notes.packed"]
 
 
+def test_a_relative_path_is_found_again_from_elsewhere(folder, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    tokens(pathlib.Path(path.name), "keep")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    other = shutil.copy(path, tmp_path / "other.gguf")
+    tokens(other, "keep")
+    assert len(files(folder)) == 2
+    assert tokens(path)[1] > 0
+
+
 CUT_OFF = """
 import os, pathlib, sys
 import specdec_native as sd

@@ -139,7 +139,9 @@ Choice Controller::choose(const std::vector<Offer>& offers, int budget) {
   if (target_.known()) {
     for (const Offer& offer : offers) consider(offer, budget, best, refused);
   }
-  const int plain_every = best.own_speedup >= kClearly ? kPlainSeldom : kPlainEvery;
+  // In company the passes of others measure it too.
+  const bool seldom = best.own_speedup >= kClearly || !company_.none();
+  const int plain_every = seldom ? kPlainSeldom : kPlainEvery;
   if (!target_.known() || passes_since_plain_ >= plain_every) {
     best = {.reason = "plain step to measure its cost"};
   } else {

@@ -10,6 +10,7 @@ namespace {
 constexpr double kScaleRate = 0.1;    // weight of one pass of one row in the scale ...
 constexpr double kStaleRate = 0.015;  // ... and more for every pass since the last one, ...
 constexpr double kMostStale = 0.4;    // ... at most so much more
+constexpr double kMostUp = 0.1;       // and what one slow pass may add, by which losses look small
 constexpr double kSumRate = 0.1;      // of passes that are known together only
 // Memory and arithmetic do not slow down together: what passes of several rows take says little
 // about the one row that they are set against.
@@ -102,7 +103,8 @@ void CostModel::observe(int n_rows, double ms, const Reading& reading) {
   }
   const double error = std::clamp(ms / expected, 1.0 / kOutlier, kOutlier) - 1.0;
   if (n_rows == 1) {
-    scale_ms_ *= 1.0 + (kScaleRate + std::min(kStaleRate * n_since_one_, kMostStale)) * error;
+    const double rate = kScaleRate + std::min(kStaleRate * n_since_one_, kMostStale);
+    scale_ms_ *= 1.0 + std::min(rate * error, kMostUp);
     n_since_one_ = 0;
     return;
   }
