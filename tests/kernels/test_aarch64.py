@@ -37,7 +37,7 @@ def selftest(tmp_path_factory: pytest.TempPathFactory) -> str:
         f"-DCMAKE_TOOLCHAIN_FILE={ROOT}/cmake/aarch64-linux-gnu.cmake",
         # Without optimisation: the bits are the same, and building takes a fraction.
         *("-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O0", "-DSPECDEC_WERROR=ON"),
-        f"-DCMAKE_PROJECT_INCLUDE={ROOT}/tests/native/quick_build.cmake",
+        f"-DCMAKE_PROJECT_INCLUDE={ROOT}/cmake/quick_build.cmake",
     ]
     for command in (
         configure,
