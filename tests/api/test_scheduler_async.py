@@ -104,16 +104,15 @@ def test_leaving_or_dropping_a_stream_ends_its_request(engine):
 
 def test_the_loop_goes_on_while_a_request_is_at_work(engine):
     async def main():
-        n = 0
-        task = asyncio.create_task(engine.generate(PROMPT, max_tokens=60, ignore_eos=True))
-        while not task.done():
-            n += 1
-            await asyncio.sleep(0)
-        return n, await task
+        stream = engine.stream(PROMPT, **ENDLESS)
+        await anext(stream)
+        turns = [await asyncio.sleep(0, i) for i in range(50)]  # or it would be at its end first
+        stream.cancel()
+        return turns, [chunk async for chunk in stream], stream.result
 
-    n, result = run(main())
-    assert len(result.token_ids) == 60
-    assert n > 10
+    turns, _, result = run(main())
+    assert len(turns) == 50
+    assert result.finish_reason == "cancelled"
 
 
 def test_tasks_wait_for_a_place(tiny):

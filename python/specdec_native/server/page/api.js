@@ -26,6 +26,18 @@ export async function models(key) {
   return (await response.json()).data;
 }
 
+/** Lets the page draw and take clicks; unlike timers it does not wait where the page is hidden. */
+function breathe() {
+  return new Promise((go) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      go();
+    };
+    port2.postMessage(null);
+  });
+}
+
 /** Yields the events of an answer. Aborting `signal` ends the generation on the server, too. */
 export async function* chat(body, { key, signal }) {
   const response = await fetch("v1/chat/completions", {
@@ -34,6 +46,7 @@ export async function* chat(body, { key, signal }) {
   if (!response.ok) throw await failed(response);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
+  let since = performance.now();
   for (;;) {
     const { value, done } = await reader.read();
     if (done) break;
@@ -46,6 +59,10 @@ export async function* chat(body, { key, signal }) {
       const event = JSON.parse(data);
       if (event.error) throw new ApiError(event.error.message, 0);
       yield event;
+      if (performance.now() - since > 40) {
+        await breathe();
+        since = performance.now();
+      }
     }
   }
   throw new ApiError("the connection ended before the answer did", 0);

@@ -27,6 +27,17 @@ function scroll(force = false) {
   }
 }
 
+/** Once a frame, however many tokens came: measuring the page for each would take all its time. */
+let follows = false;
+function follow() {
+  if (follows) return;
+  follows = true;
+  requestAnimationFrame(() => {
+    follows = false;
+    scroll();
+  });
+}
+
 function draw() {
   $("talk").replaceChildren();
   talk.forEach((entry, i) => {
@@ -79,7 +90,7 @@ async function read(body, fields, meters) {
         ids.push(...event.specdec.token_ids);
         view.tokens(body, event, pass);
         meters?.add(event.specdec);
-        scroll();
+        follow();
       }
       text += choice.delta?.content ?? "";
     }
