@@ -54,9 +54,9 @@ MUTANTS = [
     Mutant("parts of attention merged in another order", "attention_parts-inl.h",
         "const Merge next = merge_of(m, l, part_m[i], part_l[i]);",
         "const Merge next = merge_of(part_m[i], part_l[i], m, l);"),
-    Mutant("a position too many is seen", "attention_parts-inl.h",
-        "const bool seen = (chunk + i) * kChunk < length;",
-        "const bool seen = (chunk + i) * kChunk <= length;"),
+    Mutant("a part behind the last is merged", "attention_parts-inl.h",
+        "if ((chunk + i) * kChunk >= length) break;",
+        "if ((chunk + i) * kChunk > length) break;"),
     Mutant("weights of a list of experts before the list is there", "matmul-inl.h",
         "    if (listed) g.wait_for_previous();\n    const Place place = find_place(g, p, "
         "g.block_y());",
