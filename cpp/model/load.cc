@@ -133,7 +133,10 @@ void Model::load_weights(const LoadOptions& options) {
 }
 
 std::uint64_t Model::packed_identity(const LoadOptions& options) const {
-  if (options.packed_path.empty()) return 0;
+  // Hashing the metadata takes milliseconds of a start: only where there is something to compare.
+  std::error_code unknown;
+  const bool wanted = options.keep_packed || std::filesystem::exists(options.packed_path, unknown);
+  if (options.packed_path.empty() || !wanted) return 0;
   const std::string variant =
       options.requantize ? dtype_traits(*options.requantize).name : std::string();
   return specdec::packed_identity(*file_, backend_->packed_layout(), variant);
