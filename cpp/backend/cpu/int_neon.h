@@ -7,6 +7,7 @@ namespace specdec::neon {
 struct Simd {
   static constexpr int kLanes = 4;
   static constexpr bool kCentresBytes = false;
+  static constexpr bool kScalesPairs = false;
   using Bytes = uint8x16_t;
   using I32 = int32x4_t;
   using F32 = float32x4_t;

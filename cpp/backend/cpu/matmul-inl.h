@@ -106,6 +106,27 @@ void tile_q32(const std::uint8_t* tiles, const PackedInput& input, float* out) {
       });
 }
 
+// Instruction sets whose scales multiply sums of 16 bits take the codes' offset off 256 k at once.
+template <class S, class Block, int kCols>
+SPECDEC_INLINE inline void start_scaled(const std::uint8_t* tile, int lane,
+                                        const std::int32_t* pairs, typename S::I32* sum) {
+  for (int p = 0; p < 128 / Block::kCodes.sub_block(); ++p) {
+    const auto scales = S::pair16(load_sub_scale<S, Block>(tile, 2 * p, lane),
+                                  load_sub_scale<S, Block>(tile, 2 * p + 1, lane));
+    unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
+      sum[kC] = S::dot_pairs(sum[kC], scales, pairs + p * kCols + kC);
+    });
+  }
+  unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
+    sum[kC] = S::negate(S::template shift_left<Block::kCodes.zero_shift>(sum[kC]));
+  });
+}
+template <class S, int kMaxWeight, int kVectors, int kCols>
+SPECDEC_INLINE inline void add_scaled(const typename S::Bytes* w, const std::int8_t* a,
+                                      typename S::I32 scale, typename S::I32* sum) {
+  S::template scaled_dot<kMaxWeight, kVectors, kCols>(w, a, S::pair16(scale, scale), sum);
+}
+
 // K-quants: integers over 256 k, then acc += (d_w d_a) * sum, acc -= (dmin_w d_a) * min_sum.
 template <class Block, int kCols>
 void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) {
@@ -117,6 +138,9 @@ void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
   constexpr int kVectors = kSubBlock / 4;  // per sub-block
   constexpr int kSubs = 32 / kSubBlock;    // sub-blocks per 32
   constexpr int kZeroShift = Block::kCodes.zero_shift;
+  constexpr int kPairs = 128 / kSubBlock;  // of sub-blocks
+  constexpr bool kScaled = S::kScalesPairs && kMaxWeight<Block> <= 127;
+  const std::int32_t* all_pairs = kSubBlock == 32 ? input.pairs32 : input.pairs16;
   const std::int64_t n_tiles = input.n_in / 256;
   for_parts<kCols, 1>(
       n_tiles, out,
@@ -127,6 +151,9 @@ void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
           const std::uint8_t* ahead = tile + kPrefetchAhead;
           S::I32 sum[kCols];
           unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
+          [[maybe_unused]] const std::int32_t* pairs = all_pairs + t * kPairs * kCols;
+          if constexpr (kScaled && kZeroShift >= 0)
+            start_scaled<S, Block, kCols>(tile, lane, pairs, sum);
           for (int b = 0; b < 8; ++b) {
             const std::int64_t block = 8 * t + b;
             prefetch_lines<kAheadStep>(ahead + (8 * part + b) * kAheadStep);
@@ -136,19 +163,24 @@ void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
             const std::int32_t* neg_sums = input.neg_sums + 2 * block * kCols;  // per 16
             for (int s = 0; s < kSubs; ++s) {
               const S::I32 scale = load_sub_scale<S, Block>(tile, b * kSubs + s, lane);
-              for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
-                S::I32 dot[kN];
-                unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-                  dot[kC] = dot_start<kZeroShift>(neg_sums + s * kCols + kC0 + kC);
-                  if constexpr (kZeroShift >= 0 && kSubs == 1)
-                    dot[kC] = S::add(dot[kC], dot_start<kZeroShift>(neg_sums + kCols + kC0 + kC));
+              if constexpr (kScaled) {
+                add_scaled<S, kMaxWeight<Block>, kVectors, kCols>(w + s * kVectors,
+                                                                  a + 4 * s * kVectors, scale, sum);
+              } else {
+                for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
+                  S::I32 dot[kN];
+                  unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+                    dot[kC] = dot_start<kZeroShift>(neg_sums + s * kCols + kC0 + kC);
+                    if constexpr (kZeroShift >= 0 && kSubs == 1)
+                      dot[kC] = S::add(dot[kC], dot_start<kZeroShift>(neg_sums + kCols + kC0 + kC));
+                  });
+                  S::template dot<kMaxWeight<Block>, kVectors, kN>(
+                      w + s * kVectors, a + 32 * kC0 + 4 * s * kVectors, dot);
+                  unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+                    sum[kC0 + kC] = S::add(sum[kC0 + kC], S::mul(scale, dot[kC]));
+                  });
                 });
-                S::template dot<kMaxWeight<Block>, kVectors, kN>(
-                    w + s * kVectors, a + 32 * kC0 + 4 * s * kVectors, dot);
-                unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-                  sum[kC0 + kC] = S::add(sum[kC0 + kC], S::mul(scale, dot[kC]));
-                });
-              });
+              }
             }
           }
           const S::F32 d = load_scale<S, Block>(tile + 2 * lane);
@@ -157,10 +189,7 @@ void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
             acc[kC] = S::f_fma(S::to_f32(sum[kC]), S::f_mul(d, S::f_set1(da[kC])), acc[kC]);
           });
           if constexpr (kHasMin<Block>) {
-            constexpr int kPairs = 128 / kSubBlock;
             const S::F32 dmin = S::load_f16(tile + 32 + 2 * lane);
-            const std::int32_t* pairs =
-                (kSubBlock == 32 ? input.pairs32 : input.pairs16) + t * kPairs * kCols;
             unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
             for (int p = 0; p < kPairs; ++p) {
               const S::I32 mins = load_min_pair<S, Block>(tile, p, lane);
