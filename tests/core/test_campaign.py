@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import pathlib
 import random
@@ -280,6 +281,51 @@ def test_a_time_in_which_the_soak_was_stopped_is_no_time_of_it(monkeypatch):
         pauses.note(now)
     assert pauses.n_seen == 1
     assert pauses.clock() == 101.5
+
+
+class Rounds:
+    """Stands for a served model, a library and a clock that gains a minute with every round."""
+
+    def __init__(self, monkeypatch):
+        self.n, self.said = 0, []
+        self.outcomes = (soak.Outcome("server"), soak.Outcome("library"))
+        monkeypatch.setattr(soak, "_serve", self._serve)
+
+    def _serve(self, served, outcome, seed, pauses):
+        self.n += 1
+        outcome.rss.append(seed)
+
+    def clock(self):
+        return 60.0 * self.n
+
+    def round(self):
+        return {"calls": 40 * self.n, "rss": 9, "wrong": ""}
+
+    def run(self, seconds):
+        seeds = itertools.count(7)
+        soak._rounds(None, self, self.outcomes, self, seconds, seeds, self.said.append)
+
+
+def test_a_soak_lasts_as_long_as_wanted_by_the_clock_without_pauses(monkeypatch):
+    rounds = Rounds(monkeypatch)
+    rounds.run(25 * 60)
+    server, library = rounds.outcomes
+    assert server.rss == list(range(7, 32))
+    assert (library.n_requests, len(library.rss)) == (1000, 25)
+    assert server.hours == pytest.approx(25 / 60)
+    assert rounds.said[1] == "round 21: server [27], library [9], 21 minutes"
+
+
+def test_a_soak_that_is_interrupted_tells_what_was_seen(monkeypatch):
+    pytest.importorskip("gguf", reason="gguf is not installed")
+    monkeypatch.setattr(soak, "_rounds", interrupt_after_one)
+    server, library = soak.run(1.0)
+    assert (server.n_requests, library.n_requests) == (40, 0)
+
+
+def interrupt_after_one(served, calls, outcomes, *more):
+    outcomes[0].n_requests = 40
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("stopped", [True, False])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import pathlib
 import random
@@ -13,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -203,8 +205,42 @@ def models(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     return target, tiny_models.write_tiny(folder / "draft.gguf", config, seed=2)
 
 
+def _rounds(
+    served: Any,
+    calls: Library,
+    outcomes: tuple[Outcome, Outcome],
+    pauses: Pauses,
+    seconds: float,
+    seeds: Iterable[int],
+    say: Callable[[str], None],
+) -> None:
+    server, library = outcomes
+    deadline = pauses.clock() + seconds
+    for number, seed in enumerate(seeds, 1):
+        if pauses.clock() >= deadline or server.findings or library.findings:
+            return
+        start = pauses.clock()
+        _serve(served, server, seed, pauses)
+        middle = pauses.clock()
+        server.hours += (middle - start) / 3600
+        told = calls.round()
+        library.n_requests = told["calls"]
+        library.rss.append(told["rss"])
+        library.hours += (pauses.clock() - middle) / 3600
+        if told["wrong"]:
+            library.findings.append(told["wrong"])
+        if number % 20 == 1:
+            hours = server.hours + library.hours
+            say(
+                f"round {number}: server {server.rss[-1:]}, library {library.rss[-1:]}, "
+                f"{60 * hours:.0f} minutes"
+            )
+
+
 def run(minutes: float, *, seed: int = 1, say: Callable[[str], None] = print) -> list[Outcome]:
-    """Rounds of the one and the other in turn, so that one core suffices."""
+    """Rounds of the one and the other in turn, so that one core suffices, for `minutes` in which
+    nobody stopped them; an interrupt (Ctrl+C) ends them earlier, and what was seen counts.
+    """
     import test_server_load as strangers
 
     from server_process import ServerProcess
@@ -218,22 +254,9 @@ def run(minutes: float, *, seed: int = 1, say: Callable[[str], None] = print) ->
             Pauses() as pauses,
         ):
             calls = Library(target, draft, seed)
-            deadline = time.monotonic() + 60 * minutes
-            number = 0
-            while time.monotonic() < deadline and not server.findings + library.findings:
-                number += 1
-                start = pauses.clock()
-                _serve(served, server, seed + number, pauses)
-                middle = pauses.clock()
-                server.hours += (middle - start) / 3600
-                told = calls.round()
-                library.n_requests = told["calls"]
-                library.rss.append(told["rss"])
-                library.hours += (pauses.clock() - middle) / 3600
-                if told["wrong"]:
-                    library.findings.append(told["wrong"])
-                if number % 20 == 1:
-                    say(f"round {number}: server {server.rss[-1:]}, library {library.rss[-1:]}")
+            seeds = itertools.count(seed + 1)
+            with contextlib.suppress(KeyboardInterrupt):
+                _rounds(served, calls, (server, library), pauses, 60 * minutes, seeds, say)
             calls.close()
     server.judge()
     library.judge()
