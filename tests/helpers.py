@@ -10,6 +10,7 @@ import sys
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
 
 
 def native(area: str) -> ModuleType:
@@ -30,6 +31,12 @@ def native(area: str) -> ModuleType:
             f"{name} is not built: install with --config-settings=cmake.define.SPECDEC_TESTS=ON",
             allow_module_level=True,
         )
+
+
+def examples(n: int) -> int:
+    """For max_examples of a hypothesis test: n, and with SPECDEC_HYPOTHESIS=thorough as many times
+    more as that profile has."""
+    return n * settings().max_examples // settings.get_profile("usual").max_examples
 
 
 def models_dir() -> pathlib.Path:

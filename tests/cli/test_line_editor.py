@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import native
+from helpers import examples, native
 
 le = native("line_editor")
 K = le.KINDS
@@ -84,7 +84,7 @@ def test_bytes_become_keys_however_they_arrive(data, expected, pieces):
 
 
 @given(st.binary(max_size=60), st.integers(1, 7))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 def test_any_bytes_are_decoded_the_same_whole_and_in_pieces(data, pieces):
     data = data.replace(b"\x1b", b"")  # an Escape is decided by what comes soon
     whole = merged(keys(data))
@@ -94,7 +94,7 @@ def test_any_bytes_are_decoded_the_same_whole_and_in_pieces(data, pieces):
 
 
 @given(st.lists(st.sampled_from([b"\x1b", b"[", b"200~", b"201~", b"O", b"A", b"\x80", b"x"])))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 def test_broken_sequences_neither_hang_nor_crash(parts):
     keys(b"".join(parts))
 
@@ -208,7 +208,7 @@ CLUSTERS = ["a", "B", "_", "7", " ", ".", "\n", "é", "e\u0301", "字", "🙂", 
         max_size=40,
     )
 )
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600))
 def test_editing_is_that_of_a_list_of_characters(script):
     buffer, reference = le.EditBuffer(), Reference()
     for step in script:
@@ -260,7 +260,7 @@ def test_up_and_down_keep_the_column():
 
 
 @given(st.text(alphabet="ab c\n\t字é", max_size=80), st.integers(4, 20), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_rows_fit_and_hold_the_whole_text(text, columns, data):
     cursor = len(text[: data.draw(st.integers(0, len(text)))].encode())
     rows, widths, row, column = le.lay_out("> ", ". ", text, cursor, columns, 0)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import models_dir, native
+from helpers import examples, models_dir, native
 
 chat = native("chat_template")
 
@@ -158,6 +158,7 @@ def counts(pieces: list[tuple[str, bool]], tokens: list[str]) -> dict[str, int]:
     return {token: recognised(pieces, token) for token in tokens}
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("path", templates(), ids=lambda path: path.stem)
 def test_random_contents_leave_the_control_tokens_as_they_are(path: pathlib.Path) -> None:
     source = path.read_bytes().decode("utf-8")
@@ -194,7 +195,7 @@ def test_random_contents_leave_the_control_tokens_as_they_are(path: pathlib.Path
         pytest.skip("this template needs more than messages")
     expected = counts(harmless, tokens)
 
-    @settings(max_examples=25, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=examples(25))
     @given(contents, contents)
     def check(first: str, second: str) -> None:
         pieces = render(f"a{first}b", f"a{second}b")

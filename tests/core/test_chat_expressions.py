@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers import native
+from helpers import examples, native
 
 chat = native("chat_template")
 reference = pytest.importorskip("chat_reference", reason="jinja2 is not installed")
@@ -329,21 +328,18 @@ def compound(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 EXPRESSIONS = st.recursive(st.one_of(NAMES, LITERALS), compound, max_leaves=8)
-N_EXAMPLES = int(os.environ.get("SPECDEC_FUZZ_EXAMPLES", "400"))
 
 
 @settings(
-    max_examples=N_EXAMPLES, deadline=None, derandomize="SPECDEC_FUZZ_EXAMPLES" not in os.environ,
+    max_examples=examples(400),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)  # fmt: skip
+)
 @given(EXPRESSIONS)
 def test_random_expressions_give_what_jinja2_gives(expression: str) -> None:
     check("{{ " + expression + " }}")
 
 
-@settings(
-    max_examples=N_EXAMPLES, deadline=None, derandomize="SPECDEC_FUZZ_EXAMPLES" not in os.environ
-)
+@settings(max_examples=examples(400))
 @given(
     st.lists(
         st.sampled_from(

@@ -1,6 +1,6 @@
 """Options of drafters x verifiers x sampling: no crash, no internal error, and the plain text.
 
-`pytest -m slow tests/core/test_drafter_grid.py` walks forty times as many, other ones each time.
+`SPECDEC_HYPOTHESIS=thorough pytest tests/core/test_drafter_grid.py` walks many others.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tiny_models
+from helpers import examples
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 
@@ -187,7 +188,7 @@ def make_drafts_look_free(folder: pathlib.Path) -> None:
 
 
 def walk(
-    models: dict[str, Any], kind: str, n_examples: int, folder: pathlib.Path, *, same: bool
+    models: dict[str, Any], kind: str, n_examples: int, folder: pathlib.Path
 ) -> dict[str, int]:
     counts = {"ran": 0, "refused": 0, "drafted": 0}
     plain: dict[str, list[int]] = {}
@@ -199,13 +200,7 @@ def walk(
             plain[key] = decoder.generate(prompt, **request).token_ids
         return plain[key]
 
-    @settings(
-        max_examples=n_examples,
-        derandomize=same,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(max_examples=examples(n_examples), suppress_health_check=list(HealthCheck))
     @given(
         drafter=drafters(models, kind),
         verifier=st.sampled_from(VERIFIERS),
@@ -245,24 +240,16 @@ def walk(
     return counts
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_combination_runs_or_is_refused(
     models: dict[str, Any], kind: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPECDEC_CALIBRATION", str(tmp_path))
     n = EXAMPLES.get(kind, OTHERS)
-    counts = walk(models, kind, n, tmp_path, same=True)
+    counts = walk(models, kind, n, tmp_path)
     assert counts["ran"] > 0.4 * n
     assert counts["drafted"] > n
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_forty_times_as_many_combinations(
-    models: dict[str, Any], kind: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SPECDEC_CALIBRATION", str(tmp_path))
-    walk(models, kind, 40 * EXAMPLES.get(kind, OTHERS), tmp_path, same=False)
 
 
 @pytest.mark.parametrize("verifier", VERIFIERS[1:])

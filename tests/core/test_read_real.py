@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from helpers import native
+from helpers import examples, native
 
 base = native("base")
 
@@ -43,14 +43,14 @@ def test_every_kind_of_text_is_read_alike(text: str, fixed: bool) -> None:
     check(text, fixed)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500))
 @given(TEXTS, st.booleans())
 @example("1e-5", True)
 def test_any_text_is_read_alike(text: str, fixed: bool) -> None:
     check(text, fixed)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.floats(), st.booleans())
 def test_any_number_is_read_alike(number: float, fixed: bool) -> None:
     check(repr(number), fixed)
