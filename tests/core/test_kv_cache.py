@@ -27,49 +27,6 @@ def content(cache) -> list[float]:
 
 
 @pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize("seed", range(4))
-def test_random_operations_agree_with_a_list(kind: str, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    arena = kv.Arena(poison=True)
-    n_ctx = 3 * CHUNK - 5
-    caches = [(kv.Cache(arena, kind, *SHAPE, n_ctx), [])]
-    for _ in range(60):
-        at = int(rng.integers(len(caches)))
-        cache, model = caches[at]
-        action = rng.choice(["feed", "feed", "batch", "truncate", "keep", "fork", "drop"])
-        if action in ("feed", "batch", "keep"):
-            limit = 250 if action == "batch" else 12
-            n = min(int(rng.integers(1, limit)), n_ctx - len(model))
-            tags = [float(x) for x in rng.integers(1, 1900, n)]
-            base = len(model)
-            feed(cache, tags)
-            model += tags
-            if action == "keep":
-                rows = sorted(rng.choice(n, int(rng.integers(0, n + 1)), replace=False).tolist())
-                cache.keep_path(base, rows)
-                model[base:] = [tags[r] for r in rows]
-        elif action == "truncate":
-            n = int(rng.integers(max(0, len(model) - 300), len(model) + 1))
-            cache.truncate(n)
-            del model[n:]
-        elif action == "fork" and len(caches) < 4:
-            caches.append((cache.fork(), model.copy()))
-        elif action == "drop" and len(caches) > 1:
-            del caches[at]
-        for other, expected in caches:
-            assert other.length() == len(expected)
-        assert content(cache) == model
-    for cache, model in caches:
-        assert content(cache) == model
-    stats = arena.stats()
-    page = kv.page_bytes(kind, *SHAPE)
-    assert stats["used_bytes"] == stats["n_used_pages"] * page
-    assert stats["peak_bytes"] >= stats["used_bytes"] + stats["free_bytes"]
-    del cache, other, caches
-    assert arena.stats()["used_bytes"] == 0
-
-
-@pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("head_dim", [32, 64])
 def test_keep_path_moves_every_element(kind: str, head_dim: int) -> None:
     for base in (0, 5, 15, 16, 250, 255, 256):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from helpers import native
+from helpers import examples, native
 
 kv = native("kv")
 
@@ -32,35 +33,72 @@ def common(a, b):
     return n
 
 
-def test_a_text_finds_the_cache_that_has_most_of_it():
-    """Against a list of all texts that are kept."""
-    rng = random.Random(3)
-    arena, tree, kept = kv.Arena(), kv.PrefixTree(), []
-    for _ in range(400):
-        # Few tokens, so that texts have much in common.
-        text = [rng.randrange(2) for _ in range(rng.randrange(1, 12))]
-        if kept and rng.random() < 0.5:
-            text = rng.choice(kept)[: rng.randrange(1, 12)] + text
-        action = rng.random()
-        if action < 0.5:
-            if not any(common(text, old) == len(text) for old in kept):
-                kept = [old for old in kept if common(text, old) < len(old)] + [text]
-            tree.insert(text, cache_of(arena, text))
-        elif action < 0.6 and kept:
-            assert tree.evict()
-            # Who it was shows in what is found no more.
-            gone = [old for old in kept if (tree.find(old) or (0,))[0] < len(old)]
-            assert len(gone) == 1
-            kept.remove(gone[0])
-        best = max((common(text, old) for old in kept), default=0)
-        found = tree.find(text)
+# Few tokens, so that texts have much in common.
+TEXTS = st.lists(st.integers(0, 1), min_size=1, max_size=11)
+WHICH = st.integers(0, 99)
+LENGTHS = st.integers(0, 11)
+
+
+class Trees(RuleBasedStateMachine):
+    """A tree beside a list of all texts that are kept, the one used longest ago first. None of them
+    is the beginning of another."""
+
+    def __init__(self):
+        super().__init__()
+        self.arena, self.tree, self.kept = kv.Arena(), kv.PrefixTree(), []
+
+    def text(self, which, n, new):
+        """Goes on from a beginning of another one."""
+        return (self.kept[which % len(self.kept)][:n] if self.kept else []) + new
+
+    def look_for(self, text):
+        best = max((common(text, old) for old in self.kept), default=0)
+        found = self.tree.find(text)
         if best == 0:
             assert found is None
-        else:
-            length, cache = found
-            assert length == best == cache.length()
-            assert cache.read(0, length) == text[:length]
-        assert tree.size() == len(kept)
+            return
+        length, cache = found
+        assert length == best == cache.length()
+        assert cache.read(0, length) == text[:length]
+        self.use_those_that_have(text, best)
+
+    def use_those_that_have(self, text, best):
+        """Any of those that have as much of a text as it could have been the one that was found."""
+        for old in [old for old in self.kept if common(text, old) == best > 0]:
+            assert self.tree.find(old)[0] == len(old)
+            self.kept.remove(old)
+            self.kept.append(old)
+
+    @rule(which=WHICH, n=LENGTHS, new=TEXTS)
+    def insert(self, which, n, new):
+        text = self.text(which, n, new)
+        self.tree.insert(text, cache_of(self.arena, text))
+        best = max((common(text, old) for old in self.kept), default=0)
+        if best < len(text):
+            self.kept = [old for old in self.kept if common(text, old) < len(old)]
+        self.use_those_that_have(text, best)
+        if best < len(text):
+            self.kept.append(text)
+            self.look_for(text)
+
+    @rule(which=WHICH, n=LENGTHS, new=TEXTS)
+    def find(self, which, n, new):
+        self.look_for(self.text(which, n, new))
+
+    @precondition(lambda self: self.kept)
+    @rule()
+    def evict(self):
+        assert self.tree.evict()
+        self.look_for(self.kept.pop(0))
+
+    @invariant()
+    def no_more_is_kept(self):
+        assert self.tree.size() == len(self.kept)
+        assert self.arena.stats()["n_used_pages"] == len(self.kept)
+
+
+TestTrees = Trees.TestCase
+TestTrees.settings = settings(max_examples=examples(30), stateful_step_count=30)
 
 
 def test_what_was_used_longest_ago_goes_first():

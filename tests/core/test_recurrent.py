@@ -109,24 +109,6 @@ def test_a_long_text_is_gone_back_in_as_far_as_it_says(model: Any, fresh: Fresh,
         back.forward(TEXT[reached : reached + 30], output="none")
 
 
-def test_rollbacks_after_rollbacks(model: Any, fresh: Fresh) -> None:
-    rng = np.random.default_rng(2)
-    session, length = model.session(kv_type="f32"), 0
-    for _ in range(120):
-        n = int(rng.choice([1, 1, 2, 5, 9, 17, 40, 90]))
-        if length + n > 600:
-            length = session.reachable(int(rng.integers(0, 100)))
-            session.truncate(length)
-            continue
-        wrong = int(rng.integers(0, n + 1))  # so many of the rows are no part of the text
-        rows = TEXT[length : length + n - wrong] + [9] * wrong
-        session.forward(rows, output=str(rng.choice(["logits", "argmax"])))
-        kept = session.reachable(length + n - wrong)
-        session.truncate(kept)
-        length = kept
-        assert bits(session.fork().forward([11])) == fresh.after(length, [11])
-
-
 @pytest.mark.parametrize("n_rows", [8, 100, 300])
 def test_paths_of_trees_larger_than_what_is_usually_logged(
     model: Any, fresh: Fresh, n_rows: int
