@@ -59,7 +59,7 @@ void TextMemory::bind(const LoadedModel& model, const std::function<void()>& pol
     throw;
   }
   n_saved_changes_ = texts_->stats().n_changes;
-  if (std::exchange(cleared_, false)) --n_saved_changes_;  // what is there is to be emptied
+  if (cleared_) --n_saved_changes_;  // what is there is to be emptied
 }
 
 // With the mutex held: what is there that this memory has not seen.
@@ -89,13 +89,14 @@ void TextMemory::save() {
   if (path_.empty() || ::getpid() != pid_) return;  // in a child of fork() the lock may be held
   const std::lock_guard lock(mutex_);
   if (head_.vocabulary == 0) return;
-  const std::uint64_t n_changes = texts_->stats().n_changes;
-  if (n_changes == n_saved_changes_) return;
+  if (texts_->stats().n_changes == n_saved_changes_) return;
   last_save_ = std::chrono::steady_clock::now();
   const FolderLock folder(path_);
   read_file({});
+  const std::uint64_t n_changes = texts_->stats().n_changes;  // with what was read
   file_checksum_ = write_memory_file(path_, head_, *texts_);
   n_saved_changes_ = n_changes;
+  cleared_ = false;
 }
 
 void TextMemory::save_quietly() noexcept {
@@ -129,7 +130,7 @@ void TextMemory::save_if_due(std::chrono::seconds every) noexcept {
 
 void TextMemory::clear() {
   const std::lock_guard lock(mutex_);
-  cleared_ = head_.vocabulary == 0;
+  cleared_ = true;
   texts_->clear();
 }
 

@@ -71,7 +71,7 @@ class TextMemory {
   std::uint64_t n_saved_changes_ = 0;
   std::chrono::steady_clock::time_point last_save_{};
   bool warned_ = false;
-  bool cleared_ = false;  // before a model came: what the file holds is forgotten
+  bool cleared_ = false;  // what the file holds is forgotten, until it is written again
 };
 
 }  // namespace specdec

@@ -13,8 +13,12 @@ import sys
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tiny_models
+from damage import damaged
+from helpers import examples
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 
@@ -231,6 +235,41 @@ def test_two_writers_do_not_lose_each_others_texts(tiny: Any, tmp_path: pathlib.
     assert third.n_texts == two.n_texts == 2
 
 
+def test_what_is_cleared_does_not_come_back_from_what_another_wrote(
+    tiny: Any, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "texts.memory"
+    one, two = sd.Memory(path), sd.Memory(path)
+    one.use(tiny)
+    rounds_of(tiny, one)
+    one.save()
+    two.use(tiny)
+    rounds_of(tiny, two, prompt=OTHER)
+    two.save()  # with the text of the first
+    one.clear()
+    rounds_of(tiny, one, prompt="a third one, told after that, ")
+    one.save()
+    assert one.n_texts == 1
+    third = sd.Memory(path)
+    third.use(tiny)
+    assert third.n_texts == 1
+
+
+def test_what_was_read_with_a_save_is_not_saved_again(tiny: Any, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "texts.memory"
+    one, two = sd.Memory(path), sd.Memory(path)
+    for memory, prompt in ((one, PROMPT), (two, OTHER)):
+        memory.use(tiny)
+        rounds_of(tiny, memory, prompt=prompt)
+        memory.save()
+    one.save()
+    rounds_of(tiny, one, prompt="a third one, ")
+    one.save()  # reads the other's
+    written = path.stat()
+    one.save()
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+
+
 def test_processes_that_write_at_once_lose_nothing(
     tiny: Any, tiny_path: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -300,7 +339,7 @@ def test_a_finer_model_of_the_same_vocabulary_shares_it(
         assert out.token_ids == plain(other).token_ids
 
 
-def damaged(content: bytes) -> dict[str, bytes]:
+def wrong_files(content: bytes) -> dict[str, bytes]:
     def put(at: int, value: bytes) -> bytes:
         return content[:at] + value + content[at + len(value) :]
 
@@ -317,11 +356,11 @@ def damaged(content: bytes) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("message", list(damaged(bytes(100))))
+@pytest.mark.parametrize("message", list(wrong_files(bytes(100))))
 def test_a_damaged_file_is_refused_and_left_alone(
     tiny: Any, kept: pathlib.Path, message: str
 ) -> None:
-    content = damaged(kept.read_bytes())[message]
+    content = wrong_files(kept.read_bytes())[message]
     kept.write_bytes(content)
     with pytest.raises((sd.ModelFormatError, sd.UnsupportedModelError), match=message) as refused:
         sd.Decoder(tiny, memory=kept)
@@ -338,21 +377,22 @@ def checked(body: bytes) -> bytes:
     return head + checksum(body).to_bytes(8, "little") + body
 
 
+@pytest.mark.hypothesis
 def test_whatever_the_bytes_are_reading_them_is_safe(tiny: Any, kept: pathlib.Path) -> None:
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "core"))
     whole = kept.read_bytes()
     assert checked(whole[PROLOGUE:]) == whole
-    rng = random.Random(5)
     outcomes = set()
-    for _ in range(400):
-        body = bytearray(whole[PROLOGUE:])
-        for _ in range(rng.randrange(1, 4)):
-            at = rng.randrange(80) if rng.random() < 0.6 else rng.randrange(len(body))
-            value = rng.choice([0, 1, 0x7F, 0xFF, rng.randrange(256)])
-            body[at : at + rng.choice([1, 4, 8])] = bytes([value]) * rng.choice([1, 4, 8])
-        if rng.random() < 0.2:
-            del body[rng.randrange(len(body)) :]
-        kept.write_bytes(checked(bytes(body)))
+
+    @given(
+        st.one_of(
+            damaged(whole[PROLOGUE:], 0, 89, most=3),
+            damaged(whole[PROLOGUE:], most=3),
+            st.integers(0, len(whole) - PROLOGUE).map(lambda n: whole[PROLOGUE:][:n]),
+        )
+    )
+    @settings(max_examples=examples(250))
+    def check(body: bytes) -> None:
+        kept.write_bytes(checked(body))
         memory = sd.Memory(kept)
         try:
             memory.use(tiny)
@@ -361,6 +401,8 @@ def test_whatever_the_bytes_are_reading_them_is_safe(tiny: Any, kept: pathlib.Pa
             outcomes.add("damaged" if str(kept) in str(error) else str(error))
         except sd.InvalidArgumentError:
             outcomes.add("vocabulary")
+
+    check()
     assert outcomes == {"read", "damaged", "vocabulary"}
 
 
