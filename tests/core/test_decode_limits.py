@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from test_decode import (
     DRAFT,
     LOOPING,
@@ -18,7 +19,7 @@ from test_decode import (
     run,
 )
 
-from helpers import native
+from helpers import examples, native
 
 m = native("decode")
 PIECES = [f"<{i}>" for i in range(8)]
@@ -115,27 +116,27 @@ def test_stop_strings_over_every_split_of_tokens(gamma: int) -> None:
         assert out["stop_string"] == stop[0]
 
 
-@pytest.mark.parametrize(
-    "stop", [["abcd", "c"], ["ab", "abc"], ["bc", "abc"], ["zzz", "ca"], ["cab", "bca"]]
+@given(
+    seed=st.integers(0, 99),
+    pieces=st.lists(st.text("abcd", max_size=4), min_size=8, max_size=8),
+    stop=st.lists(st.text("abcd", min_size=1, max_size=6), min_size=1, max_size=3),
+    gamma=st.integers(1, 6),
+    right=st.integers(0, 4),
 )
-def test_several_stop_strings_do_not_depend_on_how_tokens_divide_the_text(stop: list[str]) -> None:
-    for pieces in (
-        ["abc", "a", "bca", "b", "", "c", "d", "abcd"],
-        ["a", "b", "c", "", "d", "ca", "bc", "ab"],
-    ):
-        for seed in range(30):
-            target = {**TARGET, "seed": seed}
-            truth = plain_greedy(m.Session(target), [1], 30)
-            want = reference_stop(pieces, truth, stop)
-            text = {}
-            for gamma in (0, 4):
-                session = m.Session(target, scripted(truth, 1, 2))
-                out = run(session, prompt=[1], max_tokens=30, gamma=gamma, stop=stop, pieces=pieces)
-                text[gamma] = (out["text"].decode(), out["token_ids"], out["finish_reason"])
-            if want is None:
-                want = ("".join(pieces[t] for t in truth), 30)
-            assert text[0] == text[4]
-            assert text[0][:2] == (want[0], truth[: want[1]])
+@example(1, ["abc", "a", "bca", "b", "", "c", "d", "abcd"], ["abcd", "c"], 4, 2)
+@example(1, ["a", "b", "c", "", "d", "ca", "bc", "ab"], ["cab", "bca"], 4, 2)
+@settings(max_examples=examples(150))
+def test_stop_strings_do_not_depend_on_how_tokens_divide_the_text(
+    seed: int, pieces: list[str], stop: list[str], gamma: int, right: int
+) -> None:
+    target = {**TARGET, "seed": seed}
+    truth = plain_greedy(m.Session(target), [1], 30)
+    want = reference_stop(pieces, truth, stop) or ("".join(pieces[t] for t in truth), 30)
+    for n in (0, gamma):
+        session = m.Session(target, scripted(truth, 1, right))
+        out = run(session, prompt=[1], max_tokens=30, gamma=n, stop=stop, pieces=pieces)
+        assert (out["text"].decode(), out["token_ids"]) == (want[0], truth[: want[1]])
+        assert (out["finish_reason"] == "stop") == (out["stop_string"] in stop)
 
 
 def test_a_partial_stop_string_is_held_back_until_it_is_decided() -> None:
@@ -171,7 +172,7 @@ def test_tokens_held_back_by_a_stop_string_are_not_counted_as_accepted() -> None
 # --- contexts ---
 
 
-@pytest.mark.parametrize("drafter", range(12))
+@pytest.mark.parametrize("drafter", range(len(drafters(TARGET))))
 def test_every_context_length_from_the_prompt_on(drafter: int) -> None:
     prompt = [1, 2, 3, 1, 2]
     k = 4
@@ -401,34 +402,45 @@ def test_a_prompt_with_a_known_prefix_is_only_read_from_where_it_differs(kind: s
     assert run(session, prompt=[5, 5], max_tokens=2)["stats"]["reused_prompt_tokens"] == 0
 
 
-def test_random_conversations_equal_fresh_sessions() -> None:
+TURNS = st.tuples(
+    st.integers(0, 99),  # so many tokens of the text before stay
+    st.lists(st.integers(0, 3), max_size=4),
+    st.sampled_from(["", "", "cancel", "fail", "nan"]),
+    st.sampled_from(["target", "draft"]),
+    st.integers(1, 8),
+    st.integers(0, 5),
+    st.sampled_from([0.0, 1.0]),
+)
+
+
+@given(drafter=st.sampled_from(drafters(LOOPING)), turns=st.lists(TURNS, min_size=1, max_size=8))
+@settings(max_examples=examples(50))
+def test_conversations_equal_fresh_sessions(drafter: dict[str, Any], turns: list[Any]) -> None:
     """Any sequence of requests, failures and cancels leaves no trace in the next one."""
-    rng = np.random.default_rng(3)
-    for _ in range(40):
-        session = m.Session(LOOPING, drafters(LOOPING)[int(rng.integers(12))])
-        text = [1]
-        for _ in range(8):
-            if rng.random() < 0.5:
-                text = text[: int(rng.integers(1, len(text) + 1))]
-            text = [*text, *rng.integers(0, 4, size=int(rng.integers(0, 4))).tolist()][:90]
-            kind = str(rng.choice(["", "cancel", "fail", "nan"]))
-            session.inject("target", kind, int(rng.integers(1, 8)) if kind else 0, "device")
-            options = {
-                "prompt": text,
-                "max_tokens": 20,
-                "gamma": int(rng.integers(0, 6)),
-                "sampling": {"temperature": float(rng.choice([0.0, 1.0])), "seed": 5},
-            }
-            try:
-                out = session.run(**options)
-            except m.Error:
-                session.inject("target", "fail", 0)
-                continue
-            session.inject("target", "fail", 0)
-            check_stats(out)
-            if out["finish_reason"] == "length":
-                check_caches(session, text, out)
-            fresh = m.Session(LOOPING).run(**{**options, "gamma": 0})
-            n = len(out["token_ids"])
-            assert out["token_ids"] == fresh["token_ids"][:n]
-            text = [*text, *out["token_ids"]]
+    session = m.Session(LOOPING, drafter)
+    fresh = m.Session(LOOPING)
+    text = [1]
+    for n_kept, new, kind, where, at, gamma, temperature in turns:
+        text = [*text[: max(n_kept, 1)], *new][:90]
+        who = where if drafter is not None and "toy" in drafter else "target"
+        session.inject(who, kind, at if kind else 0, "device")
+        options = {
+            "prompt": text,
+            "max_tokens": 20,
+            "gamma": gamma,
+            "sampling": {"temperature": temperature, "seed": 5},
+        }
+        try:
+            out = session.run(**options)
+        except m.Error:
+            session.inject(who, "fail", 0)
+            continue
+        session.inject(who, "fail", 0)
+        check_stats(out)
+        if out["finish_reason"] == "length":
+            check_caches(session, text, out)
+        fresh.reset()
+        plain = fresh.run(**{**options, "gamma": 0})
+        n = len(out["token_ids"])
+        assert out["token_ids"] == plain["token_ids"][:n]
+        text = [*text, *out["token_ids"]]

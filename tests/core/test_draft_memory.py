@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from test_decode import plain_greedy, run
 
-from helpers import native
+from helpers import examples, native
 
 m = native("decode")
 LEVELS = (3, 5, 8, 16, 32)
@@ -28,47 +31,153 @@ def numbers(seed: int, n: int, vocab: int = 1000) -> list[int]:
     return [int(t) for t in np.random.default_rng(seed).integers(0, vocab, n)]
 
 
-def longest_match(stored: Sequence[Sequence[int]], text: Sequence[int]) -> int:
-    """Of an end of `text` that something follows in a stored text."""
-    best = 0
-    for other in stored:
-        for end in range(1, len(other)):
-            n = 0
-            while n < min(end, len(text), LONGEST) and other[end - 1 - n] == text[-1 - n]:
-                n += 1
-            best = max(best, n)
-    return best
-
-
 def contains(text: Sequence[int], part: Sequence[int]) -> bool:
     return any(
         list(text[i : i + len(part)]) == list(part) for i in range(len(text) - len(part) + 1)
     )
 
 
-@pytest.mark.parametrize("vocab", [2, 4, 30])
-def test_what_is_found_followed_the_longest_known_end(vocab: int) -> None:
-    rng = np.random.default_rng(vocab)
-    for case in range(12):
-        made = m.DraftMemory()
-        for i in range(4):
-            made.add(numbers(100 * case + i, int(rng.integers(4, 90)), vocab))
-        stored = [text for _, text in made.texts()]
-        for _ in range(30):
-            text = numbers(int(rng.integers(1 << 30)), int(rng.integers(1, 40)), vocab)
-            if rng.random() < 0.7:
-                other = stored[int(rng.integers(len(stored)))]
-                end = int(rng.integers(1, len(other)))
-                text += other[max(0, end - int(rng.integers(1, 50))) : end]
-            length, found = made.look_up(text, 6)
-            longest = longest_match(stored, text)
-            level = max((n for n in LEVELS if n <= longest), default=0)
-            assert level <= length <= longest
-            assert (level == 0) == (length == 0)
-            assert len(found) <= 6
+KEYS = st.sampled_from([0, 1, 2**64 - 1])
+ROOM = 1 << 16  # of a memory that forgets nothing here
+PIECES = st.one_of(
+    st.lists(st.integers(0, 2), max_size=12),
+    st.builds(
+        lambda first, n: list(range(first, first + n)), st.integers(0, 99), st.integers(1, 90)
+    ),
+    st.builds(lambda n, m: [n] * m, st.integers(0, 2), st.integers(1, 70)),
+    st.tuples(st.integers(0, 99), st.integers(0, 300), st.integers(1, 90)),  # of an earlier text
+)
+
+
+class Memories(RuleBasedStateMachine):
+    """A memory beside a list of its texts, in which everything is looked for."""
+
+    @initialize(room=st.sampled_from([ROOM, ROOM, 1024]), first=st.sampled_from([1, 2**32 - 400]))
+    def begin(self, room: int, first: int) -> None:
+        self.room = room
+        self.memory = m.DraftMemory(max_tokens=room, first_position=first)
+        self.texts: list[tuple[int, list[int]]] = []  # in the order in which they came
+        self.rows: dict[tuple[int, int], list[int]] = {}
+        self.seen = [[1, 2, 3, 4, 5]]
+
+    def text(self, pieces: list[Any]) -> list[int]:
+        text: list[int] = []
+        for piece in pieces:
+            if isinstance(piece, tuple):
+                which, at, n = piece
+                text += self.seen[which % len(self.seen)][at:][:n]
+            else:
+                text += piece
+        return text
+
+    def find(self, key: int, text: list[int], least: int = 0) -> tuple[list[int], int, int] | None:
+        """(a text, where what follows begins, length of the match): the last place of as many
+        tokens of the end as there is a level for."""
+        for level in reversed(LEVELS):
+            if level < least or level > len(text):
+                continue
+            for owner, other in reversed(self.texts):
+                for at in range(len(other) - 1, level - 1, -1) if owner == key else ():
+                    if other[at - level : at] == text[-level:]:
+                        n = level
+                        while n < min(at, len(text), LONGEST) and other[at - 1 - n] == text[-1 - n]:
+                            n += 1
+                        return other, at, n
+        return None
+
+    def n_known(self, key: int, text: list[int]) -> int:
+        """Tokens at the beginning that need not be stored again."""
+        if len(text) <= LEVELS[-1]:
+            place = self.find(key, text[:-1])
+            known = place is not None and place[2] == len(text) - 1
+            return len(text) if known and place[0][place[1]] == text[-1] else 0
+        known = 0
+        while known < len(text):
+            end = max(known, LEVELS[-1])
+            place = self.find(key, text[:end], LEVELS[-1])
+            if place is None:
+                break
+            n = 0
+            while end + n < len(text) and place[0][place[1] :][n : n + 1] == [text[end + n]]:
+                n += 1
+            if end + n == known:
+                break
+            known = end + n
+            if n == 0:
+                break
+        return known
+
+    @rule(key=KEYS, pieces=st.lists(PIECES, min_size=1, max_size=5))
+    def add(self, key: int, pieces: list[Any]) -> None:
+        text = self.text(pieces)
+        before = self.memory.texts()
+        self.memory.add(text, key=key)
+        self.seen = [*self.seen, text][-8:]
+        if self.room == ROOM:
+            known = self.n_known(key, text) if len(text) > LEVELS[0] else len(text)
+            if known < len(text):
+                self.texts.append((key, text[max(0, known - LEVELS[-1]) :]))
+            return
+        after = self.memory.texts()
+        gone = [one for one in before if one not in after]
+        new = [one for one in after if one not in before]
+        assert len(new) <= 1
+        assert not gone or sum(len(one) for _, one in [*after, gone[-1]]) > self.room
+        assert all(owner == key and text[-len(one) :] == one for owner, one in new)
+        self.texts = after
+
+    @rule(key=KEYS, pieces=st.lists(PIECES, min_size=1, max_size=3), n=st.integers(0, 90))
+    def look_up(self, key: int, pieces: list[Any], n: int) -> None:
+        text = self.text(pieces)
+        length, found = self.memory.look_up(text, n, key=key)
+        if self.room < ROOM:
+            assert len(found) <= n
             assert bool(found) == (length > 0)
-            if length:
+            if found:
+                stored = [other for owner, other in self.texts if owner == key]
                 assert any(contains(other, [*text[-length:], found[0]]) for other in stored)
+            return
+        place = self.find(key, text) if n > 0 else None
+        assert length == (place[2] if place else 0)
+        expected: list[int] = []
+        for _ in range(4):
+            if place is None:
+                break
+            expected += place[0][place[1] :][: n - len(expected)]
+            if len(expected) == n:
+                break
+            place = self.find(key, text[-LONGEST:] + expected, 8)
+        assert found == expected
+
+    @rule(key=KEYS, after=st.integers(0, 5), best=st.lists(st.integers(0, 9), max_size=8))
+    def note_successors(self, key: int, after: int, best: list[int]) -> None:
+        self.memory.add_successors(after, best, key=key)
+        self.rows[key, after] = best
+
+    @rule(key=KEYS, after=st.integers(0, 5))
+    def find_successors(self, key: int, after: int) -> None:
+        known, row = self.memory.successors(after, key=key)
+        if known:  # another may have taken its place
+            best = self.rows[key, after]
+            assert row == best + [-1] * (8 - len(best))
+        else:
+            assert self.room < ROOM or (key, after) not in self.rows
+
+    @rule()
+    def clear(self) -> None:
+        self.memory.clear()
+        self.texts, self.rows = [], {}
+
+    @invariant()
+    def it_holds_what_the_list_holds(self) -> None:
+        n_tokens, n_texts, *_ = self.memory.stats()
+        assert n_texts == len(self.texts)
+        assert n_tokens == sum(len(text) for _, text in self.texts) <= self.room
+        assert sorted(self.memory.texts()) == sorted(self.texts)
+
+
+TestMemories = Memories.TestCase
+TestMemories.settings = settings(max_examples=examples(30), stateful_step_count=25)
 
 
 def test_the_most_recent_of_two_continuations_is_found() -> None:

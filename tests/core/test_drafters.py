@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_decode import DRAFT, LOOPING, TARGET, plain_greedy, run
 
 from decode_reference import NGramReference
-from helpers import native
+from helpers import examples, native
 
 m = native("decode")
 
@@ -18,39 +20,51 @@ m = native("decode")
 # --- n-gram ---
 
 
-@pytest.mark.parametrize("n", [1, 2, 4, 6])
-@pytest.mark.parametrize("min_count", [1, 2])
-@pytest.mark.parametrize("filler", [1, 3])
-def test_ngram_equals_the_slow_reference(n: int, min_count: int, filler: int) -> None:
-    rng = np.random.default_rng([n, min_count, filler])
-    for vocab in (2, 4, 12):
-        session = m.Session(
-            {"vocab_size": vocab},
-            {
-                "kind": "ngram",
-                "n": n,
-                "min_count": min_count,
-                "filler_top_k": filler,
-            },
-        )
-        reference = NGramReference(n, min_count)
-        text = rng.integers(0, vocab, size=30).tolist()
-        session.begin(text)
-        reference.begin(text)
-        for _ in range(25):
-            limit = int(rng.integers(1, 12))
-            assert session.propose(text, limit) == reference.propose(text, limit)
-            new = rng.integers(0, vocab, size=int(rng.integers(1, 5))).tolist()
-            top = []
-            for token in new:
-                if filler > 1:
-                    best = rng.permutation(vocab)[:filler].tolist()
-                    top.append(best)
-                    for other in reversed(best):
-                        reference.count(text, other)
-                reference.count(text, token)
-                text.append(token)
-            session.commit(text, len(new), top)
+@given(
+    n=st.sampled_from([1, 2, 4, 6]),
+    min_count=st.sampled_from([1, 2]),
+    filler=st.sampled_from([1, 3]),
+    vocab=st.sampled_from([2, 4, 12]),
+    text=st.lists(st.integers(0, 11), min_size=1, max_size=30),
+    rounds=st.lists(
+        st.tuples(
+            st.lists(
+                st.tuples(st.integers(0, 11), st.permutations(range(12))), min_size=1, max_size=4
+            ),
+            st.integers(1, 11),
+        ),
+        max_size=15,
+    ),
+)
+@settings(max_examples=examples(50))
+def test_ngram_equals_the_slow_reference(
+    n: int,
+    min_count: int,
+    filler: int,
+    vocab: int,
+    text: list[int],
+    rounds: list[tuple[list[tuple[int, list[int]]], int]],
+) -> None:
+    session = m.Session(
+        {"vocab_size": vocab},
+        {"kind": "ngram", "n": n, "min_count": min_count, "filler_top_k": filler},
+    )
+    reference = NGramReference(n, min_count)
+    text = [token % vocab for token in text]
+    session.begin(text)
+    reference.begin(text)
+    for new, limit in rounds:
+        assert session.propose(text, limit) == reference.propose(text, limit)
+        top = []
+        for token, order in new:
+            if filler > 1:
+                best = [t for t in order if t < vocab][:filler]
+                top.append(best)
+                for other in reversed(best):
+                    reference.count(text, other)
+            reference.count(text, token % vocab)
+            text.append(token % vocab)
+        session.commit(text, len(new), top)
 
 
 def test_ngram_takes_the_longest_match_first_and_the_most_recent_on_ties() -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_decode import LOOPING, TARGET, plain_greedy, run
 
-from helpers import native
+from helpers import examples, native
 
 m = native("decode")
 
@@ -44,22 +46,34 @@ def suffix(target: dict[str, Any] | None = None, **options: Any) -> Any:
     return m.Session(target or {"vocab_size": 64}, {"kind": "suffix", **options})
 
 
-@pytest.mark.parametrize("min_match", [1, 2, 4])
-@pytest.mark.parametrize("vocab", [1, 2, 3, 8])
-def test_suffix_drafts_follow_the_most_recent_longest_match(vocab: int, min_match: int) -> None:
-    rng = np.random.default_rng([vocab, min_match])
-    for _ in range(6):
-        session = suffix(min_match=min_match)
-        text = rng.integers(0, vocab, size=int(rng.integers(1, 20))).tolist()
-        session.begin(text)
-        for _ in range(40 if vocab > 1 else 20):
-            limit = int(rng.integers(1, 16))
-            draft, _, strength = session.propose_tree(text, limit)
-            assert (draft, strength) == suffix_draft(text, limit, min_match)
-            copied = text[-5:-2] if rng.random() < 0.4 else []  # repetitions of several lengths
-            new = [*copied, *rng.integers(0, vocab, size=int(rng.integers(1, 4))).tolist()]
-            text = [*text, *new]
-            session.commit(text, len(new))
+@given(
+    vocab=st.sampled_from([1, 2, 3, 8]),
+    min_match=st.sampled_from([1, 2, 4]),
+    text=st.lists(st.integers(0, 7), min_size=1, max_size=20),
+    # Tokens, repetitions of several lengths, and how many are asked for.
+    rounds=st.lists(
+        st.tuples(
+            st.lists(st.integers(0, 7), min_size=1, max_size=3),
+            st.integers(0, 3),
+            st.integers(1, 15),
+        ),
+        max_size=40,
+    ),
+)
+@settings(max_examples=examples(40))
+def test_suffix_drafts_follow_the_most_recent_longest_match(
+    vocab: int, min_match: int, text: list[int], rounds: list[tuple[list[int], int, int]]
+) -> None:
+    session = suffix(min_match=min_match)
+    text = [token % vocab for token in text]
+    session.begin(text)
+    for tokens, n_copied, limit in rounds:
+        draft, _, strength = session.propose_tree(text, limit)
+        assert (draft, strength) == suffix_draft(text, limit, min_match)
+        copied = text[-5:][:n_copied]
+        new = [*copied, *(token % vocab for token in tokens)]
+        text = [*text, *new]
+        session.commit(text, len(new))
 
 
 def test_suffix_drafts_grow_with_the_match_and_go_round_in_circles() -> None:
@@ -106,12 +120,15 @@ def test_a_static_text_is_used_when_it_matches_longer() -> None:
     assert session.propose([2, 3], 8) == [6, 7]
 
 
-def test_a_static_text_gives_the_last_place_of_every_match() -> None:
-    rng = np.random.default_rng(5)
-    corpus = rng.integers(0, 3, size=200).tolist()
+@given(
+    corpus=st.lists(st.integers(0, 2), min_size=1, max_size=120),
+    texts=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), max_size=8),
+)
+def test_a_static_text_gives_the_last_place_of_every_match(
+    corpus: list[int], texts: list[list[int]]
+) -> None:
     session = suffix(corpus=corpus, min_match=1)
-    for _ in range(100):
-        text = rng.integers(0, 3, size=3).tolist()
+    for text in texts:
         session.begin(text)
         best = (0, 0)
         for end in range(1, len(corpus) + 1):

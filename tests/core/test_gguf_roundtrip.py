@@ -9,6 +9,8 @@ import stat
 import gguf
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import gguf_fixtures as fx
 from gguf_malformed_cases import FIXTURES
@@ -140,6 +142,60 @@ def test_written_file_is_read_back_by_the_gguf_package(alignment, tmp_path):
     for name, _, shape, data in every_tensor():
         assert ours.tensor_bytes(name) == data
         assert [t["shape"] for t in ours.tensors() if t["name"] == name] == [shape]
+
+
+def scalars(kind: str) -> st.SearchStrategy:
+    if kind == "string":
+        return st.text(max_size=20).map(str.encode)
+    if kind == "bool":
+        return st.booleans()
+    if kind[0] == "f":
+        return st.floats(allow_nan=False, width=int(kind[1:]))
+    return st.integers(*SCALARS[kind])
+
+
+FIELDS = st.one_of(
+    [st.tuples(st.just(kind), scalars(kind)) for kind in SCALARS]
+    + [st.tuples(st.just(f"[{kind}]"), st.lists(scalars(kind), max_size=9)) for kind in SCALARS]
+)
+KEYS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(
+    lambda key: not key.startswith("general.")
+)
+NAMES = st.text("abc.é", min_size=1, max_size=20)
+SHAPES = st.lists(st.integers(1, 5), min_size=1, max_size=4)
+
+
+@pytest.mark.hypothesis
+def test_whatever_is_written_is_read_back(tmp_path):
+    path = str(tmp_path / "w.gguf")
+
+    @given(
+        fields=st.dictionaries(KEYS, FIELDS, max_size=6),
+        shapes=st.dictionaries(NAMES, SHAPES, max_size=4),
+        alignment=st.sampled_from([8, 32, 256]),
+    )
+    def check(fields, shapes, alignment):
+        data = {
+            name: np.arange(np.prod(shape), dtype=np.float32).tobytes()
+            for name, shape in shapes.items()
+        }
+        gguf_native.write(
+            path,
+            [(key, kind, value) for key, (kind, value) in fields.items()],
+            [(name, "F32", shape, data[name]) for name, shape in shapes.items()],
+            alignment,
+        )
+        file = gguf_native.open(path)
+        assert [key for key in map(bytes.decode, file.key_names()) if key in fields] == list(fields)
+        for key, (kind, value) in fields.items():
+            assert file.value(key) == value
+            assert file.type_name(key) == (f"array of {kind[1:-1]}" if kind[0] == "[" else kind)
+        assert [(t["name"], t["shape"]) for t in file.tensors()] == list(shapes.items())
+        for name in shapes:
+            assert file.tensor_bytes(name) == data[name]
+            assert next(t for t in file.tensors() if t["name"] == name)["offset"] % alignment == 0
+
+    check()
 
 
 def test_tensor_data_can_be_streamed_in_pieces(tmp_path):

@@ -9,8 +9,10 @@ import re
 import subprocess
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from helpers import native, specdec_binary
+from helpers import examples, native, specdec_binary
 from pairwise import in_turn
 
 module = native("grammar")
@@ -351,98 +353,116 @@ def test_random_texts_of_a_schema_are_valid():
     assert ended > 50
 
 
-class Schemas:
-    """Random ones, and random values."""
-
-    def __init__(self, seed):
-        self.chance = random.Random(seed)
-
-    def some(self, *choices):
-        return self.chance.choice(choices)
-
-    def value(self, depth=0):
-        kind = self.chance.randrange(5 if depth > 1 else 7)
-        if kind == 5:
-            return [self.value(depth + 1) for _ in range(self.chance.randrange(3))]
-        if kind == 6:
-            return {self.some("a", "b"): self.value(depth + 1) for _ in range(2)}
-        return self.some(None, True, 0, 1, -3, 2.5, 10, "a", 'b"', "é", "")
-
-    def schema(self, depth=0):
-        kind = self.chance.randrange(6 if depth > 3 else 12)
-        if kind == 0:
-            return self.some(True, True, False)
-        if kind == 1:
-            return {"type": self.some("null", "boolean", "integer", "number", "string")}
-        if kind == 2:
-            bounds = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-            chosen = {b: self.some(0, 1, -1, 2.5, -7.25, 10, 100.125) for b in bounds}
-            kept = {b: x for b, x in chosen.items() if self.chance.random() < 0.4}
-            return {"type": self.some("integer", "number"), **kept}
-        if kind == 3:
-            return {"type": "string", "minLength": self.some(0, 1), "maxLength": self.some(0, 2)}
-        if kind == 4:
-            return {"enum": [self.value() for _ in range(2)]}
-        if kind == 5:
-            patterns = ("^a", "b$", "[0-9]{2}", "^(x|y)+$", '^["\\\\]$', "^\\s*$", "^[^a-z]$")
-            return {"type": "string", "pattern": self.some(*patterns)}
-        if kind < 8:
-            names = self.chance.sample(["a", "b", "aa", "é", 'a"b', ""], self.chance.randrange(4))
-            needed = self.chance.sample(["a", "b", "c"], self.chance.randrange(3))
-            more = self.some(False, True, self.schema(depth + 1))
-            inner = {name: self.schema(depth + 1) for name in names}
-            return {"type": "object", "properties": inner, "required": needed,
-                    "additionalProperties": more}  # fmt: skip
-        if kind < 10:
-            first = [self.schema(depth + 1) for _ in range(self.chance.randrange(3))]
-            return {"type": "array", "items": self.schema(depth + 1), "prefixItems": first,
-                    "minItems": self.some(0, 1, 2), "maxItems": self.some(1, 3)}  # fmt: skip
-        parts = [self.schema(depth + 1) for _ in range(2)]
-        if kind == 10:
-            return {self.some("anyOf", "oneOf", "allOf"): parts}
-        return {"allOf": parts, "anyOf": [self.schema(depth + 1), self.schema(depth + 1)]}
-
-    def text(self, reader):
-        text = b""
-        while len(text) < 150:
-            following = reader.following(text)
-            if not following:
-                break
-            closing = [b for b in following if chr(b) in '"]}nul']
-            most = closing if closing and self.chance.random() < 0.6 else following
-            text += bytes([self.chance.choice(most)])
-        return text
+SOME_SCALARS = st.sampled_from([None, True, 0, 1, -3, 2.5, 10, "a", 'b"', "é", ""])
+SOME_VALUES = st.recursive(
+    SOME_SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2),
+        st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2),
+    ),
+    max_leaves=4,
+)
+SOME_BOUNDS = st.dictionaries(
+    st.sampled_from(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]),
+    st.sampled_from([0, 1, -1, 2.5, -7.25, 10, 100.125]),
+    max_size=3,
+)
+SOME_PATTERNS = ("^a", "b$", "[0-9]{2}", "^(x|y)+$", '^["\\\\]$', "^\\s*$", "^[^a-z]$")
+SOME_NAMES = st.sampled_from(["a", "b", "aa", "é", 'a"b', ""])
 
 
+def schema_of(**keys):
+    """Of the values of keywords, some of them strategies."""
+    drawn = {k: v if isinstance(v, st.SearchStrategy) else st.just(v) for k, v in keys.items()}
+    return st.fixed_dictionaries(drawn)
+
+
+def inner_schemas(inner):
+    pairs = st.lists(inner, min_size=2, max_size=2)
+    return st.one_of(
+        schema_of(
+            type="object",
+            properties=st.dictionaries(SOME_NAMES, inner, max_size=3),
+            required=st.lists(st.sampled_from(["a", "b", "c"]), max_size=2, unique=True),
+            additionalProperties=st.one_of(st.booleans(), inner),
+        ),
+        schema_of(
+            type="array",
+            items=inner,
+            prefixItems=st.lists(inner, max_size=2),
+            minItems=st.integers(0, 2),
+            maxItems=st.sampled_from([1, 3]),
+        ),
+        st.builds(
+            lambda word, parts: {word: parts}, st.sampled_from(["anyOf", "oneOf", "allOf"]), pairs
+        ),
+        schema_of(allOf=pairs, anyOf=pairs),
+    )
+
+
+SCHEMAS = st.recursive(
+    st.one_of(
+        st.sampled_from([True, False]),
+        schema_of(type=st.sampled_from(["null", "boolean", "integer", "number", "string"])),
+        st.builds(
+            lambda kind, bounds: {"type": kind, **bounds},
+            st.sampled_from(["integer", "number"]),
+            SOME_BOUNDS,
+        ),
+        schema_of(type="string", minLength=st.integers(0, 1), maxLength=st.sampled_from([0, 2])),
+        schema_of(enum=st.lists(SOME_VALUES, min_size=2, max_size=2)),
+        schema_of(type="string", pattern=st.sampled_from(SOME_PATTERNS)),
+    ),
+    inner_schemas,
+    max_leaves=6,
+)
+
+
+def written(reader, chance):
+    """A text that a reader allows byte by byte; it may be too long to end."""
+    text = b""
+    while len(text) < 150:
+        following = reader.following(text)
+        if not following:
+            break
+        closing = [b for b in following if chr(b) in '"]}nul']
+        most = closing if closing and chance.random() < 0.6 else following
+        text += bytes([chance.choice(most)])
+    return text
+
+
+@pytest.mark.hypothesis
 def test_random_schemas():
     """What is written fits; there is no way into a trap; what fits everything can be written."""
     jsonschema = pytest.importorskip("jsonschema")
-    random_ones = Schemas(11)
-    n_texts = n_values = 0
-    for _ in range(400):
-        schema = random_ones.schema()
+    counts = {"texts": 0, "values": 0}
+
+    @given(SCHEMAS, st.lists(SOME_VALUES, max_size=10), st.integers(0, 2**32))
+    @settings(max_examples=examples(200))
+    def check(schema, values, seed):
         validator = jsonschema.Draft202012Validator(schema)
         try:
             reader = module.Texts("schema", json.dumps(schema))
         except module.NativeError as error:
-            impossible = "no text matches" in str(error)
-            values = [random_ones.value() for _ in range(10)] if impossible else []
-            assert not any(map(validator.is_valid, values)), schema
-            continue
+            if "no text matches" in str(error):
+                assert not any(map(validator.is_valid, values))
+            return
+        chance = random.Random(seed)
         for _ in range(4):
-            text = random_ones.text(reader)
+            text = written(reader, chance)
             if reader.read(text)[1]:
-                n_texts += 1
-                assert validator.is_valid(json.loads(text)), (schema, text)
+                counts["texts"] += 1
+                assert validator.is_valid(json.loads(text)), text
             else:
-                assert reader.following(text), ("a trap", schema, text)
+                assert reader.following(text), ("a trap", text)
         for value in (None, True, 0, 1, -3, 2.5, 10, "a", 'b"', "é", "", []):
             if validator.is_valid(value):
-                n_values += 1
-                text = json.dumps(value, ensure_ascii=False)
-                assert reader.read(text)[1], (schema, text)
-    assert n_texts > 300
-    assert n_values > 300
+                counts["values"] += 1
+                assert reader.read(json.dumps(value, ensure_ascii=False))[1], value
+
+    check()
+    assert counts["texts"] > 100
+    assert counts["values"] > 100
 
 
 TOKENS = ["{", "}", '"', '"a', 'a"', '":', ":", ",", '","', "1", "23", "é", "\xc3", "\xa9",

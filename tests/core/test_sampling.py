@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from decode_reference import adjusted, chi_square_z, warped
-from helpers import native
+from helpers import examples, native
 
 m = native("decode")
 
@@ -73,31 +75,54 @@ def test_warps_equal_the_reference(params: dict[str, Any], n: int) -> None:
         check_warp(logits, params, prefix, position)
 
 
+# Some rows are all ties, or have tokens that are far from the others or banned.
+ROWS = st.one_of(
+    st.lists(st.integers(0, 2).map(float), min_size=8, max_size=30),
+    st.lists(st.floats(-20, 20, width=32), min_size=8, max_size=60),
+    st.lists(
+        st.sampled_from([0.0, 0.0, 1.0, -80.0, 90.0, -math.inf]), min_size=8, max_size=40
+    ).filter(lambda row: max(row) > -math.inf),
+).map(lambda row: np.array(row, np.float32))
+PREFIXES = st.lists(st.integers(0, 7), max_size=10)
+
+
 @pytest.mark.parametrize("params", WARPS, ids=lambda p: ",".join(p) or "greedy")
-def test_ties_go_to_the_lowest_id(params: dict[str, Any]) -> None:
-    rng = np.random.default_rng(3)
-    for position in range(20):
-        logits = rng.integers(0, 3, size=30).astype(np.float32)
-        check_warp(logits, params, [1, 2, 2], position)
+@given(logits=ROWS, prefix=PREFIXES, position=st.integers(0, 99))
+@settings(max_examples=examples(10))
+def test_warps_of_any_row_equal_the_reference(
+    params: dict[str, Any], logits: np.ndarray, prefix: list[int], position: int
+) -> None:
+    check_warp(logits, params, prefix, position)
 
 
-def test_random_combinations_of_warps_equal_the_reference() -> None:
-    rng = np.random.default_rng(11)
-    for position in range(300):
-        n = int(rng.integers(2, 60))
-        params = {
-            "temperature": float(rng.choice([0.0, 0.2, 1.0, 3.0])),
-            "top_k": int(rng.choice([0, 1, 2, 7, 50])),
-            "top_p": float(rng.choice([1.0, 0.97, 0.5])),
-            "min_p": float(rng.choice([0.0, 0.03, 0.6])),
-            "noise_scale": float(rng.choice([0.0, 0.4])),
-            "repetition_penalty": float(rng.choice([1.0, 1.3])),
-            "frequency_penalty": float(rng.choice([0.0, 0.2])),
-            "penalty_last_n": int(rng.choice([-1, 0, 4, 64])),
-            "seed": position,
-        }
-        logits = (rng.normal(size=n) * 4).astype(np.float32)
-        check_warp(logits, params, rng.integers(0, n, size=10).tolist(), position)
+@given(
+    logits=ROWS,
+    prefix=PREFIXES,
+    position=st.integers(0, 99),
+    params=st.fixed_dictionaries(
+        {},
+        optional={
+            "temperature": st.sampled_from([0.0, 0.2, 1.0, 3.0]),
+            "top_k": st.sampled_from([0, 1, 2, 7, 50]),
+            "top_p": st.sampled_from([1.0, 0.97, 0.5]),
+            "min_p": st.sampled_from([0.0, 0.03, 0.6]),
+            "noise_scale": st.sampled_from([0.0, 0.4]),
+            "repetition_penalty": st.sampled_from([1.0, 1.3, 0.7]),
+            "frequency_penalty": st.sampled_from([0.0, 0.2]),
+            "presence_penalty": st.sampled_from([0.0, -1.0]),
+            "penalty_last_n": st.sampled_from([-1, 0, 4, 64]),
+            "logit_bias": st.lists(
+                st.tuples(st.integers(0, 7), st.sampled_from([-2.0, 5.0])), max_size=3
+            ),
+            "seed": st.integers(0, 99),
+        },
+    ),
+)
+@settings(max_examples=examples(150))
+def test_combinations_of_warps_equal_the_reference(
+    logits: np.ndarray, prefix: list[int], position: int, params: dict[str, Any]
+) -> None:
+    check_warp(logits, params, prefix, position)
 
 
 def test_warping_leaves_the_row_alone() -> None:
@@ -222,13 +247,16 @@ def test_residual_is_the_positive_part() -> None:
     assert sum(same) > 0  # never nothing to draw from
 
 
-def test_top_k_tokens_are_sorted_and_stable() -> None:
-    rng = np.random.default_rng(8)
-    for n in (1, 5, 100, 3000):
-        logits = rng.integers(0, 40, size=n).astype(np.float32)
-        order = sorted(range(n), key=lambda i: (-logits[i], i))
-        for k in (0, 1, 3, 10, n // 2, n, n + 5):
-            assert m.top_k_tokens(logits, k) == order[:k]
+@given(
+    logits=st.lists(st.integers(0, 40), min_size=1, max_size=60),
+    repeats=st.sampled_from([1, 1, 50]),
+    k=st.integers(0, 70),
+)
+def test_top_k_tokens_are_sorted_and_stable(logits: list[int], repeats: int, k: int) -> None:
+    row = np.array(logits * repeats, np.float32)
+    order = sorted(range(len(row)), key=lambda i: (-row[i], i))
+    for n in {k, len(row) // 2, len(row), len(row) + 5}:
+        assert m.top_k_tokens(row, n) == order[:n]
 
 
 def test_logprobs_are_log_softmax_with_the_best_alternatives() -> None:

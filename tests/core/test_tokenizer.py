@@ -9,9 +9,11 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 import tokenizer_files as tf
-from helpers import model_path
+from helpers import examples, model_path
 from tokenizer_files import CONTROL, UNUSED, USER_DEFINED, bpe_file, parse, spm_file
 
 native_tokenizer = tf.native_tokenizer
@@ -35,31 +37,47 @@ def merge_plainly(symbols: list[str], rank_of: dict[tuple[str, str], float]) -> 
         symbols[i : i + 2] = [symbols[i] + symbols[i + 1]]
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_byte_pair_merging_follows_its_definition_for_short_and_long_words(seed: int) -> None:
-    rng = random.Random(seed)
+@st.composite
+def merge_lists(draw: st.DrawFn) -> list[tuple[str, str]]:
+    """Merges of what others make, in any order: also those whose parts are only made later."""
     known = list("abc")
     merges: list[tuple[str, str]] = []
-    while len(merges) < 12:
-        pair = (rng.choice(known), rng.choice(known))
+    for i, j in draw(st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14)), max_size=16)):
+        pair = (known[i % len(known)], known[j % len(known)])
         if pair not in merges and len(pair[0] + pair[1]) <= 8:
             merges.append(pair)
             known.append(pair[0] + pair[1])
-    rng.shuffle(merges)  # also merges whose parts are only made by later ones
+    return draw(st.permutations(merges))
+
+
+def words(alphabet: str) -> st.SearchStrategy[list[str]]:
+    """Some short ones, and one that is long and repeats itself."""
+    word = st.text(alphabet, max_size=39)
+    long = st.builds(lambda text, more: text * 12 + more, word, word)
+    return st.builds(lambda some, one: [*some, one], st.lists(word, max_size=20), long)
+
+
+@given(merges=merge_lists(), texts=words("abc"))
+def test_byte_pair_merging_follows_its_definition_for_short_and_long_words(
+    merges: list[tuple[str, str]], texts: list[str]
+) -> None:
     tokenizer = parse(bpe_file(merges, special=[]))
     ranks = {pair: float(rank) for rank, pair in enumerate(merges)}
-    for length in [*range(1, 40), 100, 300]:
-        text = "".join(rng.choices("abc", k=length))
+    for text in texts:
         expected = merge_plainly(list(text), ranks)
         assert texts_of(tokenizer, tokenizer.encode(text.encode())) == expected, text
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_sentencepiece_merging_follows_its_definition_with_equal_scores(seed: int) -> None:
-    rng = random.Random(seed)
-    words = {"".join(rng.choices("abé", k=rng.randint(2, 6))) for _ in range(30)}
+@given(
     # A few scores for many tokens, so that the leftmost rule decides often.
-    scores = {word: -float(rng.randint(0, 4)) for word in sorted(words)}
+    scores=st.dictionaries(
+        st.text("abé", min_size=2, max_size=6), st.integers(-4, 0).map(float), max_size=30
+    ),
+    texts=words("abé"),
+)
+def test_sentencepiece_merging_follows_its_definition_with_equal_scores(
+    scores: dict[str, float], texts: list[str]
+) -> None:
     pieces = [(c, -9.0) for c in "abé▁"] + list(scores.items())
     tokenizer = parse(spm_file(pieces, add_space_prefix=False))
     ranks = {
@@ -67,8 +85,7 @@ def test_sentencepiece_merging_follows_its_definition_with_equal_scores(seed: in
         for word, score in scores.items()
         for cut in range(1, len(word))
     }
-    for length in [*range(1, 40), 100, 300]:
-        text = "".join(rng.choices("abé", k=length))
+    for text in texts:
         expected = merge_plainly(list(text), ranks)
         assert texts_of(tokenizer, tokenizer.encode(text.encode())) == expected, text
 
@@ -137,20 +154,25 @@ def cut_plainly(text: str, special: list[str], allowed: list[bool]) -> list[str]
     return out
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_special_tokens_are_cut_out_from_the_left_the_longest_first(seed: int) -> None:
-    rng = random.Random(seed)
-    special = ["".join(rng.choices("ab<", k=rng.randint(2, 8))) for _ in range(5)]
+@given(
+    special=st.lists(st.text("ab<", min_size=2, max_size=8), max_size=5, unique=True),
+    texts=st.lists(
+        st.lists(st.tuples(st.text("ab<", max_size=14), st.booleans()), max_size=4), max_size=12
+    ),
+)
+@settings(max_examples=examples(60))
+def test_special_tokens_are_cut_out_from_the_left_the_longest_first(
+    special: list[str], texts: list[list[tuple[str, bool]]]
+) -> None:
     tokenizer = parse(bpe_file([], special=[(text, CONTROL) for text in special]))
-    for _ in range(40):
-        text = "".join(rng.choices("ab<", k=rng.randint(0, 40)))
+    for pieces in texts:
+        text = "".join(part for part, _ in pieces)
         got = texts_of(tokenizer, tokenizer.encode(text.encode(), parse_special=True))
-        assert got == cut_plainly(text, special, [True] * len(text)), (special, text)
-        pieces = [(part, rng.random() < 0.6) for part in text.partition("<")]
-        allowed = [may for part, may in pieces for _ in part]
+        assert got == cut_plainly(text, special, [True] * len(text))
         # Neighbouring pieces that allow special tokens are one range.
+        allowed = [may for part, may in pieces for _ in part]
         got = texts_of(tokenizer, tokenizer.encode_chat([(p.encode(), may) for p, may in pieces]))
-        assert got == cut_plainly(text, special, allowed), (special, pieces)
+        assert got == cut_plainly(text, special, allowed)
 
 
 def test_runs_of_spaces_as_user_defined_tokens_are_taken_longest_first() -> None:
@@ -221,33 +243,30 @@ def test_a_space_is_put_in_front_of_text_at_the_start_and_behind_special_tokens(
 # --- any bytes
 
 
+ANY_BYTES = st.one_of(
+    st.binary(max_size=30),
+    st.text(max_size=15).map(str.encode),
+    # What the rules of pre-tokenizers name, cut anywhere.
+    st.text("e\u0301 'LlSs中\r\n\t１2½A_.", max_size=12).map(lambda text: text.encode()[1:]),
+)
+CUT_OFF = b"\xff \xc3 \xed\xa0\x80 \xf4\x90\x80\x80 \xc0\xaf a\x00b \xe2\x96".split()
+
+
 @pytest.mark.parametrize("pre", sorted(native_tokenizer.known_pre_tokenizers().split(", ")))
-def test_words_are_the_whole_text_whatever_its_bytes(pre: str) -> None:
-    rng = random.Random(pre)
-    for _ in range(300):
-        text = (
-            rng.randbytes(rng.randint(0, 30))
-            + "e\u0301 'LL 中\r\n １2".encode()[: rng.randint(0, 20)]
-        )
+@given(texts=st.lists(ANY_BYTES, max_size=30))
+@settings(max_examples=examples(10))
+def test_words_are_the_whole_text_whatever_its_bytes(pre: str, texts: list[bytes]) -> None:
+    for text in [*texts, b"".join(texts)]:
         words = native_tokenizer.split_words(pre, text)
         assert b"".join(words) == text
         assert all(words)
 
 
-@pytest.mark.parametrize("make", [bpe_file, spm_file])
-def test_bytes_that_are_not_utf8_come_back_unchanged(make: Any) -> None:
-    tokenizer = parse(make())
-    rng = random.Random(3)
-    hostile = [
-        b"\xff",
-        b"\xc3",
-        b"\xed\xa0\x80",
-        b"\xf4\x90\x80\x80",
-        b"\xc0\xaf",
-        b"a\x00b",
-        b"\xe2\x96",
-    ]
-    for text in hostile + [rng.randbytes(rng.randint(0, 50)) for _ in range(2000)]:
+@pytest.mark.parametrize("tokenizer", [parse(bpe_file()), parse(spm_file())], ids=["bpe", "spm"])
+@given(texts=st.lists(ANY_BYTES, max_size=50))
+@example(CUT_OFF)
+def test_bytes_that_are_not_utf8_come_back_unchanged(tokenizer: Any, texts: list[bytes]) -> None:
+    for text in texts:
         tokens = tokenizer.encode(text)
         assert tokenizer.decode_bytes(tokens, strip_space_prefix=True) == text
         shown = tokenizer.decode(tokens, strip_space_prefix=True)
@@ -260,14 +279,15 @@ def test_characters_without_a_token_become_byte_tokens() -> None:
     assert texts_of(tokenizer, tokens) == ["▁a", "<0xC3>", "<0xA9>"]
 
 
-def test_invalid_utf8_is_replaced_as_python_does() -> None:
-    rng = random.Random(4)
-    alphabet = bytes(
-        [0x41, 0x80, 0xBF, 0xC2, 0xE0, 0xA0, 0xED, 0x9F, 0xF0, 0x90, 0xF4, 0x8F, 0xFF, 0xC1]
-    )
-    for _ in range(20_000):
-        raw = bytes(rng.choices(alphabet, k=rng.randint(0, 8)))
-        assert native_tokenizer.replace_invalid_utf8(raw) == raw.decode(errors="replace").encode()
+BROKEN = st.sampled_from(b"\x41\x80\xbf\xc2\xe0\xa0\xed\x9f\xf0\x90\xf4\x8f\xff\xc1")
+
+
+@given(st.lists(BROKEN, max_size=300).map(bytes))
+def test_invalid_utf8_is_replaced_as_python_does(raw: bytes) -> None:
+    for n in range(len(raw)):
+        part = raw[n : n + 8]
+        assert native_tokenizer.replace_invalid_utf8(part) == part.decode(errors="replace").encode()
+    assert native_tokenizer.replace_invalid_utf8(raw) == raw.decode(errors="replace").encode()
 
 
 # --- decoding
@@ -288,22 +308,32 @@ def assert_streams(tokenizer: Any, tokens: list[int], **options: bool) -> None:
         assert shown.decode().startswith(certain)
 
 
-@pytest.mark.parametrize("make", [bpe_file, spm_file])
-def test_streamed_pieces_join_to_the_decoded_text(make: Any) -> None:
-    tokenizer = parse(
-        make(special=[("<|im_end|>", CONTROL), ("<x>", USER_DEFINED), ("pad", UNUSED)])
-    )
-    rng = random.Random(5)
+SPECIAL = [("<|im_end|>", CONTROL), ("<x>", USER_DEFINED), ("pad", UNUSED)]
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [parse(make(special=SPECIAL)) for make in (bpe_file, spm_file)], ids=["bpe", "spm"]
+)
+@given(
+    parts=st.lists(
+        st.one_of(
+            st.integers(0, 1000).map(lambda token: [token]),
+            st.integers(0, 40),  # so much of a few long characters
+        ),
+        max_size=12,
+    ),
+    render_special=st.booleans(),
+    strip_space_prefix=st.booleans(),
+)
+@settings(max_examples=examples(250))
+def test_streamed_pieces_join_to_the_decoded_text(
+    tokenizer: Any, parts: list[list[int] | int], **options: bool
+) -> None:
     emoji = tokenizer.encode("👩‍🚀é中".encode())
-    for _ in range(1000):
-        tokens = [rng.randrange(tokenizer.n_tokens) for _ in range(rng.randint(0, 12))]
-        cut = rng.randint(0, len(emoji))
-        tokens[len(tokens) // 2 : len(tokens) // 2] = emoji[:cut]
-        options = {
-            "render_special": rng.random() < 0.5,
-            "strip_space_prefix": rng.random() < 0.5,
-        }
-        assert_streams(tokenizer, tokens, **options)
+    tokens: list[int] = []
+    for part in parts:
+        tokens += emoji[:part] if isinstance(part, int) else part
+    assert_streams(tokenizer, [token % tokenizer.n_tokens for token in tokens], **options)
 
 
 @pytest.mark.parametrize("name", [*CHAT_FILES, "vocabs/ggml-vocab-llama-spm.gguf"])

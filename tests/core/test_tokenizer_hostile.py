@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import random
-import struct
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tokenizer_files as tf
+from damage import damaged
+from helpers import examples
 from tokenizer_files import CONTROL, REMOVED, bpe_file, parse, spm_file
 
 native_tokenizer = tf.native_tokenizer
@@ -471,26 +473,25 @@ def test_many_special_tokens_that_are_prefixes_of_each_other_are_found_in_linear
     assert tokenizer.decode(tokens, render_special=True) == b"<" * 300_500
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("make", [bpe_file, spm_file])
 def test_damaged_files_are_refused_or_work(make: Any) -> None:
-    original = make()
-    rng = random.Random(11)
-    n_loaded = 0
-    for _ in range(1500):
-        file = bytearray(original)
-        for _ in range(rng.randint(1, 4)):
-            at = rng.randrange(24, len(file))
-            if rng.random() < 0.5:
-                file[at] ^= 1 << rng.randrange(8)
-            else:
-                file[at : at + 8] = struct.pack("<Q", rng.choice([0, 1, 2**31, 2**63, 2**64 - 1]))
+    outcomes = set()
+
+    @given(damaged(make(), first=24, same_size=True), st.lists(st.integers(0, 10**6), max_size=20))
+    @settings(max_examples=examples(300))
+    def check(file: bytes, tokens: list[int]) -> None:
         try:
-            tokenizer = parse(bytes(file))
+            tokenizer = parse(file)
         except native_tokenizer.NativeError as error:
             assert error.code in ("model_format", "unsupported")  # noqa: PT017
-            continue
-        n_loaded += 1
-        tokens = tokenizer.encode("hello <|im_end|> aé\xff".encode(), parse_special=True)
-        tokenizer.decode(tokens, render_special=True)
-        tokenizer.stream([rng.randrange(tokenizer.n_tokens) for _ in range(20)])
-    assert n_loaded > 25
+            outcomes.add(error.reason)
+            return
+        outcomes.add(None)
+        encoded = tokenizer.encode("hello <|im_end|> aé\xff".encode(), parse_special=True)
+        tokenizer.decode(encoded, render_special=True)
+        tokenizer.stream([token % tokenizer.n_tokens for token in tokens])
+
+    check()
+    assert None in outcomes
+    assert len(outcomes) > 5, "few ways to be refused were met"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from decode_reference import total_variation
-from helpers import native
+from helpers import examples, native
 from verifier_laws import (
     KINDS,
     Drafts,
@@ -63,25 +64,23 @@ def test_several_rounds_emit_the_target_law(verifier: str, kind: str, drafts: Dr
         assert total_variation(law, target_law(toy, total)) < 1e-12
 
 
-def random_tree(rng: np.random.Generator, vocab: int, rows: int) -> tuple[list[int], list[int]]:
-    tokens: list[int] = []
-    parents: list[int] = []
-    while len(tokens) < rows:
-        parent = int(rng.integers(-1, len(tokens)))
-        taken = {t for t, p in zip(tokens, parents, strict=True) if p == parent}
-        free = [t for t in range(vocab) if t not in taken]
-        if free:
-            tokens.append(int(rng.choice(free)))
-            parents.append(parent)
-    return tokens, parents
+TREES = st.lists(st.tuples(st.integers(-1, 4), st.integers(0, 2)), min_size=1, max_size=6)
 
 
 @pytest.mark.parametrize("verifier", [v for v in LOSSLESS if VERIFIERS[v]["trees"]])
-@pytest.mark.parametrize("seed", range(12))
-def test_trees_emit_the_target_law_along_a_path(verifier: str, seed: int) -> None:
-    rng = np.random.default_rng(seed)
+@given(rows=TREES, seed=st.integers(0, 99))
+@settings(max_examples=examples(12))
+def test_trees_emit_the_target_law_along_a_path(
+    verifier: str, rows: list[tuple[int, int]], seed: int
+) -> None:
     toy = Toy(3, seed, kinds_for(VERIFIERS[verifier])[0])
-    tokens, parents = random_tree(rng, 3, 6)
+    tokens: list[int] = []
+    parents: list[int] = []
+    for parent, token in rows:  # no two of a parent's are the same
+        parent = min(parent, len(tokens) - 1)
+        if (parent, token) not in zip(parents, tokens, strict=True):
+            tokens.append(token)
+            parents.append(parent)
 
     def path_of(row: int) -> Path:
         return () if row < 0 else (*path_of(parents[row]), tokens[row])
