@@ -7,25 +7,19 @@
 
 #include "base/error.h"
 #include "decode/drafter.h"
-#include "decode/drafters/draft_failure.h"
-#include "decode/drafters/draft_head.h"
+#include "decode/drafters/draft_chain.h"
 #include "decode/drafters/draft_length.h"
-#include "decode/drafters/draft_sampler.h"
 #include "decode/token_cache.h"
 
 namespace specdec {
 namespace {
 
-class DraftModel final : public ModelDrafter {
+class DraftModel final : public ChainDrafter {
  public:
   DraftModel(const DraftModelOptions& options, TokenCache& cache)
-      : cache_(cache), options_(options) {
-    DraftSampler::check(options_);
-  }
+      : ChainDrafter(options), cache_(cache) {}
 
   std::string_view name() const override { return "model"; }
-  DraftLengths lengths() const override { return options_.lengths; }
-  int default_draft_max() const override { return 4; }
   int branch() const override { return options_.branch; }
 
   int n_behind(std::span<const TokenId> committed) override {
@@ -42,19 +36,13 @@ class DraftModel final : public ModelDrafter {
   }
 
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
-    setup_ = setup;
+    start(setup, prompt, cache_.scorer().vocab_size());
     fresh_ = true;
-    const int vocab_size = cache_.scorer().vocab_size();
-    sampler_.begin(options_, setup, vocab_size);
     max_steps_ = sampler_.takes_best() ? cache_.scorer().max_steps() : 1;
     followed_ =
         max_steps_ > 1 && setup_.target != nullptr && setup_.target->can_follow(cache_.scorer());
     met_ban_ = false;
-    failure_.clear();
     length_.begin(max_steps_);
-    head_.begin(std::min(vocab_size, setup_.vocab_size), options_.head_tokens);
-    head_.add(setup_.eog, vocab_size);
-    head_.add(prompt, vocab_size);
   }
 
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens,
@@ -88,7 +76,7 @@ class DraftModel final : public ModelDrafter {
   }
 
  private:
-  class Tree;
+  class Rows;
 
   // Lines the cache up, and returns how many tokens it has room to draft.
   int prepare(std::span<const TokenId> committed, int max_tokens) {
@@ -112,10 +100,6 @@ class DraftModel final : public ModelDrafter {
     // What it has read of this text is worth keeping for a while.
     return setup_.first_window > 0 &&
            lag > (fresh_ ? setup_.first_window : std::max(setup_.first_window, kMaxLag));
-  }
-
-  [[nodiscard]] bool ends_text(TokenId token) const {
-    return std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end();
   }
 
   void check_known(std::span<const TokenId> tokens) {
@@ -176,9 +160,6 @@ class DraftModel final : public ModelDrafter {
   static constexpr std::size_t kMaxUnseenRows = 32;  // more: a wait is no matter
 
   TokenCache& cache_;
-  DraftModelOptions options_;
-  DraftSetup setup_;
-  DraftSampler sampler_;
   int max_steps_ = 1;  // that can be had at once
   DraftLength length_;
   bool followed_ = false;  // the target can take what the model finds unseen
@@ -188,50 +169,29 @@ class DraftModel final : public ModelDrafter {
   int n_ahead_ = 0;        // rows behind it that hold the best tokens already
   bool fresh_ = true;      // has not drafted in this request
   int start_ = 0;          // the cache holds the committed tokens from here on
-  DraftHead head_;
-  DraftFailure failure_;
 };
 
 DraftProposal DraftModel::propose(std::span<const TokenId> committed, int max_tokens,
                                   Chance& chance) {
-  failure_.throw_if_any();
-  DraftProposal proposal;
+  throw_failure();
   const int n = prepare(committed, max_tokens);
-  if (n < 1) return proposal;
+  if (n < 1) return {};
   met_ban_ = false;
   catch_up(committed, n);
 
-  std::vector<TokenId> path;  // committed + drafted, only when penalties look at it
-  if (sampler_.has_penalties()) path.assign(committed.begin(), committed.end());
-  proposal.chosen = !sampler_.draws();
-  std::int32_t parent = -1;
-  for (int depth = 0;; ++depth) {
-    const auto first = static_cast<std::int32_t>(proposal.size());
-    const auto add = [&] {
-      sampler_.add_candidates(cache_.scorer(),
-                              {.row = row_,
-                               .path = path,
-                               .n_committed = committed.size(),
-                               .depth = depth,
-                               .parent = parent},
-                              proposal, chance);
-    };
-    if (!failure_.succeeds(proposal, add)) return proposal;
-    const TokenId token = proposal.tokens[static_cast<std::size_t>(first)];
-    if (sampler_.has_bans() && cache_.scorer().argmax(row_) != token) met_ban_ = true;
-    const bool goes_on = !ends_text(token) && depth + 1 < n &&
-                         (setup_.length_rule == nullptr ||
-                          setup_.length_rule->keep_going(depth + 1, sampler_.probability()));
-    if (!goes_on) {
-      if (sampler_.siblings() && proposal.is_chain()) proposal.parents.clear();
-      if (setup_.length_rule != nullptr) length_.note(depth + 1, n);
-      return proposal;
-    }
-    if (sampler_.has_penalties()) path.push_back(token);
-    throw_if_cancelled(setup_.cancel);
-    if (!failure_.succeeds(proposal, [&] { go_on(token, n - depth - 1); })) return proposal;
-    parent = first;
-  }
+  int n_drafted = 0;
+  return draft_chain(cache_.scorer(), committed, row_, n, chance,
+                     [&](TokenId token, int row, int n_more) {
+                       ++n_drafted;
+                       if (sampler_.has_bans() && cache_.scorer().argmax(row) != token)
+                         met_ban_ = true;
+                       if (n_more > 0) {
+                         go_on(token, n_more);
+                       } else if (setup_.length_rule != nullptr) {
+                         length_.note(n_drafted, n);
+                       }
+                       return row_;
+                     });
 }
 
 std::optional<DraftPlan> DraftModel::plan(std::span<const TokenId> committed, int max_tokens) {
@@ -304,20 +264,14 @@ DraftProposal DraftModel::conclude(const DraftPlan& plan) {
   return proposal;
 }
 
-class DraftModel::Tree final : public TreeModel {
+class DraftModel::Rows final : public ChainDrafter::Tree {
  public:
-  Tree(DraftModel& model, std::size_t n_committed, const TreeBounds& bounds, Chance& chance)
-      : model_(model),
-        n_committed_(n_committed),
-        top_k_(std::max(model.sampler_.top_k(), bounds.n_candidates)),
-        chance_(chance) {}
+  Rows(DraftModel& model, std::size_t n_committed, const TreeBounds& bounds, Chance& chance)
+      : Tree(model, model.cache_.scorer(), n_committed, bounds, chance), model_(model) {}
 
   int read_text(std::span<const TokenId> lacking) {
     model_.cache_.append(lacking, model_.sampler_.output(), top_k_, model_.head_.blocks());
     return static_cast<int>(lacking.size()) - 1;
-  }
-  Candidates candidates(int row, int depth, int n) override {
-    return model_.sampler_.best_of(model_.cache_.scorer(), row, depth, n_committed_, n, chance_);
   }
   bool feed(std::span<const TokenId> tokens, std::span<const std::int32_t> parents,
             int n_known) override {
@@ -334,13 +288,9 @@ class DraftModel::Tree final : public TreeModel {
                     .head_blocks = model_.head_.blocks()});
     return true;
   }
-  bool ends_text(TokenId token) const override { return model_.ends_text(token); }
 
  private:
   DraftModel& model_;
-  std::size_t n_committed_;
-  int top_k_;
-  Chance& chance_;
 };
 
 std::vector<TreeNode> DraftModel::grow(std::span<const TokenId> committed, const TreeBounds& bounds,
@@ -349,7 +299,7 @@ std::vector<TreeNode> DraftModel::grow(std::span<const TokenId> committed, const
   const std::span<const TokenId> lacking =
       committed.subspan(static_cast<std::size_t>(start_ + cache_.length()));
   check_known(lacking);
-  Tree tree(*this, committed.size(), bounds, chance);
+  Rows tree(*this, committed.size(), bounds, chance);
   const int root_row = tree.read_text(lacking);
   std::vector<TreeNode> nodes = grow_tree(tree, root_row, bounds);
   cache_.scorer().truncate(cache_.length());

@@ -7,36 +7,24 @@
 #include <vector>
 
 #include "base/error.h"
-#include "decode/drafters/draft_failure.h"
-#include "decode/drafters/draft_head.h"
-#include "decode/drafters/draft_sampler.h"
+#include "decode/drafters/draft_chain.h"
 #include "decode/feature_cache.h"
 
 namespace specdec {
 namespace {
 
-class FeatureDrafter final : public ModelDrafter {
+class FeatureDrafter final : public ChainDrafter {
  public:
   FeatureDrafter(std::string_view name, const DraftModelOptions& options, FeatureCache& cache)
-      : name_(name), cache_(cache), options_(options) {
-    DraftSampler::check(options);
-  }
+      : ChainDrafter(options), name_(name), cache_(cache) {}
 
   std::string_view name() const override { return name_; }
-  DraftLengths lengths() const override { return options_.lengths; }
-  int default_draft_max() const override { return 4; }
   std::span<const std::int32_t> wanted_taps() const override {
     return cache_.scorer().target_taps();
   }
 
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
-    setup_ = setup;
-    failure_.clear();
-    const int vocab_size = cache_.scorer().vocab_size();
-    sampler_.begin(options_, setup, vocab_size);
-    head_.begin(std::min(vocab_size, setup.vocab_size), options_.head_tokens);
-    head_.add(setup.eog, vocab_size);
-    head_.add(prompt, vocab_size);
+    start(setup, prompt, cache_.scorer().vocab_size());
     cache_.align(prompt);
   }
   int n_followed(std::span<const TokenId> text) override {
@@ -71,94 +59,49 @@ class FeatureDrafter final : public ModelDrafter {
   void reset() override { cache_.clear(); }
 
  private:
-  class Tree;
+  class Rows;
 
   // All that waits but the last row, whose output is the first draft, if there is more.
   void read_most(int n_allowed) {
     if (cache_.n_waiting() > n_allowed + 1) cache_.read_all_but_last(setup_.cancel);
   }
-  [[nodiscard]] bool ends_text(TokenId token) const {
-    return std::find(setup_.eog.begin(), setup_.eog.end(), token) != setup_.eog.end();
-  }
 
   std::string_view name_;
   FeatureCache& cache_;
-  DraftModelOptions options_;
-  DraftSetup setup_;
-  DraftSampler sampler_;
-  DraftHead head_;
-  DraftFailure failure_;
 };
 
 DraftProposal FeatureDrafter::propose(std::span<const TokenId> committed, int max_tokens,
                                       Chance& chance) {
-  failure_.throw_if_any();
-  DraftProposal proposal;
+  throw_failure();
   cache_.align(committed);
   const int n_rows = static_cast<int>(committed.size()) - 1;
   // What the target said there is not known, or was read for another text: from the next pass on.
-  if (cache_.n_known() < n_rows || cache_.n_waiting() == 0) return proposal;
+  if (cache_.n_known() < n_rows || cache_.n_waiting() == 0) return {};
   // The last drafted token is never fed.
   FeatureScorer& scorer = cache_.scorer();
   const int n = std::min(max_tokens, scorer.n_ctx() - (n_rows - cache_.first_row()) + 1);
-  if (n < 1) return proposal;
+  if (n < 1) return {};
   throw_if_cancelled(setup_.cancel);
-  int row = cache_.read(sampler_.output(), sampler_.top_k(), head_.blocks());
-
-  std::vector<TokenId> path;  // committed + drafted, only when penalties look at it
-  if (sampler_.has_penalties()) path.assign(committed.begin(), committed.end());
-  proposal.chosen = !sampler_.draws();
-  std::int32_t parent = -1;
-  for (int depth = 0;; ++depth) {
-    const auto first = static_cast<std::int32_t>(proposal.size());
-    const auto add = [&] {
-      sampler_.add_candidates(scorer,
-                              {.row = row,
-                               .path = path,
-                               .n_committed = committed.size(),
-                               .depth = depth,
-                               .parent = parent},
-                              proposal, chance);
-    };
-    if (!failure_.succeeds(proposal, add)) return proposal;
-    const TokenId token = proposal.tokens[static_cast<std::size_t>(first)];
-    const bool goes_on = !ends_text(token) && depth + 1 < n &&
-                         (setup_.length_rule == nullptr ||
-                          setup_.length_rule->keep_going(depth + 1, sampler_.probability()));
-    if (!goes_on) {
-      if (sampler_.siblings() && proposal.is_chain()) proposal.parents.clear();
-      return proposal;
-    }
-    if (sampler_.has_penalties()) path.push_back(token);
-    throw_if_cancelled(setup_.cancel);
-    const auto step = [&] {
-      cache_.append(token, scorer.feature(row), sampler_.output(), sampler_.top_k(),
+  const int row = cache_.read(sampler_.output(), sampler_.top_k(), head_.blocks());
+  return draft_chain(scorer, committed, row, n, chance, [&](TokenId token, int from, int n_more) {
+    if (n_more > 0)
+      cache_.append(token, scorer.feature(from), sampler_.output(), sampler_.top_k(),
                     head_.blocks());
-    };
-    if (!failure_.succeeds(proposal, step)) return proposal;
-    row = 0;
-    parent = first;
-  }
+    return 0;
+  });
 }
 
 // What its rows are: each carries what the one before it said, which has to be kept.
-class FeatureDrafter::Tree final : public TreeModel {
+class FeatureDrafter::Rows final : public ChainDrafter::Tree {
  public:
-  Tree(FeatureDrafter& drafter, std::size_t n_committed, const TreeBounds& bounds, Chance& chance)
-      : drafter_(drafter),
-        n_committed_(n_committed),
-        top_k_(std::max(drafter.sampler_.top_k(), bounds.n_candidates)),
-        chance_(chance) {}
+  Rows(FeatureDrafter& drafter, std::size_t n_committed, const TreeBounds& bounds, Chance& chance)
+      : Tree(drafter, drafter.cache_.scorer(), n_committed, bounds, chance), drafter_(drafter) {}
 
   int read_text() {
     const int row =
         drafter_.cache_.read(drafter_.sampler_.output(), top_k_, drafter_.head_.blocks());
     keep_output(row);
     return row;
-  }
-  Candidates candidates(int row, int depth, int n) override {
-    return drafter_.sampler_.best_of(drafter_.cache_.scorer(), row, depth, n_committed_, n,
-                                     chance_);
   }
   bool feed(std::span<const TokenId> tokens, std::span<const std::int32_t> parents,
             int n_known) override {
@@ -181,7 +124,6 @@ class FeatureDrafter::Tree final : public TreeModel {
     for (int row = n_known; row < n_rows; ++row) keep_output(row);
     return true;
   }
-  bool ends_text(TokenId token) const override { return drafter_.ends_text(token); }
 
  private:
   void keep_output(int row) {
@@ -190,9 +132,6 @@ class FeatureDrafter::Tree final : public TreeModel {
   }
 
   FeatureDrafter& drafter_;
-  std::size_t n_committed_;
-  int top_k_;
-  Chance& chance_;
   std::vector<float> features_;              // of the rows fed
   std::vector<std::vector<float>> outputs_;  // of the text's last row, and of each row fed
 };
@@ -202,7 +141,7 @@ std::vector<TreeNode> FeatureDrafter::grow(std::span<const TokenId> committed,
   cache_.align(committed);
   const int n_rows = static_cast<int>(committed.size()) - 1;
   if (!sampler_.grows_trees() || cache_.n_known() < n_rows || cache_.n_waiting() == 0) return {};
-  Tree tree(*this, committed.size(), bounds, chance);
+  Rows tree(*this, committed.size(), bounds, chance);
   const int root_row = tree.read_text();
   std::vector<TreeNode> nodes = grow_tree(tree, root_row, bounds);
   cache_.drop_drafts();
