@@ -16,12 +16,6 @@ std::string hexadecimal(std::uint64_t number) {
   return text;
 }
 
-std::string line(const std::string& name, const std::string& value) {
-  std::string out = name;
-  out.resize(16, ' ');
-  return out + value + "\n";
-}
-
 std::string cache_text(const KvFileCache& cache) {
   const KvShape& shape = cache.record.shape;
   std::string out = std::to_string(cache.record.length) + " tokens, " +
@@ -37,16 +31,26 @@ std::string cache_text(const KvFileCache& cache) {
 
 }  // namespace
 
+std::string report_line(std::string name, const std::string& value) {
+  name.resize(16, ' ');
+  return name + value + "\n";
+}
+
+std::string report_head(const std::string& path, const std::string& kind,
+                        const std::string& version, std::uint64_t n_bytes) {
+  return report_line("file", printable(path, 400)) +
+         report_line("kind", kind + ", saved by specdec " + printable(version, 40)) +
+         report_line("size", human_bytes(static_cast<double>(n_bytes)));
+}
+
 std::string inspect_kept(const KvFile& file) {
   const KvFileHead& head = file.head();
-  std::string out = line("file", printable(file.path(), 400));
-  out += line("kind", "a kept prompt, saved by specdec " + printable(head.version, 40));
-  out += line("size", human_bytes(static_cast<double>(file.n_bytes())));
+  std::string out = report_head(file.path(), "a kept prompt", head.version, file.n_bytes());
   const char* names[] = {"model", "draft model"};
   for (std::size_t i = 0; i < head.caches.size(); ++i) {
-    out += line(names[i], printable(head.caches[i].model, 400) + ", fingerprint " +
-                              hexadecimal(head.caches[i].fingerprint));
-    out += line(i == 0 ? "cache" : "draft's cache", cache_text(head.caches[i]));
+    out += report_line(names[i], printable(head.caches[i].model, 400) + ", fingerprint " +
+                                     hexadecimal(head.caches[i].fingerprint));
+    out += report_line(i == 0 ? "cache" : "draft's cache", cache_text(head.caches[i]));
   }
   return out;
 }

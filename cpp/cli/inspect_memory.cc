@@ -6,27 +6,17 @@
 #include "cli/terminal.h"
 
 namespace specdec::cli {
-namespace {
-
-std::string line(const std::string& name, const std::string& value) {
-  std::string out = name;
-  out.resize(16, ' ');
-  return out + value + "\n";
-}
-
-}  // namespace
 
 std::string inspect_memory(const MemoryFile& file) {
   const MemoryFileHead& head = file.head();
-  std::string out = line("file", printable(file.path(), 400));
-  out +=
-      line("kind", "a memory of earlier requests, saved by specdec " + printable(head.version, 40));
-  out += line("size", human_bytes(static_cast<double>(file.n_bytes())));
-  out += line("model", printable(head.model, 400) + ", vocabulary of " +
-                           std::to_string(head.n_vocabulary) + " tokens");
-  out += line("texts", std::to_string(file.n_texts()) + " of " + std::to_string(file.n_tokens()) +
-                           " tokens in all, under " + std::to_string(file.n_keys()) + " keys");
-  out += line("successors", "of " + std::to_string(file.n_rows()) + " tokens");
+  std::string out =
+      report_head(file.path(), "a memory of earlier requests", head.version, file.n_bytes());
+  out += report_line("model", printable(head.model, 400) + ", vocabulary of " +
+                                  std::to_string(head.n_vocabulary) + " tokens");
+  out += report_line("texts", std::to_string(file.n_texts()) + " of " +
+                                  std::to_string(file.n_tokens()) + " tokens in all, under " +
+                                  std::to_string(file.n_keys()) + " keys");
+  out += report_line("successors", "of " + std::to_string(file.n_rows()) + " tokens");
   return out;
 }
 

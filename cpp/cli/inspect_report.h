@@ -47,6 +47,11 @@ struct Memory {
 // Empty: none.
 [[nodiscard]] std::string chat_template_of(const GgufFile& file);
 
+[[nodiscard]] std::string report_line(std::string name, const std::string& value);
+// The first lines about a file of this program's own.
+[[nodiscard]] std::string report_head(const std::string& path, const std::string& kind,
+                                      const std::string& version, std::uint64_t n_bytes);
+
 [[nodiscard]] std::string inspect_kept(const KvFile& file);
 [[nodiscard]] std::string inspect_kept_json(const KvFile& file);
 
