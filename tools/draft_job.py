@@ -34,15 +34,9 @@ def train(
         intermediate_size=args.intermediate,
     )
     options = draft_train.TrainOptions(
-        minutes=args.minutes,
-        epochs=args.epochs,
-        context=args.context,
-        batch_tokens=args.batch_tokens,
-        learning_rate=args.learning_rate,
         dropout=args.dropout,
         n_common=min(args.vocab_subset, shape.vocab_size),
-        bf16=args.precision == "bf16" or (args.precision == "auto" and draft_train.has_bf16()),
-        seed=args.seed,
+        **draft_train.options_of(args),
     )
     counts = draft_train.frequencies(texts, shape.vocab_size)
     draft = draft_train.new_draft(shape, target.embedding, counts, args.seed)

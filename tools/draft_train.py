@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
 import pathlib
@@ -16,7 +17,7 @@ from torch.nn import functional
 from draft_data import ANSWER, FRAME, TURN, Text
 from draft_loss import LEAST_PROBABILITY, HeadLoss, PartOfVocabulary, label_weights
 from draft_net import Draft, DraftShape, project
-from training_loop import Training
+from training_loop import Training, adamw
 
 EMBEDDING_RATE = 0.25  # it begins with something to lose, and most weights are its
 HELD_OUT = 20  # every so many-th round is not trained on
@@ -141,17 +142,7 @@ class Trainer(Training[Batch]):
         self.part = PartOfVocabulary(self.counts, options.n_common)
         matrices = [p for p in draft.blocks.parameters() if p.ndim == 2]
         vectors = [p for p in draft.parameters() if p.ndim == 1]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": 0.05},
-                {"params": vectors, "weight_decay": 0.0},
-                {"params": [draft.embedding], "weight_decay": 0.0, "scale": EMBEDDING_RATE},
-            ],
-            lr=options.learning_rate,
-            betas=(0.9, 0.98),
-            eps=1e-9,
-            fused=True,
-        )
+        optimizer = adamw(matrices, 0.05, vectors, draft.embedding, EMBEDDING_RATE)
         super().__init__(draft, optimizer, options, sum(len(text.tokens) for text in texts))
 
     def batches(self) -> Iterator[Batch]:
@@ -216,6 +207,13 @@ def evaluate(draft: Draft, texts: Sequence[Text], max_tokens: int = 20000) -> di
         if n >= max_tokens:
             break
     return {"loss": losses / max(n, 1), "agreement": agree / max(n, 1), "tokens": n}
+
+
+def options_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Those that a draft's training and a head's have in common."""
+    names = ("minutes", "epochs", "context", "batch_tokens", "learning_rate", "seed")
+    bf16 = args.precision == "bf16" or (args.precision == "auto" and has_bf16())
+    return {name: getattr(args, name) for name in names} | {"bf16": bf16}
 
 
 def has_bf16() -> bool:

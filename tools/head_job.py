@@ -95,15 +95,9 @@ def train(
     if state is not None and isinstance(state.get("ids"), torch.Tensor):
         ids = state["ids"]  # more text may make others frequent, but the output is of these
     options = head_train.HeadOptions(
-        minutes=args.minutes,
-        epochs=args.epochs,
-        context=args.context,
-        batch_tokens=args.batch_tokens,
-        learning_rate=args.learning_rate,
         n_steps=args.depth,
         n_common=min(args.vocab_subset, shape.n_draft),
-        bf16=args.precision == "bf16" or (args.precision == "auto" and draft_train.has_bf16()),
-        seed=args.seed,
+        **draft_train.options_of(args),
     )
     head = head_train.new_head(shape, target, ids, head_train.mean_taps(texts), args.seed)
     trainer = head_train.HeadTrainer(head, embedding, ids, texts, options)

@@ -19,7 +19,7 @@ from draft_loss import LEAST_PROBABILITY, HeadLoss, PartOfVocabulary, label_weig
 from draft_train import TURN_SHARE, frequencies, pieces
 from head_data import TappedText, from_bits
 from head_net import Head, HeadShape
-from training_loop import Training
+from training_loop import Training, adamw
 
 OUTPUT_RATE = 0.5  # of the learning rate: its rows begin as the target's
 STEP_WEIGHT = 0.8  # of a step against the one before
@@ -121,17 +121,7 @@ class HeadTrainer(Training[HeadBatch]):
         self.part = PartOfVocabulary(counts, options.n_common)
         matrices = [p for p in head.parameters() if p.ndim == 2 and p is not head.output]
         vectors = [p for p in head.parameters() if p.ndim == 1]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": 0.02},
-                {"params": vectors, "weight_decay": 0.0},
-                {"params": [head.output], "weight_decay": 0.0, "scale": OUTPUT_RATE},
-            ],
-            lr=options.learning_rate,
-            betas=(0.9, 0.98),
-            eps=1e-9,
-            fused=True,
-        )
+        optimizer = adamw(matrices, 0.02, vectors, head.output, OUTPUT_RATE)
         super().__init__(head, optimizer, options, sum(len(text.tokens) for text in texts))
 
     def batches(self) -> Iterator[HeadBatch]:

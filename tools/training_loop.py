@@ -32,6 +32,23 @@ class Limits(Protocol):
     seed: int
 
 
+def adamw(
+    matrices: list[nn.Parameter],
+    decay: float,
+    others: list[nn.Parameter],
+    table: nn.Parameter,
+    scale: float,
+) -> torch.optim.Optimizer:
+    """Weights of matrices decay; what is looked up by token learns at its own rate. The loop sets
+    the rate of every step."""
+    groups = [
+        {"params": matrices, "weight_decay": decay},
+        {"params": others, "weight_decay": 0.0},
+        {"params": [table], "weight_decay": 0.0, "scale": scale},
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-9, fused=True)
+
+
 class Training(Generic[AnyBatch]):
     """Subclasses say what a pass over the texts is and what is lost on a batch.
 
