@@ -13,6 +13,18 @@ import pytest
 
 import eagle_reference as eagle
 import tiny_models
+from head_histories import (
+    FEW,
+    PROMPT,
+    by_position,
+    drafts_of,
+    engines_give_the_plain_texts,
+    few,
+    match_gives_the_plain_tokens,
+    sampled_pairs_of_tokens,
+    texts_are_plain,
+    turns_and_forks_draft_as_fresh_ones,
+)
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 
@@ -20,9 +32,6 @@ TARGET = dataclasses.replace(
     tiny_models.FAMILIES["qwen2"], n_layers=4, hidden_size=64, context_length=4096
 )
 CONFIG = eagle.head_for(TARGET, context_length=4096)
-PROMPT = list(b"the cat in the hat sat on the mat and the ")
-# Few tokens, so that a head that knows nothing is right now and then.
-FEW = {token: -np.inf for token in range(TARGET.vocab_size) if token not in (40, 50, 61, 70, 81)}
 
 
 @pytest.fixture(scope="module")
@@ -53,26 +62,6 @@ def head(folder: pathlib.Path) -> Iterator[Any]:
     path = eagle.write_eagle3(folder / "head.gguf", CONFIG, TARGET, tensors=tensors)
     with sd.Model(path, n_threads=1, kv_type="f32") as model:
         yield model
-
-
-def few(**options: Any) -> dict[str, Any]:
-    return {"max_tokens": 60, "logit_bias": FEW, **options}
-
-
-def drafts_of(decoder: Any, prompt: list[int], **options: Any) -> tuple[list[int], list[Any]]:
-    rounds: list[Any] = []
-    out = decoder.generate(prompt, on_round=rounds.append, ignore_eos=True, **options)
-    return out.token_ids, rounds
-
-
-def by_position(prompt: list[int], rounds: list[Any]) -> dict[int, Any]:
-    """What was drafted behind so many tokens."""
-    drafts, n = {}, len(prompt)
-    for found in rounds:
-        if found.drafted:
-            drafts[n] = found.drafted
-        n += len(found.accepted) + 1
-    return drafts
 
 
 # ---------------------------------------------------------------- against the reference
@@ -174,54 +163,26 @@ def test_greedy_tokens_are_those_of_plain_decoding(
 def test_match_gives_the_tokens_of_plain_decoding(
     sampling: dict[str, Any], target: Any, head: Any
 ) -> None:
-    plain = sd.Decoder(target, drafter=None, verifier="match")
-    accepted = 0
-    for drafter in (
+    drafters = (
         sd.Eagle(head, gamma=3),
         sd.Eagle(head, gamma=3, sampling="greedy"),
         sd.Eagle(head, gamma=2, sampling="sampled", temperature=2.0),
-    ):
-        decoder = sd.Decoder(target, drafter=drafter, verifier="match")
-        for seed in range(3):
-            options = few(temperature=1.3, seed=seed, **sampling)
-            expected = plain.generate(PROMPT, **options)
-            found = decoder.generate(PROMPT, **options)
-            assert found.token_ids == expected.token_ids
-            accepted += found.stats.accepted
-    assert accepted > 0
+    )
+    match_gives_the_plain_tokens(target, drafters, sampling)
 
 
 @pytest.mark.parametrize("verifier", ["standard", "block", "topk_importance"])
 def test_sampled_drafts_follow_the_target(verifier: str, target: Any, head: Any) -> None:
-    """Chi-square of the first two tokens over many seeds; one of the few is not in the head."""
-    plain = sd.Decoder(target, drafter=None)
+    """One of the few tokens is not in the head."""
     decoder = sd.Decoder(target, drafter=sd.Eagle(head, gamma=2), verifier=verifier)
-    options = few(max_tokens=2, temperature=1.5, ignore_eos=True)
-    counts: dict[tuple[int, ...], list[int]] = {}
-    n = 700
-    for seed in range(n):
-        for i, one in enumerate((plain, decoder)):
-            ids = tuple(one.generate(PROMPT, seed=seed + 9000 * i, **options).token_ids)
-            counts.setdefault(ids, [0, 0])[i] += 1
-    chi, cells = 0.0, 0
-    for a, b in counts.values():
-        if a + b >= 10:
-            chi += (a - b) ** 2 / (a + b)
-            cells += 1
-    assert cells >= 5
-    assert (chi - cells) / np.sqrt(2 * cells) < 4.5
-    assert any(70 in ids for ids in counts), "a token that the head cannot draft"
+    seen = sampled_pairs_of_tokens(target, decoder, 700)
+    assert any(70 in ids for ids in seen), "a token that the head cannot draft"
 
 
 @pytest.mark.parametrize("drafter", ["auto", "eagle,ngram", "eagle,layerskip,suffix", "recycling"])
 def test_under_a_controller_the_text_is_the_same(drafter: str, target: Any, head: Any) -> None:
     draft = None if drafter == "recycling" else head
-    plain = sd.Decoder(target, drafter=None)
-    decoder = sd.Decoder(target, drafter=drafter, draft=draft)
-    for prompt in (PROMPT, PROMPT * 30, [*PROMPT, 9]):
-        for options in (few(), few(temperature=0.7, seed=3)):
-            expected = plain.generate(prompt, **options)
-            assert decoder.generate(prompt, **options).token_ids == expected.token_ids
+    texts_are_plain(target, sd.Decoder(target, drafter=drafter, draft=draft))
 
 
 def test_a_recorded_tree_begins_with_the_chain_that_is_drafted(
@@ -258,23 +219,8 @@ def test_auto_takes_a_head_in_place_of_a_model(target: Any, head: Any) -> None:
 
 
 def test_turns_forks_and_other_texts_draft_as_fresh_ones(target: Any, head: Any) -> None:
-    options = few(max_tokens=30)
-    drafter = sd.Eagle(head, gamma=3)
-    decoder = sd.Decoder(target, drafter=drafter)
-    text = list(PROMPT)
-    for turn in ([3, 5], [], [40]):
-        text = text + turn
-        ids, rounds = drafts_of(decoder, text, **options)
-        fresh_ids, fresh = drafts_of(sd.Decoder(target, drafter=drafter), text, **options)
-        assert ids == fresh_ids
-        found, wanted = by_position(text, rounds), by_position(text, fresh)
-        assert len(found.keys() & wanted.keys()) > 2
-        assert all(found[n] == wanted[n] for n in found.keys() & wanted.keys())
-        fork = decoder.fork()
-        both = [drafts_of(d, [*text, *ids, 4], **options) for d in (fork, decoder)]
-        assert both[0][0] == both[1][0]
-        assert [r.drafted for r in both[0][1]] == [r.drafted for r in both[1][1]]
-        text = [*text, *ids]
+    drafter, options = sd.Eagle(head, gamma=3), few(max_tokens=30)
+    decoder = turns_and_forks_draft_as_fresh_ones(target, drafter)
     decoder.reset()
     again = drafts_of(decoder, PROMPT, **options)
     expected = drafts_of(sd.Decoder(target, drafter=drafter), PROMPT, **options)
@@ -295,17 +241,9 @@ def test_a_kept_prompt_is_followed_from_its_end(
 
 
 def test_an_engine_gives_every_request_the_text_it_has_alone(target: Any, head: Any) -> None:
-    plain = sd.Decoder(target, drafter=None)
-    prompts = [PROMPT, PROMPT * 20, PROMPT[:3], PROMPT + PROMPT, PROMPT * 20 + [3]]
-    expected = [plain.generate(p, **few()).token_ids for p in prompts]
-    for drafter in ("auto", "eagle"):
-        with sd.Engine(target, drafter=drafter, draft=head, max_requests=3) as engine:
-            for _ in range(2):
-                futures = [engine.submit(p, **few()) for p in prompts]
-                found = [f.result() for f in futures]
-                assert [r.token_ids for r in found] == expected
-        if drafter == "eagle":
-            assert min(r.stats.drafted for r in found) > 0
+    engines_give_the_plain_texts(target, "auto", draft=head)
+    found = engines_give_the_plain_texts(target, "eagle", draft=head)
+    assert min(r.stats.drafted for r in found) > 0
 
 
 def test_threads_change_no_draft(target: Any, head: Any, folder: pathlib.Path) -> None:

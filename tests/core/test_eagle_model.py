@@ -65,7 +65,7 @@ class Pair:
 def rows_of(
     session: Any, tokens: list[int], features: np.ndarray, **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hidden states before the last norm, and logits."""
+    """What rows hand to the next one, and logits."""
     logits = session.forward(tokens, hidden=features.ravel().tolist(), keep_hidden=True, **options)
     return np.array([session.hidden(r) for r in range(len(tokens))]), logits
 

@@ -10,11 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_eagle_engine import by_position, drafts_of
 
 import eagle_reference as eagle
 import mtp_reference as mtp
 import tiny_models
+from head_histories import (
+    PROMPT,
+    drafts_of,
+    engines_give_the_plain_texts,
+    few,
+    match_gives_the_plain_tokens,
+    sampled_pairs_of_tokens,
+    texts_are_plain,
+    turns_and_forks_draft_as_fresh_ones,
+)
 from mtp_reference import MtpConfig
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
@@ -22,13 +31,6 @@ sd = pytest.importorskip("specdec_native", reason="the package is not installed"
 TARGET = dataclasses.replace(tiny_models.FAMILIES["qwen35"], context_length=4096)
 CONFIG = MtpConfig(TARGET)
 N = TARGET.n_layers
-PROMPT = list(b"the cat in the hat sat on the mat and the ")
-# Few tokens, so that a block that knows nothing is right now and then.
-FEW = {token: -np.inf for token in range(TARGET.vocab_size) if token not in (40, 50, 61, 70, 81)}
-
-
-def few(**options: Any) -> dict[str, Any]:
-    return {"max_tokens": 60, "logit_bias": FEW, **options}
 
 
 @pytest.fixture(scope="module")
@@ -144,44 +146,21 @@ def test_greedy_tokens_are_the_same_with_every_verifier(
 
 @pytest.mark.parametrize("sampling", [{}, {"top_k": 4}, {"repetition_penalty": 1.2}])
 def test_match_gives_the_tokens_of_plain_decoding(sampling: dict[str, Any], target: Any) -> None:
-    plain = sd.Decoder(target, drafter=None, verifier="match")
-    accepted = 0
-    for drafter in (
+    drafters = (
         sd.Mtp(gamma=3),
         sd.Mtp(gamma=3, sampling="greedy", head_tokens=32),
         sd.Mtp(gamma=2, sampling="sampled", temperature=2.0),
-    ):
-        decoder = sd.Decoder(target, drafter=drafter, verifier="match")
-        for seed in range(3):
-            options = few(temperature=1.3, seed=seed, **sampling)
-            expected = plain.generate(PROMPT, **options)
-            found = decoder.generate(PROMPT, **options)
-            assert found.token_ids == expected.token_ids
-            accepted += found.stats.accepted
-    assert accepted > 0
+    )
+    match_gives_the_plain_tokens(target, drafters, sampling)
 
 
 @pytest.mark.parametrize("head_tokens", [0, 48])
 @pytest.mark.parametrize("verifier", ["standard", "block", "topk_importance"])
 def test_sampled_drafts_follow_the_target(verifier: str, head_tokens: int, target: Any) -> None:
-    """Chi-square of the first two tokens over many seeds; a trimmed head lacks some of the few."""
-    plain = sd.Decoder(target, drafter=None)
+    """A trimmed head lacks some of the few tokens."""
     drafter = sd.Mtp(gamma=2, head_tokens=head_tokens)
     decoder = sd.Decoder(target, drafter=drafter, verifier=verifier)
-    options = few(max_tokens=2, temperature=1.5, ignore_eos=True)
-    counts: dict[tuple[int, ...], list[int]] = {}
-    for seed in range(500):
-        for i, one in enumerate((plain, decoder)):
-            ids = tuple(one.generate(PROMPT, seed=seed + 9000 * i, **options).token_ids)
-            counts.setdefault(ids, [0, 0])[i] += 1
-    chi, cells = 0.0, 0
-    for a, b in counts.values():
-        if a + b >= 10:
-            chi += (a - b) ** 2 / (a + b)
-            cells += 1
-    assert cells >= 5
-    assert (chi - cells) / np.sqrt(2 * cells) < 4.5
-    assert any(81 in ids for ids in counts)
+    assert any(81 in ids for ids in sampled_pairs_of_tokens(target, decoder, 500))
 
 
 def test_a_trimmed_head_drafts_what_it_has(target: Any) -> None:
@@ -202,12 +181,7 @@ def test_a_trimmed_head_drafts_what_it_has(target: Any) -> None:
 
 @pytest.mark.parametrize("drafter", ["auto", "mtp,ngram", "mtp,layerskip,suffix"])
 def test_under_a_controller_the_text_is_the_same(drafter: str, target: Any) -> None:
-    plain = sd.Decoder(target, drafter=None)
-    decoder = sd.Decoder(target, drafter=drafter)
-    for prompt in (PROMPT, PROMPT * 30, [*PROMPT, 9]):
-        for options in (few(), few(temperature=0.7, seed=3)):
-            expected = plain.generate(prompt, **options)
-            assert decoder.generate(prompt, **options).token_ids == expected.token_ids
+    texts_are_plain(target, sd.Decoder(target, drafter=drafter))
 
 
 def test_auto_takes_the_block_of_the_file_or_the_draft(
@@ -230,37 +204,13 @@ def test_auto_takes_the_block_of_the_file_or_the_draft(
 
 
 def test_turns_forks_and_other_texts_draft_as_fresh_ones(target: Any) -> None:
-    options = few(max_tokens=30)
-    drafter = sd.Mtp(gamma=3)
-    decoder = sd.Decoder(target, drafter=drafter)
-    text = list(PROMPT)
-    for turn in ([3, 5], [], [40]):
-        text = text + turn
-        ids, rounds = drafts_of(decoder, text, **options)
-        fresh_ids, fresh = drafts_of(sd.Decoder(target, drafter=drafter), text, **options)
-        assert ids == fresh_ids
-        found, wanted = by_position(text, rounds), by_position(text, fresh)
-        assert len(found.keys() & wanted.keys()) > 2
-        assert all(found[n] == wanted[n] for n in found.keys() & wanted.keys())
-        fork = decoder.fork()
-        both = [drafts_of(d, [*text, *ids, 4], **options) for d in (fork, decoder)]
-        assert both[0][0] == both[1][0]
-        assert [r.drafted for r in both[0][1]] == [r.drafted for r in both[1][1]]
-        text = [*text, *ids]
+    turns_and_forks_draft_as_fresh_ones(target, sd.Mtp(gamma=3))
 
 
 def test_an_engine_gives_every_request_the_text_it_has_alone(target: Any) -> None:
-    plain = sd.Decoder(target, drafter=None)
-    texts = [PROMPT, PROMPT * 20, PROMPT[:3], PROMPT + PROMPT, PROMPT * 20 + [3]]
-    expected = [plain.generate(p, **few()).token_ids for p in texts]
-    for drafter in ("auto", "mtp"):
-        with sd.Engine(target, drafter=drafter, max_requests=3) as engine:
-            for _ in range(2):
-                futures = [engine.submit(p, **few()) for p in texts]
-                found = [f.result() for f in futures]
-                assert [r.token_ids for r in found] == expected
-        if drafter == "mtp":
-            assert min(r.stats.drafted for r in found) > 0
+    engines_give_the_plain_texts(target, "auto")
+    found = engines_give_the_plain_texts(target, "mtp")
+    assert min(r.stats.drafted for r in found) > 0
 
 
 @pytest.mark.parametrize("family", ["qwen35moe", "qwen3next"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_eagle_model import close, rows_of
 
 import mtp_reference as mtp
 import tiny_models
@@ -65,18 +66,6 @@ class Pair:
     def fuse(self, session: Any, taps: np.ndarray) -> np.ndarray:
         found: np.ndarray = session.fuse(taps.ravel().tolist())
         return found.reshape(len(taps), self.config.target.hidden_size)
-
-
-def rows_of(
-    session: Any, tokens: list[int], features: np.ndarray, **options: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """What rows say behind the norm, and logits."""
-    logits = session.forward(tokens, hidden=features.ravel().tolist(), keep_hidden=True, **options)
-    return np.array([session.hidden(r) for r in range(len(tokens))]), logits
-
-
-def close(found: np.ndarray, expected: np.ndarray, limit: float = 1e-4) -> bool:
-    return bool(np.abs(found - expected).max() <= limit * max(1.0, np.abs(expected).max()))
 
 
 @pytest.mark.parametrize("alone", [False, True])
