@@ -12,13 +12,18 @@ Sections: tests (pytest -m cuda), sanitizer (compute-sanitizer, where it is inst
 (times of single operations), models (passes, generation, a model that fits by half). Each runs in a
 process of its own; what a failing one found before is kept.
 
+--wheels FOLDER is for a machine with a GPU, Python and nothing else: what is missing comes from
+wheels in that folder (docs/cuda.md lists them), without network or pip.
+
 Exit codes: 0, all ran and every gate is met; 1, not so; 2, no GPU or no build to check it with.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -28,10 +33,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench_common import machine, progress, write_report
-from gpu_check import kernels, models, outside, report, section, synthetic
+from gpu_check import outside, report, section, wheels
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SECTIONS = {"tests": outside, "sanitizer": outside, "kernels": kernels, "models": models}
+SECTIONS = ("tests", "sanitizer", "kernels", "models")
+SHAPES = ("tiny", "0.5b", "1.5b", "8b")  # gpu_check.synthetic's
+# The folder of a run with --wheels, which this process started anew with what it unpacked.
+UNPACKED = "SPECDEC_CHECK_GPU_UNPACKED"
 # Of the whole time; what a section leaves is the others'.
 SHARES = {"tests": 0.25, "sanitizer": 0.25, "kernels": 0.25, "models": 0.25}
 KERNEL_TESTS = ("test_cuda_fragments", "test_cuda_kernels", "test_cuda_kernels_attention")
@@ -81,6 +89,8 @@ def specdec_binary() -> str | None:
 
 
 def read_prompts(files: Sequence[pathlib.Path]) -> dict[str, str]:
+    from gpu_check import models
+
     if not files:
         return models.PROMPTS
     prompts = {}
@@ -99,6 +109,8 @@ def section_options(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "tiny": args.emulated,
     }
     if name == "models":
+        from gpu_check import models
+
         options |= {
             "pairs": find_pairs(args),
             "prompts": read_prompts(args.prompt),
@@ -108,7 +120,7 @@ def section_options(name: str, args: argparse.Namespace) -> dict[str, Any]:
     if name in ("tests", "sanitizer"):
         options |= {
             "tests": str(ROOT / "tests"),
-            "test_files": args.test_file or ["tests"],
+            "test_files": args.test_file or outside.gpu_tests(ROOT / "tests"),
             "sanitizer_tests": KERNEL_TESTS,
         }
     if name == "sanitizer":
@@ -137,8 +149,11 @@ def run_section(name: str, options: dict[str, Any], seconds: float) -> dict[str,
 
 def work(name: str, options_file: str, found_file: str) -> None:
     """The inside of run_section()."""
+    from gpu_check import kernels, models
+
     options = json.loads(pathlib.Path(options_file).read_text("utf-8"))
-    SECTIONS[name].run(section.Report(pathlib.Path(found_file), options["seconds"]), options)
+    module = {"kernels": kernels, "models": models}.get(name, outside)
+    module.run(section.Report(pathlib.Path(found_file), options["seconds"]), options)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -149,7 +164,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("-m", "--model", type=pathlib.Path, help="the model to measure")
     parser.add_argument("-md", "--draft", type=pathlib.Path, help="its draft model")
     parser.add_argument(
-        "--synthetic", action="append", default=[], choices=list(synthetic.SHAPES),
+        "--synthetic", action="append", default=[], choices=SHAPES,
         help="a model of random weights of this shape (repeatable): passes only",
     )  # fmt: skip
     parser.add_argument(
@@ -160,6 +175,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--skip", default="", help="sections to leave out")
     parser.add_argument("--minutes", type=float, default=10, help="for all of it (default 10)")
     parser.add_argument("--json", type=pathlib.Path, default=pathlib.Path("gpu-check.json"))
+    parser.add_argument(
+        "--wheels", type=pathlib.Path, metavar="FOLDER",
+        help="wheels of what this machine lacks; without the package's own it is built",
+    )  # fmt: skip
     parser.add_argument("--test-file", action="append", help="instead of all tests (repeatable)")
     parser.add_argument(
         "--emulated", action="store_true",
@@ -182,6 +201,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def start_with_wheels(args: argparse.Namespace, given: Sequence[str]) -> None:
+    """Begins again with what the wheels bring."""
+    work = pathlib.Path(tempfile.mkdtemp(prefix="check-gpu-"))
+    try:
+        environment = wheels.prepare(args.wheels, work, args.emulated)
+    except BaseException:
+        shutil.rmtree(work)
+        raise
+    environment[UNPACKED] = str(work)
+    os.execve(sys.executable, [sys.executable, __file__, *given], environment)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     outside.exit_when_ended()
@@ -189,7 +220,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work(*given[1:])
         return 0
     args = parse(given)
+    unpacked = os.environ.pop(UNPACKED, None)
+    if unpacked is not None:
+        atexit.register(shutil.rmtree, unpacked, ignore_errors=True)
     try:
+        if args.wheels and unpacked is None:
+            start_with_wheels(args, given)
         module = section.native()
         device = {"name": "emulated"} if args.emulated else section.require_gpu(module)
     except section.Missing as problem:

@@ -3,6 +3,7 @@ means nothing; that it measures, survives failures and holds figures against gat
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -10,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+import venv
+import zipfile
 from typing import Any
 
 import pytest
@@ -20,15 +23,17 @@ from helpers import native
 TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
-from gpu_check import outside, report  # noqa: E402
+from gpu_check import outside, report, section, synthetic, wheels  # noqa: E402
 
 module = native("gpu_check")
 pytest.importorskip("specdec_native", reason="the package is not installed")
 
 
-def check(*arguments: object, code: int = 0, **environment: str) -> subprocess.CompletedProcess:
+def check(
+    *arguments: object, code: int = 0, python: object = sys.executable, **environment: str
+) -> subprocess.CompletedProcess:
     done = subprocess.run(
-        [sys.executable, TOOLS / "check_gpu.py", *map(str, arguments)],
+        [str(python), TOOLS / "check_gpu.py", *map(str, arguments)],
         capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, **environment},
     )  # fmt: skip
@@ -47,19 +52,71 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, pathli
     )
 
 
+# What docs/cuda.md lists for a machine that has only Python, with what these need.
+WHEELS = (
+    *("specdec-native", "numpy", "gguf", "pyyaml", "pytest", "pytest-timeout", "iniconfig"),
+    *("packaging", "pluggy", "pygments", "hypothesis", "sortedcontainers"),
+)
+OF_OLD_PYTHONS = ("exceptiongroup", "tomli", "typing-extensions", "attrs", "tqdm", "requests")
+
+
+def pack(name: str, folder: pathlib.Path) -> None:
+    """A wheel of what is installed."""
+    found = importlib.metadata.distribution(name)
+    files = [f for f in found.files or [] if "__pycache__" not in f.parts]
+    tag = sys.implementation.cache_tag.replace("cpython-", "cp")
+    machine = os.uname().machine
+    binary = any(f.suffix == ".so" for f in files)
+    stem = f"{name.replace('-', '_')}-{found.version}"
+    kind = f"{tag}-{tag}-linux_{machine}" if binary else "py3-none-any"
+    with zipfile.ZipFile(folder / f"{stem}-{kind}.whl", "w") as wheel:
+        for file in files:
+            path = pathlib.Path(str(found.locate_file(file)))
+            if ".." not in file.parts:
+                wheel.write(path, str(file))
+            elif path.parent.name == "bin":
+                wheel.write(path, f"{stem}.data/scripts/{path.name}")
+
+
+@pytest.fixture(scope="module")
+def wheel_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("wheels")
+    for name in (*WHEELS, *OF_OLD_PYTHONS):
+        try:
+            pack(name, folder)
+        except importlib.metadata.PackageNotFoundError:
+            if name in WHEELS:
+                pytest.skip(f"{name} is not installed as a package")
+    (folder / "numpy-9.9-cp27-cp27mu-linux_x86_64.whl").write_bytes(b"for another Python")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """One that can import nothing but its own library."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, symlinks=True)
+    return folder / "bin" / "python"
+
+
 @pytest.fixture(scope="module")
 def whole_run(
-    pair: tuple[pathlib.Path, pathlib.Path], tmp_path_factory: pytest.TempPathFactory
+    pair: tuple[pathlib.Path, pathlib.Path],
+    wheel_folder: pathlib.Path,
+    bare_python: pathlib.Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[dict[str, Any], str]:
+    """The line of docs/cuda.md for a machine that has only Python, with no GPU in it."""
     folder = tmp_path_factory.mktemp("run")
     prompt = folder / "short.txt"
     prompt.write_text("ab ab ab ab ab ab\n")
     done = check(
         "--emulated", "-m", pair[0], "-md", pair[1], "--synthetic", "tiny", "--prompt", prompt,
         "--max-tokens", 12,
-        "--test-file", TOOLS.parent / "tests" / "kernels" / "test_cuda_fragments.py",
-        "--json", folder / "out.json", PATH="/usr/bin:/bin",
+        "--json", folder / "out.json", "--wheels", wheel_folder, python=bare_python,
+        PATH="/usr/bin:/bin", PYTHONPATH="", TMPDIR=str(tmp_path_factory.mktemp("unpacked")),
     )  # fmt: skip
+    assert "wheels unpacked" in done.stderr
     return json.loads((folder / "out.json").read_text()), done.stdout
 
 
@@ -115,8 +172,79 @@ def test_the_report_has_tables_and_gates(whole_run: tuple[dict[str, Any], str]) 
     assert "compute-sanitizer is not on PATH" in text
     assert "| Q4_K | 32 x 256 |" in text
     assert "| generations whose text differs from the plain one | 0.00 | <= 0 | - | met |" in text
-    assert found["tests"]["tests"]["failed"] == 0
-    assert found["tests"]["tests"]["passed"] + found["tests"]["tests"]["skipped"] == 7
+    tests = found["tests"]["tests"]
+    assert (tests["exit_code"], tests["failures"]) == (0, [])
+    assert tests["passed"] + tests["skipped"] > 100  # every file could be imported
+
+
+def test_nothing_is_left_of_what_the_wheels_brought(
+    whole_run: tuple[dict[str, Any], str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert list(tmp_path_factory.getbasetemp().glob("unpacked*/check-gpu-*")) == []
+
+
+def test_without_the_wheels_a_bare_python_cannot_check(bare_python: pathlib.Path) -> None:
+    done = check("--emulated", code=2, python=bare_python, PYTHONPATH="")
+    assert "--wheels" in done.stderr
+
+
+def test_the_shapes_that_can_be_asked_for_are_the_synthetic_ones() -> None:
+    import check_gpu
+
+    assert set(check_gpu.SHAPES) == set(synthetic.SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("name", "usable"),
+    [
+        ("gguf-0.17.1-py3-none-any.whl", True),
+        ("six-1.0-py2.py3-none-any.whl", True),
+        ("old-1.0-py2-none-any.whl", False),
+        ("numpy-2.0-{ours}-{ours}-manylinux_2_27_{m}.whl", True),
+        ("numpy-2.0-{ours}-{ours}-win_amd64.whl", False),
+        ("numpy-2.0-cp39-cp39-manylinux_2_17_{m}.whl", False),
+        ("cmake-4.0-py3-none-manylinux2014_{m}.manylinux_2_17_{m}.whl", True),
+        ("cmake-4.0-py3-none-manylinux2014_sparc.whl", False),
+        ("abi-1.0-cp39-abi3-linux_{m}.whl", True),
+        ("abi-1.0-cp399-abi3-linux_{m}.whl", False),
+        ("nothing.whl", False),
+    ],
+)  # fmt: skip
+def test_wheels_are_chosen_by_their_names(name: str, usable: bool) -> None:
+    ours = f"cp3{sys.version_info[1]}"
+    assert wheels.fits(name.format(m=os.uname().machine, ours=ours)) is usable
+
+
+def test_without_a_wheel_of_the_package_it_is_built_from_the_checkout(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("cmake", "ninja", "nvcc"):
+        (tools / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/calls\n')
+        (tools / name).chmod(0o755)
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "pybind11-3.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("pybind11/__init__.py", "")
+        wheel.writestr("pybind11/__main__.py", "print('/here/cmake')")
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    environment = wheels.prepare(folder, tmp_path / "work", emulated=False)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [line.split()[1] for line in calls] == ["-S", "--build", "--install"]
+    for option in ("SPECDEC_CUDA=ON", "SPECDEC_TESTS=ON", "SPECDEC_PYTHON=ON",
+                   "CMAKE_CUDA_ARCHITECTURES=native", "pybind11_DIR=/here/cmake"):  # fmt: skip
+        assert f"-D{option}" in calls[0]
+    site = tmp_path / "work" / "site"
+    assert (site / "specdec_native" / "__init__.py").exists()
+    assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(site)
+    (tools / "nvcc").unlink()
+    monkeypatch.setattr(wheels, "TOOLKITS", ())
+    if not (os.environ.get("CUDACXX")):
+        with pytest.raises(section.Missing, match="nvcc is missing"):
+            wheels.prepare(folder, tmp_path / "again", emulated=False)
+    with pytest.raises(section.Missing, match="no wheels"):
+        wheels.prepare(tools, tmp_path / "none", emulated=False)
 
 
 def test_without_a_gpu_it_says_in_one_line_what_is_missing(tmp_path: pathlib.Path) -> None:

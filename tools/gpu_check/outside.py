@@ -101,6 +101,19 @@ def exit_when_ended() -> None:
     signal.signal(signal.SIGTERM, termination.handle)
 
 
+# In the text of files with tests that a GPU can run.
+OF_GPU = re.compile(r"\bkernel_device\b|mark\.cuda\b|def test\w*\([^)]*\bdevice\b")
+
+
+def gpu_tests(tests: pathlib.Path) -> list[str]:
+    """Files with tests for a GPU: others may need packages that a bare machine lacks."""
+    return [
+        str(file)
+        for file in sorted(tests.rglob("test_*.py"))
+        if OF_GPU.search(file.read_text("utf-8"))
+    ]
+
+
 def pytest_cuda(
     options: dict[str, Any], files: list[str], seconds: float, environment: dict[str, str]
 ) -> tuple[dict[str, Any], str]:

@@ -25,7 +25,7 @@ def native() -> ModuleType:
     except ModuleNotFoundError:
         raise Missing(
             "the package is not built for checks: pip install . -C cmake.define.SPECDEC_CUDA=ON "
-            "-C cmake.define.SPECDEC_TESTS=ON"
+            "-C cmake.define.SPECDEC_TESTS=ON, or --wheels FOLDER"
         ) from None
 
 
