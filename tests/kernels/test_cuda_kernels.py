@@ -119,7 +119,7 @@ def test_products_have_the_bits_of_the_cpu_for_every_row_count(name: str) -> Non
         data = random_weights(name, n_out, n_in, rng)
         x = rows_of_x(21, n_in, rng)
         want = sliced_reference(name, n_out, n_in, data, x)
-        counts = (1, 2, 3, 8, 9, 16, 21) if n_in < 1000 else (1, 3, 16)
+        counts = (1, 2, 4, 5, 9, 16, 21) if n_in < 1000 else (1, 3, 16)
         for n_rows in counts:
             got = one(x[:n_rows], name, n_out, data)
             assert same_bits(got, want[:n_rows]), (n_out, n_in, n_rows)
@@ -160,7 +160,7 @@ def test_a_warp_for_a_tile_has_the_bits_of_a_warp_for_a_piece(
     rng = np.random.default_rng(16)
     for n_out, n_in in (shapes_of(name)[1], (490, small_n_in(name))):
         data = random_weights(name, n_out, n_in, rng)
-        for n_rows in (1, 9, 33):
+        for n_rows in (1, 4, 9, 33):
             x = rows_of_x(n_rows, n_in, rng)
             processors(100)  # too many for the tiles: all slice
             want = one(x, name, n_out, data)
@@ -169,7 +169,7 @@ def test_a_warp_for_a_tile_has_the_bits_of_a_warp_for_a_piece(
                 assert same_bits(one(x, name, n_out, data), want), (n_out, n_rows, n_processors)
 
 
-@pytest.mark.parametrize("name", QUANTISED)
+@pytest.mark.parametrize("name", FORMATS)
 def test_gated_pairs_have_the_same_bits_by_tiles_and_by_pieces(
     name: str, processors: Callable[[int], None]
 ) -> None:
@@ -299,7 +299,7 @@ def test_gated_products_have_the_bits_of_the_cpu(names: tuple[str, str], activat
     weight = rng.standard_normal(n_in).astype(np.float32)
     norm = gpu.Norm("rms", weight, None, 1e-5)
     pair = [product(name, n_out, random_weights(name, n_out, n_in, rng)) for name in names]
-    for n_rows in (1, 9, 17):
+    for n_rows in (1, 4, 9, 17):
         part = x[:n_rows]
         want = gpu.gated(part, *pair, norm=norm, activation=activation, on_cpu=True)
         for use_dp4a in (False, True):
@@ -350,7 +350,8 @@ FAULTS = {
     21: "no fence() was between that and an atomic_add()",
     22: "with no fence() behind an atomic_add(), or no sync() behind that",
     24: "a launch of 96 threads of a kernel for 64",
-    25: "a kernel for 8 blocks at a time with 8192 bytes of shared memory each",
+    25: "bytes of shared memory at a time, of which a processor of sm_75 holds 7",
+    26: "a store 160 bytes into a buffer of 128",
     23: "with no fence() behind an atomic_add(), or no sync() behind that",
 }
 
@@ -372,3 +373,19 @@ def test_the_emulator_runs_what_is_right(device: str) -> None:
     error, data = gpu.run_faulty(19)
     assert error == ""
     assert np.array_equal(data, np.tile(-np.arange(32, dtype=np.float32), 2))
+
+
+@pytest.mark.parametrize(
+    ("fault", "closed", "says"),
+    [
+        (0, False, ""),
+        (2, False, "a store 256 bytes into a buffer of 256"),  # the first of its neighbour
+        (0, True, "outside of device memory"),
+    ],
+)
+def test_parts_of_a_block_of_the_emulated_device_are_kept_apart(
+    fault: int, closed: bool, says: str
+) -> None:
+    error = gpu.run_in_part(fault, closed)
+    assert says in error
+    assert bool(says) == bool(error)

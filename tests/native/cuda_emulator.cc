@@ -1,6 +1,7 @@
 #include "cuda_emulator.h"
 
 #include "cuda_block_conflicts.h"
+#include "cuda_limits.h"
 #include "cuda_store_order.h"
 
 #include <algorithm>
@@ -52,6 +53,12 @@ Place find_place(const void* p) {
   if (buffer == buffers().begin()) return {};
   --buffer;
   return {&buffer->second, at - buffer->first};
+}
+// Also an empty one.
+void forget_buffers(const std::byte* data, std::size_t n_bytes) {
+  const auto at = reinterpret_cast<std::uintptr_t>(data);
+  buffers().erase(buffers().lower_bound(at),
+                  buffers().lower_bound(at + (n_bytes > 0 ? n_bytes : 1)));
 }
 LaunchOrder& launch_order() {
   static LaunchOrder order;
@@ -438,8 +445,14 @@ EmulatedBuffer::EmulatedBuffer(std::size_t n_bytes, int fill) : data_(nullptr), 
 }
 
 EmulatedBuffer::~EmulatedBuffer() {
-  buffers().erase(reinterpret_cast<std::uintptr_t>(data_));
+  forget_buffers(data_, n_bytes_);
   std::free(data_ - kGuardBytes);
+}
+
+void set_parts(std::byte* data, std::size_t n_bytes, const std::vector<stream::MemoryPart>& parts) {
+  forget_buffers(data, n_bytes);
+  for (const stream::MemoryPart& part : parts)
+    buffers()[reinterpret_cast<std::uintptr_t>(data) + part.offset].n_bytes = part.n_bytes;
 }
 
 EmulatorOptions& emulator_options() {
@@ -448,8 +461,16 @@ EmulatorOptions& emulator_options() {
 }
 
 void note_host_write(const void* data, std::size_t n_bytes) {
-  const auto [known, first] = find_place(data);
-  if (known != nullptr && known->pending != nullptr) known->pending->host_write(first, n_bytes);
+  const auto begin = reinterpret_cast<std::uintptr_t>(data);
+  const auto end = begin + n_bytes;
+  auto buffer = buffers().upper_bound(begin);
+  if (buffer != buffers().begin()) --buffer;
+  for (; buffer != buffers().end() && buffer->first < end; ++buffer) {
+    const auto first = std::max(begin, buffer->first);
+    const auto last = std::min(end, buffer->first + buffer->second.n_bytes);
+    if (buffer->second.pending != nullptr && first < last)
+      buffer->second.pending->host_write(first - buffer->first, last - first);
+  }
 }
 
 void note_idle() {
@@ -464,22 +485,32 @@ std::int64_t emulated_blocks() { return block_count(); }
 int emulated_launches() { return launch_count(); }
 
 bool fits_bounds(int n_threads, int shared_bytes, int max_threads, int min_blocks) {
-  // The least of what compute capabilities 7.5 to 12.0 have, for a processor.
-  constexpr int kThreads = 1024;
-  constexpr int kShared = 64 * 1024;
-  constexpr int kSharedOfSystem = 1024;  // that each block takes beside its own, from 8.0 on
   if (!first_error().empty()) return true;
   if (n_threads > max_threads) {
     first_error() = "a launch of " + std::to_string(n_threads) + " threads of a kernel for " +
                     std::to_string(max_threads);
-  } else if (max_threads * min_blocks > kThreads) {
-    first_error() = "a kernel for " + std::to_string(min_blocks) + " blocks of " +
-                    std::to_string(max_threads) + " threads at a time";
-  } else if (min_blocks > 1 && min_blocks * (shared_bytes + kSharedOfSystem) > kShared) {
-    first_error() = "a kernel for " + std::to_string(min_blocks) + " blocks at a time with " +
-                    std::to_string(shared_bytes) + " bytes of shared memory each";
+  }
+  for (const ArchitectureLimits& limits : kArchitectures) {
+    const int n_blocks = limits.blocks(max_threads, shared_bytes, 0);
+    if (!first_error().empty() || n_blocks >= min_blocks) continue;
+    first_error() = std::string("a kernel for ") + std::to_string(min_blocks) + " blocks of " +
+                    std::to_string(max_threads) + " threads and " + std::to_string(shared_bytes) +
+                    " bytes of shared memory at a time, of which a processor of " + limits.name +
+                    " holds " + std::to_string(n_blocks);
   }
   return first_error().empty();
+}
+
+std::map<std::string, LaunchedKernel>& launched_kernels() {
+  static std::map<std::string, LaunchedKernel> kernels;
+  return kernels;
+}
+
+void note_kernel(const std::type_info& type, const LaunchedKernel& kernel) {
+  LaunchedKernel& known = launched_kernels()[type.name()];
+  const int most = std::max(known.shared_bytes, kernel.shared_bytes);
+  known = kernel;
+  known.shared_bytes = most;
 }
 
 void run_grid(int grid_x, int grid_y, int n_threads, int shared_bytes,

@@ -14,12 +14,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
+#include <typeinfo>
 #include <vector>
 
 #include "backend/cuda/kernels/device.h"
 #include "backend/cuda/kernels/launch.h"
 #include "backend/cuda/kernels/matmul_launch.h"
+#include "backend/stream/memory_part.h"
 
 namespace specdec::cuda {
 
@@ -52,6 +55,9 @@ EmulatorOptions& emulator_options();
 
 // What went wrong since the last call, "" if nothing. Kernels after the first failure do not run.
 std::string take_emulator_error();
+
+// Of the n_bytes at `data`, kernels may touch only these parts (offsets) from now on.
+void set_parts(std::byte* data, std::size_t n_bytes, const std::vector<stream::MemoryPart>& parts);
 
 // The host has written there, in the order of the stream; and: nothing runs any more. What kernels
 // stored before can be read by one that starts early.
@@ -190,6 +196,14 @@ void EmulatedShared<T>::set(int i, T value) const {
 // error otherwise. max_threads, min_blocks: the launch bounds that the kernel is compiled for.
 [[nodiscard]] bool fits_bounds(int n_threads, int shared_bytes, int max_threads, int min_blocks);
 
+// A kernel that was launched: its type's name, and the most shared memory that it got.
+struct LaunchedKernel {
+  int max_threads = 0, min_blocks = 0;
+  int shared_bytes = 0;
+};
+[[nodiscard]] std::map<std::string, LaunchedKernel>& launched_kernels();
+void note_kernel(const std::type_info& type, const LaunchedKernel& kernel);
+
 // Runs a grid; body(argument, thread).
 void run_grid(int grid_x, int grid_y, int n_threads, int shared_bytes,
               void (*body)(const void* argument, EmulatedGrid& thread), const void* argument);
@@ -199,6 +213,7 @@ struct EmulatedLauncher {
   static void launch(const typename Body::Params& params, int grid_x, int grid_y, int n_threads,
                      int shared_bytes, Stream) {
     if (!fits_bounds(n_threads, shared_bytes, Body::kMaxThreads, Body::kMinBlocks)) return;
+    note_kernel(typeid(Body), {Body::kMaxThreads, Body::kMinBlocks, shared_bytes});
     run_grid(
         grid_x, grid_y, n_threads, shared_bytes,
         [](const void* argument, EmulatedGrid& thread) {
@@ -210,6 +225,11 @@ struct EmulatedLauncher {
   static void matmul(const MatmulLaunch& launch, Stream stream);
   [[nodiscard]] static int n_processors() { return emulator_options().n_processors; }
 };
+
+void emulated_matmul_q32(const MatmulLaunch& launch, Stream stream);
+void emulated_matmul_q256(const MatmulLaunch& launch, Stream stream);
+void emulated_matmul_floats(const MatmulLaunch& launch, Stream stream);
+void emulated_attention(const AttentionArgs& args, Stream stream);
 
 // The table of launch.h over the emulator.
 [[nodiscard]] const Kernels& emulated_kernels();

@@ -3,7 +3,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cxxabi.h>
+
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -13,7 +17,9 @@
 #include "base/error.h"
 #include "cuda_emulator.h"
 #include "cuda_experts.h"
+#include "cuda_limits.h"
 #include "cuda_probe.h"
+#include "emulated_device.h"
 #include "kernel_device.h"
 
 namespace py = pybind11;
@@ -650,12 +656,15 @@ struct Faulty {
       case 12:
         g.prefetch(p.data + 64 + t);
         break;
+      case 26:  // between two parts of the buffer
+        g.store(p.data + 40, 0.0F);
+        break;
       case 17:  // and 18: the second launch reads too early
       case 18:
         if (!p.second) g.store(p.data + t, 2.0F);
         break;
       default:
-        if (p.fault >= 19) hand_over(g, p);
+        if (p.fault >= 19 && p.fault <= 23) hand_over(g, p);
         break;
     }
   }
@@ -688,11 +697,15 @@ py::tuple run_faulty(int fault) {
   const EmulatedBuffer buffer(fault < 19 ? 256 : 260);
   if (fault >= 19) buffer.as<std::int32_t>()[64] = 0;
   for (int i = 0; i < 64; ++i) buffer.as<float>()[i] = static_cast<float>(i);
+  if (fault == 26) {
+    set_parts(buffer.data(), buffer.size(),
+              {{.offset = 0, .n_bytes = 128}, {.offset = 192, .n_bytes = 64}});
+  }
   const bool check_blocks = std::exchange(emulator_options().check_blocks, true);
   for (const bool second : {false, true}) {
     if (second && fault != 17 && fault != 18) continue;
     const int n_threads = fault == 24 ? 96 : 64;
-    const int shared_bytes = fault == 25 ? 8192 : 64 * 4;
+    const int shared_bytes = fault == 25 ? 9216 : 64 * 4;
     EmulatedLauncher::launch<Faulty>({fault, buffer.as<float>(), second}, fault < 13 ? 1 : 2, 1,
                                      n_threads, shared_bytes, nullptr);
   }
@@ -700,6 +713,33 @@ py::tuple run_faulty(int fault) {
   Floats data(64);
   std::memcpy(data.mutable_data(), buffer.data(), 64 * sizeof(float));
   return py::make_tuple(take_emulator_error(), data);
+}
+
+// On the emulated device, a kernel in one of two parts of 256 bytes side by side in a block: what
+// the device says of it.
+std::string run_in_part(int fault, bool closed) {
+  const auto runtime = testing::make_emulated_runtime(1 << 20);
+  std::byte* const block = runtime->allocate(512);
+  runtime->note_parts(block, 512, {});
+  std::byte* const first = runtime->open_part(block, 256);
+  std::byte* const second = runtime->open_part(block + 256, 256);
+  if (runtime->close_part(second) != block + 256) return "another place";
+  (void)runtime->open_part(block + 256, 256);
+  if (closed) (void)runtime->close_part(first);
+  const auto run = [&] {
+    runtime->launch("a test", [=](void* stream) {
+      EmulatedLauncher::launch<Faulty>({fault, reinterpret_cast<float*>(first), false}, 1, 1, 64,
+                                       256, stream);
+    });
+    runtime->synchronize("a test");
+  };
+  try {
+    run();
+    run();  // behind a wait a closed part is nobody's
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
 }
 
 }  // namespace
@@ -749,6 +789,28 @@ PYBIND11_MODULE(_testing_cuda_kernels, m) {
   m.def("set_backwards", [](bool backwards) { emulator_options().backwards = backwards; });
   m.def("n_blocks_run", &emulated_blocks);
   m.def("run_faulty", &run_faulty);
+  m.def("run_in_part", &run_in_part);
+  // As C++ writes the types: threads that a kernel is compiled for, blocks at a time, bytes of
+  // shared memory that launches asked for.
+  m.def("launched_kernels", [] {
+    py::dict out;
+    for (const auto& [name, kernel] : launched_kernels()) {
+      int status = 0;
+      const std::unique_ptr<char, void (*)(void*)> readable(
+          abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status), std::free);
+      out[py::str(status == 0 ? readable.get() : name.c_str())] =
+          py::make_tuple(kernel.max_threads, kernel.min_blocks, kernel.shared_bytes);
+    }
+    return out;
+  });
+  // Blocks of so many threads with so much shared memory and so many registers for a thread that a
+  // processor holds at a time.
+  m.def("blocks_at_a_time", [](const std::string& arch, int threads, int shared, int registers) {
+    for (const ArchitectureLimits& limits : kArchitectures) {
+      if (arch == limits.name) return limits.blocks(threads, shared, registers);
+    }
+    throw_invalid("unknown architecture " + arch);
+  });
   py::class_<Cache>(m, "Cache", py::module_local())
       .def(py::init<const std::string&, int, int, int>())
       .def("rope_store", &Cache::rope_store, py::arg("q"), py::arg("k"), py::arg("v"),

@@ -9,6 +9,10 @@ add_library(specdec_emulated_device STATIC
   "${CMAKE_CURRENT_LIST_DIR}/emulated_device.cc"
   "${CMAKE_CURRENT_LIST_DIR}/cuda_emulator.cc"
   "${CMAKE_CURRENT_LIST_DIR}/cuda_emulated_kernels.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/cuda_emulated_attention.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/cuda_emulated_floats.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/cuda_emulated_q32.cc"
+  "${CMAKE_CURRENT_LIST_DIR}/cuda_emulated_q256.cc"
   "${CMAKE_CURRENT_LIST_DIR}/kernel_device.cc"
   ${probe}
   ${SPECDEC_CUDA_HOST_SOURCES})

@@ -3,9 +3,12 @@
 #include <sys/mman.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <map>
+#include <mutex>
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,31 +32,44 @@ class EmulatedRecording final : public stream::Recording {
   Work work_;
 };
 
-// Memory that kernels may use, on pages of its own, so that the host can be kept away from it.
-// Filled with NaN.
+// Memory that kernels may use while it is shown, on pages of its own, so that the host can be kept
+// away from it. Filled with NaN, and with a page on each side that is nobody's.
 class Memory {
  public:
   explicit Memory(std::size_t n_bytes)
       : n_bytes_(n_bytes),
-        buffer_(std::make_unique<cuda::EmulatedBuffer>((n_bytes + 3 * kPage) / kPage * kPage)) {}
-  [[nodiscard]] std::size_t n_bytes() const { return n_bytes_; }
-  [[nodiscard]] std::byte* data() const {
-    const auto at = reinterpret_cast<std::uintptr_t>(buffer_->data());
-    return buffer_->data() + (kPage - at % kPage) % kPage;
+        pages_(static_cast<std::byte*>(std::aligned_alloc(kPage, whole_bytes() + 2 * kPage))) {
+    if (pages_ == nullptr) throw std::bad_alloc();
+    std::memset(data(), 0xFF, whole_bytes());
   }
-  void protect(int rights) { ::mprotect(data(), (n_bytes_ + kPage - 1) / kPage * kPage, rights); }
+  [[nodiscard]] std::size_t n_bytes() const { return n_bytes_; }
+  [[nodiscard]] std::byte* data() const { return pages_.get() + kPage; }
+  void protect(int rights) const { ::mprotect(data(), whole_bytes(), rights); }
+  void show() const { cuda::set_parts(data(), n_bytes_, {{.offset = 0, .n_bytes = n_bytes_}}); }
+  void hide() const { cuda::set_parts(data(), n_bytes_, {}); }
 
  private:
   static constexpr std::size_t kPage = 4096;
+  struct Free {
+    void operator()(std::byte* pages) const { std::free(pages); }
+  };
+  [[nodiscard]] std::size_t whole_bytes() const { return (n_bytes_ + kPage - 1) / kPage * kPage; }
+
   std::size_t n_bytes_;
-  std::unique_ptr<cuda::EmulatedBuffer> buffer_;
+  std::unique_ptr<std::byte, Free> pages_;
 };
 
 class EmulatedRuntime final : public stream::Runtime {
  public:
   EmulatedRuntime(std::size_t capacity, std::shared_ptr<EmulatedFaults> faults)
       : capacity_(capacity), faults_(std::move(faults)) {}
-  ~EmulatedRuntime() override { protect(PROT_READ | PROT_WRITE); }
+  ~EmulatedRuntime() override {
+    for (const auto& [data, memory] : memory_) {
+      memory.protect(PROT_READ | PROT_WRITE);
+      memory.hide();
+    }
+    for (const auto& [data, part] : parts_) part.drop();
+  }
 
   [[nodiscard]] DeviceInfo info() const override {
     DeviceInfo info;
@@ -72,6 +88,7 @@ class EmulatedRuntime final : public stream::Runtime {
     Memory memory(n_bytes);
     std::byte* data = memory.data();
     memory.protect(PROT_NONE);
+    memory.show();
     memory_.emplace(data, std::move(memory));
     used_ += n_bytes;
     return data;
@@ -85,7 +102,29 @@ class EmulatedRuntime final : public stream::Runtime {
     }
     used_ -= found->second.n_bytes();
     found->second.protect(PROT_READ | PROT_WRITE);
+    found->second.hide();
     memory_.erase(found);
+  }
+  // Memory of its own. Threads open and close parts while another one waits for the device: what
+  // kernels may touch changes between two waits.
+  [[nodiscard]] std::byte* open_part(std::byte* part, std::size_t n_bytes) override {
+    Memory memory(n_bytes);
+    std::byte* data = memory.data();
+    memory.protect(PROT_NONE);
+    const std::lock_guard lock(parts_mutex_);
+    parts_.emplace(data, Part{.memory = std::move(memory), .place = part});
+    return data;
+  }
+  [[nodiscard]] std::byte* close_part(std::byte* part) noexcept override {
+    const std::lock_guard lock(parts_mutex_);
+    const auto found = parts_.find(part);
+    if (found == parts_.end()) return part;
+    found->second.closed = true;
+    return found->second.place;
+  }
+  void note_parts(std::byte* data, std::size_t n_bytes,
+                  const std::vector<stream::MemoryPart>& parts) override {
+    (recording_ ? recorded_ : queue_).push_back([=] { cuda::set_parts(data, n_bytes, parts); });
   }
   [[nodiscard]] std::byte* allocate_pinned(std::size_t n_bytes) override {
     pinned_.emplace_back(n_bytes);
@@ -165,6 +204,7 @@ class EmulatedRuntime final : public stream::Runtime {
     for (const auto& work : queue) work();
     cuda::note_idle();
     protect(PROT_NONE);
+    drop_closed_parts();
     const std::string error = cuda::take_emulator_error();
     if (!error.empty()) throw Error(ErrorCode::kDevice, "the grid emulator: " + error);
   }
@@ -181,12 +221,40 @@ class EmulatedRuntime final : public stream::Runtime {
   }
   void protect(int rights) {
     for (auto& [data, memory] : memory_) memory.protect(rights);
+    const std::lock_guard lock(parts_mutex_);
+    for (auto& [data, part] : parts_) {
+      part.memory.protect(rights);
+      if (!std::exchange(part.shown, true)) part.memory.show();
+    }
+  }
+  // Nothing that was queued before they were closed runs any more.
+  void drop_closed_parts() {
+    const std::lock_guard lock(parts_mutex_);
+    for (auto part = parts_.begin(); part != parts_.end();) {
+      if (part->second.closed) {
+        part->second.drop();
+        part = parts_.erase(part);
+      } else {
+        ++part;
+      }
+    }
   }
 
   std::size_t capacity_;
   std::shared_ptr<EmulatedFaults> faults_;
   std::size_t used_ = 0;
   std::map<std::byte*, Memory> memory_;
+  struct Part {
+    Memory memory;
+    std::byte* place = nullptr;  // in the block
+    bool shown = false, closed = false;
+    void drop() const {
+      memory.protect(PROT_READ | PROT_WRITE);
+      memory.hide();
+    }
+  };
+  std::mutex parts_mutex_;
+  std::map<std::byte*, Part> parts_;
   std::vector<std::vector<std::byte>> pinned_;  // moving a vector keeps its data in place
   bool recording_ = false;
   Work recorded_, queue_;

@@ -212,7 +212,7 @@ class StreamBackend final : public DeviceBackend {
 
   void give_back(std::byte* data, std::size_t n_bytes) noexcept override {
     const std::lock_guard lock(slab_mutex_);
-    slab_.give_back(data, n_bytes);
+    slab_.give_back(runtime_->close_part(data), n_bytes);
     std::erase_if(reservations_, [this](auto& entry) {
       const Reservation& reservation = entry.second;
       return reservation.released &&

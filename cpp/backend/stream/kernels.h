@@ -250,6 +250,8 @@ struct KernelMemory {
   std::size_t (*input_bytes)(InputKind kind, int n_rows, std::int64_t n_in);
   std::size_t (*attention_scratch_bytes)(int n_rows, int n_heads, int head_dim, int max_chunks);
   std::size_t (*head_scratch_bytes)(int n_rows, std::int64_t n_tokens, int n_blocks, int top_k);
+  // Left free behind each buffer of a work space: tests notice accesses there.
+  std::size_t gap_bytes = 0;
 };
 
 struct Kernels {

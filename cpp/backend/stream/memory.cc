@@ -20,6 +20,7 @@ int StreamBackend::reserve(std::size_t n_bytes, const WorkShape& shape) {
   RuntimeMemory work, pinned_in, pinned_out, lead_in, lead_out;
   if (moves) {
     work = RuntimeMemory(*runtime_, space.n_bytes, false);
+    runtime_->note_parts(work.data(), work.size(), space.parts);
     runtime_->fill(work.data() + space.counters, 0, space.counters_bytes);
     pinned_in = RuntimeMemory(
         *runtime_,
@@ -47,6 +48,7 @@ int StreamBackend::reserve(std::size_t n_bytes, const WorkShape& shape) {
   buffers_.ffn = at<float>(space_.ffn);
   buffers_.experts = at<std::int32_t>(space_.chosen);
   buffers_.expert_weights = at<float>(space_.expert_weights);
+  runtime_->note_parts(memory.data(), memory.size(), {});  // but what allocate() opens
   slab_.add(memory.data(), memory.size());
   const int id = next_reservation_++;
   reservations_[id].memory = std::move(memory);
@@ -78,7 +80,7 @@ DeviceMemory StreamBackend::allocate(std::size_t n_bytes, const char* what) {
             " of what the models reserved are free; end other sessions, use a smaller n_ctx "
             "or kv_type q8_0, or load the models with a larger n_ctx");
   }
-  return {shared_from_this(), data, n_bytes};
+  return {shared_from_this(), runtime_->open_part(data, n_bytes), n_bytes};
 }
 
 std::unique_ptr<WeightMatrix> StreamBackend::load(const PackedWeight& weight, std::int64_t n_rows,

@@ -19,7 +19,7 @@ PassInputs StreamBackend::put_inputs() {
   const DevicePass& pass = pass_;
   const PassInputs inputs(pass.n_rows, pass.n_fed(), pass.n_rot, key_.max_chunks,
                           pass.parents != nullptr, key_.pass.n_head_blocks,
-                          pass.key.follows ? pass.n_rows : 0);
+                          pass.key.follows ? pass.n_rows : 0, kernels_.memory.gap_bytes);
   const auto in = [area = staging().in](std::size_t offset) { return area + offset; };
   const auto rows = static_cast<std::size_t>(pass.n_rows);
   const std::int32_t first_slot = pass.first_slot;
@@ -59,6 +59,7 @@ PassInputs StreamBackend::put_inputs() {
 }
 
 void StreamBackend::upload_inputs(const PassInputs& inputs) {
+  runtime_->note_parts(at<std::byte>(space_.inputs), space_.inputs_bytes, inputs.parts);
   runtime_->upload(at<std::byte>(space_.inputs), staging().in, inputs.n_bytes);
   if (pass_.key.follows) {
     launch("taking the draft's tokens", kernels_.take_tokens,

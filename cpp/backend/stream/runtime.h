@@ -6,8 +6,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "backend/device_backend.h"
+#include "backend/stream/memory_part.h"
 
 namespace specdec::stream {
 
@@ -29,6 +31,16 @@ class Runtime {
   // Host memory that copies can use directly.
   [[nodiscard]] virtual std::byte* allocate_pinned(std::size_t n_bytes) = 0;
   virtual void free_pinned(std::byte* data) noexcept = 0;
+
+  // Where a part of an allocated block is used: in its place, but for tests, which keep parts from
+  // each other so that accesses past an end are noticed. close_part() returns the place.
+  [[nodiscard]] virtual std::byte* open_part(std::byte* part, std::size_t /*n_bytes*/) {
+    return part;
+  }
+  [[nodiscard]] virtual std::byte* close_part(std::byte* part) noexcept { return part; }
+  // In stream order: of the n_bytes at `data`, kernels touch only these from here on.
+  virtual void note_parts(std::byte* /*data*/, std::size_t /*n_bytes*/,
+                          const std::vector<MemoryPart>& /*parts*/) {}
 
   // In stream order; host memory may be reused after synchronize().
   virtual void upload(void* device, const void* host, std::size_t n_bytes) = 0;

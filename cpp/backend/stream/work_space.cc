@@ -8,10 +8,12 @@ namespace {
 std::size_t align(std::size_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
 std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
 
-// The next n_bytes of a block.
-std::size_t place(std::size_t& end, std::size_t n_bytes) {
+// The next n_bytes of a block, and what is left free behind them.
+std::size_t place_part(std::size_t& end, std::size_t n_bytes, std::size_t gap_bytes,
+                       std::vector<MemoryPart>& parts) {
   const std::size_t at = end;
-  end += align(n_bytes);
+  end += align(n_bytes) + (n_bytes > 0 ? align(gap_bytes) : 0);
+  if (n_bytes > 0) parts.push_back({.offset = at, .n_bytes = n_bytes});
   return at;
 }
 
@@ -30,7 +32,8 @@ std::size_t attention_bytes(const WorkShape& shape, const KernelMemory& memory, 
 
 }  // namespace
 
-WorkSpace::WorkSpace(const WorkShape& shape, const KernelMemory& memory) {
+WorkSpace::WorkSpace(const WorkShape& shape, const KernelMemory& memory)
+    : gap_bytes_(memory.gap_bytes) {
   n_pages = std::max(1, (shape.n_ctx + kKvChunk - 1) / kKvChunk);
   hidden_row = size(padded_row(shape.hidden_size));
   qkv_row = size(padded_row(shape.qkv_size));
@@ -43,57 +46,61 @@ WorkSpace::WorkSpace(const WorkShape& shape, const KernelMemory& memory) {
   inputs_bytes = PassInputs(shape.max_rows, shape.max_rows, shape.n_rot,
                             chunk_bucket(n_pages * kKvChunk, n_pages), true,
                             static_cast<int>((shape.n_tokens + kHeadBlock - 1) / kHeadBlock),
-                            kMaxFollowingRows)
+                            kMaxFollowingRows, gap_bytes_)
                      .n_bytes;
-  inputs = place(n_bytes, inputs_bytes);
-  hidden = place(n_bytes, rows(hidden_row));
-  qkv = place(n_bytes, rows(qkv_row));
-  attention = place(n_bytes, rows(q_row));
-  ffn = place(n_bytes, rows(ffn_row));
+  inputs = place(inputs_bytes);
+  hidden = place(rows(hidden_row));
+  qkv = place(rows(qkv_row));
+  attention = place(rows(q_row));
+  ffn = place(rows(ffn_row));
   input_rows = shape.max_rows;
   if (shape.n_experts > 0) place_experts(shape);
   for (int kind = 0; kind < kInputKinds; ++kind) {
-    inputs_of[kind] = place(
-        n_bytes, memory.input_bytes(static_cast<InputKind>(kind), input_rows, shape.max_n_in));
+    inputs_of[kind] =
+        place(memory.input_bytes(static_cast<InputKind>(kind), input_rows, shape.max_n_in));
   }
   counters_bytes = size(shape.n_heads) * kAttentionCounters * sizeof(std::int32_t);
-  counters = place(n_bytes, counters_bytes);
-  top = place(n_bytes, kHeadRows * kMaxTopK * sizeof(TopToken));
-  log_sum_exp = place(n_bytes, kHeadRows * sizeof(float));
-  logits = place(n_bytes, kHeadRows * logits_row * sizeof(float));
+  counters = place(counters_bytes);
+  top = place(kHeadRows * kMaxTopK * sizeof(TopToken));
+  log_sum_exp = place(kHeadRows * sizeof(float));
+  logits = place(kHeadRows * logits_row * sizeof(float));
   attention_bytes = stream::attention_bytes(shape, memory, n_pages);
   scratch_bytes =
       std::max(attention_bytes, memory.head_scratch_bytes(kHeadRows, shape.n_tokens, 0, kMaxTopK));
-  scratch = place(n_bytes, scratch_bytes);
+  scratch = place(scratch_bytes);
+}
+
+std::size_t WorkSpace::place(std::size_t n_bytes_of_it) {
+  return place_part(n_bytes, n_bytes_of_it, gap_bytes_, parts);
 }
 
 void WorkSpace::place_experts(const WorkShape& shape) {
   const std::size_t n_pairs = size(shape.max_rows) * size(shape.n_experts_used);
   const int n_together = std::min(shape.max_rows, kExpertRows) * shape.n_experts_used;
   const std::size_t n_slots = size(expert_slots(n_together, shape.n_experts));
-  chosen = place(n_bytes, n_pairs * sizeof(std::int32_t));
-  expert_weights = place(n_bytes, n_pairs * sizeof(float));
-  router_logits =
-      place(n_bytes, size(shape.max_rows) * size(padded_row(shape.n_experts)) * sizeof(float));
-  slot_experts = place(n_bytes, n_slots / 8 * sizeof(std::int32_t));
-  slot_rows = place(n_bytes, n_slots * sizeof(std::int32_t));
-  slots = place(n_bytes, n_slots * sizeof(std::int32_t));
-  slot_of = place(n_bytes, size(n_together) * sizeof(std::int32_t));
+  chosen = place(n_pairs * sizeof(std::int32_t));
+  expert_weights = place(n_pairs * sizeof(float));
+  router_logits = place(size(shape.max_rows) * size(padded_row(shape.n_experts)) * sizeof(float));
+  slot_experts = place(n_slots / 8 * sizeof(std::int32_t));
+  slot_rows = place(n_slots * sizeof(std::int32_t));
+  slots = place(n_slots * sizeof(std::int32_t));
+  slot_of = place(size(n_together) * sizeof(std::int32_t));
   expert_ffn_row = size(padded_row(shape.expert_size));
-  expert_ffn = place(n_bytes, n_slots * expert_ffn_row * sizeof(float));
-  expert_out = place(n_bytes, n_slots * hidden_row * sizeof(float));
+  expert_ffn = place(n_slots * expert_ffn_row * sizeof(float));
+  expert_out = place(n_slots * hidden_row * sizeof(float));
   input_rows = std::max(input_rows, static_cast<int>(n_slots));
 }
 
 PassInputs::PassInputs(int n_rows, int n_fed, int n_rot, int n_pages, bool tree, int n_head_blocks,
-                       int n_picks) {
-  first_slot = place(n_bytes, sizeof(std::int32_t));
-  pages = place(n_bytes, size(n_pages) * sizeof(std::byte*));
-  tokens = place(n_bytes, size(n_rows) * sizeof(std::int32_t));
-  parents = place(n_bytes, tree ? size(n_rows) * sizeof(std::int32_t) : 0);
-  cos_sin = place(n_bytes, size(n_fed) * size(n_rot) * sizeof(float));
-  head_blocks = place(n_bytes, size(n_head_blocks) * sizeof(std::int32_t));
-  picks = place(n_bytes, size(n_picks) * sizeof(std::int32_t));
+                       int n_picks, std::size_t gap_bytes) {
+  const auto place = [&](std::size_t n) { return place_part(n_bytes, n, gap_bytes, parts); };
+  first_slot = place(sizeof(std::int32_t));
+  pages = place(size(n_pages) * sizeof(std::byte*));
+  tokens = place(size(n_rows) * sizeof(std::int32_t));
+  parents = place(tree ? size(n_rows) * sizeof(std::int32_t) : 0);
+  cos_sin = place(size(n_fed) * size(n_rot) * sizeof(float));
+  head_blocks = place(size(n_head_blocks) * sizeof(std::int32_t));
+  picks = place(size(n_picks) * sizeof(std::int32_t));
 }
 
 int chunk_bucket(int n_positions, int n_pages) {

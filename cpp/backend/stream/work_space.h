@@ -4,9 +4,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "backend/device_backend.h"
 #include "backend/stream/kernels.h"
+#include "backend/stream/memory_part.h"
 
 namespace specdec::stream {
 
@@ -40,17 +42,21 @@ struct WorkSpace {
   std::size_t scratch = 0, scratch_bytes = 0;
   std::size_t attention_bytes = 0;  // of scratch, for one launch of attention
   std::size_t n_bytes = 0;
+  std::vector<MemoryPart> parts;  // its buffers
 
  private:
   void place_experts(const WorkShape& shape);
+  [[nodiscard]] std::size_t place(std::size_t n_bytes_of_it);
+
+  std::size_t gap_bytes_ = 0;
 };
 
 // The inputs of one pass, packed densely; offsets depend only on what its key says.
 struct PassInputs {
   // n_fed: rows with those of later steps. n_picks: n_rows of a pass that follows another, else
-  // 0.
+  // 0. gap_bytes: as KernelMemory has them.
   PassInputs(int n_rows, int n_fed, int n_rot, int n_pages, bool tree, int n_head_blocks,
-             int n_picks);
+             int n_picks, std::size_t gap_bytes);
 
   std::size_t first_slot = 0;   // int32
   std::size_t pages = 0;        // [n_pages] pointers
@@ -60,6 +66,7 @@ struct PassInputs {
   std::size_t head_blocks = 0;  // [n_head_blocks] int32
   std::size_t picks = 0;        // [n_picks] int32
   std::size_t n_bytes = 0;
+  std::vector<MemoryPart> parts;
 };
 
 // Chunks that a pass may read, rounded up so that few recordings serve all lengths.
