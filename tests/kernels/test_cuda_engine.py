@@ -187,10 +187,12 @@ def test_experts_of_many_rows_are_taken_in_pieces_of_the_same_bits(mixture_file,
     assert bits(np.concatenate(parts)) == bits(whole)
 
 
-@pytest.mark.parametrize("n_rows", [1, 5, 16])
-def test_a_layer_is_few_kernels(llama_file, n_rows):
+@pytest.mark.parametrize(("dtype", "n_rows"), [("Q4_0", 1), ("Q4_0", 16), ("F16", 1), ("F16", 5)])
+def test_a_layer_is_few_kernels(tmp_path, dtype, n_rows):
     """A large GPU spends longer between small kernels than in them."""
-    model = testing.Model(str(llama_file), backend="emulated", n_device_layers=4)
+    config = TinyConfig(n_layers=4, context_length=2048)
+    path = tiny_models.write_tiny(tmp_path / "model.gguf", config, dtype=dtype, seed=11)
+    model = testing.Model(str(path), backend="emulated", n_device_layers=4)
     session = model.session()
     session.forward(TOKENS[:3], output="none")
     before = testing.emulated_launches()

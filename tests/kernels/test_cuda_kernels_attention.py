@@ -3,7 +3,7 @@ with ``-m cuda``, on the first GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -198,21 +198,28 @@ def test_nan_behind_a_window_does_not_reach_it() -> None:
     assert same_bits(caches[0].attention(q, 290, max_chunks=2, window=20), want)
 
 
-@pytest.fixture(params=[4, 8])
-def queries_per_block(request: pytest.FixtureRequest, kernel_device: str) -> Iterator[int]:
-    """A device with many processors gets small blocks."""
-    gpu.set_processors(1000 if request.param == 4 else 0)
-    yield request.param
+@pytest.fixture(params=[2, 4, 8])
+def queries_per_block(
+    request: pytest.FixtureRequest, kernel_device: str
+) -> Iterator[Callable[[int, int, int], None]]:
+    """Sets how many processors there are for a launch (rows, heads per kv head, chunks), so that
+    its blocks have so many queries: a device with many gets small blocks."""
+
+    def choose(n_rows: int, group: int, n_chunks: int) -> None:
+        blocks = -(-n_rows * group // 8) * (n_chunks if n_rows <= 16 else 1)
+        gpu.set_processors({2: 10000, 4: blocks, 8: 0}[request.param])
+
+    yield choose
     gpu.set_processors(1)
 
 
 @pytest.mark.parametrize(
     ("queries_per_block", "kv_type", "head_dim"),
-    pairwise([4, 8], KV_TYPES, [64, 128]),
+    pairwise([2, 4, 8], KV_TYPES, [64, 128]),
     indirect=["queries_per_block"],
 )
 def test_usual_head_sizes_have_the_bits_of_the_cpu(
-    queries_per_block: int, kv_type: str, head_dim: int
+    queries_per_block: Callable[[int, int, int], None], kv_type: str, head_dim: int
 ) -> None:
     rng = np.random.default_rng(10)
     caches = pair_of_caches(kv_type, 1, head_dim, 768)
@@ -225,13 +232,33 @@ def test_usual_head_sizes_have_the_bits_of_the_cpu(
         q = rng.standard_normal((n_rows, 5, head_dim)).astype(np.float32)
         want = caches[1].attention("scalar", 1, q, first, parents=parents)
         n_chunks = (first + n_rows + 255) // 256
+        queries_per_block(n_rows, 5, n_chunks)
         got = caches[0].attention(q, first, parents=parents, max_chunks=n_chunks)
         assert same_bits(got, want), (first, n_rows)
 
 
-@pytest.mark.usefixtures("queries_per_block")
+@pytest.mark.parametrize(("n_processors", "n_blocks"), [(1000, 3), (2, 2), (0, 1)])
+def test_a_gpu_that_few_blocks_leave_idle_gets_small_ones(
+    n_processors: int, n_blocks: int, device: str
+) -> None:
+    if device == "cuda":
+        pytest.skip("about the grid, which the emulator counts")
+    rng = np.random.default_rng(15)
+    caches = pair_of_caches("f16", 1, 64, 256)
+    fill(caches, 0, 9, 5, (1, 64), rng)
+    q = rng.standard_normal((1, 5, 64)).astype(np.float32)
+    gpu.set_processors(n_processors)
+    before = gpu.n_blocks_run()
+    caches[0].attention(q, 8)
+    gpu.set_processors(1)
+    assert gpu.n_blocks_run() - before == n_blocks
+
+
 @pytest.mark.parametrize("head_dim", [32, 64])
-def test_many_chunks_are_merged_as_on_the_cpu(head_dim: int) -> None:
+def test_many_chunks_are_merged_as_on_the_cpu(
+    head_dim: int, queries_per_block: Callable[[int, int, int], None]
+) -> None:
+    queries_per_block(1, 2, 11)
     rng = np.random.default_rng(11)
     caches = pair_of_caches("f16", 1, head_dim, 11 * 256)
     fill(caches, 0, 10 * 256 + 9, 2, (1, head_dim), rng)
@@ -241,12 +268,12 @@ def test_many_chunks_are_merged_as_on_the_cpu(head_dim: int) -> None:
         assert same_bits(caches[0].attention(q, first, max_chunks=11), want), first
 
 
-@pytest.mark.usefixtures("queries_per_block")
 @pytest.mark.parametrize("head_dim", [64, 128])
 @pytest.mark.parametrize("first", [8, 97, 251])
 def test_nan_behind_a_row_does_not_reach_it_in_batches_of_positions(
-    head_dim: int, first: int
+    head_dim: int, first: int, queries_per_block: Callable[[int, int, int], None]
 ) -> None:
+    queries_per_block(4, 2, 2)
     rng = np.random.default_rng(12)
     caches = pair_of_caches("f16", 1, head_dim, 512)
     fill(caches, 0, first + 4, 2, (1, head_dim), rng)

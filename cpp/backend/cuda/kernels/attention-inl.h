@@ -1,8 +1,8 @@
 // Attention over the paged cache, in the order of operations of backend/cpu/attention-inl.h. A
-// block takes 4 or 8 queries (row, head) of one kv head. Split: one chunk of positions per block,
-// the last of which to end merges them; else the block walks all chunks and merges as it goes. Same
-// bits. New rows are stored on the way: by every block that reads them, since blocks cannot wait
-// for each other; all write the same.
+// block takes 2, 4 or 8 queries (row, head) of one kv head. Split: one chunk of positions per
+// block, the last of which to end merges them; else the block walks all chunks and merges as it
+// goes. Same bits. New rows are stored on the way: by every block that reads them, since blocks
+// cannot wait for each other; all write the same.
 //   scores   one thread per position: a chain of multiply-adds over the dimensions
 //   softmax  half a warp per query
 //   values   one thread per dimension and group of queries: a chain over the positions
@@ -22,7 +22,8 @@ struct Attention {
   static constexpr int kMinBlocks = 2;
   static constexpr int kThreads = 256;
   static constexpr int kDims = kHeadDim == 0 ? kThreads : kHeadDim;
-  static constexpr int kSubs = kThreads / kDims;
+  static constexpr int kSubs = kThreads / kDims < kQueries ? kThreads / kDims : kQueries;
+  static constexpr int kKeys = kKeyBatch<kQueries>;
   static constexpr int kOwn = kQueries / kSubs;  // queries of one thread
 
   [[nodiscard]] static constexpr int shared_bytes(int head_dim) {
@@ -151,6 +152,12 @@ struct Attention {
   // Element d of all queries times a key.
   template <class G>
   static SPECDEC_GPU void add_key(G& g, int d, float key, float* acc) {
+    if constexpr (kQueries == 2) {
+      const Float2 two = queries<Float2>(g).get(d);
+      SPECDEC_UNROLL
+      for (int j = 0; j < 2; ++j) acc[j] = fma_of(two.v[j], key, acc[j]);
+      return;
+    }
     const auto q = queries<Float4>(g);
     SPECDEC_UNROLL
     for (int quarter = 0; quarter < kQueries / 4; ++quarter) {
@@ -172,13 +179,13 @@ struct Attention {
     if (position < most && is_shared(p, logical)) {
       const std::byte* part = head_part(g, p.cache, kv_head, logical);
       int d = 0;
-      for (; d + kKeyBatch <= dim; d += kKeyBatch) {
-        float key[kKeyBatch];
-        load_keys<kType, kKeyBatch>(g, p.cache, part, position, d, key);
+      for (; d + kKeys <= dim; d += kKeys) {
+        float key[kKeys];
+        load_keys<kType, kKeys>(g, p.cache, part, position, d, key);
         SPECDEC_UNROLL
-        for (int i = 0; i < kKeyBatch; ++i) add_key(g, d + i, key[i], acc);
+        for (int i = 0; i < kKeys; ++i) add_key(g, d + i, key[i], acc);
       }
-      if constexpr (kHeadDim % kKeyBatch != 0 || kHeadDim == 0) {
+      if constexpr (kHeadDim % kKeys != 0 || kHeadDim == 0) {
         for (; d < dim; ++d) add_key(g, d, load_key<kType>(g, p.cache, part, position, d), acc);
       }
     } else if (position < most) {
@@ -245,6 +252,7 @@ struct Attention {
   template <class G>
   SPECDEC_GPU void weigh(G& g, const Params& p, int chunk, int most) const {
     const int sub = g.thread() / kDims;
+    if (sub >= kSubs) return;
     const auto length = lengths(g, p);
     int visible[kOwn], hidden[kOwn];
     SPECDEC_UNROLL
@@ -289,7 +297,7 @@ struct Attention {
       }
     }
     const auto weights = scores<Float4>(g);
-    constexpr int kBatch = kValueBatch<kType>;
+    constexpr int kBatch = kValueBatch<kType, kQueries>;
     for (; i + kBatch <= all; i += kBatch) {
       float value[kBatch];
       load_values<kType, kBatch>(g, p.cache, part, i, d, value);

@@ -17,9 +17,13 @@ template <class L, int kType, bool kSplit>
 void run_attention_dims(const AttentionParams& p, int n_kv_heads, Stream stream) {
   if (p.window > 0 || p.soft_cap > 0)
     return run_attention<L, kType, kSplit, 0, 4, true>(p, n_kv_heads, stream);
-  const std::int64_t n_blocks = div_up(p.n_queries, 8) * n_kv_heads * (kSplit ? p.n_chunks : 1);
-  const bool few = n_blocks < 2 * L::n_processors();
+  const auto n_blocks = [&](int n_queries) {
+    return div_up(p.n_queries, n_queries) * n_kv_heads * (kSplit ? p.n_chunks : 1);
+  };
+  const bool few = n_blocks(8) < 2 * L::n_processors();
+  const bool very_few = n_blocks(2) <= L::n_processors();
   const auto run = [&]<int kHeadDim>() {
+    if (very_few) return run_attention<L, kType, kSplit, kHeadDim, 2>(p, n_kv_heads, stream);
     if (few) return run_attention<L, kType, kSplit, kHeadDim, 4>(p, n_kv_heads, stream);
     run_attention<L, kType, kSplit, kHeadDim, 8>(p, n_kv_heads, stream);
   };

@@ -5,10 +5,13 @@
 
 namespace specdec::cuda {
 
-inline constexpr int kKeyBatch = 16;   // dimensions whose keys are loaded before they are used
+// Dimensions whose keys, and positions whose values, are loaded before they are used: few queries
+// leave registers for more.
+template <int kQueries>
+inline constexpr int kKeyBatch = kQueries == 2 ? 32 : 16;
+template <int kType, int kQueries>
+inline constexpr int kValueBatch = (kType == kCacheF16 ? 32 : 16) * (kQueries == 2 ? 2 : 1);
 inline constexpr int kMergeBatch = 8;  // chunks that are loaded before they are merged
-template <int kType>
-inline constexpr int kValueBatch = kType == kCacheF16 ? 32 : 16;  // positions whose values are
 
 struct AttentionParams {
   int n_rows;

@@ -7,8 +7,17 @@ namespace specdec::cuda {
 
 template <class L, class F>
 void run_float_format(const MatmulLaunch& launch, Stream stream) {
-  if (launch.col_tiles == 1) return run_matmul<L, FloatUnit<F, 1>, 1>(launch, stream);
-  if (launch.col_tiles == 2) return run_matmul<L, FloatUnit<F, 2>, 1>(launch, stream);
+  const auto run = [&]<class Unit>() {
+    if (launch.gated) return run_matmul<L, Unit, 2>(launch, stream);
+    run_matmul<L, Unit, 1>(launch, stream);
+  };
+  // Of a list of experts, any of the 8 columns of a tile may be somebody's.
+  if (launch.params.n_rows <= 4 && launch.params.experts == nullptr) {
+    if (launch.params.n_rows == 1) return run.template operator()<FloatUnit<F, 1, 1>>();
+    return run.template operator()<FloatUnit<F, 1, 4>>();
+  }
+  if (launch.col_tiles == 1) return run.template operator()<FloatUnit<F, 1>>();
+  if (launch.col_tiles == 2) return run.template operator()<FloatUnit<F, 2>>();
   run_matmul<L, FloatUnit<F, 4>, 1>(launch, stream);
 }
 

@@ -7,7 +7,7 @@
 namespace specdec::cuda {
 
 bool gates_at_once(int n_rows, DType gate, DType up) {
-  return gate == up && input_kind(gate) != InputKind::kFloat && n_rows <= kMaxSmallRows;
+  return gate == up && n_rows <= kMaxSmallRows;
 }
 
 bool splits_chunks(int n_rows, int max_chunks) { return n_rows <= kMaxSmallRows && max_chunks > 1; }
