@@ -390,7 +390,7 @@ def test_whatever_the_bytes_are_reading_them_is_safe(tiny: Any, kept: pathlib.Pa
             st.integers(0, len(whole) - PROLOGUE).map(lambda n: whole[PROLOGUE:][:n]),
         )
     )
-    @settings(max_examples=examples(250))
+    @settings(max_examples=examples(80))
     def check(body: bytes) -> None:
         kept.write_bytes(checked(body))
         memory = sd.Memory(kept)

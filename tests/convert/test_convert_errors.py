@@ -375,7 +375,7 @@ def test_damaged_headers_never_escape_as_another_exception(tmp_path: pathlib.Pat
         ),
         st.one_of(st.just(len(good)), st.integers(0, len(good))),
     )
-    @settings(max_examples=examples(300))
+    @settings(max_examples=examples(150))
     def check(raw: bytes, n: int) -> None:
         path.write_bytes(raw[:n])
         try:

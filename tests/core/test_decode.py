@@ -420,7 +420,7 @@ REQUESTS = st.fixed_dictionaries(
     which=st.integers(0, len(drafters(TARGET)) - 1),
     requests=st.lists(REQUESTS, min_size=1, max_size=3),
 )
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(50))
 def test_figures_reconcile(
     seed: int, order: int, n_ctx: int, which: int, requests: list[dict[str, Any]]
 ) -> None:

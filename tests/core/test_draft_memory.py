@@ -177,7 +177,7 @@ class Memories(RuleBasedStateMachine):
 
 
 TestMemories = Memories.TestCase
-TestMemories.settings = settings(max_examples=examples(30), stateful_step_count=25)
+TestMemories.settings = settings(max_examples=examples(20), stateful_step_count=25)
 
 
 def test_the_most_recent_of_two_continuations_is_found() -> None:

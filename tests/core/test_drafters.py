@@ -36,7 +36,7 @@ m = native("decode")
         max_size=15,
     ),
 )
-@settings(max_examples=examples(50))
+@settings(max_examples=examples(25))
 def test_ngram_equals_the_slow_reference(
     n: int,
     min_count: int,

@@ -209,7 +209,7 @@ def test_whatever_a_head_says_it_is_checked(whole: bytes, tmp_path: pathlib.Path
             damaged(head, 0, 9, numbers=values, most=1),
         )
     )
-    @settings(max_examples=examples(400))
+    @settings(max_examples=examples(150))
     def check(forged: bytes) -> None:
         problem = reading(path, sealed(whole, forged))
         assert problem == "" or problem.startswith(("format: ", "resource: "))

@@ -206,4 +206,4 @@ class Caches(RuleBasedStateMachine):
 
 
 TestCaches = Caches.TestCase
-TestCaches.settings = settings(max_examples=examples(25), stateful_step_count=40)
+TestCaches.settings = settings(max_examples=examples(20), stateful_step_count=40)

@@ -438,7 +438,7 @@ def test_random_schemas():
     counts = {"texts": 0, "values": 0}
 
     @given(SCHEMAS, st.lists(SOME_VALUES, max_size=10), st.integers(0, 2**32))
-    @settings(max_examples=examples(200))
+    @settings(max_examples=examples(50))
     def check(schema, values, seed):
         validator = jsonschema.Draft202012Validator(schema)
         try:
@@ -461,8 +461,8 @@ def test_random_schemas():
                 assert reader.read(json.dumps(value, ensure_ascii=False))[1], value
 
     check()
-    assert counts["texts"] > 100
-    assert counts["values"] > 100
+    assert counts["texts"] > 25
+    assert counts["values"] > 25
 
 
 TOKENS = ["{", "}", '"', '"a', 'a"', '":', ":", ",", '","', "1", "23", "é", "\xc3", "\xa9",

@@ -98,7 +98,7 @@ class Trees(RuleBasedStateMachine):
 
 
 TestTrees = Trees.TestCase
-TestTrees.settings = settings(max_examples=examples(30), stateful_step_count=30)
+TestTrees.settings = settings(max_examples=examples(12), stateful_step_count=25)
 
 
 def test_what_was_used_longest_ago_goes_first():

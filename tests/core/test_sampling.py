@@ -118,7 +118,7 @@ def test_warps_of_any_row_equal_the_reference(
         },
     ),
 )
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(50))
 def test_combinations_of_warps_equal_the_reference(
     logits: np.ndarray, prefix: list[int], position: int, params: dict[str, Any]
 ) -> None:

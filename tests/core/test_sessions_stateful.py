@@ -221,5 +221,5 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.hypothesis
 def test_sessions_say_what_a_new_one_says(models: dict[str, Any]) -> None:
     Sessions.models, Sessions.plain = models, {}
-    some = settings(max_examples=examples(30), stateful_step_count=20)
+    some = settings(max_examples=examples(20), stateful_step_count=20)
     run_state_machine_as_test(Sessions, settings=some)

@@ -160,7 +160,7 @@ def cut_plainly(text: str, special: list[str], allowed: list[bool]) -> list[str]
         st.lists(st.tuples(st.text("ab<", max_size=14), st.booleans()), max_size=4), max_size=12
     ),
 )
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(25))
 def test_special_tokens_are_cut_out_from_the_left_the_longest_first(
     special: list[str], texts: list[list[tuple[str, bool]]]
 ) -> None:
@@ -325,7 +325,7 @@ SPECIAL = [("<|im_end|>", CONTROL), ("<x>", USER_DEFINED), ("pad", UNUSED)]
     render_special=st.booleans(),
     strip_space_prefix=st.booleans(),
 )
-@settings(max_examples=examples(250))
+@settings(max_examples=examples(50))
 def test_streamed_pieces_join_to_the_decoded_text(
     tokenizer: Any, parts: list[list[int] | int], **options: bool
 ) -> None:

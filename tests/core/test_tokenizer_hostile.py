@@ -479,7 +479,7 @@ def test_damaged_files_are_refused_or_work(make: Any) -> None:
     outcomes = set()
 
     @given(damaged(make(), first=24, same_size=True), st.lists(st.integers(0, 10**6), max_size=20))
-    @settings(max_examples=examples(300))
+    @settings(max_examples=examples(100))
     def check(file: bytes, tokens: list[int]) -> None:
         try:
             tokenizer = parse(file)
