@@ -30,6 +30,7 @@ IMPORTED = ("numpy", "hypothesis", "gguf", "httpx", "jinja2", "asyncio", "concur
             "jsonschema", "pandas", "uvicorn", "openai", "fastapi")  # fmt: skip
 POLL_SECONDS = 0.02
 KILLED_BY = "killed_by.txt"
+HUNG_SECONDS = 30.0  # of a quick test: it waits for ever
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,7 @@ class _Server:
     def _fails(self, test: str) -> bool:
         self.stopper.failed.clear()
         item = self._items[test]
+        signal.setitimer(signal.ITIMER_REAL, HUNG_SECONDS)  # ends the process
         # What the last one has left of another file or class goes; what the session has stays.
         item.session._setupstate.teardown_exact(item)
         after_it = self._neighbours.get(test)
@@ -204,8 +206,8 @@ class _Server:
 
     def _batch(self, request: dict[str, Any]) -> None:
         """Tries changes one after the other in this process, and writes a line for each: the test
-        that failed with it, and passed again without. It ends where one does not pass again, and
-        does not begin where one does not pass in that order."""
+        that failed with it, and passed again without. It ends where one does not pass again or
+        hangs, and does not begin where one does not pass in that order."""
         file, before = request["file"], pathlib.Path(request["sources"][0]).read_bytes()
         originals = [(function, function.__code__) for function in _functions(file)]
         tests = {test: None for change in request["batch"] for test in change["tests"]}

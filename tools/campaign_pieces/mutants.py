@@ -61,7 +61,7 @@ BATCH = 30  # mutants in one process, those that die at once
 FIRST_CASES, QUICK_SECONDS = 4, 0.25  # of a test function: which of its cases are run at all
 LONGEST_SECONDS = 20.0  # of tests for one mutant, of a processor
 COPIED = ("python", "tests", "tools", "docs", "pyproject.toml", "README.md", "CHANGELOG.md",
-          "CMakeLists.txt", "cpp", ".github", "cmake", "SECURITY.md",
+          "CMakeLists.txt", "cpp", ".github", "cmake", "packages", "SECURITY.md",
           "CONTRIBUTING.md")  # fmt: skip
 
 
