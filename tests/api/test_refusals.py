@@ -8,6 +8,8 @@ import pickle
 
 import pytest
 
+import tiny_models
+
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 
 
@@ -79,8 +81,9 @@ def test_ranges_are_open_to_their_ends(tiny):
     assert [(len(r.token_ids), r.seed) for r in results] == [(0, 0), (1, 2**64 - 1)]
     [result] = sd.generate_many(tiny, ["a"], max_tokens=0, n_ctx=16)
     assert result.token_ids == ()
-    [result] = sd.generate_many(tiny, ["a"], max_tokens=2**31 - 1, n_ctx=16, ignore_eos=True)
-    assert len(result.token_ids) > 1
+    for most in (2**31 - 1, [2**31 - 1]):
+        [result] = sd.generate_many(tiny, ["a"], max_tokens=most, n_ctx=16, ignore_eos=True)
+        assert len(result.token_ids) > 1
 
 
 LENGTHS = [sd.DraftModel, sd.NGram, sd.SuffixAutomaton, sd.TokenRecycling, sd.LayerSkip, sd.Eagle]
@@ -176,8 +179,9 @@ def test_what_is_told_has_its_types(tiny):
     assert sd.info()["version"] == sd.__version__
 
 
-def test_an_application_without_logging_hears_nothing():
-    kinds = [type(handler) for handler in logging.getLogger("specdec_native").handlers]
+def test_an_application_without_logging_hears_nothing(tiny_path):
+    with sd.Model(tiny_path):  # whose messages go to the logger
+        kinds = [type(handler) for handler in logging.getLogger("specdec_native").handlers]
     assert logging.NullHandler in kinds
 
 
@@ -199,3 +203,27 @@ def test_many_texts_keep_the_space_they_begin_with(sentencepiece):
     assert result.text == " ab ab"
     assert sd.Decoder(sentencepiece, drafter=None).generate("x", **options).text == " ab ab"
     assert sentencepiece.detokenize([token, token]) == "ab ab"
+
+
+def test_a_model_that_could_not_be_opened_is_a_closed_one(tmp_path):
+    """A debugger that stops at the error shows it."""
+    model = sd.Model.__new__(sd.Model)
+    with pytest.raises(sd.SpecdecError):
+        model.__init__(tmp_path / "none.gguf")
+    assert model.closed
+    assert repr(model) == "<specdec_native.Model, closed>"
+    with pytest.raises(sd.ClosedError):
+        model.tokenize("a")
+
+
+def test_a_template_is_the_files_own_unless_one_is_named(tiny_draft):
+    with pytest.raises(sd.TemplateError, match="no chat template"):
+        tiny_draft.apply_chat_template([{"role": "user", "content": "a"}])
+
+
+def test_many_texts_tell_what_is_to_be_warned_of_at_once(tmp_path, caplog):
+    config = tiny_models.TinyConfig(context_length=16)
+    with sd.Model(tiny_models.write_tiny(tmp_path / "short.gguf", config)) as short:
+        with caplog.at_level(logging.WARNING, "specdec_native"):
+            sd.generate_many(short, ["a"], max_tokens=1, n_ctx=32)
+        assert "32 tokens is more than the 16" in caplog.text
