@@ -227,3 +227,11 @@ def test_many_texts_tell_what_is_to_be_warned_of_at_once(tmp_path, caplog):
         with caplog.at_level(logging.WARNING, "specdec_native"):
             sd.generate_many(short, ["a"], max_tokens=1, n_ctx=32)
         assert "32 tokens is more than the 16" in caplog.text
+
+
+def test_so_many_texts_may_end_an_answer(tiny):
+    options = {"max_tokens": 1, "ignore_eos": True}
+    with sd.Decoder(tiny, drafter=None, n_ctx=64) as decoder:
+        decoder.generate("a", stop=[f"stop {i}" for i in range(64)], **options)
+        with pytest.raises(sd.InvalidArgumentError, match="at most 64 of them"):
+            decoder.generate("a", stop=[f"stop {i}" for i in range(65)], **options)
