@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import pickle
 
 import pytest
@@ -86,15 +87,30 @@ def test_ranges_are_open_to_their_ends(tiny):
         assert len(result.token_ids) > 1
 
 
-LENGTHS = [sd.DraftModel, sd.NGram, sd.SuffixAutomaton, sd.TokenRecycling, sd.LayerSkip, sd.Eagle]
-LONGEST = [4, 7, 15, 15, 3, 4]
+LONGEST = {
+    sd.DraftModel: 4,
+    sd.NGram: 7,
+    sd.SuffixAutomaton: 15,
+    sd.TokenRecycling: 15,
+    sd.LayerSkip: 3,
+    sd.Eagle: 4,
+    sd.Mtp: 4,
+}
 
 
 def needed_by(kind, tiny):
     return {sd.DraftModel: {"model": tiny}, sd.Eagle: {"head": tiny}}.get(kind, {})
 
 
-@pytest.mark.parametrize(("kind", "longest"), zip(LENGTHS, LONGEST, strict=True))
+def test_drafts_have_lengths_of_their_own(tiny):
+    for kind, longest in LONGEST.items():
+        needed = needed_by(kind, tiny)
+        kind(**needed, draft_min=longest)
+        with pytest.raises(sd.InvalidArgumentError, match=f"at most draft_max, {longest}, not"):
+            kind(**needed, draft_min=longest + 1)
+
+
+@pytest.mark.parametrize(("kind", "longest"), LONGEST.items())
 def test_draft_min_ends_at_the_longest_draft(tiny, kind, longest):
     needed = needed_by(kind, tiny)
     kind(**needed, draft_min=longest)
@@ -115,7 +131,15 @@ def test_a_cascade_shows_its_drafters():
     assert sd.Cascade(one, two).drafters == (one, two)
 
 
-@pytest.mark.parametrize("kind", [sd.DraftModel, sd.LayerSkip, sd.Eagle])
+def test_biases_are_of_token_ids_and_real_numbers():
+    biases = sd.SamplingParams(logit_bias={2**31 - 1: 1, 0: -math.inf}).logit_bias
+    assert biases == {2**31 - 1: 1.0, 0: -math.inf}
+    assert all(type(bias) is float for bias in biases.values())
+    with pytest.raises(sd.InvalidArgumentError, match=f"0 to {2**31 - 1}"):
+        sd.SamplingParams(logit_bias={2**31: 1})
+
+
+@pytest.mark.parametrize("kind", [sd.DraftModel, sd.LayerSkip, sd.Eagle, sd.Mtp])
 def test_greedy_drafts_have_no_temperature(tiny, kind):
     needed = needed_by(kind, tiny)
     for fine in ({"sampling": "greedy"}, {"sampling": "greedy", "temperature": 0.0},
