@@ -4,6 +4,7 @@ with ``-m cuda``, on the first GPU."""
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -380,12 +381,16 @@ def test_the_emulator_runs_what_is_right(device: str) -> None:
     [
         (0, False, ""),
         (2, False, "a store 256 bytes into a buffer of 256"),  # the first of its neighbour
-        (0, True, "outside of device memory"),
+        (
+            0,
+            True,
+            "outside of device memory|bytes into a buffer of",
+        ),  # nobody's, or behind another's
     ],
 )
 def test_parts_of_a_block_of_the_emulated_device_are_kept_apart(
     fault: int, closed: bool, says: str
 ) -> None:
     error = gpu.run_in_part(fault, closed)
-    assert says in error
+    assert re.search(says, error)
     assert bool(says) == bool(error)

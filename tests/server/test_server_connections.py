@@ -129,7 +129,7 @@ def test_a_reader_who_takes_nothing_is_given_up(served, stream):
         connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(data) + data)
         wait_for(lambda: served.sockets() > n)
         wait_for(lambda: served.sockets() == n)
-    metrics = httpx.get(f"{served.url}/metrics").text
+    metrics = httpx.get(f"{served.url}/metrics", timeout=60).text
     assert "specdec_requests_running 0.0" in metrics
 
 
@@ -141,7 +141,7 @@ def test_a_flood_of_connections_keeps_nobody_out(served):
                 connection.sendall(HEAD[: i % 40])
         wait_for(lambda: served.sockets() < 3 * MOST)
         for _ in range(3):
-            assert httpx.get(f"{served.url}/health").status_code == 200
+            assert httpx.get(f"{served.url}/health", timeout=60).status_code == 200
     answer = httpx.post(f"{served.url}/v1/completions", content=BODY,
                         headers={"Content-Type": "application/json"})  # fmt: skip
     assert answer.status_code == 200
@@ -188,7 +188,7 @@ def test_requests_that_come_at_once_are_answered_in_turn(served, request_):
 
 
 def metric(served, name):
-    text = httpx.get(f"{served.url}/metrics").text
+    text = httpx.get(f"{served.url}/metrics", timeout=60).text
     return float(re.search(rf"^{name} (\S+)$", text, re.M)[1])
 
 

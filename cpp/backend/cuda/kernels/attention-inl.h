@@ -1,8 +1,7 @@
 // Attention over the paged cache, in the order of operations of backend/cpu/attention-inl.h. A
 // block takes 2, 4 or 8 queries (row, head) of one kv head. Split: one chunk of positions per
-// block, the last of which to end merges them; else the block walks all chunks and merges as it
-// goes. Same bits. New rows are stored on the way: by every block that reads them, since blocks
-// cannot wait for each other; all write the same.
+// block, the last of which merges them; else the block walks all chunks and merges as it goes, to
+// the same bits. New rows are stored by every block that reads them: none can wait for another.
 //   scores   one thread per position: a chain of multiply-adds over the dimensions
 //   softmax  half a warp per query
 //   values   one thread per dimension and group of queries: a chain over the positions
@@ -152,19 +151,13 @@ struct Attention {
   // Element d of all queries times a key.
   template <class G>
   static SPECDEC_GPU void add_key(G& g, int d, float key, float* acc) {
-    if constexpr (kQueries == 2) {
-      const Float2 two = queries<Float2>(g).get(d);
-      SPECDEC_UNROLL
-      for (int j = 0; j < 2; ++j) acc[j] = fma_of(two.v[j], key, acc[j]);
-      return;
-    }
-    const auto q = queries<Float4>(g);
+    constexpr int kWidth = kQueries == 2 ? 2 : 4;
+    const auto q = queries<std::conditional_t<kWidth == 2, Float2, Float4>>(g);
     SPECDEC_UNROLL
-    for (int quarter = 0; quarter < kQueries / 4; ++quarter) {
-      const Float4 four = q.get(d * (kQueries / 4) + quarter);
+    for (int i = 0; i < kQueries; i += kWidth) {
+      const auto some = q.get(d * (kQueries / kWidth) + i / kWidth);
       SPECDEC_UNROLL
-      for (int j = 0; j < 4; ++j)
-        acc[4 * quarter + j] = fma_of(four.v[j], key, acc[4 * quarter + j]);
+      for (int j = 0; j < kWidth; ++j) acc[i + j] = fma_of(some.v[j], key, acc[i + j]);
     }
   }
 

@@ -1,6 +1,8 @@
 // What attention is made of besides its loops: positions of trees, and chunks put together.
 #pragma once
 
+#include <type_traits>
+
 #include "backend/cuda/kernels/rope_store-inl.h"
 
 namespace specdec::cuda {
