@@ -131,6 +131,12 @@ def test_a_cascade_shows_its_drafters():
     assert sd.Cascade(one, two).drafters == (one, two)
 
 
+def test_options_of_drafters_are_checked_where_they_are_made(tiny):
+    for kind in LONGEST:
+        with pytest.raises(sd.InvalidArgumentError, match="draft_max must be"):
+            kind(**needed_by(kind, tiny), draft_max=0)
+
+
 def test_biases_are_of_token_ids_and_real_numbers():
     biases = sd.SamplingParams(logit_bias={2**31 - 1: 1, 0: -math.inf}).logit_bias
     assert biases == {2**31 - 1: 1.0, 0: -math.inf}
