@@ -110,12 +110,9 @@ def test_drafts_have_lengths_of_their_own(tiny):
             kind(**needed, draft_min=longest + 1)
 
 
-@pytest.mark.parametrize(("kind", "longest"), LONGEST.items())
-def test_draft_min_ends_at_the_longest_draft(tiny, kind, longest):
+@pytest.mark.parametrize("kind", LONGEST)
+def test_draft_min_ends_at_the_longest_draft(tiny, kind):
     needed = needed_by(kind, tiny)
-    kind(**needed, draft_min=longest)
-    with pytest.raises(sd.InvalidArgumentError, match=f"at most draft_max, {longest}, not"):
-        kind(**needed, draft_min=longest + 1)
     kind(**needed, draft_min=9, draft_max=9)
     with pytest.raises(sd.InvalidArgumentError, match="at most draft_max, 8, not 9"):
         kind(**needed, draft_min=9, draft_max=8)
