@@ -17,7 +17,7 @@ httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
 
 from server_process import ServerProcess  # noqa: E402
-from specdec_native.server import connections  # noqa: E402
+from specdec_native.server import command, connections  # noqa: E402
 from specdec_native.server.command import _hosts, parser  # noqa: E402
 
 MOST = 12
@@ -31,6 +31,7 @@ REQUEST = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 def served(tiny_path):
     options = ("-t", "1", "-c", "200000", "--max-connections", MOST)
     limits = ("--read-timeout", "1", "--write-timeout", "2", "--max-requests", "16")
+    limits += ("--keep-alive", "2")
     with ServerProcess(tiny_path, *options, *limits) as made:
         made.n_idle = made.sockets()
         yield made
@@ -96,6 +97,26 @@ def test_a_request_that_does_not_go_on_is_given_up(served, is_second):
             status, body = answer_of(data)
             assert (status, body["error"]["code"]) == (408, "timeout"), name
             assert data.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize(("options", "seconds"), [((), 75), (("--keep-alive", "9"), 9)])
+def test_a_connection_is_kept_longer_than_clients_keep_theirs(
+    tiny_path, monkeypatch, options, seconds
+):
+    """What closes first must not be the server: a request on its way to it would be lost."""
+    openai = pytest.importorskip("openai", reason="openai is not installed")
+
+    class Made(Exception):
+        pass
+
+    def config(*args, timeout_keep_alive, **rest):
+        raise Made(timeout_keep_alive)
+
+    monkeypatch.setattr("uvicorn.Config", config)
+    with pytest.raises(Made) as made:
+        command.main([str(tiny_path), "-t", "1", *options])
+    assert made.value.args == (seconds,)
+    assert seconds > openai.DEFAULT_CONNECTION_LIMITS.keepalive_expiry
 
 
 @pytest.mark.parametrize(

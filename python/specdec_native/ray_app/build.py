@@ -21,7 +21,7 @@ from .router import PrefixRouter
 # Where to listen and how to end is Ray Serve's.
 _OF_SERVE = (
     *("host", "port", "unix_socket", "verbose", "allow_host"),
-    *("max_connections", "read_timeout", "write_timeout"),
+    *("max_connections", "read_timeout", "write_timeout", "keep_alive"),
 )
 _MANY = 10_000
 

@@ -73,6 +73,7 @@ def main(arguments: Sequence[str]) -> int:
         log_level=level,
         access_log=args.verbose,
         http=protocol(limits),
+        timeout_keep_alive=args.keep_alive,
         backlog=BACKLOG,
         server_header=False,
         lifespan="on",
@@ -229,6 +230,13 @@ def parser(
         default=120,
         metavar="SECONDS",
         help="after which a client that takes nothing of its answer is given up (default 120)",
+    )
+    made.add_argument(
+        "--keep-alive",
+        type=positive,
+        default=75,
+        metavar="SECONDS",
+        help="after which a connection without a request is closed (default 75)",
     )
     made.add_argument("--no-page", action="store_true", help="no page at /")
     made.add_argument(
