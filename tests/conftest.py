@@ -14,7 +14,7 @@ from hypothesis import settings
 
 # Generated cases are the same in every run; SPECDEC_HYPOTHESIS=thorough draws many others.
 settings.register_profile("usual", max_examples=40, deadline=None, derandomize=True, database=None)
-# What others inherit where CI is set, hypothesis's own profile for it, is not random: so it is said.
+# Said to be random, because where CI is set others inherit from hypothesis's own profile for it.
 settings.register_profile(
     "thorough", max_examples=5000, deadline=None, derandomize=False, print_blob=True
 )
