@@ -6,6 +6,7 @@ Runs the CUDA backend and every kernel on an emulated device (tests/native/emula
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -111,6 +112,19 @@ def test_logits_are_those_of_the_cpu_wherever_layers_are(model_file, device, kv_
         found = model.session(kv_type=kv_type).forward(TOKENS[:20])
         assert float(np.abs(found - expected).max()) < 2e-3 * scale, n
         assert [int(r.argmax()) for r in found] == [int(r.argmax()) for r in expected]
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3moe"])
+def test_a_pass_may_have_as_many_rows_as_the_work_space(tmp_path_factory, device, name):
+    """Its last row ends where the next part of the slab begins, behind a guard on the emulator."""
+    config = dataclasses.replace(CONFIGS[name], n_layers=1, context_length=1024)
+    path = write_model(tmp_path_factory, name, config)
+    tokens = [int(t) for t in np.random.default_rng(6).integers(0, 250, testing.MAX_BATCH_ROWS)]
+    model = testing.Model(str(path), backend=device, n_device_layers=1)
+    found = model.session().forward(tokens)
+    expected = testing.Model(str(path)).session().forward(tokens)
+    assert len(found) == testing.MAX_BATCH_ROWS
+    assert float(np.abs(found - expected).max()) < 2e-3 * float(np.abs(expected).max())
 
 
 def test_rows_have_the_same_bits_in_every_batch_size(model_file, device):

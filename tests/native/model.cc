@@ -356,6 +356,7 @@ class TestModel {
 }  // namespace
 
 PYBIND11_MODULE(_testing_model, module) {
+  module.attr("MAX_BATCH_ROWS") = kMaxBatchRows;
   module.def("emulated_launches", &testing::emulated_launches);
   // NativeError(code, reason, key, tensor, message)
   static py::object error_type =

@@ -11,8 +11,8 @@ void run_float_format(const MatmulLaunch& launch, Stream stream) {
     if (launch.gated) return run_matmul<L, Unit, 2>(launch, stream);
     run_matmul<L, Unit, 1>(launch, stream);
   };
-  // Of a list of experts, any of the 8 columns of a tile may be somebody's.
-  if (launch.params.n_rows <= 4 && launch.params.experts == nullptr) {
+  // Experts have whole tiles of 8 rows (expert_slots()).
+  if (launch.params.n_rows <= 4) {
     if (launch.params.n_rows == 1) return run.template operator()<FloatUnit<F, 1, 1>>();
     return run.template operator()<FloatUnit<F, 1, 4>>();
   }
