@@ -140,7 +140,7 @@ MUTANTS = [
         "cuda_kernels_attention usual_head_sizes and 2-f32",
         "(kSplit ? 1 : 2) * kQueries * head_dim * 4", "kQueries * head_dim * 4"),
     Mutant("a work space with a row of queries too few", "stream/work_space.cc",
-        "cuda_engine logits_are_those and llama",
+        "cuda_engine as_many_rows",
         "attention = place(rows(q_row));", "attention = place(rows(q_row) - q_row * 4);"),
     Mutant("angles of one row too few for a pass", "stream/work_space.cc",
         "cuda_engine logits_are_those and llama",
