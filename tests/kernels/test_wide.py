@@ -3,6 +3,12 @@ scalar ones. Where a machine has AMX, test_matmul.py runs them as one instructio
 
 from __future__ import annotations
 
+import os
+import pathlib
+import platform
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +20,7 @@ from helpers import native
 
 matmul = native("matmul")
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 BLOCKED = weight_formats.BLOCKED
 STANDINS = matmul.standins()
 WIDE = matmul.wide_columns
@@ -155,3 +162,52 @@ def test_the_self_check_finds_registers_that_multiply_wrongly(standin: str) -> N
     finally:
         matmul.break_standins(False)
     assert matmul.self_check(standin)
+
+
+PROBE = """
+#include <immintrin.h>
+#include <cstdint>
+#define SPECDEC_KERNELS here
+#define SPECDEC_INLINE __attribute__((always_inline))
+#include "backend/cpu/wide/tile_registers.h"
+#include "backend/cpu/wide/amx_registers.h"
+using R = specdec::here::Registers;
+extern "C" void ours(void* p) {
+  R::configure(*static_cast<specdec::TileConfig*>(p));
+  R::zero<5>(); R::load<3>(p, 64); R::store<2>(p, 64);
+  R::dot_su<0, 4, 6>(); R::dot_ss<1, 5, 7>(); R::release();
+}
+extern "C" void theirs(void* p) {
+  _tile_loadconfig(p);
+  _tile_zero(5); _tile_loadd(3, p, 64); _tile_stored(2, p, 64);
+  _tile_dpbsud(0, 4, 6); _tile_dpbssd(1, 5, 7); _tile_release();
+}
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="for x86-64")
+def test_the_instructions_are_those_of_the_compilers_intrinsics(tmp_path: pathlib.Path) -> None:
+    """Names, operands and their order, as no machine here has run them."""
+    compiler, objdump = os.environ.get("CXX") or shutil.which("g++"), shutil.which("objdump")
+    if compiler is None or objdump is None:
+        pytest.skip("g++ or objdump is not installed")
+    source, binary = tmp_path / "probe.cc", tmp_path / "probe.o"
+    source.write_text(PROBE)
+    flags = ["-std=c++20", "-O1", "-mamx-tile", "-mamx-int8", f"-I{ROOT / 'cpp'}"]
+    done = subprocess.run(
+        [compiler, *flags, "-c", str(source), "-o", str(binary)],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    if done.returncode != 0 and "-mamx" in done.stderr:
+        pytest.skip("this compiler does not know AMX")
+    assert done.returncode == 0, done.stderr
+    text = subprocess.run(
+        [objdump, "-d", "--no-show-raw-insn", str(binary)],
+        capture_output=True, text=True, check=True, timeout=60,
+    ).stdout  # fmt: skip
+    functions = {
+        name: re.findall(r"\t((?:tile|ldtile|tdp)\w+.*?)\s*$", body, re.M)
+        for name, body in re.findall(r"<(\w+)>:\n(.*?)(?:\n\n|\Z)", text, re.S)
+    }
+    assert len(functions["ours"]) == 7
+    assert functions["ours"] == functions["theirs"]
