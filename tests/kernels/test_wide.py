@@ -55,6 +55,18 @@ def test_every_number_of_rows_has_the_bits_of_the_scalar_kernels(standin: str, n
         assert np.array_equal(got, want[:rows]), rows
 
 
+@pytest.mark.parametrize("standin", STANDINS)
+def test_a_thread_configures_its_registers_once_per_operation_and_only_for_many_rows(
+    standin: str,
+) -> None:
+    data = random_weights("Q4_K", 64, 512, np.random.default_rng(6))
+    x = np.ones((32, 512), np.float32)
+    for rows, n_times in ((1, 0), (WIDE - 1, 0), (WIDE, 1), (16, 1), (32, 1)):
+        before = matmul.n_configurations()
+        product(standin, "Q4_K", (64, 512), data, x[:rows])
+        assert matmul.n_configurations() - before == n_times, rows
+
+
 @pytest.mark.parametrize("name", BLOCKED)
 @pytest.mark.parametrize("standin", STANDINS)
 def test_every_shape_and_number_of_threads_has_the_bits_of_the_scalar_kernels(

@@ -222,6 +222,7 @@ PYBIND11_MODULE(_testing_matmul, m) {
         [](const std::string& name) { return wide_kernels_agree(find_standin(name)->kernels); });
   m.def("break_standins", [](bool broken) { Standin::broken = broken; });
   m.def("n_configured", [] { return Standin::n_configured.load(); });
+  m.def("n_configurations", [] { return Standin::n_configurations.load(); });
   m.attr("wide_columns") = kWideColumns;
   m.attr("max_wide_columns") = kMaxWideColumns;
   m.def("dequantize", [](std::uint32_t dtype, const py::bytes& data, std::int64_t n) {

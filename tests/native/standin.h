@@ -10,6 +10,7 @@ namespace specdec {
 struct Standin {
   // Threads whose registers are configured.
   static inline std::atomic<int> n_configured = 0;
+  static inline std::atomic<int> n_configurations = 0;  // so far
   // Takes unsigned bytes for signed ones: what the self-check is to find.
   static inline std::atomic<bool> broken = false;
 };

@@ -28,6 +28,7 @@ struct Registers {
     State& s = state();
     if (!s.configured) ++Standin::n_configured;
     s.configured = true;
+    ++Standin::n_configurations;
     s.config = config;
     __builtin_memset(s.tile, 0, sizeof s.tile);
   }

@@ -68,6 +68,16 @@ SPECDEC_INLINE inline void pipeline(std::int64_t n_tiles, Decode&& decode, Multi
   }
 }
 
+// What one tile leaves for its next step. Processors compare the last 12 bits of addresses to tell
+// whether a load has to wait for a store, so the two tiles in work must not lie 4096 bytes apart.
+template <int kPieces, int kPerPiece, int kBytes, int kHalves, int kSums>
+struct alignas(64) Stage {
+  static constexpr int kUsed = kPieces * kPerPiece * kBytes + kSums * kHalves * kRegisterBytes;
+  std::uint8_t weights[kPieces][kPerPiece][kBytes];
+  std::int32_t sums[kSums][kHalves * 256];
+  std::uint8_t apart[kUsed % 4096 == 0 ? 2048 : 64];
+};
+
 template <class Block>
 inline constexpr int kZero = Block::kCodes.zero_shift < 0 ? 0 : 1 << Block::kCodes.zero_shift;
 
@@ -166,21 +176,21 @@ void wide_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
   constexpr int kTileBytes = TileShape<Block>::kTileBytes;
   constexpr int kN = kPlaneCount<Block>;
   constexpr bool kSigned = kPlanes<Block> == Planes::kNegated;
-  alignas(64) std::uint8_t weights[2][4][kN][kRegisterBytes];
-  alignas(64) std::int32_t sums[2][kN][kHalves * 256];
+  Stage<4, kN, kRegisterBytes, kHalves, kN> stages[2];
   configure<Registers>(input.n_cols, 64);
   for (int i = 0; i < input.n_cols * kTileRows; ++i) out[i] = 0;
   pipeline<4>(
       input.n_in / 256,
-      [&]<int kP>(std::int64_t t)
-          SPECDEC_INLINE { decode_scaled<Block>(tiles + t * kTileBytes, kP, weights[t % 2][kP]); },
+      [&]<int kP>(std::int64_t t) SPECDEC_INLINE {
+        decode_scaled<Block>(tiles + t * kTileBytes, kP, stages[t % 2].weights[kP]);
+      },
       [&]<int kP>(std::int64_t t) SPECDEC_INLINE {
         const std::int8_t* a = input.q + (4 * t + kP) * 64 * input.n_cols;
         unroll<kHalves>([&]<int kH>() SPECDEC_INLINE {
           Registers::template load<4 + kH>(a + kH * kRegisterBytes, 64);
         });
         unroll<kN>([&]<int kI>() SPECDEC_INLINE {
-          Registers::template load<6 + kI>(weights[t % 2][kP][kI], 64);
+          Registers::template load<6 + kI>(stages[t % 2].weights[kP][kI], 64);
           unroll<kHalves>([&]<int kH>() SPECDEC_INLINE {
             constexpr int kSum = 2 * kI + kH;
             if constexpr (kP == 0) Registers::template zero<kSum>();
@@ -189,12 +199,13 @@ void wide_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
             } else {
               Registers::template dot_su<kSum, 4 + kH, 6 + kI>();
             }
-            if constexpr (kP == 3) Registers::template store<kSum>(sums[t % 2][kI] + 256 * kH, 64);
+            if constexpr (kP == 3)
+              Registers::template store<kSum>(stages[t % 2].sums[kI] + 256 * kH, 64);
           });
         });
       },
       [&](std::int64_t t) SPECDEC_INLINE {
-        finish_scaled<Block, kHalves>(tiles + t * kTileBytes, input, t, sums[t % 2], out);
+        finish_scaled<Block, kHalves>(tiles + t * kTileBytes, input, t, stages[t % 2].sums, out);
       });
 }
 
@@ -226,8 +237,7 @@ void wide_q32(const std::uint8_t* tiles, const PackedInput& input, float* out) {
   using S = Simd;
   using Shape = TileShape<Block>;
   constexpr int kAheadStep = (Shape::kTileBytes / 2 + 63) / 64 * 64;
-  alignas(64) std::uint8_t weights[2][2][kRegisterBytes / 2];
-  alignas(64) std::int32_t sums[2][2][kHalves * 256];
+  Stage<2, 1, kRegisterBytes / 2, kHalves, 2> stages[2];
   configure<Registers>(input.n_cols, 32);
   for (int i = 0; i < input.n_cols * kTileRows; ++i) out[i] = 0;
   pipeline<2>((input.n_in + 63) / 64,
@@ -238,23 +248,24 @@ void wide_q32(const std::uint8_t* tiles, const PackedInput& input, float* out) {
                 typename S::Bytes w[8];
                 decode_codes<S, Block>(tile + Shape::kHeaderBytes + kP * Shape::kBlockBytes, 0, w);
                 unroll<8>([&]<int kV>() SPECDEC_INLINE {
-                  Fold::template put_codes<kZero<Block>>(w[kV], weights[t % 2][kP] + 64 * kV);
+                  Fold::template put_codes<kZero<Block>>(w[kV],
+                                                         stages[t % 2].weights[kP][0] + 64 * kV);
                 });
               },
               [&]<int kP>(std::int64_t t) SPECDEC_INLINE {
                 const std::int8_t* a = input.q + t * 64 * input.n_cols + 32 * kP;
-                Registers::template load<6 + kP>(weights[t % 2][kP], 64);
+                Registers::template load<6 + kP>(stages[t % 2].weights[kP][0], 64);
                 unroll<kHalves>([&]<int kH>() SPECDEC_INLINE {
                   constexpr int kSum = 2 * kP + kH;
                   Registers::template load<4 + kH>(a + kH * kRegisterBytes, 64);
                   Registers::template zero<kSum>();
                   Registers::template dot_ss<kSum, 4 + kH, 6 + kP>();
-                  Registers::template store<kSum>(sums[t % 2][kP] + 256 * kH, 64);
+                  Registers::template store<kSum>(stages[t % 2].sums[kP] + 256 * kH, 64);
                 });
               },
               [&](std::int64_t t) SPECDEC_INLINE {
-                finish_blocks<Block, kHalves>(tiles + t * Shape::kTileBytes, input, t, sums[t % 2],
-                                              out);
+                finish_blocks<Block, kHalves>(tiles + t * Shape::kTileBytes, input, t,
+                                              stages[t % 2].sums, out);
               });
 }
 
