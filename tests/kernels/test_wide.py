@@ -168,12 +168,16 @@ def test_what_is_not_finite_reaches_the_output(standin: str) -> None:
 @pytest.mark.parametrize("standin", STANDINS)
 def test_the_self_check_finds_registers_that_multiply_wrongly(standin: str) -> None:
     assert matmul.self_check(standin)
+    assert matmul.checked_isa(standin) == ("amx_int8", "")
     matmul.break_standins(True)
     try:
         assert not matmul.self_check(standin)
+        isa, warning = matmul.checked_isa(standin)
     finally:
         matmul.break_standins(False)
-    assert matmul.self_check(standin)
+    assert isa in ("scalar", "avx512_vnni")
+    assert warning.startswith("amx_int8 gives other products")
+    assert f"so {isa} is used" in warning
 
 
 PROBE = """

@@ -12,6 +12,7 @@
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/packed_matrix.h"
 #include "backend/cpu/wide/self_check.h"
+#include "base/log.h"
 #include "base/thread_pool.h"
 #include "quant/codec.h"
 #include "standin.h"
@@ -220,6 +221,14 @@ PYBIND11_MODULE(_testing_matmul, m) {
   });
   m.def("self_check",
         [](const std::string& name) { return wide_kernels_agree(find_standin(name)->kernels); });
+  m.def("checked_isa", [](const std::string& name) {
+    const StandinKernels& standin = *find_standin(name);
+    std::string log;
+    set_log_sink([&](LogLevel, const std::string& message) { log = message; });
+    const CpuIsa isa = checked_cpu_isa(CpuIsa::kAmxInt8, standin.narrow, standin.kernels);
+    set_log_sink({});
+    return py::make_tuple(cpu_isa_name(isa), log);
+  });
   m.def("break_standins", [](bool broken) { Standin::broken = broken; });
   m.def("n_configured", [] { return Standin::n_configured.load(); });
   m.def("n_configurations", [] { return Standin::n_configurations.load(); });

@@ -87,19 +87,22 @@ bool wide_kernels_agree(const MatmulKernels& kernels) {
   return true;
 }
 
+CpuIsa checked_cpu_isa(CpuIsa isa, CpuIsa narrow, const MatmulKernels& kernels) {
+  if (wide_kernels_agree(kernels)) return isa;
+  log_message(LogLevel::kWarning,
+              std::string(cpu_isa_name(isa)) +
+                  " gives other products on this processor than it should, so " +
+                  cpu_isa_name(narrow) + " is used; please report which processor it is");
+  return narrow;
+}
+
 CpuIsa working_cpu_isa(CpuIsa isa) {
   switch (isa) {
-#define SPECDEC_WIDE_HERE(id, space, name, narrow_id, narrow)                                     \
-  case CpuIsa::id: {                                                                              \
-    static const bool works = [] {                                                                \
-      if (wide_kernels_agree(matmul_kernels(CpuIsa::id))) return true;                            \
-      log_message(LogLevel::kWarning, std::string(name) +                                         \
-                                          " gives other products here than it should; " +         \
-                                          cpu_isa_name(CpuIsa::narrow_id) +                       \
-                                          " is used instead. Please report " + "the processor."); \
-      return false;                                                                               \
-    }();                                                                                          \
-    return works ? isa : CpuIsa::narrow_id;                                                       \
+#define SPECDEC_WIDE_HERE(id, space, name, narrow_id, narrow)                       \
+  case CpuIsa::id: {                                                                \
+    static const CpuIsa working =                                                   \
+        checked_cpu_isa(CpuIsa::id, CpuIsa::narrow_id, matmul_kernels(CpuIsa::id)); \
+    return working;                                                                 \
   }
 #include "base/isa.def"
     default:

@@ -10,8 +10,10 @@ namespace specdec {
 // scalar kernels.
 [[nodiscard]] bool wide_kernels_agree(const MatmulKernels& kernels);
 
-// `isa`; the set below it, with a warning to the log, where its wide kernels fail that, which is
-// tried once.
+// `isa`, whose kernels these are; the set below it, with a warning to the log, where they do not.
+[[nodiscard]] CpuIsa checked_cpu_isa(CpuIsa isa, CpuIsa narrow, const MatmulKernels& kernels);
+
+// The same of any set, tried once.
 [[nodiscard]] CpuIsa working_cpu_isa(CpuIsa isa);
 
 }  // namespace specdec
