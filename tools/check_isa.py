@@ -38,6 +38,7 @@ GRANTED: dict[str, frozenset[str]] = {
     "avx2": _AVX2,
     "avxvnni": _AVX2 | {"avxvnni"},
     "avx512": _AVX2 | {"avx512"},
+    "amx": _AVX2 | {"avx512", "amx"},
     "neon": frozenset({"dotprod", "lse", "rdm", "crc32"}),
 }
 # These are the checks: our own, and those of the compiler's library.
@@ -64,6 +65,7 @@ _X86 = {
     "cx16": r"cmpxchg16b",
     "xgetbv": r"xgetbv|xsave\w*|xrstor\w*",
     "other": r"ad[co]x[lq]?|rd(?:rand|seed)[wlq]?|clflushopt|clwb|prefetchw|movdir\w+|rdpid",
+    "amx": r"tile\w+|ldtilecfg|sttilecfg|tdpb(?:ss|su)d",
     # VEX and EVEX, first what no namespace is granted.
     "newer": r"vgf2p8\w+|vaes\w+|vpclmul\w+|vpmadd52\w+|vsha512\w+|vsm[34]\w+|v\w*bf16\w*"
     r"|vpdpb(?:ss|su|uu)ds?|vpdpw(?:su|us|uu)ds?|vpermb|vperm[ti]2b|vpmultishiftqb"

@@ -39,17 +39,25 @@ struct Processor {
   unsigned a1 = 0, b1 = 0, c1 = 0, d1 = 0;  // leaf 1
   unsigned a7 = 0, b7 = 0, c7 = 0, d7 = 0;  // leaf 7
   unsigned more = 0, b = 0, c = 0, d = 0;   // leaf 7, the second part
+  unsigned tile = 0, tiles = 0, rows = 0;   // leaf 0x1D: sizes of the tile registers
   std::uint64_t saved = 0;                  // XCR0
 
   Processor() {
     (void)__get_cpuid(1, &a1, &b1, &c1, &d1);
     (void)__get_cpuid_count(7, 0, &a7, &b7, &c7, &d7);
     if (a7 >= 1) (void)__get_cpuid_count(7, 1, &more, &b, &c, &d);
+    unsigned unused = 0;
+    (void)__get_cpuid_count(0x1D, 1, &tile, &tiles, &rows, &unused);
     constexpr unsigned kOsxsave = 1U << 27;
     if ((c1 & kOsxsave) != 0) saved = specdec_saved_registers();
   }
   [[nodiscard]] bool saves_ymm() const { return (saved & 0x06) == 0x06; }
   [[nodiscard]] bool saves_zmm() const { return (saved & 0xE6) == 0xE6; }
+  // And has eight of 16 rows of 64 bytes.
+  [[nodiscard]] bool saves_tiles() const {
+    return (saved & 0x60000) == 0x60000 && tile >> 16 >= 1024 && (tiles & 0xFFFF) >= 64 &&
+           tiles >> 16 >= 8 && (rows & 0xFFFF) >= 16;
+  }
 };
 
 bool bit(unsigned word, int n) { return ((word >> n) & 1U) != 0; }
@@ -70,13 +78,19 @@ Names missing_features(CpuIsa isa) {
   need(bit(has.b7, 8), "bmi2");
   need(bit(has.c1, 23), "popcnt");
   if (isa == CpuIsa::kAvxVnni) need(ymm && bit(has.more, 4), "avxvnni");
-  if (isa == CpuIsa::kAvx512Vnni) {
+  if (isa == CpuIsa::kAvx512Vnni || isa == CpuIsa::kAmxInt8) {
     const bool zmm = has.saves_zmm() && bit(has.b7, 16);
     need(zmm, "avx512f");
     need(zmm && bit(has.b7, 30), "avx512bw");
     need(zmm && bit(has.b7, 31), "avx512vl");
     need(zmm && bit(has.b7, 17), "avx512dq");
     need(zmm && bit(has.c7, 11), "avx512vnni");
+  }
+  if (isa == CpuIsa::kAmxInt8) {
+    need(has.saves_tiles() && bit(has.d7, 24), "amx-tile");
+    need(has.saves_tiles() && bit(has.d7, 25), "amx-int8");
+    // The system is asked for them last: its yes makes signal frames larger.
+    if (out.empty()) need(may_use_tiles(), "the system's permission to use tile registers");
   }
   return out;
 }
@@ -125,15 +139,14 @@ std::vector<CpuIsa> supported_cpu_isas() {
 
 CpuIsa parse_cpu_isa(const std::string& name) {
   Names valid;
-  for (const CpuIsa isa : supported_cpu_isas()) {
-    if (name == cpu_isa_name(isa)) return isa;
-    valid.push_back(cpu_isa_name(isa));
-  }
   std::string why = "is unknown";
   for (const CpuIsa isa : kAllIsas) {
-    if (name == cpu_isa_name(isa))
-      why = "needs what is missing here: " + joined(missing_features(isa));
+    if (name != cpu_isa_name(isa)) continue;
+    const Names missing = missing_features(isa);
+    if (missing.empty()) return isa;
+    why = "needs what is missing here: " + joined(missing);
   }
+  for (const CpuIsa isa : supported_cpu_isas()) valid.push_back(cpu_isa_name(isa));
   throw_invalid("SPECDEC_CPU_ISA: '" + printable(name) + "' " + why +
                 "; this machine can run: " + joined(valid));
 }

@@ -47,6 +47,10 @@ struct CpuTicks {
 // Empty on other processors.
 [[nodiscard]] std::vector<const char*> missing_arm_features();
 
+// Whether this process may use the tile registers of AMX, of which the processor is known to have
+// some: the system is asked once, and from then on keeps room for them in signal frames.
+[[nodiscard]] bool may_use_tiles() noexcept;
+
 // Unlike for threads that run at the same time, never 0. May be called in a signal handler.
 [[nodiscard]] long current_thread_id() noexcept;
 

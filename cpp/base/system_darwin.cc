@@ -79,6 +79,8 @@ std::optional<CpuTicks> read_cpu_ticks(const std::string&) {
   return ticks;
 }
 
+bool may_use_tiles() noexcept { return false; }
+
 std::vector<const char*> missing_arm_features() {
   std::vector<const char*> out;
 #if defined(__aarch64__)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <fstream>
 #include <set>
 
@@ -101,6 +102,23 @@ std::optional<CpuTicks> read_cpu_ticks(const std::string& root) {
     if (i == 7) ticks.stolen = value;
   }
   return ticks;
+}
+
+bool may_use_tiles() noexcept {
+#if defined(__x86_64__)
+  // ARCH_REQ_XCOMP_PERM for XFEATURE_XTILEDATA, of Linux 5.16. For all threads, and for good.
+  static const bool granted = [] {
+    constexpr int kRequest = 0x1023;
+    constexpr unsigned long kTileData = 18;
+    const int before = errno;
+    const bool yes = ::syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+    errno = before;
+    return yes;
+  }();
+  return granted;
+#else
+  return false;
+#endif
 }
 
 std::vector<const char*> missing_arm_features() {

@@ -3,6 +3,7 @@
 #include <deque>
 #include <mutex>
 
+#include "backend/cpu/wide/self_check.h"
 #include "backend/device_backend.h"
 #include "base/cpu_isa.h"
 #include "base/log.h"
@@ -51,7 +52,9 @@ class LogQueue {
 
 Fields build_info() {
   py::list isas, dtypes, architectures;
-  for (const CpuIsa isa : supported_cpu_isas()) isas.append(cpu_isa_name(isa));
+  for (const CpuIsa isa : supported_cpu_isas()) {
+    if (working_cpu_isa(isa) == isa) isas.append(cpu_isa_name(isa));
+  }
   for (const DTypeTraits& dtype : all_dtypes()) dtypes.append(dtype.name);
   for (const std::string& name : supported_architectures()) architectures.append(name);
   Fields info;
@@ -61,7 +64,7 @@ Fields build_info() {
 #else
   info["compiler"] = "gcc " __VERSION__;
 #endif
-  info["cpu_isa"] = cpu_isa_name(active_cpu_isa());
+  info["cpu_isa"] = cpu_isa_name(working_cpu_isa(active_cpu_isa()));
   info["cpu_isas_supported"] = isas;
   info["n_threads_default"] = ThreadPool::default_n_threads();
   info["architectures"] = architectures;

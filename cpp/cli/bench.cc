@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <string>
 
+#include "backend/cpu/wide/self_check.h"
 #include "base/cpu_isa.h"
 #include "cli/args.h"
 #include "cli/commands.h"
@@ -75,7 +76,7 @@ struct Summary {
 void write_json(JsonWriter& json, const Summary& s) {
   json.member("model", s.info.path)
       .member("quantisation", s.info.quantisation)
-      .member("isa", std::string(cpu_isa_name(active_cpu_isa())))
+      .member("isa", std::string(cpu_isa_name(working_cpu_isa(active_cpu_isa()))))
       .member("n_threads", s.info.n_threads)
       .member("ctx", s.options.n_ctx)
       .member("rounds", s.options.n_rounds);
@@ -129,10 +130,10 @@ void write_json(JsonWriter& json, const Summary& s) {
 void write_table(const Summary& s) {
   std::string out = s.info.path + "  (" + s.info.quantisation + ")\n";
   if (s.info.n_gpu_layers > 0) out += s.info.device + "\n";
-  out +=
-      format("%s, %d threads, context %d, %d rounds; weights %.3f GB, %s %.1f GB/s\n",
-             cpu_isa_name(active_cpu_isa()), s.info.n_threads, s.options.n_ctx, s.options.n_rounds,
-             s.weight_gb(), s.all_on_gpu() ? "GPU memory copies" : "memory reads", s.read_gb_s());
+  out += format("%s, %d threads, context %d, %d rounds; weights %.3f GB, %s %.1f GB/s\n",
+                cpu_isa_name(working_cpu_isa(active_cpu_isa())), s.info.n_threads, s.options.n_ctx,
+                s.options.n_rounds, s.weight_gb(),
+                s.all_on_gpu() ? "GPU memory copies" : "memory reads", s.read_gb_s());
   for (const std::string& line : s.info.placement) out += line + "\n";
   const bool gpu = !s.result.device_ms.empty();
   out += std::string("  rows  median ms     min ms     max ms  T(M)/T(first)  tokens/s") +

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "backend/cpu/wide/self_check.h"
 #include "base/cpu_isa.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -90,8 +91,8 @@ int dispatch(const Arguments& arguments) {
     return kExitOk;
   }
   if (name == "--version" || name == "version") {
-    write_stdout(std::string("specdec ") + SPECDEC_VERSION + " (" + cpu_isa_name(active_cpu_isa()) +
-                 ")\n");
+    write_stdout(std::string("specdec ") + SPECDEC_VERSION + " (" +
+                 cpu_isa_name(working_cpu_isa(active_cpu_isa())) + ")\n");
     return kExitOk;
   }
   for (const Command& command : kCommands) {

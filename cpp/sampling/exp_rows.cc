@@ -49,6 +49,7 @@ ExpRow best_exp_row() {
     case CpuIsa::kAvxVnni:
       return avx2::exp_row;
     case CpuIsa::kAvx512Vnni:
+    case CpuIsa::kAmxInt8:
       return avx512::exp_row;
     default:
       break;

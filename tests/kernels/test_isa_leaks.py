@@ -65,16 +65,17 @@ def test_what_was_built_here_needs_no_more_than_x86_64_outside_of_its_kernels(li
     assert {"avx2", "fma", "f16c"} <= report.used["avx2"]
     assert "avxvnni" in report.used["avxvnni"]
     assert "avx512" in report.used["avx512"]
+    assert {"avx512", "amx"} <= report.used["amx"]
 
 
 @x86
 def test_what_a_region_may_use_is_checked_before_it_runs() -> None:
     target = (ROOT / "cpp/backend/cpu/target.h").read_text()
     check = (ROOT / "cpp/base/cpu_isa.cc").read_text()
-    asked = set(re.findall(r'\bneed\([^;]*, "(\w+)"\);', check))
+    asked = set(re.findall(r'\bneed\([^;]*, "([\w-]+)"\);', check))
     regions = re.findall(r'GCC target\(\s*(?:\\\s*)?"([^"]+)"', target)
     x86_features = {f for region in regions for f in region.split(",") if "=" not in f}
-    assert {"avx2", "avxvnni", "avx512vnni"} <= x86_features <= asked
+    assert {"avx2", "avxvnni", "avx512vnni", "amx-int8"} <= x86_features <= asked
 
 
 # name: (flags, source, what a finding must hold)
@@ -132,6 +133,11 @@ FAULTS = {
         "namespace specdec { V pick(V x, V y) { return __builtin_shuffle(x, y & 15); } }\n",
         r": _ZN7specdec4pick\w+: pshufb \(ssse3\) outside",
     ),
+    "registers of matrices": (
+        "-O2",
+        'namespace specdec::avx512 { void rest() { asm volatile("tilerelease"); } }\n',
+        r": _ZN7specdec6avx5124restEv: tilerelease \(amx\) is not what",
+    ),
     "shifts by another register": (
         "-O2 -mbmi2",
         "namespace specdec { long shift(long x, long n) { return x << n; } }\n",
@@ -180,6 +186,7 @@ def test_kernels_behind_a_table_are_no_leak(tmp_path: pathlib.Path) -> None:
         ("_ZN7specdec6avx51210kMatmulQ32E", "avx512"),
         ("_ZZN7specdec4avx2L4packEPvENKUlvE_clEv", "avx2"),
         ("_ZN7specdec4avx2mlENS0_6F32x16ES1_", "avx2"),
+        ("_ZN7specdec3amx5leaveINS0_9RegistersEEEvv", "amx"),
         ("_ZN7specdec7avxvnniL8tile_q32ILi3EEEvv", "avxvnni"),
         ("_ZN7specdec4fillINS_6avx5126F32x16EEEvv", ""),  # a template for it, not in it
         ("_ZNSt6vectorIN7specdec6avx5125TableEE9push_backEv", ""),

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <stdexcept>
@@ -10,8 +11,11 @@
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/packed_matrix.h"
+#include "backend/cpu/wide/self_check.h"
+#include "base/log.h"
 #include "base/thread_pool.h"
 #include "quant/codec.h"
+#include "standin.h"
 
 namespace py = pybind11;
 using namespace specdec;
@@ -24,11 +28,45 @@ std::span<const std::byte> as_bytes(const py::bytes& data) {
   return {reinterpret_cast<const std::byte*>(view.data()), view.size()};
 }
 
+// The wide kernels on registers in memory, over what else an instruction set has.
+struct StandinKernels {
+  const char* name;
+  CpuIsa narrow;
+  MatmulKernels kernels;
+};
+#define STANDIN(space, isa)                                                              \
+  {                                                                                      \
+    "standin_" #space, isa, {                                                            \
+      space::kMatmulFloat, space::kMatmulQ32, space::kMatmulQ256, space::kMatmulRead256, \
+          space::kMatmulQ32, space::kMatmulQ256, &standin_##space::kWide                 \
+    }                                                                                    \
+  }
+const StandinKernels kStandins[] = {
+    STANDIN(scalar, CpuIsa::kScalar),
+#if defined(__x86_64__) && !defined(SPECDEC_SCALAR_ONLY)
+    STANDIN(avx512, CpuIsa::kAvx512Vnni),
+#endif
+};
+#undef STANDIN
+
+const StandinKernels* find_standin(const std::string& name) {
+  for (const StandinKernels& standin : kStandins) {
+    if (name == standin.name) return &standin;
+  }
+  return nullptr;
+}
+
+std::shared_ptr<Backend> make_backend(const std::string& isa, int n_threads, bool repack) {
+  const Repack how = repack ? Repack::kAuto : Repack::kOff;
+  if (const StandinKernels* standin = find_standin(isa))
+    return make_cpu_backend(n_threads, standin->narrow, how, &standin->kernels);
+  return make_cpu_backend(n_threads, parse_cpu_isa(isa), how);
+}
+
 class Matmul {
  public:
   Matmul(const std::string& isa, int n_threads, bool repack)
-      : backend_(make_cpu_backend(n_threads, parse_cpu_isa(isa),
-                                  repack ? Repack::kAuto : Repack::kOff)) {}
+      : backend_(make_backend(isa, n_threads, repack)) {}
 
   // y[m, n_out] = x[m, n_in] W^T
   FloatArray linear(std::uint32_t dtype, std::int64_t n_out, std::int64_t n_in,
@@ -75,6 +113,27 @@ class Matmul {
     task.n_rows = static_cast<int>(m);
     task.segments = {&segment, 1};
     backend_->linear(task);
+    return y;
+  }
+
+  // silu(x[m, n_in] gate^T) * (x up^T), each of a format of its own.
+  FloatArray gated(std::uint32_t gate_dtype, const py::bytes& gate_data, std::uint32_t up_dtype,
+                   const py::bytes& up_data, std::int64_t n_out, const FloatArray& x) {
+    const std::int64_t n_in = x.shape(1);
+    const auto gate =
+        backend_->load_matrix(static_cast<DType>(gate_dtype), n_out, n_in, as_bytes(gate_data));
+    const auto up =
+        backend_->load_matrix(static_cast<DType>(up_dtype), n_out, n_in, as_bytes(up_data));
+    FloatArray y({x.shape(0), static_cast<py::ssize_t>(n_out)});
+    GatedLinearTask task;
+    task.x = x.data();
+    task.x_stride = n_in;
+    task.n_rows = static_cast<int>(x.shape(0));
+    task.gate = gate.get();
+    task.up = up.get();
+    task.dst = y.mutable_data();
+    task.dst_stride = n_out;
+    backend_->gated_linear(task);
     return y;
   }
 
@@ -140,6 +199,7 @@ PYBIND11_MODULE(_testing_matmul, m) {
       .def(py::init<const std::string&, int, bool>(), py::arg("isa"), py::arg("n_threads"),
            py::arg("repack") = true)
       .def("linear", &Matmul::linear)
+      .def("gated", &Matmul::gated)
       .def("pack", &Matmul::pack)
       .def("linear_packed", &Matmul::linear_packed)
       .def("time_linear", &Matmul::time_linear)
@@ -150,6 +210,30 @@ PYBIND11_MODULE(_testing_matmul, m) {
     for (const CpuIsa isa : supported_cpu_isas()) names.emplace_back(cpu_isa_name(isa));
     return names;
   });
+  m.def("standins", [] {
+    std::vector<std::string> names;
+    const std::vector<CpuIsa> here = supported_cpu_isas();
+    for (const StandinKernels& standin : kStandins) {
+      if (std::find(here.begin(), here.end(), standin.narrow) != here.end())
+        names.emplace_back(standin.name);
+    }
+    return names;
+  });
+  m.def("self_check",
+        [](const std::string& name) { return wide_kernels_agree(find_standin(name)->kernels); });
+  m.def("checked_isa", [](const std::string& name) {
+    const StandinKernels& standin = *find_standin(name);
+    std::string log;
+    set_log_sink([&](LogLevel, const std::string& message) { log = message; });
+    const CpuIsa isa = checked_cpu_isa(CpuIsa::kAmxInt8, standin.narrow, standin.kernels);
+    set_log_sink({});
+    return py::make_tuple(cpu_isa_name(isa), log);
+  });
+  m.def("break_standins", [](bool broken) { Standin::broken = broken; });
+  m.def("n_configured", [] { return Standin::n_configured.load(); });
+  m.def("n_configurations", [] { return Standin::n_configurations.load(); });
+  m.attr("wide_columns") = kWideColumns;
+  m.attr("max_wide_columns") = kMaxWideColumns;
   m.def("dequantize", [](std::uint32_t dtype, const py::bytes& data, std::int64_t n) {
     FloatArray out(static_cast<py::ssize_t>(n));
     codec(static_cast<DType>(dtype)).dequantize(as_bytes(data).data(), out.mutable_data(), n);

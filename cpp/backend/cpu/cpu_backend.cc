@@ -9,6 +9,7 @@
 #include "backend/cpu/ops.h"
 #include "backend/cpu/packed_inputs.h"
 #include "backend/cpu/tile_work.h"
+#include "backend/cpu/wide/self_check.h"
 #include "base/aligned_buffer.h"
 #include "base/cpu_isa.h"
 #include "base/error.h"
@@ -32,11 +33,11 @@ CallerScratch& caller_scratch() {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(CpuIsa isa, int n_threads, Repack repack)
+  CpuBackend(CpuIsa isa, const MatmulKernels& matmul, int n_threads, Repack repack)
       : isa_(isa),
         n_threads_(n_threads),
         repack_(repack),
-        matmul_(matmul_kernels(isa)),
+        matmul_(matmul),
         ops_(ops_kernels(isa)) {}
 
   [[nodiscard]] BackendInfo info() const override {
@@ -77,7 +78,7 @@ class CpuBackend final : public Backend {
 
   void linear(const LinearTask& task) override {
     if (task.n_rows == 0 || task.segments.empty()) return;
-    PackedInputs inputs(task.n_rows, task.segments[0].weight->n_in());
+    PackedInputs inputs(matmul_, task.n_rows, task.segments[0].weight->n_in());
     std::int64_t n_chunks = 0;
     for (const LinearSegment& segment : task.segments) {
       const PackedMatrix& matrix = packed(segment.weight);
@@ -88,6 +89,7 @@ class CpuBackend final : public Backend {
     inputs.allocate(caller_scratch().inputs);
     ChunkQueue queue(n_chunks, n_threads_);
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
+      const KernelLease lease(matmul_);
       fill_inputs(task.x, task.x_stride, task.n_rows, task.row_index, task.norm, inputs, context);
       for (std::int64_t chunk; (chunk = queue.take(context.thread())) >= 0;) {
         std::int64_t local = chunk;
@@ -108,7 +110,7 @@ class CpuBackend final : public Backend {
     const PackedMatrix& gate = packed(task.gate);
     const PackedMatrix& up = packed(task.up);
     SPECDEC_CHECK(gate.n_in() == up.n_in() && gate.n_out() == up.n_out());
-    PackedInputs inputs(task.n_rows, gate.n_in());
+    PackedInputs inputs(matmul_, task.n_rows, gate.n_in());
     inputs.want(gate.input_kind());
     inputs.want(up.input_kind());
     inputs.allocate(caller_scratch().inputs);
@@ -116,6 +118,7 @@ class CpuBackend final : public Backend {
         gate.n_tile_rows(), gate.tile_row_bytes() + up.tile_row_bytes(), n_threads_);
     ChunkQueue queue((gate.n_tile_rows() + per_chunk - 1) / per_chunk, n_threads_);
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
+      const KernelLease lease(matmul_);
       fill_inputs(task.x, task.x_stride, task.n_rows, task.row_index, task.norm, inputs, context);
       for (std::int64_t chunk; (chunk = queue.take(context.thread())) >= 0;) {
         const std::int64_t end = std::min(gate.n_tile_rows(), (chunk + 1) * per_chunk);
@@ -211,18 +214,22 @@ class CpuBackend final : public Backend {
   void experts(const ExpertsTask& task) override {
     if (task.n_rows == 0) return;
     CpuExperts experts(task, matmul_, ops_, n_threads_, caller_scratch().experts);
-    ThreadPool::shared().run(n_threads_, [&](TaskContext& context) { experts.run(context); });
+    ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
+      const KernelLease lease(matmul_);
+      experts.run(context);
+    });
   }
 
   void head(const HeadTask& task) override {
     if (task.n_rows == 0) return;
     const PackedMatrix& matrix = packed(task.weight);
-    PackedInputs inputs(task.n_rows, matrix.n_in());
+    PackedInputs inputs(matmul_, task.n_rows, matrix.n_in());
     inputs.want(matrix.input_kind());
     inputs.allocate(caller_scratch().inputs);
     HeadReducer reducer(task, n_threads_);
     ChunkQueue queue(reducer.n_groups(), n_threads_);
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
+      const KernelLease lease(matmul_);
       fill_inputs(task.x, task.x_stride, task.n_rows, nullptr, task.norm, inputs, context);
       thread_local AlignedBuffer logits;  // [n_rows, kHeadGroup]
       logits.require(static_cast<std::size_t>(task.n_rows) * kHeadGroup * sizeof(float));
@@ -256,7 +263,7 @@ class CpuBackend final : public Backend {
         ops_.norm(norm, row, n_in, normalised.as<float>());
         row = normalised.as<float>();
       }
-      inputs.fill(matmul_, r, row);
+      inputs.fill(r, row);
     }
     context.barrier();
   }
@@ -281,7 +288,7 @@ class CpuBackend final : public Backend {
   void linear_tile(const LinearSegment& segment, const PackedInputs& inputs, int group,
                    std::int64_t tile, const std::uint8_t* tiles) const {
     const PackedMatrix& matrix = packed(segment.weight);
-    alignas(64) float out[kMaxColumns * kTileRows];
+    alignas(64) float out[kMaxWideColumns * kTileRows];
     const std::int64_t row0 = tile * kTileRows;
     const int n = static_cast<int>(std::min<std::int64_t>(kTileRows, matrix.n_out() - row0));
     const PackedInput& input = inputs.view(matrix.input_kind(), group);
@@ -304,7 +311,7 @@ class CpuBackend final : public Backend {
   // Logits of one group of blocks into out[n_rows, kHeadGroup].
   void head_group(const HeadTask& task, const PackedMatrix& matrix, const PackedInputs& inputs,
                   const HeadReducer& reducer, std::int64_t group, float* out) const {
-    alignas(64) float tile_out[kMaxColumns * kTileRows];
+    alignas(64) float tile_out[kMaxWideColumns * kTileRows];
     for (int b = 0; b < reducer.n_blocks(group); ++b) {
       const std::int64_t tile = reducer.block(group, b);
       const std::int64_t row0 = tile * kTileRows;
@@ -327,8 +334,8 @@ class CpuBackend final : public Backend {
 
   void gated_tile(const GatedLinearTask& task, const PackedMatrix& gate, const PackedMatrix& up,
                   const PackedInputs& inputs, std::int64_t tile) const {
-    alignas(64) float gate_out[kMaxColumns * kTileRows];
-    alignas(64) float up_out[kMaxColumns * kTileRows];
+    alignas(64) float gate_out[kMaxWideColumns * kTileRows];
+    alignas(64) float up_out[kMaxWideColumns * kTileRows];
     const std::int64_t row0 = tile * kTileRows;
     const int n = static_cast<int>(std::min<std::int64_t>(kTileRows, gate.n_out() - row0));
     const std::uint8_t* gate_tiles = gate.tile_row(tile, tile_scratch(0));
@@ -360,15 +367,18 @@ class CpuBackend final : public Backend {
 
 }  // namespace
 
-std::shared_ptr<Backend> make_cpu_backend(int n_threads, CpuIsa isa, Repack repack) {
+std::shared_ptr<Backend> make_cpu_backend(int n_threads, CpuIsa isa, Repack repack,
+                                          const MatmulKernels* matmul) {
   if (n_threads < 0 || n_threads > 256) {
     throw_invalid("n_threads is " + std::to_string(n_threads) +
                   "; expected 1 to 256, or 0 to choose");
   }
+  isa = working_cpu_isa(isa);
   // What is not started counts for nothing: work is split by this number.
   const int n_started =
       ThreadPool::shared().start(n_threads == 0 ? ThreadPool::default_n_threads() : n_threads);
-  return std::make_shared<CpuBackend>(isa, n_started, repack);
+  return std::make_shared<CpuBackend>(isa, matmul == nullptr ? matmul_kernels(isa) : *matmul,
+                                      n_started, repack);
 }
 
 std::shared_ptr<Backend> make_cpu_backend(int n_threads, Repack repack) {

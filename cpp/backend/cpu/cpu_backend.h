@@ -9,7 +9,11 @@
 
 namespace specdec {
 
+class MatmulKernels;
+
+// matmul: products in place of those of the instruction set.
 [[nodiscard]] std::shared_ptr<Backend> make_cpu_backend(int n_threads, CpuIsa isa,
-                                                        Repack repack = Repack::kAuto);
+                                                        Repack repack = Repack::kAuto,
+                                                        const MatmulKernels* matmul = nullptr);
 
 }  // namespace specdec

@@ -62,7 +62,7 @@ CpuExperts::CpuExperts(const ExpertsTask& task, const MatmulKernels& matmul, con
   SPECDEC_CHECK(up.n_in() == n_in_ && up.n_out() == n_ffn_ &&
                 packed(task.down[0].get()).n_in() == n_ffn_);
   for (ExpertGroup& group : group_by_expert(task)) {
-    PackedInputs ffn(static_cast<int>(group.pairs.size()), n_ffn_);
+    PackedInputs ffn(matmul_, static_cast<int>(group.pairs.size()), n_ffn_);
     ffn.want(packed(task.down[static_cast<std::size_t>(group.expert)].get()).input_kind());
     groups_.push_back({group.expert, std::move(group.pairs), 0, std::move(ffn)});
   }
@@ -84,7 +84,7 @@ void CpuExperts::plan_inputs() {
     } else {
       group.input = inputs_.size();
       if (single) alone[row] = static_cast<std::ptrdiff_t>(group.input);
-      inputs_.emplace_back(static_cast<int>(group.pairs.size()), n_in_);
+      inputs_.emplace_back(matmul_, static_cast<int>(group.pairs.size()), n_in_);
     }
     inputs_[group.input].want(packed(task_.gate[expert].get()).input_kind());
     inputs_[group.input].want(packed(task_.up[expert].get()).input_kind());
@@ -126,7 +126,7 @@ void CpuExperts::place(AlignedBuffer& memory) {
 void CpuExperts::fill(const std::vector<Column>& columns, TaskContext& context) const {
   for (auto i = static_cast<std::size_t>(context.thread()); i < columns.size();
        i += static_cast<std::size_t>(context.n_threads()))
-    columns[i].inputs->fill(matmul_, columns[i].column, columns[i].x);
+    columns[i].inputs->fill(columns[i].column, columns[i].x);
   context.barrier();
 }
 
@@ -142,8 +142,8 @@ void CpuExperts::gate_and_up(const Group& group, std::int64_t tile) const {
   const WeightMatrix* up = task_.up[static_cast<std::size_t>(group.expert)].get();
   const std::uint8_t* gate_tiles = packed(gate).tile_row(tile, tile_scratch(0));
   const std::uint8_t* up_tiles = packed(up).tile_row(tile, tile_scratch(1));
-  alignas(64) float gate_out[kMaxColumns * kTileRows];
-  alignas(64) float up_out[kMaxColumns * kTileRows];
+  alignas(64) float gate_out[kMaxWideColumns * kTileRows];
+  alignas(64) float up_out[kMaxWideColumns * kTileRows];
   const PackedInputs& input = inputs_[group.input];
   for (int g = 0; g < input.split().n_groups(); ++g) {
     const int n_cols = input.split().size(g);
@@ -163,7 +163,7 @@ void CpuExperts::gate_and_up(const Group& group, std::int64_t tile) const {
 void CpuExperts::down(const Group& group, std::int64_t tile) const {
   const WeightMatrix* weight = task_.down[static_cast<std::size_t>(group.expert)].get();
   const std::uint8_t* tiles = packed(weight).tile_row(tile, tile_scratch(0));
-  alignas(64) float out[kMaxColumns * kTileRows];
+  alignas(64) float out[kMaxWideColumns * kTileRows];
   for (int g = 0; g < group.ffn.split().n_groups(); ++g) {
     multiply(weight, group.ffn, g, tiles, out);
     const int n_cols = group.ffn.split().size(g);

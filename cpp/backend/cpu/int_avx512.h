@@ -1,9 +1,9 @@
 // Integer vectors for the matmul kernels, 16 output rows per register. Included inside a target
-// region. int_avx2.h and int_scalar.h offer the same names; integer results are exact, so all three
-// give the same bits.
+// region, for kernels of one's own namespace. int_avx2.h and int_scalar.h offer the same names;
+// integer results are exact, so all three give the same bits.
 #pragma once
 
-namespace specdec::avx512 {
+namespace specdec::SPECDEC_KERNELS {
 
 struct Simd {
   static constexpr int kLanes = 16;
@@ -114,4 +114,4 @@ struct Simd {
   }
 };
 
-}  // namespace specdec::avx512
+}  // namespace specdec::SPECDEC_KERNELS

@@ -1,7 +1,7 @@
 // See int_avx512.h; the reference in plain C++.
 #pragma once
 
-namespace specdec::scalar {
+namespace specdec::SPECDEC_KERNELS {
 
 struct Simd {
   static constexpr int kLanes = 16;
@@ -159,4 +159,4 @@ struct Simd {
   }
 };
 
-}  // namespace specdec::scalar
+}  // namespace specdec::SPECDEC_KERNELS

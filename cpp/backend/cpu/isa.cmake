@@ -56,6 +56,10 @@ foreach(architecture ${architectures})
   endforeach()
 endforeach()
 
+if(X86 IN_LIST architectures)
+  list(APPEND SPECDEC_ISA_SOURCES cpu/wide/amx.cc)
+endif()
+
 # Loops over emulated vectors cost minutes at -O3, which formats that need it less do not deserve.
 set_source_files_properties("${CMAKE_CURRENT_BINARY_DIR}/cpu/matmul_scalar_read256.cc"
                             PROPERTIES COMPILE_OPTIONS "$<$<CONFIG:Release>:-O2>")

@@ -15,6 +15,13 @@ const MatmulKernels& matmul_kernels(CpuIsa isa) {
                                             floats::kMatmulQ32, floats::kMatmulQ256);  \
     return kKernels;                                                                   \
   }
+#define SPECDEC_WIDE_HERE(id, space, name, narrow_id, narrow)                                  \
+  case CpuIsa::id: {                                                                           \
+    static constexpr MatmulKernels kKernels(                                                   \
+        narrow::kMatmulFloat, narrow::kMatmulQ32, narrow::kMatmulQ256, narrow::kMatmulRead256, \
+        narrow::kMatmulQ32, narrow::kMatmulQ256, &space::kWide);                               \
+    return kKernels;                                                                           \
+  }
 #include "base/isa.def"
     default:
       break;
@@ -27,6 +34,9 @@ const OpsKernels& ops_kernels(CpuIsa isa) {
 #define SPECDEC_ISA_HERE(id, space, name, floats, packs) \
   case CpuIsa::id:                                       \
     return floats::kOps;
+#define SPECDEC_WIDE_HERE(id, space, name, narrow_id, narrow) \
+  case CpuIsa::id:                                            \
+    return narrow::kOps;
 #include "base/isa.def"
     default:
       break;
@@ -39,6 +49,9 @@ const PackKernels& pack_kernels(CpuIsa isa) {
 #define SPECDEC_ISA_HERE(id, space, name, floats, packs) \
   case CpuIsa::id:                                       \
     return packs::kPack;
+#define SPECDEC_WIDE_HERE(id, space, name, narrow_id, narrow) \
+  case CpuIsa::id:                                            \
+    return narrow::kPack;
 #include "base/isa.def"
     default:
       break;

@@ -1,5 +1,8 @@
 #include "backend/cpu/packed_input.h"
 
+#include <cstring>
+#include <type_traits>
+
 namespace specdec {
 namespace {
 
@@ -52,6 +55,25 @@ std::size_t packed_input_bytes(InputKind kind, std::int64_t n_in, int n_cols) {
   Cursor cursor(nullptr);
   lay_out(kind, n_in, n_cols, cursor);
   return cursor.used();
+}
+
+void put_wide_column(InputKind kind, const PackedInput& one, int col, const PackedInput& wide) {
+  const std::int64_t n = padded_n_in(kind, wide.n_in);
+  const auto spread = [&](const auto* from, const auto* to, std::int64_t length) {
+    auto* out = const_cast<std::remove_const_t<std::remove_pointer_t<decltype(from)>>*>(to);
+    for (std::int64_t i = 0; i < length; ++i) out[i * wide.n_cols + col] = from[i];
+  };
+  auto* q = const_cast<std::int8_t*>(wide.q);
+  for (std::int64_t i = 0; i < n / 64; ++i)
+    std::memcpy(q + (i * wide.n_cols + col) * 64, one.q + i * 64, 64);
+  if (kind == InputKind::kQ32) {
+    spread(one.d, wide.d, n / 32);
+    spread(one.scaled_sums, wide.scaled_sums, n / 32);
+  } else {
+    spread(one.d, wide.d, n / 256);
+    spread(one.pairs32, wide.pairs32, n / 64);
+    spread(one.pairs16, wide.pairs16, n / 32);
+  }
 }
 
 PackedInput packed_input_view(InputKind kind, std::int64_t n_in, int n_cols, std::byte* memory) {

@@ -9,8 +9,9 @@
 
 namespace specdec {
 
-inline constexpr int kTileRows = 16;   // output rows computed together, one per vector lane
-inline constexpr int kMaxColumns = 8;  // columns that share one decoding of the weights
+inline constexpr int kTileRows = 16;        // output rows computed together, one per vector lane
+inline constexpr int kMaxColumns = 8;       // columns that share one decoding of the weights
+inline constexpr int kMaxWideColumns = 32;  // the same of kernels for many columns
 
 struct PackedInput {
   int n_cols = 0;
@@ -18,7 +19,7 @@ struct PackedInput {
   // kFloat
   const float* x = nullptr;  // [n_in][n_cols]
   // kQ32 and kQ256
-  const std::int8_t* q = nullptr;  // [n_in/32][n_cols][32]
+  const std::int8_t* q = nullptr;  // [n_in/32][n_cols][32]; for wide kernels [n_in/64][n_cols][64]
   const float* d = nullptr;        // scale, [n_in/32 or n_in/256][n_cols]
   // kQ32: minus the sum of each block of 32; kQ256: minus the sum of each 16.
   const std::int32_t* neg_sums = nullptr;
@@ -33,6 +34,9 @@ struct PackedInput {
 // A PackedInput over `memory` (64-byte aligned, packed_input_bytes() long).
 [[nodiscard]] PackedInput packed_input_view(InputKind kind, std::int64_t n_in, int n_cols,
                                             std::byte* memory);
+
+// Copies an input of one column to column `col` of one for wide kernels.
+void put_wide_column(InputKind kind, const PackedInput& one, int col, const PackedInput& wide);
 
 // Length of a row of an input: n_in rounded up so that kernels may read whole units.
 [[nodiscard]] constexpr std::int64_t padded_n_in(InputKind kind, std::int64_t n_in) {

@@ -13,11 +13,11 @@
 
 namespace specdec {
 
-// The rows of one operation, dealt out evenly in groups of at most kMaxColumns.
+// The rows of one operation, dealt out evenly in groups of at most `most`.
 class ColumnSplit {
  public:
-  explicit ColumnSplit(int n_rows)
-      : n_rows_(n_rows), n_groups_((n_rows + kMaxColumns - 1) / kMaxColumns) {}
+  explicit ColumnSplit(int n_rows, int most = kMaxColumns)
+      : n_rows_(n_rows), n_groups_((n_rows + most - 1) / most) {}
   [[nodiscard]] int n_groups() const { return n_groups_; }
   [[nodiscard]] int first(int group) const {
     return n_rows_ / n_groups_ * group + std::min(group, n_rows_ % n_groups_);
@@ -39,9 +39,15 @@ class ColumnSplit {
 // Input of one operation, normalised and quantised in every form its matrices need.
 class PackedInputs {
  public:
-  PackedInputs(int n_rows, std::int64_t n_in) : split_(n_rows), n_in_(n_in) {}
+  PackedInputs(const MatmulKernels& kernels, int n_rows, std::int64_t n_in)
+      : kernels_(&kernels), n_rows_(n_rows), split_(n_rows), n_in_(n_in) {}
 
-  void want(InputKind kind) { wanted_[static_cast<std::size_t>(kind)] = true; }
+  // All kinds have the same groups.
+  void want(InputKind kind) {
+    wanted_[static_cast<std::size_t>(kind)] = true;
+    max_columns_ = std::min(max_columns_, kernels_->max_columns(kind));
+    split_ = ColumnSplit(n_rows_, max_columns_);
+  }
 
   void allocate(AlignedBuffer& buffer) {
     buffer.require(n_bytes());
@@ -73,12 +79,22 @@ class PackedInputs {
   }
 
   // Fills the column of one row.
-  void fill(const MatmulKernels& kernels, int row, const float* x) const {
+  void fill(int row, const float* x) const {
     const int group = split_.group_of(row);
-    for (std::size_t kind = 0; kind < 3; ++kind) {
-      if (!wanted_[kind]) continue;
-      kernels.quantize(static_cast<InputKind>(kind))(x, n_in_, row - split_.first(group),
-                                                     views_[kind][static_cast<std::size_t>(group)]);
+    const int col = row - split_.first(group);
+    for (std::size_t i = 0; i < 3; ++i) {
+      if (!wanted_[i]) continue;
+      const auto kind = static_cast<InputKind>(i);
+      const PackedInput& input = view(kind, group);
+      if (!kernels_->is_wide(kind, input.n_cols)) {
+        kernels_->quantize(kind)(x, n_in_, col, input);
+        continue;
+      }
+      thread_local AlignedBuffer memory;
+      memory.require(packed_input_bytes(kind, n_in_, 1));
+      const PackedInput one = packed_input_view(kind, n_in_, 1, memory.data());
+      kernels_->quantize(kind)(x, n_in_, 0, one);
+      put_wide_column(kind, one, col, input);
     }
   }
 
@@ -89,6 +105,9 @@ class PackedInputs {
   }
 
  private:
+  const MatmulKernels* kernels_;
+  int n_rows_;
+  int max_columns_ = kMaxWideColumns;
   ColumnSplit split_;
   std::int64_t n_in_;
   std::array<bool, 3> wanted_{};

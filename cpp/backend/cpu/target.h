@@ -15,6 +15,9 @@
 #define SPECDEC_TARGET_avxvnni SPECDEC_TARGET_CLANG("avx2,fma,f16c,bmi2,avxvnni")
 #define SPECDEC_TARGET_avx512 \
   SPECDEC_TARGET_CLANG("avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
+#define SPECDEC_TARGET_amx \
+  SPECDEC_TARGET_CLANG(    \
+      "avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,amx-tile,amx-int8")
 #else
 #define SPECDEC_TARGET_scalar SPECDEC_PRAGMA(GCC diagnostic push) SPECDEC_PRAGMA(GCC push_options)
 #define SPECDEC_TARGET_END SPECDEC_PRAGMA(GCC pop_options) SPECDEC_PRAGMA(GCC diagnostic pop)
@@ -35,4 +38,5 @@
   SPECDEC_PRAGMA(GCC push_options)                               \
   SPECDEC_PRAGMA(GCC target(                                     \
       "avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,prefer-vector-width=512"))
+#define SPECDEC_TARGET_amx SPECDEC_TARGET_avx512 SPECDEC_PRAGMA(GCC target("amx-tile,amx-int8"))
 #endif
