@@ -34,11 +34,13 @@ from typing import NamedTuple
 
 # What each namespace's check asks for: missing_features() in cpp/base/cpu_isa.cc.
 _AVX2 = frozenset({"sse3", "ssse3", "sse4", "popcnt", "avx2", "fma", "f16c", "bmi2"})
+_ARM82 = frozenset({"dotprod", "lse", "rdm", "crc32"})
 GRANTED: dict[str, frozenset[str]] = {
     "avx2": _AVX2,
     "avxvnni": _AVX2 | {"avxvnni"},
     "avx512": _AVX2 | {"avx512"},
-    "neon": frozenset({"dotprod", "lse", "rdm", "crc32"}),
+    "neon": _ARM82,
+    "i8mm": _ARM82 | {"i8mm"},
 }
 # These are the checks: our own, and those of the compiler's library.
 CHECKS = {
@@ -80,7 +82,8 @@ _X86 = {
 # On half precision, arithmetic is new in Armv8.2-A, conversions and moves are not.
 _ARM = {
     "branch": r"bl?|b\.\w+|cbn?z|tbn?z",
-    "dotprod": r"[su]dot|usdot|sudot",
+    "dotprod": r"[su]dot",
+    "i8mm": r"(?:s|u|us)mmla|usdot|sudot",
     "lse": r"cas[ablhp]*|swp[ablhp]*|(?:ld|st)(?:add|clr|eor|set|[su]max|[su]min)[ablh]*",
     "rdm": r"sqrdml[as]h",
     "crc32": r"crc32\w+",

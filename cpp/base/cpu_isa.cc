@@ -25,6 +25,10 @@ namespace {
 
 using Names = std::vector<const char*>;
 
+[[maybe_unused]] bool is_arm(CpuIsa isa) {
+  return isa == CpuIsa::kNeonDotprod || isa == CpuIsa::kNeonI8mm;
+}
+
 // Everything that target.h lets the compiler use for an instruction set and this machine lacks.
 #if defined(SPECDEC_SCALAR_ONLY)
 Names missing_features(CpuIsa isa) {
@@ -56,7 +60,7 @@ bool bit(unsigned word, int n) { return ((word >> n) & 1U) != 0; }
 
 Names missing_features(CpuIsa isa) {
   Names out;
-  if (isa == CpuIsa::kNeonDotprod) return {"a 64-bit Arm processor"};
+  if (is_arm(isa)) return {"a 64-bit Arm processor"};
   if (isa == CpuIsa::kScalar) return out;
   const Processor has;
   const auto need = [&](bool found, const char* feature) {
@@ -83,8 +87,8 @@ Names missing_features(CpuIsa isa) {
 #elif defined(__aarch64__)
 Names missing_features(CpuIsa isa) {
   if (isa == CpuIsa::kScalar) return {};
-  if (isa != CpuIsa::kNeonDotprod) return {"an x86-64 processor"};
-  return missing_arm_features();
+  if (!is_arm(isa)) return {"an x86-64 processor"};
+  return missing_arm_features(isa == CpuIsa::kNeonI8mm);
 }
 #else
 Names missing_features(CpuIsa isa) {

@@ -43,9 +43,9 @@ struct CpuTicks {
 };
 [[nodiscard]] std::optional<CpuTicks> read_cpu_ticks(const std::string& root = "");
 
-// Of Armv8.2-A with dot products, what this processor lacks, by the names that Linux has for it.
-// Empty on other processors.
-[[nodiscard]] std::vector<const char*> missing_arm_features();
+// Of Armv8.2-A with dot products, and with products of matrices of bytes when asked for, what this
+// processor lacks, by the names that Linux has for it. Empty on other processors.
+[[nodiscard]] std::vector<const char*> missing_arm_features(bool matrix_products);
 
 // Unlike for threads that run at the same time, never 0. May be called in a signal handler.
 [[nodiscard]] long current_thread_id() noexcept;

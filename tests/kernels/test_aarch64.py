@@ -63,13 +63,20 @@ def run(selftest: str, cpu: str, **environment: str) -> subprocess.CompletedProc
 def test_neon_kernels_give_the_bits_of_the_scalar_ones(selftest: str) -> None:
     done = run(selftest, "max")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[:3] == ["scalar", "neon_dotprod", "neon_i8mm"]
+
+
+def test_without_products_of_matrices_the_dot_products_stay(selftest: str) -> None:
+    done = run(selftest, "cortex-a76")
+    assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[:2] == ["scalar", "neon_dotprod"]
+    assert "neon_i8mm" not in done.stdout
 
 
 def test_without_the_dot_product_instructions_only_scalar_code_is_offered(selftest: str) -> None:
     done = run(selftest, "cortex-a53")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "neon_dotprod" not in done.stdout
+    assert "neon" not in done.stdout
 
 
 def test_no_later_instruction_lies_outside_of_the_neon_kernels(selftest: str) -> None:
@@ -77,3 +84,4 @@ def test_no_later_instruction_lies_outside_of_the_neon_kernels(selftest: str) ->
     report = check_isa.check(objdump, check_isa.binaries([pathlib.Path(selftest).parent]))
     assert [str(finding) for finding in report.findings] == []
     assert "dotprod" in report.used["neon"]
+    assert "i8mm" in report.used["i8mm"]

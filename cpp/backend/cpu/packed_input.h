@@ -1,5 +1,8 @@
 // Activations as the matmul kernels read them: up to kMaxColumns rows of x side by side ("columns"
 // of the product), quantised to int8. Arrays are [..][n_cols] with all columns of a block adjacent.
+//
+// For kernels that multiply pairs of columns the codes alone lie differently: [n_in/32][pair][4][2]
+// [8], 8 of the one column and of the other in turn; an odd last one lies beside itself.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +14,8 @@ namespace specdec {
 
 inline constexpr int kTileRows = 16;   // output rows computed together, one per vector lane
 inline constexpr int kMaxColumns = 8;  // columns that share one decoding of the weights
+
+[[nodiscard]] constexpr int even_columns(int n_cols) { return (n_cols + 1) / 2 * 2; }
 
 struct PackedInput {
   int n_cols = 0;
@@ -33,6 +38,9 @@ struct PackedInput {
 // A PackedInput over `memory` (64-byte aligned, packed_input_bytes() long).
 [[nodiscard]] PackedInput packed_input_view(InputKind kind, std::int64_t n_in, int n_cols,
                                             std::byte* memory);
+
+// Column `col` of an input of pairs, from where it lies in codes of the usual order.
+void pair_column(InputKind kind, const std::int8_t* codes, int col, const PackedInput& input);
 
 // Length of a row of an input: n_in rounded up so that kernels may read whole units.
 [[nodiscard]] constexpr std::int64_t padded_n_in(InputKind kind, std::int64_t n_in) {

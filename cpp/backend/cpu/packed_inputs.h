@@ -77,8 +77,8 @@ class PackedInputs {
     const int group = split_.group_of(row);
     for (std::size_t kind = 0; kind < 3; ++kind) {
       if (!wanted_[kind]) continue;
-      kernels.quantize(static_cast<InputKind>(kind))(x, n_in_, row - split_.first(group),
-                                                     views_[kind][static_cast<std::size_t>(group)]);
+      kernels.fill(static_cast<InputKind>(kind), x, row - split_.first(group),
+                   views_[kind][static_cast<std::size_t>(group)]);
     }
   }
 
