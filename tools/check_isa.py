@@ -38,6 +38,7 @@ _ARM82 = frozenset({"dotprod", "lse", "rdm", "crc32"})
 GRANTED: dict[str, frozenset[str]] = {
     "avx2": _AVX2,
     "avxvnni": _AVX2 | {"avxvnni"},
+    "avxvnniint8": _AVX2 | {"avxvnni", "avxvnniint8"},
     "avx512": _AVX2 | {"avx512"},
     "neon": _ARM82,
     "i8mm": _ARM82 | {"i8mm"},
@@ -68,7 +69,7 @@ _X86 = {
     "other": r"ad[co]x[lq]?|rd(?:rand|seed)[wlq]?|clflushopt|clwb|prefetchw|movdir\w+|rdpid",
     # VEX and EVEX, first what no namespace is granted.
     "newer": r"vgf2p8\w+|vaes\w+|vpclmul\w+|vpmadd52\w+|vsha512\w+|vsm[34]\w+|v\w*bf16\w*"
-    r"|vpdpb(?:ss|su|uu)ds?|vpdpw(?:su|us|uu)ds?|vpermb|vperm[ti]2b|vpmultishiftqb"
+    r"|vpdpb(?:su|uu)ds?|vpdpw(?:su|us|uu)ds?|vpermb|vperm[ti]2b|vpmultishiftqb"
     r"|vp(?:compress|expand)[bw]|vpsh[lr]dv?[wdq]|vpopcnt[bwdq]|vpshufbitqmb|vpconflict[dq]"
     r"|vplzcnt[dq]|vpbroadcastm\w+|vp2intersect[dq]|v(?:add|sub|mul|div|min|max|sqrt|f\w+)[ps]h",
     "bmi1": r"(?:andn|bextr|blsi|blsmsk|blsr)[lq]?",
@@ -76,6 +77,7 @@ _X86 = {
     "f16c": r"vcvtph2ps|vcvtps2ph",
     "fma": r"vfn?m(?:add|sub)\w+",
     "avxvnni": r"vpdp(?:bus|wss)ds?",
+    "avxvnniint8": r"vpdpbssds?",
     "avx512": r"k(?:mov|and|or|xor|xnor|not|add|test|shift|unpck)\w+",
     "avx2": r"v\w+",
 }
