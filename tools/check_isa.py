@@ -34,12 +34,15 @@ from typing import NamedTuple
 
 # What each namespace's check asks for: missing_features() in cpp/base/cpu_isa.cc.
 _AVX2 = frozenset({"sse3", "ssse3", "sse4", "popcnt", "avx2", "fma", "f16c", "bmi2"})
+_ARM82 = frozenset({"dotprod", "lse", "rdm", "crc32"})
 GRANTED: dict[str, frozenset[str]] = {
     "avx2": _AVX2,
     "avxvnni": _AVX2 | {"avxvnni"},
+    "avxvnniint8": _AVX2 | {"avxvnni", "avxvnniint8"},
     "avx512": _AVX2 | {"avx512"},
     "amx": _AVX2 | {"avx512", "amx"},
-    "neon": frozenset({"dotprod", "lse", "rdm", "crc32"}),
+    "neon": _ARM82,
+    "i8mm": _ARM82 | {"i8mm"},
 }
 # These are the checks: our own, and those of the compiler's library.
 CHECKS = {
@@ -68,7 +71,7 @@ _X86 = {
     "amx": r"tile\w+|ldtilecfg|sttilecfg|tdpb(?:ss|su)d",
     # VEX and EVEX, first what no namespace is granted.
     "newer": r"vgf2p8\w+|vaes\w+|vpclmul\w+|vpmadd52\w+|vsha512\w+|vsm[34]\w+|v\w*bf16\w*"
-    r"|vpdpb(?:ss|su|uu)ds?|vpdpw(?:su|us|uu)ds?|vpermb|vperm[ti]2b|vpmultishiftqb"
+    r"|vpdpb(?:su|uu)ds?|vpdpw(?:su|us|uu)ds?|vpermb|vperm[ti]2b|vpmultishiftqb"
     r"|vp(?:compress|expand)[bw]|vpsh[lr]dv?[wdq]|vpopcnt[bwdq]|vpshufbitqmb|vpconflict[dq]"
     r"|vplzcnt[dq]|vpbroadcastm\w+|vp2intersect[dq]|v(?:add|sub|mul|div|min|max|sqrt|f\w+)[ps]h",
     "bmi1": r"(?:andn|bextr|blsi|blsmsk|blsr)[lq]?",
@@ -76,13 +79,15 @@ _X86 = {
     "f16c": r"vcvtph2ps|vcvtps2ph",
     "fma": r"vfn?m(?:add|sub)\w+",
     "avxvnni": r"vpdp(?:bus|wss)ds?",
+    "avxvnniint8": r"vpdpbssds?",
     "avx512": r"k(?:mov|and|or|xor|xnor|not|add|test|shift|unpck)\w+",
     "avx2": r"v\w+",
 }
 # On half precision, arithmetic is new in Armv8.2-A, conversions and moves are not.
 _ARM = {
     "branch": r"bl?|b\.\w+|cbn?z|tbn?z",
-    "dotprod": r"[su]dot|usdot|sudot",
+    "dotprod": r"[su]dot",
+    "i8mm": r"(?:s|u|us)mmla|usdot|sudot",
     "lse": r"cas[ablhp]*|swp[ablhp]*|(?:ld|st)(?:add|clr|eor|set|[su]max|[su]min)[ablh]*",
     "rdm": r"sqrdml[as]h",
     "crc32": r"crc32\w+",

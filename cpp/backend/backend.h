@@ -253,7 +253,7 @@ class Backend {
   }
 
   // Matrices can be kept in files and used from there, by all backends with the same number: equal
-  // weights are equal bytes, on every processor. 0: not by this backend.
+  // weights are equal bytes then, on every processor. 0: not by this backend.
   [[nodiscard]] virtual std::uint64_t packed_layout() const { return 0; }
   [[nodiscard]] virtual std::size_t packed_bytes(DType dtype, std::int64_t n_out,
                                                  std::int64_t n_in) const;

@@ -25,11 +25,15 @@ namespace {
 
 using Names = std::vector<const char*>;
 
+[[maybe_unused]] constexpr const char* kLeftOut = "kernels that were left out of this build";
+
+[[maybe_unused]] bool is_arm(CpuIsa isa) {
+  return isa == CpuIsa::kNeonDotprod || isa == CpuIsa::kNeonI8mm;
+}
+
 // Everything that target.h lets the compiler use for an instruction set and this machine lacks.
 #if defined(SPECDEC_SCALAR_ONLY)
-Names missing_features(CpuIsa isa) {
-  return isa == CpuIsa::kScalar ? Names{} : Names{"kernels that were left out of this build"};
-}
+Names missing_features(CpuIsa isa) { return isa == CpuIsa::kScalar ? Names{} : Names{kLeftOut}; }
 #elif defined(__x86_64__)
 
 // What the processor has and the operating system saves. By cpuid, since the compilers' own answer,
@@ -64,7 +68,7 @@ bool bit(unsigned word, int n) { return ((word >> n) & 1U) != 0; }
 
 Names missing_features(CpuIsa isa) {
   Names out;
-  if (isa == CpuIsa::kNeonDotprod) return {"a 64-bit Arm processor"};
+  if (is_arm(isa)) return {"a 64-bit Arm processor"};
   if (isa == CpuIsa::kScalar) return out;
   const Processor has;
   const auto need = [&](bool found, const char* feature) {
@@ -77,7 +81,15 @@ Names missing_features(CpuIsa isa) {
   need(ymm && bit(has.c1, 29), "f16c");
   need(bit(has.b7, 8), "bmi2");
   need(bit(has.c1, 23), "popcnt");
-  if (isa == CpuIsa::kAvxVnni) need(ymm && bit(has.more, 4), "avxvnni");
+#if SPECDEC_STAND_IN
+  if (isa == CpuIsa::kAvxVnniInt8) return out;
+#endif
+  const bool int8 = isa == CpuIsa::kAvxVnniInt8;
+  if (int8 || isa == CpuIsa::kAvxVnni) need(ymm && bit(has.more, 4), "avxvnni");
+  if (int8) need(ymm && bit(has.d, 4), "avxvnniint8");
+#if !defined(SPECDEC_AVXVNNIINT8)
+  if (int8) out.push_back(kLeftOut);
+#endif
   if (isa == CpuIsa::kAvx512Vnni || isa == CpuIsa::kAmxInt8) {
     const bool zmm = has.saves_zmm() && bit(has.b7, 16);
     need(zmm, "avx512f");
@@ -97,8 +109,8 @@ Names missing_features(CpuIsa isa) {
 #elif defined(__aarch64__)
 Names missing_features(CpuIsa isa) {
   if (isa == CpuIsa::kScalar) return {};
-  if (isa != CpuIsa::kNeonDotprod) return {"an x86-64 processor"};
-  return missing_arm_features();
+  if (!is_arm(isa)) return {"an x86-64 processor"};
+  return missing_arm_features(isa == CpuIsa::kNeonI8mm);
 }
 #else
 Names missing_features(CpuIsa isa) {

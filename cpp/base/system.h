@@ -43,9 +43,9 @@ struct CpuTicks {
 };
 [[nodiscard]] std::optional<CpuTicks> read_cpu_ticks(const std::string& root = "");
 
-// Of Armv8.2-A with dot products, what this processor lacks, by the names that Linux has for it.
-// Empty on other processors.
-[[nodiscard]] std::vector<const char*> missing_arm_features();
+// Of Armv8.2-A with dot products, and with products of matrices of bytes when asked for, what this
+// processor lacks, by the names that Linux has for it. Empty on other processors.
+[[nodiscard]] std::vector<const char*> missing_arm_features(bool matrix_products);
 
 // Whether this process may use the tile registers of AMX, of which the processor is known to have
 // some: the system is asked once, and from then on keeps room for them in signal frames.

@@ -81,13 +81,14 @@ std::optional<CpuTicks> read_cpu_ticks(const std::string&) {
 
 bool may_use_tiles() noexcept { return false; }
 
-std::vector<const char*> missing_arm_features() {
+std::vector<const char*> missing_arm_features([[maybe_unused]] bool matrix_products) {
   std::vector<const char*> out;
 #if defined(__aarch64__)
   if (number("hw.optional.arm.FEAT_DotProd") == 0) out.push_back("asimddp");
   if (number("hw.optional.arm.FEAT_LSE") == 0) out.push_back("atomics");
   if (number("hw.optional.arm.FEAT_RDM") == 0) out.push_back("asimdrdm");
   if (number("hw.optional.armv8_crc32") == 0) out.push_back("crc32");
+  if (matrix_products && number("hw.optional.arm.FEAT_I8MM") == 0) out.push_back("i8mm");
 #endif
   return out;
 }

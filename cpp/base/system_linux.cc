@@ -121,7 +121,7 @@ bool may_use_tiles() noexcept {
 #endif
 }
 
-std::vector<const char*> missing_arm_features() {
+std::vector<const char*> missing_arm_features([[maybe_unused]] bool matrix_products) {
   std::vector<const char*> out;
 #if defined(__aarch64__)
   const unsigned long has = ::getauxval(AT_HWCAP);
@@ -130,6 +130,9 @@ std::vector<const char*> missing_arm_features() {
   if ((has & HWCAP_ATOMICS) == 0) out.push_back("atomics");
   if ((has & HWCAP_ASIMDRDM) == 0) out.push_back("asimdrdm");
   if ((has & HWCAP_CRC32) == 0) out.push_back("crc32");
+  // Not every libc's headers know the name.
+  constexpr unsigned long kI8mm = 1UL << 13;  // HWCAP2_I8MM
+  if (matrix_products && (::getauxval(AT_HWCAP2) & kI8mm) == 0) out.push_back("i8mm");
 #endif
   return out;
 }

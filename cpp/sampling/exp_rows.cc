@@ -47,6 +47,7 @@ ExpRow best_exp_row() {
   switch (active_cpu_isa()) {
     case CpuIsa::kAvx2:
     case CpuIsa::kAvxVnni:
+    case CpuIsa::kAvxVnniInt8:
       return avx2::exp_row;
     case CpuIsa::kAvx512Vnni:
     case CpuIsa::kAmxInt8:

@@ -102,7 +102,12 @@ def test_a_set_that_a_processor_lacks_is_refused_with_what_is_missing(
 ) -> None:
     cpu = next(cpu for cpu in CPUS if cpu.name == name)
     has, _ = emulated_cpus.probe(probe, on(qemu, cpu))
-    for isa, feature in (("avx2", ""), ("avx512_vnni", "avx512f"), ("neon_dotprod", "Arm")):
+    for isa, feature in (
+        ("avx2", ""),
+        ("avx512_vnni", "avx512f"),
+        ("avx_vnni_int8", "avxvnni"),
+        ("neon_i8mm", "Arm"),
+    ):
         if isa == cpu.isa:
             continue
         run = commands.run("generate", on(qemu, cpu), SPECDEC_CPU_ISA=isa)

@@ -183,14 +183,54 @@ def test_packed_weights_are_the_same_bytes_everywhere(name: str) -> None:
     x = np.random.default_rng(11).standard_normal((5, n_in)).astype(np.float32)
     packed = {isa: matmul.Matmul(isa, 2).pack(type_id, n_out, n_in, data) for isa in matmul.isas()}
     first = packed["scalar"]
-    assert set(packed.values()) == {first}
-    assert (matmul.tile_layout, zlib.crc32(first)) == TILES[name]
+    layout = matmul.tile_layout("scalar")
+    assert {packed[isa] for isa in packed if matmul.tile_layout(isa) == layout} == {first}
+    assert (layout, zlib.crc32(first)) == TILES[name]
     for isa in matmul.isas():
         kernels = matmul.Matmul(isa, 2)
         want = kernels.linear(type_id, n_out, n_in, data, x)
-        got = kernels.linear_packed(type_id, n_out, n_in, first, x)
+        got = kernels.linear_packed(type_id, n_out, n_in, packed[isa], x)
         assert np.array_equal(got.view(np.uint32), want.view(np.uint32)), isa
     assert matmul.Matmul("scalar", 2, repack=False).pack(type_id, n_out, n_in, data) == b""
+
+
+# Of each format of blocks: bytes of a tile and of its header, low and high bits of a code.
+LINES = {
+    "Q4_0": (64, 4, 0), "Q4_1": (128, 4, 0), "Q5_0": (64, 4, 1), "Q5_1": (128, 4, 1),
+    "Q8_0": (64, 8, 0), "Q2_K": (320, 2, 0), "Q3_K": (320, 2, 1), "Q4_K": (320, 4, 0),
+    "Q5_K": (320, 4, 1), "Q6_K": (320, 4, 2), "IQ4_NL": (64, 4, 0), "IQ4_XS": (192, 4, 0),
+    "MXFP4": (64, 4, 0),
+}  # fmt: skip
+
+
+def vectors_of(lines: np.ndarray, bits: int) -> np.ndarray:
+    """[blocks, bits, 64] lines as [blocks, vector, row, 4] codes."""
+    shifts = np.arange(0, 8, bits)
+    codes = lines[:, :, None, :] >> shifts[None, None, :, None] & (1 << bits) - 1
+    return codes.reshape(len(lines), 8, 16, 4)
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_row_pairs_exchange_words_of_two_vectors_within_four_rows(name: str) -> None:
+    header, *both_bits = LINES[name]
+    type_id, block, _ = FORMATS[name]
+    n_blocks = 2 if block == 32 else 8
+    plain = matmul.Matmul("scalar", 1).pack(type_id, 16, 1024, steady_weights(name, 16, 1024))
+    paired = matmul.pair_rows(type_id, plain)
+    size = header + n_blocks * 64 * sum(both_bits)
+    a, b = (np.frombuffer(x, dtype=np.uint8).reshape(-1, size) for x in (plain, paired))
+    assert np.array_equal(a[:, :header], b[:, :header])
+    a, b = (x[:, header:].reshape(-1, sum(both_bits), 64) for x in (a, b))
+    first = 0
+    for bits in filter(None, both_bits):
+        was = vectors_of(a[:, first : first + bits], bits)
+        now = vectors_of(b[:, first : first + bits], bits)
+        first += bits
+        for v in range(8):
+            for lane in range(16):
+                row = lane // 4 * 4 + v % 2 * 2 + lane % 4 // 2
+                word = was[:, v // 2 * 2 + lane % 2, row]
+                assert np.array_equal(now[:, v, lane], word), (bits, v, lane)
 
 
 @pytest.mark.parametrize("name", [n for n in FORMATS if FORMATS[n][1] > 1])

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -93,6 +94,28 @@ std::vector<float> product(Backend& backend, const WeightMatrix& weight, const f
   return y;
 }
 
+// Weights of `fast` that are packed when they are needed, or were packed before.
+void test_packed(Backend& fast, Backend& scalar, const WeightMatrix& weight,
+                 const WeightMatrix& scalar_weight, std::span<const std::byte> data,
+                 const float* x) {
+  const auto equal = [](std::span<const std::byte> a, std::span<const std::byte> b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0;
+  };
+  const std::string what = fast.info().description + ", " + dtype_traits(weight.dtype()).name;
+  const auto want = product(fast, weight, x, 3);
+  const auto view = fast.map_matrix(weight.dtype(), weight.n_out(), weight.n_in(), data);
+  check(same_bits(product(fast, *view, x, 3), want), what + ": without repacking");
+  const std::span<const std::byte> packed = weight.packed();
+  const auto kept = fast.use_packed(weight.dtype(), weight.n_out(), weight.n_in(), packed);
+  check(same_bits(product(fast, *kept, x, 3), want), what + ": packed before");
+  check(packed.size() == fast.packed_bytes(weight.dtype(), weight.n_out(), weight.n_in()),
+        what + ": bytes of packed weights");
+  if (fast.packed_layout() == scalar.packed_layout())
+    check(equal(packed, scalar_weight.packed()), what + ": the same layout, the same bytes");
+  else if (dtype_traits(weight.dtype()).block_elements > 1)
+    check(!equal(packed, scalar_weight.packed()), what + ": another layout, other bytes");
+}
+
 void test_matmul(CpuIsa isa, const DTypeTraits& format, std::int64_t n_out, std::int64_t n_in) {
   Numbers numbers(7);
   const auto data = random_weights(format.dtype, n_out * n_in, numbers);
@@ -104,6 +127,7 @@ void test_matmul(CpuIsa isa, const DTypeTraits& format, std::int64_t n_out, std:
   const auto weight = fast->load_matrix(format.dtype, n_out, n_in, data);
   const auto want = product(*scalar, *want_weight, x.data(), 9);
   const bool quantised = format.block_elements > 1;
+  test_packed(*fast, *scalar, *weight, *want_weight, data, x.data());
   std::vector<float> first;
   for (int rows = 1; rows <= 9; ++rows) {
     const std::string what = std::string(cpu_isa_name(isa)) + " " + format.name + " [" +

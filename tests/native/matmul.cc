@@ -204,7 +204,14 @@ PYBIND11_MODULE(_testing_matmul, m) {
       .def("linear_packed", &Matmul::linear_packed)
       .def("time_linear", &Matmul::time_linear)
       .def("quantize", &Matmul::quantize);
-  m.attr("tile_layout") = kTileLayout;
+  m.def("tile_layout", [](const std::string& isa) { return tile_layout(parse_cpu_isa(isa)); });
+  m.def("pair_rows", [](std::uint32_t dtype, const py::bytes& packed) {
+    const TileFormat& format = tile_format(static_cast<DType>(dtype));
+    std::string tiles = packed;
+    for (std::size_t at = 0; at < tiles.size(); at += format.tile_bytes)
+      format.pair_rows(reinterpret_cast<std::uint8_t*>(tiles.data() + at));
+    return py::bytes(tiles);
+  });
   m.def("isas", [] {
     std::vector<std::string> names;
     for (const CpuIsa isa : supported_cpu_isas()) names.emplace_back(cpu_isa_name(isa));

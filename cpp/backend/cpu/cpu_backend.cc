@@ -62,7 +62,7 @@ class CpuBackend final : public Backend {
   }
 
   [[nodiscard]] std::uint64_t packed_layout() const override {
-    return repack_ == Repack::kOff ? 0 : kTileLayout;
+    return repack_ == Repack::kOff ? 0 : tile_layout(isa_);
   }
   [[nodiscard]] std::size_t packed_bytes(DType dtype, std::int64_t n_out,
                                          std::int64_t n_in) const override {

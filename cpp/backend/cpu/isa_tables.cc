@@ -2,6 +2,7 @@
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/ops.h"
 #include "backend/cpu/pack.h"
+#include "base/aligned_buffer.h"
 #include "base/error.h"
 
 namespace specdec {
@@ -27,6 +28,17 @@ const MatmulKernels& matmul_kernels(CpuIsa isa) {
       break;
   }
   throw_internal("an instruction set of this architecture", __FILE__, __LINE__);
+}
+
+void MatmulKernels::fill_paired(InputKind kind, const float* x, int col,
+                                const PackedInput& input) const {
+  thread_local AlignedBuffer scratch;
+  const auto n_codes = padded_n_in(kind, input.n_in) * input.n_cols;
+  scratch.require(static_cast<std::size_t>(n_codes));
+  PackedInput plain = input;  // but for the codes
+  plain.q = scratch.as<std::int8_t>();
+  quantize(kind)(x, input.n_in, col, plain);
+  pair_column(kind, plain.q, col, input);
 }
 
 const OpsKernels& ops_kernels(CpuIsa isa) {

@@ -39,23 +39,38 @@ SPECDEC_INLINE inline void for_parts(std::int64_t n_tiles, float* out, Body&& bo
     const std::int64_t end = first + run < n_tiles ? first + run : n_tiles;
     for (int part = 0; part < kParts; ++part) {
       float* sums = out + part * S::kLanes;
-      S::F32 acc[kCols];
-      unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
-        acc[kC] = kParts == 1 || first == 0 ? S::f_zero() : S::f_load(sums + kC * kTileRows);
+      S::F32 acc[kSums<kCols>];
+      unroll<kSums<kCols>>([&]<int kC>() SPECDEC_INLINE {
+        acc[kC] = kParts == 1 || first == 0 ? S::f_zero() : load_sum<kCols, kC>(sums);
       });
       body(part, first, end, acc);
-      unroll<kCols>([&]<int kC>() SPECDEC_INLINE { S::f_store(sums + kC * kTileRows, acc[kC]); });
+      store_sums<kCols>(acc, sums);
     }
   }
 }
 
+// Whether a set that multiplies signed bytes takes codes without their offset. That costs nothing
+// with a table, an inversion or 8 subtractions for each 32 k, and saves what starts each dot of
+// each column: a load and a shift.
+template <class S, class Block, int kCols>
+inline constexpr bool kSigned = [] {
+  constexpr Codes kCodes = Block::kCodes;
+  if constexpr (!requires { S::kSignedCodes; }) return false;
+  if (kCodes.zero_shift < 0) return false;
+  const int n_starts = kCodes.scales == ScaleKind::kBlock ? 1 : 2;
+  const int cost = kCodes.by_value ? 0 : kOffsetIsTopBit<Block> ? 1 : 8;
+  return 2 * n_starts * kCols > cost;
+}();
+template <class S, class Block, int kCols>
+inline constexpr int kWeights = kSigned<S, Block, kCols> ? kSignedWeights : kMaxWeight<Block>;
+
 // Start of a dot: minus the codes' offset times the activations, so that the offset costs nothing.
-template <int kZeroShift>
+template <int kZeroShift, int kCols, int kSum>
 SPECDEC_INLINE inline Simd::I32 dot_start(const std::int32_t* neg_sum) {
   if constexpr (kZeroShift < 0 || (kZeroShift == 7 && Simd::kCentresBytes)) {
     return Simd::zero();
   } else {
-    return Simd::shift_left<kZeroShift>(Simd::set1(*neg_sum));
+    return Simd::shift_left<kZeroShift>(of_columns<kCols, kSum>(neg_sum));
   }
 }
 
@@ -66,6 +81,7 @@ void tile_q32(const std::uint8_t* tiles, const PackedInput& input, float* out) {
   using Shape = TileShape<Block>;
   constexpr int kTileBytes = Shape::kTileBytes;
   constexpr int kAheadStep = (kTileBytes / 2 / kParts + 63) / 64 * 64;
+  constexpr int kZeroShift = kSigned<S, Block, kCols> ? -1 : Block::kCodes.zero_shift;
   const std::int64_t n_tiles = (input.n_in + 63) / 64;
   for_parts<kCols, 8>(
       n_tiles, out,
@@ -78,27 +94,32 @@ void tile_q32(const std::uint8_t* tiles, const PackedInput& input, float* out) {
             const std::int64_t block = 2 * t + b;
             prefetch_lines<kAheadStep>(ahead + (2 * part + b) * kAheadStep);
             S::Bytes w[8];
-            decode_codes<S, Block>(tile + Shape::kHeaderBytes + b * Shape::kBlockBytes, lane, w);
+            decode_codes<S, Block, kSigned<S, Block, kCols>>(
+                tile + Shape::kHeaderBytes + b * Shape::kBlockBytes, lane, w);
             const S::F32 d = load_scale<S, Block>(tile + 32 * b + 2 * lane);
-            const std::int8_t* a = input.q + block * kCols * 32;
+            const std::int8_t* a = input.q + block * kInputBytes<kCols>;
             const float* da = input.d + block * kCols;
             const std::int32_t* neg_sums = input.neg_sums + block * kCols;
-            for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
+            for_groups<kSums<kCols>>([&]<int kC0, int kN>() SPECDEC_INLINE {
               S::I32 dot[kN];
               unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-                dot[kC] = dot_start<Block::kCodes.zero_shift>(neg_sums + kC0 + kC);
+                dot[kC] = dot_start<kZeroShift, kCols, kC0 + kC>(neg_sums + kC0 + kC);
               });
-              S::template dot<kMaxWeight<Block>, 8, kN>(w, a + 32 * kC0, dot);
+              S::template dot<kWeights<S, Block, kCols>, 8, kN>(w, a + 32 * kC0, dot);
               unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-                acc[kC0 + kC] = S::f_fma(S::to_f32(dot[kC]), S::f_mul(d, S::f_set1(da[kC0 + kC])),
-                                         acc[kC0 + kC]);
+                constexpr int kSum = kC0 + kC;
+                acc[kSum] =
+                    S::f_fma(S::to_f32(dot[kC]),
+                             S::f_mul(of_rows<kCols, kSum>(d), of_columns<kCols, kSum>(da + kSum)),
+                             acc[kSum]);
               });
             });
             if constexpr (kHasMin<Block>) {
               const S::F32 m = S::load_f16(tile + 64 + 32 * b + 2 * lane);
               const float* sums = input.scaled_sums + block * kCols;
-              unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
-                acc[kC] = S::f_fma(m, S::f_set1(sums[kC]), acc[kC]);
+              unroll<kSums<kCols>>([&]<int kC>() SPECDEC_INLINE {
+                acc[kC] =
+                    S::f_fma(of_rows<kCols, kC>(m), of_columns<kCols, kC>(sums + kC), acc[kC]);
               });
             }
           }
@@ -137,7 +158,7 @@ void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
   constexpr int kSubBlock = Block::kCodes.sub_block();
   constexpr int kVectors = kSubBlock / 4;  // per sub-block
   constexpr int kSubs = 32 / kSubBlock;    // sub-blocks per 32
-  constexpr int kZeroShift = Block::kCodes.zero_shift;
+  constexpr int kZeroShift = kSigned<S, Block, kCols> ? -1 : Block::kCodes.zero_shift;
   constexpr int kPairs = 128 / kSubBlock;  // of sub-blocks
   constexpr bool kScaled = S::kScalesPairs && kMaxWeight<Block> <= 127;
   const std::int32_t* all_pairs = kSubBlock == 32 ? input.pairs32 : input.pairs16;
@@ -149,8 +170,8 @@ void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
         for (std::int64_t t = first; t < end; ++t) {
           const std::uint8_t* tile = tiles + t * kTileBytes;
           const std::uint8_t* ahead = tile + kPrefetchAhead;
-          S::I32 sum[kCols];
-          unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
+          S::I32 sum[kSums<kCols>];
+          unroll<kSums<kCols>>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
           [[maybe_unused]] const std::int32_t* pairs = all_pairs + t * kPairs * kCols;
           if constexpr (kScaled && kZeroShift >= 0)
             start_scaled<S, Block, kCols>(tile, lane, pairs, sum);
@@ -158,8 +179,9 @@ void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
             const std::int64_t block = 8 * t + b;
             prefetch_lines<kAheadStep>(ahead + (8 * part + b) * kAheadStep);
             S::Bytes w[8];
-            decode_codes<S, Block>(tile + Shape::kHeaderBytes + b * Shape::kBlockBytes, lane, w);
-            const std::int8_t* a = input.q + block * kCols * 32;
+            decode_codes<S, Block, kSigned<S, Block, kCols>>(
+                tile + Shape::kHeaderBytes + b * Shape::kBlockBytes, lane, w);
+            const std::int8_t* a = input.q + block * kInputBytes<kCols>;
             const std::int32_t* neg_sums = input.neg_sums + 2 * block * kCols;  // per 16
             for (int s = 0; s < kSubs; ++s) {
               const S::I32 scale = load_sub_scale<S, Block>(tile, b * kSubs + s, lane);
@@ -167,17 +189,20 @@ void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
                 add_scaled<S, kMaxWeight<Block>, kVectors, kCols>(w + s * kVectors,
                                                                   a + 4 * s * kVectors, scale, sum);
               } else {
-                for_groups<kCols>([&]<int kC0, int kN>() SPECDEC_INLINE {
+                for_groups<kSums<kCols>>([&]<int kC0, int kN>() SPECDEC_INLINE {
                   S::I32 dot[kN];
                   unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-                    dot[kC] = dot_start<kZeroShift>(neg_sums + s * kCols + kC0 + kC);
+                    dot[kC] =
+                        dot_start<kZeroShift, kCols, kC0 + kC>(neg_sums + s * kCols + kC0 + kC);
                     if constexpr (kZeroShift >= 0 && kSubs == 1)
-                      dot[kC] = S::add(dot[kC], dot_start<kZeroShift>(neg_sums + kCols + kC0 + kC));
+                      dot[kC] = S::add(dot[kC], dot_start<kZeroShift, kCols, kC0 + kC>(
+                                                    neg_sums + kCols + kC0 + kC));
                   });
-                  S::template dot<kMaxWeight<Block>, kVectors, kN>(
-                      w + s * kVectors, a + 32 * kC0 + 4 * s * kVectors, dot);
+                  S::template dot<kWeights<S, Block, kCols>, kVectors, kN>(
+                      w + s * kVectors, a + 32 * kC0 + 4 * kInputStep * s * kVectors, dot);
                   unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-                    sum[kC0 + kC] = S::add(sum[kC0 + kC], S::mul(scale, dot[kC]));
+                    constexpr int kSum = kC0 + kC;
+                    sum[kSum] = S::add(sum[kSum], S::mul(of_rows<kCols, kSum>(scale), dot[kC]));
                   });
                 });
               }
@@ -185,20 +210,24 @@ void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
           }
           const S::F32 d = load_scale<S, Block>(tile + 2 * lane);
           const float* da = input.d + t * kCols;
-          unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
-            acc[kC] = S::f_fma(S::to_f32(sum[kC]), S::f_mul(d, S::f_set1(da[kC])), acc[kC]);
+          unroll<kSums<kCols>>([&]<int kC>() SPECDEC_INLINE {
+            acc[kC] =
+                S::f_fma(S::to_f32(sum[kC]),
+                         S::f_mul(of_rows<kCols, kC>(d), of_columns<kCols, kC>(da + kC)), acc[kC]);
           });
           if constexpr (kHasMin<Block>) {
             const S::F32 dmin = S::load_f16(tile + 32 + 2 * lane);
-            unroll<kCols>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
+            unroll<kSums<kCols>>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
             for (int p = 0; p < kPairs; ++p) {
               const S::I32 mins = load_min_pair<S, Block>(tile, p, lane);
-              unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
-                sum[kC] = S::dot_pairs(sum[kC], mins, pairs + p * kCols + kC);
+              unroll<kSums<kCols>>([&]<int kC>() SPECDEC_INLINE {
+                sum[kC] = dot_pairs_of<kCols, kC>(sum[kC], mins, pairs + p * kCols + kC);
               });
             }
-            unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
-              acc[kC] = S::f_fnma(S::to_f32(sum[kC]), S::f_mul(dmin, S::f_set1(da[kC])), acc[kC]);
+            unroll<kSums<kCols>>([&]<int kC>() SPECDEC_INLINE {
+              acc[kC] = S::f_fnma(
+                  S::to_f32(sum[kC]),
+                  S::f_mul(of_rows<kCols, kC>(dmin), of_columns<kCols, kC>(da + kC)), acc[kC]);
             });
           }
         }

@@ -22,6 +22,7 @@ using QuantizeKernel = void (*)(const float* x, std::int64_t n_in, int col,
 struct MatmulPart {
   TileKernel tile[kDTypeCount][kMaxColumns];  // [dtype_index()][n_cols - 1]
   QuantizeKernel quantize;                    // nullptr: that of a slower instruction set
+  bool pairs;                                 // they take pairs of columns (packed_input.h)
 };
 
 // Kernels for kWideColumns or more columns at once, of all formats of blocks. Fewer are faster
@@ -67,8 +68,18 @@ class MatmulKernels {
   [[nodiscard]] QuantizeKernel quantize(InputKind kind) const {
     return quantize_[static_cast<int>(kind)]->quantize;
   }
+  // Writes a column of an input as its tile kernels take it.
+  void fill(InputKind kind, const float* x, int col, const PackedInput& input) const {
+    if (tiles_[static_cast<int>(kind)]->pairs) {
+      fill_paired(kind, x, col, input);
+    } else {
+      quantize(kind)(x, input.n_in, col, input);
+    }
+  }
 
  private:
+  void fill_paired(InputKind kind, const float* x, int col, const PackedInput& input) const;
+
   const MatmulPart* tiles_[3];  // [InputKind]
   const MatmulPart* read_;
   const MatmulPart* quantize_[3];  // [InputKind]

@@ -28,18 +28,19 @@ PackedInput lay_out(InputKind kind, std::int64_t n_in, int n_cols, Cursor& curso
   input.n_cols = n_cols;
   input.n_in = n_in;
   const std::int64_t n = padded_n_in(kind, n_in) * n_cols;
+  const std::int64_t n_codes = padded_n_in(kind, n_in) * even_columns(n_cols);
   switch (kind) {
     case InputKind::kFloat:
       input.x = cursor.take<float>(n);
       break;
     case InputKind::kQ32:
-      input.q = cursor.take<std::int8_t>(n);
+      input.q = cursor.take<std::int8_t>(n_codes);
       input.d = cursor.take<float>(n / 32);
       input.neg_sums = cursor.take<std::int32_t>(n / 32);
       input.scaled_sums = cursor.take<float>(n / 32);
       break;
     case InputKind::kQ256:
-      input.q = cursor.take<std::int8_t>(n);
+      input.q = cursor.take<std::int8_t>(n_codes);
       input.d = cursor.take<float>(n / 256);
       input.neg_sums = cursor.take<std::int32_t>(n / 16);
       input.pairs32 = cursor.take<std::int32_t>(n / 64);
@@ -73,6 +74,20 @@ void put_wide_column(InputKind kind, const PackedInput& one, int col, const Pack
     spread(one.d, wide.d, n / 256);
     spread(one.pairs32, wide.pairs32, n / 64);
     spread(one.pairs16, wide.pairs16, n / 32);
+  }
+}
+
+void pair_column(InputKind kind, const std::int8_t* codes, int col, const PackedInput& input) {
+  const std::int64_t n_cols = input.n_cols;
+  auto* q = const_cast<std::int8_t*>(input.q) + col / 2 * 64;
+  const bool alone = col % 2 == 0 && col + 1 == n_cols;
+  for (std::int64_t b = 0; b < padded_n_in(kind, input.n_in) / 32; ++b) {
+    const std::int8_t* from = codes + (b * n_cols + col) * 32;
+    std::int8_t* to = q + b * even_columns(input.n_cols) * 32 + col % 2 * 8;
+    for (int i = 0; i < 4; ++i) {
+      std::memcpy(to + 16 * i, from + 8 * i, 8);
+      if (alone) std::memcpy(to + 16 * i + 8, from + 8 * i, 8);
+    }
   }
 }
 

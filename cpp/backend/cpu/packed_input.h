@@ -1,5 +1,8 @@
 // Activations as the matmul kernels read them: up to kMaxColumns rows of x side by side ("columns"
 // of the product), quantised to int8. Arrays are [..][n_cols] with all columns of a block adjacent.
+//
+// For kernels that multiply pairs of columns the codes alone lie differently: [n_in/32][pair][4][2]
+// [8], 8 of the one column and of the other in turn; an odd last one lies beside itself.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +15,8 @@ namespace specdec {
 inline constexpr int kTileRows = 16;        // output rows computed together, one per vector lane
 inline constexpr int kMaxColumns = 8;       // columns that share one decoding of the weights
 inline constexpr int kMaxWideColumns = 32;  // the same of kernels for many columns
+
+[[nodiscard]] constexpr int even_columns(int n_cols) { return (n_cols + 1) / 2 * 2; }
 
 struct PackedInput {
   int n_cols = 0;
@@ -37,6 +42,8 @@ struct PackedInput {
 
 // Copies an input of one column to column `col` of one for wide kernels.
 void put_wide_column(InputKind kind, const PackedInput& one, int col, const PackedInput& wide);
+// Column `col` of an input of pairs, from where it lies in codes of the usual order.
+void pair_column(InputKind kind, const std::int8_t* codes, int col, const PackedInput& input);
 
 // Length of a row of an input: n_in rounded up so that kernels may read whole units.
 [[nodiscard]] constexpr std::int64_t padded_n_in(InputKind kind, std::int64_t n_in) {

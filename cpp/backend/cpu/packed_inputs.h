@@ -87,7 +87,7 @@ class PackedInputs {
       const auto kind = static_cast<InputKind>(i);
       const PackedInput& input = view(kind, group);
       if (!kernels_->is_wide(kind, input.n_cols)) {
-        kernels_->quantize(kind)(x, n_in_, col, input);
+        kernels_->fill(kind, x, col, input);
         continue;
       }
       thread_local AlignedBuffer memory;

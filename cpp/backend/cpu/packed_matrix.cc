@@ -13,7 +13,8 @@ PackedMatrix::PackedMatrix(DType dtype, std::int64_t n_out, std::int64_t n_in, C
       n_out_(n_out),
       n_in_(n_in),
       format_(tile_format(dtype)),
-      kernel_(pack_kernels(isa).of[dtype_index(dtype)]) {
+      kernel_(pack_kernels(isa).of[dtype_index(dtype)]),
+      pair_rows_(tile_lines(isa) == TileLines::kRowPairs ? format_.pair_rows : nullptr) {
   const DTypeTraits& traits = dtype_traits(dtype);
   SPECDEC_CHECK(n_out > 0 && n_in > 0 && n_in % traits.block_elements == 0);
   row_bytes_ = static_cast<std::size_t>(row_bytes(dtype, static_cast<std::uint64_t>(n_in)));
@@ -59,6 +60,8 @@ void PackedMatrix::pack_tile_row(std::int64_t i, std::uint8_t* tiles) const {
   const std::int64_t n_whole = n_in_ / format_.unit;
   std::int64_t unit = 0;
   const auto advance = [&](int n_units) {
+    for (int u = 0; pair_rows_ != nullptr && u < n_units; ++u)
+      pair_rows_(tiles + static_cast<std::size_t>(u) * format_.tile_bytes);
     for (int r = 0; r < n_valid; ++r) rows[r] += static_cast<std::size_t>(n_units) * unit_bytes_;
     tiles += static_cast<std::size_t>(n_units) * format_.tile_bytes;
     unit += n_units;

@@ -14,6 +14,10 @@ namespace specdec {
 
 // Of the tiles of all formats; another number whenever packing gives other bytes than before.
 inline constexpr std::uint64_t kTileLayout = 1;
+// And which of their lines.
+[[nodiscard]] constexpr std::uint64_t tile_layout(CpuIsa isa) {
+  return kTileLayout | static_cast<std::uint64_t>(tile_lines(isa)) << 32;
+}
 
 class PackedMatrix final : public WeightMatrix {
  public:
@@ -61,6 +65,7 @@ class PackedMatrix final : public WeightMatrix {
   InputKind input_kind_;
   const TileFormat& format_;
   PackKernel kernel_;
+  void (*pair_rows_)(std::uint8_t* tile);  // nullptr: the lines stay as they are packed
   std::span<const std::byte> data_;
   std::size_t row_bytes_;
   std::size_t unit_bytes_;  // of one unit of k of a row

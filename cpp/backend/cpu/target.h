@@ -12,7 +12,13 @@
 #define SPECDEC_TARGET_END SPECDEC_PRAGMA(clang attribute pop)
 #define SPECDEC_TARGET_avx2 SPECDEC_TARGET_CLANG("avx2,fma,f16c,bmi2")
 #define SPECDEC_TARGET_neon SPECDEC_TARGET_CLANG("arch=armv8.2-a+dotprod")
+#define SPECDEC_TARGET_i8mm SPECDEC_TARGET_CLANG("arch=armv8.2-a+dotprod+i8mm")
 #define SPECDEC_TARGET_avxvnni SPECDEC_TARGET_CLANG("avx2,fma,f16c,bmi2,avxvnni")
+#if SPECDEC_STAND_IN
+#define SPECDEC_TARGET_avxvnniint8 SPECDEC_TARGET_avx2
+#else
+#define SPECDEC_TARGET_avxvnniint8 SPECDEC_TARGET_CLANG("avx2,fma,f16c,bmi2,avxvnni,avxvnniint8")
+#endif
 #define SPECDEC_TARGET_avx512 \
   SPECDEC_TARGET_CLANG("avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 #define SPECDEC_TARGET_amx \
@@ -27,9 +33,20 @@
 #define SPECDEC_TARGET_neon           \
   SPECDEC_PRAGMA(GCC diagnostic push) \
   SPECDEC_PRAGMA(GCC push_options) SPECDEC_PRAGMA(GCC target("arch=armv8.2-a+dotprod"))
+#define SPECDEC_TARGET_i8mm           \
+  SPECDEC_PRAGMA(GCC diagnostic push) \
+  SPECDEC_PRAGMA(GCC push_options) SPECDEC_PRAGMA(GCC target("arch=armv8.2-a+dotprod+i8mm"))
 #define SPECDEC_TARGET_avxvnni        \
   SPECDEC_PRAGMA(GCC diagnostic push) \
   SPECDEC_PRAGMA(GCC push_options) SPECDEC_PRAGMA(GCC target("avx2,fma,f16c,bmi2,avxvnni"))
+#if SPECDEC_STAND_IN
+#define SPECDEC_TARGET_avxvnniint8 SPECDEC_TARGET_avx2
+#else
+#define SPECDEC_TARGET_avxvnniint8    \
+  SPECDEC_PRAGMA(GCC diagnostic push) \
+  SPECDEC_PRAGMA(GCC push_options)    \
+  SPECDEC_PRAGMA(GCC target("avx2,fma,f16c,bmi2,avxvnni,avxvnniint8"))
+#endif
 // GCC 12's own AVX-512 headers trip the uninitialised-variable warnings.
 #define SPECDEC_TARGET_avx512                                    \
   SPECDEC_PRAGMA(GCC diagnostic push)                            \

@@ -34,6 +34,15 @@ SPECDEC_INLINE inline void add_bit_line(const std::uint8_t* line, int lane, type
   });
 }
 
+// w -= the inverted bit line, as bit kBit: add_bit_line() without an offset of that bit.
+template <class S, int kBit>
+SPECDEC_INLINE inline void take_bit_line(const std::uint8_t* line, int lane, typename S::Bytes* w) {
+  const auto plane = S::invert(S::load(line + 4 * lane));
+  unroll<8>([&]<int kV>() SPECDEC_INLINE {
+    w[kV] = S::template minus_bits<kV - kBit, 1 << kBit>(w[kV], plane);
+  });
+}
+
 // w |= the 2 two-bit lines, as bits kBit and kBit + 1.
 template <class S, int kBit>
 SPECDEC_INLINE inline void add_two_bit_lines(const std::uint8_t* lines, int lane,
@@ -46,8 +55,8 @@ SPECDEC_INLINE inline void add_two_bit_lines(const std::uint8_t* lines, int lane
   });
 }
 
-// The codes of one block of 32, w[v] those of vector v.
-template <class S, class Block>
+// The codes of one block of 32, w[v] those of vector v; kSigned: without their offset.
+template <class S, class Block, bool kSigned = false>
 SPECDEC_INLINE inline void decode_codes(const std::uint8_t* lines, int lane, typename S::Bytes* w) {
   constexpr Codes kCodes = Block::kCodes;
   if constexpr (kCodes.low_bits == 8) {
@@ -59,11 +68,18 @@ SPECDEC_INLINE inline void decode_codes(const std::uint8_t* lines, int lane, typ
     decode_two_bits<S>(lines, lane, w);
   }
   const std::uint8_t* high = lines + TileShape<Block>::kLowBytes;
-  if constexpr (kCodes.high_bits == 1) add_bit_line<S, kCodes.low_bits>(high, lane, w);
+  constexpr bool kTopBit = kOffsetIsTopBit<Block>;
+  if constexpr (kSigned && kTopBit)
+    take_bit_line<S, kCodes.low_bits>(high, lane, w);
+  else if constexpr (kCodes.high_bits == 1)
+    add_bit_line<S, kCodes.low_bits>(high, lane, w);
   if constexpr (kCodes.high_bits == 2) add_two_bit_lines<S, kCodes.low_bits>(high, lane, w);
   if constexpr (kCodes.by_value) {
-    const auto table = S::load_table(kOffsetValues<Block>.v);
+    const auto table = S::load_table(kSigned ? kSignedValues<Block>.v : kOffsetValues<Block>.v);
     unroll<8>([&]<int kV>() SPECDEC_INLINE { w[kV] = S::lookup(table, w[kV]); });
+  } else if constexpr (kSigned && !kTopBit) {
+    unroll<8>([&]<int kV>()
+                  SPECDEC_INLINE { w[kV] = S::template subtract<1 << kCodes.zero_shift>(w[kV]); });
   }
 }
 

@@ -18,6 +18,20 @@ inline constexpr CodeTable kOffsetValues = [] {
   return out;
 }();
 
+// What they stand for.
+template <class Block>
+inline constexpr CodeTable kSignedValues = [] {
+  CodeTable out{};
+  for (int q = 0; q < 16; ++q) out.v[q] = static_cast<std::uint8_t>(Block::kCodes.values[q]);
+  return out;
+}();
+// Whether codes have one high bit, which is worth as much as their offset.
+template <class Block>
+inline constexpr bool kOffsetIsTopBit =
+    Block::kCodes.high_bits == 1 && Block::kCodes.zero_shift == Block::kCodes.low_bits;
+// In place of kMaxWeight: weights are signed bytes.
+inline constexpr int kSignedWeights = -1;
+
 // The largest number that decoding gives.
 template <class Block>
 inline constexpr int kMaxWeight = [] {

@@ -89,6 +89,45 @@ void pack_blocks(Rows rows, int n_valid, std::int64_t n_weights, std::uint8_t* t
   }
 }
 
+// The lines of kBits bits of a block, from kRows to kRowPairs. Where vectors 2u and 2u + 1 share a
+// line, the exchange is one within its words.
+template <int kBits>
+void pair_lines(std::uint8_t* lines) {
+  constexpr std::uint32_t kEven = kBits == 1 ? 0x55555555U : kBits == 2 ? 0x33333333U : 0x0F0F0F0FU;
+  std::uint32_t a[4], b[4];
+  for (int at = 0; at < kBits * 64; at += 16) {  // four rows of a line
+    if constexpr (kBits == 8) {
+      if (at / 64 % 2 != 0) continue;
+      std::memcpy(a, lines + at, 16);
+      std::memcpy(b, lines + at + 64, 16);
+      const std::uint32_t first[] = {a[0], b[0], a[1], b[1]};
+      const std::uint32_t second[] = {a[2], b[2], a[3], b[3]};
+      std::memcpy(lines + at, first, 16);
+      std::memcpy(lines + at + 64, second, 16);
+    } else {
+      std::memcpy(a, lines + at, 16);
+      for (int r = 0; r < 4; ++r) {
+        b[r] = a[r] >> kBits & kEven;
+        a[r] &= kEven;
+      }
+      const std::uint32_t both[] = {a[0] | a[2] << kBits, b[0] | b[2] << kBits,
+                                    a[1] | a[3] << kBits, b[1] | b[3] << kBits};
+      std::memcpy(lines + at, both, 16);
+    }
+  }
+}
+
+template <class Block>
+void pair_rows(std::uint8_t* tile) {
+  using Shape = TileShape<Block>;
+  for (int b = 0; b < Shape::kBlocks; ++b) {
+    std::uint8_t* lines = tile + Shape::kHeaderBytes + b * Shape::kBlockBytes;
+    pair_lines<Shape::kCodes.low_bits>(lines);
+    if constexpr (Shape::kCodes.high_bits > 0)
+      pair_lines<Shape::kCodes.high_bits>(lines + Shape::kLowBytes);
+  }
+}
+
 // One k: the weights of 16 rows side by side.
 template <int kBytes>
 void pack_values(Rows rows, int n_valid, std::int64_t, std::uint8_t* tile) {
@@ -98,10 +137,10 @@ void pack_values(Rows rows, int n_valid, std::int64_t, std::uint8_t* tile) {
 
 constexpr TileFormat kFormats[] = {
 // in the list's order, as dtype_index() counts
-#define SPECDEC_PLAIN(name, folder, id, bytes, ...) {1, 16 * bytes, pack_values<bytes>},
+#define SPECDEC_PLAIN(name, folder, id, bytes, ...) {1, 16 * bytes, pack_values<bytes>, nullptr},
 #define SPECDEC_BLOCK(name, ...)                                             \
   {32 * TileShape<Block##name>::kBlocks, TileShape<Block##name>::kTileBytes, \
-   pack_blocks<Block##name>},
+   pack_blocks<Block##name>, pair_rows<Block##name>},
 #include "tensor/formats.def"
 };
 

@@ -17,15 +17,28 @@
 //   kPairs16       f16 d[16], dmin[16]; u8 scale | min << 4 [8][16][2]
 //   kSigned16      f16 d[16] and 32 bytes unused; i8 scale[16][16]
 //   kSigned32      the same, i8 scale[8][16]
+//
+// That is TileLines::kRows. With kRowPairs, which instructions that multiply two rows at once want,
+// vectors 2u and 2u + 1 exchange words within four rows before they become lines: 2u holds k = 8u
+// .. 8u+7 of the first two rows (4 k of a row, its next 4, then the other row's), 2u + 1 those of
+// the other two. Sizes and scales are the same.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "base/cpu_isa.h"
 #include "quant/codes.h"
 #include "tensor/dtype.h"
 
 namespace specdec {
+
+enum class TileLines { kRows, kRowPairs };
+
+// Those that the kernels of an instruction set read.
+[[nodiscard]] constexpr TileLines tile_lines(CpuIsa isa) {
+  return isa == CpuIsa::kNeonI8mm ? TileLines::kRowPairs : TileLines::kRows;
+}
 
 struct TileFormat {
   std::int64_t unit = 0;       // weights of k per tile
@@ -35,6 +48,8 @@ struct TileFormat {
   // number.
   void (*pack)(const std::byte* const rows[16], int n_valid, std::int64_t n_weights,
                std::uint8_t* tile) = nullptr;
+  // From TileLines::kRows to kRowPairs; nullptr: there are no lines.
+  void (*pair_rows)(std::uint8_t* tile) = nullptr;
 };
 
 [[nodiscard]] const TileFormat& tile_format(DType dtype);
