@@ -4,3 +4,6 @@ add_library(specdec_standin STATIC
   "${CMAKE_CURRENT_LIST_DIR}/standin_avx512.cc"
   "${CMAKE_CURRENT_LIST_DIR}/standin_scalar.cc")
 target_link_libraries(specdec_standin PUBLIC specdec_backend)
+if(NOT SPECDEC_ODR)
+  target_compile_options(specdec_standin PRIVATE -O1)
+endif()
