@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "backend/cpu/cpu_backend.h"
 #include "base/cpu_isa.h"
 #include "reference_backend.h"
+#include "standin.h"
 
 namespace py = pybind11;
 using namespace specdec;
@@ -36,7 +36,7 @@ class Experts {
     if (isa == "reference") {
       backend_ = std::make_shared<testing::ReferenceBackend>();
     } else {
-      backend_ = make_cpu_backend(n_threads, parse_cpu_isa(isa), Repack::kAuto);
+      backend_ = make_test_backend(isa, n_threads);
     }
     const auto load = [&](std::int64_t n_out, std::int64_t n_in, std::span<const std::byte> data) {
       std::vector<std::unique_ptr<WeightMatrix>> matrices;
@@ -133,6 +133,7 @@ PYBIND11_MODULE(_testing_experts, module) {
       .def("route", &Experts::route, py::arg("x"), py::arg("router"), py::arg("n_used"),
            py::arg("of_chosen") = true, py::arg("composed") = false)
       .def_property_readonly("n_views", &Experts::n_views);
+  module.def("standins", standin_names);
   module.def("isas", [] {
     std::vector<std::string> names;
     for (const CpuIsa isa : supported_cpu_isas()) names.emplace_back(cpu_isa_name(isa));

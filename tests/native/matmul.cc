@@ -3,7 +3,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <stdexcept>
@@ -28,45 +27,10 @@ std::span<const std::byte> as_bytes(const py::bytes& data) {
   return {reinterpret_cast<const std::byte*>(view.data()), view.size()};
 }
 
-// The wide kernels on registers in memory, over what else an instruction set has.
-struct StandinKernels {
-  const char* name;
-  CpuIsa narrow;
-  MatmulKernels kernels;
-};
-#define STANDIN(space, isa)                                                              \
-  {                                                                                      \
-    "standin_" #space, isa, {                                                            \
-      space::kMatmulFloat, space::kMatmulQ32, space::kMatmulQ256, space::kMatmulRead256, \
-          space::kMatmulQ32, space::kMatmulQ256, &standin_##space::kWide                 \
-    }                                                                                    \
-  }
-const StandinKernels kStandins[] = {
-    STANDIN(scalar, CpuIsa::kScalar),
-#if defined(__x86_64__) && !defined(SPECDEC_SCALAR_ONLY)
-    STANDIN(avx512, CpuIsa::kAvx512Vnni),
-#endif
-};
-#undef STANDIN
-
-const StandinKernels* find_standin(const std::string& name) {
-  for (const StandinKernels& standin : kStandins) {
-    if (name == standin.name) return &standin;
-  }
-  return nullptr;
-}
-
-std::shared_ptr<Backend> make_backend(const std::string& isa, int n_threads, bool repack) {
-  const Repack how = repack ? Repack::kAuto : Repack::kOff;
-  if (const StandinKernels* standin = find_standin(isa))
-    return make_cpu_backend(n_threads, standin->narrow, how, &standin->kernels);
-  return make_cpu_backend(n_threads, parse_cpu_isa(isa), how);
-}
-
 class Matmul {
  public:
   Matmul(const std::string& isa, int n_threads, bool repack)
-      : backend_(make_backend(isa, n_threads, repack)) {}
+      : backend_(make_test_backend(isa, n_threads, repack ? Repack::kAuto : Repack::kOff)) {}
 
   // y[m, n_out] = x[m, n_in] W^T
   FloatArray linear(std::uint32_t dtype, std::int64_t n_out, std::int64_t n_in,
@@ -217,19 +181,11 @@ PYBIND11_MODULE(_testing_matmul, m) {
     for (const CpuIsa isa : supported_cpu_isas()) names.emplace_back(cpu_isa_name(isa));
     return names;
   });
-  m.def("standins", [] {
-    std::vector<std::string> names;
-    const std::vector<CpuIsa> here = supported_cpu_isas();
-    for (const StandinKernels& standin : kStandins) {
-      if (std::find(here.begin(), here.end(), standin.narrow) != here.end())
-        names.emplace_back(standin.name);
-    }
-    return names;
-  });
+  m.def("standins", standin_names);
   m.def("self_check",
         [](const std::string& name) { return wide_kernels_agree(find_standin(name)->kernels); });
   m.def("checked_isa", [](const std::string& name) {
-    const StandinKernels& standin = *find_standin(name);
+    const Standin& standin = *find_standin(name);
     std::string log;
     set_log_sink([&](LogLevel, const std::string& message) { log = message; });
     const CpuIsa isa = checked_cpu_isa(CpuIsa::kAmxInt8, standin.narrow, standin.kernels);

@@ -1,13 +1,29 @@
-// Tables of the wide kernels on registers that are plain memory (standin_registers.h).
+// The wide kernels on registers that are plain memory (standin_registers.h), each over an
+// instruction set that has everything else.
 #pragma once
 
 #include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
 
+#include "backend/backend.h"
 #include "backend/cpu/matmul.h"
 
 namespace specdec {
 
+namespace standin_scalar {
+extern const WideKernels kWide;
+}
+namespace standin_avx512 {
+extern const WideKernels kWide;
+}
+
 struct Standin {
+  const char* name;
+  CpuIsa narrow;
+  MatmulKernels kernels;
+
   // Threads whose registers are configured.
   static inline std::atomic<int> n_configured = 0;
   static inline std::atomic<int> n_configurations = 0;  // so far
@@ -15,13 +31,14 @@ struct Standin {
   static inline std::atomic<bool> broken = false;
 };
 
-namespace standin_scalar {
-extern const WideKernels kWide;
-}
-#if defined(__x86_64__) && !defined(SPECDEC_SCALAR_ONLY)
-namespace standin_avx512 {
-extern const WideKernels kWide;
-}
-#endif
+// nullptr: none of that name.
+[[nodiscard]] const Standin* find_standin(const std::string& name);
+
+// Those whose vectors this machine has.
+[[nodiscard]] std::vector<std::string> standin_names();
+
+// With an instruction set or a stand-in.
+[[nodiscard]] std::shared_ptr<Backend> make_test_backend(const std::string& isa, int n_threads,
+                                                         Repack repack = Repack::kAuto);
 
 }  // namespace specdec
