@@ -197,7 +197,8 @@ def specdec(model, *arguments, code=0):
 
 
 def test_trace_tells_every_round_on_stderr(model):
-    done = specdec(model, "--trace", "--json", "--ignore-eos")
+    # Named, because `auto` need not draft on a machine that is busy.
+    done = specdec(model, "--drafter", "ngram", "--trace", "--json", "--ignore-eos")
     stats = json.loads(done.stdout)["stats"]
     lines = [line for line in done.stderr.splitlines() if line.startswith("specdec: round ")]
     assert len(lines) == stats["rounds"] + stats["plain_steps"]
