@@ -73,6 +73,13 @@ SPECDEC_INLINE inline Simd::I32 dot_start(const std::int32_t* neg_sum) {
     return Simd::shift_left<kZeroShift>(of_columns<kCols, kSum>(neg_sum));
   }
 }
+// The same of a sub-block of a K-quant, one of kSubs in 32 k; sums are of 16.
+template <int kZeroShift, int kSubs, int kCols, int kSum>
+SPECDEC_INLINE inline Simd::I32 sub_start(const std::int32_t* neg_sum) {
+  const Simd::I32 start = dot_start<kZeroShift, kCols, kSum>(neg_sum);
+  if constexpr (kZeroShift < 0 || kSubs == 2) return start;
+  return Simd::add(start, dot_start<kZeroShift, kCols, kSum>(neg_sum + kCols));
+}
 
 // Formats with blocks of 32: acc += d_w * d_a * dot (+ m_w * d_a * sum_a), block after block.
 template <class Block, int kCols>
@@ -169,7 +176,6 @@ void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
         const int lane = part * S::kLanes;
         for (std::int64_t t = first; t < end; ++t) {
           const std::uint8_t* tile = tiles + t * kTileBytes;
-          const std::uint8_t* ahead = tile + kPrefetchAhead;
           S::I32 sum[kSums<kCols>];
           unroll<kSums<kCols>>([&]<int kC>() SPECDEC_INLINE { sum[kC] = S::zero(); });
           [[maybe_unused]] const std::int32_t* pairs = all_pairs + t * kPairs * kCols;
@@ -177,7 +183,7 @@ void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
             start_scaled<S, Block, kCols>(tile, lane, pairs, sum);
           for (int b = 0; b < 8; ++b) {
             const std::int64_t block = 8 * t + b;
-            prefetch_lines<kAheadStep>(ahead + (8 * part + b) * kAheadStep);
+            prefetch_lines<kAheadStep>(tile + kPrefetchAhead + (8 * part + b) * kAheadStep);
             S::Bytes w[8];
             decode_codes<S, Block, kSigned<S, Block, kCols>>(
                 tile + Shape::kHeaderBytes + b * Shape::kBlockBytes, lane, w);
@@ -192,11 +198,9 @@ void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
                 for_groups<kSums<kCols>>([&]<int kC0, int kN>() SPECDEC_INLINE {
                   S::I32 dot[kN];
                   unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+                    constexpr int kSum = kC0 + kC;
                     dot[kC] =
-                        dot_start<kZeroShift, kCols, kC0 + kC>(neg_sums + s * kCols + kC0 + kC);
-                    if constexpr (kZeroShift >= 0 && kSubs == 1)
-                      dot[kC] = S::add(dot[kC], dot_start<kZeroShift, kCols, kC0 + kC>(
-                                                    neg_sums + kCols + kC0 + kC));
+                        sub_start<kZeroShift, kSubs, kCols, kSum>(neg_sums + s * kCols + kSum);
                   });
                   S::template dot<kWeights<S, Block, kCols>, kVectors, kN>(
                       w + s * kVectors, a + 32 * kC0 + 4 * kInputStep * s * kVectors, dot);
