@@ -1,5 +1,6 @@
 """The kernels for many columns (AMX), on registers that are plain memory: the same bits as the
-scalar ones. Where a machine has AMX, test_matmul.py runs them as one instruction set of all."""
+scalar ones. `standin_trapped` is the compiled code itself, whose tile instructions a signal handler
+carries out. Where a machine has AMX, test_matmul.py runs them as one instruction set of all."""
 
 from __future__ import annotations
 

@@ -7,15 +7,17 @@
 namespace specdec {
 namespace {
 
-#define SPECDEC_STANDIN(isa, space)                                            \
-  {"standin_" #space, CpuIsa::isa,                                             \
-   MatmulKernels(space::kMatmulFloat, space::kMatmulQ32, space::kMatmulQ256,   \
-                 space::kMatmulRead256, space::kMatmulQ32, space::kMatmulQ256, \
-                 &standin_##space::kWide)}
+constexpr const char* kTrapped = "standin_trapped";
+
+#define SPECDEC_STANDIN(name, isa, space, wide)                              \
+  {name, CpuIsa::isa,                                                        \
+   MatmulKernels(space::kMatmulFloat, space::kMatmulQ32, space::kMatmulQ256, \
+                 space::kMatmulRead256, space::kMatmulQ32, space::kMatmulQ256, &wide)}
 const Standin kStandins[] = {
-    SPECDEC_STANDIN(kScalar, scalar),
+    SPECDEC_STANDIN("standin_scalar", kScalar, scalar, standin_scalar::kWide),
 #if defined(__x86_64__) && !defined(SPECDEC_SCALAR_ONLY)
-    SPECDEC_STANDIN(kAvx512Vnni, avx512),
+    SPECDEC_STANDIN("standin_avx512", kAvx512Vnni, avx512, standin_avx512::kWide),
+    SPECDEC_STANDIN(kTrapped, kAvx512Vnni, avx512, amx::kWide),
 #endif
 };
 #undef SPECDEC_STANDIN
@@ -23,6 +25,7 @@ const Standin kStandins[] = {
 }  // namespace
 
 const Standin* find_standin(const std::string& name) {
+  if (name == kTrapped) trap_tiles();
   for (const Standin& standin : kStandins) {
     if (name == standin.name) return &standin;
   }
@@ -33,8 +36,8 @@ std::vector<std::string> standin_names() {
   std::vector<std::string> names;
   const std::vector<CpuIsa> here = supported_cpu_isas();
   for (const Standin& standin : kStandins) {
-    if (std::find(here.begin(), here.end(), standin.narrow) != here.end())
-      names.emplace_back(standin.name);
+    if (std::find(here.begin(), here.end(), standin.narrow) == here.end()) continue;
+    if (standin.name != std::string(kTrapped) || can_trap_tiles()) names.emplace_back(standin.name);
   }
   return names;
 }

@@ -19,6 +19,10 @@ namespace standin_avx512 {
 extern const WideKernels kWide;
 }
 
+// Whether trap_tiles() lets this processor, which has no AMX, go on behind its instructions.
+[[nodiscard]] bool can_trap_tiles();
+void trap_tiles();
+
 struct Standin {
   const char* name;
   CpuIsa narrow;

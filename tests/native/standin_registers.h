@@ -40,44 +40,47 @@ struct Registers {
 
   template <int kT>
   static void zero() {
-    use(kT);
-    __builtin_memset(state().tile[kT], 0, 1024);
+    zero(kT);
   }
   template <int kT>
   static void load(const void* p, std::int64_t stride) {
-    use(kT);
-    State& s = state();
-    __builtin_memset(s.tile[kT], 0, 1024);
-    for (int r = 0; r < s.config.rows[kT]; ++r) {
-      __builtin_memcpy(s.tile[kT][r], static_cast<const char*>(p) + r * stride,
-                       s.config.row_bytes[kT]);
-    }
+    load(kT, p, stride);
   }
   template <int kT>
   static void store(void* p, std::int64_t stride) {
-    use(kT);
-    State& s = state();
-    for (int r = 0; r < s.config.rows[kT]; ++r)
-      __builtin_memcpy(static_cast<char*>(p) + r * stride, s.tile[kT][r], s.config.row_bytes[kT]);
+    store(kT, p, stride);
   }
   template <int kC, int kA, int kB>
   static void dot_su() {
-    static_assert(kC != kA && kC != kB && kA != kB);
-    dot(kC, kA, kB, Standin::broken);
+    dot(kC, kA, kB, false);
   }
   template <int kC, int kA, int kB>
   static void dot_ss() {
-    static_assert(kC != kA && kC != kB && kA != kB);
     dot(kC, kA, kB, true);
   }
 
- private:
-  static void use(int t) {
-    const State& s = state();
-    need(s.configured, "this thread's registers are not configured");
-    need(s.config.rows[t] > 0, "an empty register is used");
+  static void zero(int t) {
+    use(t);
+    __builtin_memset(state().tile[t], 0, 1024);
+  }
+  static void load(int t, const void* p, std::int64_t stride) {
+    use(t);
+    State& s = state();
+    __builtin_memset(s.tile[t], 0, 1024);
+    for (int r = 0; r < s.config.rows[t]; ++r) {
+      __builtin_memcpy(s.tile[t][r], static_cast<const char*>(p) + r * stride,
+                       s.config.row_bytes[t]);
+    }
+  }
+  static void store(int t, void* p, std::int64_t stride) {
+    use(t);
+    State& s = state();
+    for (int r = 0; r < s.config.rows[t]; ++r)
+      __builtin_memcpy(static_cast<char*>(p) + r * stride, s.tile[t][r], s.config.row_bytes[t]);
   }
   [[gnu::noinline]] static void dot(int c, int a, int b, bool is_signed) {
+    is_signed = is_signed || Standin::broken;
+    need(c != a && c != b && a != b, "a product's registers are three");
     use(c);
     use(a);
     use(b);
@@ -100,6 +103,13 @@ struct Registers {
       }
       __builtin_memcpy(s.tile[c][m], sum, 64);
     }
+  }
+
+ private:
+  static void use(int t) {
+    const State& s = state();
+    need(s.configured, "this thread's registers are not configured");
+    need(s.config.rows[t] > 0, "an empty register is used");
   }
 };
 
