@@ -53,7 +53,8 @@ class LogQueue {
 Fields build_info() {
   py::list isas, dtypes, architectures;
   for (const CpuIsa isa : supported_cpu_isas()) {
-    if (working_cpu_isa(isa) == isa) isas.append(cpu_isa_name(isa));
+    // What nobody uses is not tried either.
+    if (isa != active_cpu_isa() || working_cpu_isa(isa) == isa) isas.append(cpu_isa_name(isa));
   }
   for (const DTypeTraits& dtype : all_dtypes()) dtypes.append(dtype.name);
   for (const std::string& name : supported_architectures()) architectures.append(name);

@@ -284,3 +284,9 @@ def test_non_finite_activations_reach_the_output(name: str, bad: float) -> None:
         y = matmul.Matmul(isa, 1).linear(type_id, 16, 512, data, x)
         assert np.isfinite(y[0]).all()
         assert not np.isfinite(y[1]).any()
+
+
+@pytest.mark.parametrize("isa", matmul.isas())
+def test_no_other_set_takes_the_place_of_one_that_is_tested(isa):
+    """As it would where a processor's products are not those of the scalar kernels."""
+    assert matmul.working_isa(isa) == isa

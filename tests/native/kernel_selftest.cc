@@ -11,6 +11,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/ops.h"
+#include "backend/cpu/wide/self_check.h"
 #include "base/aligned_buffer.h"
 #include "base/cpu_isa.h"
 #include "base/error.h"
@@ -240,6 +241,8 @@ int run() {
   for (const CpuIsa isa : supported_cpu_isas()) {
     std::printf("%s\n", cpu_isa_name(isa));
     if (isa == CpuIsa::kScalar) continue;
+    // Else another set would be tested in its place.
+    check(working_cpu_isa(isa) == isa, std::string(cpu_isa_name(isa)) + " gives its own products");
     for (const DTypeTraits& format : all_dtypes()) {
       test_matmul(isa, format, 33, 512);
       if (format.block_elements <= 32) test_matmul(isa, format, 16, 96);

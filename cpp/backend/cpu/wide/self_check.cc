@@ -13,7 +13,8 @@ namespace specdec {
 namespace {
 
 constexpr std::int64_t kInputs = 768;  // three tiles: every stage of the kernels is full once
-constexpr int kRows = kTileRows + 3;   // two registers of columns
+// Columns in one register, and in two.
+constexpr int kColumns[] = {kWideColumns, kTileRows + 3};
 
 // Bytes whose bit 6 is not set: as a half or its part, a finite number.
 std::vector<std::byte> some_bytes(std::size_t n) {
@@ -26,8 +27,8 @@ std::vector<std::byte> some_bytes(std::size_t n) {
   return out;
 }
 
-std::vector<float> some_rows() {
-  std::vector<float> out(static_cast<std::size_t>(kInputs) * kRows);
+std::vector<float> some_rows(int n_rows) {
+  std::vector<float> out(static_cast<std::size_t>(kInputs) * static_cast<std::size_t>(n_rows));
   std::uint32_t state = 7;
   for (float& x : out) {
     state = state * 1664525U + 1013904223U;
@@ -54,16 +55,16 @@ AlignedBuffer some_tiles(DType dtype) {
   return tiles;
 }
 
-std::vector<float> product(const MatmulKernels& kernels, DType dtype) {
+std::vector<float> product(const MatmulKernels& kernels, DType dtype, int n_rows) {
   const InputKind kind =
       dtype_traits(dtype).block_elements == 32 ? InputKind::kQ32 : InputKind::kQ256;
   const AlignedBuffer tiles = some_tiles(dtype);
-  const std::vector<float> x = some_rows();
-  PackedInputs inputs(kernels, kRows, kInputs);
+  const std::vector<float> x = some_rows(n_rows);
+  PackedInputs inputs(kernels, n_rows, kInputs);
   inputs.want(kind);
   AlignedBuffer memory;
   inputs.allocate(memory);
-  for (int row = 0; row < kRows; ++row) inputs.fill(row, x.data() + row * kInputs);
+  for (int row = 0; row < n_rows; ++row) inputs.fill(row, x.data() + row * kInputs);
   std::vector<float> out;
   for (int g = 0; g < inputs.split().n_groups(); ++g) {
     const KernelLease lease(kernels);
@@ -78,11 +79,13 @@ std::vector<float> product(const MatmulKernels& kernels, DType dtype) {
 }  // namespace
 
 bool wide_kernels_agree(const MatmulKernels& kernels) {
-  // Each way to fold scales in, with 16 columns or more.
+  // Each way to fold scales in.
   for (const DType dtype : {DType::kQ4_K, DType::kQ6_K, DType::kQ3_K, DType::kQ2_K, DType::kQ8_0}) {
-    const std::vector<float> got = product(kernels, dtype);
-    const std::vector<float> want = product(matmul_kernels(CpuIsa::kScalar), dtype);
-    if (std::memcmp(got.data(), want.data(), want.size() * sizeof(float)) != 0) return false;
+    for (const int n : kColumns) {
+      const std::vector<float> got = product(kernels, dtype, n);
+      const std::vector<float> want = product(matmul_kernels(CpuIsa::kScalar), dtype, n);
+      if (std::memcmp(got.data(), want.data(), want.size() * sizeof(float)) != 0) return false;
+    }
   }
   return true;
 }
