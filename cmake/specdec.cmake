@@ -46,8 +46,15 @@ if(SPECDEC_STAND_INS)
   set(SPECDEC_AVXVNNIINT8 ON)
   target_compile_definitions(specdec_flags INTERFACE SPECDEC_STAND_IN=1)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  include(CheckCXXCompilerFlag)
-  check_cxx_compiler_flag(-mavxvnniint8 SPECDEC_AVXVNNIINT8)
+  # The assembler, too, has to know it.
+  include(CheckCXXSourceCompiles)
+  check_cxx_source_compiles([[
+    #include <immintrin.h>
+    __attribute__((target("avx2,avxvnniint8"))) __m256i dot(__m256i a, __m256i b, __m256i c) {
+      return _mm256_dpbssd_epi32(a, b, c);
+    }
+    int main() { return 0; }
+  ]] SPECDEC_AVXVNNIINT8)
 endif()
 if(SPECDEC_AVXVNNIINT8)
   target_compile_definitions(specdec_flags INTERFACE SPECDEC_AVXVNNIINT8)
