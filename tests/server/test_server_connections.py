@@ -119,6 +119,14 @@ def test_a_connection_is_kept_longer_than_clients_keep_theirs(
     assert seconds > openai.DEFAULT_CONNECTION_LIMITS.keepalive_expiry
 
 
+def test_a_request_that_begins_with_the_one_before_it_must_go_on_too(served):
+    with connect(served) as connection:
+        connection.sendall(GET + HEAD)
+        data = read_all(connection)
+        assert data.startswith(b"HTTP/1.1 200 ")
+        assert answer_of(data)[0] == 408
+
+
 @pytest.mark.parametrize(
     ("begun", "drop"),
     [(b"", b"P"), (HEAD, b"X: y\r\n"), (GET, b"G"), (HEAD + b"Content-Length: 100\r\n\r\n", b" ")],

@@ -106,10 +106,11 @@ class _Watched(H11Protocol):
     def _watch_reading(self) -> None:
         """A timer runs exactly while (a part of) a request is waited for.
 
-        It is not wound up by further bytes. Between requests uvicorn's own, shorter one runs, until
-        the first byte.
+        It is not wound up by further bytes. Between requests uvicorn's own runs, until the first
+        byte, which may have come together with the request before it.
         """
-        between = self.timeout_keep_alive_task is not None
+        begun, _ = self.conn.trailing_data
+        between = self.timeout_keep_alive_task is not None and not begun
         if self._is_answering() or between or self.transport.is_closing():
             self._stop_reading_timer()
         elif self._read_timer is None:
