@@ -230,10 +230,11 @@ ENDS = {
         assert request.result(60).finish_reason == 'cancelled'
         """,
     "in a forked child": """
-        import os
+        import faulthandler, os
         request = engine.submit('abc', **ENDLESS)
         next(request)
         child = os.fork()
+        faulthandler.dump_traceback_later(100, exit=True)  # both say where, should one hang
         if child == 0:
             try:
                 engine.submit('abc')
