@@ -1,6 +1,6 @@
 """The kernels for many columns (AMX), on registers that are plain memory: the same bits as the
 scalar ones. `standin_trapped` is the compiled code itself, whose tile instructions a signal handler
-carries out. Where a machine has AMX, test_matmul.py runs them as one instruction set of all."""
+carries out. Where a machine has AMX, its own registers take part, too."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ matmul = native("matmul")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BLOCKED = weight_formats.BLOCKED
 STANDINS = matmul.standins()
-WIDE = matmul.wide_columns
+# And the real registers, where there are any.
+KERNELS = [*STANDINS, *(isa for isa in matmul.isas() if isa == "amx_int8")]
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,11 @@ def bits(x: np.ndarray) -> np.ndarray:
     return x.view(np.uint32)
 
 
+def wide_from(standin: str, name: str) -> int:
+    """From how many rows on the kernels for many columns are used."""
+    return matmul.wide_from(standin if standin in STANDINS else STANDINS[0], FORMATS[name][0])
+
+
 def product(
     isa: str, name: str, shape: tuple[int, int], data: bytes, x: np.ndarray, n_threads: int = 1
 ) -> np.ndarray:
@@ -44,14 +50,14 @@ def product(
 
 
 @pytest.mark.parametrize("name", BLOCKED)
-@pytest.mark.parametrize("standin", STANDINS)
+@pytest.mark.parametrize("standin", KERNELS)
 def test_every_number_of_rows_has_the_bits_of_the_scalar_kernels(standin: str, name: str) -> None:
     rng = np.random.default_rng(7)
     shape = (19, 768)
     data = random_weights(name, *shape, rng)
     x = rng.standard_normal((2 * matmul.max_wide_columns + 3, shape[1])).astype(np.float32)
     want = product("scalar", name, shape, data, x)
-    for rows in (*range(1, 35), 64, 67):
+    for rows in (*range(1, 35), 47, 63, 64, 65, 67, 131):
         got = product(standin, name, shape, data, x[:rows])
         assert np.array_equal(got, want[:rows]), rows
 
@@ -62,18 +68,20 @@ def test_a_thread_configures_its_registers_once_per_operation_and_only_for_many_
 ) -> None:
     data = random_weights("Q4_K", 64, 512, np.random.default_rng(6))
     x = np.ones((32, 512), np.float32)
-    for rows, n_times in ((1, 0), (WIDE - 1, 0), (WIDE, 1), (16, 1), (32, 1)):
+    wide = wide_from(standin, "Q4_K")
+    for rows, n_times in ((1, 0), (wide - 1, 0), (wide, 1), (16, 1), (32, 1)):
         before = matmul.n_configurations()
         product(standin, "Q4_K", (64, 512), data, x[:rows])
         assert matmul.n_configurations() - before == n_times, rows
 
 
 @pytest.mark.parametrize("name", BLOCKED)
-@pytest.mark.parametrize("standin", STANDINS)
+@pytest.mark.parametrize("standin", KERNELS)
 def test_every_shape_and_number_of_threads_has_the_bits_of_the_scalar_kernels(
     standin: str, name: str
 ) -> None:
     rng = np.random.default_rng(8)
+    wide = wide_from(standin, name)
     shapes = [(1, 256), (17, 256), (15, 512), (49, 1280), (130, 256)]
     if FORMATS[name][1] == 32:
         shapes += [(16, 32), (17, 96), (31, 288)]
@@ -83,14 +91,14 @@ def test_every_shape_and_number_of_threads_has_the_bits_of_the_scalar_kernels(
         x[3] *= 100
         x[4] = 0
         want = product("scalar", name, shape, data, x)
-        for rows in (WIDE - 1, WIDE, 16, 17, 33):
+        for rows in (wide - 1, wide, 16, 17, 33):
             for n_threads in (1, 3):
                 got = product(standin, name, shape, data, x[:rows], n_threads)
                 assert np.array_equal(got, want[:rows]), (shape, rows, n_threads)
 
 
 @pytest.mark.parametrize("name", BLOCKED)
-@pytest.mark.parametrize("standin", STANDINS)
+@pytest.mark.parametrize("standin", KERNELS)
 def test_extreme_codes_and_scales_do_not_overflow(standin: str, name: str) -> None:
     """The largest magnitude of every code and scale, and activations of +-127."""
     _, block, size = FORMATS[name]
@@ -111,7 +119,7 @@ def test_extreme_codes_and_scales_do_not_overflow(standin: str, name: str) -> No
         assert np.array_equal(got, want), hex(fill)
 
 
-@pytest.mark.parametrize("standin", STANDINS)
+@pytest.mark.parametrize("standin", KERNELS)
 def test_every_scale_with_every_code_of_q3_k_fits_its_one_byte(standin: str) -> None:
     """-4 .. 3 times -32 .. 31: minus the product is what fits, 128 would not."""
     rng = np.random.default_rng(10)
@@ -125,7 +133,7 @@ def test_every_scale_with_every_code_of_q3_k_fits_its_one_byte(standin: str) -> 
     assert np.array_equal(product(standin, "Q3_K", shape, blocks.tobytes(), x), want)
 
 
-@pytest.mark.parametrize("standin", STANDINS)
+@pytest.mark.parametrize("standin", KERNELS)
 def test_packed_and_unpacked_weights_have_the_same_bits(standin: str) -> None:
     rng = np.random.default_rng(11)
     x = rng.standard_normal((17, 512)).astype(np.float32)
@@ -136,7 +144,7 @@ def test_packed_and_unpacked_weights_have_the_same_bits(standin: str) -> None:
         assert np.array_equal(got, product("scalar", name, (35, 512), data, x)), name
 
 
-@pytest.mark.parametrize("standin", STANDINS)
+@pytest.mark.parametrize("standin", KERNELS)
 @pytest.mark.parametrize("other", ["Q4_K", "Q6_K", "Q4_0", "Q5_1", "F16", "F32"])
 def test_two_formats_in_one_operation_have_the_same_bits(standin: str, other: str) -> None:
     """Whose inputs are of one kind or two, of which one may have no wide kernels."""
@@ -144,22 +152,22 @@ def test_two_formats_in_one_operation_have_the_same_bits(standin: str, other: st
     shape = (37, 512)
     gate = random_weights("Q4_K", *shape, rng)
     up = random_weights(other, *shape, rng)
-    x = rng.standard_normal((40, shape[1])).astype(np.float32)
+    x = rng.standard_normal((67, shape[1])).astype(np.float32)
     types = FORMATS["Q4_K"][0], FORMATS[other][0]
     for first, second, data in ((0, 1, (gate, up)), (1, 0, (up, gate))):
-        for rows in (5, WIDE, 8, 9, 31, 40):
+        for rows in (5, 6, 7, 8, 9, 10, 31, 40, 67):
             call = (types[first], data[0], types[second], data[1], shape[0], x[:rows])
             want = matmul.Matmul("scalar", 2).gated(*call)
             got = matmul.Matmul(standin, 2).gated(*call)
             assert np.array_equal(bits(got), bits(want)), rows
 
 
-@pytest.mark.parametrize("standin", STANDINS)
+@pytest.mark.parametrize("standin", KERNELS)
 def test_what_is_not_finite_reaches_the_output(standin: str) -> None:
     rng = np.random.default_rng(12)
     for name in BLOCKED:
         data = random_weights(name, 16, 512, rng)
-        x = rng.standard_normal((WIDE, 512)).astype(np.float32)
+        x = rng.standard_normal((wide_from(standin, name), 512)).astype(np.float32)
         x[1, 300] = np.inf
         y = matmul.Matmul(standin, 1).linear(FORMATS[name][0], 16, 512, data, x)
         assert not np.isfinite(y[1]).any()
@@ -204,7 +212,7 @@ extern "C" void theirs(void* p) {
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="for x86-64")
 def test_the_instructions_are_those_of_the_compilers_intrinsics(tmp_path: pathlib.Path) -> None:
-    """Names, operands and their order, as no machine here has run them."""
+    """Names, operands and their order."""
     compiler, objdump = os.environ.get("CXX") or shutil.which("g++"), shutil.which("objdump")
     if compiler is None or objdump is None:
         pytest.skip("g++ or objdump is not installed")
@@ -228,3 +236,20 @@ def test_the_instructions_are_those_of_the_compilers_intrinsics(tmp_path: pathli
     }
     assert len(functions["ours"]) == 7
     assert functions["ours"] == functions["theirs"]
+
+
+@pytest.mark.parametrize("standin", STANDINS)
+def test_one_layout_serves_all_formats_of_an_operation(standin: str) -> None:
+    """That of many columns only where it is the faster one for each of them."""
+    assert matmul.wide_from(standin, FORMATS["F16"][0]) > matmul.max_wide_columns
+    rows = wide_from(standin, "Q4_K")
+    assert rows < wide_from(standin, "Q6_K")
+    rng = np.random.default_rng(14)
+    shape = (32, 512)
+    x = rng.standard_normal((rows, shape[1])).astype(np.float32)
+    data = {name: random_weights(name, *shape, rng) for name in ("Q4_K", "Q5_K", "Q6_K")}
+    for up, n_times in (("Q5_K", 1), ("Q6_K", 0)):
+        before = matmul.n_configurations()
+        call = (FORMATS["Q4_K"][0], data["Q4_K"], FORMATS[up][0], data[up], shape[0], x)
+        matmul.Matmul(standin, 1).gated(*call)
+        assert matmul.n_configurations() - before == n_times, up

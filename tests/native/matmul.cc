@@ -199,7 +199,9 @@ PYBIND11_MODULE(_testing_matmul, m) {
   m.def("break_standins", [](bool broken) { Standin::broken = broken; });
   m.def("n_configured", [] { return Standin::n_configured.load(); });
   m.def("n_configurations", [] { return Standin::n_configurations.load(); });
-  m.attr("wide_columns") = kWideColumns;
+  m.def("wide_from", [](const std::string& standin, std::uint32_t dtype) {
+    return find_standin(standin)->kernels.wide_from(static_cast<DType>(dtype));
+  });
   m.attr("max_wide_columns") = kMaxWideColumns;
   m.def("dequantize", [](std::uint32_t dtype, const py::bytes& data, std::int64_t n) {
     FloatArray out(static_cast<py::ssize_t>(n));

@@ -83,7 +83,7 @@ class CpuBackend final : public Backend {
     for (const LinearSegment& segment : task.segments) {
       const PackedMatrix& matrix = packed(segment.weight);
       SPECDEC_CHECK(matrix.n_in() == task.segments[0].weight->n_in());
-      inputs.want(matrix.input_kind());
+      inputs.want(matrix.input_kind(), matrix.dtype());
       n_chunks += chunks_of(matrix);
     }
     inputs.allocate(caller_scratch().inputs);
@@ -111,8 +111,8 @@ class CpuBackend final : public Backend {
     const PackedMatrix& up = packed(task.up);
     SPECDEC_CHECK(gate.n_in() == up.n_in() && gate.n_out() == up.n_out());
     PackedInputs inputs(matmul_, task.n_rows, gate.n_in());
-    inputs.want(gate.input_kind());
-    inputs.want(up.input_kind());
+    inputs.want(gate.input_kind(), gate.dtype());
+    inputs.want(up.input_kind(), up.dtype());
     inputs.allocate(caller_scratch().inputs);
     const std::int64_t per_chunk = tiles_per_chunk(
         gate.n_tile_rows(), gate.tile_row_bytes() + up.tile_row_bytes(), n_threads_);
@@ -224,7 +224,7 @@ class CpuBackend final : public Backend {
     if (task.n_rows == 0) return;
     const PackedMatrix& matrix = packed(task.weight);
     PackedInputs inputs(matmul_, task.n_rows, matrix.n_in());
-    inputs.want(matrix.input_kind());
+    inputs.want(matrix.input_kind(), matrix.dtype());
     inputs.allocate(caller_scratch().inputs);
     HeadReducer reducer(task, n_threads_);
     ChunkQueue queue(reducer.n_groups(), n_threads_);
@@ -270,7 +270,7 @@ class CpuBackend final : public Backend {
 
   void multiply(const PackedMatrix& matrix, const std::uint8_t* tiles, const PackedInput& input,
                 float* out) const {
-    matmul_.tile(matrix.input_kind(), matrix.dtype(), input.n_cols)(tiles, input, out);
+    matmul_.tile(matrix.input_kind(), matrix.dtype(), input)(tiles, input, out);
   }
 
   void run_chunk(const LinearSegment& segment, const PackedInputs& inputs,

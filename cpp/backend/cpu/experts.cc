@@ -63,7 +63,8 @@ CpuExperts::CpuExperts(const ExpertsTask& task, const MatmulKernels& matmul, con
                 packed(task.down[0].get()).n_in() == n_ffn_);
   for (ExpertGroup& group : group_by_expert(task)) {
     PackedInputs ffn(matmul_, static_cast<int>(group.pairs.size()), n_ffn_);
-    ffn.want(packed(task.down[static_cast<std::size_t>(group.expert)].get()).input_kind());
+    const PackedMatrix& down = packed(task.down[static_cast<std::size_t>(group.expert)].get());
+    ffn.want(down.input_kind(), down.dtype());
     groups_.push_back({group.expert, std::move(group.pairs), 0, std::move(ffn)});
   }
   plan_inputs();
@@ -86,8 +87,8 @@ void CpuExperts::plan_inputs() {
       if (single) alone[row] = static_cast<std::ptrdiff_t>(group.input);
       inputs_.emplace_back(matmul_, static_cast<int>(group.pairs.size()), n_in_);
     }
-    inputs_[group.input].want(packed(task_.gate[expert].get()).input_kind());
-    inputs_[group.input].want(packed(task_.up[expert].get()).input_kind());
+    for (const WeightMatrix* weight : {task_.gate[expert].get(), task_.up[expert].get()})
+      inputs_[group.input].want(packed(weight).input_kind(), weight->dtype());
   }
 }
 
@@ -134,7 +135,7 @@ void CpuExperts::multiply(const WeightMatrix* weight, const PackedInputs& inputs
                           const std::uint8_t* tiles, float* out) const {
   const PackedMatrix& matrix = packed(weight);
   const PackedInput& input = inputs.view(matrix.input_kind(), columns);
-  matmul_.tile(matrix.input_kind(), matrix.dtype(), input.n_cols)(tiles, input, out);
+  matmul_.tile(matrix.input_kind(), matrix.dtype(), input)(tiles, input, out);
 }
 
 void CpuExperts::gate_and_up(const Group& group, std::int64_t tile) const {

@@ -30,6 +30,15 @@ const MatmulKernels& matmul_kernels(CpuIsa isa) {
   throw_internal("an instruction set of this architecture", __FILE__, __LINE__);
 }
 
+void MatmulKernels::fill_wide(InputKind kind, const float* x, int col,
+                              const PackedInput& input) const {
+  thread_local AlignedBuffer memory;
+  memory.require(packed_input_bytes(kind, input.n_in, 1));
+  const PackedInput one = packed_input_view(kind, input.n_in, 1, memory.data());
+  quantize(kind)(x, input.n_in, 0, one);
+  put_wide_column(kind, one, col, input);
+}
+
 void MatmulKernels::fill_paired(InputKind kind, const float* x, int col,
                                 const PackedInput& input) const {
   thread_local AlignedBuffer scratch;

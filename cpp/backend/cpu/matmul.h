@@ -25,12 +25,10 @@ struct MatmulPart {
   bool pairs;                                 // they take pairs of columns (packed_input.h)
 };
 
-// Kernels for kWideColumns or more columns at once, of all formats of blocks. Fewer are faster
-// without: with a prototype, ns per tile of Q4_K were 92 for 4 and 165 for 8 columns by VNNI, and
-// 147 for up to 8 by AMX.
-inline constexpr int kWideColumns = 7;
+// Kernels for many columns at once, of all formats of blocks.
 struct WideKernels {
   TileKernel tile[kDTypeCount];  // [dtype_index()]
+  int from[kDTypeCount];         // the number of columns from which they are the faster ones
   void (*leave)();               // called by each thread that has used them, before it rests
 };
 
@@ -51,26 +49,31 @@ class MatmulKernels {
   [[nodiscard]] int max_columns(InputKind kind) const {
     return wide_ != nullptr && kind != InputKind::kFloat ? kMaxWideColumns : kMaxColumns;
   }
-  // Whether a group of them is laid out for the wide kernels.
-  [[nodiscard]] bool is_wide(InputKind kind, int n_cols) const {
-    return wide_ != nullptr && kind != InputKind::kFloat && n_cols >= kWideColumns;
+  // From how many on a group for such weights is laid out for the wide kernels.
+  [[nodiscard]] int wide_from(DType dtype) const {
+    constexpr int kNever = kMaxWideColumns + 1;
+    if (wide_ == nullptr || wide_->tile[dtype_index(dtype)] == nullptr) return kNever;
+    return wide_->from[dtype_index(dtype)];
   }
   void leave() const {
     if (wide_ != nullptr) wide_->leave();
   }
 
-  [[nodiscard]] TileKernel tile(InputKind kind, DType dtype, int n_cols) const {
+  [[nodiscard]] TileKernel tile(InputKind kind, DType dtype, const PackedInput& input) const {
     const std::size_t format = dtype_index(dtype);
-    if (is_wide(kind, n_cols)) return wide_->tile[format];
-    const TileKernel read = read_->tile[format][n_cols - 1];
-    return read != nullptr ? read : tiles_[static_cast<int>(kind)]->tile[format][n_cols - 1];
+    if (input.wide) return wide_->tile[format];
+    const int n = input.n_cols - 1;
+    const TileKernel read = read_->tile[format][n];
+    return read != nullptr ? read : tiles_[static_cast<int>(kind)]->tile[format][n];
   }
   [[nodiscard]] QuantizeKernel quantize(InputKind kind) const {
     return quantize_[static_cast<int>(kind)]->quantize;
   }
   // Writes a column of an input as its tile kernels take it.
   void fill(InputKind kind, const float* x, int col, const PackedInput& input) const {
-    if (tiles_[static_cast<int>(kind)]->pairs) {
+    if (input.wide) {
+      fill_wide(kind, x, col, input);
+    } else if (tiles_[static_cast<int>(kind)]->pairs) {
       fill_paired(kind, x, col, input);
     } else {
       quantize(kind)(x, input.n_in, col, input);
@@ -78,6 +81,7 @@ class MatmulKernels {
   }
 
  private:
+  void fill_wide(InputKind kind, const float* x, int col, const PackedInput& input) const;
   void fill_paired(InputKind kind, const float* x, int col, const PackedInput& input) const;
 
   const MatmulPart* tiles_[3];  // [InputKind]

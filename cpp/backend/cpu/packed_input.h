@@ -14,12 +14,13 @@ namespace specdec {
 
 inline constexpr int kTileRows = 16;        // output rows computed together, one per vector lane
 inline constexpr int kMaxColumns = 8;       // columns that share one decoding of the weights
-inline constexpr int kMaxWideColumns = 32;  // the same of kernels for many columns
+inline constexpr int kMaxWideColumns = 64;  // the same of kernels for many columns
 
 [[nodiscard]] constexpr int even_columns(int n_cols) { return (n_cols + 1) / 2 * 2; }
 
 struct PackedInput {
   int n_cols = 0;
+  bool wide = false;  // laid out for kernels of many columns
   std::int64_t n_in = 0;
   // kFloat
   const float* x = nullptr;  // [n_in][n_cols]

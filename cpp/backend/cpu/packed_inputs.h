@@ -42,9 +42,11 @@ class PackedInputs {
   PackedInputs(const MatmulKernels& kernels, int n_rows, std::int64_t n_in)
       : kernels_(&kernels), n_rows_(n_rows), split_(n_rows), n_in_(n_in) {}
 
-  // All kinds have the same groups.
-  void want(InputKind kind) {
-    wanted_[static_cast<std::size_t>(kind)] = true;
+  // For weights of `dtype`. All kinds have the same groups, all weights of a kind the same layout.
+  void want(InputKind kind, DType dtype) {
+    const auto i = static_cast<std::size_t>(kind);
+    wanted_[i] = true;
+    wide_from_[i] = std::max(wide_from_[i], kernels_->wide_from(dtype));
     max_columns_ = std::min(max_columns_, kernels_->max_columns(kind));
     split_ = ColumnSplit(n_rows_, max_columns_);
   }
@@ -71,8 +73,9 @@ class PackedInputs {
       views_[kind].resize(static_cast<std::size_t>(split_.n_groups()));
       for (int g = 0; g < split_.n_groups(); ++g) {
         const auto input_kind = static_cast<InputKind>(kind);
-        views_[kind][static_cast<std::size_t>(g)] =
-            packed_input_view(input_kind, n_in_, split_.size(g), memory);
+        PackedInput& view = views_[kind][static_cast<std::size_t>(g)];
+        view = packed_input_view(input_kind, n_in_, split_.size(g), memory);
+        view.wide = split_.size(g) >= wide_from_[kind];
         memory += packed_input_bytes(input_kind, n_in_, split_.size(g));
       }
     }
@@ -85,16 +88,7 @@ class PackedInputs {
     for (std::size_t i = 0; i < 3; ++i) {
       if (!wanted_[i]) continue;
       const auto kind = static_cast<InputKind>(i);
-      const PackedInput& input = view(kind, group);
-      if (!kernels_->is_wide(kind, input.n_cols)) {
-        kernels_->fill(kind, x, col, input);
-        continue;
-      }
-      thread_local AlignedBuffer memory;
-      memory.require(packed_input_bytes(kind, n_in_, 1));
-      const PackedInput one = packed_input_view(kind, n_in_, 1, memory.data());
-      kernels_->quantize(kind)(x, n_in_, 0, one);
-      put_wide_column(kind, one, col, input);
+      kernels_->fill(kind, x, col, view(kind, group));
     }
   }
 
@@ -111,6 +105,7 @@ class PackedInputs {
   ColumnSplit split_;
   std::int64_t n_in_;
   std::array<bool, 3> wanted_{};
+  std::array<int, 3> wide_from_{};
   std::array<std::vector<PackedInput>, 3> views_;
 };
 

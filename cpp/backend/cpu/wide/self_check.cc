@@ -13,8 +13,8 @@ namespace specdec {
 namespace {
 
 constexpr std::int64_t kInputs = 768;  // three tiles: every stage of the kernels is full once
-// Columns in one register, and in two.
-constexpr int kColumns[] = {kWideColumns, kTileRows + 3};
+// Columns in one register, in two, and in two passes.
+constexpr int kColumns[] = {kTileRows - 5, kTileRows + 3, kMaxWideColumns / 2 + 3};
 
 // Bytes whose bit 6 is not set: as a half or its part, a finite number.
 std::vector<std::byte> some_bytes(std::size_t n) {
@@ -61,7 +61,7 @@ std::vector<float> product(const MatmulKernels& kernels, DType dtype, int n_rows
   const AlignedBuffer tiles = some_tiles(dtype);
   const std::vector<float> x = some_rows(n_rows);
   PackedInputs inputs(kernels, n_rows, kInputs);
-  inputs.want(kind);
+  inputs.want(kind, dtype);
   AlignedBuffer memory;
   inputs.allocate(memory);
   for (int row = 0; row < n_rows; ++row) inputs.fill(row, x.data() + row * kInputs);
@@ -70,7 +70,7 @@ std::vector<float> product(const MatmulKernels& kernels, DType dtype, int n_rows
     const KernelLease lease(kernels);
     alignas(64) float y[kMaxWideColumns * kTileRows];
     const PackedInput& input = inputs.view(kind, g);
-    kernels.tile(kind, dtype, input.n_cols)(tiles.as<std::uint8_t>(), input, y);
+    kernels.tile(kind, dtype, input)(tiles.as<std::uint8_t>(), input, y);
     out.insert(out.end(), y, y + input.n_cols * kTileRows);
   }
   return out;
