@@ -87,6 +87,26 @@ class PythonSink final : public RequestSink {
   bool rounds_;
 };
 
+// One state of the interpreter for the life of a thread. Making and deleting one for each call
+// costs time, and until Python 3.12 a fork() of another thread hangs where it meets that.
+void keep_thread_state(py::gil_scoped_acquire& gil) {
+  struct Kept {
+    bool here = false;
+    Kept() = default;
+    ~Kept() {
+      if (!here || interpreter_exits() || !Py_IsInitialized()) return;
+      py::gil_scoped_acquire last;
+      last.dec_ref();
+    }
+    Kept(const Kept&) = delete;
+    Kept& operator=(const Kept&) = delete;
+  };
+  thread_local Kept kept;
+  if (kept.here) return;
+  gil.inc_ref();
+  kept.here = true;
+}
+
 // Those with a thread, to be ended before the interpreter is. Guarded by the GIL.
 std::set<std::shared_ptr<Scheduler>>& open_schedulers() {
   static auto* const open = new std::set<std::shared_ptr<Scheduler>>();  // outlives destructors
@@ -101,7 +121,8 @@ class NativeEngine {
     if (draft) options.session.draft = draft->model;
     options.around = [](const std::function<void()>& all) {
       if (interpreter_exits()) return;
-      const py::gil_scoped_acquire gil;
+      py::gil_scoped_acquire gil;
+      keep_thread_state(gil);
       all();
     };
     SignalPoll signals(poll_signals);
