@@ -35,6 +35,8 @@ void map_pages(const void* data, std::size_t n_bytes) noexcept;
 // Bytes of the last-level cache that the first processor sees, 0 where the system does not tell.
 // `root`: on Linux, where the system's files are, for tests.
 [[nodiscard]] std::uint64_t last_level_cache_bytes(const std::string& root = "");
+// The same of the second level.
+[[nodiscard]] std::uint64_t second_level_cache_bytes(const std::string& root = "");
 
 // Ticks of all processors since the start: all, and those that the host gave to somebody else.
 struct CpuTicks {

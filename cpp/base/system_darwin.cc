@@ -66,6 +66,14 @@ std::uint64_t last_level_cache_bytes(const std::string&) {
   return 0;
 }
 
+std::uint64_t second_level_cache_bytes(const std::string&) {
+  for (const char* name : {"hw.perflevel0.l2cachesize", "hw.l2cachesize"}) {
+    const auto n_bytes = number<std::int64_t>(name);
+    if (n_bytes > 0) return static_cast<std::uint64_t>(n_bytes);
+  }
+  return 0;
+}
+
 std::optional<CpuTicks> read_cpu_ticks(const std::string&) {
   host_cpu_load_info load = {};
   mach_msg_type_number_t n_words = HOST_CPU_LOAD_INFO_COUNT;

@@ -68,7 +68,10 @@ std::string processor_name() {
   return {};
 }
 
-std::uint64_t last_level_cache_bytes(const std::string& root) {
+namespace {
+
+// Of the highest level up to `most`.
+std::uint64_t cache_bytes(const std::string& root, int most) {
   std::uint64_t bytes = 0;
   int best_level = 0;
   for (int i = 0; i < 8; ++i) {
@@ -79,7 +82,7 @@ std::uint64_t last_level_cache_bytes(const std::string& root) {
     char unit = 0;
     std::ifstream(folder + "level") >> level;
     std::ifstream in(folder + "size");
-    if (!(in >> size) || level <= best_level) continue;
+    if (!(in >> size) || level <= best_level || level > most) continue;
     in >> unit;
     const int shift = unit == 'K' ? 10 : unit == 'M' ? 20 : unit == 'G' ? 30 : 0;
     if (size > (~std::uint64_t{0} >> shift)) continue;
@@ -88,6 +91,12 @@ std::uint64_t last_level_cache_bytes(const std::string& root) {
   }
   return bytes;
 }
+
+}  // namespace
+
+std::uint64_t last_level_cache_bytes(const std::string& root) { return cache_bytes(root, 99); }
+
+std::uint64_t second_level_cache_bytes(const std::string& root) { return cache_bytes(root, 2); }
 
 std::optional<CpuTicks> read_cpu_ticks(const std::string& root) {
   std::ifstream in(root + "/proc/stat");

@@ -30,19 +30,20 @@ def caches(root, *entries):
 
 @linux
 @pytest.mark.parametrize(
-    "entries, n_bytes",
+    "entries, n_bytes, n_second",
     [
-        ([(1, "48K"), (1, "32K"), (2, "1024K"), (3, "32768K")], 32 << 20),
-        ([(3, "16M"), (2, "512K")], 16 << 20),
-        ([(1, "32K")], 32 << 10),
-        ([(3, "99999999999G")], 0),
-        ([(3, "much")], 0),
-        ([], 0),
+        ([(1, "48K"), (1, "32K"), (2, "1024K"), (3, "32768K")], 32 << 20, 1 << 20),
+        ([(3, "16M"), (2, "512K")], 16 << 20, 512 << 10),
+        ([(1, "32K")], 32 << 10, 32 << 10),
+        ([(3, "99999999999G")], 0, 0),
+        ([(3, "much")], 0, 0),
+        ([], 0, 0),
     ],
 )
-def test_the_cache_of_the_highest_level_counts(engine, tmp_path, entries, n_bytes):
+def test_the_cache_of_the_highest_level_counts(engine, tmp_path, entries, n_bytes, n_second):
     caches(tmp_path, *entries)
     assert engine.last_level_cache_bytes(str(tmp_path)) == n_bytes
+    assert engine.second_level_cache_bytes(str(tmp_path)) == n_second
 
 
 @linux

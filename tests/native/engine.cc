@@ -471,6 +471,7 @@ PYBIND11_MODULE(_testing_engine, m) {
         py::call_guard<py::gil_scoped_release>());
   m.def("available_memory_bytes", &available_memory_bytes);
   m.def("last_level_cache_bytes", &last_level_cache_bytes, py::arg("root") = "");
+  m.def("second_level_cache_bytes", &second_level_cache_bytes, py::arg("root") = "");
   m.def(
       "read_cpu_ticks",
       [](const std::string& root) -> py::object {

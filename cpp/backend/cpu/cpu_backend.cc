@@ -79,14 +79,15 @@ class CpuBackend final : public Backend {
   void linear(const LinearTask& task) override {
     if (task.n_rows == 0 || task.segments.empty()) return;
     PackedInputs inputs(matmul_, task.n_rows, task.segments[0].weight->n_in());
-    std::int64_t n_chunks = 0;
     for (const LinearSegment& segment : task.segments) {
       const PackedMatrix& matrix = packed(segment.weight);
       SPECDEC_CHECK(matrix.n_in() == task.segments[0].weight->n_in());
       inputs.want(matrix.input_kind(), matrix.dtype());
-      n_chunks += chunks_of(matrix);
     }
     inputs.allocate(caller_scratch().inputs);
+    std::int64_t n_chunks = 0;
+    for (const LinearSegment& segment : task.segments)
+      n_chunks += chunks_of(packed(segment.weight), inputs);
     ChunkQueue queue(n_chunks, n_threads_);
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
       const KernelLease lease(matmul_);
@@ -94,7 +95,7 @@ class CpuBackend final : public Backend {
       for (std::int64_t chunk; (chunk = queue.take(context.thread())) >= 0;) {
         std::int64_t local = chunk;
         for (const LinearSegment& segment : task.segments) {
-          const std::int64_t n = chunks_of(packed(segment.weight));
+          const std::int64_t n = chunks_of(packed(segment.weight), inputs);
           if (local < n) {
             run_chunk(segment, inputs, local);
             break;
@@ -115,15 +116,17 @@ class CpuBackend final : public Backend {
     inputs.want(up.input_kind(), up.dtype());
     inputs.allocate(caller_scratch().inputs);
     const std::int64_t per_chunk = tiles_per_chunk(
-        gate.n_tile_rows(), gate.tile_row_bytes() + up.tile_row_bytes(), n_threads_);
+        gate.n_tile_rows(), gate.tile_row_bytes() + up.tile_row_bytes(), n_threads_,
+        takes_turns(gate, inputs) && !up.is_view() ? turns().chunk_bytes : kChunkBytes);
     ChunkQueue queue((gate.n_tile_rows() + per_chunk - 1) / per_chunk, n_threads_);
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
       const KernelLease lease(matmul_);
       fill_inputs(task.x, task.x_stride, task.n_rows, task.row_index, task.norm, inputs, context);
       for (std::int64_t chunk; (chunk = queue.take(context.thread())) >= 0;) {
-        const std::int64_t end = std::min(gate.n_tile_rows(), (chunk + 1) * per_chunk);
-        for (std::int64_t tile = chunk * per_chunk; tile < end; ++tile)
-          gated_tile(task, gate, up, inputs, tile);
+        const std::int64_t first = chunk * per_chunk;
+        const std::int64_t end = std::min(gate.n_tile_rows(), first + per_chunk);
+        for_tiles(first, end, inputs, takes_turns(gate, inputs) && !up.is_view(),
+                  [&](int group, std::int64_t tile) { gated_tile(task, inputs, group, tile); });
       }
     });
   }
@@ -242,11 +245,19 @@ class CpuBackend final : public Backend {
   }
 
  private:
-  [[nodiscard]] std::int64_t per_chunk_of(const PackedMatrix& matrix) const {
-    return tiles_per_chunk(matrix.n_tile_rows(), matrix.tile_row_bytes(), n_threads_);
+  // Whether groups of columns take turns on a chunk. A view is packed for all of them at once.
+  [[nodiscard]] static bool takes_turns(const PackedMatrix& matrix, const PackedInputs& inputs) {
+    return inputs.split().n_groups() > 1 && !matrix.is_view() &&
+           inputs.allocated() > turns().least_input;
   }
-  [[nodiscard]] std::int64_t chunks_of(const PackedMatrix& matrix) const {
-    const std::int64_t per_chunk = per_chunk_of(matrix);
+  [[nodiscard]] std::int64_t per_chunk_of(const PackedMatrix& matrix,
+                                          const PackedInputs& inputs) const {
+    return tiles_per_chunk(matrix.n_tile_rows(), matrix.tile_row_bytes(), n_threads_,
+                           takes_turns(matrix, inputs) ? turns().chunk_bytes : kChunkBytes);
+  }
+  [[nodiscard]] std::int64_t chunks_of(const PackedMatrix& matrix,
+                                       const PackedInputs& inputs) const {
+    const std::int64_t per_chunk = per_chunk_of(matrix, inputs);
     return (matrix.n_tile_rows() + per_chunk - 1) / per_chunk;
   }
 
@@ -276,18 +287,38 @@ class CpuBackend final : public Backend {
   void run_chunk(const LinearSegment& segment, const PackedInputs& inputs,
                  std::int64_t chunk) const {
     const PackedMatrix& matrix = packed(segment.weight);
-    const std::int64_t per_chunk = per_chunk_of(matrix);
-    const std::int64_t end = std::min(matrix.n_tile_rows(), (chunk + 1) * per_chunk);
-    for (std::int64_t tile = chunk * per_chunk; tile < end; ++tile) {
-      const std::uint8_t* tiles = matrix.tile_row(tile, tile_scratch(0));
-      for (int g = 0; g < inputs.split().n_groups(); ++g)
-        linear_tile(segment, inputs, g, tile, tiles);
+    const std::int64_t per_chunk = per_chunk_of(matrix, inputs);
+    const std::int64_t first = chunk * per_chunk;
+    const std::int64_t end = std::min(matrix.n_tile_rows(), first + per_chunk);
+    for_tiles(first, end, inputs, takes_turns(matrix, inputs),
+              [&](int group, std::int64_t tile) { linear_tile(segment, inputs, group, tile); });
+  }
+
+  // Calls work(group, tile) for all groups of columns and tile rows first .. end - 1.
+  template <class Work>
+  static void for_tiles(std::int64_t first, std::int64_t end, const PackedInputs& inputs,
+                        bool in_turns, const Work& work) {
+    const int n_groups = inputs.split().n_groups();
+    if (in_turns) {
+      for (int g = 0; g < n_groups; ++g)
+        for (std::int64_t tile = first; tile < end; ++tile) work(g, tile);
+    } else {
+      for (std::int64_t tile = first; tile < end; ++tile)
+        for (int g = 0; g < n_groups; ++g) work(g, tile);
     }
+  }
+  // A view is packed for the first of the groups that follow each other.
+  static const std::uint8_t* tiles_of(const PackedMatrix& matrix, std::int64_t tile, int group,
+                                      int which) {
+    AlignedBuffer& scratch = tile_scratch(which);
+    if (matrix.is_view() && group > 0) return scratch.as<const std::uint8_t>();
+    return matrix.tile_row(tile, scratch);
   }
 
   void linear_tile(const LinearSegment& segment, const PackedInputs& inputs, int group,
-                   std::int64_t tile, const std::uint8_t* tiles) const {
+                   std::int64_t tile) const {
     const PackedMatrix& matrix = packed(segment.weight);
+    const std::uint8_t* tiles = tiles_of(matrix, tile, group, 0);
     alignas(64) float out[kMaxWideColumns * kTileRows];
     const std::int64_t row0 = tile * kTileRows;
     const int n = static_cast<int>(std::min<std::int64_t>(kTileRows, matrix.n_out() - row0));
@@ -332,29 +363,27 @@ class CpuBackend final : public Backend {
     }
   }
 
-  void gated_tile(const GatedLinearTask& task, const PackedMatrix& gate, const PackedMatrix& up,
-                  const PackedInputs& inputs, std::int64_t tile) const {
+  void gated_tile(const GatedLinearTask& task, const PackedInputs& inputs, int group,
+                  std::int64_t tile) const {
+    const PackedMatrix& gate = packed(task.gate);
+    const PackedMatrix& up = packed(task.up);
     alignas(64) float gate_out[kMaxWideColumns * kTileRows];
     alignas(64) float up_out[kMaxWideColumns * kTileRows];
     const std::int64_t row0 = tile * kTileRows;
     const int n = static_cast<int>(std::min<std::int64_t>(kTileRows, gate.n_out() - row0));
-    const std::uint8_t* gate_tiles = gate.tile_row(tile, tile_scratch(0));
-    const std::uint8_t* up_tiles = up.tile_row(tile, tile_scratch(1));
-    for (int g = 0; g < inputs.split().n_groups(); ++g) {
-      const int n_cols = inputs.split().size(g);
-      multiply(gate, gate_tiles, inputs.view(gate.input_kind(), g), gate_out);
-      multiply(up, up_tiles, inputs.view(up.input_kind(), g), up_out);
-      for (int c = 0; c < n_cols; ++c) {
-        for (int i = 0; i < n && task.gate_bias != nullptr; ++i)
-          gate_out[c * kTileRows + i] += task.gate_bias[row0 + i];
-        for (int i = 0; i < n && task.up_bias != nullptr; ++i)
-          up_out[c * kTileRows + i] += task.up_bias[row0 + i];
-      }
-      ops_.activate_multiply(task.activation, gate_out, up_out, n_cols * kTileRows, gate_out);
-      for (int c = 0; c < n_cols; ++c) {
-        std::copy_n(gate_out + c * kTileRows, n,
-                    task.dst + (inputs.split().first(g) + c) * task.dst_stride + row0);
-      }
+    const int n_cols = inputs.split().size(group);
+    multiply(gate, tiles_of(gate, tile, group, 0), inputs.view(gate.input_kind(), group), gate_out);
+    multiply(up, tiles_of(up, tile, group, 1), inputs.view(up.input_kind(), group), up_out);
+    for (int c = 0; c < n_cols; ++c) {
+      for (int i = 0; i < n && task.gate_bias != nullptr; ++i)
+        gate_out[c * kTileRows + i] += task.gate_bias[row0 + i];
+      for (int i = 0; i < n && task.up_bias != nullptr; ++i)
+        up_out[c * kTileRows + i] += task.up_bias[row0 + i];
+    }
+    ops_.activate_multiply(task.activation, gate_out, up_out, n_cols * kTileRows, gate_out);
+    for (int c = 0; c < n_cols; ++c) {
+      std::copy_n(gate_out + c * kTileRows, n,
+                  task.dst + (inputs.split().first(group) + c) * task.dst_stride + row0);
     }
   }
 

@@ -52,9 +52,12 @@ class PackedInputs {
   }
 
   void allocate(AlignedBuffer& buffer) {
-    buffer.require(n_bytes());
+    allocated_ = n_bytes();
+    buffer.require(allocated_);
     place(buffer.data());
   }
+  // 0 before allocate().
+  [[nodiscard]] std::size_t allocated() const { return allocated_; }
 
   [[nodiscard]] std::size_t n_bytes() const {
     std::size_t n = 0;
@@ -104,6 +107,7 @@ class PackedInputs {
   int max_columns_ = kMaxWideColumns;
   ColumnSplit split_;
   std::int64_t n_in_;
+  std::size_t allocated_ = 0;
   std::array<bool, 3> wanted_{};
   std::array<int, 3> wide_from_{};
   std::array<std::vector<PackedInput>, 3> views_;
