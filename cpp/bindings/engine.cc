@@ -27,6 +27,7 @@ class PythonSink final : public RequestSink {
  public:
   PythonSink(py::object told, bool rounds) : told_(std::move(told)), rounds_(rounds) {}
   ~PythonSink() override {
+    const Inside inside;
     if (interpreter_exits() || !Py_IsInitialized()) {
       (void)told_.release();  // nobody can free it any more
       return;
@@ -91,10 +92,13 @@ class PythonSink final : public RequestSink {
 // costs time, and until Python 3.12 a fork() of another thread hangs where it meets that.
 void keep_thread_state(py::gil_scoped_acquire& gil) {
   struct Kept {
-    bool here = false;
+    PyThreadState* state = nullptr;
     Kept() = default;
     ~Kept() {
-      if (!here || interpreter_exits() || !Py_IsInitialized()) return;
+      if (state == nullptr) return;
+      const Inside inside;  // a thread that nobody joins may end beside the interpreter
+      if (interpreter_exits() || !Py_IsInitialized()) return;
+      if (PyGILState_GetThisThreadState() != state) return;
       py::gil_scoped_acquire last;
       last.dec_ref();
     }
@@ -102,9 +106,9 @@ void keep_thread_state(py::gil_scoped_acquire& gil) {
     Kept& operator=(const Kept&) = delete;
   };
   thread_local Kept kept;
-  if (kept.here) return;
+  if (kept.state != nullptr) return;
   gil.inc_ref();
-  kept.here = true;
+  kept.state = PyGILState_GetThisThreadState();
 }
 
 // Those with a thread, to be ended before the interpreter is. Guarded by the GIL.
@@ -120,6 +124,7 @@ class NativeEngine {
     require_same_process();
     if (draft) options.session.draft = draft->model;
     options.around = [](const std::function<void()>& all) {
+      const Inside inside;
       if (interpreter_exits()) return;
       py::gil_scoped_acquire gil;
       keep_thread_state(gil);

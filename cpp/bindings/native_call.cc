@@ -34,7 +34,7 @@ NativeCall::NativeCall() {
   if (!interpreter_exits()) release_.emplace();
 }
 
-bool interpreter_exits() noexcept { return exits.load(std::memory_order_relaxed); }
+bool interpreter_exits() noexcept { return exits.load(); }
 
 void bind_native_call(py::module_&) {
   // The other threads are not in the child.

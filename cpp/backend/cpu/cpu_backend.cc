@@ -245,11 +245,6 @@ class CpuBackend final : public Backend {
   }
 
  private:
-  // Whether groups of columns take turns on a chunk. A view is packed for all of them at once.
-  [[nodiscard]] static bool takes_turns(const PackedMatrix& matrix, const PackedInputs& inputs) {
-    return inputs.split().n_groups() > 1 && !matrix.is_view() &&
-           inputs.allocated() > turns().least_input;
-  }
   [[nodiscard]] std::int64_t per_chunk_of(const PackedMatrix& matrix,
                                           const PackedInputs& inputs) const {
     return tiles_per_chunk(matrix.n_tile_rows(), matrix.tile_row_bytes(), n_threads_,
@@ -292,27 +287,6 @@ class CpuBackend final : public Backend {
     const std::int64_t end = std::min(matrix.n_tile_rows(), first + per_chunk);
     for_tiles(first, end, inputs, takes_turns(matrix, inputs),
               [&](int group, std::int64_t tile) { linear_tile(segment, inputs, group, tile); });
-  }
-
-  // Calls work(group, tile) for all groups of columns and tile rows first .. end - 1.
-  template <class Work>
-  static void for_tiles(std::int64_t first, std::int64_t end, const PackedInputs& inputs,
-                        bool in_turns, const Work& work) {
-    const int n_groups = inputs.split().n_groups();
-    if (in_turns) {
-      for (int g = 0; g < n_groups; ++g)
-        for (std::int64_t tile = first; tile < end; ++tile) work(g, tile);
-    } else {
-      for (std::int64_t tile = first; tile < end; ++tile)
-        for (int g = 0; g < n_groups; ++g) work(g, tile);
-    }
-  }
-  // A view is packed for the first of the groups that follow each other.
-  static const std::uint8_t* tiles_of(const PackedMatrix& matrix, std::int64_t tile, int group,
-                                      int which) {
-    AlignedBuffer& scratch = tile_scratch(which);
-    if (matrix.is_view() && group > 0) return scratch.as<const std::uint8_t>();
-    return matrix.tile_row(tile, scratch);
   }
 
   void linear_tile(const LinearSegment& segment, const PackedInputs& inputs, int group,

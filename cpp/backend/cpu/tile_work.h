@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "backend/cpu/packed_inputs.h"
 #include "backend/cpu/packed_matrix.h"
 #include "base/aligned_buffer.h"
 #include "base/system.h"
@@ -46,6 +47,33 @@ inline AlignedBuffer& tile_scratch(int which) {
 
 inline const PackedMatrix& packed(const WeightMatrix* matrix) {
   return static_cast<const PackedMatrix&>(*matrix);
+}
+
+// Whether groups of columns take turns on a chunk. A view is packed for all of them at once.
+inline bool takes_turns(const PackedMatrix& matrix, const PackedInputs& inputs) {
+  return inputs.split().n_groups() > 1 && !matrix.is_view() &&
+         inputs.allocated() > turns().least_input;
+}
+
+// Calls work(group, tile) for all groups of columns and tile rows first .. end - 1.
+template <class Work>
+void for_tiles(std::int64_t first, std::int64_t end, const PackedInputs& inputs, bool in_turns,
+               const Work& work) {
+  const int n_groups = inputs.split().n_groups();
+  if (in_turns) {
+    for (int g = 0; g < n_groups; ++g)
+      for (std::int64_t tile = first; tile < end; ++tile) work(g, tile);
+  } else {
+    for (std::int64_t tile = first; tile < end; ++tile)
+      for (int g = 0; g < n_groups; ++g) work(g, tile);
+  }
+}
+// A view is packed for the first of the groups that follow each other.
+inline const std::uint8_t* tiles_of(const PackedMatrix& matrix, std::int64_t tile, int group,
+                                    int which) {
+  AlignedBuffer& scratch = tile_scratch(which);
+  if (matrix.is_view() && group > 0) return scratch.as<const std::uint8_t>();
+  return matrix.tile_row(tile, scratch);
 }
 
 }  // namespace specdec
