@@ -173,7 +173,9 @@ def test_forward_reports_hold_every_value(model, tmp_path):
     assert str(model.parent) not in out.read_text()
 
 
-def test_starts_are_timed_and_two_processes_share_what_was_kept(model, tmp_path):
+def test_starts_are_timed_and_two_processes_share_what_was_kept(model, tmp_path, monkeypatch):
+    # What AMX's self-check frees would have room for so small a model.
+    monkeypatch.setenv("SPECDEC_CPU_ISA", "scalar")
     out = tmp_path / "out.json"
     binary = ("--specdec", specdec_binary())
     done = tool("bench_start.py", "-m", model, "--rounds", 1, "-t", 1, *binary, "--json", out)
@@ -184,8 +186,7 @@ def test_starts_are_timed_and_two_processes_share_what_was_kept(model, tmp_path)
         assert all(len(times[state]["values"]) == 1 for state in ("cold", "warm"))
         assert f"| tiny.gguf | {way} |" in done.stdout
     two = report["two"]
-    # Not less where what a process freed before has room for so small a model (AMX's self-check).
-    assert two["kept"]["anonymous"] <= two["auto"]["anonymous"]
+    assert two["kept"]["anonymous"] < two["auto"]["anonymous"]
     assert list(model.parent.iterdir()) == [model]  # what was kept is gone
 
 
