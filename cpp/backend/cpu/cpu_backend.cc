@@ -115,9 +115,10 @@ class CpuBackend final : public Backend {
     inputs.want(gate.input_kind(), gate.dtype());
     inputs.want(up.input_kind(), up.dtype());
     inputs.allocate(caller_scratch().inputs);
-    const std::int64_t per_chunk = tiles_per_chunk(
-        gate.n_tile_rows(), gate.tile_row_bytes() + up.tile_row_bytes(), n_threads_,
-        takes_turns(gate, inputs) && !up.is_view() ? turns().chunk_bytes : kChunkBytes);
+    const bool in_turns = takes_turns(gate, inputs) && !up.is_view();
+    const std::int64_t per_chunk =
+        tiles_per_chunk(gate.n_tile_rows(), gate.tile_row_bytes() + up.tile_row_bytes(), n_threads_,
+                        in_turns ? turns().chunk_bytes : kChunkBytes);
     ChunkQueue queue((gate.n_tile_rows() + per_chunk - 1) / per_chunk, n_threads_);
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
       const KernelLease lease(matmul_);
@@ -125,7 +126,7 @@ class CpuBackend final : public Backend {
       for (std::int64_t chunk; (chunk = queue.take(context.thread())) >= 0;) {
         const std::int64_t first = chunk * per_chunk;
         const std::int64_t end = std::min(gate.n_tile_rows(), first + per_chunk);
-        for_tiles(first, end, inputs, takes_turns(gate, inputs) && !up.is_view(),
+        for_tiles(first, end, inputs, in_turns,
                   [&](int group, std::int64_t tile) { gated_tile(task, inputs, group, tile); });
       }
     });
