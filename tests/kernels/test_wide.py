@@ -253,3 +253,21 @@ def test_one_layout_serves_all_formats_of_an_operation(standin: str) -> None:
         call = (FORMATS["Q4_K"][0], data["Q4_K"], FORMATS[up][0], data[up], shape[0], x)
         matmul.Matmul(standin, 1).gated(*call)
         assert matmul.n_configurations() - before == n_times, up
+
+
+@pytest.mark.parametrize("repack", [True, False])
+@pytest.mark.parametrize("isa", [isa for isa in matmul.isas() if isa != "scalar"])
+def test_groups_of_rows_that_take_turns_have_the_same_bits(isa: str, repack: bool) -> None:
+    """Inputs of 1.4 MB, more than half of most second caches: each group does a whole chunk."""
+    rng = np.random.default_rng(15)
+    shape = (600, 2560)  # so many that a chunk has several tile rows
+    names = ("Q4_K", "Q6_K")
+    gate, up = (random_weights(name, *shape, rng) for name in names)
+    x = rng.standard_normal((530, shape[1])).astype(np.float32)
+    call = (FORMATS[names[0]][0], gate, FORMATS[names[1]][0], up, shape[0], x)
+    each = [(*call[:5], x[i : i + 8]) for i in (0, 264, 522)]  # one group of rows, no turns
+    whole = bits(matmul.Matmul(isa, 1, repack=repack).gated(*call))
+    alone = [bits(matmul.Matmul("scalar", 1).gated(*part)) for part in each]
+    assert np.array_equal(
+        np.concatenate([whole[i : i + 8] for i in (0, 264, 522)]), np.concatenate(alone)
+    )
