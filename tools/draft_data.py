@@ -26,6 +26,7 @@ from training_safety import ToolError, save_bytes
 
 N_TOP = 8  # alternatives kept per token
 CONVERSATIONS = 64  # of a round
+OWN_PROMPTS = 32  # of them begin with the user's own prompts, while there are any
 TURN_TOKENS = {"summarise": 160, "code": 80, "rewrite": 80}  # longest user turn; others:
 DEFAULT_TURN_TOKENS = 48
 GREEDY_ROUNDS = 3  # of 4; in the others answers are sampled
@@ -95,15 +96,29 @@ def loop_end(tokens: Sequence[int], longest: int = 64, repeats: int = 24) -> int
 
 
 class Writer:
-    """Lets a model write texts, a round of conversations at a time."""
+    """Lets a model write texts, a round of conversations at a time.
 
-    def __init__(self, model: sd.Model, *, seed: int, n_parallel: int, answer_tokens: int) -> None:
+    Args:
+        prompts: of the user; each is answered once.
+    """
+
+    def __init__(
+        self,
+        model: sd.Model,
+        *,
+        seed: int,
+        n_parallel: int,
+        answer_tokens: int,
+        prompts: Sequence[Sequence[int]] = (),
+    ) -> None:
         self.model = model
         self.seed = seed
         self.n_parallel = n_parallel
         self.answer_tokens = answer_tokens
         longest_turn = max(*TURN_TOKENS.values(), DEFAULT_TURN_TOKENS)
-        self.n_ctx = min(model.info.context_length, longest_turn + answer_tokens + 256)
+        longest = max(longest_turn + 256, *(len(prompt) for prompt in prompts), 0)
+        self.n_ctx = min(model.info.context_length, longest + answer_tokens)
+        self.prompts = prompts
 
     def _continue(
         self,
@@ -134,16 +149,20 @@ class Writer:
         rng = random.Random(f"{self.seed}/{index}")
         answers = 0.0 if index % 4 < GREEDY_ROUNDS else 0.8
         seed = rng.getrandbits(62)
+        own = self.prompts[index * OWN_PROMPTS : (index + 1) * OWN_PROMPTS]
         if self.model.chat_template is None:
-            texts = self._beginnings(rng, seed)
+            texts = self._beginnings(rng, seed, CONVERSATIONS - len(own))
         else:
-            texts = self._turns(rng, seed)
+            texts = self._turns(rng, seed, CONVERSATIONS - len(own))
+        for prompt in own:
+            texts.append(Builder())
+            texts[-1].add(prompt)
         texts = [t for t in texts if len(t.tokens) < self.n_ctx]
         self._continue(texts, self.answer_tokens, answers, seed + CONVERSATIONS, ANSWER)
         return [text.text() for text in texts]
 
-    def _beginnings(self, rng: random.Random, seed: int) -> list[Builder]:
-        texts = [Builder() for _ in range(CONVERSATIONS)]
+    def _beginnings(self, rng: random.Random, seed: int, n: int) -> list[Builder]:
+        texts = [Builder() for _ in range(n)]
         bos = self.model.bos_token_id
         for i, text in enumerate(texts):
             random_token = rng.randrange(self.model.info.vocab_size)
@@ -151,11 +170,11 @@ class Writer:
         self._continue(texts, 12, 1.0, seed, TURN)
         return texts
 
-    def _turns(self, rng: random.Random, seed: int) -> list[Builder]:
+    def _turns(self, rng: random.Random, seed: int, n: int) -> list[Builder]:
         turns: list[Builder] = []
         limits: list[int] = []
         ends: list[str] = []
-        for _ in range(CONVERSATIONS):
+        for _ in range(n):
             kind, opening = draft_topics.opening(rng)
             system = rng.choice((None, *draft_topics.SYSTEMS[:2], *draft_topics.SYSTEMS))
             before, between = self._frame(system)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import draft_data
 import draft_measure
+import draft_prompts
 import draft_train
 import specdec_native as sd
 from draft_gguf import Target, write_draft
@@ -67,7 +68,7 @@ def _run(args: argparse.Namespace) -> None:
     model = sd.Model(args.target, n_threads=args.threads)
     prompts = {}
     if args.eval is not None:  # before hours of work
-        prompts[args.eval.name] = draft_measure.file_prompts(model, args.eval, args.eval_count)
+        prompts[args.eval.name] = draft_prompts.file_prompts(model, args.eval, args.eval_count)
     store = write_texts(args, model)
     if args.text_only:
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 import random
 import tempfile
@@ -17,10 +16,10 @@ import draft_data
 import draft_train
 import specdec_native as sd
 from bench_common import geometric_mean
+from draft_prompts import Prompts
 from training_safety import ToolError
 
 LENGTH = 4  # tokens of a draft when acceptance is measured
-Prompts = list[list[int]]
 
 
 def generated_prompts(texts: Sequence[draft_data.Text], count: int) -> Prompts:
@@ -32,43 +31,6 @@ def generated_prompts(texts: Sequence[draft_data.Text], count: int) -> Prompts:
             prompts.append(text.tokens[: answers[0]].tolist())
     random.Random(0).shuffle(prompts)
     return prompts[:count]
-
-
-def file_prompts(model: sd.Model, path: pathlib.Path, count: int) -> Prompts:
-    """A text file is one prompt; of JSON lines every one is, through the chat template if any."""
-    try:
-        content = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ToolError(f"--eval {path}: cannot be read as text ({error})") from None
-    if path.suffix not in (".jsonl", ".json"):
-        return [model.tokenize(content)]
-    prompts: Prompts = []
-    for number, line in enumerate(content.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            prompts.append(_prompt_of(model, json.loads(line)))
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise ToolError(
-                f"--eval {path}: line {number}: {error!r}; expected a JSON object with `prompt`, "
-                "`turns` or `messages`"
-            ) from None
-    if not prompts:
-        raise ToolError(f"--eval {path}: has no prompts")
-    random.Random(0).shuffle(prompts)
-    return prompts[:count]
-
-
-def _prompt_of(model: sd.Model, record: dict[str, Any]) -> list[int]:
-    if "messages" in record:
-        messages = record["messages"]
-    elif "turns" in record:
-        messages = [{"role": "user", "content": record["turns"][0]}]
-    else:
-        messages = [{"role": "user", "content": record["prompt"]}]
-    if model.chat_template is None:
-        return model.tokenize("\n".join(message["content"] for message in messages))
-    return model.tokenize(model.apply_chat_template(messages), add_special=False)
 
 
 def acceptance(

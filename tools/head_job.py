@@ -11,6 +11,7 @@ import torch
 
 import draft_data
 import draft_measure
+import draft_prompts
 import draft_train
 import head_card
 import head_measure
@@ -133,7 +134,7 @@ def _run(args: argparse.Namespace) -> None:
     shape = head_shape(args, target, model)
     prompts = {}
     if args.eval is not None:  # before hours of work
-        prompts[args.eval.name] = draft_measure.file_prompts(model, args.eval, args.eval_count)
+        prompts[args.eval.name] = draft_prompts.file_prompts(model, args.eval, args.eval_count)
     store = write_texts(args, model)
     if args.text_only:
         return

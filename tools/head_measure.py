@@ -13,6 +13,7 @@ import head_train
 import specdec_native as sd
 from draft_data import FRAME
 from draft_gguf import Target
+from draft_prompts import Prompts
 from head_data import TappedText
 from head_net import Head
 from training_job import say
@@ -31,7 +32,7 @@ def measure(
     held_out: Sequence[TappedText],
     learnt: Sequence[TappedText],
     write: Callable[[Head, pathlib.Path], None],
-    prompts_of_files: dict[str, draft_measure.Prompts],
+    prompts_of_files: dict[str, Prompts],
 ) -> dict[str, Any]:
     """Greedy chains on held-out answers, as `head_train.evaluate` counts them; then on prompts of
     held-out texts and on the user's through the engine."""

@@ -71,13 +71,17 @@ class Head(nn.Module):
         g: Tensor = self.fc(taps / self.tap_scale).float()
         return g
 
-    def unroll(self, embedded: Tensor, taps: Tensor, n_steps: int) -> list[Tensor]:
+    def unroll(
+        self, embedded: Tensor, taps: Tensor, n_steps: int, wanted: Tensor | None = None
+    ) -> list[Tensor]:
         """Row t of step s drafts the token t + 2 + s of a text from the taps of position t and,
         one after the other, its tokens t + 1 to t + 1 + s.
 
         Args:
             embedded: tokens 1, 2, ... [n_batch, n + n_steps - 1, hidden_size].
             taps: [n_batch, n, 3 * hidden_size] of positions 0, 1, ...
+            wanted: int64, rows of the flattened [n_batch, n] whose outputs are read, default all.
+                Of the others only what the taps give to attention is computed.
 
         Returns:
             For each step the normed rows [n_batch, n, hidden_size], ready for the output matrix.
@@ -88,31 +92,51 @@ class Head(nn.Module):
         values: list[Tensor] = []
         rows = []
         for step in range(n_steps):
-            g = self.layer(embedded[:, step : step + n], g, step, keys, values)
+            g = self.layer(embedded[:, step : step + n], g, step, keys, values, wanted)
             rows.append(self.output_norm(g))
         return rows
 
     def layer(
-        self, embedded: Tensor, g: Tensor, step: int, keys: list[Tensor], values: list[Tensor]
+        self,
+        embedded: Tensor,
+        g: Tensor,
+        step: int,
+        keys: list[Tensor],
+        values: list[Tensor],
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        """One step of all rows; adds to `keys` and `values`. Returns the next g, not normed."""
-        n_batch, n, _ = g.shape
+        """One step of all rows; adds to `keys` and `values`. Returns the next g, not normed, which
+        of rows that are not `wanted` stays what it was."""
+        n_batch, n, width = g.shape
         shape = self.shape
-        x = torch.cat((self.attn_norm(embedded), self.attn_norm_2(g)), -1)
-        q, k, v = (
-            part(x).view(n_batch, n, -1, shape.head_dim).transpose(1, 2)
-            for part in (self.attn_q, self.attn_k, self.attn_v)
-        )
+
+        def rows(of: Tensor) -> Tensor:
+            of = of.reshape(n_batch * n, -1)
+            return of if wanted is None else of[wanted]
+
+        def heads(part: nn.Linear, x: Tensor, all_rows: bool) -> Tensor:
+            y = part(x)
+            if wanted is not None and not all_rows:
+                y = y.new_zeros(n_batch * n, y.shape[1]).index_copy(0, wanted, y)
+            return y.view(n_batch, n, -1, shape.head_dim).transpose(1, 2).float()
+
+        x = torch.cat((self.attn_norm(embedded), self.attn_norm_2(g)), -1).flatten(0, 1)
+        own = rows(x)
+        q = heads(self.attn_q, own, False)
+        # Later rows read the keys of the first step, which come from the taps.
+        k, v = (heads(p, own if step else x, step == 0) for p in (self.attn_k, self.attn_v))
         with torch.autocast(x.device.type, enabled=False):  # slower in bfloat16
             cos, sin = self.angles(n, step, x.device)
-            keys.append(rotate(k.float(), cos, sin))
-            values.append(v.float())
-            y = self.attend(rotate(q.float(), cos, sin), keys, values)
-        residual = g + self.attn_output(y.transpose(1, 2).reshape(n_batch, n, -1))
+            keys.append(rotate(k, cos, sin))
+            values.append(v)
+            y = self.attend(rotate(q, cos, sin), keys, values)
+        residual = rows(g) + self.attn_output(rows(y.transpose(1, 2)))
         y = self.ffn_norm(residual)
         mlp = self.ffn_down(functional.silu(self.ffn_gate(y)) * self.ffn_up(y))
         out: Tensor = residual + mlp
-        return out
+        if wanted is not None:
+            out = g.flatten(0, 1).index_copy(0, wanted, out)
+        return out.view(n_batch, n, width)
 
     def angles(self, n: int, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
         half = torch.arange(0, self.shape.head_dim, 2, dtype=torch.float32, device=device)

@@ -94,6 +94,11 @@ class HeadBatch:
         chosen = (self.position >= 2 + step).nonzero()[:, 0]
         return chosen, self.row[chosen] * self.n + self.position[chosen] - 2 - step
 
+    def wanted(self) -> Tensor:
+        """The rows of a flattened [n_batch, n] that draft something labelled."""
+        steps = range(self.tokens.shape[1] - self.n + 1)
+        return torch.cat([self.at(step)[1] for step in steps]).unique()
+
 
 class HeadTrainer(Training[HeadBatch]):
     """
@@ -146,7 +151,7 @@ class HeadTrainer(Training[HeadBatch]):
         weights = label_weights(batch.top_logprobs, kept, self.options.hard)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.options.bf16):
             embedded = functional.embedding(batch.tokens, self.embedding)
-            steps = self.head.unroll(embedded, batch.taps, self.options.n_steps)
+            steps = self.head.unroll(embedded, batch.taps, self.options.n_steps, batch.wanted())
         loss = torch.zeros(())
         for step, rows in enumerate(steps):
             chosen, at = batch.at(step)
@@ -222,9 +227,22 @@ def new_head(shape: HeadShape, target: Target, ids: Tensor, tap_scale: Tensor, s
         weight[:, :h] *= 0.5
         take(f"{block}.attn_{part}.weight", weight[:, h:], neighbours=part != "v")
     take(f"{block}.attn_output.weight", head.attn_output.weight)
-    for part in ("norm", "gate", "up", "down"):
-        take(f"{block}.ffn_{part}.weight", getattr(head, f"ffn_{part}").weight)
+    take(f"{block}.ffn_norm.weight", head.ffn_norm.weight)
+    parts = [f"{block}.ffn_{part}.weight" for part in ("gate", "up", "down")]
+    if all(part in target.tensors for part in parts):
+        inner = strongest(*(target.tensor(part) for part in parts), shape.intermediate_size)
+        own = (head.ffn_gate, head.ffn_up, head.ffn_down)
+        for part, values in zip(own, inner, strict=True):
+            if part.weight.shape == values.shape:
+                part.weight.copy_(values)
     return head
+
+
+def strongest(gate: Tensor, up: Tensor, down: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Those n inner numbers of a feed-forward part that have the largest weights."""
+    sizes = gate.norm(dim=1) * up.norm(dim=1) * down.norm(dim=0)
+    kept = sizes.topk(min(n, len(sizes))).indices.sort().values
+    return gate[kept], up[kept], down[:, kept]
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ state, training with everything saved."""
 from __future__ import annotations
 
 import argparse
+import hashlib
 import pathlib
 import sys
 import time
@@ -15,6 +16,7 @@ from torch import nn
 
 import draft_data
 import specdec_native as sd
+from draft_prompts import Prompts, file_prompts
 from training_loop import Training
 from training_safety import (
     NotSaved,
@@ -25,6 +27,7 @@ from training_safety import (
     tell,
 )
 
+LONGEST_PROMPT = 2048  # tokens, of --prompts
 Shape = TypeVar("Shape")
 
 
@@ -32,14 +35,31 @@ def say(text: str) -> None:
     tell(f"{time.strftime('%H:%M:%S')} {text}", sys.stderr)
 
 
+def own_prompts(args: argparse.Namespace, model: sd.Model) -> Prompts:
+    """Those of --prompts that leave room for an answer."""
+    if args.prompts is None:
+        return []
+    most = min(LONGEST_PROMPT, model.info.context_length - args.answer_tokens)
+    every = file_prompts(model, args.prompts, option="--prompts")
+    fitting = [prompt for prompt in every if 0 < len(prompt) <= most]
+    if not fitting:
+        raise ToolError(f"--prompts {args.prompts}: none has 1 to {most} tokens")
+    if len(fitting) < len(every):
+        say(f"--prompts: {len(every) - len(fitting)} of {len(every)} have more than {most} tokens")
+    return fitting
+
+
 def write_texts(args: argparse.Namespace, model: sd.Model) -> draft_data.Store:
-    store = draft_data.Store(
-        args.data,
-        draft_data.fingerprint(args.target),
-        {"seed": args.seed, "answer_tokens": args.answer_tokens},
-    )
+    prompts = own_prompts(args, model)
+    settings: dict[str, Any] = {"seed": args.seed, "answer_tokens": args.answer_tokens}
+    settings["prompts"] = hashlib.sha256(repr(prompts).encode()).hexdigest() if prompts else None
+    store = draft_data.Store(args.data, draft_data.fingerprint(args.target), settings)
     writer = draft_data.Writer(
-        model, seed=args.seed, n_parallel=args.parallel, answer_tokens=args.answer_tokens
+        model,
+        seed=args.seed,
+        n_parallel=args.parallel,
+        answer_tokens=args.answer_tokens,
+        prompts=prompts,
     )
     n = draft_data.generate(
         writer,

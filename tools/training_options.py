@@ -22,6 +22,13 @@ POSITIVE = (
 def add_text(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("text").add_argument
     add("--data", type=pathlib.Path, help="folder of the target's texts; default: OUT.data")
+    add(
+        "--prompts",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="your prompts, answered in half of the texts while there are any: a text file, or JSON "
+        "lines with `prompt`, `turns` or `messages`",
+    )
     add("--tokens", type=int, default=1_000_000, help="that the target writes")
     add("--text-minutes", type=float, default=240, help="longest time for that")
     add("--answer-tokens", type=int, default=200, help="longest answer")
@@ -120,10 +127,12 @@ def check_paths(
             parser.error(f"{part}: {path}: is there and is no file")
     if args.data.exists() and not args.data.is_dir():
         parser.error(f"--data {args.data}: is no folder")
-    if args.eval is not None and not args.eval.is_file():
-        parser.error(f"--eval {args.eval}: there is no such file")
+    for option, path in (("--eval", args.eval), ("--prompts", args.prompts)):
+        if path is not None and not path.is_file():
+            parser.error(f"{option} {path}: there is no such file")
     places: dict[pathlib.Path, str] = {}
-    named = {"the target": args.target, "--data": args.data, "--eval": args.eval, **written}
+    named = {"the target": args.target, "--data": args.data, "--eval": args.eval}
+    named |= {"--prompts": args.prompts, **written}
     for part, path in named.items():
         if path is None:
             continue

@@ -244,6 +244,8 @@ def test_the_loss_is_cross_entropy_and_so_are_its_gradients(monkeypatch):
         (["--outtype", "q3_k"], "invalid choice"),
         (["--head-tokens", -1], "--head-tokens must be 0 to"),
         (["--eval", "nowhere.jsonl"], "there is no such file"),
+        (["--prompts", "nowhere.jsonl"], "--prompts nowhere.jsonl: there is no such file"),
+        (["--prompts", TOOL, "--eval", TOOL], "--prompts and --eval are both"),
         (["--threads", -3], "--threads must be 1 to 1024, got -3"),
         (["--threads", 0], "--threads must be 1 to 1024, got 0"),
         (["--learning-rate", "inf"], "--learning-rate must be above 0 and at most 1, got inf"),
@@ -274,6 +276,7 @@ def test_prompts_and_tokens_per_pass_are_measured_as_they_are(tmp_path, monkeypa
     """U+2028 is no end of a line in JSON; the token that ends an answer is one that a pass gave."""
     monkeypatch.syspath_prepend(str(TOOL.parent))
     import draft_measure
+    import draft_prompts
 
     class Ends(contextlib.nullcontext):
         def __init__(self, model, **options):
@@ -297,11 +300,49 @@ def test_prompts_and_tokens_per_pass_are_measured_as_they_are(tmp_path, monkeypa
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a\u2028b"}\n{"prompt": "import os\\n"}\n')
     with sd.Model(sd.embedded().target) as model:
-        prompts = draft_measure.file_prompts(model, path, 9)
+        prompts = draft_prompts.file_prompts(model, path, 9)
         assert sorted(prompts) == sorted(map(model.tokenize, ("a\u2028b", "import os\n")))
         monkeypatch.setattr(draft_measure.sd, "Decoder", Ends)
         figures, _ = draft_measure.acceptance(model, prompts, None, 8)
     assert figures["tokens_per_pass"] == 1
+
+
+@needs_torch
+def test_own_prompts_are_answered_once_in_half_of_the_texts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    import draft_data
+
+    target = write_target(tmp_path / "target.gguf")
+    with sd.Model(target) as model:
+        own = [model.tokenize(f"the inner {i}") for i in range(40)]
+        settings = {"seed": 1, "n_parallel": 16, "answer_tokens": 8}
+        writer = draft_data.Writer(model, **settings, prompts=own)
+        rounds = [writer.round(index) for index in range(3)]
+        without = draft_data.Writer(model, **settings).round(2)
+    found = []
+    for texts in rounds:
+        assert len(texts) <= draft_data.CONVERSATIONS
+        given = [text.tokens[text.part == draft_data.FRAME].tolist() for text in texts]
+        found.append([tokens for tokens in given if tokens in own])
+    assert found == [own[:32], own[32:], []]
+    answered = next(text for text in rounds[0] if text.tokens[: len(own[0])].tolist() == own[0])
+    assert (answered.part[len(own[0]) :] == draft_data.ANSWER).all() and answered.part[-1] == 2
+    assert [t.tokens.tolist() for t in rounds[2]] == [t.tokens.tolist() for t in without]
+
+
+@needs_torch
+def test_a_folder_of_texts_remembers_the_prompts(tmp_path):
+    target, prompts = write_target(tmp_path / "target.gguf"), tmp_path / "prompts.jsonl"
+    longest = {"prompt": "the " * 4000}
+    prompts.write_text("".join(json.dumps(p) + "\n" for p in ({"prompt": "the inner"}, longest)))
+    only = ("--tokens", 1, "--text-only")
+    done = tool(target, tmp_path / "x.gguf", *only, "--prompts", prompts)
+    assert "--prompts: 1 of 2 have more than" in done.stderr
+    again = tool(target, tmp_path / "x.gguf", *only, code=1)
+    assert "prompts is" in again.stderr and "give another --data" in again.stderr
+    prompts.write_text(json.dumps(longest))
+    none = tool(target, tmp_path / "y.gguf", *only, "--prompts", prompts, code=1)
+    assert "none has 1 to" in none.stderr
 
 
 @needs_torch

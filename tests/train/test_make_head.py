@@ -107,6 +107,65 @@ def test_the_unrolled_pass_is_what_drafting_computes():
 
 
 @needs_torch
+def test_rows_that_nobody_reads_are_left_out_and_change_nothing():
+    import torch
+
+    import head_net
+
+    torch.manual_seed(0)
+    head = head_net.Head(small_shape())
+    n, n_steps = 9, 3
+    embedded, taps = torch.randn(2, n + n_steps - 1, 64), torch.randn(2, n, 3 * 64)
+    wanted = torch.tensor([4, 5, 8, 9 + 3])
+    found = []
+    for rows in (None, wanted):
+        head.zero_grad()
+        steps = head.unroll(embedded, taps, n_steps, rows)
+        read = torch.stack([step.flatten(0, 1)[wanted] for step in steps])
+        (read**2).sum().backward()
+        grads = {name: p.grad.clone() for name, p in head.named_parameters() if name != "output"}
+        found.append((read.detach(), grads))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-5)
+    for name, whole in found[0][1].items():
+        assert whole.norm() > 0, name
+        assert (whole - found[1][1][name]).norm() <= 1e-4 * whole.norm(), name
+
+
+@needs_torch
+def test_a_narrower_head_begins_with_the_strongest_part_of_the_target(tmp_path):
+    import torch
+
+    import head_train
+
+    gate, up, down = (torch.ones(6, 4), torch.ones(6, 4), torch.ones(4, 6))
+    gate[1] *= 9
+    up[4] *= 5
+    down[:, 5] *= 0.1
+    found = head_train.strongest(gate * torch.arange(1, 5), up, down, 2)
+    assert [part.shape for part in found] == [(2, 4), (2, 4), (4, 2)]
+    assert found[0][0, 0] == 9 and found[1][1, 0] == 5
+    assert head_train.strongest(gate, up, down, 9)[0].shape == (6, 4)
+
+
+@needs_torch
+def test_only_rows_with_something_to_learn_are_wanted():
+    import head_data
+    import head_train
+
+    part = np.array([0, 0, 0, 0, 0, 2, 2, 0, 0, 0], np.uint8)
+    text = head_data.TappedText(
+        np.arange(10, dtype=np.int32),
+        part,
+        np.tile(np.arange(8, dtype=np.int32), (10, 1)),
+        np.full((10, 8), -2, np.float16),
+        taps=np.zeros((10, 6), np.int16),
+    )
+    batch = head_train.HeadBatch([(text, 0, 10)], 3, np.random.default_rng(0))
+    # Position 5 is drafted by rows 3, 2 and 1, position 6 by 4, 3 and 2.
+    assert batch.wanted().tolist() == [1, 2, 3, 4]
+
+
+@needs_torch
 def test_the_file_has_the_layout_of_heads(made):
     import gguf
 
