@@ -125,9 +125,11 @@ void CpuExperts::place(AlignedBuffer& memory) {
 }
 
 void CpuExperts::fill(const std::vector<Column>& columns, TaskContext& context) const {
-  for (auto i = static_cast<std::size_t>(context.thread()); i < columns.size();
-       i += static_cast<std::size_t>(context.n_threads()))
-    columns[i].inputs->fill(columns[i].column, columns[i].x);
+  const auto [first, end] = part_of(static_cast<std::int64_t>(columns.size()), context);
+  for (std::int64_t i = first; i < end; ++i) {
+    const Column& column = columns[static_cast<std::size_t>(i)];
+    column.inputs->fill(column.column, column.x);
+  }
   context.barrier();
 }
 

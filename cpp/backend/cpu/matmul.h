@@ -69,6 +69,15 @@ class MatmulKernels {
   [[nodiscard]] QuantizeKernel quantize(InputKind kind) const {
     return quantize_[static_cast<int>(kind)]->quantize;
   }
+  // Whether numbers first .. end - 1 of a column can be written alone.
+  [[nodiscard]] bool fills_parts(InputKind kind, const PackedInput& input) const {
+    return !input.wide && !tiles_[static_cast<int>(kind)]->pairs;
+  }
+  // Those, where that is so and both are multiples of 256, or for kQ32 of 64, or the end.
+  void fill_part(InputKind kind, const float* x, std::int64_t first, std::int64_t end, int col,
+                 const PackedInput& input) const {
+    quantize(kind)(x + first, end - first, col, input_from(kind, input, first));
+  }
   // Writes a column of an input as its tile kernels take it.
   void fill(InputKind kind, const float* x, int col, const PackedInput& input) const {
     if (input.wide) {

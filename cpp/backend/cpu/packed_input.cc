@@ -58,6 +58,31 @@ std::size_t packed_input_bytes(InputKind kind, std::int64_t n_in, int n_cols) {
   return cursor.used();
 }
 
+PackedInput input_from(InputKind kind, const PackedInput& input, std::int64_t k) {
+  PackedInput rest = input;
+  rest.n_in -= k;
+  const std::int64_t n = k * input.n_cols;
+  switch (kind) {
+    case InputKind::kFloat:
+      rest.x += n;
+      break;
+    case InputKind::kQ32:
+      rest.q += n;
+      rest.d += n / 32;
+      rest.neg_sums += n / 32;
+      rest.scaled_sums += n / 32;
+      break;
+    case InputKind::kQ256:
+      rest.q += n;
+      rest.d += n / 256;
+      rest.neg_sums += n / 16;
+      rest.pairs32 += n / 64;
+      rest.pairs16 += n / 32;
+      break;
+  }
+  return rest;
+}
+
 void put_wide_column(InputKind kind, const PackedInput& one, int col, const PackedInput& wide) {
   const std::int64_t n = padded_n_in(kind, wide.n_in);
   const auto spread = [&](const auto* from, const auto* to, std::int64_t length) {

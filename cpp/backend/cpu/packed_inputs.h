@@ -95,6 +95,30 @@ class PackedInputs {
     }
   }
 
+  // Whether threads may share the numbers of a row; otherwise each fills whole ones.
+  [[nodiscard]] bool fills_parts() const {
+    for (std::size_t i = 0; i < 3; ++i) {
+      for (const PackedInput& input : views_[i])
+        if (!kernels_->fills_parts(static_cast<InputKind>(i), input)) return false;
+    }
+    return true;
+  }
+  // Where part `i` of `n` of a row begins.
+  [[nodiscard]] std::int64_t part(std::int64_t i, std::int64_t n) const {
+    const std::int64_t unit = wanted_[static_cast<std::size_t>(InputKind::kQ256)] ? 256 : 64;
+    return i == n ? n_in_ : n_in_ * i / n / unit * unit;
+  }
+  // Numbers first .. end - 1 of the row, borders of parts; where fills_parts().
+  void fill_part(int row, const float* x, std::int64_t first, std::int64_t end) const {
+    const int group = split_.group_of(row);
+    const int col = row - split_.first(group);
+    for (std::size_t i = 0; i < 3; ++i) {
+      if (!wanted_[i]) continue;
+      const auto kind = static_cast<InputKind>(i);
+      kernels_->fill_part(kind, x, first, end, col, view(kind, group));
+    }
+  }
+
   [[nodiscard]] std::int64_t n_in() const { return n_in_; }
   [[nodiscard]] const ColumnSplit& split() const { return split_; }
   [[nodiscard]] const PackedInput& view(InputKind kind, int group) const {

@@ -4,11 +4,13 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "backend/cpu/packed_inputs.h"
 #include "backend/cpu/packed_matrix.h"
 #include "base/aligned_buffer.h"
 #include "base/system.h"
+#include "base/thread_pool.h"
 
 namespace specdec {
 
@@ -37,6 +39,13 @@ inline std::int64_t tiles_per_chunk(std::int64_t n_tile_rows, std::size_t bytes,
                                     std::size_t chunk_bytes = kChunkBytes) {
   const auto fit = static_cast<std::int64_t>(chunk_bytes / bytes);
   return std::max<std::int64_t>(1, std::min(fit, n_tile_rows / (kMinChunks * n_threads)));
+}
+
+// The thread's own part of n things, [first, end): those that lie beside each other, because what
+// is written about neighbours often shares a line of the cache.
+inline std::pair<std::int64_t, std::int64_t> part_of(std::int64_t n, const TaskContext& context) {
+  return {n * context.thread() / context.n_threads(),
+          n * (context.thread() + 1) / context.n_threads()};
 }
 
 // Where a thread packs a tile row of a matrix that is a view; which: 0 or 1.
