@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 import draft_data
-import draft_measure
 import draft_prompts
 import draft_train
 import head_card

@@ -326,7 +326,8 @@ def test_own_prompts_are_answered_once_in_half_of_the_texts(tmp_path, monkeypatc
         found.append([tokens for tokens in given if tokens in own])
     assert found == [own[:32], own[32:], []]
     answered = next(text for text in rounds[0] if text.tokens[: len(own[0])].tolist() == own[0])
-    assert (answered.part[len(own[0]) :] == draft_data.ANSWER).all() and answered.part[-1] == 2
+    assert (answered.part[len(own[0]) :] == draft_data.ANSWER).all()
+    assert answered.part[-1] == 2
     assert [t.tokens.tolist() for t in rounds[2]] == [t.tokens.tolist() for t in without]
 
 
@@ -339,7 +340,8 @@ def test_a_folder_of_texts_remembers_the_prompts(tmp_path):
     done = tool(target, tmp_path / "x.gguf", *only, "--prompts", prompts)
     assert "--prompts: 1 of 2 have more than" in done.stderr
     again = tool(target, tmp_path / "x.gguf", *only, code=1)
-    assert "prompts is" in again.stderr and "give another --data" in again.stderr
+    assert "prompts is" in again.stderr
+    assert "give another --data" in again.stderr
     prompts.write_text(json.dumps(longest))
     none = tool(target, tmp_path / "y.gguf", *only, "--prompts", prompts, code=1)
     assert "none has 1 to" in none.stderr

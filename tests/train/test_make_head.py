@@ -143,7 +143,8 @@ def test_a_narrower_head_begins_with_the_strongest_part_of_the_target(tmp_path):
     down[:, 5] *= 0.1
     found = head_train.strongest(gate * torch.arange(1, 5), up, down, 2)
     assert [part.shape for part in found] == [(2, 4), (2, 4), (4, 2)]
-    assert found[0][0, 0] == 9 and found[1][1, 0] == 5
+    assert found[0][0, 0] == 9
+    assert found[1][1, 0] == 5
     assert head_train.strongest(gate, up, down, 9)[0].shape == (6, 4)
 
 
