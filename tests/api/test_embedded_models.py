@@ -17,7 +17,7 @@ from helpers import model_path, specdec_binary
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 
-from specdec_native import _embedded, _names, cli  # noqa: E402
+from specdec_native import _embedded, _names, cli, demo  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DATA = pathlib.Path(__file__).resolve().parents[1] / "data"
@@ -288,6 +288,18 @@ def test_demo_prints_sample_acceptance_and_speed(capsys):
     assert "identical: both runs gave the same 60 tokens" in out
     assert "plain:" in out
     assert "speculative:" in out
+
+
+def test_demo_says_when_its_figures_say_little(monkeypatch, capsys):
+    assert demo.noise({"plain": [100.0, 124.0], "speculative": [50.0, 40.1]}) is None
+    assert demo.noise({"plain": [100.0, 124.0], "speculative": [51.0, 40.0]}) == "speculative"
+    assert demo.noise({"plain": [130.0, 100.0], "speculative": [0.0, 0.0]}) == "plain"
+    for name, shown in (("plain", True), (None, False)):
+        monkeypatch.setattr(demo, "noise", lambda times, name=name: name)
+        assert cli.main(["demo", "--offline", "-n", "8"]) == 0
+        assert ("a busy machine: the same plain run took" in capsys.readouterr().out) == shown
+        assert cli.main(["demo", "--offline", "-n", "8", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["noisy"] is shown
 
 
 def test_demo_falls_back_to_the_embedded_models(monkeypatch, capsys):
