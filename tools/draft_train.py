@@ -79,6 +79,17 @@ def split(texts: Sequence[tuple[int, AnyText]]) -> tuple[list[AnyText], list[Any
     )
 
 
+def learnt_from(text: Text, context: int) -> int:
+    """Where what is trained on begins: at most a context before the first token to learn."""
+    written = np.flatnonzero(text.part != FRAME)
+    return max(0, int(written[0]) - context) if len(written) else len(text.tokens)
+
+
+def n_learnt_from(texts: Sequence[Text], context: int) -> int:
+    """Tokens of one pass over the texts."""
+    return sum(len(text.tokens) - learnt_from(text, context) for text in texts)
+
+
 def pieces(
     texts: Sequence[AnyText], context: int, batch_tokens: int, rng: np.random.Generator
 ) -> Iterator[list[tuple[AnyText, int, int]]]:
@@ -86,10 +97,12 @@ def pieces(
     several of like length at a time."""
     found = []
     for text in texts:
-        n = len(text.tokens)
-        if n < 3:
+        first, n = learnt_from(text, context), len(text.tokens)
+        if n - first < 3:
             continue
-        begin = 0 if rng.random() < 0.5 else int(rng.integers(0, min(context, n - 2)))
+        begin = first
+        if rng.random() >= 0.5:
+            begin += int(rng.integers(0, min(context, n - first - 2)))
         while n - begin >= 2:
             end = min(begin + context + 1, n)
             found.append((text, begin, end))
@@ -143,7 +156,7 @@ class Trainer(Training[Batch]):
         matrices = [p for p in draft.blocks.parameters() if p.ndim == 2]
         vectors = [p for p in draft.parameters() if p.ndim == 1]
         optimizer = adamw(matrices, 0.05, vectors, draft.embedding, EMBEDDING_RATE)
-        super().__init__(draft, optimizer, options, sum(len(text.tokens) for text in texts))
+        super().__init__(draft, optimizer, options, n_learnt_from(texts, options.context))
 
     def batches(self) -> Iterator[Batch]:
         return batches(self.texts, self.options, self.rng)

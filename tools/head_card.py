@@ -27,7 +27,7 @@ def card(report: dict[str, Any], name: str, args: argparse.Namespace, shape: Hea
         "says in held-out texts |",
         f"| file | {report['file_bytes'] / 1e6:.2f} MB; matrices in {args.outtype}, the output in "
         f"{args.output_type} |",
-        "| data | what the target wrote itself, turns of users and answers: "
+        f"| data | {_data(args)}: "
         f"{report['written_tokens']} tokens, {report['texts']} texts; {report['held_out_texts']} "
         "more were held out |",
         f"| training | {report['training_tokens']} tokens in {report['steps']} steps, "
@@ -62,6 +62,9 @@ def card(report: dict[str, Any], name: str, args: argparse.Namespace, shape: Hea
                 "--minutes", f"{report['training_minutes']:.0f}",
                 "--draft-tokens", str(shape.n_draft), "--depth", str(args.depth),
                 "--outtype", args.outtype, "--output-type", args.output_type,
+                *(("--intermediate", str(args.intermediate)) if args.intermediate else ()),
+                *(("--prompts", args.prompts.name) if args.prompts else ()),
+                "--answer-tokens", str(args.answer_tokens),
             ]
         ),
         "```",
@@ -70,3 +73,8 @@ def card(report: dict[str, Any], name: str, args: argparse.Namespace, shape: Hea
         "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _data(args: argparse.Namespace) -> str:
+    own = "what the target wrote itself, turns of users and answers"
+    return own if args.prompts is None else f"{own}, and its answers to `{args.prompts.name}`"

@@ -16,7 +16,7 @@ from torch.nn import functional
 from draft_data import ANSWER, TURN
 from draft_gguf import Target
 from draft_loss import LEAST_PROBABILITY, HeadLoss, PartOfVocabulary, label_weights
-from draft_train import TURN_SHARE, frequencies, pieces
+from draft_train import TURN_SHARE, frequencies, n_learnt_from, pieces
 from head_data import TappedText, from_bits
 from head_net import Head, HeadShape
 from training_loop import Training, adamw
@@ -127,7 +127,7 @@ class HeadTrainer(Training[HeadBatch]):
         matrices = [p for p in head.parameters() if p.ndim == 2 and p is not head.output]
         vectors = [p for p in head.parameters() if p.ndim == 1]
         optimizer = adamw(matrices, 0.02, vectors, head.output, OUTPUT_RATE)
-        super().__init__(head, optimizer, options, sum(len(text.tokens) for text in texts))
+        super().__init__(head, optimizer, options, n_learnt_from(texts, options.context))
 
     def batches(self) -> Iterator[HeadBatch]:
         options = self.options

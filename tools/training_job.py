@@ -39,20 +39,34 @@ def own_prompts(args: argparse.Namespace, model: sd.Model) -> Prompts:
     """Those of --prompts that leave room for an answer."""
     if args.prompts is None:
         return []
+    if args.prompts.suffix not in (".jsonl", ".json"):
+        raise ToolError(
+            f"--prompts {args.prompts}: expected JSON lines (.jsonl), objects with `prompt`, "
+            "`turns` or `messages`"
+        )
     most = min(LONGEST_PROMPT, model.info.context_length - args.answer_tokens)
+    if most < 1:
+        raise ToolError(
+            f"--answer-tokens {args.answer_tokens}: leaves no room for --prompts in the target's "
+            f"context of {model.info.context_length}"
+        )
     every = file_prompts(model, args.prompts, option="--prompts")
     fitting = [prompt for prompt in every if 0 < len(prompt) <= most]
     if not fitting:
         raise ToolError(f"--prompts {args.prompts}: none has 1 to {most} tokens")
-    if len(fitting) < len(every):
-        say(f"--prompts: {len(every) - len(fitting)} of {len(every)} have more than {most} tokens")
+    say(
+        f"--prompts: {len(fitting)} to answer; {len(every) - len(fitting)} left out, empty or of "
+        f"more than {most} tokens"
+    )
     return fitting
 
 
 def write_texts(args: argparse.Namespace, model: sd.Model) -> draft_data.Store:
     prompts = own_prompts(args, model)
     settings: dict[str, Any] = {"seed": args.seed, "answer_tokens": args.answer_tokens}
-    settings["prompts"] = hashlib.sha256(repr(prompts).encode()).hexdigest() if prompts else None
+    settings["prompts"] = None
+    if prompts:  # the file: templates may tell the date
+        settings["prompts"] = hashlib.sha256(args.prompts.read_bytes()).hexdigest()
     store = draft_data.Store(args.data, draft_data.fingerprint(args.target), settings)
     writer = draft_data.Writer(
         model,

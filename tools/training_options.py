@@ -26,8 +26,8 @@ def add_text(parser: argparse.ArgumentParser) -> None:
         "--prompts",
         type=pathlib.Path,
         metavar="FILE",
-        help="your prompts, answered in half of the texts while there are any: a text file, or "
-        "JSON lines with `prompt`, `turns` or `messages`",
+        help="your prompts, answered once each in half of the texts while there are any: JSON "
+        "lines with `prompt`, `turns` or `messages`",
     )
     add("--tokens", type=int, default=1_000_000, help="that the target writes")
     add("--text-minutes", type=float, default=240, help="longest time for that")

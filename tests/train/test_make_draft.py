@@ -15,6 +15,7 @@ import subprocess
 import sys
 import types
 
+import numpy as np
 import pytest
 
 import tiny_models
@@ -338,13 +339,46 @@ def test_a_folder_of_texts_remembers_the_prompts(tmp_path):
     prompts.write_text("".join(json.dumps(p) + "\n" for p in ({"prompt": "the inner"}, longest)))
     only = ("--tokens", 1, "--text-only")
     done = tool(target, tmp_path / "x.gguf", *only, "--prompts", prompts)
-    assert "--prompts: 1 of 2 have more than" in done.stderr
+    assert "--prompts: 1 to answer; 1 left out, empty or of more than 824 tokens" in done.stderr
     again = tool(target, tmp_path / "x.gguf", *only, code=1)
     assert "prompts is" in again.stderr
     assert "give another --data" in again.stderr
     prompts.write_text(json.dumps(longest))
     none = tool(target, tmp_path / "y.gguf", *only, "--prompts", prompts, code=1)
-    assert "none has 1 to" in none.stderr
+    assert "none has 1 to 824 tokens" in none.stderr
+    text = tmp_path / "prompts.txt"
+    text.write_text("the inner")
+    for path, more, message in (
+        (text, (), "expected JSON lines"),
+        (prompts, ("--answer-tokens", 1024), "leaves no room for --prompts"),
+    ):
+        refused = tool(target, tmp_path / "y.gguf", *only, "--prompts", path, *more, code=1)
+        assert message in refused.stderr
+
+
+@needs_torch
+def test_what_lies_far_before_an_answer_is_left_out(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    import draft_data
+    import draft_train
+
+    def text(n_frame, n_answer):
+        n = n_frame + n_answer
+        part = np.repeat([draft_data.FRAME, draft_data.ANSWER], [n_frame, n_answer])
+        top = np.zeros((n, draft_data.N_TOP))
+        tokens = np.arange(n, dtype=np.int32)
+        return draft_data.Text(tokens, part.astype(np.uint8), top.astype(np.int32), top)
+
+    texts = [text(500, 40), text(10, 200), text(300, 0)]
+    assert draft_train.n_learnt_from(texts, 64) == 64 + 40 + 210
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        found = [piece for group in draft_train.pieces(texts, 64, 256, rng) for piece in group]
+        assert all(end <= len(text.tokens) for text, _, end in found)
+        assert min(begin for text, begin, _ in found if text is texts[0]) >= 436
+        assert not any(text is texts[2] for text, _, _ in found)
+        seen = {i for text, begin, end in found if text is texts[0] for i in range(begin, end)}
+        assert set(range(500, 540)) <= seen
 
 
 @needs_torch

@@ -73,7 +73,7 @@ class MatmulKernels {
   [[nodiscard]] bool fills_parts(InputKind kind, const PackedInput& input) const {
     return !input.wide && !tiles_[static_cast<int>(kind)]->pairs;
   }
-  // Those, where that is so and both are multiples of 256, or for kQ32 of 64, or the end.
+  // Those, where that is so and both are multiples of 64, for kQ256 of 256, or the end.
   void fill_part(InputKind kind, const float* x, std::int64_t first, std::int64_t end, int col,
                  const PackedInput& input) const {
     quantize(kind)(x + first, end - first, col, input_from(kind, input, first));

@@ -41,7 +41,7 @@ struct PackedInput {
 [[nodiscard]] PackedInput packed_input_view(InputKind kind, std::int64_t n_in, int n_cols,
                                             std::byte* memory);
 
-// What follows the first k numbers of every column; k: a multiple of 256, or for kQ32 of 64.
+// What follows the first k numbers of every column; k: a multiple of 64, for kQ256 of 256.
 [[nodiscard]] PackedInput input_from(InputKind kind, const PackedInput& input, std::int64_t k);
 
 // Copies an input of one column to column `col` of one for wide kernels.

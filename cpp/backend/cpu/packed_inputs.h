@@ -1,5 +1,5 @@
-// The input of one operation as its matrices want it: rows cut into groups of columns, normalised
-// and quantised once for all matrices.
+// The input of one operation as its matrices want it: rows cut into groups of columns, quantised
+// once for all matrices.
 #pragma once
 
 #include <algorithm>
@@ -106,7 +106,7 @@ class PackedInputs {
   // Where part `i` of `n` of a row begins.
   [[nodiscard]] std::int64_t part(std::int64_t i, std::int64_t n) const {
     const std::int64_t unit = wanted_[static_cast<std::size_t>(InputKind::kQ256)] ? 256 : 64;
-    return i == n ? n_in_ : n_in_ * i / n / unit * unit;
+    return std::min(n_in_, (n_in_ * i / n + unit - 1) / unit * unit);
   }
   // Numbers first .. end - 1 of the row, borders of parts; where fills_parts().
   void fill_part(int row, const float* x, std::int64_t first, std::int64_t end) const {

@@ -44,8 +44,9 @@ inline std::int64_t tiles_per_chunk(std::int64_t n_tile_rows, std::size_t bytes,
 // The thread's own part of n things, [first, end): those that lie beside each other, because what
 // is written about neighbours often shares a line of the cache.
 inline std::pair<std::int64_t, std::int64_t> part_of(std::int64_t n, const TaskContext& context) {
-  return {n * context.thread() / context.n_threads(),
-          n * (context.thread() + 1) / context.n_threads()};
+  const std::int64_t n_threads = context.n_threads();  // few things: the caller, who is there first
+  return {(n * context.thread() + n_threads - 1) / n_threads,
+          (n * (context.thread() + 1) + n_threads - 1) / n_threads};
 }
 
 // Where a thread packs a tile row of a matrix that is a view; which: 0 or 1.
