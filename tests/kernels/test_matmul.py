@@ -135,15 +135,18 @@ def test_matmul_equals_the_double_reference(name: str) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_row_has_the_same_bits_for_every_isa_row_count_and_thread_count(name: str) -> None:
     rng = np.random.default_rng(2)
-    type_id = FORMATS[name][0]
-    for n_out, n_in in ((83, 512), (200, 1536)):
+    type_id, block, _ = FORMATS[name]
+    shapes = [(83, 512), (200, 1536)]
+    shapes += [(33, 608)] if block <= 32 else []  # half a unit at the end
+    for n_out, n_in in shapes:
         data = random_weights(name, n_out, n_in, rng)
         x = rng.standard_normal((33, n_in)).astype(np.float32)
         reference = matmul.Matmul("scalar", 1).linear(type_id, n_out, n_in, data, x)
         for isa in matmul.isas():
-            for n_threads in (1, 2, 3):
+            for n_threads in (1, 2, 3, 7):
                 engine = matmul.Matmul(isa, n_threads)
                 counts = [*range(1, 18), 33] if n_threads == 2 else [1, 5, 16, 33]
+                counts = [1, 9, 33] if n_threads == 7 else counts
                 for rows in counts:
                     got = engine.linear(type_id, n_out, n_in, data, x[:rows])
                     assert np.array_equal(got.view(np.uint32), reference[:rows].view(np.uint32)), (
