@@ -44,13 +44,13 @@ void choose_experts(const RouteTask& task, int row, const float* logits,
   float* weights = task.weights + std::ptrdiff_t{row} * task.n_used;
   bool finite = true;
   for (std::int32_t e = 0; e < n_experts; ++e) finite = finite && std::isfinite(logits[e]);
-  for (int k = 0; k < task.n_used; ++k) {
-    std::int32_t best = -1;
-    for (std::int32_t e = 0; e < n_experts; ++e) {
-      if (std::find(chosen, chosen + k, e) != chosen + k) continue;
-      if (best < 0 || logits[e] > logits[best]) best = e;
-    }
-    chosen[k] = best;
+  // The best so far, of equal ones the first, in order: most experts are below all of them.
+  int n_chosen = 0;
+  for (std::int32_t e = 0; e < n_experts; ++e) {
+    if (n_chosen == task.n_used && !(logits[e] > logits[chosen[n_chosen - 1]])) continue;
+    int at = n_chosen < task.n_used ? n_chosen++ : n_chosen - 1;
+    for (; at > 0 && logits[e] > logits[chosen[at - 1]]; --at) chosen[at] = chosen[at - 1];
+    chosen[at] = e;
   }
   if (!finite) {
     std::fill_n(weights, task.n_used, std::numeric_limits<float>::quiet_NaN());

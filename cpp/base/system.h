@@ -22,8 +22,8 @@ void map_pages(const void* data, std::size_t n_bytes) noexcept;
 // When a file was changed last, in nanoseconds since 1970.
 [[nodiscard]] std::uint64_t modified_ns(const struct stat& info) noexcept;
 
-// Cores, each counted once, that the scheduler may put this process on; of unlike cores the fast
-// ones. At least 1.
+// Cores, each counted once, that the scheduler may put this process on; on macOS, of unlike cores
+// the fast ones. At least 1.
 [[nodiscard]] int usable_cores();
 
 // Memory that can be had without paging, of the whole machine; 0: not known.

@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <fstream>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "base/open_file.h"
 #include "base/system.h"
@@ -34,14 +36,32 @@ std::uint64_t modified_ns(const struct stat& info) noexcept {
          static_cast<std::uint64_t>(info.st_mtim.tv_nsec);
 }
 
+namespace {
+
+// Of the processors that this process may use; empty: not known. cpu_set_t has no more than 1024.
+std::vector<int> usable_processors() {
+  for (std::size_t n = CPU_SETSIZE; n <= (std::size_t{1} << 20); n *= 4) {
+    std::vector<unsigned long> bits(n / (8 * sizeof(unsigned long)));
+    auto* mask = reinterpret_cast<cpu_set_t*>(bits.data());
+    const std::size_t n_bytes = bits.size() * sizeof(unsigned long);
+    if (::sched_getaffinity(0, n_bytes, mask) != 0) {
+      if (errno == EINVAL) continue;  // the system has more
+      break;
+    }
+    std::vector<int> found;
+    for (std::size_t cpu = 0; cpu < n; ++cpu)
+      if (CPU_ISSET_S(cpu, n_bytes, mask)) found.push_back(static_cast<int>(cpu));
+    return found;
+  }
+  return {};
+}
+
+}  // namespace
+
 int usable_cores() {
-  cpu_set_t mask;
-  CPU_ZERO(&mask);
-  if (::sched_getaffinity(0, sizeof mask, &mask) != 0) return 1;
   // Hyper-thread siblings share their vector units: count each core once.
   std::set<std::string> cores;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &mask)) continue;
+  for (const int cpu : usable_processors()) {
     const std::string base =
         "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list";
     std::ifstream siblings(base);

@@ -5,11 +5,13 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "base/system.h"
 #include "base/thread_pool.h"
+#include "engine/memory.h"
 #include "engine/speed.h"
 
 namespace specdec {
@@ -55,6 +57,13 @@ double measure_read_bandwidth(int n_threads, std::uint64_t n_bytes) {
   if (n_threads == 0) n_threads = ThreadPool::default_n_threads();
   constexpr std::uint64_t kPiece = std::uint64_t{1} << 20;
   const std::uint64_t n_pieces = std::max<std::uint64_t>(n_bytes / kPiece, 1);
+  // In a control group the pages are there to be mapped, and the process dies of writing them.
+  if (const std::uint64_t available = available_memory_bytes(); n_bytes > available / 2) {
+    throw Error(ErrorCode::kResource,
+                "no memory to measure its speed with: " + std::to_string(n_bytes >> 20) +
+                    " MiB are needed, of which twice as many should be free, and " +
+                    std::to_string(available >> 20) + " MiB are");
+  }
   const Pages pages(n_pieces * kPiece);
   ThreadPool& pool = ThreadPool::shared();
   // Writing first gives every page its own memory.

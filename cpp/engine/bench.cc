@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "base/system.h"
+#include "engine/memory.h"
 #include "engine/speed.h"
 #include "engine/spread.h"
 #include "kv/kv_cache.h"
@@ -103,7 +104,8 @@ void judge_noise(const std::optional<CpuTicks>& before, BenchResult& result) {
   for (const auto& times : result.times_ms) spreads.push_back(relative_spread(times));
   result.spread = median(std::move(spreads));
   const auto after = read_cpu_ticks();
-  if (before && after && after->total > before->total) {
+  // What was stolen can be less than before where a virtual machine has moved.
+  if (before && after && after->total > before->total && after->stolen >= before->stolen) {
     result.stolen_share = static_cast<double>(after->stolen - before->stolen) /
                           static_cast<double>(after->total - before->total);
   }
@@ -120,7 +122,8 @@ BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options
   result.times_ms.resize(n_counts);
   result.cache_bytes = last_level_cache_bytes();
   const std::uint64_t n_bandwidth_bytes =
-      std::clamp(8 * result.cache_bytes, kLeastBandwidthBytes, kMostBandwidthBytes);
+      std::min(std::clamp(8 * result.cache_bytes, kLeastBandwidthBytes, kMostBandwidthBytes),
+               available_memory_bytes() / 4);
   DeviceBackend* const gpu = model.device().get();
   const bool all_on_gpu = gpu != nullptr && model.n_device_layers() == model.config().n_layers;
   if (gpu != nullptr) result.device_ms.resize(n_counts);

@@ -56,7 +56,9 @@ void tidy_packed_folder() noexcept {
       if (entry->path().extension() != kEnding) continue;
       const std::string source = PackedFile::source_of(entry->path().native());
       std::error_code unknown;
-      if (!source.empty() && !fs::exists(source, unknown) && !unknown)
+      // Where its folder is not there either, it is on a disk, or in a container, that is not.
+      if (source.empty() || fs::exists(source, unknown) || unknown) continue;
+      if (fs::is_directory(fs::path(source).parent_path(), unknown))
         fs::remove(entry->path(), unknown);
     }
   } catch (...) {  // no memory: next time

@@ -42,6 +42,16 @@ std::uint64_t GgufFile::stamp() const {
     hash.add_number(file.bytes_.size());
     hash.add_number(file.mapping_->modified_ns());
     hash.add(file.bytes_.first(std::min<std::size_t>(file.data_start_, file.bytes_.size())));
+    // Two trainings of one model have the same header, and time where a store sets it to nothing.
+    constexpr std::size_t kSamples = 16;
+    constexpr std::size_t kSampleBytes = 64;
+    const std::size_t n_bytes = file.bytes_.size();
+    if (n_bytes < file.data_start_ + kSampleBytes) return;
+    const std::size_t n_data = n_bytes - static_cast<std::size_t>(file.data_start_) - kSampleBytes;
+    for (std::size_t i = 1; i <= kSamples; ++i) {
+      const std::size_t at = static_cast<std::size_t>(file.data_start_) + n_data / kSamples * i;
+      hash.add(file.bytes_.subspan(at, kSampleBytes));
+    }
   };
   add(*this);
   for (const auto& other : others_) add(*other);

@@ -1,9 +1,11 @@
 // Loading: which tensors of a checked directory go where.
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <filesystem>
 #include <system_error>
 
+#include "base/control_groups.h"
 #include "base/system.h"
 #include "model/device_sizes.h"
 #include "model/loader.h"
@@ -147,7 +149,10 @@ void Model::open_packed(const LoadOptions& options, std::uint64_t identity) {
   weights_->packed = PackedFile::open(options.packed_path, identity);
   // Where it would push out other things, or itself, it is read as it is needed. One core is the
   // tokenizer's, which is made meanwhile.
-  if (weights_->packed != nullptr && weights_->packed->size() < free_memory_bytes() / 2)
+  if (weights_->packed == nullptr) return;
+  const auto left = read_control_groups().free_bytes;
+  const std::uint64_t free = std::min(free_memory_bytes(), left.value_or(UINT64_MAX));
+  if (weights_->packed->size() < free / 2)
     weights_->packed->bring_in(std::max(1, backend_->info().n_threads - 1));
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from ._convert import measure_bandwidth
 from ._embedded import EmbeddedPair
 from .decoder import Decoder
+from .errors import ResourceLimitError
 from .model import Model
 from .results import GenerationResult
 
@@ -75,7 +77,8 @@ def run(scene: Scene, *, max_tokens: int, n_threads: int | None, as_json: bool) 
             "plain": Decoder(model, drafter=None),
             "speculative": Decoder(model, draft=draft),
         }
-        measure_bandwidth(model.info.n_threads)
+        with contextlib.suppress(ResourceLimitError):  # no memory for it: figures do without
+            measure_bandwidth(model.info.n_threads)
         # The first pass pays for reading the file from disk; each of the two then runs twice.
         _answer(decoders["plain"], scene, 4)
         best: dict[str, GenerationResult] = {}

@@ -92,6 +92,18 @@ def test_the_same_bytes_written_again_are_packed_anew(folder, path):
     assert tokens(path)[1] == 0
 
 
+def test_other_weights_with_the_same_header_and_time_are_packed_anew(folder, path):
+    """Two trainings of one model, where a store sets all times to one."""
+    tokens(path, "keep")
+    assert tokens(path)[1] > 0
+    data, time_ns = bytearray(path.read_bytes()), path.stat().st_mtime_ns
+    half = len(data) // 2  # weights
+    data[half:] = bytes(byte ^ 1 for byte in data[half:])
+    path.write_bytes(data)
+    os.utime(path, ns=(time_ns, time_ns))
+    assert tokens(path)[1] == 0
+
+
 @pytest.mark.parametrize("at", [0, 8, 16, 24, 32, 40, 48, 60, 90, 200])
 def test_a_damaged_file_is_not_used(folder, path, at):
     expected = tokens(path, "keep")[0]
@@ -159,6 +171,15 @@ def test_files_of_models_that_are_gone_go_too(folder, path, tmp_path):
     other.unlink()
     tokens(path, "keep")
     assert [file.name.split("-")[0] for file in files(folder)] == ["model", "notes.packed"]
+
+
+def test_files_of_models_on_a_disk_that_is_away_stay(folder, path, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    tokens(shutil.copy(path, disk / "other.gguf"), "keep")
+    disk.rename(tmp_path / "away")
+    tokens(path, "keep")
+    assert [file.name.split("-")[0] for file in files(folder)] == ["model", "other"]
 
 
 def test_a_relative_path_is_found_again_from_elsewhere(folder, path, tmp_path, monkeypatch):

@@ -89,28 +89,28 @@ inline void attend_split(const AttentionTask& task, const AttentionPlan& plan,
                          TaskContext& context) {
   const int v_stride = task.cache.layout.v_stride();
   const std::int64_t row_stride =
-      static_cast<std::int64_t>(plan.n_chunks) * v_stride;  // of one query
+      static_cast<std::int64_t>(plan.n_used()) * v_stride;  // of one query
   const std::int64_t n_queries = static_cast<std::int64_t>(task.n_kv_heads) * plan.n_queries;
-  float* maxima = partial + n_queries * row_stride;  // [n_queries, n_chunks]
-  float* sums = maxima + n_queries * plan.n_chunks;
+  float* maxima = partial + n_queries * row_stride;  // [n_queries, n_used]
+  float* sums = maxima + n_queries * plan.n_used();
   const std::int64_t n_tiles = static_cast<std::int64_t>(task.n_kv_heads) * plan.n_tiles;
-  for (std::int64_t unit = context.next_chunk(); unit < n_tiles * plan.n_chunks;
+  for (std::int64_t unit = context.next_chunk(); unit < n_tiles * plan.n_used();
        unit = context.next_chunk()) {
     const int kv_head = static_cast<int>(unit % task.n_kv_heads);
     const int index = static_cast<int>(unit / task.n_kv_heads % plan.n_tiles);
-    const int chunk = static_cast<int>(unit / n_tiles);
+    const int used = static_cast<int>(unit / n_tiles);
+    const int chunk = plan.first_chunk + used;
     tile.select(kv_head, index);
     bool seen = false;  // a page that nobody sees may be gone
     for (int j = 0; j < tile.n(); ++j) seen = seen || tile.sees(j, chunk);
     if (!seen) continue;
     const std::int64_t first = static_cast<std::int64_t>(kv_head) * plan.n_queries + tile.begin();
-    tile.run_chunk(chunk,
-                   partial + first * row_stride + static_cast<std::int64_t>(chunk) * v_stride,
+    tile.run_chunk(chunk, partial + first * row_stride + static_cast<std::int64_t>(used) * v_stride,
                    row_stride);
     for (int j = 0; j < tile.n(); ++j) {
       if (!tile.sees(j, chunk)) continue;
-      maxima[(first + j) * plan.n_chunks + chunk] = work.chunk_max[j];
-      sums[(first + j) * plan.n_chunks + chunk] = work.chunk_sum[j];
+      maxima[(first + j) * plan.n_used() + used] = work.chunk_max[j];
+      sums[(first + j) * plan.n_used() + used] = work.chunk_sum[j];
     }
   }
   context.barrier();
@@ -119,16 +119,17 @@ inline void attend_split(const AttentionTask& task, const AttentionPlan& plan,
   for (std::int64_t i = begin; i < end; ++i) {
     const int t = static_cast<int>(i % plan.n_queries);
     const int length = task.first_slot + work.depth[t / plan.group] + 1;
-    const int first = plan.first_seen(length) / kKvChunk;
+    const int first = plan.first_seen(length) / kKvChunk - plan.first_chunk;
     float* all = partial + i * row_stride;
     float* out = all + static_cast<std::int64_t>(first) * v_stride;
-    const float* row_max = maxima + i * plan.n_chunks;
-    const float* row_sum = sums + i * plan.n_chunks;
+    const float* row_max = maxima + i * plan.n_used();
+    const float* row_sum = sums + i * plan.n_used();
     float m = row_max[first];
     float l = row_sum[first];
-    for (int chunk = first + 1; chunk * kKvChunk < length; ++chunk) {
-      merge_chunk(m, l, out, row_max[chunk], row_sum[chunk],
-                  all + static_cast<std::int64_t>(chunk) * v_stride, v_stride);
+    const int n_used = (length + kKvChunk - 1) / kKvChunk - plan.first_chunk;
+    for (int used = first + 1; used < n_used; ++used) {
+      merge_chunk(m, l, out, row_max[used], row_sum[used],
+                  all + static_cast<std::int64_t>(used) * v_stride, v_stride);
     }
     write_row(task, static_cast<int>(i / plan.n_queries), plan.group, t, out, m, l);
   }

@@ -10,6 +10,10 @@ namespace {
 
 constexpr int ceil_div(std::int64_t a, std::int64_t b) { return static_cast<int>((a + b - 1) / b); }
 
+// Of many rows at the end of a long context they would be hundreds of megabytes, which nobody has
+// counted.
+constexpr std::size_t kMostPartialBytes = std::size_t{64} << 20;
+
 class Carver {
  public:
   explicit Carver(std::byte* base) : base_(base) {}
@@ -32,22 +36,23 @@ AttentionPlan::AttentionPlan(const AttentionTask& task, int n_threads) {
   n_queries = task.n_rows * group;
   window = task.window;
   n_chunks = ceil_div(static_cast<std::int64_t>(task.first_slot) + task.n_rows, kKvChunk);
+  first_chunk = first_seen(task.first_slot + 1) / kKvChunk;
   n_tiles = ceil_div(n_queries, kMaxTileRows);
   // Few heads and many threads: smaller tiles, down to one query.
-  const int n_wanted = ceil_div(n_threads, static_cast<std::int64_t>(task.n_kv_heads) * n_chunks);
+  const int n_wanted = ceil_div(n_threads, static_cast<std::int64_t>(task.n_kv_heads) * n_used());
   n_tiles = std::min(n_queries, std::max(n_tiles, n_wanted));
   tile_rows = ceil_div(n_queries, n_tiles);
   n_tiles = ceil_div(n_queries, tile_rows);
   // Chunks are split only where whole tiles would leave threads idle: partial results cost memory.
   const int n_units = task.n_kv_heads * n_tiles;
-  split_chunks = n_chunks > 1 && n_units % n_threads != 0 && n_units < 4 * n_threads;
   thread_bytes = AttentionWorkspace(task, *this, nullptr).n_bytes;
-  if (split_chunks) {
-    const auto n_partial = static_cast<std::size_t>(task.n_kv_heads) *
-                           static_cast<std::size_t>(n_queries) * static_cast<std::size_t>(n_chunks);
-    const auto v_stride = static_cast<std::size_t>(task.cache.layout.v_stride());
-    partial_bytes = n_partial * (v_stride + 2) * sizeof(float);
-  }
+  const auto n_partial = static_cast<std::size_t>(task.n_kv_heads) *
+                         static_cast<std::size_t>(n_queries) * static_cast<std::size_t>(n_used());
+  const auto v_stride = static_cast<std::size_t>(task.cache.layout.v_stride());
+  const std::size_t n_bytes = n_partial * (v_stride + 2) * sizeof(float);
+  split_chunks = n_used() > 1 && n_units % n_threads != 0 && n_units < 4 * n_threads &&
+                 n_bytes <= kMostPartialBytes;
+  if (split_chunks) partial_bytes = n_bytes;
 }
 
 AttentionWorkspace::AttentionWorkspace(const AttentionTask& task, const AttentionPlan& plan,

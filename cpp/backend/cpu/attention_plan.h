@@ -15,11 +15,12 @@ inline constexpr int kKvStep = 32;  // positions that are converted to float tog
 inline constexpr int kScoreStride = kKvChunk + 16;
 
 struct AttentionPlan {
-  int group = 0;      // query heads per kv head
-  int n_queries = 0;  // per kv head: n_rows * group, query t is row t / group
-  int tile_rows = 0;  // queries per tile; the last tile may be smaller
-  int n_tiles = 0;    // per kv head
-  int n_chunks = 0;   // chunks of the longest possible row
+  int group = 0;        // query heads per kv head
+  int n_queries = 0;    // per kv head: n_rows * group, query t is row t / group
+  int tile_rows = 0;    // queries per tile; the last tile may be smaller
+  int n_tiles = 0;      // per kv head
+  int n_chunks = 0;     // chunks of the longest possible row
+  int first_chunk = 0;  // those before it are behind the window of every row
   int window = 0;
   bool split_chunks = false;      // a unit is one chunk of a tile, merged after a barrier
   std::size_t thread_bytes = 0;   // scratch of one thread
@@ -27,6 +28,7 @@ struct AttentionPlan {
 
   AttentionPlan(const AttentionTask& task, int n_threads);
 
+  [[nodiscard]] int n_used() const { return n_chunks - first_chunk; }
   // The first logical position that a row of this length sees.
   [[nodiscard]] int first_seen(int length) const {
     return window == 0 || length <= window ? 0 : length - window;

@@ -174,13 +174,13 @@ class CpuBackend final : public Backend {
   }
 
   void gate(const GateTask& task) override {
-    for (int row = 0; row < task.n_rows; ++row) {
+    for_rows(task.n_rows, std::int64_t{task.n_groups} * task.n, [&](int row) {
       for (int g = 0; g < task.n_groups; ++g) {
         float* x = task.x + row * task.x_stride + g * task.n;
         const float* gate = task.gate + row * task.gate_stride + g * task.gate_group;
         ops_.activate_multiply(task.activation, gate, x, task.n, x);
       }
-    }
+    });
   }
 
   void recurrent(const RecurrentTask& task) override {
@@ -211,8 +211,9 @@ class CpuBackend final : public Backend {
             .n_rows = task.n_rows,
             .norm = {},
             .segments = std::span(&segment, 1)});
-    for (int row = 0; row < task.n_rows; ++row)
+    for_rows(task.n_rows, n_experts, [&](int row) {
       choose_experts(task, row, memory.as<float>() + row * n_experts, ops_.sum_exp);
+    });
   }
 
   void experts(const ExpertsTask& task) override {
@@ -255,6 +256,20 @@ class CpuBackend final : public Backend {
                                        const PackedInputs& inputs) const {
     const std::int64_t per_chunk = per_chunk_of(matrix, inputs);
     return (matrix.n_tile_rows() + per_chunk - 1) / per_chunk;
+  }
+
+  // Calls work(row) for every row, of `n` values each, by several threads where that is worth it.
+  template <class Work>
+  void for_rows(int n_rows, std::int64_t n, const Work& work) const {
+    constexpr std::int64_t kWorthThreads = 1 << 14;  // values
+    if (n_rows * n < kWorthThreads) {
+      for (int row = 0; row < n_rows; ++row) work(row);
+      return;
+    }
+    ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
+      const auto [first, end] = part_of(n_rows, context);
+      for (std::int64_t row = first; row < end; ++row) work(static_cast<int>(row));
+    });
   }
 
   // Phase 1 of an operation, ending in a barrier.
