@@ -94,6 +94,8 @@ def measure(binary: str, model: str, threads: int, rounds: int) -> dict[str, Any
         keep[keep.index("--repack") + 1] = "keep"
         report["keeping_ms"] = first_token_ms(keep, environment("kept", folder))
         kept = list(pathlib.Path(folder).iterdir())
+        if not kept:
+            raise SystemExit(f"{model}: its weights could not be kept; is the disk full?")
         report["kept_bytes"] = sum(path.stat().st_size for path in kept)
         times: dict[str, dict[str, list[float]]] = {way: {"cold": [], "warm": []} for way in WAYS}
         for i in range(rounds):

@@ -368,6 +368,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     for path in arguments.traces:
         requests = read(path)
+        if not any(request.places for request in requests):
+            raise SystemExit(f"{path}: has no rounds; write it with SPECDEC_ROUND_TRACE")
         if arguments.tokens:
             for request in requests:
                 del request.places[arguments.tokens :]

@@ -159,6 +159,9 @@ def test_a_file_that_is_no_trace_is_refused_with_its_line(tmp_path):
     path.write_text('{"n": 3}\n')
     with pytest.raises(SystemExit, match=r"other\.jsonl:1: not a line of a round trace"):
         tool.read(path)
+    path.write_text("")
+    with pytest.raises(SystemExit, match=r"other\.jsonl: has no rounds"):
+        tool.main([str(path)])
 
 
 def test_the_table_has_a_line_for_every_rule(tiny, tiny_draft, tmp_path, monkeypatch, capsys):
