@@ -42,6 +42,7 @@ inline void cpu_relax() noexcept {
 // Spins about 50 microseconds, then yields: a neighbour on the same core must be able to run.
 class Backoff {
  public:
+  static constexpr int kSpins = 1200;
   void pause() noexcept {
     if (n_ < kSpins) {
       ++n_;
@@ -52,9 +53,9 @@ class Backoff {
   }
 
  private:
-  static constexpr int kSpins = 1200;
   int n_ = 0;
 };
+constexpr int kPatience = Backoff::kSpins + 200;  // pauses before a thread sleeps
 
 // Ends the part of a thread when another one has failed.
 struct Abandoned {};
@@ -70,6 +71,7 @@ struct ThreadPool::State {
   alignas(64) std::atomic<std::uint32_t> phase{0};  // counts barriers
   alignas(64) std::atomic<std::int64_t> next_chunk{0};
   alignas(64) std::atomic<int> n_running{0};  // workers still inside the task
+  alignas(64) std::atomic<int> n_wanted{0};   // threads of the last task, told before its epoch
   alignas(64) std::atomic<bool> stop{false};
 
   // Of a task in which a thread met an exception; else only read.
@@ -90,7 +92,10 @@ struct ThreadPool::State {
       seen = wait_for_task(seen);
       if (stop.load(std::memory_order_acquire)) return;
       const int active = static_cast<int>(seen & kThreadMask);
-      if (index >= active) continue;
+      if (index >= active) {
+        sit_out(index);
+        continue;
+      }
       TaskContext context(index, active, this);
       try {
         (*task)(context);
@@ -101,6 +106,16 @@ struct ThreadPool::State {
       }
       n_running.fetch_sub(1, std::memory_order_release);
     }
+  }
+
+  // Until a task wants that many again: apart from the others, whom every task wakes.
+  void sit_out(int index) {
+    Backoff backoff;
+    for (int i = 0; i < kPatience; ++i) {
+      if (n_wanted.load(std::memory_order_acquire) > index) return;
+      backoff.pause();
+    }
+    for (int now; (now = n_wanted.load()) <= index;) n_wanted.wait(now);
   }
 
   void note_failure() noexcept {
@@ -156,15 +171,11 @@ struct ThreadPool::State {
 
   // Spins, then yields for a while (a decode loop calls again soon), then sleeps.
   std::uint32_t wait_for_task(std::uint32_t seen) {
-    for (int i = 0; i < 1200; ++i) {
+    Backoff backoff;
+    for (int i = 0; i < kPatience; ++i) {
       const auto now = epoch.load(std::memory_order_acquire);
       if (now != seen) return now;
-      cpu_relax();
-    }
-    for (int i = 0; i < 200; ++i) {
-      const auto now = epoch.load(std::memory_order_acquire);
-      if (now != seen) return now;
-      ::sched_yield();
+      backoff.pause();
     }
     n_waiters.fetch_add(1);
     while (epoch.load(std::memory_order_acquire) == seen)
@@ -205,6 +216,8 @@ ThreadPool::~ThreadPool() {
   state_->stop.store(true, std::memory_order_release);
   state_->epoch.fetch_add(kThreadMask + 1);
   state_->epoch.notify_all();
+  state_->n_wanted.store(kMaxThreads);
+  state_->n_wanted.notify_all();
   for (auto& worker : state_->workers) worker.join();
 }
 
@@ -269,6 +282,10 @@ void ThreadPool::run(int n_threads, const std::function<void(TaskContext&)>& tas
   }
   state.caller_done.store(false, std::memory_order_relaxed);
   state.n_running.store(n_threads - 1, std::memory_order_relaxed);
+  if (const int before = state.n_wanted.load(std::memory_order_relaxed); before != n_threads) {
+    state.n_wanted.store(n_threads);
+    if (n_threads > before) state.n_wanted.notify_all();
+  }
   const auto count = (state.epoch.load() & ~kThreadMask) + kThreadMask + 1;
   state.epoch.store(count |
                     static_cast<std::uint32_t>(n_threads));  // seq_cst: ordered against n_waiters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -25,6 +26,14 @@ def test_tasks_of_changing_sizes_follow_each_other():
     for i in range(500):
         n_threads = 1 + i * 7 % 5
         assert base.run_task(n_threads, 1, 3)["entered"] == [1] * n_threads
+
+
+def test_threads_that_sat_out_come_back():
+    """Asleep or on the way there: tasks of two threads between those of eight, with pauses."""
+    for i in range(40):
+        for n_threads in (8, 2, 2, 3, 8):
+            assert base.run_task(n_threads, 2, 5)["entered"] == [1] * n_threads
+            time.sleep(0.0004 * (i % 5))
 
 
 def test_callers_take_turns():
