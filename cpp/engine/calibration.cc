@@ -26,7 +26,7 @@
 namespace specdec {
 namespace {
 
-constexpr const char* kHeader = "specdec calibration 3";
+constexpr const char* kHeader = "specdec calibration 4";
 constexpr double kTargetBudgetMs = 330.0;  // after the first look at every row count
 constexpr double kDraftBudgetMs = 100.0;
 constexpr int kMostRounds = 5;

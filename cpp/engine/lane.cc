@@ -124,7 +124,6 @@ void Lane::tell_round(const RoundInfo& round) {
 void Lane::adapt(const Controller& learnt) {
   SPECDEC_CHECK(controller_.has_value());
   *controller_ = learnt;
-  credit_before_ = learnt.state();
 }
 
 void Lane::begin() {

@@ -96,7 +96,6 @@ class Lane {
   [[nodiscard]] Job& job() { return *job_; }
   [[nodiscard]] const std::shared_ptr<Job>& shared_job() { return job_; }
   [[nodiscard]] Controller* controller() { return controller_ ? &*controller_ : nullptr; }
-  [[nodiscard]] const ControllerState& credit_before() const { return credit_before_; }
   [[nodiscard]] DrafterSet& drafters() { return drafters_; }
   [[nodiscard]] ModelScorer& scorer() { return scorer_; }
   [[nodiscard]] ModelScorer* draft_scorer() { return draft_scorer_ ? &*draft_scorer_ : nullptr; }
@@ -126,7 +125,6 @@ class Lane {
   TokenCache cache_;
   DrafterSet drafters_;
   std::optional<Controller> controller_;
-  ControllerState credit_before_;
   OutputPieces pieces_;
   OutputText text_;
   std::shared_ptr<GenerateResult> result_;  // the job's

@@ -369,13 +369,9 @@ void Scheduler::Impl::end(Lane& lane, const char* reason) noexcept {
 void Scheduler::Impl::learn_from(Lane& lane) {
   lane.drafters().release_keepers(keepers);
   if (lane.controller() == nullptr || !learnt) return;
-  const ControllerState all = learnt->state(), before = lane.credit_before();
   Controller next = *lane.controller();  // complete, before it takes the place of the other one
-  const ControllerState after = next.state();
-  next.set_company({});
   next.target_cost() = cost;
-  next.restore({.credit_ms = all.credit_ms + after.credit_ms - before.credit_ms,
-                .plain_ms = all.plain_ms + after.plain_ms - before.plain_ms});
+  next.end_beside(learnt->state());
   learnt = std::move(next);
   to_keep = true;
 }

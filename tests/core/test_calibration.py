@@ -83,11 +83,12 @@ def test_processes_that_calibrate_at_once_leave_one_whole_file(tiny_path, folder
     assert [file.suffix for file in folder.iterdir()] == [".txt"]
 
 
-HEADER = "specdec calibration 3\n"
+HEADER = "specdec calibration 4\n"
 DAMAGE = {
     "empty": b"",
     "garbage": bytes(range(256)) * 40,
     "other header": b"specdec calibration 99\n1 1 1.0\n0\n0 0\n0 0\n",
+    "before the credit of requests side by side was right": b"specdec calibration 3\n1 1 1\n0\n0 0\n-9 9\n",
     "only a header": HEADER.encode(),
     "no end": (HEADER + "2 1 1.0 2").encode(),
     "negative": (HEADER + "1 1 -1.0\n0\n0 0\n0 0\n").encode(),

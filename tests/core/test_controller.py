@@ -282,6 +282,42 @@ def test_credit_that_outlives_a_request_is_limited() -> None:
     assert c.credit == pytest.approx(8 * c.target_ms(1))
 
 
+def test_credit_of_requests_that_run_at_once_is_limited() -> None:
+    """As the engine does: each begins with what all had at that moment, and ends among others."""
+    machine = Machine()
+    learnt = model_control(machine)
+    most = 8 * learnt.target_ms(1)
+    running: list[Any] = []
+    for n in range(40):
+        running.append(learnt.copy())
+        run_request(running[-1], machine, 200, lambda _i, _j: True)
+        if len(running) < 6:
+            continue
+        lane = running.pop(n % 6)
+        lane.end_beside(learnt)
+        learnt = lane
+        assert 0 <= learnt.credit <= most * 1.001
+    assert learnt.credit == pytest.approx(most, rel=1e-3)
+
+
+def test_losses_of_requests_that_run_at_once_add_up() -> None:
+    machine = Machine()
+    learnt = model_control(machine)
+    lanes = [learnt.copy() for _ in range(3)]
+    alone = []
+    for lane in lanes:
+        run_request(lane, machine, 200, lambda _i, _j: False)
+        alone.append(lane.credit)
+        lane.end_beside(learnt)
+        learnt = lane
+    assert alone[0] < 0
+    assert learnt.credit == pytest.approx(sum(alone))
+    # One that drafts nothing and begins no request brings nothing of another's.
+    other = learnt.copy()
+    other.end_beside(learnt)
+    assert other.credit == pytest.approx(learnt.credit)
+
+
 def test_lookups_are_chosen_by_what_their_matches_are_worth() -> None:
     c = control.Control([("ngram", True), ("suffix", True)])
     c.calibrate([(m, PLAIN_MS * r) for m, r in SHAPE.items()])

@@ -79,6 +79,7 @@ class Control {
         {.n_others = n_others, .n_rows = n_rows, .n_tokens = n_tokens, .n_reading = n_reading});
   }
   void end() { controller_.end_request(); }
+  void end_beside(const Control& others) { controller_.end_beside(others.controller_.state()); }
   [[nodiscard]] double credit() const { return controller_.state().credit_ms; }
   [[nodiscard]] double target_ms(int rows) { return controller_.target_cost().ms(rows); }
   [[nodiscard]] std::string speculation() const { return controller_.speculation(); }
@@ -116,6 +117,8 @@ PYBIND11_MODULE(_testing_control, m) {
       .def("set_company", &Control::set_company, py::arg("n_others"), py::arg("n_rows"),
            py::arg("n_tokens"), py::arg("n_reading") = 0)
       .def("end", &Control::end)
+      .def("end_beside", &Control::end_beside)
+      .def("copy", [](const Control& c) { return c; })
       .def("target_ms", &Control::target_ms)
       .def_property_readonly("credit", &Control::credit)
       .def_property_readonly("speculation", &Control::speculation);

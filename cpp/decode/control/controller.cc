@@ -53,6 +53,14 @@ void Controller::begin_request() {
   plain_reason_ = "nothing was drafted yet";
 }
 
+void Controller::end_beside(const ControllerState& others) {
+  const ControllerState own = credit_.request();
+  company_ = {};
+  credit_.restore(
+      {.credit_ms = others.credit_ms + own.credit_ms, .plain_ms = others.plain_ms + own.plain_ms});
+  end_request();
+}
+
 bool Controller::allowed(double loss_ms, double speedup) const {
   return credit_.allows(loss_ms, speedup, plain_ms());
 }

@@ -76,6 +76,9 @@ class Controller {
 
   void begin_request();
   void end_request() { credit_.end_request(plain_ms()); }
+  // The same for a request that ran beside others: `others` is what all that ended before it earned
+  // and lost, whatever it began with. target_cost() is that of now.
+  void end_beside(const ControllerState& others);
   // Without caches: tokens before the last committed one, which each pass of any model reads again.
   void set_reread(int n_tokens) { n_reread_ = n_tokens; }
   // Before choose() what is known of the pass, before observe() what became of it. Rows are then

@@ -28,6 +28,7 @@ void CreditLedger::end_request(double step_ms) {
 void CreditLedger::restore(const ControllerState& state) {
   credit_ms_ = state.credit_ms;
   plain_ms_ = state.plain_ms;
+  begin_request();
 }
 
 void CreditLedger::add_plain(double ms) {

@@ -22,7 +22,10 @@ class CreditLedger {
   void begin_request();
   void end_request(double step_ms);
   [[nodiscard]] ControllerState state() const { return {credit_ms_, plain_ms_}; }
+  // What earlier requests earned and lost; nothing yet is a request's own.
   void restore(const ControllerState& state);
+  // What this request earned and lost by itself; end_request() does not limit it.
+  [[nodiscard]] ControllerState request() const { return {request_credit_ms_, request_plain_ms_}; }
 
   // So much was emitted, in time of plain steps.
   void add_plain(double ms);
