@@ -29,4 +29,17 @@ std::unique_ptr<Drafter> make_drafter(const DrafterOptions& options, const Draft
   return all_drafters()[options.index()].make(options, models);
 }
 
+bool is_survivable(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kNumerical:
+    case ErrorCode::kResource:
+    case ErrorCode::kContextFull:
+    case ErrorCode::kUnsupported:
+    case ErrorCode::kDevice:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace specdec

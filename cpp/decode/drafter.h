@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "base/token.h"
 #include "decode/draft_tree.h"
 #include "decode/drafter_options.h"
@@ -188,5 +189,8 @@ struct DrafterInfo {
 // Throws Error(kInvalidArgument) for a missing model or an option out of range.
 [[nodiscard]] std::unique_ptr<Drafter> make_drafter(const DrafterOptions& options,
                                                     const DrafterModels& models);
+
+// Errors of a drafter that end its work but not the request.
+[[nodiscard]] bool is_survivable(ErrorCode code);
 
 }  // namespace specdec

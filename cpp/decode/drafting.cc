@@ -12,20 +12,6 @@ namespace {
 
 constexpr int kFirstWindow = 16;  // tokens a draft model reads of a long prompt at first
 
-// Errors of a drafter that end its work but not the request.
-bool is_survivable(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kNumerical:
-    case ErrorCode::kResource:
-    case ErrorCode::kContextFull:
-    case ErrorCode::kUnsupported:
-    case ErrorCode::kDevice:
-      return true;
-    default:
-      return false;
-  }
-}
-
 }  // namespace
 
 Drafting::Drafting(std::span<Drafter* const> drafters, Controller* controller,

@@ -18,8 +18,10 @@
 #include <string_view>
 #include <thread>
 
+#include "base/error.h"
 #include "base/open_file.h"
 #include "base/system.h"
+#include "decode/drafter.h"
 #include "decode/stats.h"
 #include "engine/cache_folder.h"
 
@@ -133,6 +135,19 @@ std::vector<std::pair<int, double>> time_passes(ModelScorer& scorer, const std::
   return best;
 }
 
+// Times passes of a drafter; nothing where they fail and it alone would end: it drafts unmeasured,
+// or fails again and is left out.
+std::vector<std::pair<int, double>> time_drafter(
+    TokenScorer& scorer, const std::function<std::vector<std::pair<int, double>>()>& time) {
+  try {
+    return time();
+  } catch (const Error& error) {
+    if (!is_survivable(error.code())) throw;
+    scorer.truncate(0);
+    return {};
+  }
+}
+
 bool read_passes(std::istream& in, std::vector<std::pair<int, double>>& out) {
   int n = 0;
   if (!(in >> n) || n < 0 || n > 64) return false;
@@ -235,21 +250,23 @@ std::vector<std::pair<int, double>> time_head(HeadScorer& head,
     head.truncate(0);
     return ms;
   };
-  std::vector<std::pair<int, double>> best;
-  (void)pass(1);  // touches memory for the first time
-  double spent = 0.0;
-  for (int round = 0; round < kMostRounds && spent < kDraftBudgetMs; ++round) {
-    std::size_t at = 0;
-    for (const int n : {1, 2, 8, 64}) {
-      if (n > head.n_ctx()) break;
-      const double ms = pass(n);
-      spent += ms;
-      if (round == 0) best.emplace_back(n, ms);
-      best[at].second = std::min(best[at].second, ms);
-      ++at;
+  return time_drafter(head, [&] {
+    std::vector<std::pair<int, double>> best;
+    (void)pass(1);  // touches memory for the first time
+    double spent = 0.0;
+    for (int round = 0; round < kMostRounds && spent < kDraftBudgetMs; ++round) {
+      std::size_t at = 0;
+      for (const int n : {1, 2, 8, 64}) {
+        if (n > head.n_ctx()) break;
+        const double ms = pass(n);
+        spent += ms;
+        if (round == 0) best.emplace_back(n, ms);
+        best[at].second = std::min(best[at].second, ms);
+        ++at;
+      }
     }
-  }
-  return best;
+    return best;
+  });
 }
 
 Calibration calibrate(ModelScorer& target, ModelScorer* draft, int n_draft_layers,
@@ -257,10 +274,15 @@ Calibration calibrate(ModelScorer& target, ModelScorer* draft, int n_draft_layer
   Calibration result;
   const ScopedMs timer(result.measured_ms);
   result.target = time_passes(target, {1, 2, 4, 8, 16}, kTargetBudgetMs, poll, mixture);
-  if (draft != nullptr) result.draft = time_passes(*draft, {1, 2, 8, 64}, kDraftBudgetMs, poll, {});
+  if (draft != nullptr) {
+    result.draft = time_drafter(
+        *draft, [&] { return time_passes(*draft, {1, 2, 8, 64}, kDraftBudgetMs, poll, {}); });
+  }
   if (n_draft_layers > 0) {
-    result.n_draft_layers = n_draft_layers;
-    result.layers = time_passes(target, {1, 2}, kDraftBudgetMs, poll, {}, n_draft_layers);
+    result.layers = time_drafter(target, [&] {
+      return time_passes(target, {1, 2}, kDraftBudgetMs, poll, {}, n_draft_layers);
+    });
+    if (!result.layers.empty()) result.n_draft_layers = n_draft_layers;
   }
   return result;
 }

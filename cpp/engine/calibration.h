@@ -19,7 +19,7 @@ namespace specdec {
 struct Calibration {
   // {rows, ms}, the first of one row.
   std::vector<std::pair<int, double>> target;
-  std::vector<std::pair<int, double>> draft;  // empty without a draft model
+  std::vector<std::pair<int, double>> draft;  // empty without a draft model, or where it failed
   // Of the target's first n_draft_layers layers and its head; 0 and empty: not measured.
   int n_draft_layers = 0;
   std::vector<std::pair<int, double>> layers;
@@ -43,15 +43,17 @@ class CalibrationFile {
   std::string path_;
 };
 
-// Times passes of a head: {rows, ms}, with the fusing of taps where there are several rows.
+// Times passes of a head: {rows, ms}, with the fusing of taps where there are several rows; empty
+// where it fails in a way that would end its drafts only.
 // head_blocks: of the output, as in Batch.
 [[nodiscard]] std::vector<std::pair<int, double>> time_head(
     HeadScorer& head, std::span<const std::int32_t> head_blocks, const std::function<void()>& poll);
 
 // Times passes of both, and of the target's first n_draft_layers layers if there are any, in under
-// half a second; of a mixture the times that rows would take that choose experts independently.
-// Scorers must be empty, and are so afterwards. `poll` is called between passes and
-// may throw, and a pass may be cancelled: then scorers may hold something.
+// half a second; what drafts may fail as in time_head(). Of a mixture the times that rows would
+// take that choose experts independently. Scorers must be empty, and are so afterwards. `poll` is
+// called between passes and may throw, and a pass may be cancelled: then scorers may hold
+// something.
 [[nodiscard]] Calibration calibrate(ModelScorer& target, ModelScorer* draft, int n_draft_layers,
                                     const Mixture& mixture, const std::function<void()>& poll);
 

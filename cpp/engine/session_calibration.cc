@@ -1,6 +1,7 @@
 #include "engine/session_calibration.h"
 
 #include "base/error.h"
+#include "decode/drafter.h"
 #include "decode/drafters/draft_head.h"
 #include "decode/stats.h"
 
@@ -30,7 +31,7 @@ void SessionCalibration::prepare(Controller& controller, const CalibratedPair& p
     try {
       throw;
     } catch (const Error& error) {
-      if (error.code() == ErrorCode::kCancelled) return;
+      if (error.code() == ErrorCode::kCancelled || is_survivable(error.code())) return;
       throw;
     }
   }
@@ -53,8 +54,9 @@ void SessionCalibration::measure(const CalibratedPair& pair, const Mixture& mixt
       known_->draft.empty() == (pair.draft_scorer == nullptr && pair.head_scorer == nullptr);
   const int n_layers = pair.n_draft_layers;
   if (is_there && (n_layers == 0 || known_->n_draft_layers == n_layers)) return;
-  // Of other layers than the last time; what was earned and lost before still counts.
-  const ControllerState earned = is_there ? known_->state : ControllerState();
+  // Of other layers than the last time, or without a drafter that failed then; what was earned and
+  // lost before still counts.
+  const ControllerState earned = known_->state;
   try {
     *known_ = calibrate(pair.target_scorer, pair.draft_scorer, n_layers, mixture, poll);
     if (pair.head_scorer != nullptr) {

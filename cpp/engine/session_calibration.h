@@ -27,8 +27,8 @@ struct CalibratedPair {
 class SessionCalibration {
  public:
   // Once, before the first request, because it feeds the caches: nothing when they hold something.
-  // A request that is cancelled meanwhile goes on uncalibrated, to its end; the next one measures
-  // again. with_credit: what was earned and lost before counts.
+  // A request that is cancelled meanwhile, or whose target cannot be timed, goes on uncalibrated,
+  // to its end; the next one measures again. with_credit: what was earned and lost before counts.
   void prepare(Controller& controller, const CalibratedPair& pair, bool with_credit,
                const std::function<void()>& poll);
   // What earlier runs learnt, lost and gained counts in later ones.

@@ -11,6 +11,8 @@ import threading
 
 import pytest
 
+import tiny_models
+
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 
 PROMPT = "the cat in the hat the cat in the hat the cat in the "
@@ -88,7 +90,7 @@ DAMAGE = {
     "empty": b"",
     "garbage": bytes(range(256)) * 40,
     "other header": b"specdec calibration 99\n1 1 1.0\n0\n0 0\n0 0\n",
-    "before the credit of requests side by side was right": b"specdec calibration 3\n1 1 1\n0\n0 0\n-9 9\n",
+    "earlier header": b"specdec calibration 3\n1 1 1.0\n0\n0 0\n-9 9\n",
     "only a header": HEADER.encode(),
     "no end": (HEADER + "2 1 1.0 2").encode(),
     "negative": (HEADER + "1 1 -1.0\n0\n0 0\n0 0\n").encode(),
@@ -153,3 +155,43 @@ def test_without_a_usable_home_nothing_is_kept(tiny, tmp_path, monkeypatch, expe
         monkeypatch.setenv("HOME", home)
     assert generate(tiny)[0] == expected
     assert list(tmp_path.iterdir()) == []
+
+
+def with_nan(path, tensor, row):
+    config = tiny_models.TinyConfig()
+    tensors = tiny_models.random_tensors(config, 1)
+    tensors[tensor][row] = float("nan")
+    keys = tiny_models.metadata(config) | tiny_models.byte_tokenizer(config.vocab_size)
+    return sd.Model(tiny_models.write_gguf(path, keys, tensors), n_threads=1)
+
+
+def drafters(draft):
+    return {"auto": "auto", "list": [sd.NGram(), sd.DraftModel(draft)]}
+
+
+@pytest.mark.parametrize("which", ["auto", "list"])
+def test_a_draft_model_that_cannot_be_timed_only_ends_its_drafts(
+    tiny, folder, tmp_path, expected, which
+):
+    with with_nan(tmp_path / "bad.gguf", "output.weight", 5) as bad:
+        options = {"drafter": drafters(bad)[which], "draft": bad if which == "auto" else None}
+        with sd.Decoder(tiny, **options) as decoder:
+            for _ in range(2):
+                assert decoder.generate(PROMPT, **SHORT).token_ids == expected
+        with sd.Engine(tiny, n_ctx=256, **options) as engine:
+            assert engine.submit(PROMPT, **SHORT).result(60).token_ids == expected
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_target_that_cannot_be_timed_goes_on_without(tmp_path, folder):
+    """Its first token is among those that are fed for their time, and not in the text."""
+    with with_nan(tmp_path / "bad.gguf", "token_embd.weight", 1) as bad:
+        prompt = [97, 98, 99, 97, 98, 99, 97, 98]
+        call = {**SHORT, "logit_bias": {1: -float("inf")}}
+        with sd.Decoder(bad, drafter=None) as decoder:
+            plain = decoder.generate(prompt, **call).token_ids
+        with sd.Decoder(bad, n_ctx=256) as decoder, sd.Engine(bad, n_ctx=256) as engine:
+            for _ in range(2):
+                assert decoder.generate(prompt, **call).token_ids == plain
+                assert engine.submit(prompt, **call).result(60).token_ids == plain
+    assert not folder.exists()
