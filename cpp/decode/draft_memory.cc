@@ -60,6 +60,13 @@ DraftMemory::DraftMemory(int max_tokens, std::uint32_t first_position)
   }
 }
 
+// Never back: others may use it at once.
+void DraftMemory::touch(const Text& text, std::uint64_t time) {
+  std::uint64_t used = text.used.load();
+  while (used < time && !text.used.compare_exchange_weak(used, time)) {
+  }
+}
+
 std::size_t DraftMemory::bucket_of(std::uint64_t hash) const {
   return static_cast<std::size_t>(hash >> 32) & (levels_[0].size() - 1);
 }
@@ -115,7 +122,7 @@ int DraftMemory::look_up(std::uint64_t key, std::span<const TokenId> text, int m
   const std::span<const TokenId> end = text.last(std::min(text.size(), index_of(kMostMatch)));
   std::vector<TokenId> context;
   for (int part = 0; place.text != nullptr && part < kMostGoOn; ++part) {
-    touch(*place.text);
+    touch(*place.text, now());
     const std::size_t first = out.size();
     const std::vector<TokenId>& known = place.text->tokens;
     while (out.size() < limit && place.at < known.size()) out.push_back(known[place.at++]);
@@ -129,14 +136,15 @@ int DraftMemory::look_up(std::uint64_t key, std::span<const TokenId> text, int m
 }
 
 // How much of the beginning of a text is there already.
-std::size_t DraftMemory::n_known(std::uint64_t key, std::span<const TokenId> text) const {
+std::size_t DraftMemory::n_known(std::uint64_t time, std::uint64_t key,
+                                 std::span<const TokenId> text) const {
   constexpr std::size_t kLast = kLevels.size() - 1;
   const auto step = index_of(kLevels[kLast]);
   if (text.size() <= step) {
     const Place place = find(key, text.first(text.size() - 1));
     const bool known = place.text != nullptr && index_of(place.length) == text.size() - 1 &&
                        place.text->tokens[place.at] == text.back();
-    if (known) touch(*place.text);
+    if (known) touch(*place.text, time);
     return known ? text.size() : 0;
   }
   std::size_t known = 0;
@@ -144,7 +152,7 @@ std::size_t DraftMemory::n_known(std::uint64_t key, std::span<const TokenId> tex
     const std::size_t from = std::max(known, step);
     Place place = find(key, text.first(from), kLast);
     if (place.text == nullptr) break;
-    touch(*place.text);
+    touch(*place.text, time);
     const std::vector<TokenId>& tokens = place.text->tokens;
     std::size_t at = from;
     while (at < text.size() && place.at < tokens.size() && tokens[place.at] == text[at]) {
@@ -197,16 +205,21 @@ void DraftMemory::index_again() {
   }
 }
 
-void DraftMemory::forget_oldest() {
-  const auto oldest = std::min_element(
-      texts_.begin(), texts_.end(),
-      [](const auto& a, const auto& b) { return a.second->used.load() < b.second->used.load(); });
-  n_tokens_ -= static_cast<int>(oldest->second->tokens.size());
-  texts_.erase(oldest);
+// False: of what would have to go something was used later than that.
+bool DraftMemory::make_room(std::uint64_t time, std::size_t n_tokens) {
+  while (n_tokens_ > 0 && n_tokens_ + static_cast<int>(n_tokens) > max_tokens_) {
+    const auto oldest = std::min_element(
+        texts_.begin(), texts_.end(),
+        [](const auto& a, const auto& b) { return a.second->used.load() < b.second->used.load(); });
+    if (oldest->second->used.load() > time) return false;
+    n_tokens_ -= static_cast<int>(oldest->second->tokens.size());
+    texts_.erase(oldest);
+  }
+  return true;
 }
 
-void DraftMemory::store(std::uint64_t key, std::span<const TokenId> text) {
-  while (n_tokens_ > 0 && n_tokens_ + static_cast<int>(text.size()) > max_tokens_) forget_oldest();
+void DraftMemory::store(std::uint64_t time, std::uint64_t key, std::span<const TokenId> text) {
+  if (!make_room(time, text.size())) return;
   if (levels_[0].empty()) {
     const std::size_t n = std::bit_ceil(index_of(max_tokens_) / (kBucketSlots / 2));
     std::array<std::vector<Bucket>, kLevels.size()> levels;  // all of them or none
@@ -217,7 +230,7 @@ void DraftMemory::store(std::uint64_t key, std::span<const TokenId> text) {
   auto made = std::make_unique<Text>();
   made->key = key;
   made->tokens.assign(text.begin(), text.end());
-  touch(*made);
+  touch(*made, time);
   const std::uint32_t base = next_position_;
   index(base, *made);
   texts_.emplace(base, std::move(made));
@@ -227,13 +240,22 @@ void DraftMemory::store(std::uint64_t key, std::span<const TokenId> text) {
 }
 
 void DraftMemory::add(std::uint64_t key, std::span<const TokenId> text) {
+  const std::unique_lock lock(mutex_);
+  add_locked(now(), key, text);
+}
+
+void DraftMemory::add_at(std::uint64_t time, std::uint64_t key, std::span<const TokenId> text) {
+  const std::unique_lock lock(mutex_);
+  add_locked(time, key, text);
+}
+
+void DraftMemory::add_locked(std::uint64_t time, std::uint64_t key, std::span<const TokenId> text) {
   text = text.last(std::min(text.size(), index_of(max_tokens_)));
   // Nothing follows the shortest match otherwise.
   if (text.size() <= index_of(kLeastMatch)) return;
-  const std::unique_lock lock(mutex_);
-  const std::size_t known = n_known(key, text);
+  const std::size_t known = n_known(time, key, text);
   if (known == text.size()) return;
-  store(key, text.subspan(known > index_of(kOverlap) ? known - index_of(kOverlap) : 0));
+  store(time, key, text.subspan(known > index_of(kOverlap) ? known - index_of(kOverlap) : 0));
 }
 
 std::size_t DraftMemory::row_of(std::uint64_t key, TokenId after) const {
@@ -241,13 +263,19 @@ std::size_t DraftMemory::row_of(std::uint64_t key, TokenId after) const {
 }
 
 void DraftMemory::add_successors(std::uint64_t key, std::span<const Successors> rows) {
+  add_successors_at(now(), key, rows);
+}
+
+void DraftMemory::add_successors_at(std::uint64_t time, std::uint64_t key,
+                                    std::span<const Successors> rows) {
   if (rows.empty()) return;
   const std::unique_lock lock(mutex_);
   if (rows_.empty()) rows_.resize(std::bit_ceil(index_of(max_tokens_ / kTokensPerRow)));
   for (const Successors& row : rows) {
     Row& place = rows_[row_of(key, row.after)];
+    if (place.is_there && place.used > time) continue;
     if (!place.is_there) ++n_rows_;
-    place = {.key = key, .is_there = true, .successors = row};
+    place = {.key = key, .is_there = true, .used = time, .successors = row};
   }
   ++n_changes_;
 }

@@ -37,6 +37,11 @@ class DraftMemory {
 
   // A text is over: prompt and output. Of one that is longer than the memory the last tokens.
   void add(std::uint64_t key, std::span<const TokenId> text);
+  // What somebody else used earlier has one of the times that leave_free() left: it is older than
+  // all that was used here since, and forgets none of that.
+  static constexpr std::uint64_t kFreeTimes = std::uint64_t{1} << 32;
+  std::uint64_t leave_free() { return clock_.fetch_add(kFreeTimes) + 1; }  // the first of them
+  void add_at(std::uint64_t time, std::uint64_t key, std::span<const TokenId> text);
   // Appends to `out` up to max_tokens tokens that followed the longest known end of `text`; returns
   // how long that is, or 0.
   int look_up(std::uint64_t key, std::span<const TokenId> text, int max_tokens,
@@ -48,6 +53,7 @@ class DraftMemory {
     std::array<TokenId, kRowTokens> best{};  // -1 behind the last
   };
   void add_successors(std::uint64_t key, std::span<const Successors> rows);
+  void add_successors_at(std::uint64_t time, std::uint64_t key, std::span<const Successors> rows);
   // False: none are known, and `row` is as it was.
   bool find_successors(std::uint64_t key, TokenId after, std::span<TokenId> row) const;
 
@@ -89,21 +95,25 @@ class DraftMemory {
   struct Row {
     std::uint64_t key = 0;
     bool is_there = false;
+    std::uint64_t used = 0;
     Successors successors;
   };
 
   // All with the lock held.
   void index(std::uint32_t base, const Text& text);
   void index_again();
-  void forget_oldest();
-  void store(std::uint64_t key, std::span<const TokenId> text);
-  [[nodiscard]] std::size_t n_known(std::uint64_t key, std::span<const TokenId> text) const;
+  void add_locked(std::uint64_t time, std::uint64_t key, std::span<const TokenId> text);
+  [[nodiscard]] bool make_room(std::uint64_t time, std::size_t n_tokens);
+  void store(std::uint64_t time, std::uint64_t key, std::span<const TokenId> text);
+  [[nodiscard]] std::size_t n_known(std::uint64_t time, std::uint64_t key,
+                                    std::span<const TokenId> text) const;
   [[nodiscard]] Place find(std::uint64_t key, std::span<const TokenId> text,
                            std::size_t from_level = 0) const;
   [[nodiscard]] Place place_of(const Slot& slot) const;
   [[nodiscard]] std::size_t bucket_of(std::uint64_t hash) const;
   [[nodiscard]] std::size_t row_of(std::uint64_t key, TokenId after) const;
-  void touch(const Text& text) const { text.used.store(clock_.fetch_add(1) + 1); }
+  [[nodiscard]] std::uint64_t now() const { return clock_.fetch_add(1) + 1; }
+  static void touch(const Text& text, std::uint64_t time);
 
   const int max_tokens_;
   const std::uint32_t first_position_;

@@ -173,7 +173,9 @@ void MemoryFile::check_body() {
 }
 
 // Everything was checked.
-void MemoryFile::add_to(DraftMemory& memory, const std::function<void()>& poll) const {
+void MemoryFile::add_to(DraftMemory& memory, std::uint64_t time,
+                        const std::function<void()>& poll) const {
+  static_assert(kMostBytes < DraftMemory::kFreeTimes);
   Cursor cursor(bytes_);
   std::vector<TokenId> tokens;
   std::uint64_t key = 0, count = 0;
@@ -183,7 +185,7 @@ void MemoryFile::add_to(DraftMemory& memory, const std::function<void()>& poll) 
     if (poll) poll();
     SPECDEC_CHECK(cursor.read(&key) && cursor.read(&n) &&
                   read_tokens(cursor, n, head_.n_vocabulary, tokens));
-    memory.add(key, tokens);
+    memory.add_at(time + i, key, tokens);
   }
   SPECDEC_CHECK(cursor.read(&count));
   for (std::uint64_t i = 0; i < n_rows_; ++i) {
@@ -192,7 +194,7 @@ void MemoryFile::add_to(DraftMemory& memory, const std::function<void()>& poll) 
                   read_tokens(cursor, n, head_.n_vocabulary, tokens));
     row.best.fill(-1);
     std::copy(tokens.begin(), tokens.end(), row.best.begin());
-    memory.add_successors(key, std::span(&row, 1));
+    memory.add_successors_at(time, key, std::span(&row, 1));
   }
 }
 

@@ -45,8 +45,10 @@ class MemoryFile {
   [[nodiscard]] std::uint64_t n_tokens() const noexcept { return n_tokens_; }
   [[nodiscard]] std::uint64_t n_rows() const noexcept { return n_rows_; }
   [[nodiscard]] std::uint64_t n_keys() const noexcept { return n_keys_; }
-  // Adds what it holds, in its order. `poll` may be empty; it may throw.
-  void add_to(DraftMemory& memory, const std::function<void()>& poll = {}) const;
+  // Adds what it holds, in its order, at times from the first of those that the memory left free.
+  // `poll` may be empty; it may throw.
+  void add_to(DraftMemory& memory, std::uint64_t time,
+              const std::function<void()>& poll = {}) const;
 
   // Whether the file begins like one of these; false also where it cannot be read.
   [[nodiscard]] static bool is_one(const std::string& path);

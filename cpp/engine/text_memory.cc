@@ -12,7 +12,10 @@
 namespace specdec {
 
 TextMemory::TextMemory(std::string path, int max_tokens)
-    : path_(std::move(path)), texts_(std::make_shared<DraftMemory>(max_tokens)), pid_(::getpid()) {}
+    : path_(std::move(path)),
+      texts_(std::make_shared<DraftMemory>(max_tokens)),
+      pid_(::getpid()),
+      free_times_(texts_->leave_free()) {}
 
 TextMemory::~TextMemory() { save_quietly(); }
 
@@ -58,6 +61,7 @@ void TextMemory::bind(const LoadedModel& model, const std::function<void()>& pol
     texts_->clear();
     throw;
   }
+  free_times_ = texts_->leave_free();
   n_saved_changes_ = texts_->stats().n_changes;
   if (cleared_) --n_saved_changes_;  // what is there is to be emptied
 }
@@ -68,7 +72,7 @@ void TextMemory::read_file(const std::function<void()>& poll) {
   if (checksum == 0 || checksum == file_checksum_) return;
   const MemoryFile file(path_);
   require_vocabulary(file);
-  if (!cleared_) file.add_to(*texts_, poll);
+  if (!cleared_) file.add_to(*texts_, free_times_, poll);
   file_checksum_ = file.checksum();
 }
 
@@ -94,8 +98,10 @@ void TextMemory::save() {
   const FolderLock folder(path_);
   read_file({});
   const std::uint64_t n_changes = texts_->stats().n_changes;  // with what was read
+  const std::uint64_t free_times = texts_->leave_free();
   file_checksum_ = write_memory_file(path_, head_, *texts_);
   n_saved_changes_ = n_changes;
+  free_times_ = free_times;
   cleared_ = false;
 }
 

@@ -69,6 +69,7 @@ class TextMemory {
   MemoryFileHead head_;       // of the first model; vocabulary 0: none yet
   std::uint64_t file_checksum_ = 0;
   std::uint64_t n_saved_changes_ = 0;
+  std::uint64_t free_times_;  // before all that was used here since the last save
   std::chrono::steady_clock::time_point last_save_{};
   bool warned_ = false;
   bool cleared_ = false;  // what the file holds is forgotten, until it is written again

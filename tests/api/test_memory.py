@@ -235,6 +235,32 @@ def test_two_writers_do_not_lose_each_others_texts(tiny: Any, tmp_path: pathlib.
     assert third.n_texts == two.n_texts == 2
 
 
+def test_a_full_memory_keeps_its_own_texts_when_it_saves(tiny: Any, tmp_path: pathlib.Path) -> None:
+    from test_memory_stateful import texts_of
+
+    rng = random.Random(3)
+    texts = [tuple(rng.randrange(97, 123) for _ in range(150)) for _ in range(12)]
+
+    def tell(memory: Any, some: list[Any]) -> None:
+        with sd.Decoder(tiny, drafter=None, memory=memory) as decoder:
+            for text in some:
+                decoder.generate(list(text), max_tokens=0)
+
+    path = tmp_path / "texts.memory"
+    one, two = (sd.Memory(path, max_tokens=1024) for _ in range(2))
+    one.use(tiny)
+    two.use(tiny)
+    tell(two, texts[:1])
+    tell(one, texts[:1])
+    one.save()
+    tell(two, texts[1:7])
+    two.save()
+    tell(one, texts[7:10])
+    one.save()
+    assert texts_of(path) == [*texts[4:7], *texts[7:10]]
+    assert one.n_texts == 6
+
+
 def test_what_is_cleared_does_not_come_back_from_what_another_wrote(
     tiny: Any, tmp_path: pathlib.Path
 ) -> None:

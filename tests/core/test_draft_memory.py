@@ -339,3 +339,30 @@ def test_greedy_text_is_plain_whatever_the_memory_holds() -> None:
             assert out["token_ids"] == plain
             accepted.append(out["stats"]["accepted"])
     assert accepted[0] > 45  # of the text itself
+
+
+def test_what_others_used_earlier_takes_no_place_of_what_was_used_since() -> None:
+    texts = [numbers(seed, 200) for seed in range(12)]
+    a = memory(texts[0], texts[1], max_tokens=1024)
+    time = a.leave_free()
+    a.look_up(texts[1][:50], 4)
+    a.add(texts[2])
+    for n, text in enumerate(texts[3:9]):
+        a.add_at(time + n, text)
+    # The first own one went, and those of the others that came first.
+    assert [text for _, text in a.texts()] == [*texts[6:9], texts[1], texts[2]]
+    for text in texts[9:12]:
+        a.add(text)
+    a.add_at(time, texts[0])  # older than everything that fills the memory
+    assert [text for _, text in a.texts()] == [*texts[1:3], *texts[9:12]]
+
+
+def test_rows_of_others_are_older_too() -> None:
+    a = memory(max_tokens=1024)
+    a.add_successors(3, [1, 2])
+    time = a.leave_free()
+    a.add_successors(4, [1, 2])
+    for after in (3, 4, 5):
+        a.add_successors(after, [8], time=time)
+    found = [a.successors(after, 2)[1] for after in (3, 4, 5)]
+    assert found == [[8, -1], [1, 2], [8, -1]]

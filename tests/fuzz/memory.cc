@@ -34,7 +34,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   fuzz::runs([&] {
     const MemoryFile read(file.path());
     DraftMemory memory(DraftMemory::kLeastTokens);
-    read.add_to(memory);
+    read.add_to(memory, memory.leave_free());
     const auto limit = static_cast<std::int64_t>(read.head().n_vocabulary);
     const auto check = [&](TokenId token) {
       if (token < 0 || token >= limit) fuzz::found("a token out of range");

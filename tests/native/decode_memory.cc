@@ -1,6 +1,7 @@
 // DraftMemory as pytest sees it.
 #include <pybind11/stl.h>
 
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -21,6 +22,13 @@ void bind_draft_memory(py::module_& m) {
             memory.add(key, text);
           },
           py::arg("text"), py::arg("key") = 0, py::call_guard<py::gil_scoped_release>())
+      .def("leave_free", &DraftMemory::leave_free)
+      .def(
+          "add_at",
+          [](DraftMemory& memory, std::uint64_t time, const std::vector<TokenId>& text) {
+            memory.add_at(time, 0, text);
+          },
+          py::arg("time"), py::arg("text"))
       .def(
           "look_up",
           [](const DraftMemory& memory, const std::vector<TokenId>& text, int n,
@@ -34,13 +42,17 @@ void bind_draft_memory(py::module_& m) {
       .def(
           "add_successors",
           [](DraftMemory& memory, TokenId after, const std::vector<TokenId>& best,
-             std::uint64_t key) {
+             std::uint64_t key, std::optional<std::uint64_t> time) {
             DraftMemory::Successors row{.after = after, .best = {}};
             row.best.fill(-1);
             std::copy_n(best.begin(), std::min(best.size(), row.best.size()), row.best.begin());
-            memory.add_successors(key, std::span(&row, 1));
+            if (time) {
+              memory.add_successors_at(*time, key, std::span(&row, 1));
+            } else {
+              memory.add_successors(key, std::span(&row, 1));
+            }
           },
-          py::arg("after"), py::arg("best"), py::arg("key") = 0)
+          py::arg("after"), py::arg("best"), py::arg("key") = 0, py::arg("time") = py::none())
       .def(
           "successors",
           [](const DraftMemory& memory, TokenId after, int n, std::uint64_t key) {
