@@ -358,6 +358,9 @@ void Drafting::commit(const CommitInfo& info, std::span<const std::int32_t> acce
                           .verify_ms = verify_ms,
                           .reading = reading});
     judge(info.committed.last(static_cast<std::size_t>(info.n_new)), accepted);
+  } else if (forced_) {
+    // What the grammar said is no proof of lookups, and what they said of it lies behind.
+    for (Member& member : members_) member.pending = {};
   }
   pass_draft_ms_ = 0.0;
   {

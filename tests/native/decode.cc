@@ -21,6 +21,7 @@ PYBIND11_MODULE(_testing_decode, m) {
   });
   bind_sampling(m);
   bind_laws(m);
+  bind_drafting(m);
   bind_session(m);
   bind_draft_memory(m);
 }
