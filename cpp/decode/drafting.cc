@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "decode/memory_lookup.h"
 #include "decode/round_trace.h"
 #include "decode/stats.h"
 
@@ -229,16 +230,20 @@ void Drafting::label(Draft& draft, const Member& member, int limit) const {
                                                : "fixed length";
 }
 
-// The first drafter that has something to say; models first.
+// The first drafter that has something to say: a memory that leads, models, other lookups.
 Draft Drafting::next_fixed(std::span<const TokenId> committed, int max_tokens, int n_free_slots,
                            Chance& chance) {
   Draft draft{.proposal = {}, .drafter = {}, .reason = "no room for a draft"};
-  for (const bool models : {true, false}) {
+  const bool leads = members_.front().drafter->name() == kMemoryName;
+  const auto turn_of = [&](const Member& member) {
+    return leads && &member == &members_.front() ? 0 : member.model != nullptr ? 1 : 2;
+  };
+  for (const int turn : {0, 1, 2}) {
     for (Member& member : members_) {
-      if (!member.active || (member.model != nullptr) != models) continue;
+      if (!member.active || turn_of(member) != turn) continue;
       const int limit = limit_of(member, max_tokens, n_free_slots);
       if (limit < 1) continue;
-      if (models) {
+      if (member.model != nullptr) {
         ask_or_plan(draft, member, committed, limit, chance);
         if (draft.plan) return draft;
       } else {

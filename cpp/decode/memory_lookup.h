@@ -2,11 +2,14 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "decode/draft_memory.h"
 #include "decode/drafter.h"
 
 namespace specdec {
+
+inline constexpr std::string_view kMemoryName = "memory";
 
 struct MemoryLookupOptions {
   DraftLengths lengths;

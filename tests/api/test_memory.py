@@ -92,6 +92,21 @@ def test_rejected_drafts_leave_no_trace(tiny: Any) -> None:
     assert out.stats.drafted > out.stats.accepted
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+@pytest.mark.parametrize("which", ["model", "layerskip"])
+def test_it_drafts_before_a_model_of_fixed_length(
+    tiny: Any, tiny_draft: Any, which: str, temperature: float
+) -> None:
+    call = {"temperature": temperature, "seed": 3} if temperature else {}
+    drafter = sd.DraftModel(tiny_draft, gamma=4) if which == "model" else sd.LayerSkip(gamma=3)
+    memory = sd.Memory()
+    first, rounds = rounds_of(tiny, memory, drafter=drafter, **call)
+    assert from_memory(rounds) == 0
+    second, rounds = rounds_of(tiny, memory, drafter=drafter, **call)
+    assert from_memory(rounds) > 30
+    assert second.token_ids == first.token_ids
+
+
 def test_plain_decoding_only_learns(tiny: Any) -> None:
     memory = sd.Memory()
     for _ in range(2):

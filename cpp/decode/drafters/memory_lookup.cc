@@ -12,7 +12,7 @@ class MemoryLookup final : public Drafter {
   MemoryLookup(const MemoryLookupOptions& options, std::shared_ptr<const DraftMemory> memory)
       : options_(options), memory_(std::move(memory)) {}
 
-  std::string_view name() const override { return "memory"; }
+  std::string_view name() const override { return kMemoryName; }
   DraftLengths lengths() const override { return options_.lengths; }
   int default_draft_max() const override { return 15; }
   int weighed_draft_max() const override { return kWeighedMax; }
