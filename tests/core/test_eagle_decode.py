@@ -140,12 +140,20 @@ def test_a_call_that_was_cancelled_leaves_the_head_in_line(at: int) -> None:
     assert held == (PROMPT + out["token_ids"])[: len(held)]
 
 
-def test_a_head_without_room_stops_drafting() -> None:
+@pytest.mark.parametrize("n_prompts", [1, 9])
+@pytest.mark.parametrize("gamma", [1, 3, 7])
+def test_a_head_without_room_begins_anew(gamma: int, n_prompts: int) -> None:
     plain = m.Session(TARGET, None)
     session = m.Session(TARGET, {**HEAD, "toy": {**DRAFT, "n_ctx": 24}})
-    out = session.run(prompt=PROMPT, max_tokens=60, gamma=3)
-    assert out["token_ids"] == plain.run(prompt=PROMPT, max_tokens=60)["token_ids"]
-    assert out["stats"]["drafted"] > 0
+    prompt = PROMPT * n_prompts
+    out = session.run(prompt=prompt, max_tokens=90, gamma=gamma)
+    assert out["token_ids"] == plain.run(prompt=prompt, max_tokens=90)["token_ids"]
+    assert out["stats"]["speculation"] == "on"
+    assert all(drafted for drafted, _, _ in out["rounds"][:-1])
+    text = prompt + out["token_ids"]
+    held = head_text(session)
+    assert 0 < len(held) <= 23
+    assert any(text[at : at + len(held)] == held for at in range(len(text)))
 
 
 def test_requests_by_turns_get_what_they_get_alone() -> None:

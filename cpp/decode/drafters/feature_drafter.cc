@@ -37,14 +37,14 @@ class FeatureDrafter final : public ChainDrafter {
   }
 
   void read(const ReadInfo& info) override {
-    cache_.add(info.text, info.first_row, info.taps);
+    take(info.text, info.first_row, info.taps);
     read_most(0);
   }
   void commit(const CommitInfo& info) override {
     if (info.n_new == 0) return;
     head_.add(info.committed.last(static_cast<std::size_t>(info.n_new)),
               cache_.scorer().vocab_size());
-    cache_.add(info.committed, static_cast<int>(info.committed.size()) - info.n_new - 1, info.taps);
+    take(info.committed, static_cast<int>(info.committed.size()) - info.n_new - 1, info.taps);
     // Others draft: what they had accepted is read by and by.
     read_most(FeatureCache::kMostWaiting);
   }
@@ -60,6 +60,18 @@ class FeatureDrafter final : public ChainDrafter {
 
  private:
   class Rows;
+
+  // Where the head's context would be full it begins anew with the last of these rows.
+  void take(std::span<const TokenId> text, int row, std::span<const float> taps) {
+    cache_.add(text, row, taps);
+    const int n_ctx = cache_.scorer().n_ctx();
+    if (cache_.n_known() - cache_.first_row() <= n_ctx) return;
+    const std::size_t width = cache_.scorer().n_tapped();
+    const auto n_rows = static_cast<int>(taps.size() / width);
+    const int n_kept = std::min(n_rows, std::max(n_ctx / 2, 1));
+    cache_.clear();
+    cache_.add(text, row + n_rows - n_kept, taps.last(static_cast<std::size_t>(n_kept) * width));
+  }
 
   // All that waits but the last row, whose output is the first draft, if there is more.
   void read_most(int n_allowed) {
