@@ -56,7 +56,7 @@ void bind_memory(py::module_& m) {
     const auto open = open_memories();
     const NativeCall call;
     for (const auto& weak : open)
-      if (const auto memory = weak.lock()) memory->save_if_due(std::chrono::seconds(0));
+      if (const auto memory = weak.lock()) memory->save_at_end();
   }));
 }
 

@@ -8,10 +8,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <string_view>
-#include <thread>
 #include <unordered_set>
 #include <utility>
 
@@ -30,7 +28,6 @@ constexpr std::size_t kPrologueBytes = 8 + 4 + 4 + 8 + 8;
 constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;
 constexpr std::uint32_t kMostName = 4096;
 constexpr std::uint32_t kMostVocabulary = 1U << 30;
-constexpr auto kLongestWait = std::chrono::seconds(5);
 
 template <typename T>
 void put(std::string& out, T value) {
@@ -266,20 +263,16 @@ std::uint64_t write_memory_file(const std::string& path, const MemoryFileHead& h
 FolderLock::FolderLock(const std::string& path) {
   fd_ = open_uninterrupted(folder_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd_ < 0) throw_file_error(folder_of(path), "cannot open the folder", errno);
-  const auto end = std::chrono::steady_clock::now() + kLongestWait;
   while (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
     if (errno == EINTR) continue;
     if (errno != EWOULDBLOCK) return;
-    if (std::chrono::steady_clock::now() >= end) {
-      ::close(fd_);
-      throw memory_file_error(path, ErrorCode::kIo, "locked",
-                              "another process has locked its folder for seconds; try again");
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    ::close(std::exchange(fd_, -1));
+    return;
   }
 }
 
 FolderLock::~FolderLock() {
+  if (fd_ < 0) return;
   ::flock(fd_, LOCK_UN);  // a child that fork() made meanwhile has the descriptor, too
   ::close(fd_);
 }

@@ -78,13 +78,15 @@ class MemoryFile {
 std::uint64_t write_memory_file(const std::string& path, const MemoryFileHead& head,
                                 const DraftMemory& memory);
 
-// While it lives no other process that asks has the folder of the path: who writes a file anew
-// looks first what others have written. Where the file system has no such locks it does nothing.
+// While one that holds lives no other process that asks has the folder of the path: who writes a
+// file anew looks first what others have written. Where the file system has no such locks it does
+// nothing.
 class FolderLock {
  public:
-  // Waits for some seconds; throws Error(kIo).
+  // Does not wait. Throws Error(kIo).
   explicit FolderLock(const std::string& path);
   ~FolderLock();
+  [[nodiscard]] bool holds() const { return fd_ >= 0; }  // false: another one has the folder
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
 

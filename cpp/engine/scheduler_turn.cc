@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "engine/scheduler_impl.h"
+#include "engine/text_memory.h"
 
 namespace specdec {
 namespace {
@@ -47,7 +48,7 @@ void Scheduler::Impl::run() noexcept {
   end_all();
   deliver();
   if (to_keep && learnt) calibration.keep(*learnt);
-  save_memory({});
+  if (options.session.memory != nullptr) options.session.memory->save_at_end();
 }
 
 void Scheduler::Impl::turn() noexcept {

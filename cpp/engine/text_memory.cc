@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -10,6 +11,11 @@
 #include "tokenizer/tokenizer.h"
 
 namespace specdec {
+namespace {
+
+constexpr std::chrono::seconds kLongestWait{5};  // for others that write
+
+}  // namespace
 
 TextMemory::TextMemory(std::string path, int max_tokens)
     : path_(std::move(path)),
@@ -17,7 +23,7 @@ TextMemory::TextMemory(std::string path, int max_tokens)
       pid_(::getpid()),
       free_times_(texts_->leave_free()) {}
 
-TextMemory::~TextMemory() { save_quietly(); }
+TextMemory::~TextMemory() { save_quietly(true); }
 
 std::uint64_t TextMemory::key_of(std::string_view name) {
   return name.empty() ? 0 : hash64(std::as_bytes(std::span(name.data(), name.size())));
@@ -90,12 +96,25 @@ void TextMemory::add(std::uint64_t key, std::span<const TokenId> prompt,
 }
 
 void TextMemory::save() {
-  if (path_.empty() || ::getpid() != pid_) return;  // in a child of fork() the lock may be held
+  const auto end = std::chrono::steady_clock::now() + kLongestWait;
+  while (!try_save()) {
+    if (std::chrono::steady_clock::now() >= end)
+      throw memory_file_error(path_, ErrorCode::kIo, "locked",
+                              "another process has locked its folder for seconds; try again");
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+}
+
+// False: another process has the folder.
+bool TextMemory::try_save() {
+  if (path_.empty() || ::getpid() != pid_)
+    return true;  // in a child of fork() the lock may be held
   const std::lock_guard lock(mutex_);
-  if (head_.vocabulary == 0) return;
-  if (texts_->stats().n_changes == n_saved_changes_) return;
+  if (head_.vocabulary == 0) return true;
+  if (texts_->stats().n_changes == n_saved_changes_) return true;
   last_save_ = std::chrono::steady_clock::now();
   const FolderLock folder(path_);
+  if (!folder.holds()) return false;
   read_file({});
   const std::uint64_t n_changes = texts_->stats().n_changes;  // with what was read
   const std::uint64_t free_times = texts_->leave_free();
@@ -103,11 +122,16 @@ void TextMemory::save() {
   n_saved_changes_ = n_changes;
   free_times_ = free_times;
   cleared_ = false;
+  return true;
 }
 
-void TextMemory::save_quietly() noexcept {
+void TextMemory::save_quietly(bool waits) noexcept {
   try {
-    save();
+    if (waits) {
+      save();
+    } else {
+      (void)try_save();  // the next time, if it is another's turn
+    }
   } catch (const std::exception& error) {
     try {
       const std::lock_guard lock(mutex_);
@@ -129,7 +153,7 @@ std::optional<std::chrono::steady_clock::time_point> TextMemory::due() const {
 void TextMemory::save_if_due(std::chrono::seconds every) noexcept {
   try {
     const auto when = due();
-    if (when && std::chrono::steady_clock::now() >= *when - kSaveEvery + every) save_quietly();
+    if (when && std::chrono::steady_clock::now() >= *when - kSaveEvery + every) save_quietly(false);
   } catch (...) {
   }
 }

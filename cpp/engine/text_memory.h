@@ -48,10 +48,12 @@ class TextMemory {
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
 
   // Writes the file, with what other processes have written to it since. Nothing without a path, or
-  // when nothing has changed. Throws Error.
+  // when nothing has changed. Waits some seconds for others that write to the folder. Throws Error.
   void save();
-  // Where that is due, at most so often; failures are warnings. When it will be due, if there is
-  // something to save.
+  // The same at the end of something; failures are warnings.
+  void save_at_end() noexcept { save_quietly(true); }
+  // Where that is due, at most so often, and nobody else writes at the moment; failures are
+  // warnings. When it will be due, if there is something to save.
   void save_if_due(std::chrono::seconds every = kSaveEvery) noexcept;
   [[nodiscard]] std::optional<std::chrono::steady_clock::time_point> due() const;
   // Forgets all; the file too, with the next save.
@@ -60,7 +62,8 @@ class TextMemory {
  private:
   void read_file(const std::function<void()>& poll);
   void require_vocabulary(const MemoryFile& file) const;
-  void save_quietly() noexcept;
+  [[nodiscard]] bool try_save();
+  void save_quietly(bool waits) noexcept;
 
   const std::string path_;
   const std::shared_ptr<DraftMemory> texts_;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import pathlib
 import pickle
@@ -248,6 +249,27 @@ def test_two_writers_do_not_lose_each_others_texts(tiny: Any, tmp_path: pathlib.
     for prompt in (PROMPT, OTHER):
         assert from_memory(rounds_of(tiny, third, prompt=prompt)[1]) > 40
     assert third.n_texts == two.n_texts == 2
+
+
+def test_a_request_does_not_wait_for_others_that_write(
+    tiny: Any, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    path = tmp_path / "texts.memory"
+    memory = sd.Memory(path)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with caplog.at_level(logging.WARNING, "specdec_native"):
+            rounds_of(tiny, memory)
+        assert not caplog.records  # who has waited in vain says so
+        assert not path.exists()
+        with pytest.raises(OSError, match="another process has locked its folder"):
+            memory.save()
+    finally:
+        os.close(folder)
+    memory.save()
+    assert path.exists()
 
 
 def test_a_full_memory_keeps_its_own_texts_when_it_saves(tiny: Any, tmp_path: pathlib.Path) -> None:
