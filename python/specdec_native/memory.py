@@ -20,8 +20,10 @@ class Memory:
     `memory_key` of a request keeps users apart, and `remember=False` leaves a request out.
 
     Args:
-        path: the file that it is kept in, read when a first model uses it and written within ten
-            seconds of a change, readable for its owner only; None: it lives in this process.
+        path: the file that it is kept in, readable for its owner only, read when a first model
+            uses it. An idle engine writes it within ten seconds of a change, a decoder with the
+            first request that ends ten seconds after the last time or later; what is left is
+            written at the end of the process. None: it lives in this process.
         max_tokens: 1024 to 16777216; tokens that it holds, about 90 bytes each; beyond that the
             texts that were of use least recently are forgotten.
 
