@@ -26,6 +26,11 @@ from training_safety import ToolError, save_bytes
 def head_shape(args: argparse.Namespace, target: Target, model: sd.Model) -> HeadShape:
     """The target's sizes, but the output; `--intermediate` where it has experts."""
     info = model.info
+    if args.layers and args.layers[-1] > info.n_layers:  # before hours of writing text
+        raise ToolError(
+            f"--layers {' '.join(map(str, args.layers))}: {args.target} has {info.n_layers} "
+            f"layers, expected numbers up to {info.n_layers}, got {args.layers[-1]}"
+        )
     n_heads = int(target.of_arch("attention.head_count"))
     head_dim = int(target.of_arch("attention.key_length", info.hidden_size // n_heads))
     inner = args.intermediate or int(target.of_arch("feed_forward_length", 0))

@@ -283,6 +283,14 @@ def test_training_goes_on_with_the_same_ids(made, tmp_path):
 
 
 @needs_torch
+def test_layers_that_the_target_has_not_are_refused_before_text_is_written(tmp_path):
+    target = write_target(tmp_path / "target.gguf")
+    done = tool(target, tmp_path / "head.gguf", *SMALL, "--layers", 1, 2, 5, code=1)
+    assert re.search(r"--layers 1 2 5: .*target\.gguf has 4 layers, .* up to 4, got 5", done.stderr)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@needs_torch
 def test_damaged_taps_are_named(made, tmp_path):
     import draft_data
     import head_data
