@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import pathlib
 import shlex
 from typing import Any
 
+import make_head
 from draft_measure import engine_table
 from head_net import HeadShape
+
+# Where things are, how far it goes, how it is measured: nothing of what is made.
+NO_PART = {
+    *("target", "out", "data", "text_only", "resume", "threads"),
+    *("eval", "eval_count", "eval_tokens", "report"),
+}
 
 
 def card(report: dict[str, Any], name: str, args: argparse.Namespace, shape: HeadShape) -> str:
@@ -55,24 +63,37 @@ def card(report: dict[str, Any], name: str, args: argparse.Namespace, shape: Hea
         "```",
         "",
         "```sh",
-        shlex.join(
-            [
-                "python", "tools/make_head.py", args.target.name, args.out.name,
-                "--tokens", str(report["written_tokens"]),
-                "--minutes", f"{report['training_minutes']:.0f}",
-                "--draft-tokens", str(shape.n_draft), "--depth", str(args.depth),
-                "--outtype", args.outtype, "--output-type", args.output_type,
-                *(("--intermediate", str(args.intermediate)) if args.intermediate else ()),
-                *(("--prompts", args.prompts.name) if args.prompts else ()),
-                "--answer-tokens", str(args.answer_tokens),
-            ]
-        ),
+        _command(report, args, shape),
         "```",
         "",
         "makes one like it, not the same bits: where training ends depends on the clock.",
         "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _command(report: dict[str, Any], args: argparse.Namespace, shape: HeadShape) -> str:
+    """Every option that has a part in it: some always, others where they are not the default."""
+    told: dict[str, list[Any]] = {
+        "tokens": [report["written_tokens"]],
+        "minutes": [f"{max(report['training_minutes'], 1):.0f}"],
+        "draft_tokens": [shape.n_draft],
+        "depth": [args.depth],
+        "outtype": [args.outtype],
+        "output_type": [args.output_type],
+        "answer_tokens": [args.answer_tokens],
+    }
+    usual = vars(make_head.make_parser().parse_args(["target", "out"]))
+    for name in sorted(usual.keys() - told.keys() - NO_PART):
+        value = getattr(args, name)
+        if value == usual[name]:
+            continue
+        value = value.name if isinstance(value, pathlib.Path) else value
+        told[name] = value if isinstance(value, list) else [value]
+    words = [args.target.name, args.out.name]
+    for name, values in told.items():
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(["python", "tools/make_head.py", *words])
 
 
 def _data(args: argparse.Namespace) -> str:

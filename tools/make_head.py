@@ -21,7 +21,7 @@ import sys
 import training_options as options
 
 
-def arguments() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -53,6 +53,11 @@ def arguments() -> argparse.Namespace:
         "--depth", type=int, default=4, help="drafts in a row that training is for"
     )
     options.add_measurement(parser)
+    return parser
+
+
+def arguments() -> argparse.Namespace:
+    parser = make_parser()
     args = parser.parse_args()
     check(parser, args)
     return args

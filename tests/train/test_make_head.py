@@ -6,6 +6,7 @@ import importlib.util
 import json
 import pathlib
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -212,6 +213,51 @@ def test_the_head_learnt_something(made):
         f"| accepted at position 1 | {before['accepted'][0]:.3f} | {after['accepted'][0]:.3f} |"
         in card
     )
+
+
+@needs_torch
+def test_the_command_of_the_card_has_all_that_makes_the_head(made):
+    import make_head
+
+    target, out, _, report = made
+    (command,) = re.findall(
+        r"^python tools/make_head\.py (.*)$", out.with_suffix(".md").read_text(), re.MULTILINE
+    )
+    parse = make_head.make_parser().parse_args
+    told, given = parse(shlex.split(command)), parse(["t", "o", *map(str, SMALL)])
+    assert (told.target.name, told.out.name) == (target.name, out.name)
+    assert told.tokens == report["written_tokens"]
+    assert (told.minutes, told.output_type, told.threads) == (1, "q4_0", None)
+    made_of = vars(given).keys() - {"target", "out", "tokens", "minutes", "output_type", "threads"}
+    assert {name: getattr(told, name) for name in made_of} == {
+        name: getattr(given, name) for name in made_of
+    }
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--layers", "0", "2", "4", "--seed", "7", "--name", "a head"],
+        ["--context", "99", "--vocab-subset", "50", "--epochs", "2.5", "--precision", "f32"],
+        ["--prompts", "mine.jsonl", "--text-minutes", "9", "--parallel", "3"],
+        ["--intermediate", "64", "--learning-rate", "8e-4", "--batch-tokens", "1024"],
+        [],
+    ],
+)
+def test_options_that_are_not_the_default_are_in_the_command(options):
+    import head_card
+    import make_head
+
+    parse = make_head.make_parser().parse_args
+    given = parse(["t.gguf", "o.gguf", "--output-type", "q4_0", *options])
+    report = {"written_tokens": given.tokens, "training_minutes": given.minutes}
+    shape = small_shape()
+    given.draft_tokens = shape.n_draft
+    command = head_card._command(report, given, shape).partition("make_head.py ")[2]
+    assert vars(parse(shlex.split(command))) == vars(given)
+    named = {word for word in command.split() if word.startswith("--")}
+    assert len(named) == 7 + sum(word.startswith("--") for word in options)
 
 
 @needs_torch
