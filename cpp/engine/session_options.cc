@@ -173,6 +173,10 @@ void resolve_heads(const LoadedModel& target, SessionOptions& options) {
                     " is a head that drafts for a target and says nothing by itself; load its "
                     "target and give it as the draft");
   }
+  const int n_kinds = static_cast<int>(drafts_with<DraftModelOptions>(options)) +
+                      static_cast<int>(drafts_with<EagleOptions>(options)) +
+                      static_cast<int>(drafts_with<MtpOptions>(options));
+  if (n_kinds > 1) throw_invalid("a decoder drafts with one model or one head, not with both");
   if (options.draft) {
     const DraftHeadConfig& head = options.draft->model().config().draft_head;
     for (DrafterOptions& drafter : options.drafters) {

@@ -50,3 +50,13 @@ def test_files_without_the_block_are_refused(tmp_path: pathlib.Path) -> None:
     done = run("generate", "-m", path, "--drafter", "mtp", "-p", "a")
     assert done.returncode == 3
     assert "there is no block that predicts further tokens" in done.stderr
+
+
+@pytest.mark.parametrize("drafter", ["mtp,model", "eagle,model", "eagle,mtp,ngram"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_two_that_run_a_model_are_refused(
+    files: tuple[pathlib.Path, pathlib.Path], drafter: str, which: int
+) -> None:
+    done = run("generate", "-m", files[0], "-md", files[which], "--drafter", drafter, "-p", "a")
+    assert done.returncode == 2
+    assert "drafts with one model or one head, not with both" in done.stderr

@@ -250,6 +250,10 @@ def test_what_does_not_fit_is_refused(target: Any, alone: Any, tmp_path: pathlib
             sd.Decoder(target, drafter="mtp", draft=head)
         with pytest.raises(sd.InvalidArgumentError, match="is a model, and drafter 'mtp' needs"):
             sd.Decoder(target, drafter="mtp", draft=plain)
+        with_model = [[one, sd.DraftModel(plain)] for one in (sd.Mtp(), sd.Eagle(head))]
+        for both in (*with_model, [sd.DraftModel(alone), sd.Mtp()], [sd.Eagle(head), sd.Mtp()]):
+            with pytest.raises(sd.InvalidArgumentError, match="one model or one head, not with"):
+                sd.Decoder(target, drafter=both)
         with pytest.raises(sd.InvalidArgumentError, match="use drafter 'mtp'"):
             sd.Decoder(target, drafter="eagle", draft=alone)
     with pytest.raises(sd.UnsupportedModelError, match="says nothing by itself"):
