@@ -249,7 +249,7 @@ def test_every_combination_runs_or_is_refused(
     n = EXAMPLES.get(kind, OTHERS)
     counts = walk(models, kind, n, tmp_path)
     assert counts["ran"] > 0.4 * n
-    assert counts["drafted"] > n
+    assert counts["drafted"] > n / 4  # by chance of the examples 0.7 to 4 of each
 
 
 @pytest.mark.parametrize("verifier", VERIFIERS[1:])
