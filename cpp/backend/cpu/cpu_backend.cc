@@ -168,22 +168,20 @@ class CpuBackend final : public Backend {
         if (task.accumulate) ops_.add(out, task.n, dst);
       }
     };
-    constexpr std::int64_t kWorthThreads = 1 << 14;  // values
-    if (n_units * task.n < kWorthThreads) return some(0, n_units);
-    ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
-      const std::int64_t thread = context.thread();
-      some(n_units * thread / n_threads_, n_units * (thread + 1) / n_threads_);
-    });
+    in_parts(n_units, task.n, some);
   }
 
   void gate(const GateTask& task) override {
-    for_rows(task.n_rows, std::int64_t{task.n_groups} * task.n, [&](int row) {
-      for (int g = 0; g < task.n_groups; ++g) {
-        float* x = task.x + row * task.x_stride + g * task.n;
-        const float* gate = task.gate + row * task.gate_stride + g * task.gate_group;
-        ops_.activate_multiply(task.activation, gate, x, task.n, x);
-      }
-    });
+    in_parts(task.n_rows, std::int64_t{task.n_groups} * task.n,
+             [&](std::int64_t first, std::int64_t last) {
+               for (std::int64_t row = first; row < last; ++row) {
+                 for (int g = 0; g < task.n_groups; ++g) {
+                   float* x = task.x + row * task.x_stride + g * task.n;
+                   const float* gate = task.gate + row * task.gate_stride + g * task.gate_group;
+                   ops_.activate_multiply(task.activation, gate, x, task.n, x);
+                 }
+               }
+             });
   }
 
   void recurrent(const RecurrentTask& task) override {
@@ -214,8 +212,10 @@ class CpuBackend final : public Backend {
             .n_rows = task.n_rows,
             .norm = {},
             .segments = std::span(&segment, 1)});
-    for_rows(task.n_rows, n_experts, [&](int row) {
-      choose_experts(task, row, memory.as<float>() + row * n_experts, ops_.sum_exp);
+    in_parts(task.n_rows, n_experts, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t row = first; row < last; ++row)
+        choose_experts(task, static_cast<int>(row), memory.as<float>() + row * n_experts,
+                       ops_.sum_exp);
     });
   }
 
@@ -261,17 +261,15 @@ class CpuBackend final : public Backend {
     return (matrix.n_tile_rows() + per_chunk - 1) / per_chunk;
   }
 
-  // Calls work(row) for every row, of `n` values each, by several threads where that is worth it.
-  template <class Work>
-  void for_rows(int n_rows, std::int64_t n, const Work& work) const {
+  // Calls some(first, last) for parts of n things of `n_values` each, by several threads where that
+  // is worth it.
+  template <class Some>
+  void in_parts(std::int64_t n, std::int64_t n_values, const Some& some) const {
     constexpr std::int64_t kWorthThreads = 1 << 14;  // values
-    if (n_rows * n < kWorthThreads) {
-      for (int row = 0; row < n_rows; ++row) work(row);
-      return;
-    }
+    if (n * n_values < kWorthThreads) return some(0, n);
     ThreadPool::shared().run(n_threads_, [&](TaskContext& context) {
-      const auto [first, end] = part_of(n_rows, context);
-      for (std::int64_t row = first; row < end; ++row) work(static_cast<int>(row));
+      const auto [first, last] = part_of(n, context);
+      some(first, last);
     });
   }
 
