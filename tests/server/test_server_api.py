@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import threading
 import types
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 testclient = pytest.importorskip("starlette.testclient", reason="the extra `server` is missing")
 
+from specdec_native.server import reading, schemas  # noqa: E402
 from specdec_native.server.app import PAGE, create_app  # noqa: E402
 from specdec_native.server.chat import _Chat  # noqa: E402
 from specdec_native.server.schemas import ChatRequest  # noqa: E402
@@ -518,6 +520,29 @@ def test_tokens_there_and_back(client, tiny):
     assert [entry["id"] for entry in pieces["tokens"]] == ids
     wrong = client.post("/detokenize", json={"tokens": [10**9]})
     assert wrong.status_code == 400
+
+
+def test_long_bodies_do_not_hold_up_the_loop(client, monkeypatch):
+    threads = []
+
+    def parse(kind, body):
+        threads.append(threading.get_ident())
+        return schemas.parse(kind, body)
+
+    monkeypatch.setattr(reading, "parse", parse)
+    for size in (10, 100_000, 20):
+        content = "a" * size
+        ids = client.post("/tokenize", json={"content": content}).json()["tokens"]
+        assert client.post("/detokenize", json={"tokens": ids}).json()["content"] == content
+    assert threads[0] == threads[1] == threads[4] == threads[5]
+    assert threads[0] not in threads[2:4]
+
+
+def test_a_list_of_ids_that_cannot_fit_is_refused_before_the_engine_sees_it(client):
+    for prompt in ([10**9] * 513, [[1], [10**9] * 513]):
+        error = complete(client, prompt=prompt).json()["error"]
+        assert error["code"] == "context_length_exceeded"
+        assert error["param"] == "prompt"
 
 
 def test_models_without_tokens_for_it_do_not_fill_in(client):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 pytest.importorskip("specdec_native", reason="the package is not installed")
-pytest.importorskip("pydantic", reason="the extra `server` is not installed")
+pydantic = pytest.importorskip("pydantic", reason="the extra `server` is not installed")
 jsonschema = pytest.importorskip("jsonschema")
 
 from specdec_native.server.errors import ApiError  # noqa: E402
@@ -79,3 +80,56 @@ def test_what_is_accepted_is_what_the_description_says(kind, data):
         refusal = error
     assert told == (refusal is None), (body, refusal, list(description(kind).iter_errors(body)))
     assert refusal is None or refusal.param.split(".")[0] in changes
+
+
+MANY = 2000
+LONG = [
+    (CompletionRequest, {"prompt": [-1] * MANY}, "prompt"),
+    (CompletionRequest, {"prompt": [[-1] * MANY] * 16}, "prompt"),
+    (CompletionRequest, {"prompt": [[]] * MANY}, "prompt"),
+    (CompletionRequest, {"prompt": "a", "stop": [""] * MANY}, "stop"),
+    (CompletionRequest, {"prompt": "a", **dict.fromkeys(map(str, range(MANY)))}, "0"),
+    (CompletionRequest, {"prompt": "a", "logit_bias": {f"x{i}": 0 for i in range(MANY)}}, "x0"),
+    (CompletionRequest, {"prompt": "a", "logit_bias": {str(i): "" for i in range(MANY)}}, "0"),
+    (ChatRequest, {"messages": [1] * MANY}, "messages"),
+    (ChatRequest, {"messages": [{"role": "user", "content": [1] * MANY}]}, "content"),
+    (ChatRequest, {"messages": [{"role": "user", "tool_calls": [1] * MANY}]}, "tool_calls"),
+    (ChatRequest, {**VALID[ChatRequest], "tools": [{}] * MANY}, "tools"),
+    (
+        ChatRequest,
+        {**VALID[ChatRequest], "tools": [{"function": dict.fromkeys(map(str, range(MANY)))}]},
+        "function",
+    ),
+    (InfillRequest, {"input_extra": [1] * MANY}, "input_extra"),
+    (DetokenizeRequest, {"tokens": [-1] * MANY}, "tokens"),
+]
+
+
+@pytest.mark.parametrize(("kind", "body", "param"), LONG)
+def test_a_long_body_ends_at_its_first_mistake(kind, body, param):
+    with pytest.raises(pydantic.ValidationError) as found:
+        kind.model_validate(body)
+    assert found.value.error_count() <= 40
+    with pytest.raises(ApiError) as refused:
+        parse(kind, body)
+    assert param in refused.value.param.split(".")
+    assert len(refused.value.message) < 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (CompletionRequest, {"prompt": [1.0, *range(MANY)]}),
+        (CompletionRequest, {"prompt": [[1.0, *range(MANY)]]}),
+        (DetokenizeRequest, {"tokens": [1.0, *range(MANY)]}),
+    ],
+)
+def test_no_call_is_made_for_each_token_id(kind, body):
+    calls = []
+    sys.setprofile(lambda frame, event, arg: calls.append(event) if event == "call" else None)
+    try:
+        made = parse(kind, body)
+    finally:
+        sys.setprofile(None)
+    assert len(calls) < 100
+    assert "1.0" not in repr(made)

@@ -27,10 +27,10 @@ from .generation import (
     seeds,
     unless_gone,
 )
-from .reading import read_body
+from .reading import read
 from .reasoning import ThoughtReader, begins_in_thought, thinks
 from .reply import ReplyReader
-from .schemas import ChatRequest, JsonFormat, Message, NamedTool, Part, SchemaFormat, parse
+from .schemas import ChatRequest, JsonFormat, Message, NamedTool, Part, SchemaFormat
 from .tool_calls import ToolCallReader, call_begins
 
 
@@ -213,7 +213,7 @@ def _joined(parts: list[Part]) -> str:
 
 async def chat_completions(request: Request) -> Response:
     server: Server = request.app.state.server
-    chat = _Chat(server, parse(ChatRequest, await read_body(request)))
+    chat = _Chat(server, await read(ChatRequest, request))
     prompt = await in_thread(chat.prompt)
     if not chat.body.stream:
         return JSONResponse(await unless_gone(request, _whole(chat, prompt)))

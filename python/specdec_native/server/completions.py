@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from ..model import Model
 from ..results import GenerationResult, PositionLogprobs
 from . import answers
-from .errors import invalid
+from .errors import ApiError, invalid
 from .fill import fill_prompt
 from .generation import (
     Server,
@@ -26,8 +26,8 @@ from .generation import (
     seeds,
     unless_gone,
 )
-from .reading import read_body
-from .schemas import CompletionRequest, parse
+from .reading import read
+from .schemas import CompletionRequest
 
 
 class _Completion:
@@ -60,6 +60,15 @@ class _Completion:
         items: Sequence[Any] = [given] if isinstance(given, str) else given
         if items and isinstance(items[0], int):
             items = [items]
+        for item in items:
+            # Here, and not by the engine: a list of millions of ids is copied often until then.
+            if len(item) > self.server.engine.n_ctx and not isinstance(item, str):
+                raise ApiError(
+                    400,
+                    f"prompt: has {len(item)} tokens, and the context {self.server.engine.n_ctx}",
+                    param="prompt",
+                    code="context_length_exceeded",
+                )
         grammar = grammar_of(self.body)
         if grammar is not None:
             self.options["grammar"] = grammar
@@ -90,7 +99,7 @@ class _Completion:
 
 async def completions(request: Request) -> Response:
     server: Server = request.app.state.server
-    work = _Completion(server, parse(CompletionRequest, await read_body(request)))
+    work = _Completion(server, await read(CompletionRequest, request))
     prompts = await in_thread(work.prompts)
     if not work.body.stream:
         return JSONResponse(await unless_gone(request, _whole(work, prompts)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from starlette.requests import Request
@@ -12,8 +13,8 @@ from .errors import ApiError
 from .fill import fim_tokens
 from .generation import Server, in_thread
 from .metrics import CONTENT_TYPE_LATEST
-from .reading import read_body
-from .schemas import DetokenizeRequest, TokenizeRequest, parse
+from .reading import read
+from .schemas import DetokenizeRequest, TokenizeRequest
 
 
 def model_entry(server: Server) -> dict[str, Any]:
@@ -76,25 +77,31 @@ async def metrics(request: Request) -> Response:
 async def tokenize(request: Request) -> Response:
     server: Server = request.app.state.server
     model = server.engine.target
-    body: TokenizeRequest = parse(TokenizeRequest, await read_body(request))
+    body: TokenizeRequest = await read(TokenizeRequest, request)
 
-    def work() -> list[Any]:
+    def told(token: int) -> str:
+        entry = {"id": token, "piece": model.token_text(token)} if body.with_pieces else token
+        return json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
+
+    def work() -> Response:
         ids = model.tokenize(
             body.content, add_special=body.add_special, parse_special=body.parse_special
         )
-        if not body.with_pieces:
-            return ids
-        return [{"id": token, "piece": model.token_text(token)} for token in ids]
+        # Each spelled once, and not all in one call, in which no other thread would get its turn.
+        known = {token: told(token) for token in set(ids)}
+        text = ",".join([known[token] for token in ids])
+        return Response(f'{{"tokens":[{text}]}}', media_type="application/json")
 
-    return JSONResponse({"tokens": await in_thread(work)})
+    return await in_thread(work)
 
 
 async def detokenize(request: Request) -> Response:
     server: Server = request.app.state.server
     model = server.engine.target
-    body: DetokenizeRequest = parse(DetokenizeRequest, await read_body(request))
+    body: DetokenizeRequest = await read(DetokenizeRequest, request)
 
-    def work() -> str:
-        return model.detokenize(body.tokens, render_special=True, strip_space_prefix=False)
+    def work() -> Response:
+        text = model.detokenize(body.tokens, render_special=True, strip_space_prefix=False)
+        return JSONResponse({"content": text})
 
-    return JSONResponse({"content": await in_thread(work)})
+    return await in_thread(work)

@@ -22,8 +22,8 @@ from .generation import (
     seeds,
     unless_gone,
 )
-from .reading import read_body
-from .schemas import Extra, InfillRequest, parse
+from .reading import read
+from .schemas import Extra, InfillRequest
 
 
 class FimTokens(NamedTuple):
@@ -102,7 +102,7 @@ def fill_prompt(
 
 async def infill(request: Request) -> Response:
     server: Server = request.app.state.server
-    body: InfillRequest = parse(InfillRequest, await read_body(request))
+    body: InfillRequest = await read(InfillRequest, request)
 
     options = {**engine_options(body), "seed": seeds(body, 1)[0]}
 

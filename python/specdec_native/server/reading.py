@@ -9,18 +9,27 @@ from typing import Any, NoReturn
 from starlette.requests import ClientDisconnect, Request
 
 from .errors import ApiError, invalid
-from .generation import Server
+from .generation import Server, in_thread
+from .schemas import Body, parse
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_LONG = 1 << 16  # bytes; a longer body takes milliseconds
 
 
-async def read_body(request: Request) -> Any:
-    """JSON of a request.
+async def read(kind: type[Body], request: Request) -> Any:
+    """A request, understood.
 
     Raises:
-        ApiError: too long, another type, or no JSON. Another type is refused because a browser
-            sends it to other sites without asking.
+        ApiError: too long, another type, no JSON, or a field is wrong. Another type is refused
+            because a browser sends it to other sites without asking.
     """
+    data = await _read(request)
+    if len(data) < _LONG:
+        return parse(kind, _json(data))
+    return await in_thread(lambda: parse(kind, _json(data)))
+
+
+async def _read(request: Request) -> bytearray:
     server: Server = request.app.state.server
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -39,6 +48,10 @@ async def read_body(request: Request) -> Any:
                 raise too_long(limit)
     except ClientDisconnect:
         raise ApiError(499, "the client closed the connection", code="cancelled") from None
+    return data
+
+
+def _json(data: bytearray) -> Any:
     try:
         # Strictly UTF-8: of bytes json would take UTF-16 too, and halves of characters.
         body = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import json
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from .errors import ApiError, invalid
@@ -23,22 +32,64 @@ def _whole(value: object) -> object:
     return value
 
 
+def _all_whole(values: object) -> object:
+    """As `_whole`, of a list: a call for each of a hundred thousand ids would hold up others."""
+    if isinstance(values, list) and float in set(map(type, values)):
+        return [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    return values
+
+
+_NAME = re.compile(r"[0-9]{1,10}")
+
+
+def _biases(value: object) -> object:
+    """The first that is wrong, for which pydantic would make an error each."""
+    for name, number in value.items() if isinstance(value, dict) else ():
+        if not _NAME.fullmatch(name):
+            raise PydanticCustomError("token_name", "expected a token id", {"key": name})
+        if type(number) not in (int, float) or not -1000 <= number <= 1000:
+            text = "expected a number from -1000 to 1000"
+            raise PydanticCustomError("bias", text, {"key": name})
+    return value
+
+
 _WHOLE = BeforeValidator(_whole)
 TOKEN_ID = "a token id"
-TokenId = Annotated[int, Field(ge=0, le=_LARGEST, description=TOKEN_ID), _WHOLE]
 TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
 Count = Annotated[int, Field(ge=0, le=_LARGEST), _WHOLE]
 Text = Annotated[str, Field(min_length=1)]
-Ids = Annotated[list[TokenId], Field(min_length=1)]
 T = TypeVar("T")
-Several = Annotated[list[T], Field(min_length=1, max_length=16)]
-Stop = Text | Annotated[list[Text], Field(max_length=64)] | None
+# A list ends at its first wrong element: one error for each takes gigabytes of a long body.
+List = Annotated[list[T], Field(fail_fast=True)]
+TokenIds = Annotated[
+    List[Annotated[int, Field(ge=0, le=_LARGEST, description=TOKEN_ID)]],
+    BeforeValidator(_all_whole),
+]
+Ids = Annotated[TokenIds, Field(min_length=1)]
+Several = Annotated[list[T], Field(fail_fast=True, min_length=1, max_length=16)]
+Stop = Text | Annotated[List[Text], Field(max_length=64)] | None
+
+
+@functools.cache
+def _fields(kind: type[Body]) -> frozenset[str]:
+    return frozenset(field.alias or name for name, field in kind.model_fields.items())
 
 
 class Body(BaseModel):
     """A field that is not known is refused: it would be lost without a word."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: object) -> object:
+        """The first unknown field, for which pydantic would make an error each."""
+        if isinstance(value, dict) and cls.model_config.get("extra") == "forbid":
+            known = _fields(cls)
+            for name in value:
+                if name not in known:
+                    raise PydanticCustomError("extra_forbidden", "no such field", {"key": name})
+        return value
 
 
 class StreamOptions(Body):
@@ -60,9 +111,9 @@ class Sampling(Body):
     repeat_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     presence_penalty: Annotated[float, Field(ge=-100, le=100)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-100, le=100)] | None = None
-    logit_bias: dict[TokenName, Annotated[float, Field(ge=-1000, le=1000)]] | None = Field(
-        None, description="token id -> what is added to its logit; -100 and below bans it"
-    )
+    logit_bias: Annotated[
+        dict[TokenName, Annotated[float, Field(ge=-1000, le=1000)]] | None, BeforeValidator(_biases)
+    ] = Field(None, description="token id -> what is added to its logit; -100 and below bans it")
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63), _WHOLE] | None = None
     stop: Stop = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES), _WHOLE] | None = None
@@ -120,9 +171,9 @@ class Message(Body):
     """One message. What a template knows beyond these reaches it."""
 
     role: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-    content: str | list[Part] | None = None
+    content: str | List[Part] | None = None
     name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: List[dict[str, Any]] | None = None
     tool_call_id: str | None = None
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -172,12 +223,12 @@ ResponseFormat = Annotated[TextFormat | JsonFormat | SchemaFormat, Field(discrim
 
 
 class ChatRequest(Sampling):
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[List[Message], Field(min_length=1)]
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=100), _WHOLE] | None = None
-    tools: list[Tool] | None = None
+    tools: List[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = Field(None, description="false: the first call alone")
     response_format: ResponseFormat | None = None
@@ -202,7 +253,7 @@ class InfillRequest(Sampling):
     n: Literal[1] | None = None
     input_prefix: str = ""
     input_suffix: str = ""
-    input_extra: list[Extra] = Field(default=[], description="other files, for context")
+    input_extra: List[Extra] = Field(default=[], description="other files, for context")
     prompt: str = Field("", description="the beginning of what is filled in")
     n_predict: Annotated[int, Field(ge=-1, le=_LARGEST), _WHOLE] = -1
     max_tokens: Count | None = None
@@ -216,21 +267,29 @@ class TokenizeRequest(Body):
 
 
 class DetokenizeRequest(Body):
-    tokens: list[TokenId]
+    tokens: TokenIds
 
 
 def parse(kind: type[Body], body: object) -> Any:
     """A request; raises ApiError naming the field."""
+    if not isinstance(body, dict):
+        raise invalid("the body must be a JSON object", None, "invalid_type")
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        raise _refusal(error, body) from None
+        raise _refusal(error) from None
 
 
-def _refusal(error: ValidationError, body: object) -> ApiError:
+def _refusal(error: ValidationError) -> ApiError:
     # Of the branches of a union the deepest says most.
     entry = max(error.errors(include_url=False), key=lambda e: len(e["loc"]))
-    path = ".".join(str(part) for part in entry["loc"] if not _names_a_type(part))
+    parts = [str(part) for part in entry["loc"] if not _names_a_type(part)]
+    given = entry["input"]
+    key = entry.get("ctx", {}).get("key")
+    if key is not None:
+        parts.append(key)
+        given = given[key]
+    path = ".".join(parts)
     if entry["type"] == "extra_forbidden":
         return invalid(
             f"{path}: no such field; leave it out, or see /openapi.json for those there are",
@@ -239,11 +298,15 @@ def _refusal(error: ValidationError, body: object) -> ApiError:
         )
     if entry["type"] == "missing":
         return invalid(f"{path}: missing, and required", path, "missing_required_parameter")
-    if not isinstance(body, Mapping):
-        return invalid("the body must be a JSON object", None, "invalid_type")
-    shown = repr(entry.get("input"))
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return invalid(f"{path}: {entry['msg']}, got {shown}", path, "invalid_value")
+    return invalid(f"{path}: {entry['msg']}, got {_shown(given)}", path, "invalid_value")
+
+
+def _shown(value: object) -> str:
+    """Not more of it than a line has."""
+    if isinstance(value, (list, dict)):
+        return "an array" if isinstance(value, list) else "an object"
+    shown = json.dumps(value[:80] if isinstance(value, str) else value, ensure_ascii=False)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def _names_a_type(part: int | str) -> bool:
