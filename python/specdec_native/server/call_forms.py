@@ -22,6 +22,7 @@ BEGIN, END = "<tool_call>", "</tool_call>"
 MISTRAL = "[TOOL_CALLS]"
 PYTHON_TAG = "<|python_tag|>"
 _ARGUMENTS = "[ARGS]"
+_CALL_ID = "[CALL_ID]"
 
 _STRING = re.compile(r'"[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*"', re.S)
 _STRING_SO_FAR = re.compile(r'"[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*\\?', re.S)
@@ -54,6 +55,12 @@ class ToolCall:
             "function": {"name": self.name, "arguments": self.arguments},
         }
         return call if index is None else {"index": index, **call}
+
+
+def marks_of(template: str) -> tuple[str, ...]:
+    """What models of this chat template write around the parts of a call."""
+    is_mistral = MISTRAL in template
+    return (MISTRAL, _ARGUMENTS, _CALL_ID) if is_mistral else (BEGIN, END, PYTHON_TAG)
 
 
 def end_of_call(text: str) -> int:
@@ -149,7 +156,7 @@ def _named(text: str) -> tuple[list[ToolCall], str]:
 
 
 def _name_in(head: str) -> str:
-    return head.partition("[CALL_ID]")[0].strip()
+    return head.partition(_CALL_ID)[0].strip()
 
 
 def _first_value(text: str) -> tuple[object, int]:

@@ -27,6 +27,7 @@ from .generation import (
     seeds,
     unless_gone,
 )
+from .marks import MarkedText, hidden_marks
 from .reading import read
 from .reasoning import ThoughtReader, begins_in_thought, thinks
 from .reply import ReplyReader
@@ -47,6 +48,7 @@ class _Chat:
         self.prefill = ""
         self.call_schema: dict[str, Any] | None = None  # a call must be made
         self.in_thought = False  # the prompt opens one
+        self.hidden: dict[int, str] = {}  # marks of calls that the text leaves out
         self.tools = self._tools()
         self.options = engine_options(body)
         self.options["max_tokens"] = _first(
@@ -102,6 +104,8 @@ class _Chat:
         if grammar is not None:
             self.options["grammar"] = grammar
             grammar._prepare(self.model, self.n)
+        if self.tools:
+            self.hidden = hidden_marks(self.model, self._template())
         ids = self._templated()
         if self.prefill:
             ids += self.model.tokenize(self.prefill, add_special=False, parse_special=True)
@@ -139,7 +143,8 @@ class _Chat:
         return entry
 
     def reader(self) -> ReplyReader:
-        return ReplyReader(self._thoughts(), self._calls())
+        marks = MarkedText(self.model, self.hidden) if self.hidden else None
+        return ReplyReader(self._thoughts(), self._calls(), marks)
 
     def _thoughts(self) -> ThoughtReader | None:
         wanted = self.body.reasoning_format or self.server.settings.reasoning_format
@@ -158,6 +163,7 @@ class _Chat:
             {function["name"]: function.get("parameters") for function in functions},
             1 if self.body.parallel_tool_calls is False else None,
             required=self.call_schema is not None,
+            hidden=self.hidden.values(),
         )
         reader.feed(self.prefill)
         return reader
@@ -233,7 +239,7 @@ async def _whole(chat: _Chat, prompt: list[int]) -> dict[str, Any]:
     choices = []
     for i, result in enumerate(results):
         reader = chat.reader()
-        said = reader.feed(result.text)
+        said = reader.feed(result.text, result.token_ids)
         said.add(reader.finish(result))
         choice = {
             "index": i,
@@ -283,7 +289,7 @@ async def _events(chat: _Chat, prompt: list[int]) -> AsyncIterator[str]:
                 extra = {}
                 if wanted is not None and wanted.include_speculation:
                     extra = {"specdec": answers.chunk_speculation(chat.model, piece)}
-                found = reader.feed(chunk.text).deltas(n_calls)
+                found = reader.feed(chunk.text, chunk.token_ids).deltas(n_calls)
                 if not found and (more or extra):
                     found = [{"content": ""}]
                 for delta in found:

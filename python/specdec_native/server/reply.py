@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..results import GenerationResult
+from .marks import MarkedText
 from .reasoning import ThoughtReader
 from .tool_calls import ToolCall, ToolCallReader
 
@@ -45,15 +47,23 @@ class Said:
 
 
 class ReplyReader:
-    """Of one choice."""
+    """Of one choice. `marks`: for those of calls that the text leaves out."""
 
-    def __init__(self, thoughts: ThoughtReader | None, calls: ToolCallReader | None) -> None:
+    def __init__(
+        self,
+        thoughts: ThoughtReader | None,
+        calls: ToolCallReader | None,
+        marks: MarkedText | None = None,
+    ) -> None:
         self._thoughts = thoughts
         self._calls = calls
+        self._marks = marks
         self.n_calls = 0
 
-    def feed(self, text: str) -> Said:
+    def feed(self, text: str, token_ids: Sequence[int] = ()) -> Said:
         """What is certain by now."""
+        if self._marks is not None:
+            text = self._marks.feed(text, token_ids)
         reasoning, text = ("", text) if self._thoughts is None else self._thoughts.feed(text)
         said = Said(reasoning, text)
         if self._calls is not None:

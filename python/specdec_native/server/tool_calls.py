@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from . import call_forms
@@ -27,6 +27,7 @@ class ToolCallReader:
         schemas: of the functions' parameters; a parameter of type string stays text.
         most: calls of the answer; further ones are left out. None: all.
         required: the answer was held to be a call, and nothing of it is text.
+        hidden: marks that are control tokens; they are never text.
     """
 
     def __init__(
@@ -37,11 +38,13 @@ class ToolCallReader:
         most: int | None = None,
         *,
         required: bool = False,
+        hidden: Collection[str] = (),
     ) -> None:
         self._names = frozenset(names)
         self._schemas = schemas or {}
         self._left = most
         self._required = required
+        self._hidden = hidden
         self._mistral = MISTRAL in template
         self._markers = (MISTRAL,) if self._mistral else (BEGIN, PYTHON_TAG)
         self._held = ""  # may begin a call
@@ -69,7 +72,7 @@ class ToolCallReader:
             more, found = self._take_tagged(len(BEGIN) + end)
             out += more
             calls += found
-        return ("" if self._required else out), calls
+        return self._text(out), calls
 
     def finish(self, *, cut: bool = False) -> tuple[str, list[ToolCall]]:
         """What is left when the answer has ended; `cut`: before the model had."""
@@ -92,7 +95,12 @@ class ToolCallReader:
             for text, more in (first, self.feed("")):
                 out += text
                 calls += more
-        return ("" if self._required else out), calls
+        return self._text(out), calls
+
+    def _text(self, given: str) -> str:
+        for mark in self._hidden:
+            given = given.replace(mark, "")
+        return "" if self._required else given
 
     def _take_tagged(self, end: int) -> tuple[str, list[ToolCall]]:
         """What is held up to the end tag at `end`: calls, or text."""
