@@ -15,6 +15,8 @@ sd = pytest.importorskip("specdec_native", reason="the package is not installed"
 testclient = pytest.importorskip("starlette.testclient", reason="the extra `server` is missing")
 
 from specdec_native.server.app import create_app  # noqa: E402
+from specdec_native.server.chat import _Chat  # noqa: E402
+from specdec_native.server.schemas import ChatRequest  # noqa: E402
 from specdec_native.server.settings import Settings  # noqa: E402
 
 CONTROLS = ["[TOOL_CALLS]", "[ARGS]", "[INST]", "<|python_tag|>"]
@@ -149,3 +151,43 @@ def test_without_tools_marks_are_no_text(client):
     with speaking(client, tokens, MISTRAL, 1):
         for more in ({"tools": []}, {"tool_choice": "none"}):
             assert asked(client, True, **more) == ("ab", [])
+
+
+ANSWERED = (
+    "{# [TOOL_CALLS] #}{% for m in messages %}{% for c in m.tool_calls or [] %}"
+    "{% if c.id is not defined or c.id | length != 9 %}{{ raise_exception('9 please') }}{% endif %}"
+    "{{ c.id }}={% endfor %}{% if m.role == 'tool' %}"
+    "{% if m.tool_call_id | length != 9 %}{{ raise_exception('9 please') }}{% endif %}"
+    "{{ m.tool_call_id }};{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_of_mistrals_can_be_answered(client, stream):
+    model = client.app.state.server.engine.target
+    tokens = model.tokenize(f"[TOOL_CALLS][{CALL}]", add_special=False, parse_special=True)
+    with speaking(client, tokens, ANSWERED, 1):
+        _, [call] = asked(client, stream)
+        assert len(call["id"]) == 9
+        assert call["id"].isalnum()
+        call.pop("index", None)
+        for name, kept in ((call["id"], True), ("call_0123456789ab", False), ("12345-789", False)):
+            given = {**call, "id": name}
+            messages = [
+                {"role": "assistant", "content": None, "tool_calls": [given]},
+                {"role": "tool", "content": "1", "tool_call_id": name},
+            ]
+            asked(client, stream, messages=messages)
+            body = ChatRequest.model_validate({"messages": messages})
+            text = model.detokenize(_Chat(client.app.state.server, body).prompt())
+            called, answered = text.rstrip(";").split("=")
+            assert called == answered
+            assert (called == name) == kept
+
+
+def test_calls_of_others_have_the_ids_of_openai(client):
+    model = client.app.state.server.engine.target
+    tokens = model.tokenize(CALL, add_special=False)
+    with speaking(client, tokens, SHOWN, 1):
+        _, [call] = asked(client, False)
+    assert call["id"].startswith("call_")

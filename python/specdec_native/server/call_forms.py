@@ -11,11 +11,12 @@ A model writes calls as its chat template taught it; there is no common form. Th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 BEGIN, END = "<tool_call>", "</tool_call>"
@@ -47,10 +48,13 @@ class ToolCall:
 
     name: str
     arguments: str
+    id: str = field(
+        default_factory=lambda: f"call_{secrets.token_hex(12)}", compare=False, repr=False
+    )
 
     def to_dict(self, index: int | None = None) -> dict[str, Any]:
         call: dict[str, Any] = {
-            "id": f"call_{secrets.token_hex(12)}",
+            "id": self.id,
             "type": "function",
             "function": {"name": self.name, "arguments": self.arguments},
         }
@@ -61,6 +65,17 @@ def marks_of(template: str) -> tuple[str, ...]:
     """What models of this chat template write around the parts of a call."""
     is_mistral = MISTRAL in template
     return (MISTRAL, _ARGUMENTS, _CALL_ID) if is_mistral else (BEGIN, END, PYTHON_TAG)
+
+
+_MISTRAL_ID = re.compile(r"[A-Za-z0-9]{9}")
+
+
+def mistral_id(given: str) -> str:
+    """Mistral's templates take no other ids than of nine letters and digits; the same for the
+    same one."""
+    if _MISTRAL_ID.fullmatch(given):
+        return given
+    return hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()[:9]
 
 
 def end_of_call(text: str) -> int:

@@ -16,6 +16,7 @@ from ..errors import TemplateError
 from ..grammar import Grammar
 from ..model import Model
 from . import answers
+from .call_forms import MISTRAL, mistral_id
 from .errors import invalid
 from .generation import (
     Generations,
@@ -140,7 +141,7 @@ class _Chat:
         entry["content"] = _joined(content) if isinstance(content, list) else content or ""
         if message.role == "developer" and "developer" not in self._template():
             entry["role"] = "system"  # most templates would leave it out without a word
-        return entry
+        return _with_short_ids(entry) if MISTRAL in self._template() else entry
 
     def reader(self) -> ReplyReader:
         marks = MarkedText(self.model, self.hidden) if self.hidden else None
@@ -191,6 +192,19 @@ def _call_schema(function: dict[str, Any]) -> dict[str, Any]:
 
 def _first(*values: int | None) -> int | None:
     return next((value for value in values if value is not None), None)
+
+
+def _with_short_ids(message: dict[str, Any]) -> dict[str, Any]:
+    """Ids may be of another server, or of answers before this one knew what templates take."""
+
+    def short(entry: dict[str, Any], name: str) -> dict[str, Any]:
+        given = entry.get(name)
+        return {**entry, name: mistral_id(given)} if isinstance(given, str) else entry
+
+    calls = message.get("tool_calls")
+    if calls:
+        message = {**message, "tool_calls": [short(call, "id") for call in calls]}
+    return short(message, "tool_call_id")
 
 
 def _with_objects(message: dict[str, Any]) -> dict[str, Any]:

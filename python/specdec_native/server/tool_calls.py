@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from . import call_forms
@@ -138,6 +139,8 @@ class ToolCallReader:
         return (begun, True) if cut and begun is not None else (None, False)
 
     def _take(self, calls: list[ToolCall]) -> list[ToolCall]:
+        if self._mistral:
+            calls = [replace(call, id=call_forms.mistral_id(call.id)) for call in calls]
         if self._left is None:
             return calls
         taken = calls[: self._left]
