@@ -671,8 +671,10 @@ class Engine:
             checked["on_round"],
         )
 
-    def _try(self, call: EngineCall, state: State) -> bool:
-        """Hands a request over; whether there was a place for it."""
+    def _try(self, call: EngineCall, state: State, in_turn: bool) -> bool:
+        """Hands a request over; whether there was a place for it, and nobody waited before."""
+        if self._waits and not in_turn and not self._gate.is_empty:
+            return False
         ticket = self._native.submit(
             call.request,
             state.told,
@@ -693,21 +695,27 @@ class Engine:
     def _submit(self, call: EngineCall) -> Request:
         state = State(call, self._gate)
         request = Request(call, state)
-        place = threading.Event()
-        while not self._try(call, state):
-            place.clear()
-            self._gate.wait_for_place(place.set)
-            try:
-                if self._try(call, state):  # there may have been one in between
-                    break
-                place.wait()
-            finally:
-                self._gate.leave(place.set)
+        if not self._try(call, state, False):
+            self._wait_for_place(call, state)
         return request
+
+    def _wait_for_place(self, call: EngineCall, state: State) -> None:
+        place = threading.Event()
+        wake = place.set  # one object: the gate knows it by that
+        again = False
+        try:
+            while True:
+                place.clear()
+                if self._gate.wait_for_place(wake, again=again) and self._try(call, state, True):
+                    return
+                place.wait()
+                again = True
+        finally:
+            self._gate.leave(wake)
 
     def _stream(self, call: EngineCall) -> AsyncStream:
         return AsyncStream(
-            call, State(call, self._gate), lambda state, again: self._try(call, state)
+            call, State(call, self._gate), lambda state, in_turn: self._try(call, state, in_turn)
         )
 
     def __enter__(self) -> Engine:

@@ -40,16 +40,30 @@ class Gate:
         self._waiting: deque[Callable[[], None]] = deque()
         self._closed = False
 
-    def wait_for_place(self, wake: Callable[[], None], *, first: bool = False) -> None:
+    @property
+    def is_empty(self) -> bool:
+        """Whether a newcomer may go ahead."""
+        return not self._waiting
+
+    def wait_for_place(self, wake: Callable[[], None], *, again: bool = False) -> bool:
+        """Whether it is this one's turn to try.
+
+        Args:
+            wake: called once, when there may be a place.
+            again: it was this one's turn before, and somebody else was faster.
+        """
         with self._lock:
-            if not self._closed:
-                (self._waiting.appendleft if first else self._waiting.append)(wake)
-                return
-        wake()
+            if self._closed:
+                return True  # and be refused
+            (self._waiting.appendleft if again else self._waiting.append)(wake)
+            return self._waiting[0] is wake
 
     def leave(self, wake: Callable[[], None]) -> None:
+        """With a place or without. The next one tries in any case: whether `wake` was called for a
+        place that this one does not take cannot be told, and one try too many does no harm."""
         with self._lock, contextlib.suppress(ValueError):
             self._waiting.remove(wake)
+        self.place_is_free()
 
     def place_is_free(self) -> None:
         with self._lock:
@@ -278,27 +292,28 @@ class AsyncStream(_Handle):
         self._listens = False  # by what does not hold the stream
 
     async def _start(self) -> None:
-        import asyncio
-
-        while self._submit is not None:
-            place = asyncio.Event()
-            wake = functools.partial(_set_in, self._loop, place)
-            gate = self._state.gate
-            gate.wait_for_place(wake)
-            try:
-                if self._submit(self._state, True):
-                    self._submit = None
-                    gate.leave(wake)
-                    break
-                await place.wait()
-            except BaseException:
-                gate.leave(wake)
-                if place.is_set():  # it was this one's turn: the next one may have it
-                    gate.place_is_free()
-                raise
+        if self._submit is not None:
+            await self._wait_for_place()
         if not self._listens:
             self._listens = True
             self._state.listen(functools.partial(_set_in, self._loop, self._news))
+
+    async def _wait_for_place(self) -> None:
+        import asyncio
+
+        gate, place = self._state.gate, asyncio.Event()
+        wake = functools.partial(_set_in, self._loop, place)
+        again = False
+        try:
+            while self._submit is not None:
+                place.clear()
+                if gate.wait_for_place(wake, again=again) and self._submit(self._state, True):
+                    self._submit = None
+                    return
+                await place.wait()
+                again = True
+        finally:
+            gate.leave(wake)
 
     def __aiter__(self) -> AsyncStream:
         return self
@@ -365,5 +380,5 @@ class AsyncStream(_Handle):
         await self.aclose()
 
 
-# Hands a request over; whether there was a place. With True it is asked again, by one who waits.
+# Hands a request over; whether there was a place. With True by one whose turn it is.
 Submit = Callable[[State, bool], bool]

@@ -144,6 +144,105 @@ def test_tasks_wait_for_a_place(tiny):
         run(refused())
 
 
+async def _waits(engine, n, known):
+    """A task whose request is the n-th that waits for a place."""
+    end = time.monotonic() + 60
+
+    async def wait():
+        result = await engine.generate(PROMPT, max_tokens=2)
+        known.append(n)
+        return result
+
+    task = asyncio.create_task(wait())
+    while len(engine._gate._waiting) < n:
+        assert time.monotonic() < end, "it does not wait"
+        await asyncio.sleep(0.001)
+    return task
+
+
+def _free(engine, stream):
+    """Ends a request while the loop stands still: who is woken does not know it yet."""
+    end = time.monotonic() + 60
+    n = len(engine._gate._waiting)
+    stream.cancel()
+    while len(engine._gate._waiting) == n:
+        assert time.monotonic() < end, "nobody is woken"
+        time.sleep(0.001)
+
+
+def _full(tiny):
+    return sd.Engine(tiny, n_ctx=N_CTX, max_requests=1, max_queue=0, when_full="wait")
+
+
+def test_who_is_cancelled_when_it_is_their_turn_leaves_it_to_the_next(tiny):
+    async def main(engine):
+        first = engine.stream(PROMPT, **ENDLESS)
+        await anext(first)
+        ended = []
+        one, two = [await _waits(engine, n, ended) for n in (1, 2)]
+        one.cancel()  # which it learns before that it is its turn
+        _free(engine, first)
+        assert (await asyncio.wait_for(two, 60)).finish_reason == "length"
+        assert ended == [2]
+
+    with _full(tiny) as engine:
+        run(main(engine))
+
+
+def test_newcomers_do_not_overtake_those_who_wait(tiny):
+    async def main(engine):
+        first = engine.stream(PROMPT, **ENDLESS)
+        await anext(first)
+        ended = []
+        waiting = [await _waits(engine, n, ended) for n in (1, 2, 3)]
+        _free(engine, first)
+        waiting.append(await _waits(engine, 0, ended))  # and would find the place
+        await asyncio.wait_for(asyncio.gather(*waiting), 60)
+        assert ended == [1, 2, 3, 0]
+
+    with _full(tiny) as engine:
+        run(main(engine))
+
+
+def test_who_was_too_late_is_the_next(tiny):
+    async def main(engine):
+        first = engine.stream(PROMPT, **ENDLESS)
+        await anext(first)
+        ended = []
+        one, two = [await _waits(engine, n, ended) for n in (1, 2)]
+        gate = engine._gate
+        gate.place_is_free()  # a place that somebody else has taken meanwhile
+        while len(gate._waiting) < 2:
+            await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait_for(asyncio.gather(one, two), 60)
+        assert ended == [1, 2]
+
+    with _full(tiny) as engine:
+        run(main(engine))
+
+
+def test_an_interrupted_call_leaves_its_turn_to_the_next(tiny, monkeypatch):
+    with _full(tiny) as engine:
+        first = engine.submit(PROMPT, **ENDLESS)
+        next(first)
+        gate = engine._gate
+        woken = []
+
+        waits = gate.wait_for_place
+
+        def interrupted(wake, **more):
+            waits(wake, **more)
+            waits(lambda: woken.append(True))
+            gate.place_is_free()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(gate, "wait_for_place", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.submit(PROMPT)
+        assert woken == [True]
+
+
 def test_calls_come_from_one_thread_with_one_state_of_the_interpreter(tiny):
     """What a thread keeps for itself stays, until the engine's thread is over."""
     own = threading.local()
@@ -209,6 +308,10 @@ def test_an_async_decoder_holds_one_conversation(tiny):
             with pytest.raises(sd.SessionBusyError):
                 await decoder.generate(PROMPT)
             decoder.cancel()
+            assert (await decoder.generate(PROMPT, max_tokens=2)).finish_reason == "length"
+            for _ in range(5):  # within one pass, and still as many as there is room for
+                decoder.stream(PROMPT, **ENDLESS)
+                decoder.cancel()
             assert (await decoder.generate(PROMPT, max_tokens=2)).finish_reason == "length"
         assert decoder.closed
         with pytest.raises(sd.ClosedError):
