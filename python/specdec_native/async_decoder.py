@@ -69,7 +69,8 @@ class AsyncDecoder:
             kv_type=kv_type,
             memory=memory,
             max_requests=1,
-            max_queue=1,  # a call that was ended may still be in its last pass
+            max_queue=1,
+            when_full="wait",  # calls that were ended may still be there until the pass ends
         )
 
     @property
