@@ -593,6 +593,22 @@ def test_keys_are_asked_for(tiny):
                 assert client.get(path).status_code == 200
 
 
+def test_pages_of_an_allowed_origin_may_send_what_their_client_sends(tiny):
+    origin = "https://app.example"
+    settings = Settings("tiny", allowed_origins=(origin,))
+    with testclient.TestClient(create_app(sd.Engine(tiny, n_ctx=256), settings)) as client:
+        for name, status in ((origin, 200), ("https://evil.example", 400)):
+            asks = {
+                "Origin": name,
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os",
+            }
+            answer = client.options("/v1/chat/completions", headers=asks)
+            assert answer.status_code == status
+        shown = client.get("/health", headers={"Origin": origin}).headers
+        assert shown["access-control-expose-headers"] == "Retry-After"
+
+
 def test_other_names_are_not_answered(tiny):
     app = create_app(sd.Engine(tiny, n_ctx=256), Settings("tiny"), hosts=("localhost", "[::1]"))
     with testclient.TestClient(app) as client:

@@ -94,7 +94,8 @@ def create_app(engine: Engine, settings: Settings, *, hosts: tuple[str, ...] = (
             CORSMiddleware,
             allow_origins=list(settings.allowed_origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
+            allow_headers=["*"],  # clients send some of their own, as x-stainless-os
+            expose_headers=["Retry-After"],
         ),
         Middleware(_Guard, settings=settings, hosts=hosts),
     ]
