@@ -223,6 +223,14 @@ def test_what_can_never_fit_is_not_to_be_tried_again(tiny, stream):
         assert response.json()["error"]["param"] == "max_tokens"
 
 
+def test_tools_that_are_not_to_be_called_go_with_a_format(client):
+    pytest.importorskip("llguidance", reason="llguidance is not installed")
+    for wanted, choice in (("json_object", "none"), ("text", "auto")):
+        tools = {"tools": [TOOL], "tool_choice": choice}
+        answer = chat(client, response_format={"type": wanted}, max_tokens=9, **tools)
+        assert answer.status_code == 200, answer.text
+
+
 def test_one_of_several_calls_can_be_the_most(client):
     call = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
     tools = [{"type": "function", "function": {"name": "f"}}]
@@ -432,6 +440,15 @@ REFUSED = [
         },
         400,
         "response_format",
+    ),
+    *(
+        ({"tools": [{"function": {"name": "f"}}], "tool_choice": choice, name: value}, 400, name)
+        for choice in (None, "auto")
+        for name, value in (
+            ("response_format", {"type": "json_object"}),
+            ("json_schema", {}),
+            ("grammar", "root ::= [a]"),
+        )
     ),
     ({"messages": [{"role": "user", "content": "x" * 5000}]}, 400, "messages"),
 ]

@@ -95,6 +95,13 @@ class _Chat:
             raise invalid(f"{' and '.join(names)} do not go together", names[1], "invalid_value")
         if self.call_schema is not None:
             return Grammar.json_schema(self.call_schema)
+        if names and self.tools:  # of text that is held to a form no part can be a call
+            raise invalid(
+                f'{names[0]} and tools do not go together: tool_choice "none" asks for the '
+                'format, "required" without a format for a call',
+                names[0],
+                "invalid_value",
+            )
         if isinstance(wanted, SchemaFormat):
             return Grammar.json_schema(wanted.json_schema.schema_)
         return Grammar.json() if isinstance(wanted, JsonFormat) else grammar_of(self.body)
