@@ -185,6 +185,8 @@ TEMPLATE = (
         ("'-' + call.function.arguments", '{"a": "b"}', '-{"a": "b"}'),
         ("call.function.arguments", "no JSON", "no JSON"),
         ("call.function.arguments", "[1]", "[1]"),
+        ("call.function.arguments", '{"a": 9223372036854775808}', '{"a": 9223372036854775808}'),
+        ("call.function.arguments.a", '{"a": 9223372036854775807}', "9223372036854775807"),
     ],
 )
 def test_calls_of_a_conversation_reach_templates_of_both_kinds(client, shows, given, shown):
@@ -202,6 +204,20 @@ def test_calls_of_a_conversation_reach_templates_of_both_kinds(client, shows, gi
     ids = _Chat(dataclasses.replace(server, settings=settings), body).prompt()
     text = server.engine.target.detokenize(ids)
     assert f"system: be brief; assistant: {shown}; " in text
+
+
+@pytest.mark.parametrize(("choice", "least"), [("auto", -(10**400)), ("required", 0)])
+def test_schemas_of_tools_may_have_large_bounds(client, choice, least):
+    pytest.importorskip("llguidance", reason="llguidance is not installed")
+    bounds = {"type": "integer", "maximum": 2**64, "minimum": least}
+    function = {"name": "f", "parameters": {"properties": {"a": bounds}}}
+    server = client.app.state.server
+    settings = Settings("tiny", chat_template="{{ tools | tojson }}")
+    body = ChatRequest.model_validate(
+        {"messages": MESSAGES, "tools": [{"function": function}], "tool_choice": choice}
+    )
+    ids = _Chat(dataclasses.replace(server, settings=settings), body).prompt()
+    assert "1.8446744073709552e+19" in server.engine.target.detokenize(ids)
 
 
 def test_max_tokens_of_the_server_are_those_of_completions_too(tiny):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -12,7 +13,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..errors import TemplateError
+from ..errors import InvalidArgumentError, TemplateError
 from ..grammar import Grammar
 from ..model import Model
 from . import answers
@@ -127,7 +128,7 @@ class _Chat:
         template = self.server.settings.chat_template
 
         def ids(messages: list[dict[str, Any]]) -> list[int]:
-            tools = self.tools or None
+            tools = [_in_64_bits(tool) for tool in self.tools] or None
             text, found = self.model._chat_prompt(messages, True, tools, template, arguments)
             self.in_thought = begins_in_thought(text)
             return found
@@ -135,7 +136,7 @@ class _Chat:
         with_objects = [_with_objects(message) for message in messages]
         try:
             return ids(with_objects)
-        except TemplateError:
+        except (TemplateError, InvalidArgumentError):  # or a number in them has no 64 bits
             if with_objects == messages:
                 raise
             return ids(messages)  # a template for arguments as text
@@ -195,6 +196,18 @@ def _call_schema(function: dict[str, Any]) -> dict[str, Any]:
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
+
+
+def _in_64_bits(value: Any) -> Any:
+    """Templates know no larger integers, and schemas have them as bounds."""
+    if isinstance(value, dict):
+        return {name: _in_64_bits(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_in_64_bits(item) for item in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        limit = sys.float_info.max
+        return float(min(max(value, int(-limit)), int(limit)))
+    return value
 
 
 def _first(*values: int | None) -> int | None:
