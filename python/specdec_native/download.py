@@ -22,7 +22,8 @@ Notify = Callable[[str], object]
 
 _BLOCK = 1 << 20
 _WORK_PREFIX = ".pull-"
-_HUB_NAME = re.compile(r"hf:(?P<repo>[\w][\w.-]*/[\w][\w.-]*)([:/](?P<file>[\w][\w./ +-]*\.gguf))?")
+_FILE = r"[\w][\w./ +-]*\.gguf"
+_HUB_NAME = re.compile(rf"hf:(?P<repo>[\w][\w.-]*/[\w][\w.-]*)([:/](?P<file>{_FILE}))?")
 
 
 @dataclass(frozen=True)
@@ -266,7 +267,9 @@ def _name_of_model(repo: str, folder: pathlib.Path) -> str:
 
     try:
         _check_online(f"hf:{repo}")
-        return _only_gguf(_hub.list_files(repo), repo)
+        # The hub's word is no path yet: what a user could not name, as "../x.gguf", is left out.
+        files = [f for f in _hub.list_files(repo) if re.fullmatch(_FILE, f) and ".." not in f]
+        return _only_gguf(files, repo)
     except DownloadError:
         here = [str(path.relative_to(folder)) for path in folder.rglob("*.gguf")]
         with contextlib.suppress(DownloadError):

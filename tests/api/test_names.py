@@ -197,6 +197,17 @@ def test_a_full_disk_is_said_before_anything_is_fetched(hub, models, monkeypatch
     assert not [host for host, _, given, _ in hub.asked if given]
 
 
+@pytest.mark.parametrize("name", ["../../x.gguf", "a/../../../x.gguf", "{}/x.gguf", "..\\x.gguf"])
+def test_a_hub_writes_nowhere_but_into_the_models_folder(hub, name, tmp_path):
+    name = name.format(tmp_path)
+    hub.files["org/repo"] = {name: DATA}
+    with pytest.raises(sd.DownloadError, match="holds no GGUF file"):
+        download.pull("hf:org/repo")
+    assert not list(tmp_path.rglob("*x.gguf"))
+    hub.files["org/repo"]["sub/a b.gguf"] = DATA
+    assert download.pull("hf:org/repo") == download.models_dir() / "org--repo/sub/a b.gguf"
+
+
 # ---------------------------------------------------------------- names in Python
 
 
