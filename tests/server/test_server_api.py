@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
 import threading
+import time
 import types
 
 import pytest
@@ -125,6 +127,23 @@ def test_several_prompts_and_token_ids(client, tiny):
     assert complete(client, prompt=ids, max_tokens=6).json()["choices"][0]["text"] == one
     assert complete(client, prompt=[ids], max_tokens=6).json()["choices"][0]["text"] == one
     assert complete(client, echo=True, max_tokens=6).json()["choices"][0]["text"] == PROMPT + one
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("call", [chat, complete])
+def test_what_a_closing_server_cuts_off_does_not_say_that_it_is_whole(tiny, call, stream):
+    engine = sd.Engine(tiny, n_ctx=1 << 17)
+    with testclient.TestClient(create_app(engine, Settings("tiny"))) as client:
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            asked = pool.submit(call, client, max_tokens=100_000, ignore_eos=True, stream=stream)
+            deadline = time.monotonic() + 60
+            while not engine.stats().running:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            engine.close()
+            answer = asked.result(60)
+    last = events(answer)[-1] if stream else answer.json()
+    assert last["choices"][0]["finish_reason"] == "length"
 
 
 def test_log_probabilities_are_the_decoders(client, tiny):

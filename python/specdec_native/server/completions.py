@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..model import Model
-from ..results import GenerationResult, PositionLogprobs
+from ..results import PositionLogprobs
 from . import answers
 from .errors import ApiError, invalid
 from .fill import fill_prompt
@@ -27,6 +27,7 @@ from .generation import (
     unless_gone,
 )
 from .reading import read
+from .reply import ending
 from .schemas import CompletionRequest
 
 
@@ -139,10 +140,6 @@ def _name(model: Model, token: int) -> str:
     )
 
 
-def _reason(result: GenerationResult) -> str:
-    return "length" if result.finish_reason == "length" else "stop"
-
-
 async def _whole(work: _Completion, prompts: list[list[int]]) -> dict[str, Any]:
     choices = []
     async with generations(work.server, work.body) as running:
@@ -156,7 +153,7 @@ async def _whole(work: _Completion, prompts: list[list[int]]) -> dict[str, Any]:
         if result.logprobs is not None:
             logprobs, _ = _logprobs(work.model, result.token_ids, result.logprobs, 0)
         choices.append(
-            {"index": i, "text": text, "logprobs": logprobs, "finish_reason": _reason(result)}
+            {"index": i, "text": text, "logprobs": logprobs, "finish_reason": ending(result)}
         )
     return {
         **work.head(),
@@ -201,7 +198,7 @@ async def _events(work: _Completion, prompts: list[list[int]]) -> AsyncIterator[
                     yield answers.event(data)
         results = running.results()
     for i, result in enumerate(results):
-        last = told(i, "", finish_reason=_reason(result))
+        last = told(i, "", finish_reason=ending(result))
         if i == n - 1:
             last["timings"] = answers.timings(results[0])
             last["specdec"] = [answers.speculation(r) for r in results]

@@ -12,6 +12,12 @@ from .reasoning import ThoughtReader
 from .tool_calls import ToolCall, ToolCallReader
 
 
+def ending(result: GenerationResult) -> str:
+    """OpenAI's word for the end of a text. It has none for a server that closes; "length" at least
+    says that the text was cut off."""
+    return "stop" if result.finish_reason == "stop" else "length"
+
+
 @dataclass
 class Said:
     """A part of a reply, or the whole."""
@@ -86,9 +92,7 @@ class ReplyReader:
         return said
 
     def reason(self, result: GenerationResult) -> str:
-        """OpenAI's word for the end. A deadline or a server that closes gives "cancelled" as
-        "stop"; a call that was cut off is none that can be made."""
+        """OpenAI's word for the end; a call that was cut off is none that can be made."""
         if self.n_calls and not (self._calls is not None and self._calls.ends_in_call):
             return "tool_calls"
-        reason = result.finish_reason
-        return reason if reason in ("stop", "length") else "stop"
+        return ending(result)
