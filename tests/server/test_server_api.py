@@ -18,6 +18,7 @@ testclient = pytest.importorskip("starlette.testclient", reason="the extra `serv
 from specdec_native.server import reading, schemas  # noqa: E402
 from specdec_native.server.app import PAGE, create_app  # noqa: E402
 from specdec_native.server.chat import _Chat  # noqa: E402
+from specdec_native.server.generation import engine_options  # noqa: E402
 from specdec_native.server.schemas import ChatRequest  # noqa: E402
 from specdec_native.server.settings import Settings  # noqa: E402
 
@@ -409,6 +410,20 @@ def test_plain_decoding_can_be_asked_for(client):
     fast = chat(client, **fields).json()
     assert plain["choices"] == fast["choices"]
     assert plain["specdec"][0]["drafted"] == 0 == plain["timings"]["draft_n"]
+
+
+@pytest.mark.parametrize("call", [chat, complete])
+def test_null_is_as_if_it_were_left_out(client, call):
+    names = ["ignore_eos", "speculation", "remember", "stream", "n", "seed", "stop", "logit_bias"]
+    names += ["echo"] if call is complete else ["parallel_tool_calls"]
+    plain = call(client, max_tokens=20)
+    nulls = call(client, max_tokens=20, **dict.fromkeys(names))
+    assert nulls.json()["choices"] == plain.json()["choices"]
+    more = dict.fromkeys(("include_usage", "include_speculation", "include_obfuscation"))
+    streamed = events(call(client, max_tokens=20, stream=True, stream_options=more))
+    assert not any("usage" in event for event in streamed)
+    options = engine_options(ChatRequest(messages=MESSAGES, **dict.fromkeys(names[:3])))
+    assert options == {}
 
 
 def test_users_draft_from_their_own_texts_only(tiny):

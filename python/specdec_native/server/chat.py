@@ -296,7 +296,7 @@ async def _whole(chat: _Chat, prompt: list[int]) -> dict[str, Any]:
 
 async def _events(chat: _Chat, prompt: list[int]) -> AsyncIterator[str]:
     wanted = chat.body.stream_options
-    with_usage = wanted is not None and wanted.include_usage
+    with_usage = bool(wanted and wanted.include_usage)
     head = chat.head("chat.completion.chunk")
     if with_usage:
         head["usage"] = None

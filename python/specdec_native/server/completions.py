@@ -167,7 +167,7 @@ async def _whole(work: _Completion, prompts: list[list[int]]) -> dict[str, Any]:
 async def _events(work: _Completion, prompts: list[list[int]]) -> AsyncIterator[str]:
     wanted = work.body.stream_options
     head = work.head()
-    with_usage = wanted is not None and wanted.include_usage
+    with_usage = bool(wanted and wanted.include_usage)
     if with_usage:
         head["usage"] = None
 

@@ -65,9 +65,9 @@ def engine_options(body: Sampling) -> dict[str, Any]:
         options["stop"] = body.stop
     if body.ignore_eos:
         options["ignore_eos"] = True
-    if not body.speculation:
+    if body.speculation is False:
         options["speculate"] = False
-    if not body.remember:
+    if body.remember is False:
         options["remember"] = False
     key = memory_key(caller.get(), body.user or "")
     if key:
@@ -202,7 +202,7 @@ class Generations:
 @asynccontextmanager
 async def generations(server: Server, body: Sampling) -> AsyncIterator[Generations]:
     wanted = body.stream_options
-    running = Generations(server, wanted is not None and wanted.include_speculation)
+    running = Generations(server, bool(wanted and wanted.include_speculation))
     try:
         yield running
     finally:

@@ -93,10 +93,10 @@ class Body(BaseModel):
 
 
 class StreamOptions(Body):
-    include_usage: bool = False
-    include_obfuscation: bool = Field(False, description="accepted; nothing is obfuscated")
-    include_speculation: bool = Field(
-        False, description="`specdec` in each chunk: token ids, and which were drafted"
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = Field(None, description="accepted; nothing is obfuscated")
+    include_speculation: bool | None = Field(
+        None, description="`specdec` in each chunk: token ids, and which were drafted"
     )
 
 
@@ -119,12 +119,14 @@ class Sampling(Body):
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES), _WHOLE] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    ignore_eos: bool = False
+    ignore_eos: bool | None = None
     json_schema: dict[str, Any] | bool | None = Field(None, description="the text is JSON of it")
     grammar: Text | None = Field(None, description="the text follows it; in llama.cpp's GBNF")
-    speculation: bool = Field(True, description="false: decode plainly; the tokens are the same")
-    remember: bool = Field(
-        True, description="false: neither draft from the server's memory nor be added to it"
+    speculation: bool | None = Field(
+        None, description="false: decode plainly; the tokens are the same"
+    )
+    remember: bool | None = Field(
+        None, description="false: neither draft from the server's memory nor be added to it"
     )
     # For bookkeeping on the other side: taken, without effect on the output.
     user: str | None = Field(None, description="each has a part of the server's memory of its own")
@@ -156,7 +158,9 @@ class CompletionRequest(Sampling):
     )
     max_tokens: Count | None = Field(None, description="default 16, or the server's --max-tokens")
     logprobs: Annotated[int, Field(ge=0, le=100), _WHOLE] | None = None
-    echo: bool = Field(False, description="begin with the prompt; not with logprobs or suffix")
+    echo: bool | None = Field(
+        None, description="begin with the prompt; not with logprobs or suffix"
+    )
     suffix: str | None = Field(None, description="what follows the completion; needs FIM tokens")
     best_of: Literal[1] | None = Field(None, description="each choice is the only one tried")
 
