@@ -131,6 +131,25 @@ def test_several_prompts_and_token_ids(client, tiny):
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_an_echo_is_what_was_given(sentencepiece, stream):
+    model = sentencepiece
+    texts = [" a", "</s>b", "a\r\n"]
+    with testclient.TestClient(create_app(sd.Engine(model), Settings("spm"))) as client:
+        for prompt, shown in (
+            (texts, texts),
+            (texts[0], texts[:1]),
+            ([1, 2, *model.tokenize("x", add_special=False)], ["<s></s> x"]),
+        ):
+            fields = {"prompt": prompt, "echo": True, "max_tokens": 0, "stream": stream, "n": 2}
+            answer = complete(client, **fields)
+            told = events(answer) if stream else [answer.json()]
+            found = ["", ""] * len(shown)
+            for choice in (choice for event in told for choice in event["choices"]):
+                found[choice["index"]] += choice["text"]
+            assert found == [text for text in shown for _ in range(2)]
+
+
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("call", [chat, complete])
 def test_what_a_closing_server_cuts_off_does_not_say_that_it_is_whole(tiny, call, stream):
     engine = sd.Engine(tiny, n_ctx=1 << 17)

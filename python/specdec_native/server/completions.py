@@ -41,6 +41,9 @@ class _Completion:
         self.id = f"cmpl-{secrets.token_hex(12)}"
         self.created = int(time.time())
         self.n = body.n or 1
+        given: Any = body.prompt
+        is_one = isinstance(given, str) or isinstance(given[0], int)
+        self.items: list[Any] = [given] if is_one else given
         self.options = engine_options(body)
         given = (body.max_tokens, server.settings.default_max_tokens, 16)
         self.options["max_tokens"] = next(number for number in given if number is not None)
@@ -57,10 +60,7 @@ class _Completion:
 
     def prompts(self) -> list[list[int]]:
         """Token ids; and compiles what the text is to follow."""
-        given = self.body.prompt
-        items: Sequence[Any] = [given] if isinstance(given, str) else given
-        if items and isinstance(items[0], int):
-            items = [items]
+        items = self.items
         for item in items:
             # Here, and not by the engine: a list of millions of ids is copied often until then.
             if len(item) > self.server.engine.n_ctx and not isinstance(item, str):
@@ -82,12 +82,16 @@ class _Completion:
         for tokens in ids:
             if not tokens:
                 raise invalid("prompt: empty, and the model adds no token of its own", "prompt")
-            # For echo and for the engine: the first one outside the vocabulary is named.
+            # The first one outside the vocabulary is named.
             self.model.detokenize(tokens)
         return ids
 
-    def echo(self, prompt: list[int]) -> str:
-        return self.model.detokenize(prompt) if self.body.echo else ""
+    def echo(self, choice: int) -> str:
+        """The prompt of a choice, as it was given."""
+        if not self.body.echo:
+            return ""
+        item = self.items[choice // self.n]
+        return item if isinstance(item, str) else self.model.detokenize(item, render_special=True)
 
     def head(self) -> dict[str, Any]:
         return {
@@ -148,7 +152,7 @@ async def _whole(work: _Completion, prompts: list[list[int]]) -> dict[str, Any]:
                 running.submit(prompt, {**work.options, "seed": seed})
         results = await running.whole()
     for i, result in enumerate(results):
-        text = work.echo(prompts[i // work.n]) + result.text
+        text = work.echo(i) + result.text
         logprobs = None
         if result.logprobs is not None:
             logprobs, _ = _logprobs(work.model, result.token_ids, result.logprobs, 0)
@@ -181,7 +185,7 @@ async def _events(work: _Completion, prompts: list[list[int]]) -> AsyncIterator[
                 running.submit(prompt, {**work.options, "seed": seed})
         n = len(running.requests)
         for i in range(n):
-            yield answers.event(told(i, work.echo(prompts[i // work.n])))
+            yield answers.event(told(i, work.echo(i)))
         lengths = [0] * n
         async with aclosing(running.pieces()) as pieces:
             async for piece in pieces:
