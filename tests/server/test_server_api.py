@@ -624,8 +624,8 @@ def test_long_bodies_do_not_hold_up_the_loop(client, monkeypatch):
     assert threads[0] not in threads[2:4]
 
 
-def test_a_list_of_ids_that_cannot_fit_is_refused_before_the_engine_sees_it(client):
-    for prompt in ([10**9] * 513, [[1], [10**9] * 513]):
+def test_a_prompt_that_cannot_fit_is_named(client):
+    for prompt in ([10**9] * 513, [[1], [10**9] * 513], "a" * 600, ["a", "a" * 600]):
         error = complete(client, prompt=prompt).json()["error"]
         assert error["code"] == "context_length_exceeded"
         assert error["param"] == "prompt"

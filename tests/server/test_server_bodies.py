@@ -133,3 +133,50 @@ def test_no_call_is_made_for_each_token_id(kind, body):
         sys.setprofile(None)
     assert len(calls) < 100
     assert "1.0" not in repr(made)
+
+
+CHAT = VALID[ChatRequest]
+FORMAT = {"type": "json_schema", "json_schema": {"name": "x"}}
+MISTAKES = [
+    (CompletionRequest, {"prompt": 5}, "prompt", "a text, a list of token ids"),
+    (CompletionRequest, {"prompt": {}}, "prompt", "got an object"),
+    (CompletionRequest, {"prompt": []}, "prompt", "at least 1"),
+    (CompletionRequest, {"prompt": ["a"] * 17}, "prompt", "at most 16"),
+    (CompletionRequest, {"prompt": [[1]] * 17}, "prompt", "at most 16"),
+    (CompletionRequest, {"prompt": ["a", 5]}, "prompt.1", "valid string, got 5"),
+    (CompletionRequest, {"prompt": [5, "a"]}, "prompt.1", 'valid integer, got "a"'),
+    (CompletionRequest, {"prompt": [[5], [6, -1]]}, "prompt.1.1", "greater than or equal to 0"),
+    (CompletionRequest, {"prompt": [[5], "a"]}, "prompt.1", "valid list"),
+    (CompletionRequest, {"prompt": "a", "stop": 5}, "stop", "a text or a list of texts, got 5"),
+    (CompletionRequest, {"prompt": "a", "stop": ["a"] * 65}, "stop", "at most 64"),
+    (CompletionRequest, {"prompt": "a", "stop": ["a", 5]}, "stop.1", "valid string, got 5"),
+    (CompletionRequest, {"prompt": "a", "json_schema": 5}, "json_schema", "an object or a bool"),
+    (CompletionRequest, {"prompt": "a", "echo": 5}, "echo", "valid boolean, got 5"),
+    (ChatRequest, {"messages": [{"role": "user", "content": 5}]}, "messages.0.content", "a text"),
+    (ChatRequest, {**CHAT, "tool_choice": "all"}, "tool_choice", "'none', 'auto' or 'required'"),
+    (ChatRequest, {**CHAT, "tool_choice": 5}, "tool_choice", "none, auto, required or a function"),
+    (ChatRequest, {**CHAT, "tool_choice": {}}, "tool_choice.function", "missing"),
+    (ChatRequest, {**CHAT, "response_format": 5}, "response_format", "a type of text"),
+    (ChatRequest, {**CHAT, "response_format": {"type": "x"}}, "response_format", "a type of text"),
+    (
+        ChatRequest,
+        {**CHAT, "response_format": FORMAT},
+        "response_format.json_schema.schema",
+        "missing",
+    ),
+    (
+        ChatRequest,
+        {**CHAT, "response_format": {"type": "json_object", "strict": True}},
+        "response_format.strict",
+        "no such field",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "body", "param", "says"), MISTAKES)
+def test_a_refusal_names_the_field_and_what_it_takes(kind, body, param, says):
+    with pytest.raises(ApiError) as refused:
+        parse(kind, body)
+    assert refused.value.param == param
+    assert refused.value.message.startswith(f"{param}: ")
+    assert says in refused.value.message

@@ -74,11 +74,20 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
     return ApiError(400, message, param=param, code=code)
 
 
-def of_engine(error: SpecdecError) -> ApiError:
-    """What the engine refuses, as an answer."""
+# Fields that hold what the model reads.
+_TEXTS = {
+    "/v1/chat/completions": "messages",
+    "/v1/completions": "prompt",
+    "/infill": "input_prefix",
+}
+
+
+def of_engine(error: SpecdecError, path: str = "") -> ApiError:
+    """What the engine refuses, as an answer of the address `path`."""
     message = str(error)
     if isinstance(error, ContextFullError):
-        return ApiError(400, message, param="messages", code="context_length_exceeded")
+        param = _TEXTS.get(path)
+        return ApiError(400, message, param=param, code="context_length_exceeded")
     if isinstance(error, TemplateError):
         return ApiError(400, message, param="messages", code="template_error")
     if isinstance(error, MissingExtraError):
@@ -101,7 +110,7 @@ async def answer_api_error(request: Request, error: Exception) -> JSONResponse:
 
 async def answer_engine_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SpecdecError)
-    return of_engine(error).response()
+    return of_engine(error, request.scope["path"]).response()
 
 
 async def answer_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -67,7 +70,44 @@ TokenIds = Annotated[
 ]
 Ids = Annotated[TokenIds, Field(min_length=1)]
 Several = Annotated[list[T], Field(fail_fast=True, min_length=1, max_length=16)]
-Stop = Text | Annotated[List[Text], Field(max_length=64)] | None
+
+
+def _kind(value: object) -> str:
+    """Which branch of a union is meant. Of all that fail, pydantic would tell in its own words."""
+    if isinstance(value, list):
+        inner = value[0] if value else None
+        return "<lists>" if isinstance(inner, list) else "<list>"
+    if isinstance(value, BaseModel):  # when it is written
+        return "<object>"
+    return {str: "<text>", dict: "<object>", bool: "<flag>"}.get(type(value), "<other>")
+
+
+def _kind_of_prompt(value: object) -> str:
+    is_texts = isinstance(value, list) and bool(value) and isinstance(value[0], str)
+    return "<texts>" if is_texts else _kind(value)
+
+
+def _by_kind(expected: str, kind: Callable[[object], str] = _kind) -> Discriminator:
+    return Discriminator(
+        kind, custom_error_type="kind", custom_error_message=f"expected {expected}"
+    )
+
+
+_TEXT, _LIST, _OBJECT, _FLAG = Tag("<text>"), Tag("<list>"), Tag("<object>"), Tag("<flag>")
+Stop = Annotated[
+    Annotated[Text, _TEXT] | Annotated[List[Text], Field(max_length=64), _LIST],
+    _by_kind("a text or a list of texts"),
+]
+Prompt = Annotated[
+    Annotated[Text, _TEXT]
+    | Annotated[Ids, _LIST]
+    | Annotated[Several[Text], Tag("<texts>")]
+    | Annotated[Several[Ids], Tag("<lists>")],
+    _by_kind("a text, a list of token ids, or a list of such", _kind_of_prompt),
+]
+Schema = Annotated[
+    Annotated[dict[str, Any], _OBJECT] | Annotated[bool, _FLAG], _by_kind("an object or a boolean")
+]
 
 
 @functools.cache
@@ -115,12 +155,12 @@ class Sampling(Body):
         dict[TokenName, Annotated[float, Field(ge=-1000, le=1000)]] | None, BeforeValidator(_biases)
     ] = Field(None, description="token id -> what is added to its logit; -100 and below bans it")
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63), _WHOLE] | None = None
-    stop: Stop = None
+    stop: Stop | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES), _WHOLE] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
-    json_schema: dict[str, Any] | bool | None = Field(None, description="the text is JSON of it")
+    json_schema: Schema | None = Field(None, description="the text is JSON of it")
     grammar: Text | None = Field(None, description="the text follows it; in llama.cpp's GBNF")
     speculation: bool | None = Field(
         None, description="false: decode plainly; the tokens are the same"
@@ -153,9 +193,7 @@ class CompletionRequest(Sampling):
     model_config = ConfigDict(
         json_schema_extra=lambda schema: _not_both(schema, logprobs="number", suffix="string")
     )
-    prompt: Text | Ids | Several[Text] | Several[Ids] = Field(
-        description="text, token ids, or up to 16 of them"
-    )
+    prompt: Prompt = Field(description="text, token ids, or up to 16 of them")
     max_tokens: Count | None = Field(None, description="default 16, or the server's --max-tokens")
     logprobs: Annotated[int, Field(ge=0, le=100), _WHOLE] | None = None
     echo: bool | None = Field(
@@ -171,11 +209,16 @@ class Part(Body):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
+Content = Annotated[
+    Annotated[str, _TEXT] | Annotated[List[Part], _LIST], _by_kind("a text or a list of parts")
+]
+
+
 class Message(Body):
     """One message. What a template knows beyond these reaches it."""
 
     role: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-    content: str | List[Part] | None = None
+    content: Content | None = None
     name: str | None = None
     tool_calls: List[dict[str, Any]] | None = None
     tool_call_id: str | None = None
@@ -206,7 +249,7 @@ class Tool(Body):
 class JsonSchema(Body):
     name: str = ""
     description: str | None = None
-    schema_: dict[str, Any] | bool = Field(alias="schema")
+    schema_: Schema = Field(alias="schema")
     strict: bool | None = Field(None, description="it is followed strictly in any case")
 
 
@@ -223,7 +266,22 @@ class SchemaFormat(Body):
     json_schema: JsonSchema
 
 
-ResponseFormat = Annotated[TextFormat | JsonFormat | SchemaFormat, Field(discriminator="type")]
+def _format(value: object) -> str:
+    """Not pydantic's own: its tag could not be told from a field of that name."""
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return f"<{kind}>"
+
+
+ResponseFormat = Annotated[
+    Annotated[TextFormat, Tag("<text>")]
+    | Annotated[JsonFormat, Tag("<json_object>")]
+    | Annotated[SchemaFormat, Tag("<json_schema>")],
+    _by_kind("a type of text, json_object or json_schema", _format),
+]
+ToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], _TEXT] | Annotated[NamedTool, _OBJECT],
+    _by_kind("none, auto, required or a function"),
+]
 
 
 class ChatRequest(Sampling):
@@ -233,7 +291,7 @@ class ChatRequest(Sampling):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=100), _WHOLE] | None = None
     tools: List[Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = Field(None, description="false: the first call alone")
     response_format: ResponseFormat | None = None
     chat_template_kwargs: dict[str, Any] | None = Field(
@@ -285,9 +343,8 @@ def parse(kind: type[Body], body: object) -> Any:
 
 
 def _refusal(error: ValidationError) -> ApiError:
-    # Of the branches of a union the deepest says most.
-    entry = max(error.errors(include_url=False), key=lambda e: len(e["loc"]))
-    parts = [str(part) for part in entry["loc"] if not _names_a_type(part)]
+    entry = error.errors(include_url=False)[0]
+    parts = [str(part) for part in entry["loc"] if part not in _TAGS]
     given = entry["input"]
     key = entry.get("ctx", {}).get("key")
     if key is not None:
@@ -313,8 +370,7 @@ def _shown(value: object) -> str:
     return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
-def _names_a_type(part: int | str) -> bool:
-    """pydantic puts the branch of a union into the path."""
-    return isinstance(part, str) and (
-        "[" in part or part in ("str", "int", "NamedTool", "Part") or part.startswith("literal")
-    )
+# pydantic puts the branch of a union into the path.
+_TAGS = frozenset(
+    f"<{kind}>" for kind in "text list texts lists object flag json_object json_schema".split()
+)
