@@ -85,7 +85,8 @@ def compare(
         prompts: raw texts, or chats as lists of messages, to which the file's template is applied.
         drafters: what `Decoder` takes as `drafter`, in a list or by names of your own; None: all
             that need nothing else, and with `draft` also the draft model and "auto" with it.
-        draft: a smaller model of the same vocabulary.
+        draft: a smaller model of the same vocabulary, or a head, for the names that `Decoder` takes
+            one with; "mtp" beside others is the model's own where this is none for it.
         max_tokens: 1 or more; of each answer.
         temperature: as of `Decoder.generate`; above 0 the verifier `match` keeps the tokens equal.
         rounds: 1 or more; how often each method answers each prompt.
@@ -108,12 +109,8 @@ def compare(
         methods = []
         for name, choice in {PLAIN: None, **choices}.items():
             method = Method(name, drafter="none" if choice is None else "given")
-            wants_draft = choice == "auto" or (
-                isinstance(choice, str) and "model" in choice.split(",")
-            )
-            decoder = Decoder(
-                model, drafter=choice, draft=draft if wants_draft else None, n_ctx=n_ctx
-            )
+            others = [other for key, other in choices.items() if key != name]
+            decoder = _decoder(model, choice, draft, n_ctx, others)
             bench.add(pair, method, OwnEngine(decoder))
             methods.append(method)
         rows: list[dict[str, Any]] = []
@@ -136,6 +133,33 @@ def compare(
     if gain < 1.02:
         best, gain = PLAIN, 1.0
     return Comparison(best, gain, figures, tuple(whole))
+
+
+def _decoder(
+    model: Model,
+    choice: CompareChoice,
+    draft: Model | None,
+    n_ctx: int | None,
+    others: Sequence[CompareChoice],
+) -> Decoder:
+    wanted = _with_draft(choice)
+    if draft is None or not wanted:
+        return Decoder(model, drafter=choice, n_ctx=n_ctx)
+    try:
+        return Decoder(model, drafter=choice, draft=draft, n_ctx=n_ctx)
+    except InvalidArgumentError:
+        # "mtp" has what the model's own file holds, where the draft is for the others.
+        if wanted != {"mtp"} or not any(_with_draft(other) - {"mtp"} for other in others):
+            raise
+        return Decoder(model, drafter=choice, n_ctx=n_ctx)
+
+
+def _with_draft(choice: CompareChoice) -> set[str]:
+    """The names in it that `draft` goes with."""
+    if choice is None or isinstance(choice, Drafter | Cascade):
+        return set()
+    names = choice.split(",") if isinstance(choice, str) else choice
+    return {n for n in names if isinstance(n, str)} & {"auto", "model", "eagle", "mtp"}
 
 
 def _prompt_ids(model: Model, prompt: str | Sequence[Message]) -> tuple[int, ...]:
