@@ -110,6 +110,28 @@ def test_streams_say_the_same_as_whole_answers(client, call, n):
     assert all(len(t["pieces"]) == max(1, len(t["token_ids"])) for t in told)
 
 
+def cached(response, stream=False):
+    usage = (events(response)[-1] if stream else response.json())["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    return usage["prompt_tokens_details"]["cached_tokens"], usage["prompt_tokens"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_cached_tokens_are_those_that_were_there_before(tiny, stream):
+    more = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    with testclient.TestClient(create_app(sd.Engine(tiny, n_ctx=512), Settings("tiny"))) as client:
+        # The choices find each other's; that is nothing saved of one prompt.
+        found, size = cached(chat(client, n=4, max_tokens=2, **more), stream)
+        assert found == 0
+        assert cached(chat(client, n=4, max_tokens=2, **more), stream)[0] > size // 2
+        texts = ["a cat sat on a hat " * 3, "winters are long and dark " * 3]
+        for text in texts:
+            complete(client, prompt=text, max_tokens=1)
+        ones = [cached(complete(client, prompt=text, max_tokens=1))[0] for text in texts]
+        both, size = cached(complete(client, prompt=texts, n=2, max_tokens=1, **more), stream)
+        assert max(ones) < both <= size
+
+
 def test_choices_have_the_seeds_that_follow(client):
     fields = {"temperature": 1.0, "max_tokens": 12}
     three = chat(client, seed=40, n=3, **fields).json()

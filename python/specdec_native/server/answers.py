@@ -16,9 +16,11 @@ from .errors import ApiError, of_engine
 from .generation import Piece
 
 
-def usage(results: Sequence[GenerationResult], prompt_tokens: int) -> dict[str, Any]:
+def usage(results: Sequence[GenerationResult], prompt_tokens: int, n: int) -> dict[str, Any]:
+    """Of `n` choices for each prompt, which counts once: what all its choices found was there."""
     completion = sum(len(result.token_ids) for result in results)
-    cached = max((result.stats.reused_prompt_tokens for result in results), default=0)
+    found = [result.stats.reused_prompt_tokens for result in results]
+    cached = sum(min(found[i : i + n]) for i in range(0, len(found), n))
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion,

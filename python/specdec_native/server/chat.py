@@ -288,7 +288,7 @@ async def _whole(chat: _Chat, prompt: list[int]) -> dict[str, Any]:
     return {
         **chat.head("chat.completion"),
         "choices": choices,
-        "usage": answers.usage(results, len(prompt)),
+        "usage": answers.usage(results, len(prompt), chat.n),
         "timings": answers.timings(results[0]),
         "specdec": [answers.speculation(result) for result in results],
     }
@@ -341,5 +341,7 @@ async def _events(chat: _Chat, prompt: list[int]) -> AsyncIterator[str]:
             last["specdec"] = [answers.speculation(r) for r in results]
         yield answers.event(last)
     if with_usage:
-        yield answers.event({**head, "choices": [], "usage": answers.usage(results, len(prompt))})
+        yield answers.event(
+            {**head, "choices": [], "usage": answers.usage(results, len(prompt), chat.n)}
+        )
     yield answers.DONE

@@ -162,7 +162,7 @@ async def _whole(work: _Completion, prompts: list[list[int]]) -> dict[str, Any]:
     return {
         **work.head(),
         "choices": choices,
-        "usage": answers.usage(results, sum(map(len, prompts))),
+        "usage": answers.usage(results, sum(map(len, prompts)), work.n),
         "timings": answers.timings(results[0]),
         "specdec": [answers.speculation(result) for result in results],
     }
@@ -208,6 +208,6 @@ async def _events(work: _Completion, prompts: list[list[int]]) -> AsyncIterator[
             last["specdec"] = [answers.speculation(r) for r in results]
         yield answers.event(last)
     if with_usage:
-        total = answers.usage(results, sum(map(len, prompts)))
+        total = answers.usage(results, sum(map(len, prompts)), work.n)
         yield answers.event({**head, "choices": [], "usage": total})
     yield answers.DONE
