@@ -11,7 +11,7 @@ from typing import Any
 from starlette.types import Message, Scope
 
 from ..server.app import create_app
-from ..server.command import make_engine, settings_of
+from ..server.command import make_engine, named, settings_of
 
 _PIECES_AHEAD = 64  # of an answer, that a slow reader has not taken
 
@@ -24,7 +24,7 @@ class Replica:
 
         settings = settings_of(args)
         self._engine = make_engine(args, settings)
-        self._app = create_app(self._engine, settings)
+        self._app = create_app(self._engine, named(settings, args, self._engine))
         self._name = str(serve.get_replica_context().replica_id.unique_id).encode()
 
     async def answer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import errno
 import ipaddress
 import logging
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     level = "debug" if args.verbose else "info"
     logging.basicConfig(level=level.upper(), stream=sys.stderr)  # loading has warnings, too
     engine = make_engine(args, settings)
+    settings = named(settings, args, engine)
     app = create_app(engine, settings, hosts=_hosts(args))
     limits = with_enough_files(Limits(args.max_connections, args.read_timeout, args.write_timeout))
     if limits.connections < args.max_connections:
@@ -107,6 +109,13 @@ def make_engine(args: argparse.Namespace, settings: Settings) -> Engine:
     other = None if draft is None else Model(draft, **loading_options(args))
     check_template(model, settings.chat_template)
     return Engine(model, draft=other, **engine_options(args))
+
+
+def named(settings: Settings, args: argparse.Namespace, engine: Engine) -> Settings:
+    """With the name of the file that a repository's name led to, and was not known before."""
+    if args.alias or not args.model.startswith("hf:"):
+        return settings
+    return dataclasses.replace(settings, model_id=pathlib.Path(engine.target.info.path).stem)
 
 
 def check_address(args: argparse.Namespace) -> None:
