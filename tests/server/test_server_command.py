@@ -9,6 +9,7 @@ from fake_hub import FakeHub
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 pytest.importorskip("starlette", reason="the extra `server` is missing")
 
+from specdec_native import cli  # noqa: E402
 from specdec_native.server import command  # noqa: E402
 
 
@@ -32,3 +33,19 @@ def test_a_model_is_called_as_its_file(arguments, name, tiny_path, tmp_path, mon
         settings = command.settings_of(args)
         with command.make_engine(args, settings) as engine:
             assert command.named(settings, args, engine).model_id == name
+
+
+def test_keys_of_a_file_may_begin_with_a_mark_of_utf_8(tiny_path, tmp_path):
+    path = tmp_path / "keys"
+    path.write_bytes(b"\xef\xbb\xbfone\r\n\r\n two \n")
+    args = command.parser().parse_args([str(tiny_path), "--api-key-file", str(path)])
+    assert command.settings_of(args).api_keys == {"one", "two"}
+
+
+def test_keys_of_a_file_of_another_kind_are_refused_in_one_line(tiny_path, tmp_path, capfd):
+    path = tmp_path / "keys"
+    path.write_bytes("schlüssel".encode("latin-1"))
+    assert cli.main(["serve", str(tiny_path), "--api-key-file", str(path)]) == 2
+    told = capfd.readouterr().err.strip()
+    assert len(told.splitlines()) == 1
+    assert str(path) in told

@@ -162,7 +162,12 @@ def _check_socket(path: str) -> None:
 def _keys(args: argparse.Namespace) -> list[str]:
     keys = list(args.api_key)
     if args.api_key_file is not None:
-        text = args.api_key_file.read_text(encoding="utf-8")
+        try:
+            text = args.api_key_file.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise InvalidArgumentError(
+                f"--api-key-file: {args.api_key_file} is no UTF-8 text"
+            ) from None
         found = [line.strip() for line in text.splitlines() if line.strip()]
         if not found:
             raise InvalidArgumentError(f"--api-key-file: {args.api_key_file} holds no key")
