@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -18,7 +19,7 @@ testclient = pytest.importorskip("starlette.testclient", reason="the extra `serv
 from specdec_native.server import reading, schemas  # noqa: E402
 from specdec_native.server.app import PAGE, create_app  # noqa: E402
 from specdec_native.server.chat import _Chat  # noqa: E402
-from specdec_native.server.generation import engine_options  # noqa: E402
+from specdec_native.server.generation import engine_options, generations  # noqa: E402
 from specdec_native.server.schemas import ChatRequest  # noqa: E402
 from specdec_native.server.settings import Settings  # noqa: E402
 
@@ -608,6 +609,32 @@ def test_models_health_metrics_and_description(client):
     )
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/v1/chat/completions", "/v1/completions", "/infill", "/tokenize"} <= set(paths)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_requests_whose_client_hangs_up_are_counted(tiny, n):
+    def counted(text, name):
+        return sum(float(li.split()[-1]) for li in text.splitlines() if li.startswith(name))
+
+    async def hang_up(server):
+        async with generations(server, ChatRequest(messages=MESSAGES)) as running:
+            for _ in range(n):
+                running.submit([97, 98, 99], {"max_tokens": 100_000, "ignore_eos": True})
+            async for _ in running.pieces():
+                break
+        deadline = time.monotonic() + 60
+        while True:
+            text = server.metrics.text(running=0, waiting=0, kv_bytes=0).decode()
+            if counted(text, 'specdec_requests_finished_total{reason="cancelled"}') == n:
+                return text
+            assert time.monotonic() < deadline, text
+            await asyncio.sleep(0.01)
+
+    with sd.Engine(tiny, n_ctx=1 << 17) as engine:
+        text = asyncio.run(hang_up(create_app(engine, Settings("tiny")).state.server))
+    assert counted(text, "specdec_prompt_tokens_total") == 3 * n
+    assert counted(text, "specdec_generated_tokens_total") > 0
+    assert counted(text, "specdec_request_seconds_count") == n
 
 
 def test_other_addresses_and_methods_are_refused_in_the_same_form(client):

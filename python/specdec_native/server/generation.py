@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 import time
@@ -110,6 +111,9 @@ def seeds(body: Sampling, n: int) -> list[int]:
     return [(first + i) % 2**63 for i in range(n)]
 
 
+_counting: set[asyncio.Task[None]] = set()  # a loop alone does not keep its tasks
+
+
 class Generations:
     """The choices of one request, from submission on; leaving the block ends what still runs."""
 
@@ -118,6 +122,7 @@ class Generations:
         self._with_sources = with_sources
         self._arrived = time.monotonic()
         self.requests: list[AsyncStream] = []
+        self._uncounted: list[AsyncStream] = []
         self._sources: list[deque[str]] = []
 
     def submit(self, prompt: Sequence[int], options: dict[str, Any]) -> None:
@@ -130,9 +135,11 @@ class Generations:
         if self._with_sources:
             options = {**options, "on_round": on_round}
         try:
-            self.requests.append(self._server.engine.stream(prompt, **options))
+            request = self._server.engine.stream(prompt, **options)
         except ResourceLimitError as error:  # however empty the engine is: no use to try again
             raise invalid(str(error), "max_tokens", error.code) from None
+        self.requests.append(request)
+        self._uncounted.append(request)
         self._sources.append(sources)
 
     def _piece(self, index: int, chunk: Chunk) -> Piece:
@@ -180,8 +187,22 @@ class Generations:
             queue.put_nowait(error)
 
     def close(self) -> None:
+        """Ends what still runs, which is counted when it has ended: within one pass."""
         for request in self.requests:
             request.cancel()
+        if self._uncounted:
+            task = asyncio.get_running_loop().create_task(self._count_rest())
+            _counting.add(task)
+            task.add_done_callback(_counting.discard)
+
+    async def _count_rest(self) -> None:
+        for request in self._uncounted:
+            with contextlib.suppress(Exception):  # one that failed has no figures
+                self._count(await request.finished())
+
+    def _count(self, result: GenerationResult) -> None:
+        seconds = time.monotonic() - self._arrived
+        self._server.metrics.count(result.stats, result.finish_reason, seconds)
 
     async def whole(self) -> list[GenerationResult]:
         """Reads all chunks; the results of all choices."""
@@ -193,9 +214,9 @@ class Generations:
     def results(self) -> list[GenerationResult]:
         """Of all choices, when their chunks are read; counts them."""
         results = [request.result for request in self.requests]
-        seconds = time.monotonic() - self._arrived
+        self._uncounted.clear()
         for result in results:
-            self._server.metrics.count(result.stats, result.finish_reason, seconds)
+            self._count(result)
         return results
 
 
