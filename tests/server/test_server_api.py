@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import contextlib
 import dataclasses
 import json
-import threading
-import time
 import types
 
 import pytest
@@ -16,10 +12,8 @@ import pytest
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 testclient = pytest.importorskip("starlette.testclient", reason="the extra `server` is missing")
 
-from specdec_native.server import reading, schemas  # noqa: E402
 from specdec_native.server.app import PAGE, create_app  # noqa: E402
 from specdec_native.server.chat import _Chat  # noqa: E402
-from specdec_native.server.generation import engine_options, generations  # noqa: E402
 from specdec_native.server.schemas import ChatRequest  # noqa: E402
 from specdec_native.server.settings import Settings  # noqa: E402
 
@@ -111,28 +105,6 @@ def test_streams_say_the_same_as_whole_answers(client, call, n):
     assert all(len(t["pieces"]) == max(1, len(t["token_ids"])) for t in told)
 
 
-def cached(response, stream=False):
-    usage = (events(response)[-1] if stream else response.json())["usage"]
-    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
-    return usage["prompt_tokens_details"]["cached_tokens"], usage["prompt_tokens"]
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_cached_tokens_are_those_that_were_there_before(tiny, stream):
-    more = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
-    with testclient.TestClient(create_app(sd.Engine(tiny, n_ctx=512), Settings("tiny"))) as client:
-        # The choices find each other's; that is nothing saved of one prompt.
-        found, size = cached(chat(client, n=4, max_tokens=2, **more), stream)
-        assert found == 0
-        assert cached(chat(client, n=4, max_tokens=2, **more), stream)[0] > size // 2
-        texts = ["a cat sat on a hat " * 3, "winters are long and dark " * 3]
-        for text in texts:
-            complete(client, prompt=text, max_tokens=1)
-        ones = [cached(complete(client, prompt=text, max_tokens=1))[0] for text in texts]
-        both, size = cached(complete(client, prompt=texts, n=2, max_tokens=1, **more), stream)
-        assert max(ones) < both <= size
-
-
 def test_choices_have_the_seeds_that_follow(client):
     fields = {"temperature": 1.0, "max_tokens": 12}
     three = chat(client, seed=40, n=3, **fields).json()
@@ -151,42 +123,6 @@ def test_several_prompts_and_token_ids(client, tiny):
     assert complete(client, prompt=ids, max_tokens=6).json()["choices"][0]["text"] == one
     assert complete(client, prompt=[ids], max_tokens=6).json()["choices"][0]["text"] == one
     assert complete(client, echo=True, max_tokens=6).json()["choices"][0]["text"] == PROMPT + one
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_an_echo_is_what_was_given(sentencepiece, stream):
-    model = sentencepiece
-    texts = [" a", "</s>b", "a\r\n"]
-    with testclient.TestClient(create_app(sd.Engine(model), Settings("spm"))) as client:
-        for prompt, shown in (
-            (texts, texts),
-            (texts[0], texts[:1]),
-            ([1, 2, *model.tokenize("x", add_special=False)], ["<s></s> x"]),
-        ):
-            fields = {"prompt": prompt, "echo": True, "max_tokens": 0, "stream": stream, "n": 2}
-            answer = complete(client, **fields)
-            told = events(answer) if stream else [answer.json()]
-            found = ["", ""] * len(shown)
-            for choice in (choice for event in told for choice in event["choices"]):
-                found[choice["index"]] += choice["text"]
-            assert found == [text for text in shown for _ in range(2)]
-
-
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("call", [chat, complete])
-def test_what_a_closing_server_cuts_off_does_not_say_that_it_is_whole(tiny, call, stream):
-    engine = sd.Engine(tiny, n_ctx=1 << 17)
-    with testclient.TestClient(create_app(engine, Settings("tiny"))) as client:
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            asked = pool.submit(call, client, max_tokens=100_000, ignore_eos=True, stream=stream)
-            deadline = time.monotonic() + 60
-            while not engine.stats().running:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            engine.close()
-            answer = asked.result(60)
-    last = events(answer)[-1] if stream else answer.json()
-    assert last["choices"][0]["finish_reason"] == "length"
 
 
 def test_log_probabilities_are_the_decoders(client, tiny):
@@ -454,20 +390,6 @@ def test_plain_decoding_can_be_asked_for(client):
     assert plain["specdec"][0]["drafted"] == 0 == plain["timings"]["draft_n"]
 
 
-@pytest.mark.parametrize("call", [chat, complete])
-def test_null_is_as_if_it_were_left_out(client, call):
-    names = ["ignore_eos", "speculation", "remember", "stream", "n", "seed", "stop", "logit_bias"]
-    names += ["echo"] if call is complete else ["parallel_tool_calls"]
-    plain = call(client, max_tokens=20)
-    nulls = call(client, max_tokens=20, **dict.fromkeys(names))
-    assert nulls.json()["choices"] == plain.json()["choices"]
-    more = dict.fromkeys(("include_usage", "include_speculation", "include_obfuscation"))
-    streamed = events(call(client, max_tokens=20, stream=True, stream_options=more))
-    assert not any("usage" in event for event in streamed)
-    options = engine_options(ChatRequest(messages=MESSAGES, **dict.fromkeys(names[:3])))
-    assert options == {}
-
-
 def test_users_draft_from_their_own_texts_only(tiny):
     memory = sd.Memory()
     engine = sd.Engine(tiny, drafter=sd.NGram(gamma=6), memory=memory, n_ctx=512)
@@ -611,32 +533,6 @@ def test_models_health_metrics_and_description(client):
     assert {"/v1/chat/completions", "/v1/completions", "/infill", "/tokenize"} <= set(paths)
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_requests_whose_client_hangs_up_are_counted(tiny, n):
-    def counted(text, name):
-        return sum(float(li.split()[-1]) for li in text.splitlines() if li.startswith(name))
-
-    async def hang_up(server):
-        async with generations(server, ChatRequest(messages=MESSAGES)) as running:
-            for _ in range(n):
-                running.submit([97, 98, 99], {"max_tokens": 100_000, "ignore_eos": True})
-            async for _ in running.pieces():
-                break
-        deadline = time.monotonic() + 60
-        while True:
-            text = server.metrics.text(running=0, waiting=0, kv_bytes=0).decode()
-            if counted(text, 'specdec_requests_finished_total{reason="cancelled"}') == n:
-                return text
-            assert time.monotonic() < deadline, text
-            await asyncio.sleep(0.01)
-
-    with sd.Engine(tiny, n_ctx=1 << 17) as engine:
-        text = asyncio.run(hang_up(create_app(engine, Settings("tiny")).state.server))
-    assert counted(text, "specdec_prompt_tokens_total") == 3 * n
-    assert counted(text, "specdec_generated_tokens_total") > 0
-    assert counted(text, "specdec_request_seconds_count") == n
-
-
 def test_other_addresses_and_methods_are_refused_in_the_same_form(client):
     for response in (
         client.get("/v1/nothing"),
@@ -655,29 +551,6 @@ def test_tokens_there_and_back(client, tiny):
     assert [entry["id"] for entry in pieces["tokens"]] == ids
     wrong = client.post("/detokenize", json={"tokens": [10**9]})
     assert wrong.status_code == 400
-
-
-def test_long_bodies_do_not_hold_up_the_loop(client, monkeypatch):
-    threads = []
-
-    def parse(kind, body):
-        threads.append(threading.get_ident())
-        return schemas.parse(kind, body)
-
-    monkeypatch.setattr(reading, "parse", parse)
-    for size in (10, 100_000, 20):
-        content = "a" * size
-        ids = client.post("/tokenize", json={"content": content}).json()["tokens"]
-        assert client.post("/detokenize", json={"tokens": ids}).json()["content"] == content
-    assert threads[0] == threads[1] == threads[4] == threads[5]
-    assert threads[0] not in threads[2:4]
-
-
-def test_a_prompt_that_cannot_fit_is_named(client):
-    for prompt in ([10**9] * 513, [[1], [10**9] * 513], "a" * 600, ["a", "a" * 600]):
-        error = complete(client, prompt=prompt).json()["error"]
-        assert error["code"] == "context_length_exceeded"
-        assert error["param"] == "prompt"
 
 
 def test_models_without_tokens_for_it_do_not_fill_in(client):
@@ -726,22 +599,6 @@ def test_keys_are_asked_for(tiny):
         for path in ("/", *(f"/{path.name}" for path in PAGE.iterdir())):
             if path != "/index.html":
                 assert client.get(path).status_code == 200
-
-
-def test_pages_of_an_allowed_origin_may_send_what_their_client_sends(tiny):
-    origin = "https://app.example"
-    settings = Settings("tiny", allowed_origins=(origin,))
-    with testclient.TestClient(create_app(sd.Engine(tiny, n_ctx=256), settings)) as client:
-        for name, status in ((origin, 200), ("https://evil.example", 400)):
-            asks = {
-                "Origin": name,
-                "Access-Control-Request-Method": "POST",
-                "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os",
-            }
-            answer = client.options("/v1/chat/completions", headers=asks)
-            assert answer.status_code == status
-        shown = client.get("/health", headers={"Origin": origin}).headers
-        assert shown["access-control-expose-headers"] == "Retry-After"
 
 
 def test_other_names_are_not_answered(tiny):
