@@ -6,8 +6,6 @@ namespace specdec::SPECDEC_KERNELS {
 
 struct Int128 {
   static constexpr int kLanes = 4;
-  static constexpr bool kCentresBytes = false;
-  static constexpr bool kScalesPairs = false;
   using Bytes = uint8x16_t;
   using I32 = int32x4_t;
   using F32 = float32x4_t;

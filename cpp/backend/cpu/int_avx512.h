@@ -8,9 +8,7 @@ namespace specdec::SPECDEC_KERNELS {
 struct Simd {
   static constexpr int kLanes = 16;
   // dot() takes 128 off weights above 127 itself: its caller then leaves their offset out.
-  static constexpr bool kCentresBytes = false;
   // There is a scaled_dot(), whose weights are at most 127.
-  static constexpr bool kScalesPairs = false;
   using Bytes = __m512i;  // 4 bytes per lane
   using I32 = __m512i;    // one int32 (or two int16) per lane
   using F32 = __m512;

@@ -6,9 +6,6 @@
 namespace specdec::avxvnni {
 
 struct Simd : Int256 {
-  static constexpr bool kCentresBytes = false;
-  static constexpr bool kScalesPairs = false;
-
   SPECDEC_INLINE static I32 dot_pairs(I32 acc, I32 a, const std::int32_t* b) {
     return _mm256_dpwssd_avx_epi32(acc, a, _mm256_set1_epi32(*b));
   }

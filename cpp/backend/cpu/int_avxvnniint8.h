@@ -6,8 +6,6 @@
 namespace specdec::avxvnniint8 {
 
 struct Simd : Int256 {
-  static constexpr bool kCentresBytes = false;
-  static constexpr bool kScalesPairs = false;
   // dot() takes codes without their offset where that is less work for so many columns.
   static constexpr bool kSignedCodes = true;
 

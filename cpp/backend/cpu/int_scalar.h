@@ -5,8 +5,6 @@ namespace specdec::SPECDEC_KERNELS {
 
 struct Simd {
   static constexpr int kLanes = 16;
-  static constexpr bool kCentresBytes = false;
-  static constexpr bool kScalesPairs = false;
   struct Bytes {
     std::uint8_t v[64];
   };

@@ -1,0 +1,196 @@
+// Kernels of sets without a dot product of four bytes (AVX2), where a tile's rows take two
+// registers: both halves are multiplied with a word of the activations at a time, so that it is
+// read once, and their products are added up in 16 bits as far as they fit. Weights are decoded as
+// they are needed, because the sums of kHalvesColumns columns leave no registers for them.
+// Included inside a target region in place of matmul-inl.h; the bits are the same.
+#pragma once
+
+namespace specdec::SPECDEC_KERNELS {
+
+// Columns whose sums stay in registers.
+inline constexpr int kHalvesColumns = 4;
+// Groups of about the same size: the last one decodes as much as the others.
+template <int kCols>
+inline constexpr int kHalvesGroup = [] {
+  constexpr int kGroups = (kCols + kHalvesColumns - 1) / kHalvesColumns;
+  return (kCols + kGroups - 1) / kGroups;
+}();
+
+template <class Block>
+inline constexpr bool kCentredCodes = kMaxWeight<Block> > 127;
+// What a dot product starts with instead.
+template <class Block>
+inline constexpr int kOffsetShift = kCentredCodes<Block> ? -1 : Block::kCodes.zero_shift;
+
+// sums[p * kCols + c] += factors[p] * dot: of half p and column c of kN, over vectors kFirst ..
+// kFirst + kVectors - 1 of a block of 32. factors: pairs of the same int16. a: that block of those
+// columns.
+template <class S, class Block, int kCols, int kN, int kFirst, int kVectors>
+SPECDEC_INLINE inline void add_halves(const std::uint8_t* lines, const std::int8_t* a,
+                                      const typename S::I32* factors, typename S::I32* sums) {
+  constexpr bool kCentred = kCentredCodes<Block>;
+  // |sum| <= kRun * 2 * 127 * kMaxWeight
+  constexpr int kFit = kCentred ? 1 : 32767 / (2 * 127 * kMaxWeight<Block>);
+  constexpr int kRun = kFit > kVectors ? kVectors : kFit;
+  static_assert(kRun >= 1);
+  unroll<(kVectors + kRun - 1) / kRun>([&]<int kI>() SPECDEC_INLINE {
+    constexpr int kBegin = kI * kRun;
+    constexpr int kLength = kVectors - kBegin < kRun ? kVectors - kBegin : kRun;
+    typename S::I32 dot[2][kN];
+    unroll<kLength>([&]<int kV>() SPECDEC_INLINE {
+      constexpr int kVector = kFirst + kBegin + kV;
+      typename S::Factor w[2];
+      unroll<2>([&]<int kP>() SPECDEC_INLINE {
+        w[kP] =
+            S::template factor<kCentred>(decode_vector<S, Block, kVector>(lines, kP * S::kLanes));
+      });
+      unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+        const auto word = S::word(a + 32 * kC + 4 * kVector);
+        unroll<2>([&]<int kP>() SPECDEC_INLINE {
+          const auto product = S::template products<kCentred>(w[kP], word);
+          dot[kP][kC] = kV == 0 ? product : S::add16(dot[kP][kC], product);
+        });
+      });
+    });
+    unroll<2 * kN>([&]<int kI2>() SPECDEC_INLINE {
+      constexpr int kP = kI2 / kN;
+      typename S::I32& sum = sums[kP * kCols + kI2 % kN];
+      sum = S::add(sum, S::madd(dot[kP][kI2 % kN], factors[kP]));
+    });
+  });
+}
+
+template <class Block, int kCols>
+void tile_q32(const std::uint8_t* tiles, const PackedInput& input, float* out) {
+  using S = Simd;
+  using Shape = TileShape<Block>;
+  const std::int64_t n_tiles = (input.n_in + 63) / 64;
+  for (int i = 0; i < kCols * kTileRows; i += S::kLanes) S::f_store(out + i, S::f_zero());
+  const S::I32 ones[2] = {S::ones16(), S::ones16()};
+  for (std::int64_t t = 0; t < n_tiles; ++t) {
+    const std::uint8_t* tile = tiles + t * Shape::kTileBytes;
+    for (int b = 0; b < 2; ++b) {
+      const std::int64_t block = 2 * t + b;
+      constexpr int kAhead = (Shape::kTileBytes / 2 + 63) / 64 * 64;
+      prefetch_lines<kAhead>(tile + kPrefetchAhead + b * kAhead);
+      const std::uint8_t* lines = tile + Shape::kHeaderBytes + b * Shape::kBlockBytes;
+      for_groups<kCols, kHalvesGroup<kCols>>([&]<int kC0, int kN>() SPECDEC_INLINE {
+        S::I32 dot[2 * kN];
+        unroll<2 * kN>([&]<int kI>() SPECDEC_INLINE {
+          dot[kI] = S::zero();
+          if constexpr (kOffsetShift<Block> >= 0)
+            dot[kI] = S::template shift_left<kOffsetShift<Block>>(
+                S::set1(input.neg_sums[block * kCols + kC0 + kI % kN]));
+        });
+        add_halves<S, Block, kN, kN, 0, 8>(lines, input.q + block * 32 * kCols + 32 * kC0, ones,
+                                           dot);
+        const float* da = input.d + block * kCols + kC0;
+        unroll<2>([&]<int kP>() SPECDEC_INLINE {
+          const S::F32 d = load_scale<S, Block>(tile + 32 * b + 2 * kP * S::kLanes);
+          S::F32 m = S::f_zero();
+          if constexpr (kHasMin<Block>) m = S::load_f16(tile + 64 + 32 * b + 2 * kP * S::kLanes);
+          unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+            float* sum = out + (kC0 + kC) * kTileRows + kP * S::kLanes;
+            S::F32 acc = S::f_fma(S::to_f32(dot[kP * kN + kC]), S::f_mul(d, S::f_set1(da[kC])),
+                                  S::f_load(sum));
+            if constexpr (kHasMin<Block>)
+              acc = S::f_fma(m, S::f_set1(input.scaled_sums[block * kCols + kC0 + kC]), acc);
+            S::f_store(sum, acc);
+          });
+        });
+      });
+    }
+  }
+}
+
+// Minus the codes' offset times the activations, over all 256 k at once.
+template <class S, class Block, int kCols>
+SPECDEC_INLINE inline void start_halves(const std::uint8_t* tile, const std::int32_t* pairs,
+                                        typename S::I32* sums) {
+  for (int i = 0; i < 2 * kCols; ++i) sums[i] = S::zero();
+  if constexpr (kOffsetShift<Block> >= 0) {
+    for (int p = 0; p < 128 / Block::kCodes.sub_block(); ++p) {
+      unroll<2>([&]<int kP>() SPECDEC_INLINE {
+        const auto scales = S::pair16(load_sub_scale<S, Block>(tile, 2 * p, kP * S::kLanes),
+                                      load_sub_scale<S, Block>(tile, 2 * p + 1, kP * S::kLanes));
+        unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
+          sums[kP * kCols + kC] =
+              S::dot_pairs(sums[kP * kCols + kC], scales, pairs + p * kCols + kC);
+        });
+      });
+    }
+    for (int i = 0; i < 2 * kCols; ++i)
+      sums[i] = S::negate(S::template shift_left<kOffsetShift<Block>>(sums[i]));
+  }
+}
+
+template <class Block, int kCols>
+void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) {
+  using S = Simd;
+  using Shape = TileShape<Block>;
+  constexpr int kSubBlock = Block::kCodes.sub_block();
+  constexpr int kSubs = 32 / kSubBlock;
+  constexpr int kPairs = 128 / kSubBlock;
+  const std::int32_t* all_pairs = kSubBlock == 32 ? input.pairs32 : input.pairs16;
+  const std::int64_t n_tiles = input.n_in / 256;
+  for (int i = 0; i < kCols * kTileRows; i += S::kLanes) S::f_store(out + i, S::f_zero());
+  for (std::int64_t t = 0; t < n_tiles; ++t) {
+    const std::uint8_t* tile = tiles + t * Shape::kTileBytes;
+    const std::int32_t* pairs = all_pairs + t * kPairs * kCols;
+    S::I32 sums[2 * kCols];
+    start_halves<S, Block, kCols>(tile, pairs, sums);
+    for (int b = 0; b < 8; ++b) {
+      constexpr int kAhead = (Shape::kTileBytes / 8 + 63) / 64 * 64;
+      prefetch_lines<kAhead>(tile + kPrefetchAhead + b * kAhead);
+      const std::uint8_t* lines = tile + Shape::kHeaderBytes + b * Shape::kBlockBytes;
+      const std::int8_t* a = input.q + (8 * t + b) * 32 * kCols;
+      for_groups<kCols, kHalvesGroup<kCols>>([&]<int kC0, int kN>() SPECDEC_INLINE {
+        unroll<kSubs>([&]<int kSub>() SPECDEC_INLINE {
+          S::I32 scales[2];
+          unroll<2>([&]<int kP>() SPECDEC_INLINE {
+            const auto scale = load_sub_scale<S, Block>(tile, b * kSubs + kSub, kP * S::kLanes);
+            scales[kP] = S::pair16(scale, scale);
+          });
+          add_halves<S, Block, kCols, kN, kSub * kSubBlock / 4, kSubBlock / 4>(lines, a + 32 * kC0,
+                                                                               scales, sums + kC0);
+        });
+      });
+    }
+    const float* da = input.d + t * kCols;
+    unroll<2>([&]<int kP>() SPECDEC_INLINE {
+      const S::F32 d = load_scale<S, Block>(tile + 2 * kP * S::kLanes);
+      unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
+        float* sum = out + kC * kTileRows + kP * S::kLanes;
+        S::f_store(sum, S::f_fma(S::to_f32(sums[kP * kCols + kC]), S::f_mul(d, S::f_set1(da[kC])),
+                                 S::f_load(sum)));
+      });
+    });
+    if constexpr (kHasMin<Block>) {
+      for (int i = 0; i < 2 * kCols; ++i) sums[i] = S::zero();
+      for_groups<kCols, kHalvesGroup<kCols>>([&]<int kC0, int kN>() SPECDEC_INLINE {
+        S::I32 sum[2][kN];
+        unroll<2 * kN>([&]<int kI>() SPECDEC_INLINE { sum[kI / kN][kI % kN] = S::zero(); });
+        for (int p = 0; p < kPairs; ++p) {
+          const S::I32 mins[2] = {load_min_pair<S, Block>(tile, p, 0),
+                                  load_min_pair<S, Block>(tile, p, S::kLanes)};
+          unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+            const std::int32_t* pair = pairs + p * kCols + kC0 + kC;
+            unroll<2>([&]<int kP>() SPECDEC_INLINE {
+              sum[kP][kC] = S::dot_pairs(sum[kP][kC], mins[kP], pair);
+            });
+          });
+        }
+        unroll<2>([&]<int kP>() SPECDEC_INLINE {
+          const S::F32 dmin = S::load_f16(tile + 32 + 2 * kP * S::kLanes);
+          unroll<kN>([&]<int kC>() SPECDEC_INLINE {
+            float* to = out + (kC0 + kC) * kTileRows + kP * S::kLanes;
+            S::f_store(to, S::f_fnma(S::to_f32(sum[kP][kC]),
+                                     S::f_mul(dmin, S::f_set1(da[kC0 + kC])), S::f_load(to)));
+          });
+        });
+      });
+    }
+  }
+}
+
+}  // namespace specdec::SPECDEC_KERNELS
