@@ -1,7 +1,8 @@
 // Kernels of sets without a dot product of four bytes (AVX2), where a tile's rows take two
 // registers: both halves are multiplied with a word of the activations at a time, so that it is
-// read once, and their products are added up in 16 bits as far as they fit. Weights are decoded as
-// they are needed, because the sums of kHalvesColumns columns leave no registers for them.
+// read once, and their products are added up in 16 bits as far as they fit. Either the sums of up
+// to kHalvesColumns columns are in registers, and weights are decoded as they are needed, or 16 k
+// of weights are, and columns take turns.
 // Included inside a target region in place of matmul-inl.h; the bits are the same.
 #pragma once
 
@@ -22,6 +23,10 @@ inline constexpr bool kCentredCodes = kMaxWeight<Block> > 127;
 template <class Block>
 inline constexpr int kOffsetShift = kCentredCodes<Block> ? -1 : Block::kCodes.zero_shift;
 
+// Vectors whose products can be summed in 16 bits: |sum| <= n * 2 * 127 * kMaxWeight.
+template <class Block>
+inline constexpr int kFitting = kCentredCodes<Block> ? 1 : 32767 / (2 * 127 * kMaxWeight<Block>);
+
 // sums[p * kCols + c] += factors[p] * dot: of half p and column c of kN, over vectors kFirst ..
 // kFirst + kVectors - 1 of a block of 32. factors: pairs of the same int16. a: that block of those
 // columns.
@@ -29,10 +34,7 @@ template <class S, class Block, int kCols, int kN, int kFirst, int kVectors>
 SPECDEC_INLINE inline void add_halves(const std::uint8_t* lines, const std::int8_t* a,
                                       const typename S::I32* factors, typename S::I32* sums) {
   constexpr bool kCentred = kCentredCodes<Block>;
-  // |sum| <= kRun * 2 * 127 * kMaxWeight
-  constexpr int kFit = kCentred ? 1 : 32767 / (2 * 127 * kMaxWeight<Block>);
-  constexpr int kRun = kFit > kVectors ? kVectors : kFit;
-  static_assert(kRun >= 1);
+  constexpr int kRun = kFitting<Block> > kVectors ? kVectors : kFitting<Block>;
   unroll<(kVectors + kRun - 1) / kRun>([&]<int kI>() SPECDEC_INLINE {
     constexpr int kBegin = kI * kRun;
     constexpr int kLength = kVectors - kBegin < kRun ? kVectors - kBegin : kRun;
@@ -48,7 +50,7 @@ SPECDEC_INLINE inline void add_halves(const std::uint8_t* lines, const std::int8
         const auto word = S::word(a + 32 * kC + 4 * kVector);
         unroll<2>([&]<int kP>() SPECDEC_INLINE {
           const auto product = S::template products<kCentred>(w[kP], word);
-          dot[kP][kC] = kV == 0 ? product : S::add16(dot[kP][kC], product);
+          dot[kP][kC] = kV == 0 ? product : S::add16_in_order(dot[kP][kC], product);
         });
       });
     });
@@ -56,6 +58,42 @@ SPECDEC_INLINE inline void add_halves(const std::uint8_t* lines, const std::int8
       constexpr int kP = kI2 / kN;
       typename S::I32& sum = sums[kP * kCols + kI2 % kN];
       sum = S::add(sum, S::madd(dot[kP][kI2 % kN], factors[kP]));
+    });
+  });
+}
+
+// The same for all columns with kVectors <= 4 vectors, which stay in registers: for codes that are
+// dear to decode, where the sums of a few columns are not worth doing that twice.
+template <class S, class Block, int kCols, int kFirst, int kVectors>
+SPECDEC_INLINE inline void add_columns(const std::uint8_t* lines, const std::int8_t* a,
+                                       const typename S::I32* factors, typename S::I32* sums) {
+  constexpr bool kCentred = kCentredCodes<Block>;
+  constexpr int kRun = kFitting<Block> > kVectors ? kVectors : kFitting<Block>;
+  typename S::Factor w[2][kVectors];
+  unroll<2 * kVectors>([&]<int kI>() SPECDEC_INLINE {
+    w[kI / kVectors][kI % kVectors] = S::template factor<kCentred>(
+        decode_vector<S, Block, kFirst + kI % kVectors>(lines, kI / kVectors * S::kLanes));
+  });
+  unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
+    typename S::I32 sum[2];
+    unroll<(kVectors + kRun - 1) / kRun>([&]<int kI>() SPECDEC_INLINE {
+      constexpr int kBegin = kI * kRun;
+      constexpr int kLength = kVectors - kBegin < kRun ? kVectors - kBegin : kRun;
+      typename S::I32 dot[2];
+      unroll<kLength>([&]<int kV>() SPECDEC_INLINE {
+        const auto word = S::word(a + 32 * kC + 4 * (kFirst + kBegin + kV));
+        unroll<2>([&]<int kP>() SPECDEC_INLINE {
+          const auto product = S::template products<kCentred>(w[kP][kBegin + kV], word);
+          dot[kP] = kV == 0 ? product : S::add16_in_order(dot[kP], product);
+        });
+      });
+      unroll<2>([&]<int kP>() SPECDEC_INLINE {
+        const auto scaled = S::madd(dot[kP], factors[kP]);
+        sum[kP] = kI == 0 ? scaled : S::add(sum[kP], scaled);
+      });
+    });
+    unroll<2>([&]<int kP>() SPECDEC_INLINE {
+      sums[kP * kCols + kC] = S::add(sums[kP * kCols + kC], sum[kP]);
     });
   });
 }
@@ -103,6 +141,12 @@ void tile_q32(const std::uint8_t* tiles, const PackedInput& input, float* out) {
   }
 }
 
+// Whether many columns share one decoding: not where it is a mask, or the sum of 32 k fits 16 bits.
+template <class Block, int kCols>
+inline constexpr bool kDecodesOnce =
+    kCols > kHalvesColumns &&
+    (Block::kCodes.sub_block() == 16 || Block::kCodes.high_bits > 0 || Block::kCodes.by_value);
+
 // Minus the codes' offset times the activations, over all 256 k at once.
 template <class S, class Block, int kCols>
 SPECDEC_INLINE inline void start_halves(const std::uint8_t* tile, const std::int32_t* pairs,
@@ -144,13 +188,24 @@ void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
       prefetch_lines<kAhead>(tile + kPrefetchAhead + b * kAhead);
       const std::uint8_t* lines = tile + Shape::kHeaderBytes + b * Shape::kBlockBytes;
       const std::int8_t* a = input.q + (8 * t + b) * 32 * kCols;
+      const auto factors = [&](int sub, S::I32* scales) SPECDEC_INLINE {
+        unroll<2>([&]<int kP>() SPECDEC_INLINE {
+          const auto scale = load_sub_scale<S, Block>(tile, b * kSubs + sub, kP * S::kLanes);
+          scales[kP] = S::pair16(scale, scale);
+        });
+      };
+      if constexpr (kDecodesOnce<Block, kCols>) {
+        unroll<2>([&]<int kHalf>() SPECDEC_INLINE {
+          S::I32 scales[2];
+          factors(kHalf * kSubs / 2, scales);
+          add_columns<S, Block, kCols, 4 * kHalf, 4>(lines, a, scales, sums);
+        });
+        continue;
+      }
       for_groups<kCols, kHalvesGroup<kCols>>([&]<int kC0, int kN>() SPECDEC_INLINE {
         unroll<kSubs>([&]<int kSub>() SPECDEC_INLINE {
           S::I32 scales[2];
-          unroll<2>([&]<int kP>() SPECDEC_INLINE {
-            const auto scale = load_sub_scale<S, Block>(tile, b * kSubs + kSub, kP * S::kLanes);
-            scales[kP] = S::pair16(scale, scale);
-          });
+          factors(kSub, scales);
           add_halves<S, Block, kCols, kN, kSub * kSubBlock / 4, kSubBlock / 4>(lines, a + 32 * kC0,
                                                                                scales, sums + kC0);
         });
