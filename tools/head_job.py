@@ -18,13 +18,17 @@ import head_train
 import specdec_native as sd
 from draft_gguf import Target, write_model
 from head_data import TappedText, Taps, default_layers
+from head_init import FirstHead
 from head_net import Head, HeadShape
 from training_job import begin, keep_training, load_state, run_with_threads, say, write_texts
 from training_safety import ToolError, save_bytes
 
 
 def head_shape(args: argparse.Namespace, target: Target, model: sd.Model) -> HeadShape:
-    """The target's sizes, but the output; `--intermediate` where it has experts."""
+    """The target's sizes, but the output; `--intermediate` where it has experts. Of `--init` its
+    own."""
+    if args.init is not None:
+        return FirstHead(args.init, target).shape
     info = model.info
     if args.layers and args.layers[-1] > info.n_layers:  # before hours of writing text
         raise ToolError(
@@ -95,7 +99,10 @@ def train(
 ) -> head_train.HeadTrainer:
     embedding = target.tensor("token_embd.weight")
     vocabulary = draft_data.fingerprint(args.target)["vocabulary_sha256"]
-    ids = head_train.choose_ids(texts, len(embedding), shape.n_draft)
+    first = None if args.init is None else FirstHead(args.init, target)
+    ids = (
+        head_train.choose_ids(texts, len(embedding), shape.n_draft) if first is None else first.ids
+    )
     state = load_state(args.state, shape, vocabulary) if args.resume else None
     if state is not None and isinstance(state.get("ids"), torch.Tensor):
         ids = state["ids"]  # more text may make others frequent, but the output is of these
@@ -104,7 +111,11 @@ def train(
         n_common=min(args.vocab_subset, shape.n_draft),
         **draft_train.options_of(args),
     )
-    head = head_train.new_head(shape, target, ids, head_train.mean_taps(texts), args.seed)
+    taps = head_train.mean_taps(texts)
+    if first is None:
+        head = head_train.new_head(shape, target, ids, taps, args.seed)
+    else:
+        head = first.head(taps)
     trainer = head_train.HeadTrainer(head, embedding, ids, texts, options)
     if args.resume:
         begin(trainer, args.state, shape, vocabulary)

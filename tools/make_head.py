@@ -38,6 +38,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--draft-tokens", type=int, default=16384, metavar="N", help="most frequent ids it drafts")
     add("--intermediate", type=int, help="width of the feed-forward part; default: the target's")
+    add(
+        "--init",
+        type=pathlib.Path,
+        metavar="HEAD.gguf",
+        help="begin with the weights, layers and ids of a head that this program made for the "
+        "target, instead of the target's own",
+    )
     add("--outtype", choices=options.OUTTYPES, default="q8_0", help="of the matrices")
     add(
         "--output-type",
@@ -71,6 +78,9 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.layers and not (args.layers[0] >= 0 and sorted(set(args.layers)) == args.layers):
         shown = " ".join(map(str, args.layers))
         parser.error(f"--layers must be three ascending numbers from 0, got {shown}")
+    for option in ("layers", "intermediate"):
+        if args.init is not None and getattr(args, option) is not None:
+            parser.error(f"--{option} is of --init's head, give one of both")
     options.check_paths(parser, args, "the head", {"its card": args.out.with_suffix(".md")})
 
 

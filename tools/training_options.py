@@ -127,12 +127,12 @@ def check_paths(
             parser.error(f"{part}: {path}: is there and is no file")
     if args.data.exists() and not args.data.is_dir():
         parser.error(f"--data {args.data}: is no folder")
-    for option, path in (("--eval", args.eval), ("--prompts", args.prompts)):
+    read = {"--eval": args.eval, "--prompts": args.prompts, "--init": getattr(args, "init", None)}
+    for option, path in read.items():
         if path is not None and not path.is_file():
             parser.error(f"{option} {path}: there is no such file")
     places: dict[pathlib.Path, str] = {}
-    named = {"the target": args.target, "--data": args.data, "--eval": args.eval}
-    named |= {"--prompts": args.prompts, **written}
+    named = {"the target": args.target, "--data": args.data, **read, **written}
     for part, path in named.items():
         if path is None:
             continue

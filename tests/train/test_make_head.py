@@ -386,3 +386,32 @@ def test_targets_without_three_layers_are_refused(tmp_path):
     target = write_target(tmp_path / "target.gguf", n_layers=2)
     done = tool(target, tmp_path / "x.gguf", *SMALL, code=1)
     assert "the target has 2 layers: a head needs three" in done.stderr
+
+
+@needs_torch
+def test_begins_with_a_head_that_exists(made, tmp_path):
+    import head_init
+    from draft_gguf import Target
+
+    target, old, _, _ = made
+    data = old.with_name(old.name + ".data")
+    new = tmp_path / "new.gguf"
+    still = ["--data", data, "--minutes", 1, "--epochs", 0.01, "--learning-rate", 1e-9]
+    tool(target, new, "--init", old, *SMALL, *still, "--output-type", "q4_0")
+    before, after = Target(old), Target(new)
+    assert set(before.tensors) == set(after.tensors)
+    for name in before.tensors:
+        if name != "d2t":  # q4_0 of q4_0 is not always the same
+            rtol = 0.3 if name == "output.weight" else 0.02
+            was, now = before.tensor(name), after.tensor(name)
+            assert (was - now).abs().max() <= rtol * was.abs().max(), name
+    assert np.array_equal(before.tensors["d2t"].data, after.tensors["d2t"].data)
+    other = Target(write_target(tmp_path / "wide.gguf", hidden_size=96, n_heads=6))
+    with pytest.raises(head_init.ToolError, match=r"has width 64.*expected 96"):
+        head_init.FirstHead(old, other)
+    with pytest.raises(head_init.ToolError, match="architecture 'llama', expected 'eagle3'"):
+        head_init.FirstHead(target, Target(target))
+    done = tool(target, new, "--init", old, "--layers", 0, 1, 2, code=2)
+    assert "--layers is of --init's head" in done.stderr
+    done = tool(target, old, "--init", old, code=2)
+    assert "are both" in done.stderr
