@@ -23,6 +23,30 @@ inline constexpr bool kCentredCodes = kMaxWeight<Block> > 127;
 template <class Block>
 inline constexpr int kOffsetShift = kCentredCodes<Block> ? -1 : Block::kCodes.zero_shift;
 
+// The codes of vector kV of a block of 32; kSigned: values of a table as they are.
+template <class S, class Block, int kV, bool kSigned>
+SPECDEC_INLINE inline typename S::Bytes decode_vector(const std::uint8_t* lines, int lane) {
+  constexpr Codes kCodes = Block::kCodes;
+  constexpr int kLow = kCodes.low_bits;
+  constexpr int kHigh = kCodes.high_bits;
+  const auto line = [&](int number)
+                        SPECDEC_INLINE { return S::load(lines + 64 * number + 4 * lane); };
+  typename S::Bytes w;
+  if constexpr (kLow == 8) {
+    w = line(kV);
+  } else if constexpr (kLow == 4) {
+    w = kV % 2 == 0 ? S::low4(line(kV / 2)) : S::high4(line(kV / 2));
+  } else {
+    w = S::template bits<2 * (kV % 4), 3>(line(kV / 4));
+  }
+  if constexpr (kHigh == 1) w = S::template or_bits<kV - kLow, 1 << kLow>(w, line(kLow));
+  if constexpr (kHigh == 2)
+    w = S::template or_bits<2 * (kV % 4) - kLow, 3 << kLow>(w, line(kLow + kV / 4));
+  if constexpr (kCodes.by_value)
+    w = S::lookup(S::load_table(kSigned ? kSignedValues<Block>.v : kOffsetValues<Block>.v), w);
+  return w;
+}
+
 // Vectors whose products can be summed in 16 bits: |sum| <= n * 2 * 127 * kMaxWeight.
 template <class Block>
 inline constexpr int kFitting = kCentredCodes<Block> ? 1 : 32767 / (2 * 127 * kMaxWeight<Block>);
@@ -43,8 +67,8 @@ SPECDEC_INLINE inline void add_halves(const std::uint8_t* lines, const std::int8
       constexpr int kVector = kFirst + kBegin + kV;
       typename S::Factor w[2];
       unroll<2>([&]<int kP>() SPECDEC_INLINE {
-        w[kP] =
-            S::template factor<kCentred>(decode_vector<S, Block, kVector>(lines, kP * S::kLanes));
+        w[kP] = S::template factor<kCentred, Block::kCodes.by_value>(
+            decode_vector<S, Block, kVector, kCentred>(lines, kP * S::kLanes));
       });
       unroll<kN>([&]<int kC>() SPECDEC_INLINE {
         const auto word = S::word(a + 32 * kC + 4 * kVector);
@@ -71,8 +95,9 @@ SPECDEC_INLINE inline void add_columns(const std::uint8_t* lines, const std::int
   constexpr int kRun = kFitting<Block> > kVectors ? kVectors : kFitting<Block>;
   typename S::Factor w[2][kVectors];
   unroll<2 * kVectors>([&]<int kI>() SPECDEC_INLINE {
-    w[kI / kVectors][kI % kVectors] = S::template factor<kCentred>(
-        decode_vector<S, Block, kFirst + kI % kVectors>(lines, kI / kVectors * S::kLanes));
+    w[kI / kVectors][kI % kVectors] = S::template factor<kCentred, Block::kCodes.by_value>(
+        decode_vector<S, Block, kFirst + kI % kVectors, kCentred>(lines,
+                                                                  kI / kVectors * S::kLanes));
   });
   unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
     typename S::I32 sum[2];
@@ -98,6 +123,14 @@ SPECDEC_INLINE inline void add_columns(const std::uint8_t* lines, const std::int
   });
 }
 
+// Whether many columns share one decoding: not where it is a mask, or signs take the registers.
+template <class Block, int kCols>
+inline constexpr bool kDecodesOnce =
+    kCols > kHalvesColumns &&
+    (TileShape<Block>::kSuper
+         ? Block::kCodes.sub_block() == 16 || Block::kCodes.high_bits > 0 || Block::kCodes.by_value
+         : Block::kCodes.high_bits > 0);
+
 template <class Block, int kCols>
 void tile_q32(const std::uint8_t* tiles, const PackedInput& input, float* out) {
   using S = Simd;
@@ -112,40 +145,49 @@ void tile_q32(const std::uint8_t* tiles, const PackedInput& input, float* out) {
       constexpr int kAhead = (Shape::kTileBytes / 2 + 63) / 64 * 64;
       prefetch_lines<kAhead>(tile + kPrefetchAhead + b * kAhead);
       const std::uint8_t* lines = tile + Shape::kHeaderBytes + b * Shape::kBlockBytes;
-      for_groups<kCols, kHalvesGroup<kCols>>([&]<int kC0, int kN>() SPECDEC_INLINE {
-        S::I32 dot[2 * kN];
+      const auto start = [&]<int kN>(int c, S::I32* dot) SPECDEC_INLINE {
         unroll<2 * kN>([&]<int kI>() SPECDEC_INLINE {
           dot[kI] = S::zero();
           if constexpr (kOffsetShift<Block> >= 0)
             dot[kI] = S::template shift_left<kOffsetShift<Block>>(
-                S::set1(input.neg_sums[block * kCols + kC0 + kI % kN]));
+                S::set1(input.neg_sums[block * kCols + c + kI % kN]));
         });
-        add_halves<S, Block, kN, kN, 0, 8>(lines, input.q + block * 32 * kCols + 32 * kC0, ones,
-                                           dot);
-        const float* da = input.d + block * kCols + kC0;
+      };
+      const auto finish = [&]<int kN>(int c, const S::I32* dot) SPECDEC_INLINE {
+        const float* da = input.d + block * kCols + c;
         unroll<2>([&]<int kP>() SPECDEC_INLINE {
           const S::F32 d = load_scale<S, Block>(tile + 32 * b + 2 * kP * S::kLanes);
           S::F32 m = S::f_zero();
           if constexpr (kHasMin<Block>) m = S::load_f16(tile + 64 + 32 * b + 2 * kP * S::kLanes);
           unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-            float* sum = out + (kC0 + kC) * kTileRows + kP * S::kLanes;
+            float* sum = out + (c + kC) * kTileRows + kP * S::kLanes;
             S::F32 acc = S::f_fma(S::to_f32(dot[kP * kN + kC]), S::f_mul(d, S::f_set1(da[kC])),
                                   S::f_load(sum));
             if constexpr (kHasMin<Block>)
-              acc = S::f_fma(m, S::f_set1(input.scaled_sums[block * kCols + kC0 + kC]), acc);
+              acc = S::f_fma(m, S::f_set1(input.scaled_sums[block * kCols + c + kC]), acc);
             S::f_store(sum, acc);
           });
         });
-      });
+      };
+      const std::int8_t* a = input.q + block * 32 * kCols;
+      if constexpr (kDecodesOnce<Block, kCols>) {
+        S::I32 dot[2 * kCols];
+        start.template operator()<kCols>(0, dot);
+        unroll<2>([&]<int kHalf>() SPECDEC_INLINE {
+          add_columns<S, Block, kCols, 4 * kHalf, 4>(lines, a, ones, dot);
+        });
+        finish.template operator()<kCols>(0, dot);
+      } else {
+        for_groups<kCols, kHalvesGroup<kCols>>([&]<int kC0, int kN>() SPECDEC_INLINE {
+          S::I32 dot[2 * kN];
+          start.template operator()<kN>(kC0, dot);
+          add_halves<S, Block, kN, kN, 0, 8>(lines, a + 32 * kC0, ones, dot);
+          finish.template operator()<kN>(kC0, dot);
+        });
+      }
     }
   }
 }
-
-// Whether many columns share one decoding: not where it is a mask, or the sum of 32 k fits 16 bits.
-template <class Block, int kCols>
-inline constexpr bool kDecodesOnce =
-    kCols > kHalvesColumns &&
-    (Block::kCodes.sub_block() == 16 || Block::kCodes.high_bits > 0 || Block::kCodes.by_value);
 
 // Minus the codes' offset times the activations, over all 256 k at once.
 template <class S, class Block, int kCols>

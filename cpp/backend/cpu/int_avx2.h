@@ -18,10 +18,12 @@ struct Simd : Int256 {
   struct Factor {
     Bytes size, sign;
   };
-  template <bool kCentred>
+  // kSigned: codes are without 128 as they are.
+  template <bool kCentred, bool kSigned>
   SPECDEC_INLINE static Factor factor(Bytes codes) {
     if constexpr (!kCentred) return {codes, codes};
-    const Bytes centred = _mm256_xor_si256(codes, _mm256_set1_epi8(static_cast<char>(0x80)));
+    const Bytes centred =
+        kSigned ? codes : _mm256_xor_si256(codes, _mm256_set1_epi8(static_cast<char>(0x80)));
     return {_mm256_abs_epi8(centred), centred};
   }
   // Sums of two neighbours, 16 bits each.

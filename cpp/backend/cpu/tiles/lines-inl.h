@@ -83,29 +83,6 @@ SPECDEC_INLINE inline void decode_codes(const std::uint8_t* lines, int lane, typ
   }
 }
 
-// Vector kV of them alone.
-template <class S, class Block, int kV>
-SPECDEC_INLINE inline typename S::Bytes decode_vector(const std::uint8_t* lines, int lane) {
-  constexpr Codes kCodes = Block::kCodes;
-  constexpr int kLow = kCodes.low_bits;
-  constexpr int kHigh = kCodes.high_bits;
-  const auto line = [&](int number)
-                        SPECDEC_INLINE { return S::load(lines + 64 * number + 4 * lane); };
-  typename S::Bytes w;
-  if constexpr (kLow == 8) {
-    w = line(kV);
-  } else if constexpr (kLow == 4) {
-    w = kV % 2 == 0 ? S::low4(line(kV / 2)) : S::high4(line(kV / 2));
-  } else {
-    w = S::template bits<2 * (kV % 4), 3>(line(kV / 4));
-  }
-  if constexpr (kHigh == 1) w = S::template or_bits<kV - kLow, 1 << kLow>(w, line(kLow));
-  if constexpr (kHigh == 2)
-    w = S::template or_bits<2 * (kV % 4) - kLow, 3 << kLow>(w, line(kLow + kV / 4));
-  if constexpr (kCodes.by_value) w = S::lookup(S::load_table(kOffsetValues<Block>.v), w);
-  return w;
-}
-
 // Scales d, lane for row.
 template <class S, class Block>
 SPECDEC_INLINE inline typename S::F32 load_scale(const std::uint8_t* p) {
