@@ -8,6 +8,7 @@ namespace specdec {
 
 void DraftRecord::clear() {
   n_drafted_ = 0;
+  cut_ = false;
   chain_.clear();
   grades_.clear();
   siblings_.clear();
@@ -18,9 +19,10 @@ void DraftRecord::set_bounds(int shortest, int longest) {
   longest_ = longest;
 }
 
-void DraftRecord::note(const DraftProposal& proposal) {
+void DraftRecord::note(const DraftProposal& proposal, bool cut) {
   SPECDEC_CHECK(proposal.parents.empty() || proposal.parents.size() == proposal.tokens.size());
   n_drafted_ = proposal.size();
+  cut_ = cut;
   chain_.clear();
   // Siblings stand one behind the other.
   for (int i = 0; i < n_drafted_; ++i) {
@@ -66,7 +68,8 @@ void DraftRecord::judge(int drafter, std::span<const std::int32_t> accepted) con
       !accepted.empty() && !std::binary_search(chain_.begin(), chain_.end(), accepted.back());
   const int n_right = static_cast<int>(accepted.size()) - (by_sibling ? 1 : 0);  // of the chain
   AcceptanceModel& acceptance = controller_->acceptance(drafter);
-  for (int i = 0; i < n_chain() && i <= n_right; ++i) {
+  const int n_judged = n_chain() + (cut_ ? 1 : 0);
+  for (int i = 0; i < n_judged && i <= n_right; ++i) {
     const auto at = static_cast<std::size_t>(i);
     acceptance.observe(i, at < grades_.size() ? grades_[at] : AcceptanceModel::kGrades / 2,
                        i < n_right);

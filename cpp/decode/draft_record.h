@@ -22,8 +22,8 @@ class DraftRecord final : public LengthRule {
   void clear();
   // Tokens that the draft may become, leaves included, and that are of any use.
   void set_bounds(int shortest, int longest);
-  // The whole proposal.
-  void note(const DraftProposal& proposal);
+  // The whole proposal; cut: the token behind it is known to be wrong.
+  void note(const DraftProposal& proposal, bool cut = false);
   // It came to nothing.
   void forget_siblings() { siblings_.clear(); }
 
@@ -51,6 +51,7 @@ class DraftRecord final : public LengthRule {
   Controller* controller_;
   int n_drafted_ = 0;
   std::vector<std::int32_t> chain_;  // of the proposal, the first candidates
+  bool cut_ = false;
   int shortest_ = 0, longest_ = 0;
   std::vector<int> grades_;  // of the tokens along the chain
   std::vector<Sibling> siblings_;

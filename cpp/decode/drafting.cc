@@ -162,7 +162,7 @@ int Drafting::limit_of(const Member& member, int max_tokens, int n_free_slots) {
 void Drafting::clear_pass() {
   choice_ = {};
   record_.clear();
-  n_unused_ = 0;
+  n_unused_ = n_cut_ = 0;
   planned_ = nullptr;
   forced_ = false;
 }
@@ -183,7 +183,7 @@ Draft Drafting::next(std::span<const TokenId> committed, int max_tokens, int n_f
   draft_ms_ += ms;
   pass_draft_ms_ += ms - reading_ms_;
   cut_to_allowed(draft, committed);
-  record_.note(draft.proposal);
+  record_.note(draft.proposal, n_cut_ > 0);
   return draft;
 }
 
@@ -339,7 +339,7 @@ void Drafting::judge(std::span<const TokenId> fresh, std::span<const std::int32_
     }
     if (pending.next >= pending.tokens.size()) pending = {};
   }
-  if (choice_.drafter < 0 || record_.n_drafted() == 0) return;
+  if (choice_.drafter < 0 || record_.n_drafted() + n_cut_ == 0) return;
   const auto chosen = static_cast<std::size_t>(choice_.drafter);
   if (members_[chosen].model != nullptr) record_.judge(choice_.drafter, accepted);
 }
@@ -351,10 +351,11 @@ void Drafting::note_reading(const Reading& reading) {
 void Drafting::commit(const CommitInfo& info, std::span<const std::int32_t> accepted,
                       double verify_ms, const Reading& reading) {
   double ms = 0.0;
-  if (records() && off_reason_.empty() && !forced_) {
+  if (records() && off_reason_.empty()) {
     trace_->end_pass(info.committed.last(static_cast<std::size_t>(info.n_new)), verify_ms);
-  } else if (adaptive() && off_reason_.empty() && !forced_) {
+  } else if (adaptive() && off_reason_.empty()) {
     controller_->observe({.choice = choice_,
+                          .n_made = record_.n_chain() + n_cut_,
                           .n_drafted = record_.n_chain(),
                           .n_siblings = record_.n_drafted() - record_.n_chain(),
                           .n_unused = n_unused_,
@@ -362,8 +363,10 @@ void Drafting::commit(const CommitInfo& info, std::span<const std::int32_t> acce
                           .draft_ms = pass_draft_ms_,
                           .verify_ms = verify_ms,
                           .reading = reading});
-    judge(info.committed.last(static_cast<std::size_t>(info.n_new)), accepted);
-  } else if (forced_) {
+    if (!forced_) judge(info.committed.last(static_cast<std::size_t>(info.n_new)), accepted);
+  }
+  if (forced_) {
+    forced_refused_ = accepted.empty();
     // What the grammar said is no proof of lookups, and what they said of it lies behind.
     for (Member& member : members_) member.pending = {};
   }

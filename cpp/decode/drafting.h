@@ -106,7 +106,7 @@ class Drafting {
   // Drops a draft that is too short to be one, and says who made it and why it is that long.
   void label(Draft& draft, const Member& member, int limit) const;
   // Shortens a draft to what the constraint allows, where that does not bias the output.
-  void cut_to_allowed(Draft& draft, std::span<const TokenId> committed) const;
+  void cut_to_allowed(Draft& draft, std::span<const TokenId> committed);
   // Tokens that drafts of this member may have under the controller.
   [[nodiscard]] static int adaptive_longest(const Member& member);
   [[nodiscard]] static Pending pending_of(const DraftProposal& proposal);
@@ -122,10 +122,13 @@ class Drafting {
   Controller* controller_;
   TokenConstraint* constraint_;
   std::size_t n_prompt_;
-  RoundTrace* trace_;     // null: nobody records
-  bool forced_ = false;   // this draft is none of the drafters'
-  bool fixed_ = false;    // every drafter has a fixed length
-  bool rereads_ = false;  // passes read the whole context again
+  RoundTrace* trace_;            // null: nobody records
+  bool forced_ = false;          // this draft is none of the drafters'
+  bool forced_refused_ = false;  // at its first token, and what is fixed there goes on
+  bool fixed_ = false;           // every drafter has a fixed length
+  bool rereads_ = false;         // passes read the whole context again
+  bool trees_ = false;           // the verifier takes them
+  int most_tree_rows_ = kMaxBatchRows;
   std::vector<Member> members_;
   std::string off_reason_;  // not empty: nothing drafts
   std::string failures_;
@@ -137,6 +140,7 @@ class Drafting {
   Member* planned_ = nullptr;   // whose plan this draft is
   int planned_limit_ = 0;       // tokens it may have
   int n_unused_ = 0;            // rows of the pass that no proposal used
+  int n_cut_ = 0;               // drafted tokens that the constraint refused
 };
 
 }  // namespace specdec

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from helpers import native
 
 m = native("decode")
+control = native("control")
 FIRST = ([], [5, 6, 7, 8], [5])  # nothing forced, what a lookup says, what came
 
 
@@ -24,3 +29,88 @@ def test_tokens_behind_forced_ones_are_not_compared_with_a_lookup_from_before() 
 def test_lookups_are_judged_again_after_forced_tokens() -> None:
     forced = [FIRST, ([9], [], [9])]
     assert m.rates_after([*forced, FIRST])[0] > m.rates_after(forced)[0]
+
+
+# ---------------------------------------------------------------- what a grammar refuses
+
+
+def test_a_token_that_the_grammar_refuses_was_wrong() -> None:
+    """Of four drafted tokens the grammar leaves some, and all that are left are right."""
+    for most in range(4):
+        rates = m.rates_after_cut(most, most)
+        whole = m.rates_after_cut(4, most)  # the target refuses that token itself
+        assert rates == whole
+
+
+def test_what_is_left_of_a_draft_may_be_wrong_by_itself() -> None:
+    assert m.rates_after_cut(3, 1) == m.rates_after_cut(4, 1)
+
+
+def drafting_control() -> Any:
+    c = control.Control([("model", False)])
+    c.calibrate([(1, 10.0), (2, 10.1), (8, 10.7), (16, 12.0)])
+    c.calibrate_drafter(0, [(1, 1.0), (8, 1.2)])
+    c.observe(0, 1, 0.0, 10.0)
+    return c
+
+
+def test_a_draft_that_is_cut_costs_what_it_was_made_of() -> None:
+    c = drafting_control()
+    for _ in range(20):
+        c.choose([(0, 8, 0, 1)], 8)
+        before = c.credit
+        c.observe(1, 2, 8.0, 10.1, n_made=8)  # each step as dear as it was
+        assert c.credit == pytest.approx(before + 20.0 - 8.0 - 10.1, rel=0.01)
+    assert c.drafter_ms(0, 1) == pytest.approx(1.0, rel=0.01)
+
+
+def test_a_draft_of_which_nothing_is_left_was_one() -> None:
+    """It has its cost, and is not probed again in the next pass."""
+    c = drafting_control()
+    c.begin()
+    for _ in range(40):
+        c.judge(0, 0, control.confidence_grade(0.5), False)
+    c.observe(0, 40, 0.0, 10.0)  # plain tokens, of whose time a little may be lost
+    assert c.choose([(0, 8, 0, 1)], 8)["reason"] == "probe"
+    c.observe(0, 1, 1.0, 10.0, n_made=1)
+    assert c.drafter_ms(0, 1) == pytest.approx(1.0, rel=0.01)
+    assert c.choose([(0, 8, 0, 1)], 8)["drafter"] == -1
+
+
+# ---------------------------------------------------------------- what a grammar forces
+
+FIXED = ([7, 8, 9], 3)
+
+
+def test_forced_tokens_earn_what_they_save() -> None:
+    n_forced, credit = m.forced_in([FIXED, FIXED])
+    assert n_forced == [3, 3]
+    # Eight tokens of a second each in two passes of a second.
+    assert credit == pytest.approx(6000.0, abs=200.0)
+
+
+def test_a_run_whose_first_token_was_refused_is_not_forced_again() -> None:
+    refused = ([7, 8, 9], 0)
+    assert m.forced_in([FIXED, refused, FIXED, FIXED])[0] == [3, 3, 0, 0]
+    assert m.forced_in([refused, ([], 0), FIXED])[0] == [3, 0, 3]
+    assert m.forced_in([([7, 8, 9], 1), FIXED])[0] == [3, 3]
+
+
+# ---------------------------------------------------------------- before the first pass
+
+
+def test_what_begins_a_request_counts_in_what_all_may_lose() -> None:
+    assert m.credit_after_beginning(30) <= -30.0
+    c, same = drafting_control(), drafting_control()
+    for one in (c, same):
+        one.begin()
+    c.debit_beginning(20.0)
+    assert c.credit == pytest.approx(same.credit - 20.0)
+    # It is lost either way, so this request may draft as it would.
+    assert c.choose([(0, 8, 0, 1)], 8) == same.choose([(0, 8, 0, 1)], 8)
+    c.debit_beginning(1000.0)
+    assert c.choose([(0, 8, 0, 1)], 8)["drafter"] == -1
+    learnt = drafting_control()
+    before = learnt.credit
+    c.end_beside(learnt)
+    assert c.credit == pytest.approx(before - 1020.0)

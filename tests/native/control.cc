@@ -60,9 +60,10 @@ class Control {
   }
   int planned_siblings(int n_chain) { return controller_.planned_siblings(n_chain); }
   void observe(int n_drafted, int n_emitted, double draft_ms, double verify_ms, int n_siblings,
-               int n_unused, double weights) {
+               int n_unused, double weights, int n_made) {
     const int n_rows = 1 + n_drafted + n_siblings + n_unused;
     controller_.observe({.choice = choice_,
+                         .n_made = n_made,
                          .n_drafted = n_drafted,
                          .n_siblings = n_siblings,
                          .n_unused = n_unused,
@@ -73,6 +74,7 @@ class Control {
   }
   void set_mixture(const Mixture& mixture) { controller_.target_cost().set_mixture(mixture); }
   void begin() { controller_.begin_request(); }
+  void debit_beginning(double ms) { controller_.debit_beginning(ms); }
   void set_reread(int n) { controller_.set_reread(n); }
   void set_company(int n_others, int n_rows, double n_tokens, int n_reading) {
     controller_.set_company(
@@ -81,6 +83,9 @@ class Control {
   void end() { controller_.end_request(); }
   void end_beside(const Control& others) { controller_.end_beside(others.controller_.state()); }
   [[nodiscard]] double credit() const { return controller_.state().credit_ms; }
+  [[nodiscard]] double drafter_ms(int drafter, int rows) {
+    return controller_.drafter_cost(drafter).ms(rows);
+  }
   [[nodiscard]] double target_ms(int rows) { return controller_.target_cost().ms(rows); }
   [[nodiscard]] std::string speculation() const { return controller_.speculation(); }
 
@@ -106,19 +111,21 @@ PYBIND11_MODULE(_testing_control, m) {
       .def("judge_sibling", &Control::judge_sibling)
       .def("observe", &Control::observe, py::arg("n_drafted"), py::arg("n_emitted"),
            py::arg("draft_ms"), py::arg("verify_ms"), py::arg("n_siblings") = 0,
-           py::arg("n_unused") = 0, py::arg("weights") = 1.0)
+           py::arg("n_unused") = 0, py::arg("weights") = 1.0, py::arg("n_made") = 0)
       .def("set_mixture",
            [](Control& c, double share, int n_experts, int n_used) {
              c.set_mixture({.share = share, .n_experts = n_experts, .n_used = n_used});
            })
       .def("planned_siblings", &Control::planned_siblings)
       .def("begin", &Control::begin)
+      .def("debit_beginning", &Control::debit_beginning)
       .def("set_reread", &Control::set_reread)
       .def("set_company", &Control::set_company, py::arg("n_others"), py::arg("n_rows"),
            py::arg("n_tokens"), py::arg("n_reading") = 0)
       .def("end", &Control::end)
       .def("end_beside", &Control::end_beside)
       .def("copy", [](const Control& c) { return c; })
+      .def("drafter_ms", &Control::drafter_ms)
       .def("target_ms", &Control::target_ms)
       .def_property_readonly("credit", &Control::credit)
       .def_property_readonly("speculation", &Control::speculation);

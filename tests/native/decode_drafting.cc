@@ -1,7 +1,10 @@
 // Drafting alone, without a target: what a controller learns of passes that were made up.
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <chrono>
 #include <memory>
+#include <thread>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -38,11 +41,39 @@ class Forcing final : public TokenConstraint {
  public:
   void allow(std::span<const TokenId>, std::span<std::uint32_t>) override {}
   std::size_t n_allowed(std::span<const TokenId>, std::span<const TokenId> next) override {
-    return next.size();
+    return std::min(next.size(), most);
   }
   std::vector<TokenId> forced(std::span<const TokenId>) override { return tokens; }
 
   std::vector<TokenId> tokens;
+  std::size_t most = 1000;
+};
+
+DraftLengths told_lengths() {
+  DraftLengths lengths;
+  lengths.draft_min = 4;
+  return lengths;
+}
+
+// Drafts what it was told, as far as it is asked for.
+class ToldModel final : public ModelDrafter {
+ public:
+  std::string_view name() const override { return "told"; }
+  DraftLengths lengths() const override { return told_lengths(); }
+  int default_draft_max() const override { return 8; }
+  void begin(const DraftSetup&, std::span<const TokenId>) override {
+    std::this_thread::sleep_for(std::chrono::milliseconds(begin_ms));
+  }
+  DraftProposal propose(std::span<const TokenId>, int max_tokens, Chance&) override {
+    DraftProposal proposal;
+    proposal.tokens = {5, 6, 7, 8};
+    proposal.tokens.resize(std::min<std::size_t>(4, static_cast<std::size_t>(max_tokens)));
+    return proposal;
+  }
+  void align(std::span<const TokenId>) override {}
+  void reset() override {}
+
+  int begin_ms = 0;
 };
 
 using Tokens = std::vector<TokenId>;
@@ -83,6 +114,88 @@ std::vector<double> rates_after(const std::vector<std::tuple<Tokens, Tokens, Tok
   return rates;
 }
 
+// A model drafts four tokens, of which the constraint leaves `most`, and `n_right` of these are
+// right. How often it is right by position, whatever a draft says of itself.
+std::vector<double> rates_after_cut(std::size_t most, int n_right) {
+  ToldModel told;
+  Forcing forcing;
+  forcing.most = most;
+  Drafter* const drafter = &told;
+  Controller controller({{.name = "told", .lookup = false}});
+  controller.target_cost().calibrate({{1, 10.0}, {2, 10.1}, {8, 10.7}});
+  controller.drafter_cost(0).calibrate({{1, 0.1}});
+  DecodeRequest request;
+  request.prompt = {1};
+  request.constraint = &forcing;
+  Drafting drafting({&drafter, 1}, &controller, request);
+  DraftSetup setup;
+  setup.vocab_size = 1000;
+  drafting.begin(setup, request.prompt);
+  RngChance chance(0, 0, 0, RngStream::kDraft);
+  const Draft draft = drafting.next(request.prompt, 16, 100, chance);
+  if (draft.proposal.tokens.size() != most) throw std::logic_error("another draft than expected");
+  Tokens committed = {1, 5, 6, 7, 8};
+  committed.resize(static_cast<std::size_t>(n_right) + 1);
+  committed.push_back(99);
+  std::vector<std::int32_t> accepted;
+  for (int i = 0; i < n_right; ++i) accepted.push_back(i);
+  drafting.commit({.committed = committed, .n_new = n_right + 1, .target_top_k = {}}, accepted,
+                  10.4, {});
+  std::vector<double> rates;
+  for (int position = 0; position < 4; ++position)
+    rates.push_back(controller.acceptance(0).rate(position));
+  return rates;
+}
+
+// How often tokens are forced, and what was earned by it, in milliseconds; passes: what is fixed,
+// and how many tokens of it are right.
+std::pair<std::vector<int>, double> forced_in(const std::vector<std::pair<Tokens, int>>& passes) {
+  Told told;
+  Forcing forcing;
+  Drafter* const drafter = &told;
+  Controller controller({{.name = "told", .lookup = true}});
+  controller.target_cost().calibrate({{1, 1000.0}, {8, 1000.0}});
+  DecodeRequest request;
+  request.prompt = {1};
+  request.constraint = &forcing;
+  Drafting drafting({&drafter, 1}, &controller, request);
+  drafting.begin({}, request.prompt);
+  Tokens committed = request.prompt;
+  RngChance chance(0, 0, 0, RngStream::kDraft);
+  std::vector<int> n_forced;
+  for (const auto& [fixed, n_right] : passes) {
+    forcing.tokens = fixed;
+    const Draft draft = drafting.forced(std::span<const TokenId>(committed).subspan(1), 16);
+    n_forced.push_back(draft.proposal.size());
+    if (draft.proposal.empty()) (void)drafting.next(committed, 16, 100, chance);
+    std::vector<std::int32_t> accepted;
+    for (int i = 0; i < n_right && i < draft.proposal.size(); ++i) accepted.push_back(i);
+    const int n_new = static_cast<int>(accepted.size()) + 1;
+    committed.resize(committed.size() + static_cast<std::size_t>(n_new), 3);
+    drafting.commit({.committed = committed, .n_new = n_new, .target_top_k = {}}, accepted, 1000.0,
+                    {});
+  }
+  return {n_forced, controller.state().credit_ms};
+}
+
+// What the beginning of a request with a drafter that takes `ms` for it leaves of the credit.
+double credit_after_beginning(int ms) {
+  ToldModel told;
+  told.begin_ms = ms;
+  Drafter* const drafter = &told;
+  Controller controller({{.name = "told", .lookup = false}});
+  DecodeRequest request;
+  request.prompt = {1};
+  Drafting drafting({&drafter, 1}, &controller, request);
+  drafting.begin({}, request.prompt);
+  return controller.state().credit_ms;
+}
+
 }  // namespace
 
-void bind_drafting(py::module_& m) { m.def("rates_after", &rates_after); }
+void bind_drafting(py::module_& m) {
+  m.def("rates_after", &rates_after);
+  m.def("rates_after_cut", &rates_after_cut);
+  m.def("forced_in", &forced_in);
+  m.def("credit_after_beginning", &credit_after_beginning);
+}

@@ -237,19 +237,21 @@ void Controller::observe(const PassOutcome& outcome) {
   const double predicted_verify = target_.ms(n_reread_ + n_in_pass) * n_rows / n_in_pass;
   double draft_ms = outcome.draft_ms;
   if (company_.none()) target_.observe(n_reread_ + n_rows, outcome.verify_ms, outcome.reading);
-  if (choice.drafter >= 0 && outcome.n_drafted > 0) {
+  const int n_made = std::max(outcome.n_made, outcome.n_drafted);
+  const bool drafts = choice.drafter >= 0 && n_made > 0;
+  if (drafts) {
     Standing& drafter = at(choice.drafter);
     if (!drafter.traits.lookup) {
-      const double predicted = this->draft_ms(drafter, choice.n_behind, outcome.n_drafted);
+      const double predicted = this->draft_ms(drafter, choice.n_behind, n_made);
       if (drafter.cost.known()) {
         drafter.cost.observe_sum(predicted, draft_ms);
         draft_ms = std::min(draft_ms, kOutlier * predicted);
       } else {
         // Of passes that are all about as long, one.
         if (n_reread_ > 0) {
-          drafter.cost.observe(n_reread_ + 1, draft_ms / outcome.n_drafted);
+          drafter.cost.observe(n_reread_ + 1, draft_ms / n_made);
         } else {
-          drafter.cost.observe(choice.n_behind + outcome.n_drafted - 1, draft_ms);
+          drafter.cost.observe(choice.n_behind + n_made - 1, draft_ms);
         }
       }
     }
@@ -257,7 +259,17 @@ void Controller::observe(const PassOutcome& outcome) {
   for (Standing& drafter : drafters_) drafter.idle_tokens += outcome.n_emitted;
 
   const double plain_ms = this->plain_ms();
+  const double verify_ms = predicted_verify > 0.0
+                               ? std::min(outcome.verify_ms, kOutlier * predicted_verify)
+                               : outcome.verify_ms;
   credit_.add_plain(outcome.n_emitted * plain_ms);
+  if (drafts) {
+    Standing& drafter = at(choice.drafter);
+    drafter.idle_tokens = 0;
+    const double gained = outcome.n_emitted * plain_ms / (draft_ms + verify_ms);
+    ++drafter.n_rounds;
+    drafter.gained += std::max(kGainRate, 1.0 / drafter.n_rounds) * (gained - drafter.gained);
+  }
   if (outcome.n_drafted == 0) {
     credit_.debit(std::max(draft_ms - kFreeLookupMs, 0.0));  // looking in vain is paid for too
     if (outcome.n_unused > 0) {  // so are rows for a draft that came to nothing
@@ -270,17 +282,7 @@ void Controller::observe(const PassOutcome& outcome) {
     if (choice.reason != kNoRoom) plain_reason_ = choice.reason;  // every text has a last token
     return;
   }
-  if (choice.drafter >= 0) at(choice.drafter).idle_tokens = 0;
-  const double verify_ms = predicted_verify > 0.0
-                               ? std::min(outcome.verify_ms, kOutlier * predicted_verify)
-                               : outcome.verify_ms;
   credit_.earn(outcome.n_emitted * plain_ms - draft_ms - verify_ms);
-  if (choice.drafter >= 0) {
-    Standing& drafter = at(choice.drafter);
-    const double gained = outcome.n_emitted * plain_ms / (draft_ms + verify_ms);
-    ++drafter.n_rounds;
-    drafter.gained += std::max(kGainRate, 1.0 / drafter.n_rounds) * (gained - drafter.gained);
-  }
   ++n_rounds_;
   ++passes_since_plain_;
   plain_in_a_row_ = 0;

@@ -41,6 +41,7 @@ struct Choice {
 // What a pass cost and brought.
 struct PassOutcome {
   Choice choice;
+  int n_made = 0;      // tokens that the drafter made, those included that were never in the pass
   int n_drafted = 0;   // along the chain
   int n_siblings = 0;  // and beside it
   int n_unused = 0;    // rows that the pass had besides them
