@@ -19,7 +19,8 @@ WarpedRows::WarpedRows(const RowResults& results, int n_tokens, RowOutput output
       proposal_(proposal),
       constraint_(constraint),
       n_prompt_(n_prompt),
-      rows_(proposal.tokens.size() + 1) {}
+      rows_(proposal.tokens.size() + 1),
+      errors_(rows_.size()) {}
 
 int WarpedRows::depth_of(int row) const {
   int depth = 0;
@@ -55,26 +56,40 @@ std::span<const float> WarpedRows::logits_of(int row, std::vector<float>& storag
 }
 
 const Distribution& WarpedRows::at(int row) {
-  std::optional<Distribution>& slot = rows_[static_cast<std::size_t>(row + 1)];
+  const auto index = static_cast<std::size_t>(row + 1);
+  std::optional<Distribution>& slot = rows_[index];
   if (slot) return *slot;
+  try {
+    slot = warped(row);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kInvalidArgument && error.code() != ErrorCode::kNumerical) throw;
+    errors_[index] = std::current_exception();
+    slot = Distribution::one_hot(0);
+  }
+  return *slot;
+}
+
+void WarpedRows::require(int row) const {
+  const std::exception_ptr& error = errors_[static_cast<std::size_t>(row + 1)];
+  if (error) std::rethrow_exception(error);
+}
+
+Distribution WarpedRows::warped(int row) const {
   if (output_ == RowOutput::kArgmax) {
     const TokenId best = results_.argmax(row + 1);
     if (best < 0)
       throw Error(ErrorCode::kNumerical, "a row of the target's logits has no finite maximum");
-    slot = Distribution::one_hot(best);
-    return *slot;
+    return Distribution::one_hot(best);
   }
   const std::uint64_t position = committed_.size() + static_cast<std::size_t>(depth_of(row));
   if (output_ == RowOutput::kTop) {
     // More of the best may be known than the distribution is made of.
     std::span<const TopToken> top = results_.top(row + 1);
     const auto needed = static_cast<std::size_t>(params_.needs_only_top(n_tokens_));
-    slot = warp_top(top.first(std::min(top.size(), needed)), params_, position);
-  } else {
-    std::vector<float> storage;
-    slot = warp(logits_of(row, storage), params_, prefix_of(row), position);
+    return warp_top(top.first(std::min(top.size(), needed)), params_, position);
   }
-  return *slot;
+  std::vector<float> storage;
+  return warp(logits_of(row, storage), params_, prefix_of(row), position);
 }
 
 std::vector<float> WarpedRows::adjusted(int row) const {

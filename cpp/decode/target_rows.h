@@ -1,6 +1,7 @@
 // The target's rows of one round, warped when a verifier asks.
 #pragma once
 
+#include <exception>
 #include <optional>
 #include <span>
 #include <vector>
@@ -22,7 +23,11 @@ class WarpedRows final : public TargetRows {
              const DraftProposal& proposal, TokenConstraint* constraint = nullptr,
              std::size_t n_prompt = 0);
 
+  // Of a row that no token can come from, one that means nothing: a verifier may look at rows
+  // behind tokens that are refused, or that end the text.
   [[nodiscard]] const Distribution& at(int row) override;
+  // Before a token from this row counts: throws what is wrong with the row.
+  void require(int row) const;
   // The row after the constraint, bias and penalties, for log-probabilities; needs
   // RowOutput::kLogits.
   [[nodiscard]] std::vector<float> adjusted(int row) const;
@@ -33,6 +38,7 @@ class WarpedRows final : public TargetRows {
   [[nodiscard]] std::vector<TokenId> prefix_of(int row) const;
   // What the constraint leaves of a row; `storage` holds it if that is not all.
   [[nodiscard]] std::span<const float> logits_of(int row, std::vector<float>& storage) const;
+  [[nodiscard]] Distribution warped(int row) const;
   [[nodiscard]] int depth_of(int row) const;
 
   const RowResults& results_;
@@ -44,6 +50,7 @@ class WarpedRows final : public TargetRows {
   TokenConstraint* constraint_;
   std::size_t n_prompt_;
   std::vector<std::optional<Distribution>> rows_;  // [proposal.size() + 1]
+  std::vector<std::exception_ptr> errors_;         // likewise
 };
 
 }  // namespace specdec

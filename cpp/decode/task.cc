@@ -212,6 +212,7 @@ std::span<const std::int32_t> Task::take(const RowResults& results, double ms) {
     RngChance rng(sampling_.seed, static_cast<std::uint64_t>(pass_), committed_.size());
     Verdict verdict = verifier_.verify(draft_.proposal, rows,
                                        request_.chance != nullptr ? *request_.chance : rng);
+    rows.require(-1);
     stats.candidate_positions += verdict.candidates.positions;
     stats.in_set_sum += verdict.candidates.in_set;
     stats.candidate_hits += verdict.candidates.accepted;
@@ -265,6 +266,7 @@ void Task::take_tokens(const Verdict& verdict, const RowResults& results, const 
     const std::int32_t at = drafted ? verdict.accepted[static_cast<std::size_t>(i)] : -1;
     const TokenId token =
         drafted ? proposal.tokens[static_cast<std::size_t>(at)] : verdict.next_token;
+    if (!output_.ended()) rows.require(row);
     if (!output_.push(token, drafted ? i + 1 : 0)) continue;
     tokens.push_back(token);
     if (request_.n_logprobs) {

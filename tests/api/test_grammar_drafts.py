@@ -1,4 +1,4 @@
-"""Drafts that a grammar cuts."""
+"""Drafts that a grammar cuts, and rows of a pass that no token may come from."""
 
 from __future__ import annotations
 
@@ -24,3 +24,31 @@ def test_chosen_drafts_with_distributions_are_cut_whole(tiny, tiny_draft, verifi
         rule = Rule(tiny.info.vocab_size, tiny._native.eog_ids())
         assert rule.try_consume_tokens(list(drawn.token_ids)) == N
         assert drawn.stats.drafted > 0
+
+
+@pytest.fixture
+def guided():
+    pytest.importorskip("llguidance", reason="llguidance is not installed")
+
+
+@pytest.mark.parametrize("drafter", [None, "ngram", "suffix", "model", "auto"])
+@pytest.mark.parametrize("verifier", ["auto", "match", "standard", "block", "topk_importance"])
+def test_a_stop_ends_a_text_before_what_is_banned_behind_it(
+    guided, tiny, tiny_draft, drafter, verifier
+):
+    """Behind the last token of a draft only the end of the text is allowed, and that is banned."""
+    grammar = sd.Grammar.gbnf('root ::= "yes."')
+    draft = tiny_draft if drafter in ("model", "auto") else None
+    options = {"grammar": grammar, "max_tokens": 20, "ignore_eos": True}
+    for temperature in (0.0, 1.0):
+        sampling = {"temperature": temperature, "seed": 3}
+        with sd.Decoder(
+            tiny, drafter=drafter, draft=draft, verifier=verifier, n_ctx=128
+        ) as decoder:
+            result = decoder.generate(PROMPT, stop=["."], logprobs=1, **options, **sampling)
+            assert (result.text, result.finish_reason) == ("yes", "stop")
+            with pytest.raises(sd.InvalidArgumentError, match="are banned, by ignore_eos"):
+                decoder.generate(PROMPT, **options, **sampling)
+            # What failed leaves nothing behind.
+            again = decoder.generate(PROMPT, stop=["."], **options, **sampling)
+            assert again.token_ids == result.token_ids
