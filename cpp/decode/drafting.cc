@@ -56,6 +56,8 @@ bool Drafting::varies() const {
 void Drafting::begin(DraftSetup setup, std::span<const TokenId> prompt) {
   const ScopedMs timer(draft_ms_);
   rereads_ = setup.target != nullptr && setup.target->rereads();
+  trees_ = setup.verifier.trees;
+  if (setup.target != nullptr) most_tree_rows_ = setup.target->max_tree_rows();
   if (adaptive()) {
     setup.length_rule = &record_;
     // Without a cache a model is to read all there is, again and again.
@@ -69,11 +71,10 @@ void Drafting::begin(DraftSetup setup, std::span<const TokenId> prompt) {
   if (records())
     trace_->begin_request(static_cast<int>(prompt.size()), setup.sampling.temperature,
                           *controller_);
-  const bool trees = setup.verifier.trees;
   for (Member& member : members_) {
     if (!member.active) continue;
     // A comb is as many rows per token as it was told; what a tree costs and brings nobody knows.
-    setup.verifier.trees = trees && (!adaptive() || records() || member.branch() > 1);
+    setup.verifier.trees = trees_ && (!adaptive() || records() || member.branch() > 1);
     member.drafter->begin(setup, prompt);
     member.begun = true;
   }
@@ -137,26 +138,6 @@ Drafting::Pending Drafting::pending_of(const DraftProposal& proposal) {
   return {.tokens = proposal.tokens,
           .next = 0,
           .grade = AcceptanceModel::match_grade(proposal.strength)};
-}
-
-// Of a drafter without the controller.
-int Drafting::longest_of(const Member& member) {
-  const DraftLengths& lengths = member.lengths;
-  return lengths.gamma.value_or(lengths.draft_max.value_or(member.drafter->default_draft_max()));
-}
-
-// A model goes on as long as it seems worth it.
-int Drafting::adaptive_longest(const Member& member) {
-  if (member.lengths.draft_max) return longest_of(member);
-  return member.model != nullptr ? DraftRecord::kMostTokens : member.drafter->weighed_draft_max();
-}
-
-int Drafting::limit_of(const Member& member, int max_tokens, int n_free_slots) {
-  int limit = std::min(longest_of(member), max_tokens);
-  // Rows of siblings need room in the cache until they are dropped.
-  const int branch = member.branch();
-  if (branch > 1) limit = std::min(limit, n_free_slots / branch);
-  return limit < member.lengths.draft_min ? 0 : limit;
 }
 
 void Drafting::clear_pass() {
@@ -265,7 +246,8 @@ Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens
   for (std::size_t i = 0; i < members_.size(); ++i) {
     Member& member = members_[i];
     const int branch = member.branch();
-    const int limit = std::min({max_tokens, adaptive_longest(member), n_free_slots / branch});
+    const int room = room_of(member, n_free_slots);
+    const int limit = std::min({max_tokens, adaptive_longest(member), room});
     const int least = std::max(member.lengths.draft_min, 1);
     if (!member.active || limit < least) continue;
     Offer offer{.drafter = static_cast<int>(i), .n_least = least, .n_candidates = branch};
@@ -287,7 +269,7 @@ Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens
   const auto chosen = static_cast<std::size_t>(choice_.drafter);
   Member& member = members_[chosen];
   record_.set_bounds(member.lengths.draft_min,
-                     std::min(adaptive_longest(member), n_free_slots / member.branch()));
+                     std::min(adaptive_longest(member), room_of(member, n_free_slots)));
   if (member.model != nullptr) {
     ask_or_plan(draft, member, committed, choice_.length, chance);
     if (draft.plan) return draft;

@@ -111,7 +111,9 @@ class Drafting {
   [[nodiscard]] static int adaptive_longest(const Member& member);
   [[nodiscard]] static Pending pending_of(const DraftProposal& proposal);
   [[nodiscard]] static int longest_of(const Member& member);
-  [[nodiscard]] static int limit_of(const Member& member, int max_tokens, int n_free_slots);
+  // Tokens along the chain, as far as the cache and a pass have room for all candidates.
+  [[nodiscard]] int room_of(const Member& member, int n_free_slots) const;
+  [[nodiscard]] int limit_of(const Member& member, int max_tokens, int n_free_slots) const;
   [[nodiscard]] Draft next_fixed(std::span<const TokenId> committed, int max_tokens,
                                  int n_free_slots, Chance& chance);
   [[nodiscard]] Draft next_adaptive(std::span<const TokenId> committed, int max_tokens,

@@ -24,6 +24,7 @@ class RereadScorer final : public TokenScorer {
   [[nodiscard]] int n_ctx() const override { return inner_.n_ctx(); }
   [[nodiscard]] int length() const override { return static_cast<int>(tokens_.size()); }
   [[nodiscard]] bool rereads() const override { return true; }
+  [[nodiscard]] int max_tree_rows() const override { return inner_.max_tree_rows(); }
   void forward(const Batch& batch) override;
   [[nodiscard]] std::span<const float> logits(int row) const override {
     return inner_.logits(row + shift_);

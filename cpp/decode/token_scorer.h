@@ -23,6 +23,9 @@ class TokenScorer : public RowResults {
   // Whether each pass reads again what is before its rows, for want of a cache.
   [[nodiscard]] virtual bool rereads() const { return false; }
 
+  // Rows that a pass over a tree may have; of a chain kMaxBatchRows.
+  [[nodiscard]] virtual int max_tree_rows() const { return kMaxBatchRows; }
+
   // Feeds the rows after the cache's content. Strong guarantee: when it throws (context full,
   // cancelled, out of memory), length() is what it was before.
   virtual void forward(const Batch& batch) = 0;

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "backend/stream/work_space.h"
 #include "base/error.h"
 
 namespace specdec {
@@ -98,6 +99,10 @@ void ModelScorer::check_room(int n_rows) const {
   throw Error(ErrorCode::kContextFull, "the context of " + std::to_string(n_ctx_) +
                                            " tokens holds " + std::to_string(length()) +
                                            ": no room for " + std::to_string(n_rows) + " more");
+}
+
+int ModelScorer::max_tree_rows() const {
+  return model_->gpu() != nullptr ? stream::kTreeRows : kMaxBatchRows;
 }
 
 int ModelScorer::max_steps() const { return model_->model().can_run_steps() ? kMaxSteps : 1; }

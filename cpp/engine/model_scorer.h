@@ -28,6 +28,7 @@ class ModelScorer final : public TokenScorer {
   [[nodiscard]] int vocab_size() const override;
   [[nodiscard]] int n_ctx() const override { return n_ctx_; }
   [[nodiscard]] int length() const override { return length_; }
+  [[nodiscard]] int max_tree_rows() const override;
   void forward(const Batch& batch) override;
   [[nodiscard]] int max_steps() const override;
   int forward_steps(const Batch& batch, int n_steps) override;

@@ -300,6 +300,7 @@ def test_speculative_text_is_plain_text(llama_file, draft_file, device, layers):
             {"drafter": "recycling"},
             {"drafter": "auto"},
             {"drafter": "model", "draft_branch": 2},
+            {"drafter": "model", "draft_branch": 8, "gamma": 20},  # 161 rows, of which 64 go
             {"drafter": "layerskip", "draft_layers": 3},
             {"drafter": "none", "use_cache": False},
             {"drafter": "model", "draft_branch": 2, "use_cache": False},

@@ -66,6 +66,7 @@ inline ToySpec to_toy(const py::dict& dict) {
   f.read("mix", s.mix);
   f.read("chain_steps", s.chain_steps);
   f.read("follows", s.follows);
+  f.read("max_tree_rows", s.max_tree_rows);
   f.done();
   return s;
 }

@@ -28,6 +28,7 @@ struct ToySpec {
   double mix = 0.0;            // ... whose logits make up this share of ours (a good draft: near 1)
   int chain_steps = 1;         // that it makes at once
   bool follows = false;        // can feed a draft unseen
+  int max_tree_rows = kMaxBatchRows;
 };
 
 class ToyScorer final : public TokenScorer {
@@ -77,6 +78,7 @@ class ToyScorer final : public TokenScorer {
       throw Error(fail_code, "toy failure at forward " + std::to_string(fail_at));
     const int n = static_cast<int>(batch.tokens.size());
     require(n > 0, "an empty batch");
+    require(n <= (is_chain(batch.parents) ? kMaxBatchRows : spec_.max_tree_rows), "too many rows");
     require(batch.parents.empty() || batch.parents.size() == batch.tokens.size(),
             "parents of another size");
     if (length() + n > spec_.n_ctx) {
@@ -112,6 +114,7 @@ class ToyScorer final : public TokenScorer {
     fresh_ = true;
   }
 
+  int max_tree_rows() const override { return spec_.max_tree_rows; }
   int max_steps() const override { return spec_.chain_steps; }
   int forward_steps(const Batch& batch, int n_steps) override {
     const int n = static_cast<int>(batch.tokens.size());
