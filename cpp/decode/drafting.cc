@@ -54,7 +54,16 @@ bool Drafting::varies() const {
 }
 
 void Drafting::begin(DraftSetup setup, std::span<const TokenId> prompt) {
-  const ScopedMs timer(draft_ms_);
+  double ms = 0.0;
+  {
+    const ScopedMs timer(ms);
+    begin_all(std::move(setup), prompt);
+  }
+  draft_ms_ += ms;
+  if (adaptive() && off_reason_.empty()) controller_->debit_beginning(ms);
+}
+
+void Drafting::begin_all(DraftSetup setup, std::span<const TokenId> prompt) {
   rereads_ = setup.target != nullptr && setup.target->rereads();
   trees_ = setup.verifier.trees;
   if (setup.target != nullptr) most_tree_rows_ = setup.target->max_tree_rows();

@@ -92,6 +92,7 @@ class Drafting {
     Pending pending;
   };
 
+  void begin_all(DraftSetup setup, std::span<const TokenId> prompt);
   [[nodiscard]] bool adaptive() const { return controller_ != nullptr && !fixed_; }
   [[nodiscard]] bool any_active() const;
   [[nodiscard]] DraftProposal ask(Member& member, std::span<const TokenId> committed,

@@ -19,7 +19,9 @@ constexpr double kCarriedSteps = 8.0;                        // earned steps tha
 
 }  // namespace
 
-void CreditLedger::begin_request() { request_credit_ms_ = request_plain_ms_ = 0.0; }
+void CreditLedger::begin_request() {
+  request_credit_ms_ = request_sunk_ms_ = request_plain_ms_ = 0.0;
+}
 
 void CreditLedger::end_request(double step_ms) {
   credit_ms_ = std::min(credit_ms_, kCarriedSteps * step_ms);
@@ -58,6 +60,8 @@ bool CreditLedger::at_first(double step_ms) const {
   return request_credit_ms_ <= 0.0 && request_plain_ms_ < kFirstTokens * step_ms;
 }
 
-double CreditLedger::earned_ms() const { return std::min(request_credit_ms_, credit_ms_); }
+double CreditLedger::earned_ms() const {
+  return std::min(request_credit_ms_ - request_sunk_ms_, credit_ms_);
+}
 
 }  // namespace specdec

@@ -25,12 +25,19 @@ class CreditLedger {
   // What earlier requests earned and lost; nothing yet is a request's own.
   void restore(const ControllerState& state);
   // What this request earned and lost by itself; end_request() does not limit it.
-  [[nodiscard]] ControllerState request() const { return {request_credit_ms_, request_plain_ms_}; }
+  [[nodiscard]] ControllerState request() const {
+    return {request_credit_ms_ - request_sunk_ms_, request_plain_ms_};
+  }
 
   // So much was emitted, in time of plain steps.
   void add_plain(double ms);
   void earn(double ms);
   void debit(double ms) { earn(-ms); }
+  // Of what all may lose, but not of what the request may.
+  void debit_sunk(double ms) {
+    credit_ms_ -= ms;
+    request_sunk_ms_ += ms;
+  }
 
   // Whether a draft that is expected to be so much faster than plain steps may lose so much.
   [[nodiscard]] bool allows(double loss_ms, double speedup, double step_ms) const;
@@ -41,8 +48,9 @@ class CreditLedger {
 
  private:
   double credit_ms_ = 0.0;
-  double plain_ms_ = 0.0;  // of everything emitted so far
-  double request_credit_ms_ = 0.0;
+  double plain_ms_ = 0.0;           // of everything emitted so far
+  double request_credit_ms_ = 0.0;  // without request_sunk_ms_
+  double request_sunk_ms_ = 0.0;
   double request_plain_ms_ = 0.0;
 };
 

@@ -1,14 +1,19 @@
 // Adaptive n-gram parallel decoding (Ou, Chen, Tian 2024, arXiv:2404.08698): counts of what
 // followed every context of 1..N tokens so far; the longest known context decides.
 #include <algorithm>
+#include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 
 #include "base/error.h"
 #include "decode/drafter.h"
 
 namespace specdec {
 namespace {
+
+// Of what is kept, about 100 bytes each; then the older half is forgotten.
+constexpr std::size_t kMostCounts = 1 << 17;
 
 std::uint64_t mix(std::uint64_t x) {
   x ^= x >> 32;
@@ -45,10 +50,16 @@ class NGram final : public Drafter {
   }
 
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
-    if (!options_.keep) reset();
+    // What a text that goes on has had counted is the same again, but for what was never in it.
+    const bool knows = options_.keep || options_.filler_top_k == 1;
+    const bool goes_on = knows && !text_.empty() && text_.size() <= prompt.size() &&
+                         std::equal(text_.begin(), text_.end(), prompt.begin());
+    if (!goes_on && !options_.keep) reset();
     eog_ = setup.eog;
     vocab_size_ = setup.vocab_size;
-    for (std::size_t i = 1; i < prompt.size(); ++i) count(prompt.first(i), prompt[i]);
+    for (std::size_t i = goes_on ? text_.size() : 1; i < prompt.size(); ++i)
+      count(prompt.first(i), prompt[i]);
+    text_.assign(prompt.begin(), prompt.end());
   }
 
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens, Chance&) override {
@@ -81,9 +92,19 @@ class NGram final : public Drafter {
       }
       count(context, info.committed[first + i]);  // last: the most recent wins ties
     }
+    if (text_.size() == first) {
+      text_.insert(text_.end(), info.committed.end() - info.n_new, info.committed.end());
+    } else {
+      text_.clear();
+    }
   }
 
-  void reset() override { levels_.assign(static_cast<std::size_t>(options_.n), {}); }
+  void reset() override {
+    levels_.assign(static_cast<std::size_t>(options_.n), {});
+    older_.reset();
+    n_counts_ = 0;
+    text_.clear();
+  }
   bool keeps() const override { return options_.keep; }
   std::unique_ptr<Drafter> fork() const override {
     return options_.keep ? std::make_unique<NGram>(*this) : nullptr;
@@ -102,35 +123,57 @@ class NGram final : public Drafter {
 
   // Calls visit(level, hash of the last level + 1 tokens) from the shortest context to the longest.
   template <typename Visit>
-  void for_each_level(std::span<const TokenId> context, Visit&& visit) {
+  void for_each_level(std::span<const TokenId> context, Visit&& visit) const {
     std::uint64_t hash = 0;
     const std::size_t n = std::min(context.size(), levels_.size());
     for (std::size_t i = 0; i < n; ++i) {
       hash = hash_with(hash, context[context.size() - 1 - i]);
-      visit(levels_[i], hash);
+      visit(i, hash);
     }
   }
 
   void count(std::span<const TokenId> context, TokenId follower) {
-    for_each_level(context, [&](Level& level, std::uint64_t hash) {
-      const std::uint32_t n = ++level.counts[hash_with(~hash, follower)];
-      Follower& best = level.best[hash];
-      if (n >= best.count) best = {follower, n};
+    if (options_.keep && n_counts_ >= kMostCounts) {
+      older_ = std::make_shared<const std::vector<Level>>(std::move(levels_));
+      levels_.assign(static_cast<std::size_t>(options_.n), {});
+      n_counts_ = 0;
+    }
+    for_each_level(context, [&](std::size_t at, std::uint64_t hash) {
+      Level& level = levels_[at];
+      const std::uint64_t key = hash_with(~hash, follower);
+      const auto [counted, is_new] = level.counts.try_emplace(key, 0);
+      const auto [best, is_first] = level.best.try_emplace(hash);
+      if (is_new) ++n_counts_;
+      if (older_ != nullptr) {  // what is seen again goes on from there
+        const Level& older = (*older_)[at];
+        if (is_new) counted->second = find_or(older.counts, key, 0U);
+        if (is_first) best->second = find_or(older.best, hash, Follower());
+      }
+      const std::uint32_t n = ++counted->second;
+      if (n >= best->second.count) best->second = {follower, n};
     });
   }
 
+  template <typename Value>
+  static Value find_or(const std::unordered_map<std::uint64_t, Value>& map, std::uint64_t key,
+                       Value other) {
+    const auto found = map.find(key);
+    return found != map.end() ? found->second : other;
+  }
+
   // The best follower of the longest known context, and how long that is.
-  TokenId query(std::span<const TokenId> context, int& length) {
+  TokenId query(std::span<const TokenId> context, int& length) const {
     TokenId found = -1;
     int n = 0;
-    for_each_level(context, [&](const Level& level, std::uint64_t hash) {
+    for_each_level(context, [&](std::size_t at, std::uint64_t hash) {
       ++n;
-      const auto best = level.best.find(hash);
-      if (best == level.best.end()) return;
-      const bool usable = best->second.count >= static_cast<std::uint32_t>(options_.min_count) &&
-                          best->second.token < vocab_size_;
+      Follower best = find_or(levels_[at].best, hash, Follower());
+      if (best.count == 0 && older_ != nullptr) best = find_or((*older_)[at].best, hash, best);
+      const bool usable = best.count > 0 &&
+                          best.count >= static_cast<std::uint32_t>(options_.min_count) &&
+                          best.token < vocab_size_;
       if (!usable) return;
-      found = best->second.token;  // a longer context overrules
+      found = best.token;  // a longer context overrules
       length = n;
     });
     return found;
@@ -139,7 +182,10 @@ class NGram final : public Drafter {
   NGramOptions options_;
   std::vector<TokenId> eog_;
   int vocab_size_ = 0;
-  std::vector<Level> levels_;  // [n], level i: contexts of i + 1 tokens
+  std::vector<Level> levels_;                        // [n], level i: contexts of i + 1 tokens
+  std::size_t n_counts_ = 0;                         // of all levels
+  std::shared_ptr<const std::vector<Level>> older_;  // likewise, of longer ago; forks share it
+  std::vector<TokenId> text_;                        // that was counted last; empty: unknown
 };
 
 }  // namespace
