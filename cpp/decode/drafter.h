@@ -148,6 +148,7 @@ class ModelDrafter : public Drafter {
   [[nodiscard]] virtual int n_behind(std::span<const TokenId>) { return 1; }
   // Tokens before the window it started from, and a way to read them all.
   [[nodiscard]] virtual int n_unread() const { return 0; }
+  [[nodiscard]] virtual bool can_read_all(std::span<const TokenId>) const { return true; }
   virtual void read_all(std::span<const TokenId>) {}
   // propose() in two halves, for a target that follows: what its model is to do; none: it has to be
   // propose().

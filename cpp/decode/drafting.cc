@@ -298,7 +298,9 @@ Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens
 void Drafting::read_more(std::span<const TokenId> committed, int max_tokens) {
   for (std::size_t i = 0; i < members_.size(); ++i) {
     ModelDrafter* const model = members_[i].model;
-    if (!members_[i].active || model == nullptr || model->n_unread() == 0) continue;
+    if (!members_[i].active || model == nullptr || model->n_unread() == 0 ||
+        !model->can_read_all(committed))
+      continue;
     const auto index = static_cast<int>(i);
     const double expected_ms =
         controller_->drafter_cost(index).ms(static_cast<int>(committed.size()));

@@ -76,6 +76,28 @@ def test_all_can_be_read_later() -> None:
     assert s.propose(TEXT[:201], 1) == [best(s, TEXT[:201])]
 
 
+def test_a_text_that_does_not_fit_is_not_read_and_the_window_stays() -> None:
+    s = session(toy={"n_ctx": 200})
+    s.begin(TEXT[:190], first_window=64)
+    assert s.can_read_all(TEXT[:185])
+    assert not s.can_read_all(TEXT[:186])  # 15 tokens are drafted behind it
+
+
+def test_what_could_not_be_read_once_is_not_tried_again_in_this_request() -> None:
+    s = session(toy={"vocab_size": 20})
+    prompt = [30, *(t % 20 for t in TEXT[:199])]
+    for _ in range(2):
+        s.begin(prompt, first_window=64)
+        assert s.can_read_all(prompt)
+        s.propose(prompt, 1)
+        held = s.draft_cache()
+        with pytest.raises(decode.Error, match="no token 30"):
+            s.read_all(prompt)
+        assert not s.can_read_all(prompt)
+        assert s.n_unread() == 136
+        assert s.draft_cache() == held
+
+
 def test_another_text_forgets_the_window() -> None:
     s = session()
     s.begin(TEXT[:200], first_window=64)

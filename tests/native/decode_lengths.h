@@ -28,6 +28,9 @@ class WithLengths final : public ModelDrafter {
     return inner_->model()->n_behind(committed);
   }
   int n_unread() const override { return inner_->model()->n_unread(); }
+  bool can_read_all(std::span<const TokenId> committed) const override {
+    return inner_->model()->can_read_all(committed);
+  }
   void read_all(std::span<const TokenId> committed) override {
     inner_->model()->read_all(committed);
   }

@@ -377,6 +377,9 @@ class Session {
   }
   [[nodiscard]] int n_unread() const { return drafter_->model()->n_unread(); }
   void read_all(const std::vector<TokenId>& committed) { drafter_->model()->read_all(committed); }
+  [[nodiscard]] bool can_read_all(const std::vector<TokenId>& committed) const {
+    return drafter_->model()->can_read_all(committed);
+  }
   void align(const std::vector<TokenId>& committed) {
     if (drafter_->model() != nullptr) drafter_->model()->align(committed);
   }
@@ -592,6 +595,7 @@ void bind_session(py::module_& m) {
       .def("n_behind", &Session::n_behind)
       .def("n_unread", &Session::n_unread)
       .def("read_all", &Session::read_all)
+      .def("can_read_all", &Session::can_read_all)
       .def("align", &Session::align)
       .def("propose", &Session::propose)
       .def("propose_tree",

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "decode/draft_record.h"
 #include "decode/drafter.h"
 #include "decode/drafters/draft_chain.h"
 #include "decode/drafters/draft_length.h"
@@ -28,16 +29,24 @@ class DraftModel final : public ChainDrafter {
     return wants_window(lag) ? setup_.first_window : lag;
   }
   int n_unread() const override { return start_; }
+  // With room for a draft behind it; what failed once would again.
+  bool can_read_all(std::span<const TokenId> committed) const override {
+    return !unreadable_ &&
+           static_cast<int>(committed.size()) + DraftRecord::kMostTokens <= cache_.scorer().n_ctx();
+  }
   void read_all(std::span<const TokenId> committed) override {
+    unreadable_ = true;  // unless it comes to an end
+    check_known(committed);
     start_ = 0;
     cache_.clear();
-    check_known(committed);
     cache_.read(committed.first(committed.size() - 1), setup_.cancel);
+    unreadable_ = false;
   }
 
   void begin(const DraftSetup& setup, std::span<const TokenId> prompt) override {
     start(setup, prompt, cache_.scorer().vocab_size());
     fresh_ = true;
+    unreadable_ = false;
     max_steps_ = sampler_.takes_best() ? cache_.scorer().max_steps() : 1;
     followed_ =
         max_steps_ > 1 && setup_.target != nullptr && setup_.target->can_follow(cache_.scorer());
@@ -168,7 +177,8 @@ class DraftModel final : public ChainDrafter {
   int row_ = 0;            // of the last forward, behind the last drafted token
   int n_ahead_ = 0;        // rows behind it that hold the best tokens already
   bool fresh_ = true;      // has not drafted in this request
-  int start_ = 0;          // the cache holds the committed tokens from here on
+  bool unreadable_ = false;
+  int start_ = 0;  // the cache holds the committed tokens from here on
 };
 
 DraftProposal DraftModel::propose(std::span<const TokenId> committed, int max_tokens,
