@@ -28,7 +28,7 @@
 namespace specdec {
 namespace {
 
-constexpr const char* kHeader = "specdec calibration 4";
+constexpr const char* kHeader = "specdec calibration 5";
 constexpr double kTargetBudgetMs = 330.0;  // after the first look at every row count
 constexpr double kDraftBudgetMs = 100.0;
 constexpr int kMostRounds = 5;
@@ -87,7 +87,8 @@ std::optional<std::string> read_small(const std::string& path) {
 // n_layers > 0: of that many first layers and the head, as self-speculation runs them.
 std::vector<std::pair<int, double>> time_passes(ModelScorer& scorer, const std::vector<int>& rows,
                                                 double budget_ms, const std::function<void()>& poll,
-                                                const Mixture& mixture, int n_layers = 0) {
+                                                const Mixture& mixture, int n_layers = 0,
+                                                std::span<const std::int32_t> head_blocks = {}) {
   const int n_ctx = scorer.n_ctx();
   std::vector<std::pair<int, double>> best;
   for (const int n : rows) {
@@ -106,7 +107,8 @@ std::vector<std::pair<int, double>> time_passes(ModelScorer& scorer, const std::
       const Batch batch = {.tokens = tokens,
                            .parents = {},
                            .first_output_row = n > 16 ? n - 1 : 0,
-                           .output = RowOutput::kArgmax};
+                           .output = RowOutput::kArgmax,
+                           .head_blocks = head_blocks};
       if (n_layers > 0) {
         scorer.draft(batch, n_layers);
       } else {
@@ -269,14 +271,16 @@ std::vector<std::pair<int, double>> time_head(HeadScorer& head,
   });
 }
 
-Calibration calibrate(ModelScorer& target, ModelScorer* draft, int n_draft_layers,
+Calibration calibrate(ModelScorer& target, ModelScorer* draft,
+                      std::span<const std::int32_t> head_blocks, int n_draft_layers,
                       const Mixture& mixture, const std::function<void()>& poll) {
   Calibration result;
   const ScopedMs timer(result.measured_ms);
   result.target = time_passes(target, {1, 2, 4, 8, 16}, kTargetBudgetMs, poll, mixture);
   if (draft != nullptr) {
-    result.draft = time_drafter(
-        *draft, [&] { return time_passes(*draft, {1, 2, 8, 64}, kDraftBudgetMs, poll, {}); });
+    result.draft = time_drafter(*draft, [&] {
+      return time_passes(*draft, {1, 2, 8, 64}, kDraftBudgetMs, poll, {}, 0, head_blocks);
+    });
   }
   if (n_draft_layers > 0) {
     result.layers = time_drafter(target, [&] {

@@ -49,12 +49,13 @@ class CalibrationFile {
 [[nodiscard]] std::vector<std::pair<int, double>> time_head(
     HeadScorer& head, std::span<const std::int32_t> head_blocks, const std::function<void()>& poll);
 
-// Times passes of both, and of the target's first n_draft_layers layers if there are any, in under
-// half a second; what drafts may fail as in time_head(). Of a mixture the times that rows would
-// take that choose experts independently. Scorers must be empty, and are so afterwards. `poll` is
-// called between passes and may throw, and a pass may be cancelled: then scorers may hold
-// something.
-[[nodiscard]] Calibration calibrate(ModelScorer& target, ModelScorer* draft, int n_draft_layers,
+// Times passes of both, of the draft with head_blocks of its output, and of the target's first
+// n_draft_layers layers if there are any, in under half a second; what drafts may fail as in
+// time_head(). Of a mixture the times that rows would take that choose experts independently.
+// Scorers must be empty, and are so afterwards. `poll` is called between passes and may throw, and
+// a pass may be cancelled: then scorers may hold something.
+[[nodiscard]] Calibration calibrate(ModelScorer& target, ModelScorer* draft,
+                                    std::span<const std::int32_t> head_blocks, int n_draft_layers,
                                     const Mixture& mixture, const std::function<void()>& poll);
 
 }  // namespace specdec

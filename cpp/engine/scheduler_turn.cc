@@ -230,8 +230,7 @@ void Scheduler::Impl::start(const Ticket& job) noexcept {
 // Before the first request that needs it: what passes cost.
 void Scheduler::Impl::calibrate(Lane& lane) {
   if (!learnt) learnt.emplace(lane.drafters().traits());
-  if (!calibrated && lane.scorer().length() == 0 &&
-      (lane.draft_scorer() == nullptr || lane.draft_scorer()->length() == 0)) {
+  if (!calibrated) {
     calibration.prepare(*learnt,
                         {.target = *target,
                          .draft = options.session.draft.get(),

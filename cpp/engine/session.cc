@@ -173,9 +173,7 @@ GenerateResult Session::generate(const GenerateRequest& request) {
 
   const DeviceBackend* const gpu = impl.arena->device().get();
   const double gpu_ms = gpu != nullptr ? gpu->device_stats().device_ms : 0.0;
-  if (impl.controller)
-    impl.calibration.prepare(*impl.controller, impl.calibrated_pair(), impl.options.use_cache,
-                             poll);
+  impl.calibrate(poll);
   const PollScope target_poll(impl.scorer.get(), progress);
   const PollScope draft_poll(impl.draft_scorer.get(), [&](int) { poll(); });
   for (const auto& rereader : impl.rereaders) rereader->clear();

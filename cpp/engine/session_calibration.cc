@@ -1,5 +1,7 @@
 #include "engine/session_calibration.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "decode/drafter.h"
 #include "decode/drafters/draft_head.h"
@@ -13,19 +15,23 @@ bool runs_draft(std::string_view drafter) {
   return drafter == "model" || drafter == "eagle" || drafter == "mtp";
 }
 
+bool holds_text(const CalibratedPair& pair) {
+  return pair.target_scorer.length() > 0 ||
+         (pair.draft_scorer != nullptr && pair.draft_scorer->length() > 0) ||
+         (pair.head_scorer != nullptr && pair.head_scorer->length() > 0);
+}
+
 }  // namespace
 
 void SessionCalibration::prepare(Controller& controller, const CalibratedPair& pair,
                                  bool with_credit, const std::function<void()>& poll) {
-  if (known_ || pair.target_scorer.length() > 0) return;
-  if (pair.draft_scorer != nullptr && pair.draft_scorer->length() > 0) return;
-  if (pair.head_scorer != nullptr && pair.head_scorer->length() > 0) return;
+  if (known_) return;
   const Model& target = pair.target.model();
   controller.target_cost().set_mixture({.share = target.expert_share(),
                                         .n_experts = target.config().n_experts,
                                         .n_used = target.config().n_experts_used});
   try {
-    measure(pair, controller.target_cost().mixture(), poll);
+    find(pair, controller.target_cost().mixture(), poll);
   } catch (...) {
     known_.reset();  // nothing half
     try {
@@ -35,6 +41,7 @@ void SessionCalibration::prepare(Controller& controller, const CalibratedPair& p
       throw;
     }
   }
+  if (!known_) return;
   controller.target_cost().calibrate(known_->target);
   for (int i = 0; i < controller.n_drafters(); ++i) {
     if (runs_draft(controller.traits(i).name)) controller.drafter_cost(i).calibrate(known_->draft);
@@ -44,9 +51,9 @@ void SessionCalibration::prepare(Controller& controller, const CalibratedPair& p
   if (with_credit) controller.restore(known_->state);
 }
 
-// From the file, or else by passes of both models.
-void SessionCalibration::measure(const CalibratedPair& pair, const Mixture& mixture,
-                                 const std::function<void()>& poll) {
+// From the file, or else by passes of both models, which must hold nothing for that.
+void SessionCalibration::find(const CalibratedPair& pair, const Mixture& mixture,
+                              const std::function<void()>& poll) {
   known_.emplace();
   const CalibrationFile& file = file_.emplace(pair.target, pair.draft, pair.kv_type);
   const bool is_there =
@@ -54,15 +61,26 @@ void SessionCalibration::measure(const CalibratedPair& pair, const Mixture& mixt
       known_->draft.empty() == (pair.draft_scorer == nullptr && pair.head_scorer == nullptr);
   const int n_layers = pair.n_draft_layers;
   if (is_there && (n_layers == 0 || known_->n_draft_layers == n_layers)) return;
+  if (holds_text(pair)) {
+    known_.reset();
+    return;
+  }
   // Of other layers than the last time, or without a drafter that failed then; what was earned and
   // lost before still counts.
   const ControllerState earned = known_->state;
   try {
-    *known_ = calibrate(pair.target_scorer, pair.draft_scorer, n_layers, mixture, poll);
+    // As it drafts, but for the tokens that texts add.
+    DraftHead trimmed;
+    if (pair.draft_scorer != nullptr) {
+      trimmed.begin(std::min(pair.draft_scorer->vocab_size(), pair.target_scorer.vocab_size()),
+                    pair.head_tokens);
+    } else if (pair.head_scorer != nullptr) {
+      trimmed.begin(pair.head_scorer->vocab_size(), pair.head_tokens);
+    }
+    *known_ =
+        calibrate(pair.target_scorer, pair.draft_scorer, trimmed.blocks(), n_layers, mixture, poll);
     if (pair.head_scorer != nullptr) {
       const ScopedMs timer(known_->measured_ms);
-      DraftHead trimmed;
-      trimmed.begin(pair.head_scorer->vocab_size(), pair.head_tokens);
       known_->draft = time_head(*pair.head_scorer, trimmed.blocks(), poll);
     }
   } catch (...) {

@@ -21,12 +21,13 @@ struct CalibratedPair {
   HeadScorer* head_scorer;
   int n_draft_layers;  // of self-speculation; 0: none
   KvType kv_type;
-  std::optional<int> head_tokens = 0;  // of a head, as of a draft model; 0: all
+  std::optional<int> head_tokens = 0;  // that the draft's output computes; 0: all
 };
 
 class SessionCalibration {
  public:
-  // Once, before the first request, because it feeds the caches: nothing when they hold something.
+  // Once, before the first request: from the file, or measured where the caches, which that feeds,
+  // hold nothing yet.
   // A request that is cancelled meanwhile, or whose target cannot be timed, goes on uncalibrated,
   // to its end; the next one measures again. with_credit: what was earned and lost before counts.
   void prepare(Controller& controller, const CalibratedPair& pair, bool with_credit,
@@ -36,8 +37,7 @@ class SessionCalibration {
   [[nodiscard]] double measured_ms() const { return known_ ? known_->measured_ms : 0.0; }
 
  private:
-  void measure(const CalibratedPair& pair, const Mixture& mixture,
-               const std::function<void()>& poll);
+  void find(const CalibratedPair& pair, const Mixture& mixture, const std::function<void()>& poll);
 
   std::optional<CalibrationFile> file_;
   std::optional<Calibration> known_;

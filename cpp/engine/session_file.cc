@@ -184,6 +184,7 @@ void Session::load(const std::string& path, const Poll& poll) {
     draft_tokens.assign(tokens.begin(), tokens.begin() + draft->length());
   }
   impl.decoder->reset();
+  impl.calibrate(poll);  // with caches that are empty yet
   impl.scorer->adopt(std::move(target));
   impl.decoder->cache().adopt(std::move(tokens));
   if (!draft) return;

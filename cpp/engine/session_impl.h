@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -56,6 +57,10 @@ struct Session::Impl {
   void make_decoder(const Impl* origin = nullptr);
   [[nodiscard]] TokenScorer* seen(TokenScorer& with_cache);
   void count_rereads(DecodeStats& stats) const;
+  // Once, so far as it is possible and anything adapts.
+  void calibrate(const std::function<void()>& poll) {
+    if (controller) calibration.prepare(*controller, calibrated_pair(), options.use_cache, poll);
+  }
   [[nodiscard]] CalibratedPair calibrated_pair() {
     return {.target = *target,
             .draft = options.draft.get(),

@@ -348,6 +348,7 @@ void complete_drafters(const LoadedModel& target, SessionOptions& options,
 std::optional<int> draft_head_tokens(const SessionOptions& options) {
   for (const DrafterOptions& drafter : options.drafters) {
     if (const auto* mtp = std::get_if<MtpOptions>(&drafter)) return mtp->head_tokens;
+    if (const auto* model = std::get_if<DraftModelOptions>(&drafter)) return model->head_tokens;
   }
   return 0;
 }

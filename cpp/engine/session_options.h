@@ -67,7 +67,7 @@ void complete_drafters(const LoadedModel& target, SessionOptions& options,
 // Throws Error(kResource) unless the caches of resolved options can be had.
 void check_cache_memory(const LoadedModel& target, const SessionOptions& options);
 
-// Of the head that drafts: the output that its passes compute, as DraftModelOptions; 0: all of it.
+// Of the draft model or head: the output that its passes compute, as DraftModelOptions; 0: all.
 [[nodiscard]] std::optional<int> draft_head_tokens(const SessionOptions& options);
 
 }  // namespace specdec

@@ -85,12 +85,12 @@ def test_processes_that_calibrate_at_once_leave_one_whole_file(tiny_path, folder
     assert [file.suffix for file in folder.iterdir()] == [".txt"]
 
 
-HEADER = "specdec calibration 4\n"
+HEADER = "specdec calibration 5\n"
 DAMAGE = {
     "empty": b"",
     "garbage": bytes(range(256)) * 40,
     "other header": b"specdec calibration 99\n1 1 1.0\n0\n0 0\n0 0\n",
-    "earlier header": b"specdec calibration 3\n1 1 1.0\n0\n0 0\n-9 9\n",
+    "earlier header": b"specdec calibration 4\n1 1 1.0\n0\n0 0\n-9 9\n",
     "only a header": HEADER.encode(),
     "no end": (HEADER + "2 1 1.0 2").encode(),
     "negative": (HEADER + "1 1 -1.0\n0\n0 0\n0 0\n").encode(),
@@ -195,3 +195,43 @@ def test_a_target_that_cannot_be_timed_goes_on_without(tmp_path, folder):
                 assert decoder.generate(prompt, **call).token_ids == plain
                 assert engine.submit(prompt, **call).result(60).token_ids == plain
     assert not folder.exists()
+
+
+def test_a_draft_model_is_timed_with_the_output_that_it_drafts_with(tiny, folder, tmp_path):
+    """Of a row behind its first tokens nothing is computed, whatever is wrong with it."""
+    with with_nan(tmp_path / "bad.gguf", "output.weight", 260) as bad:
+        for head_tokens, is_timed in ((0, False), (128, True)):
+            drafter = [sd.DraftModel(bad, head_tokens=head_tokens)]
+            with sd.Decoder(tiny, drafter=drafter) as decoder:
+                decoder.generate([97, 98, 99], max_tokens=2)
+            (file,) = folder.iterdir()
+            assert (file.read_text().splitlines()[2] != "0") == is_timed
+
+
+@pytest.mark.parametrize("use_draft", [False, True])
+def test_a_session_that_was_loaded_knows_what_passes_cost(
+    tiny, tiny_draft, folder, tmp_path, expected, use_draft
+):
+    draft = tiny_draft if use_draft else None
+    kept = tmp_path / "kept.prompt"
+    with sd.Decoder(tiny, draft=draft) as decoder:
+        decoder.generate(PROMPT, **SHORT)
+        decoder.save(kept)
+    (file,) = folder.iterdir()
+
+    def loaded():
+        with sd.Decoder.load(kept, tiny, draft=draft) as decoder:
+            result = decoder.generate(PROMPT, **SHORT)
+            assert result.token_ids == expected
+            assert result.stats.reused_prompt_tokens > 0
+            return result.stats.calibration_ms
+
+    # What was earned and lost before counts, and what this one does for the next.
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:-1], "-12.5 1e6\n"]))
+    assert loaded() == 0.0
+    credit, plain = map(float, file.read_text().splitlines()[-1].split())
+    assert (credit < 0, plain > 1e6) == (True, True)
+    file.unlink()
+    assert loaded() > 0.0
+    assert [left.name for left in folder.iterdir()] == [file.name]
