@@ -53,6 +53,12 @@ bool Drafting::varies() const {
                                     [](const Member& s) { return s.begun && s.drafter->keeps(); }));
 }
 
+bool Drafting::runs_model() const {
+  return off_reason_.empty() && std::any_of(members_.begin(), members_.end(), [](const Member& s) {
+           return s.active && s.model != nullptr;
+         });
+}
+
 void Drafting::begin(DraftSetup setup, std::span<const TokenId> prompt) {
   double ms = 0.0;
   {

@@ -69,6 +69,8 @@ class Drafting {
   // Whether another run of the request may draft other tokens: lengths follow measured times, or
   // drafters remember what came before.
   [[nodiscard]] bool varies() const;
+  // Whether one with a model is going to draft.
+  [[nodiscard]] bool runs_model() const;
   // "on" or "off: reason".
   [[nodiscard]] std::string speculation() const;
   // Drafters that failed while others went on; empty: none.

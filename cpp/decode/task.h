@@ -89,6 +89,8 @@ class Task {
   [[nodiscard]] std::span<const TokenId> committed() const { return committed_; }
   // Tokens that the rows of next_rows() have, once they are known.
   [[nodiscard]] std::span<const TokenId> row_tokens() const { return batch_tokens_; }
+  // Whether a draft model is going to draft.
+  [[nodiscard]] bool runs_draft_model() const { return drafting_.runs_model(); }
   // Tokens to generate at most.
   [[nodiscard]] int limit() const { return limit_; }
   void align() { drafting_.align(committed_); }

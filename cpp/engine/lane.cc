@@ -178,12 +178,13 @@ void Lane::take(const RowResults& results, double ms) {
 // nobody waits for the whole.
 void Lane::read_with_draft() {
   TokenCache* const cache = drafters_.draft_cache();
-  if (controller_ || cache == nullptr) return;
+  if (controller_ || cache == nullptr || !task_.runs_draft_model()) return;
   const std::span<const TokenId> read =
       first_of(cache_.tokens(), std::min(cache_.length(), draft_scorer_->n_ctx() - 1));
   const std::span<const TokenId> held = cache->tokens();
   if (held.size() >= read.size() || !std::equal(held.begin(), held.end(), read.begin())) return;
-  const std::span<const TokenId> piece = read.subspan(held.size());
+  // Behind a beginning that others had read it may lack more than the target reads in a turn.
+  const std::span<const TokenId> piece = first_of(read.subspan(held.size()), kMaxBatchRows);
   const int vocab_size = draft_scorer_->vocab_size();
   if (std::any_of(piece.begin(), piece.end(), [&](TokenId t) { return t >= vocab_size; })) return;
   try {

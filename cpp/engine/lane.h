@@ -91,6 +91,7 @@ class Lane {
   [[nodiscard]] KvCache& cache() { return scorer_.kv(); }
   [[nodiscard]] std::span<const TokenId> cached_tokens() const;
   [[nodiscard]] KvCache* draft_cache();
+  [[nodiscard]] std::span<const TokenId> text() const { return task_.committed(); }
   [[nodiscard]] std::span<const TokenId> draft_cached_tokens() const;
 
   [[nodiscard]] Job& job() { return *job_; }

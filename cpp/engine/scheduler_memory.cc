@@ -133,8 +133,12 @@ void Scheduler::Impl::keep_caches(Lane& lane) {
     tree.insert(tokens, std::move(cache));
   };
   keep(prefixes, lane.cached_tokens(), lane.cache());
-  if (KvCache* const draft = lane.draft_cache())
-    keep(draft_prefixes, lane.draft_cached_tokens(), *draft);
+  KvCache* const draft = lane.draft_cache();
+  if (draft == nullptr) return;
+  // Of the end of a long text it would be in the way: who is to begin with that?
+  const std::span<const TokenId> held = lane.draft_cached_tokens(), text = lane.text();
+  if (held.size() <= text.size() && std::equal(held.begin(), held.end(), text.begin()))
+    keep(draft_prefixes, held, *draft);
 }
 
 // Until there is work, or the end. A memory of texts is saved when that is due.
