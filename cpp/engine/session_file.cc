@@ -106,14 +106,16 @@ bool fits_draft(const KvFile& file, const LoadedModel& model, const KvCache& cac
 }
 
 // Lets the draft model read what the target holds, as far as it can. False: it holds nothing.
-bool read_with_draft(TokenCache& draft, ModelScorer& scorer, std::span<const TokenId> tokens,
-                     const Poll& poll) {
+bool read_with_draft(ModelDrafter& drafter, TokenCache& draft, ModelScorer& scorer,
+                     std::span<const TokenId> tokens, const Poll& poll) {
   const auto n = std::min(tokens.size(), static_cast<std::size_t>(scorer.n_ctx() - 1));
   tokens = tokens.first(n);
   const PollScope scope(&scorer, [&](int) {
     if (poll) poll();
   });
   try {
+    // A drafter that holds a window of the text would take all of it for that, and throw it away.
+    if (drafter.n_unread() > 0) drafter.align({});
     draft.align_to_reachable(tokens, static_cast<int>(n));
     if (all_below(tokens, scorer.vocab_size()))
       draft.read(tokens.subspan(draft.tokens().size()), nullptr);
@@ -124,10 +126,11 @@ bool read_with_draft(TokenCache& draft, ModelScorer& scorer, std::span<const Tok
   return draft.length() > 0;
 }
 
-bool has_model_drafter(const SessionOptions& options) {
-  return std::any_of(options.drafters.begin(), options.drafters.end(), [](const auto& drafter) {
-    return std::holds_alternative<DraftModelOptions>(drafter);
-  });
+// Null: none drafts with a model of its own.
+ModelDrafter* model_drafter(const DrafterSet& drafters) {
+  for (Drafter* const drafter : drafters.list())
+    if (drafter->name() == "model") return drafter->model();
+  return nullptr;
 }
 
 void require_cache(const SessionOptions& options) {
@@ -159,9 +162,10 @@ void Session::save(const std::string& path, const Poll& poll) {
   head.caches.push_back(describe(*impl.target, target, poll));
   std::vector<const KvCache*> caches{&target};
   TokenCache* const draft = impl.drafters->draft_cache();
-  if (draft != nullptr && has_model_drafter(impl.options) &&
+  ModelDrafter* const drafter = model_drafter(*impl.drafters);
+  if (draft != nullptr && drafter != nullptr &&
       impl.draft_scorer->kv().shape().n_device_layers == 0 &&
-      read_with_draft(*draft, *impl.draft_scorer, tokens, poll)) {
+      read_with_draft(*drafter, *draft, *impl.draft_scorer, tokens, poll)) {
     caches.push_back(&impl.draft_scorer->settled());
     head.caches.push_back(describe(*impl.options.draft, *caches.back(), poll));
   }
