@@ -22,6 +22,7 @@ AloneAnswer::AloneAnswer(std::shared_ptr<const LoadedModel> model, const Session
     : model_(std::move(model)), options_(options) {
   options_.drafters.clear();
   options_.draft.reset();
+  options_.memory.reset();  // an answer without drafts needs none, and is not to be one for others
   options_.adaptive = false;
 }
 

@@ -195,8 +195,11 @@ bool ChatSession::answer() {
     last_ = session_->generate(request);
   } catch (const Error& error) {
     conversation_.remove_last();
-    if (error.code() != ErrorCode::kContextFull) throw;
-    print_warning(std::string(error.what()) + "; ask for less, or give more context with -c");
+    const bool is_full = error.code() == ErrorCode::kContextFull;
+    // What is set between answers may not go together; it can be set again.
+    if (!is_full && error.code() != ErrorCode::kInvalidArgument) throw;
+    print_warning(std::string(error.what()) +
+                  (is_full ? "; ask for less, or give more context with -c" : ""));
     return false;
   }
   for (const OutputChunk& chunk : held) write_chunk(chunk, color_);

@@ -266,6 +266,13 @@ def test_sampling_that_the_verifier_does_not_take_is_refused_at_once(plain, line
     assert done.stdout == plain
 
 
+def test_settings_that_the_drafter_does_not_take_end_no_conversation(plain):
+    flags = ("--drafter", "model", "--verify", "standard", "--draft-sampling", "coupled")
+    done = chat(f"/set temp 0.7\n{QUESTION}/set temp 0\n{QUESTION}", *flags)
+    assert "coupled" in done.stderr
+    assert done.stdout == plain
+
+
 def test_a_new_seed_can_still_be_drawn():
     seeds = set()
     for _ in range(2):
@@ -328,6 +335,16 @@ def test_drafter_alone_shows_the_draft_models_own_answer(plain):
     assert done.stderr.count("draft model alone: ") == 1
     assert f"draft model alone: {own}" in done.stderr
     assert done.stdout.startswith(plain)
+
+
+def test_answers_of_one_model_alone_are_not_remembered(tmp_path):
+    """They would be drafts for the other one, and the answer itself twice."""
+    texts = []
+    for name, lines in (("plain", QUESTION), ("alone", f"/target\n/drafter alone\n{QUESTION}")):
+        file = tmp_path / f"{name}.memory"
+        chat(lines, "--memory", file)
+        texts.append(file.read_bytes())
+    assert texts[0] == texts[1]
 
 
 # ---------------------------------------------------------------- between answers
