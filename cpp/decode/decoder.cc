@@ -52,7 +52,12 @@ void take_turn(TokenCache& cache, const TaskRows& rows, Task& task) {
   {
     const ScopedMs timer(ms);
     if (rows.steps == nullptr) {
-      scorer.forward(rows.batch);
+      try {
+        scorer.forward(rows.batch);
+      } catch (const Error& error) {
+        if (error.code() != ErrorCode::kNumerical || !task.drop_draft()) throw;
+        scorer.forward(rows.batch);
+      }
     } else {
       scorer.issue(*rows.draft, *rows.steps, rows.batch, rows.picks);
       scorer.finish();

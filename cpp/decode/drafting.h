@@ -45,6 +45,8 @@ class Drafting {
   [[nodiscard]] Draft forced(std::span<const TokenId> generated, int max_tokens);
   // Of a draft with a plan, when its steps are made: what is proposed.
   void conclude(Draft& draft);
+  // The draft at hand is not going to be verified; what the target was asked counts.
+  void drop_draft();
   // What such steps took of the time of a pass.
   void add_draft_ms(double ms);
   // Of n_cached tokens of the prompt that the target need not read, so many: those whose taps a

@@ -42,6 +42,13 @@ void Drafting::read(const ReadInfo& info) {
   }
 }
 
+void Drafting::drop_draft() {
+  n_unused_ += record_.n_drafted();
+  record_.clear();
+  forced_refused_ |= forced_;
+  forced_ = false;
+}
+
 int Drafting::wanted_top_k() const {
   int top_k = 0;
   for (const Member& member : members_) {

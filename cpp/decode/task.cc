@@ -165,6 +165,18 @@ void Task::lay_out_rows() {
   rows_.picks = picks_;
 }
 
+// One that was drawn stays: another text would come of it if what it says decided that.
+bool Task::drop_draft() {
+  if (rows_.reading || draft_.plan || draft_.proposal.empty() || !draft_.proposal.deterministic())
+    return false;
+  draft_.proposal = {};
+  draft_.drafter = {};
+  draft_.reason = "what the target says of the draft is not finite";
+  drafting_.drop_draft();
+  lay_out_rows();
+  return true;
+}
+
 // Rows behind what is proposed have been fed for nothing.
 int Task::conclude() {
   SPECDEC_CHECK(draft_.plan.has_value());

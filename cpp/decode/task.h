@@ -71,6 +71,9 @@ class Task {
   // Null: it has ended. Of the prompt at most max_reading rows at once. What it returns lives until
   // the next call. Throws Error(kCancelled).
   [[nodiscard]] const TaskRows* next_rows(int max_reading = kMaxBatchRows);
+  // After scoring the rows has failed with kNumerical: whether it was for a draft, which the rows
+  // are then without. Behind a token that is refused it is no matter what the target makes of it.
+  [[nodiscard]] bool drop_draft();
   // When the steps are made: how many of the rows count.
   [[nodiscard]] int conclude();
   // ms: what scoring took, steps included. Throws Error(kNumerical) when logits are not finite.

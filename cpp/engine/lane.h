@@ -79,6 +79,8 @@ class Lane {
   [[nodiscard]] bool prefers_own_pass() const { return scorer_.n_drafted() > 0; }
   // A pass for these rows only.
   void run_alone();
+  // As Task::drop_draft().
+  [[nodiscard]] bool drop_draft() { return task_.drop_draft(); }
   // The rows as a part of a pass, and afterwards what came of them: what they cost in it.
   [[nodiscard]] BatchPart part();
   void take(const RowResults& results, double ms);

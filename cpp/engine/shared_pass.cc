@@ -121,7 +121,11 @@ void SharedPass::run_parts(std::span<Lane* const> lanes, CostModel& cost,
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kCancelled) throw;
     if (ready.size() == 1) {
-      on_error(*ready[0], std::current_exception());
+      if (error.code() == ErrorCode::kNumerical && ready[0]->drop_draft()) {
+        run_parts(ready, cost, cancel, on_error);
+      } else {
+        on_error(*ready[0], std::current_exception());
+      }
       return;
     }
     // Nothing has changed; one after the other, it shows whose rows they are.
