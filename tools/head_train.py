@@ -133,7 +133,8 @@ class HeadTrainer(Training[HeadBatch]):
         options = self.options
         for group in pieces(self.texts, options.context, options.batch_tokens, self.rng):
             batch = HeadBatch(group, options.n_steps, self.rng)
-            if len(batch.row) > 0:
+            known = self.place[batch.top_ids[:, 0].clamp(min=0)] >= 0
+            if bool((known & (batch.top_ids[:, 0] >= 0)).any()):  # else there is no loss
                 yield batch
 
     def size(self, batch: HeadBatch) -> int:

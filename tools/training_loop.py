@@ -123,6 +123,7 @@ class Training(Generic[AnyBatch]):
         last = saved = time.monotonic()
         said = 0.0
         while self.progress() < 1:
+            before = self.n_steps
             for batch in self.batches():
                 losses.append(self.step(batch))
                 now = time.monotonic()
@@ -143,6 +144,8 @@ class Training(Generic[AnyBatch]):
                     return
                 if self.progress() >= 1:
                     break
+            if self.n_steps == before:
+                raise ToolError("the texts have nothing that can be learnt: give others")
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes, without the module's weights."""

@@ -168,6 +168,38 @@ def test_only_rows_with_something_to_learn_are_wanted():
 
 
 @needs_torch
+def test_windows_of_which_the_head_can_say_nothing_are_left_out():
+    import torch
+
+    import head_data
+    import head_net
+    import head_train
+    from training_safety import ToolError
+
+    def text(best):
+        return head_data.TappedText(
+            np.arange(10, dtype=np.int32),
+            np.full(10, head_train.ANSWER, np.uint8),
+            np.full((10, 8), best, np.int32),
+            np.full((10, 8), -2, np.float16),
+            taps=np.ones((10, 3 * 64), np.int16),
+        )
+
+    def trainer(*texts):
+        head = head_net.Head(small_shape())
+        options = head_train.HeadOptions(1, 2, batch_tokens=12, n_steps=2, n_common=16)
+        ids = torch.arange(160)
+        return head_train.HeadTrainer(head, torch.ones(400, 64), ids, texts, options)
+
+    both = trainer(text(300), text(3))
+    assert [batch.top_ids[0, 0].item() for batch in both.batches()] == [3]
+    both.run(lambda line: None, lambda: None)
+    assert both.n_steps > 0
+    with pytest.raises(ToolError, match="nothing that can be learnt"):
+        trainer(text(300)).run(lambda line: None, lambda: None)
+
+
+@needs_torch
 def test_the_file_has_the_layout_of_heads(made):
     import gguf
 
