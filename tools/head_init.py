@@ -65,13 +65,11 @@ class FirstHead:
         """With the file's weights. `tap_scale`: of the taps, [3 * hidden_size]."""
         head = Head(self.shape)
         head.tap_scale.copy_(tap_scale)
-        for name, into in head.named_parameters():
-            stored = name if name.startswith(("fc", "output")) else f"blk.0.{name}"
-            stored = "output.weight" if stored == "output" else stored
-            values = self._tensor(stored)
+        for name, into in head.stored().items():
+            values = self._tensor(name)
             if values.shape != into.shape:
                 raise self._wrong(
-                    f"has a tensor {stored} of {list(values.shape)}, expected {list(into.shape)}"
+                    f"has a tensor {name} of {list(values.shape)}, expected {list(into.shape)}"
                 )
             into.copy_(values)
         head.fc.weight.mul_(tap_scale)

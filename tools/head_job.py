@@ -25,10 +25,7 @@ from training_safety import ToolError, save_bytes
 
 
 def head_shape(args: argparse.Namespace, target: Target, model: sd.Model) -> HeadShape:
-    """The target's sizes, but the output; `--intermediate` where it has experts. Of `--init` its
-    own."""
-    if args.init is not None:
-        return FirstHead(args.init, target).shape
+    """The target's sizes, but the output; `--intermediate` where it has experts."""
     info = model.info
     if args.layers and args.layers[-1] > info.n_layers:  # before hours of writing text
         raise ToolError(
@@ -96,10 +93,10 @@ def train(
     texts: list[TappedText],
     held_out: list[TappedText],
     name: str,
+    first: FirstHead | None = None,
 ) -> head_train.HeadTrainer:
     embedding = target.tensor("token_embd.weight")
     vocabulary = draft_data.fingerprint(args.target)["vocabulary_sha256"]
-    first = None if args.init is None else FirstHead(args.init, target)
     ids = (
         head_train.choose_ids(texts, len(embedding), shape.n_draft) if first is None else first.ids
     )
@@ -146,7 +143,8 @@ def run(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace) -> None:
     model = sd.Model(args.target, n_threads=args.threads)
     target = Target(args.target)
-    shape = head_shape(args, target, model)
+    first = None if args.init is None else FirstHead(args.init, target)
+    shape = head_shape(args, target, model) if first is None else first.shape
     prompts = {}
     if args.eval is not None:  # before hours of work
         prompts[args.eval.name] = draft_prompts.file_prompts(model, args.eval, args.eval_count)
@@ -158,7 +156,7 @@ def _run(args: argparse.Namespace) -> None:
     if not learnt or not held_out:
         raise ToolError(f"{args.data}: too little text to learn from: give more --tokens")
     name = args.name or f"{model.info.name or args.target.stem} EAGLE-3 head"
-    trainer = train(args, target, shape, learnt, held_out, name)
+    trainer = train(args, target, shape, learnt, held_out, name, first)
     say(f"wrote {args.out}, {args.out.stat().st_size / 1e6:.2f} MB")
 
     def write(head: Head, path: pathlib.Path) -> None:

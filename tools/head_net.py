@@ -161,10 +161,14 @@ class Head(nn.Module):
             out = out + weights[..., n + i : n + i + 1] * v[:, :, None]
         return out.view(n_batch, n_heads, n, d)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All weights of a file by name, but the ids."""
-        found = {"fc.weight": self.fc.weight / self.tap_scale}
+    def stored(self) -> dict[str, nn.Parameter]:
+        """All weights by their name in a file; there `fc` is divided by `tap_scale`."""
+        found = {"fc.weight": self.fc.weight}
         for name, weight in self.named_parameters():
             if name.startswith(("attn", "ffn")):
                 found[f"blk.0.{name}"] = weight
         return found | {"output_norm.weight": self.output_norm.weight, "output.weight": self.output}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights of a file by name, but the ids."""
+        return {**self.stored(), "fc.weight": self.fc.weight / self.tap_scale}

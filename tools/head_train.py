@@ -133,9 +133,12 @@ class HeadTrainer(Training[HeadBatch]):
         options = self.options
         for group in pieces(self.texts, options.context, options.batch_tokens, self.rng):
             batch = HeadBatch(group, options.n_steps, self.rng)
-            known = self.place[batch.top_ids[:, 0].clamp(min=0)] >= 0
-            if bool((known & (batch.top_ids[:, 0] >= 0)).any()):  # else there is no loss
+            if bool(self.can_say(batch).any()):  # else there is no loss
                 yield batch
+
+    def can_say(self, batch: HeadBatch) -> Tensor:
+        """bool [m], whether the target's best token is among the head's ids."""
+        return self.place[batch.top_ids[:, 0].clamp(min=0)] >= 0
 
     def size(self, batch: HeadBatch) -> int:
         return batch.taps.shape[0] * batch.taps.shape[1]
@@ -144,8 +147,7 @@ class HeadTrainer(Training[HeadBatch]):
         known = self.place[batch.top_ids.clamp(min=0)]
         kept = (batch.top_ids >= 0) & (batch.top_logprobs > math.log(LEAST_PROBABILITY))
         kept &= known >= 0
-        kept[:, 0] = known[:, 0] >= 0
-        learnt = kept[:, 0]  # not what the head cannot say
+        learnt = kept[:, 0] = self.can_say(batch)
         known = torch.where(kept, known, known[:, :1])
         ids, correction, place = self.part.draw(known[learnt], self.rng)
         output = functional.embedding(ids, self.head.output)

@@ -81,7 +81,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     for option in ("layers", "intermediate"):
         if args.init is not None and getattr(args, option) is not None:
             parser.error(f"--{option} is of --init's head, give one of both")
-    options.check_paths(parser, args, "the head", {"its card": args.out.with_suffix(".md")})
+    card = {"its card": args.out.with_suffix(".md")}
+    options.check_paths(parser, args, "the head", card, {"--init": args.init})
 
 
 def main() -> int:

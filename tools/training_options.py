@@ -107,6 +107,7 @@ def check_paths(
     args: argparse.Namespace,
     what: str,
     also_written: dict[str, pathlib.Path] | None = None,
+    also_read: dict[str, pathlib.Path | None] | None = None,
 ) -> None:
     """What is read is there, what is written can be, and none is another. Fills in `args.data` and
     `args.state`. `what`: is made, "the draft"."""
@@ -127,7 +128,7 @@ def check_paths(
             parser.error(f"{part}: {path}: is there and is no file")
     if args.data.exists() and not args.data.is_dir():
         parser.error(f"--data {args.data}: is no folder")
-    read = {"--eval": args.eval, "--prompts": args.prompts, "--init": getattr(args, "init", None)}
+    read = {"--eval": args.eval, "--prompts": args.prompts, **(also_read or {})}
     for option, path in read.items():
         if path is not None and not path.is_file():
             parser.error(f"{option} {path}: there is no such file")
