@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+import pretended_costs  # noqa: E402
 
 PROMPT = "the cat in the hat the cat in the hat the cat in the "
 LONG_PROMPT = " ".join(f"item {i % 7} of {i % 5};" for i in range(60))
@@ -127,13 +128,9 @@ def test_lists_are_checked_up_front(tiny, tiny_draft):
 @pytest.mark.parametrize("sampling", SAMPLINGS[::2], ids=["greedy", "top-k"])
 def test_second_choices_change_no_token(tiny, tiny_draft, tmp_path, monkeypatch, sampling):
     """With costs that make rows and drafts look free, drafts become combs."""
-    monkeypatch.setenv("SPECDEC_CALIBRATION", str(tmp_path))
     drafter = [sd.DraftModel(tiny_draft)]
-    with sd.Decoder(tiny, drafter=drafter, n_ctx=1024) as decoder:
-        decoder.generate("abc", max_tokens=2)
-    (file,) = tmp_path.iterdir()
-    header = file.read_text().splitlines()[0]
-    file.write_text(f"{header}\n2 1 50 64 50.5\n2 1 0.01 64 0.02\n0 0\n0 1e6\n")
+    costs = "2 1 50 64 50.5\n2 1 0.01 64 0.02\n0 0\n0 1e6\n"
+    pretended_costs.pretend(monkeypatch, tmp_path, tiny, drafter, 1024, costs)
     with sd.Decoder(tiny, drafter=None, n_ctx=1024) as plain:
         expected = plain.generate(PROMPT, max_tokens=60, **sampling)
     rounds = []

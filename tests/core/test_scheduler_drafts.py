@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
+import pretended_costs  # noqa: E402
 
 N_CTX = 1024
 PROMPT = [97 + (7 * i + i * i // 11) % 26 for i in range(400)]
@@ -33,14 +34,10 @@ def test_the_end_of_a_text_that_a_draft_model_has_read_is_not_kept(
     tiny, tiny_draft, tmp_path, monkeypatch
 ):
     """It began with the last tokens of the prompt, which are no beginning of anything."""
-    monkeypatch.setenv("SPECDEC_CALIBRATION", str(tmp_path))
     drafter = [sd.DraftModel(tiny_draft)]
-    with sd.Decoder(tiny, drafter=drafter, n_ctx=256) as decoder:
-        decoder.generate("abc", max_tokens=2)
-    (file,) = tmp_path.iterdir()
-    header = file.read_text().splitlines()[0]
     # Drafts look free, and reading the whole prompt does not.
-    file.write_text(f"{header}\n2 1 50 64 50.5\n3 1 0.01 16 0.02 64 500\n0 0\n0 1e6\n")
+    costs = "2 1 50 64 50.5\n3 1 0.01 16 0.02 64 500\n0 0\n0 1e6\n"
+    pretended_costs.pretend(monkeypatch, tmp_path, tiny, drafter, 256, costs)
     plain, expected = used(tiny)
     kept, result = used(tiny, drafter)
     assert result.token_ids == expected.token_ids
