@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,7 @@ import hf_checkpoints as hf
 pytest.importorskip("gguf", reason="gguf is not installed")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed")
 
-from gguf_convert import ConvertError, convert
+from gguf_convert import ConvertError, atomic_file, convert
 
 N_MOMENTS = 6
 
@@ -122,6 +124,36 @@ def test_an_older_file_stays_until_the_new_one_is_complete(
     assert shown == b"terminated: nothing was written\n"
     assert out.read_bytes() == b"older"
     assert [path.name for path in tmp_path.iterdir()] == ["out.gguf"]
+
+
+def test_a_signal_at_any_step_of_its_making_leaves_no_file(tmp_path: pathlib.Path) -> None:
+    out = tmp_path / "out.gguf"
+    made = []
+    for moment in range(1, 100):
+        lines = 0
+
+        def trace(frame: FrameType, event: str, _argument: object, moment: int = moment) -> Any:
+            nonlocal lines
+            if pathlib.Path(frame.f_code.co_filename) != pathlib.Path(atomic_file.__file__):
+                return None
+            if event == "line" and frame.f_code.co_name == "create":
+                lines += 1
+                if lines == moment:
+                    made.append(len(partial_files(out)))
+                    raise atomic_file.Terminated(signal.SIGTERM)
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with atomic_file.temporary_beside(out):
+                break
+        except atomic_file.Terminated:
+            pass
+        finally:
+            sys.settrace(before)
+        assert list(tmp_path.iterdir()) == [], f"step {moment}"
+    assert {0, 1} <= set(made), "signals before and after the file was made"
 
 
 def test_an_error_while_writing_removes_the_temporary_file(

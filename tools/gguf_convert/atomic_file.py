@@ -11,9 +11,10 @@ import fcntl
 import os
 import pathlib
 import re
+import secrets
 import signal
 import stat
-import tempfile
+import string
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -22,6 +23,8 @@ from typing import Any
 from .errors import ConvertError
 
 SUFFIX = ".partial"
+LETTERS = string.ascii_lowercase + string.digits + "_"
+NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 LOCK = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
@@ -101,22 +104,44 @@ def remove_stale(final: pathlib.Path) -> list[pathlib.Path]:
             os.close(handle)
 
 
-def _create(final: pathlib.Path) -> tuple[int, pathlib.Path]:
-    """The lock lasts as long as the handle is open, and no longer than the process."""
-    while True:
-        try:
-            handle, name = tempfile.mkstemp(
-                prefix=final.name + ".", suffix=SUFFIX, dir=final.parent
-            )
-        except OSError as error:
-            raise ConvertError(f"{final}: cannot write there: {error.strerror}") from None
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(handle, 0o666 & ~umask)
-        _try_lock(handle)
-        if os.fstat(handle).st_nlink > 0:
-            return handle, pathlib.Path(name)
-        os.close(handle)  # another writer took it for stale before it was locked
+class _Partial:
+    """The file of `temporary_beside`. Its name is known before it exists, so that a signal between
+    two steps of its making leaves nothing behind."""
+
+    def __init__(self) -> None:
+        self.path: pathlib.Path | None = None
+        self.handle: int | None = None
+
+    def create(self, final: pathlib.Path) -> pathlib.Path:
+        """The lock lasts as long as the handle is open, and no longer than the process."""
+        while True:
+            random = "".join(secrets.choice(LETTERS) for _ in range(8))
+            self.path = final.with_name(f"{final.name}.{random}{SUFFIX}")
+            try:
+                self.handle = os.open(self.path, NEW, 0o600)
+            except FileExistsError:  # another writer's
+                self.path = None
+                continue
+            except OSError as error:
+                self.path = None
+                raise ConvertError(f"{final}: cannot write there: {error.strerror}") from None
+            umask = os.umask(0)
+            os.umask(umask)
+            os.fchmod(self.handle, 0o666 & ~umask)
+            _try_lock(self.handle)
+            if os.fstat(self.handle).st_nlink > 0:
+                return self.path
+            self.close()  # another writer took it for stale before it was locked
+
+    def close(self) -> None:
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            os.close(handle)
+
+    def remove(self) -> None:
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+        self.close()
 
 
 def _sync(path: pathlib.Path) -> None:
@@ -132,12 +157,11 @@ def temporary_beside(final: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary path in the same folder, removed at the end unless it was moved away."""
     refuse_special(final)
     remove_stale(final)
-    handle, path = _create(final)
+    partial = _Partial()
     try:
-        yield path
+        yield partial.create(final)
     finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
+        partial.remove()
 
 
 @contextlib.contextmanager
