@@ -83,16 +83,31 @@ function(specdec_layer name)
   endforeach()
 endfunction()
 
+# specdec_glue(target group): code between C++ and Python. Little optimisation, as it runs between passes
+# only, and pybind11 is read once for a group of targets, which would take most of the time otherwise.
+function(specdec_glue target group)
+  if(SPECDEC_ODR)
+    return()
+  endif()
+  target_compile_options(${target} PRIVATE -O1)
+  # A definition that nothing reads, by which targets would differ.
+  set_target_properties(${target} PROPERTIES DEFINE_SYMBOL "")
+  get_property(first GLOBAL PROPERTY SPECDEC_GLUE_${group})
+  if(first)
+    target_precompile_headers(${target} REUSE_FROM ${first})
+  else()
+    target_precompile_headers(${target} PRIVATE <pybind11/numpy.h> <pybind11/pybind11.h> <pybind11/stl.h>)
+    set_property(GLOBAL PROPERTY SPECDEC_GLUE_${group} ${target})
+  endif()
+endfunction()
+
 # specdec_test_module(area SOURCES x.cc DEPENDS layer ...): an extension module
 # specdec_native._testing_<area> that lets pytest reach C++ below the public API.
 function(specdec_test_module area)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
-  # Glue code: no link-time optimisation and little optimisation, so that it builds quickly.
   pybind11_add_module(_testing_${area} MODULE NO_EXTRAS ${ARG_SOURCES})
-  if(NOT SPECDEC_ODR)
-    target_compile_options(_testing_${area} PRIVATE -O1)
-  endif()
   target_link_libraries(_testing_${area} PRIVATE specdec_flags)
+  specdec_glue(_testing_${area} tests)
   foreach(dep ${ARG_DEPENDS})
     target_link_libraries(_testing_${area} PRIVATE specdec_${dep})
   endforeach()
