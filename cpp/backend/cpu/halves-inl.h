@@ -66,23 +66,26 @@ SPECDEC_INLINE inline void add_halves(const std::uint8_t* lines, const std::int8
     unroll<kLength>([&]<int kV>() SPECDEC_INLINE {
       constexpr int kVector = kFirst + kBegin + kV;
       typename S::Factor w[2];
-      unroll<2>([&]<int kP>() SPECDEC_INLINE {
-        w[kP] = S::template factor<kCentred, Block::kCodes.by_value>(
-            decode_vector<S, Block, kVector, kCentred>(lines, kP * S::kLanes));
-      });
-      unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-        const auto word = S::word(a + 32 * kC + 4 * kVector);
-        unroll<2>([&]<int kP>() SPECDEC_INLINE {
-          const auto product = S::template products<kCentred>(w[kP], word);
-          dot[kP][kC] = kV == 0 ? product : S::add16_in_order(dot[kP][kC], product);
-        });
-      });
+      SPECDEC_UNROLL
+      for (int p = 0; p < 2; ++p)
+        w[p] = S::template factor<kCentred, Block::kCodes.by_value>(
+            decode_vector<S, Block, kVector, kCentred>(lines, p * S::kLanes));
+      SPECDEC_UNROLL
+      for (int c = 0; c < kN; ++c) {
+        const auto word = S::word(a + 32 * c + 4 * kVector);
+        SPECDEC_UNROLL
+        for (int p = 0; p < 2; ++p) {
+          const auto product = S::template products<kCentred>(w[p], word);
+          dot[p][c] = kV == 0 ? product : S::add16_in_order(dot[p][c], product);
+        }
+      }
     });
-    unroll<2 * kN>([&]<int kI2>() SPECDEC_INLINE {
-      constexpr int kP = kI2 / kN;
-      typename S::I32& sum = sums[kP * kCols + kI2 % kN];
-      sum = S::add(sum, S::madd(dot[kP][kI2 % kN], factors[kP]));
-    });
+    SPECDEC_UNROLL
+    for (int p = 0; p < 2; ++p) SPECDEC_UNROLL
+    for (int c = 0; c < kN; ++c) {
+      typename S::I32& sum = sums[p * kCols + c];
+      sum = S::add(sum, S::madd(dot[p][c], factors[p]));
+    }
   });
 }
 
@@ -94,32 +97,35 @@ SPECDEC_INLINE inline void add_columns(const std::uint8_t* lines, const std::int
   constexpr bool kCentred = kCentredCodes<Block>;
   constexpr int kRun = kFitting<Block> > kVectors ? kVectors : kFitting<Block>;
   typename S::Factor w[2][kVectors];
-  unroll<2 * kVectors>([&]<int kI>() SPECDEC_INLINE {
-    w[kI / kVectors][kI % kVectors] = S::template factor<kCentred, Block::kCodes.by_value>(
-        decode_vector<S, Block, kFirst + kI % kVectors, kCentred>(lines,
-                                                                  kI / kVectors * S::kLanes));
+  unroll<kVectors>([&]<int kV>() SPECDEC_INLINE {
+    SPECDEC_UNROLL
+    for (int p = 0; p < 2; ++p)
+      w[p][kV] = S::template factor<kCentred, Block::kCodes.by_value>(
+          decode_vector<S, Block, kFirst + kV, kCentred>(lines, p * S::kLanes));
   });
+  static_assert(kVectors % kRun == 0);
   unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
     typename S::I32 sum[2];
-    unroll<(kVectors + kRun - 1) / kRun>([&]<int kI>() SPECDEC_INLINE {
-      constexpr int kBegin = kI * kRun;
-      constexpr int kLength = kVectors - kBegin < kRun ? kVectors - kBegin : kRun;
+    SPECDEC_UNROLL
+    for (int i = 0; i < kVectors / kRun; ++i) {
       typename S::I32 dot[2];
-      unroll<kLength>([&]<int kV>() SPECDEC_INLINE {
-        const auto word = S::word(a + 32 * kC + 4 * (kFirst + kBegin + kV));
-        unroll<2>([&]<int kP>() SPECDEC_INLINE {
-          const auto product = S::template products<kCentred>(w[kP][kBegin + kV], word);
-          dot[kP] = kV == 0 ? product : S::add16_in_order(dot[kP], product);
-        });
-      });
-      unroll<2>([&]<int kP>() SPECDEC_INLINE {
-        const auto scaled = S::madd(dot[kP], factors[kP]);
-        sum[kP] = kI == 0 ? scaled : S::add(sum[kP], scaled);
-      });
-    });
-    unroll<2>([&]<int kP>() SPECDEC_INLINE {
-      sums[kP * kCols + kC] = S::add(sums[kP * kCols + kC], sum[kP]);
-    });
+      SPECDEC_UNROLL
+      for (int v = 0; v < kRun; ++v) {
+        const auto word = S::word(a + 32 * kC + 4 * (kFirst + i * kRun + v));
+        SPECDEC_UNROLL
+        for (int p = 0; p < 2; ++p) {
+          const auto product = S::template products<kCentred>(w[p][i * kRun + v], word);
+          dot[p] = v == 0 ? product : S::add16_in_order(dot[p], product);
+        }
+      }
+      SPECDEC_UNROLL
+      for (int p = 0; p < 2; ++p) {
+        const auto scaled = S::madd(dot[p], factors[p]);
+        sum[p] = i == 0 ? scaled : S::add(sum[p], scaled);
+      }
+    }
+    SPECDEC_UNROLL
+    for (int p = 0; p < 2; ++p) sums[p * kCols + kC] = S::add(sums[p * kCols + kC], sum[p]);
   });
 }
 
@@ -146,28 +152,31 @@ void tile_q32(const std::uint8_t* tiles, const PackedInput& input, float* out) {
       prefetch_lines<kAhead>(tile + kPrefetchAhead + b * kAhead);
       const std::uint8_t* lines = tile + Shape::kHeaderBytes + b * Shape::kBlockBytes;
       const auto start = [&]<int kN>(int c, S::I32* dot) SPECDEC_INLINE {
-        unroll<2 * kN>([&]<int kI>() SPECDEC_INLINE {
-          dot[kI] = S::zero();
+        SPECDEC_UNROLL
+        for (int i = 0; i < 2 * kN; ++i) {
+          dot[i] = S::zero();
           if constexpr (kOffsetShift<Block> >= 0)
-            dot[kI] = S::template shift_left<kOffsetShift<Block>>(
-                S::set1(input.neg_sums[block * kCols + c + kI % kN]));
-        });
+            dot[i] = S::template shift_left<kOffsetShift<Block>>(
+                S::set1(input.neg_sums[block * kCols + c + i % kN]));
+        }
       };
       const auto finish = [&]<int kN>(int c, const S::I32* dot) SPECDEC_INLINE {
         const float* da = input.d + block * kCols + c;
-        unroll<2>([&]<int kP>() SPECDEC_INLINE {
-          const S::F32 d = load_scale<S, Block>(tile + 32 * b + 2 * kP * S::kLanes);
+        SPECDEC_UNROLL
+        for (int p = 0; p < 2; ++p) {
+          const S::F32 d = load_scale<S, Block>(tile + 32 * b + 2 * p * S::kLanes);
           S::F32 m = S::f_zero();
-          if constexpr (kHasMin<Block>) m = S::load_f16(tile + 64 + 32 * b + 2 * kP * S::kLanes);
-          unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-            float* sum = out + (c + kC) * kTileRows + kP * S::kLanes;
-            S::F32 acc = S::f_fma(S::to_f32(dot[kP * kN + kC]), S::f_mul(d, S::f_set1(da[kC])),
-                                  S::f_load(sum));
+          if constexpr (kHasMin<Block>) m = S::load_f16(tile + 64 + 32 * b + 2 * p * S::kLanes);
+          SPECDEC_UNROLL
+          for (int n = 0; n < kN; ++n) {
+            float* sum = out + (c + n) * kTileRows + p * S::kLanes;
+            S::F32 acc =
+                S::f_fma(S::to_f32(dot[p * kN + n]), S::f_mul(d, S::f_set1(da[n])), S::f_load(sum));
             if constexpr (kHasMin<Block>)
-              acc = S::f_fma(m, S::f_set1(input.scaled_sums[block * kCols + c + kC]), acc);
+              acc = S::f_fma(m, S::f_set1(input.scaled_sums[block * kCols + c + n]), acc);
             S::f_store(sum, acc);
-          });
-        });
+          }
+        }
       };
       const std::int8_t* a = input.q + block * 32 * kCols;
       if constexpr (kDecodesOnce<Block, kCols>) {
@@ -196,18 +205,52 @@ SPECDEC_INLINE inline void start_halves(const std::uint8_t* tile, const std::int
   for (int i = 0; i < 2 * kCols; ++i) sums[i] = S::zero();
   if constexpr (kOffsetShift<Block> >= 0) {
     for (int p = 0; p < 128 / Block::kCodes.sub_block(); ++p) {
-      unroll<2>([&]<int kP>() SPECDEC_INLINE {
-        const auto scales = S::pair16(load_sub_scale<S, Block>(tile, 2 * p, kP * S::kLanes),
-                                      load_sub_scale<S, Block>(tile, 2 * p + 1, kP * S::kLanes));
-        unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
-          sums[kP * kCols + kC] =
-              S::dot_pairs(sums[kP * kCols + kC], scales, pairs + p * kCols + kC);
-        });
-      });
+      SPECDEC_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        const int lane = half * S::kLanes;
+        const auto scales = S::pair16(load_sub_scale<S, Block>(tile, 2 * p, lane),
+                                      load_sub_scale<S, Block>(tile, 2 * p + 1, lane));
+        SPECDEC_UNROLL
+        for (int c = 0; c < kCols; ++c)
+          sums[half * kCols + c] =
+              S::dot_pairs(sums[half * kCols + c], scales, pairs + p * kCols + c);
+      }
     }
     for (int i = 0; i < 2 * kCols; ++i)
       sums[i] = S::negate(S::template shift_left<kOffsetShift<Block>>(sums[i]));
   }
+}
+
+// Of a block of 256: out -= (dmin d_a) * sum of min times the sums of activations in pairs.
+template <class S, class Block, int kCols, int kPairs>
+SPECDEC_INLINE inline void subtract_minimums(const std::uint8_t* tile, const std::int32_t* pairs,
+                                             const float* da, float* out) {
+  for_groups<kCols, kHalvesGroup<kCols>>([&]<int kC0, int kN>() SPECDEC_INLINE {
+    typename S::I32 sum[2][kN];
+    SPECDEC_UNROLL
+    for (int i = 0; i < 2 * kN; ++i) sum[i / kN][i % kN] = S::zero();
+    for (int p = 0; p < kPairs; ++p) {
+      const typename S::I32 mins[2] = {load_min_pair<S, Block>(tile, p, 0),
+                                       load_min_pair<S, Block>(tile, p, S::kLanes)};
+      SPECDEC_UNROLL
+      for (int c = 0; c < kN; ++c) {
+        const std::int32_t* pair = pairs + p * kCols + kC0 + c;
+        SPECDEC_UNROLL
+        for (int half = 0; half < 2; ++half)
+          sum[half][c] = S::dot_pairs(sum[half][c], mins[half], pair);
+      }
+    }
+    SPECDEC_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const auto dmin = S::load_f16(tile + 32 + 2 * half * S::kLanes);
+      SPECDEC_UNROLL
+      for (int c = 0; c < kN; ++c) {
+        float* to = out + (kC0 + c) * kTileRows + half * S::kLanes;
+        S::f_store(to, S::f_fnma(S::to_f32(sum[half][c]), S::f_mul(dmin, S::f_set1(da[kC0 + c])),
+                                 S::f_load(to)));
+      }
+    }
+  });
 }
 
 template <class Block, int kCols>
@@ -231,10 +274,11 @@ void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
       const std::uint8_t* lines = tile + Shape::kHeaderBytes + b * Shape::kBlockBytes;
       const std::int8_t* a = input.q + (8 * t + b) * 32 * kCols;
       const auto factors = [&](int sub, S::I32* scales) SPECDEC_INLINE {
-        unroll<2>([&]<int kP>() SPECDEC_INLINE {
-          const auto scale = load_sub_scale<S, Block>(tile, b * kSubs + sub, kP * S::kLanes);
-          scales[kP] = S::pair16(scale, scale);
-        });
+        SPECDEC_UNROLL
+        for (int p = 0; p < 2; ++p) {
+          const auto scale = load_sub_scale<S, Block>(tile, b * kSubs + sub, p * S::kLanes);
+          scales[p] = S::pair16(scale, scale);
+        }
       };
       if constexpr (kDecodesOnce<Block, kCols>) {
         unroll<2>([&]<int kHalf>() SPECDEC_INLINE {
@@ -254,39 +298,17 @@ void tile_q256(const std::uint8_t* tiles, const PackedInput& input, float* out) 
       });
     }
     const float* da = input.d + t * kCols;
-    unroll<2>([&]<int kP>() SPECDEC_INLINE {
-      const S::F32 d = load_scale<S, Block>(tile + 2 * kP * S::kLanes);
-      unroll<kCols>([&]<int kC>() SPECDEC_INLINE {
-        float* sum = out + kC * kTileRows + kP * S::kLanes;
-        S::f_store(sum, S::f_fma(S::to_f32(sums[kP * kCols + kC]), S::f_mul(d, S::f_set1(da[kC])),
+    SPECDEC_UNROLL
+    for (int p = 0; p < 2; ++p) {
+      const S::F32 d = load_scale<S, Block>(tile + 2 * p * S::kLanes);
+      SPECDEC_UNROLL
+      for (int c = 0; c < kCols; ++c) {
+        float* sum = out + c * kTileRows + p * S::kLanes;
+        S::f_store(sum, S::f_fma(S::to_f32(sums[p * kCols + c]), S::f_mul(d, S::f_set1(da[c])),
                                  S::f_load(sum)));
-      });
-    });
-    if constexpr (kHasMin<Block>) {
-      for (int i = 0; i < 2 * kCols; ++i) sums[i] = S::zero();
-      for_groups<kCols, kHalvesGroup<kCols>>([&]<int kC0, int kN>() SPECDEC_INLINE {
-        S::I32 sum[2][kN];
-        unroll<2 * kN>([&]<int kI>() SPECDEC_INLINE { sum[kI / kN][kI % kN] = S::zero(); });
-        for (int p = 0; p < kPairs; ++p) {
-          const S::I32 mins[2] = {load_min_pair<S, Block>(tile, p, 0),
-                                  load_min_pair<S, Block>(tile, p, S::kLanes)};
-          unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-            const std::int32_t* pair = pairs + p * kCols + kC0 + kC;
-            unroll<2>([&]<int kP>() SPECDEC_INLINE {
-              sum[kP][kC] = S::dot_pairs(sum[kP][kC], mins[kP], pair);
-            });
-          });
-        }
-        unroll<2>([&]<int kP>() SPECDEC_INLINE {
-          const S::F32 dmin = S::load_f16(tile + 32 + 2 * kP * S::kLanes);
-          unroll<kN>([&]<int kC>() SPECDEC_INLINE {
-            float* to = out + (kC0 + kC) * kTileRows + kP * S::kLanes;
-            S::f_store(to, S::f_fnma(S::to_f32(sum[kP][kC]),
-                                     S::f_mul(dmin, S::f_set1(da[kC0 + kC])), S::f_load(to)));
-          });
-        });
-      });
+      }
     }
+    if constexpr (kHasMin<Block>) subtract_minimums<S, Block, kCols, kPairs>(tile, pairs, da, out);
   }
 }
 

@@ -3,6 +3,8 @@
 
 namespace specdec::SPECDEC_KERNELS {
 
+// What is long is a function of its own: within kernels, and unrolled there, it took minutes to
+// compile and gained nothing.
 struct Simd {
   static constexpr int kLanes = 16;
   struct Bytes {
@@ -53,7 +55,7 @@ struct Simd {
   }
 
   static const std::uint8_t* load_table(const std::uint8_t* p) { return p; }
-  static Bytes lookup(const std::uint8_t* table, const Bytes& x) {
+  [[gnu::noinline]] static Bytes lookup(const std::uint8_t* table, const Bytes& x) {
     return make<Bytes>([&](int i) { return table[x.v[i]]; });
   }
 
@@ -67,10 +69,10 @@ struct Simd {
     return make<I32>(
         [&](int i) { return std::int32_t{p[2 * i]} | std::int32_t{p[2 * i + 1]} << 16; });
   }
-  static F32 load_f16(const std::uint8_t* p) {
+  [[gnu::noinline]] static F32 load_f16(const std::uint8_t* p) {
     return make<F32>([&](int i) { return f16_to_f32(half(p, i)); });
   }
-  static F32 load_bf16(const std::uint8_t* p) {
+  [[gnu::noinline]] static F32 load_bf16(const std::uint8_t* p) {
     return make<F32>([&](int i) { return bf16_to_f32(half(p, i)); });
   }
   static F32 load_f32(const std::uint8_t* p) {
@@ -122,10 +124,10 @@ struct Simd {
   static F32 f_mul(const F32& a, const F32& b) {
     return make<F32>([&](int i) { return a.v[i] * b.v[i]; });
   }
-  static F32 f_fma(const F32& a, const F32& b, const F32& c) {
+  [[gnu::noinline]] static F32 f_fma(const F32& a, const F32& b, const F32& c) {
     return make<F32>([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); });
   }
-  static F32 f_fnma(const F32& a, const F32& b, const F32& c) {
+  [[gnu::noinline]] static F32 f_fnma(const F32& a, const F32& b, const F32& c) {
     return make<F32>([&](int i) { return std::fma(-a.v[i], b.v[i], c.v[i]); });
   }
   static F32 f_load(const float* p) {
@@ -138,17 +140,25 @@ struct Simd {
 
   template <int kMaxWeight, int kVectors, int kGroup>
   static void dot(const Bytes* w, const std::int8_t* a, I32* acc) {
-    for (int g = 0; g < kGroup; ++g) {
-      for (int v = 0; v < kVectors; ++v) {
-        for (int r = 0; r < 16; ++r) {
-          for (int i = 0; i < 4; ++i)
-            acc[g].v[r] += std::int32_t{w[v].v[4 * r + i]} * a[32 * g + 4 * v + i];
-        }
-      }
-    }
+    if constexpr (kGroup == 1)
+      dot_column<kVectors>(w, a, acc[0]);
+    else
+      dot_columns<kVectors, kGroup>(w, a, acc);
   }
 
  private:
+  template <int kVectors>
+  static void dot_column(const Bytes* w, const std::int8_t* a, I32& acc) {
+    for (int v = 0; v < kVectors; ++v) {
+      for (int r = 0; r < 16; ++r) {
+        for (int i = 0; i < 4; ++i) acc.v[r] += std::int32_t{w[v].v[4 * r + i]} * a[4 * v + i];
+      }
+    }
+  }
+  template <int kVectors, int kGroup>
+  [[gnu::noinline]] static void dot_columns(const Bytes* w, const std::int8_t* a, I32* acc) {
+    for (int g = 0; g < kGroup; ++g) dot_column<kVectors>(w, a + 32 * g, acc[g]);
+  }
   static std::int32_t wrap(std::int64_t x) { return static_cast<std::int32_t>(x); }
   static std::uint16_t half(const std::uint8_t* p, int i) {
     std::uint16_t out;
