@@ -99,18 +99,42 @@ def test_a_run_whose_first_token_was_refused_is_not_forced_again() -> None:
 # ---------------------------------------------------------------- before the first pass
 
 
-def test_what_begins_a_request_counts_in_what_all_may_lose() -> None:
-    assert m.credit_after_beginning(30) <= -30.0
-    c, same = drafting_control(), drafting_control()
-    for one in (c, same):
-        one.begin()
+def test_what_begins_a_request_is_taken_of_what_was_earned() -> None:
+    assert m.credit_after_beginning(30, 1000.0) <= 970.0
+    assert m.credit_after_beginning(30, 10.0) == 0.0
+    assert m.credit_after_beginning(30, -10.0) == -10.0
+    c, same = earning_control(), earning_control()
     c.debit_beginning(20.0)
     assert c.credit == pytest.approx(same.credit - 20.0)
-    # It is lost either way, so this request may draft as it would.
-    assert c.choose([(0, 8, 0, 1)], 8) == same.choose([(0, 8, 0, 1)], 8)
+    others = drafting_control()
+    before = others.credit
+    c.end_beside(others)
+    same.end_beside(others)
+    assert c.credit == pytest.approx(same.credit - 20.0)
+    assert same.credit > before
+
+
+def test_beginnings_alone_never_end_drafting() -> None:
+    """They come whether anything is drafted or not, and nothing could earn them back then."""
+    c, same = drafting_control(), drafting_control()
+    for _ in range(1000):
+        c.begin()
+        c.debit_beginning(1000.0)
+        c.end()
+    for one in (c, same):
+        one.begin()
     c.debit_beginning(1000.0)
-    assert c.choose([(0, 8, 0, 1)], 8)["drafter"] == -1
-    learnt = drafting_control()
-    before = learnt.credit
-    c.end_beside(learnt)
-    assert c.credit == pytest.approx(before - 1020.0)
+    assert c.choose([(0, 8, 0, 1)], 8) == same.choose([(0, 8, 0, 1)], 8)
+    c.end_beside(same)
+    assert c.credit >= min(same.credit, 0.0)
+
+
+def earning_control() -> Any:
+    """In a request that has earned something, but less than what outlives one."""
+    c = drafting_control()
+    c.begin()
+    for _ in range(2):
+        c.choose([(0, 8, 0, 1)], 8)
+        c.observe(3, 4, 1.0, 10.3)
+    assert 20.0 < c.credit < 80.0
+    return c

@@ -179,11 +179,12 @@ std::pair<std::vector<int>, double> forced_in(const std::vector<std::pair<Tokens
 }
 
 // What the beginning of a request with a drafter that takes `ms` for it leaves of the credit.
-double credit_after_beginning(int ms) {
+double credit_after_beginning(int ms, double earned_ms) {
   ToldModel told;
   told.begin_ms = ms;
   Drafter* const drafter = &told;
   Controller controller({{.name = "told", .lookup = false}});
+  controller.restore({.credit_ms = earned_ms, .plain_ms = 0.0});
   DecodeRequest request;
   request.prompt = {1};
   Drafting drafting({&drafter, 1}, &controller, request);

@@ -54,10 +54,8 @@ void Controller::begin_request() {
 }
 
 void Controller::end_beside(const ControllerState& others) {
-  const ControllerState own = credit_.request();
   company_ = {};
-  credit_.restore(
-      {.credit_ms = others.credit_ms + own.credit_ms, .plain_ms = others.plain_ms + own.plain_ms});
+  credit_.join(others);
   end_request();
 }
 

@@ -104,8 +104,8 @@ class Controller {
   // still to come: it must be drafting, have earned it in this request, and stand to gain from it.
   [[nodiscard]] bool worth_reading(int drafter, double ms, int n_left) const;
   void debit(double ms) { credit_.debit(ms); }
-  // Spent before the first pass: lost whatever this request does, so it counts in what requests
-  // lose together, and not in what this one may still risk.
+  // Spent before the first pass: lost whatever this request does, so it counts in what it earned,
+  // and not in what may still be risked.
   void debit_beginning(double ms) { credit_.debit_sunk(ms); }
 
   // "on" or "off: reason", as of now.

@@ -33,6 +33,13 @@ void CreditLedger::restore(const ControllerState& state) {
   begin_request();
 }
 
+void CreditLedger::join(const ControllerState& others) {
+  const double sunk_ms = request_sunk_ms_;
+  restore({.credit_ms = others.credit_ms + request_credit_ms_,
+           .plain_ms = others.plain_ms + request_plain_ms_});
+  take_earned(sunk_ms);
+}
+
 void CreditLedger::add_plain(double ms) {
   plain_ms_ += ms;
   request_plain_ms_ += ms;

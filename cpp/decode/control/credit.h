@@ -1,6 +1,8 @@
 // Time that speculation has won or lost against plain decoding, and how much more it may lose.
 #pragma once
 
+#include <algorithm>
+
 namespace specdec {
 
 // What outlives a process: how much may be lost in all is counted over all runs of a pair.
@@ -24,18 +26,18 @@ class CreditLedger {
   [[nodiscard]] ControllerState state() const { return {credit_ms_, plain_ms_}; }
   // What earlier requests earned and lost; nothing yet is a request's own.
   void restore(const ControllerState& state);
-  // What this request earned and lost by itself; end_request() does not limit it.
-  [[nodiscard]] ControllerState request() const {
-    return {request_credit_ms_ - request_sunk_ms_, request_plain_ms_};
-  }
+  // What this request earned and lost by itself is added to what others did, in place of what was
+  // there when it began; end_request() does not limit it.
+  void join(const ControllerState& others);
 
   // So much was emitted, in time of plain steps.
   void add_plain(double ms);
   void earn(double ms);
   void debit(double ms) { earn(-ms); }
-  // Of what all may lose, but not of what the request may.
+  // Lost whatever follows: it takes what was earned, but nothing of what may be lost, as every
+  // request has it, and no draft could ever earn it back once drafting had ended for it.
   void debit_sunk(double ms) {
-    credit_ms_ -= ms;
+    take_earned(ms);
     request_sunk_ms_ += ms;
   }
 
@@ -47,6 +49,8 @@ class CreditLedger {
   [[nodiscard]] double earned_ms() const;
 
  private:
+  void take_earned(double ms) { credit_ms_ -= std::clamp(ms, 0.0, std::max(credit_ms_, 0.0)); }
+
   double credit_ms_ = 0.0;
   double plain_ms_ = 0.0;           // of everything emitted so far
   double request_credit_ms_ = 0.0;  // without request_sunk_ms_
