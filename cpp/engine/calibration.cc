@@ -171,12 +171,13 @@ void write_passes(std::ostream& out, const std::vector<std::pair<int, double>>& 
 }  // namespace
 
 CalibrationFile::CalibrationFile(const LoadedModel& target, const LoadedModel* draft,
-                                 KvType kv_type)
+                                 KvType kv_type, std::size_t n_head_blocks)
     : folder_(cache_folder("SPECDEC_CALIBRATION", "calibration")) {
   std::uint64_t hash = fnv1a(machine(), 0xCBF29CE484222325ULL);
   hash = add_model(target, hash);
   if (draft != nullptr) hash = add_model(*draft, hash);
   hash = fnv1a(kv_type_name(kv_type), hash);
+  hash = fnv1a(std::to_string(n_head_blocks), hash);
   char name[32];
   std::snprintf(name, sizeof(name), "%016llx.txt", static_cast<unsigned long long>(hash));
   path_ = folder_ + "/" + name;
@@ -273,7 +274,8 @@ std::vector<std::pair<int, double>> time_head(HeadScorer& head,
 
 Calibration calibrate(ModelScorer& target, ModelScorer* draft,
                       std::span<const std::int32_t> head_blocks, int n_draft_layers,
-                      const Mixture& mixture, const std::function<void()>& poll) {
+                      std::span<const std::int32_t> layers_head_blocks, const Mixture& mixture,
+                      const std::function<void()>& poll) {
   Calibration result;
   const ScopedMs timer(result.measured_ms);
   result.target = time_passes(target, {1, 2, 4, 8, 16}, kTargetBudgetMs, poll, mixture);
@@ -284,7 +286,8 @@ Calibration calibrate(ModelScorer& target, ModelScorer* draft,
   }
   if (n_draft_layers > 0) {
     result.layers = time_drafter(target, [&] {
-      return time_passes(target, {1, 2}, kDraftBudgetMs, poll, {}, n_draft_layers);
+      return time_passes(target, {1, 2}, kDraftBudgetMs, poll, {}, n_draft_layers,
+                         layers_head_blocks);
     });
     if (!result.layers.empty()) result.n_draft_layers = n_draft_layers;
   }

@@ -27,12 +27,15 @@ struct Calibration {
   double measured_ms = 0.0;  // what measuring took; 0: read from disk
 };
 
-// One file per pair of models, machine, instruction set and number of threads, in
+// One file per pair of models, part of the draft's output, machine, instruction set and number of
+// threads, in
 // $SPECDEC_CALIBRATION (a folder; "off": nothing is kept), or ~/.cache/specdec-native/calibration.
 // Whatever goes wrong with it only means measuring again.
 class CalibrationFile {
  public:
-  CalibrationFile(const LoadedModel& target, const LoadedModel* draft, KvType kv_type);
+  // n_head_blocks: of the draft's output, as it is timed; 0: all.
+  CalibrationFile(const LoadedModel& target, const LoadedModel* draft, KvType kv_type,
+                  std::size_t n_head_blocks);
 
   // False when there is none, or it is not readable.
   [[nodiscard]] bool read(Calibration& out) const;
@@ -50,12 +53,13 @@ class CalibrationFile {
     HeadScorer& head, std::span<const std::int32_t> head_blocks, const std::function<void()>& poll);
 
 // Times passes of both, of the draft with head_blocks of its output, and of the target's first
-// n_draft_layers layers if there are any, in under half a second; what drafts may fail as in
-// time_head(). Of a mixture the times that rows would take that choose experts independently.
-// Scorers must be empty, and are so afterwards. `poll` is called between passes and may throw, and
-// a pass may be cancelled: then scorers may hold something.
+// n_draft_layers layers, if there are any, with layers_head_blocks of its output, in under half a
+// second; what drafts may fail as in time_head(). Of a mixture the times that rows would take that
+// choose experts independently. Scorers must be empty, and are so afterwards. `poll` is called
+// between passes and may throw, and a pass may be cancelled: then scorers may hold something.
 [[nodiscard]] Calibration calibrate(ModelScorer& target, ModelScorer* draft,
                                     std::span<const std::int32_t> head_blocks, int n_draft_layers,
+                                    std::span<const std::int32_t> layers_head_blocks,
                                     const Mixture& mixture, const std::function<void()>& poll);
 
 }  // namespace specdec

@@ -112,7 +112,8 @@ class Session {
   void save(const std::string& path, const std::function<void()>& poll = {});
   // What such a file holds takes the place of what the session holds. Of a draft model it is left
   // out when that is another one now. Throws kInvalidArgument when the model or an option differs,
-  // kContextFull, kUnsupported, kModelFormat and kIo; then the session is as before.
+  // kContextFull, kUnsupported, kModelFormat and kIo; then the session is as before. Passes may be
+  // timed at the end: what `poll` throws then leaves the text of the file.
   void load(const std::string& path, const std::function<void()>& poll = {});
 
   // Forgets everything: the next prompt is read from its start.

@@ -55,7 +55,17 @@ void SessionCalibration::prepare(Controller& controller, const CalibratedPair& p
 void SessionCalibration::find(const CalibratedPair& pair, const Mixture& mixture,
                               const std::function<void()>& poll) {
   known_.emplace();
-  const CalibrationFile& file = file_.emplace(pair.target, pair.draft, pair.kv_type);
+  // As they draft, but for the tokens that texts add.
+  DraftHead trimmed, of_layers;
+  of_layers.begin(pair.target_scorer.vocab_size(), std::nullopt);
+  if (pair.draft_scorer != nullptr) {
+    trimmed.begin(std::min(pair.draft_scorer->vocab_size(), pair.target_scorer.vocab_size()),
+                  pair.head_tokens);
+  } else if (pair.head_scorer != nullptr) {
+    trimmed.begin(pair.head_scorer->vocab_size(), pair.head_tokens);
+  }
+  const CalibrationFile& file =
+      file_.emplace(pair.target, pair.draft, pair.kv_type, trimmed.blocks().size());
   const bool is_there =
       file.read(*known_) &&
       known_->draft.empty() == (pair.draft_scorer == nullptr && pair.head_scorer == nullptr);
@@ -69,16 +79,8 @@ void SessionCalibration::find(const CalibratedPair& pair, const Mixture& mixture
   // lost before still counts.
   const ControllerState earned = known_->state;
   try {
-    // As it drafts, but for the tokens that texts add.
-    DraftHead trimmed;
-    if (pair.draft_scorer != nullptr) {
-      trimmed.begin(std::min(pair.draft_scorer->vocab_size(), pair.target_scorer.vocab_size()),
-                    pair.head_tokens);
-    } else if (pair.head_scorer != nullptr) {
-      trimmed.begin(pair.head_scorer->vocab_size(), pair.head_tokens);
-    }
-    *known_ =
-        calibrate(pair.target_scorer, pair.draft_scorer, trimmed.blocks(), n_layers, mixture, poll);
+    *known_ = calibrate(pair.target_scorer, pair.draft_scorer, trimmed.blocks(), n_layers,
+                        of_layers.blocks(), mixture, poll);
     if (pair.head_scorer != nullptr) {
       const ScopedMs timer(known_->measured_ms);
       known_->draft = time_head(*pair.head_scorer, trimmed.blocks(), poll);

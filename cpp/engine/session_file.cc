@@ -1,5 +1,6 @@
 // Sessions that are kept in files, and go on from them.
 #include <algorithm>
+#include <exception>
 #include <utility>
 #include <variant>
 
@@ -188,12 +189,22 @@ void Session::load(const std::string& path, const Poll& poll) {
     draft_tokens.assign(tokens.begin(), tokens.begin() + draft->length());
   }
   impl.decoder->reset();
-  impl.calibrate(poll);  // with caches that are empty yet
+  // With caches that are empty yet; whatever ends that, the text of the file is there afterwards.
+  std::exception_ptr ended;
+  try {
+    impl.calibrate([&] {
+      if (poll) poll();
+    });
+  } catch (...) {
+    ended = std::current_exception();
+  }
   impl.scorer->adopt(std::move(target));
   impl.decoder->cache().adopt(std::move(tokens));
-  if (!draft) return;
-  impl.draft_scorer->adopt(std::move(*draft));
-  impl.drafters->draft_cache()->adopt(std::move(draft_tokens));
+  if (draft) {
+    impl.draft_scorer->adopt(std::move(*draft));
+    impl.drafters->draft_cache()->adopt(std::move(draft_tokens));
+  }
+  if (ended) std::rethrow_exception(ended);
 }
 
 }  // namespace specdec
