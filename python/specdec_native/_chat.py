@@ -10,7 +10,7 @@ from typing import Any
 from .errors import InvalidArgumentError, UnsupportedModelError
 
 _ROLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-_MAX_DEPTH = 64
+MAX_DEPTH = 64
 _FIXED = ("messages", "tools", "add_generation_prompt")
 
 
@@ -77,8 +77,8 @@ def _check_content(content: Any, index: int) -> None:
 
 def _plain(value: Any, name: str, depth: int) -> Any:
     """A copy made of str, int, float, bool, None, list and dict only."""
-    if depth > _MAX_DEPTH:
-        raise InvalidArgumentError(f"{name} nests deeper than {_MAX_DEPTH}")
+    if depth > MAX_DEPTH:
+        raise InvalidArgumentError(f"{name} nests deeper than {MAX_DEPTH}")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):

@@ -218,6 +218,16 @@ def test_schemas_of_tools_may_have_large_bounds(client, choice, least):
     assert "1.8446744073709552e+19" in server.engine.target.detokenize(ids)
 
 
+def test_schemas_of_tools_that_nest_too_deep_are_refused(client):
+    schema = {}
+    for _ in range(500):
+        schema = {"items": schema}
+    function = {"name": "f", "parameters": schema}
+    response = chat(client, tools=[{"type": "function", "function": function}])
+    assert response.status_code == 400, response.text
+    assert "nests deeper than 64" in response.json()["error"]["message"]
+
+
 def test_max_tokens_of_the_server_are_those_of_completions_too(tiny):
     engine = sd.Engine(tiny, n_ctx=256)
     app = create_app(engine, Settings("tiny", default_max_tokens=21))

@@ -13,6 +13,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from .._chat import MAX_DEPTH
 from ..errors import InvalidArgumentError, TemplateError
 from ..grammar import Grammar
 from ..model import Model
@@ -128,7 +129,7 @@ class _Chat:
         template = self.server.settings.chat_template
 
         def ids(messages: list[dict[str, Any]]) -> list[int]:
-            tools = [_in_64_bits(tool) for tool in self.tools] or None
+            tools = [_in_64_bits(tool, 1) for tool in self.tools] or None
             text, found = self.model._chat_prompt(messages, True, tools, template, arguments)
             self.in_thought = begins_in_thought(text)
             return found
@@ -198,12 +199,14 @@ def _call_schema(function: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _in_64_bits(value: Any) -> Any:
+def _in_64_bits(value: Any, depth: int) -> Any:
     """Templates know no larger integers, and schemas have them as bounds."""
+    if depth > MAX_DEPTH:
+        return value  # the template's checks refuse it
     if isinstance(value, dict):
-        return {name: _in_64_bits(item) for name, item in value.items()}
+        return {name: _in_64_bits(item, depth + 1) for name, item in value.items()}
     if isinstance(value, list):
-        return [_in_64_bits(item) for item in value]
+        return [_in_64_bits(item, depth + 1) for item in value]
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         limit = sys.float_info.max
         return float(min(max(value, int(-limit)), int(limit)))
