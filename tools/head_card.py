@@ -90,6 +90,8 @@ def _command(report: dict[str, Any], args: argparse.Namespace, shape: HeadShape)
             continue
         value = value.name if isinstance(value, pathlib.Path) else value
         told[name] = value if isinstance(value, list) else [value]
+    if args.init is not None:
+        del told["draft_tokens"]  # they are of that head
     words = [args.target.name, args.out.name]
     for name, values in told.items():
         words += [f"--{name.replace('_', '-')}", *map(str, values)]

@@ -43,6 +43,14 @@ class FirstHead:
                 f"has width {found[0]}, {found[1]} tokens and {len(layers)} layers that it reads; "
                 f"expected {width}, {n_tokens} and 3, as the target has"
             )
+        n_layers = int(target.of_arch("block_count"))
+        n_layers -= int(target.of_arch("nextn_predict_layers", 0))
+        if layers[0] < 0 or sorted(set(layers)) != layers or layers[-1] > n_layers:
+            shown = " ".join(map(str, layers))
+            raise self._wrong(
+                f"reads the layers {shown}; expected three ascending numbers up to {n_layers}, "
+                "as many as the target has"
+            )
         ids = self._tensor("d2t") if "d2t" in self.file.tensors else torch.arange(n_tokens)
         self.ids, self.order = ids.to(torch.int64).sort()
         if len(self.ids.unique()) < len(ids) or self.ids[0] < 0 or self.ids[-1] >= n_tokens:
@@ -59,6 +67,7 @@ class FirstHead:
             rope_theta=float(self.file.of_arch("rope.freq_base", 10000.0)),
             epsilon=float(self.file.of_arch("attention.layer_norm_rms_epsilon", 1e-5)),
         )
+        self.head(torch.ones(3 * width))  # what is wrong with its tensors is said at once
 
     @torch.no_grad()
     def head(self, tap_scale: torch.Tensor) -> Head:

@@ -20,6 +20,8 @@ import sys
 
 import training_options as options
 
+DRAFT_TOKENS = 16384
+
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -36,7 +38,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar=("LOW", "MIDDLE", "HIGH"),
         help="of the target, whose inputs the head reads; default: 2, half of them, 3 from the end",
     )
-    add("--draft-tokens", type=int, default=16384, metavar="N", help="most frequent ids it drafts")
+    add(
+        "--draft-tokens",
+        type=int,
+        metavar="N",
+        help=f"most frequent ids it drafts; default: {DRAFT_TOKENS}",
+    )
     add("--intermediate", type=int, help="width of the feed-forward part; default: the target's")
     add(
         "--init",
@@ -72,15 +79,18 @@ def arguments() -> argparse.Namespace:
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     args.output_type = args.output_type or args.outtype
+    for option in ("layers", "draft_tokens", "intermediate"):
+        if args.init is not None and getattr(args, option) is not None:
+            name = option.replace("_", "-")
+            parser.error(f"--{name} is of --init's head, give one of both")
+    if args.draft_tokens is None:
+        args.draft_tokens = DRAFT_TOKENS
     options.check_numbers(parser, args, (("draft_tokens", 16, 2**30), ("depth", 1, 16)))
     if args.intermediate is not None and not 16 <= args.intermediate <= 2**17:
         parser.error(f"--intermediate must be 16 to {2**17}, got {args.intermediate}")
     if args.layers and not (args.layers[0] >= 0 and sorted(set(args.layers)) == args.layers):
         shown = " ".join(map(str, args.layers))
         parser.error(f"--layers must be three ascending numbers from 0, got {shown}")
-    for option in ("layers", "intermediate"):
-        if args.init is not None and getattr(args, option) is not None:
-            parser.error(f"--{option} is of --init's head, give one of both")
     card = {"its card": args.out.with_suffix(".md")}
     options.check_paths(parser, args, "the head", card, {"--init": args.init})
 

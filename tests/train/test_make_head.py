@@ -22,8 +22,9 @@ needs_torch = pytest.mark.skipif(
 TOOL = pathlib.Path(__file__).resolve().parents[2] / "tools" / "make_head.py"
 SMALL = [
     *("--tokens", 3000, "--answer-tokens", 24, "--minutes", 1, "--epochs", 8, "--threads", 1),
-    *("--draft-tokens", 160, "--batch-tokens", 512, "--learning-rate", 0.003, "--depth", 3),
+    *("--batch-tokens", 512, "--learning-rate", 0.003, "--depth", 3, "--draft-tokens", 160),
 ]
+OF_A_HEAD = SMALL[:-2]  # with --init, whose head says how many
 
 
 @pytest.fixture(autouse=True)
@@ -429,7 +430,8 @@ def test_begins_with_a_head_that_exists(made, tmp_path):
     data = old.with_name(old.name + ".data")
     new = tmp_path / "new.gguf"
     still = ["--data", data, "--minutes", 1, "--epochs", 0.01, "--learning-rate", 1e-9]
-    tool(target, new, "--init", old, *SMALL, *still, "--output-type", "q4_0")
+    tool(target, new, "--init", old, *OF_A_HEAD, *still, "--output-type", "q4_0")
+    assert "--draft-tokens" not in new.with_suffix(".md").read_text()
     before, after = Target(old), Target(new)
     assert set(before.tensors) == set(after.tensors)
     for name in before.tensors:
@@ -443,7 +445,51 @@ def test_begins_with_a_head_that_exists(made, tmp_path):
         head_init.FirstHead(old, other)
     with pytest.raises(head_init.ToolError, match="architecture 'llama', expected 'eagle3'"):
         head_init.FirstHead(target, Target(target))
-    done = tool(target, new, "--init", old, "--layers", 0, 1, 2, code=2)
-    assert "--layers is of --init's head" in done.stderr
+    for option in (["--layers", 0, 1, 2], ["--draft-tokens", 99], ["--intermediate", 96]):
+        done = tool(target, new, "--init", old, *option, code=2)
+        assert f"{option[0]} is of --init's head" in done.stderr
     done = tool(target, old, "--init", old, code=2)
     assert "are both" in done.stderr
+
+
+def test_as_many_ids_as_documented_are_drafted_unless_one_says_otherwise():
+    import make_head
+
+    parser = make_head.make_parser()
+    assert "it drafts; default: 16384" in " ".join(parser.format_help().split())
+    for given, n in (([], 16384), (["--draft-tokens", "99"], 99)):
+        args = parser.parse_args(["t.gguf", "o.gguf", *given])
+        make_head.check(parser, args)
+        assert args.draft_tokens == n
+
+
+BAD_HEADS = {
+    "beyond the target": ({"target_layers": (1, 2, 5)}, {}, "layers 1 2 5; .* up to 4"),
+    "descending": ({"target_layers": (3, 2, 1)}, {}, "layers 3 2 1; .* ascending"),
+    "missing": ({}, {"blk.0.ffn_up.weight": None}, "has no tensor blk.0.ffn_up.weight"),
+    "shape": (
+        {},
+        {"fc.weight": np.zeros((64, 64), np.float32)},
+        r"tensor fc.weight of \[64, 64\], expected \[64, 192\]",
+    ),
+    "no number": (
+        {},
+        {"output_norm.weight": np.full(64, np.nan, np.float32)},
+        "has weights that are no numbers",
+    ),
+}
+
+
+@needs_torch
+@pytest.mark.parametrize(("changes", "tensors", "text"), BAD_HEADS.values(), ids=BAD_HEADS)
+def test_heads_that_do_not_fit_are_refused_before_text_is_written(tmp_path, changes, tensors, text):
+    tiny = tiny_models.TinyConfig(n_layers=4)
+    config = eagle_reference.EagleConfig(**{"target_layers": (1, 2, 3), **changes})
+    changed = eagle_reference.random_tensors(config) | tensors
+    whole = {name: values for name, values in changed.items() if values is not None}
+    old = eagle_reference.write_eagle3(tmp_path / "old.gguf", config, tiny, tensors=whole)
+    target = write_target(tmp_path / "target.gguf")
+    before = sorted(tmp_path.iterdir())
+    done = tool(target, tmp_path / "new.gguf", "--init", old, *OF_A_HEAD, code=1)
+    assert re.search(f"--init .*old.gguf: .*{text}", done.stderr), done.stderr
+    assert sorted(tmp_path.iterdir()) == before
