@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn
@@ -59,7 +60,8 @@ class AsyncDecoder:
         kv_type: KvType | None = None,
         memory: Memory | StrPath | None = None,
     ) -> None:
-        self._running: AsyncStream | None = None
+        # Weakly, or a stream that is dropped would stay at work.
+        self._last: weakref.ref[AsyncStream] | None = None
         self._engine = Engine(
             target,
             drafter=drafter,
@@ -88,6 +90,11 @@ class AsyncDecoder:
         """Whether a call or a stream is running."""
         running = self._running
         return running is not None and not running.done
+
+    @property
+    def _running(self) -> AsyncStream | None:
+        """The last call or stream, as long as somebody has it."""
+        return None if self._last is None else self._last()
 
     async def generate(
         self,
@@ -401,8 +408,9 @@ class AsyncDecoder:
 
     def cancel(self) -> None:
         """Ends the running call or stream within one pass; without one it has no effect."""
-        if self._running is not None:
-            self._running.cancel()
+        running = self._running
+        if running is not None:
+            running.cancel()
 
     def close(self) -> None:
         """Ends a running call or stream and releases the caches; may be called again."""
@@ -422,7 +430,7 @@ class AsyncDecoder:
                 "Engine runs many at once"
             )
         stream = engine._stream(call)
-        self._running = stream
+        self._last = weakref.ref(stream)
         return stream
 
     async def __aenter__(self) -> AsyncDecoder:

@@ -679,7 +679,7 @@ class Engine:
             call.request,
             state.told,
             rounds=call.on_round is not None,
-            time_limit=call.time_limit,
+            time_limit=state.time_left,
             poll_signals=on_main_thread(),
         )
         if ticket is not None:

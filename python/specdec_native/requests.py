@@ -98,6 +98,13 @@ class State:
         self._wake: Callable[[], None] | None = None
         self._ticket: _core.Ticket | None = None
         self.cancelled = False
+        limit = call.time_limit
+        self._deadline = None if limit is None else time.monotonic() + limit
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds until the limit, of which waiting for a place is a part; None: no limit."""
+        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
 
     def told(self, kind: str, payload: Any) -> None:
         if kind in ("progress", "round"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -189,6 +191,21 @@ def test_who_is_cancelled_when_it_is_their_turn_leaves_it_to_the_next(tiny):
         run(main(engine))
 
 
+def test_waiting_for_a_place_is_a_part_of_the_time_limit(tiny):
+    async def main(engine):
+        first = engine.stream(PROMPT, **ENDLESS)
+        await anext(first)
+        limited = asyncio.create_task(engine.generate(PROMPT, max_tokens=2, time_limit=0.05))
+        patient = asyncio.create_task(engine.generate(PROMPT, max_tokens=2, time_limit=100))
+        await asyncio.sleep(0.1)
+        first.cancel()
+        assert (await asyncio.wait_for(limited, 60)).finish_reason == "timeout"
+        assert (await asyncio.wait_for(patient, 60)).finish_reason == "length"
+
+    with _full(tiny) as engine:
+        run(main(engine))
+
+
 def test_newcomers_do_not_overtake_those_who_wait(tiny):
     async def main(engine):
         first = engine.stream(PROMPT, **ENDLESS)
@@ -316,6 +333,34 @@ def test_an_async_decoder_holds_one_conversation(tiny):
         assert decoder.closed
         with pytest.raises(sd.ClosedError):
             await decoder.generate(PROMPT)
+
+    run(main())
+
+
+def test_a_dropped_stream_of_an_async_decoder_ends_and_the_decoder_goes_on(tiny):
+    async def main():
+        async with sd.AsyncDecoder(tiny, n_ctx=N_CTX) as decoder:
+            for n_taken in range(3):
+                stream = decoder.stream(PROMPT, **ENDLESS)
+                for _ in range(n_taken):
+                    await anext(stream)
+                assert decoder.busy
+                alive = weakref.ref(stream)
+                del stream
+                gc.collect()
+                assert alive() is None
+                assert not decoder.busy
+                decoder.cancel()
+                assert (await decoder.generate(PROMPT, max_tokens=2)).finish_reason == "length"
+            async for _ in decoder.stream(PROMPT, **ENDLESS):
+                break
+            assert (await decoder.generate(PROMPT, max_tokens=2)).finish_reason == "length"
+            call = asyncio.create_task(decoder.generate(PROMPT, **ENDLESS))
+            await asyncio.sleep(0)
+            gc.collect()
+            assert decoder.busy  # a call that is awaited has its stream itself
+            decoder.cancel()
+            assert (await call).finish_reason == "cancelled"
 
     run(main())
 
