@@ -28,8 +28,8 @@ struct Calibration {
 };
 
 // One file per pair of models, part of the draft's output, machine, instruction set and number of
-// threads, in
-// $SPECDEC_CALIBRATION (a folder; "off": nothing is kept), or ~/.cache/specdec-native/calibration.
+// threads, in $SPECDEC_CALIBRATION (a folder; "off": nothing is kept), or
+// ~/.cache/specdec-native/calibration.
 // Whatever goes wrong with it only means measuring again.
 class CalibrationFile {
  public:
