@@ -214,7 +214,7 @@ class Decoder:
         """Whether a call or a stream is running, on this thread or another."""
         self._native  # noqa: B018  # ClosedError comes first
         worker = self._worker
-        return self._slot.busy or (worker is not None and not worker.finished.is_set())
+        return self._slot.busy or (worker is not None and not worker.finished)
 
     def generate(
         self,

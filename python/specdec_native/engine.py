@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import functools
+import queue
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, NoReturn
@@ -700,15 +701,14 @@ class Engine:
         return request
 
     def _wait_for_place(self, call: EngineCall, state: State) -> None:
-        place = threading.Event()
-        wake = place.set  # one object: the gate knows it by that
+        place: queue.SimpleQueue[None] = queue.SimpleQueue()
+        wake = functools.partial(place.put, None)  # one object: the gate knows it by that
         again = False
         try:
             while True:
-                place.clear()
                 if self._gate.wait_for_place(wake, again=again) and self._try(call, state, True):
                     return
-                place.wait()
+                place.get()
                 again = True
         finally:
             self._gate.leave(wake)

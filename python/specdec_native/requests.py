@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import queue
 import threading
 import time
 from collections import deque
@@ -94,7 +95,9 @@ class State:
         self.gate = gate
         self._on_progress = call.on_progress
         self._on_round = round_callback(call.on_round)
-        self._condition = threading.Condition()
+        # Waits of one thread each. No Condition: an interrupted wait in its Python code can leave
+        # its lock held, and the engine's thread, with everybody's requests, would wait for it.
+        self._waits: list[queue.SimpleQueue[None]] = []
         self._wake: Callable[[], None] | None = None
         self._ticket: _core.Ticket | None = None
         self.cancelled = False
@@ -110,19 +113,20 @@ class State:
         if kind in ("progress", "round"):
             self._call_back(kind, payload)
             return
-        with self._condition:
-            if kind == "chunk":
-                self.chunks.append(payload)
-            else:
-                if kind == "end":
-                    self.result = payload
-                elif self.error is None:
-                    self.error = payload
-                self.ended = True
-                # The native request holds this object: a circle that no collector of garbage sees.
-                self._ticket = None
-            self._condition.notify_all()
-            wake = self._wake
+        if kind == "chunk":
+            self.chunks.append(payload)
+        else:
+            if kind == "end":
+                self.result = payload
+            elif self.error is None:
+                self.error = payload
+            self.ended = True
+            # The native request holds this object: a circle that no collector of garbage sees.
+            self._ticket = None
+        # After what they wait for is there: whoever comes to wait later sees it.
+        for wait in tuple(self._waits):
+            wait.put(None)
+        wake = self._wake
         if wake is not None:
             wake()
         if self.ended:
@@ -139,9 +143,9 @@ class State:
             self.cancel()
 
     def submitted(self, ticket: _core.Ticket) -> None:
-        with self._condition:
-            if not self.ended:
-                self._ticket = ticket
+        self._ticket = ticket
+        if self.ended:  # before or after: one of the two sees what the other wrote
+            self._ticket = None
         if self.cancelled:
             ticket.cancel()
 
@@ -157,19 +161,24 @@ class State:
 
     def listen(self, wake: Callable[[], None]) -> None:
         """From now on `wake` is called on the engine's thread when there is something new."""
-        with self._condition:
-            self._wake = wake
-            if self.ended or self.chunks:
-                wake()
+        self._wake = wake
+        if self.ended or self.chunks:
+            wake()
 
     def wait(self, ready: Callable[[], bool], timeout: float | None) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._condition:
+        news: queue.SimpleQueue[None] = queue.SimpleQueue()
+        try:
+            self._waits.append(news)
             while not ready():
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                self._condition.wait(left)
+                left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+                try:
+                    news.get(timeout=left)
+                except queue.Empty:
+                    return ready()
+        finally:
+            with contextlib.suppress(ValueError):  # interrupted before it was there
+                self._waits.remove(news)
         return True
 
 

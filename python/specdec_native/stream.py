@@ -21,9 +21,14 @@ class StreamWorker:
     """Runs one generation on its own thread. Holds no `Stream`, so that one can be dropped."""
 
     def __init__(self, call: Call) -> None:
-        self.chunks: queue.Queue[Chunk] = queue.Queue(_QUEUE_LENGTH)
+        # Not queue.Queue: an interrupted wait in its Python code can leave its lock held, or fail
+        # with RuntimeError. These have none. `_room` holds a permit for each chunk that fits.
+        self.chunks: queue.SimpleQueue[Chunk] = queue.SimpleQueue()
+        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(_QUEUE_LENGTH):
+            self._room.put(None)
         self.cancel = call.cancel
-        self.finished = threading.Event()
+        self.finished = False
         self.result: GenerationResult | None = None
         self.error: BaseException | None = None
         self._call = call
@@ -33,7 +38,7 @@ class StreamWorker:
     @property
     def open(self) -> bool:
         """Whether there is something left to read, and nobody gave it up."""
-        return not (self.finished.is_set() or self.cancel.is_set())
+        return not (self.finished or self.cancel.is_set())
 
     def _run(self) -> None:
         if not self._begin.acquire(blocking=False):
@@ -52,7 +57,7 @@ class StreamWorker:
         except BaseException as error:  # handed to the reader
             self.error = error
         finally:
-            self.finished.set()
+            self.finished = True
 
     def _progress(self, n_read: int, n_total: int) -> None:
         self._end_with_the_interpreter()
@@ -64,11 +69,18 @@ class StreamWorker:
         while not self.cancel.is_set():
             self._end_with_the_interpreter()
             try:
-                self.chunks.put(chunk, timeout=_POLL_SECONDS)
-            except queue.Full:
+                self._room.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
                 continue
+            self.chunks.put(chunk)
             return True
         return False
+
+    def take(self) -> Chunk:
+        """The next chunk; queue.Empty where none comes for a while, at once if none will."""
+        chunk = self.chunks.get(block=not self.finished, timeout=_POLL_SECONDS)
+        self._room.put(None)
+        return chunk
 
     def _end_with_the_interpreter(self) -> None:
         # It waits for this thread at exit, so this thread must end when the main one has.
@@ -78,7 +90,7 @@ class StreamWorker:
     def wait(self) -> None:
         """Until nothing runs any more. `cancel` must be set, or the work finished."""
         if self._begin.acquire(blocking=False):  # not begun: then it never will
-            self.finished.set()
+            self.finished = True
         elif threading.current_thread() is not self.thread:
             with contextlib.suppress(RuntimeError):  # never started
                 self.thread.join()
@@ -116,9 +128,9 @@ class Stream(_core.StreamBase):
         """What __next__ does."""
         worker = self._worker
         while not self._closed:
-            finished = worker.finished.is_set()  # before looking: nothing comes after it
+            finished = worker.finished  # before looking: nothing comes after it
             try:
-                return worker.chunks.get(block=not finished, timeout=_POLL_SECONDS)
+                return worker.take()
             except queue.Empty:
                 if finished:
                     break

@@ -57,6 +57,17 @@ ROUNDS = """
     def checked():
         decoder.generate("the cat", verify_output=True, **options)
 
+    def engine_loop():
+        for chunk in engine.submit("the cat", **options):
+            pass
+
+    def engine_results():  # the third and fourth wait for a place
+        running = [engine.submit("the cat", **options) for _ in range(4)]
+        for request in running:
+            request.result()
+
+    engine = sd.Engine(model, drafter=sd.NGram(), n_ctx=20000, max_requests=1, max_queue=1,
+                       when_full="wait")
     work = globals()[sys.argv[2]]
     times = []
     for _ in range(3):
@@ -91,9 +102,12 @@ ROUNDS = """
         again = decoder.generate("a cat", max_tokens=4, ignore_eos=True)
         assert again.token_ids == expected, (i, again)
         assert not decoder.busy
+        again = engine.submit("a cat", max_tokens=4, ignore_eos=True).result(60)
+        assert again.token_ids == expected, (i, again)
     print(n_interrupted, flush=True)
 """
 WORK = ["for_loop", "next_calls", "with_block", "comprehension", "generate", "callbacks", "chat"]
+WORK += ["many", "checked", "engine_loop", "engine_results"]
 
 
 def interrupt_rounds(path, work, seed, n_rounds):
@@ -109,13 +123,13 @@ def interrupt_rounds(path, work, seed, n_rounds):
     assert int(done.stdout) > n_rounds // 5
 
 
-@pytest.mark.parametrize("work", [*WORK, "many", "checked"])
+@pytest.mark.parametrize("work", WORK)
 def test_ctrl_c_at_many_moments_frees_the_decoder(tiny_path, work):
     interrupt_rounds(tiny_path, work, seed=1, n_rounds=150)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("work", [*WORK, "many", "checked"])
+@pytest.mark.parametrize("work", WORK)
 def test_ctrl_c_at_very_many_moments_frees_the_decoder(tiny_path, work):
     interrupt_rounds(tiny_path, work, seed=2, n_rounds=4000)
 

@@ -102,8 +102,11 @@ def test_requests_whose_client_hangs_up_are_counted(tiny, n):
         async with generations(server, ChatRequest(messages=MESSAGES)) as running:
             for _ in range(n):
                 running.submit([97, 98, 99], {"max_tokens": 100_000, "ignore_eos": True})
-            async for _ in running.pieces():
-                break
+            begun = set()
+            async for piece in running.pieces():
+                begun.add(piece.index)
+                if len(begun) == n:
+                    break
         deadline = time.monotonic() + 60
         while True:
             text = server.metrics.text(running=0, waiting=0, kv_bytes=0).decode()
