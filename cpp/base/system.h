@@ -2,10 +2,13 @@
 // system_darwin.cc), of which CMake builds one. What POSIX has is used where it is needed.
 #pragma once
 
+#include <atomic>
+#include <bitset>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 struct stat;
@@ -52,6 +55,18 @@ struct CpuTicks {
 // Whether this process may use the tile registers of AMX, of which the processor is known to have
 // some: the system is asked once, and from then on keeps room for them in signal frames.
 [[nodiscard]] bool may_use_tiles() noexcept;
+
+// Sleeps while the word has this value, until woken or, now and then, for nothing; and wakes all
+// who do. Like std::atomic's, which on Linux yields before it sleeps.
+void sleep_on(const std::atomic<std::uint32_t>& word, std::uint32_t value) noexcept;
+void wake_sleepers(std::atomic<std::uint32_t>& word) noexcept;
+
+// The processor that runs this thread right now; -1: not known.
+[[nodiscard]] int current_processor() noexcept;
+// Puts a thread on a processor that it may use and that is not one of `taken`, once: it may go
+// elsewhere afterwards. Returns that processor; -1: there is none, or the system does not do it.
+using Processors = std::bitset<1024>;
+int move_thread(std::thread& thread, const Processors& taken) noexcept;
 
 // Unlike for threads that run at the same time, never 0. May be called in a signal handler.
 [[nodiscard]] long current_thread_id() noexcept;

@@ -22,6 +22,16 @@ T number(const char* name) noexcept {
 
 }  // namespace
 
+void sleep_on(const std::atomic<std::uint32_t>& word, std::uint32_t value) noexcept {
+  word.wait(value);
+}
+
+void wake_sleepers(std::atomic<std::uint32_t>& word) noexcept { word.notify_all(); }
+
+int current_processor() noexcept { return -1; }
+
+int move_thread(std::thread&, const Processors&) noexcept { return -1; }
+
 void advise_huge_pages(void*, std::size_t) noexcept {}
 
 void map_pages(const void*, std::size_t) noexcept {}

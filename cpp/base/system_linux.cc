@@ -1,4 +1,6 @@
 #include <fcntl.h>
+#include <linux/futex.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -8,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <fstream>
+#include <limits>
 #include <set>
 #include <string>
 #include <vector>
@@ -34,6 +37,34 @@ void map_pages(const void* data, std::size_t n_bytes) noexcept {
 std::uint64_t modified_ns(const struct stat& info) noexcept {
   return static_cast<std::uint64_t>(info.st_mtim.tv_sec) * 1'000'000'000 +
          static_cast<std::uint64_t>(info.st_mtim.tv_nsec);
+}
+
+static_assert(sizeof(std::atomic<std::uint32_t>) == sizeof(std::uint32_t));
+
+void sleep_on(const std::atomic<std::uint32_t>& word, std::uint32_t value) noexcept {
+  (void)::syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
+}
+
+void wake_sleepers(std::atomic<std::uint32_t>& word) noexcept {
+  (void)::syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, std::numeric_limits<int>::max(), nullptr,
+                  nullptr, 0);
+}
+
+int current_processor() noexcept { return ::sched_getcpu(); }
+
+int move_thread(std::thread& thread, const Processors& taken) noexcept {
+  cpu_set_t allowed;
+  if (::pthread_getaffinity_np(thread.native_handle(), sizeof allowed, &allowed) != 0) return -1;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &allowed) || taken.test(static_cast<std::size_t>(cpu))) continue;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    if (::pthread_setaffinity_np(thread.native_handle(), sizeof one, &one) != 0) continue;  // off
+    (void)::pthread_setaffinity_np(thread.native_handle(), sizeof allowed, &allowed);
+    return cpu;
+  }
+  return -1;
 }
 
 namespace {

@@ -1,10 +1,13 @@
 #include "base/thread_pool.h"
 
-#include <sched.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <bitset>
 #include <charconv>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
@@ -19,10 +22,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/system.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "base/waiting.h"
 
 namespace specdec {
 namespace {
@@ -31,70 +31,70 @@ constexpr int kMaxThreads = 256;
 constexpr std::uint32_t kThreadMask = 0x1FF;
 constexpr std::int64_t kNoChunk = std::int64_t{1} << 62;  // behind all that there are
 
-inline void cpu_relax() noexcept {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
-// Spins about 50 microseconds, then yields: a neighbour on the same core must be able to run.
-class Backoff {
- public:
-  static constexpr int kSpins = 1200;
-  void pause() noexcept {
-    if (n_ < kSpins) {
-      ++n_;
-      cpu_relax();
-    } else {
-      ::sched_yield();
-    }
-  }
-
- private:
-  int n_ = 0;
-};
-constexpr int kPatience = Backoff::kSpins + 200;  // pauses before a thread sleeps
+constexpr int kYieldsWithoutTask = 200;
+constexpr auto kMoveAfter = std::chrono::milliseconds(5);  // the last time, at the soonest
 
 // Ends the part of a thread when another one has failed.
 struct Abandoned {};
 
+// Asking the system who one is takes as long as a third of a small task.
+bool forked = false;
+bool in_forked_child() noexcept {
+  static const int refused = ::pthread_atfork(nullptr, nullptr, [] { forked = true; });
+  static const pid_t owner = ::getpid();
+  return refused == 0 ? forked : ::getpid() != owner;
+}
+
 }  // namespace
 
-// Everything the threads share. Fields written by different threads sit on their own cache lines.
+// Everything the threads share. What one thread writes while others read or write something else
+// sits on a cache line of its own, and what is read together on one: a line takes 100 ns to get
+// from one processor to another, and a small model has 40 tasks a token.
 struct ThreadPool::State {
-  // Task count above, threads of that task in the low bits, in one word: a worker that wakes late
-  // must never pair one task's number with another's thread count.
-  alignas(64) std::atomic<std::uint32_t> epoch{0};
-  alignas(64) std::atomic<int> n_arrived{0};        // at the barrier
-  alignas(64) std::atomic<std::uint32_t> phase{0};  // counts barriers
-  alignas(64) std::atomic<std::int64_t> next_chunk{0};
-  alignas(64) std::atomic<int> n_running{0};  // workers still inside the task
-  alignas(64) std::atomic<int> n_wanted{0};   // threads of the last task, told before its epoch
-  alignas(64) std::atomic<bool> stop{false};
+  // Written by thread 0 at the start of a task. The task count above, threads of that task in the
+  // low bits, in one word: a worker that wakes late must never pair one task's number with
+  // another's thread count.
+  alignas(64) WaitWord epoch;
+  const std::function<void(TaskContext&)>* task = nullptr;
+  std::uint32_t all_finished = 0;   // what n_finished comes to
+  std::atomic<bool> failed{false};  // the task, in which a thread met an exception
+  std::atomic<bool> stop{false};
 
-  // Of a task in which a thread met an exception; else only read.
-  alignas(64) std::atomic<bool> failed{false};
-  std::atomic<bool> caller_done{false};  // thread 0 is through, or has failed
-  std::atomic<int> n_failed_workers{0};
+  alignas(64) WaitWord n_finished;            // workers that are through, since the start
+  alignas(64) std::atomic<int> n_arrived{0};  // at the barrier
+  std::atomic<std::int64_t> next_chunk{0};
+  alignas(64) WaitWord phase;     // counts barriers
+  alignas(64) WaitWord n_wanted;  // threads of the last task, told before its epoch
+
+  // Of a task that has failed.
+  alignas(64) std::atomic<bool> caller_done{false};  // thread 0 is through, or has failed
+  std::atomic<std::uint32_t> n_failed_workers{0};
   std::exception_ptr first_error;  // of them; for the caller, when all are done
 
-  const std::function<void(TaskContext&)>* task = nullptr;
-  std::atomic<int> n_waiters{0};  // workers asleep in epoch.wait
+  struct alignas(64) Place {
+    std::atomic<int> cpu{-1};
+  };
+  static constexpr int kMostMoved = 64;  // threads: with more there is no one whose place matters
+  std::array<Place, kMostMoved> processors;  // that the workers had, when they took their last task
+  std::chrono::steady_clock::time_point next_move;  // of separate()
+
   std::mutex run_mutex;
   std::vector<std::thread> workers;
   bool refused = false;  // the system did not start a thread: not asked again for every task
-  pid_t pid = ::getpid();
 
   void worker(int index, std::uint32_t seen) {
+    const auto own = static_cast<std::uint32_t>(index);
     for (;;) {
-      seen = wait_for_task(seen);
+      seen = epoch.wait(kYieldsWithoutTask, [&](std::uint32_t now) { return now != seen; });
       if (stop.load(std::memory_order_acquire)) return;
       const int active = static_cast<int>(seen & kThreadMask);
       if (index >= active) {
-        sit_out(index);
+        // Until a task wants that many again: apart from the others, whom every task wakes.
+        n_wanted.wait(kYieldsWithoutTask, [&](std::uint32_t wanted) { return wanted > own; });
         continue;
+      }
+      if (active <= kMostMoved) {
+        processors[own].cpu.store(current_processor(), std::memory_order_relaxed);
       }
       TaskContext context(index, active, this);
       try {
@@ -104,18 +104,30 @@ struct ThreadPool::State {
         n_failed_workers.fetch_add(1);
         attend(active);
       }
-      n_running.fetch_sub(1, std::memory_order_release);
+      n_finished.add_one(all_finished);
     }
   }
 
-  // Until a task wants that many again: apart from the others, whom every task wakes.
-  void sit_out(int index) {
-    Backoff backoff;
-    for (int i = 0; i < kPatience; ++i) {
-      if (n_wanted.load(std::memory_order_acquire) > index) return;
-      backoff.pause();
-    }
-    for (int now; (now = n_wanted.load()) <= index;) n_wanted.wait(now);
+  // Of thread 0, when it waits for long. Schedulers leave two threads that need each other on one
+  // processor while others idle: 150 ms, measured, in which a small model takes 5 times as long.
+  void separate(int n_threads) noexcept {
+    if (n_threads > kMostMoved) return;
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_move) return;
+    next_move = now + kMoveAfter;
+    Processors taken;
+    const auto take = [&](int cpu) {
+      if (cpu < 0 || cpu >= static_cast<int>(taken.size())) return true;
+      const bool is_free = !taken[static_cast<std::size_t>(cpu)];
+      taken.set(static_cast<std::size_t>(cpu));
+      return is_free;
+    };
+    (void)take(current_processor());
+    std::bitset<kMostMoved> together;
+    for (std::size_t i = 1; i < static_cast<std::size_t>(n_threads); ++i)
+      together[i] = !take(processors[i].cpu.load(std::memory_order_relaxed));
+    for (std::size_t i = 1; i < static_cast<std::size_t>(n_threads); ++i)
+      if (together[i]) (void)take(move_thread(workers[i - 1], taken));
   }
 
   void note_failure() noexcept {
@@ -128,10 +140,11 @@ struct ThreadPool::State {
     for (;;) {
       const auto now = phase.load();
       if (arrive(n_threads, now)) continue;
-      Backoff backoff;
+      Patience patience;
       while (phase.load() == now) {
-        if (caller_done.load() && n_running.load() <= n_failed_workers.load()) return;
-        backoff.pause();
+        if (caller_done.load() && all_finished - n_finished.load() <= n_failed_workers.load())
+          return;
+        patience.pause();
       }
     }
   }
@@ -142,14 +155,8 @@ struct ThreadPool::State {
     n_arrived.store(0, std::memory_order_relaxed);
     next_chunk.store(failed.load(std::memory_order_relaxed) ? kNoChunk : 0,
                      std::memory_order_relaxed);
-    phase.store(now + 1, std::memory_order_release);
+    phase.store(now + 1);
     return true;
-  }
-
-  // Of thread 0, behind its own part.
-  void wait_for_workers() noexcept {
-    Backoff backoff;
-    while (n_running.load(std::memory_order_acquire) != 0) backoff.pause();
   }
 
   // With run_mutex held. Starts workers up to n_threads - 1 or what the system allows; the reason
@@ -168,21 +175,6 @@ struct ThreadPool::State {
     }
     return {};
   }
-
-  // Spins, then yields for a while (a decode loop calls again soon), then sleeps.
-  std::uint32_t wait_for_task(std::uint32_t seen) {
-    Backoff backoff;
-    for (int i = 0; i < kPatience; ++i) {
-      const auto now = epoch.load(std::memory_order_acquire);
-      if (now != seen) return now;
-      backoff.pause();
-    }
-    n_waiters.fetch_add(1);
-    while (epoch.load(std::memory_order_acquire) == seen)
-      epoch.wait(seen, std::memory_order_acquire);
-    n_waiters.fetch_sub(1);
-    return epoch.load(std::memory_order_acquire);
-  }
 };
 
 void TaskContext::barrier() {
@@ -191,10 +183,12 @@ void TaskContext::barrier() {
     state.next_chunk.store(0, std::memory_order_relaxed);
     return;
   }
-  const auto phase = state.phase.load(std::memory_order_acquire);
+  const auto phase = state.phase.load();
   if (!state.arrive(n_threads_, phase)) {
-    Backoff backoff;
-    while (state.phase.load(std::memory_order_acquire) == phase) backoff.pause();
+    const auto moved_on = [&](std::uint32_t now) { return now != phase; };
+    state.phase.wait(WaitWord::kUntilCrowded, moved_on, [&] {
+      if (thread_ == 0) state.separate(n_threads_);
+    });
   }
   // What another one should have done by now is not there to go on with.
   if (state.failed.load(std::memory_order_relaxed)) throw Abandoned();
@@ -205,19 +199,19 @@ std::int64_t TaskContext::next_chunk() noexcept {
                                                                        std::memory_order_relaxed);
 }
 
-ThreadPool::ThreadPool() : state_(std::make_unique<State>()) {}
+ThreadPool::ThreadPool() : state_(std::make_unique<State>()) {
+  (void)in_forked_child();  // from now on
+}
 
 ThreadPool::~ThreadPool() {
-  if (::getpid() != state_->pid) {
+  if (in_forked_child()) {
     // A forked child has no worker threads to join; their handles must not be destroyed either.
     (void)state_.release();
     return;
   }
   state_->stop.store(true, std::memory_order_release);
-  state_->epoch.fetch_add(kThreadMask + 1);
-  state_->epoch.notify_all();
+  state_->epoch.store(state_->epoch.load() + kThreadMask + 1);
   state_->n_wanted.store(kMaxThreads);
-  state_->n_wanted.notify_all();
   for (auto& worker : state_->workers) worker.join();
 }
 
@@ -228,12 +222,12 @@ ThreadPool& ThreadPool::shared() {
 
 namespace {
 
-void check_run(int n_threads, pid_t owner) {
+void check_run(int n_threads) {
   if (n_threads < 1 || n_threads > kMaxThreads) {
     throw_invalid("n_threads is " + std::to_string(n_threads) + "; expected 1 to " +
                   std::to_string(kMaxThreads));
   }
-  if (::getpid() != owner) {
+  if (in_forked_child()) {
     throw Error(
         ErrorCode::kInternal,
         "specdec was used in a forked child of the process that loaded it; start workers with the "
@@ -245,7 +239,7 @@ void check_run(int n_threads, pid_t owner) {
 
 int ThreadPool::start(int n_threads) {
   State& state = *state_;
-  check_run(n_threads, state.pid);
+  check_run(n_threads);
   int n_started = 0;
   std::string reason;
   {
@@ -264,11 +258,13 @@ int ThreadPool::start(int n_threads) {
 
 void ThreadPool::run(int n_threads, const std::function<void(TaskContext&)>& task) {
   State& state = *state_;
-  check_run(n_threads, state.pid);
+  check_run(n_threads);
   const std::lock_guard lock(state.run_mutex);
   if (!state.refused) (void)state.start_workers(n_threads);
   n_threads = std::min(n_threads, static_cast<int>(state.workers.size()) + 1);
-  state.next_chunk.store(0, std::memory_order_relaxed);
+  // Not stored in vain: that would take its line from whoever used it last.
+  if (state.next_chunk.load(std::memory_order_relaxed) != 0)
+    state.next_chunk.store(0, std::memory_order_relaxed);
   if (n_threads == 1) {
     TaskContext context(0, 1, &state);
     task(context);
@@ -281,25 +277,26 @@ void ThreadPool::run(int n_threads, const std::function<void(TaskContext&)>& tas
     state.n_arrived.store(0);
   }
   state.caller_done.store(false, std::memory_order_relaxed);
-  state.n_running.store(n_threads - 1, std::memory_order_relaxed);
-  if (const int before = state.n_wanted.load(std::memory_order_relaxed); before != n_threads) {
-    state.n_wanted.store(n_threads);
-    if (n_threads > before) state.n_wanted.notify_all();
+  const auto wanted = static_cast<std::uint32_t>(n_threads);
+  state.all_finished += wanted - 1;
+  if (const auto before = state.n_wanted.load(); wanted > before) {
+    state.n_wanted.store(wanted);
+  } else if (wanted < before) {
+    state.n_wanted.prepare(wanted);
   }
   const auto count = (state.epoch.load() & ~kThreadMask) + kThreadMask + 1;
-  state.epoch.store(count |
-                    static_cast<std::uint32_t>(n_threads));  // seq_cst: ordered against n_waiters
-  if (state.n_waiters.load() > 0) state.epoch.notify_all();
+  state.epoch.store(count | wanted);
   TaskContext context(0, n_threads, &state);
   try {
     task(context);
-    state.caller_done.store(true);
+    state.caller_done.store(true, std::memory_order_release);
   } catch (...) {
     state.note_failure();
     state.caller_done.store(true);
     state.attend(n_threads);
   }
-  state.wait_for_workers();
+  const auto all = [&](std::uint32_t now) { return now == state.all_finished; };
+  state.n_finished.wait(WaitWord::kUntilCrowded, all, [&] { state.separate(n_threads); });
   if (state.failed.load(std::memory_order_relaxed))
     std::rethrow_exception(std::exchange(state.first_error, nullptr));
 }

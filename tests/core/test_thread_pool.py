@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -34,6 +36,38 @@ def test_threads_that_sat_out_come_back():
         for n_threads in (8, 2, 2, 3, 8):
             assert base.run_task(n_threads, 2, 5)["entered"] == [1] * n_threads
             time.sleep(0.0004 * (i % 5))
+
+
+def test_threads_on_a_crowded_machine():
+    """Others want every processor: who waits sleeps there and must be woken."""
+    hog = [sys.executable, "-c", "while True: pass"]
+    hogs = [subprocess.Popen(hog) for _ in range(2 * len(os.sched_getaffinity(0)))]
+    try:
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            for n_threads in (2, 3, 8, 2):
+                result = base.run_task(n_threads, 5, 7)
+                assert result["entered"] == [1] * n_threads
+                assert result["taken"] == [1] * 35
+                assert result["early"] == 0
+    finally:
+        for process in hogs:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux moves threads")
+def test_a_thread_is_moved_to_another_processor():
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one processor")
+    n_there = 0
+    for _ in range(20):
+        before, moved, after, nowhere = base.move_busy_thread()
+        assert moved in os.sched_getaffinity(0)
+        assert moved != before
+        assert nowhere == -1
+        n_there += after == moved  # but for what the scheduler does afterwards
+    assert n_there > 5
 
 
 def test_callers_take_turns():

@@ -20,6 +20,7 @@
 #include "base/mapped_file.h"
 #include "base/read_real.h"
 #include "base/rng.h"
+#include "base/system.h"
 #include "base/thread_pool.h"
 
 namespace py = pybind11;
@@ -140,6 +141,31 @@ py::tuple read_cut_file(const std::string& path, std::int64_t left, int n_thread
   return py::make_tuple(error, py::bytes(bytes));
 }
 
+// Moves a thread from the processor that it runs on: that one, what move_thread() says, and where
+// it runs right afterwards.
+py::tuple move_busy_thread() {
+  const py::gil_scoped_release release;
+  std::atomic<int> cpu{-1};
+  std::atomic<bool> stop{false};
+  std::thread thread([&] {
+    while (!stop) cpu = current_processor();
+  });
+  int before = -1;
+  while ((before = cpu) < 0) std::this_thread::yield();
+  Processors taken;
+  taken.set(static_cast<std::size_t>(before));
+  const int moved = move_thread(thread, taken);
+  cpu = -1;
+  int after = -1;
+  while ((after = cpu) < 0) std::this_thread::yield();
+  taken.set();
+  const int nowhere = move_thread(thread, taken);
+  stop = true;
+  thread.join();
+  const py::gil_scoped_acquire gil;
+  return py::make_tuple(before, moved, after, nowhere);
+}
+
 int map_and_unmap(const std::string& path, int n) {
   std::vector<std::unique_ptr<MappedFile>> files;
   for (int i = 0; i < n; ++i) files.push_back(std::make_unique<MappedFile>(path));
@@ -168,6 +194,7 @@ PYBIND11_MODULE(_testing_base, m) {
   m.def("run_concurrently", &run_concurrently);
   m.def("read_cut_file", &read_cut_file);
   m.def("map_and_unmap", &map_and_unmap);
+  m.def("move_busy_thread", &move_busy_thread);
   m.def("control_groups", &control_groups);
   m.def("threads_for_cores", &threads_for_cores);
   m.def("run_failing", &run_failing, py::arg("n_threads"), py::arg("n_tasks"),

@@ -1,0 +1,84 @@
+#include "base/waiting.h"
+
+#include <sched.h>
+
+#include <chrono>
+
+#include "base/system.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace specdec {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr Clock::duration kAtOnce = std::chrono::microseconds(200);  // or to one of its own pool
+constexpr Clock::duration kDoubt = std::chrono::milliseconds(10);    // before two of them say so
+constexpr Clock::duration kMemory = std::chrono::milliseconds(500);
+
+// What waiting threads have seen, as times: since when others seem to want the processors, and
+// until when that is believed.
+std::atomic<Clock::rep> suspected_since{0};
+std::atomic<Clock::rep> crowded_until{0};
+
+bool crowded() noexcept {
+  return Clock::now().time_since_epoch().count() < crowded_until.load(std::memory_order_relaxed);
+}
+
+void yield() noexcept {
+  const auto before = Clock::now();
+  ::sched_yield();
+  const auto now = Clock::now();
+  if (now - before < kAtOnce) return;
+  const Clock::time_point since{Clock::duration(suspected_since.load(std::memory_order_relaxed))};
+  const auto set = [](std::atomic<Clock::rep>& time, Clock::time_point value) {
+    time.store(value.time_since_epoch().count(), std::memory_order_relaxed);
+  };
+  if (now - since > 2 * kMemory) {
+    set(suspected_since, now);
+  } else if (now - since > kDoubt) {
+    set(crowded_until, now + kMemory);
+    set(suspected_since, now);  // the next one after that time is believed at once
+  }
+}
+
+inline void cpu_relax() noexcept {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+bool Patience::pause(int n_yields) noexcept {
+  if (n_ < kSpins) {
+    cpu_relax();
+  } else if (n_ - kSpins >= n_yields || crowded()) {
+    return false;
+  } else {
+    yield();
+  }
+  ++n_;
+  return true;
+}
+
+void Patience::pause() noexcept {
+  if (n_ < kSpins) {
+    ++n_;
+    cpu_relax();
+  } else {
+    ::sched_yield();
+  }
+}
+
+void WaitWord::sleep(std::uint32_t value) const noexcept { sleep_on(word_, value); }
+
+void WaitWord::wake() noexcept {
+  if (n_asleep_.load() > 0) wake_sleepers(word_);
+}
+
+}  // namespace specdec
