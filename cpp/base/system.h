@@ -63,10 +63,10 @@ void wake_sleepers(std::atomic<std::uint32_t>& word) noexcept;
 
 // The processor that runs this thread right now; -1: not known.
 [[nodiscard]] int current_processor() noexcept;
-// Puts a thread on a processor that it may use and that is not one of `taken`, once: it may go
-// elsewhere afterwards. Returns that processor; -1: there is none, or the system does not do it.
+// Puts a thread on a processor that it may use and that is none of `taken`, once: it may go
+// elsewhere afterwards. False: there is none, or the system does not do it.
 using Processors = std::bitset<1024>;
-int move_thread(std::thread& thread, const Processors& taken) noexcept;
+bool move_thread(std::thread& thread, const Processors& taken) noexcept;
 
 // Unlike for threads that run at the same time, never 0. May be called in a signal handler.
 [[nodiscard]] long current_thread_id() noexcept;

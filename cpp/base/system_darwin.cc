@@ -30,7 +30,7 @@ void wake_sleepers(std::atomic<std::uint32_t>& word) noexcept { word.notify_all(
 
 int current_processor() noexcept { return -1; }
 
-int move_thread(std::thread&, const Processors&) noexcept { return -1; }
+bool move_thread(std::thread&, const Processors&) noexcept { return false; }
 
 void advise_huge_pages(void*, std::size_t) noexcept {}
 

@@ -52,19 +52,15 @@ void wake_sleepers(std::atomic<std::uint32_t>& word) noexcept {
 
 int current_processor() noexcept { return ::sched_getcpu(); }
 
-int move_thread(std::thread& thread, const Processors& taken) noexcept {
+bool move_thread(std::thread& thread, const Processors& taken) noexcept {
   cpu_set_t allowed;
-  if (::pthread_getaffinity_np(thread.native_handle(), sizeof allowed, &allowed) != 0) return -1;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed) || taken.test(static_cast<std::size_t>(cpu))) continue;
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
-    if (::pthread_setaffinity_np(thread.native_handle(), sizeof one, &one) != 0) continue;  // off
-    (void)::pthread_setaffinity_np(thread.native_handle(), sizeof allowed, &allowed);
-    return cpu;
-  }
-  return -1;
+  if (::pthread_getaffinity_np(thread.native_handle(), sizeof allowed, &allowed) != 0) return false;
+  cpu_set_t others = allowed;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (taken.test(static_cast<std::size_t>(cpu))) CPU_CLR(cpu, &others);
+  // Fails where no processor is left. The system knows best which of them.
+  if (::pthread_setaffinity_np(thread.native_handle(), sizeof others, &others) != 0) return false;
+  return ::pthread_setaffinity_np(thread.native_handle(), sizeof allowed, &allowed) == 0;
 }
 
 namespace {

@@ -37,7 +37,8 @@ constexpr auto kMoveAfter = std::chrono::milliseconds(5);  // the last time, at 
 // Ends the part of a thread when another one has failed.
 struct Abandoned {};
 
-// Asking the system who one is takes as long as a third of a small task.
+// Of those that run handlers of fork(), which Python's do: asking the system each time who one is
+// takes a third of a small task.
 bool forked = false;
 bool in_forked_child() noexcept {
   static const int refused = ::pthread_atfork(nullptr, nullptr, [] { forked = true; });
@@ -75,6 +76,7 @@ struct ThreadPool::State {
     std::atomic<int> cpu{-1};
   };
   static constexpr int kMostMoved = 64;  // threads: with more there is no one whose place matters
+  static constexpr unsigned kTasksAPlace = 16;  // some systems must be called to tell it
   std::array<Place, kMostMoved> processors;  // that the workers had, when they took their last task
   std::chrono::steady_clock::time_point next_move;  // of separate()
 
@@ -84,6 +86,7 @@ struct ThreadPool::State {
 
   void worker(int index, std::uint32_t seen) {
     const auto own = static_cast<std::uint32_t>(index);
+    unsigned n_tasks = 0;
     for (;;) {
       seen = epoch.wait(kYieldsWithoutTask, [&](std::uint32_t now) { return now != seen; });
       if (stop.load(std::memory_order_acquire)) return;
@@ -93,9 +96,8 @@ struct ThreadPool::State {
         n_wanted.wait(kYieldsWithoutTask, [&](std::uint32_t wanted) { return wanted > own; });
         continue;
       }
-      if (active <= kMostMoved) {
+      if (active <= kMostMoved && n_tasks++ % kTasksAPlace == 0)
         processors[own].cpu.store(current_processor(), std::memory_order_relaxed);
-      }
       TaskContext context(index, active, this);
       try {
         (*task)(context);
@@ -127,7 +129,7 @@ struct ThreadPool::State {
     for (std::size_t i = 1; i < static_cast<std::size_t>(n_threads); ++i)
       together[i] = !take(processors[i].cpu.load(std::memory_order_relaxed));
     for (std::size_t i = 1; i < static_cast<std::size_t>(n_threads); ++i)
-      if (together[i]) (void)take(move_thread(workers[i - 1], taken));
+      if (together[i]) (void)move_thread(workers[i - 1], taken);
   }
 
   void note_failure() noexcept {

@@ -63,10 +63,10 @@ def test_a_thread_is_moved_to_another_processor():
     n_there = 0
     for _ in range(20):
         before, moved, after, nowhere = base.move_busy_thread()
-        assert moved in os.sched_getaffinity(0)
-        assert moved != before
-        assert nowhere == -1
-        n_there += after == moved  # but for what the scheduler does afterwards
+        assert moved
+        assert not nowhere
+        assert after in os.sched_getaffinity(0)
+        n_there += after != before  # but for what the scheduler does afterwards
     assert n_there > 5
 
 

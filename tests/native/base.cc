@@ -141,8 +141,8 @@ py::tuple read_cut_file(const std::string& path, std::int64_t left, int n_thread
   return py::make_tuple(error, py::bytes(bytes));
 }
 
-// Moves a thread from the processor that it runs on: that one, what move_thread() says, and where
-// it runs right afterwards.
+// Moves a thread from the processor that it runs on: that one, whether move_thread() did, and where
+// it runs right afterwards; and whether it does without a processor that is left.
 py::tuple move_busy_thread() {
   const py::gil_scoped_release release;
   std::atomic<int> cpu{-1};
@@ -154,12 +154,12 @@ py::tuple move_busy_thread() {
   while ((before = cpu) < 0) std::this_thread::yield();
   Processors taken;
   taken.set(static_cast<std::size_t>(before));
-  const int moved = move_thread(thread, taken);
+  const bool moved = move_thread(thread, taken);
   cpu = -1;
   int after = -1;
   while ((after = cpu) < 0) std::this_thread::yield();
   taken.set();
-  const int nowhere = move_thread(thread, taken);
+  const bool nowhere = move_thread(thread, taken);
   stop = true;
   thread.join();
   const py::gil_scoped_acquire gil;
