@@ -7,19 +7,20 @@ namespace specdec {
 namespace {
 
 constexpr double kLeastSpeedup = 1.02;
-constexpr double kLeastAtFirst = 1.05;  // in a request that is short and has earned nothing
-constexpr int kProbeAfter = 32;         // plain tokens after which a model gets another chance
-constexpr int kPlainEvery = 24;         // passes between plain steps that keep their cost honest
-constexpr int kPlainSeldom = 64;        // while drafts gain clearly
-constexpr double kClearly = 1.6;        // as a plain step never changes so much unseen
-constexpr double kFreeLookupMs = 0.02;  // of each plain step: lookups start free
-constexpr double kOutlier = 2.0;        // what a pass may cost of its prediction in the credit
-constexpr double kCatchUpRounds = 8.0;  // over which the cost of reading up is spread
-constexpr double kReadingGain = 0.1;    // that more context may be worth, in plain time
-constexpr double kReadingCredit = 2.0;  // of its expected cost, earned before: the end is unknown
-constexpr double kGainRate = 0.1;       // weight of one round in the mean of what rounds gained
-constexpr int kGainRounds = 6;          // rounds before that mean is believed
-constexpr double kUnknownDraft = 0.5;   // a draft step that was never measured, in plain steps
+constexpr double kLeastAtFirst = 1.05;   // in a request that is short and has earned nothing
+constexpr int kProbeAfter = 32;          // plain tokens after which a model gets another chance
+constexpr int kPlainEvery = 24;          // passes between plain steps that keep their cost honest
+constexpr int kPlainSeldom = 64;         // while drafts gain clearly
+constexpr double kClearly = 1.6;         // as a plain step never changes so much unseen
+constexpr double kFreeLookupMs = 0.02;   // of each plain step: lookups start free
+constexpr double kOutlier = 2.0;         // what a pass may cost of its prediction in the credit
+constexpr double kCatchUpRounds = 8.0;   // over which the cost of reading up is spread
+constexpr double kReadingGain = 0.1;     // that more context may be worth, in plain time
+constexpr double kReadingCredit = 2.0;   // of its expected cost, earned before: the end is unknown
+constexpr double kGainRate = 0.1;        // weight of one round in the mean of what rounds gained
+constexpr int kGainRounds = 6;           // rounds before that mean is believed
+constexpr double kHopeless = 1.0 / 256;  // chance of a whole draft below which none is longer
+constexpr double kUnknownDraft = 0.5;    // a draft step that was never measured, in plain steps
 
 constexpr std::string_view kNoRoom = "no room for a draft";
 
@@ -75,8 +76,9 @@ double Controller::draft_ms(const Standing& drafter, int n_behind, int length) c
   const CostModel& cost = drafter.cost;
   // In passes of one row. What lacks is read with all that is read again.
   double steps = cost.ratio(n_reread_ > 0 ? n_reread_ + 1 : n_behind);
-  for (int step = 1; step < length; ++step)
-    steps += n_reread_ > 0 ? cost.ratio(n_reread_ + 1 + step) : 1.0;
+  if (n_reread_ == 0) steps += length - 1;
+  for (int step = 1; n_reread_ > 0 && step < length; ++step)
+    steps += cost.ratio(n_reread_ + 1 + step);
   return steps * (cost.known() ? cost.ms(1) : kUnknownDraft * target_.ms(1));
 }
 
@@ -88,7 +90,7 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
   double all_right = 1.0;
   const int limit = std::min(budget, offer.n_tokens);
   const double least = credit_.at_first(plain_ms()) ? kLeastAtFirst : kLeastSpeedup;
-  for (int n = 1; n <= limit; ++n) {
+  for (int n = 1; n <= limit && (all_right > kHopeless || n <= offer.n_least); ++n) {
     all_right *= drafter.traits.lookup ? drafter.acceptance.rate(n - 1, grade)
                                        : drafter.acceptance.rate(n - 1);
     expected += all_right;

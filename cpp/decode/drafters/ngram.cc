@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <memory>
 #include <string>
-#include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "decode/drafter.h"
@@ -12,7 +12,7 @@
 namespace specdec {
 namespace {
 
-// Of what is kept, about 100 bytes each; then the older half is forgotten.
+// Of what is kept, at most 64 bytes each; then the older half is forgotten.
 constexpr std::size_t kMostCounts = 1 << 17;
 
 std::uint64_t mix(std::uint64_t x) {
@@ -26,6 +26,58 @@ std::uint64_t mix(std::uint64_t x) {
 std::uint64_t hash_with(std::uint64_t hash, TokenId token) {
   return mix(hash + 0x9E3779B97F4A7C15ULL + static_cast<std::uint32_t>(token));
 }
+
+struct Follower {
+  TokenId token = -1;
+  std::uint32_t count = 0;
+};
+
+// By 64-bit hash, open addressing: a token of a small model takes 200 microseconds, in which
+// lookups should not be felt.
+class HashTable {
+ public:
+  [[nodiscard]] Follower find(std::uint64_t key) const {
+    if (slots_.empty()) return {};
+    const Slot& slot = slots_[place(key)];
+    return slot.key == nonzero(key) ? slot.value : Follower();
+  }
+  // The value of a key, and whether it was not there yet. Valid until the next call.
+  std::pair<Follower*, bool> insert(std::uint64_t key) {
+    if (2 * (n_used_ + 1) > slots_.size()) grow();
+    Slot& slot = slots_[place(key)];
+    const bool is_new = slot.key == 0;
+    if (is_new) {
+      slot.key = nonzero(key);
+      ++n_used_;
+    }
+    return {&slot.value, is_new};
+  }
+
+ private:
+  struct Slot {
+    std::uint64_t key = 0;  // 0: free
+    Follower value;
+  };
+  static std::uint64_t nonzero(std::uint64_t key) { return key != 0 ? key : 1; }
+
+  // Where the key is, or would be.
+  [[nodiscard]] std::size_t place(std::uint64_t key) const {
+    const std::size_t mask = slots_.size() - 1;
+    auto i = static_cast<std::size_t>(nonzero(key)) & mask;
+    while (slots_[i].key != 0 && slots_[i].key != nonzero(key)) i = (i + 1) & mask;
+    return i;
+  }
+
+  void grow() {
+    const std::vector<Slot> old = std::move(slots_);
+    slots_.assign(std::max<std::size_t>(2 * old.size(), 64), {});
+    for (const Slot& slot : old)
+      if (slot.key != 0) slots_[place(slot.key)] = slot;
+  }
+
+  std::vector<Slot> slots_;
+  std::size_t n_used_ = 0;
+};
 
 class NGram final : public Drafter {
  public:
@@ -66,8 +118,10 @@ class NGram final : public Drafter {
     DraftProposal proposal;
     // Only the last n tokens matter.
     const std::size_t keep = std::min(committed.size(), levels_.size());
-    std::vector<TokenId> context(committed.end() - static_cast<std::ptrdiff_t>(keep),
-                                 committed.end());
+    std::vector<TokenId> context;
+    context.reserve(keep + static_cast<std::size_t>(max_tokens));
+    context.assign(committed.end() - static_cast<std::ptrdiff_t>(keep), committed.end());
+    proposal.tokens.reserve(static_cast<std::size_t>(max_tokens));
     while (proposal.size() < max_tokens) {
       int level = 0;
       const TokenId next = query(context, level);
@@ -111,24 +165,21 @@ class NGram final : public Drafter {
   }
 
  private:
-  struct Follower {
-    TokenId token = -1;
-    std::uint32_t count = 0;
-  };
   // Contexts of one length, by their 64-bit hash; a collision could only worsen a guess.
   struct Level {
-    std::unordered_map<std::uint64_t, std::uint32_t> counts;  // (context, follower) -> count
-    std::unordered_map<std::uint64_t, Follower> best;  // context -> most frequent, then most recent
+    HashTable best;    // context -> most frequent follower, then most recent
+    HashTable others;  // (context, follower) -> count, of those that were not always the best
   };
 
-  // Calls visit(level, hash of the last level + 1 tokens) from the shortest context to the longest.
+  // Calls visit(level, hash of the last level + 1 tokens) from the shortest context to the longest,
+  // until it says false.
   template <typename Visit>
   void for_each_level(std::span<const TokenId> context, Visit&& visit) const {
     std::uint64_t hash = 0;
     const std::size_t n = std::min(context.size(), levels_.size());
     for (std::size_t i = 0; i < n; ++i) {
       hash = hash_with(hash, context[context.size() - 1 - i]);
-      visit(i, hash);
+      if (!visit(i, hash)) return;
     }
   }
 
@@ -140,25 +191,36 @@ class NGram final : public Drafter {
     }
     for_each_level(context, [&](std::size_t at, std::uint64_t hash) {
       Level& level = levels_[at];
-      const std::uint64_t key = hash_with(~hash, follower);
-      const auto [counted, is_new] = level.counts.try_emplace(key, 0);
-      const auto [best, is_first] = level.best.try_emplace(hash);
-      if (is_new) ++n_counts_;
-      if (older_ != nullptr) {  // what is seen again goes on from there
-        const Level& older = (*older_)[at];
-        if (is_new) counted->second = find_or(older.counts, key, 0U);
-        if (is_first) best->second = find_or(older.best, hash, Follower());
+      const Level* const older = older_ != nullptr ? &(*older_)[at] : nullptr;
+      const auto [best, is_first] = level.best.insert(hash);
+      if (is_first) {
+        ++n_counts_;
+        if (older != nullptr) *best = older->best.find(hash);  // it goes on from there
       }
-      const std::uint32_t n = ++counted->second;
-      if (n >= best->second.count) best->second = {follower, n};
+      if (best->count == 0 || best->token == follower) {
+        *best = {follower, best->count + 1};
+        return true;
+      }
+      const auto [counted, is_new] = level.others.insert(key_of(hash, follower));
+      if (is_new) {
+        ++n_counts_;
+        if (older != nullptr) *counted = counted_in(*older, hash, follower);
+      }
+      *counted = {follower, counted->count + 1};
+      if (counted->count < best->count) return true;
+      const Follower fallen = std::exchange(*best, *counted);
+      *level.others.insert(key_of(hash, fallen.token)).first = fallen;
+      return true;
     });
   }
 
-  template <typename Value>
-  static Value find_or(const std::unordered_map<std::uint64_t, Value>& map, std::uint64_t key,
-                       Value other) {
-    const auto found = map.find(key);
-    return found != map.end() ? found->second : other;
+  static std::uint64_t key_of(std::uint64_t context, TokenId follower) {
+    return hash_with(~context, follower);
+  }
+
+  static Follower counted_in(const Level& level, std::uint64_t context, TokenId follower) {
+    const Follower best = level.best.find(context);
+    return best.token == follower ? best : level.others.find(key_of(context, follower));
   }
 
   // The best follower of the longest known context, and how long that is.
@@ -167,14 +229,15 @@ class NGram final : public Drafter {
     int n = 0;
     for_each_level(context, [&](std::size_t at, std::uint64_t hash) {
       ++n;
-      Follower best = find_or(levels_[at].best, hash, Follower());
-      if (best.count == 0 && older_ != nullptr) best = find_or((*older_)[at].best, hash, best);
-      const bool usable = best.count > 0 &&
-                          best.count >= static_cast<std::uint32_t>(options_.min_count) &&
-                          best.token < vocab_size_;
-      if (!usable) return;
+      Follower best = levels_[at].best.find(hash);
+      if (best.count == 0 && older_ != nullptr) best = (*older_)[at].best.find(hash);
+      if (best.count == 0) return false;  // so no longer one was seen either
+      const bool usable =
+          best.count >= static_cast<std::uint32_t>(options_.min_count) && best.token < vocab_size_;
+      if (!usable) return true;
       found = best.token;  // a longer context overrules
       length = n;
+      return true;
     });
     return found;
   }
