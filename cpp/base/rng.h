@@ -2,7 +2,9 @@
 // state, so a result never depends on the order of calls.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace specdec {
 
@@ -19,6 +21,11 @@ enum class RngStream : std::uint32_t {
 // 64 well-mixed bits (Philox-4x32-10, Salmon et al. 2011).
 [[nodiscard]] std::uint64_t random_bits(std::uint64_t seed, RngStream stream,
                                         std::uint64_t position, std::uint32_t index);
+
+// The same of so many indices from `first` on, in half of the time and less.
+inline constexpr std::size_t kRandomLanes = 8;
+void random_bits(std::uint64_t seed, RngStream stream, std::uint64_t position, std::uint32_t first,
+                 std::span<std::uint64_t, kRandomLanes> out);
 
 // Uniform in [0, 1) with 53 bits.
 [[nodiscard]] inline double random_uniform(std::uint64_t seed, RngStream stream,

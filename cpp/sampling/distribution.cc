@@ -67,6 +67,14 @@ Distribution Distribution::dense(std::vector<double> log_weights) {
   return d;
 }
 
+Distribution Distribution::dense(std::vector<double> log_weights, std::size_t best) {
+  SPECDEC_CHECK(best < log_weights.size());
+  Distribution d;
+  d.log_weights_ = std::move(log_weights);
+  d.best_ = best;
+  return d;
+}
+
 Distribution Distribution::sparse(std::vector<TokenId> tokens, std::vector<double> log_weights) {
   SPECDEC_CHECK(tokens.size() == log_weights.size() && !tokens.empty());
   Distribution d;

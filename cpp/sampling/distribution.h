@@ -23,6 +23,8 @@ class Distribution {
   [[nodiscard]] static Distribution one_hot(TokenId token);
   // One entry per token id 0 .. n - 1. Throws Error(kNumerical) unless the largest is finite.
   [[nodiscard]] static Distribution dense(std::vector<double> log_weights);
+  // The same, where the best entry, with a finite weight, is known.
+  [[nodiscard]] static Distribution dense(std::vector<double> log_weights, std::size_t best);
   // `tokens` ascending and distinct, one weight each.
   [[nodiscard]] static Distribution sparse(std::vector<TokenId> tokens,
                                            std::vector<double> log_weights);

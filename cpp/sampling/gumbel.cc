@@ -53,36 +53,70 @@ double gumbel_noise(std::uint64_t seed, std::uint64_t position, TokenId token) {
                      coarse_of(coarse_block(seed, position, id / kTokensPerBlock), id));
 }
 
+namespace {
+
+// The best token so far.
+struct Best {
+  TokenId token;
+  double score;
+
+  // Of a token whose top bits do not rule it out.
+  void look_at(std::uint32_t token_id, double log_weight, std::uint32_t coarse, std::uint64_t seed,
+               std::uint64_t position) {
+    const double other = log_weight + exact_noise(seed, position, token_id, coarse);
+    const auto id = static_cast<TokenId>(token_id);
+    if (other > score || (other == score && id < token)) *this = {id, other};
+  }
+};
+
+// All tokens of a vocabulary.
+void look_at_all(Best& best, std::span<const double> log_weights, std::uint64_t seed,
+                 std::uint64_t position) {
+  constexpr std::size_t kGroup = kRandomLanes * kTokensPerBlock;
+  const std::array<double, 256>& bounds = upper_bounds();
+  std::array<std::uint64_t, kRandomLanes> blocks{};
+  for (std::size_t first = 0; first < log_weights.size(); first += kGroup) {
+    random_bits(seed, RngStream::kGumbel, position,
+                static_cast<std::uint32_t>(first / kTokensPerBlock), blocks);
+    const std::size_t n = std::min(kGroup, log_weights.size() - first);
+    for (std::size_t i = 0; i < n; ++i) {
+      const auto token = static_cast<std::uint32_t>(first + i);
+      const std::uint32_t coarse = coarse_of(blocks[i / kTokensPerBlock], token);
+      const double log_weight = log_weights[first + i];
+      if (log_weight + bounds[coarse] < best.score) continue;
+      best.look_at(token, log_weight, coarse, seed, position);
+    }
+  }
+}
+
+}  // namespace
+
 TokenId gumbel_argmax(const Distribution& distribution, std::uint64_t seed,
                       std::uint64_t position) {
-  TokenId best = distribution.best_token();
-  if (distribution.is_one_hot()) return best;
+  Best best{distribution.best_token(), 0.0};
+  if (distribution.is_one_hot()) return best.token;
   const std::array<double, 256>& bounds = upper_bounds();
   const std::span<const double> log_weights = distribution.log_weights();
-  double best_score = log_weights[distribution.best_entry()] + gumbel_noise(seed, position, best);
-  double floor = best_score - kGumbelMax;  // a log weight below it cannot win
-
+  best.score = log_weights[distribution.best_entry()] + gumbel_noise(seed, position, best.token);
+  if (distribution.is_dense()) {
+    look_at_all(best, log_weights, seed, position);
+    return best.token;
+  }
   std::uint64_t block_bits = 0;
   std::uint32_t block = ~0U;
   for (std::size_t entry = 0; entry < log_weights.size(); ++entry) {
     const double log_weight = log_weights[entry];
-    if (log_weight < floor) continue;
+    if (log_weight < best.score - kGumbelMax) continue;  // cannot win
     const auto token = static_cast<std::uint32_t>(distribution.token(entry));
     if (token / kTokensPerBlock != block) {
       block = token / kTokensPerBlock;
       block_bits = coarse_block(seed, position, block);
     }
     const std::uint32_t coarse = coarse_of(block_bits, token);
-    if (log_weight + bounds[coarse] < best_score) continue;
-    const double score = log_weight + exact_noise(seed, position, token, coarse);
-    const auto id = static_cast<TokenId>(token);
-    if (score > best_score || (score == best_score && id < best)) {
-      best_score = score;
-      best = id;
-      floor = best_score - kGumbelMax;
-    }
+    if (log_weight + bounds[coarse] < best.score) continue;
+    best.look_at(token, log_weight, coarse, seed, position);
   }
-  return best;
+  return best.token;
 }
 
 double gaussian_noise(std::uint64_t seed, std::uint64_t position, TokenId token) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <numeric>
 #include <string>
@@ -48,20 +49,28 @@ void apply_penalties(std::span<float> row, const SamplingParams& params,
   }
 }
 
-// Best entry; refuses rows that sampling cannot make sense of.
+// Best entry, the first of equal ones; refuses rows that sampling cannot make sense of.
 std::size_t checked_argmax(std::span<const float> row) {
-  std::size_t best = 0;
-  bool nan = false;
-  for (std::size_t i = 0; i < row.size(); ++i) {
-    nan |= row[i] != row[i];
-    if (row[i] > row[best]) best = i;
-  }
-  if (nan || row.empty() || !std::isfinite(row[best])) {
+  constexpr std::size_t kLanes = 16;  // that compilers make vectors of
+  float best[kLanes];
+  std::uint32_t nan[kLanes] = {};
+  std::fill_n(best, kLanes, -std::numeric_limits<float>::infinity());
+  const auto look_at = [&](float x, std::size_t lane) {
+    nan[lane] |= x != x ? 1U : 0U;
+    best[lane] = x > best[lane] ? x : best[lane];
+  };
+  std::size_t i = 0;
+  for (; i + kLanes <= row.size(); i += kLanes)
+    for (std::size_t lane = 0; lane < kLanes; ++lane) look_at(row[i + lane], lane);
+  for (; i < row.size(); ++i) look_at(row[i], 0);
+  const bool has_nan = std::any_of(nan, nan + kLanes, [](std::uint32_t n) { return n != 0; });
+  const float max = *std::max_element(best, best + kLanes);
+  if (has_nan || !std::isfinite(max)) {
     throw Error(ErrorCode::kNumerical,
                 "the logits of a row of " + std::to_string(row.size()) +
-                    (nan ? " tokens contain NaN" : " tokens have no finite maximum"));
+                    (has_nan ? " tokens contain NaN" : " tokens have no finite maximum"));
   }
-  return best;
+  return static_cast<std::size_t>(std::find(row.begin(), row.end(), max) - row.begin());
 }
 
 // Shortest head of the survivors, best first, whose probability reaches top_p.
@@ -167,11 +176,10 @@ Distribution warp(std::span<const float> logits, const SamplingParams& params,
     std::vector<double> row = take_row_buffer(logits.size());
     for (std::size_t i = 0; i < row.size(); ++i) row[i] = log_weight(logits[i]);
     if (!top_p_on) {  // no filter at all: the whole vocabulary survives
-      if (params.noise_scale > 0.0) {
-        for (std::size_t i = 0; i < row.size(); ++i) {
-          row[i] +=
-              params.noise_scale * gaussian_noise(params.seed, position, static_cast<TokenId>(i));
-        }
+      if (params.noise_scale <= 0.0) return Distribution::dense(std::move(row), best);
+      for (std::size_t i = 0; i < row.size(); ++i) {
+        row[i] +=
+            params.noise_scale * gaussian_noise(params.seed, position, static_cast<TokenId>(i));
       }
       return Distribution::dense(std::move(row));
     }
