@@ -181,6 +181,19 @@ std::optional<TicketHandle> submit(const NativeEngine& engine, GenerateRequest r
   return TicketHandle{std::move(ticket)};
 }
 
+GenerateResult time_out(const NativeEngine& engine, GenerateRequest request, bool poll_signals) {
+  require_same_process();
+  SignalPoll signals(poll_signals);
+  GenerateResult result;
+  try {
+    const NativeCall call;
+    result = engine.get().time_out(std::move(request), [&] { signals.throw_if_interrupted(); });
+  } catch (const SignalPoll::Interrupted&) {
+    signals.raise();
+  }
+  return result;
+}
+
 Fields stats_of(const NativeEngine& engine) {
   require_same_process();
   SchedulerStats s;
@@ -233,6 +246,7 @@ void bind_engine(py::module_& m) {
           py::arg("poll_signals"))
       .def("submit", &submit, py::arg("request"), py::arg("told"), py::kw_only(), py::arg("rounds"),
            py::arg("time_limit"), py::arg("poll_signals"))
+      .def("time_out", &time_out, py::arg("request"), py::kw_only(), py::arg("poll_signals"))
       .def("close", &NativeEngine::close)
       .def("stats", &stats_of)
       .def_property_readonly("n_ctx",

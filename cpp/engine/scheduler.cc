@@ -19,6 +19,8 @@
 namespace specdec {
 namespace {
 
+constexpr const char* kIsClosed = "the engine is closed";
+
 void check_range(const char* option, int value, int min, int max) {
   if (value >= min && value <= max) return;
   throw_invalid(std::string(option) + " must be " + std::to_string(min) + " to " +
@@ -110,24 +112,22 @@ void Scheduler::close() {
   }
 }
 
-Scheduler::Ticket Scheduler::submit(GenerateRequest request, std::shared_ptr<RequestSink> sink,
-                                    std::optional<double> time_limit_s,
-                                    const std::function<void()>& poll) {
-  Impl& impl = *impl_;
-  SPECDEC_CHECK(sink != nullptr);
+// Throws what is wrong with a request, before it is queued.
+Scheduler::Ticket Scheduler::Impl::prepare(GenerateRequest request,
+                                           std::optional<double> time_limit_s,
+                                           const std::function<void()>& poll) const {
   const auto now = Job::Clock::now();
   auto job = std::make_shared<Job>();
   job->request = std::move(request);
-  job->sink = std::move(sink);
   if (time_limit_s) {
     if (!(*time_limit_s >= 0.0 && *time_limit_s <= 1e9))
       throw_invalid("time_limit must be 0 to 1000000000 seconds");
     job->deadline = now + std::chrono::duration_cast<Job::Clock::duration>(
                               std::chrono::duration<double>(*time_limit_s));
   }
-  const SessionOptions& session = impl.options.session;
-  job->decode = decode_request(*impl.target, session, job->request, poll);
-  job->decode.validate(impl.target->model().config().n_tokens);
+  const SessionOptions& session = options.session;
+  job->decode = decode_request(*target, session, job->request, poll);
+  job->decode.validate(target->model().config().n_tokens);
   (void)resolve_verifier(session.verifier, job->decode.sampling);
   if (const std::size_t n = job->decode.prompt.size();
       n >= static_cast<std::size_t>(session.n_ctx)) {
@@ -136,11 +136,21 @@ Scheduler::Ticket Scheduler::submit(GenerateRequest request, std::shared_ptr<Req
                     std::to_string(session.n_ctx) +
                     ": no room for one more token; shorten the prompt or use a larger n_ctx");
   }
-  job->most_bytes = impl.most_bytes(job->decode.prompt.size(), job->decode.max_tokens);
-  impl.require_memory(job->most_bytes);
+  job->most_bytes = most_bytes(job->decode.prompt.size(), job->decode.max_tokens);
+  require_memory(job->most_bytes);
+  return job;
+}
+
+Scheduler::Ticket Scheduler::submit(GenerateRequest request, std::shared_ptr<RequestSink> sink,
+                                    std::optional<double> time_limit_s,
+                                    const std::function<void()>& poll) {
+  Impl& impl = *impl_;
+  SPECDEC_CHECK(sink != nullptr);
+  Ticket job = impl.prepare(std::move(request), time_limit_s, poll);
+  job->sink = std::move(sink);
   {
     const std::lock_guard lock(impl.mutex);
-    if (impl.closing) throw Error(ErrorCode::kClosed, "the engine is closed");
+    if (impl.closing) throw Error(ErrorCode::kClosed, kIsClosed);
     if (impl.n_open >= impl.options.max_requests + impl.options.max_queue) {
       ++impl.stats.n_refused;
       return nullptr;
@@ -152,6 +162,17 @@ Scheduler::Ticket Scheduler::submit(GenerateRequest request, std::shared_ptr<Req
   }
   impl.wake.notify_all();
   return job;
+}
+
+GenerateResult Scheduler::time_out(GenerateRequest request, const std::function<void()>& poll) {
+  Impl& impl = *impl_;
+  const Ticket job = impl.prepare(std::move(request), std::nullopt, poll);
+  Impl::set_unstarted(*job, Impl::kTimeout);
+  const std::lock_guard lock(impl.mutex);
+  if (impl.closing) throw Error(ErrorCode::kClosed, kIsClosed);
+  ++impl.stats.n_submitted;
+  ++impl.stats.n_timed_out;
+  return std::move(*job->result);
 }
 
 void Scheduler::cancel(const Ticket& ticket) {

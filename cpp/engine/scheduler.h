@@ -85,6 +85,10 @@ class Scheduler {
   [[nodiscard]] Ticket submit(GenerateRequest request, std::shared_ptr<RequestSink> sink,
                               std::optional<double> time_limit_s = {},
                               const std::function<void()>& poll = {});
+  // What becomes of a request whose time was over before there was a place for it: "timeout", at
+  // once. Throws as submit().
+  [[nodiscard]] GenerateResult time_out(GenerateRequest request,
+                                        const std::function<void()>& poll = {});
   // Ends it with "cancelled" within one pass, from any thread and whether or not the scheduler is
   // still there; again, or after its end: nothing.
   static void cancel(const Ticket& ticket);

@@ -31,6 +31,12 @@ struct Scheduler::Impl {
   Impl(std::shared_ptr<const LoadedModel> model, const SchedulerOptions& given,
        const std::function<void()>& poll);
 
+  static constexpr const char* kTimeout = "timeout";
+  // Of any thread. A request that can be queued, without its sink.
+  [[nodiscard]] Ticket prepare(GenerateRequest request, std::optional<double> time_limit_s,
+                               const std::function<void()>& poll) const;
+  static void set_unstarted(Job& job, const char* reason) noexcept;
+
   // ---- before the thread exists, or whatever never changes
   std::shared_ptr<const LoadedModel> target;
   SchedulerOptions options;

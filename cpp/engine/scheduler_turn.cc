@@ -115,7 +115,7 @@ void Scheduler::Impl::end_all() noexcept {
     stats.n_queued = 0;
     stats.n_running = 0;
     n_open = 0;
-    for (const Ticket& job : queue) tell_unstarted(job, "cancelled");
+    for (const Ticket& job : queue) tell_unstarted(job, kCancelled);
     queue.clear();
   }
   lanes.clear();
@@ -126,15 +126,19 @@ void Scheduler::Impl::end_all() noexcept {
 
 const char* Scheduler::Impl::reason_to_end(const Job& job, Job::Clock::time_point now) {
   if (job.cancelled.load()) return kCancelled;
-  return job.deadline && now >= *job.deadline ? "timeout" : nullptr;
+  return job.deadline && now >= *job.deadline ? kTimeout : nullptr;
 }
 
 // The reason is short enough to need no memory.
-void Scheduler::Impl::tell_unstarted(const Ticket& job, const char* reason) noexcept {
-  GenerateResult& result = *job->result;
+void Scheduler::Impl::set_unstarted(Job& job, const char* reason) noexcept {
+  GenerateResult& result = *job.result;
   result.finish_reason = reason;
-  result.n_prompt_tokens = static_cast<int>(job->decode.prompt.size());
-  result.seed = job->request.sampling.seed;
+  result.n_prompt_tokens = static_cast<int>(job.decode.prompt.size());
+  result.seed = job.request.sampling.seed;
+}
+
+void Scheduler::Impl::tell_unstarted(const Ticket& job, const char* reason) noexcept {
+  set_unstarted(*job, reason);
   telling.end(job);
 }
 
@@ -351,9 +355,9 @@ void Scheduler::Impl::end(Lane& lane, const char* reason) noexcept {
     return;
   }
   const GenerateResult& result = lane.result();
-  ++(result.finish_reason == "cancelled" ? counted.n_cancelled
-     : result.finish_reason == "timeout" ? counted.n_timed_out
-                                         : counted.n_finished);
+  ++(result.finish_reason == kCancelled ? counted.n_cancelled
+     : result.finish_reason == kTimeout ? counted.n_timed_out
+                                        : counted.n_finished);
   counted.emitted += result.stats.emitted;
   counted.drafted += result.stats.drafted;
   counted.accepted += result.stats.accepted;

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import queue
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, NoReturn
 
 from . import _core
 from ._checks import check_all, unset
+from ._gate import Gate
 from ._native_options import (
     DrafterChoice,
     OnProgress,
@@ -35,7 +34,7 @@ from .model import (
     refuse_copy,
 )
 from .options import SamplingParams
-from .requests import AsyncStream, EngineCall, Gate, Request, State
+from .requests import AsyncStream, EngineCall, Request, State
 from .results import EngineStats, GenerationResult
 
 
@@ -696,22 +695,12 @@ class Engine:
     def _submit(self, call: EngineCall) -> Request:
         state = State(call, self._gate)
         request = Request(call, state)
-        if not self._try(call, state, False):
-            self._wait_for_place(call, state)
+        if not (
+            self._try(call, state, False)
+            or self._gate.wait(lambda: self._try(call, state, True), lambda: state.time_left)
+        ):
+            state.never_began("end", call.timed_out())
         return request
-
-    def _wait_for_place(self, call: EngineCall, state: State) -> None:
-        place: queue.SimpleQueue[None] = queue.SimpleQueue()
-        wake = functools.partial(place.put, None)  # one object: the gate knows it by that
-        again = False
-        try:
-            while True:
-                if self._gate.wait_for_place(wake, again=again) and self._try(call, state, True):
-                    return
-                place.get()
-                again = True
-        finally:
-            self._gate.leave(wake)
 
     def _stream(self, call: EngineCall) -> AsyncStream:
         return AsyncStream(

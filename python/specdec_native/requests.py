@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import queue
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from . import _core
 from ._convert import chunk_of, result_of, round_callback
+from ._gate import Gate
 from .errors import ClosedError
-from .model import refuse_copy
+from .model import on_main_thread, refuse_copy
 from .results import Chunk, DecodeStats, GenerationResult, Round
 
 if TYPE_CHECKING:
@@ -32,52 +32,9 @@ class EngineCall(NamedTuple):
     on_progress: Callable[[int, int], object] | None
     on_round: Callable[[Round], object] | None
 
-
-class Gate:
-    """Those who wait for a place in a full queue, in their order."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._closed = False
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether a newcomer may go ahead."""
-        return not self._waiting
-
-    def wait_for_place(self, wake: Callable[[], None], *, again: bool = False) -> bool:
-        """Whether it is this one's turn to try.
-
-        Args:
-            wake: called once, when there may be a place.
-            again: it was this one's turn before, and somebody else was faster.
-        """
-        with self._lock:
-            if self._closed:
-                return True  # and be refused
-            (self._waiting.appendleft if again else self._waiting.append)(wake)
-            return self._waiting[0] is wake
-
-    def leave(self, wake: Callable[[], None]) -> None:
-        """With a place or without. The next one tries in any case: whether `wake` was called for a
-        place that this one does not take cannot be told, and one try too many does no harm."""
-        with self._lock, contextlib.suppress(ValueError):
-            self._waiting.remove(wake)
-        self.place_is_free()
-
-    def place_is_free(self) -> None:
-        with self._lock:
-            wake = self._waiting.popleft() if self._waiting else None
-        if wake is not None:
-            wake()
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            waiting, self._waiting = self._waiting, deque()
-        for wake in waiting:
-            wake()
+    def timed_out(self) -> _core.GenerateResult:
+        """What it ends with when its time is over before there is a place for it."""
+        return self.native.time_out(self.request, poll_signals=on_main_thread())
 
 
 class State:
@@ -116,21 +73,32 @@ class State:
         if kind == "chunk":
             self.chunks.append(payload)
         else:
-            if kind == "end":
-                self.result = payload
-            elif self.error is None:
-                self.error = payload
-            self.ended = True
-            # The native request holds this object: a circle that no collector of garbage sees.
-            self._ticket = None
+            self._end_with(kind, payload)
+        self._wake_all()
+        if self.ended:
+            self.gate.place_is_free()
+
+    def never_began(self, kind: str, payload: Any) -> None:
+        """As `told`, of one that had no place, of which the gate is told by who waited for it."""
+        self._end_with(kind, payload)
+        self._wake_all()
+
+    def _end_with(self, kind: str, payload: Any) -> None:
+        if kind == "end":
+            self.result = payload
+        elif self.error is None:
+            self.error = payload
+        self.ended = True
+        # The native request holds this object: a circle that no collector of garbage sees.
+        self._ticket = None
+
+    def _wake_all(self) -> None:
         # After what they wait for is there: whoever comes to wait later sees it.
         for wait in tuple(self._waits):
             wait.put(None)
         wake = self._wake
         if wake is not None:
             wake()
-        if self.ended:
-            self.gate.place_is_free()
 
     def _call_back(self, kind: str, payload: Any) -> None:
         callback = self._on_progress if kind == "progress" else self._on_round
@@ -154,10 +122,6 @@ class State:
         ticket = self._ticket
         if ticket is not None:
             ticket.cancel()
-
-    def end_with(self, error: BaseException) -> None:
-        """For one that never came to be."""
-        self.told("error", error)
 
     def listen(self, wake: Callable[[], None]) -> None:
         """From now on `wake` is called on the engine's thread when there is something new."""
@@ -317,19 +281,31 @@ class AsyncStream(_Handle):
     async def _wait_for_place(self) -> None:
         import asyncio
 
-        gate, place = self._state.gate, asyncio.Event()
+        state, place = self._state, asyncio.Event()
         wake = functools.partial(_set_in, self._loop, place)
-        again = False
+        over = asyncio.Event()
+        left, timer = state.time_left, None
+
+        def time_is_over() -> None:
+            over.set()
+            place.set()
+
+        if left is not None:  # no wait_for(), which can lose a cancellation before Python 3.12
+            timer = self._loop.call_later(left, time_is_over)
         try:
             while self._submit is not None:
                 place.clear()
-                if gate.wait_for_place(wake, again=again) and self._submit(self._state, True):
+                if state.gate.wait_for_place(wake) and self._submit(state, True):
                     self._submit = None
                     return
                 await place.wait()
-                again = True
+                if over.is_set() and self._submit is not None:
+                    state.never_began("end", self._call.timed_out())
+                    self._submit = None
         finally:
-            gate.leave(wake)
+            if timer is not None:
+                timer.cancel()
+            state.gate.leave(wake)
 
     def __aiter__(self) -> AsyncStream:
         return self
@@ -380,7 +356,8 @@ class AsyncStream(_Handle):
         self._state.cancel()
         if self._submit is not None:
             self._submit = None
-            self._state.end_with(ClosedError("the stream was closed before its request began"))
+            closed = ClosedError("the stream was closed before its request began")
+            self._state.never_began("error", closed)
         with contextlib.suppress(Exception):
             await self.finished()
 

@@ -206,6 +206,37 @@ def test_waiting_for_a_place_is_a_part_of_the_time_limit(tiny):
         run(main(engine))
 
 
+def test_a_time_limit_ends_waiting_for_a_place(tiny):
+    """Also where it is not its turn, or over before it begins to wait; the others keep theirs."""
+
+    async def main(engine):
+        first = engine.stream(PROMPT, **ENDLESS)
+        await anext(first)
+        options = {"max_tokens": 2, "time_limit": 0.05, "seed": 7, "logprobs": 1}
+        results = await asyncio.gather(*(engine.generate(PROMPT, **options) for _ in range(2)))
+        ended = []
+        patient = [await _waits(engine, n, ended) for n in (1, 2, 3)]
+        results += await asyncio.gather(*(engine.generate(PROMPT, **options) for _ in range(2)))
+        stream = engine.stream(PROMPT, **options)
+        assert [chunk async for chunk in stream] == []
+        results += [stream.result, await engine.generate(PROMPT, time_limit=0, seed=7)]
+        assert not first.done
+        for result in results:
+            assert (result.finish_reason, result.token_ids, result.text) == ("timeout", (), "")
+            assert (result.prompt_tokens, result.seed) == (n_prompt, 7)
+        assert (engine.stats().timed_out, engine.stats().queued) == (6, 0)
+        with pytest.raises(sd.ContextFullError):
+            await engine.generate("a" * N_CTX, time_limit=0.01)
+        first.cancel()
+        await asyncio.gather(*patient)
+        assert ended == [1, 2, 3]
+
+    with sd.Decoder(tiny, drafter=None, n_ctx=N_CTX) as decoder:
+        n_prompt = decoder.generate(PROMPT, max_tokens=1).prompt_tokens
+    with _full(tiny) as engine:
+        run(main(engine))
+
+
 def test_newcomers_do_not_overtake_those_who_wait(tiny):
     async def main(engine):
         first = engine.stream(PROMPT, **ENDLESS)

@@ -349,6 +349,40 @@ def test_a_full_queue_is_an_error_or_waits(tiny):
         assert first.result(0).finish_reason == "cancelled"
 
 
+def test_a_time_limit_ends_waiting_for_a_place(tiny):
+    """Whoever it is in the line, whose order stays."""
+    with sd.Engine(tiny, n_ctx=1 << 15, max_requests=1, max_queue=0, when_full="wait") as engine:
+        line = engine._gate._waiting
+        n_prompt = engine.submit(TEXTS[0], max_tokens=1).result(60).prompt_tokens
+        first = engine.submit(TEXTS[0], **ENDLESS)
+        patient = []
+        threads = []
+        for n in range(4):
+            if n > 0:
+                one = {"target": lambda: patient.append(engine.submit(TEXTS[0], max_tokens=1))}
+                threads.append(threading.Thread(**one))
+                threads[-1].start()
+                wait_until(lambda n=n: len(line) == n)
+            before = list(line)
+            late = engine.submit(TEXTS[0], seed=7, time_limit=0.05 * (n % 2))
+            assert late.done
+            assert list(late) == []
+            result = late.result(0)
+            assert (result.finish_reason, result.token_ids, result.seed) == ("timeout", (), 7)
+            assert result.prompt_tokens == n_prompt
+            wait_until(lambda n=n: len(line) == n)  # who is next has tried again
+            assert list(line) == before
+        assert not first.done
+        stats = engine.stats()
+        assert (stats.timed_out, stats.running, stats.queued) == (4, 1, 0)
+        with pytest.raises(sd.ContextFullError):
+            engine.submit("a" * (1 << 15), time_limit=0.01)
+        first.cancel()
+        for thread in threads:
+            thread.join(60)
+        assert [one.result(60).finish_reason for one in patient] == ["length"] * 3
+
+
 def test_memory_that_can_never_do_is_an_error_and_a_full_cache_waits(tiny):
     with sd.Engine(tiny, n_ctx=4096, drafter=None) as engine:
         one = engine.submit(TEXTS[0], max_tokens=1).result(60)
