@@ -8,6 +8,7 @@ import torch
 
 from draft_gguf import Target
 from head_net import Head, HeadShape
+from training_options import are_head_layers
 from training_safety import ToolError
 
 
@@ -45,7 +46,7 @@ class FirstHead:
             )
         n_layers = int(target.of_arch("block_count"))
         n_layers -= int(target.of_arch("nextn_predict_layers", 0))
-        if layers[0] < 0 or sorted(set(layers)) != layers or layers[-1] > n_layers:
+        if not are_head_layers(layers) or layers[-1] > n_layers:
             shown = " ".join(map(str, layers))
             raise self._wrong(
                 f"reads the layers {shown}; expected three ascending numbers up to {n_layers}, "

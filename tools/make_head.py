@@ -88,7 +88,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     options.check_numbers(parser, args, (("draft_tokens", 16, 2**30), ("depth", 1, 16)))
     if args.intermediate is not None and not 16 <= args.intermediate <= 2**17:
         parser.error(f"--intermediate must be 16 to {2**17}, got {args.intermediate}")
-    if args.layers and not (args.layers[0] >= 0 and sorted(set(args.layers)) == args.layers):
+    if args.layers and not options.are_head_layers(args.layers):
         shown = " ".join(map(str, args.layers))
         parser.error(f"--layers must be three ascending numbers from 0, got {shown}")
     card = {"its card": args.out.with_suffix(".md")}

@@ -6,7 +6,7 @@ import argparse
 import math
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 OUTTYPES = ("f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 WHOLE = (
@@ -81,6 +81,11 @@ def add_measurement(parser: argparse.ArgumentParser) -> None:
     add("--eval-count", type=int, default=12, help="prompts of each kind")
     add("--eval-tokens", type=int, default=96)
     add("--report", type=pathlib.Path, help="write all figures there as JSON")
+
+
+def are_head_layers(layers: Sequence[int]) -> bool:
+    """Whether a head can read the target's layers of these numbers: three, ascending."""
+    return len(layers) == 3 and layers[0] >= 0 and sorted(set(layers)) == list(layers)
 
 
 def check_numbers(

@@ -463,6 +463,15 @@ def test_as_many_ids_as_documented_are_drafted_unless_one_says_otherwise():
         assert args.draft_tokens == n
 
 
+def test_a_head_reads_three_layers_ascending():
+    from training_options import are_head_layers
+
+    assert are_head_layers([0, 1, 2])
+    assert are_head_layers((2, 15, 29))
+    for layers in ([], [1, 2], [1, 2, 3, 4], [-1, 2, 3], [2, 2, 3], [1, 3, 2]):
+        assert not are_head_layers(layers)
+
+
 BAD_HEADS = {
     "beyond the target": ({"target_layers": (1, 2, 5)}, {}, "layers 1 2 5; .* up to 4"),
     "descending": ({"target_layers": (3, 2, 1)}, {}, "layers 3 2 1; .* ascending"),
