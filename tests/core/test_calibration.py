@@ -12,6 +12,7 @@ import threading
 import pytest
 
 import tiny_models
+from helpers import native
 
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 
@@ -207,6 +208,50 @@ def test_a_draft_model_is_timed_with_the_output_that_it_drafts_with(tiny, folder
                 decoder.generate([97, 98, 99], max_tokens=2)
             (file,) = set(folder.iterdir()) - before  # each has a file of its own
             assert (file.read_text().splitlines()[2] != "0") == is_timed
+
+
+def test_first_layers_are_timed_with_the_output_that_they_draft_with(folder, tmp_path):
+    """Of a large vocabulary a part: a row behind it overflows after the first layer, and after the
+    second, which makes everything else so much larger, does not."""
+    config = tiny_models.TinyConfig(vocab_size=1 << 16)
+    tensors = tiny_models.random_tensors(config, 1)
+    for values in tensors.values():
+        values[:] = values.ndim == 1  # weights of norms
+    tensors["token_embd.weight"][:, 0] = 10
+    tensors["blk.1.ffn_gate.weight"][0, 0] = tensors["blk.1.ffn_up.weight"][0, 0] = 1
+    tensors["blk.1.ffn_down.weight"][1:, 0] = 10
+    tensors["output.weight"][-1, 0] = 3e38
+    keys = tiny_models.metadata(config) | tiny_models.byte_tokenizer(config.vocab_size)
+    path = tiny_models.write_gguf(tmp_path / "model.gguf", keys, tensors)
+    with sd.Model(path, n_threads=1) as model:
+        with sd.Decoder(model, drafter=[sd.LayerSkip(1)]) as decoder:
+            decoder.generate([97, 98, 99], max_tokens=2)
+    (file,) = folder.iterdir()
+    assert file.read_text().splitlines()[3].split()[0] == "1"
+
+
+@pytest.mark.parametrize("use_draft", [False, True])
+def test_a_session_of_the_core_loads_without_a_callback(
+    tiny_path, folder, tmp_path, expected, use_draft
+):
+    engine = native("engine")
+    kept = str(tmp_path / "kept.prompt")
+    model = engine.load(str(tiny_path), n_threads=1)
+    draft = model if use_draft else None
+    call = {"prompt": PROMPT, **SHORT}
+    one = engine.Session(model, draft, n_ctx=256)
+    one.generate(**call)
+    one.save(kept)
+    n_kept = len(one.cached_tokens())
+    (file,) = folder.iterdir()
+    file.unlink()  # so that passes are timed again
+    loaded = engine.Session(model, draft, n_ctx=256)
+    loaded.load(kept)
+    assert file.exists()
+    assert len(loaded.cached_tokens()) == n_kept
+    result = loaded.generate(**call)
+    assert tuple(result["token_ids"]) == expected
+    assert result["n_reused_tokens"] > 0
 
 
 @pytest.mark.parametrize("use_draft", [False, True])
