@@ -166,6 +166,18 @@ std::size_t DraftMemory::n_known(std::uint64_t time, std::uint64_t key,
   return known;
 }
 
+// Whether a text holds all of this one. Beginnings that many have lead n_known() to the newest of
+// their ends, and this may be that of another.
+bool DraftMemory::holds(std::uint64_t time, std::uint64_t key,
+                        std::span<const TokenId> text) const {
+  const Place place = find(key, text.first(text.size() - 1), kLevels.size() - 1);
+  if (place.text == nullptr || place.at + 1 < text.size()) return false;
+  const std::span<const TokenId> known = place.text->tokens;
+  const bool same = std::ranges::equal(text, known.first(place.at + 1).last(text.size()));
+  if (same) touch(*place.text, time);
+  return same;
+}
+
 void DraftMemory::index(std::uint32_t base, const Text& text) {
   std::vector<std::uint64_t> prefix(text.tokens.size() + 1);
   for (std::size_t i = 0; i < text.tokens.size(); ++i)
@@ -255,7 +267,8 @@ void DraftMemory::add_locked(std::uint64_t time, std::uint64_t key, std::span<co
   if (text.size() <= index_of(kLeastMatch)) return;
   const std::size_t known = n_known(time, key, text);
   if (known == text.size()) return;
-  store(time, key, text.subspan(known > index_of(kOverlap) ? known - index_of(kOverlap) : 0));
+  text = text.subspan(known > index_of(kOverlap) ? known - index_of(kOverlap) : 0);
+  if (!holds(time, key, text)) store(time, key, text);
 }
 
 std::size_t DraftMemory::row_of(std::uint64_t key, TokenId after) const {

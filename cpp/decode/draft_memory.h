@@ -107,6 +107,8 @@ class DraftMemory {
   void store(std::uint64_t time, std::uint64_t key, std::span<const TokenId> text);
   [[nodiscard]] std::size_t n_known(std::uint64_t time, std::uint64_t key,
                                     std::span<const TokenId> text) const;
+  [[nodiscard]] bool holds(std::uint64_t time, std::uint64_t key,
+                           std::span<const TokenId> text) const;
   [[nodiscard]] Place find(std::uint64_t key, std::span<const TokenId> text,
                            std::size_t from_level = 0) const;
   [[nodiscard]] Place place_of(const Slot& slot) const;

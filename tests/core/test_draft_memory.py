@@ -115,8 +115,11 @@ class Memories(RuleBasedStateMachine):
         self.seen = [*self.seen, text][-8:]
         if self.room == ROOM:
             known = self.n_known(key, text) if len(text) > LEVELS[0] else len(text)
-            if known < len(text):
-                self.texts.append((key, text[max(0, known - LEVELS[-1]) :]))
+            end = text[max(0, known - LEVELS[-1]) :]
+            place = self.find(key, end[:-1], LEVELS[-1]) if known < len(text) else None
+            held = place is not None and place[0][: place[1] + 1][-len(end) :] == end
+            if known < len(text) and not held:
+                self.texts.append((key, end))
             return
         after = self.memory.texts()
         gone = [one for one in before if one not in after]
@@ -213,6 +216,21 @@ def test_a_conversation_that_grows_is_stored_once() -> None:
         length, found = made.look_up(text[:at], 10)
         assert length >= 32
         assert found == text[at : at + 10]
+
+
+def test_ends_of_a_common_beginning_are_stored_once_each() -> None:
+    head = numbers(1, 200)
+    ends = [numbers(seed, 60) for seed in range(2, 7)]
+    made = memory(*([*head, *end] for end in ends))
+    texts = made.texts()
+    assert made.stats()[:2] == (200 + 60 + 4 * 92, 5)
+    for end in ends * 2:
+        made.add([*head, *end])
+    for key, text in texts * 2:  # as they are read from a file
+        made.add(text, key=key)
+    assert sorted(made.texts()) == sorted(texts)
+    made.add([*head, *ends[2], 7, 8, 9])
+    assert made.look_up([*head, *ends[2]], 3)[1] == [7, 8, 9]
 
 
 def test_the_texts_that_were_of_use_least_recently_are_forgotten() -> None:
