@@ -79,7 +79,7 @@ void Drafting::begin_all(DraftSetup setup, std::span<const TokenId> prompt) {
     setup.first_window = rereads_ ? 0 : kFirstWindow;
     // Any candidates may stand beside a chain where the rule looks at tokens only; the controller
     // reckons with chains else.
-    setup.siblings =
+    siblings_ = setup.siblings =
         setup.verifier.trees && !setup.verifier.reads_draft_probs && !setup.verifier.reads_top_k;
     controller_->begin_request();
   }

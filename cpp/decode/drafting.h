@@ -135,6 +135,7 @@ class Drafting {
   bool fixed_ = false;           // every drafter has a fixed length
   bool rereads_ = false;         // passes read the whole context again
   bool trees_ = false;           // the verifier takes them
+  bool siblings_ = false;        // and models may make them
   int most_tree_rows_ = kMaxBatchRows;
   std::vector<Member> members_;
   std::string off_reason_;  // not empty: nothing drafts

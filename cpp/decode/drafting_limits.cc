@@ -19,7 +19,7 @@ int Drafting::adaptive_longest(const Member& member) {
 
 int Drafting::room_of(const Member& member, int n_free_slots) const {
   const int branch = member.branch();
-  const bool is_tree = branch > 1 || (trees_ && member.model == nullptr);
+  const bool is_tree = branch > 1 || (member.model != nullptr ? siblings_ : trees_);
   const int most_rows = is_tree ? most_tree_rows_ : kMaxBatchRows;
   // Rows of siblings need room in the cache until they are dropped.
   return std::min(n_free_slots, most_rows - 1) / branch;

@@ -77,6 +77,17 @@ def test_a_draft_of_which_nothing_is_left_was_one() -> None:
     assert c.choose([(0, 8, 0, 1)], 8)["drafter"] == -1
 
 
+# ---------------------------------------------------------------- rows of a pass
+
+
+@pytest.mark.parametrize("draft_max", [8, 40])
+def test_leaves_beside_a_chain_count_among_the_rows_of_a_tree(draft_max: int) -> None:
+    most = draft_max  # rows, the one that the draft follows included
+    assert m.eager_draft(draft_max, most, True) == (most - 1, False)
+    assert m.eager_draft(draft_max, 512, True) == (draft_max, False)
+    assert m.eager_draft(draft_max, most, False) == (draft_max, True)
+
+
 # ---------------------------------------------------------------- what a grammar forces
 
 FIXED = ([7, 8, 9], 3)

@@ -11,6 +11,7 @@
 
 #include "decode/drafting.h"
 #include "decode_bindings.h"
+#include "decode_toy.h"
 #include "sampling/chance.h"
 
 namespace py = pybind11;
@@ -147,6 +148,67 @@ std::vector<double> rates_after_cut(std::size_t most, int n_right) {
   return rates;
 }
 
+// Drafts tokens and leaves beside them for as long as it may.
+class EagerModel final : public ModelDrafter {
+ public:
+  explicit EagerModel(int draft_max) { lengths_.draft_max = draft_max; }
+  std::string_view name() const override { return "eager"; }
+  DraftLengths lengths() const override { return lengths_; }
+  int default_draft_max() const override { return 8; }
+  void begin(const DraftSetup& setup, std::span<const TokenId>) override { setup_ = setup; }
+  DraftProposal propose(std::span<const TokenId>, int max_tokens, Chance&) override {
+    DraftProposal proposal;
+    std::int32_t parent = -1;
+    for (int n = 1; n <= max_tokens; ++n) {
+      const std::int32_t at = proposal.size();
+      proposal.tokens.push_back(n);
+      proposal.parents.push_back(parent);
+      if (setup_.siblings && setup_.length_rule->wants_sibling(n, 1, 0.5, 0.9)) {
+        proposal.tokens.push_back(100 + n);
+        proposal.parents.push_back(parent);
+      }
+      if (!setup_.length_rule->keep_going(n, 0.5)) break;
+      parent = at;
+    }
+    return proposal;
+  }
+  void align(std::span<const TokenId>) override {}
+  void reset() override {}
+
+ private:
+  DraftLengths lengths_;
+  DraftSetup setup_;
+};
+
+// Tokens of a draft where more rows cost next to nothing, and whether it is a chain.
+std::pair<int, bool> eager_draft(int draft_max, int max_tree_rows, bool trees) {
+  const specdec::testing::ToyScorer target({.max_tree_rows = max_tree_rows});
+  EagerModel model(draft_max);
+  Drafter* const drafter = &model;
+  Controller controller({{.name = "eager", .lookup = false}});
+  controller.target_cost().calibrate({{1, 10.0}, {64, 10.001}});
+  controller.drafter_cost(0).calibrate({{1, 0.001}});
+  for (int i = 0; i < 1000; ++i) {
+    for (int position = 0; position < draft_max; ++position) {
+      for (int grade = 0; grade < AcceptanceModel::kGrades; ++grade)
+        controller.acceptance(0).observe(position, grade, i % 20 > 0);
+    }
+    for (int grade = 0; grade < AcceptanceModel::kGrades; ++grade)
+      controller.siblings(0).observe(0, grade, true);
+  }
+  DecodeRequest request;
+  request.prompt = {1};
+  Drafting drafting({&drafter, 1}, &controller, request);
+  DraftSetup setup;
+  setup.vocab_size = 1000;
+  setup.verifier.trees = trees;
+  setup.target = &target;
+  drafting.begin(setup, request.prompt);
+  RngChance chance(0, 0, 0, RngStream::kDraft);
+  const Draft draft = drafting.next(request.prompt, 200, 200, chance);
+  return {draft.proposal.size(), draft.proposal.is_chain()};
+}
+
 // How often tokens are forced, and what was earned by it, in milliseconds; passes: what is fixed,
 // and how many tokens of it are right.
 std::pair<std::vector<int>, double> forced_in(const std::vector<std::pair<Tokens, int>>& passes) {
@@ -198,5 +260,6 @@ void bind_drafting(py::module_& m) {
   m.def("rates_after", &rates_after);
   m.def("rates_after_cut", &rates_after_cut);
   m.def("forced_in", &forced_in);
+  m.def("eager_draft", &eager_draft);
   m.def("credit_after_beginning", &credit_after_beginning);
 }
