@@ -49,20 +49,20 @@ void take_turn(TokenCache& cache, const TaskRows& rows, Task& task) {
     (void)task.take(scorer, ms);
     return;
   }
-  {
-    const ScopedMs timer(ms);
-    if (rows.steps == nullptr) {
-      try {
-        scorer.forward(rows.batch);
-      } catch (const Error& error) {
-        if (error.code() != ErrorCode::kNumerical || !task.drop_draft()) throw;
-        scorer.forward(rows.batch);
-      }
-    } else {
-      scorer.issue(*rows.draft, *rows.steps, rows.batch, rows.picks);
-      scorer.finish();
-      scorer.keep(task.conclude());
+  if (rows.steps == nullptr) {
+    try {
+      const ScopedMs timer(ms);
+      scorer.forward(rows.batch);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kNumerical || !task.drop_draft(ms)) throw;
+      const ScopedMs timer(ms = 0.0);
+      scorer.forward(rows.batch);
     }
+  } else {
+    const ScopedMs timer(ms);
+    scorer.issue(*rows.draft, *rows.steps, rows.batch, rows.picks);
+    scorer.finish();
+    scorer.keep(task.conclude());
   }
   const std::span<const std::int32_t> path = task.take(scorer, ms);
   double keep_ms = 0.0;

@@ -159,6 +159,7 @@ void Drafting::clear_pass() {
   choice_ = {};
   record_.clear();
   n_unused_ = n_cut_ = 0;
+  lost_ms_ = 0.0;
   planned_ = nullptr;
   forced_ = false;
 }
@@ -361,6 +362,7 @@ void Drafting::commit(const CommitInfo& info, std::span<const std::int32_t> acce
                           .n_emitted = info.n_new,
                           .draft_ms = pass_draft_ms_,
                           .verify_ms = verify_ms,
+                          .lost_ms = lost_ms_,
                           .reading = reading});
     if (!forced_) judge(info.committed.last(static_cast<std::size_t>(info.n_new)), accepted);
   }

@@ -45,8 +45,9 @@ class Drafting {
   [[nodiscard]] Draft forced(std::span<const TokenId> generated, int max_tokens);
   // Of a draft with a plan, when its steps are made: what is proposed.
   void conclude(Draft& draft);
-  // The draft at hand is not going to be verified; what the target was asked counts.
-  void drop_draft();
+  // The draft at hand is not going to be verified, a pass over its rows took `ms` in vain: it
+  // counts as refused.
+  void drop_draft(double ms);
   // What such steps took of the time of a pass.
   void add_draft_ms(double ms);
   // Of n_cached tokens of the prompt that the target need not read, so many: those whose taps a
@@ -149,6 +150,7 @@ class Drafting {
   int planned_limit_ = 0;       // tokens it may have
   int n_unused_ = 0;            // rows of the pass that no proposal used
   int n_cut_ = 0;               // drafted tokens that the constraint refused
+  double lost_ms_ = 0.0;        // > 0: of a pass that gave nothing for the draft
 };
 
 }  // namespace specdec

@@ -42,11 +42,13 @@ void Drafting::read(const ReadInfo& info) {
   }
 }
 
-void Drafting::drop_draft() {
-  n_unused_ += record_.n_drafted();
-  record_.clear();
-  forced_refused_ |= forced_;
-  forced_ = false;
+void Drafting::drop_draft(double ms) {
+  lost_ms_ = ms;
+  if (choice_.drafter < 0) return;
+  Member& member = members_[static_cast<std::size_t>(choice_.drafter)];
+  if (member.model != nullptr) return;  // which is judged by what is accepted
+  controller_->acceptance(choice_.drafter).observe(0, member.pending.grade, false);
+  member.pending = {};
 }
 
 int Drafting::wanted_top_k() const {

@@ -166,13 +166,14 @@ void Task::lay_out_rows() {
 }
 
 // One that was drawn stays: another text would come of it if what it says decided that.
-bool Task::drop_draft() {
+bool Task::drop_draft(double ms) {
   if (rows_.reading || draft_.plan || draft_.proposal.empty() || !draft_.proposal.deterministic())
     return false;
   draft_.proposal = {};
   draft_.drafter = {};
   draft_.reason = "what the target says of the draft is not finite";
-  drafting_.drop_draft();
+  drafting_.drop_draft(ms);
+  result_.stats.verify_ms += ms;
   lay_out_rows();
   return true;
 }

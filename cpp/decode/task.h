@@ -73,7 +73,8 @@ class Task {
   [[nodiscard]] const TaskRows* next_rows(int max_reading = kMaxBatchRows);
   // After scoring the rows has failed with kNumerical: whether it was for a draft, which the rows
   // are then without. Behind a token that is refused it is no matter what the target makes of it.
-  [[nodiscard]] bool drop_draft();
+  // ms: what that took.
+  [[nodiscard]] bool drop_draft(double ms);
   // When the steps are made: how many of the rows count.
   [[nodiscard]] int conclude();
   // ms: what scoring took, steps included. Throws Error(kNumerical) when logits are not finite.

@@ -80,7 +80,7 @@ class Lane {
   // A pass for these rows only.
   void run_alone();
   // As Task::drop_draft().
-  [[nodiscard]] bool drop_draft() { return task_.drop_draft(); }
+  [[nodiscard]] bool drop_draft(double ms) { return task_.drop_draft(ms); }
   // The rows as a part of a pass, and afterwards what came of them: what they cost in it.
   [[nodiscard]] BatchPart part();
   void take(const RowResults& results, double ms);

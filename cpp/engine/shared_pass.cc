@@ -44,6 +44,12 @@ void add_output(const Batch& batch, PartsBatch& all) {
   all.top_k = std::max(all.top_k, batch.n_best());
 }
 
+Lane* lane_of(int row, std::span<Lane* const> lanes) {
+  std::size_t i = 0;
+  for (; (row -= n_rows_of(*lanes[i])) >= 0; ++i) SPECDEC_CHECK(i + 1 < lanes.size());
+  return lanes[i];
+}
+
 }  // namespace
 
 void SharedPass::run(std::span<Lane* const> lanes, CostModel& cost, const std::atomic<bool>& cancel,
@@ -120,16 +126,18 @@ void SharedPass::run_parts(std::span<Lane* const> lanes, CostModel& cost,
     runner_.forward_parts(batch, &cancel);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kCancelled) throw;
-    if (ready.size() == 1) {
-      if (error.code() == ErrorCode::kNumerical && ready[0]->drop_draft()) {
-        run_parts(ready, cost, cancel, on_error);
-      } else {
-        on_error(*ready[0], std::current_exception());
-      }
+    // Nothing has changed. Where it is not known whose rows they are, it shows one after the other.
+    const bool numerical = error.code() == ErrorCode::kNumerical;
+    if (!numerical && ready.size() > 1) {
+      for (Lane* const lane : ready) run_parts({&lane, 1}, cost, cancel, on_error);
       return;
     }
-    // Nothing has changed; one after the other, it shows whose rows they are.
-    for (Lane* const lane : ready) run_parts({&lane, 1}, cost, cancel, on_error);
+    Lane* const lane = numerical ? lane_of(runner_.bad_row(), ready) : ready[0];
+    if (!numerical || !lane->drop_draft(ms)) {
+      on_error(*lane, std::current_exception());
+      std::erase(ready, lane);
+    }
+    run_parts(ready, cost, cancel, on_error);
     return;
   }
   ++n_passes_;

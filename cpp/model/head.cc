@@ -130,7 +130,7 @@ int Runner::check_head(const Batch& batch, const Pass& pass) {
       n_done = i;
       break;
     }
-    const int row = pass.first_output_row + i;
+    const int row = bad_row_ = pass.first_output_row + i;
     throw Error(
         ErrorCode::kNumerical,
         model_.file()->path() + ": the logits after token " +

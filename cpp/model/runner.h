@@ -74,6 +74,8 @@ class Runner {
 
   [[nodiscard]] const Model& model() const noexcept { return model_; }
   [[nodiscard]] const Results& results() const noexcept { return results_; }
+  // After kNumerical: the first row of the pass that is not finite.
+  [[nodiscard]] int bad_row() const noexcept { return bad_row_; }
   [[nodiscard]] std::size_t n_bytes() const noexcept {
     return work_.n_bytes() + results_.n_bytes();
   }
@@ -118,6 +120,7 @@ class Runner {
   const Model* lender_;
   WorkSpace work_;
   Results results_;
+  int bad_row_ = -1;
   std::unique_ptr<Issued> issued_;  // by this one, and not kept yet
 };
 

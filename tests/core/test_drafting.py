@@ -77,6 +77,16 @@ def test_a_draft_of_which_nothing_is_left_was_one() -> None:
     assert c.choose([(0, 8, 0, 1)], 8)["drafter"] == -1
 
 
+@pytest.mark.parametrize("lookup", [True, False])
+def test_a_dropped_draft_was_refused_and_costs_its_pass_besides(lookup: bool) -> None:
+    """Whatever it would have been: here its first token is right."""
+    rate, earned, plain_ms = m.after_refusal(lookup, False)
+    dropped_rate, dropped_earned, dropped_plain_ms = m.after_refusal(lookup, True)
+    assert dropped_rate == rate
+    assert dropped_earned == pytest.approx(earned - 10.0, abs=0.2)
+    assert dropped_plain_ms == pytest.approx(plain_ms, abs=0.2)
+
+
 # ---------------------------------------------------------------- rows of a pass
 
 

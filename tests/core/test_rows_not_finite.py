@@ -52,6 +52,43 @@ def test_a_refused_token_may_be_one_that_the_target_cannot_read(models, verifier
         assert [request.result(60).token_ids for request in running] == [text] * 3
 
 
+@pytest.fixture(scope="module")
+def stubborn(tmp_path_factory):
+    """A draft model that says nothing but a token that the target cannot read, nor say."""
+    token = 5
+    folder = tmp_path_factory.mktemp("stubborn")
+    config = tiny_models.TinyConfig()
+    keys = tiny_models.metadata(config) | tiny_models.byte_tokenizer(config.vocab_size)
+    tensors = tiny_models.random_tensors(config, 1)
+    tensors["token_embd.weight"][token] = float("nan")
+    tensors["output.weight"][token] = 0
+    target = tiny_models.write_gguf(folder / "target.gguf", keys, tensors)
+    for values in tensors.values():
+        values[:] = values.ndim == 1  # weights of norms
+    tensors["token_embd.weight"][:] = tensors["output.weight"][token] = 1
+    draft = tiny_models.write_gguf(folder / "draft.gguf", keys, tensors)
+    return sd.Model(target, n_threads=1), sd.Model(draft, n_threads=1)
+
+
+def test_drafts_that_cannot_be_read_cost_the_others_their_pass_only_once(stubborn):
+    target, draft = stubborn
+    n = 200
+    call = {"max_tokens": n, "ignore_eos": True}
+    with sd.Decoder(target, drafter=None) as decoder:
+        expected = decoder.generate(PROMPT, **call).token_ids
+    reasons = []
+    drafter = sd.DraftModel(draft, gamma=2)
+    with sd.Engine(target, n_ctx=512, drafter=drafter) as engine:
+        running = [
+            engine.submit(PROMPT, on_round=lambda one: reasons.append(one.reason), **call),
+            *(engine.submit(PROMPT, speculate=False, **call) for _ in range(3)),
+        ]
+        assert [request.result(60).token_ids for request in running] == [expected] * 4
+        stats = engine.stats()
+    assert sum("not finite" in reason for reason in reasons) > n // 2
+    assert stats.passes < 2 * n, "one after the other they are four times as many"
+
+
 def test_a_token_of_the_text_still_has_to_be_read(models):
     target, draft, token, _ = models
     options = {"max_tokens": N, "ignore_eos": True, "logit_bias": {token: 1e6}}

@@ -148,6 +148,40 @@ std::vector<double> rates_after_cut(std::size_t most, int n_right) {
   return rates;
 }
 
+struct Dropped {
+  double rate;      // that its first token is right
+  double earned;    // credit, in milliseconds
+  double plain_ms;  // a pass of one row
+};
+
+// Of a draft of four tokens: it is refused, or dropped because a pass over its rows gave nothing.
+Dropped after_refusal(bool lookup, bool dropped) {
+  Told told;
+  ToldModel model;
+  told.tokens = {5, 6, 7, 8};
+  Drafter* const drafter = lookup ? static_cast<Drafter*>(&told) : &model;
+  Controller controller({{.name = "told", .lookup = lookup}});
+  controller.target_cost().calibrate({{1, 10.0}, {2, 10.1}, {8, 10.7}});
+  controller.drafter_cost(0).calibrate({{1, 0.1}});
+  DecodeRequest request;
+  request.prompt = {1};
+  Drafting drafting({&drafter, 1}, &controller, request);
+  DraftSetup setup;
+  setup.vocab_size = 1000;
+  drafting.begin(setup, request.prompt);
+  RngChance chance(0, 0, 0, RngStream::kDraft);
+  const Draft draft = drafting.next(request.prompt, 16, 100, chance);
+  if (draft.proposal.tokens.size() != 4) throw std::logic_error("another draft than expected");
+  const double before = controller.state().credit_ms;
+  if (dropped) drafting.drop_draft(10.4);
+  const Tokens committed = {1, dropped ? 5 : 99};
+  drafting.commit({.committed = committed, .n_new = 1, .target_top_k = {}}, {},
+                  dropped ? 10.0 : 10.4, {});
+  return {.rate = controller.acceptance(0).rate(0, AcceptanceModel::match_grade(kMatch)),
+          .earned = controller.state().credit_ms - before,
+          .plain_ms = controller.target_cost().ms(1)};
+}
+
 // Drafts tokens and leaves beside them for as long as it may.
 class EagerModel final : public ModelDrafter {
  public:
@@ -260,6 +294,10 @@ void bind_drafting(py::module_& m) {
   m.def("rates_after", &rates_after);
   m.def("rates_after_cut", &rates_after_cut);
   m.def("forced_in", &forced_in);
+  m.def("after_refusal", [](bool lookup, bool dropped) {
+    const Dropped found = after_refusal(lookup, dropped);
+    return std::tuple(found.rate, found.earned, found.plain_ms);
+  });
   m.def("eager_draft", &eager_draft);
   m.def("credit_after_beginning", &credit_after_beginning);
 }

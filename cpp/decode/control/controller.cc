@@ -232,11 +232,12 @@ bool Controller::keep_going(int n_drafted, double probability) {
 void Controller::observe(const PassOutcome& outcome) {
   const Choice& choice = outcome.choice;
   const int n_rows = 1 + outcome.n_drafted + outcome.n_siblings + outcome.n_unused;
+  const int n_last = outcome.lost_ms > 0.0 ? 1 : n_rows;  // in the last pass
   // Of a pass that is shared, the part that its rows are.
-  const int n_in_pass = company_.n_rows + n_rows;
-  const double predicted_verify = target_.ms(n_reread_ + n_in_pass) * n_rows / n_in_pass;
+  const int n_in_pass = company_.n_rows + n_last;
+  const double predicted_verify = target_.ms(n_reread_ + n_in_pass) * n_last / n_in_pass;
   double draft_ms = outcome.draft_ms;
-  if (company_.none()) target_.observe(n_reread_ + n_rows, outcome.verify_ms, outcome.reading);
+  if (company_.none()) target_.observe(n_reread_ + n_last, outcome.verify_ms, outcome.reading);
   const int n_made = std::max(outcome.n_made, outcome.n_drafted);
   const bool drafts = choice.drafter >= 0 && n_made > 0;
   if (drafts) {
@@ -259,9 +260,15 @@ void Controller::observe(const PassOutcome& outcome) {
   for (Standing& drafter : drafters_) drafter.idle_tokens += outcome.n_emitted;
 
   const double plain_ms = this->plain_ms();
-  const double verify_ms = predicted_verify > 0.0
-                               ? std::min(outcome.verify_ms, kOutlier * predicted_verify)
-                               : outcome.verify_ms;
+  double verify_ms = predicted_verify > 0.0
+                         ? std::min(outcome.verify_ms, kOutlier * predicted_verify)
+                         : outcome.verify_ms;
+  // All of it, also where it was shared: the others' rows have to be computed again, too.
+  if (outcome.lost_ms > 0.0) {
+    const double predicted = target_.ms(n_reread_ + company_.n_rows + n_rows);
+    verify_ms +=
+        predicted > 0.0 ? std::min(outcome.lost_ms, kOutlier * predicted) : outcome.lost_ms;
+  }
   credit_.add_plain(outcome.n_emitted * plain_ms);
   if (drafts) {
     Standing& drafter = at(choice.drafter);

@@ -48,7 +48,9 @@ struct PassOutcome {
   int n_emitted = 1;
   double draft_ms = 0.0;   // of all drafters, lookups that were not chosen included
   double verify_ms = 0.0;  // the target's pass, and taking the tokens from it
-  Reading reading = {};    // of that pass
+  // > 0: that pass had one row, in place of one that took so long and gave nothing for the draft.
+  double lost_ms = 0.0;
+  Reading reading = {};  // of that pass
 };
 
 // Who else is in the pass.
