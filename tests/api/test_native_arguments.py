@@ -468,10 +468,9 @@ def test_a_fork_shares_what_its_decoder_holds(session, tiny):
 
 def worker(*, is_open=False, finished=True):
     events = []
-    done = types.SimpleNamespace(is_set=lambda: finished)
     cancel = types.SimpleNamespace(set=lambda: events.append("cancelled"))
     return types.SimpleNamespace(
-        open=is_open, finished=done, cancel=cancel, wait=lambda: events.append("waited for"),
+        open=is_open, finished=finished, cancel=cancel, wait=lambda: events.append("waited for"),
         events=events,
     )  # fmt: skip
 
@@ -612,7 +611,7 @@ def test_a_stream_that_cannot_begin_is_cancelled(session, tiny, monkeypatch):
         def __init__(self, call):
             self.thread = types.SimpleNamespace(start=self.start)
             self.open = True
-            self.finished = types.SimpleNamespace(is_set=lambda: True)
+            self.finished = True
             self.cancel = types.SimpleNamespace(set=lambda: None)
 
         def start(self):
