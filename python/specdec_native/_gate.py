@@ -2,65 +2,55 @@
 
 from __future__ import annotations
 
-import bisect
-import contextlib
 import functools
 import queue
-import threading
 from collections.abc import Callable
 
 
 class Gate:
-    """Those who wait for a place in a full queue, in their order."""
+    """Those who wait for a place in a full queue, in their order.
+
+    No lock: Ctrl-C can come between taking one and what releases it, and the engine's thread, with
+    everybody's requests, would wait for it. Each step is one operation of a dict, which nothing
+    interrupts. Who leaves the line or is interrupted loses no place for the others, since each of
+    them looks again after each change: the first one is called when a place is free and whenever
+    one before it has left.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._arrivals: dict[Callable[[], None], int] = {}  # of all who have not left
-        self._n_arrived = 0
-        self._waiting: list[Callable[[], None]] = []  # of them, those who were not woken
+        self._line: dict[Callable[[], None], None] = {}  # in the order of arrival
         self._closed = False
 
     @property
     def is_empty(self) -> bool:
         """Whether a newcomer may go ahead."""
-        return not self._waiting
+        return not self._line
 
     def wait_for_place(self, wake: Callable[[], None]) -> bool:
-        """Whether it is this one's turn to try. Who was faster than one whose turn it was does not
-        change its place in the line.
+        """Whether it is this one's turn to try. It keeps its place in the line until it leaves.
 
         Args:
-            wake: called once, when there may be a place.
+            wake: called, maybe more than once, when it should ask again.
         """
-        with self._lock:
-            if self._closed:
-                return True  # and be refused
-            if wake not in self._arrivals:
-                self._arrivals[wake] = self._n_arrived
-                self._n_arrived += 1
-            bisect.insort(self._waiting, wake, key=self._arrivals.__getitem__)
-            return self._waiting[0] is wake
+        self._line.setdefault(wake)
+        # After it is in the line: whoever closes or leaves now sees it there.
+        return self._closed or self._first() is wake  # or else be refused
 
     def leave(self, wake: Callable[[], None]) -> None:
-        """With a place or without. The next one tries in any case: whether `wake` was called for a
-        place that this one does not take cannot be told, and one try too many does no harm."""
-        with self._lock:
-            self._arrivals.pop(wake, None)
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(wake)
+        """With a place or without; an interrupted call is to be repeated. The next one tries in any
+        case: whether `wake` was called for a place that this one does not take cannot be told, and
+        one try too many does no harm."""
+        self._line.pop(wake, None)
         self.place_is_free()
 
     def place_is_free(self) -> None:
-        with self._lock:
-            wake = self._waiting.pop(0) if self._waiting else None
-        if wake is not None:
-            wake()
+        first = self._first()
+        if first is not None:
+            first()
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            waiting, self._waiting = self._waiting, []
-        for wake in waiting:
+        self._closed = True
+        for wake in list(self._line):
             wake()
 
     def wait(self, attempt: Callable[[], bool], time_left: Callable[[], float | None]) -> bool:
@@ -77,4 +67,13 @@ class Gate:
                 except queue.Empty:
                     return False
         finally:
-            self.leave(wake)
+            try:
+                self.leave(wake)
+            except BaseException:
+                self.leave(wake)
+                raise
+
+    def _first(self) -> Callable[[], None] | None:
+        # A copy in one step: another thread may change the dict while an iterator is made of it.
+        line = list(self._line)
+        return line[0] if line else None

@@ -640,9 +640,11 @@ class Engine:
         """Ends all requests with "cancelled", and the engine's thread; may be called again."""
         native, self._native_engine = self._native_engine, None
         if native is not None:
-            native.close()
-            self._gate.close()
-            flush_log()
+            try:
+                native.close()
+            finally:
+                self._gate.close()
+                flush_log()
 
     @property
     def closed(self) -> bool:

@@ -303,9 +303,14 @@ class AsyncStream(_Handle):
                     state.never_began("end", self._call.timed_out())
                     self._submit = None
         finally:
-            if timer is not None:
-                timer.cancel()
-            state.gate.leave(wake)
+            try:
+                state.gate.leave(wake)
+            except BaseException:
+                state.gate.leave(wake)
+                raise
+            finally:
+                if timer is not None:
+                    timer.cancel()
 
     def __aiter__(self) -> AsyncStream:
         return self

@@ -156,7 +156,7 @@ async def _waits(engine, n, known):
         return result
 
     task = asyncio.create_task(wait())
-    while len(engine._gate._waiting) < n:
+    while len(engine._gate._line) < n:
         assert time.monotonic() < end, "it does not wait"
         await asyncio.sleep(0.001)
     return task
@@ -164,12 +164,17 @@ async def _waits(engine, n, known):
 
 def _free(engine, stream):
     """Ends a request while the loop stands still: who is woken does not know it yet."""
-    end = time.monotonic() + 60
-    n = len(engine._gate._waiting)
+    gate = engine._gate
+    place_is_free, called = gate.place_is_free, threading.Event()
+
+    def free():
+        place_is_free()
+        called.set()
+
+    gate.place_is_free = free
     stream.cancel()
-    while len(engine._gate._waiting) == n:
-        assert time.monotonic() < end, "nobody is woken"
-        time.sleep(0.001)
+    assert called.wait(60), "nobody is woken"
+    del gate.place_is_free
 
 
 def _full(tiny):
@@ -237,16 +242,21 @@ def test_a_time_limit_ends_waiting_for_a_place(tiny):
         run(main(engine))
 
 
-def test_newcomers_do_not_overtake_those_who_wait(tiny):
+@pytest.mark.parametrize("n", [1, 3])
+def test_newcomers_do_not_overtake_those_who_wait(tiny, n):
     async def main(engine):
         first = engine.stream(PROMPT, **ENDLESS)
         await anext(first)
         ended = []
-        waiting = [await _waits(engine, n, ended) for n in (1, 2, 3)]
+        waiting = [await _waits(engine, i, ended) for i in range(1, n + 1)]
         _free(engine, first)
-        waiting.append(await _waits(engine, 0, ended))  # and would find the place
+        # And would find the place, as a task or where it is handed over at once.
+        newcomer = engine.stream(PROMPT, **ENDLESS)
+        assert engine.stats().submitted == 1
+        waiting.append(await _waits(engine, 0, ended))
         await asyncio.wait_for(asyncio.gather(*waiting), 60)
-        assert ended == [1, 2, 3, 0]
+        assert ended == [*range(1, n + 1), 0]
+        await newcomer.aclose()
 
     with _full(tiny) as engine:
         run(main(engine))
@@ -259,8 +269,10 @@ def test_who_was_too_late_is_the_next(tiny):
         ended = []
         one, two = [await _waits(engine, n, ended) for n in (1, 2)]
         gate = engine._gate
+        waits, asked = gate.wait_for_place, []
+        gate.wait_for_place = lambda wake: asked.append(wake) or waits(wake)
         gate.place_is_free()  # a place that somebody else has taken meanwhile
-        while len(gate._waiting) < 2:
+        while not asked:
             await asyncio.sleep(0)
         first.cancel()
         await asyncio.wait_for(asyncio.gather(one, two), 60)
