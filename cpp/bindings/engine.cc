@@ -163,12 +163,13 @@ struct TicketHandle {
   Scheduler::Ticket ticket;
 };
 
-std::optional<TicketHandle> submit(const NativeEngine& engine, GenerateRequest request,
-                                   py::object told, bool rounds, std::optional<double> time_limit,
-                                   bool poll_signals) {
+// Whether there was a place. told("ticket", handle) comes before it returns: what is returned is
+// lost when a signal's handler raises in the caller, and then nobody could end the request.
+bool submit(const NativeEngine& engine, GenerateRequest request, const py::object& told,
+            bool rounds, std::optional<double> time_limit, bool poll_signals) {
   require_same_process();
   SignalPoll signals(poll_signals);
-  auto sink = std::make_shared<PythonSink>(std::move(told), rounds);
+  auto sink = std::make_shared<PythonSink>(told, rounds);
   Scheduler::Ticket ticket;
   try {
     const NativeCall call;
@@ -177,8 +178,14 @@ std::optional<TicketHandle> submit(const NativeEngine& engine, GenerateRequest r
   } catch (const SignalPoll::Interrupted&) {
     signals.raise();
   }
-  if (ticket == nullptr) return std::nullopt;
-  return TicketHandle{std::move(ticket)};
+  if (ticket == nullptr) return false;
+  try {
+    told("ticket", TicketHandle{ticket});
+  } catch (...) {
+    Scheduler::cancel(ticket);
+    throw;
+  }
+  return true;
 }
 
 GenerateResult time_out(const NativeEngine& engine, GenerateRequest request, bool poll_signals) {

@@ -677,37 +677,42 @@ class Engine:
         """Hands a request over; whether there was a place for it, and nobody waited before."""
         if self._waits and not in_turn and not self._gate.is_empty:
             return False
-        ticket = self._native.submit(
+        submitted = self._native.submit(
             call.request,
             state.told,
             rounds=call.on_round is not None,
             time_limit=state.time_left,
             poll_signals=on_main_thread(),
         )
-        if ticket is not None:
-            state.submitted(ticket)
-        elif not self._waits:
+        if not submitted and not self._waits:
             stats = self.stats()
             raise QueueFullError(
                 f"{stats.running} requests are at work and {stats.queued} wait for their turn: "
                 'try again later, or use a larger max_queue or when_full="wait"'
             )
-        return ticket is not None
+        return submitted
 
     def _submit(self, call: EngineCall) -> Request:
         state = State(call, self._gate)
-        request = Request(call, state)
-        if not (
-            self._try(call, state, False)
-            or self._gate.wait(lambda: self._try(call, state, True), lambda: state.time_left)
-        ):
-            state.never_began("end", call.timed_out())
-        return request
+        try:
+            request = Request(call, state)
+            if not (
+                self._try(call, state, False)
+                or self._gate.wait(lambda: self._try(call, state, True), lambda: state.time_left)
+            ):
+                state.never_began("end", call.timed_out())
+            return request
+        except BaseException:  # whose traceback may keep the request
+            state.cancel()
+            raise
 
     def _stream(self, call: EngineCall) -> AsyncStream:
-        return AsyncStream(
-            call, State(call, self._gate), lambda state, in_turn: self._try(call, state, in_turn)
-        )
+        state = State(call, self._gate)
+        try:
+            return AsyncStream(call, state, lambda state, in_turn: self._try(call, state, in_turn))
+        except BaseException:
+            state.cancel()
+            raise
 
     def __enter__(self) -> Engine:
         return self

@@ -70,6 +70,9 @@ class State:
         if kind in ("progress", "round"):
             self._call_back(kind, payload)
             return
+        if kind == "ticket":  # on the thread that submits
+            self._submitted(payload)
+            return
         if kind == "chunk":
             self.chunks.append(payload)
         else:
@@ -110,7 +113,7 @@ class State:
             self.error = error
             self.cancel()
 
-    def submitted(self, ticket: _core.Ticket) -> None:
+    def _submitted(self, ticket: _core.Ticket) -> None:
         self._ticket = ticket
         if self.ended:  # before or after: one of the two sees what the other wrote
             self._ticket = None

@@ -282,6 +282,42 @@ def test_who_was_too_late_is_the_next(tiny):
         run(main(engine))
 
 
+@pytest.mark.parametrize("when", ["told", "returned"])
+@pytest.mark.parametrize("kind", ["submit", "stream"])
+def test_an_interrupted_call_ends_what_it_has_submitted(tiny, monkeypatch, kind, when):
+    """Its traceback, kept as in a notebook, holds what would be dropped."""
+
+    async def called(engine):
+        with pytest.raises(KeyboardInterrupt) as kept:
+            getattr(engine, kind)(PROMPT, **ENDLESS)
+        return kept
+
+    def interrupted(self, *_):
+        raise KeyboardInterrupt
+
+    class Native:
+        def __init__(self, native):
+            self.native = native
+
+        def submit(self, *args, **more):
+            self.native.submit(*args, **more)
+            raise KeyboardInterrupt
+
+    with sd.Engine(tiny, n_ctx=N_CTX, max_requests=1, max_queue=0) as engine:
+        with monkeypatch.context() as patch:
+            if when == "told":
+                patch.setattr("specdec_native.requests.State._submitted", interrupted)
+            else:
+                patch.setattr(engine, "_native_engine", Native(engine._native))
+            kept = run(called(engine))
+        end = time.monotonic() + 60
+        while engine.stats().cancelled == 0:
+            assert time.monotonic() < end, "it goes on"
+            time.sleep(0.001)
+        assert kept.value is not None
+        assert engine.submit(PROMPT, max_tokens=1).result(60).finish_reason == "length"
+
+
 def test_an_interrupted_call_leaves_its_turn_to_the_next(tiny, monkeypatch):
     with _full(tiny) as engine:
         first = engine.submit(PROMPT, **ENDLESS)
