@@ -8,6 +8,9 @@
 namespace specdec {
 namespace {
 
+// Passes in vain for one pass; the rows of the lanes run one after the other then.
+constexpr int kMostTogether = 2;
+
 int n_rows_of(const Lane& lane) { return static_cast<int>(lane.rows().batch.tokens.size()); }
 
 // Rows of one lane among those of a pass, as that lane asked for them.
@@ -96,6 +99,29 @@ void SharedPass::run_alone(Lane& lane, CostModel& cost, const OnError& on_error)
 
 void SharedPass::run_parts(std::span<Lane* const> lanes, CostModel& cost,
                            const std::atomic<bool>& cancel, const OnError& on_error) {
+  std::vector<Lane*> left(lanes.begin(), lanes.end());
+  for (int n_failed = 1; !left.empty(); ++n_failed) {
+    double ms = 0.0;
+    const Failure failure = try_parts(left, ms, cost, cancel, on_error);
+    if (failure.error == nullptr) return;
+    // Nothing has changed.
+    Lane* bad = left.size() == 1 ? left[0] : nullptr;
+    if (failure.numerical) bad = lane_of(runner_.bad_row(), left);
+    if (bad != nullptr && !(failure.numerical && bad->drop_draft(ms))) {
+      on_error(*bad, failure.error);
+      std::erase(left, bad);
+    }
+    // One after the other it shows whose rows they are, in a bounded number of passes.
+    if (left.size() > 1 && (bad == nullptr || n_failed == kMostTogether)) {
+      for (Lane* const lane : left) run_parts({&lane, 1}, cost, cancel, on_error);
+      return;
+    }
+  }
+}
+
+SharedPass::Failure SharedPass::try_parts(std::vector<Lane*>& lanes, double& ms, CostModel& cost,
+                                          const std::atomic<bool>& cancel,
+                                          const OnError& on_error) {
   PartsBatch batch{.output = RowOutput::kArgmax};
   std::vector<BatchPart> parts;
   std::vector<Lane*> ready;
@@ -113,38 +139,27 @@ void SharedPass::run_parts(std::span<Lane* const> lanes, CostModel& cost,
     // Of one target those who want taps want the same ones.
     if (!lane->rows().batch.taps.empty()) batch.taps = lane->rows().batch.taps;
   }
-  if (ready.empty()) return;
+  lanes = std::move(ready);
+  if (lanes.empty()) return {};
   // Alone, whole rows are had with the best token at once.
   if (batch.keep_logits && batch.output == RowOutput::kArgmax) {
     batch.output = RowOutput::kLogits;
     batch.keep_logits = false;
   }
   batch.parts = parts;
-  double ms = 0.0;
   try {
     const ScopedMs timer(ms);
     runner_.forward_parts(batch, &cancel);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kCancelled) throw;
-    // Nothing has changed. Where it is not known whose rows they are, it shows one after the other.
-    const bool numerical = error.code() == ErrorCode::kNumerical;
-    if (!numerical && ready.size() > 1) {
-      for (Lane* const lane : ready) run_parts({&lane, 1}, cost, cancel, on_error);
-      return;
-    }
-    Lane* const lane = numerical ? lane_of(runner_.bad_row(), ready) : ready[0];
-    if (!numerical || !lane->drop_draft(ms)) {
-      on_error(*lane, std::current_exception());
-      std::erase(ready, lane);
-    }
-    run_parts(ready, cost, cancel, on_error);
-    return;
+    return {std::current_exception(), error.code() == ErrorCode::kNumerical};
   }
   ++n_passes_;
   n_rows_ += n_rows;
   pass_ms_ += ms;
-  take(ready, ms, cost, on_error);
+  take(lanes, ms, cost, on_error);
   if (n_rows <= CostModel::kMaxRows) cost.observe(n_rows, ms, runner_.results().reading());
+  return {};
 }
 
 // A pass that also reads prompts costs those that generate what it would without.

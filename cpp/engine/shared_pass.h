@@ -34,6 +34,14 @@ class SharedPass {
   void run_alone(Lane& lane, CostModel& cost, const OnError& on_error);
   void run_parts(std::span<Lane* const> lanes, CostModel& cost, const std::atomic<bool>& cancel,
                  const OnError& on_error);
+  struct Failure {
+    std::exception_ptr error;
+    bool numerical = false;
+  };
+  // One pass, which took ms; why nothing came of it, if so. Takes those away from the lanes that
+  // cannot tell their rows.
+  [[nodiscard]] Failure try_parts(std::vector<Lane*>& lanes, double& ms, CostModel& cost,
+                                  const std::atomic<bool>& cancel, const OnError& on_error);
   void take(std::span<Lane* const> lanes, double ms, const CostModel& cost,
             const OnError& on_error);
 

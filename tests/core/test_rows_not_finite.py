@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 import tiny_models
@@ -77,16 +79,45 @@ def test_drafts_that_cannot_be_read_cost_the_others_their_pass_only_once(stubbor
     with sd.Decoder(target, drafter=None) as decoder:
         expected = decoder.generate(PROMPT, **call).token_ids
     reasons = []
+    all_there = threading.Event()
+
+    def on_round(one):
+        all_there.wait(60)
+        reasons.append(one.reason)
+
     drafter = sd.DraftModel(draft, gamma=2)
     with sd.Engine(target, n_ctx=512, drafter=drafter) as engine:
         running = [
-            engine.submit(PROMPT, on_round=lambda one: reasons.append(one.reason), **call),
+            engine.submit(PROMPT, on_round=on_round, **call),
             *(engine.submit(PROMPT, speculate=False, **call) for _ in range(3)),
         ]
+        all_there.set()
         assert [request.result(60).token_ids for request in running] == [expected] * 4
         stats = engine.stats()
     assert sum("not finite" in reason for reason in reasons) > n // 2
     assert stats.passes < 2 * n, "one after the other they are four times as many"
+
+
+def test_many_drafts_that_cannot_be_read_change_no_text(stubborn):
+    target, draft = stubborn
+    call = {"max_tokens": 30, "ignore_eos": True}
+    with sd.Decoder(target, drafter=None) as decoder:
+        expected = decoder.generate(PROMPT, **call).token_ids
+    all_there = threading.Event()
+    rounds = []
+
+    def on_round(one):
+        all_there.wait(60)
+        rounds.append(one)
+
+    with sd.Engine(target, n_ctx=256, drafter=sd.DraftModel(draft, gamma=2)) as engine:
+        running = [engine.submit(PROMPT, on_round=on_round, **call) for _ in range(6)]
+        all_there.set()
+        assert [request.result(60).token_ids for request in running] == [expected] * 6
+        stats = engine.stats()
+    assert (stats.failed, stats.finished) == (0, 6)
+    assert sum("not finite" in one.reason for one in rounds) > len(rounds) // 2
+    assert stats.passes > 3 * 30, "more than two failing passes, and then not one after the other"
 
 
 def test_a_token_of_the_text_still_has_to_be_read(models):
