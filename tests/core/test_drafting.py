@@ -80,10 +80,14 @@ def test_a_draft_of_which_nothing_is_left_was_one() -> None:
 @pytest.mark.parametrize("lookup", [True, False])
 def test_a_dropped_draft_was_refused_and_costs_its_pass_besides(lookup: bool) -> None:
     """Whatever it would have been: here its first token is right."""
-    rate, earned, plain_ms = m.after_refusal(lookup, False)
-    dropped_rate, dropped_earned, dropped_plain_ms = m.after_refusal(lookup, True)
-    assert dropped_rate == rate
-    assert dropped_earned == pytest.approx(earned - 10.0, abs=0.2)
+    # Drafting takes its time by the clock, which only takes from what is earned: the most counts.
+    refused = [m.after_refusal(lookup, False) for _ in range(20)]
+    dropped = [m.after_refusal(lookup, True) for _ in range(20)]
+    assert {rate for rate, _, _ in dropped} == {rate for rate, _, _ in refused}
+    earned, dropped_earned = (max(one[1] for one in runs) for runs in (refused, dropped))
+    assert dropped_earned == pytest.approx(earned - 10.0, abs=0.5)
+    (plain_ms,) = {plain_ms for _, _, plain_ms in refused}
+    (dropped_plain_ms,) = {plain_ms for _, _, plain_ms in dropped}
     assert dropped_plain_ms == pytest.approx(plain_ms, abs=0.2)
 
 
