@@ -45,6 +45,12 @@ std::uint64_t random_bits(std::uint64_t seed, RngStream stream, std::uint64_t po
 }
 
 // Integers: the same on every instruction set.
+namespace scalar {
+static void random_lanes(std::uint64_t seed, RngStream stream, std::uint64_t position,
+                         std::uint32_t first, std::uint64_t* out) {
+  philox<kRandomLanes>(seed, stream, position, first, out);
+}
+}  // namespace scalar
 #if defined(__x86_64__)
 namespace avx2 {
 [[gnu::target("avx2")]] static void random_lanes(std::uint64_t seed, RngStream stream,
@@ -55,13 +61,24 @@ namespace avx2 {
 }  // namespace avx2
 #endif
 
+namespace {
+
+using RandomLanes = void (*)(std::uint64_t, RngStream, std::uint64_t, std::uint32_t,
+                             std::uint64_t*);
+
+RandomLanes best_random_lanes() {
+#if defined(__x86_64__)
+  if (active_cpu_isa() != CpuIsa::kScalar) return avx2::random_lanes;
+#endif
+  return scalar::random_lanes;
+}
+
+}  // namespace
+
 void random_bits(std::uint64_t seed, RngStream stream, std::uint64_t position, std::uint32_t first,
                  std::span<std::uint64_t, kRandomLanes> out) {
-#if defined(__x86_64__)
-  static const bool has_avx2 = active_cpu_isa() != CpuIsa::kScalar;
-  if (has_avx2) return avx2::random_lanes(seed, stream, position, first, out.data());
-#endif
-  philox<kRandomLanes>(seed, stream, position, first, out.data());
+  static const RandomLanes best = best_random_lanes();
+  best(seed, stream, position, first, out.data());
 }
 
 }  // namespace specdec
