@@ -76,7 +76,7 @@ struct ThreadPool::State {
     std::atomic<int> cpu{-1};
   };
   static constexpr int kMostMoved = 64;  // threads: with more there is no one whose place matters
-  static constexpr unsigned kTasksAPlace = 16;  // some systems must be called to tell it
+  static constexpr unsigned kTasksAPlace = 8;  // some systems must be called to tell it
   std::array<Place, kMostMoved> processors;  // that the workers had, when they took their last task
   std::chrono::steady_clock::time_point next_move;  // of separate()
 
@@ -128,8 +128,11 @@ struct ThreadPool::State {
     std::bitset<kMostMoved> together;
     for (std::size_t i = 1; i < static_cast<std::size_t>(n_threads); ++i)
       together[i] = !take(processors[i].cpu.load(std::memory_order_relaxed));
-    for (std::size_t i = 1; i < static_cast<std::size_t>(n_threads); ++i)
-      if (together[i]) (void)move_thread(workers[i - 1], taken);
+    for (std::size_t i = 1; i < static_cast<std::size_t>(n_threads); ++i) {
+      if (!together[i]) continue;
+      (void)move_thread(workers[i - 1], taken);
+      processors[i].cpu.store(-1, std::memory_order_relaxed);  // until it says where it is now
+    }
   }
 
   void note_failure() noexcept {

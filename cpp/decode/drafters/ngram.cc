@@ -209,7 +209,9 @@ class NGram final : public Drafter {
       *counted = {follower, counted->count + 1};
       if (counted->count < best->count) return true;
       const Follower fallen = std::exchange(*best, *counted);
-      *level.others.insert(key_of(hash, fallen.token)).first = fallen;
+      const auto [place, is_other] = level.others.insert(key_of(hash, fallen.token));
+      if (is_other) ++n_counts_;
+      *place = fallen;
       return true;
     });
   }
