@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from . import _core
 from ._convert import chunk_of, result_of, round_callback
-from ._gate import Gate
+from ._gate import Gate, Wake
 from .errors import ClosedError
 from .model import on_main_thread, refuse_copy
 from .results import Chunk, DecodeStats, GenerationResult, Round
@@ -55,8 +55,9 @@ class State:
         # Waits of one thread each. No Condition: an interrupted wait in its Python code can leave
         # its lock held, and the engine's thread, with everybody's requests, would wait for it.
         self._waits: list[queue.SimpleQueue[None]] = []
-        self._wake: Callable[[], None] | None = None
+        self._wake: Wake | None = None
         self._ticket: _core.Ticket | None = None
+        self.begun = False  # it was handed over
         self.cancelled = False
         limit = call.time_limit
         self._deadline = None if limit is None else time.monotonic() + limit
@@ -114,6 +115,7 @@ class State:
             self.cancel()
 
     def _submitted(self, ticket: _core.Ticket) -> None:
+        self.begun = True
         self._ticket = ticket
         if self.ended:  # before or after: one of the two sees what the other wrote
             self._ticket = None
@@ -126,7 +128,7 @@ class State:
         if ticket is not None:
             ticket.cancel()
 
-    def listen(self, wake: Callable[[], None]) -> None:
+    def listen(self, wake: Wake) -> None:
         """From now on `wake` is called on the engine's thread when there is something new."""
         self._wake = wake
         if self.ended or self.chunks:
@@ -251,9 +253,13 @@ class Request(_Handle):
         self.cancel()
 
 
-def _set_in(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+def _set_in(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> bool:
+    """False: the loop is closed, nobody waits any more."""
+    try:
         loop.call_soon_threadsafe(event.set)
+    except RuntimeError:
+        return False
+    return True
 
 
 class AsyncStream(_Handle):
@@ -296,7 +302,9 @@ class AsyncStream(_Handle):
         if left is not None:  # no wait_for(), which can lose a cancellation before Python 3.12
             timer = self._loop.call_later(left, time_is_over)
         try:
-            while self._submit is not None:
+            while (
+                self._submit is not None and not state.begun
+            ):  # as an interrupted call may leave it
                 place.clear()
                 if state.gate.wait_for_place(wake) and self._submit(state, True):
                     self._submit = None
@@ -305,6 +313,7 @@ class AsyncStream(_Handle):
                 if over.is_set() and self._submit is not None:
                     state.never_began("end", self._call.timed_out())
                     self._submit = None
+            self._submit = None
         finally:
             try:
                 state.gate.leave(wake)
@@ -362,7 +371,7 @@ class AsyncStream(_Handle):
     async def aclose(self) -> None:
         """Ends the request and waits until it has ended; may be called again."""
         self._state.cancel()
-        if self._submit is not None:
+        if self._submit is not None and not self._state.begun:
             self._submit = None
             closed = ClosedError("the stream was closed before its request began")
             self._state.never_began("error", closed)

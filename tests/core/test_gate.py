@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from collections.abc import Callable
@@ -143,3 +144,34 @@ def test_many_threads_share_few_places() -> None:
         assert not thread.is_alive()
     assert gate.is_empty
     assert len(places) == 2
+
+
+def test_a_place_goes_past_those_who_are_gone():
+    """A task of a loop that was closed stays in the line, and nobody answers there."""
+    gate = _gate.Gate()
+    called: list[str] = []
+
+    def gone() -> bool:
+        called.append("gone")
+        return False
+
+    gate.wait_for_place(gone)
+    assert not gate.wait_for_place(lambda: called.append("there"))
+    gate.place_is_free()
+    assert called == ["gone", "there"]
+    gate.place_is_free()
+    assert called == ["gone", "there", "there"]
+
+
+def test_a_thread_that_holds_up_its_loop_goes_first():
+    """The first in the line may be a task of that loop, which cannot take its turn before."""
+
+    async def waits() -> bool:
+        return gate.wait(lambda: True, lambda: 5)
+
+    gate = _gate.Gate()
+    gate.wait_for_place(lambda: None)
+    assert not gate.wait(lambda: True, lambda: 0.01)
+    assert asyncio.run(waits())
+    assert len(gate._line) == 1
+    assert not gate._blocking
