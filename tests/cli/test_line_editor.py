@@ -392,8 +392,12 @@ class Terminal:
             time.sleep(0.005)
 
     def end(self):
-        self.type(b"\x15\x04")  # kill the line, end of input
-        self.editor.join(20)
+        # Again while it goes on: between two messages the terminal takes these keys for itself.
+        for _ in range(20):
+            self.type(b"\x15\x04")  # kill the line, end of input
+            self.editor.join(1)
+            if not self.editor.is_alive():
+                break
         assert self.messages is not None
         restored = termios.tcgetattr(self.slave)
         os.close(self.slave)
