@@ -282,12 +282,12 @@ class AsyncStream(_Handle):
 
     async def _start(self) -> None:
         if self._submit is not None:
-            await self._wait_for_place()
+            await self._wait_for_place(self._submit)
         if not self._listens:
             self._listens = True
             self._state.listen(functools.partial(_set_in, self._loop, self._news))
 
-    async def _wait_for_place(self) -> None:
+    async def _wait_for_place(self, submit: Submit) -> None:
         import asyncio
 
         state, place = self._state, asyncio.Event()
@@ -302,17 +302,13 @@ class AsyncStream(_Handle):
         if left is not None:  # no wait_for(), which can lose a cancellation before Python 3.12
             timer = self._loop.call_later(left, time_is_over)
         try:
-            while (
-                self._submit is not None and not state.begun
-            ):  # as an interrupted call may leave it
+            while not (state.begun or state.ended):
                 place.clear()
-                if state.gate.wait_for_place(wake) and self._submit(state, True):
-                    self._submit = None
-                    return
+                if state.gate.wait_for_place(wake) and submit(state, True):
+                    break
                 await place.wait()
-                if over.is_set() and self._submit is not None:
+                if over.is_set() and not state.ended:
                     state.never_began("end", self._call.timed_out())
-                    self._submit = None
             self._submit = None
         finally:
             try:
