@@ -68,27 +68,51 @@ def _terminate(number: int, frame: object) -> NoReturn:
     raise _Terminated(number)
 
 
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """As Python's own handler, but that the next one ends the process: raised while things are
+    closed it would leave them half closed, and be told as an error in some destructor."""
+    signal.signal(number, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
+_HANDLERS: Sequence[tuple[int, Any, Any]] = (
+    (signal.SIGINT, signal.default_int_handler, _interrupt),
+    (signal.SIGTERM, signal.SIG_DFL, _terminate),
+    (signal.SIGHUP, signal.SIG_DFL, _terminate),
+)
+
+
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def _terminable(*, last: bool) -> Iterator[None]:
+    """Signals end what runs in here on its way out. `last`: the process ends behind it, so that
+    a signal which was received stays what it is then."""
     changed = []
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, _terminate)
-                changed.append(number)
+        for number, usual, own in _HANDLERS:
+            if signal.getsignal(number) is usual:
+                signal.signal(number, own)
+                changed.append((number, usual, own))
     try:
         yield
     finally:
-        for number in changed:
-            signal.signal(number, signal.SIG_DFL)
+        for number, usual, own in changed:
+            if not last or signal.getsignal(number) is own:
+                signal.signal(number, usual)
 
 
-def run_guarded(program: str, action: Callable[[], int]) -> int:
-    """The exit code of `action`; what ends it early is said in one line on standard error."""
+def run_guarded(program: str, action: Callable[[], int], *, last: bool = False) -> int:
+    """The exit code of `action`; what ends it early is said in one line on standard error.
+
+    `last`: nothing but the end of the process follows.
+    """
+    with _terminable(last=last):
+        return _guarded(program, action)
+
+
+def _guarded(program: str, action: Callable[[], int]) -> int:
     try:
-        with _terminable():
-            code = action()
-            sys.stdout.flush()
+        code = action()
+        sys.stdout.flush()
         return code
     except SpecdecError as error:
         print(f"{program}: {error}", file=sys.stderr)
@@ -111,7 +135,7 @@ def run_guarded(program: str, action: Callable[[], int]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
-    return run_guarded("specdec-native", lambda: _run(given))
+    return run_guarded("specdec-native", lambda: _run(given), last=arguments is None)
 
 
 def _run(arguments: Sequence[str]) -> int:

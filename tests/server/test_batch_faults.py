@@ -292,8 +292,20 @@ def stopping(work, text):
         time.sleep(0.01)
     add(work, text)
 command.Work.add = stopping
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(cli.main())
 """
+
+# And is still closing its engine when the second signal comes.
+STOPS_SLOWLY = """
+import sys, time
+from specdec_native import Engine
+close = Engine.close
+def closing(engine):
+    print("closing", flush=True)
+    time.sleep(60)
+    close(engine)
+Engine.close = closing
+""" + STOPS.replace("import sys, time\n", "")
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT] * 2, [signal.SIGTERM] * 2,
@@ -319,3 +331,37 @@ def test_a_second_signal_leaves_it_whole_too(tiny_path, tmp_path, signals):
     assert batch(tiny_path, source, output) == 0
     told = [json.loads(line) for line in output.read_bytes().splitlines()]
     assert [entry["id"] for entry in told] == [f"q{i}" for i in range(40)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_closing_run_at_once(tiny_path, tmp_path, number):
+    source, output = write(tmp_path / "in.jsonl", 40, max_tokens=60), tmp_path / "out.jsonl"
+    partial = tmp_path / "out.jsonl.partial"
+    arguments = ["batch", str(tiny_path), str(source), str(output), "-c", "256", "-q"]
+    process = subprocess.Popen([sys.executable, "-c", STOPS_SLOWLY, *arguments],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (partial.exists() and partial.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(number)
+    assert process.stdout.readline() == b"closing\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == -number
+    assert errors == b""
+    assert batch(tiny_path, source, output) == 0
+
+
+def test_handlers_of_signals_are_again_what_they_were(tiny_path, tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    seen = []
+
+    def interrupted():
+        seen.extend(signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM))
+        signal.raise_signal(signal.SIGINT)
+
+    assert cli.run_guarded("here", interrupted) == cli.EXIT_INTERRUPTED
+    assert not set(before) & set(seen)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pathlib
 import sys
@@ -32,10 +33,11 @@ def main(arguments: Sequence[str]) -> int:
         work = Work(output, fingerprint, restart=args.restart)
         lines = work.skip_done(source.lines())
         run = over_one(setup, lines) if args.ray is None else over_ray(setup, lines, args.ray)
-        for text in run:
-            work.add(text)
-            if not args.quiet and sys.stderr.isatty():
-                print(f"\r{work.n_done} lines", end="", file=sys.stderr)
+        with contextlib.closing(run):  # an error ends what still runs before it is told
+            for text in run:
+                work.add(text)
+                if not args.quiet and sys.stderr.isatty():
+                    print(f"\r{work.n_done} lines", end="", file=sys.stderr)
         source.check_unchanged()
         grown = source.has_grown()
     work.finish()

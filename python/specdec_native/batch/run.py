@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,7 +36,7 @@ class Setup:
         return Engine(model, draft=draft, when_full="wait", **self.engine)
 
 
-def over_one(setup: Setup, lines: Iterator[Line]) -> Iterator[bytes]:
+def over_one(setup: Setup, lines: Iterator[Line]) -> Generator[bytes]:
     """Lines of the output, each as soon as those before it are done."""
     with setup.make_engine() as engine:
         ahead = 2 * int(setup.engine.get("max_requests", 16))
@@ -89,7 +89,7 @@ class Worker:
         return list(_work(self._engine, iter(lines), self._setup.defaults, len(lines)))
 
 
-def over_ray(setup: Setup, lines: Iterator[Line], address: str) -> Iterator[bytes]:
+def over_ray(setup: Setup, lines: Iterator[Line], address: str) -> Generator[bytes]:
     """The same on a Ray cluster; the files must be at the same paths on every node.
 
     Raises:

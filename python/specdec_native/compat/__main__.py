@@ -109,7 +109,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_guarded(PROGRAM, lambda: _run(_parser().parse_args(arguments)))
+    last = arguments is None
+    return run_guarded(PROGRAM, lambda: _run(_parser().parse_args(arguments)), last=last)
 
 
 if __name__ == "__main__":
