@@ -257,6 +257,7 @@ Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens
                               Chance& chance) {
   controller_->set_reread(rereads_ ? static_cast<int>(committed.size()) - 1 : 0);
   read_more(committed, max_tokens);
+  const bool asks = controller_->wants_lookups();
   std::vector<DraftProposal> found(members_.size());
   std::vector<Offer> offers;
   for (std::size_t i = 0; i < members_.size(); ++i) {
@@ -265,7 +266,7 @@ Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens
     const int room = room_of(member, n_free_slots);
     const int limit = std::min({max_tokens, adaptive_longest(member), room});
     const int least = std::max(member.lengths.draft_min, 1);
-    if (!member.active || limit < least) continue;
+    if (!member.active || limit < least || (member.model == nullptr && !asks)) continue;
     Offer offer{.drafter = static_cast<int>(i), .n_least = least, .n_candidates = branch};
     if (member.model != nullptr) {
       offer.n_tokens = limit;

@@ -45,6 +45,7 @@ class Control {
     choice_ = controller_.choose(list, budget);
     return to_dict(choice_);
   }
+  bool wants_lookups() { return controller_.wants_lookups(); }
   bool keep_going(int n, double probability) { return controller_.keep_going(n, probability); }
   bool wants_sibling(int n, int rank, double probability, double conditional) {
     return controller_.wants_sibling(n, rank, probability, conditional);
@@ -104,6 +105,7 @@ PYBIND11_MODULE(_testing_control, m) {
       .def("calibrate", &Control::calibrate)
       .def("calibrate_drafter", &Control::calibrate_drafter)
       .def("choose", &Control::choose)
+      .def("wants_lookups", &Control::wants_lookups)
       .def("keep_going", &Control::keep_going)
       .def("judge", &Control::judge)
       .def("rate", &Control::rate)

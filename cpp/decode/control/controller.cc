@@ -7,12 +7,17 @@ namespace specdec {
 namespace {
 
 constexpr double kLeastSpeedup = 1.02;
-constexpr double kLeastAtFirst = 1.05;   // in a request that is short and has earned nothing
-constexpr int kProbeAfter = 32;          // plain tokens after which a model gets another chance
-constexpr int kPlainEvery = 24;          // passes between plain steps that keep their cost honest
-constexpr int kPlainSeldom = 64;         // while drafts gain clearly
-constexpr double kClearly = 1.6;         // as a plain step never changes so much unseen
-constexpr double kFreeLookupMs = 0.02;   // of each plain step: lookups start free
+constexpr double kLeastAtFirst = 1.05;  // in a request that is short and has earned nothing
+constexpr int kProbeAfter = 32;         // plain tokens after which a model gets another chance, ...
+constexpr int kProbeSeldom = 256;       // ... twice as many after each one in vain, at most so many
+constexpr int kPlainEvery = 24;         // passes between plain steps that keep their cost honest
+constexpr int kPlainSeldom = 64;        // while drafts gain clearly
+constexpr double kClearly = 1.6;        // as a plain step never changes so much unseen
+constexpr double kFreeLookupMs = 0.02;  // of each plain step: lookups start free
+constexpr double kLookingShare = 0.004;  // of a plain step, that lookups which say nothing may take
+constexpr double kLookingRate = 0.05;    // of one pass in what they take
+constexpr int kRestAfter = 24;           // tokens for which no lookup was expected to pay
+constexpr int kMostRest = 4;             // passes, of which one asks them
 constexpr double kOutlier = 2.0;         // what a pass may cost of its prediction in the credit
 constexpr double kCatchUpRounds = 8.0;   // over which the cost of reading up is spread
 constexpr double kReadingGain = 0.1;     // that more context may be worth, in plain time
@@ -23,6 +28,8 @@ constexpr double kHopeless = 1.0 / 256;  // chance of a whole draft below which 
 constexpr double kUnknownDraft = 0.5;    // a draft step that was never measured, in plain steps
 
 constexpr std::string_view kNoRoom = "no room for a draft";
+constexpr std::string_view kProbe = "probe";
+constexpr std::string_view kResting = "lookups rest";
 
 }  // namespace
 
@@ -35,6 +42,7 @@ Controller::Controller(std::vector<DrafterTraits> drafters) {
                          .siblings = AcceptanceModel(kind),
                          .cost = CostModel(),
                          .idle_tokens = 0,
+                         .probe_after = kProbeAfter,
                          .gained = 0.0,
                          .n_rounds = 0});
   }
@@ -44,13 +52,15 @@ void Controller::begin_request() {
   for (Standing& drafter : drafters_) {
     drafter.acceptance.fade();
     drafter.siblings.fade();
-    drafter.idle_tokens = kProbeAfter;  // a new text: worth a look
+    drafter.probe_after = std::max(drafter.probe_after / 2, kProbeAfter);
+    drafter.idle_tokens = drafter.probe_after;  // a new text: worth a look
     drafter.n_rounds = std::min(drafter.n_rounds, kGainRounds / 2);
   }
   target_.begin_request();
   credit_.begin_request();
   n_rounds_ = 0;
   plain_in_a_row_ = 0;
+  unpromising_tokens_ = n_rested_ = 0;
   plain_reason_ = "nothing was drafted yet";
 }
 
@@ -105,6 +115,7 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
     if (company_.none() && !drafter.traits.lookup && drafter.n_rounds >= kGainRounds)
       speedup = own = std::max(speedup, drafter.gained);
     if (n < offer.n_least || own < least || speedup <= best.speedup) continue;
+    promising_ = promising_ || drafter.traits.lookup;
     if (!allowed(cost_ms - row_ms, own)) {
       refused = true;  // a longer draft may be a clearer gain
       continue;
@@ -126,7 +137,7 @@ Choice Controller::probe(const std::vector<Offer>& offers, int budget, Choice pl
     const Standing& drafter = at(offer.drafter);
     const int length = std::max(offer.n_least, 1);
     if (drafter.traits.lookup || std::min(offer.n_tokens, budget) < length) continue;
-    if (drafter.idle_tokens < kProbeAfter) continue;
+    if (drafter.idle_tokens < drafter.probe_after) continue;
     const double loss_ms = draft_ms(drafter, offer.n_behind, length) +
                            target_ms(length * offer.n_candidates + 1) - target_ms(1);
     if (!allowed(loss_ms, 1.0)) continue;
@@ -136,14 +147,26 @@ Choice Controller::probe(const std::vector<Offer>& offers, int budget, Choice pl
             .n_candidates = offer.n_candidates,
             .speedup = 1.0,
             .own_speedup = 1.0,
-            .reason = "probe"};
+            .reason = kProbe};
   }
   return plain;
+}
+
+bool Controller::wants_lookups() {
+  looked_ = true;
+  if (unpromising_tokens_ >= kRestAfter && looking_ms_ > 0.0) {
+    const double share = looking_ms_ / std::max(plain_ms(), 1e-9);
+    const int one_of = std::clamp(static_cast<int>(share / kLookingShare) + 1, 1, kMostRest);
+    looked_ = n_rested_ + 1 >= one_of;
+  }
+  n_rested_ = looked_ ? 0 : n_rested_ + 1;
+  return looked_;
 }
 
 Choice Controller::choose(const std::vector<Offer>& offers, int budget) {
   Choice best;
   bool refused = false;
+  promising_ = false;
   if (target_.known()) {
     for (const Offer& offer : offers) consider(offer, budget, best, refused);
   }
@@ -156,13 +179,14 @@ Choice Controller::choose(const std::vector<Offer>& offers, int budget) {
     if (best.drafter < 0) {
       best.reason = refused          ? std::string_view("no credit left for a worst case")
                     : budget < 1     ? kNoRoom
+                    : !looked_       ? kResting
                     : offers.empty() ? std::string_view("nothing to propose")
                                      : std::string_view("no draft is expected to pay");
       best = probe(offers, budget, best);
     }
   }
   // A model is drafted token by token, its own confidence says where to stop.
-  if (best.drafter >= 0 && !at(best.drafter).traits.lookup && best.reason != "probe") {
+  if (best.drafter >= 0 && !at(best.drafter).traits.lookup && best.reason != kProbe) {
     for (const Offer& offer : offers) {
       if (offer.drafter == best.drafter) best.length = std::min(budget, offer.n_tokens);
     }
@@ -258,6 +282,7 @@ void Controller::observe(const PassOutcome& outcome) {
     }
   }
   for (Standing& drafter : drafters_) drafter.idle_tokens += outcome.n_emitted;
+  unpromising_tokens_ = promising_ ? 0 : unpromising_tokens_ + outcome.n_emitted;
 
   const double plain_ms = this->plain_ms();
   double verify_ms = predicted_verify > 0.0
@@ -276,6 +301,16 @@ void Controller::observe(const PassOutcome& outcome) {
     const double gained = outcome.n_emitted * plain_ms / (draft_ms + verify_ms);
     ++drafter.n_rounds;
     drafter.gained += std::max(kGainRate, 1.0 / drafter.n_rounds) * (gained - drafter.gained);
+    if (gained > 1.0) {
+      drafter.probe_after = kProbeAfter;
+    } else if (choice.reason == kProbe) {
+      drafter.probe_after = std::min(2 * drafter.probe_after, kProbeSeldom);
+    }
+  } else if (looked_ && outcome.n_drafted == 0) {
+    // An outlier is no reason to rest.
+    const double most = looking_ms_ > 0.0 ? kOutlier * looking_ms_ : kFreeLookupMs;
+    looking_ms_ +=
+        (looking_ms_ > 0.0 ? kLookingRate : 1.0) * (std::min(outcome.draft_ms, most) - looking_ms_);
   }
   if (outcome.n_drafted == 0) {
     credit_.debit(std::max(draft_ms - kFreeLookupMs, 0.0));  // looking in vain is paid for too
@@ -286,7 +321,8 @@ void Controller::observe(const PassOutcome& outcome) {
       passes_since_plain_ = 0;
     }
     ++plain_in_a_row_;
-    if (choice.reason != kNoRoom) plain_reason_ = choice.reason;  // every text has a last token
+    // Every text has a last token, and lookups rest for a reason that was told before.
+    if (choice.reason != kNoRoom && choice.reason != kResting) plain_reason_ = choice.reason;
     return;
   }
   credit_.earn(outcome.n_emitted * plain_ms - draft_ms - verify_ms);

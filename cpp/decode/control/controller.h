@@ -91,6 +91,9 @@ class Controller {
   [[nodiscard]] ControllerState state() const { return credit_.state(); }
   void restore(const ControllerState& state) { credit_.restore(state); }
 
+  // Before choose(): whether lookups are to be asked. Where that takes a good part of a plain step,
+  // and nothing they said was worth a draft for long, they rest for some passes.
+  [[nodiscard]] bool wants_lookups();
   // budget: tokens a draft may hold at most.
   [[nodiscard]] Choice choose(const std::vector<Offer>& offers, int budget);
   // Is a leaf beside the last of n_drafted tokens worth a row? As LengthRule::wants_sibling().
@@ -120,6 +123,7 @@ class Controller {
     AcceptanceModel siblings = AcceptanceModel(AcceptanceModel::Kind::kModel);
     CostModel cost;
     int idle_tokens = 0;  // emitted since it drafted last
+    int probe_after = 0;  // such tokens until it gets another chance
     double gained = 0.0;  // speed-up of its rounds, a running mean
     int n_rounds = 0;
   };
@@ -146,10 +150,15 @@ class Controller {
   std::int64_t n_rounds_ = 0;  // of this request
   int passes_since_plain_ = 0;
   int plain_in_a_row_ = 0;
-  Choice choice_;           // the last one
-  double path_rate_ = 1.0;  // that all tokens drafted so far are right
-  double miss_rate_ = 0.0;  // that all candidates at the present depth are wrong
-  int n_siblings_ = 0;      // of this choice
+  double looking_ms_ = 0.0;     // what asking all lookups takes, a running mean
+  bool looked_ = true;          // they were asked for this pass
+  bool promising_ = false;      // and one of them was expected to pay
+  int unpromising_tokens_ = 0;  // emitted since then
+  int n_rested_ = 0;            // passes since lookups were asked
+  Choice choice_;               // the last one
+  double path_rate_ = 1.0;      // that all tokens drafted so far are right
+  double miss_rate_ = 0.0;      // that all candidates at the present depth are wrong
+  int n_siblings_ = 0;          // of this choice
   std::string_view plain_reason_ = "nothing was drafted yet";
 };
 

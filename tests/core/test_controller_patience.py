@@ -1,0 +1,121 @@
+"""How often a controller asks who has had nothing to say for long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from helpers import native
+
+control = native("control")
+
+STEP_MS = 0.25
+
+
+def a_control(lookup: bool) -> Any:
+    c = control.Control([("drafter", lookup)])
+    c.calibrate([(1, STEP_MS), (2, 1.4 * STEP_MS), (8, 3 * STEP_MS)])
+    if not lookup:
+        c.calibrate_drafter(0, [(1, 0.3 * STEP_MS), (8, 0.4 * STEP_MS)])
+    c.begin()
+    return c
+
+
+def look(c: Any, looking_ms: float, length: int = 0) -> bool:
+    """A pass of one row, unless a lookup with so long a match is expected to pay."""
+    asked = c.wants_lookups()
+    choice = c.choose([(0, 4, length, 1)] if asked and length else [], 8)
+    n = choice["length"] if choice["drafter"] >= 0 else 0
+    rows_ms = STEP_MS * (1.0, 1.4, 1.7, 2.0, 2.3)[n]
+    c.observe(n, n + 1, looking_ms if asked else 0.0, rows_ms)
+    return bool(asked)
+
+
+@pytest.mark.parametrize("share,one_of", [(0.001, 1), (0.006, 2), (0.01, 3), (0.1, 4)])
+def test_dear_lookups_that_say_nothing_are_asked_seldom(share: float, one_of: int) -> None:
+    c = a_control(lookup=True)
+    assert all(look(c, share * STEP_MS) for _ in range(24))
+    asked = [look(c, share * STEP_MS) for _ in range(240)]
+    assert sum(asked) == pytest.approx(240 / one_of, abs=1)
+    assert not any(a == b == (one_of > 1) for a, b in zip(asked, asked[1:], strict=False))
+
+
+def test_a_pass_without_them_says_so_and_the_request_says_why() -> None:
+    c = a_control(lookup=True)
+    while look(c, 0.02 * STEP_MS):
+        pass
+    asked = c.wants_lookups()
+    assert not asked
+    assert c.choose([], 8)["reason"] == "lookups rest"
+    c.observe(0, 1, 0.0, STEP_MS)
+    assert c.speculation == "off: nothing to propose"
+
+
+def test_lookups_that_have_something_to_say_are_asked_always_again() -> None:
+    c = a_control(lookup=True)
+    for _ in range(100):
+        look(c, 0.02 * STEP_MS)
+    while not look(c, 0.02 * STEP_MS, length=20):
+        pass
+    assert all(look(c, 0.02 * STEP_MS) for _ in range(20))
+
+
+def test_they_are_asked_always_at_the_beginning_of_a_request() -> None:
+    c = a_control(lookup=True)
+    for _ in range(100):
+        look(c, 0.02 * STEP_MS)
+    c.begin()
+    assert all(look(c, 0.02 * STEP_MS) for _ in range(24))
+
+
+def test_a_slow_pass_is_no_reason_to_rest() -> None:
+    c = a_control(lookup=True)
+    for n in range(24):
+        look(c, STEP_MS if n == 10 else 0.001 * STEP_MS)
+    assert all(look(c, 0.001 * STEP_MS) for _ in range(24))
+
+
+def probes(c: Any, n_tokens: int, right: bool = False) -> list[int]:
+    """At which tokens of a request the model drafted, if it is worth nothing, or is right."""
+    c.begin()
+    found, n = [], 0
+    while n < n_tokens:
+        choice = c.choose([(0, 8, 0, 1)], 8)
+        if choice["drafter"] < 0:
+            c.observe(0, 1, 0.0, STEP_MS)
+            n += 1
+            continue
+        found.append(n)
+        c.judge(0, 0, control.confidence_grade(0.5), right)
+        n_new = 2 if right else 1
+        c.observe(1, n_new, 0.3 * STEP_MS, (1.0 if right else 1.4) * STEP_MS)
+        n += n_new
+    return found
+
+
+def test_a_model_is_asked_half_as_often_after_each_try_in_vain() -> None:
+    c = a_control(lookup=False)
+    for _ in range(200):
+        c.judge(0, 0, control.confidence_grade(0.5), False)
+        c.observe(0, 4, 0.0, 4 * STEP_MS)  # credit for tries
+    found = probes(c, 2000)
+    gaps = [b - a for a, b in zip(found, found[1:], strict=False)]
+    assert gaps[:2] == pytest.approx([64, 128], abs=2)
+    assert gaps[2:] == pytest.approx([256] * len(gaps[2:]), abs=2)
+    assert len(gaps) >= 6
+    # A new text is worth a look, and not the sum of all that were tried before.
+    again = probes(c, 400)
+    assert again[0] < 60  # as soon as so much may be lost
+    assert again[1] - again[0] == pytest.approx(256, abs=2)
+
+
+def test_a_model_that_brings_something_is_asked_as_often_as_before() -> None:
+    c = a_control(lookup=False)
+    for _ in range(200):
+        c.judge(0, 0, control.confidence_grade(0.5), False)
+        c.observe(0, 4, 0.0, 4 * STEP_MS)
+    probes(c, 2000)
+    assert len(probes(c, 400, right=True)) > 40
+    found = probes(c, 400)
+    assert min(b - a for a, b in zip(found, found[1:], strict=False)) < 70
