@@ -21,6 +21,7 @@
 #include "base/control_groups.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/pool_width.h"
 #include "base/system.h"
 #include "base/waiting.h"
 
@@ -81,8 +82,13 @@ struct ThreadPool::State {
   std::chrono::steady_clock::time_point next_move;  // of separate()
 
   std::mutex run_mutex;
+  PoolWidth width;       // with run_mutex held
+  bool adaptive = true;  // likewise
   std::vector<std::thread> workers;
   bool refused = false;  // the system did not start a thread: not asked again for every task
+
+  void run(int n_threads, const std::function<void(TaskContext&)>& todo);
+  void run_in_crowd(int n_threads, const std::function<void(TaskContext&)>& todo);
 
   void worker(int index, std::uint32_t seen) {
     const auto own = static_cast<std::uint32_t>(index);
@@ -267,43 +273,67 @@ void ThreadPool::run(int n_threads, const std::function<void(TaskContext&)>& tas
   const std::lock_guard lock(state.run_mutex);
   if (!state.refused) (void)state.start_workers(n_threads);
   n_threads = std::min(n_threads, static_cast<int>(state.workers.size()) + 1);
+  if (n_threads == 1 || !state.adaptive || (state.width.at_rest() && !ever_crowded())) {
+    state.run(n_threads, task);
+  } else {
+    state.run_in_crowd(n_threads, task);
+  }
+}
+
+void ThreadPool::set_adaptive(bool adaptive) {
+  const std::lock_guard lock(state_->run_mutex);
+  state_->adaptive = adaptive;
+}
+
+// The same where others want the processors, or did.
+void ThreadPool::State::run_in_crowd(int n_threads, const std::function<void(TaskContext&)>& todo) {
+  const bool others = crowded();
+  if (width.at_rest() && !others) return run(n_threads, todo);
+  const auto begin = PoolWidth::Clock::now();
+  if (width.at_rest()) width.note_crowd(n_threads, begin);
+  run(width.choose(n_threads), todo);
+  width.note_task(n_threads, begin, PoolWidth::Clock::now(), others);
+}
+
+// With run_mutex held, on so many threads, which are there.
+void ThreadPool::State::run(int n_threads, const std::function<void(TaskContext&)>& todo) {
   // Not stored in vain: that would take its line from whoever used it last.
-  if (state.next_chunk.load(std::memory_order_relaxed) != 0)
-    state.next_chunk.store(0, std::memory_order_relaxed);
+  if (next_chunk.load(std::memory_order_relaxed) != 0)
+    next_chunk.store(0, std::memory_order_relaxed);
   if (n_threads == 1) {
-    TaskContext context(0, 1, &state);
-    task(context);
+    TaskContext context(0, 1, this);
+    todo(context);
     return;
   }
-  state.task = &task;
-  if (state.failed.load(std::memory_order_relaxed)) {  // the task before
-    state.failed.store(false);
-    state.n_failed_workers.store(0);
-    state.n_arrived.store(0);
+  task = &todo;
+  if (failed.load(std::memory_order_relaxed)) {  // the task before
+    failed.store(false);
+    n_failed_workers.store(0);
+    n_arrived.store(0);
   }
-  state.caller_done.store(false, std::memory_order_relaxed);
+  caller_done.store(false, std::memory_order_relaxed);
   const auto wanted = static_cast<std::uint32_t>(n_threads);
-  state.all_finished += wanted - 1;
-  if (const auto before = state.n_wanted.load(); wanted > before) {
-    state.n_wanted.store(wanted);
+  all_finished += wanted - 1;
+  if (const auto before = n_wanted.load(); wanted > before) {
+    n_wanted.store(wanted);
   } else if (wanted < before) {
-    state.n_wanted.prepare(wanted);
+    n_wanted.prepare(wanted);
   }
-  const auto count = (state.epoch.load() & ~kThreadMask) + kThreadMask + 1;
-  state.epoch.store(count | wanted);
-  TaskContext context(0, n_threads, &state);
+  const auto count = (epoch.load() & ~kThreadMask) + kThreadMask + 1;
+  epoch.store(count | wanted);
+  TaskContext context(0, n_threads, this);
   try {
-    task(context);
-    state.caller_done.store(true, std::memory_order_release);
+    todo(context);
+    caller_done.store(true, std::memory_order_release);
   } catch (...) {
-    state.note_failure();
-    state.caller_done.store(true);
-    state.attend(n_threads);
+    note_failure();
+    caller_done.store(true);
+    attend(n_threads);
   }
-  const auto all = [&](std::uint32_t now) { return now == state.all_finished; };
-  state.n_finished.wait(WaitWord::kUntilCrowded, all, [&] { state.separate(n_threads); });
-  if (state.failed.load(std::memory_order_relaxed))
-    std::rethrow_exception(std::exchange(state.first_error, nullptr));
+  const auto all = [&](std::uint32_t now) { return now == all_finished; };
+  n_finished.wait(WaitWord::kUntilCrowded, all, [&] { separate(n_threads); });
+  if (failed.load(std::memory_order_relaxed))
+    std::rethrow_exception(std::exchange(first_error, nullptr));
 }
 
 int ThreadPool::default_n_threads() {

@@ -41,12 +41,16 @@ class ThreadPool {
   // refuses to start one (ulimit -u, pids.max), which is logged as a warning. Throws as run().
   int start(int n_threads);
 
-  // Runs task on n_threads threads, or as many as could be started (the caller is thread 0), and
-  // returns when all are done. What one of them throws is thrown here then: memory that a thread
-  // needs for itself may run out. Calls from several threads take turns.
+  // Runs task on n_threads threads, as many as could be started, or fewer where others want the
+  // processors and that is faster (PoolWidth); the caller is thread 0. Returns when all are done.
+  // What one of them throws is thrown here then: memory that a thread needs for itself may run out.
+  // Calls from several threads take turns.
   // Throws Error(kInvalidArgument) unless 1 <= n_threads <= 256, Error(kInternal) in a forked
   // child.
   void run(int n_threads, const std::function<void(TaskContext&)>& task);
+
+  // Whether run() may use fewer where the processors are crowded; it may at first.
+  void set_adaptive(bool adaptive);
 
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

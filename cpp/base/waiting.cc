@@ -23,10 +23,6 @@ constexpr Clock::duration kMemory = std::chrono::milliseconds(500);
 std::atomic<Clock::rep> suspected_since{0};
 std::atomic<Clock::rep> crowded_until{0};
 
-bool crowded() noexcept {
-  return Clock::now().time_since_epoch().count() < crowded_until.load(std::memory_order_relaxed);
-}
-
 void yield() noexcept {
   const auto before = Clock::now();
   ::sched_yield();
@@ -53,6 +49,13 @@ inline void cpu_relax() noexcept {
 }
 
 }  // namespace
+
+bool ever_crowded() noexcept { return crowded_until.load(std::memory_order_relaxed) != 0; }
+
+bool crowded() noexcept {
+  return ever_crowded() &&
+         Clock::now().time_since_epoch().count() < crowded_until.load(std::memory_order_relaxed);
+}
 
 bool Patience::pause(int n_yields) noexcept {
   if (n_ < kSpins) {

@@ -23,6 +23,11 @@ class Patience {
   int n_ = 0;
 };
 
+// Whether others want the processors, as far as waiting threads have seen in the last half second.
+[[nodiscard]] bool crowded() noexcept;
+// The same, at once: no clock is read until one of them has seen it.
+[[nodiscard]] bool ever_crowded() noexcept;
+
 // A word that threads wait for, and how many sleep there: waking nobody would cost a system call.
 class WaitWord {
  public:

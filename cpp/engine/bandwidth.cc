@@ -75,6 +75,7 @@ double measure_read_bandwidth(int n_threads, std::uint64_t n_bytes) {
   std::vector<std::uint64_t> sums(static_cast<std::size_t>(n_threads));
   double best = 0;
   for (int pass = 0; pass < 3; ++pass) {
+    std::fill(sums.begin(), sums.end(), 0);  // the pool may use fewer threads than before
     const auto start = std::chrono::steady_clock::now();
     pool.run(n_threads, [&](TaskContext& context) {
       std::uint64_t sum = 0;

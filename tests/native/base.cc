@@ -18,6 +18,7 @@
 #include "base/control_groups.h"
 #include "base/error.h"
 #include "base/mapped_file.h"
+#include "base/pool_width.h"
 #include "base/read_real.h"
 #include "base/rng.h"
 #include "base/system.h"
@@ -62,6 +63,30 @@ py::dict run_task(int n_threads, int n_phases, int n_chunks) {
   out["early"] = early.load();
   return out;
 }
+
+// A PoolWidth and a clock that stands.
+class Width {
+ public:
+  // A task that wants n_threads, and takes seconds[width - 1]; the width that it was given.
+  int task(int n_threads, const std::vector<double>& seconds, bool crowded) {
+    if (crowded) width_.note_crowd(n_threads, now_);
+    const int width = width_.choose(n_threads);
+    const auto begin = now_;
+    now_ += std::chrono::duration_cast<PoolWidth::Clock::duration>(
+        std::chrono::duration<double>(seconds.at(static_cast<std::size_t>(width - 1))));
+    width_.note_task(n_threads, begin, now_, crowded);
+    return width;
+  }
+  void pause(double seconds) {
+    now_ += std::chrono::duration_cast<PoolWidth::Clock::duration>(
+        std::chrono::duration<double>(seconds));
+  }
+  [[nodiscard]] bool at_rest() const { return width_.at_rest(); }
+
+ private:
+  PoolWidth width_;
+  PoolWidth::Clock::time_point now_{std::chrono::hours(1)};
+};
 
 // As many tasks, each with n_barriers barriers, in which the threads of `who` throw behind the
 // barrier `at`; how many threads came to the end, and how many tasks threw that.
@@ -190,6 +215,12 @@ py::tuple read_reals(const std::string& text, bool fixed) {
 
 PYBIND11_MODULE(_testing_base, m) {
   m.def("run_task", &run_task);
+  m.def("set_adaptive", [](bool adaptive) { ThreadPool::shared().set_adaptive(adaptive); });
+  py::class_<Width>(m, "Width", py::module_local())
+      .def(py::init<>())
+      .def("task", &Width::task)
+      .def("pause", &Width::pause)
+      .def_property_readonly("at_rest", &Width::at_rest);
   m.def("read_reals", &read_reals);
   m.def("run_concurrently", &run_concurrently);
   m.def("read_cut_file", &read_cut_file);
