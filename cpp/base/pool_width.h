@@ -6,41 +6,42 @@
 namespace specdec {
 
 // Threads that wait for each other at every turn get on only while all of them have a processor:
-// beside four busy processes on two processors one thread was three times as fast as two, measured
-// with a small model. What is faster is found by trying: where the processors are crowded, tasks
-// are timed, by the mean of many, with fewer threads in turns. Whatever it says no result depends
-// on it. Not thread-safe.
+// beside one busy process on two processors one thread was twice as fast as two, measured with a
+// small model. Where the processors are crowded, it is measured how much the threads get done
+// together: their processor time, without what they wait for each other, by the time that passes.
+// Where that is less than what fewer threads would get done if they could run, there are fewer. No
+// result depends on it. For tasks that want so many threads; not thread-safe.
 class PoolWidth {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Nothing is to be timed: all threads are used.
+  explicit PoolWidth(int n_threads) noexcept : full_(n_threads), width_(n_threads) {}
+
+  // Nobody else wants the processors: all threads are used, and nothing is measured.
   [[nodiscard]] bool at_rest() const noexcept { return phase_ == Phase::kRest; }
-  // Of a task that wants n_threads, so many.
-  [[nodiscard]] int choose(int n_threads) const noexcept;
-  // Others want the processors, as a task with n_threads has found.
-  void note_crowd(int n_threads, Clock::time_point now) noexcept;
-  // A task that wanted n_threads took from begin to end. `crowded`: others want the processors.
-  void note_task(int n_threads, Clock::time_point begin, Clock::time_point end,
-                 bool crowded) noexcept;
+  // The threads of a task that begins now. `crowded`: others want the processors.
+  [[nodiscard]] int begin(Clock::time_point now, bool crowded) noexcept;
+  // Whether end() is to be told of it.
+  [[nodiscard]] bool measures() const noexcept { return phase_ == Phase::kMeasure; }
+  // `busy`: processor time of all its threads, without what they waited for each other.
+  void end(Clock::time_point begun, Clock::time_point now, Clock::duration busy) noexcept;
+  // Of one that was not measured.
+  void end(Clock::time_point now) noexcept { last_ = now; }
 
  private:
-  enum class Phase { kRest, kMeasure, kTry, kKeep };
+  enum class Phase { kRest, kMeasure, kKeep };
 
-  [[nodiscard]] int next_width() const noexcept;
-  void begin(Phase phase, Clock::time_point now) noexcept;
-  void compare(double ms_per_task, Clock::time_point now) noexcept;
+  void measure(int width) noexcept;
+  void keep(Clock::time_point now) noexcept;
 
   Phase phase_ = Phase::kRest;
-  int full_ = 1;              // threads that tasks want
-  int width_ = 1;             // that the best known is
-  int tried_ = 1;             // that are used in kTry
-  bool narrower_ = true;      // is tried next
-  int n_in_vain_ = 0;         // tries in a row
-  double ms_per_task_ = 0.0;  // with width_ threads
-  Clock::time_point since_;   // of this phase
-  double busy_ms_ = 0.0;      // and what its tasks took
-  int n_tasks_ = 0;
+  int full_;
+  int width_;
+  int n_narrow_ = 0;        // times in a row that fewer than all were better
+  Clock::time_point last_;  // when the last task ended
+  Clock::time_point kept_until_;
+  Clock::duration passed_{0};  // in kMeasure: of tasks
+  Clock::duration busy_{0};
 };
 
 }  // namespace specdec

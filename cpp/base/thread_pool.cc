@@ -1,6 +1,7 @@
 #include "base/thread_pool.h"
 
 #include <pthread.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <exception>
+#include <map>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -47,6 +49,14 @@ bool in_forked_child() noexcept {
   return refused == 0 ? forked : ::getpid() != owner;
 }
 
+// What this thread has had of a processor.
+PoolWidth::Clock::duration processor_time() noexcept {
+  timespec now{};
+  (void)::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return std::chrono::duration_cast<PoolWidth::Clock::duration>(
+      std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec));
+}
+
 }  // namespace
 
 // Everything the threads share. What one thread writes while others read or write something else
@@ -59,6 +69,8 @@ struct ThreadPool::State {
   alignas(64) WaitWord epoch;
   const std::function<void(TaskContext&)>* task = nullptr;
   std::uint32_t all_finished = 0;   // what n_finished comes to
+  int n_wanted_threads = 0;         // by the caller of run()
+  bool measured = false;            // threads note their processor time in `spent`
   std::atomic<bool> failed{false};  // the task, in which a thread met an exception
   std::atomic<bool> stop{false};
 
@@ -81,14 +93,33 @@ struct ThreadPool::State {
   std::array<Place, kMostMoved> processors;  // that the workers had, when they took their last task
   std::chrono::steady_clock::time_point next_move;  // of separate()
 
+  // Of a task that is measured: its processor time, and that of waiting at barriers.
+  struct alignas(64) Spent {
+    PoolWidth::Clock::duration in_task{0};
+    PoolWidth::Clock::duration waiting{0};
+  };
+  std::vector<Spent> spent;  // [kMaxThreads], once there was a crowd
+
   std::mutex run_mutex;
-  PoolWidth width;       // with run_mutex held
-  bool adaptive = true;  // likewise
+  // With run_mutex held:
+  std::map<int, PoolWidth> widths;  // by the threads that tasks want
+  bool adapting = false;            // one of them is not at rest
+  int n_all = 0;                    // AllThreads that live
+  int limit = 0;                    // of threads, > 0
   std::vector<std::thread> workers;
   bool refused = false;  // the system did not start a thread: not asked again for every task
 
   void run(int n_threads, const std::function<void(TaskContext&)>& todo);
   void run_in_crowd(int n_threads, const std::function<void(TaskContext&)>& todo);
+
+  void execute(const std::function<void(TaskContext&)>& todo, TaskContext& context) {
+    if (!measured) return todo(context);
+    Spent& own = spent[static_cast<std::size_t>(context.thread())];
+    own.waiting = {};
+    const auto before = processor_time();
+    todo(context);
+    own.in_task = processor_time() - before;
+  }
 
   void worker(int index, std::uint32_t seen) {
     const auto own = static_cast<std::uint32_t>(index);
@@ -104,9 +135,9 @@ struct ThreadPool::State {
       }
       if (active <= kMostMoved && n_tasks++ % kTasksAPlace == 0)
         processors[own].cpu.store(current_processor(), std::memory_order_relaxed);
-      TaskContext context(index, active, this);
+      TaskContext context(index, active, n_wanted_threads, this);
       try {
-        (*task)(context);
+        execute(*task, context);
       } catch (...) {
         note_failure();
         n_failed_workers.fetch_add(1);
@@ -194,6 +225,7 @@ void TaskContext::barrier() {
     state.next_chunk.store(0, std::memory_order_relaxed);
     return;
   }
+  const auto before = state.measured ? processor_time() : PoolWidth::Clock::duration{};
   const auto phase = state.phase.load();
   if (!state.arrive(n_threads_, phase)) {
     const auto moved_on = [&](std::uint32_t now) { return now != phase; };
@@ -201,6 +233,8 @@ void TaskContext::barrier() {
       if (thread_ == 0) state.separate(n_threads_);
     });
   }
+  if (state.measured)
+    state.spent[static_cast<std::size_t>(thread_)].waiting += processor_time() - before;
   // What another one should have done by now is not there to go on with.
   if (state.failed.load(std::memory_order_relaxed)) throw Abandoned();
 }
@@ -272,27 +306,60 @@ void ThreadPool::run(int n_threads, const std::function<void(TaskContext&)>& tas
   check_run(n_threads);
   const std::lock_guard lock(state.run_mutex);
   if (!state.refused) (void)state.start_workers(n_threads);
+  state.n_wanted_threads = n_threads;
   n_threads = std::min(n_threads, static_cast<int>(state.workers.size()) + 1);
-  if (n_threads == 1 || !state.adaptive || (state.width.at_rest() && !ever_crowded())) {
+  if (state.limit > 0) n_threads = std::min(n_threads, state.limit);
+  if (n_threads == 1 || state.n_all > 0 || (!state.adapting && !crowded())) {
     state.run(n_threads, task);
   } else {
     state.run_in_crowd(n_threads, task);
   }
 }
 
-void ThreadPool::set_adaptive(bool adaptive) {
-  const std::lock_guard lock(state_->run_mutex);
-  state_->adaptive = adaptive;
-}
-
 // The same where others want the processors, or did.
 void ThreadPool::State::run_in_crowd(int n_threads, const std::function<void(TaskContext&)>& todo) {
-  const bool others = crowded();
-  if (width.at_rest() && !others) return run(n_threads, todo);
-  const auto begin = PoolWidth::Clock::now();
-  if (width.at_rest()) width.note_crowd(n_threads, begin);
-  run(width.choose(n_threads), todo);
-  width.note_task(n_threads, begin, PoolWidth::Clock::now(), others);
+  using Clock = PoolWidth::Clock;
+  if (spent.empty()) spent.resize(kMaxThreads);
+  PoolWidth& width = widths.try_emplace(n_threads, n_threads).first->second;
+  const auto begun = Clock::now();
+  const int n = width.begin(begun, crowded());
+  measured = width.measures();
+  try {
+    run(n, todo);
+  } catch (...) {
+    measured = false;
+    throw;
+  }
+  if (measured) {
+    Clock::duration busy{0};
+    for (int i = 0; i < n; ++i) {
+      const Spent& own = spent[static_cast<std::size_t>(i)];
+      busy += own.in_task - own.waiting;
+    }
+    measured = false;
+    width.end(begun, Clock::now(), busy);
+  } else {
+    width.end(Clock::now());
+  }
+  adapting = std::any_of(widths.begin(), widths.end(),
+                         [](const auto& each) { return !each.second.at_rest(); });
+}
+
+void ThreadPool::set_limit(int n_threads) {
+  const std::lock_guard lock(state_->run_mutex);
+  state_->limit = n_threads;
+}
+
+AllThreads::AllThreads() {
+  ThreadPool::State& state = *ThreadPool::shared().state_;
+  const std::lock_guard lock(state.run_mutex);
+  ++state.n_all;
+}
+
+AllThreads::~AllThreads() {
+  ThreadPool::State& state = *ThreadPool::shared().state_;
+  const std::lock_guard lock(state.run_mutex);
+  --state.n_all;
 }
 
 // With run_mutex held, on so many threads, which are there.
@@ -301,8 +368,8 @@ void ThreadPool::State::run(int n_threads, const std::function<void(TaskContext&
   if (next_chunk.load(std::memory_order_relaxed) != 0)
     next_chunk.store(0, std::memory_order_relaxed);
   if (n_threads == 1) {
-    TaskContext context(0, 1, this);
-    todo(context);
+    TaskContext context(0, 1, n_wanted_threads, this);
+    execute(todo, context);
     return;
   }
   task = &todo;
@@ -321,9 +388,9 @@ void ThreadPool::State::run(int n_threads, const std::function<void(TaskContext&
   }
   const auto count = (epoch.load() & ~kThreadMask) + kThreadMask + 1;
   epoch.store(count | wanted);
-  TaskContext context(0, n_threads, this);
+  TaskContext context(0, n_threads, n_wanted_threads, this);
   try {
-    todo(context);
+    execute(todo, context);
     caller_done.store(true, std::memory_order_release);
   } catch (...) {
     note_failure();

@@ -12,10 +12,12 @@ namespace specdec {
 // A task's view of the threads that run it.
 class TaskContext {
  public:
-  TaskContext(int thread, int n_threads, void* state)
-      : thread_(thread), n_threads_(n_threads), state_(state) {}
+  TaskContext(int thread, int n_threads, int n_wanted, void* state)
+      : thread_(thread), n_threads_(n_threads), n_wanted_(n_wanted), state_(state) {}
   [[nodiscard]] int thread() const noexcept { return thread_; }
   [[nodiscard]] int n_threads() const noexcept { return n_threads_; }
+  // That run() was asked for: what memory was made ready for.
+  [[nodiscard]] int n_wanted() const noexcept { return n_wanted_; }
   // Waits until every thread of this task has arrived. Every thread must call it equally often.
   // Throws what only run() may catch, where another thread has thrown.
   void barrier();
@@ -26,6 +28,7 @@ class TaskContext {
  private:
   int thread_;
   int n_threads_;
+  int n_wanted_;
   void* state_;
 };
 
@@ -49,18 +52,29 @@ class ThreadPool {
   // child.
   void run(int n_threads, const std::function<void(TaskContext&)>& task);
 
-  // Whether run() may use fewer where the processors are crowded; it may at first.
-  void set_adaptive(bool adaptive);
+  // From now on tasks get at most so many, for tests; 0: as many as they want.
+  void set_limit(int n_threads);
 
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
   ~ThreadPool();
 
  private:
+  friend class AllThreads;
   friend class TaskContext;
   ThreadPool();
   struct State;
   std::unique_ptr<State> state_;
+};
+
+// While one lives, tasks get all the threads they want, whoever else wants the processors: for
+// measurements that are told by the number of threads.
+class AllThreads {
+ public:
+  AllThreads();
+  AllThreads(const AllThreads&) = delete;
+  AllThreads& operator=(const AllThreads&) = delete;
+  ~AllThreads();
 };
 
 }  // namespace specdec

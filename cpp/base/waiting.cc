@@ -29,15 +29,11 @@ void yield() noexcept {
   const auto now = Clock::now();
   if (now - before < kAtOnce) return;
   const Clock::time_point since{Clock::duration(suspected_since.load(std::memory_order_relaxed))};
-  const auto set = [](std::atomic<Clock::rep>& time, Clock::time_point value) {
-    time.store(value.time_since_epoch().count(), std::memory_order_relaxed);
-  };
-  if (now - since > 2 * kMemory) {
-    set(suspected_since, now);
-  } else if (now - since > kDoubt) {
-    set(crowded_until, now + kMemory);
-    set(suspected_since, now);  // the next one after that time is believed at once
-  }
+  const bool believed = now - since > kDoubt && now - since <= 2 * kMemory;
+  if (believed) note_crowd();
+  // The next one after some time is believed at once.
+  if (believed || now - since > 2 * kMemory)
+    suspected_since.store(now.time_since_epoch().count(), std::memory_order_relaxed);
 }
 
 inline void cpu_relax() noexcept {
@@ -50,11 +46,17 @@ inline void cpu_relax() noexcept {
 
 }  // namespace
 
-bool ever_crowded() noexcept { return crowded_until.load(std::memory_order_relaxed) != 0; }
+void note_crowd() noexcept {
+  crowded_until.store((Clock::now() + kMemory).time_since_epoch().count(),
+                      std::memory_order_relaxed);
+}
 
 bool crowded() noexcept {
-  return ever_crowded() &&
-         Clock::now().time_since_epoch().count() < crowded_until.load(std::memory_order_relaxed);
+  Clock::rep until = crowded_until.load(std::memory_order_relaxed);
+  if (until == 0) return false;
+  if (Clock::now().time_since_epoch().count() < until) return true;
+  crowded_until.compare_exchange_strong(until, 0, std::memory_order_relaxed);
+  return false;
 }
 
 bool Patience::pause(int n_yields) noexcept {

@@ -24,9 +24,11 @@ class Patience {
 };
 
 // Whether others want the processors, as far as waiting threads have seen in the last half second.
+// Reads a clock only if one of them has.
 [[nodiscard]] bool crowded() noexcept;
-// The same, at once: no clock is read until one of them has seen it.
-[[nodiscard]] bool ever_crowded() noexcept;
+
+// What a waiting thread notes that has seen it.
+void note_crowd() noexcept;
 
 // A word that threads wait for, and how many sleep there: waking nobody would cost a system call.
 class WaitWord {

@@ -159,7 +159,7 @@ void Drafting::clear_pass() {
   choice_ = {};
   record_.clear();
   n_unused_ = n_cut_ = 0;
-  lost_ms_ = 0.0;
+  lost_ms_ = looking_ms_ = 0.0;
   planned_ = nullptr;
   forced_ = false;
 }
@@ -272,7 +272,10 @@ Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens
       offer.n_tokens = limit;
       offer.n_behind = member.model->n_behind(committed);
     } else {
-      found[i] = ask(member, committed, limit, chance);
+      {
+        const ScopedMs timer(looking_ms_);
+        found[i] = ask(member, committed, limit, chance);
+      }
       if (found[i].size() < least || !found[i].is_chain()) continue;
       offer.n_tokens = found[i].size();
       offer.match_length = found[i].strength;
@@ -361,7 +364,9 @@ void Drafting::commit(const CommitInfo& info, std::span<const std::int32_t> acce
                           .n_siblings = record_.n_drafted() - record_.n_chain(),
                           .n_unused = n_unused_,
                           .n_emitted = info.n_new,
+                          .forced = forced_,
                           .draft_ms = pass_draft_ms_,
+                          .looking_ms = looking_ms_,
                           .verify_ms = verify_ms,
                           .lost_ms = lost_ms_,
                           .reading = reading});

@@ -151,6 +151,7 @@ class Drafting {
   int n_unused_ = 0;            // rows of the pass that no proposal used
   int n_cut_ = 0;               // drafted tokens that the constraint refused
   double lost_ms_ = 0.0;        // > 0: of a pass that gave nothing for the draft
+  double looking_ms_ = 0.0;     // of this pass, asking lookups
 };
 
 }  // namespace specdec

@@ -64,6 +64,7 @@ double measure_read_bandwidth(int n_threads, std::uint64_t n_bytes) {
                     " MiB are needed, of which twice as many should be free, and " +
                     std::to_string(available >> 20) + " MiB are");
   }
+  const AllThreads all;
   const Pages pages(n_pieces * kPiece);
   ThreadPool& pool = ThreadPool::shared();
   // Writing first gives every page its own memory.
@@ -75,7 +76,6 @@ double measure_read_bandwidth(int n_threads, std::uint64_t n_bytes) {
   std::vector<std::uint64_t> sums(static_cast<std::size_t>(n_threads));
   double best = 0;
   for (int pass = 0; pass < 3; ++pass) {
-    std::fill(sums.begin(), sums.end(), 0);  // the pool may use fewer threads than before
     const auto start = std::chrono::steady_clock::now();
     pool.run(n_threads, [&](TaskContext& context) {
       std::uint64_t sum = 0;

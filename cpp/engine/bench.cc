@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "base/system.h"
+#include "base/thread_pool.h"
 #include "engine/memory.h"
 #include "engine/speed.h"
 #include "engine/spread.h"
@@ -116,6 +117,7 @@ void judge_noise(const std::optional<CpuTicks>& before, BenchResult& result) {
 BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options) {
   check_rows(options.rows);
   const Model& model = loaded.model();
+  const AllThreads all;
   BenchPasses passes(loaded, options);
   const std::size_t n_counts = options.rows.size();
   BenchResult result;
@@ -160,6 +162,7 @@ BenchResult bench_forward(const LoadedModel& loaded, const BenchOptions& options
 
 std::vector<KernelBench> bench_kernels(int n_threads, int n_rounds,
                                        const std::atomic<bool>* cancel) {
+  const AllThreads all;
   constexpr std::int64_t kOut = 4096;
   constexpr std::int64_t kIn = 4096;
   constexpr std::uint64_t kTotalBytes = std::uint64_t{192} << 20;

@@ -79,7 +79,8 @@ class Stops:
 
     def restore(self) -> None:
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._note:  # else what it did is meant to stay
+                signal.signal(number, handler)
 
 
 def cores_of_nodes(ray: Any) -> list[int]:

@@ -63,15 +63,21 @@ class _Terminated(BaseException):
         self.exit_code = 128 + number
 
 
+def _end_at_next() -> None:
+    """The next signal ends the process: what it raised while things are closed would leave them
+    half closed, and be told as an error in some destructor."""
+    for number, _, own in _HANDLERS:
+        if signal.getsignal(number) is own:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _terminate(number: int, frame: object) -> NoReturn:
-    signal.signal(number, signal.SIG_DFL)  # the next one does not wait
+    _end_at_next()
     raise _Terminated(number)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
-    """As Python's own handler, but that the next one ends the process: raised while things are
-    closed it would leave them half closed, and be told as an error in some destructor."""
-    signal.signal(number, signal.SIG_DFL)
+    _end_at_next()
     raise KeyboardInterrupt
 
 

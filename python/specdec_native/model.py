@@ -77,7 +77,8 @@ class Model:
         device: "cpu"; "cuda": as `n_gpu_layers` says, an error without a usable GPU; "auto": the
             same, but quietly on the CPU where there is no GPU, unless layers are asked for by
             number. `info.cpu_reason` says why.
-        n_threads: 1 to 256; threads; None: one per core this process may use.
+        n_threads: 1 to 256; threads; fewer of them work while other processes want the cores and
+            that is faster; None: one per core this process may use.
         n_gpu_layers: 0 to 100000; the last so many layers, and with them the output head, run on
             the GPU; "auto": as many as fit. Load a draft model first: it gets its place first.
         vram_budget: 1 or more; GPU memory that the models of this process may take together:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -28,8 +29,43 @@ def look(c: Any, looking_ms: float, length: int = 0) -> bool:
     choice = c.choose([(0, 4, length, 1)] if asked and length else [], 8)
     n = choice["length"] if choice["drafter"] >= 0 else 0
     rows_ms = STEP_MS * (1.0, 1.4, 1.7, 2.0, 2.3)[n]
-    c.observe(n, n + 1, looking_ms if asked else 0.0, rows_ms)
+    looking_ms = looking_ms if asked else 0.0
+    c.observe(n, n + 1, looking_ms, rows_ms, looking_ms=looking_ms)
     return bool(asked)
+
+
+def test_what_is_not_asking_does_not_count() -> None:
+    """Committing tokens costs as much when lookups rest."""
+    c = a_control(lookup=True)
+    for _ in range(100):
+        assert c.wants_lookups()
+        c.choose([], 8)
+        c.observe(0, 1, 0.1 * STEP_MS, STEP_MS, looking_ms=0.001 * STEP_MS)
+
+
+def test_forced_tokens_are_no_silence() -> None:
+    c = a_control(lookup=True)
+    for _ in range(20):
+        assert look(c, 0.1 * STEP_MS)
+        c.observe(3, 4, 0.0, STEP_MS, forced=True)
+    assert sum(look(c, 0.1 * STEP_MS) for _ in range(20)) < 10
+
+
+def test_a_model_alone_has_no_lookups_that_could_rest() -> None:
+    c = a_control(lookup=False)
+    for _ in range(100):
+        assert c.wants_lookups()
+        c.choose([], 8)
+        c.observe(0, 1, 0.1 * STEP_MS, STEP_MS, looking_ms=0.1 * STEP_MS)
+
+
+@pytest.mark.parametrize("slow", [0, 3, 10])
+def test_one_slow_look_is_soon_forgotten(slow: int) -> None:
+    c = a_control(lookup=True)
+    for n in range(24):
+        look(c, STEP_MS if n == slow else 0.001 * STEP_MS)
+    asked = [look(c, 0.001 * STEP_MS) for _ in range(100)]
+    assert all(asked[60:])
 
 
 @pytest.mark.parametrize("share,one_of", [(0.001, 1), (0.006, 2), (0.01, 3), (0.1, 4)])
@@ -38,7 +74,7 @@ def test_dear_lookups_that_say_nothing_are_asked_seldom(share: float, one_of: in
     assert all(look(c, share * STEP_MS) for _ in range(24))
     asked = [look(c, share * STEP_MS) for _ in range(240)]
     assert sum(asked) == pytest.approx(240 / one_of, abs=1)
-    assert not any(a == b == (one_of > 1) for a, b in zip(asked, asked[1:], strict=False))
+    assert not any(a == b == (one_of > 1) for a, b in itertools.pairwise(asked))
 
 
 def test_a_pass_without_them_says_so_and_the_request_says_why() -> None:
@@ -69,13 +105,6 @@ def test_they_are_asked_always_at_the_beginning_of_a_request() -> None:
     assert all(look(c, 0.02 * STEP_MS) for _ in range(24))
 
 
-def test_a_slow_pass_is_no_reason_to_rest() -> None:
-    c = a_control(lookup=True)
-    for n in range(24):
-        look(c, STEP_MS if n == 10 else 0.001 * STEP_MS)
-    assert all(look(c, 0.001 * STEP_MS) for _ in range(24))
-
-
 def probes(c: Any, n_tokens: int, right: bool = False) -> list[int]:
     """At which tokens of a request the model drafted, if it is worth nothing, or is right."""
     c.begin()
@@ -100,7 +129,7 @@ def test_a_model_is_asked_half_as_often_after_each_try_in_vain() -> None:
         c.judge(0, 0, control.confidence_grade(0.5), False)
         c.observe(0, 4, 0.0, 4 * STEP_MS)  # credit for tries
     found = probes(c, 2000)
-    gaps = [b - a for a, b in zip(found, found[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(found)]
     assert gaps[:2] == pytest.approx([64, 128], abs=2)
     assert gaps[2:] == pytest.approx([256] * len(gaps[2:]), abs=2)
     assert len(gaps) >= 6
@@ -118,4 +147,4 @@ def test_a_model_that_brings_something_is_asked_as_often_as_before() -> None:
     probes(c, 2000)
     assert len(probes(c, 400, right=True)) > 40
     found = probes(c, 400)
-    assert min(b - a for a, b in zip(found, found[1:], strict=False)) < 70
+    assert min(b - a for a, b in itertools.pairwise(found)) < 70

@@ -161,6 +161,21 @@ def test_rows_have_the_same_bits_for_any_number_of_threads(model_file: pathlib.P
     assert bits(rows[0]) == bits(rows[1]) == bits(rows[2])
 
 
+def test_rows_have_the_same_bits_with_fewer_threads_than_were_asked_for(
+    model_file: pathlib.Path,
+) -> None:
+    """As the pool has it where others want the processors."""
+    model = load(model_file, n_threads=4)
+    expected = bits(model.session().forward(CHAIN[:70]))
+    for limit in (1, 2, 3):
+        testing.limit_threads(limit)
+        try:
+            found = bits(model.session().forward(CHAIN[:70]))
+        finally:
+            testing.limit_threads(0)
+        assert found == expected, limit
+
+
 def test_rows_have_the_same_bits_on_every_instruction_set(model_file: pathlib.Path) -> None:
     rows = [
         bits(load(model_file, backend=isa).session().forward(CHAIN[:20]))

@@ -4,98 +4,97 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from helpers import native
 
 base = native("base")
 
-QUIET = [0.0004, 0.0002, 0.00015, 0.0001]  # seconds of a task with 1 to 4 threads
-CROWDED = [0.0008, 0.003, 0.01, 0.03]
+TASK = 0.0004  # seconds of one thread
+QUIET = [TASK, TASK / 2, TASK / 3, TASK / 4], [TASK] * 4  # passed, and busy: of 1 to 4 threads
 
 
-def widths(w: Any, seconds: float, times: list[float], crowded: bool, n: int = 4) -> list[int]:
-    """Of all tasks of so many seconds."""
-    found, passed = [], 0.0
-    while passed < seconds:
-        found.append(w.task(n, times, crowded))
-        passed += times[found[-1] - 1]
-    return found
+def crowded(*speeds: float) -> tuple[list[float], list[float]]:
+    """How much is done with 1, 2, ... threads, against one that runs alone."""
+    return [TASK / speed for speed in speeds], [TASK] * len(speeds)
 
 
-def share(found: list[int], width: int, times: list[float]) -> float:
-    """Of the time that they took."""
-    return found.count(width) * times[width - 1] / sum(times[n - 1] for n in found)
+def run(w: Any, seconds: float, machine: Any, is_crowded: bool) -> list[float]:
+    """The time that passed with 1, 2, ... threads, of so much in all."""
+    passed, busy = machine
+    spent = [0.0] * len(passed)
+    while sum(spent) < seconds:
+        width = w.task(passed, busy, is_crowded)
+        spent[width - 1] += passed[width - 1]
+    return [each / sum(spent) for each in spent]
 
 
 def test_all_threads_are_used_until_others_want_the_processors() -> None:
-    w = base.Width()
-    assert set(widths(w, 5.0, CROWDED, crowded=False)) == {4}
+    w = base.Width(4)
+    assert run(w, 5.0, crowded(0.9, 0.5, 0.3, 0.2), False)[3] == 1.0
     assert w.at_rest
 
 
-def test_fewer_are_used_where_that_is_faster() -> None:
-    w = base.Width()
-    widths(w, 3.0, CROWDED, crowded=True)
-    found = widths(w, 20.0, CROWDED, crowded=True)
-    assert share(found, 1, CROWDED) > 0.9
-    assert set(found) == {1, 2}  # what it might be by now is tried
+def test_fewer_are_used_where_all_get_less_done() -> None:
+    w = base.Width(4)
+    spent = run(w, 60.0, crowded(0.9, 0.5, 0.3, 0.2), True)
+    assert spent[0] > 0.9
+    assert min(spent) > 0  # all of them get another chance now and then
 
 
-@pytest.mark.parametrize("best", [1, 2, 3, 4])
-def test_what_is_fastest_is_found(best: int) -> None:
-    times = [0.001 * (1 + abs(n - best)) for n in (1, 2, 3, 4)]
-    w = base.Width()
-    widths(w, 3.0, times, crowded=True)
-    assert share(widths(w, 20.0, times, crowded=True), best, times) > 0.85
+def test_as_many_are_used_as_get_something_done() -> None:
+    w = base.Width(4)
+    spent = run(w, 60.0, crowded(1.0, 1.9, 2.6, 2.3), True)
+    assert spent[2] > 0.9
+
+
+def test_all_are_used_in_a_crowd_where_that_is_best() -> None:
+    w = base.Width(4)
+    assert run(w, 10.0, crowded(0.9, 1.7, 2.4, 2.8), True)[3] == 1.0
+    assert not w.at_rest
+    run(w, 3.0, QUIET, False)
+    assert w.at_rest
 
 
 def test_all_are_used_again_when_the_others_are_gone() -> None:
-    w = base.Width()
-    widths(w, 10.0, CROWDED, crowded=True)
-    found = widths(w, 10.0, QUIET, crowded=False)
+    w = base.Width(4)
+    run(w, 20.0, crowded(0.9, 0.5, 0.3, 0.2), True)
+    spent = run(w, 10.0, QUIET, False)
     assert w.at_rest
-    assert share(found, 4, QUIET) > 0.6  # of ten seconds, three at most until that is seen
+    assert spent[3] > 0.55  # four seconds at most until that is seen
 
 
-def test_a_crowd_in_which_all_threads_are_faster_costs_little() -> None:
-    w = base.Width()
-    found = widths(w, 30.0, QUIET, crowded=True)
-    assert share(found, 4, QUIET) > 0.95
-    widths(w, 3.0, QUIET, crowded=False)
+def test_long_tasks_are_measured_no_longer_than_needed() -> None:
+    """One that takes half a second says enough."""
+    w = base.Width(2)
+    passed, busy = [0.5, 0.26], [0.5, 0.5]
+    assert [w.task(passed, busy, True) for _ in range(20)] == [2] * 20
+    w = base.Width(2)
+    assert [w.task([0.5, 1.0], busy, True) for _ in range(33)] == [2] + [1] * 32
+
+
+def test_tasks_of_all_sizes_are_one_measure() -> None:
+    """Long and short ones in turns: what counts is what is done in all of them."""
+    w = base.Width(2)
+    for n in range(20000):
+        scale = 25 if n % 96 == 0 else 1
+        width = w.task([1e-4 * scale, 0.6e-4 * scale], [1e-4 * scale] * 2, True)
+        assert width == 2
+
+
+def test_what_was_found_is_forgotten_without_tasks() -> None:
+    w = base.Width(4)
+    run(w, 20.0, crowded(0.9, 0.5, 0.3, 0.2), True)
+    w.pause(0.6)
+    assert run(w, 1.0, QUIET, False)[3] == 1.0
     assert w.at_rest
 
 
-def test_two_that_are_nearly_as_fast_do_not_take_turns() -> None:
-    times = [0.001, 0.00095, 0.00097, 0.00093]
-    w = base.Width()
-    found = widths(w, 20.0, times, crowded=True)
-    assert share(found, 4, times) > 0.9
+def test_a_pool_whose_threads_wait_uses_fewer() -> None:
+    """Others that sleep while one waits for them get nothing done."""
+    assert base.mean_width(2, 1200, 1000) < 1.3
+    assert base.mean_width(3, 1200, 1000) < 1.6
 
 
-def test_tasks_of_one_thread_and_of_fewer_are_let_alone() -> None:
-    w = base.Width()
-    assert set(widths(w, 2.0, QUIET, crowded=True, n=1)) == {1}
-    assert w.at_rest
-    widths(w, 10.0, CROWDED, crowded=True)
-    assert w.task(1, CROWDED, True) == 1
-    assert w.task(2, CROWDED, True) in (1, 2)
-
-
-def test_a_task_that_wants_more_threads_gets_them() -> None:
-    w = base.Width()
-    widths(w, 10.0, CROWDED[:2], crowded=True, n=2)
-    w.task(4, CROWDED, False)
-    assert w.at_rest
-    assert w.task(4, CROWDED, False) == 4
-    assert w.task(2, CROWDED, False) == 2
-
-
-def test_time_between_tasks_does_not_count() -> None:
-    w = base.Width()
-    for _ in range(2000):
-        w.task(2, [0.002, 0.001], True)
-        w.pause(0.01)
-    assert w.task(2, [0.002, 0.001], True) in (1, 2)
-    found = [w.task(2, [0.002, 0.001], True) for _ in range(2000)]
-    assert found.count(2) > 1700
+def test_a_pool_uses_all_where_it_is_told_to() -> None:
+    everything = base.AllThreads()
+    assert base.mean_width(2, 300, 1000) == 2.0
+    del everything

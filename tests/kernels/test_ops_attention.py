@@ -100,6 +100,26 @@ def test_every_isa_and_thread_count_gives_the_same_bits(kind: str, context: int)
     assert len(outs) == 1
 
 
+@pytest.mark.parametrize("n_rows", [1, 4, 33])
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_fewer_threads_than_memory_is_there_for_give_the_same_bits(
+    context: int, n_rows: int
+) -> None:
+    """As the pool has it where others want the processors."""
+    rows = Rows(context + n_rows, 6, 3, 32)
+    cache = rows.cache("f16", np.arange(context + n_rows))
+    for n_threads in (2, 3, 4, 8):
+        outs = set()
+        for limit in (0, *range(1, n_threads)):
+            ops.limit_threads(limit)
+            try:
+                out = cache.attention(FAST, n_threads, rows.q[context:], context, None, rows.scale)
+            finally:
+                ops.limit_threads(0)
+            outs.add(out.tobytes())
+        assert len(outs) == 1
+
+
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("context", [0, 13, 250, 256, 700])
 def test_a_row_has_the_same_bits_in_every_batch(kind: str, context: int) -> None:

@@ -23,6 +23,7 @@
 #include "base/rng.h"
 #include "base/system.h"
 #include "base/thread_pool.h"
+#include "base/waiting.h"
 
 namespace py = pybind11;
 using namespace specdec;
@@ -67,26 +68,50 @@ py::dict run_task(int n_threads, int n_phases, int n_chunks) {
 // A PoolWidth and a clock that stands.
 class Width {
  public:
-  // A task that wants n_threads, and takes seconds[width - 1]; the width that it was given.
-  int task(int n_threads, const std::vector<double>& seconds, bool crowded) {
-    if (crowded) width_.note_crowd(n_threads, now_);
-    const int width = width_.choose(n_threads);
-    const auto begin = now_;
-    now_ += std::chrono::duration_cast<PoolWidth::Clock::duration>(
-        std::chrono::duration<double>(seconds.at(static_cast<std::size_t>(width - 1))));
-    width_.note_task(n_threads, begin, now_, crowded);
+  explicit Width(int n_threads) : width_(n_threads) {}
+  // A task that takes seconds[width - 1], for busy[width - 1] of which a thread runs, all together;
+  // the width that it was given.
+  int task(const std::vector<double>& seconds, const std::vector<double>& busy, bool crowded) {
+    const auto begun = now_;
+    const int width = width_.begin(begun, crowded);
+    const auto at = static_cast<std::size_t>(width - 1);
+    pause(seconds.at(at));
+    if (width_.measures()) {
+      width_.end(begun, now_, duration(busy.at(at)));
+    } else {
+      width_.end(now_);
+    }
     return width;
   }
-  void pause(double seconds) {
-    now_ += std::chrono::duration_cast<PoolWidth::Clock::duration>(
-        std::chrono::duration<double>(seconds));
-  }
+  void pause(double seconds) { now_ += duration(seconds); }
   [[nodiscard]] bool at_rest() const { return width_.at_rest(); }
 
  private:
+  static PoolWidth::Clock::duration duration(double seconds) {
+    return std::chrono::duration_cast<PoolWidth::Clock::duration>(
+        std::chrono::duration<double>(seconds));
+  }
   PoolWidth width_;
   PoolWidth::Clock::time_point now_{std::chrono::hours(1)};
 };
+
+// n_tasks tasks of n_threads threads while others are said to want the processors; how many threads
+// the last half of them had, in the mean. All but the caller sleep for so long while it waits.
+double mean_width(int n_threads, int n_tasks, int microseconds) {
+  const py::gil_scoped_release release;
+  std::atomic<int> n_entered{0};
+  for (int i = 0; i < n_tasks; ++i) {
+    if (i == n_tasks / 2) n_entered = 0;
+    note_crowd();
+    ThreadPool::shared().run(n_threads, [&](TaskContext& context) {
+      n_entered.fetch_add(1);
+      if (context.thread() > 0)
+        std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
+      context.barrier();
+    });
+  }
+  return static_cast<double>(n_entered) / (n_tasks - n_tasks / 2);
+}
 
 // As many tasks, each with n_barriers barriers, in which the threads of `who` throw behind the
 // barrier `at`; how many threads came to the end, and how many tasks threw that.
@@ -215,9 +240,11 @@ py::tuple read_reals(const std::string& text, bool fixed) {
 
 PYBIND11_MODULE(_testing_base, m) {
   m.def("run_task", &run_task);
-  m.def("set_adaptive", [](bool adaptive) { ThreadPool::shared().set_adaptive(adaptive); });
+  m.def("limit_threads", [](int n) { ThreadPool::shared().set_limit(n); });
+  m.def("mean_width", &mean_width);
+  py::class_<AllThreads>(m, "AllThreads", py::module_local()).def(py::init<>());
   py::class_<Width>(m, "Width", py::module_local())
-      .def(py::init<>())
+      .def(py::init<int>())
       .def("task", &Width::task)
       .def("pause", &Width::pause)
       .def_property_readonly("at_rest", &Width::at_rest);

@@ -61,7 +61,7 @@ class Control {
   }
   int planned_siblings(int n_chain) { return controller_.planned_siblings(n_chain); }
   void observe(int n_drafted, int n_emitted, double draft_ms, double verify_ms, int n_siblings,
-               int n_unused, double weights, int n_made) {
+               int n_unused, double weights, int n_made, double looking_ms, bool forced) {
     const int n_rows = 1 + n_drafted + n_siblings + n_unused;
     controller_.observe({.choice = choice_,
                          .n_made = n_made,
@@ -69,7 +69,9 @@ class Control {
                          .n_siblings = n_siblings,
                          .n_unused = n_unused,
                          .n_emitted = n_emitted,
+                         .forced = forced,
                          .draft_ms = draft_ms,
+                         .looking_ms = looking_ms,
                          .verify_ms = verify_ms,
                          .reading = {.n_rows = n_rows, .weights = weights}});
   }
@@ -113,7 +115,8 @@ PYBIND11_MODULE(_testing_control, m) {
       .def("judge_sibling", &Control::judge_sibling)
       .def("observe", &Control::observe, py::arg("n_drafted"), py::arg("n_emitted"),
            py::arg("draft_ms"), py::arg("verify_ms"), py::arg("n_siblings") = 0,
-           py::arg("n_unused") = 0, py::arg("weights") = 1.0, py::arg("n_made") = 0)
+           py::arg("n_unused") = 0, py::arg("weights") = 1.0, py::arg("n_made") = 0,
+           py::arg("looking_ms") = 0.0, py::arg("forced") = false)
       .def("set_mixture",
            [](Control& c, double share, int n_experts, int n_used) {
              c.set_mixture({.share = share, .n_experts = n_experts, .n_used = n_used});

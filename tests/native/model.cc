@@ -13,6 +13,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/cpu_isa.h"
+#include "base/thread_pool.h"
 #include "emulated_device.h"
 #include "error_code.h"
 #include "model/perplexity.h"
@@ -356,6 +357,7 @@ class TestModel {
 }  // namespace
 
 PYBIND11_MODULE(_testing_model, module) {
+  module.def("limit_threads", [](int n) { ThreadPool::shared().set_limit(n); });
   module.attr("MAX_BATCH_ROWS") = kMaxBatchRows;
   module.def("emulated_launches", &testing::emulated_launches);
   // NativeError(code, reason, key, tensor, message)

@@ -203,6 +203,7 @@ class Cache {
 }  // namespace
 
 PYBIND11_MODULE(_testing_ops, m) {
+  m.def("limit_threads", [](int n) { ThreadPool::shared().set_limit(n); });
   m.def("isas", [] {
     std::vector<std::string> out;
     for (const CpuIsa isa : supported_cpu_isas()) out.emplace_back(cpu_isa_name(isa));

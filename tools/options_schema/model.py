@@ -19,10 +19,12 @@ MODEL = (
         flag=Flag("--device", LOADS, "NAME",
             "auto: the first CUDA GPU, where there is one; cpu; cuda: fail without (default "
             "{default}).")),
-    Option("Model", "n_threads", Whole(1, 256), None, "threads",
+    Option("Model", "n_threads", Whole(1, 256), None,
+        "threads; fewer of them work while other processes want the cores and that is faster",
         none="one per core this process may use",
         flag=Flag("-t --threads", LOADS + " quantize", "N",
-            "Threads, 1 to 256 (default {default}: one per core this process may use).", none=0)),
+            "Threads, 1 to 256 (default {default}: one per core this process may use); fewer of "
+            "them work while other processes want the cores and that is faster.", none=0)),
     Option("Model", "n_gpu_layers", Whole(0, 100_000, 'int | Literal["auto"]'), "auto",
         "the last so many layers, and with them the output head, run on the GPU; \"auto\": as many "
         "as fit. Load a draft model first: it gets its place first",

@@ -136,13 +136,13 @@ inline void attend_split(const AttentionTask& task, const AttentionPlan& plan,
 }
 
 void attention(const AttentionTask& task, std::byte* scratch, TaskContext& context) noexcept {
-  const AttentionPlan plan(task, context.n_threads());
+  const AttentionPlan plan(task, context.n_wanted());
   AttentionWorkspace work(task, plan,
                           scratch + plan.thread_bytes * static_cast<std::size_t>(context.thread()));
   AttentionTile tile(task, plan, work);
   if (plan.split_chunks) {
     auto* partial = reinterpret_cast<float*>(
-        scratch + plan.thread_bytes * static_cast<std::size_t>(context.n_threads()));
+        scratch + plan.thread_bytes * static_cast<std::size_t>(context.n_wanted()));
     attend_split(task, plan, work, tile, partial, context);
     return;
   }

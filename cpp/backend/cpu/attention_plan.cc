@@ -79,12 +79,8 @@ AttentionWorkspace::AttentionWorkspace(const AttentionTask& task, const Attentio
 }
 
 std::size_t attention_scratch_bytes(const AttentionTask& task, int n_threads) {
-  std::size_t most = 0;
-  for (int n = 1; n <= n_threads; ++n) {  // the pool may use fewer
-    const AttentionPlan plan(task, n);
-    most = std::max(most, plan.thread_bytes * static_cast<std::size_t>(n) + plan.partial_bytes);
-  }
-  return most;
+  const AttentionPlan plan(task, n_threads);
+  return plan.thread_bytes * static_cast<std::size_t>(n_threads) + plan.partial_bytes;
 }
 
 void check_attention(const AttentionTask& task) {

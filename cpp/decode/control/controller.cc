@@ -16,6 +16,7 @@ constexpr double kClearly = 1.6;        // as a plain step never changes so much
 constexpr double kFreeLookupMs = 0.02;  // of each plain step: lookups start free
 constexpr double kLookingShare = 0.004;  // of a plain step, that lookups which say nothing may take
 constexpr double kLookingRate = 0.05;    // of one pass in what they take
+constexpr int kLooksKnown = 16;          // passes until it is known what is too much
 constexpr int kRestAfter = 24;           // tokens for which no lookup was expected to pay
 constexpr int kMostRest = 4;             // passes, of which one asks them
 constexpr double kOutlier = 2.0;         // what a pass may cost of its prediction in the credit
@@ -35,6 +36,7 @@ constexpr std::string_view kResting = "lookups rest";
 
 Controller::Controller(std::vector<DrafterTraits> drafters) {
   for (DrafterTraits& traits : drafters) {
+    has_lookups_ = has_lookups_ || traits.lookup;
     const auto kind =
         traits.lookup ? AcceptanceModel::Kind::kLookup : AcceptanceModel::Kind::kModel;
     drafters_.push_back({.traits = std::move(traits),
@@ -154,7 +156,7 @@ Choice Controller::probe(const std::vector<Offer>& offers, int budget, Choice pl
 
 bool Controller::wants_lookups() {
   looked_ = true;
-  if (unpromising_tokens_ >= kRestAfter && looking_ms_ > 0.0) {
+  if (has_lookups_ && unpromising_tokens_ >= kRestAfter) {
     const double share = looking_ms_ / std::max(plain_ms(), 1e-9);
     const int one_of = std::clamp(static_cast<int>(share / kLookingShare) + 1, 1, kMostRest);
     looked_ = n_rested_ + 1 >= one_of;
@@ -177,11 +179,11 @@ Choice Controller::choose(const std::vector<Offer>& offers, int budget) {
     best = {.reason = "plain step to measure its cost"};
   } else {
     if (best.drafter < 0) {
-      best.reason = refused          ? std::string_view("no credit left for a worst case")
-                    : budget < 1     ? kNoRoom
-                    : !looked_       ? kResting
-                    : offers.empty() ? std::string_view("nothing to propose")
-                                     : std::string_view("no draft is expected to pay");
+      best.reason = refused      ? std::string_view("no credit left for a worst case")
+                    : budget < 1 ? kNoRoom
+                    : offers.empty() && !looked_ ? kResting
+                    : offers.empty()             ? std::string_view("nothing to propose")
+                                                 : std::string_view("no draft is expected to pay");
       best = probe(offers, budget, best);
     }
   }
@@ -282,7 +284,11 @@ void Controller::observe(const PassOutcome& outcome) {
     }
   }
   for (Standing& drafter : drafters_) drafter.idle_tokens += outcome.n_emitted;
-  unpromising_tokens_ = promising_ ? 0 : unpromising_tokens_ + outcome.n_emitted;
+  if (promising_)
+    unpromising_tokens_ = 0;
+  else if (!outcome.forced)
+    unpromising_tokens_ += outcome.n_emitted;
+  promising_ = false;
 
   const double plain_ms = this->plain_ms();
   double verify_ms = predicted_verify > 0.0
@@ -306,11 +312,12 @@ void Controller::observe(const PassOutcome& outcome) {
     } else if (choice.reason == kProbe) {
       drafter.probe_after = std::min(2 * drafter.probe_after, kProbeSeldom);
     }
-  } else if (looked_ && outcome.n_drafted == 0) {
-    // An outlier is no reason to rest.
-    const double most = looking_ms_ > 0.0 ? kOutlier * looking_ms_ : kFreeLookupMs;
+  }
+  if (outcome.looking_ms > 0.0) {
+    ++n_looks_;
+    const double most = n_looks_ > kLooksKnown ? kOutlier * looking_ms_ : kFreeLookupMs;
     looking_ms_ +=
-        (looking_ms_ > 0.0 ? kLookingRate : 1.0) * (std::min(outcome.draft_ms, most) - looking_ms_);
+        std::max(kLookingRate, 1.0 / n_looks_) * (std::min(outcome.looking_ms, most) - looking_ms_);
   }
   if (outcome.n_drafted == 0) {
     credit_.debit(std::max(draft_ms - kFreeLookupMs, 0.0));  // looking in vain is paid for too

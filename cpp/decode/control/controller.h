@@ -46,8 +46,10 @@ struct PassOutcome {
   int n_siblings = 0;  // and beside it
   int n_unused = 0;    // rows that the pass had besides them
   int n_emitted = 1;
-  double draft_ms = 0.0;   // of all drafters, lookups that were not chosen included
-  double verify_ms = 0.0;  // the target's pass, and taking the tokens from it
+  bool forced = false;      // by a grammar: nobody was asked
+  double draft_ms = 0.0;    // of all drafters, lookups that were not chosen included
+  double looking_ms = 0.0;  // of that, asking lookups; 0: they were not asked
+  double verify_ms = 0.0;   // the target's pass, and taking the tokens from it
   // > 0: that pass had one row, in place of one that took so long and gave nothing for the draft.
   double lost_ms = 0.0;
   Reading reading = {};  // of that pass
@@ -150,7 +152,9 @@ class Controller {
   std::int64_t n_rounds_ = 0;  // of this request
   int passes_since_plain_ = 0;
   int plain_in_a_row_ = 0;
+  bool has_lookups_ = false;
   double looking_ms_ = 0.0;     // what asking all lookups takes, a running mean
+  int n_looks_ = 0;             // that it is of
   bool looked_ = true;          // they were asked for this pass
   bool promising_ = false;      // and one of them was expected to pay
   int unpromising_tokens_ = 0;  // emitted since then
