@@ -9,39 +9,50 @@ namespace specdec {
 // beside one busy process on two processors one thread was twice as fast as two, measured with a
 // small model. Where the processors are crowded, it is measured how much the threads get done
 // together: their processor time, without what they wait for each other, by the time that passes.
-// Where that is less than what fewer threads would get done if they could run, there are fewer. No
+// That is one measure for tasks of any kind. Where it is less than fewer threads would get done if
+// all of them could run, these are tried, and kept for some seconds if they do get more done. No
 // result depends on it. For tasks that want so many threads; not thread-safe.
 class PoolWidth {
  public:
   using Clock = std::chrono::steady_clock;
 
-  explicit PoolWidth(int n_threads) noexcept : full_(n_threads), width_(n_threads) {}
+  explicit PoolWidth(int n_threads) noexcept
+      : full_(n_threads), width_(n_threads), best_(n_threads) {}
 
   // Nobody else wants the processors: all threads are used, and nothing is measured.
   [[nodiscard]] bool at_rest() const noexcept { return phase_ == Phase::kRest; }
+  // Without tasks for a while what was found is worth nothing.
+  [[nodiscard]] bool is_forgotten(Clock::time_point now) const noexcept;
   // The threads of a task that begins now. `crowded`: others want the processors.
   [[nodiscard]] int begin(Clock::time_point now, bool crowded) noexcept;
-  // Whether end() is to be told of it.
-  [[nodiscard]] bool measures() const noexcept { return phase_ == Phase::kMeasure; }
+  // Whether end() is to be told how much it got done.
+  [[nodiscard]] bool measures() const noexcept {
+    return phase_ == Phase::kFull || phase_ == Phase::kFewer;
+  }
   // `busy`: processor time of all its threads, without what they waited for each other.
-  void end(Clock::time_point begun, Clock::time_point now, Clock::duration busy) noexcept;
+  void end(Clock::time_point begun, Clock::time_point now, Clock::duration busy,
+           bool crowded) noexcept;
   // Of one that was not measured.
   void end(Clock::time_point now) noexcept { last_ = now; }
 
  private:
-  enum class Phase { kRest, kMeasure, kKeep };
+  enum class Phase { kRest, kFull, kFewer, kKeep };
 
-  void measure(int width) noexcept;
+  void measure(Phase phase, int width) noexcept;
+  void try_fewer(double done, Clock::time_point now) noexcept;
   void keep(Clock::time_point now) noexcept;
 
   Phase phase_ = Phase::kRest;
   int full_;
-  int width_;
-  int n_narrow_ = 0;        // times in a row that fewer than all were better
-  Clock::time_point last_;  // when the last task ended
-  Clock::time_point kept_until_;
-  Clock::duration passed_{0};  // in kMeasure: of tasks
+  int width_;                     // of the tasks now
+  int best_;                      // found at last
+  double best_done_ = 0.0;        // threads' worth of work that it got done
+  int n_narrow_ = 0;              // times in a row that fewer than all were better
+  Clock::time_point last_;        // when the last task ended
+  Clock::time_point kept_until_;  // in kKeep
+  Clock::duration passed_{0};     // of the tasks that are measured
   Clock::duration busy_{0};
+  Clock::duration tried_{0};  // of all that were measured since kKeep
 };
 
 }  // namespace specdec

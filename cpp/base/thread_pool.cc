@@ -1,27 +1,20 @@
 #include "base/thread_pool.h"
 
-#include <pthread.h>
-#include <time.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <bitset>
-#include <charconv>
 #include <chrono>
-#include <cstdlib>
 #include <exception>
 #include <map>
 #include <mutex>
 #include <string>
-#include <string_view>
 #include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include "base/control_groups.h"
 #include "base/error.h"
+#include "base/forked.h"
 #include "base/log.h"
 #include "base/pool_width.h"
 #include "base/system.h"
@@ -30,7 +23,7 @@
 namespace specdec {
 namespace {
 
-constexpr int kMaxThreads = 256;
+constexpr int kMaxThreads = ThreadPool::kMaxThreads;
 constexpr std::uint32_t kThreadMask = 0x1FF;
 constexpr std::int64_t kNoChunk = std::int64_t{1} << 62;  // behind all that there are
 
@@ -40,22 +33,7 @@ constexpr auto kMoveAfter = std::chrono::milliseconds(5);  // the last time, at 
 // Ends the part of a thread when another one has failed.
 struct Abandoned {};
 
-// Of those that run handlers of fork(), which Python's do: asking the system each time who one is
-// takes a third of a small task.
-bool forked = false;
-bool in_forked_child() noexcept {
-  static const int refused = ::pthread_atfork(nullptr, nullptr, [] { forked = true; });
-  static const pid_t owner = ::getpid();
-  return refused == 0 ? forked : ::getpid() != owner;
-}
-
-// What this thread has had of a processor.
-PoolWidth::Clock::duration processor_time() noexcept {
-  timespec now{};
-  (void)::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return std::chrono::duration_cast<PoolWidth::Clock::duration>(
-      std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec));
-}
+std::atomic<int> n_all{0};  // AllThreads that live
 
 }  // namespace
 
@@ -95,8 +73,8 @@ struct ThreadPool::State {
 
   // Of a task that is measured: its processor time, and that of waiting at barriers.
   struct alignas(64) Spent {
-    PoolWidth::Clock::duration in_task{0};
-    PoolWidth::Clock::duration waiting{0};
+    std::chrono::nanoseconds in_task{0};
+    std::chrono::nanoseconds waiting{0};
   };
   std::vector<Spent> spent;  // [kMaxThreads], once there was a crowd
 
@@ -104,13 +82,14 @@ struct ThreadPool::State {
   // With run_mutex held:
   std::map<int, PoolWidth> widths;  // by the threads that tasks want
   bool adapting = false;            // one of them is not at rest
-  int n_all = 0;                    // AllThreads that live
   int limit = 0;                    // of threads, > 0
   std::vector<std::thread> workers;
   bool refused = false;  // the system did not start a thread: not asked again for every task
 
   void run(int n_threads, const std::function<void(TaskContext&)>& todo);
   void run_in_crowd(int n_threads, const std::function<void(TaskContext&)>& todo);
+  PoolWidth::Clock::duration run_measured(int n_threads,
+                                          const std::function<void(TaskContext&)>& todo);
 
   void execute(const std::function<void(TaskContext&)>& todo, TaskContext& context) {
     if (!measured) return todo(context);
@@ -225,7 +204,7 @@ void TaskContext::barrier() {
     state.next_chunk.store(0, std::memory_order_relaxed);
     return;
   }
-  const auto before = state.measured ? processor_time() : PoolWidth::Clock::duration{};
+  const auto before = state.measured ? processor_time() : std::chrono::nanoseconds{};
   const auto phase = state.phase.load();
   if (!state.arrive(n_threads_, phase)) {
     const auto moved_on = [&](std::uint32_t now) { return now != phase; };
@@ -309,7 +288,8 @@ void ThreadPool::run(int n_threads, const std::function<void(TaskContext&)>& tas
   state.n_wanted_threads = n_threads;
   n_threads = std::min(n_threads, static_cast<int>(state.workers.size()) + 1);
   if (state.limit > 0) n_threads = std::min(n_threads, state.limit);
-  if (n_threads == 1 || state.n_all > 0 || (!state.adapting && !crowded())) {
+  if (n_threads == 1 || n_all.load(std::memory_order_relaxed) > 0 ||
+      (!state.adapting && !crowded())) {
     state.run(n_threads, task);
   } else {
     state.run_in_crowd(n_threads, task);
@@ -319,30 +299,50 @@ void ThreadPool::run(int n_threads, const std::function<void(TaskContext&)>& tas
 // The same where others want the processors, or did.
 void ThreadPool::State::run_in_crowd(int n_threads, const std::function<void(TaskContext&)>& todo) {
   using Clock = PoolWidth::Clock;
-  if (spent.empty()) spent.resize(kMaxThreads);
   PoolWidth& width = widths.try_emplace(n_threads, n_threads).first->second;
   const auto begun = Clock::now();
   const int n = width.begin(begun, crowded());
-  measured = width.measures();
-  try {
+  if (width.measures()) {
+    const Clock::duration busy = run_measured(n, todo);
+    const auto now = Clock::now();
+    width.end(begun, now, busy, crowded());
+  } else {
     run(n, todo);
+    width.end(Clock::now());
+  }
+  // What nobody asks for any more does not keep the others awake.
+  std::erase_if(widths, [&](const auto& each) {
+    return each.second.at_rest() || each.second.is_forgotten(begun);
+  });
+  adapting = !widths.empty();
+}
+
+// The same; the processor time that it took.
+PoolWidth::Clock::duration ThreadPool::State::run_measured(
+    int n_threads, const std::function<void(TaskContext&)>& todo) {
+  if (spent.empty()) spent.resize(kMaxThreads);
+  measured = true;
+  try {
+    run(n_threads, todo);
   } catch (...) {
     measured = false;
     throw;
   }
-  if (measured) {
-    Clock::duration busy{0};
-    for (int i = 0; i < n; ++i) {
-      const Spent& own = spent[static_cast<std::size_t>(i)];
-      busy += own.in_task - own.waiting;
-    }
-    measured = false;
-    width.end(begun, Clock::now(), busy);
-  } else {
-    width.end(Clock::now());
-  }
-  adapting = std::any_of(widths.begin(), widths.end(),
-                         [](const auto& each) { return !each.second.at_rest(); });
+  measured = false;
+  std::chrono::nanoseconds busy{0};
+  for (std::size_t i = 0; i < static_cast<std::size_t>(n_threads); ++i)
+    busy += spent[i].in_task - spent[i].waiting;
+  return std::chrono::duration_cast<PoolWidth::Clock::duration>(busy);
+}
+
+double ThreadPool::measure_busy_ms(int n_threads, const std::function<void(TaskContext&)>& task) {
+  State& state = *state_;
+  check_run(n_threads);
+  const std::lock_guard lock(state.run_mutex);
+  (void)state.start_workers(n_threads);
+  state.n_wanted_threads = n_threads;
+  n_threads = std::min(n_threads, static_cast<int>(state.workers.size()) + 1);
+  return std::chrono::duration<double, std::milli>(state.run_measured(n_threads, task)).count();
 }
 
 void ThreadPool::set_limit(int n_threads) {
@@ -350,17 +350,8 @@ void ThreadPool::set_limit(int n_threads) {
   state_->limit = n_threads;
 }
 
-AllThreads::AllThreads() {
-  ThreadPool::State& state = *ThreadPool::shared().state_;
-  const std::lock_guard lock(state.run_mutex);
-  ++state.n_all;
-}
-
-AllThreads::~AllThreads() {
-  ThreadPool::State& state = *ThreadPool::shared().state_;
-  const std::lock_guard lock(state.run_mutex);
-  --state.n_all;
-}
+AllThreads::AllThreads() noexcept { n_all.fetch_add(1, std::memory_order_relaxed); }
+AllThreads::~AllThreads() { n_all.fetch_sub(1, std::memory_order_relaxed); }
 
 // With run_mutex held, on so many threads, which are there.
 void ThreadPool::State::run(int n_threads, const std::function<void(TaskContext&)>& todo) {
@@ -401,23 +392,6 @@ void ThreadPool::State::run(int n_threads, const std::function<void(TaskContext&
   n_finished.wait(WaitWord::kUntilCrowded, all, [&] { separate(n_threads); });
   if (failed.load(std::memory_order_relaxed))
     std::rethrow_exception(std::exchange(first_error, nullptr));
-}
-
-int ThreadPool::default_n_threads() {
-  if (const char* given = std::getenv("SPECDEC_THREADS"); given != nullptr && *given != '\0') {
-    const std::string_view text = given;
-    int n = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
-    if (error != std::errc() || end != text.data() + text.size() || n < 1 || n > kMaxThreads) {
-      throw_invalid("SPECDEC_THREADS must be a whole number from 1 to " +
-                    std::to_string(kMaxThreads) + ", not '" + printable(text) + "'");
-    }
-    return n;
-  }
-  int n = usable_cores();
-  if (const auto cores_left = read_control_groups().cpu_cores)
-    n = std::min(n, threads_for_cores(*cores_left));
-  return std::clamp(n, 1, kMaxThreads);
 }
 
 }  // namespace specdec

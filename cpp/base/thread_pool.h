@@ -34,6 +34,8 @@ class TaskContext {
 
 class ThreadPool {
  public:
+  static constexpr int kMaxThreads = 256;
+
   static ThreadPool& shared();
 
   // $SPECDEC_THREADS, else the physical cores this process may use, by affinity mask and the quota
@@ -52,7 +54,10 @@ class ThreadPool {
   // child.
   void run(int n_threads, const std::function<void(TaskContext&)>& task);
 
-  // From now on tasks get at most so many, for tests; 0: as many as they want.
+  // For tests. The same with all of them; the processor time that the task took, without waiting
+  // at barriers.
+  double measure_busy_ms(int n_threads, const std::function<void(TaskContext&)>& task);
+  // From now on tasks get at most so many; 0: as many as they want.
   void set_limit(int n_threads);
 
   ThreadPool(const ThreadPool&) = delete;
@@ -60,7 +65,6 @@ class ThreadPool {
   ~ThreadPool();
 
  private:
-  friend class AllThreads;
   friend class TaskContext;
   ThreadPool();
   struct State;
@@ -71,7 +75,7 @@ class ThreadPool {
 // measurements that are told by the number of threads.
 class AllThreads {
  public:
-  AllThreads();
+  AllThreads() noexcept;
   AllThreads(const AllThreads&) = delete;
   AllThreads& operator=(const AllThreads&) = delete;
   ~AllThreads();

@@ -1,6 +1,7 @@
 #include "base/waiting.h"
 
 #include <sched.h>
+#include <time.h>
 
 #include <chrono>
 
@@ -45,6 +46,12 @@ inline void cpu_relax() noexcept {
 }
 
 }  // namespace
+
+std::chrono::nanoseconds processor_time() noexcept {
+  timespec now{};
+  (void)::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+}
 
 void note_crowd() noexcept {
   crowded_until.store((Clock::now() + kMemory).time_since_epoch().count(),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 
 namespace specdec {
@@ -29,6 +30,9 @@ class Patience {
 
 // What a waiting thread notes that has seen it.
 void note_crowd() noexcept;
+
+// What this thread has had of a processor.
+[[nodiscard]] std::chrono::nanoseconds processor_time() noexcept;
 
 // A word that threads wait for, and how many sleep there: waking nobody would cost a system call.
 class WaitWord {

@@ -272,10 +272,8 @@ Draft Drafting::next_adaptive(std::span<const TokenId> committed, int max_tokens
       offer.n_tokens = limit;
       offer.n_behind = member.model->n_behind(committed);
     } else {
-      {
-        const ScopedMs timer(looking_ms_);
-        found[i] = ask(member, committed, limit, chance);
-      }
+      const ScopedMs timer(looking_ms_);
+      found[i] = ask(member, committed, limit, chance);
       if (found[i].size() < least || !found[i].is_chain()) continue;
       offer.n_tokens = found[i].size();
       offer.match_length = found[i].strength;

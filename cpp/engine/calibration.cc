@@ -21,7 +21,6 @@
 #include "base/error.h"
 #include "base/open_file.h"
 #include "base/system.h"
-#include "base/thread_pool.h"
 #include "decode/drafter.h"
 #include "decode/stats.h"
 #include "engine/cache_folder.h"
@@ -278,7 +277,6 @@ Calibration calibrate(ModelScorer& target, ModelScorer* draft,
                       std::span<const std::int32_t> layers_head_blocks, const Mixture& mixture,
                       const std::function<void()>& poll) {
   Calibration result;
-  const AllThreads all;
   const ScopedMs timer(result.measured_ms);
   result.target = time_passes(target, {1, 2, 4, 8, 16}, kTargetBudgetMs, poll, mixture);
   if (draft != nullptr) {

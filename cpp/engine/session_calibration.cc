@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/thread_pool.h"
 #include "decode/drafter.h"
 #include "decode/drafters/draft_head.h"
 #include "decode/stats.h"
@@ -78,6 +79,7 @@ void SessionCalibration::find(const CalibratedPair& pair, const Mixture& mixture
   // Of other layers than the last time, or without a drafter that failed then; what was earned and
   // lost before still counts.
   const ControllerState earned = known_->state;
+  const AllThreads all;
   try {
     *known_ = calibrate(pair.target_scorer, pair.draft_scorer, trimmed.blocks(), n_layers,
                         of_layers.blocks(), mixture, poll);

@@ -92,13 +92,13 @@ _HANDLERS: Sequence[tuple[int, Any, Any]] = (
 def _terminable(*, last: bool) -> Iterator[None]:
     """Signals end what runs in here on its way out. `last`: the process ends behind it, so that
     a signal which was received stays what it is then."""
-    changed = []
-    if threading.current_thread() is threading.main_thread():
-        for number, usual, own in _HANDLERS:
-            if signal.getsignal(number) is usual:
-                signal.signal(number, own)
-                changed.append((number, usual, own))
+    changed: list[tuple[int, Any, Any]] = []
     try:
+        if threading.current_thread() is threading.main_thread():
+            for number, usual, own in _HANDLERS:
+                if signal.getsignal(number) is usual:
+                    changed.append((number, usual, own))
+                    signal.signal(number, own)
         yield
     finally:
         for number, usual, own in changed:
@@ -111,8 +111,15 @@ def run_guarded(program: str, action: Callable[[], int], *, last: bool = False) 
 
     `last`: nothing but the end of the process follows.
     """
-    with _terminable(last=last):
-        return _guarded(program, action)
+    try:
+        with _terminable(last=last):
+            return _guarded(program, action)
+    except _Terminated as stop:
+        print("terminated", file=sys.stderr)
+        return stop.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 def _guarded(program: str, action: Callable[[], int]) -> int:
@@ -131,12 +138,6 @@ def _guarded(program: str, action: Callable[[], int]) -> int:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         print(f"{program}: {where}{error.strerror or error}", file=sys.stderr)
         return EXIT_BAD_FILE
-    except _Terminated as stop:
-        print("terminated", file=sys.stderr)
-        return stop.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -77,7 +77,7 @@ class Width {
     const auto at = static_cast<std::size_t>(width - 1);
     pause(seconds.at(at));
     if (width_.measures()) {
-      width_.end(begun, now_, duration(busy.at(at)));
+      width_.end(begun, now_, duration(busy.at(at)), crowded);
     } else {
       width_.end(now_);
     }
@@ -94,6 +94,26 @@ class Width {
   PoolWidth width_;
   PoolWidth::Clock::time_point now_{std::chrono::hours(1)};
 };
+
+double processor_ms() {
+  return std::chrono::duration<double, std::milli>(processor_time()).count();
+}
+
+// Processor time of n_tasks tasks, in which thread i computes for ms[i] before a barrier.
+double busy_ms(const std::vector<double>& ms, int n_tasks) {
+  const py::gil_scoped_release release;
+  double sum = 0.0;
+  for (int i = 0; i < n_tasks; ++i) {
+    sum += ThreadPool::shared().measure_busy_ms(
+        static_cast<int>(ms.size()), [&](TaskContext& context) {
+          const double end = processor_ms() + ms[static_cast<std::size_t>(context.thread())];
+          while (processor_ms() < end) {
+          }
+          context.barrier();
+        });
+  }
+  return sum;
+}
 
 // n_tasks tasks of n_threads threads while others are said to want the processors; how many threads
 // the last half of them had, in the mean. All but the caller sleep for so long while it waits.
@@ -242,6 +262,7 @@ PYBIND11_MODULE(_testing_base, m) {
   m.def("run_task", &run_task);
   m.def("limit_threads", [](int n) { ThreadPool::shared().set_limit(n); });
   m.def("mean_width", &mean_width);
+  m.def("busy_ms", &busy_ms);
   py::class_<AllThreads>(m, "AllThreads", py::module_local()).def(py::init<>());
   py::class_<Width>(m, "Width", py::module_local())
       .def(py::init<int>())

@@ -255,6 +255,21 @@ bool Controller::keep_going(int n_drafted, double probability) {
   return allowed(cost_ms - target_ms(1), choice_.own_speedup);
 }
 
+// What asking lookups takes, and for how long they have had nothing to say.
+void Controller::note_looking(const PassOutcome& outcome) {
+  if (promising_)
+    unpromising_tokens_ = 0;
+  else if (!outcome.forced)
+    unpromising_tokens_ += outcome.n_emitted;
+  promising_ = false;
+  if (outcome.looking_ms > 0.0) {
+    ++n_looks_;
+    const double most = n_looks_ > kLooksKnown ? kOutlier * looking_ms_ : kFreeLookupMs;
+    looking_ms_ +=
+        std::max(kLookingRate, 1.0 / n_looks_) * (std::min(outcome.looking_ms, most) - looking_ms_);
+  }
+}
+
 void Controller::observe(const PassOutcome& outcome) {
   const Choice& choice = outcome.choice;
   const int n_rows = 1 + outcome.n_drafted + outcome.n_siblings + outcome.n_unused;
@@ -284,11 +299,7 @@ void Controller::observe(const PassOutcome& outcome) {
     }
   }
   for (Standing& drafter : drafters_) drafter.idle_tokens += outcome.n_emitted;
-  if (promising_)
-    unpromising_tokens_ = 0;
-  else if (!outcome.forced)
-    unpromising_tokens_ += outcome.n_emitted;
-  promising_ = false;
+  note_looking(outcome);
 
   const double plain_ms = this->plain_ms();
   double verify_ms = predicted_verify > 0.0
@@ -312,12 +323,6 @@ void Controller::observe(const PassOutcome& outcome) {
     } else if (choice.reason == kProbe) {
       drafter.probe_after = std::min(2 * drafter.probe_after, kProbeSeldom);
     }
-  }
-  if (outcome.looking_ms > 0.0) {
-    ++n_looks_;
-    const double most = n_looks_ > kLooksKnown ? kOutlier * looking_ms_ : kFreeLookupMs;
-    looking_ms_ +=
-        std::max(kLookingRate, 1.0 / n_looks_) * (std::min(outcome.looking_ms, most) - looking_ms_);
   }
   if (outcome.n_drafted == 0) {
     credit_.debit(std::max(draft_ms - kFreeLookupMs, 0.0));  // looking in vain is paid for too

@@ -141,6 +141,7 @@ class Controller {
   }
   [[nodiscard]] double draft_ms(const Standing& drafter, int n_behind, int length) const;
   [[nodiscard]] bool allowed(double loss_ms, double speedup) const;
+  void note_looking(const PassOutcome& outcome);
   void consider(const Offer& offer, int budget, Choice& best, bool& refused);
   [[nodiscard]] Choice probe(const std::vector<Offer>& offers, int budget, Choice plain);
 
