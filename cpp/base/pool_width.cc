@@ -10,14 +10,15 @@ using std::chrono::seconds;
 
 // Schedulers give out slices of a few milliseconds: a measurement needs several of them.
 constexpr auto kMeasured = milliseconds(60);
-constexpr auto kStopped = seconds(1);      // a task that takes so long was none of the scheduler's
-constexpr auto kKept = seconds(1);         // until all threads get another chance, ...
-constexpr int kMostDoublings = 2;          // doubled, while fewer are better, ...
-constexpr int kTriedShare = 16;            // or so many times as long as was tried, ...
-constexpr auto kLongestKept = seconds(8);  // at most
+constexpr auto kStopped = seconds(1);  // a task that takes so long says nothing of the scheduler
+constexpr auto kKept = seconds(1);     // of tasks, until all threads get another chance, ...
+constexpr int kMostDoublings = 2;      // ... doubled, while fewer are better, ...
+constexpr int kTriedShare = 16;        // ... or so many times as long as was tried
+constexpr auto kLongestKept = seconds(8);  // whatever the tasks take
 constexpr auto kForgotten = milliseconds(500);
 constexpr double kWorthTrying = 0.9;  // of what fewer threads could get done
 constexpr double kClearly = 1.1;      // as much done
+constexpr double kAsMuch = 0.9;       // of the best: still fewer may be better
 
 int fewer_than(int width) { return width - std::max(width / 4, 1); }
 
@@ -33,52 +34,48 @@ int PoolWidth::begin(Clock::time_point now, bool crowded) noexcept {
     if (!crowded) return full_;
     n_narrow_ = 0;
     best_ = full_;
-    tried_ = {};
-    measure(Phase::kFull, full_);
-  } else if (phase_ == Phase::kKeep && now >= kept_until_) {
-    if (width_ == full_ && !crowded) {
-      phase_ = Phase::kRest;
-    } else {  // fewer may find nobody to wait for: who crowds them goes unseen
-      tried_ = {};
-      measure(Phase::kFull, full_);
-    }
+  } else if (phase_ != Phase::kKeep || (kept_ < keep_ && now < kept_until_)) {
+    return width_;
+  } else if (width_ == full_ && !crowded) {
+    phase_ = Phase::kRest;
+    return full_;
   }
+  // Fewer may have nobody to wait for, and not see who crowds them: measured all the same.
+  before_ = best_;
+  tried_ = {};
+  measure(Phase::kFull, full_);
   return width_;
 }
 
-void PoolWidth::end(Clock::time_point begun, Clock::time_point now, Clock::duration busy,
-                    bool crowded) noexcept {
+void PoolWidth::end(Clock::time_point begun, Clock::time_point now, Clock::duration busy) noexcept {
   last_ = now;
   if (!measures()) return;
-  if (now - begun > kStopped) return measure(phase_, width_);
+  if (now - begun > kStopped) {
+    tried_ += now - begun;
+    if (phase_ == Phase::kFewer) keep(now);
+    return;
+  }
   passed_ += now - begun;
   busy_ += busy;
   if (passed_ < kMeasured) return;
   tried_ += passed_;
   const double done = static_cast<double>(busy_.count()) / static_cast<double>(passed_.count());
-  if (phase_ == Phase::kFewer) {
-    if (done > kClearly * best_done_) return try_fewer(done, now);
-    width_ = best_;
-    return keep(now);
+  if (phase_ == Phase::kFull || done > kClearly * best_done_) {
+    best_ = width_;
+    best_done_ = done;
   }
-  if (best_ < full_ && done * kClearly < best_done_) {  // as before
-    width_ = best_;
-    return keep(now);
-  }
-  if (!crowded) {
-    best_ = full_;
-    return keep(now);  // to see nobody for a while
-  }
-  try_fewer(done, now);
+  // What was better the last time is tried first, and then still fewer.
+  const bool again = phase_ == Phase::kFull && before_ < full_;
+  const int next = again ? before_ : fewer_than(width_);
+  const bool goes_on = done > kAsMuch * best_done_ && next >= 1 &&
+                       kWorthTrying * (again ? fewer_than(full_) : next) > best_done_;
+  if (goes_on) return measure(Phase::kFewer, next);
+  keep(now);
 }
 
-// The width of now is the best so far.
-void PoolWidth::try_fewer(double done, Clock::time_point now) noexcept {
-  best_ = width_;
-  best_done_ = done;
-  const int fewer = fewer_than(width_);
-  if (fewer < 1 || done >= kWorthTrying * fewer) return keep(now);
-  measure(Phase::kFewer, fewer);
+void PoolWidth::end(Clock::time_point begun, Clock::time_point now) noexcept {
+  last_ = now;
+  kept_ += now - begun;
 }
 
 void PoolWidth::measure(Phase phase, int width) noexcept {
@@ -88,14 +85,14 @@ void PoolWidth::measure(Phase phase, int width) noexcept {
 }
 
 void PoolWidth::keep(Clock::time_point now) noexcept {
+  n_narrow_ = best_ < full_ ? n_narrow_ + 1 : 0;
+  keep_ = kKept * (1 << std::clamp(n_narrow_ - 1, 0, kMostDoublings));
+  // All threads alone are measured for nothing.
+  if (phase_ == Phase::kFewer) keep_ = std::max<Clock::duration>(keep_, kTriedShare * tried_);
+  kept_ = {};
+  kept_until_ = now + kLongestKept;
   phase_ = Phase::kKeep;
-  n_narrow_ = width_ < full_ ? n_narrow_ + 1 : 0;
-  kept_until_ = now + kKept;
-  if (n_narrow_ == 0) return;
-  const int doublings = std::min(n_narrow_ - 1, kMostDoublings);
-  const Clock::duration longer =
-      std::max<Clock::duration>(kKept * (1 << doublings), kTriedShare * tried_);
-  kept_until_ = now + std::min<Clock::duration>(longer, kLongestKept);
+  width_ = best_;
 }
 
 }  // namespace specdec

@@ -30,26 +30,27 @@ class PoolWidth {
     return phase_ == Phase::kFull || phase_ == Phase::kFewer;
   }
   // `busy`: processor time of all its threads, without what they waited for each other.
-  void end(Clock::time_point begun, Clock::time_point now, Clock::duration busy,
-           bool crowded) noexcept;
+  void end(Clock::time_point begun, Clock::time_point now, Clock::duration busy) noexcept;
   // Of one that was not measured.
-  void end(Clock::time_point now) noexcept { last_ = now; }
+  void end(Clock::time_point begun, Clock::time_point now) noexcept;
 
  private:
   enum class Phase { kRest, kFull, kFewer, kKeep };
 
   void measure(Phase phase, int width) noexcept;
-  void try_fewer(double done, Clock::time_point now) noexcept;
   void keep(Clock::time_point now) noexcept;
 
   Phase phase_ = Phase::kRest;
   int full_;
   int width_;                     // of the tasks now
   int best_;                      // found at last
-  double best_done_ = 0.0;        // threads' worth of work that it got done
+  int before_ = 0;                // found before that
+  double best_done_ = 0.0;        // threads' worth of work that `best_` got done
   int n_narrow_ = 0;              // times in a row that fewer than all were better
   Clock::time_point last_;        // when the last task ended
-  Clock::time_point kept_until_;  // in kKeep
+  Clock::time_point kept_until_;  // in kKeep, at the latest
+  Clock::duration keep_{0};       // in kKeep: for so much time of tasks, ...
+  Clock::duration kept_{0};       // ... of which that has passed
   Clock::duration passed_{0};     // of the tasks that are measured
   Clock::duration busy_{0};
   Clock::duration tried_{0};  // of all that were measured since kKeep

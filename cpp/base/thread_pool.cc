@@ -304,11 +304,10 @@ void ThreadPool::State::run_in_crowd(int n_threads, const std::function<void(Tas
   const int n = width.begin(begun, crowded());
   if (width.measures()) {
     const Clock::duration busy = run_measured(n, todo);
-    const auto now = Clock::now();
-    width.end(begun, now, busy, crowded());
+    width.end(begun, Clock::now(), busy);
   } else {
     run(n, todo);
-    width.end(Clock::now());
+    width.end(begun, Clock::now());
   }
   // What nobody asks for any more does not keep the others awake.
   std::erase_if(widths, [&](const auto& each) {

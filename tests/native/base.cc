@@ -77,9 +77,9 @@ class Width {
     const auto at = static_cast<std::size_t>(width - 1);
     pause(seconds.at(at));
     if (width_.measures()) {
-      width_.end(begun, now_, duration(busy.at(at)), crowded);
+      width_.end(begun, now_, duration(busy.at(at)));
     } else {
-      width_.end(now_);
+      width_.end(begun, now_);
     }
     return width;
   }
