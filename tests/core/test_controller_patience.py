@@ -105,6 +105,14 @@ def test_they_are_asked_always_at_the_beginning_of_a_request() -> None:
     assert all(look(c, 0.02 * STEP_MS) for _ in range(24))
 
 
+def a_model_that_is_worth_nothing() -> Any:
+    c = a_control(lookup=False)
+    for _ in range(200):
+        c.judge(0, 0, control.confidence_grade(0.5), False)
+        c.observe(0, 4, 0.0, 4 * STEP_MS)  # credit for tries
+    return c
+
+
 def probes(c: Any, n_tokens: int, right: bool = False) -> list[int]:
     """At which tokens of a request the model drafted, if it is worth nothing, or is right."""
     c.begin()
@@ -124,10 +132,7 @@ def probes(c: Any, n_tokens: int, right: bool = False) -> list[int]:
 
 
 def test_a_model_is_asked_half_as_often_after_each_try_in_vain() -> None:
-    c = a_control(lookup=False)
-    for _ in range(200):
-        c.judge(0, 0, control.confidence_grade(0.5), False)
-        c.observe(0, 4, 0.0, 4 * STEP_MS)  # credit for tries
+    c = a_model_that_is_worth_nothing()
     found = probes(c, 2000)
     gaps = [b - a for a, b in itertools.pairwise(found)]
     assert gaps[:2] == pytest.approx([64, 128], abs=2)
@@ -140,10 +145,7 @@ def test_a_model_is_asked_half_as_often_after_each_try_in_vain() -> None:
 
 
 def test_a_model_that_brings_something_is_asked_as_often_as_before() -> None:
-    c = a_control(lookup=False)
-    for _ in range(200):
-        c.judge(0, 0, control.confidence_grade(0.5), False)
-        c.observe(0, 4, 0.0, 4 * STEP_MS)
+    c = a_model_that_is_worth_nothing()
     probes(c, 2000)
     assert len(probes(c, 400, right=True)) > 40
     found = probes(c, 400)

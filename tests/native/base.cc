@@ -260,7 +260,6 @@ py::tuple read_reals(const std::string& text, bool fixed) {
 
 PYBIND11_MODULE(_testing_base, m) {
   m.def("run_task", &run_task);
-  m.def("limit_threads", [](int n) { ThreadPool::shared().set_limit(n); });
   m.def("mean_width", &mean_width);
   m.def("busy_ms", &busy_ms);
   py::class_<AllThreads>(m, "AllThreads", py::module_local()).def(py::init<>());

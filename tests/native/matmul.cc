@@ -159,7 +159,6 @@ class Matmul {
 }  // namespace
 
 PYBIND11_MODULE(_testing_matmul, m) {
-  m.def("limit_threads", [](int n) { ThreadPool::shared().set_limit(n); });
   py::class_<Matmul>(m, "Matmul", py::module_local())
       .def(py::init<const std::string&, int, bool>(), py::arg("isa"), py::arg("n_threads"),
            py::arg("repack") = true)

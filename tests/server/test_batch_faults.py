@@ -308,19 +308,25 @@ Engine.close = closing
 """ + STOPS.replace("import sys, time\n", "")
 
 
-@pytest.mark.parametrize("signals", [[signal.SIGINT] * 2, [signal.SIGTERM] * 2,
-                                     [signal.SIGINT, signal.SIGTERM]])  # fmt: skip
-def test_a_second_signal_leaves_it_whole_too(tiny_path, tmp_path, signals):
-    source, output = write(tmp_path / "in.jsonl", 40, max_tokens=60), tmp_path / "out.jsonl"
-    partial = tmp_path / "out.jsonl.partial"
-    arguments = ["batch", str(tiny_path), str(source), str(output), "-c", "256", "-q"]
-    process = subprocess.Popen([sys.executable, "-c", STOPS, *arguments],
-                               stderr=subprocess.PIPE)  # fmt: skip
+def begun_run(program, model, source, output):
+    """The command in a process of its own, as soon as three lines are written."""
+    partial = output.with_name(output.name + ".partial")
+    arguments = ["batch", str(model), str(source), str(output), "-c", "256", "-q"]
+    process = subprocess.Popen([sys.executable, "-c", program, *arguments],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
     deadline = time.monotonic() + 60
     while not (partial.exists() and partial.read_bytes().count(b"\n") >= 3):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.002)
+    return process
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT] * 2, [signal.SIGTERM] * 2,
+                                     [signal.SIGINT, signal.SIGTERM]])  # fmt: skip
+def test_a_second_signal_leaves_it_whole_too(tiny_path, tmp_path, signals):
+    source, output = write(tmp_path / "in.jsonl", 40, max_tokens=60), tmp_path / "out.jsonl"
+    process = begun_run(STOPS, tiny_path, source, output)
     for number in signals:
         process.send_signal(number)
         time.sleep(0.01)
@@ -336,15 +342,7 @@ def test_a_second_signal_leaves_it_whole_too(tiny_path, tmp_path, signals):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_a_closing_run_at_once(tiny_path, tmp_path, number):
     source, output = write(tmp_path / "in.jsonl", 40, max_tokens=60), tmp_path / "out.jsonl"
-    partial = tmp_path / "out.jsonl.partial"
-    arguments = ["batch", str(tiny_path), str(source), str(output), "-c", "256", "-q"]
-    process = subprocess.Popen([sys.executable, "-c", STOPS_SLOWLY, *arguments],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not (partial.exists() and partial.read_bytes().count(b"\n") >= 3):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    process = begun_run(STOPS_SLOWLY, tiny_path, source, output)
     process.send_signal(number)
     assert process.stdout.readline() == b"closing\n"
     process.send_signal(number)
@@ -354,7 +352,7 @@ def test_a_second_signal_ends_a_closing_run_at_once(tiny_path, tmp_path, number)
     assert batch(tiny_path, source, output) == 0
 
 
-def test_handlers_of_signals_are_again_what_they_were(tiny_path, tmp_path):
+def test_handlers_of_signals_are_again_what_they_were():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     seen = []
 
