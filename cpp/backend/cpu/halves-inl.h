@@ -84,7 +84,8 @@ SPECDEC_INLINE inline void add_halves(const std::uint8_t* lines, const std::int8
     for (int p = 0; p < 2; ++p) SPECDEC_UNROLL
     for (int c = 0; c < kN; ++c) {
       typename S::I32& sum = sums[p * kCols + c];
-      sum = S::add(sum, S::madd(dot[p][c], factors[p]));
+      const auto scaled = S::madd(dot[p][c], factors[p]);
+      sum = kRun == 1 ? S::add_in_order(sum, scaled) : S::add(sum, scaled);
     }
   });
 }

@@ -38,9 +38,14 @@ struct Simd : Int256 {
   SPECDEC_INLINE static I32 negate(I32 a) { return _mm256_sub_epi32(zero(), a); }
   SPECDEC_INLINE static I32 ones16() { return _mm256_set1_epi16(1); }
   SPECDEC_INLINE static I32 madd(I32 a, I32 b) { return _mm256_madd_epi16(a, b); }
-  // Of a chain of which compilers make no tree: that would take more registers than there are.
+  // Of chains of which compilers make no trees: these would take more registers than there are.
   SPECDEC_INLINE static I32 add16_in_order(I32 a, I32 b) {
     I32 out = _mm256_add_epi16(a, b);
+    asm("" : "+x"(out));
+    return out;
+  }
+  SPECDEC_INLINE static I32 add_in_order(I32 a, I32 b) {
+    I32 out = _mm256_add_epi32(a, b);
     asm("" : "+x"(out));
     return out;
   }
