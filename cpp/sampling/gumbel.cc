@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 
 #include "base/rng.h"
 #include "sampling/fixed_math.h"
+#include "sampling/row_loops.h"
 
 namespace specdec {
 namespace {
@@ -69,17 +71,35 @@ struct Best {
   }
 };
 
+// The tokens of a group whose top bits are all ones: their noise may be anything.
+std::uint64_t highest(std::span<const std::uint64_t, kRandomLanes> blocks) {
+  std::uint64_t out = 0;
+  for (std::size_t b = 0; b < kRandomLanes; ++b) {
+    // Bytes of ones have their top bit set, and it stays where the other seven bits carry into it.
+    constexpr std::uint64_t kTop = 0x8080808080808080U;
+    const std::uint64_t ones = blocks[b] & ((blocks[b] & ~kTop) + ~kTop / 127) & kTop;
+    out |= (ones >> 7) * 0x0102040810204080U >> 56 << (kTokensPerBlock * b);
+  }
+  return out;
+}
+
 // All tokens of a vocabulary.
 void look_at_all(Best& best, std::span<const double> log_weights, std::uint64_t seed,
                  std::uint64_t position) {
   constexpr std::size_t kGroup = kRandomLanes * kTokensPerBlock;
+  static_assert(kGroup == 64);
   const std::array<double, 256>& bounds = upper_bounds();
+  const double usual = bounds[254] + 1e-9;  // more than the noise of other tokens, and rounding
   std::array<std::uint64_t, kRandomLanes> blocks{};
   for (std::size_t first = 0; first < log_weights.size(); first += kGroup) {
     random_bits(seed, RngStream::kGumbel, position,
                 static_cast<std::uint32_t>(first / kTokensPerBlock), blocks);
     const std::size_t n = std::min(kGroup, log_weights.size() - first);
-    for (std::size_t i = 0; i < n; ++i) {
+    std::uint64_t candidates =
+        at_least(log_weights.subspan(first, n), best.score - usual) | highest(blocks);
+    if (n < kGroup) candidates &= (std::uint64_t{1} << n) - 1;
+    for (; candidates != 0; candidates &= candidates - 1) {
+      const auto i = static_cast<std::size_t>(std::countr_zero(candidates));
       const auto token = static_cast<std::uint32_t>(first + i);
       const std::uint32_t coarse = coarse_of(blocks[i / kTokensPerBlock], token);
       const double log_weight = log_weights[first + i];

@@ -1,6 +1,7 @@
 #include "sampling/warp.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -12,6 +13,7 @@
 #include "sampling/gumbel.h"
 #include "sampling/logprobs.h"
 #include "sampling/row_buffers.h"
+#include "sampling/row_loops.h"
 
 namespace specdec {
 namespace {
@@ -51,20 +53,7 @@ void apply_penalties(std::span<float> row, const SamplingParams& params,
 
 // Best entry, the first of equal ones; refuses rows that sampling cannot make sense of.
 std::size_t checked_argmax(std::span<const float> row) {
-  constexpr std::size_t kLanes = 16;  // that compilers make vectors of
-  float best[kLanes];
-  std::uint32_t nan[kLanes] = {};
-  std::fill_n(best, kLanes, -std::numeric_limits<float>::infinity());
-  const auto look_at = [&](float x, std::size_t lane) {
-    nan[lane] |= x != x ? 1U : 0U;
-    best[lane] = x > best[lane] ? x : best[lane];
-  };
-  std::size_t i = 0;
-  for (; i + kLanes <= row.size(); i += kLanes)
-    for (std::size_t lane = 0; lane < kLanes; ++lane) look_at(row[i + lane], lane);
-  for (; i < row.size(); ++i) look_at(row[i], 0);
-  const bool has_nan = std::any_of(nan, nan + kLanes, [](std::uint32_t n) { return n != 0; });
-  const float max = *std::max_element(best, best + kLanes);
+  const auto [max, has_nan] = row_top(row);
   if (has_nan || !std::isfinite(max)) {
     throw Error(ErrorCode::kNumerical,
                 "the logits of a row of " + std::to_string(row.size()) +
@@ -89,18 +78,34 @@ void keep_top_p(std::vector<Survivor>& survivors, double top_p, double mass) {
   survivors.erase(survivors.begin(), end);
 }
 
+// visit(i) for each value that is at least `floor`.
+template <class Real, class Visit>
+void for_each_at_least(std::span<const Real> values, Real floor, Visit&& visit) {
+  constexpr std::size_t kGroup = 64;
+  for (std::size_t first = 0; first < values.size(); first += kGroup) {
+    std::uint64_t found =
+        at_least(values.subspan(first, std::min(kGroup, values.size() - first)), floor);
+    for (; found != 0; found &= found - 1)
+      visit(first + static_cast<std::size_t>(std::countr_zero(found)));
+  }
+}
+
+// A float a little below a + b, whatever was rounded.
+float below_sum(double a, double b) {
+  return static_cast<float>(a + b - 1e-6 * (std::abs(a) + std::abs(b)) - 1e-30);
+}
+
 // Everything that can be in the nucleus: tokens below (1 - top_p) / vocab together hold less than
 // 1 - top_p (halved to be safe from rounding), so none of them is.
 std::vector<Survivor> nucleus_candidates(std::span<const double> log_weights, double top_p,
                                          double& mass) {
-  mass = 0.0;
-  for (const double lw : log_weights) mass += fixed_exp(lw);
+  mass = exp_sum(log_weights);
   const double least = 0.5 * (1.0 - top_p) / static_cast<double>(log_weights.size()) * mass;
   const double floor = fixed_log(least);
   std::vector<Survivor> survivors;
-  for (std::size_t i = 0; i < log_weights.size(); ++i) {
-    if (log_weights[i] >= floor) survivors.push_back({static_cast<TokenId>(i), log_weights[i]});
-  }
+  for_each_at_least(log_weights, floor, [&](std::size_t i) {
+    survivors.push_back({static_cast<TokenId>(i), log_weights[i]});
+  });
   return survivors;
 }
 
@@ -174,7 +179,7 @@ Distribution warp(std::span<const float> logits, const SamplingParams& params,
     }
   } else if (top_p_on || !min_p_on) {
     std::vector<double> row = take_row_buffer(logits.size());
-    for (std::size_t i = 0; i < row.size(); ++i) row[i] = log_weight(logits[i]);
+    log_weights_of(logits, max, temperature, row.data());
     if (!top_p_on) {  // no filter at all: the whole vocabulary survives
       if (params.noise_scale <= 0.0) return Distribution::dense(std::move(row), best);
       for (std::size_t i = 0; i < row.size(); ++i) {
@@ -186,10 +191,10 @@ Distribution warp(std::span<const float> logits, const SamplingParams& params,
     survivors = nucleus_candidates(row, params.top_p, mass);
   } else {
     const double floor = fixed_log(params.min_p);
-    for (std::size_t i = 0; i < logits.size(); ++i) {
+    for_each_at_least(logits, below_sum(max, temperature * floor), [&](std::size_t i) {
       const double lw = log_weight(logits[i]);
       if (lw >= floor) survivors.push_back({static_cast<TokenId>(i), lw});
-    }
+    });
   }
   return filter(std::move(survivors), mass, params, position);
 }

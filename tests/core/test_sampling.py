@@ -75,6 +75,20 @@ def test_warps_equal_the_reference(params: dict[str, Any], n: int) -> None:
         check_warp(logits, params, prefix, position)
 
 
+@pytest.mark.parametrize("params", [{"min_p": math.exp(-10)}, {"top_p": 0.9}, {"top_p": 0.9999}])
+@pytest.mark.parametrize("best", [10.0, 0.0, -3000.0, 3000.0])
+def test_filters_of_whole_vocabularies_equal_the_reference(
+    params: dict[str, Any], best: float
+) -> None:
+    """Many tokens around the least logit that min_p keeps, where sums of floats would cancel."""
+    rng = np.random.default_rng(3)
+    for n in (64, 65, 2000, 5001):
+        logits = np.float32(best - 10) + rng.normal(0, 1e-3, size=n).astype(np.float32)
+        logits[n // 2] = best
+        logits[1] = -math.inf
+        check_warp(logits, {"temperature": 1.0, **params}, [])
+
+
 def apart(x: float) -> float:
     """Not so small that its distance from the best logit is that of 0: order would be by id."""
     return x if abs(x) > 1e-6 else 0.0
@@ -219,9 +233,11 @@ def test_gaussian_noise_follows_its_law() -> None:
 @pytest.mark.parametrize("params", [{}, {"top_k": 40}, {"top_p": 0.9}, {"min_p": 1e-6}])
 def test_the_pruned_choice_equals_the_exhaustive_one(params: dict[str, Any]) -> None:
     rng = np.random.default_rng(1)
-    for position in range(150):
-        n = int(rng.choice([2, 9, 3000]))
+    for position in range(400):
+        n = int(rng.choice([2, 9, 63, 64, 65, 127, 192, 3000]))
         logits = (rng.normal(size=n) * rng.choice([0.0, 0.5, 3.0, 20.0])).astype(np.float32)
+        if position % 3 == 0:  # what a grammar leaves
+            logits[rng.choice(n, n - 1 - int(rng.integers(0, n // 2)), replace=False)] = -math.inf
         fast, slow = m.gumbel_argmax(logits, {"temperature": 1.0, **params}, 3, position)
         assert fast == slow
 
