@@ -1,5 +1,9 @@
 #include "base/rng.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "base/cpu_isa.h"
 
 namespace specdec {
@@ -52,11 +56,40 @@ static void random_lanes(std::uint64_t seed, RngStream stream, std::uint64_t pos
 }
 }  // namespace scalar
 #if defined(__x86_64__)
+// Lanes of 64 bits of which only the lower halves count: their products are the next round's words
+// as they are, and those shifted.
 namespace avx2 {
 [[gnu::target("avx2")]] static void random_lanes(std::uint64_t seed, RngStream stream,
                                                  std::uint64_t position, std::uint32_t first,
                                                  std::uint64_t* out) {
-  philox<kRandomLanes>(seed, stream, position, first, out);
+  static_assert(kRandomLanes == 8);
+  const __m256i m0 = _mm256_set1_epi64x(0xD2511F53), m1 = _mm256_set1_epi64x(0xCD9E8D57);
+  const __m256i index = _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)),
+                                         _mm256_setr_epi64x(0, 1, 2, 3));
+  __m256i c0[2], c1[2], c2[2], c3[2] = {index, _mm256_add_epi32(index, _mm256_set1_epi64x(4))};
+  for (int h = 0; h < 2; ++h) {
+    c0[h] = _mm256_set1_epi64x(static_cast<long long>(position));
+    c1[h] = _mm256_set1_epi64x(static_cast<long long>(position >> 32));
+    c2[h] = _mm256_set1_epi64x(static_cast<long long>(stream));
+  }
+  auto k0 = static_cast<std::uint32_t>(seed);
+  auto k1 = static_cast<std::uint32_t>(seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const __m256i key0 = _mm256_set1_epi64x(k0), key1 = _mm256_set1_epi64x(k1);
+    for (int h = 0; h < 2; ++h) {
+      const __m256i p0 = _mm256_mul_epu32(c0[h], m0), p1 = _mm256_mul_epu32(c2[h], m1);
+      c0[h] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p1, 32), c1[h]), key0);
+      c2[h] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), c3[h]), key1);
+      c1[h] = p1;
+      c3[h] = p0;
+    }
+    k0 += 0x9E3779B9U;
+    k1 += 0xBB67AE85U;
+  }
+  for (int h = 0; h < 2; ++h) {
+    const __m256i words = _mm256_blend_epi32(c0[h], _mm256_slli_epi64(c1[h], 32), 0xAA);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 4 * h), words);
+  }
 }
 }  // namespace avx2
 #endif

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -138,3 +139,14 @@ def test_random_numbers_are_those_of_philox():
     assert base.random_bits(*ones) == 0x41C83B0E_408F276D
     for args in [(0, 0, 0, 0), ones, (7, 1, 12345, 3), (2**40 + 5, 3, 2**35 + 9, 77)]:
         assert base.random_bits(*args) == philox(*args)
+
+
+def test_random_numbers_of_several_indices_are_those_of_each():
+    rng = random.Random(5)
+    for seed, stream, position, first in [
+        (0, 0, 0, 0),
+        (2**64 - 1, 2**32 - 1, 2**64 - 1, 2**32 - 3),  # indices begin again at 0
+        *((rng.getrandbits(64), 5, rng.getrandbits(64), rng.getrandbits(32)) for _ in range(50)),
+    ]:
+        got = base.random_lanes(seed, stream, position, first)
+        assert got == [philox(seed, stream, position, (first + i) % 2**32) for i in range(len(got))]

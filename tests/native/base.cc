@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <charconv>
 #include <cstring>
@@ -281,5 +282,11 @@ PYBIND11_MODULE(_testing_base, m) {
   m.def("random_bits",
         [](std::uint64_t seed, std::uint32_t stream, std::uint64_t position, std::uint32_t index) {
           return random_bits(seed, static_cast<RngStream>(stream), position, index);
+        });
+  m.def("random_lanes",
+        [](std::uint64_t seed, std::uint32_t stream, std::uint64_t position, std::uint32_t first) {
+          std::array<std::uint64_t, kRandomLanes> out{};
+          random_bits(seed, static_cast<RngStream>(stream), position, first, out);
+          return std::vector<std::uint64_t>(out.begin(), out.end());
         });
 }
