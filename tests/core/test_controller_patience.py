@@ -14,11 +14,12 @@ control = native("control")
 STEP_MS = 0.25
 
 
-def a_control(lookup: bool) -> Any:
+def a_control(lookup: bool, draft: float = 0.2) -> Any:
+    """draft: what a step of a model takes, in plain steps."""
     c = control.Control([("drafter", lookup)])
     c.calibrate([(1, STEP_MS), (2, 1.4 * STEP_MS), (8, 3 * STEP_MS)])
     if not lookup:
-        c.calibrate_drafter(0, [(1, 0.3 * STEP_MS), (8, 0.4 * STEP_MS)])
+        c.calibrate_drafter(0, [(1, draft * STEP_MS), (8, (draft + 0.1) * STEP_MS)])
     c.begin()
     return c
 
@@ -68,7 +69,7 @@ def test_one_slow_look_is_soon_forgotten(slow: int) -> None:
     assert all(asked[60:])
 
 
-@pytest.mark.parametrize("share,one_of", [(0.001, 1), (0.006, 2), (0.01, 3), (0.1, 4)])
+@pytest.mark.parametrize("share,one_of", [(0.001, 1), (0.006, 2), (0.01, 3), (0.02, 6), (0.1, 8)])
 def test_dear_lookups_that_say_nothing_are_asked_seldom(share: float, one_of: int) -> None:
     c = a_control(lookup=True)
     assert all(look(c, share * STEP_MS) for _ in range(24))
@@ -105,15 +106,15 @@ def test_they_are_asked_always_at_the_beginning_of_a_request() -> None:
     assert all(look(c, 0.02 * STEP_MS) for _ in range(24))
 
 
-def a_model_that_is_worth_nothing() -> Any:
-    c = a_control(lookup=False)
+def a_model_that_is_worth_nothing(draft: float = 0.2) -> Any:
+    c = a_control(lookup=False, draft=draft)
     for _ in range(200):
         c.judge(0, 0, control.confidence_grade(0.5), False)
         c.observe(0, 4, 0.0, 4 * STEP_MS)  # credit for tries
     return c
 
 
-def probes(c: Any, n_tokens: int, right: bool = False) -> list[int]:
+def probes(c: Any, n_tokens: int, right: bool = False, draft: float = 0.2) -> list[int]:
     """At which tokens of a request the model drafted, if it is worth nothing, or is right."""
     c.begin()
     found, n = [], 0
@@ -126,7 +127,7 @@ def probes(c: Any, n_tokens: int, right: bool = False) -> list[int]:
         found.append(n)
         c.judge(0, 0, control.confidence_grade(0.5), right)
         n_new = 2 if right else 1
-        c.observe(1, n_new, 0.3 * STEP_MS, (1.0 if right else 1.4) * STEP_MS)
+        c.observe(1, n_new, draft * STEP_MS, (1.0 if right else 1.4) * STEP_MS)
         n += n_new
     return found
 
@@ -150,3 +151,37 @@ def test_a_model_that_brings_something_is_asked_as_often_as_before() -> None:
     assert len(probes(c, 400, right=True)) > 40
     found = probes(c, 400)
     assert min(b - a for a, b in itertools.pairwise(found)) < 70
+
+
+def test_a_model_that_could_hardly_pay_is_tried_seldom_and_not_for_each_text() -> None:
+    c = a_model_that_is_worth_nothing(0.4)
+    probes(c, 2000, draft=0.4)
+    assert sum(len(probes(c, 100, draft=0.4)) for _ in range(10)) in (3, 4)
+
+
+def test_a_model_that_cannot_pay_however_right_it_is_is_not_tried() -> None:
+    c = a_model_that_is_worth_nothing(0.9)
+    assert probes(c, 2000, draft=0.9) == []
+
+
+def test_lookups_that_gain_less_than_expected_have_to_promise_more() -> None:
+    c = a_control(lookup=True)
+
+    def drafts(match_length: int, n_emitted: int) -> bool:
+        choice = c.choose([(0, 4, match_length, 1)], 8)
+        if choice["drafter"] < 0:
+            assert choice["reason"] != "no credit left for a worst case"
+            c.observe(0, 1, 0.0, STEP_MS)
+            return False
+        # No judgement reaches the rates: they go on promising the same.
+        c.observe(4, n_emitted, 0.0, 2.1 * STEP_MS)
+        return True
+
+    for _ in range(100):
+        c.observe(4, 100, 0.0, 2.1 * STEP_MS)  # credit for what follows
+    in_vain = [drafts(12, 1) for _ in range(60)]
+    assert sum(in_vain[:10]) >= 9
+    assert not any(in_vain[40:])
+    # A longer match may still promise enough, and when it keeps that the others come back.
+    assert [drafts(20, 5) for _ in range(40)].count(True) > 35
+    assert drafts(12, 5)

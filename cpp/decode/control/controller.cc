@@ -18,13 +18,18 @@ constexpr double kLookingShare = 0.004;  // of a plain step, that lookups which 
 constexpr double kLookingRate = 0.05;    // of one pass in what they take
 constexpr int kLooksKnown = 16;          // passes until it is known what is too much
 constexpr int kRestAfter = 24;           // tokens for which no lookup was expected to pay
-constexpr int kMostRest = 4;             // passes, of which one asks them
+constexpr int kMostRest = 8;             // passes, of which one asks them
 constexpr double kOutlier = 2.0;         // what a pass may cost of its prediction in the credit
 constexpr double kCatchUpRounds = 8.0;   // over which the cost of reading up is spread
 constexpr double kReadingGain = 0.1;     // that more context may be worth, in plain time
 constexpr double kReadingCredit = 2.0;   // of its expected cost, earned before: the end is unknown
 constexpr double kGainRate = 0.1;        // weight of one round in the mean of what rounds gained
 constexpr int kGainRounds = 6;           // rounds before that mean is believed
+constexpr double kKeptRate = 0.05;       // weight of one round in what rounds kept of expectations
+constexpr double kKeptFade = 0.9;        // of what was lost of them, in the next request
+constexpr double kSure = 0.9;            // acceptance of a model that could not be much better, ...
+constexpr int kSureTokens = 8;           // ... in drafts of at most so many tokens, ...
+constexpr double kWorthALook = 1.3;      // ... and what that gains where each new text is worth one
 constexpr double kHopeless = 1.0 / 256;  // chance of a whole draft below which none is longer
 constexpr double kUnknownDraft = 0.5;    // a draft step that was never measured, in plain steps
 
@@ -46,7 +51,8 @@ Controller::Controller(std::vector<DrafterTraits> drafters) {
                          .idle_tokens = 0,
                          .probe_after = kProbeAfter,
                          .gained = 0.0,
-                         .n_rounds = 0});
+                         .n_rounds = 0,
+                         .kept = 1.0});
   }
 }
 
@@ -54,9 +60,14 @@ void Controller::begin_request() {
   for (Standing& drafter : drafters_) {
     drafter.acceptance.fade();
     drafter.siblings.fade();
-    drafter.probe_after = std::max(drafter.probe_after / 2, kProbeAfter);
-    drafter.idle_tokens = drafter.probe_after;  // a new text: worth a look
+    if (best_case(drafter) >= kWorthALook) {
+      drafter.probe_after = std::max(drafter.probe_after / 2, kProbeAfter);
+      drafter.idle_tokens = drafter.probe_after;  // a new text: worth a look
+    } else {
+      drafter.probe_after = std::max(drafter.probe_after, kProbeSeldom / 2);
+    }
     drafter.n_rounds = std::min(drafter.n_rounds, kGainRounds / 2);
+    drafter.kept = 1.0 - kKeptFade * (1.0 - drafter.kept);
   }
   target_.begin_request();
   credit_.begin_request();
@@ -116,7 +127,7 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
     // Stopping where it gets unsure, a model does better than any fixed length.
     if (company_.none() && !drafter.traits.lookup && drafter.n_rounds >= kGainRounds)
       speedup = own = std::max(speedup, drafter.gained);
-    if (n < offer.n_least || own < least || speedup <= best.speedup) continue;
+    if (n < offer.n_least || own * drafter.kept < least || speedup <= best.speedup) continue;
     promising_ = promising_ || drafter.traits.lookup;
     if (!allowed(cost_ms - row_ms, own)) {
       refused = true;  // a longer draft may be a clearer gain
@@ -132,6 +143,17 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
   }
 }
 
+// How much faster than plain steps a model would be if it were nearly always right.
+double Controller::best_case(const Standing& drafter) const {
+  double expected = 1.0, all_right = 1.0, best = 0.0;
+  if (!target_.known() || !drafter.cost.known()) return kWorthALook;
+  for (int n = 1; n <= kSureTokens; ++n) {
+    expected += all_right *= kSure;
+    best = std::max(best, expected * target_.ms(1) / (draft_ms(drafter, 1, n) + target_.ms(n + 1)));
+  }
+  return best;
+}
+
 // A model that has not drafted for long may have become good: one token tells, or as few as it may
 // draft.
 Choice Controller::probe(const std::vector<Offer>& offers, int budget, Choice plain) {
@@ -139,7 +161,7 @@ Choice Controller::probe(const std::vector<Offer>& offers, int budget, Choice pl
     const Standing& drafter = at(offer.drafter);
     const int length = std::max(offer.n_least, 1);
     if (drafter.traits.lookup || std::min(offer.n_tokens, budget) < length) continue;
-    if (drafter.idle_tokens < drafter.probe_after) continue;
+    if (drafter.idle_tokens < drafter.probe_after || best_case(drafter) < 1.0) continue;
     const double loss_ms = draft_ms(drafter, offer.n_behind, length) +
                            target_ms(length * offer.n_candidates + 1) - target_ms(1);
     if (!allowed(loss_ms, 1.0)) continue;
@@ -318,6 +340,10 @@ void Controller::observe(const PassOutcome& outcome) {
     const double gained = outcome.n_emitted * plain_ms / (draft_ms + verify_ms);
     ++drafter.n_rounds;
     drafter.gained += std::max(kGainRate, 1.0 / drafter.n_rounds) * (gained - drafter.gained);
+    if (drafter.traits.lookup && choice.own_speedup > 0.0) {
+      const double kept = std::min(gained / choice.own_speedup, kOutlier);
+      drafter.kept = std::min(drafter.kept + kKeptRate * (kept - drafter.kept), 1.0);
+    }
     if (gained > 1.0) {
       drafter.probe_after = kProbeAfter;
     } else if (choice.reason == kProbe) {

@@ -128,6 +128,7 @@ class Controller {
     int probe_after = 0;  // such tokens until it gets another chance
     double gained = 0.0;  // speed-up of its rounds, a running mean
     int n_rounds = 0;
+    double kept = 1.0;  // of what its rounds were expected to gain: what they did, likewise
   };
   [[nodiscard]] Standing& at(int drafter) { return drafters_[static_cast<std::size_t>(drafter)]; }
   // A pass of the target over so many new rows and those of others. What prompts' rows cost by
@@ -143,6 +144,7 @@ class Controller {
   [[nodiscard]] bool allowed(double loss_ms, double speedup) const;
   void note_looking(const PassOutcome& outcome);
   void consider(const Offer& offer, int budget, Choice& best, bool& refused);
+  [[nodiscard]] double best_case(const Standing& drafter) const;
   [[nodiscard]] Choice probe(const std::vector<Offer>& offers, int budget, Choice plain);
 
   std::vector<Standing> drafters_;
