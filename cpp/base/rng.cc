@@ -64,8 +64,8 @@ namespace avx2 {
                                                  std::uint64_t* out) {
   static_assert(kRandomLanes == 8);
   const __m256i m0 = _mm256_set1_epi64x(0xD2511F53), m1 = _mm256_set1_epi64x(0xCD9E8D57);
-  const __m256i index = _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)),
-                                         _mm256_setr_epi64x(0, 1, 2, 3));
+  const __m256i index =
+      _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)), _mm256_setr_epi64x(0, 1, 2, 3));
   __m256i c0[2], c1[2], c2[2], c3[2] = {index, _mm256_add_epi32(index, _mm256_set1_epi64x(4))};
   for (int h = 0; h < 2; ++h) {
     c0[h] = _mm256_set1_epi64x(static_cast<long long>(position));

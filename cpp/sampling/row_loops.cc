@@ -79,19 +79,19 @@ template <class Bits, class Real>
 
 }  // namespace
 
-#define SPECDEC_ROW_LOOPS(target)                                                                \
-  target static RowTop row_top(const float* row, std::size_t n) { return row_top_loop(row, n); } \
-  target static void log_weights(const float* row, std::size_t n, double max,                    \
-                                 double temperature, double* out) {                              \
-    log_weights_loop(row, n, max, temperature, out);                                             \
-  }                                                                                              \
-  target static std::uint64_t floats_at_least(const float* v, std::size_t n, float floor) {      \
-    return at_least_loop<std::uint32_t>(v, n, floor);                                            \
-  }                                                                                              \
-  target static std::uint64_t doubles_at_least(const double* v, std::size_t n, double floor) {   \
-    return at_least_loop<std::uint64_t>(v, n, floor);                                            \
-  }                                                                                              \
-  static constexpr RowLoops kRowLoops = {&row_top, &log_weights, &floats_at_least,               \
+#define SPECDEC_ROW_LOOPS(target)                                                                 \
+  target static RowTop row_top(const float* row, std::size_t n) { return row_top_loop(row, n); }  \
+  target static void log_weights(const float* row, std::size_t n, double max, double temperature, \
+                                 double* out) {                                                   \
+    log_weights_loop(row, n, max, temperature, out);                                              \
+  }                                                                                               \
+  target static std::uint64_t floats_at_least(const float* v, std::size_t n, float floor) {       \
+    return at_least_loop<std::uint32_t>(v, n, floor);                                             \
+  }                                                                                               \
+  target static std::uint64_t doubles_at_least(const double* v, std::size_t n, double floor) {    \
+    return at_least_loop<std::uint64_t>(v, n, floor);                                             \
+  }                                                                                               \
+  static constexpr RowLoops kRowLoops = {&row_top, &log_weights, &floats_at_least,                \
                                          &doubles_at_least};
 namespace scalar {
 SPECDEC_ROW_LOOPS()
