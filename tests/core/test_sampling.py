@@ -75,18 +75,30 @@ def test_warps_equal_the_reference(params: dict[str, Any], n: int) -> None:
         check_warp(logits, params, prefix, position)
 
 
-@pytest.mark.parametrize("params", [{"min_p": math.exp(-10)}, {"top_p": 0.9}, {"top_p": 0.9999}])
-@pytest.mark.parametrize("best", [10.0, 0.0, -3000.0, 3000.0])
-def test_filters_of_whole_vocabularies_equal_the_reference(
-    params: dict[str, Any], best: float
-) -> None:
-    """Many tokens around the least logit that min_p keeps, where sums of floats would cancel."""
+@pytest.mark.parametrize("temperature", [0.7, 1.37, 1e-8])
+@pytest.mark.parametrize("best", [0.0, 3.1, 3000.1, -1e4, 3e38])
+def test_min_p_of_whole_vocabularies_equals_the_reference(temperature: float, best: float) -> None:
+    """All floats around the least one that is kept, where the sum of two floats would be wrong."""
     rng = np.random.default_rng(3)
+    top = np.float32(best)
+    bound = np.float32(np.float64(top) + temperature * math.log(0.05))
+    near = [bound]
+    for _ in range(20):
+        near = [np.nextafter(near[0], np.float32(-np.inf)), *near]
+        near.append(np.nextafter(near[-1], np.float32(np.inf)))
+    for n in (64, 65, 2000):
+        logits = rng.choice(np.array([*near, -np.inf], np.float32), size=n)
+        logits[n // 2] = top
+        check_warp(logits, {"temperature": temperature, "min_p": 0.05}, [])
+
+
+@pytest.mark.parametrize("top_p", [0.9, 0.9999])
+def test_top_p_of_whole_vocabularies_equals_the_reference(top_p: float) -> None:
+    rng = np.random.default_rng(4)
     for n in (64, 65, 2000, 5001):
-        logits = np.float32(best - 10) + rng.normal(0, 1e-3, size=n).astype(np.float32)
-        logits[n // 2] = best
-        logits[1] = -math.inf
-        check_warp(logits, {"temperature": 1.0, **params}, [])
+        logits = (rng.normal(size=n) * 4).astype(np.float32)
+        logits[1::7] = -np.inf
+        check_warp(logits, {"temperature": 0.8, "top_p": top_p}, [])
 
 
 def apart(x: float) -> float:

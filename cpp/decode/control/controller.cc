@@ -10,6 +10,7 @@ constexpr double kLeastSpeedup = 1.02;
 constexpr double kLeastAtFirst = 1.05;  // in a request that is short and has earned nothing
 constexpr int kProbeAfter = 32;         // plain tokens after which a model gets another chance, ...
 constexpr int kProbeSeldom = 256;       // ... twice as many after each one in vain, at most so many
+constexpr int kProbeHopeless = 512;     // where it could not pay; costs change, and drafts tell
 constexpr int kPlainEvery = 24;         // passes between plain steps that keep their cost honest
 constexpr int kPlainSeldom = 64;        // while drafts gain clearly
 constexpr double kClearly = 1.6;        // as a plain step never changes so much unseen
@@ -26,10 +27,10 @@ constexpr double kReadingCredit = 2.0;   // of its expected cost, earned before:
 constexpr double kGainRate = 0.1;        // weight of one round in the mean of what rounds gained
 constexpr int kGainRounds = 6;           // rounds before that mean is believed
 constexpr double kKeptRate = 0.05;       // weight of one round in what rounds kept of expectations
-constexpr double kKeptFade = 0.9;        // of what was lost of them, in the next request
+constexpr double kForgiven = 0.004;      // of what they lacked, with each pass without a draft
 constexpr double kSure = 0.9;            // acceptance of a model that could not be much better, ...
 constexpr int kSureTokens = 8;           // ... in drafts of at most so many tokens, ...
-constexpr double kWorthALook = 1.3;      // ... and what that gains where each new text is worth one
+constexpr double kWorthALook = 1.2;      // ... and what that gains where each new text is worth one
 constexpr double kHopeless = 1.0 / 256;  // chance of a whole draft below which none is longer
 constexpr double kUnknownDraft = 0.5;    // a draft step that was never measured, in plain steps
 
@@ -67,7 +68,6 @@ void Controller::begin_request() {
       drafter.probe_after = std::max(drafter.probe_after, kProbeSeldom / 2);
     }
     drafter.n_rounds = std::min(drafter.n_rounds, kGainRounds / 2);
-    drafter.kept = 1.0 - kKeptFade * (1.0 - drafter.kept);
   }
   target_.begin_request();
   credit_.begin_request();
@@ -127,7 +127,10 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
     // Stopping where it gets unsure, a model does better than any fixed length.
     if (company_.none() && !drafter.traits.lookup && drafter.n_rounds >= kGainRounds)
       speedup = own = std::max(speedup, drafter.gained);
-    if (n < offer.n_least || own * drafter.kept < least || speedup <= best.speedup) continue;
+    const double promised = own;
+    speedup *= std::min(drafter.kept, 1.0);
+    own *= std::min(drafter.kept, 1.0);
+    if (n < offer.n_least || own < least || speedup <= best.speedup) continue;
     promising_ = promising_ || drafter.traits.lookup;
     if (!allowed(cost_ms - row_ms, own)) {
       refused = true;  // a longer draft may be a clearer gain
@@ -139,6 +142,7 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
             .n_candidates = offer.n_candidates,
             .speedup = speedup,
             .own_speedup = own,
+            .promised = promised,
             .reason = "best expected speed"};
   }
 }
@@ -146,7 +150,7 @@ void Controller::consider(const Offer& offer, int budget, Choice& best, bool& re
 // How much faster than plain steps a model would be if it were nearly always right.
 double Controller::best_case(const Standing& drafter) const {
   double expected = 1.0, all_right = 1.0, best = 0.0;
-  if (!target_.known() || !drafter.cost.known()) return kWorthALook;
+  if (!target_.known() || !drafter.cost.known() || n_reread_ > 0) return kWorthALook;
   for (int n = 1; n <= kSureTokens; ++n) {
     expected += all_right *= kSure;
     best = std::max(best, expected * target_.ms(1) / (draft_ms(drafter, 1, n) + target_.ms(n + 1)));
@@ -161,7 +165,8 @@ Choice Controller::probe(const std::vector<Offer>& offers, int budget, Choice pl
     const Standing& drafter = at(offer.drafter);
     const int length = std::max(offer.n_least, 1);
     if (drafter.traits.lookup || std::min(offer.n_tokens, budget) < length) continue;
-    if (drafter.idle_tokens < drafter.probe_after || best_case(drafter) < 1.0) continue;
+    if (drafter.idle_tokens < drafter.probe_after) continue;
+    if (drafter.idle_tokens < kProbeHopeless && best_case(drafter) < 1.0) continue;
     const double loss_ms = draft_ms(drafter, offer.n_behind, length) +
                            target_ms(length * offer.n_candidates + 1) - target_ms(1);
     if (!allowed(loss_ms, 1.0)) continue;
@@ -320,7 +325,10 @@ void Controller::observe(const PassOutcome& outcome) {
       }
     }
   }
-  for (Standing& drafter : drafters_) drafter.idle_tokens += outcome.n_emitted;
+  for (Standing& drafter : drafters_) {
+    drafter.idle_tokens += outcome.n_emitted;
+    if (!drafts) drafter.kept += kForgiven * std::max(1.0 - drafter.kept, 0.0);
+  }
   note_looking(outcome);
 
   const double plain_ms = this->plain_ms();
@@ -340,9 +348,10 @@ void Controller::observe(const PassOutcome& outcome) {
     const double gained = outcome.n_emitted * plain_ms / (draft_ms + verify_ms);
     ++drafter.n_rounds;
     drafter.gained += std::max(kGainRate, 1.0 / drafter.n_rounds) * (gained - drafter.gained);
-    if (drafter.traits.lookup && choice.own_speedup > 0.0) {
-      const double kept = std::min(gained / choice.own_speedup, kOutlier);
-      drafter.kept = std::min(drafter.kept + kKeptRate * (kept - drafter.kept), 1.0);
+    // Beside others what a draft promises is its part of rows that are nearly free.
+    if (drafter.traits.lookup && company_.none() && choice.promised > 0.0) {
+      const double kept = std::min(gained / choice.promised, kOutlier);
+      drafter.kept += kKeptRate * (kept - drafter.kept);
     }
     if (gained > 1.0) {
       drafter.probe_after = kProbeAfter;

@@ -35,6 +35,7 @@ struct Choice {
   int n_candidates = 1;
   double speedup = 1.0;      // expected of the pass: tokens per time, relative to a plain row
   double own_speedup = 1.0;  // and of this request's part in it, which is the same alone
+  double promised = 0.0;     // that, before what such promises were worth; 0: none was made
   std::string_view reason;
 };
 
@@ -128,7 +129,7 @@ class Controller {
     int probe_after = 0;  // such tokens until it gets another chance
     double gained = 0.0;  // speed-up of its rounds, a running mean
     int n_rounds = 0;
-    double kept = 1.0;  // of what its rounds were expected to gain: what they did, likewise
+    double kept = 1.0;  // of what its rounds promised to gain: what they did, likewise
   };
   [[nodiscard]] Standing& at(int drafter) { return drafters_[static_cast<std::size_t>(drafter)]; }
   // A pass of the target over so many new rows and those of others. What prompts' rows cost by
