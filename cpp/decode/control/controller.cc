@@ -30,7 +30,7 @@ constexpr double kKeptRate = 0.05;       // weight of one round in what rounds k
 constexpr double kForgiven = 0.004;      // of what they lacked, with each pass without a draft
 constexpr double kSure = 0.9;            // acceptance of a model that could not be much better, ...
 constexpr int kSureTokens = 8;           // ... in drafts of at most so many tokens, ...
-constexpr double kWorthALook = 1.2;      // ... and what that gains where each new text is worth one
+constexpr double kWorthALook = 1.3;      // ... and what that gains where each new text is worth one
 constexpr double kHopeless = 1.0 / 256;  // chance of a whole draft below which none is longer
 constexpr double kUnknownDraft = 0.5;    // a draft step that was never measured, in plain steps
 
