@@ -9,6 +9,10 @@
 namespace specdec {
 namespace {
 
+constexpr int kRounds = 10;
+constexpr std::uint32_t kFactor0 = 0xD2511F53U, kFactor1 = 0xCD9E8D57U;
+constexpr std::uint32_t kKeyStep0 = 0x9E3779B9U, kKeyStep1 = 0xBB67AE85U;
+
 // Philox-4x32-10: the 128-bit counter is (position, stream, index), the key is the seed. For n
 // indices side by side, which compilers make vectors of.
 template <std::size_t n>
@@ -24,17 +28,17 @@ template <std::size_t n>
   }
   auto k0 = static_cast<std::uint32_t>(seed);
   auto k1 = static_cast<std::uint32_t>(seed >> 32);
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 0; round < kRounds; ++round) {
     for (std::size_t i = 0; i < n; ++i) {
-      const std::uint64_t p0 = std::uint64_t{0xD2511F53U} * c0[i];
-      const std::uint64_t p1 = std::uint64_t{0xCD9E8D57U} * c2[i];
+      const std::uint64_t p0 = std::uint64_t{kFactor0} * c0[i];
+      const std::uint64_t p1 = std::uint64_t{kFactor1} * c2[i];
       c0[i] = static_cast<std::uint32_t>(p1 >> 32) ^ c1[i] ^ k0;
       c2[i] = static_cast<std::uint32_t>(p0 >> 32) ^ c3[i] ^ k1;
       c1[i] = static_cast<std::uint32_t>(p1);
       c3[i] = static_cast<std::uint32_t>(p0);
     }
-    k0 += 0x9E3779B9U;
-    k1 += 0xBB67AE85U;
+    k0 += kKeyStep0;
+    k1 += kKeyStep1;
   }
   for (std::size_t i = 0; i < n; ++i) out[i] = (static_cast<std::uint64_t>(c1[i]) << 32) | c0[i];
 }
@@ -63,7 +67,7 @@ namespace avx2 {
                                                  std::uint64_t position, std::uint32_t first,
                                                  std::uint64_t* out) {
   static_assert(kRandomLanes == 8);
-  const __m256i m0 = _mm256_set1_epi64x(0xD2511F53), m1 = _mm256_set1_epi64x(0xCD9E8D57);
+  const __m256i m0 = _mm256_set1_epi64x(kFactor0), m1 = _mm256_set1_epi64x(kFactor1);
   const __m256i index =
       _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)), _mm256_setr_epi64x(0, 1, 2, 3));
   __m256i c0[2], c1[2], c2[2], c3[2] = {index, _mm256_add_epi32(index, _mm256_set1_epi64x(4))};
@@ -74,7 +78,7 @@ namespace avx2 {
   }
   auto k0 = static_cast<std::uint32_t>(seed);
   auto k1 = static_cast<std::uint32_t>(seed >> 32);
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 0; round < kRounds; ++round) {
     const __m256i key0 = _mm256_set1_epi64x(k0), key1 = _mm256_set1_epi64x(k1);
     for (int h = 0; h < 2; ++h) {
       const __m256i p0 = _mm256_mul_epu32(c0[h], m0), p1 = _mm256_mul_epu32(c2[h], m1);
@@ -83,8 +87,8 @@ namespace avx2 {
       c1[h] = p1;
       c3[h] = p0;
     }
-    k0 += 0x9E3779B9U;
-    k1 += 0xBB67AE85U;
+    k0 += kKeyStep0;
+    k1 += kKeyStep1;
   }
   for (int h = 0; h < 2; ++h) {
     const __m256i words = _mm256_blend_epi32(c0[h], _mm256_slli_epi64(c1[h], 32), 0xAA);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 
 #include "base/rng.h"
@@ -87,7 +86,7 @@ std::uint64_t highest(std::span<const std::uint64_t, kRandomLanes> blocks) {
 void look_at_all(Best& best, std::span<const double> log_weights, std::uint64_t seed,
                  std::uint64_t position) {
   constexpr std::size_t kGroup = kRandomLanes * kTokensPerBlock;
-  static_assert(kGroup == 64);
+  static_assert(kGroup == kMaskBits);
   const std::array<double, 256>& bounds = upper_bounds();
   const double usual = bounds[254] + 1e-9;  // more than the noise of other tokens, and rounding
   std::array<std::uint64_t, kRandomLanes> blocks{};
@@ -98,14 +97,13 @@ void look_at_all(Best& best, std::span<const double> log_weights, std::uint64_t 
     std::uint64_t candidates =
         at_least(log_weights.subspan(first, n), best.score - usual) | highest(blocks);
     if (n < kGroup) candidates &= (std::uint64_t{1} << n) - 1;
-    for (; candidates != 0; candidates &= candidates - 1) {
-      const auto i = static_cast<std::size_t>(std::countr_zero(candidates));
+    for_each_bit(candidates, [&](std::size_t i) {
       const auto token = static_cast<std::uint32_t>(first + i);
       const std::uint32_t coarse = coarse_of(blocks[i / kTokensPerBlock], token);
       const double log_weight = log_weights[first + i];
-      if (log_weight + bounds[coarse] < best.score) continue;
-      best.look_at(token, log_weight, coarse, seed, position);
-    }
+      if (log_weight + bounds[coarse] >= best.score)
+        best.look_at(token, log_weight, coarse, seed, position);
+    });
   }
 }
 

@@ -1,7 +1,6 @@
 #include "sampling/warp.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -81,12 +80,9 @@ void keep_top_p(std::vector<Survivor>& survivors, double top_p, double mass) {
 // visit(i) for each value that is at least `floor`.
 template <class Real, class Visit>
 void for_each_at_least(std::span<const Real> values, Real floor, Visit&& visit) {
-  constexpr std::size_t kGroup = 64;
-  for (std::size_t first = 0; first < values.size(); first += kGroup) {
-    std::uint64_t found =
-        at_least(values.subspan(first, std::min(kGroup, values.size() - first)), floor);
-    for (; found != 0; found &= found - 1)
-      visit(first + static_cast<std::size_t>(std::countr_zero(found)));
+  for (std::size_t first = 0; first < values.size(); first += kMaskBits) {
+    const auto group = values.subspan(first, std::min(kMaskBits, values.size() - first));
+    for_each_bit(at_least(group, floor), [&](std::size_t i) { visit(first + i); });
   }
 }
 
