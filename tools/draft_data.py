@@ -31,6 +31,7 @@ TURN_TOKENS = {"summarise": 160, "code": 80, "rewrite": 80}  # longest user turn
 DEFAULT_TURN_TOKENS = 48
 GREEDY_ROUNDS = 3  # of 4; in the others answers are sampled
 FRAME, TURN, ANSWER = 0, 1, 2  # given; the model as user; the model's answer
+STATES_AT_ONCE = 1 << 30  # bytes of hidden states that a call may bring
 MARK = "\x00user-turn\x00"
 
 
@@ -51,10 +52,22 @@ class Text:
     top_logprobs: np.ndarray
 
 
+def bfloat16_bits(values: np.ndarray) -> np.ndarray:
+    """int16, the bits of float32 numbers rounded to the nearest, ties to even."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16).view(np.int16)
+
+
 class Builder:
-    """A text, part by part."""
+    """A text, part by part.
+
+    Attributes:
+        states: int16 [n, layers * hidden_size], bfloat16 bits of what the answering model's layers
+            said of its tokens, if they were asked; of the last one perhaps nothing, then zeros.
+    """
 
     def __init__(self) -> None:
+        self.states: np.ndarray | None = None
         self.tokens: list[int] = []
         self.part: list[int] = []
         self.ids: list[list[int]] = []
@@ -73,6 +86,12 @@ class Builder:
             missing = N_TOP - len(top)
             self.ids.append([entry.token_id for entry in top] + [-1] * missing)
             self.logprobs.append([entry.logprob for entry in top] + [-65504.0] * missing)
+
+    def set_states(self, values: memoryview) -> None:
+        """After the last part, of all tokens and perhaps of more that were not kept."""
+        read = np.asarray(values).reshape(values.shape[0], -1)[: len(self.tokens)]
+        self.states = np.zeros((len(self.tokens), read.shape[1]), np.int16)
+        self.states[: len(read)] = bfloat16_bits(read)
 
     def text(self) -> Text:
         return Text(
@@ -100,6 +119,7 @@ class Writer:
 
     Args:
         prompts: of the user; each is answered once.
+        layers: of the model, whose hidden states are kept with the texts.
     """
 
     def __init__(
@@ -110,8 +130,10 @@ class Writer:
         n_parallel: int,
         answer_tokens: int,
         prompts: Sequence[Sequence[int]] = (),
+        layers: Sequence[int] = (),
     ) -> None:
         self.model = model
+        self.layers = layers
         self.seed = seed
         self.n_parallel = n_parallel
         self.answer_tokens = answer_tokens
@@ -139,13 +161,30 @@ class Writer:
             logprobs=N_TOP,
             n_parallel=self.n_parallel,
             n_ctx=self.n_ctx,
+            layers=self.layers or None if part == ANSWER else None,
         )
         for text, result in zip(texts, results, strict=True):
             assert result.logprobs is not None
             n = loop_end(result.token_ids)
             text.add(list(result.token_ids[:n]), part, result.logprobs[:n])
+            if result.hidden_states is not None:
+                text.set_states(result.hidden_states)
 
-    def round(self, index: int) -> list[Text]:
+    def _portions(self, texts: list[Builder]) -> Iterator[list[Builder]]:
+        """Those to answer at once, so that their hidden states fit the memory."""
+        of_token = len(self.layers) * self.model.info.hidden_size * 4
+        portion: list[Builder] = []
+        n_bytes = 0
+        for text in texts:
+            more = (len(text.tokens) + self.answer_tokens) * of_token
+            if portion and n_bytes + more > STATES_AT_ONCE:
+                yield portion
+                portion, n_bytes = [], 0
+            portion.append(text)
+            n_bytes += more
+        yield portion
+
+    def round(self, index: int) -> list[Builder]:
         rng = random.Random(f"{self.seed}/{index}")
         answers = 0.0 if index % 4 < GREEDY_ROUNDS else 0.8
         seed = rng.getrandbits(62)
@@ -158,8 +197,11 @@ class Writer:
             texts.append(Builder())
             texts[-1].add(prompt)
         texts = [t for t in texts if len(t.tokens) < self.n_ctx]
-        self._continue(texts, self.answer_tokens, answers, seed + CONVERSATIONS, ANSWER)
-        return [text.text() for text in texts]
+        seed += CONVERSATIONS
+        for portion in self._portions(texts):
+            self._continue(portion, self.answer_tokens, answers, seed, ANSWER)
+            seed += len(portion)
+        return texts
 
     def _beginnings(self, rng: random.Random, seed: int, n: int) -> list[Builder]:
         texts = [Builder() for _ in range(n)]
@@ -310,6 +352,9 @@ class Store:
         return sum(int((text.part != FRAME).sum()) for _, text in self.load())
 
 
+KeepStates = Callable[[int, Sequence[Builder]], object]
+
+
 def generate(
     writer: Writer,
     store: Store,
@@ -317,13 +362,21 @@ def generate(
     n_tokens: int,
     deadline: float,
     progress: Callable[[str], None],
+    keep_states: KeepStates | None = None,
 ) -> int:
-    """Writes rounds until there are n_tokens or time is over. At least one; returns the tokens."""
+    """Writes rounds until there are n_tokens or time is over. At least one; returns the tokens.
+
+    Args:
+        keep_states: called with the number of a round and its texts, if they have states.
+    """
     done = store.n_written()
     index = store.next_round()
     start, begun_with = time.monotonic(), done
     while done < n_tokens and (index == 0 or time.monotonic() < deadline):
-        texts = writer.round(index)
+        built = writer.round(index)
+        if keep_states is not None:  # before the texts, without which they are written again
+            keep_states(index, built)
+        texts = [text.text() for text in built]
         store.save(index, texts)
         done += sum(int((text.part != FRAME).sum()) for text in texts)
         index = store.next_round()

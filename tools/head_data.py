@@ -38,11 +38,6 @@ def _last_three(n: int) -> tuple[int, int, int]:
     return (n - 3, n - 2, n - 1)
 
 
-def as_bits(values: torch.Tensor) -> np.ndarray:
-    bits: np.ndarray = values.to(torch.bfloat16).view(torch.int16).numpy()
-    return bits
-
-
 def from_bits(bits: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(bits).view(torch.bfloat16).float()
 
@@ -57,18 +52,26 @@ class Taps:
         self.folder = store.folder / f"taps-{'-'.join(map(str, layers))}"
         self.store = store
 
-    def of_text(self, tokens: np.ndarray) -> torch.Tensor:
-        """float32 [n, 3 * hidden_size]"""
-        states = self.model.hidden_states(tokens.tolist(), self.layers)
-        return torch.from_numpy(np.asarray(states)).reshape(len(tokens), self.width)
+    def of_text(self, tokens: np.ndarray) -> np.ndarray:
+        """int16 [n, 3 * hidden_size]"""
+        states = np.asarray(self.model.hidden_states(tokens.tolist(), self.layers))
+        return draft_data.bfloat16_bits(states.reshape(len(tokens), self.width))
 
-    def write(self, index: int, texts: Sequence[draft_data.Text]) -> pathlib.Path:
-        bits = [as_bits(self.of_text(text.tokens)) for text in texts]
+    def write(self, index: int, texts: Sequence[draft_data.Text]) -> None:
+        self._save(index, [self.of_text(text.tokens) for text in texts])
+
+    def keep(self, index: int, texts: Sequence[draft_data.Builder]) -> None:
+        """What was said while they were written."""
+        self._save(index, [text.states for text in texts if text.states is not None])
+
+    def _save(self, index: int, bits: Sequence[np.ndarray]) -> None:
+        self.folder.mkdir(exist_ok=True)
         buffer = io.BytesIO()
         np.save(buffer, np.concatenate(bits))
-        path = self.folder / f"round-{index:05d}.npy"
-        save_bytes(path, buffer.getvalue())
-        return path
+        save_bytes(self._path(index), buffer.getvalue())
+
+    def _path(self, index: int) -> pathlib.Path:
+        return self.folder / f"round-{index:05d}.npy"
 
     def read(self, path: pathlib.Path, n: int) -> np.ndarray:
         try:
@@ -88,14 +91,13 @@ class Taps:
         self, progress: Callable[[str], None], stopped: Callable[[], bool] = lambda: False
     ) -> list[tuple[int, TappedText]]:
         """All texts with the number of their round; reads those anew that have no taps yet."""
-        self.folder.mkdir(exist_ok=True)
         rounds: dict[int, list[draft_data.Text]] = {}
         for index, text in self.store.load():
             rounds.setdefault(index, []).append(text)
         found: list[tuple[int, TappedText]] = []
         start, n_read = time.monotonic(), 0
         for index, texts in rounds.items():
-            path = self.folder / f"round-{index:05d}.npy"
+            path = self._path(index)
             n = sum(len(text.tokens) for text in texts)
             if not path.exists():
                 self.write(index, texts)

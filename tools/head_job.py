@@ -148,10 +148,11 @@ def _run(args: argparse.Namespace) -> None:
     prompts = {}
     if args.eval is not None:  # before hours of work
         prompts[args.eval.name] = draft_prompts.file_prompts(model, args.eval, args.eval_count)
-    store = write_texts(args, model)
+    layers = shape.target_layers
+    store = write_texts(args, model, layers, lambda store: Taps(model, store, layers).keep)
     if args.text_only:
         return
-    tapped = Taps(model, store, shape.target_layers).load(say)
+    tapped = Taps(model, store, layers).load(say)
     learnt, held_out = draft_train.split(tapped)
     if not learnt or not held_out:
         raise ToolError(f"{args.data}: too little text to learn from: give more --tokens")

@@ -8,7 +8,7 @@ import hashlib
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -61,7 +61,14 @@ def own_prompts(args: argparse.Namespace, model: sd.Model) -> Prompts:
     return fitting
 
 
-def write_texts(args: argparse.Namespace, model: sd.Model) -> draft_data.Store:
+def write_texts(
+    args: argparse.Namespace,
+    model: sd.Model,
+    layers: Sequence[int] = (),
+    keeper: Callable[[draft_data.Store], draft_data.KeepStates] | None = None,
+) -> draft_data.Store:
+    """With `keeper` what the target's `layers` say of the texts is kept, too: it makes what keeps
+    it for the folder of the texts."""
     prompts = own_prompts(args, model)
     settings: dict[str, Any] = {"seed": args.seed, "answer_tokens": args.answer_tokens}
     settings["prompts"] = None
@@ -74,6 +81,7 @@ def write_texts(args: argparse.Namespace, model: sd.Model) -> draft_data.Store:
         n_parallel=args.parallel,
         answer_tokens=args.answer_tokens,
         prompts=prompts,
+        layers=layers,
     )
     n = draft_data.generate(
         writer,
@@ -81,6 +89,7 @@ def write_texts(args: argparse.Namespace, model: sd.Model) -> draft_data.Store:
         n_tokens=args.tokens,
         deadline=time.monotonic() + 60 * args.text_minutes,
         progress=say,
+        keep_states=None if keeper is None else keeper(store),
     )
     say(f"text: {n} tokens in {args.data}")
     return store

@@ -9,14 +9,16 @@ namespace specdec::bindings {
 namespace {
 
 using Alternatives = std::vector<std::pair<TokenId, double>>;
-// (tokens, reason, [(logprob, alternatives)]) per prompt.
+// (tokens, reason, [(logprob, alternatives)], hidden states) per prompt.
 using Found = std::vector<
-    std::tuple<std::vector<TokenId>, std::string, std::vector<std::pair<double, Alternatives>>>>;
+    std::tuple<std::vector<TokenId>, std::string, std::vector<std::pair<double, Alternatives>>,
+               std::optional<HiddenStates>>>;
 
 Found run(const ModelHandle& handle, std::vector<std::vector<TokenId>> prompts,
           std::vector<std::uint64_t> seeds, const SamplingParams& sampling,
           std::vector<int> max_tokens, bool ignore_eos, bool keep_eos, int n_logprobs,
-          int n_parallel, int n_ctx, const py::object& on_progress, bool poll_signals) {
+          int n_parallel, int n_ctx, std::vector<std::int32_t> layers,
+          const py::object& on_progress, bool poll_signals) {
   require_same_process();
   SignalPoll signals(poll_signals);
   ManyRequest request;
@@ -29,6 +31,7 @@ Found run(const ModelHandle& handle, std::vector<std::vector<TokenId>> prompts,
   request.n_logprobs = n_logprobs;
   request.n_parallel = n_parallel;
   request.n_ctx = n_ctx;
+  request.layers = std::move(layers);
   request.should_cancel = [&] { return signals.interrupted(); };
   if (!on_progress.is_none()) {
     request.on_progress = [&](std::size_t n_done) {
@@ -49,7 +52,10 @@ Found run(const ModelHandle& handle, std::vector<std::vector<TokenId>> prompts,
     for (TokenLogprobs& position : result.logprobs) {
       logprobs.emplace_back(position.logprob, std::move(position.top));
     }
-    found.emplace_back(std::move(result.token_ids), result.finish_reason, std::move(logprobs));
+    std::optional<HiddenStates> states;
+    if (!request.layers.empty()) states = std::move(result.hidden_states);
+    found.emplace_back(std::move(result.token_ids), result.finish_reason, std::move(logprobs),
+                       std::move(states));
   }
   return found;
 }
@@ -60,7 +66,7 @@ void bind_generate_many(py::module_& m) {
   m.def("generate_many", &run, py::arg("model"), py::kw_only(), py::arg("prompts"),
         py::arg("seeds"), py::arg("sampling"), py::arg("max_tokens"), py::arg("ignore_eos"),
         py::arg("keep_eos"), py::arg("n_logprobs"), py::arg("n_parallel"), py::arg("n_ctx"),
-        py::arg("on_progress"), py::arg("poll_signals"));
+        py::arg("layers"), py::arg("on_progress"), py::arg("poll_signals"));
 }
 
 }  // namespace specdec::bindings

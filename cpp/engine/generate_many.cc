@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <new>
 #include <span>
 #include <utility>
 
@@ -26,6 +27,7 @@ struct Sequence {
   std::size_t index = 0;
   DecodeRequest request;
   KvCache cache;
+  std::vector<float> states;  // of the layers asked for, at the tokens that the cache holds
   Task task;
 
   Sequence(std::size_t i, DecodeRequest r, KvCache kv, const TaskTarget& target)
@@ -57,11 +59,13 @@ class Many {
 
  private:
   void check() const;
+  void check_room() const;
   [[nodiscard]] DecodeRequest request_for(std::size_t index) const;
-  [[nodiscard]] KvCache cache_for(std::span<const TokenId> unread) const;
+  [[nodiscard]] const Sequence* like(std::span<const TokenId> unread, std::size_t& n_shared) const;
   void start(std::size_t index);
   void read(Sequence& sequence);
   void pass();
+  void keep_states(Sequence& sequence, int first_row, std::size_t n_rows) const;
   void end(Sequence& sequence, bool cancelled);
   void finish_all();
   // Throws Error(kCancelled).
@@ -78,6 +82,7 @@ class Many {
   SamplingParams sampling_;
   KvType kv_type_;
   int n_ctx_ = 0;
+  std::size_t width_ = 0;  // numbers of the hidden states of a token
   std::shared_ptr<KvArena> arena_ = KvArena::create();
   Runner runner_;
   ReadingPace pace_;
@@ -98,6 +103,8 @@ Many::Many(const LoadedModel& loaded, const ManyRequest& request)
   n_ctx_ = request.n_ctx != 0 ? request.n_ctx : loaded.n_ctx();
   if (n_ctx_ == 0) n_ctx_ = std::min(model_.config().context_length, kDefaultContext);
   check();
+  width_ = request.layers.size() * static_cast<std::size_t>(model_.config().hidden_size);
+  check_room();
   const std::string warning = context_warning(model_.config(), n_ctx_);
   if (!warning.empty()) log_message(LogLevel::kWarning, warning);
   for (const TokenId token : loaded.tokenizer().suppressed_ids())
@@ -131,15 +138,33 @@ void Many::check() const {
                                              std::to_string(n_ctx_) +
                                              ": no room for one more token");
   }
-  const std::uint64_t needed = model_.kv_shape(kv_type_).host_bytes(n_ctx_, kMaxBatchRows) *
+}
+
+// Better said at once than after half of the work.
+void Many::check_room() const {
+  const std::uint64_t available = available_memory_bytes();
+  const std::uint64_t caches = model_.kv_shape(kv_type_).host_bytes(n_ctx_, kMaxBatchRows) *
                                static_cast<std::uint64_t>(request_.n_parallel);
-  if (const std::uint64_t available = available_memory_bytes(); needed > available) {
+  if (caches > available) {
     throw Error(ErrorCode::kResource, std::to_string(request_.n_parallel) + " caches of " +
                                           std::to_string(n_ctx_) + " tokens need " +
-                                          std::to_string(needed >> 20) + " MiB and " +
+                                          std::to_string(caches >> 20) + " MiB and " +
                                           std::to_string(available >> 20) +
                                           " MiB are available; use a smaller n_parallel or n_ctx");
   }
+  std::uint64_t states = 0;
+  for (std::size_t i = 0; i < request_.prompts.size(); ++i) {
+    const auto n_prompt = static_cast<int>(request_.prompts[i].size());
+    const int room = n_ctx_ - n_prompt, wanted = request_.max_tokens[i];
+    const int n = n_prompt + (wanted < 0 ? room : std::min(wanted, room));
+    states += static_cast<std::uint64_t>(n) * width_ * sizeof(float);
+  }
+  if (states == 0 || states <= available - caches) return;
+  throw Error(ErrorCode::kResource,
+              "hidden states of " + std::to_string(request_.layers.size()) + " layers may need " +
+                  bytes_text(states) + " and " + bytes_text(available - caches) +
+                  " are available beside the caches; give fewer prompts at once, a smaller "
+                  "max_tokens or fewer layers");
 }
 
 DecodeRequest Many::request_for(std::size_t index) const {
@@ -158,35 +183,41 @@ DecodeRequest Many::request_for(std::size_t index) const {
   return out;
 }
 
-// A new cache, or a fork of that of a running sequence which begins with the same tokens.
-KvCache Many::cache_for(std::span<const TokenId> unread) const {
+// A running sequence that begins with the same tokens, at least kMinShared of them; or null.
+const Sequence* Many::like(std::span<const TokenId> unread, std::size_t& n_shared) const {
   const Sequence* best = nullptr;
-  std::size_t n_best = kMinShared - 1;
+  n_shared = kMinShared - 1;
   for (const auto& sequence : active_) {
     const std::span<const TokenId> held =
         sequence->task.committed().first(static_cast<std::size_t>(sequence->cache.length()));
     const auto differs = std::mismatch(unread.begin(), unread.end(), held.begin(), held.end());
     const auto n = static_cast<std::size_t>(
         sequence->cache.reachable(static_cast<int>(differs.first - unread.begin())));
-    if (n > n_best) {
-      n_best = n;
+    if (n > n_shared) {
+      n_shared = n;
       best = sequence.get();
     }
   }
-  if (best == nullptr) return KvCache(arena_, model_.kv_shape(kv_type_), n_ctx_);
-  KvCache cache = best->cache.fork();
-  cache.truncate(static_cast<int>(n_best));
-  return cache;
+  return best;
 }
 
 void Many::start(std::size_t index) {
   const std::vector<TokenId>& prompt = request_.prompts[index];
+  std::size_t n_shared = 0;
+  const Sequence* const other = like(std::span(prompt).first(prompt.size() - 1), n_shared);
+  KvCache cache =
+      other == nullptr ? KvCache(arena_, model_.kv_shape(kv_type_), n_ctx_) : other->cache.fork();
+  if (other != nullptr) cache.truncate(static_cast<int>(n_shared));
   auto sequence = std::make_unique<Sequence>(
-      index, request_for(index), cache_for(std::span(prompt).first(prompt.size() - 1)),
+      index, request_for(index), std::move(cache),
       TaskTarget{.vocab_size = model_.config().n_tokens, .n_ctx = n_ctx_, .scorer = nullptr});
   if (sequence->task.limit() == 0) {
     end(*sequence, false);
     return;
+  }
+  if (other != nullptr && width_ > 0) {
+    const auto end = other->states.begin() + static_cast<std::ptrdiff_t>(n_shared * width_);
+    sequence->states.assign(other->states.begin(), end);
   }
   sequence->task.begin();
   sequence->task.read_from(sequence->cache.length(), 0.0);
@@ -198,9 +229,10 @@ void Many::start(std::size_t index) {
 void Many::read(Sequence& sequence) {
   while (sequence.task.reads()) {
     poll();
-    const TaskRows& rows = *sequence.task.next_rows(pace_.rows());
-    pace_.time(rows.batch.tokens.size(),
-               [&] { runner_.forward(rows.batch, sequence.cache, &cancel_); });
+    Batch batch = sequence.task.next_rows(pace_.rows())->batch;
+    batch.taps = request_.layers;
+    pace_.time(batch.tokens.size(), [&] { runner_.forward(batch, sequence.cache, &cancel_); });
+    keep_states(sequence, 0, batch.tokens.size());
     sequence.cache.forget();
     (void)sequence.task.take(runner_.results(), 0.0);
   }
@@ -220,11 +252,14 @@ void Many::pass() {
   double ms = 0.0;
   {
     const ScopedMs timer(ms);
-    runner_.forward_parts({.parts = parts, .output = batch.output, .top_k = batch.top_k}, &cancel_);
+    runner_.forward_parts(
+        {.parts = parts, .output = batch.output, .top_k = batch.top_k, .taps = request_.layers},
+        &cancel_);
   }
   std::vector<std::unique_ptr<Sequence>> left;
   for (std::size_t i = 0; i < active_.size(); ++i) {
     Sequence& sequence = *active_[i];
+    keep_states(sequence, static_cast<int>(i), 1);
     (void)sequence.task.take(OneRow(runner_.results(), static_cast<int>(i)), ms);
     sequence.task.commit(0.0);
     if (sequence.task.ended()) {
@@ -236,11 +271,27 @@ void Many::pass() {
   active_ = std::move(left);
 }
 
+void Many::keep_states(Sequence& sequence, int first_row, std::size_t n_rows) const {
+  if (width_ == 0) return;
+  for (std::size_t row = 0; row < n_rows; ++row) {
+    const std::span<const float> states = runner_.results().taps(first_row + static_cast<int>(row));
+    sequence.states.insert(sequence.states.end(), states.begin(), states.end());
+  }
+}
+
 void Many::end(Sequence& sequence, bool cancelled) {
   DecodeResult decoded = sequence.task.result(cancelled);
   results_[sequence.index] = {.token_ids = std::move(decoded.token_ids),
                               .finish_reason = std::string(to_string(decoded.finish_reason)),
-                              .logprobs = std::move(decoded.logprobs)};
+                              .logprobs = std::move(decoded.logprobs),
+                              .hidden_states = {}};
+  if (width_ > 0) {
+    results_[sequence.index].hidden_states = {
+        .n_tokens = sequence.states.size() / width_,
+        .n_layers = request_.layers.size(),
+        .n_embd = static_cast<std::size_t>(model_.config().hidden_size),
+        .values = std::move(sequence.states)};
+  }
   ++n_done_;
 }
 
@@ -265,6 +316,10 @@ void Many::finish_all() {
 std::vector<ManyResult> Many::run() {
   try {
     finish_all();
+  } catch (const std::bad_alloc&) {
+    throw Error(ErrorCode::kResource, "not enough memory for " +
+                                          std::to_string(request_.prompts.size()) +
+                                          " results; give fewer prompts at once");
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kCancelled) throw;
     for (const auto& sequence : active_) end(*sequence, true);

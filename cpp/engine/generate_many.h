@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/token.h"
+#include "engine/hidden_states.h"
 #include "engine/loaded_model.h"
 #include "sampling/logprobs.h"
 #include "sampling/params.h"
@@ -28,6 +29,7 @@ struct ManyRequest {
   int n_ctx = 0;          // positions of each sequence; 0: the model's own, at most 4096
   std::string kv_type;    // "": the model's
   bool keep_eos = false;  // the result ends with the token that ended it
+  std::vector<std::int32_t> layers;  // whose hidden states are wanted; as read_hidden_states
   // The token of this call: true, from any thread and at any time, ends all with "cancelled",
   // within a pass too. It is also set when should_cancel says so.
   std::atomic<bool>* cancel = nullptr;
@@ -41,6 +43,9 @@ struct ManyResult {
   std::vector<TokenId> token_ids;
   std::string finish_reason;            // "stop", "length", "cancelled"
   std::vector<TokenLogprobs> logprobs;  // [token_ids] or empty
+  // Of prompt and output, so far as the model read them: of all but the token chosen last, whether
+  // it is part of the result or not.
+  HiddenStates hidden_states;
 };
 
 inline constexpr int kMaxParallel = 64;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import _core
 from ._checks import check_all, check_whole, unset
@@ -11,7 +11,14 @@ from ._convert import logprobs_of
 from ._native_options import native_sampling, random_seed
 from ._option_table import CHECKS
 from .errors import InvalidArgumentError
-from .model import Model, check_model, check_token_ids, flush_log, on_main_thread
+from .model import (
+    Model,
+    check_layers,
+    check_model,
+    check_token_ids,
+    flush_log,
+    on_main_thread,
+)
 from .options import SamplingParams
 from .results import FinishReason, PositionLogprobs
 
@@ -25,6 +32,10 @@ class ManyResult:
         finish_reason: "stop" at an end-of-sequence token, "length".
         logprobs: per token; None unless asked for.
         seed: the one used.
+        hidden_states: float32 numbers of shape [n_read, n_layers, n_embd] as
+            `Model.hidden_states` gives them, of the prompt's tokens and those generated, so far as
+            the model read them: all but the one chosen last, which may be an end of sequence that
+            is no part of the result. None unless `layers` are given.
     """
 
     text: str
@@ -32,6 +43,7 @@ class ManyResult:
     finish_reason: FinishReason
     logprobs: tuple[PositionLogprobs, ...] | None
     seed: int
+    hidden_states: memoryview | None = field(default=None, compare=False, repr=False)
 
 
 def generate_many(
@@ -43,6 +55,7 @@ def generate_many(
     keep_eos: bool = False,
     n_parallel: int = 16,
     n_ctx: int | None = None,
+    layers: Sequence[int] | None = None,
     on_done: Callable[[int, int], object] | None = None,
     params: SamplingParams | None = None,
     logit_bias: Mapping[int, float] = unset({}),
@@ -73,6 +86,9 @@ def generate_many(
         keep_eos: results that end with an end-of-sequence token contain it.
         n_parallel: 1 to 64; sequences in one pass of the model; each has a cache of its own.
         n_ctx: 2 or more; positions of each sequence; None: the model's.
+        layers: ascending, from 0 to the model's number of layers; what enters these layers is
+            reported for every token that was read, as `Model.hidden_states` does, with the same
+            bits and no second reading; None: none.
         on_done: called with (sequences that have ended, prompts).
         params: a `SamplingParams`; single options override its fields; None: its defaults.
         logit_bias: token id -> what is added to its logit, -inf bans the token.
@@ -115,6 +131,9 @@ def generate_many(
         limits = _one_each("max_tokens", max_tokens, ids, 2**31 - 1)
     elif max_tokens is not None:
         limits = [check_whole("max_tokens", max_tokens, 0, 2**31 - 1)] * len(ids)
+    wanted = [] if layers is None else check_layers("layers", layers, model.info.n_layers)
+    if layers is not None and not wanted:
+        raise InvalidArgumentError("layers is empty; name at least one, or give None")
     sampling = native_sampling(given, model.info.vocab_size)
     if seeds is None:
         seed = None if params is None else params.seed
@@ -132,6 +151,7 @@ def generate_many(
             n_logprobs=-1 if n_top is None else n_top,
             n_parallel=checked["n_parallel"],
             n_ctx=checked["n_ctx"] or 0,
+            layers=wanted,
             on_progress=checked["on_done"],
             poll_signals=on_main_thread(),
         )
@@ -144,8 +164,9 @@ def generate_many(
             finish_reason=reason,  # type: ignore[arg-type]  # one of the three
             logprobs=logprobs_of(logprobs, n_top),
             seed=seed,
+            hidden_states=None if states is None else memoryview(states),  # type: ignore[arg-type]
         )
-        for (tokens, reason, logprobs), seed in zip(found, seeds, strict=True)
+        for (tokens, reason, logprobs, states), seed in zip(found, seeds, strict=True)
     ]
 
 

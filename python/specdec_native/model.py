@@ -275,14 +275,7 @@ class Model:
             ResourceLimitError: not enough memory for the result.
         """
         ids = check_token_ids("token_ids", token_ids, self.info.vocab_size)
-        if isinstance(layers, (str, bytes)) or not isinstance(layers, Iterable):
-            raise InvalidArgumentError(
-                f"layers must be a sequence of layers, not {type(layers).__name__}"
-            )
-        wanted = [
-            check_whole(f"layers[{i}]", layer, 0, self.info.n_layers)
-            for i, layer in enumerate(layers)
-        ]
+        wanted = check_layers("layers", layers, self.info.n_layers)
         return memoryview(
             self._native.hidden_states(ids, wanted, poll_signals=on_main_thread())  # type: ignore[arg-type]
         )
@@ -414,6 +407,15 @@ def check_token_ids(name: str, token_ids: Iterable[object], vocab_size: int) -> 
             )
         ids.append(value)
     return ids
+
+
+def check_layers(name: str, layers: Iterable[object], n_layers: int) -> list[int]:
+    """A list of layers, n_layers standing for what leaves the last; raises InvalidArgumentError."""
+    if isinstance(layers, (str, bytes)) or not isinstance(layers, Iterable):
+        raise InvalidArgumentError(
+            f"{name} must be a sequence of layers, not {type(layers).__name__}"
+        )
+    return [check_whole(f"{name}[{i}]", layer, 0, n_layers) for i, layer in enumerate(layers)]
 
 
 def inspect(path: StrPath, *, max_array: int = 1024) -> FileInfo:

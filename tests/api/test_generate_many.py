@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import tiny_models
@@ -140,3 +141,51 @@ def test_bad_prompts_are_named(tiny):
         sd.generate_many(tiny, [[1], []])
     with pytest.raises(sd.InvalidArgumentError, match="not one text"):
         sd.generate_many(tiny, "text")
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen35"])
+@pytest.mark.parametrize("n_parallel", [1, 3, 16])
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.2, "keep_eos": True, "logprobs": 2}])
+def test_hidden_states_are_those_of_a_text_read_alone(tmp_path, arch, n_parallel, options):
+    more = {"n_layers": 5, "n_rot": 8} if arch == "qwen35" else {}
+    config = tiny_models.TinyConfig(arch=arch, n_kv_heads=2, **more)
+    model = sd.Model(tiny_models.write_tiny(tmp_path / "m.gguf", config, dtype="F16", seed=2))
+    layers = [0, 1, model.info.n_layers]
+    begun = "a common beginning that is read once, "
+    prompts = [*PROMPTS, begun + "one", begun + "another"]
+    call = {"max_tokens": [9, 0, 30, 12, 1, 20, 20], "seeds": range(7), "n_ctx": 256}
+    results = sd.generate_many(
+        model, prompts, layers=layers, n_parallel=n_parallel, **call, **options
+    )
+    plain = sd.generate_many(model, prompts, **call, **options)
+    assert [r.token_ids for r in plain] == [r.token_ids for r in results]
+    assert all(result.hidden_states is None for result in plain)
+    for prompt, result in zip(prompts, results, strict=True):
+        text = [*model.tokenize(prompt), *result.token_ids]
+        states = np.asarray(result.hidden_states)
+        if not result.token_ids and result.finish_reason == "length":
+            assert states.shape == (0, 3, model.info.hidden_size)
+            continue
+        unread = result.finish_reason == "length" or "keep_eos" in options
+        assert states.shape == (len(text) - unread, 3, model.info.hidden_size)
+        expected = np.asarray(model.hidden_states(text[: len(states)], layers))
+        np.testing.assert_array_equal(states, expected)
+    assert sum(result.finish_reason == "length" for result in results) > 1
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([], "layers is empty"),
+        ([2, 1], "ascending and distinct"),
+        ([1, 1], "ascending and distinct"),
+        ([-1], r"layers\[0\]"),
+        ([99], r"layers\[0\]"),
+        ("12", "must be a sequence of layers, not str"),
+        (3, "must be a sequence of layers, not int"),
+        ([0.5], r"layers\[0\]"),
+    ],
+)
+def test_wrong_layers_are_refused(tiny, layers, message):
+    with pytest.raises(sd.InvalidArgumentError, match=message):
+        sd.generate_many(tiny, PROMPTS, max_tokens=2, n_ctx=64, layers=layers)

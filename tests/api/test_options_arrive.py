@@ -564,6 +564,10 @@ CALLS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
 }  # fmt: skip
 
 
+def read(results: list[Any]) -> list[bytes]:
+    return [result.hidden_states.tobytes() for result in results]
+
+
 def many(see: Callable[[list[Any]], Any], **fixed: Any) -> Callable[..., Any]:
     def observe(kit: Kit, name: str, **options: Any) -> Any:
         given = {"max_tokens": 4, **fixed, **options}
@@ -664,6 +668,7 @@ CALLS |= {
     "many.keep_eos": (many(ids, logit_bias=EOS), False, True),
     "many.n_parallel": (progress, 1, 3),
     "many.n_ctx": (many(ids, max_tokens=None, ignore_eos=True), 8, 9),
+    "many.layers": (many(read), [1], [0, 2]),
     "many.on_done": (progress, 0, 1),
 }
 

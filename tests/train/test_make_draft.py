@@ -318,8 +318,8 @@ def test_own_prompts_are_answered_once_in_half_of_the_texts(tmp_path, monkeypatc
         own = [model.tokenize(f"the inner {i}") for i in range(40)]
         settings = {"seed": 1, "n_parallel": 16, "answer_tokens": 8}
         writer = draft_data.Writer(model, **settings, prompts=own)
-        rounds = [writer.round(index) for index in range(3)]
-        without = draft_data.Writer(model, **settings).round(2)
+        rounds = [[built.text() for built in writer.round(index)] for index in range(3)]
+        without = [built.text() for built in draft_data.Writer(model, **settings).round(2)]
     found = []
     for texts in rounds:
         assert len(texts) <= draft_data.CONVERSATIONS

@@ -370,6 +370,45 @@ def test_layers_that_the_target_has_not_are_refused_before_text_is_written(tmp_p
 
 
 @needs_torch
+@pytest.mark.parametrize("at_once", [None, 1])
+def test_taps_of_writing_are_those_of_reading(made, tmp_path, monkeypatch, at_once):
+    import draft_data
+    import head_data
+
+    target = made[0]
+    if at_once is not None:
+        monkeypatch.setattr(draft_data, "STATES_AT_ONCE", at_once)
+    with sd.Model(target) as model:
+        settings = {"seed": 3, "answer_tokens": 24}
+        store = draft_data.Store(tmp_path / "data", draft_data.fingerprint(target), settings)
+        written = head_data.Taps(model, store, (1, 2, 3))
+        writer = draft_data.Writer(model, n_parallel=4, layers=written.layers, **settings)
+        arguments = {"n_tokens": 1, "deadline": 0.0, "progress": print}
+        draft_data.generate(writer, store, **arguments, keep_states=written.keep)
+        before = written.load(pytest.fail)  # reads nothing anew
+        (written.folder / "round-00000.npy").unlink()
+        after = written.load(print)
+        fresh = draft_data.Writer(model, n_parallel=16, **settings).round(0)
+    assert len(before) == len(after) == len(fresh) > 10
+    for (_, kept), (_, read), built in zip(before, after, fresh, strict=True):
+        assert built.tokens == kept.tokens.tolist()
+        assert built.states is None
+        np.testing.assert_array_equal(kept.taps[:-1], read.taps[:-1])
+        assert read.taps.any()
+
+
+def test_bfloat16_bits_are_those_of_torch(monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    import draft_data
+
+    values = np.random.default_rng(0).standard_normal(10000).astype(np.float32) * 1e3
+    values[:4] = [0.0, -0.0, 1.00390625, 1.01171875]  # the last two lie in the middle
+    expected = torch.from_numpy(values).to(torch.bfloat16).view(torch.int16).numpy()
+    np.testing.assert_array_equal(draft_data.bfloat16_bits(values), expected)
+
+
+@needs_torch
 def test_damaged_taps_are_named(made, tmp_path):
     import draft_data
     import head_data

@@ -178,6 +178,11 @@ MANY_ONLY = (
         "sequences in one pass of the model; each has a cache of its own", calls=MANY),
     Option("many", "n_ctx", Whole(2), None, "positions of each sequence",
         none="the model's", calls=MANY),
+    Option("many", "layers", Other("Sequence[int]"), None,
+        "ascending, from 0 to the model's number of layers; what enters these layers is reported "
+        "for every token that was read, as `Model.hidden_states` does, with the same bits and no "
+        "second reading",
+        none="none", calls=MANY),
     Option("many", "on_done", Callback("Callable[[int, int], object]"), None,
         "called with (sequences that have ended, prompts)", none="not called", calls=MANY),
 )  # fmt: skip
