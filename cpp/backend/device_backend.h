@@ -114,7 +114,8 @@ struct DevicePassKey {
   bool tree = false, embeds = false, wants_hidden = false;
   // Its inputs and results are staged apart from those of other passes, so that one may follow.
   bool leads = false;
-  bool follows = false;  // one that leads, whose results are among its inputs
+  bool follows = false;            // one that leads, whose results are among its inputs
+  std::vector<std::int32_t> taps;  // layers, in the order in which there is a save_tap()
 
   auto operator<=>(const DevicePassKey&) const = default;
 };
@@ -149,6 +150,10 @@ struct DevicePass {
   std::int64_t logits_stride = 0;
   float* hidden_out = nullptr;
   int first_hidden_row = 0;
+  // Likewise the residual stream of all rows at each save_tap(), tap_size floats of a row: of the
+  // i-th from i tap_size on in [n_rows, taps_stride].
+  float* taps_out = nullptr;
+  std::int64_t taps_stride = 0, tap_size = 0;
 
   // Rows that are fed, and those with output.
   [[nodiscard]] int n_fed() const { return n_rows + n_steps - 1; }
@@ -189,7 +194,7 @@ class DeviceBackend : public Backend, public std::enable_shared_from_this<Device
 
   // Takes memory for a model: n_bytes for its weights and caches, and what work buffers grow by to
   // fit `shape`. Throws Error(kResource) with what is free; then nothing has changed. The only call
-  // that allocates. The result names the reservation.
+  // that takes the device's memory. The result names the reservation.
   [[nodiscard]] virtual int reserve(std::size_t n_bytes, const WorkShape& shape) = 0;
   // Gives a reservation back, at the latest when what was allocated from it has come back.
   virtual void release(int reservation) noexcept = 0;
@@ -235,6 +240,10 @@ class DeviceBackend : public Backend, public std::enable_shared_from_this<Device
   // Between steps, after the head() of one: the token that it will have found best, for the next
   // step's embed(). The results of the next head() go behind those of this one.
   [[nodiscard]] virtual const TokenId* next_step() = 0;
+  // Between layers: what work().hidden holds then is the next of the pass's taps. They go to host
+  // memory that is taken when a pass first has any: begin_pass() throws Error(kResource) where
+  // there is none.
+  virtual void save_tap() = 0;
 
  private:
   friend class DeviceMemory;

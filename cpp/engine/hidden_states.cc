@@ -15,6 +15,7 @@ namespace specdec {
 namespace {
 
 constexpr std::size_t kPieceRows = 256;
+constexpr std::size_t kPieceFloats = std::size_t{1} << 24;  // in flight, with many layers
 
 // Better said at once than after half of a long text.
 void check_room(std::size_t n_bytes) {
@@ -41,12 +42,13 @@ HiddenStates read_hidden_states(const LoadedModel& model, std::span<const TokenI
   out.n_embd = static_cast<std::size_t>(model.model().config().hidden_size);
   const std::size_t width = out.n_layers * out.n_embd;
   check_room(out.n_tokens * width * sizeof(float));
+  const std::size_t n_rows = std::clamp(kPieceFloats / width, std::size_t{1}, kPieceRows);
   KvCache cache(KvArena::create({.device = model.gpu()}), model.model().kv_shape(model.kv_type()),
                 static_cast<int>(tokens.size()));
   Runner runner(model.model());
   while (!tokens.empty()) {
     if (poll) poll();
-    const std::size_t n = std::min(tokens.size(), kPieceRows);
+    const std::size_t n = std::min(tokens.size(), n_rows);
     runner.forward({.tokens = tokens.first(n), .output = RowOutput::kNone, .taps = layers}, cache,
                    cancel);
     if (out.values.empty()) out.values.reserve(out.n_tokens * width);

@@ -20,8 +20,8 @@ struct HiddenStates {
 // The residual stream that enters the given layers, ascending and distinct, at each token of a text
 // that is read from its beginning; the number of layers: what leaves the last one, before the final
 // norm. The bits are those that any pass over the text has. `poll` is called between pieces of the
-// text and may throw. Errors: kInvalidArgument (layers, tokens, an empty text), kUnsupported
-// (layers on a device), kResource, kCancelled.
+// text and may throw. Errors: kInvalidArgument (layers, tokens, an empty text), kUnsupported (the
+// model is a head), kResource, kCancelled.
 [[nodiscard]] HiddenStates read_hidden_states(const LoadedModel& model,
                                               std::span<const TokenId> tokens,
                                               std::span<const std::int32_t> layers,

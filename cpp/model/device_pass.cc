@@ -59,6 +59,7 @@ DevicePass Runner::device_pass(const Batch& batch, const Pass& pass) {
   const int last_layer = std::max(pass.last_layer, first_layer);
   const bool wants_logits = pass.wants_head && batch.output == RowOutput::kLogits;
   const bool has_layers = pass.last_layer > model_.first_device_layer();
+  const std::span<const std::int32_t> taps = pass.taps.subspan(pass.n_host_taps);
   return {
       .key = {.model = model_.id(),
               .first_layer = first_layer,
@@ -74,7 +75,8 @@ DevicePass Runner::device_pass(const Batch& batch, const Pass& pass) {
               .embeds = pass.embeds_on_device,
               .wants_hidden = pass.wants_hidden,
               .leads = pass.leads,
-              .follows = pass.picks != nullptr},
+              .follows = pass.picks != nullptr,
+              .taps = {taps.begin(), taps.end()}},
       .n_rows = pass.n_rows,
       .n_steps = pass.n_steps,
       .first_slot = pass.first_slot,
@@ -95,6 +97,11 @@ DevicePass Runner::device_pass(const Batch& batch, const Pass& pass) {
       .logits_stride = static_cast<std::int64_t>(results_.logits_stride_),
       .hidden_out = pass.wants_hidden && has_layers ? results_.hidden_.as<float>() : nullptr,
       .first_hidden_row = pass.first_output_row,
+      .taps_out = taps.empty() ? nullptr
+                               : pass.tapped + static_cast<std::int64_t>(pass.n_host_taps) *
+                                                   config.hidden_size,
+      .taps_stride = static_cast<std::int64_t>(pass.taps.size()) * config.hidden_size,
+      .tap_size = config.hidden_size,
   };
 }
 
@@ -127,13 +134,21 @@ void Runner::issue_on_device(const Batch& batch, const Pass& pass) {
                     .dst_stride = pass.hidden_stride,
                     .scale = config.embedding_scale});
     }
+    auto tap = pass.taps.begin() + static_cast<std::ptrdiff_t>(pass.n_host_taps);
+    const auto save_tap = [&](int layer) {
+      if (tap == pass.taps.end() || *tap != layer) return;
+      device.save_tap();
+      ++tap;
+    };
     const int first_layer = std::max(pass.first_layer, model_.first_device_layer());
     for (int layer = first_layer; layer < pass.last_layer; ++layer) {
       const auto index = static_cast<std::size_t>(layer - model_.first_device_layer());
       const KvLayerView view{
           .layout = layout, .pages = work.pages, .page_offset = index * layout.layer_bytes()};
+      save_tap(layer);
       run_layer(layer_run(layer, part, rows, &view));
     }
+    save_tap(pass.last_layer);
     if (pass.wants_head) run_head(batch, part, rows);
     if (step + 1 < pass.n_steps) tokens = device.next_step();
   }

@@ -29,6 +29,12 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<const PassPart> pa
   }
   const bool has_output = first_output_row < n_rows;
   const bool taps_last = !batch.taps.empty() && batch.taps.back() == config.n_layers;
+  const bool embeds_on_device = model_.weights().device_embedding != nullptr &&
+                                batch.layers.first == 0 && batch.hidden.empty();
+  // What enters the first layer of the device comes from here, unless it is embedded there.
+  const auto first_tap_there =
+      std::upper_bound(batch.taps.begin(), batch.taps.end(),
+                       model_.first_device_layer() - (embeds_on_device ? 1 : 0));
   const Pass pass{
       .cache = several ? nullptr : parts[0].cache,
       .parts = parts,
@@ -43,8 +49,7 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<const PassPart> pa
       .first_needed_row = taps_last ? 0 : first_output_row,
       .wants_head = has_output && batch.output != RowOutput::kHidden,
       .wants_hidden = has_output && (batch.output == RowOutput::kHidden || batch.keep_hidden),
-      .embeds_on_device = model_.weights().device_embedding != nullptr && batch.layers.first == 0 &&
-                          batch.hidden.empty(),
+      .embeds_on_device = embeds_on_device,
       .hidden_stride = padded_row(config.hidden_size),
       .qkv_stride = padded_row(config.qkv_size()),
       .attention_stride = padded_row(config.attention_size()),
@@ -53,6 +58,7 @@ Pass Runner::begin(const Batch& batch, int n_steps, std::span<const PassPart> pa
       .rope_stride = std::int64_t{n_rows + n_steps - 1} * config.n_rot(),
       .leads = n_steps > 1,
       .taps = batch.taps,
+      .n_host_taps = static_cast<std::size_t>(first_tap_there - batch.taps.begin()),
       .tapped = batch.taps.empty()
                     ? nullptr
                     : rows_of(results_.taps_, n_rows,
@@ -140,11 +146,12 @@ void run_layer(const LayerRun& run) {
 
 // What enters a layer, or leaves the last one, for whoever reads it.
 void Runner::tap(int layer, const Pass& pass) {
-  const auto at = std::find(pass.taps.begin(), pass.taps.end(), layer);
-  if (at == pass.taps.end()) return;
+  const std::span<const std::int32_t> taps = pass.taps.first(pass.n_host_taps);
+  const auto at = std::find(taps.begin(), taps.end(), layer);
+  if (at == taps.end()) return;
   const auto n = static_cast<std::int64_t>(model_.config().hidden_size);
   const std::int64_t stride = n * static_cast<std::int64_t>(pass.taps.size());
-  float* to = pass.tapped + (at - pass.taps.begin()) * n;
+  float* to = pass.tapped + (at - taps.begin()) * n;
   const float* from = results_.hidden_.as<float>();
   for (int r = 0; r < pass.n_rows; ++r, to += stride, from += pass.hidden_stride)
     std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(float));

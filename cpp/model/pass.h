@@ -52,8 +52,10 @@ struct Pass {
   bool leads = false;
   const std::int32_t* picks = nullptr;
 
-  // As Batch::taps, and where they go: rows of all taps.
+  // As Batch::taps, the first n_host_taps of which are taken on the host, and where they go: rows
+  // of all taps.
   std::span<const std::int32_t> taps = {};
+  std::size_t n_host_taps = 0;
   float* tapped = nullptr;
 
   [[nodiscard]] int n_fed() const { return n_rows + n_steps - 1; }

@@ -23,12 +23,6 @@ void Runner::check_head_pass(const Batch& batch) const {
 void Runner::forward(const Batch& batch, KvCache& cache, const std::atomic<bool>* cancel) {
   check_batch(batch, model_.config(), cache);
   check_head_pass(batch);
-  if (!batch.taps.empty() && model_.device() != nullptr) {
-    throw Error(ErrorCode::kUnsupported,
-                model_.file()->path() +
-                    ": hidden states of layers are read on the CPU only; load the model with "
-                    "device 'cpu' or n_gpu_layers 0");
-  }
   forward_rows(batch, 1, cache, cancel);
 }
 

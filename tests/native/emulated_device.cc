@@ -127,6 +127,7 @@ class EmulatedRuntime final : public stream::Runtime {
     (recording_ ? recorded_ : queue_).push_back([=] { cuda::set_parts(data, n_bytes, parts); });
   }
   [[nodiscard]] std::byte* allocate_pinned(std::size_t n_bytes) override {
+    count(faults_->pinned, "pinned memory", ErrorCode::kResource);
     pinned_.emplace_back(n_bytes);
     return pinned_.back().data();
   }

@@ -12,12 +12,13 @@
 
 namespace specdec::testing {
 
-// The n-th launch, copy or replay, wait or end of a recording, from when n was set, fails once; 0:
-// none.
+// The n-th launch, copy or replay, wait, end of a recording or pinned allocation, from when n was
+// set, fails once; 0: none.
 struct EmulatedFaults {
   std::atomic<int> issues{0};
   std::atomic<int> waits{0};
   std::atomic<int> recordings{0};  // for want of memory
+  std::atomic<int> pinned{0};      // likewise
 };
 
 // With n_bytes of memory.

@@ -1,5 +1,6 @@
 // The engine as Python sees it in tests: sessions with every option, driven from several threads.
 #include <pybind11/functional.h>
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -14,6 +15,7 @@
 #include "base/error.h"
 #include "base/system.h"
 #include "emulated_device.h"
+#include "engine/hidden_states.h"
 #include "engine/loaded_model.h"
 #include "engine/memory.h"
 #include "engine/pair.h"
@@ -355,9 +357,23 @@ PYBIND11_MODULE(_testing_engine, m) {
                                d["cpu_reason"] = info.cpu_reason;
                                return d;
                              })
-      .def("decode", [](const Handle& h, const std::vector<TokenId>& ids) {
-        return h.model->tokenizer().decode(ids);
-      });
+      .def("decode",
+           [](const Handle& h, const std::vector<TokenId>& ids) {
+             return h.model->tokenizer().decode(ids);
+           })
+      .def(
+          "hidden_states",
+          [](const Handle& h, const std::vector<TokenId>& tokens,
+             const std::vector<std::int32_t>& layers) {
+            HiddenStates states;
+            {
+              const py::gil_scoped_release release;
+              states = read_hidden_states(*h.model, tokens, layers);
+            }
+            return py::array_t<float>({states.n_tokens, states.n_layers, states.n_embd},
+                                      states.values.data());
+          },
+          py::arg("tokens"), py::arg("layers"));
   m.def("load", &load, py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
         py::arg("kv_type") = "f16", py::arg("check_tensors") = false,
         py::arg("on_progress") = py::none(), py::arg("device") = "auto", py::arg("requantize") = "",
@@ -388,6 +404,7 @@ PYBIND11_MODULE(_testing_engine, m) {
       .def("fail_issue", [](Gpu& gpu, int n) { return gpu.faults->issues.exchange(n); })
       .def("fail_recording", [](Gpu& gpu, int n) { return gpu.faults->recordings.exchange(n); })
       .def("fail_wait", [](Gpu& gpu, int n) { return gpu.faults->waits.exchange(n); })
+      .def("fail_pinned", [](Gpu& gpu, int n) { return gpu.faults->pinned.exchange(n); })
       .def_property_readonly("stats", [](const Gpu& gpu) {
         const DeviceStats s = gpu.backend->device_stats();
         return std::tuple(s.n_passes, s.n_replayed, s.device_ms);

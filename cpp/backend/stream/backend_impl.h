@@ -69,6 +69,9 @@ class RuntimeMemory {
   std::byte* data_ = nullptr;
 };
 
+// Passes of more rows come seldom and take long: they are not recorded.
+inline constexpr int kMostRecordedRows = 32;
+
 struct RecordingKey {
   DevicePassKey pass;
   int max_chunks = 0;
@@ -189,6 +192,7 @@ class StreamBackend final : public DeviceBackend {
                      .scale = task.scale});
   }
   [[nodiscard]] const TokenId* next_step() override;
+  void save_tap() override;
 
   // --- operations, between begin_pass() and finish_pass()
   void linear(const LinearTask& task) override;
@@ -255,6 +259,8 @@ class StreamBackend final : public DeviceBackend {
   void download_results();
   void copy_results(int first_row, int n_rows);
   void hand_over();
+  void require_taps(const DevicePass& pass);
+  void copy_taps() const;
   [[nodiscard]] PackedInput pack_input(const float* x, std::int64_t x_stride, int n_rows,
                                        std::int64_t n_in, const std::int32_t* row_index,
                                        const Norm& norm, std::initializer_list<DType> dtypes);
@@ -274,7 +280,8 @@ class StreamBackend final : public DeviceBackend {
   WorkSpace space_;
   RuntimeMemory work_memory_, pinned_in_, pinned_out_;
   RuntimeMemory lead_in_,
-      lead_out_;  // of passes that lead: another may follow before they are done
+      lead_out_;               // of passes that lead: another may follow before they are done
+  RuntimeMemory pinned_taps_;  // [taps, rows, hidden_stride] of the passes that had most
   WorkBuffers buffers_;
   std::map<RecordingKey, std::unique_ptr<Recording>> recordings_;  // null: seen once
   std::map<RecordingKey, std::unique_ptr<Recording>> retired_;     // until the next wait
@@ -287,6 +294,7 @@ class StreamBackend final : public DeviceBackend {
   int step_ = 0;        // of several
   int head_rows_ = 0;   // results that wait on the device
   int head_top_k_ = 0;
+  std::size_t n_tapped_ = 0;                  // of the pass's taps, those that are on their way
   const std::int32_t* first_slot_ = nullptr;  // device
   // The pass that the present one follows.
   struct Followed {

@@ -9,7 +9,6 @@
 namespace specdec::stream {
 namespace {
 
-constexpr int kMostRecordedRows = 32;
 constexpr std::size_t kMostRecordedSteps = 512;  // of all recordings: they take memory
 
 }  // namespace
@@ -116,13 +115,15 @@ bool StreamBackend::follow_pass(const DevicePass& pass) {
 bool StreamBackend::start_pass(const DevicePass& pass) {
   recording_ = replaying_ = false;
   step_ = head_rows_ = 0;
+  n_tapped_ = 0;
   rope_ = {};
   SPECDEC_CHECK(pass.n_rows >= 1 && pass.n_fed() <= shape_.max_rows && pass.n_steps >= 1 &&
                 pass.n_steps <= kMaxSteps &&
                 pass.hidden_stride <= static_cast<std::int64_t>(space_.hidden_row) &&
                 pass.n_rot <= shape_.n_rot &&
                 (!pass.key.leads ||
-                 (pass.key.embeds && pass.logits == nullptr && pass.hidden_out == nullptr)));
+                 (pass.key.embeds && pass.logits == nullptr && pass.hidden_out == nullptr)) &&
+                (pass.key.taps.empty() || !(pass.key.leads || pass.key.follows)));
   const int n_positions = pass.first_slot + pass.n_fed();
   if (pass.key.tree && pass.n_rows > kTreeRows) {
     throw Error(ErrorCode::kUnsupported, "a tree of " + std::to_string(pass.n_rows) +
@@ -135,6 +136,7 @@ bool StreamBackend::start_pass(const DevicePass& pass) {
                     " positions is longer than the models on the GPU were loaded for (" +
                     std::to_string(space_.n_pages * kKvChunk) + "); load them with a larger n_ctx");
   }
+  if (!pass.key.taps.empty()) require_taps(pass);
   pass_ = pass;
   key_ = {pass.key, chunk_bucket(n_positions, space_.n_pages)};
   key_.pass.n_head_blocks =
@@ -243,6 +245,7 @@ void StreamBackend::hand_over() {
     std::memcpy(pass_.hidden_out + first * stride, staging().out + (space_.scratch - space_.top),
                 n * sizeof(float));
   }
+  copy_taps();
   if (!followed_) return;
   const std::byte* const out = lead_out_.data();
   const DevicePass& leading = followed_->pass;
