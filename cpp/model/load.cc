@@ -212,7 +212,10 @@ std::string_view no_device_reason(const ModelConfig& config) {
     if (slot.part == Part::kSharedDown) return "shared experts run on the CPU only";
     if (slot.part == Part::kDownExpertsBias) return "experts with biases run on the CPU only";
   }
-  return config.n_recurrent_layers() > 0 ? "recurrent layers run on the CPU only" : "";
+  if (config.n_recurrent_layers() > 0) return "recurrent layers run on the CPU only";
+  for (const LayerSpec& layer : config.layers)
+    if (layer.gates_attention) return "attention with gates runs on the CPU only";
+  return "";
 }
 
 const ModelConfig& Model::config() const noexcept { return config_; }

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tiny_hybrid
 import tiny_models
 from helpers import native
 from pairwise import in_turn
@@ -443,6 +444,24 @@ def test_a_gpu_that_was_asked_for_and_is_not_there_is_an_error(llama_file):
     assert model.info["n_gpu_layers"] == 0
     assert model.info["cpu_reason"] == reason
     assert engine.load(str(llama_file), n_gpu_layers=0).info["cpu_reason"] == ""
+
+
+def test_what_the_device_lacks_stays_on_the_cpu(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where every layer is one of attention, behind gates."""
+    monkeypatch.setattr(tiny_hybrid, "is_recurrent", lambda layer: False)
+    path = tiny_models.write_tiny(
+        tmp_path / "gated.gguf",
+        tiny_models.FAMILIES["qwen35"],
+        extra={"qwen35.full_attention_interval": 1},
+    )
+    model = engine.load(str(path), gpu=open_gpu("emulated"))
+    assert model.info["n_gpu_layers"] == 0
+    assert "attention with gates runs on the CPU only" in model.info["cpu_reason"]
+    assert len(generate(model, drafter="none")["token_ids"]) == N_TOKENS
+    with pytest.raises(engine.Error, match=r"attention with gates .* use device 'cpu'"):
+        engine.load(str(path), gpu=open_gpu("emulated"), n_gpu_layers=1)
 
 
 def test_without_memory_for_a_recording_passes_run_as_they_are(llama_file: pathlib.Path) -> None:
