@@ -10,14 +10,6 @@
 
 namespace specdec {
 
-std::string why_not_head_of(const LoadedModel& target, const LoadedModel& draft) {
-  if (target.gpu() != nullptr) {
-    return "it reads hidden states of the target, which can be had on the CPU only: load the "
-           "target with device 'cpu' or n_gpu_layers 0";
-  }
-  return why_not_for(draft.model().config(), target.model().config());
-}
-
 HeadScorer::HeadScorer(std::shared_ptr<const LoadedModel> head,
                        std::shared_ptr<const LoadedModel> target, KvCache cache, int n_ctx)
     : head_(std::move(head)),

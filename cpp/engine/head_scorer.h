@@ -14,9 +14,6 @@
 
 namespace specdec {
 
-// Why `draft` cannot draft for `target` as a head; empty: it can.
-[[nodiscard]] std::string why_not_head_of(const LoadedModel& target, const LoadedModel& draft);
-
 class HeadScorer final : public FeatureScorer {
  public:
   // The head goes with the target: require_pair() has been asked. n_ctx: rows the cache may hold.

@@ -108,7 +108,9 @@ DeviceDemand device_demand(const GgufFile& file, const ModelConfig& config,
 std::shared_ptr<DeviceBackend> open_gpu(const ModelOptions& options, const ModelConfig& config,
                                         std::string& reason) {
   if (options.device == "cpu" || options.n_gpu_layers == 0) return nullptr;
-  const bool wanted = options.device == "cuda" || options.n_gpu_layers > 0;
+  // Who wants a model on the GPU may say so of its head too, which drafts for it from the CPU.
+  const bool is_head = static_cast<bool>(config.draft_head);
+  const bool wanted = (options.device == "cuda" && !is_head) || options.n_gpu_layers > 0;
   reason = no_device_reason(config);
   if (!reason.empty()) {
     if (!wanted) return nullptr;

@@ -31,7 +31,8 @@ using PromptPiece = ChatPiece;
 struct ModelOptions {
   int n_threads = 0;  // 0: one per core this process may use
   // "cpu"; "cuda": as n_gpu_layers says, an error without a usable GPU; "auto": the same, but on
-  // the CPU where there is no GPU, unless n_gpu_layers asks for one by number.
+  // the CPU where there is no GPU, unless n_gpu_layers asks for one by number. Heads that draft are
+  // on the CPU with all three, and refused GPU layers by number.
   std::string device = "auto";
   int n_gpu_layers = -1;          // the last so many layers and the head; -1: as many as fit
   std::uint64_t vram_budget = 0;  // bytes that all models of this process may take; 0: what is free

@@ -1,9 +1,9 @@
 #include "engine/pair.h"
 
 #include "base/error.h"
-#include "engine/head_scorer.h"
 #include "gguf/reader.h"
 #include "model/config.h"
+#include "model/draft_head.h"
 #include "model/model.h"
 #include "tokenizer/compare.h"
 #include "tokenizer/tokenizer.h"
@@ -57,7 +57,7 @@ PairReport check_pair(const LoadedModel& target, const LoadedModel& draft) {
   PairReport report = compare(target.tokenizer(), target.info(), draft.tokenizer(), draft.info());
   if (&target == &draft) report.memory_bytes = target.info().weight_bytes;
   if (report.compatible && draft.model().config().draft_head)
-    refuse(report, why_not_head_of(target, draft));
+    refuse(report, why_not_for(draft.model().config(), target.model().config()));
   return report;
 }
 
@@ -81,8 +81,9 @@ void require_pair(const LoadedModel& target, const LoadedModel& draft) {
   const VocabDifference difference = compare_vocabularies(target.tokenizer(), draft.tokenizer());
   const bool is_head = static_cast<bool>(draft.model().config().draft_head);
   const std::string reason = !difference.compatible ? difference.message()
-                             : is_head              ? why_not_head_of(target, draft)
-                                                    : "";
+                             : is_head
+                                 ? why_not_for(draft.model().config(), target.model().config())
+                                 : "";
   if (reason.empty()) return;
   throw Error(ErrorCode::kUnsupported,
               printable(draft.info().path, 400) + " cannot draft for " +

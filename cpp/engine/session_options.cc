@@ -147,8 +147,7 @@ void check_head(const SessionOptions& options, bool next_tokens) {
 // What "auto" adds where the target's file predicts further tokens by itself.
 void add_next_tokens(const LoadedModel& target, SessionOptions& options) {
   const bool can = options.prefer_next_tokens && !options.draft && options.use_cache &&
-                   !options.drafters.empty() && target.gpu() == nullptr &&
-                   has_next_tokens(target.file());
+                   !options.drafters.empty() && has_next_tokens(target.file());
   if (!can) return;
   try {
     options.draft = target.next_tokens();

@@ -36,7 +36,10 @@ struct Runner::Issued {
   bool running = false;  // the device's stream is ours
 };
 
-Runner::Runner(const Model& model, const Model* lender) : model_(model), lender_(lender) {}
+Runner::Runner(const Model& model, const Model* lender)
+    : model_(model),
+      lender_(lender),
+      lent_(lender != nullptr ? &lender->lend(!model.config().draft_head.own_output) : nullptr) {}
 Runner::~Runner() = default;
 
 void Runner::check_following(const Runner& draft, const Batch& batch,

@@ -48,8 +48,8 @@ void Runner::run_head(const Batch& batch, const Pass& pass, const PassRows& rows
        .x_stride = pass.hidden_stride,
        .n_rows = pass.n_rows - pass.first_output_row,
        .norm = normed ? Norm{} : norm,
-       .weight = w.matrix(Part::kHead) != nullptr ? w.matrix(Part::kHead)
-                                                  : lender_->weights().model.matrix(Part::kHead),
+       .weight =
+           w.matrix(Part::kHead) != nullptr ? w.matrix(Part::kHead) : lent_->matrix(Part::kHead),
        .bias = w.vector(Part::kHeadBias),
        .n_tokens = config.n_head_tokens,
        .soft_cap = config.logit_cap,
@@ -101,7 +101,7 @@ void Runner::fuse(std::span<const float> taps, int n_rows, std::span<float> feat
                             .n_rows = n_rows,
                             .n = config.hidden_size,
                             .norm = {.kind = target.norm_kind,
-                                     .weight = lender_->weights().model.vector(Part::kOutputNorm),
+                                     .weight = lent_->vector(Part::kOutputNorm),
                                      .epsilon = target.norm_epsilon},
                             .dst = out,
                             .dst_stride = out_stride});

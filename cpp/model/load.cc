@@ -61,6 +61,7 @@ void Model::reserve_device(const LoadOptions& options) {
 
 void Model::load_weights(const LoadOptions& options) {
   warnings_ = file_->warnings();
+  requantize_ = options.requantize;
   config_ = read_model_config(*file_, &warnings_, options.part);
   for (const RopeConfig& rope : config_.ropes) {
     ropes_.push_back(rope_frequencies(rope));

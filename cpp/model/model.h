@@ -7,6 +7,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -22,6 +23,7 @@
 namespace specdec {
 
 struct ModelWeights;
+class PartWeights;
 struct PackedPart;
 
 struct LoadProgress {
@@ -113,6 +115,10 @@ class Model {
 
   // For those who compute with it.
   [[nodiscard]] const ModelWeights& weights() const noexcept { return *weights_; }
+  // What heads that draft for this model take of it besides its embedding: the output norm and,
+  // with_output, the output head, where the CPU reads them. Those that are on a device are copied
+  // when they are first asked for. Throws Error(kResource).
+  [[nodiscard]] const PartWeights& lend(bool with_output) const;
   // Of a sequence whose cache has room for n_ctx positions.
   [[nodiscard]] const std::vector<RopeFrequencies>& ropes(bool long_context) const noexcept {
     return long_context ? long_ropes_ : ropes_;
@@ -143,6 +149,9 @@ class Model {
   std::vector<RopeFrequencies> long_ropes_;  // likewise with long_divisors; empty: there are none
   std::vector<std::string> warnings_;
   std::unique_ptr<ModelWeights> weights_;
+  std::optional<DType> requantize_;
+  mutable std::mutex lend_mutex_;
+  mutable std::unique_ptr<ModelWeights> lent_;  // null: nobody has asked
   std::uint64_t id_ = 0;
   double expert_share_ = 0;
 };

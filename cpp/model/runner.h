@@ -21,11 +21,12 @@ struct Pass;
 struct PassPart;
 struct PassRows;
 struct LayerRun;
+class PartWeights;
 
 class Runner {
  public:
   // The model must outlive it, and so must `lender`: the target of a head that drafts, whose
-  // embedding and output head it takes where its own file has none.
+  // embedding and output head it takes where its own file has none. Throws as Model::lend().
   explicit Runner(const Model& model, const Model* lender = nullptr);
   ~Runner();
   Runner(const Runner&) = delete;
@@ -118,6 +119,7 @@ class Runner {
 
   const Model& model_;
   const Model* lender_;
+  const PartWeights* lent_;  // by it; null without one
   WorkSpace work_;
   Results results_;
   int bad_row_ = -1;
