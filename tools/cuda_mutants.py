@@ -26,7 +26,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BACKEND = "cpp/backend"
 AREAS_OF_KERNELS = ("cuda_kernels", "experts", "matmul", "ops")
 AREAS_OF_MODELS = ("engine", "model")
-TESTS = ["cuda_kernels", "cuda_kernels_attention", "cuda_experts", "cuda_chain", "cuda_engine"]
+TESTS_OF_MODELS = ("cuda_chain", "cuda_engine", "cuda_hidden_states")
+TESTS = ["cuda_kernels", "cuda_kernels_attention", "cuda_experts", *TESTS_OF_MODELS]
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,17 @@ MUTANTS = [
     Mutant("a page table without its last page", "stream/work_space.cc",
         "cuda_engine logits_are_those and llama",
         "pages = place(size(n_pages) *", "pages = place(size(n_pages - 1) *"),
+    Mutant("a recording for passes that tap other layers", "stream/pass.cc",
+        "cuda_hidden_states a_recording_is_good_for",
+        "  const PassInputs inputs = put_inputs();\n",
+        "  key_.pass.taps.clear();\n  const PassInputs inputs = put_inputs();\n"),
+    Mutant("a recording that copies to where taps were before", "stream/taps.cc",
+        "cuda_hidden_states recordings_go_when",
+        "  std::erase_if(recordings_, [](const auto& entry) { return "
+        "!entry.first.pass.taps.empty(); });\n", ""),
+    Mutant("a tap in the place of the one before", "stream/taps.cc",
+        "cuda_hidden_states taps_are_what_enters and llama",
+        "n_tapped_++ * n_bytes", "n_tapped_++ / 2 * n_bytes"),
 ]  # fmt: skip
 
 
@@ -210,7 +222,7 @@ class Copy:
 
     def verdict_of(self, tests: str) -> str:
         file, word = tests.split(maxsplit=1)
-        if file == "cuda_engine" and not self.compiles(*AREAS_OF_MODELS):
+        if file in TESTS_OF_MODELS and not self.compiles(*AREAS_OF_MODELS):
             return "does not compile"
         return self.verdict(f"tests/kernels/test_{file}.py", "-k", word)
 
