@@ -271,8 +271,9 @@ class Model:
 
         Raises:
             InvalidArgumentError: an id or a layer is out of range, or there is none.
-            UnsupportedModelError: layers of the model are on a GPU.
-            ResourceLimitError: not enough memory for the result.
+            UnsupportedModelError: the model is a head that drafts.
+            ResourceLimitError: not enough memory for the result; with layers on a GPU also for what
+                comes from there, or the text is longer than the `n_ctx` of the load.
         """
         ids = check_token_ids("token_ids", token_ids, self.info.vocab_size)
         wanted = check_layers("layers", layers, self.info.n_layers)

@@ -248,7 +248,8 @@ class Eagle:
     """Drafts with an EAGLE-3 head: one layer that reads the model's own hidden states.
 
     The head is a GGUF file of the architecture "eagle3" that was trained for the model; it costs
-    a small part of a pass per token and has a cache of its own. The model must be on the CPU.
+    a small part of a pass per token and has a cache of its own. It runs on the CPU, wherever the
+    model's layers are.
 
     Attributes:
         head: the head.
@@ -281,8 +282,8 @@ class Mtp:
     """Drafts with the block behind a model's layers that was trained to predict further tokens.
 
     GGUF files with `nextn_predict_layers` have such a block (multi-token prediction); it costs
-    one layer and an output head of `head_tokens` per token and has a cache of its own. The model
-    must be on the CPU. Of several blocks the first drafts all tokens.
+    one layer and an output head of `head_tokens` per token and has a cache of its own. It runs on
+    the CPU, as the models that have one do. Of several blocks the first drafts all tokens.
 
     Attributes:
         head: the file of such a block alone, as it was split off the model; None: the model's own.
