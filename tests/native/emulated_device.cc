@@ -142,7 +142,14 @@ class EmulatedRuntime final : public stream::Runtime {
     });
   }
   void download(void* host, const void* device, std::size_t n_bytes) override {
-    run([=] { std::memcpy(host, device, n_bytes); });
+    const bool pinned = is_pinned(host);
+    run([=, this] {
+      if (!pinned || is_pinned(host)) {
+        std::memcpy(host, device, n_bytes);
+      } else {
+        misuse_ = "a download to pinned memory that was freed";  // a recording may hold it
+      }
+    });
   }
   void copy(void* dst, const void* src, std::size_t n_bytes) override {
     run([=] {
@@ -206,8 +213,17 @@ class EmulatedRuntime final : public stream::Runtime {
     cuda::note_idle();
     protect(PROT_NONE);
     drop_closed_parts();
-    const std::string error = cuda::take_emulator_error();
+    std::string error = cuda::take_emulator_error();
+    if (error.empty()) error = std::exchange(misuse_, {});
     if (!error.empty()) throw Error(ErrorCode::kDevice, "the grid emulator: " + error);
+  }
+  [[nodiscard]] bool is_pinned(const void* host) const {
+    for (const std::vector<std::byte>& memory : pinned_) {
+      const std::less_equal<const void*> not_behind;
+      if (not_behind(memory.data(), host) && !not_behind(memory.data() + memory.size(), host))
+        return true;
+    }
+    return false;
   }
   void run(std::function<void()> work) {
     count(faults_->issues, "issuing");
@@ -259,6 +275,7 @@ class EmulatedRuntime final : public stream::Runtime {
   std::vector<std::vector<std::byte>> pinned_;  // moving a vector keeps its data in place
   bool recording_ = false;
   Work recorded_, queue_;
+  std::string misuse_;
   Clock::time_point begin_, middle_, end_;
 };
 
