@@ -9,7 +9,6 @@ goes on where it stopped and gives the same data.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import json
 import pathlib
@@ -22,6 +21,7 @@ import numpy as np
 
 import draft_topics
 import specdec_native as sd
+from target_fingerprint import difference
 from training_safety import ToolError, save_bytes
 
 N_TOP = 8  # alternatives kept per token
@@ -246,20 +246,6 @@ class Writer:
         return before, between
 
 
-def fingerprint(path: pathlib.Path) -> dict[str, Any]:
-    """Says which model wrote the data."""
-    info = sd.inspect(path, max_array=2**40)
-    tokens = info.metadata.get("tokenizer.ggml.tokens", [])
-    digest = hashlib.sha256("\n".join(map(str, tokens)).encode("utf-8", "replace")).hexdigest()
-    return {
-        "name": str(info.metadata.get("general.name", "")),
-        "architecture": info.architecture,
-        "size_bytes": info.size_bytes,
-        "n_tokens": len(tokens),
-        "vocabulary_sha256": digest,
-    }
-
-
 class Store:
     """A folder of numbered rounds."""
 
@@ -282,12 +268,15 @@ class Store:
             found = dict(json.loads(meta.read_text("utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise ToolError(f"{meta}: cannot be read ({error}); give another --data") from None
-        for key, value in wanted.items():
+        wrong = [difference(found.get("target"), target)]
+        for key, value in settings.items():
             if found.get(key) != value:
-                raise ToolError(
-                    f"{meta}: {key} is {found.get(key)!r}, expected {value!r}: this data was made "
-                    "by another target or with other options; give another --data"
-                )
+                wrong.append(f"{key} is {found.get(key)!r}, expected {value!r}")
+        if any(wrong):
+            raise ToolError(
+                f"{meta}: {next(filter(None, wrong))}: this data was made by another target or "
+                "with other options; give another --data"
+            )
 
     def rounds(self) -> list[int]:
         names = [path.stem[6:] for path in self.folder.glob("round-*.npz")]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import draft_data
 import draft_measure
@@ -14,6 +15,7 @@ import draft_train
 import specdec_native as sd
 from draft_gguf import Target, write_draft
 from draft_net import Draft, DraftShape
+from target_fingerprint import fingerprint
 from training_job import begin, keep_training, load_state, run_with_threads, say, write_texts
 from training_safety import ToolError, save_bytes
 
@@ -23,6 +25,7 @@ __all__ = ["begin", "load_state", "run"]
 def train(
     args: argparse.Namespace,
     target: Target,
+    made_for: Mapping[str, Any],
     texts: list[draft_data.Text],
     held_out: list[draft_data.Text],
     write: Callable[[Draft], None],
@@ -42,9 +45,8 @@ def train(
     counts = draft_train.frequencies(texts, shape.vocab_size)
     draft = draft_train.new_draft(shape, target.embedding, counts, args.seed)
     trainer = draft_train.Trainer(draft, texts, options)
-    vocabulary = draft_data.fingerprint(args.target)["vocabulary_sha256"]
     if args.resume:
-        begin(trainer, args.state, shape, vocabulary)
+        begin(trainer, args.state, shape, made_for)
 
     def how_good() -> str:
         found = draft_train.evaluate(draft, held_out, 4000)
@@ -56,7 +58,7 @@ def train(
         f"{(n_parameters - draft.embedding.numel()) / 1e6:.2f} of them not in the embedding; "
         f"{len(texts)} texts"
     )
-    keep_training(trainer, args.state, vocabulary, lambda: write(draft), how_good)
+    keep_training(trainer, args.state, made_for, lambda: write(draft), how_good)
     return trainer
 
 
@@ -66,10 +68,11 @@ def run(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     model = sd.Model(args.target, n_threads=args.threads)
+    made_for = fingerprint(args.target)
     prompts = {}
     if args.eval is not None:  # before hours of work
         prompts[args.eval.name] = draft_prompts.file_prompts(model, args.eval, args.eval_count)
-    store = write_texts(args, model)
+    store = write_texts(args, model, made_for)
     if args.text_only:
         return
     target = Target(args.target)
@@ -81,7 +84,7 @@ def _run(args: argparse.Namespace) -> None:
     def write(draft: Draft, path: pathlib.Path = args.out) -> None:
         write_draft(draft, target, path, args.outtype, name, args.head_tokens)
 
-    trainer = train(args, target, learnt, held_out, write)
+    trainer = train(args, target, made_for, learnt, held_out, write)
     say(f"wrote {args.out}, {args.out.stat().st_size / 1e6:.2f} MB")
     report = draft_measure.measure(
         args, model, trainer, held_out, target.embedding, write, say, prompts

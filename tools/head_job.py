@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-import draft_data
 import draft_prompts
 import draft_train
 import head_card
@@ -20,6 +20,7 @@ from draft_gguf import Target, write_model
 from head_data import TappedText, Taps, default_layers
 from head_init import FirstHead
 from head_net import Head, HeadShape
+from target_fingerprint import fingerprint
 from training_job import begin, keep_training, load_state, run_with_threads, say, write_texts
 from training_safety import ToolError, save_bytes
 
@@ -89,6 +90,7 @@ def write_head(
 def train(
     args: argparse.Namespace,
     target: Target,
+    made_for: Mapping[str, Any],
     shape: HeadShape,
     texts: list[TappedText],
     held_out: list[TappedText],
@@ -96,11 +98,10 @@ def train(
     first: FirstHead | None = None,
 ) -> head_train.HeadTrainer:
     embedding = target.tensor("token_embd.weight")
-    vocabulary = draft_data.fingerprint(args.target)["vocabulary_sha256"]
     ids = (
         head_train.choose_ids(texts, len(embedding), shape.n_draft) if first is None else first.ids
     )
-    state = load_state(args.state, shape, vocabulary) if args.resume else None
+    state = load_state(args.state, shape, made_for) if args.resume else None
     if state is not None and isinstance(state.get("ids"), torch.Tensor):
         ids = state["ids"]  # more text may make others frequent, but the output is of these
     options = head_train.HeadOptions(
@@ -115,7 +116,7 @@ def train(
         head = first.head(taps)
     trainer = head_train.HeadTrainer(head, embedding, ids, texts, options)
     if args.resume:
-        begin(trainer, args.state, shape, vocabulary)
+        begin(trainer, args.state, shape, made_for)
 
     def how_good() -> str:
         found = head_train.evaluate(head, embedding, ids, held_out, max_rounds=700)
@@ -129,7 +130,7 @@ def train(
     keep_training(
         trainer,
         args.state,
-        vocabulary,
+        made_for,
         lambda: write_head(head, ids, target, args.out, args.outtype, args.output_type, name),
         how_good,
     )
@@ -142,6 +143,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     model = sd.Model(args.target, n_threads=args.threads)
+    made_for = fingerprint(args.target)
     target = Target(args.target)
     first = None if args.init is None else FirstHead(args.init, target)
     shape = head_shape(args, target, model) if first is None else first.shape
@@ -149,7 +151,9 @@ def _run(args: argparse.Namespace) -> None:
     if args.eval is not None:  # before hours of work
         prompts[args.eval.name] = draft_prompts.file_prompts(model, args.eval, args.eval_count)
     layers = shape.target_layers
-    store = write_texts(args, model, layers, lambda store: Taps(model, store, layers).keep)
+    store = write_texts(
+        args, model, made_for, layers, lambda store: Taps(model, store, layers).keep
+    )
     if args.text_only:
         return
     tapped = Taps(model, store, layers).load(say)
@@ -157,7 +161,7 @@ def _run(args: argparse.Namespace) -> None:
     if not learnt or not held_out:
         raise ToolError(f"{args.data}: too little text to learn from: give more --tokens")
     name = args.name or f"{model.info.name or args.target.stem} EAGLE-3 head"
-    trainer = train(args, target, shape, learnt, held_out, name, first)
+    trainer = train(args, target, made_for, shape, learnt, held_out, name, first)
     say(f"wrote {args.out}, {args.out.stat().st_size / 1e6:.2f} MB")
 
     def write(head: Head, path: pathlib.Path) -> None:

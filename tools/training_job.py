@@ -8,7 +8,7 @@ import hashlib
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -28,6 +28,11 @@ from training_safety import (
 )
 
 LONGEST_PROMPT = 2048  # tokens, of --prompts
+# In a state: the part of the target's fingerprint, and of what it is where that differs.
+OF_TARGET = {
+    "vocabulary": ("vocabulary_sha256", "a target with another vocabulary"),
+    "target": ("sha256", "a target with other weights"),
+}
 Shape = TypeVar("Shape")
 
 
@@ -64,17 +69,18 @@ def own_prompts(args: argparse.Namespace, model: sd.Model) -> Prompts:
 def write_texts(
     args: argparse.Namespace,
     model: sd.Model,
+    target: Mapping[str, Any],
     layers: Sequence[int] = (),
     keeper: Callable[[draft_data.Store], draft_data.KeepStates] | None = None,
 ) -> draft_data.Store:
-    """With `keeper` what the target's `layers` say of the texts is kept, too: it makes what keeps
-    it for the folder of the texts."""
+    """`target`: its fingerprint. With `keeper` what the target's `layers` say of the texts is kept,
+    too: it makes what keeps it for the folder of the texts."""
     prompts = own_prompts(args, model)
     settings: dict[str, Any] = {"seed": args.seed, "answer_tokens": args.answer_tokens}
     settings["prompts"] = None
     if prompts:  # the file: templates may tell the date
         settings["prompts"] = hashlib.sha256(args.prompts.read_bytes()).hexdigest()
-    store = draft_data.Store(args.data, draft_data.fingerprint(args.target), settings)
+    store = draft_data.Store(args.data, target, settings)
     writer = draft_data.Writer(
         model,
         seed=args.seed,
@@ -96,32 +102,34 @@ def write_texts(
 
 
 def load_state(
-    path: pathlib.Path, shape: Shape, vocabulary: str | None = None
+    path: pathlib.Path, shape: Shape, target: Mapping[str, Any] | None = None
 ) -> dict[str, Any] | None:
     """None before the first one was saved. `shape`: a dataclass of sizes, those expected.
-    `vocabulary`: the target's, as a digest."""
+    `target`: its fingerprint."""
     try:
-        state = torch.load(path, weights_only=True)
+        state = dict(torch.load(path, weights_only=True))
         found = type(shape)(**state["shape"])
+        same = bool(found == shape)
     except FileNotFoundError:
         return None
     except Exception as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ToolError(f"{path}: cannot be read ({reason}); train without --resume") from None
-    if found != shape:
+    if not same:
         raise ToolError(
             f"{path}: is of {found}, expected {shape}: give the same sizes, or do not --resume"
         )
-    if vocabulary is not None and state.get("vocabulary", vocabulary) != vocabulary:
-        raise ToolError(f"{path}: is of a target with another vocabulary; do not --resume")
-    return dict(state)
+    for key, (part, what) in OF_TARGET.items():
+        if target is not None and state.get(key, target[part]) != target[part]:
+            raise ToolError(f"{path}: is of {what}; give that target, or do not --resume")
+    return state
 
 
 def begin(
-    trainer: Training[Any], path: pathlib.Path, shape: object, vocabulary: str | None
+    trainer: Training[Any], path: pathlib.Path, shape: object, target: Mapping[str, Any] | None
 ) -> None:
     """From the saved state if there is one."""
-    state = load_state(path, shape, vocabulary)
+    state = load_state(path, shape, target)
     if state is None:
         say(f"{path}: nothing was saved yet, begins afresh")
         return
@@ -135,13 +143,14 @@ def begin(
 def keep_training(
     trainer: Training[Any],
     state: pathlib.Path,
-    vocabulary: str,
+    target: Mapping[str, Any],
     write: Callable[[], None],
     held_out: Callable[[], str],
 ) -> None:
     """Until it ends or a signal ends it; saves every few minutes and at the end.
 
     Args:
+        target: its fingerprint.
         write: makes the file.
         held_out: says how good it is.
     """
@@ -149,7 +158,7 @@ def keep_training(
 
     def save_all() -> None:
         check_finite(module.parameters(), "the training")
-        save_torch(state, trainer.state() | {"vocabulary": vocabulary})
+        save_torch(state, trainer.state() | {key: target[of] for key, (of, _) in OF_TARGET.items()})
         write()
 
     def save_now_and_then() -> None:

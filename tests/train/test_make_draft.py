@@ -163,9 +163,11 @@ def test_state_and_data_of_others_are_refused(made, tmp_path, monkeypatch):
     import draft_data
     import draft_job
     import draft_net
+    import target_fingerprint
     from training_safety import ToolError
 
     target, out, _, _ = made
+    ours = target_fingerprint.fingerprint(target)
     state = out.with_name("draft.gguf.state")
     shape = draft_net.DraftShape(272, 32, 1, 2, 64)
     assert draft_job.load_state(state, shape)["n_steps"] > 0
@@ -177,12 +179,11 @@ def test_state_and_data_of_others_are_refused(made, tmp_path, monkeypatch):
         draft_job.load_state(broken, shape)
     assert draft_job.load_state(tmp_path / "none.state", shape) is None
     with pytest.raises(ToolError, match="a target with another vocabulary"):
-        draft_job.load_state(state, shape, "of another")
+        draft_job.load_state(state, shape, {**ours, "vocabulary_sha256": "of another"})
 
     data, settings = out.with_name("draft.gguf.data"), {"seed": 0, "answer_tokens": 24}
-    ours = draft_data.fingerprint(target)
     assert draft_data.Store(data, ours, settings).n_written() >= 3000
-    other = draft_data.fingerprint(write_target(tmp_path / "other.gguf", arch="gptneox"))
+    other = target_fingerprint.fingerprint(write_target(tmp_path / "other.gguf", arch="gptneox"))
     for wrong in ((other, settings), (ours, {**settings, "seed": 1})):
         with pytest.raises(ToolError, match="another --data"):
             draft_data.Store(data, *wrong)
@@ -484,13 +485,14 @@ def test_a_damaged_round_is_named_and_written_again(made, tmp_path, monkeypatch)
     import numpy as np
 
     import draft_data
+    import target_fingerprint
     from training_safety import ToolError
 
     target, first, _, _ = made
     data = tmp_path / "data"
     shutil.copytree(first.with_name("draft.gguf.data"), data)
     settings = {"seed": 0, "answer_tokens": 24}
-    store = draft_data.Store(data, draft_data.fingerprint(target), settings)
+    store = draft_data.Store(data, target_fingerprint.fingerprint(target), settings)
     path = data / "round-00000.npz"
     whole = path.read_bytes()
     for n_bytes in [0, 1, 30, *range(100, len(whole), len(whole) // 12), len(whole) - 1]:
@@ -525,12 +527,13 @@ def test_a_training_that_diverges_keeps_the_last_good_state(made, tmp_path, monk
     import draft_job
     import draft_net
     import draft_train
+    import target_fingerprint
     from training_safety import ToolError, check_finite
 
     target, first, _, _ = made
     settings = {"seed": 0, "answer_tokens": 24}
     data = first.with_name("draft.gguf.data")
-    store = draft_data.Store(data, draft_data.fingerprint(target), settings)
+    store = draft_data.Store(data, target_fingerprint.fingerprint(target), settings)
     texts = [text for _, text in store.load()]
     shape = draft_net.DraftShape(272, 32, 1, 2, 64)
     options = draft_train.TrainOptions(1, 1, n_common=64)
@@ -546,7 +549,6 @@ def test_a_training_that_diverges_keeps_the_last_good_state(made, tmp_path, monk
 
     state = torch.load(first.with_name("draft.gguf.state"), weights_only=True)
     path = tmp_path / "x.state"
-    vocabulary = state["vocabulary"]
     for change in (
         lambda s: s.pop("optimizer"),
         lambda s: s["draft"].pop("embedding"),
@@ -559,7 +561,7 @@ def test_a_training_that_diverges_keeps_the_last_good_state(made, tmp_path, monk
         torch.save(broken, path)
         trainer = draft_train.Trainer(draft_net.Draft(shape), texts, options)
         with pytest.raises(ToolError, match=r"is damaged|has diverged"):
-            draft_job.begin(trainer, path, shape, vocabulary)
+            draft_job.begin(trainer, path, shape, None)
     raw = first.with_name("draft.gguf.state").read_bytes()
     for n_bytes in (0, 10, len(raw) // 2, len(raw) - 1):
         path.write_bytes(raw[:n_bytes])

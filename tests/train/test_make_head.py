@@ -304,6 +304,7 @@ def test_acceptance_is_what_greedy_decoding_with_the_head_would_have(made):
     import head_data
     import head_net
     import head_train
+    import target_fingerprint
 
     target, out, _, _ = made
     state = torch.load(out.with_name("head.gguf.state"), weights_only=True)
@@ -312,7 +313,9 @@ def test_acceptance_is_what_greedy_decoding_with_the_head_would_have(made):
     head.load_state_dict(state["head"])
     model = sd.Model(target)
     data = out.with_name("head.gguf.data")
-    store = draft_data.Store(data, draft_data.fingerprint(target), {"seed": 0, "answer_tokens": 24})
+    store = draft_data.Store(
+        data, target_fingerprint.fingerprint(target), {"seed": 0, "answer_tokens": 24}
+    )
     _, held_out = draft_train.split(head_data.Taps(model, store, (1, 2, 3)).load(print))
     table = next(t for t in gguf.GGUFReader(target).tensors if t.name == "token_embd.weight")
     embedding = torch.from_numpy(gguf.quants.dequantize(table.data, table.tensor_type))
@@ -374,13 +377,16 @@ def test_layers_that_the_target_has_not_are_refused_before_text_is_written(tmp_p
 def test_taps_of_writing_are_those_of_reading(made, tmp_path, monkeypatch, at_once):
     import draft_data
     import head_data
+    import target_fingerprint
 
     target = made[0]
     if at_once is not None:
         monkeypatch.setattr(draft_data, "STATES_AT_ONCE", at_once)
     with sd.Model(target) as model:
         settings = {"seed": 3, "answer_tokens": 24}
-        store = draft_data.Store(tmp_path / "data", draft_data.fingerprint(target), settings)
+        store = draft_data.Store(
+            tmp_path / "data", target_fingerprint.fingerprint(target), settings
+        )
         written = head_data.Taps(model, store, (1, 2, 3))
         writer = draft_data.Writer(model, n_parallel=4, layers=written.layers, **settings)
         arguments = {"n_tokens": 1, "deadline": 0.0, "progress": print}
@@ -412,13 +418,14 @@ def test_bfloat16_bits_are_those_of_torch(monkeypatch):
 def test_damaged_taps_are_named(made, tmp_path):
     import draft_data
     import head_data
+    import target_fingerprint
     from training_safety import ToolError
 
     target, out, _, _ = made
     model = sd.Model(target)
     store = draft_data.Store(
         out.with_name("head.gguf.data"),
-        draft_data.fingerprint(target),
+        target_fingerprint.fingerprint(target),
         {"seed": 0, "answer_tokens": 24},
     )
     taps = head_data.Taps(model, store, (1, 2, 3))
