@@ -10,13 +10,20 @@ from typing import Any
 
 import draft_data
 import draft_measure
-import draft_prompts
 import draft_train
 import specdec_native as sd
 from draft_gguf import Target, write_draft
 from draft_net import Draft, DraftShape
 from target_fingerprint import fingerprint
-from training_job import begin, keep_training, load_state, run_with_threads, say, write_texts
+from training_job import (
+    begin,
+    eval_prompts,
+    keep_training,
+    load_state,
+    run_with_threads,
+    say,
+    write_texts,
+)
 from training_safety import ToolError, save_bytes
 
 __all__ = ["begin", "load_state", "run"]
@@ -69,9 +76,7 @@ def run(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace) -> None:
     model = sd.Model(args.target, n_threads=args.threads)
     made_for = fingerprint(args.target)
-    prompts = {}
-    if args.eval is not None:  # before hours of work
-        prompts[args.eval.name] = draft_prompts.file_prompts(model, args.eval, args.eval_count)
+    prompts = eval_prompts(args, model)
     store = write_texts(args, model, made_for)
     if args.text_only:
         return

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-import draft_prompts
 import draft_train
 import head_card
 import head_measure
@@ -21,7 +20,15 @@ from head_data import TappedText, Taps, default_layers
 from head_init import FirstHead
 from head_net import Head, HeadShape
 from target_fingerprint import fingerprint
-from training_job import begin, keep_training, load_state, run_with_threads, say, write_texts
+from training_job import (
+    begin,
+    eval_prompts,
+    keep_training,
+    load_state,
+    run_with_threads,
+    say,
+    write_texts,
+)
 from training_safety import ToolError, save_bytes
 
 
@@ -147,9 +154,7 @@ def _run(args: argparse.Namespace) -> None:
     target = Target(args.target)
     first = None if args.init is None else FirstHead(args.init, target)
     shape = head_shape(args, target, model) if first is None else first.shape
-    prompts = {}
-    if args.eval is not None:  # before hours of work
-        prompts[args.eval.name] = draft_prompts.file_prompts(model, args.eval, args.eval_count)
+    prompts = eval_prompts(args, model)
     layers = shape.target_layers
     store = write_texts(
         args, model, made_for, layers, lambda store: Taps(model, store, layers).keep

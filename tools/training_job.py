@@ -16,7 +16,7 @@ from torch import nn
 
 import draft_data
 import specdec_native as sd
-from draft_prompts import Prompts, file_prompts
+from draft_prompts import Prompts, fitting_prompts
 from training_loop import Training
 from training_safety import (
     NotSaved,
@@ -55,15 +55,21 @@ def own_prompts(args: argparse.Namespace, model: sd.Model) -> Prompts:
             f"--answer-tokens {args.answer_tokens}: leaves no room for --prompts in the target's "
             f"context of {model.info.context_length}"
         )
-    every = file_prompts(model, args.prompts, option="--prompts")
-    fitting = [prompt for prompt in every if 0 < len(prompt) <= most]
-    if not fitting:
-        raise ToolError(f"--prompts {args.prompts}: none has 1 to {most} tokens")
-    say(
-        f"--prompts: {len(fitting)} to answer; {len(every) - len(fitting)} left out, empty or of "
-        f"more than {most} tokens"
-    )
-    return fitting
+    return fitting_prompts(model, args.prompts, "--prompts", most, say)
+
+
+def eval_prompts(args: argparse.Namespace, model: sd.Model) -> dict[str, Prompts]:
+    """Those of --eval, by the file's name: read before hours of work."""
+    if args.eval is None:
+        return {}
+    most = model.info.context_length - args.eval_tokens - 1
+    if most < 1:
+        raise ToolError(
+            f"--eval-tokens {args.eval_tokens}: leaves no room for --eval in the target's context "
+            f"of {model.info.context_length}"
+        )
+    prompts = fitting_prompts(model, args.eval, "--eval", most, say)
+    return {args.eval.name: prompts[: args.eval_count]}
 
 
 def write_texts(

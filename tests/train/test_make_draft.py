@@ -302,7 +302,7 @@ def test_prompts_and_tokens_per_pass_are_measured_as_they_are(tmp_path, monkeypa
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a\u2028b"}\n{"prompt": "import os\\n"}\n')
     with sd.Model(sd.embedded().target) as model:
-        prompts = draft_prompts.file_prompts(model, path, 9)
+        prompts = draft_prompts.file_prompts(model, path)
         assert sorted(prompts) == sorted(map(model.tokenize, ("a\u2028b", "import os\n")))
         monkeypatch.setattr(draft_measure.sd, "Decoder", Ends)
         figures, _ = draft_measure.acceptance(model, prompts, None, 8)
@@ -340,7 +340,9 @@ def test_a_folder_of_texts_remembers_the_prompts(tmp_path):
     prompts.write_text("".join(json.dumps(p) + "\n" for p in ({"prompt": "the inner"}, longest)))
     only = ("--tokens", 1, "--text-only")
     done = tool(target, tmp_path / "x.gguf", *only, "--prompts", prompts)
-    assert "--prompts: 1 to answer; 1 left out, empty or of more than 824 tokens" in done.stderr
+    assert (
+        "--prompts: 1 of 2 prompts; the others are empty or of more than 824 tokens" in done.stderr
+    )
     again = tool(target, tmp_path / "x.gguf", *only, code=1)
     assert "prompts is" in again.stderr
     assert "give another --data" in again.stderr
