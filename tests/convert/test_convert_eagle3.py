@@ -264,6 +264,10 @@ def test_what_is_not_supported_is_refused_by_name(
             lambda s: s.update({"midlayer.self_attn.q_proj.bias": np.ones(64, np.float32)}),
             "biases are not supported",
         ),
+        (
+            lambda s: s.update({"layers.0.hidden_norm.weight": np.ones(64, np.float32)}),
+            r"'layers\.0\.hidden_norm\.weight' is there twice, as 'midlayer",
+        ),
         (lambda s: s.update({"extra": np.ones(64, np.float32)}), "1 tensors do not belong"),
     ],
 )

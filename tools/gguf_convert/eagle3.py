@@ -265,18 +265,26 @@ def _is_targets(embedding: Source, target: TargetFacts) -> bool:
     return float(np.square(own - target.embedding).mean()) < 0.05 * float(np.square(own).mean())
 
 
-def _plain_names(tensors: dict[str, Source]) -> dict[str, Source]:
-    return {
-        f"layers.0.{name.removeprefix('midlayer.')}" if name.startswith("midlayer.") else name: t
-        for name, t in tensors.items()
-    }
+def _plain_names(tensors: dict[str, Source], where: str) -> dict[str, Source]:
+    found: dict[str, Source] = {}
+    for name, tensor in tensors.items():
+        plain = name
+        if name.startswith("midlayer."):
+            plain = f"layers.0.{name.removeprefix('midlayer.')}"
+        if plain in found:
+            raise ConvertError(
+                f"{where}: '{short(plain)}' is there twice, as 'midlayer.' and as 'layers.0.': "
+                "expected one layer; remove one of both"
+            )
+        found[plain] = tensor
+    return found
 
 
 def head_targets(
     model: Model, found: dict[str, Source], target: TargetFacts, where: str
 ) -> list[Target]:
     """The tensors of the GGUF file in order."""
-    tensors = _plain_names(found)
+    tensors = _plain_names(found, where)
     for name in tensors:
         if name.startswith("fc_norm."):
             raise ConvertError(f"{where}: '{name}': a norm for each tap before fc is not supported")
