@@ -120,15 +120,26 @@ def write_model(
                 fitting = [t for begin, t in outtypes.items() if tensor_name.startswith(begin)]
                 _add_tensor(writer, tensor_name, tensor, fitting[-1])
             try:
-                writer.write_header_to_file()
-                writer.write_kv_data_to_file()
-                writer.write_tensors_to_file()
+                _write(writer)
             finally:
                 writer.close()
     except ConvertError as error:
         raise NotSaved(str(error)) from None
     except OSError as error:
         raise NotSaved(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _write(writer: gguf.GGUFWriter) -> None:
+    """Not by the writer's own `tofile` of NumPy, which says nothing when the disk is full while its
+    buffer is written out: the file would be cut off."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    (file,) = writer.fout
+    writer.write_padding(file, file.tell())
+    for info in writer.tensors[0].values():
+        file.write(info.tensor.tobytes())
+        writer.write_padding(file, info.nbytes)
 
 
 def _add_keys(writer: gguf.GGUFWriter, name: str, target: Target, keys: Mapping[str, Any]) -> None:

@@ -29,6 +29,16 @@ from training_safety import ToolError, save_bytes
 __all__ = ["begin", "load_state", "run"]
 
 
+def draft_shape(args: argparse.Namespace, target: Target) -> DraftShape:
+    return DraftShape(
+        vocab_size=len(target.embedding),
+        hidden_size=args.hidden_size,
+        n_layers=args.layers,
+        n_heads=args.heads,
+        intermediate_size=args.intermediate,
+    )
+
+
 def train(
     args: argparse.Namespace,
     target: Target,
@@ -37,13 +47,7 @@ def train(
     held_out: list[draft_data.Text],
     write: Callable[[Draft], None],
 ) -> draft_train.Trainer:
-    shape = DraftShape(
-        vocab_size=len(target.embedding),
-        hidden_size=args.hidden_size,
-        n_layers=args.layers,
-        n_heads=args.heads,
-        intermediate_size=args.intermediate,
-    )
+    shape = draft_shape(args, target)
     options = draft_train.TrainOptions(
         dropout=args.dropout,
         n_common=min(args.vocab_subset, shape.vocab_size),
@@ -53,7 +57,7 @@ def train(
     draft = draft_train.new_draft(shape, target.embedding, counts, args.seed)
     trainer = draft_train.Trainer(draft, texts, options)
     if args.resume:
-        begin(trainer, args.state, shape, made_for)
+        begin(trainer, args.state, load_state(args.state, shape, made_for))
 
     def how_good() -> str:
         found = draft_train.evaluate(draft, held_out, 4000)
@@ -77,10 +81,12 @@ def _run(args: argparse.Namespace) -> None:
     model = sd.Model(args.target, n_threads=args.threads)
     made_for = fingerprint(args.target)
     prompts = eval_prompts(args, model)
+    target = Target(args.target)
+    if args.resume:  # before hours of work, as all that can be refused
+        load_state(args.state, draft_shape(args, target), made_for)
     store = write_texts(args, model, made_for)
     if args.text_only:
         return
-    target = Target(args.target)
     learnt, held_out = draft_train.split(list(store.load()))
     if not learnt or not held_out:
         raise ToolError(f"{args.data}: too little text to learn from: give more --tokens")

@@ -22,6 +22,7 @@ from head_net import Head, HeadShape
 from target_fingerprint import fingerprint
 from training_job import (
     begin,
+    damage_named,
     eval_prompts,
     keep_training,
     load_state,
@@ -94,6 +95,20 @@ def write_head(
     write_model(path, "eagle3", name, target, own, tensors, types)
 
 
+def untrained_head(
+    args: argparse.Namespace,
+    target: Target,
+    shape: HeadShape,
+    ids: torch.Tensor,
+    taps: torch.Tensor,
+    first: FirstHead | None,
+) -> Head:
+    """What a training begins with, and is compared with: --init's head if one is given."""
+    if first is not None:
+        return first.head(taps)
+    return head_train.new_head(shape, target, ids, taps, args.seed)
+
+
 def train(
     args: argparse.Namespace,
     target: Target,
@@ -105,25 +120,28 @@ def train(
     first: FirstHead | None = None,
 ) -> head_train.HeadTrainer:
     embedding = target.tensor("token_embd.weight")
-    ids = (
-        head_train.choose_ids(texts, len(embedding), shape.n_draft) if first is None else first.ids
-    )
     state = load_state(args.state, shape, made_for) if args.resume else None
-    if state is not None and isinstance(state.get("ids"), torch.Tensor):
-        ids = state["ids"]  # more text may make others frequent, but the output is of these
+    if first is not None:
+        ids = first.ids
+    else:
+        ids = head_train.choose_ids(texts, len(embedding), shape.n_draft)
+    if state is not None:  # more text may make others frequent, but the output is of these
+        with damage_named(args.state):
+            ids = head_train.saved_ids(state, len(embedding), shape.n_draft)
+    if first is not None and not torch.equal(ids, first.ids):
+        raise ToolError(
+            f"{args.state}: drafts other ids than --init {args.init}; give the head that it was "
+            "begun with, or do not --resume"
+        )
     options = head_train.HeadOptions(
         n_steps=args.depth,
         n_common=min(args.vocab_subset, shape.n_draft),
         **draft_train.options_of(args),
     )
-    taps = head_train.mean_taps(texts)
-    if first is None:
-        head = head_train.new_head(shape, target, ids, taps, args.seed)
-    else:
-        head = first.head(taps)
+    head = untrained_head(args, target, shape, ids, head_train.mean_taps(texts), first)
     trainer = head_train.HeadTrainer(head, embedding, ids, texts, options)
     if args.resume:
-        begin(trainer, args.state, shape, made_for)
+        begin(trainer, args.state, state)
 
     def how_good() -> str:
         found = head_train.evaluate(head, embedding, ids, held_out, max_rounds=700)
@@ -155,6 +173,8 @@ def _run(args: argparse.Namespace) -> None:
     first = None if args.init is None else FirstHead(args.init, target)
     shape = head_shape(args, target, model) if first is None else first.shape
     prompts = eval_prompts(args, model)
+    if args.resume:  # before hours of work, as all that can be refused
+        load_state(args.state, shape, made_for)
     layers = shape.target_layers
     store = write_texts(
         args, model, made_for, layers, lambda store: Taps(model, store, layers).keep

@@ -182,6 +182,15 @@ class HeadTrainer(Training[HeadBatch]):
         super().restore(state)
 
 
+def saved_ids(state: dict[str, Any], n_tokens: int, n_draft: int) -> Tensor:
+    """Those of a state, of which its output is. Raises KeyError or ValueError."""
+    ids = state["ids"]
+    whole = isinstance(ids, Tensor) and ids.dtype == torch.int64 and ids.shape == (n_draft,)
+    if not whole or ids[0] < 0 or ids[-1] >= n_tokens or not bool((ids.diff() > 0).all()):
+        raise ValueError(f"its ids are not {n_draft} of {n_tokens}, ascending")
+    return torch.as_tensor(ids)
+
+
 def choose_ids(texts: Sequence[TappedText], n_tokens: int, n_draft: int) -> Tensor:
     """The most frequent ids of the texts, ascending; low ids where there are not enough."""
     order = np.argsort(-frequencies(texts, n_tokens), kind="stable")

@@ -4,11 +4,12 @@ state, training with everything saved."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from torch import nn
 import draft_data
 import specdec_native as sd
 from draft_prompts import Prompts, fitting_prompts
+from gguf_convert.errors import short
 from training_loop import Training
 from training_safety import (
     NotSaved,
@@ -119,7 +121,7 @@ def load_state(
     except FileNotFoundError:
         return None
     except Exception as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = short(str(error).splitlines()[0], 200) if str(error) else type(error).__name__
         raise ToolError(f"{path}: cannot be read ({reason}); train without --resume") from None
     if not same:
         raise ToolError(
@@ -131,18 +133,23 @@ def load_state(
     return state
 
 
-def begin(
-    trainer: Training[Any], path: pathlib.Path, shape: object, target: Mapping[str, Any] | None
-) -> None:
-    """From the saved state if there is one."""
-    state = load_state(path, shape, target)
+@contextlib.contextmanager
+def damage_named(path: pathlib.Path) -> Iterator[None]:
+    """Around what reads a state: whatever is wrong with it is one line."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = short(repr(error), 200)
+        raise ToolError(f"{path}: is damaged ({reason}); train without --resume") from None
+
+
+def begin(trainer: Training[Any], path: pathlib.Path, state: dict[str, Any] | None) -> None:
+    """From what `load_state` found there, if anything."""
     if state is None:
         say(f"{path}: nothing was saved yet, begins afresh")
         return
-    try:
+    with damage_named(path):
         trainer.restore(state)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise ToolError(f"{path}: is damaged ({error!r}); train without --resume") from None
     check_finite(trainer.module.parameters(), f"{path}: the training")
 
 
@@ -162,24 +169,45 @@ def keep_training(
     """
     module: nn.Module = trainer.module
 
-    def save_all() -> None:
-        check_finite(module.parameters(), "the training")
+    def save_state() -> None:
         save_torch(state, trainer.state() | {key: target[of] for key, (of, _) in OF_TARGET.items()})
-        write()
+
+    def save_all() -> str:
+        """The file first, all else is for it. Returns why there is no state, "" if there is."""
+        check_finite(module.parameters(), "the training")
+        no_file, no_state = _not_saved(write), _not_saved(save_state)
+        if no_file:
+            raise NotSaved(f"{no_file}; {no_state or f'the training is saved as {state}'}")
+        return no_state
 
     def save_now_and_then() -> None:
         say(f"held out: {held_out()}")
         try:
-            save_all()
+            problem = save_all()
         except NotSaved as error:  # there may be room again in three minutes
-            say(f"{error}; goes on all the same")
+            problem = str(error)
+        if problem:
+            say(f"{problem}; goes on all the same")
 
     with stop_on_request(say) as stopped:
         trainer.run(say, save_now_and_then, stopped)
-        save_all()
-        if stopped():
+        problem = save_all()
+        if problem and stopped():
+            raise NotSaved(f"{problem}; the file itself is written, with what was learnt so far")
+        if problem:
+            say(f"{problem}; --resume cannot go on from here; the file itself is written")
+        elif stopped():
             say(f"step {trainer.n_steps}, epoch {trainer.epoch:.1f}: saved as {state}")
         stopped.raise_again()
+
+
+def _not_saved(save: Callable[[], None]) -> str:
+    """Why not; "" if it was saved."""
+    try:
+        save()
+    except NotSaved as error:
+        return str(error)
+    return ""
 
 
 def run_with_threads(

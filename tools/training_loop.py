@@ -158,7 +158,17 @@ class Training(Generic[AnyBatch]):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Raises ValueError, KeyError, ... if something in it is not what `state` gives."""
+        for name in ("epoch", "spent_s", "n_steps", "n_tokens"):
+            value = state[name]
+            kinds = (int,) if name.startswith("n_") else (int, float)
+            if type(value) not in kinds or not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value!r}, expected a number from 0")
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, kept in self.optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                if kept[name].shape != parameter.shape:
+                    raise ValueError(f"the optimizer's {name} has other sizes than its weights")
         self.epoch, self.spent_s = state["epoch"], state["spent_s"]
         self.n_steps, self.n_tokens = state["n_steps"], state["n_tokens"]
         self.rng = np.random.default_rng((self.limits.seed, self.n_steps))

@@ -482,6 +482,60 @@ def test_a_full_disk_is_one_message_and_spoils_nothing(made, tmp_path):
 
 
 @needs_torch
+def test_a_disk_that_has_room_for_the_draft_only_gets_it(made, tmp_path):
+    target, first, _, _ = made
+    out, state = tmp_path / "x.gguf", tmp_path / "x.gguf.state"
+    state.write_bytes(b"older")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    room = 2 * first.stat().st_size
+    assert room < first.with_name("draft.gguf.state").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        data = ("--data", first.with_name("draft.gguf.data"), "--epochs", 0.5)
+        done = tool(target, out, *SMALL, *data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    text = r"x\.gguf\.state: cannot be written: File too large.*; the file itself is written"
+    assert re.search(text, done.stderr)
+    assert "tokens per pass" in done.stdout
+    assert sd.Model(out).info.hidden_size == 32
+    assert state.read_bytes() == b"older"
+
+
+@needs_torch
+@pytest.mark.parametrize("part", [0.4, 0.7, 0.95, 0.999])
+def test_a_draft_that_does_not_fit_is_never_cut_off(made, tmp_path, monkeypatch, part):
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    import torch
+
+    import draft_gguf
+    import draft_net
+    from training_safety import NotSaved
+
+    target, first, _, _ = made
+    state = torch.load(first.with_name("draft.gguf.state"), weights_only=True)
+    draft = draft_net.Draft(draft_net.DraftShape(**state["shape"]))
+    draft.load_state_dict(state["draft"])
+    path, parts = tmp_path / "x.gguf", (draft_gguf.Target(target), "q8_0", "draft")
+
+    def write():
+        draft_gguf.write_draft(draft, parts[0], path, *parts[1:])
+
+    write()
+    whole = path.read_bytes()
+    path.write_bytes(b"older")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(part * len(whole)), limits[1]))
+    try:
+        with pytest.raises(NotSaved, match=r"x\.gguf: cannot be written: File too large"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == b"older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@needs_torch
 def test_a_damaged_round_is_named_and_written_again(made, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(TOOL.parent))
     import numpy as np
@@ -563,7 +617,7 @@ def test_a_training_that_diverges_keeps_the_last_good_state(made, tmp_path, monk
         torch.save(broken, path)
         trainer = draft_train.Trainer(draft_net.Draft(shape), texts, options)
         with pytest.raises(ToolError, match=r"is damaged|has diverged"):
-            draft_job.begin(trainer, path, shape, None)
+            draft_job.begin(trainer, path, draft_job.load_state(path, shape))
     raw = first.with_name("draft.gguf.state").read_bytes()
     for n_bytes in (0, 10, len(raw) // 2, len(raw) - 1):
         path.write_bytes(raw[:n_bytes])

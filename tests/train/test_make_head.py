@@ -365,6 +365,33 @@ def test_training_goes_on_with_the_same_ids(made, tmp_path):
 
 
 @needs_torch
+@pytest.mark.parametrize(
+    "wrong", ["two", "few", "many", "float", "beyond", "twice", "list", "none"]
+)
+def test_states_with_other_ids_are_refused(made, tmp_path, wrong):
+    import torch
+
+    target, first, _, _ = made
+    out, data = tmp_path / "x.gguf", first.with_name("head.gguf.data")
+    state = torch.load(first.with_name("head.gguf.state"), weights_only=True)
+    ids = state["ids"]
+    state["ids"] = {
+        "two": ids[None],
+        "few": ids[:-1],
+        "many": torch.cat((ids, ids[-1:] + 1)),
+        "float": ids.float(),
+        "beyond": ids + 272,
+        "twice": torch.cat((ids[:1], ids[:-1])),
+        "list": ids.tolist(),
+    }.get(wrong)
+    torch.save(state, tmp_path / "x.gguf.state")
+    done = tool(target, out, *SMALL, "--data", data, "--resume", code=1)
+    last = done.stderr.splitlines()[-1]
+    assert re.search(r"x\.gguf\.state: is damaged .*ids are not 160 of 272, ascending", last)
+    assert not out.exists()
+
+
+@needs_torch
 def test_layers_that_the_target_has_not_are_refused_before_text_is_written(tmp_path):
     target = write_target(tmp_path / "target.gguf")
     done = tool(target, tmp_path / "head.gguf", *SMALL, "--layers", 1, 2, 5, code=1)
@@ -467,6 +494,17 @@ def test_targets_without_three_layers_are_refused(tmp_path):
     assert "the target has 2 layers: a head needs three" in done.stderr
 
 
+def write_state_of_other_ids(head, path):
+    import torch
+
+    state = torch.load(head.with_name(head.name + ".state"), weights_only=True)
+    whole = torch.arange(272)
+    others = whole[~torch.isin(whole, state["ids"])]
+    state["ids"] = torch.cat((state["ids"][1:], others[:1])).sort().values
+    torch.save(state, path)
+    return path
+
+
 @needs_torch
 def test_begins_with_a_head_that_exists(made, tmp_path):
     import head_init
@@ -476,7 +514,13 @@ def test_begins_with_a_head_that_exists(made, tmp_path):
     data = old.with_name(old.name + ".data")
     new = tmp_path / "new.gguf"
     still = ["--data", data, "--minutes", 1, "--epochs", 0.01, "--learning-rate", 1e-9]
+    still += ["--report", tmp_path / "report.json"]
     tool(target, new, "--init", old, *OF_A_HEAD, *still, "--output-type", "q4_0")
+    other_ids = write_state_of_other_ids(old, tmp_path / "other.gguf.state")
+    done = tool(
+        target, tmp_path / "other.gguf", "--init", old, *OF_A_HEAD, *still, "--resume", code=1
+    )
+    assert f"{other_ids}: drafts other ids than --init {old}" in done.stderr
     assert "--draft-tokens" not in new.with_suffix(".md").read_text()
     before, after = Target(old), Target(new)
     assert set(before.tensors) == set(after.tensors)
