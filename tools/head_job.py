@@ -192,7 +192,9 @@ def _run(args: argparse.Namespace) -> None:
     def write(head: Head, path: pathlib.Path) -> None:
         write_head(head, trainer.ids, target, path, args.outtype, args.output_type, name)
 
-    report = head_measure.measure(args, model, trainer, target, held_out, learnt, write, prompts)
+    taps = trainer.head.tap_scale
+    before = untrained_head(args, target, shape, trainer.ids, taps, first)
+    report = head_measure.measure(args, model, trainer, before, held_out, learnt, write, prompts)
     print(head_measure.table(report))
     card = head_card.card(report, name, args, shape)
     save_bytes(args.out.with_suffix(".md"), card.encode())

@@ -12,7 +12,6 @@ import draft_measure
 import head_train
 import specdec_native as sd
 from draft_data import FRAME
-from draft_gguf import Target
 from draft_prompts import Prompts
 from head_data import TappedText
 from head_net import Head
@@ -28,16 +27,15 @@ def measure(
     args: argparse.Namespace,
     model: sd.Model,
     trainer: head_train.HeadTrainer,
-    target: Target,
+    untrained: Head,
     held_out: Sequence[TappedText],
     learnt: Sequence[TappedText],
     write: Callable[[Head, pathlib.Path], None],
     prompts_of_files: dict[str, Prompts],
 ) -> dict[str, Any]:
     """Greedy chains on held-out answers, as `head_train.evaluate` counts them; then on prompts of
-    held-out texts and on the user's through the engine."""
+    held-out texts and on the user's through the engine. `untrained`: what training began with."""
     head = trainer.head
-    untrained = head_train.new_head(head.shape, target, trainer.ids, head.tap_scale, args.seed)
     depth = max(args.depth, draft_measure.LENGTH)
     figures = {}
     for name, which in (("before", untrained), ("after", head)):

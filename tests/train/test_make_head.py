@@ -516,6 +516,11 @@ def test_begins_with_a_head_that_exists(made, tmp_path):
     still = ["--data", data, "--minutes", 1, "--epochs", 0.01, "--learning-rate", 1e-9]
     still += ["--report", tmp_path / "report.json"]
     tool(target, new, "--init", old, *OF_A_HEAD, *still, "--output-type", "q4_0")
+    report = json.loads((tmp_path / "report.json").read_text())
+    # What is compared with is the head that it began with, which has learnt something.
+    assert report["before"]["loss"] == pytest.approx(report["after"]["loss"], rel=1e-4)
+    assert report["before"]["loss"] < made[3]["before"]["loss"] - 0.1
+    assert report["prompts"]["held-out texts"]["untrained"]["acceptance"] > 0
     other_ids = write_state_of_other_ids(old, tmp_path / "other.gguf.state")
     done = tool(
         target, tmp_path / "other.gguf", "--init", old, *OF_A_HEAD, *still, "--resume", code=1
