@@ -48,11 +48,6 @@ class Target:
         value = self.value(f"{self.value('general.architecture')}.{key}", default)
         return value[-1] if isinstance(value, list) and value else value
 
-    def of_layers(self, key: str) -> list[int]:
-        """An array of the architecture, empty where there is none."""
-        found = self.value(f"{self.value('general.architecture')}.{key}", [])
-        return [int(x) for x in found] if isinstance(found, list) else []
-
     def value(self, key: str, default: Any = None) -> Any:
         field = self.reader.get_field(key)
         return default if field is None else field.contents()
