@@ -110,11 +110,14 @@ bool TextMemory::try_save() {
   if (path_.empty() || ::getpid() != pid_)
     return true;  // in a child of fork() the lock may be held
   const std::lock_guard lock(mutex_);
-  if (head_.vocabulary == 0) return true;
-  if (texts_->stats().n_changes == n_saved_changes_) return true;
+  if (!has_to_save()) return true;
   last_save_ = std::chrono::steady_clock::now();
   const FolderLock folder(path_);
   if (!folder.holds()) return false;
+  if (head_.vocabulary == 0) {
+    empty_file();
+    return true;
+  }
   read_file({});
   const std::uint64_t n_changes = texts_->stats().n_changes;  // with what was read
   const std::uint64_t free_times = texts_->leave_free();
@@ -123,6 +126,22 @@ bool TextMemory::try_save() {
   free_times_ = free_times;
   cleared_ = false;
   return true;
+}
+
+// With the mutex held.
+bool TextMemory::has_to_save() const {
+  if (head_.vocabulary == 0) return cleared_;  // no text without a model
+  return texts_->stats().n_changes != n_saved_changes_;
+}
+
+// With the mutex held, before a model came: whose the texts were remains.
+void TextMemory::empty_file() {
+  if (MemoryFile::checksum_of(path_) != 0) {
+    MemoryFileHead head = MemoryFile(path_).head();
+    head.version = SPECDEC_VERSION;
+    (void)write_memory_file(path_, head, *texts_);
+  }
+  cleared_ = false;
 }
 
 void TextMemory::save_quietly(bool waits) noexcept {
@@ -146,7 +165,7 @@ void TextMemory::save_quietly(bool waits) noexcept {
 std::optional<std::chrono::steady_clock::time_point> TextMemory::due() const {
   if (path_.empty() || ::getpid() != pid_) return std::nullopt;
   const std::lock_guard lock(mutex_);
-  if (head_.vocabulary == 0 || texts_->stats().n_changes == n_saved_changes_) return std::nullopt;
+  if (!has_to_save()) return std::nullopt;
   return last_save_ + kSaveEvery;
 }
 

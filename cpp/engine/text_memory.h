@@ -62,7 +62,9 @@ class TextMemory {
  private:
   void read_file(const std::function<void()>& poll);
   void require_vocabulary(const MemoryFile& file) const;
+  [[nodiscard]] bool has_to_save() const;
   [[nodiscard]] bool try_save();
+  void empty_file();
   void save_quietly(bool waits) noexcept;
 
   const std::string path_;

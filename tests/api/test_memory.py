@@ -527,6 +527,46 @@ def test_what_is_cleared_before_a_model_comes_is_forgotten(tiny: Any, kept: path
     assert again.n_texts == 1
 
 
+def test_clearing_before_a_model_comes_empties_the_file(kept: pathlib.Path) -> None:
+    memory = sd.Memory(kept)
+    memory.clear()
+    memory.save()
+    assert len(kept.read_bytes()) < 100
+    memory.save()  # with nothing to do
+
+
+def test_what_is_cleared_without_a_model_is_gone_at_exit(kept: pathlib.Path) -> None:
+    script = f"import specdec_native as sd; memory = sd.Memory({str(kept)!r}); memory.clear()"
+    subprocess.run([sys.executable, "-c", script], timeout=60, check=True)
+    assert len(kept.read_bytes()) < 100
+
+
+def test_clearing_without_a_model_is_done_once(tiny: Any, kept: pathlib.Path) -> None:
+    memory = sd.Memory(kept)
+    memory.clear()
+    memory.save()
+    rounds_of(tiny, other := sd.Memory(kept), prompt=OTHER)
+    other.save()
+    memory.use(tiny)
+    assert memory.n_texts == 1
+
+
+def test_clearing_without_a_model_leaves_alone_what_is_no_memory(tmp_path: pathlib.Path) -> None:
+    memory = sd.Memory(tmp_path / "a.memory")
+    memory.clear()
+    memory.save()
+    assert not memory_file(memory).exists()
+    memory_file(memory).write_bytes(b"something else")
+    memory.clear()
+    with pytest.raises(sd.ModelFormatError, match="is not a memory"):
+        memory.save()
+    assert memory_file(memory).read_bytes() == b"something else"
+
+
+def memory_file(memory: Any) -> pathlib.Path:
+    return pathlib.Path(memory.path)
+
+
 CHILD = """
 import os, sys
 import specdec_native as sd

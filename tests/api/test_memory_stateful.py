@@ -149,6 +149,9 @@ class Memories(RuleBasedStateMachine):
     def save(self, which: int) -> None:
         memory, known = self.at(which)
         before = self.written()
+        if known.is_cleared and not known.is_bound:
+            self.save_unbound(memory, known)
+            return
         if known.is_changed and self.is_damaged():
             with pytest.raises(sd.ModelFormatError, match="is not a memory"):
                 memory.save()
@@ -159,6 +162,21 @@ class Memories(RuleBasedStateMachine):
             self.note_save(known)
         else:
             assert self.written() == before, "nothing has changed"
+
+    def save_unbound(self, memory: Any, known: Model) -> None:
+        """Cleared before a model came: whatever the file holds goes."""
+        if self.is_damaged():
+            with pytest.raises(sd.ModelFormatError, match="is not a memory"):
+                memory.save()
+            return
+        memory.save()
+        known.is_cleared = False
+        self.note_emptied()
+
+    def note_emptied(self) -> None:
+        if self.content is not None:
+            self.content = self.path.read_bytes()
+            assert texts_of(self.path) == []
 
     @rule(which=WHICH)
     def clear(self, which: int) -> None:
@@ -178,7 +196,11 @@ class Memories(RuleBasedStateMachine):
     def close(self, which: int) -> None:
         at = which % len(self.memories)
         known = self.memories.pop(at)[1]
-        if known.is_changed and not self.is_damaged():
+        if self.is_damaged():
+            return
+        if known.is_cleared and not known.is_bound:
+            self.note_emptied()
+        elif known.is_changed:
             self.note_save(known)
 
     @rule(how=st.sampled_from(["remove", "damage", "copy", "put back"]))
