@@ -262,13 +262,30 @@ void DraftMemory::add_at(std::uint64_t time, std::uint64_t key, std::span<const 
 }
 
 void DraftMemory::add_locked(std::uint64_t time, std::uint64_t key, std::span<const TokenId> text) {
-  text = text.last(std::min(text.size(), index_of(max_tokens_)));
+  text = new_in(time, key, text.last(std::min(text.size(), index_of(max_tokens_))));
+  if (!text.empty()) store(time, key, text);
+}
+
+// What is to be stored of a text that is no longer than the memory.
+std::span<const TokenId> DraftMemory::new_in(std::uint64_t time, std::uint64_t key,
+                                             std::span<const TokenId> text) const {
   // Nothing follows the shortest match otherwise.
-  if (text.size() <= index_of(kLeastMatch)) return;
+  if (text.size() <= index_of(kLeastMatch)) return {};
   const std::size_t known = n_known(time, key, text);
-  if (known == text.size()) return;
+  if (known == text.size()) return {};
   text = text.subspan(known > index_of(kOverlap) ? known - index_of(kOverlap) : 0);
-  if (!holds(time, key, text)) store(time, key, text);
+  return holds(time, key, text) ? text.first(0) : text;
+}
+
+std::span<const TokenId> DraftMemory::missing(std::uint64_t key,
+                                              std::span<const TokenId> text) const {
+  if (text.size() > index_of(max_tokens_)) return text;
+  const std::shared_lock lock(mutex_);
+  return new_in(0, key, text);
+}
+
+int DraftMemory::max_rows() const {
+  return static_cast<int>(std::bit_ceil(index_of(max_tokens_ / kTokensPerRow)));
 }
 
 std::size_t DraftMemory::row_of(std::uint64_t key, TokenId after) const {
@@ -283,7 +300,7 @@ void DraftMemory::add_successors_at(std::uint64_t time, std::uint64_t key,
                                     std::span<const Successors> rows) {
   if (rows.empty()) return;
   const std::unique_lock lock(mutex_);
-  if (rows_.empty()) rows_.resize(std::bit_ceil(index_of(max_tokens_ / kTokensPerRow)));
+  if (rows_.empty()) rows_.resize(index_of(max_rows()));
   for (const Successors& row : rows) {
     Row& place = rows_[row_of(key, row.after)];
     if (place.is_there && place.used > time) continue;
@@ -319,6 +336,7 @@ DraftMemory::Stats DraftMemory::stats() const {
   for (const auto& level : levels_) n_bytes += level.size() * sizeof(Bucket);
   n_bytes += index_of(n_tokens_) * sizeof(TokenId) + texts_.size() * sizeof(Text);
   return {.max_tokens = max_tokens_,
+          .max_rows = max_rows(),
           .n_tokens = n_tokens_,
           .n_texts = static_cast<int>(texts_.size()),
           .n_rows = n_rows_,

@@ -42,6 +42,10 @@ class DraftMemory {
   static constexpr std::uint64_t kFreeTimes = std::uint64_t{1} << 32;
   std::uint64_t leave_free() { return clock_.fetch_add(kFreeTimes) + 1; }  // the first of them
   void add_at(std::uint64_t time, std::uint64_t key, std::span<const TokenId> text);
+  // What of a text add() would have to store: nothing where it is here already. All of one that is
+  // longer than the memory.
+  [[nodiscard]] std::span<const TokenId> missing(std::uint64_t key,
+                                                 std::span<const TokenId> text) const;
   // Appends to `out` up to max_tokens tokens that followed the longest known end of `text`; returns
   // how long that is, or 0.
   int look_up(std::uint64_t key, std::span<const TokenId> text, int max_tokens,
@@ -61,6 +65,7 @@ class DraftMemory {
 
   struct Stats {
     int max_tokens = 0;
+    int max_rows = 0;
     int n_tokens = 0;
     int n_texts = 0;
     int n_rows = 0;
@@ -113,6 +118,9 @@ class DraftMemory {
                            std::size_t from_level = 0) const;
   [[nodiscard]] Place place_of(const Slot& slot) const;
   [[nodiscard]] std::size_t bucket_of(std::uint64_t hash) const;
+  [[nodiscard]] std::span<const TokenId> new_in(std::uint64_t time, std::uint64_t key,
+                                                std::span<const TokenId> text) const;
+  [[nodiscard]] int max_rows() const;
   [[nodiscard]] std::size_t row_of(std::uint64_t key, TokenId after) const;
   [[nodiscard]] std::uint64_t now() const { return clock_.fetch_add(1) + 1; }
   static void touch(const Text& text, std::uint64_t time);

@@ -15,6 +15,7 @@
 
 #include "base/hash.h"
 #include "base/open_file.h"
+#include "engine/memory_body.h"
 #include "gguf/atomic_file.h"
 #include "gguf/cursor.h"
 
@@ -169,20 +170,34 @@ void MemoryFile::check_body() {
   n_keys_ = keys.size();
 }
 
-// Everything was checked.
 void MemoryFile::add_to(DraftMemory& memory, std::uint64_t time,
                         const std::function<void()>& poll) const {
   static_assert(kMostBytes < DraftMemory::kFreeTimes);
+  std::uint64_t at = time;
+  visit(
+      [&](std::uint64_t key, std::span<const TokenId> text) {
+        if (poll) poll();
+        memory.add_at(at++, key, text);
+      },
+      [&](std::uint64_t key, const DraftMemory::Successors& row) {
+        memory.add_successors_at(time, key, std::span(&row, 1));
+      });
+}
+
+// Everything was checked.
+void MemoryFile::visit(
+    const std::function<void(std::uint64_t key, std::span<const TokenId> text)>& on_text,
+    const std::function<void(std::uint64_t key, const DraftMemory::Successors& row)>& on_row)
+    const {
   Cursor cursor(bytes_);
   std::vector<TokenId> tokens;
   std::uint64_t key = 0, count = 0;
   std::uint32_t n = 0;
   SPECDEC_CHECK(cursor.skip(texts_start_) && cursor.read(&count));
   for (std::uint64_t i = 0; i < n_texts_; ++i) {
-    if (poll) poll();
     SPECDEC_CHECK(cursor.read(&key) && cursor.read(&n) &&
                   read_tokens(cursor, n, head_.n_vocabulary, tokens));
-    memory.add_at(time + i, key, tokens);
+    on_text(key, tokens);
   }
   SPECDEC_CHECK(cursor.read(&count));
   for (std::uint64_t i = 0; i < n_rows_; ++i) {
@@ -191,7 +206,7 @@ void MemoryFile::add_to(DraftMemory& memory, std::uint64_t time,
                   read_tokens(cursor, n, head_.n_vocabulary, tokens));
     row.best.fill(-1);
     std::copy(tokens.begin(), tokens.end(), row.best.begin());
-    memory.add_successors_at(time, key, std::span(&row, 1));
+    on_row(key, row);
   }
 }
 
@@ -219,33 +234,13 @@ std::uint64_t MemoryFile::checksum_of(const std::string& path) {
 }
 
 std::uint64_t write_memory_file(const std::string& path, const MemoryFileHead& head,
-                                const DraftMemory& memory) {
-  std::string body, rows;
+                                const DraftMemory& memory, const MemoryFile* before) {
+  std::string body;
   put(body, head.vocabulary);
   put(body, head.n_vocabulary);
   put_text(body, head.version);
   put_text(body, head.model);
-  const std::size_t count_at = body.size();
-  put(body, std::uint64_t{0});
-  std::uint64_t n_texts = 0, n_rows = 0;
-  memory.visit(
-      [&](std::uint64_t key, std::span<const TokenId> text) {
-        put(body, key);
-        put(body, static_cast<std::uint32_t>(text.size()));
-        body.append(reinterpret_cast<const char*>(text.data()), text.size_bytes());
-        ++n_texts;
-      },
-      [&](std::uint64_t key, const DraftMemory::Successors& row) {
-        const auto end = std::find(row.best.begin(), row.best.end(), -1);
-        put(rows, key);
-        put(rows, row.after);
-        put(rows, static_cast<std::uint32_t>(end - row.best.begin()));
-        std::for_each(row.best.begin(), end, [&](TokenId token) { put(rows, token); });
-        ++n_rows;
-      });
-  std::memcpy(body.data() + count_at, &n_texts, sizeof n_texts);
-  put(body, n_rows);
-  body += rows;
+  body += memory_body(memory, before);
   const std::uint64_t checksum = hash64(std::as_bytes(std::span(body.data(), body.size())));
   std::string prologue(kMagic);
   put(prologue, kMemoryFileFormat);

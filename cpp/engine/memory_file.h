@@ -49,6 +49,10 @@ class MemoryFile {
   // `poll` may be empty; it may throw.
   void add_to(DraftMemory& memory, std::uint64_t time,
               const std::function<void()>& poll = {}) const;
+  // In the file's order: texts, used least recently first, and then successors.
+  void visit(const std::function<void(std::uint64_t key, std::span<const TokenId> text)>& on_text,
+             const std::function<void(std::uint64_t key, const DraftMemory::Successors& row)>&
+                 on_row) const;
 
   // Whether the file begins like one of these; false also where it cannot be read.
   [[nodiscard]] static bool is_one(const std::string& path);
@@ -74,9 +78,10 @@ class MemoryFile {
 
 // Writes it, readable for its owner only, in place of what is at the path once all is on the disk;
 // returns its checksum. Throws Error(kIo), or kInvalidArgument where the path names no file that
-// may be replaced.
+// may be replaced. `before`: the file that is there, or null; what it holds beyond the memory's
+// bounds stays (memory_body.h).
 std::uint64_t write_memory_file(const std::string& path, const MemoryFileHead& head,
-                                const DraftMemory& memory);
+                                const DraftMemory& memory, const MemoryFile* before = nullptr);
 
 // While one that holds lives no other process that asks has the folder of the path: who writes a
 // file anew looks first what others have written. Where the file system has no such locks it does

@@ -8,6 +8,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "engine/memory_body.h"
 #include "tokenizer/tokenizer.h"
 
 namespace specdec {
@@ -61,7 +62,7 @@ void TextMemory::bind(const LoadedModel& model, const std::function<void()>& pol
   head_ = std::move(head);
   pid_ = ::getpid();  // what made it may have been the parent
   try {
-    if (!path_.empty()) read_file(poll);
+    if (!path_.empty()) (void)read_file(poll);
   } catch (...) {
     head_ = {};
     texts_->clear();
@@ -72,14 +73,17 @@ void TextMemory::bind(const LoadedModel& model, const std::function<void()>& pol
   if (cleared_) --n_saved_changes_;  // what is there is to be emptied
 }
 
-// With the mutex held: what is there that this memory has not seen.
-void TextMemory::read_file(const std::function<void()>& poll) {
+// With the mutex held: adds what this memory has not seen.
+std::optional<MemoryFile> TextMemory::read_file(const std::function<void()>& poll) {
   const std::uint64_t checksum = MemoryFile::checksum_of(path_);
-  if (checksum == 0 || checksum == file_checksum_) return;
-  const MemoryFile file(path_);
+  if (checksum == 0) file_exceeds_ = false;
+  if (checksum == 0 || (checksum == file_checksum_ && !file_exceeds_)) return std::nullopt;
+  MemoryFile file(path_);
   require_vocabulary(file);
-  if (!cleared_) file.add_to(*texts_, free_times_, poll);
+  if (!cleared_ && file.checksum() != file_checksum_) file.add_to(*texts_, free_times_, poll);
   file_checksum_ = file.checksum();
+  file_exceeds_ = !cleared_ && exceeds(file, *texts_);
+  return file;
 }
 
 void TextMemory::add(std::uint64_t key, std::span<const TokenId> prompt,
@@ -118,10 +122,10 @@ bool TextMemory::try_save() {
     empty_file();
     return true;
   }
-  read_file({});
+  const std::optional<MemoryFile> before = read_file({});
   const std::uint64_t n_changes = texts_->stats().n_changes;  // with what was read
   const std::uint64_t free_times = texts_->leave_free();
-  file_checksum_ = write_memory_file(path_, head_, *texts_);
+  file_checksum_ = write_memory_file(path_, head_, *texts_, file_exceeds_ ? &*before : nullptr);
   n_saved_changes_ = n_changes;
   free_times_ = free_times;
   cleared_ = false;
@@ -180,6 +184,7 @@ void TextMemory::save_if_due(std::chrono::seconds every) noexcept {
 void TextMemory::clear() {
   const std::lock_guard lock(mutex_);
   cleared_ = true;
+  file_exceeds_ = false;
   texts_->clear();
 }
 

@@ -60,7 +60,8 @@ class TextMemory {
   void clear();
 
  private:
-  void read_file(const std::function<void()>& poll);
+  // What is at the path, if it is to be known: null where it is as it was, or there is none.
+  std::optional<MemoryFile> read_file(const std::function<void()>& poll);
   void require_vocabulary(const MemoryFile& file) const;
   [[nodiscard]] bool has_to_save() const;
   [[nodiscard]] bool try_save();
@@ -73,6 +74,7 @@ class TextMemory {
   mutable std::mutex mutex_;  // of what follows
   MemoryFileHead head_;       // of the first model; vocabulary 0: none yet
   std::uint64_t file_checksum_ = 0;
+  bool file_exceeds_ = false;  // the file holds more than fits here; the rest stays there
   std::uint64_t n_saved_changes_ = 0;
   std::uint64_t free_times_;  // before all that was used here since the last save
   std::chrono::steady_clock::time_point last_save_{};

@@ -25,7 +25,8 @@ class Memory:
             first request that ends ten seconds after the last time or later; what is left is
             written at the end of the process. None: it lives in this process.
         max_tokens: 1024 to 16777216; tokens that it holds, about 90 bytes each; beyond that the
-            texts that were of use least recently are forgotten.
+            texts that were of use least recently are forgotten; a file that holds more keeps as
+            much.
 
     Raises:
         InvalidArgumentError: names the option and its range.

@@ -67,10 +67,10 @@ DECODER = (
 MEMORY = (
     Option("Memory", "max_tokens", Whole(1024, 1 << 24), 1 << 18,
         "tokens that it holds, about 90 bytes each; beyond that the texts that were of use least "
-        "recently are forgotten",
+        "recently are forgotten; a file that holds more keeps as much",
         flag=Flag("--memory-tokens", TEXT, "N",
             "Tokens that --memory holds, about 90 bytes each; the texts that were of use least "
-            "recently are forgotten (default {default}).")),
+            "recently are forgotten; a file that holds more keeps as much (default {default}).")),
 )  # fmt: skip
 
 KEPT = (
