@@ -252,6 +252,7 @@ class Store:
     def __init__(self, folder: pathlib.Path, target: dict[str, Any], settings: dict[str, Any]):
         self.folder = folder
         self.n_ids = int(target["n_tokens"])
+        self.n_ctx: int | None = None  # of who writes its texts
         meta = folder / "data.json"
         wanted = {"target": target, **settings}
         try:
@@ -358,6 +359,7 @@ def generate(
     Args:
         keep_states: called with the number of a round and its texts, if they have states.
     """
+    store.n_ctx = writer.n_ctx
     done = store.n_written()
     index = store.next_round()
     start, begun_with = time.monotonic(), done

@@ -53,8 +53,9 @@ class Taps:
         self.store = store
 
     def of_text(self, tokens: np.ndarray) -> np.ndarray:
-        """int16 [n, 3 * hidden_size]"""
-        states = np.asarray(self.model.hidden_states(tokens.tolist(), self.layers))
+        """int16 [n, 3 * hidden_size], in the context that they were written in."""
+        n_ctx = None if self.store.n_ctx is None else max(self.store.n_ctx, len(tokens))
+        states = np.asarray(self.model.hidden_states(tokens.tolist(), self.layers, n_ctx=n_ctx))
         return draft_data.bfloat16_bits(states.reshape(len(tokens), self.width))
 
     def write(self, index: int, texts: Sequence[draft_data.Text]) -> None:

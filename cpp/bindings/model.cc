@@ -154,12 +154,12 @@ py::str detokenize(const ModelHandle& handle, const std::vector<TokenId>& tokens
 }
 
 HiddenStates hidden_states(const ModelHandle& handle, const std::vector<TokenId>& tokens,
-                           const std::vector<std::int32_t>& layers, bool poll_signals) {
+                           const std::vector<std::int32_t>& layers, int n_ctx, bool poll_signals) {
   SignalPoll signals(poll_signals);
   try {
     const NativeCall call;
-    return read_hidden_states(*handle.model, tokens, layers,
-                              [&] { signals.throw_if_interrupted(); });
+    return read_hidden_states(
+        *handle.model, tokens, layers, [&] { signals.throw_if_interrupted(); }, nullptr, n_ctx);
   } catch (const SignalPoll::Interrupted&) {
     signals.raise();
   }
@@ -268,7 +268,7 @@ void bind_model(py::module_& m) {
           },
           py::arg("token"))
       .def("hidden_states", &hidden_states, py::arg("tokens"), py::arg("layers"), py::kw_only(),
-           py::arg("poll_signals"))
+           py::arg("n_ctx"), py::arg("poll_signals"))
       .def("token_bytes", &token_bytes)
       .def("hidden_ids", &hidden_ids)
       .def("eog_ids",

@@ -100,8 +100,7 @@ Many::Many(const LoadedModel& loaded, const ManyRequest& request)
       kv_type_(request.kv_type.empty() ? loaded.kv_type() : parse_kv_type(request.kv_type)),
       runner_(model_) {
   sampling_.validate();
-  n_ctx_ = request.n_ctx != 0 ? request.n_ctx : loaded.n_ctx();
-  if (n_ctx_ == 0) n_ctx_ = std::min(model_.config().context_length, kDefaultContext);
+  n_ctx_ = request.n_ctx != 0 ? request.n_ctx : default_context(loaded);
   check();
   width_ = request.layers.size() * static_cast<std::size_t>(model_.config().hidden_size);
   check_room();

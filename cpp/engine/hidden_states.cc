@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "engine/memory.h"
 #include "engine/placement.h"
+#include "engine/session_options.h"
 #include "kv/kv_cache.h"
 #include "model/runner.h"
 
@@ -26,15 +27,29 @@ void check_room(std::size_t n_bytes) {
                                         " are available; ask for a shorter text or fewer layers");
 }
 
+// Positions of the cache. Which rotations of longrope are used hangs on them.
+int context_of(const LoadedModel& model, std::size_t n_tokens, int n_ctx) {
+  if (n_tokens == 0 || n_tokens > static_cast<std::size_t>(kMaxContextLength))
+    throw_invalid("the text has " + std::to_string(n_tokens) + " tokens, expected 1 to " +
+                  std::to_string(kMaxContextLength));
+  const int n = static_cast<int>(n_tokens);
+  if (n_ctx == 0) return std::max(default_context(model), n);
+  if (n_ctx < 1 || n_ctx > kMaxContextLength)
+    throw_invalid("n_ctx must be 1 to " + std::to_string(kMaxContextLength) + ", got " +
+                  std::to_string(n_ctx));
+  if (n > n_ctx)
+    throw_invalid("the text has " + std::to_string(n) + " tokens, and n_ctx is " +
+                  std::to_string(n_ctx) + "; give a shorter text or a larger n_ctx");
+  return n_ctx;
+}
+
 }  // namespace
 
 HiddenStates read_hidden_states(const LoadedModel& model, std::span<const TokenId> tokens,
                                 std::span<const std::int32_t> layers,
-                                const std::function<void()>& poll,
-                                const std::atomic<bool>* cancel) try {
-  if (tokens.empty() || tokens.size() > static_cast<std::size_t>(kMaxContextLength))
-    throw_invalid("the text has " + std::to_string(tokens.size()) + " tokens, expected 1 to " +
-                  std::to_string(kMaxContextLength));
+                                const std::function<void()>& poll, const std::atomic<bool>* cancel,
+                                int n_ctx) try {
+  n_ctx = context_of(model, tokens.size(), n_ctx);
   if (layers.empty()) throw_invalid("layers is empty; name at least one");
   HiddenStates out;
   out.n_tokens = tokens.size();
@@ -44,7 +59,7 @@ HiddenStates read_hidden_states(const LoadedModel& model, std::span<const TokenI
   check_room(out.n_tokens * width * sizeof(float));
   const std::size_t n_rows = std::clamp(kPieceFloats / width, std::size_t{1}, kPieceRows);
   KvCache cache(KvArena::create({.device = model.gpu()}), model.model().kv_shape(model.kv_type()),
-                static_cast<int>(tokens.size()));
+                n_ctx);
   Runner runner(model.model());
   while (!tokens.empty()) {
     if (poll) poll();

@@ -26,6 +26,9 @@ struct HiddenStates {
                                               std::span<const TokenId> tokens,
                                               std::span<const std::int32_t> layers,
                                               const std::function<void()>& poll = {},
-                                              const std::atomic<bool>* cancel = nullptr);
+                                              const std::atomic<bool>* cancel = nullptr,
+                                              int n_ctx = 0);
+// n_ctx: positions of the context that the text stands in, which has a say where positions are
+// scaled by it (longrope); 0: those that generate_many() takes, or the text's where it is longer.
 
 }  // namespace specdec

@@ -265,6 +265,11 @@ void check_cache_memory(const LoadedModel& target, const SessionOptions& options
   check_gpu_memory(target, options, type);
 }
 
+int default_context(const LoadedModel& model) {
+  if (model.n_ctx() > 0) return model.n_ctx();
+  return std::min(model.model().config().context_length, kDefaultContext);
+}
+
 SessionOptions resolve_options(const LoadedModel& target, SessionOptions options) {
   check_choice("verifier", options.verifier, verifier_names());
   resolve_heads(target, options);

@@ -48,6 +48,9 @@ struct SessionOptions {
 };
 
 inline constexpr int kDefaultContext = 4096;
+// Where no n_ctx is given: the model's own, or as above. A session takes less where there is no
+// memory for that.
+[[nodiscard]] int default_context(const LoadedModel& model);
 
 [[nodiscard]] const std::vector<std::string>& drafter_names();   // what parse_drafters() knows
 [[nodiscard]] const std::vector<std::string>& verifier_names();  // "auto" first

@@ -251,7 +251,9 @@ class Model:
         token_id = check_whole("token_id", token_id, 0, self.info.vocab_size - 1)
         return self._native.token_text(token_id)
 
-    def hidden_states(self, token_ids: Sequence[int], layers: Sequence[int]) -> memoryview:
+    def hidden_states(
+        self, token_ids: Sequence[int], layers: Sequence[int], *, n_ctx: int | None = None
+    ) -> memoryview:
         """What enters layers of the model at each token of a text, for tools that train on it.
 
         The text is read from its beginning by the model as it is loaded, quantised weights and
@@ -263,6 +265,11 @@ class Model:
             layers: ascending and distinct, from 0 to `info.n_layers`: layer l stands for the
                 residual stream that enters it (0: the embedded tokens, as the model scales them),
                 `info.n_layers` for what leaves the last one, before the final norm.
+            n_ctx: positions of the context that the text stands in, as that of the `Decoder` or of
+                `generate_many` whose bits are wanted. Models with longrope (Phi-3) rotate by other
+                numbers where it is beyond their original context, however short the text is; no
+                others depend on it. None: what these take by default, or the text's length where
+                that is more.
 
         Returns:
             float32 numbers of shape [n_tokens, n_layers, n_embd] in C order, without a unit;
@@ -270,16 +277,19 @@ class Model:
             them without a copy.
 
         Raises:
-            InvalidArgumentError: an id or a layer is out of range, or there is none.
+            InvalidArgumentError: an id or a layer is out of range, or there is none, or the text
+                is longer than `n_ctx`.
             UnsupportedModelError: the model is a head that drafts.
             ResourceLimitError: not enough memory for the result; with layers on a GPU also for what
                 comes from there, or the text is longer than the `n_ctx` of the load.
         """
         ids = check_token_ids("token_ids", token_ids, self.info.vocab_size)
         wanted = check_layers("layers", layers, self.info.n_layers)
-        return memoryview(
-            self._native.hidden_states(ids, wanted, poll_signals=on_main_thread())  # type: ignore[arg-type]
+        context = 0 if n_ctx is None else check_whole("n_ctx", n_ctx, 1, 2**31 - 1)
+        states = self._native.hidden_states(
+            ids, wanted, n_ctx=context, poll_signals=on_main_thread()
         )
+        return memoryview(states)  # type: ignore[arg-type]
 
     @property
     def bos_token_id(self) -> int | None:

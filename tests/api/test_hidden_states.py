@@ -7,6 +7,8 @@ import array
 import numpy as np
 import pytest
 
+import tiny_models
+
 sd = pytest.importorskip("specdec_native", reason="the package is not installed")
 
 TEXT = "the cat in the hat sat on the mat, " * 30
@@ -71,3 +73,54 @@ def test_hidden_states_outlive_the_model(tiny_path):
 def test_what_cannot_be_read_is_refused(tiny, ids, layers, text):
     with pytest.raises(sd.InvalidArgumentError, match=text):
         tiny.hidden_states(ids, layers)
+
+
+@pytest.fixture(scope="module")
+def longrope(tmp_path_factory):
+    """Of which the context is 1024, and was 64 at first."""
+    config = tiny_models.TinyConfig(arch="phi3", n_rot=12)
+    path = tiny_models.write_tiny(tmp_path_factory.mktemp("longrope") / "phi3.gguf", config)
+    with sd.Model(path) as model:
+        yield model
+
+
+@pytest.mark.parametrize("n_ctx", [None, 64, 65, 500])
+def test_hidden_states_of_longrope_are_those_of_the_context(longrope, n_ctx):
+    """Which does not show in the text: it is shorter than the original context."""
+    layers = [1, longrope.info.n_layers]
+    (written,) = sd.generate_many(
+        longrope, ["the cat in"], max_tokens=20, n_ctx=n_ctx, layers=layers, ignore_eos=True
+    )
+    text = longrope.tokenize("the cat in") + list(written.token_ids)
+    expected = np.asarray(written.hidden_states)
+    found = np.asarray(longrope.hidden_states(text[: len(expected)], layers, n_ctx=n_ctx))
+    assert np.array_equal(found, expected)
+    other = 500 if n_ctx == 64 else 64
+    read = np.asarray(longrope.hidden_states(text[: len(expected)], layers, n_ctx=other))
+    assert not np.array_equal(read, expected)
+
+
+def test_hidden_states_of_a_model_with_a_context_of_its_own(longrope):
+    with sd.Model(longrope.info.path, n_ctx=64) as model:
+        ids = model.tokenize("the cat in")
+        found = model.hidden_states(ids, [2])
+        assert found.tobytes() == longrope.hidden_states(ids, [2], n_ctx=64).tobytes()
+        # Beyond it a text has a context of its own.
+        ids = model.tokenize(TEXT)[:100]
+        found = model.hidden_states(ids, [2])
+        assert found.tobytes() == longrope.hidden_states(ids, [2]).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("n_ctx", "text"),
+    [
+        (0, "n_ctx must be a whole number from 1"),
+        (True, "n_ctx must be"),
+        ("a", "n_ctx must be"),
+        (2**31 - 1, "n_ctx must be 1 to"),
+        (2, "the text has 3 tokens, and n_ctx is 2; give a shorter text or a larger n_ctx"),
+    ],
+)
+def test_contexts_that_cannot_be_are_refused(tiny, n_ctx, text):
+    with pytest.raises(sd.InvalidArgumentError, match=text):
+        tiny.hidden_states([1, 2, 3], [0], n_ctx=n_ctx)

@@ -197,7 +197,13 @@ def test_what_a_file_says_is_handed_back(core):
 def test_hidden_states_are_asked_for_layer_by_layer(core):
     model, handle = opened(core, hidden_states=b"1234")
     assert bytes(model.hidden_states([3, 4], range(3))) == b"1234"
-    assert handle.only("hidden_states") == (([3, 4], [0, 1, 2]), {"poll_signals": True})
+    assert handle.only("hidden_states") == (
+        ([3, 4], [0, 1, 2]),
+        {"n_ctx": 0, "poll_signals": True},
+    )
+    model, handle = opened(core, hidden_states=b"1234")
+    model.hidden_states([3, 4], [0], n_ctx=9)
+    assert handle.only("hidden_states")[1]["n_ctx"] == 9
     for layers, says in (
         (3, "layers must be a sequence of layers, not int"),
         ("ab", "layers must be a sequence of layers, not str"),

@@ -430,6 +430,30 @@ def test_taps_of_writing_are_those_of_reading(made, tmp_path, monkeypatch, at_on
         assert read.taps.any()
 
 
+@needs_torch
+def test_taps_are_read_in_the_context_that_the_text_was_written_in(tmp_path):
+    """Longrope tells contexts apart in which the same short text may stand."""
+    import draft_data
+    import head_data
+
+    config = tiny_models.TinyConfig(arch="phi3", n_rot=12, n_layers=4)  # 64 at first
+    target = tiny_models.write_tiny(tmp_path / "target.gguf", config)
+    with sd.Model(target) as model:
+        settings = {"seed": 3, "answer_tokens": 24}
+        store = draft_data.Store(tmp_path / "data", draft_data.fingerprint(target), settings)
+        taps = head_data.Taps(model, store, (1, 2, 3))
+        writer = draft_data.Writer(model, n_parallel=4, layers=taps.layers, **settings)
+        draft_data.generate(writer, store, n_tokens=1, deadline=0.0, progress=print)
+        assert store.n_ctx == writer.n_ctx > 64
+        text = np.arange(97, 117)
+        expected = model.hidden_states(text.tolist(), taps.layers, n_ctx=writer.n_ctx)
+        found = taps.of_text(text)
+        store.n_ctx = 64
+        assert not np.array_equal(taps.of_text(text), found)
+    numbers = np.asarray(expected).reshape(len(text), -1)
+    np.testing.assert_array_equal(draft_data.bfloat16_bits(numbers), found)
+
+
 def test_bfloat16_bits_are_those_of_torch(monkeypatch):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     monkeypatch.syspath_prepend(str(TOOL.parent))
