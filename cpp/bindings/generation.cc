@@ -56,7 +56,11 @@ void bind_request(py::module_& m) {
       .def_readwrite("ignore_eos", &GenerateRequest::ignore_eos, opt::kCallIgnoreEos.doc)
       .def_readwrite("speculate", &GenerateRequest::speculate, opt::kCallSpeculate.doc)
       .def_readwrite("remember", &GenerateRequest::remember, opt::kCallRemember.doc)
-      .def_readwrite("memory_key", &GenerateRequest::memory_key, opt::kCallMemoryKey.doc)
+      .def_property(  // bytes: any text of Python's is a name, with lone surrogates, too
+          "memory_key",
+          [](const GenerateRequest& request) { return py::bytes(request.memory_key); },
+          [](GenerateRequest& request, const py::bytes& key) { request.memory_key = key; },
+          opt::kCallMemoryKey.doc)
       .def(
           "set_matcher",
           [](GenerateRequest& request, py::object matcher) {

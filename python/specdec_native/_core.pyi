@@ -164,12 +164,12 @@ class GenerateRequest:
     def max_tokens(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
-    def memory_key(self) -> str:
+    def memory_key(self) -> bytes:
         """
         whose texts these are: within a `memory`, requests draft from texts of the same key only.
         """
     @memory_key.setter
-    def memory_key(self, arg0: str) -> None:
+    def memory_key(self, arg1: bytes) -> None:
         ...
     @property
     def n_logprobs(self) -> int:

@@ -84,7 +84,7 @@ def native_request(
     request.ignore_eos = checked["ignore_eos"]
     request.speculate = checked["speculate"]
     request.remember = checked["remember"]
-    request.memory_key = checked["memory_key"]
+    request.memory_key = to_bytes(checked["memory_key"])
     grammar = _grammar(options["schema"], options["grammar"])
     if grammar is not None:
         request.set_matcher(grammar._matcher(model))

@@ -137,6 +137,18 @@ def test_keys_keep_users_apart(tiny: Any) -> None:
     assert memory.n_texts == 3
 
 
+@pytest.mark.parametrize("key", ["\ud800", "\0", "a\ud800b"])
+def test_any_text_is_a_key(tiny: Any, key: str) -> None:
+    memory = sd.Memory()
+    rounds_of(tiny, memory, memory_key=key)
+    for other in ("\udfff", "?", "a?b", key + "a"):
+        assert from_memory(rounds_of(tiny, memory, memory_key=other, remember=True)[1]) == 0
+    assert from_memory(rounds_of(tiny, memory, memory_key=key)[1]) > 40
+    with sd.Engine(tiny, memory=memory, drafter=sd.NGram(gamma=6), n_ctx=256) as engine:
+        request = engine.submit(PROMPT, memory_key=key, **CALL)
+        assert request.result(60).stats.accepted > 40
+
+
 def test_recycling_begins_with_what_earlier_requests_saw(tiny: Any) -> None:
     drafter = sd.TokenRecycling(gamma=4)
     memory = sd.Memory()
