@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <sstream>
+#include <string_view>
 #include <type_traits>
 
 #include "base/error.h"
@@ -157,6 +158,9 @@ void ArgParser::add(const OptionSpec& spec, std::string* value) {
   add(spec, [value, &spec](const std::string& text) {
     const std::vector<std::string> choices = split_words(spec.choices);
     if (!choices.empty()) check_choice(spec, text, choices);
+    const std::string_view what = spec.metavar;
+    if (text.empty() && (what == "FILE" || what == "PATH"))  // a variable that is not set
+      throw UsageError(flag_name(spec) + " is empty; expected a " + std::string(what));
     *value = text;
   });
 }

@@ -14,7 +14,7 @@ from ._option_table import CHECKS
 from .errors import InvalidArgumentError
 from .grammar import Grammar
 from .memory import native_memory
-from .model import Model, check_model, check_token_ids, to_bytes
+from .model import Model, check_model, check_token_ids, path_bytes, to_bytes
 from .options import (
     MAX_STOP_STRINGS,
     Cascade,
@@ -258,7 +258,9 @@ def _native_drafter(drafter: Drafter) -> _NativeDrafter:
 
 
 def _corpus_bytes(corpus: str | os.PathLike[str] | None) -> bytes:
-    return os.fsencode(corpus) if isinstance(corpus, os.PathLike) else to_bytes(corpus or "")
+    return (
+        path_bytes("corpus", corpus) if isinstance(corpus, os.PathLike) else to_bytes(corpus or "")
+    )
 
 
 def random_seed() -> int:

@@ -46,11 +46,22 @@ def to_bytes(text: str) -> bytes:
 def path_bytes(name: str, path: object) -> bytes:
     """A file's name as the native code takes it."""
     try:
-        return os.fsencode(path)  # type: ignore[arg-type]
+        found = os.fsencode(path)  # type: ignore[arg-type]
     except TypeError:
         raise InvalidArgumentError(
             f"{name} must be a str or os.PathLike, not {type(path).__name__}"
         ) from None
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(
+            f"{name} has a character that no file's name has: {error.reason} at {error.start}"
+        ) from None
+    if not found:
+        raise InvalidArgumentError(f"{name} is empty; expected the name of a file")
+    if b"\0" in found:  # where the system would take it to end
+        raise InvalidArgumentError(
+            f"{name} has a NUL character at {found.index(0)}; expected the name of a file"
+        )
+    return found
 
 
 def refuse_copy(what: str) -> NoReturn:

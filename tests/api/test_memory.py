@@ -491,6 +491,21 @@ def test_errors_of_the_system_are_told(tiny: Any, tmp_path: pathlib.Path) -> Non
         memory.save()
 
 
+@pytest.mark.parametrize("wrong", ["", "x\0y", b"x\0y", "\ud800"])
+def test_paths_that_name_no_file_are_refused(
+    tiny: Any, wrong: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for call in (
+        lambda: sd.Memory(wrong),
+        lambda: sd.Decoder(tiny, memory=wrong),
+        lambda: sd.Engine(tiny, memory=wrong),
+    ):
+        with pytest.raises(sd.InvalidArgumentError, match=r"^(path|memory) (is empty|has a )"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_options_are_checked(tmp_path: pathlib.Path, tiny: Any) -> None:
     with pytest.raises(sd.InvalidArgumentError, match="max_tokens"):
         sd.Memory(max_tokens=10)

@@ -262,3 +262,36 @@ def test_so_many_texts_may_end_an_answer(tiny):
         decoder.generate("a", stop=[f"stop {i}" for i in range(64)], **options)
         with pytest.raises(sd.InvalidArgumentError, match="at most 64 of them"):
             decoder.generate("a", stop=[f"stop {i}" for i in range(65)], **options)
+
+
+@pytest.mark.parametrize("end", ["\0", "\0zz", "\0.gguf"])
+def test_a_path_does_not_end_at_a_nul(tiny, tiny_path, tmp_path, monkeypatch, end):
+    """Which the system would take it to do: it is another file's name then."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus").write_text("some text")
+
+    class Path:
+        def __init__(self, name):
+            self.name = name
+
+        def __fspath__(self):
+            return self.name
+
+    path = f"{tiny_path}{end}"
+    with sd.Decoder(tiny) as decoder:
+        decoder.generate("the cat in the hat", max_tokens=1)
+        decoder.save("kept")
+        for call in (
+            lambda: sd.Model(path),
+            lambda: sd.Model(Path(path)),
+            lambda: sd.inspect(path),
+            lambda: sd.quantize(path, "out.gguf", "q8_0"),
+            lambda: sd.quantize(tiny_path, f"out.gguf{end}", "q8_0"),
+            lambda: decoder.save(f"kept{end}"),
+            lambda: sd.Decoder.load(f"kept{end}", tiny),
+            lambda: sd.Decoder(tiny, drafter=sd.SuffixAutomaton(corpus=Path(f"corpus{end}"))),
+        ):
+            with pytest.raises(sd.SpecdecError) as refused:
+                call()
+            assert isinstance(refused.value, (sd.InvalidArgumentError, FileNotFoundError))
+    assert {p.name for p in tmp_path.iterdir()} == {"kept", "corpus"}
