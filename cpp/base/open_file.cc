@@ -123,4 +123,12 @@ void require_replaceable(const std::string& path) {
   throw not_a_file(ErrorCode::kInvalidArgument, path, text);
 }
 
+void require_writable_place(const std::string& path) {
+  require_replaceable(path);
+  const std::size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  if (::access(folder.c_str(), W_OK | X_OK) != 0)
+    throw_file_error(path, "cannot create a file there", errno);
+}
+
 }  // namespace specdec

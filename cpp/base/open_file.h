@@ -43,5 +43,7 @@ class OpenFile {
 // For a path that a file is to be written to: throws Error(kInvalidArgument, not_a_file) if it
 // names something that must not be replaced: a folder, a device, a pipe, a socket, a symbolic link.
 void require_replaceable(const std::string& path);
+// The same, and that a file can be made in its folder. Writing may fail all the same.
+void require_writable_place(const std::string& path);
 
 }  // namespace specdec

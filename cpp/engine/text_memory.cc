@@ -8,6 +8,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/open_file.h"
 #include "engine/memory_body.h"
 #include "tokenizer/tokenizer.h"
 
@@ -41,6 +42,17 @@ void TextMemory::require_vocabulary(const MemoryFile& file) const {
           "; give each of such models a memory of its own");
 }
 
+// Better told before hours of work than by the save at their end. That tries all the same: until
+// then the folder may be there.
+void TextMemory::warn_of_place() const {
+  try {
+    require_writable_place(path_);
+  } catch (const Error& error) {
+    log_message(LogLevel::kWarning,
+                std::string("the memory cannot be saved as it is now: ") + error.what());
+  }
+}
+
 void TextMemory::bind(const LoadedModel& model, const std::function<void()>& poll) {
   const ModelInfo& info = model.info();
   MemoryFileHead head{
@@ -62,7 +74,10 @@ void TextMemory::bind(const LoadedModel& model, const std::function<void()>& pol
   head_ = std::move(head);
   pid_ = ::getpid();  // what made it may have been the parent
   try {
-    if (!path_.empty()) (void)read_file(poll);
+    if (!path_.empty()) {
+      (void)read_file(poll);
+      warn_of_place();
+    }
   } catch (...) {
     head_ = {};
     texts_->clear();

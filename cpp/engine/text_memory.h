@@ -36,7 +36,8 @@ class TextMemory {
   TextMemory& operator=(const TextMemory&) = delete;
 
   // A model is going to use it. Throws Error(kInvalidArgument, other_model) when it holds texts of
-  // another vocabulary, and what MemoryFile throws. `poll` may throw.
+  // another vocabulary, and what MemoryFile throws. `poll` may throw. A file that cannot be written
+  // is a warning.
   void bind(const LoadedModel& model, const std::function<void()>& poll = {});
 
   // Texts are found under their key only: "" is one as well.
@@ -62,6 +63,7 @@ class TextMemory {
  private:
   // What is at the path, if it is to be known: null where it is as it was, or there is none.
   std::optional<MemoryFile> read_file(const std::function<void()>& poll);
+  void warn_of_place() const;
   void require_vocabulary(const MemoryFile& file) const;
   [[nodiscard]] bool has_to_save() const;
   [[nodiscard]] bool try_save();

@@ -491,6 +491,26 @@ def test_errors_of_the_system_are_told(tiny: Any, tmp_path: pathlib.Path) -> Non
         memory.save()
 
 
+def test_a_place_that_cannot_be_written_is_told_at_the_start(
+    tiny: Any, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "texts.memory")
+    for name, says in (
+        ("gone/texts.memory", "cannot create a file there: No such file or directory"),
+        ("link", "is a symbolic link"),
+    ):
+        caplog.clear()
+        sd.Memory(tmp_path / name).use(tiny)
+        (record,) = caplog.records
+        assert record.levelno == logging.WARNING
+        assert "the memory cannot be saved as it is now: " in record.message
+        assert says in record.message
+        assert name.split("/")[0] in record.message
+    caplog.clear()
+    sd.Memory(tmp_path / "texts.memory").use(tiny)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("wrong", ["", "x\0y", b"x\0y", "\ud800"])
 def test_paths_that_name_no_file_are_refused(
     tiny: Any, wrong: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
