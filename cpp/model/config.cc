@@ -155,6 +155,12 @@ void read_vocabulary(const HparamReader& hparams, ModelConfig& c,
 void read_layers(const HparamReader& hparams, const ArchSpec& spec, FilePart part, ModelConfig& c) {
   const bool next = part == FilePart::kNextTokens || has_only_next_tokens(hparams.file());
   if (next && spec.read_next_layers == nullptr) {
+    if (hparams.get_int("nextn_predict_layers", 0, 0, kMaxContext) == 0)
+      throw hparams.file().make_error(
+          ErrorCode::kUnsupported, "no_next_tokens",
+          "there is no block that predicts further tokens: models of architecture '" +
+              std::string(spec.name) + "' have none; use another drafter, or give a draft model",
+          "general.architecture");
     hparams.unsupported("nextn_predict_layers", "a block that predicts further tokens");
   }
   if (next) read_next_tokens(hparams, c);

@@ -52,6 +52,20 @@ def test_files_without_the_block_are_refused(tmp_path: pathlib.Path) -> None:
     assert "there is no block that predicts further tokens" in done.stderr
 
 
+def test_families_without_such_blocks_are_named(tmp_path: pathlib.Path) -> None:
+    path = tiny_models.write_tiny(tmp_path / "plain.gguf", seed=1)
+    done = run("generate", "-m", path, "--drafter", "mtp", "-p", "a")
+    assert done.returncode == 4
+    assert "no block that predicts further tokens: models of architecture 'llama'" in done.stderr
+    assert "use another drafter" in done.stderr
+    assert "nextn_predict_layers" not in done.stderr
+    extra = {"llama.nextn_predict_layers": 1, "llama.block_count": 3}
+    path = tiny_models.write_tiny(tmp_path / "more.gguf", seed=1, extra=extra)
+    done = run("generate", "-m", path, "--drafter", "mtp", "-p", "a")
+    assert done.returncode != 0
+    assert "key 'llama.nextn_predict_layers'" in done.stderr
+
+
 @pytest.mark.parametrize("drafter", ["mtp,model", "eagle,model", "eagle,mtp,ngram"])
 @pytest.mark.parametrize("which", [0, 1])
 def test_two_that_run_a_model_are_refused(
