@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <memory>
 #include <string>
 
 #include "backend/cpu/wide/self_check.h"
@@ -14,6 +15,9 @@
 #include "cli/options.h"
 #include "cli/terminal.h"
 #include "engine/bench.h"
+#include "gguf/reader.h"
+#include "model/arch/arch.h"
+#include "model/draft_head.h"
 
 namespace specdec::cli {
 namespace {
@@ -162,6 +166,18 @@ void write_table(const Summary& s) {
   write_stdout(out);
 }
 
+// A head reads what its target's layers say: alone there is no pass of it to time.
+void require_measurable(const std::string& draft) {
+  const std::shared_ptr<const GgufFile> opened = GgufFile::open(draft);
+  const GgufFile& file = *opened;
+  const ArchSpec* const arch = find_arch(file.get_string("general.architecture", ""));
+  if ((arch == nullptr || !arch->draft_head) && !has_only_next_tokens(file)) return;
+  throw Error(ErrorCode::kUnsupported,
+              printable(draft, 400) +
+                  " is a head, which has no passes of its own to time: leave out -md, or time the "
+                  "pair with specdec generate");
+}
+
 }  // namespace
 
 int run_bench(const Arguments& arguments) {
@@ -196,6 +212,7 @@ int run_bench(const Arguments& arguments) {
   options.kv_type = model_flags.kv_type;
   options.cancel = &interrupt_flag();
 
+  if (!model_flags.draft.empty()) require_measurable(model_flags.draft);  // before minutes of work
   JsonWriter json;
   json.begin_object();
   const auto measure = [&](const std::string& path, bool is_draft) {

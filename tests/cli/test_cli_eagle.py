@@ -61,3 +61,14 @@ def test_a_head_is_described_and_refused_by_name(
     done = run("generate", "-m", target, "-md", target, "--drafter", "eagle", "-p", "a")
     assert done.returncode != 0
     assert "is a model, and drafter 'eagle' needs a head" in done.stderr
+
+
+def test_a_head_is_refused_by_bench_before_it_measures(
+    files: tuple[pathlib.Path, pathlib.Path],
+) -> None:
+    target, head = files
+    done = run("bench", "-m", target, "-md", head, "--rows", 1, "--ctx", 4, "--rounds", 1)
+    assert done.returncode == 4
+    assert done.stdout == ""
+    assert f"{head} is a head, which has no passes of its own to time" in done.stderr
+    assert "leave out -md" in done.stderr
