@@ -1,4 +1,10 @@
 // LoadedModel as _core.Model, and check_pair().
+#include <cstring>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/checked.h"
 #include "base/error.h"
 #include "bindings/common.h"
 #include "bindings/interrupts.h"
@@ -165,9 +171,27 @@ HiddenStates hidden_states(const ModelHandle& handle, const std::vector<TokenId>
   }
 }
 
+// A copy of what a memoryview() of others shows.
+HiddenStates copied_states(const py::bytes& numbers, std::size_t n_tokens, std::size_t n_layers,
+                           std::size_t n_embd) {
+  const std::string_view bytes = numbers;
+  HiddenStates states{.n_tokens = n_tokens, .n_layers = n_layers, .n_embd = n_embd, .values = {}};
+  const std::optional<std::uint64_t> rows = checked_mul(n_tokens, n_layers);
+  const std::optional<std::uint64_t> all = rows ? checked_mul(*rows, n_embd) : std::nullopt;
+  if (!all || bytes.size() % sizeof(float) != 0 || *all != bytes.size() / sizeof(float))
+    throw_invalid("hidden states of " + std::to_string(n_tokens) + " x " +
+                  std::to_string(n_layers) + " x " + std::to_string(n_embd) +
+                  " numbers do not have " + std::to_string(bytes.size()) + " bytes");
+  states.values.resize(static_cast<std::size_t>(*all));
+  std::memcpy(states.values.data(), bytes.data(), bytes.size());
+  return states;
+}
+
 // The numbers themselves, for memoryview().
 void bind_hidden_states(py::module_& m) {
   py::class_<HiddenStates>(m, "HiddenStates", py::module_local(), py::buffer_protocol())
+      .def(py::init(&copied_states), py::arg("numbers"), py::arg("n_tokens"), py::arg("n_layers"),
+           py::arg("n_embd"))
       .def_buffer([](HiddenStates& h) {
         const auto size = [](std::size_t n) { return static_cast<py::ssize_t>(n); };
         return py::buffer_info(h.values.data(),

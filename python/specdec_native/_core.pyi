@@ -6,7 +6,8 @@ import collections.abc
 import typing
 __all__: list[str] = ['CallSlot', 'CancelFlag', 'DecodeStats', 'DraftModelOptions', 'EagleOptions', 'Engine', 'EngineOptions', 'GenerateRequest', 'GenerateResult', 'HiddenStates', 'LayerSkipOptions', 'Memory', 'Model', 'MtpOptions', 'NGramOptions', 'OutputCheck', 'OutputChunk', 'RecyclingOptions', 'SamplingParams', 'Session', 'SessionOptions', 'StreamBase', 'SuffixOptions', 'Ticket', 'build_info', 'check_pair', 'drafter_names', 'generate_many', 'inspect', 'kept_options', 'parse_drafters', 'quantize', 'read_bandwidth', 'take_log', 'verifier_names']
 class HiddenStates:
-    pass
+    def __init__(self, numbers: bytes, n_tokens: typing.SupportsInt | typing.SupportsIndex, n_layers: typing.SupportsInt | typing.SupportsIndex, n_embd: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
 class Model:
     def __init__(self, path: bytes, *, device: str, n_threads: typing.SupportsInt | typing.SupportsIndex, kv_type: str, repack: str, check_tensors: bool, requantize: str, n_gpu_layers: typing.SupportsInt | typing.SupportsIndex, vram_budget: str, n_ctx: typing.SupportsInt | typing.SupportsIndex, on_progress: typing.Any, poll_signals: bool) -> None:
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from . import _core
 from ._checks import check_all, check_whole, unset
@@ -35,7 +36,9 @@ class ManyResult:
         hidden_states: float32 numbers of shape [n_read, n_layers, n_embd] as
             `Model.hidden_states` gives them, of the prompt's tokens and those generated, so far as
             the model read them: all but the one chosen last, which may be an end of sequence that
-            is no part of the result. None unless `layers` are given.
+            is no part of the result. None unless `layers` are given. Results with them can be
+            pickled and copied, which copies the numbers; for `dataclasses.asdict`, which cannot
+            copy a memoryview, ``dataclasses.replace(result, hidden_states=None)``.
     """
 
     text: str
@@ -44,6 +47,21 @@ class ManyResult:
     logprobs: tuple[PositionLogprobs, ...] | None
     seed: int
     hidden_states: memoryview | None = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        states = self.hidden_states
+        fields = dict(vars(self))
+        if states is not None:
+            fields["hidden_states"] = (states.tobytes(), states.shape)
+        return fields
+
+    def __setstate__(self, fields: dict[str, Any]) -> None:
+        kept = fields["hidden_states"]
+        if kept is not None:
+            numbers, shape = kept
+            states: Any = _core.HiddenStates(numbers, *shape)
+            fields = {**fields, "hidden_states": memoryview(states)}
+        vars(self).update(fields)  # frozen
 
 
 def generate_many(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import pickle
+
 import numpy as np
 import pytest
 
@@ -189,3 +193,28 @@ def test_hidden_states_are_those_of_a_text_read_alone(tmp_path, arch, n_parallel
 def test_wrong_layers_are_refused(tiny, layers, message):
     with pytest.raises(sd.InvalidArgumentError, match=message):
         sd.generate_many(tiny, PROMPTS, max_tokens=2, n_ctx=64, layers=layers)
+
+
+@pytest.mark.parametrize("max_tokens", [0, 5])
+def test_results_with_hidden_states_can_be_pickled_and_copied(tiny, max_tokens):
+    ids = tiny.tokenize("q")[-1:]
+    (result,) = sd.generate_many(tiny, [ids], max_tokens=max_tokens, layers=[0, 2], n_ctx=64)
+    for other in (
+        pickle.loads(pickle.dumps(result)),
+        copy.deepcopy(result),
+        copy.copy(result),
+        pickle.loads(pickle.dumps(result, protocol=2)),
+    ):
+        assert other == result
+        states = other.hidden_states
+        assert (states.shape, states.format) == (result.hidden_states.shape, "f")
+        assert states.tobytes() == result.hidden_states.tobytes()
+    copied = dataclasses.asdict(dataclasses.replace(result, hidden_states=None))
+    assert copied["token_ids"] == result.token_ids
+    (plain,) = sd.generate_many(tiny, [ids], max_tokens=max_tokens, n_ctx=64)
+    assert pickle.loads(pickle.dumps(plain)) == plain
+    # What is not as it was pickled.
+    native = type(result.hidden_states.obj)
+    for numbers, shape in ((b"abc", (1, 1, 1)), (bytes(8), (1, 1, 1)), (b"", (1 << 63, 2, 1))):
+        with pytest.raises(sd.InvalidArgumentError, match="hidden states of"):
+            native(numbers, *shape)
