@@ -302,7 +302,10 @@ def test_what_is_kept_open_goes_on_when_the_model_is_closed(core):
 
 def many(core, prompts=("a", [1, 2]), found=None, **options):
     model, handle = opened(core, tokenize=[7], detokenize="text")
-    found = found or [([5], "length", [(-1.0, [(5, -1.0)])]), ([6], "stop", [])]
+    found = found or [
+        ([5], "length", [(-1.0, [(5, -1.0)])], b"1234"),
+        ([6], "stop", [], None),
+    ]
     fake = core(None, generate_many=found)
     results = sd.generate_many(model, prompts, **options)
     arguments, named = fake.only("generate_many")
@@ -316,8 +319,8 @@ def test_many_prompts_are_handed_on_at_once(core):
     assert sampling.temperature == 0.0
     assert named == {
         "prompts": [[7], [1, 2]], "seeds": [3, 4], "max_tokens": [128, 128], "ignore_eos": False,
-        "keep_eos": False, "n_logprobs": -1, "n_parallel": 16, "n_ctx": 0, "on_progress": None,
-        "poll_signals": True,
+        "keep_eos": False, "n_logprobs": -1, "n_parallel": 16, "n_ctx": 0, "layers": [],
+        "on_progress": None, "poll_signals": True,
     }  # fmt: skip
     assert results == [
         sd.ManyResult("text", (5,), "length", None, 3),
@@ -331,17 +334,19 @@ def test_many_prompts_are_handed_on_at_once(core):
 def test_options_of_many_prompts_are_handed_on(core):
     results, named, _ = many(
         core, max_tokens=[1, 2], keep_eos=True, ignore_eos=True, n_parallel=3, n_ctx=2,
-        on_done=ignore, logprobs=0, params=sd.SamplingParams(seed=9, temperature=0.5), top_k=4,
+        layers=(0, 2), on_done=ignore, logprobs=0, top_k=4,
+        params=sd.SamplingParams(seed=9, temperature=0.5),
     )  # fmt: skip
     sampling = named.pop("sampling")
     assert (sampling.temperature, sampling.top_k) == (0.5, 4)
     assert named == {
         "prompts": [[7], [1, 2]], "seeds": [9, 9], "max_tokens": [1, 2], "ignore_eos": True,
-        "keep_eos": True, "n_logprobs": 0, "n_parallel": 3, "n_ctx": 2, "on_progress": ignore,
-        "poll_signals": True,
+        "keep_eos": True, "n_logprobs": 0, "n_parallel": 3, "n_ctx": 2, "layers": [0, 2],
+        "on_progress": ignore, "poll_signals": True,
     }  # fmt: skip
     assert [r.logprobs for r in results] == [(sd.PositionLogprobs(-1.0, ()),), ()]
     assert [r.seed for r in results] == [9, 9]
+    assert [r.hidden_states for r in results] == [memoryview(b"1234"), None]
 
 
 def test_without_a_limit_or_a_seed_each_prompt_has_its_own(core, monkeypatch):

@@ -334,6 +334,7 @@ def test_every_option_of_python_that_a_shell_can_say_has_a_flag():
         "call.remember", "call.memory_key",  # a command has one user
         "call.tools", "call.template", "call.template_args",
         "many.max_tokens", "many.seeds", "many.keep_eos", "many.n_parallel", "many.n_ctx",
+        "many.layers",
         # A process has one session: nothing to keep.
         "NGram.keep", "SuffixAutomaton.keep", "TokenRecycling.keep",
         # --draft-max, --draft-min, --gamma are for all drafters.
