@@ -435,12 +435,14 @@ def test_taps_are_read_in_the_context_that_the_text_was_written_in(tmp_path):
     """Longrope tells contexts apart in which the same short text may stand."""
     import draft_data
     import head_data
+    import target_fingerprint
 
     config = tiny_models.TinyConfig(arch="phi3", n_rot=12, n_layers=4)  # 64 at first
     target = tiny_models.write_tiny(tmp_path / "target.gguf", config)
     with sd.Model(target) as model:
         settings = {"seed": 3, "answer_tokens": 24}
-        store = draft_data.Store(tmp_path / "data", draft_data.fingerprint(target), settings)
+        made_for = target_fingerprint.fingerprint(target)
+        store = draft_data.Store(tmp_path / "data", made_for, settings)
         taps = head_data.Taps(model, store, (1, 2, 3))
         writer = draft_data.Writer(model, n_parallel=4, layers=taps.layers, **settings)
         draft_data.generate(writer, store, n_tokens=1, deadline=0.0, progress=print)
