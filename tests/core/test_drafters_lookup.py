@@ -32,66 +32,8 @@ def longest_earlier_suffix(text: Sequence[int]) -> tuple[int, int]:
     return best
 
 
-class Copying:
-    """A text that may copy an earlier part of itself with changes: where it goes on there."""
-
-    def __init__(self) -> None:
-        self.text: list[int] = []
-        self.place: int | None = None  # None: nothing is copied
-        self.alike = 0
-        self.found_again = False
-        self.changed: list[int] = []
-
-    def push(self, token: int) -> None:
-        if self.place is not None:
-            self.follow(token)
-        self.text.append(token)
-        if self.place is None:
-            length, at = longest_earlier_suffix(self.text)
-            if length >= 4:
-                self.place, self.alike, self.found_again, self.changed = at, length, False, []
-
-    def follow(self, token: int) -> None:
-        assert self.place is not None
-        if not self.changed and self.text[self.place : self.place + 1] == [token]:
-            self.place += 1
-            self.alike += 1
-            return
-        self.changed.append(token)
-        places = []
-        for replaced in range(24):
-            end = self.place + replaced + 1
-            if end > len(self.text):
-                break
-            equal = 0
-            while equal < min(len(self.changed), replaced + 1) and (
-                self.text[end - 1 - equal] == self.changed[-1 - equal]
-            ):
-                equal += 1
-            near = replaced <= (1 if len(self.changed) == 1 else 3)
-            if equal >= 2 or (equal == 1 and near):
-                places.append((-equal, abs(replaced + 1 - len(self.changed)), replaced))
-        if places:
-            equal, _, replaced = min(places)
-            self.place, self.alike, self.changed = self.place + replaced + 1, -equal, []
-            self.found_again = True
-        elif len(self.changed) > 24:
-            self.place, self.changed = None, []
-
-    def strength(self) -> int:
-        if self.place is None or self.changed:
-            return 0
-        return self.alike + 8 if self.found_again and self.alike < 10 else self.alike
-
-
-def suffix_draft(copying: Copying, limit: int, min_match: int) -> tuple[list[int], int]:
-    text = copying.text
+def suffix_draft(text: Sequence[int], limit: int, min_match: int) -> tuple[list[int], int]:
     length, at = longest_earlier_suffix(text)
-    strength, place = copying.strength(), copying.place
-    if place is not None and (strength > length or (strength == length > 0 and place != at)):
-        copied = text[place:][: min(limit, 2 * strength - 1)]
-        if copied and strength >= min_match:
-            return copied, strength
     if length < min_match:
         return [], 0
     grown = list(text)
@@ -125,52 +67,13 @@ def test_suffix_drafts_follow_the_most_recent_longest_match(
     session = suffix(min_match=min_match)
     text = [token % vocab for token in text]
     session.begin(text)
-    copying = Copying()
     for tokens, n_copied, limit in rounds:
-        for token in text[len(copying.text) :]:
-            copying.push(token)
         draft, _, strength = session.propose_tree(text, limit)
-        assert (draft, strength) == suffix_draft(copying, limit, min_match)
+        assert (draft, strength) == suffix_draft(text, limit, min_match)
         copied = text[-5:][:n_copied]
         new = [*copied, *(token % vocab for token in tokens)]
         text = [*text, *new]
         session.commit(text, len(new))
-
-
-LINE = list(range(10, 30))
-
-
-@pytest.mark.parametrize("where", ["text", "corpus"])
-@pytest.mark.parametrize(
-    ("written", "expected"),
-    [
-        ([*LINE[:8], 1, LINE[9]], LINE[10:]),  # one token replaced
-        ([*LINE[:8], 1, 2, 3, 4, LINE[9]], LINE[10:]),  # by several
-        ([*LINE[:8], 1, 2, 3, 4, 5, 6, 7, LINE[8]], LINE[9:]),  # put between
-        ([*LINE[:8], LINE[9]], LINE[10:]),  # one left out
-        ([*LINE[:8], *LINE[14:16]], LINE[16:]),  # many left out
-        ([*LINE[:8], 1, *LINE[14:16]], LINE[16:]),
-        ([*LINE[:8], 1], []),  # beside it
-        ([*LINE[:8], 1, LINE[15]], None),  # one equal token is not enough so far away
-        ([*LINE[:3], 1, LINE[4]], None),  # three tokens are no copy yet
-        ([*LINE[:8], *[1, 2, 3, 4, 5] * 5, LINE[8]], None),  # too far
-    ],
-)
-def test_a_copy_is_followed_behind_a_change(
-    where: str, written: list[int], expected: list[int] | None
-) -> None:
-    if where == "text":
-        session, text = suffix(), [*LINE, 40, *written]
-        expected = [*expected, 40, *written] if expected else expected
-    else:
-        session, text = suffix(corpus=LINE), [40, *written]
-    session.begin(text)
-    draft, _, strength = session.propose_tree(text, 64)
-    if expected is None:  # as if nothing had been copied
-        assert strength <= 1
-    else:
-        assert draft == expected[: 2 * strength - 1]
-        assert len(draft) >= min(len(expected), 12)
 
 
 def test_suffix_drafts_grow_with_the_match_and_go_round_in_circles() -> None:

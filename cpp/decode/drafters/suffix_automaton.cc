@@ -1,11 +1,9 @@
 // Copies what followed the longest suffix of the text that was seen before: in prompt and output,
-// in a static text, and in earlier requests when they are kept. Of a text that is copied with
-// changes, what follows in its source.
+// in a static text, and in earlier requests when they are kept.
 #include <algorithm>
 #include <string>
 
 #include "base/error.h"
-#include "decode/aligned_copy.h"
 #include "decode/drafter.h"
 #include "decode/suffix_index.h"
 
@@ -51,13 +49,31 @@ class SuffixAutomaton final : public Drafter {
 
   DraftProposal propose(std::span<const TokenId> committed, int max_tokens, Chance&) override {
     sync(committed);
-    const Found found = longest();
-    const SuffixMatch copy{.length = copy_.strength(), .next = copy_.next()};
-    const bool same = &copy_source() == found.source && copy.next == found.match.next;
+    const SuffixIndex* source = &index_;
+    SuffixMatch match = index_.match();
+    if (options_.corpus != nullptr) {
+      const SuffixMatch other = cursor_.match(*options_.corpus);
+      if (other.length > match.length) {  // ties go to the text at hand
+        match = other;
+        source = options_.corpus.get();
+      }
+    }
     DraftProposal proposal;
-    if (copy.length > 0 && copy.length + !same > found.match.length)
-      proposal = copied(copy_source(), copy, max_tokens);
-    if (proposal.empty()) proposal = copied(*found.source, found.match, max_tokens);
+    if (match.length < options_.min_match) return proposal;
+    proposal.strength = match.length;
+    // The longer the match, the likelier that it goes on. Who weighs drafts is offered more.
+    const int likely = weighed_ ? kWeighedFactor * match.length : 2 * match.length - 1;
+    const int limit = options_.lengths.gamma ? max_tokens : std::min(max_tokens, likely);
+    const std::span<const TokenId> text = source->text();
+    for (auto at = static_cast<std::size_t>(match.next); proposal.size() < limit; ++at) {
+      // A match that ends at most a few tokens ago: the text goes round in a circle.
+      while (at >= text.size() && match.period > 0) at -= static_cast<std::size_t>(match.period);
+      if (at >= text.size()) break;
+      const TokenId token = text[at];
+      if (token < 0 || token >= vocab_size_) break;
+      proposal.tokens.push_back(token);
+      if (std::find(eog_.begin(), eog_.end(), token) != eog_.end()) break;
+    }
     return proposal;
   }
 
@@ -82,44 +98,6 @@ class SuffixAutomaton final : public Drafter {
     n_seen_ = 0;
     truncated_ = false;
     cursor_ = {};
-    copy_.forget();
-  }
-
-  struct Found {
-    const SuffixIndex* source;
-    SuffixMatch match;
-  };
-  [[nodiscard]] Found longest() const {
-    Found found{&index_, index_.match()};
-    if (options_.corpus == nullptr) return found;
-    const SuffixMatch other = cursor_.match(*options_.corpus);
-    // Ties go to the text at hand.
-    return other.length > found.match.length ? Found{options_.corpus.get(), other} : found;
-  }
-
-  [[nodiscard]] const SuffixIndex& copy_source() const {
-    return copies_corpus_ ? *options_.corpus : index_;
-  }
-
-  [[nodiscard]] DraftProposal copied(const SuffixIndex& source, const SuffixMatch& match,
-                                     int max_tokens) const {
-    DraftProposal proposal;
-    if (match.length < options_.min_match) return proposal;
-    proposal.strength = match.length;
-    // The longer the match, the likelier that it goes on. Who weighs drafts is offered more.
-    const int likely = weighed_ ? kWeighedFactor * match.length : 2 * match.length - 1;
-    const int limit = options_.lengths.gamma ? max_tokens : std::min(max_tokens, likely);
-    const std::span<const TokenId> text = source.text();
-    for (auto at = static_cast<std::size_t>(match.next); proposal.size() < limit; ++at) {
-      // A match that ends at most a few tokens ago: the text goes round in a circle.
-      while (at >= text.size() && match.period > 0) at -= static_cast<std::size_t>(match.period);
-      if (at >= text.size()) break;
-      const TokenId token = text[at];
-      if (token < 0 || token >= vocab_size_) break;
-      proposal.tokens.push_back(token);
-      if (std::find(eog_.begin(), eog_.end(), token) != eog_.end()) break;
-    }
-    return proposal;
   }
 
   // Takes in what was committed since the last time.
@@ -127,14 +105,8 @@ class SuffixAutomaton final : public Drafter {
     for (; n_seen_ < committed.size(); ++n_seen_) {
       const TokenId token = committed[n_seen_];
       if (index_.text().size() >= static_cast<std::size_t>(options_.max_store)) shrink();
-      if (!copy_.idle()) copy_.push(copy_source().text(), token);
       index_.append(token);
       if (options_.corpus != nullptr) cursor_.push(*options_.corpus, token);
-      if (!copy_.idle()) continue;
-      const Found found = longest();
-      if (found.match.length < AlignedCopy::kLeastMatch) continue;
-      copies_corpus_ = found.source != &index_;
-      copy_.begin(found.match.next, found.match.length);
     }
   }
 
@@ -155,7 +127,6 @@ class SuffixAutomaton final : public Drafter {
     const std::size_t n_dropped = text.size() - kept.text().size();
     document_ -= std::min(document_, n_dropped);
     index_ = std::move(kept);
-    if (!copies_corpus_) copy_.forget();
   }
 
   SuffixOptions options_;
@@ -164,11 +135,9 @@ class SuffixAutomaton final : public Drafter {
   bool weighed_ = false;  // by a controller
   SuffixIndex index_;
   SuffixIndex::Cursor cursor_;  // in the static text
-  AlignedCopy copy_;
-  bool copies_corpus_ = false;
-  std::size_t document_ = 0;  // where the current text begins in the index
-  std::size_t n_seen_ = 0;    // of its tokens
-  bool truncated_ = false;    // its beginning was dropped
+  std::size_t document_ = 0;    // where the current text begins in the index
+  std::size_t n_seen_ = 0;      // of its tokens
+  bool truncated_ = false;      // its beginning was dropped
 };
 
 }  // namespace
